@@ -1,0 +1,158 @@
+"""The face: `bearerd run | once | check | schema | demo`. Each verb imports only what it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from bearerd import __version__
+from bearerd.errors import BearerdError, ConfigError
+
+if TYPE_CHECKING:
+    from bearerd.model import Config
+
+DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
+EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 done, 1 failed, 2 usage, 78 the config is wrong)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.verb(arguments)
+    except ConfigError as error:
+        count = len(error.problems)
+        print(f"{error}\nbearerd: {count} error{'' if count == 1 else 's'} in the config", file=sys.stderr)
+        return EX_CONFIG
+    except BearerdError as error:
+        print(f"bearerd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as shells have it: 128 + SIGINT
+    except BrokenPipeError:
+        # Who read our output has gone (`bearerd schema | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bearerd",
+        description="Keeps OAuth2 access tokens fresh in files that any program can read.",
+        epilog="exit: 0 done, 1 a token could not be had, 2 usage, 78 the config is wrong",
+    )
+    parser.add_argument("--version", action="version", version=f"bearerd {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, function: object, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=function)
+        if config:
+            sub.add_argument(
+                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG", DEFAULT_CONFIG),
+                help=f"the config (default: $BEARERD_CONFIG, else {DEFAULT_CONFIG})",
+            )  # fmt: skip
+        return sub
+
+    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT")
+    once = verb("once", _once, "make every token valid once, then exit")
+    once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
+    once.add_argument(
+        "--min-valid", metavar="D", type=_duration, default=0.0,
+        help="renew tokens that are good for less than this (default: those that are due)",
+    )  # fmt: skip
+    check = verb("check", _check, "prove config, secrets, permissions and directories")
+    check.add_argument("--online", action="store_true", help="also one grant for each client")
+    verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
+    demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
+    demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
+    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end after this long (default: at Ctrl-C)")
+    return parser
+
+
+def _duration(text: str) -> float:
+    import re
+
+    # Also a bare 0: "no minimum" needs no unit.
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
+    if match is None and text != "0":
+        raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(match[1]) * units[match[2]] if match else 0.0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected a number of seconds") from None
+    if not 1 <= seconds <= 86400:  # noqa: PLR2004 - a second to a day
+        raise argparse.ArgumentTypeError("expected 1 to 86400 seconds")
+    return seconds
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    from bearerd.config.load import load
+
+    return load(arguments.config, os.environ)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bearerd.service.logs import set_up
+    from bearerd.service.run import run
+
+    config = _load(arguments)
+    set_up(config.log)
+    _leave(run(config, os.environ))
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.progress import bar
+    from bearerd.service.logs import set_up
+    from bearerd.service.once import once
+
+    config = _load(arguments)
+    set_up(config.log)
+    with bar(len(config.targets)) as progress:
+        code = once(config, os.environ, timeout=arguments.timeout, min_valid=arguments.min_valid, progress=progress)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: workers that hang in a request or a name look-up are daemon threads, and may hold stderr."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from bearerd.service.check import check
+
+    config = _load(arguments)
+    failed = 0
+    print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
+    for finding in check(config, os.environ, online=arguments.online):
+        failed += finding.level == "failed"
+        print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
+    if failed:
+        print(f"bearerd: {failed} of these would fail; the daemon would run, and go on trying", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    import json
+
+    from bearerd.config.load import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from bearerd.demo.show import demo
+
+    return demo(ttl=arguments.ttl, seconds=arguments.seconds)

@@ -1,0 +1,25 @@
+"""A progress bar on a terminal, when there is more than a handful to wait for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_HANDFUL: Final = 5
+
+
+@contextmanager
+def bar(total: int) -> Iterator[Callable[[int, int], None]]:
+    """What is to be told how many are done of how many."""
+    if total <= _HANDFUL or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("tokens"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("tokens", total=total)
+        yield lambda done, _total: progress.update(task, completed=done)

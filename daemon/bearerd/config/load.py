@@ -1,0 +1,491 @@
+"""A config file and what it includes -> Config, or a ConfigError with every problem and its place.
+
+Each provider and each client is checked by itself, so that a mistake in one hides none in another; then
+what spans several: names, providers that are referred to, paths.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from bearerd.config import types
+from bearerd.config.source import BROKEN, Document, Path, near, takes_secret
+from bearerd.errors import ConfigError, Problem
+from bearerd.model import (
+    Client,
+    Config,
+    Logging,
+    Output,
+    Provider,
+    Reference,
+    RefreshBefore,
+    Target,
+)
+
+DEFAULT_DIRECTORY: Final = "/run/bearerd"
+OWN_DIRECTORY: Final = ".bearerd"
+"""Below the output directory: bearerd's own copies, its lock and its socket."""
+
+# A config of 10,000 clients is 2 MB; beyond this somebody named the wrong file.
+_MOST_BYTES: Final = 32 * 2**20
+_LONGEST_NAME: Final = 255  # NAME_MAX of every file system that people write tokens to
+
+_SUFFIX: Final[Mapping[str, str]] = {"raw": "", "json": ".json", "header": ".header", "env": ".env"}
+_Model = TypeVar("_Model", bound=BaseModel)
+_T = TypeVar("_T")
+
+
+def load(path: str, environ: Mapping[str, str]) -> Config:
+    """Read and check a config; raises ConfigError with all that is wrong in it."""
+    documents = [_read(path)]
+    documents += [_read(included) for included in _included(documents[0])]
+    config = _Loader(documents, environ).config()
+    problems = [problem for document in documents for problem in document.problems]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the config file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | types.ConfigFile.model_json_schema()
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> Document:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([Problem(path, 1, 1, f"cannot be read: {error.strerror}")]) from None
+    if len(content) > _MOST_BYTES:
+        raise ConfigError([Problem(path, 1, 1, "larger than 32 MiB: this is no config of bearerd")])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(path, line, 1, "not UTF-8 text")]) from None
+    return Document(text, path)
+
+
+def _included(main: Document) -> list[str]:
+    patterns = main.value.get("include") if isinstance(main.value, dict) else None
+    if not isinstance(patterns, list):
+        return []
+    found: list[str] = []
+    base = os.path.dirname(os.path.abspath(main.file))
+    for index, pattern in enumerate(patterns):
+        if not isinstance(pattern, str) or not pattern:
+            continue  # the types complain of it
+        full = os.path.join(base, pattern)
+        matches = sorted(glob.glob(full))
+        if not matches and not glob.has_magic(pattern):
+            main.add(("include", index), f"there is no file {full}")
+        found += [match for match in matches if match not in found]
+    if os.path.abspath(main.file) in found:
+        main.add(("include",), "the file includes itself")
+        found.remove(os.path.abspath(main.file))
+    return found
+
+
+# -- from documents to a Config --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A provider or client as it stands in a file."""
+
+    document: Document
+    path: Path
+    raw: Any
+
+
+class _Loader:
+    """Checks the parts, then puts them together; complaints go to the documents."""
+
+    def __init__(self, documents: list[Document], environ: Mapping[str, str]) -> None:
+        self._documents = documents
+        self._environ = environ
+        self._taken: dict[str, tuple[Document, Path, str]] = {}
+        self._directories: dict[str, str] = {}
+
+    def config(self) -> Config:
+        """What the documents say; only worth anything when none of them has a problem."""
+        main = self._documents[0]
+        for document in self._documents:
+            self._check_shape(document, types.ConfigFile if document is main else types.IncludedFile)
+        settings = self._settings(main)
+        providers = self._entries("providers")
+        clients = self._entries("clients")
+        shared = {name: self._check(entry, types.ProviderModel) for name, entry in providers.items()}
+        for name, entry in providers.items():
+            if (model := shared[name]) is not None:
+                self._check_provider(entry, model)
+        if not clients and not any(document.problems for document in self._documents):
+            main.add((), "there are no clients: see config.example.yaml for the smallest useful config")
+        targets: list[Target] = []
+        for name, entry in clients.items():
+            client = self._check(entry, types.ClientModel)
+            if client is not None:
+                targets += self._client(name, entry, client, settings, providers, shared)
+        return Config(
+            directory=self._directory(settings),
+            directory_mode=settings.output.directory_mode,
+            group=settings.output.group,
+            targets=tuple(targets),
+            log=Logging(level=settings.log.level, format=settings.log.format),
+            sources=tuple(document.file for document in self._documents),
+        )
+
+    def _check_shape(self, document: Document, model: type[BaseModel]) -> None:
+        """The outermost keys, and that the collections are mappings of well-formed names."""
+        if document.value is BROKEN:
+            return
+        if not isinstance(document.value, dict):
+            document.add((), f"expected a mapping, found {types.kind_of(document.value)}")
+            return
+        for key in document.value:
+            if key not in model.model_fields:
+                hint = near(key, model.model_fields)
+                if key in types.ConfigFile.model_fields:
+                    hint = ": an included file holds providers and clients only"
+                document.add((key,), f"unknown key '{key}'{hint or _allowed(model)}", at_key=True)
+        for group in ("providers", "clients"):
+            entries = document.value.get(group, {})
+            if entries is BROKEN:
+                continue
+            if not isinstance(entries, dict):
+                document.add((group,), f"expected a mapping of names, found {types.kind_of(entries)}")
+                continue
+            for name in entries:
+                if re.fullmatch(types.NAME, name) is None:
+                    document.add((group, name), _bad_name(name), at_key=True)
+
+    def _settings(self, main: Document) -> types.ConfigFile:
+        """The main file without its collections; the defaults where it is wrong, so that the rest is checked."""
+        given = main.value if isinstance(main.value, dict) else {}
+        known = {
+            key: value
+            for key, value in given.items()
+            if key in types.ConfigFile.model_fields and key not in {"providers", "clients"}
+        }
+        return self._check(_Entry(main, (), known), types.ConfigFile) or types.ConfigFile()
+
+    def _entries(self, group: str) -> dict[str, _Entry]:
+        """All providers or clients by name; a name that stands in two files is complained of."""
+        result: dict[str, _Entry] = {}
+        for document in self._documents:
+            entries = document.value.get(group) if isinstance(document.value, dict) else None
+            for name, raw in (entries if isinstance(entries, dict) else {}).items():
+                path = (group, name)
+                if name in result:
+                    first = result[name].document.where(result[name].path)
+                    document.add(path, f"'{name}' stands twice in {group}; first at {first}", at_key=True)
+                else:
+                    result[name] = _Entry(document, path, raw)
+        return result
+
+    def _check(self, entry: _Entry, model: type[_Model]) -> _Model | None:
+        if entry.raw is BROKEN:
+            return None
+        try:
+            return model.model_validate(entry.raw)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_context=True):
+                self._complain(entry, model, detail)
+            return None
+
+    def _complain(self, entry: _Entry, model: type[BaseModel], detail: Any) -> None:
+        loc: Path = detail["loc"]
+        at_key = bool(loc) and loc[-1] == "[key]"
+        if at_key:
+            loc = loc[:-1]
+        path = (*entry.path, *loc)
+        message = _words(detail, model, loc, at_key)
+        if detail["type"] == "extra_forbidden":
+            # A mistyped client_secret is as secret as a well-typed one.
+            meant = near(str(loc[-1]), _keys_at(model, loc[:-1]))
+            if takes_secret(meant):
+                problem = entry.document.problem(path, message, at_key=True)
+                entry.document.problems.append(
+                    Problem(problem.file, problem.line, problem.column, problem.message, None)
+                )
+                return
+            at_key = True
+        elif detail["type"] == "missing":
+            path, at_key = path[:-1], bool(path[:-1])
+        entry.document.add(path, message, at_key=at_key)
+
+    # -- what spans several ----------------------------------------------------------------------
+
+    def _check_provider(self, entry: _Entry, model: types.ProviderModel) -> None:
+        if model.token_url is None:
+            entry.document.add(entry.path, "key 'token_url' is missing", at_key=True)
+        else:
+            self._check_http(entry, model.token_url, allowed=bool(model.allow_http))
+
+    def _check_http(self, entry: _Entry, url: str, *, allowed: bool) -> None:
+        if urlsplit(url).scheme == "https":
+            return
+        path = (*entry.path, "token_url")
+        if not is_loopback(url):
+            entry.document.add(path, "expected https://…: over plain http the secret could be read on the way")
+        elif not allowed:
+            entry.document.add(path, "plain http to loopback needs allow_http: true beside it")
+
+    def _client(
+        self,
+        name: str,
+        entry: _Entry,
+        model: types.ClientModel,
+        settings: types.ConfigFile,
+        providers: Mapping[str, _Entry],
+        shared: Mapping[str, types.ProviderModel | None],
+    ) -> list[Target]:
+        base: types.ProviderModel | None = None
+        if model.provider is not None:
+            if model.provider not in providers:
+                hint = near(model.provider, providers) or (
+                    f": there are {_listed(providers)}" if providers else ": there are no providers"
+                )
+                entry.document.add((*entry.path, "provider"), f"there is no provider '{model.provider}'{hint}")
+                return []
+            base = shared[model.provider]
+            if base is None:
+                return []
+        elif model.token_url is None:
+            entry.document.add(entry.path, "token_url is missing, or provider in its place", at_key=True)
+            return []
+        provider, url_at = _merge_provider(model, base)
+        if url_at is not None or model.allow_http is not None:
+            allowed = _first(model.allow_http, base.allow_http if base else None, default=False)
+            self._check_http(entry, provider.token_url, allowed=allowed)
+        budgets = []
+        if base is not None and base.rate_limit is not None:
+            budgets.append((f"provider {model.provider}", base.rate_limit))
+        if model.rate_limit is not None:
+            budgets.append((f"client {name}", model.rate_limit))
+        client = Client(
+            name=name,
+            provider=provider,
+            client_id=_reference(model.client_id) if isinstance(model.client_id, BaseModel) else model.client_id,
+            client_secret=_reference(model.client_secret),
+            auth=model.auth,
+            basic_encoding=model.basic_encoding,
+            budgets=tuple(budgets),
+        )
+        return [self._target(entry, client, model, token, settings) for token in model.tokens]
+
+    def _target(
+        self, entry: _Entry, client: Client, model: types.ClientModel, name: str, settings: types.ConfigFile
+    ) -> Target:
+        token = model.tokens[name]
+        levels: list[types.Inherited] = [token, model, settings]
+        token_path = (*entry.path, "tokens", name)
+        files = next((level.files for level in levels if level.files is not None), None)
+        place, document = token_path, entry.document
+        if token.files is not None:
+            place = (*token_path, "files")
+        elif model.files is not None:
+            place = (*entry.path, "files")
+        outputs = [
+            self._output(document, (*place, index) if files is not None else place, client.name, name, file, settings)
+            for index, file in enumerate(files if files is not None else [types.FileModel(format="raw")])
+        ]
+        if files is not None and not files:
+            document.add(place, f"token '{client.name}/{name}' is written to no file: leave files out for one raw file")
+        parameters = model.parameters | token.parameters
+        return Target(
+            client=client,
+            name=name,
+            scope=" ".join(token.scope),
+            parameters=tuple((key, value) for key, values in parameters.items() for value in values),
+            strict_scope=_first(*(level.strict_scope for level in levels), default=False),
+            refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
+            default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
+            on_expiry=settings.output.on_expiry,
+            outputs=tuple(outputs),
+        )
+
+    def _output(
+        self,
+        document: Document,
+        place: Path,
+        client: str,
+        name: str,
+        file: types.FileModel,
+        settings: types.ConfigFile,
+    ) -> Output:
+        directory = self._directory(settings)
+        relative = file.path if file.path is not None else f"{client}/{name}{_SUFFIX[file.format]}"
+        at = (*place, "path") if file.path is not None else place
+        path = posixpath.normpath(posixpath.join(directory, relative))
+        words = relative.split("/")
+        if ".." in words:
+            document.add(at, "expected a path without ..")
+        elif relative.endswith("/") or words[-1] in {"", "."}:
+            document.add(at, "expected a file's path, this is a directory's")
+        elif path == directory or OWN_DIRECTORY in path.split("/"):
+            document.add(at, f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself")
+        elif any(len(os.fsencode(word)) > _LONGEST_NAME for word in words):
+            document.add(at, "a name in this path is longer than 255 bytes")
+        else:
+            self._take(document, at, path, f"{client}/{name}")
+        return Output(
+            path=path,
+            format=file.format,
+            mode=_first(file.mode, default=settings.output.mode),
+            owner=_first(file.owner, settings.output.owner, default=None),
+            group=_first(file.group, settings.output.group, default=None),
+            newline=bool(file.newline),
+            variable=file.name or re.sub(r"[^A-Za-z0-9]", "_", f"{client}_{name}_TOKEN").upper(),
+            max_staleness=file.max_staleness or 0.0,
+        )
+
+    def _take(self, document: Document, at: Path, path: str, token: str) -> None:
+        """One path, one output; and no output's path is another's directory."""
+        if path in self._taken:
+            other_document, other_at, other = self._taken[path]
+            where = other_document.where(other_at)
+            document.add(at, f"'{token}' would be written to {path}, and so is '{other}' ({where})")
+            return
+        parents = [path[:index] for index, char in enumerate(path) if char == "/" and index]
+        clash = next((parent for parent in parents if parent in self._taken), self._directories.get(path))
+        if clash is not None:
+            other = self._taken[clash][2]
+            document.add(at, f"'{token}' would be written to {path}, but '{other}' to {clash}: one is a directory")
+        self._taken[path] = (document, at, token)
+        for parent in parents:
+            self._directories.setdefault(parent, path)
+
+    def _directory(self, settings: types.ConfigFile) -> str:
+        # systemd names several directories with colons between them; the first is the service's own.
+        given = self._environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        return posixpath.normpath(settings.output.directory or given or DEFAULT_DIRECTORY)
+
+
+def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) -> tuple[Provider, str | None]:
+    """The client's own keys over its provider's; also the token URL where it is the client's own.
+
+    A provider is told from another by all that it holds: clients that name the same endpoint in the
+    same way share its workers, whether they do so by a shared name or each for itself.
+    """
+    keys = ("token_url", "ca_file", "proxy", "timeout", "max_concurrency")
+    own = {key: value for key in keys if (value := getattr(model, key)) is not None}
+    inherited = {key: value for key in keys if base and (value := getattr(base, key)) is not None}
+    merged = inherited | own
+    label = model.provider or urlsplit(merged["token_url"]).hostname
+    return Provider(name=label, **merged), own.get("token_url")
+
+
+def _first(*values: _T | None, default: _T) -> _T:
+    return next((value for value in values if value is not None), default)
+
+
+def _reference(model: types.ReferenceModel) -> Reference:
+    if model.command is not None:
+        return Reference("command", model.command[0], argv=tuple(model.command))
+    if model.env is not None:
+        return Reference("env", model.env)
+    if model.credential is not None:
+        return Reference("credential", model.credential)
+    return Reference("file", model.file or "", permissions=model.permissions or "owner")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine, by its name alone."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _bad_name(name: str) -> str:
+    return (
+        f"'{name}' is not a name: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
+        if len(name) < 100  # noqa: PLR2004 - a name that long is not worth a line of the log
+        else "not a name: longer than 64 characters"
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def _allowed(model: type[BaseModel]) -> str:
+    return f"; expected one of {_listed(model.model_fields)}"
+
+
+def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
+    """One pydantic error in the words of this config."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    key = str(loc[-1]) if loc else ""
+    if kind == "expected":
+        return str(detail["msg"])
+    if kind == "extra_forbidden":
+        if any(map(takes_secret, loc[:-1])):
+            # {hunter2} is a mapping with one key: the key may be the secret.
+            return f"unknown key; expected one of {_listed(_keys_at(model, loc[:-1]))}"
+        keys = _keys_at(model, loc[:-1])
+        return f"unknown key '{key}'" + (near(key, keys) or f"; expected one of {_listed(keys)}")
+    if kind == "missing":
+        return f"key '{key}' is missing"
+    if kind == "literal_error":
+        given = detail.get("input")
+        hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
+        return f"expected {context['expected']}{hint}"
+    if kind == "string_pattern_mismatch":
+        return _bad_name(key) if at_key else f"expected text of the form {context['pattern']}"
+    if kind in {"greater_than_equal", "less_than_equal"}:
+        bound = context.get("ge", context.get("le"))
+        return f"expected a whole number, {'at least' if 'ge' in context else 'at most'} {bound}"
+    if kind == "too_short":
+        return "expected at least one entry"
+    wanted = {
+        "string_type": "text (in quotes)",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "model_attributes_type": "a mapping",
+    }.get(kind)
+    return f"expected {wanted}, found {types.kind_of(detail.get('input'))}" if wanted else str(detail["msg"])
+
+
+def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
+    """The keys that are known at a place below a model."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = _models_in(current.model_fields[str(part)].annotation)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _models_in(annotation: Any) -> Any:
+    """The one model inside Optional, Annotated, list and dict."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        if (found := _models_in(argument)) is not None:
+            return found
+    return None

@@ -1,0 +1,276 @@
+"""YAML text -> plain values that know their places. Pure.
+
+PyYAML speaks YAML 1.1, where `no` is false, `0640` is 416, `12:30:45` is 45045 and `2026-11-23` a date.
+None of these is what whoever wrote it meant, so each is an error here, as are duplicate keys and aliases.
+All errors are collected; what is wrong is replaced by BROKEN, so that it is complained of once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import yaml
+
+from bearerd.errors import Problem
+
+try:
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # PyYAML built without libyaml: slower, the same language
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+Path = tuple[str | int, ...]
+
+
+class _Broken:
+    """Stands for a value that was complained of already."""
+
+    def __repr__(self) -> str:
+        return "<broken>"
+
+
+BROKEN: Final = _Broken()
+
+# Keys under which somebody could have written a secret, rightly or not: their lines are not shown.
+_TAKES_SECRET = re.compile(r"secret|passw|private_key|assertion|credential|api_?key|access_token", re.IGNORECASE)
+
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
+_TAG = "tag:yaml.org,2002:"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where one of the known words is near, else nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def takes_secret(name: object) -> bool:
+    """Whether something under this key may be, or was meant to be, a secret."""
+    return isinstance(name, str) and _TAKES_SECRET.search(name) is not None
+
+
+class Document:
+    """One YAML file: its `value`, its `problems`, and the place of every path in it."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self._broken: list[Path] = []
+        self._lines = text.splitlines()
+        self._root: yaml.Node | None = None
+        self.value: Any = BROKEN
+        try:
+            self._root = yaml.compose(text, Loader=_Loader)
+        except yaml.MarkedYAMLError as error:
+            self._syntax(error)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            self.problems.append(
+                Problem(file, line, 1, f"a character that YAML does not allow (#x{ord_of(error):04x})")
+            )
+        except RecursionError:
+            self.problems.append(Problem(file, 1, 1, "nested too deeply"))
+        else:
+            if self._root is None:
+                self.problems.append(Problem(file, 1, 1, "the file is empty"))
+            else:
+                self._refuse_aliases(text)
+        if self._root is not None and not self.problems:
+            self.value = self._plain(self._root, ())
+
+    def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
+        """A problem with what stands at the path (or with its key), shown at its place.
+
+        The source line is left out where the path leads under a key that takes a secret, or where
+        the line itself looks as if it held one.
+        """
+        mark = self._find(path, at_key=at_key)
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        source = self._lines[line] if line < len(self._lines) else None
+        if source is not None and (any(map(takes_secret, path)) or takes_secret(source)):
+            source = None
+        return Problem(self.file, line + 1, column + 1, message, source)
+
+    def add(self, path: Path, message: str, *, at_key: bool = False) -> None:
+        """Complain, unless something at this path or above it was complained of already."""
+        if not any(path[: len(broken)] == broken for broken in self._broken):
+            self.problems.append(self.problem(path, message, at_key=at_key))
+
+    def where(self, path: Path) -> str:
+        """`file:line` of a path's key, for messages that name two places."""
+        mark = self._find(path, at_key=True)
+        return f"{self.file}:{mark.line + 1}" if mark is not None else self.file
+
+    # -- from nodes to values ------------------------------------------------------------------
+
+    def _plain(self, node: yaml.Node, path: Path) -> Any:
+        if not self._known_tag(node):
+            return self._break(path, "tags are not used here", node)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        first: dict[str, yaml.Node] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            if key in first:
+                shown = "a key" if any(map(takes_secret, path)) else f"key '{key}'"
+                line = first[key].start_mark.line + 1
+                self._complain((*path, key), f"{shown} stands twice; first in line {line}", key_node, quotes=False)
+                continue
+            first[key] = key_node
+            result[key] = self._plain(value_node, (*path, key))
+        return result
+
+    def _key(self, node: yaml.Node, path: Path) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self._complain(path, "a key must be a word", node)
+            return None
+        if node.tag == _TAG + "merge":
+            self._complain(path, "merge keys (<<) are not used here: write the keys out", node)
+            return None
+        value, fault = _read_scalar(node)
+        if not self._known_tag(node):
+            self._complain(path, "tags are not used here", node)
+        elif fault is not None or not isinstance(value, str):
+            self._complain(path, fault or f"a name that is read as {_kind(value)}: put it in quotes", node)
+        # Known by its text all the same, so that nothing else is said to be missing for it.
+        return str(node.value)
+
+    def _scalar(self, node: yaml.Node, path: Path) -> Any:
+        value, fault = _read_scalar(node)
+        return value if fault is None else self._break(path, fault, node)
+
+    def _known_tag(self, node: yaml.Node) -> bool:
+        return node.tag.startswith(_TAG) and node.tag.removeprefix(_TAG) in {
+            "str", "null", "bool", "int", "float", "timestamp", "merge", "value", "map", "seq",
+        }  # fmt: skip
+
+    def _break(self, path: Path, message: str, node: yaml.Node) -> _Broken:
+        self._complain(path, message, node)
+        self._broken.append(path)
+        return BROKEN
+
+    def _complain(self, path: Path, message: str, node: yaml.Node, *, quotes: bool = True) -> None:
+        mark = node.start_mark
+        source: str | None = self._lines[mark.line] if mark.line < len(self._lines) else None
+        if any(map(takes_secret, path)) or takes_secret(source):
+            source = None
+            if quotes and isinstance(node, yaml.ScalarNode) and node.value:
+                # The message must not quote what the line would not show.
+                message = message.replace(str(node.value), "…")
+        self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, message, source))
+
+    # -- what is wrong with the text itself ----------------------------------------------------
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        source = self._lines[line] if line < len(self._lines) else None
+        # A broken quote swallows lines: the secret may stand anywhere from where it began.
+        began = error.context_mark.line if error.context_mark is not None else line
+        if any(map(takes_secret, self._lines[max(0, min(began, line) - 1) : line + 1])):
+            source = None
+        problem = (error.problem or "this is not YAML").replace("\n", " ")
+        if "\\t" in problem or (source is not None and "\t" in source[: column + 1]):
+            problem = "YAML is indented with spaces, not tabs"
+        elif "expected a single document" in f"{error.context} {problem}":
+            problem = "a second document (---): one file is one document"
+        elif re.search(r"['\"]", problem) and source is None:
+            problem = "this is not YAML"
+        self.problems.append(Problem(self.file, line + 1, column + 1, f"not YAML: {problem}", source))
+
+    def _refuse_aliases(self, text: str) -> None:
+        # An alias composes to a node that was there before; only then is the text read again for where.
+        seen: set[int] = set()
+        stack: list[yaml.Node] = [self._root] if self._root is not None else []
+        while stack:
+            node = stack.pop()
+            if id(node) in seen:
+                break
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                stack.extend(part for pair in node.value for part in pair)
+            elif isinstance(node, yaml.SequenceNode):
+                stack.extend(node.value)
+        else:
+            return
+        for event in yaml.parse(text, Loader=_Loader):
+            mark = event.start_mark
+            if isinstance(event, yaml.AliasEvent) and mark is not None:
+                source: str | None = self._lines[mark.line]
+                if takes_secret(source):
+                    source = None
+                message = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
+                self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, message, source))
+
+    # -- places --------------------------------------------------------------------------------
+
+    def _find(self, path: Sequence[str | int], *, at_key: bool) -> Any:
+        """The mark of the deepest part of the path that exists; parts that do not resolve are passed over."""
+        node = self._root
+        if node is None:
+            return None
+        mark = node.start_mark
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                for key_node, value_node in node.value:
+                    if key_node.value == part:
+                        node, mark = value_node, (key_node if at_key else value_node).start_mark
+                        break
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                mark = node.start_mark
+        return mark
+
+
+def _read_scalar(node: yaml.Node) -> tuple[Any, str | None]:
+    """A scalar's value, or what is wrong with it."""
+    text, kind = str(node.value), node.tag.removeprefix(_TAG)
+    fault: str | None = None
+    value: Any = None
+    if kind == "str":
+        value = text
+    elif kind == "bool":
+        value = text == "true"
+        if text not in {"true", "false"}:
+            fault = f"'{text}' is read as a truth value: write true or false, or put it in quotes"
+    elif kind == "int" and _INTEGER.fullmatch(text):
+        value = int(text)
+    elif kind == "float" and _FLOAT.fullmatch(text):
+        value = float(text)
+    elif kind in {"int", "float"}:
+        read_as = "a number"
+        if ":" in text:
+            read_as = "a base-60 number"
+        elif re.fullmatch(r"0[0-7]+", text):
+            read_as = f"the octal number {int(text, 8)}"
+        fault = f"'{text}' is read as {read_as}: put it in quotes"
+    elif kind == "timestamp":
+        fault = f"'{text}' is read as a date: put it in quotes"
+    elif kind != "null":
+        fault = "this is not used here"
+    return value, fault
+
+
+def ord_of(error: yaml.reader.ReaderError) -> int:
+    """The character that a ReaderError is about; the C parser gives a number, the other a string."""
+    character = error.character
+    return character if isinstance(character, int) else ord(character)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "a truth value"
+    if value is None:
+        return "nothing"
+    return "a number"

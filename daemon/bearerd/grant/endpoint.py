@@ -1,0 +1,459 @@
+"""Posts a request to a token endpoint: the one module that uses requests.
+
+What requests does by itself is mostly wrong for a secret, so its adapter is used without a session:
+no redirect is followed (307 posts the form, secret and all, to the other host), no proxy variable and no
+~/.netrc is looked at, nothing is decompressed, and TLS trusts the system's store or `ca_file` alone.
+
+One deadline covers the whole request. A timeout of requests starts anew at each read, so that a server
+that drips can hold it for ever; here an alarm shuts the connection down when the time is up, wherever
+the request is then. A name look-up cannot be ended: it runs in a thread of its own that is left behind.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from bearerd.grant.outcome import Phase
+from bearerd.grant.reply import LONGEST_BODY, Reply
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+
+# A burst is over by then, and the other end closes idle connections after about a minute.
+IDLE_CLOSE: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """The request ended without a response: in which phase, and why."""
+
+    phase: Phase
+    reason: str
+    hint: str | None = None
+
+
+class Endpoint:
+    """A provider's token endpoint: posts requests, from any number of threads at once."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._lock = threading.Lock()
+        self._adapter: _Adapter | None = None
+        self._trust: object = None
+        self._last_used = 0.0
+
+    def post(self, request: Request) -> Reply | NoReply:
+        """One request, within the provider's timeout; never raises, never follows, never shows."""
+        attempt = _Attempt(self._provider.timeout)
+        with attempt.current():
+            try:
+                reply = self._send(request, attempt)
+                if isinstance(reply, NoReply) and attempt.may_be_stale and not attempt.expired:
+                    # The connection was kept from an earlier request and closed before the first byte of
+                    # an answer: nobody saw this request. A second one goes over a new connection.
+                    attempt.phase = "connect"
+                    self.close()
+                    reply = self._send(request, attempt)
+            finally:
+                attempt.end()
+        return reply
+
+    def close_idle(self) -> None:
+        """Close connections that a burst left open."""
+        if self._adapter is not None and time.monotonic() - self._last_used > IDLE_CLOSE:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept; those in use end with their request."""
+        with self._lock:
+            adapter, self._adapter = self._adapter, None
+        if adapter is not None:
+            adapter.close()
+
+    def _send(self, request: Request, attempt: _Attempt) -> Reply | NoReply:
+        try:
+            adapter = self._current_adapter()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "holds no certificate"
+            return NoReply("set-up", f"ca_file {self._provider.ca_file}: {reason}")
+        self._last_used = time.monotonic()
+        try:
+            prepared = requests.Request("POST", request.url, headers=request.headers, data=request.body).prepare()
+            proxies = {"all": self._provider.proxy} if self._provider.proxy else {}
+            response = adapter.send(prepared, stream=True, timeout=self._provider.timeout, verify=True, proxies=proxies)
+            try:
+                attempt.phase = "read"
+                body = _read(response)
+            finally:
+                if not response.raw.isclosed():
+                    response.close()
+        except Exception as error:  # noqa: BLE001 - any failure to get a reply is one kind of value
+            return _explain(error, attempt, self._provider)
+        if attempt.expired:
+            return _explain(TimeoutError(), attempt, self._provider)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, body)
+
+    def _current_adapter(self) -> _Adapter:
+        """The adapter, made anew when `ca_file` has changed."""
+        with self._lock:
+            trust = _signature(self._provider.ca_file)
+            if self._adapter is None or trust != self._trust:
+                context = None
+                if urlsplit(self._provider.token_url).scheme == "https" or self._provider.proxy:
+                    context = _context(self._provider.ca_file, trust)
+                self._adapter, self._trust = _Adapter(self._provider, context), trust
+            return self._adapter
+
+
+def _read(response: requests.Response) -> bytes:
+    """The body as it was sent, up to one byte more than is accepted."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= LONGEST_BODY:
+        part: bytes = response.raw.read(LONGEST_BODY + 1 - size, decode_content=False)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+# -- TLS ---------------------------------------------------------------------------------------------
+
+
+def _signature(path: str | None) -> object:
+    if path is None:
+        return None
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)  # 0.7 MB each: shared by all providers that trust the same
+def _context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLContext:
+    # Not ssl.create_default_context: it writes session keys to $SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        context.load_verify_locations(cafile=ca_file)
+    return context
+
+
+# -- the deadline --------------------------------------------------------------------------------------
+
+
+class _Alarm:
+    """Calls attempts when their time is up, from one thread that sleeps while none is under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._heap: list[tuple[float, int, _Attempt]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def set(self, attempt: _Attempt) -> None:
+        with self._changed:
+            heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+            elif self._heap[0][2] is attempt:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                # Attempts that ended are dropped where they stand first; so an idle process never wakes.
+                while self._heap and self._heap[0][2].ended:
+                    heapq.heappop(self._heap)
+                if not self._heap:
+                    self._changed.wait()
+                    continue
+                left = self._heap[0][0] - time.monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                _, _, attempt = heapq.heappop(self._heap)
+            attempt.expire()
+
+
+_alarm = _Alarm()
+_now = threading.local()
+
+
+class _Attempt:
+    """One request under way: its deadline, the phase it is in, and the connections to shut down."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.phase: Phase = "name look-up"
+        self.may_be_stale = False
+        self.ended = False
+        self.expired = False
+        self._lock = threading.Lock()
+        self._lines: list[socket.socket] = []
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the attempt that connections of this thread report to."""
+        _now.attempt = self
+        _alarm.set(self)
+        try:
+            yield
+        finally:
+            _now.attempt = None
+
+    def left(self) -> float:
+        """Seconds until the deadline; raises TimeoutError when there are none."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def watch(self, descriptor: int) -> None:
+        """Shut this connection down at the deadline.
+
+        A duplicate of the descriptor is kept: TLS moves the first into another object, and the end of
+        a response closes it while the body is still being read.
+        """
+        line = socket.socket(fileno=os.dup(descriptor))
+        with self._lock:
+            self._lines.append(line)
+            expired = self.expired
+        if expired:
+            self.expire()
+
+    def expire(self) -> None:
+        """The time is up: whoever waits on one of the connections is woken."""
+        with self._lock:
+            if self.ended:
+                return
+            self.expired = True
+            for line in self._lines:
+                with suppress(OSError):  # connected no more
+                    line.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """The request is over."""
+        with self._lock:
+            self.ended = True
+            for line in self._lines:
+                line.close()
+            self._lines.clear()
+
+
+def _attempt() -> _Attempt:
+    return cast("_Attempt", _now.attempt)
+
+
+class _Lookups:
+    """Name look-ups, each in a thread that can be left behind; one at a time for each name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, int], _Lookup] = {}
+
+    def addresses(self, host: str, port: int, within: float) -> list[Any]:
+        """What getaddrinfo says; raises TimeoutError, or what it raised."""
+        key = (host, port)
+        with self._lock:
+            lookup = self._running.get(key)
+            if lookup is None:
+                lookup = self._running[key] = _Lookup()
+                threading.Thread(target=self._run, args=(key, lookup), name="look-up", daemon=True).start()
+        if not lookup.done.wait(within):
+            raise TimeoutError
+        if lookup.error is not None:
+            raise lookup.error
+        return lookup.found
+
+    def _run(self, key: tuple[str, int], lookup: _Lookup) -> None:
+        try:
+            lookup.found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            lookup.error = error
+        finally:
+            with self._lock:
+                del self._running[key]
+            lookup.done.set()
+
+
+class _Lookup:
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.found: list[Any] = []
+        self.error: Exception | None = None
+
+
+_lookups = _Lookups()
+
+
+def _connect(host: str, port: int, options: Any) -> socket.socket:
+    """A connection to the first address that answers; each gets its share of the time that is left."""
+    attempt = _attempt()
+    attempt.phase = "name look-up"
+    addresses = _lookups.addresses(host, port, attempt.left())
+    attempt.phase = "connect"
+    failure: OSError = OSError("the name has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            for option in options or ():
+                connection.setsockopt(*option)
+            connection.settimeout(attempt.left() / (len(addresses) - index))
+            connection.connect(address)
+            connection.settimeout(attempt.left())
+        except OSError as error:
+            failure = error
+            connection.close()
+            continue
+        attempt.watch(connection.fileno())
+        return connection
+    raise failure
+
+
+class _Reporting:
+    """What both kinds of connection add: they report the phase, and put their sockets under the alarm."""
+
+    _answered = False
+
+    def _new_conn(self) -> socket.socket:
+        this = cast("HTTPConnection", self)
+        connection = _connect(this._dns_host, this.port or 0, this.socket_options)  # noqa: SLF001 - the name to be looked up
+        _attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
+        return connection
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        attempt = _attempt()
+        current = cast("HTTPConnection", self).sock
+        attempt.may_be_stale = self._answered and current is not None
+        if current is not None:
+            attempt.watch(current.fileno())
+            attempt.phase = "send"
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        attempt = _attempt()
+        attempt.phase = "wait"
+        response = super().getresponse()  # type: ignore[misc]
+        attempt.may_be_stale = False
+        self._answered = True
+        return response
+
+
+class _HTTPConnection(_Reporting, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Reporting, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over our connections and our trust."""
+
+    def __init__(self, provider: Provider, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        super().__init__(pool_connections=1, pool_maxsize=provider.max_concurrency)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._use_our_connections(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if self._context is not None:
+            # For the connection to an https proxy itself.
+            kwargs["proxy_ssl_context"] = self._context
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        self._use_our_connections(manager)
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._context is not None:
+            tls = {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
+        return host, tls
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the original adds the certificates of certifi to whatever the context trusts."""
+
+    @staticmethod
+    def _use_our_connections(manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+# -- what went wrong -----------------------------------------------------------------------------------
+
+
+def _explain(error: BaseException, attempt: _Attempt, provider: Provider) -> NoReply:
+    """A failure in words that hold no URL, header or body; the exceptions' own texts do."""
+    host = urlsplit(provider.proxy or provider.token_url).hostname
+    who = f"{'the proxy ' if provider.proxy else ''}{host}"
+    if attempt.expired or time.monotonic() >= attempt.deadline:
+        return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s (in the {attempt.phase})")
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message or "certificate refused"
+            return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            why = (cause.reason or "failed").replace("_", " ").lower()
+            hint = "does this port speak TLS at all?" if "wrong version" in why else None
+            return NoReply("TLS", f"{who}: TLS: {why}", hint)
+        if isinstance(cause, socket.gaierror):
+            return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
+    if provider.proxy and any("Tunnel connection failed" in str(cause) for cause in causes):
+        return NoReply("connect", f"{who} refuses to connect to the provider", "ask who runs the proxy to allow it")
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} (in the {attempt.phase})")
+    return NoReply(attempt.phase, f"{who}: the connection broke off (in the {attempt.phase})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was made of, the innermost first."""
+    seen: list[BaseException] = []
+    stack: list[Any] = [error]
+    while stack:
+        current = stack.pop()
+        if not isinstance(current, BaseException) or any(current is known for known in seen):
+            continue
+        seen.append(current)
+        stack += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+    return reversed(seen)
+
+
+def _tls_hint(why: str, provider: Provider) -> str | None:
+    if "local issuer" in why or "self-signed" in why or "self signed" in why:
+        if provider.ca_file:
+            return f"it was not issued by what ca_file {provider.ca_file} holds"
+        return "for a private authority set ca_file; for a public one install the system's ca-certificates"
+    if "expired" in why or "not yet valid" in why:
+        return "compare this machine's clock, else tell the provider"
+    return None

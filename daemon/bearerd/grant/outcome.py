@@ -1,0 +1,68 @@
+"""What one grant can come to. The kind of a failure decides how long is waited (lifecycle/policy.py).
+
+Messages are one line and safe to show anywhere: no token, no secret, nothing of a response's body but
+error codes that look like one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bearerd.model import Token
+
+Phase = Literal["secret", "set-up", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A good token; `notes` are what is odd about it all the same."""
+
+    token: Token
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No token: in which phase, why, and what to try where that is known."""
+
+    message: str
+    phase: Phase = "reply"
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent(Failure):
+    """Nothing was sent: the secret or the client id could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transient(Failure):
+    """The network, or a provider that says it is not well (408, 5xx): it passes by itself."""
+
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited(Failure):
+    """The provider says it was asked too often."""
+
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Failure):
+    """The provider understood and said no: to the client (and so to all its tokens), or to this token."""
+
+    whole_client: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed(Failure):
+    """A reply that is no good token and no refusal: HTML, an array, a token that would break a header."""
+
+
+Outcome = Issued | Unsent | Transient | RateLimited | Refused | Malformed

@@ -1,0 +1,293 @@
+"""What a provider's reply means: a token, or a failure of a known kind. Pure, and total: any bytes in,
+one Outcome out, never an exception, and never a piece of the body in a message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bearerd.grant.lifetime import read_lifetime
+from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.model import Instant, Target, Token
+
+LONGEST_BODY: Final = 64 * 1024
+"""Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
+_LONGEST_TOKEN: Final = 64 * 1024
+# Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
+_LONG_TOKEN: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP response: header names in lower case, the body whole but for what is over LONGEST_BODY."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+# The client itself was refused: its other tokens would be too.
+_OF_THE_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_grant", "unsupported_grant_type"})
+_PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
+_TOO_OFTEN: Final = frozenset(
+    {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
+)
+# Providers tell of a rate limit under other names (Vertex: invalid_request, iRacing: unauthorized_client).
+_TOO_OFTEN_TEXT: Final = re.compile(r"rate.?limit|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE)
+# WeChat's errcodes: busy; asked too often. Its others (40001, 40013, 40125, 40164 …) are about the client.
+_WECHAT_BUSY: Final = -1
+_WECHAT_TOO_OFTEN: Final = frozenset({45009, 45011})
+
+_OWN_FIELDS: Final = frozenset({"access_token", "token_type", "expires_in", "scope"})
+# RFC 6749 section 4.4.3 says there is none. Should one come, it is worth more than the reader was promised.
+_NEVER_KEPT: Final = frozenset({"refresh_token"})
+
+
+def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[str, ...] = ()) -> Outcome:
+    """What the reply to a target's request, sent at that moment, comes to.
+
+    `never_show` are secrets: an error code that happens to be one is not named.
+    """
+    fields, fault = _parse(reply)
+    code = _error_code(fields, never_show)
+    if 200 <= reply.status <= 299:  # noqa: PLR2004
+        if fields is None:
+            return Malformed(f"HTTP {reply.status}, but {fault}", hint=_html_hint(reply))
+        if "error" in fields and fields["error"] not in (None, "", False):
+            return _refusal(reply, fields, code, sent)
+        if fields.get("errcode") not in (None, 0):
+            return _wechat(reply, fields["errcode"])
+        return _token(fields, reply.status, target, sent)
+    return _refusal(reply, fields, code, sent)
+
+
+# -- a token -----------------------------------------------------------------------------------------
+
+
+def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant) -> Outcome:
+    access_token = fields.get("access_token")
+    if not isinstance(access_token, str) or not access_token:
+        return Malformed(f"HTTP {status} without an access_token")
+    fault = _unusable(access_token)
+    if fault is not None:
+        return Malformed(f"the access token {fault}")
+    token_type = fields.get("token_type")
+    if token_type is not None and not isinstance(token_type, str):
+        return Malformed("token_type is not text")
+    notes: list[str] = []
+    kind = (token_type or "").lower()
+    if kind in {"dpop", "mac", "pop"}:
+        return Malformed(
+            f"the token is of type {kind}: every call needs a fresh proof made with a key, which no file can hold",
+            hint="ask the provider for bearer tokens for this client",
+        )
+    if kind != "bearer":
+        shown = "no token_type" if token_type is None else "a token_type other than Bearer"
+        notes.append(f"the reply has {shown}: used as a bearer token")
+    scope, note = _scope(fields.get("scope"), target)
+    if note is not None:
+        if target.strict_scope:
+            return Refused(f"{note} (strict_scope)", whole_client=False)
+        notes.append(note)
+    lifetime = read_lifetime(fields, access_token, sent.wall, target.default_lifetime)
+    if lifetime.seconds <= 0:
+        return Malformed("the new token had expired already", hint="compare this machine's clock with the provider's")
+    if lifetime.note:
+        notes.append(lifetime.note)
+    if len(access_token) > _LONG_TOKEN:
+        notes.append(f"the token is {len(access_token)} bytes long: some readers stop at 4096")
+    extra = {key: value for key, value in fields.items() if key not in _OWN_FIELDS | _NEVER_KEPT}
+    token = Token(
+        access_token=access_token,
+        obtained=sent,
+        lifetime=lifetime.seconds,
+        token_type=_token_type(token_type),
+        scope=scope,
+        extra=json.dumps(extra) if extra else "{}",
+    )
+    return Issued(token, tuple(notes))
+
+
+def _unusable(access_token: str) -> str | None:
+    """Why a token cannot stand in an Authorization header (RFC 6749 A.12: visible ASCII)."""
+    if len(access_token) > _LONGEST_TOKEN:
+        return f"is longer than {_LONGEST_TOKEN} bytes"
+    if re.search(r"[\r\n\x00]", access_token):
+        return "holds a line end or NUL: it would break out of a header"
+    if re.fullmatch(r"[\x21-\x7e]+", access_token) is None:
+        return "holds white space, control or non-ASCII characters"
+    return None
+
+
+def _token_type(token_type: str | None) -> str:
+    """As it goes into the header: `Bearer` however it was spelled, or what else the provider said."""
+    if token_type is None or token_type.lower() == "bearer" or re.fullmatch(r"[\x20-\x7e]{1,64}", token_type) is None:
+        return "Bearer"
+    return token_type
+
+
+def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
+    """The scope that was given, and what is odd about it. A missing one is the one asked for (RFC 6749 5.1)."""
+    if isinstance(given, list) and all(isinstance(item, str) for item in given):
+        given = " ".join(given)
+    if not isinstance(given, str):
+        return target.scope or None, None
+    if not target.scope:
+        return given, None
+    # Some separate by commas (GitHub, Adobe).
+    missing = sorted(set(target.scope.split()) - set(re.split(r"[\s,]+", given)))
+    # What was asked for is the operator's own; what was given beyond that is not shown.
+    return given, f"the token's scope lacks {', '.join(missing)}" if missing else None
+
+
+# -- a refusal ---------------------------------------------------------------------------------------
+
+
+def _refusal(reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant) -> Outcome:
+    status = reply.status
+    said = f"HTTP {status}" + (f" {code}" if code else "")
+    description = _description(fields)
+    retry_after = _retry_after(reply.headers, sent)
+    if status == 429 or code in _TOO_OFTEN or (400 <= status <= 499 and _TOO_OFTEN_TEXT.search(description)):  # noqa: PLR2004
+        return RateLimited(f"{said}: asked too often", retry_after=retry_after)
+    if status in {408, 425} or status >= 500 or code in _PASSING:  # noqa: PLR2004
+        return Transient(f"{said}: the provider is not well", retry_after=retry_after)
+    if 300 <= status <= 399:  # noqa: PLR2004
+        place = _place(reply.headers.get("location", ""))
+        return Malformed(
+            f"HTTP {status}: a redirect{place}, which is not followed: it would carry the secret there",
+            hint="set token_url to the endpoint itself",
+        )
+    if code in _OF_THE_CLIENT or (status in {401, 403} and code is None):
+        return Refused(f"{said}: the client was refused", hint="compare client_id, secret and auth with the provider's")
+    if status == 401:  # noqa: PLR2004
+        return Refused(f"{said}: the client was refused")
+    if code is not None or status in {400, 403}:
+        about = " (scope)" if code == "invalid_scope" else ""
+        return Refused(f"{said}: this token was refused{about}", whole_client=False)
+    if status == 407:  # noqa: PLR2004
+        return Transient(f"{said}: a proxy wants to be logged in to")
+    return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+
+
+def _wechat(reply: Reply, errcode: Any) -> Outcome:
+    number = errcode if isinstance(errcode, int) and abs(errcode) < 10**6 else None
+    said = f"HTTP {reply.status} with errcode" + (f" {number}" if number is not None else "")
+    if number == _WECHAT_BUSY:
+        return Transient(f"{said}: the provider is not well")
+    if number in _WECHAT_TOO_OFTEN:
+        return RateLimited(f"{said}: asked too often")
+    return Refused(f"{said}: the client was refused")
+
+
+def _error_code(fields: dict[str, Any] | None, never_show: tuple[str, ...]) -> str | None:
+    """The reply's `error`, if it looks like a code and is no secret that was echoed."""
+    error = (fields or {}).get("error")
+    if isinstance(error, dict):
+        error = error.get("code", error.get("errorCode"))
+    if not isinstance(error, str) or re.fullmatch(r"[A-Za-z][A-Za-z_]{2,47}|[0-9]{1,6}", error) is None:
+        return None
+    if any(error in secret or secret in error for secret in never_show if secret):
+        return None
+    return error
+
+
+def _description(fields: dict[str, Any] | None) -> str:
+    """Whatever text a refusal holds: looked at, never shown."""
+    values: list[Any] = []
+    for key in ("error_description", "message", "errorMessage", "error"):
+        value = (fields or {}).get(key)
+        values += list(value.values()) if isinstance(value, dict) else [value]
+    return " ".join(value for value in values if isinstance(value, str))
+
+
+def _retry_after(headers: Mapping[str, str], sent: Instant) -> float | None:
+    """Seconds, out of Retry-After in both forms (RFC 9110 10.2.3), else out of x-ratelimit-reset."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,18}", value):
+        return float(value)
+    until = _http_date(value)
+    if until is not None:
+        # By the provider's own clock where it shows it.
+        now = _http_date(headers.get("date", ""))
+        return max(0.0, until - (now if now is not None else sent.wall))
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", reset):
+        seconds = float(reset)
+        # Over 10^9 it is the moment, in Unix time; below, how long it takes.
+        return max(0.0, seconds - sent.wall) if seconds > 1e9 else seconds  # noqa: PLR2004
+    return None
+
+
+def _http_date(value: str) -> float | None:
+    if not value:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _place(location: str) -> str:
+    """` to https://host/path`, without what could be in a query."""
+    try:
+        parts = urlsplit(location)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None:
+        return ""
+    return f" to {parts.scheme}://{host}" if parts.scheme in {"http", "https"} else f" to {host}"
+
+
+# -- bytes -------------------------------------------------------------------------------------------
+
+
+class _NotJsonError(ValueError):
+    """The body is JSON by its letters only."""
+
+
+def _parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
+    """The body's object, or what it is instead."""
+    if len(reply.body) > LONGEST_BODY:
+        return None, f"the reply is longer than {LONGEST_BODY} bytes"
+    if not reply.body.strip():
+        return None, "the reply is empty"
+    try:
+        text = reply.body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None, "the reply is not UTF-8"
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except _NotJsonError as error:
+        return None, str(error)
+    except (ValueError, RecursionError):
+        return None, "the reply is HTML, not JSON" if text.lstrip().startswith("<") else "the reply is not JSON"
+    if not isinstance(value, dict):
+        return None, "the reply is no JSON object"
+    return value, ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _NotJsonError("the reply names a field twice")
+    return result
+
+
+def _constant(_name: str) -> Any:
+    raise _NotJsonError("the reply holds NaN or Infinity, which is not JSON")
+
+
+def _html_hint(reply: Reply) -> str | None:
+    if reply.body.lstrip()[:1] == b"<":
+        return "a login page, a proxy or another site answers in place of the token endpoint: compare token_url"
+    return None

@@ -1,0 +1,396 @@
+"""One target's life, a turn at a time.
+
+A turn may come at any moment, and more often than needed: it looks at what is, and brings it to what
+should be. In this order: times put right after a step of the clock; a grant, if one is due and nothing
+forbids it; the files. It ends with the moment at which the next turn is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from bearerd.clock import Clock
+from bearerd.errors import PublishError
+from bearerd.grant.outcome import Failure, Issued, Outcome, Refused, Unsent
+from bearerd.lifecycle import policy
+from bearerd.lifecycle.doors import Doors
+from bearerd.log import say
+from bearerd.model import Instant, Target, Token
+from bearerd.publish.publisher import Published
+from bearerd.publish.record import Record
+from bearerd.words import duration
+
+STILL_FAILING: Final = 600.0
+"""Seconds between lines of the log about one trouble: often enough to be seen, seldom enough to be read."""
+
+
+class Grants(Protocol):
+    """What performs a grant."""
+
+    def perform(self, target: Target) -> tuple[Outcome, str]:
+        """What a grant came to, and the client id it was for."""
+        ...
+
+
+class Publisher(Protocol):
+    """What keeps records and files."""
+
+    def load(self, target: Target) -> Record | None:
+        """The record, if there is one."""
+        ...
+
+    def save(self, target: Target, record: Record) -> None:
+        """Keep a record; raises PublishError."""
+        ...
+
+    def ensure(self, target: Target, token: Token) -> Published:
+        """Bring the files to what this token makes them."""
+        ...
+
+    def withdraw(self, target: Target) -> Published:
+        """Take the files away."""
+        ...
+
+
+class Gate:
+    """The doors, safe for threads; wakes those who were held."""
+
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._lock = threading.Lock()
+        self._doors = Doors()
+        self._wake = wake
+
+    def admit(self, target: Target, now: float, *, last_chance: bool) -> float:
+        """`now` if the target may go, else when to come again."""
+        with self._lock:
+            return self._doors.admit(target, now, last_chance=last_chance)
+
+    def report(self, target: Target, outcome: Outcome | None, now: float, wait: float) -> None:
+        """What the grant came to; whoever was held and may go now is given a turn."""
+        with self._lock:
+            released = self._doors.report(target, outcome, now, wait)
+        self._wake_all(released - {target.full_name})
+
+    def prove(self, target: Target) -> None:
+        """The target's credentials worked before."""
+        with self._lock:
+            self._doors.prove(target)
+
+    def history(self, target: Target) -> tuple[bool, int]:
+        """Whether the target's credentials ever worked, and how often in a row the client was refused."""
+        with self._lock:
+            return self._doors.proven(target), self._doors.refusals(target)
+
+    def _wake_all(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._wake(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stands after a turn, for whoever watches."""
+
+    name: str
+    client: str
+    expires: float | None
+    """Boot clock; None without a token that is still good."""
+    obtained: float | None
+    on_disk: bool
+    """Whether every file is there with this token."""
+    failure: Failure | None
+    granted: bool
+    """Whether this process got a token for it."""
+    due: float
+    """Boot clock: when the next grant is."""
+
+
+class Keeper:
+    """Keeps one target's token fresh and in its files. `turn` is called by one thread at a time."""
+
+    def __init__(
+        self,
+        target: Target,
+        clock: Clock,
+        dice: Callable[[], float],
+        grants: Grants,
+        publisher: Publisher,
+        gate: Gate,
+    ) -> None:
+        self.target = target
+        self._clock = clock
+        self._dice = dice
+        self._grants = grants
+        self._publisher = publisher
+        self._gate = gate
+        self._name = target.full_name
+        self._token: Token | None = None
+        self._identity = ""
+        self._due = 0.0
+        self._granted = False
+        self._counts: Counter[type[Failure]] = Counter()
+        self._failure: Failure | None = None
+        self._failing_since = 0.0
+        self._said_at = 0.0
+        self._said_expired = False
+        self._unsaved = False
+        self._publish_faults = 0
+        self._on_disk = False
+
+    # -- the start -----------------------------------------------------------------------------
+
+    def resume(self, client_id: str | None, least: float = 0.0) -> None:
+        """Take up the record, if it is this target's and still good.
+
+        `client_id` is None where it cannot be read now. A token that is good for less than `least`
+        seconds is renewed at once.
+        """
+        now = self._clock.now()
+        self._due = now.boot
+        record = self._publisher.load(self.target)
+        if record is None or (client_id is not None and record.identity != self.target.identity(client_id)):
+            return
+        self._gate.prove(self.target)
+        dated = policy.redate(record.token, now)
+        remaining = dated.token.expires.boot - now.boot
+        if remaining <= 0:
+            return
+        self._token, self._identity, self._unsaved = dated.token, record.identity, dated.stepped
+        if not dated.disagreed and remaining >= least:
+            self._due = max(now.boot, self._due_of(dated.token, now.boot - policy.LEAST_BETWEEN_TURNS))
+        say(
+            logging.INFO,
+            f"the token on record is good for {duration(remaining)}",
+            name=self._name,
+        )
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    def turn(self) -> float:
+        """Do what is due; returns when (boot clock) the next turn is needed."""
+        now = self._clock.now()
+        self._put_times_right(now)
+        until = self._due
+        if now.boot >= self._due:
+            until = self._gate.admit(self.target, now.boot, last_chance=self._is_last_chance(now.boot))
+            if until <= now.boot:
+                self._ask(now)
+                now = self._clock.now()
+                until = self._due
+        self._tend_files(now)
+        return self._next_turn(now.boot, until)
+
+    def standing(self) -> Standing:
+        """How it stands."""
+        token = self._token
+        return Standing(
+            name=self._name,
+            client=self.target.client.name,
+            expires=token.expires.boot if token else None,
+            obtained=token.obtained.boot if token else None,
+            on_disk=self._on_disk,
+            failure=self._failure,
+            granted=self._granted,
+            due=self._due,
+        )
+
+    def remaining(self, now: float) -> float:
+        """How many seconds the present token is still good; 0 without one."""
+        return max(0.0, self._token.expires.boot - now) if self._token else 0.0
+
+    # -- a grant -------------------------------------------------------------------------------
+
+    def _ask(self, asked: Instant) -> None:
+        outcome: Outcome | None = None
+        wait = 0.0
+        try:
+            outcome, client_id = self._grants.perform(self.target)
+            now = self._clock.now()
+            if isinstance(outcome, Issued):
+                self._identity = self.target.identity(client_id)
+                self._take(outcome, asked, now)
+            else:
+                wait = self._fail(outcome, now)
+        finally:
+            # Whatever happens, a door may not wait for ever for one who does not come back.
+            sent = None if isinstance(outcome, Unsent) else outcome
+            self._gate.report(self.target, sent, self._clock.now().boot, wait)
+
+    def _take(self, issued: Issued, asked: Instant, now: Instant) -> None:
+        new, old = issued.token, self._token
+        self._granted = True
+        if old is not None and old.access_token == new.access_token and old.expires.boot > now.boot:
+            # A reply from a cache repeats its expires_in: the earlier expiry is the true one.
+            if new.expires.boot < old.expires.boot - policy.LEAST_BETWEEN_TURNS:
+                self._token, self._unsaved = new, True
+            self._due = policy.due_after_same(min(new.expires.boot, old.expires.boot), now.boot)
+            self._recovered(now.boot)
+            say(
+                logging.DEBUG,
+                f"the same token again; asking again {self._in(self._due, now)}",
+                name=self._name,
+            )
+            return
+        self._token, self._unsaved, self._on_disk, self._said_expired = new, True, False, False
+        self._due = self._due_of(new, max(asked.boot, now.boot - policy.LEAST_BETWEEN_TURNS))
+        for note in issued.notes:
+            say(logging.WARNING if old is None else logging.DEBUG, note, name=self._name)
+        self._recovered(now.boot)
+        say(
+            logging.INFO,
+            f"token obtained, good for {duration(new.expires.boot - now.boot)}; next refresh {self._in(self._due, now)}",
+            name=self._name,
+        )
+
+    def _fail(self, failure: Failure, now: Instant) -> float:
+        self._counts[type(failure)] += 1
+        count = self._counts[type(failure)]
+        proven, refusals = self._gate.history(self.target)
+        if isinstance(failure, Refused):
+            if failure.whole_client:
+                count = refusals + 1
+            else:
+                proven = self._token is not None
+        remaining = self.remaining(now.boot)
+        wait = policy.wait_after(failure, count, remaining, proven, self._dice())
+        self._due = now.boot + wait
+        if isinstance(failure, Refused) and self._token is not None:
+            self._due = policy.last_chance(now.boot, self._due, self._token.expires.boot)
+        self._say_failure(failure, now)
+        return wait
+
+    def _is_last_chance(self, now: float) -> bool:
+        return 0 < self.remaining(now) <= policy.LAST_CHANCE
+
+    def _due_of(self, token: Token, last_turn: float) -> float:
+        target = self.target
+        return policy.due_after_issue(token, target.refresh_before, target.max_staleness, last_turn, self._dice())
+
+    # -- the clocks ----------------------------------------------------------------------------
+
+    def _put_times_right(self, now: Instant) -> None:
+        if self._token is None:
+            return
+        dated = policy.redate(self._token, now)
+        if not dated.stepped:
+            return
+        self._token, self._unsaved, self._on_disk = dated.token, True, False
+        if dated.disagreed:
+            self._due = now.boot
+        say(
+            logging.WARNING,
+            f"the clock was set: by the earlier reading the token is good for {duration(self.remaining(now.boot))}"
+            + ("; refreshing it" if dated.disagreed else ""),
+            name=self._name,
+        )
+
+    # -- the files -----------------------------------------------------------------------------
+
+    def _tend_files(self, now: Instant) -> None:
+        if self._token is None:
+            if self.target.on_expiry == "remove":
+                self._publisher.withdraw(self.target)
+            return
+        if self.remaining(now.boot) <= 0:
+            self._expire()
+            return
+        faults: tuple[str, ...] = ()
+        if self._unsaved:
+            try:
+                # The record first: after a crash between the two the files are made from it.
+                self._publisher.save(self.target, Record(self._token, self._identity))
+                self._unsaved = False
+            except PublishError as error:
+                faults = (str(error),)
+        published = self._publisher.ensure(self.target, self._token)
+        faults += published.faults
+        was_on_disk, self._on_disk = self._on_disk, not published.faults
+        if faults:
+            self._publish_faults += 1
+            if self._publish_faults == 1:
+                say(
+                    logging.ERROR,
+                    f"not written: {'; '.join(faults)}; what stood there before still stands; trying again",
+                    name=self._name,
+                )
+            return
+        if self._publish_faults:
+            say(logging.INFO, f"written again after {self._publish_faults} attempts", name=self._name)
+        elif published.written and was_on_disk:
+            say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
+        self._publish_faults = 0
+
+    def _expire(self) -> None:
+        self._on_disk = False
+        if self._said_expired:
+            return
+        self._said_expired = True
+        removed = self.target.on_expiry == "remove"
+        if removed:
+            published = self._publisher.withdraw(self.target)
+            if published.faults:
+                self._said_expired = False
+                say(logging.ERROR, f"not removed: {'; '.join(published.faults)}", name=self._name)
+                return
+        say(
+            logging.ERROR,
+            "the token has expired and could not be renewed; its files "
+            + ("were removed" if removed else "hold the expired one"),
+            name=self._name,
+        )
+
+    # -- when next -----------------------------------------------------------------------------
+
+    def _next_turn(self, now: float, until: float) -> float:
+        """The earliest of: the grant, the expiry, another try at files, the next line about a failure."""
+        moments = [until]
+        if self._token is not None and not self._said_expired:
+            moments.append(self._token.expires.boot)
+        if self._publish_faults:
+            moments.append(now + policy.wait_after_publish_fault(self._publish_faults))
+        if until > self._due and self._token is not None:  # held at a door
+            moments.append(policy.last_chance(now, until, self._token.expires.boot))
+        return max(min(moments), now + 0.001)
+
+    # -- the log -------------------------------------------------------------------------------
+
+    def _say_failure(self, failure: Failure, now: Instant) -> None:
+        first = self._failure is None
+        changed = first or type(failure) is not type(self._failure)
+        self._failure = failure
+        if first:
+            self._failing_since = now.boot
+        if not changed and now.boot - self._said_at < STILL_FAILING:
+            say(logging.DEBUG, f"attempt failed: {failure}", name=self._name)
+            return
+        self._said_at = now.boot
+        remaining = self.remaining(now.boot)
+        holds = f"the present token is good for {duration(remaining)}" if remaining else "there is no valid token"
+        attempts = sum(self._counts.values())
+        still = (
+            "" if first else f"still failing after {attempts} attempts in {duration(now.boot - self._failing_since)}: "
+        )
+        say(
+            logging.WARNING if remaining else logging.ERROR,
+            f"{still}{failure}; {holds}; next attempt {self._in(self._due, now)}",
+            name=self._name,
+        )
+
+    def _recovered(self, now: float) -> None:
+        if self._failure is not None:
+            attempts = sum(self._counts.values())
+            say(
+                logging.INFO,
+                f"recovered after {attempts} failed attempts in {duration(now - self._failing_since)}",
+                name=self._name,
+            )
+        self._failure = None
+        self._counts.clear()
+
+    def _in(self, moment: float, now: Instant) -> str:
+        wait = moment - now.boot
+        return "now" if wait <= 0 else f"in {duration(wait)}"

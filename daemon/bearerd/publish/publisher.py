@@ -1,0 +1,140 @@
+"""All of a target's files and its record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.errors import DirectoryUnusable, PublishError
+from bearerd.log import say
+from bearerd.model import Config, Target, Token
+from bearerd.publish import record as records
+from bearerd.publish.atomic import Attributes, Files, attributes, gid_of
+from bearerd.publish.lock import DirectoryLock
+from bearerd.publish.record import Record
+from bearerd.publish.render import render
+
+OWN_DIRECTORY: Final = ".bearerd"
+_PRIVATE: Final = Attributes(0o600)
+_PRIVATE_DIRECTORY: Final = 0o700
+# The longest reply's token and extra fields, escaped as JSON may need it, and the rest.
+_MOST_RECORD_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a look at a target's files came to: which were written, and what went wrong."""
+
+    written: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+class Publisher:
+    """Keeps the files of every target as they should be."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._files = Files(config.directory, config.directory_mode, config.group)
+
+    def prepare(self) -> DirectoryLock:
+        """Make and prove the directory, lock it, sweep it; raises DirectoryUnusable or DirectoryLocked."""
+        own = posixpath.join(self._config.directory, OWN_DIRECTORY)
+        try:
+            self._files.prove_writable(own, make=True)
+            records_directory = posixpath.join(own, "records")
+            self._files.prove_writable(records_directory, make=True, mode=_PRIVATE_DIRECTORY)
+        except PublishError as error:
+            raise DirectoryUnusable(str(error)) from None
+        lock = DirectoryLock(posixpath.join(own, "lock"))
+        directories = {self._config.directory, own}
+        for target in self._config.targets:
+            directories.add(posixpath.dirname(self._record_path(target)))
+            directories |= {posixpath.dirname(output.path) for output in target.outputs}
+        swept = self._files.sweep(directories)
+        if swept:
+            say(logging.INFO, f"swept {swept} temporary files that a killed bearerd left behind")
+        return lock
+
+    def load(self, target: Target) -> Record | None:
+        """The target's record, if there is one."""
+        content = self._files.read(self._record_path(target), _MOST_RECORD_BYTES)
+        return None if content is None else records.load(content)
+
+    def save(self, target: Target, record: Record) -> None:
+        """Keep a target's record; raises PublishError."""
+        path = self._record_path(target)
+        self._files.replace(path, records.dump(record), _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+
+    def ensure(self, target: Target, token: Token) -> Published:
+        """Every file of the target as this token has it: bytes, mode and owner. What is so already is left."""
+        written: list[str] = []
+        faults: list[str] = []
+        for output in target.outputs:
+            content = render(target, token, output)
+            try:
+                wanted = attributes(output.mode, output.owner, output.group)
+                if self._files.matches(output.path, content, wanted):
+                    continue
+                warning = self._files.replace(output.path, content, wanted)
+            except PublishError as error:
+                faults.append(str(error))
+                continue
+            written.append(output.path)
+            if warning is not None:
+                say(logging.WARNING, warning, name=target.full_name)
+        return Published(tuple(written), tuple(faults))
+
+    def withdraw(self, target: Target) -> Published:
+        """Take the target's files away."""
+        removed: list[str] = []
+        faults: list[str] = []
+        for output in target.outputs:
+            try:
+                if self._files.remove(output.path):
+                    removed.append(output.path)
+            except PublishError as error:
+                faults.append(str(error))
+        return Published(tuple(removed), tuple(faults))
+
+    def examine(self, target: Target) -> list[str]:
+        """What would keep the target's files from being written, as far as can be told without writing them."""
+        faults: list[str] = []
+        for output in target.outputs:
+            try:
+                attributes(output.mode, output.owner, output.group)
+                directory = posixpath.dirname(output.path)
+                if os.path.lexists(directory):
+                    self._files.prove_writable(directory, make=False)
+                elif not _parent_writable(directory):
+                    faults.append(f"{directory} is not there, and cannot be made by this user")
+            except PublishError as error:
+                faults.append(str(error))
+        return faults
+
+    def examine_directory(self) -> list[str]:
+        """What would keep the output directory from being used."""
+        directory = self._config.directory
+        try:
+            gid_of(self._config.group)
+            if os.path.lexists(directory):
+                self._files.prove_writable(directory, make=False)
+            elif not _parent_writable(directory):
+                return [f"{directory} is not there, and cannot be made by this user"]
+        except PublishError as error:
+            return [str(error)]
+        return []
+
+    def _record_path(self, target: Target) -> str:
+        return posixpath.join(
+            self._config.directory, OWN_DIRECTORY, "records", target.client.name, f"{target.name}.json"
+        )
+
+
+def _parent_writable(directory: str) -> bool:
+    parent = posixpath.dirname(directory)
+    while not os.path.exists(parent) and parent != "/":
+        parent = posixpath.dirname(parent)
+    return os.access(parent, os.W_OK | os.X_OK, effective_ids=True)

@@ -1,0 +1,58 @@
+"""A token's bytes in each format. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from bearerd.model import Format, Output, Target, Token
+from bearerd.words import rfc3339
+
+
+def render(target: Target, token: Token, output: Output) -> bytes:
+    """What stands in an output while this token is the target's."""
+    return _FORMATS[output.format](target, token, output).encode()
+
+
+def holds_times(output: Output) -> bool:
+    """Whether the bytes depend on the wall clock."""
+    return output.format == "json"
+
+
+def _raw(_target: Target, token: Token, output: Output) -> str:
+    # Six kinds of readers break on a newline, none needs one.
+    return token.access_token + ("\n" if output.newline else "")
+
+
+def _json(target: Target, token: Token, _output: Output) -> str:
+    document = token.extra_fields() | {
+        "access_token": token.access_token,
+        "token_type": token.token_type,
+        "expires_in": int(token.lifetime),
+        "expires_at": rfc3339(token.expires.wall),
+        "obtained_at": rfc3339(token.obtained.wall),
+        "client": target.client.name,
+        "token": target.name,
+    }
+    if token.scope is not None:
+        document["scope"] = token.scope
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _header(_target: Target, token: Token, _output: Output) -> str:
+    return f"Authorization: {token.token_type} {token.access_token}\n"
+
+
+def _env(_target: Target, token: Token, output: Output) -> str:
+    # Inside single quotes nothing is special to a shell or to systemd but the quote itself.
+    quoted = token.access_token.replace("'", "'\\''")
+    return f"{output.variable}='{quoted}'\n"
+
+
+_FORMATS: Final[Mapping[Format, Callable[[Target, Token, Output], str]]] = {
+    "raw": _raw,
+    "json": _json,
+    "header": _header,
+    "env": _env,
+}

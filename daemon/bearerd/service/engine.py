@@ -1,0 +1,84 @@
+"""The rooms wired together: one keeper a target, on one schedule, over one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bearerd.clock import Clock, SystemClock, dice
+from bearerd.errors import SecretUnavailable
+from bearerd.grant.credentials import read_client_id
+from bearerd.grant.perform import Grants
+from bearerd.lifecycle.keeper import Gate, Keeper, Standing
+from bearerd.lifecycle.schedule import Schedule
+from bearerd.model import Client, Config
+from bearerd.publish.publisher import Publisher
+
+# A turn that ends within this has its token on disk; one that waits for a provider is left behind.
+_STOP_WITHIN = 2.0
+
+
+class Engine:
+    """Keeps every target of a config. `observer` is told, from worker threads, how a target stands after each turn."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        observer: Callable[[Standing], None] = lambda _: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._observer = observer
+        self.clock = clock or SystemClock()
+        self._grants = Grants(self.clock, environ)
+        self._publisher = Publisher(config)
+        self.schedule = Schedule(self.clock, self._turn)
+        self._gate = Gate(self.schedule.wake)
+        self._keepers = {
+            target.full_name: Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate)
+            for target in config.targets
+        }
+
+    def start(self, least: float = 0.0) -> None:
+        """Take the directory and every good record, then begin; raises DirectoryUnusable, DirectoryLocked.
+
+        `least` seconds is how long a record's token must still be good, not to be renewed at once.
+        """
+        self._lock = self._publisher.prepare()
+        ids: dict[str, str | None] = {}
+        for name, keeper in self._keepers.items():
+            client = keeper.target.client
+            if client.name not in ids:
+                ids[client.name] = self._client_id(client)
+            keeper.resume(ids[client.name], least)
+            provider = client.provider
+            # A first turn in any case: files may have to be put back.
+            self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
+        self.schedule.start()
+
+    def stop(self) -> None:
+        """End; the files stay."""
+        self.schedule.stop(_STOP_WITHIN)
+        self._lock.release()
+
+    def tick(self) -> None:
+        """What the main loop does every few seconds: look at the clocks, close what is not used."""
+        self.schedule.guard()
+        self._grants.close_idle()
+
+    def standings(self) -> list[Standing]:
+        """How every target stands."""
+        return [keeper.standing() for keeper in self._keepers.values()]
+
+    def _turn(self, name: str) -> float:
+        keeper = self._keepers[name]
+        due = keeper.turn()
+        self._observer(keeper.standing())
+        return due
+
+    def _client_id(self, client: Client) -> str | None:
+        try:
+            return read_client_id(client, self._environ)
+        except SecretUnavailable:
+            return None  # its grants will say so

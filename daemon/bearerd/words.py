@@ -1,0 +1,26 @@
+"""Times in the words of a log line. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def duration(seconds: float) -> str:
+    """`800 ms`, `47 s`, `11 min`, `2 h 5 min`, `3 d 4 h`: two figures at most, rounded down."""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{int(seconds * 1000)} ms"
+    whole = int(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if whole < 120:  # noqa: PLR2004 - up to there seconds are what one wants to know
+        return f"{whole} s"
+    if not hours:
+        return f"{minutes} min"
+    if not days:
+        return f"{hours} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{days} d" + (f" {hours % 24} h" if hours % 24 else "")
+
+
+def rfc3339(wall: float) -> str:
+    """A Unix time in UTC, whole seconds, rounded down: never later than it is."""
+    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
