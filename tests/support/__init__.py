@@ -1,0 +1,1 @@
+"""What several tests use: clocks, targets, real servers, real processes."""

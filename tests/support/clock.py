@@ -1,0 +1,36 @@
+"""A clock that only moves when it is told to."""
+
+from __future__ import annotations
+
+from bearerd.model import Instant
+
+START = Instant(wall=1_800_000_000.0, boot=5_000.0)
+
+
+class FakeClock:
+    """Both clocks, by hand: `advance` lets time pass, `step` sets the wall clock, `suspend` sleeps."""
+
+    def __init__(self, start: Instant = START) -> None:
+        self.wall, self.boot, self.slept = start.wall, start.boot, 0.0
+
+    def now(self) -> Instant:
+        """This moment."""
+        return Instant(self.wall, self.boot)
+
+    def suspended(self) -> float:
+        """Seconds slept."""
+        return self.slept
+
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self.wall += seconds
+        self.boot += seconds
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self.wall += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """The machine sleeps."""
+        self.advance(seconds)
+        self.slept += seconds

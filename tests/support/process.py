@@ -1,0 +1,106 @@
+"""The real command in a real process."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+WITHIN = 20.0
+"""Seconds to wait for what must come: a bound for a broken build, not a measure."""
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """`bearerd …` as the installed package runs it."""
+    return [sys.executable, "-m", "bearerd", *map(str, arguments)]
+
+
+def bearerd(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb to its end."""
+    return subprocess.run(
+        command(*arguments),
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+class Daemon:
+    """A running `bearerd`, and its log line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def wait_for(self, text: str, within: float = WITHIN) -> str:
+        """The next line of the log that holds the text."""
+        end = time.monotonic() + within
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no line with {text!r} in:\n" + "\n".join(self.lines)) from None
+            assert line is not None, f"ended without {text!r}:\n" + "\n".join(self.lines)
+            self.lines.append(line)
+            if text in line:
+                return line
+
+    def stop(self, number: int = signal.SIGTERM, within: float = WITHIN) -> int:
+        """Send a signal, wait for the end; returns the exit code, and has the whole log in `lines`."""
+        self.process.send_signal(number)
+        return self.wait(within)
+
+    def wait(self, within: float = WITHIN) -> int:
+        """Wait for the end."""
+        code = self.process.wait(within)
+        self._reader.join(within)
+        while not self._queue.empty():
+            if (line := self._queue.get()) is not None:
+                self.lines.append(line)
+        return code
+
+
+@contextmanager
+def running(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    """A verb in the background; it is ended with the block, by its pid."""
+    process = subprocess.Popen(
+        command(*arguments), env={**os.environ, **(env or {})}, stderr=subprocess.PIPE, text=True
+    )
+    daemon = Daemon(process)
+    try:
+        yield daemon
+    finally:
+        if process.poll() is None:
+            process.kill()
+        daemon.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def eventually(condition: object, within: float = WITHIN) -> None:
+    """Until a callable is true, looked at a hundred times a second: for what sends no event, such as a file."""
+    assert callable(condition)
+    end = time.monotonic() + within
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        pause.wait(0.01)

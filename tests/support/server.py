@@ -1,0 +1,121 @@
+"""A real HTTP server on a free port of loopback that answers as a test says."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass
+class Answer:
+    """One response; bodies that are no bytes are sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Script = Callable[[Seen], Answer]
+
+
+class Server:
+    """What the test holds: `url`, what was `seen`, and `wait_for` a number of requests."""
+
+    def __init__(self, script: Script, port: int, scheme: str) -> None:
+        self.script = script
+        self.port = port
+        self.url = f"{scheme}://127.0.0.1:{port}/token"
+        self.seen: list[Seen] = []
+        self._changed = threading.Condition()
+
+    def answer(self, seen: Seen) -> Answer:
+        """Note the request, then do as the script says."""
+        with self._changed:
+            self.seen.append(seen)
+            self._changed.notify_all()
+        return self.script(seen)
+
+    def wait_for(self, count: int, within: float = 20.0) -> None:
+        """Until that many requests arrived."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.seen) >= count, within), f"only {len(self.seen)} requests"
+
+
+@contextmanager
+def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """A server for the length of a with block; over TLS with a context."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = server.answer(Seen(self.command, self.path, headers, body))
+            content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if "Content-Length" not in answer.headers:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_CONNECT = _serve  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def handle(self) -> None:
+            with suppress(OSError, ValueError):  # the other end went away: many tests are about that
+                super().handle()
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:
+            pass
+
+    listener = Quiet(("127.0.0.1", 0), Handler)
+    if context is not None:
+        listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
+    server = Server(script, listener.server_port, "https" if context else "http")
+    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+
+
+def issues(lifetime: float = 3600, **more: Any) -> Script:
+    """A script that issues a new token each time, `t-1`, `t-2` and so on."""
+    lock, count = threading.Lock(), 0
+
+    def script(_: Seen) -> Answer:
+        nonlocal count
+        with lock:
+            count += 1
+            return Answer(200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": lifetime} | more)
+
+    return script
