@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         if config:
             sub.add_argument(
-                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG", DEFAULT_CONFIG),
+                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG") or DEFAULT_CONFIG,
                 help=f"the config (default: $BEARERD_CONFIG, else {DEFAULT_CONFIG})",
             )  # fmt: skip
         return sub

@@ -58,7 +58,8 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of the config file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | types.ConfigFile.model_json_schema()
+    shape = types.ConfigFile.model_json_schema(schema_generator=types.Schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | shape
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -69,15 +70,21 @@ def _read(path: str) -> Document:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise ConfigError([Problem(path, 1, 1, f"cannot be read: {error.strerror}")]) from None
+        return _unreadable(path, 1, f"cannot be read: {error.strerror}")
     if len(content) > _MOST_BYTES:
-        raise ConfigError([Problem(path, 1, 1, "larger than 32 MiB: this is no config of bearerd")])
+        return _unreadable(path, 1, "larger than 32 MiB: this is no config of bearerd")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(path, line, 1, "not UTF-8 text")]) from None
+        return _unreadable(path, content.count(b"\n", 0, error.start) + 1, "not UTF-8 text")
     return Document(text, path)
+
+
+def _unreadable(path: str, line: int, message: str) -> Document:
+    """A document with nothing in it but a problem, so that the other files are checked all the same."""
+    document = Document("{}", path)
+    document.problems.append(Problem(path, line, 1, message))
+    return document
 
 
 def _included(main: Document) -> list[str]:
@@ -137,9 +144,10 @@ class _Loader:
             main.add((), "there are no clients: see config.example.yaml for the smallest useful config")
         targets: list[Target] = []
         for name, entry in clients.items():
+            known = self._check_provider_name(entry, providers)
             client = self._check(entry, types.ClientModel)
-            if client is not None:
-                targets += self._client(name, entry, client, settings, providers, shared)
+            if known and client is not None:
+                targets += self._client(name, entry, client, settings, shared)
         return Config(
             directory=self._directory(settings),
             directory_mode=settings.output.directory_mode,
@@ -161,7 +169,7 @@ class _Loader:
                 hint = near(key, model.model_fields)
                 if key in types.ConfigFile.model_fields:
                     hint = ": an included file holds providers and clients only"
-                document.add((key,), f"unknown key '{key}'{hint or _allowed(model)}", at_key=True)
+                document.add((key,), f"unknown key {key!r}{hint or _allowed(model)}", at_key=True)
         for group in ("providers", "clients"):
             entries = document.value.get(group, {})
             if entries is BROKEN:
@@ -215,14 +223,6 @@ class _Loader:
         path = (*entry.path, *loc)
         message = _words(detail, model, loc, at_key)
         if detail["type"] == "extra_forbidden":
-            # A mistyped client_secret is as secret as a well-typed one.
-            meant = near(str(loc[-1]), _keys_at(model, loc[:-1]))
-            if takes_secret(meant):
-                problem = entry.document.problem(path, message, at_key=True)
-                entry.document.problems.append(
-                    Problem(problem.file, problem.line, problem.column, problem.message, None)
-                )
-                return
             at_key = True
         elif detail["type"] == "missing":
             path, at_key = path[:-1], bool(path[:-1])
@@ -235,6 +235,16 @@ class _Loader:
             entry.document.add(entry.path, "key 'token_url' is missing", at_key=True)
         else:
             self._check_http(entry, model.token_url, allowed=bool(model.allow_http))
+
+    def _check_provider_name(self, entry: _Entry, providers: Mapping[str, _Entry]) -> bool:
+        name = entry.raw.get("provider") if isinstance(entry.raw, dict) else None
+        if not isinstance(name, str) or not name or name in providers:
+            return True
+        hint = near(name, providers) or (
+            f": there are {_listed(providers)}" if providers else ": there are no providers"
+        )
+        entry.document.add((*entry.path, "provider"), f"there is no provider '{name}'{hint}")
+        return False
 
     def _check_http(self, entry: _Entry, url: str, *, allowed: bool) -> None:
         if urlsplit(url).scheme == "https":
@@ -251,17 +261,10 @@ class _Loader:
         entry: _Entry,
         model: types.ClientModel,
         settings: types.ConfigFile,
-        providers: Mapping[str, _Entry],
         shared: Mapping[str, types.ProviderModel | None],
     ) -> list[Target]:
         base: types.ProviderModel | None = None
         if model.provider is not None:
-            if model.provider not in providers:
-                hint = near(model.provider, providers) or (
-                    f": there are {_listed(providers)}" if providers else ": there are no providers"
-                )
-                entry.document.add((*entry.path, "provider"), f"there is no provider '{model.provider}'{hint}")
-                return []
             base = shared[model.provider]
             if base is None:
                 return []
@@ -331,13 +334,13 @@ class _Loader:
         directory = self._directory(settings)
         relative = file.path if file.path is not None else f"{client}/{name}{_SUFFIX[file.format]}"
         at = (*place, "path") if file.path is not None else place
-        path = posixpath.normpath(posixpath.join(directory, relative))
+        path = _normal(posixpath.join(directory, relative))
         words = relative.split("/")
         if ".." in words:
             document.add(at, "expected a path without ..")
-        elif relative.endswith("/") or words[-1] in {"", "."}:
+        elif words[-1] in {"", "."} or f"{directory}/".startswith(f"{path}/"):
             document.add(at, "expected a file's path, this is a directory's")
-        elif path == directory or OWN_DIRECTORY in path.split("/"):
+        elif OWN_DIRECTORY in path.split("/"):
             document.add(at, f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself")
         elif any(len(os.fsencode(word)) > _LONGEST_NAME for word in words):
             document.add(at, "a name in this path is longer than 255 bytes")
@@ -373,7 +376,12 @@ class _Loader:
     def _directory(self, settings: types.ConfigFile) -> str:
         # systemd names several directories with colons between them; the first is the service's own.
         given = self._environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        return posixpath.normpath(settings.output.directory or given or DEFAULT_DIRECTORY)
+        return _normal(settings.output.directory or given or DEFAULT_DIRECTORY)
+
+
+def _normal(path: str) -> str:
+    """One spelling for one path; POSIX lets normpath keep two slashes at the start."""
+    return re.sub("^//", "/", posixpath.normpath(path))
 
 
 def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) -> tuple[Provider, str | None]:
@@ -420,7 +428,7 @@ def is_loopback(url: str) -> bool:
 
 def _bad_name(name: str) -> str:
     return (
-        f"'{name}' is not a name: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
+        f"{name!r} is not a name: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
         if len(name) < 100  # noqa: PLR2004 - a name that long is not worth a line of the log
         else "not a name: longer than 64 characters"
     )
@@ -445,7 +453,7 @@ def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
             # {hunter2} is a mapping with one key: the key may be the secret.
             return f"unknown key; expected one of {_listed(_keys_at(model, loc[:-1]))}"
         keys = _keys_at(model, loc[:-1])
-        return f"unknown key '{key}'" + (near(key, keys) or f"; expected one of {_listed(keys)}")
+        return f"unknown key {key!r}" + (near(key, keys) or f"; expected one of {_listed(keys)}")
     if kind == "missing":
         return f"key '{key}' is missing"
     if kind == "literal_error":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import yaml
@@ -34,22 +35,33 @@ class _Broken:
 BROKEN: Final = _Broken()
 
 # Keys under which somebody could have written a secret, rightly or not: their lines are not shown.
-_TAKES_SECRET = re.compile(r"secret|passw|private_key|assertion|credential|api_?key|access_token", re.IGNORECASE)
+_TAKES_SECRET = re.compile(r"secret|pass|pwd?\b|key\b|assertion|credential|access_token", re.IGNORECASE)
+# What is near one of these is one of them, mistyped.
+_SECRET_WORDS = ("client_secret", "secret", "password")
+# Real ones have six levels; ten thousand would overflow the C stack of libyaml's composer.
+_DEEPEST = 50
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
 _TAG = "tag:yaml.org,2002:"
+_ALIAS = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
 
 
 def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` where one of the known words is near, else nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    # "secret" is near client_secret, "listen" is not near clients.
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.62)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def takes_secret(name: object) -> bool:
-    """Whether something under this key may be, or was meant to be, a secret."""
-    return isinstance(name, str) and _TAKES_SECRET.search(name) is not None
+    """Whether something under this key (or in this line) may be, or was meant to be, a secret."""
+    if not isinstance(name, str):
+        return False
+    words = re.findall(r"[a-z_]{5,}", name.lower())
+    return _TAKES_SECRET.search(name) is not None or any(
+        difflib.get_close_matches(word, _SECRET_WORDS, n=1, cutoff=0.75) for word in words
+    )
 
 
 class Document:
@@ -61,43 +73,40 @@ class Document:
         self._broken: list[Path] = []
         self._lines = text.splitlines()
         self._root: yaml.Node | None = None
+        self._composed: set[int] = set()
         self.value: Any = BROKEN
         try:
+            aliases = self._scan(text)
+            if aliases is None:
+                return
             self._root = yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             self._syntax(error)
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            self.problems.append(
-                Problem(file, line, 1, f"a character that YAML does not allow (#x{ord_of(error):04x})")
-            )
-        except RecursionError:
-            self.problems.append(Problem(file, 1, 1, "nested too deeply"))
-        else:
-            if self._root is None:
-                self.problems.append(Problem(file, 1, 1, "the file is empty"))
-            else:
-                self._refuse_aliases(text)
-        if self._root is not None and not self.problems:
-            self.value = self._plain(self._root, ())
-
-    def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
-        """A problem with what stands at the path (or with its key), shown at its place.
-
-        The source line is left out where the path leads under a key that takes a secret, or where
-        the line itself looks as if it held one.
-        """
-        mark = self._find(path, at_key=at_key)
-        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        source = self._lines[line] if line < len(self._lines) else None
-        if source is not None and (any(map(takes_secret, path)) or takes_secret(source)):
-            source = None
-        return Problem(self.file, line + 1, column + 1, message, source)
+            return
+        except yaml.reader.ReaderError:
+            self._character(text)
+            return
+        if self._root is None:
+            self.problems.append(Problem(file, 1, 1, "the file is empty"))
+            return
+        for mark in aliases:
+            self.problems.append(Problem(file, mark.line + 1, mark.column + 1, _ALIAS, self._shown(mark.line)))
+        self.value = self._plain(self._root, ())
 
     def add(self, path: Path, message: str, *, at_key: bool = False) -> None:
-        """Complain, unless something at this path or above it was complained of already."""
-        if not any(path[: len(broken)] == broken for broken in self._broken):
-            self.problems.append(self.problem(path, message, at_key=at_key))
+        """Complain of what stands at the path, or of its key, unless it was complained of already.
+
+        Of a line with a key that is wrong only the key is shown: its value could be anything.
+        """
+        above = path[:-1] if at_key else path
+        if any(above[: len(broken)] == broken for broken in self._broken):
+            return
+        mark = self._find(path, at_key=at_key)
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        source = None if any(map(takes_secret, path)) else self._shown(line)
+        if source is not None and at_key:
+            source = source[:column] + re.sub(r":\s+[^\s#].*", ": …", source[column:])
+        self.problems.append(Problem(self.file, line + 1, column + 1, message, source))
 
     def where(self, path: Path) -> str:
         """`file:line` of a path's key, for messages that name two places."""
@@ -107,6 +116,11 @@ class Document:
     # -- from nodes to values ------------------------------------------------------------------
 
     def _plain(self, node: yaml.Node, path: Path) -> Any:
+        if id(node) in self._composed:
+            # An alias is the node that its anchor is at.
+            self._broken.append(path)
+            return BROKEN
+        self._composed.add(id(node))
         if not self._known_tag(node):
             return self._break(path, "tags are not used here", node)
         if isinstance(node, yaml.MappingNode):
@@ -162,58 +176,87 @@ class Document:
 
     def _complain(self, path: Path, message: str, node: yaml.Node, *, quotes: bool = True) -> None:
         mark = node.start_mark
-        source: str | None = self._lines[mark.line] if mark.line < len(self._lines) else None
-        if any(map(takes_secret, path)) or takes_secret(source):
-            source = None
-            if quotes and isinstance(node, yaml.ScalarNode) and node.value:
-                # The message must not quote what the line would not show.
-                message = message.replace(str(node.value), "…")
+        source = None if any(map(takes_secret, path)) else self._shown(mark.line)
+        if source is None and quotes and isinstance(node, yaml.ScalarNode) and node.value:
+            # The message must not quote what the line would not show.
+            message = message.replace(f"'{node.value}'", "this")
+            message = re.sub(r"the octal number [0-9]+", "a number", message)
         self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, message, source))
 
     # -- what is wrong with the text itself ----------------------------------------------------
 
+    def _scan(self, text: str) -> list[Any] | None:
+        """The marks of all aliases; None when the nesting is too deep to be composed."""
+        aliases: list[Any] = []
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            mark = event.start_mark
+            if isinstance(event, yaml.AliasEvent) and mark is not None:
+                aliases.append(mark)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            elif isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _DEEPEST and mark is not None:
+                    self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, "nested too deeply"))
+                    return None
+        return aliases
+
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        source = self._lines[line] if line < len(self._lines) else None
         # A broken quote swallows lines: the secret may stand anywhere from where it began.
         began = error.context_mark.line if error.context_mark is not None else line
-        if any(map(takes_secret, self._lines[max(0, min(began, line) - 1) : line + 1])):
-            source = None
-        problem = (error.problem or "this is not YAML").replace("\n", " ")
+        source = self._shown(line, min(began, line))
+        problem = (error.problem or "this is no YAML").replace("\n", " ")
         if "\\t" in problem or (source is not None and "\t" in source[: column + 1]):
             problem = "YAML is indented with spaces, not tabs"
         elif "expected a single document" in f"{error.context} {problem}":
             problem = "a second document (---): one file is one document"
-        elif re.search(r"['\"]", problem) and source is None:
-            problem = "this is not YAML"
+        elif source is None:
+            # Punctuation may be quoted; a word could be the secret.
+            problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", "…", problem)
         self.problems.append(Problem(self.file, line + 1, column + 1, f"not YAML: {problem}", source))
 
-    def _refuse_aliases(self, text: str) -> None:
-        # An alias composes to a node that was there before; only then is the text read again for where.
-        seen: set[int] = set()
-        stack: list[yaml.Node] = [self._root] if self._root is not None else []
-        while stack:
-            node = stack.pop()
-            if id(node) in seen:
-                break
-            seen.add(id(node))
-            if isinstance(node, yaml.MappingNode):
-                stack.extend(part for pair in node.value for part in pair)
-            elif isinstance(node, yaml.SequenceNode):
-                stack.extend(node.value)
-        else:
-            return
-        for event in yaml.parse(text, Loader=_Loader):
-            mark = event.start_mark
-            if isinstance(event, yaml.AliasEvent) and mark is not None:
-                source: str | None = self._lines[mark.line]
-                if takes_secret(source):
-                    source = None
-                message = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
-                self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, message, source))
+    def _character(self, text: str) -> None:
+        # Looked for here: the two parsers of PyYAML count differently, one bytes and one characters.
+        found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+        position = found.start() if found is not None else 0
+        line = text.count("\n", 0, position) + 1
+        column = position - text.rfind("\n", 0, position)
+        message = f"a character that YAML does not allow (#x{ord(text[position]):04x})"
+        self.problems.append(Problem(self.file, line, column, message))
 
     # -- places --------------------------------------------------------------------------------
+
+    def _shown(self, line: int, began: int | None = None) -> str | None:
+        """A source line; None where it, or one that it is indented under, looks as if it held a secret.
+
+        Of a text that is no YAML any line from just before `began` may.
+        """
+        if line >= len(self._lines):
+            return None
+        suspects = [line] if began is None else [*range(max(0, began - 1), line + 1)]
+        above = self._above[line if began is None else began]
+        while above is not None:
+            suspects.append(above)
+            above = self._above[above]
+        return None if any(takes_secret(self._lines[suspect]) for suspect in suspects) else self._lines[line]
+
+    @cached_property
+    def _above(self) -> list[int | None]:
+        """For each line, the one that it is indented under."""
+        result: list[int | None] = []
+        outer: list[tuple[int, int]] = []
+        for number, text in enumerate(self._lines):
+            # An item's dash counts as indentation, as it does for YAML.
+            indent = len(text) - len(text.lstrip(" -"))
+            while text.strip() and outer and outer[-1][0] >= indent:
+                outer.pop()
+            result.append(outer[-1][1] if outer else None)
+            if text.strip():
+                outer.append((indent, number))
+        return result
 
     def _find(self, path: Sequence[str | int], *, at_key: bool) -> Any:
         """The mark of the deepest part of the path that exists; parts that do not resolve are passed over."""
@@ -260,12 +303,6 @@ def _read_scalar(node: yaml.Node) -> tuple[Any, str | None]:
     elif kind != "null":
         fault = "this is not used here"
     return value, fault
-
-
-def ord_of(error: yaml.reader.ReaderError) -> int:
-    """The character that a ReaderError is about; the C parser gives a number, the other a string."""
-    character = error.character
-    return character if isinstance(character, int) else ord(character)
 
 
 def _kind(value: Any) -> str:

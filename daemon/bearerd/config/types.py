@@ -19,9 +19,11 @@ from pydantic import (
     Field,
     Tag,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
 
 from bearerd.model import RateLimit, RefreshBefore
 
@@ -34,6 +36,7 @@ RESERVED_PARAMETERS = frozenset(
 )
 # Above a day one request is no request any more; below, the network's own noise is the limit.
 _LONGEST_TIMEOUT = 86400.0
+_LONGEST = 3650 * 86400.0
 
 
 def _expected(what: str, value: Any = None) -> PydanticCustomError:
@@ -61,9 +64,15 @@ def parse_duration(value: Any) -> float:
     match = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
     if match is None:
         raise _expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
-    seconds = float(match[1]) * _UNITS[match[2]]
+    return _seconds(match[1], match[2])
+
+
+def _seconds(number: str, unit: str) -> float:
+    seconds = float(number) * _UNITS[unit]
     if seconds <= 0:
         raise _expected("a duration longer than nothing")
+    if seconds > _LONGEST:
+        raise _expected("at most 3650d")
     return seconds
 
 
@@ -92,10 +101,7 @@ def _parse_rate_limit(value: Any) -> RateLimit:
     )
     if match is None:
         raise _expected("a number of grants in a time, such as 10/s or 10/8h", value)
-    window = float(match[2]) * _UNITS[match[3]] if match[2] else _UNITS[match[4]]
-    if window <= 0:
-        raise _expected("a time longer than nothing")
-    return RateLimit(count=int(match[1]), window=window)
+    return RateLimit(count=int(match[1]), window=_seconds(match[2] or "1", match[3] or match[4]))
 
 
 def _parse_mode(value: Any) -> int:
@@ -171,8 +177,8 @@ def _parse_url(schemes: tuple[str, ...]) -> Any:
             raise _expected(f"a URL, {wanted}")
         if parts.username is not None or parts.password is not None:
             raise _expected("a URL without a user or password in it")
-        if parts.fragment or port == 0:
-            raise _expected("a URL without a fragment (#…)" if parts.fragment else "a port other than 0")
+        if "#" in value or port == 0:
+            raise _expected("a URL without a fragment (#…)" if "#" in value else "a port other than 0")
         return value
 
     return parse
@@ -245,10 +251,31 @@ ProxyUrl = Annotated[
 ]
 
 
+class Schema(GenerateJsonSchema):
+    """Says what Strict does: a key that may be left out may not stand there with nothing."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """The schema without null."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Likewise: null is no default that anybody could write."""
+        plain = schema.get("default", ...) is None
+        return self.generate_inner(schema["schema"]) if plain else super().default_schema(schema)
+
+
 class Strict(BaseModel):
     """An unknown key is an error, and no value is bent into another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_nothing(cls, value: Any) -> Any:
+        # `proxy:` with nothing after it is a line that was not finished.
+        if value is None:
+            raise _expected("a value, found nothing")
+        return value
 
 
 class ReferenceModel(Strict):

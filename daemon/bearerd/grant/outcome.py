@@ -6,7 +6,7 @@ error codes that look like one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bearerd.model import Token
@@ -18,7 +18,8 @@ Phase = Literal["secret", "set-up", "name look-up", "connect", "TLS", "send", "w
 class Issued:
     """A good token; `notes` are what is odd about it all the same."""
 
-    token: Token
+    # Not in repr: its scope and token_type are the provider's text, which could quote anything.
+    token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
 
 

@@ -242,7 +242,7 @@ class Keeper:
         self._recovered(now.boot)
         say(
             logging.INFO,
-            f"token obtained, good for {duration(new.expires.boot - now.boot)}; next refresh {self._in(self._due, now)}",
+            f"token obtained, good for {duration(self.remaining(now.boot))}; next refresh {self._in(self._due, now)}",
             name=self._name,
         )
 

@@ -85,25 +85,25 @@ def wait_after(failure: Failure, count: int, remaining: float, proven: bool, dic
     `remaining` is how long the present token is still good (0 for none), `proven` whether these
     credentials ever got one.
     """
+    if isinstance(failure, Transient | RateLimited) and failure.retry_after is not None:
+        return min(max(failure.retry_after, LEAST_BETWEEN_TURNS), LONGEST_WAIT)
     match failure:
-        case Transient(retry_after=None):
+        case Transient():
             wait = dice * _doubling(1.0, count, _TRANSIENT_CEILING)
             if remaining > 0:
                 wait = min(wait, remaining * _SHARE_OF_REMAINING)
             return max(LEAST_BETWEEN_TURNS, wait)
-        case Transient(retry_after=float(asked)) | RateLimited(retry_after=float(asked)):
-            return min(max(asked, 1.0), LONGEST_WAIT)
         case RateLimited():
             # Twice as long each time: the limit may be one of ten in eight hours.
             least = _doubling(_RATE_LIMITED_LEAST, count, _RATE_LIMITED_CEILING)
             return least * (1 + _JITTER_SHARE * dice)
         case Malformed():
             return _doubling(_MALFORMED_FIRST, count, _MALFORMED_CEILING)
+        case Refused() if not proven:
+            return _doubling(_NEVER_WORKED_FIRST, count, LONGEST_WAIT)
+        case Refused() if count <= len(_WORKED_BEFORE):
+            return _WORKED_BEFORE[count - 1]
         case Refused():
-            if not proven:
-                return _doubling(_NEVER_WORKED_FIRST, count, LONGEST_WAIT)
-            if count <= len(_WORKED_BEFORE):
-                return _WORKED_BEFORE[count - 1]
             return _doubling(_WORKED_BEFORE[-1], count - len(_WORKED_BEFORE) + 1, LONGEST_WAIT)
         case _:
             return _doubling(_UNSENT_FIRST, count, _UNSENT_CEILING)

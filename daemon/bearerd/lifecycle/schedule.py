@@ -90,7 +90,8 @@ class Schedule:
 
     def stop(self, within: float) -> bool:
         """Give no more turns; whether those under way ended within that many seconds."""
-        self._scheduler.shutdown(wait=False)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
         with self._ended:
             return self._ended.wait_for(lambda: not self._running, within)
 

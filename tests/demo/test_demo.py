@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bearerd.demo.provider import Provider
+from support.process import command
+
+SUMMARY = r"calls=(\d+) refused=(\d+) refreshes=(\d+)"
+
+
+def _run(tmp_path: Path, *arguments: str, interrupt: bool = False) -> subprocess.CompletedProcess[str]:
+    process = subprocess.Popen(
+        command("demo", *arguments),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if interrupt:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "refreshes" in line:  # the first line of the table
+                break
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_the_demo_refuses_no_call_over_several_refreshes_and_leaves_nothing(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--ttl", "2", "--seconds", "6")
+    match = re.fullmatch(SUMMARY, done.stdout.splitlines()[-1])
+    assert match, done.stdout + done.stderr
+    calls, refused, refreshes = map(int, match.groups())
+    assert (calls > 10, refused, refreshes >= 3) == (True, 0, True)
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_demo_with_its_summary(tmp_path: Path) -> None:
+    done = _run(tmp_path, interrupt=True)
+    assert re.fullmatch(SUMMARY, done.stdout.splitlines()[-1])
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--ttl", "0"], ["--ttl", "x"], ["--seconds", "-1"]])
+def test_a_demo_that_makes_no_sense_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
+    assert _run(tmp_path, *arguments).returncode == 2
+
+
+# -- the embedded provider: a demo that could not refuse would prove nothing ---------------------------
+
+
+def test_the_provider_issues_to_its_client_alone() -> None:
+    provider = Provider("demo", "pass%word", ttl=10)
+    form = {"grant_type": ["client_credentials"], "scope": ["bci"]}
+    status, document = provider.grant("Basic ZGVtbzpwYXNzJTI1d29yZA==", form)
+    assert (status, document["scope"], document["expires_in"]) == (200, "bci", 10)
+    for wrong in ("Basic ZGVtbzpwYXNz", "Basic !", "Bearer x", ""):
+        assert provider.grant(wrong, form)[0] == 401
+    assert provider.grant("Basic ZGVtbzpwYXNzJTI1d29yZA==", {"grant_type": ["password"]})[0] == 400
+    assert provider.grants == 1
+
+
+def test_the_api_takes_a_token_until_it_expires_and_counts_what_it_refuses() -> None:
+    now = 100.0
+    provider = Provider("demo", "x", ttl=10, clock=lambda: now)
+    _, document = provider.grant("Basic ZGVtbzp4", {"grant_type": ["client_credentials"]})
+    token = document["access_token"]
+    assert provider.call(f"Bearer {token}")[0] == 200
+    now = 109.9
+    assert provider.call(f"Bearer {token}")[0] == 200
+    now = 110.0
+    status, refusal = provider.call(f"Bearer {token}")
+    assert (status, refusal["error"]) == (401, "invalid_token")
+    assert provider.call("Bearer other")[0] == 401
+    assert (provider.calls, provider.refused) == (4, 2)

@@ -1,0 +1,463 @@
+"""One target's turns, over real files, with the clock by hand and the grants' outcomes as a script."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused, Transient, Unsent
+from bearerd.lifecycle.keeper import Gate, Keeper
+from bearerd.model import Config, Output, RefreshBefore, Target
+from bearerd.publish.publisher import Publisher
+from support.clock import FakeClock
+from support.targets import CLIENT, target, token
+
+CLIENT_ID = str(CLIENT.client_id)
+
+
+@dataclass
+class Script:
+    """Grants that come to what the test says; `asked` holds the moments."""
+
+    clock: FakeClock
+    next: Callable[[], Outcome]
+    takes: float = 0.0
+    asked: list[float] = field(default_factory=list)
+
+    def perform(self, _target: Target) -> tuple[Outcome, str]:
+        self.asked.append(self.clock.boot)
+        sent = self.clock.now()
+        self.clock.advance(self.takes)
+        outcome = self.next()
+        if isinstance(outcome, Issued):
+            outcome = replace(outcome, token=replace(outcome.token, obtained=sent))
+        return outcome, "" if isinstance(outcome, Unsent) else CLIENT_ID
+
+
+@dataclass
+class Rig:
+    """A keeper and all around it."""
+
+    directory: Path
+    clock: FakeClock
+    grants: Script
+    target: Target
+    woken: list[str]
+    keeper: Keeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID) -> None:
+        """A new process over the same directory."""
+        config = Config(directory=str(self.directory), targets=(self.target,))
+        self.publisher = Publisher(config)
+        gate = Gate(self.woken.append)
+        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, gate)
+        self.keeper.resume(client_id, least)
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "dnb/bci"
+
+    def answer(self, *outcomes: Outcome) -> None:
+        """What the next grants come to; the last stays."""
+        rest = list(outcomes)
+        self.grants.next = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
+
+    def turn(self) -> float:
+        """A turn; seconds until the next."""
+        return self.keeper.turn() - self.clock.boot
+
+    def live(self, seconds: float) -> None:
+        """Let that much time pass, with each turn when it is due."""
+        end = self.clock.boot + seconds
+        while (due := self.clock.boot + max(self.turn(), 0.001)) < end:
+            self.clock.advance(due - self.clock.boot)
+        self.clock.advance(end - self.clock.boot)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    clock = FakeClock()
+    directory = tmp_path / "tokens"
+    subject = target(
+        outputs=(
+            Output(path=str(directory / "dnb/bci")),
+            Output(path=str(directory / "dnb/bci.json"), format="json"),
+        )
+    )
+    return Rig(directory, clock, Script(clock, lambda: Issued(token("t-1"))), subject, [])
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "bearerd")
+    return caplog
+
+
+def spoken(log: pytest.LogCaptureFixture) -> list[str]:
+    """What stands in the log at info and above."""
+    return [record.getMessage() for record in log.records if record.levelno >= logging.INFO]
+
+
+def test_the_first_turn_fetches_and_writes_and_names_the_next(rig: Rig) -> None:
+    assert rig.turn() == pytest.approx(2880)
+    assert rig.file.read_bytes() == b"t-1"
+    assert rig.keeper.standing().on_disk
+
+
+def test_a_turn_before_its_time_asks_nobody(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.advance(2879)
+    assert rig.turn() == pytest.approx(1)
+    assert len(rig.grants.asked) == 1
+
+
+def test_the_lifetime_counts_from_before_the_request(rig: Rig) -> None:
+    rig.grants.takes = 9.0
+    assert rig.turn() == pytest.approx(2880 - 9)
+
+
+def test_a_lifetime_of_nothing_is_no_loop(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1", lifetime=0.001)))
+    rig.live(10)
+    assert len(rig.grants.asked) <= 11
+
+
+def test_a_refresh_replaces_the_token(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.live(2900)
+    assert rig.file.read_bytes() == b"t-2"
+    assert len(rig.grants.asked) == 2
+
+
+def test_the_same_token_again_rewrites_nothing_and_comes_closer_to_its_expiry(rig: Rig) -> None:
+    rig.turn()
+    before = (rig.directory / "dnb/bci.json").stat()
+    rig.clock.advance(2880)
+    assert rig.turn() == pytest.approx(360)  # though the reply says 3600 s again
+    rig.clock.advance(360)
+    assert rig.turn() == pytest.approx(180)
+    after = (rig.directory / "dnb/bci.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_the_same_token_with_less_time_left_is_believed(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-1", lifetime=100)))
+    rig.turn()
+    rig.clock.advance(2880)
+    assert rig.turn() == pytest.approx(50)
+    assert json.loads((rig.directory / "dnb/bci.json").read_text())["expires_in"] == 100
+
+
+def test_the_same_token_after_its_expiry_is_taken_as_new(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.advance(3601)
+    rig.turn()
+    assert rig.keeper.remaining(rig.clock.boot) == pytest.approx(3600)
+
+
+def test_a_failure_leaves_token_and_files_and_is_tried_again_sooner_the_less_time_is_left(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("reset"))
+    rig.live(3590)
+    assert rig.file.read_bytes() == b"t-1"
+    assert len(rig.grants.asked) > 10
+    assert rig.keeper.standing().expires is not None
+
+
+def test_the_log_tells_of_a_trouble_once_then_every_ten_minutes_and_of_its_end_with_counts(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.answer(Issued(token("t-1", lifetime=7200)), Transient("login.example.com: connection refused"))
+    rig.live(5760 + 25 * 60)
+    rig.answer(Issued(token("t-2")))
+    rig.live(70)
+    said = spoken(log)
+    first, *more = [line for line in said if "connection refused" in line]
+    assert "the present token is good for 24 min" in first
+    assert "next attempt in 1 s" in first
+    assert len(more) == 2
+    assert all("still failing after" in line for line in more)
+    assert any(line.startswith("recovered after") and "25 min" in line for line in said)
+
+
+def test_a_token_that_expires_is_told_of_and_kept_by_default(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    rig.answer(Issued(token("t-1")), Transient("reset"))
+    rig.live(4000)
+    assert rig.file.read_bytes() == b"t-1"
+    assert len([line for line in spoken(log) if "has expired" in line]) == 1
+    assert not rig.keeper.standing().on_disk
+
+
+def test_with_on_expiry_remove_the_files_go_when_the_token_expires_and_come_with_the_next(rig: Rig) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.start()
+    rig.answer(Issued(token("t-1")), Refused("401"))
+    rig.live(3599)
+    assert rig.file.exists()
+    rig.live(3)
+    assert not rig.file.exists()
+    rig.answer(Issued(token("t-2")))
+    rig.live(4000)
+    assert rig.file.read_bytes() == b"t-2"
+
+
+def test_credentials_that_worked_and_are_refused_have_a_last_chance(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Refused("401 invalid_client"))
+    rig.live(3590)
+    since = [moment - rig.grants.asked[1] for moment in rig.grants.asked[1:]]
+    # 30 s, 1, 2, 4 min later; the next would be 5 min on, after the expiry.
+    assert since == pytest.approx([0, 30, 90, 210, 450, 705], abs=0.1)
+
+
+def test_credentials_that_never_worked_are_not_hammered(rig: Rig) -> None:
+    rig.answer(Refused("401 invalid_client"))
+    rig.live(3599)
+    since = [moment - rig.grants.asked[0] for moment in rig.grants.asked]
+    assert since == pytest.approx([0, 300, 900, 2100], abs=0.1)
+
+
+def test_nothing_is_sent_and_nothing_lost_while_a_secret_cannot_be_read(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Unsent("file /s: empty", phase="secret"))
+    rig.live(3000)
+    assert rig.file.read_bytes() == b"t-1"
+    rig.answer(Issued(token("t-2")))
+    rig.live(60)
+    assert rig.file.read_bytes() == b"t-2"
+
+
+@pytest.mark.parametrize("harm", ["deleted", "altered", "mode", "symlink"])
+def test_a_file_that_was_harmed_is_put_back_at_the_next_turn(
+    rig: Rig, log: pytest.LogCaptureFixture, harm: str
+) -> None:
+    rig.turn()
+    match harm:
+        case "deleted":
+            rig.file.unlink()
+        case "altered":
+            rig.file.write_bytes(b"t-X")
+        case "mode":
+            rig.file.chmod(0o666)
+        case "symlink":
+            rig.file.unlink()
+            rig.file.symlink_to("elsewhere")
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-1"
+    assert rig.file.lstat().st_mode & 0o7777 == 0o640
+    assert not rig.file.is_symlink()
+    assert any(line == f"put back: {rig.file}" for line in spoken(log))
+    assert len(rig.grants.asked) == 1
+
+
+def test_files_that_cannot_be_written_cost_no_grant_and_are_tried_again(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.directory.mkdir()
+    (rig.directory / "dnb").write_text("in the way")
+    assert rig.turn() == pytest.approx(1)
+    rig.clock.advance(1)
+    assert rig.turn() == pytest.approx(2)
+    assert not rig.keeper.standing().on_disk
+    (rig.directory / "dnb").unlink()
+    rig.clock.advance(2)
+    assert rig.turn() == pytest.approx(2877)
+    assert rig.file.read_bytes() == b"t-1"
+    assert len(rig.grants.asked) == 1
+    said = spoken(log)
+    assert len([line for line in said if line.startswith("not written")]) == 1
+    assert "written again after 2 attempts" in said
+
+
+# -- a new process over the same directory -------------------------------------------------------
+
+
+def test_a_good_record_is_used_without_a_request(rig: Rig) -> None:
+    rig.turn()
+    rig.file.unlink()
+    rig.clock.advance(600)
+    rig.start()
+    assert rig.turn() == pytest.approx(2280)
+    assert rig.file.read_bytes() == b"t-1"
+    assert len(rig.grants.asked) == 1
+
+
+def test_a_record_that_is_due_is_served_while_it_is_renewed(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("reset"))
+    rig.turn()
+    rig.clock.advance(3000)
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+    assert rig.file.read_bytes() == b"t-1"
+
+
+def test_a_record_that_is_short_of_the_least_is_renewed_at_once(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.start(least=3600)
+    rig.turn()
+    assert len(rig.grants.asked) == 1  # exactly as long as it must be
+    rig.clock.advance(1)
+    rig.start(least=3600)
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-2"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scope": "other"},
+        {"parameters": (("audience", "x"),)},
+        {"client": replace(CLIENT, auth="client_secret_post")},
+        {"client": replace(CLIENT, provider=replace(CLIENT.provider, token_url="https://prod.example.com/"))},
+    ],
+    ids=["scope", "parameters", "auth", "provider"],
+)
+def test_a_record_of_another_identity_is_not_used(rig: Rig, changes: dict[str, object]) -> None:
+    rig.answer(Issued(token("t-1")), Transient("down"))
+    rig.turn()
+    rig.target = replace(rig.target, **changes)  # type: ignore[arg-type]  # the table's values are of several types
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+    assert rig.keeper.standing().expires is None
+    assert rig.file.read_bytes() == b"t-1"  # what stands is left until there is better
+
+
+def test_a_record_of_another_client_id_is_not_used(rig: Rig) -> None:
+    rig.turn()
+    rig.start(client_id="another")
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+
+
+def test_a_record_is_used_when_the_client_id_cannot_be_read_now(rig: Rig) -> None:
+    rig.turn()
+    rig.start(client_id=None)
+    rig.turn()
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 1
+
+
+def test_what_does_not_change_the_token_keeps_its_record(rig: Rig) -> None:
+    rig.turn()
+    rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60), outputs=rig.target.outputs[:1])
+    rig.start()
+    assert rig.turn() == pytest.approx(3540)
+    assert len(rig.grants.asked) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 99}', b"\xff", b'{"schema": 1}'])
+def test_a_broken_record_costs_a_grant_and_nothing_else(rig: Rig, content: bytes) -> None:
+    rig.turn()
+    (rig.directory / ".bearerd/records/dnb/bci.json").write_bytes(content)
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+
+
+def test_an_expired_record_is_not_used(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.advance(3600)
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+
+
+# -- the clocks ------------------------------------------------------------------------------------
+
+
+def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(rig: Rig) -> None:
+    rig.turn()
+    raw = rig.file.stat().st_ino
+    expires = json.loads((rig.directory / "dnb/bci.json").read_text())["expires_at"]
+    rig.clock.step(20)
+    rig.turn()
+    again = json.loads((rig.directory / "dnb/bci.json").read_text())["expires_at"]
+    assert int(again[17:19]) - int(expires[17:19]) in (20, -40)
+    assert rig.file.stat().st_ino == raw
+    assert len(rig.grants.asked) == 1
+
+
+@pytest.mark.parametrize("step", [7200, -7200, -86400], ids=["2 h forward", "2 h back", "a day back"])
+def test_after_a_long_step_the_token_is_refreshed_and_the_old_served_meanwhile(rig: Rig, step: float) -> None:
+    rig.answer(Issued(token("t-1")), Transient("down"))
+    rig.turn()
+    rig.clock.advance(60)
+    rig.clock.step(step)
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+    assert rig.file.read_bytes() == b"t-1"
+    rig.answer(Issued(token("t-2")))
+    rig.live(70)
+    assert rig.file.read_bytes() == b"t-2"
+    assert len(rig.grants.asked) == 3
+
+
+def test_after_a_suspend_what_is_due_is_asked_for(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.clock.suspend(5000)
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-2"
+
+
+# -- the doors ------------------------------------------------------------------------------------
+
+
+def test_those_who_were_held_are_woken_when_a_grant_opens_the_door(rig: Rig, tmp_path: Path) -> None:
+    gate = Gate(rig.woken.append)
+    names = ("a", "b")
+    keepers = {
+        name: Keeper(
+            target(name, outputs=(Output(path=str(tmp_path / name)),)),
+            rig.clock,
+            lambda: 0.0,
+            rig.grants,
+            rig.publisher,
+            gate,
+        )
+        for name in names
+    }
+    gate.admit(keepers["a"].target, rig.clock.boot, last_chance=False)
+    assert keepers["b"].turn() > rig.clock.boot + 1
+    assert rig.grants.asked == []
+    gate.report(keepers["a"].target, Issued(token()), rig.clock.boot, 0.0)
+    assert rig.woken == ["dnb/b"]
+    keepers["b"].turn()
+    assert len(rig.grants.asked) == 1
+
+
+def test_a_grant_that_raises_leaves_the_door_as_it_was(rig: Rig) -> None:
+    def breaks() -> Outcome:
+        raise ValueError
+
+    rig.grants.next = breaks
+    with pytest.raises(ValueError, match=r"^$"):
+        rig.turn()
+    rig.answer(Issued(token("t-1")))
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-1"
+
+
+def test_a_malformed_reply_waits_a_minute(rig: Rig) -> None:
+    rig.answer(Malformed("HTML"))
+    assert rig.turn() == pytest.approx(60)
+
+
+def test_no_token_ever_stands_in_the_log(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    rig.answer(Issued(token("s3cr3t-one"), notes=("odd",)), Transient("reset"), Issued(token("s3cr3t-two")))
+    rig.live(4000)
+    os.unlink(rig.file)
+    rig.clock.step(7200)
+    rig.live(4000)
+    assert log.records
+    assert "s3cr3t" not in log.text

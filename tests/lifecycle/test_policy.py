@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
+from bearerd.lifecycle import policy
+from bearerd.model import Instant, RateLimit, RefreshBefore
+from support.clock import START
+from support.targets import token
+
+SHARE = RefreshBefore(share=0.2)
+MINUTE = RefreshBefore(seconds=60)
+ALMOST = math.nextafter(1.0, 0.0)
+"""The highest throw of the dice."""
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "refresh_before", "max_staleness", "expected"),
+    [
+        pytest.param(3600, SHARE, 0, 720, id="a share of the lifetime"),
+        pytest.param(301, SHARE, 0, 60.2, id="a share just over 60 s"),
+        pytest.param(300, SHARE, 0, 60, id="a share of exactly 60 s"),
+        pytest.param(299, SHARE, 0, 60, id="a share below 60 s is 60 s"),
+        pytest.param(121, SHARE, 0, 60, id="60 s just below half"),
+        pytest.param(120, SHARE, 0, 60, id="60 s is exactly half"),
+        pytest.param(119, SHARE, 0, 59.5, id="60 s would be over half"),
+        pytest.param(3600, MINUTE, 0, 60, id="exactly a duration"),
+        pytest.param(40, RefreshBefore(seconds=5), 0, 5, id="a duration below 60 s is meant"),
+        pytest.param(100, RefreshBefore(seconds=50), 0, 50, id="a duration of exactly half"),
+        pytest.param(99, RefreshBefore(seconds=50), 0, 49.5, id="a duration over half"),
+        pytest.param(3600, MINUTE, 600, 600, id="a reader's cache is longer than the lead"),
+        pytest.param(3600, SHARE, 600, 720, id="a reader's cache is shorter than the lead"),
+        pytest.param(1000, MINUTE, 600, 500, id="a reader's cache does not fit the lifetime"),
+        pytest.param(10, SHARE, 0, 5, id="a short token"),
+        pytest.param(0, SHARE, 0, 0, id="nothing"),
+        pytest.param(-5, MINUTE, 60, 0, id="negative"),
+    ],
+)
+def test_the_lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float, expected: float) -> None:
+    assert policy.lead(lifetime, refresh_before, max_staleness) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "dice", "expected"),
+    [
+        pytest.param(3600, 0.0, 2880, id="no jitter"),
+        pytest.param(3600, 0.5, 2844, id="half the jitter, earlier"),
+        pytest.param(3600, ALMOST, 2808, id="all the jitter is a tenth of the lead"),
+        pytest.param(7199, 0.0, 5759.2, id="the first provider's other lifetime"),
+        pytest.param(2, 0.0, 1, id="two seconds"),
+        pytest.param(2, ALMOST, 1, id="jitter never brings it under a second after the last turn"),
+        pytest.param(1, 0.0, 1, id="one second"),
+        pytest.param(0.001, 0.0, 1, id="tiny"),
+        pytest.param(0, 0.0, 1, id="zero"),
+        pytest.param(-3600, 0.0, 1, id="negative"),
+    ],
+)
+def test_a_refresh_is_due_its_lead_before_the_expiry(lifetime: float, dice: float, expected: float) -> None:
+    due = policy.due_after_issue(token(lifetime=lifetime), SHARE, 0, START.boot, dice)
+    assert due - START.boot == pytest.approx(expected)
+
+
+@given(
+    lifetime=st.floats(-1e9, 1e9),
+    share=st.floats(0.001, 0.5),
+    staleness=st.floats(0, 1e6),
+    dice=st.floats(0, 1, exclude_max=True),
+)
+def test_whatever_comes_a_refresh_is_a_second_away_and_before_the_expiry_where_that_fits(
+    lifetime: float, share: float, staleness: float, dice: float
+) -> None:
+    due = policy.due_after_issue(token(lifetime=lifetime), RefreshBefore(share=share), staleness, START.boot, dice)
+    assert due >= START.boot + 1
+    assert due <= START.boot + max(lifetime, 1) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("remaining", "expected"),
+    [(720.0, 360.0), (2.1, 1.05), (2.0, 1.0), (1.9, 1.0), (0.0, 1.0), (-60.0, 1.0)],
+)
+def test_the_same_token_again_halves_the_way_to_the_expiry(remaining: float, expected: float) -> None:
+    assert policy.due_after_same(START.boot + remaining, START.boot) - START.boot == pytest.approx(expected)
+
+
+TRANSIENT = Transient("reset")
+LIMITED = RateLimited("429")
+
+
+@pytest.mark.parametrize(
+    ("failure", "count", "remaining", "dice", "expected"),
+    [
+        pytest.param(TRANSIENT, 1, 0, ALMOST, 1, id="first: full jitter under 1 s, and 1 s at least"),
+        pytest.param(TRANSIENT, 2, 0, ALMOST, 2, id="second"),
+        pytest.param(TRANSIENT, 6, 0, ALMOST, 32, id="sixth"),
+        pytest.param(TRANSIENT, 7, 0, ALMOST, 60, id="seventh would be 64: the ceiling"),
+        pytest.param(TRANSIENT, 7, 0, 0.5, 30, id="jitter is full"),
+        pytest.param(TRANSIENT, 7, 0, 0.0, 1, id="the lowest throw is 1 s"),
+        pytest.param(TRANSIENT, 5000, 0, ALMOST, 60, id="days later"),
+        pytest.param(TRANSIENT, 7, 240, ALMOST, 60, id="a quarter of what remains is the ceiling"),
+        pytest.param(TRANSIENT, 7, 239, ALMOST, 59.75, id="a quarter of what remains is under the ceiling"),
+        pytest.param(TRANSIENT, 7, 4, ALMOST, 1, id="a quarter is 1 s"),
+        pytest.param(TRANSIENT, 7, 3, ALMOST, 1, id="a quarter is under 1 s"),
+        pytest.param(Transient("503", retry_after=120), 1, 40, 0, 120, id="never against a Retry-After"),
+        pytest.param(Transient("503", retry_after=0), 9, 0, ALMOST, 1, id="a Retry-After of 0 is 1 s"),
+        pytest.param(Transient("503", retry_after=3600), 1, 0, 0, 3600, id="a Retry-After of 1 h"),
+        pytest.param(Transient("503", retry_after=3601), 1, 0, 0, 3600, id="a Retry-After over 1 h"),
+        pytest.param(RateLimited("429", retry_after=7), 1, 0, 0, 7, id="429 with a Retry-After"),
+        pytest.param(RateLimited("429", retry_after=1e9), 1, 0, 0, 3600, id="429 with a huge one"),
+        pytest.param(LIMITED, 1, 0, 0, 60, id="429 without one: 60 s at least"),
+        pytest.param(LIMITED, 1, 8, 0, 60, id="also when the token expires before"),
+        pytest.param(LIMITED, 2, 0, 0, 120, id="429 again"),
+        pytest.param(LIMITED, 99, 0, 0, 600, id="429 for ever"),
+        pytest.param(Malformed("HTML"), 1, 0, 0, 60, id="malformed"),
+        pytest.param(Malformed("HTML"), 2, 0, 0, 120, id="malformed again"),
+        pytest.param(Malformed("HTML"), 4, 0, 0, 480, id="malformed: the fourth"),
+        pytest.param(Malformed("HTML"), 5, 0, 0, 600, id="malformed: the ceiling"),
+        pytest.param(Unsent("no secret"), 1, 0, 0, 10, id="no secret: nobody was asked"),
+        pytest.param(Unsent("no secret"), 9, 0, 0, 60, id="no secret: the ceiling"),
+    ],
+)
+def test_the_wait_after_a_failure(failure: Failure, count: int, remaining: float, dice: float, expected: float) -> None:
+    assert policy.wait_after(failure, count, remaining, proven=True, dice=dice) == pytest.approx(expected)
+
+
+def _refused(count: int, *, proven: bool) -> float:
+    return policy.wait_after(Refused("401"), count, 0, proven=proven, dice=0.5)
+
+
+def test_credentials_that_worked_before_are_tried_again_soon_then_seldom() -> None:
+    waits = [_refused(count, proven=True) for count in range(1, 12)]
+    assert waits == [30, 60, 120, 240, 300, 600, 1200, 2400, 3600, 3600, 3600]
+
+
+def test_credentials_that_never_worked_are_tried_seldom() -> None:
+    waits = [_refused(count, proven=False) for count in range(1, 8)]
+    assert waits == [300, 600, 1200, 2400, 3600, 3600, 3600]
+
+
+@pytest.mark.parametrize(
+    ("due", "expires", "expected"),
+    [
+        pytest.param(300, 200, 185, id="the wait reaches beyond the chance"),
+        pytest.param(185, 200, 185, id="the wait ends at the chance"),
+        pytest.param(184, 200, 184, id="the wait ends before"),
+        pytest.param(300, 16, 1, id="the chance is a second away"),
+        pytest.param(300, 15.9, 300, id="the chance is under a second away"),
+        pytest.param(300, -5, 300, id="expired already"),
+    ],
+)
+def test_a_refused_token_has_one_more_chance_15_s_before_its_expiry(
+    due: float, expires: float, expected: float
+) -> None:
+    assert policy.last_chance(0.0, due, expires) == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (4, 8), (5, 10), (50, 10)])
+def test_files_that_could_not_be_written_are_tried_again_within_10_s(count: int, expected: float) -> None:
+    assert policy.wait_after_publish_fault(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("taken", "now", "expected"),
+    [
+        pytest.param([], 100, 100, id="none yet"),
+        pytest.param([99], 100, 100, id="one of two"),
+        pytest.param([99, 99.5], 100, 109, id="both: when the first is a window ago"),
+        pytest.param([90, 99.5], 100, 100, id="the first is exactly a window ago"),
+        pytest.param([99, 99.5, 109], 100, 109.5, id="one is promised already"),
+    ],
+)
+def test_a_rate_limit_names_the_first_moment_that_keeps_it(taken: list[float], now: float, expected: float) -> None:
+    assert policy.reserve(taken, RateLimit(2, 10), now) == expected
+
+
+@given(
+    count=st.integers(1, 5),
+    window=st.floats(0.5, 50),
+    gaps=st.lists(st.floats(0, 30), min_size=1, max_size=60),
+)
+def test_no_window_ever_holds_more_than_the_limit(count: int, window: float, gaps: list[float]) -> None:
+    limit, now, slots = RateLimit(count, window), 0.0, list[float]()
+    for gap in gaps:
+        now += gap
+        slots.append(policy.reserve(sorted(slots), limit, now))
+    slots.sort()
+    for first, over in zip(slots, slots[count:], strict=False):
+        assert over - first >= window - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("step", "remaining", "stepped", "disagreed"),
+    [
+        pytest.param(5.0, 3000, False, False, id="5 s forward is the clock being kept right"),
+        pytest.param(5.1, 3000, True, False, id="over 5 s forward"),
+        pytest.param(-5.1, 3000, True, False, id="over 5 s back"),
+        pytest.param(30.0, 3000, True, False, id="30 s forward: the boot clock is right"),
+        pytest.param(30.1, 2969.9, True, True, id="over 30 s forward: the earlier counts"),
+        pytest.param(-30.1, 3000, True, True, id="over 30 s back: the earlier is the boot clock's"),
+        pytest.param(7200, -4200, True, True, id="two hours forward: expired, for all one knows"),
+        pytest.param(-7200, 3000, True, True, id="two hours back"),
+    ],
+)
+def test_after_a_step_of_the_wall_clock_the_earlier_expiry_counts(
+    step: float, remaining: float, stepped: bool, disagreed: bool
+) -> None:
+    now = Instant(START.wall + 600 + step, START.boot + 600)
+    dated = policy.redate(token(), now)
+    assert (dated.stepped, dated.disagreed) == (stepped, disagreed)
+    assert dated.token.expires.boot - now.boot == pytest.approx(remaining)
+    if stepped:
+        assert dated.token.expires.wall - now.wall == pytest.approx(remaining)
+        again = policy.redate(dated.token, now)
+        assert not again.stepped
+
+
+def test_after_a_restart_of_the_machine_the_wall_clock_counts() -> None:
+    # 10 minutes later by the wall clock; the boot clock began anew.
+    dated = policy.redate(token(), Instant(START.wall + 600, 20.0))
+    assert dated.disagreed
+    assert dated.token.expires.boot - 20.0 == pytest.approx(3000)
+
+
+def test_a_clock_that_fell_back_to_1970_makes_no_token_live_longer_than_its_lifetime() -> None:
+    dated = policy.redate(token(), Instant(0.0, 20.0))
+    assert dated.disagreed
+    assert dated.token.expires.boot - 20.0 <= 3600

@@ -1,0 +1,285 @@
+"""The adapter over the real APScheduler: each of its traps has a test that fails with the naive code."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from freezegun import freeze_time
+
+from bearerd.clock import SystemClock
+from bearerd.lifecycle.schedule import Schedule
+from bearerd.model import Instant
+
+WITHIN = 20.0
+FAR = 3600.0
+
+
+class Turns:
+    """What the schedule called, and what each target's turns return."""
+
+    def __init__(self, act: Callable[[str], float] = lambda _: FAR) -> None:
+        self.act = act
+        self.count: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def __call__(self, name: str) -> float:
+        with self._changed:
+            self.count[name] += 1
+            self._changed.notify_all()
+        return boot() + self.act(name)
+
+    def wait(self, name: str, count: int = 1) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count[name] >= count, WITHIN), self.count
+
+    def wait_all(self, total: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.count) >= total, WITHIN), len(self.count)
+
+
+def boot() -> float:
+    return SystemClock().now().boot
+
+
+@contextmanager
+def scheduled(turns: Turns, *names: str, due: float = 0.0, workers: int = 4) -> Iterator[Schedule]:
+    schedule = Schedule(SystemClock(), turns)
+    for name in names:
+        schedule.add(name, "pool", workers, boot() + due)
+    schedule.start()
+    try:
+        yield schedule
+    finally:
+        schedule.stop(5)
+
+
+def test_each_target_has_its_turns_when_they_are_due() -> None:
+    turns = Turns(lambda _: 0.01)
+    with scheduled(turns, "a", "b"):
+        turns.wait("a", 5)
+        turns.wait("b", 5)
+
+
+def test_ten_thousand_due_at_once_and_few_workers_lose_none() -> None:
+    turns = Turns()
+    with scheduled(turns, *map(str, range(10_000)), due=-30.0, workers=4) as schedule:
+        turns.wait_all(10_000)
+        assert schedule.alive()
+    assert set(turns.count.values()) == {1}
+
+
+def test_a_turn_that_raises_costs_a_minute_and_not_the_target(caplog: pytest.LogCaptureFixture) -> None:
+    def act(_: str) -> float:
+        raise ValueError("a secret may stand here")
+
+    turns = Turns(act)
+    with scheduled(turns, "a") as schedule:
+        turns.wait("a")
+        assert schedule.stop(5)
+    assert 50 < schedule.due()["a"] - boot() <= 60
+    assert "a turn failed: ValueError at " in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_system_exit_in_a_turn_ends_no_worker() -> None:
+    def act(name: str) -> float:
+        if name == "a":
+            raise SystemExit(1)
+        return FAR
+
+    turns = Turns(act)
+    with scheduled(turns, "a", "b", workers=1) as schedule:
+        turns.wait("a")
+        turns.wait("b")
+        assert schedule.alive()
+
+
+def test_a_next_turn_that_is_due_at_once_is_not_skipped() -> None:
+    # Set from inside the job, it is skipped as a second instance, and gone for an hour.
+    turns = Turns(lambda _: 0.0 if turns.count["a"] < 200 else FAR)
+    with scheduled(turns, "a"):
+        turns.wait("a", 200)
+
+
+def test_a_wake_during_a_turn_gives_another_after_it() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def act(_: str) -> float:
+        inside.set()
+        assert go_on.wait(WITHIN)
+        return FAR
+
+    turns = Turns(act)
+    with scheduled(turns, "a") as schedule:
+        assert inside.wait(WITHIN)
+        schedule.wake("a")
+        go_on.set()
+        turns.wait("a", 2)
+
+
+def test_a_wake_brings_a_turn_forward() -> None:
+    turns = Turns()
+    with scheduled(turns, "a", due=FAR) as schedule:
+        schedule.wake("a")
+        turns.wait("a")
+        schedule.wake("unknown")
+
+
+def test_a_black_hole_in_one_pool_delays_no_turn_in_another() -> None:
+    go_on = threading.Event()
+
+    def act(name: str) -> float:
+        if name.startswith("hole"):
+            go_on.wait(WITHIN)
+        return 0.01
+
+    turns = Turns(act)
+    schedule = Schedule(SystemClock(), turns)
+    for number in range(20):
+        schedule.add(f"hole-{number}", "black hole", 8, boot())
+    schedule.add("good", "good", 8, boot())
+    schedule.start()
+    try:
+        turns.wait("good", 10)
+        assert sum(turns.count[f"hole-{number}"] for number in range(20)) == 8  # and no more than its workers
+    finally:
+        go_on.set()
+        schedule.stop(5)
+
+
+def test_a_hung_worker_delays_no_stop() -> None:
+    go_on = threading.Event()
+    turns = Turns(lambda _: float(go_on.wait(WITHIN)))
+    with scheduled(turns, "a", "b", workers=1) as schedule:
+        turns.wait_all(1)
+        assert not schedule.stop(0.05)
+        go_on.set()
+    assert len(turns.count) == 1  # what was queued is not begun
+
+
+def test_a_stop_waits_for_a_turn_that_is_about_to_end_even_if_it_touches_the_schedule() -> None:
+    # shutdown(wait=True) deadlocks here: it joins the worker while holding the lock that the worker needs.
+    inside, stopping = threading.Event(), threading.Event()
+
+    def act(_: str) -> float:
+        inside.set()
+        stopping.wait(WITHIN)
+        schedule.wake("b")
+        return 0.0
+
+    turns = Turns(act)
+    with scheduled(turns, "a") as schedule:
+        schedule.add("b", "pool", 4, boot() + FAR)
+        assert inside.wait(WITHIN)
+        threading.Timer(0.05, stopping.set).start()
+        assert schedule.stop(WITHIN)
+
+
+def test_idle_workers_end() -> None:
+    turns = Turns()
+    before = threading.active_count()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("bearerd.lifecycle.schedule._WORKER_IDLE", 0.01)
+    try:
+        with scheduled(turns, *map(str, range(50)), workers=8):
+            turns.wait_all(50)
+            idle = threading.Event()
+            for _ in range(1000):
+                if threading.active_count() <= before + 1:  # APScheduler's own
+                    break
+                idle.wait(0.01)
+            assert threading.active_count() <= before + 1
+    finally:
+        monkey.undo()
+
+
+@pytest.mark.parametrize("step", [-7200, -86400, 7200], ids=["2 h back", "a day back", "2 h forward"])
+def test_a_step_of_the_wall_clock_moves_no_turn(step: int) -> None:
+    # APScheduler would sleep until the wall clock says so: two hours too long, or not at all.
+    with freeze_time(datetime.now(UTC), tick=True) as frozen:
+        turns = Turns()
+        with scheduled(turns, "soon", due=0.4) as schedule:
+            schedule.add("late", "pool", 4, boot() + FAR)
+            frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
+            assert schedule.guard()
+            # The guard gives each a turn, to look at its own times; and the next is when it said.
+            turns.wait("soon")
+            turns.wait("late")
+            schedule.stop(5)
+        assert schedule.due()["late"] - boot() == pytest.approx(FAR, abs=30)
+
+
+def test_turns_after_a_step_come_in_time() -> None:
+    with freeze_time(datetime.now(UTC), tick=True) as frozen:
+        turns = Turns(lambda _: 0.2)
+        with scheduled(turns, "a") as schedule:
+            turns.wait("a", 2)
+            frozen.move_to(datetime.now(UTC) - timedelta(hours=2))
+            schedule.guard()
+            turns.wait("a", 6)
+
+
+def test_a_month_forward_is_no_list_of_missed_runs() -> None:
+    with freeze_time(datetime.now(UTC), tick=True) as frozen:
+        turns = Turns()
+        with scheduled(turns, "a") as schedule:
+            turns.wait("a")
+            began = time.process_time()
+            frozen.move_to(datetime.now(UTC) + timedelta(days=30))
+            schedule.guard()
+            turns.wait("a", 2)
+            # 720 hours, not 2.6 million seconds: the naive one takes several of CPU.
+            assert time.process_time() - began < 2
+            schedule.stop(5)
+        assert turns.count["a"] == 2
+
+
+class Sleeper(SystemClock):
+    """A machine that slept: wall and boot clock went on, the monotonic one, on which threads wait, did not."""
+
+    slept = 0.0
+
+    def now(self) -> Instant:
+        now = super().now()
+        return Instant(now.wall, now.boot + self.slept)
+
+    def suspended(self) -> float:
+        return self.slept
+
+
+def test_after_a_suspend_every_target_has_a_turn() -> None:
+    with freeze_time(datetime.now(UTC), tick=True) as frozen:
+        clock, turns = Sleeper(), Turns()
+        schedule = Schedule(clock, turns)
+        schedule.add("a", "pool", 1, clock.now().boot + FAR)
+        schedule.start()
+        try:
+            assert not schedule.guard()
+            clock.slept = 5000.0
+            frozen.move_to(datetime.now(UTC) + timedelta(seconds=5000))
+            assert schedule.guard()
+            turns.wait("a")
+        finally:
+            schedule.stop(5)
+
+
+def test_the_guard_sees_nothing_where_nothing_happened() -> None:
+    turns = Turns()
+    with scheduled(turns, "a", due=FAR) as schedule:
+        assert not schedule.guard()
+        assert not turns.count
+
+
+def test_a_dead_schedule_is_known_as_dead() -> None:
+    schedule = Schedule(SystemClock(), Turns())
+    assert not schedule.alive()
+    schedule.start()
+    assert schedule.alive()
+    schedule.stop(5)
+    assert not schedule.alive()

@@ -1,0 +1,386 @@
+"""One file replaced, on a real file system; faults by real means where the machine allows them."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bearerd.errors import PublishError
+from bearerd.publish.atomic import Attributes, Files, attributes
+
+PLAIN = Attributes(0o640)
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, groups and mounts")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
+@pytest.fixture
+def files(root: Path) -> Files:
+    return Files(str(root), 0o750)
+
+
+def left_over(directory: Path) -> list[str]:
+    return [name for name in os.listdir(directory) if name.endswith(".tmp")]
+
+
+def test_a_file_is_made_with_its_directories(files: Files, root: Path) -> None:
+    assert files.replace(str(root / "dnb/bci"), b"one", PLAIN) is None
+    assert (root / "dnb/bci").read_bytes() == b"one"
+    assert stat.S_IMODE((root / "dnb/bci").stat().st_mode) == 0o640
+    assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o750
+    assert stat.S_IMODE(root.stat().st_mode) == 0o750
+
+
+def test_a_replaced_file_is_a_new_one_and_the_old_stays_with_who_has_it_open(files: Files, root: Path) -> None:
+    files.replace(str(root / "t"), b"one", PLAIN)
+    with (root / "t").open("rb") as held:
+        files.replace(str(root / "t"), b"two", PLAIN)
+        assert held.read() == b"one"
+    assert (root / "t").read_bytes() == b"two"
+    assert left_over(root) == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400, 0o666])
+def test_the_mode_is_what_was_asked_for_under_any_umask(files: Files, root: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.replace(str(root / "dnb/t"), b"x", Attributes(mode))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "dnb/t").stat().st_mode) == mode
+    assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o750
+
+
+@ROOT
+def test_owner_and_group_are_set_and_what_is_not_configured_is_not(files: Files, root: Path) -> None:
+    group = grp.getgrgid(12)
+    files.replace(str(root / "t"), b"x", attributes(0o640, "1234", group.gr_name))
+    status = (root / "t").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 12)
+    files.replace(str(root / "u"), b"x", PLAIN)
+    assert (root / "u").stat().st_uid == os.geteuid()
+
+
+@ROOT
+def test_a_setgid_directory_gives_its_group_to_files_and_directories_below(files: Files, root: Path) -> None:
+    root.mkdir()
+    os.chown(root, -1, 12)
+    root.chmod(0o2750)
+    files.replace(str(root / "dnb/t"), b"x", PLAIN)
+    assert (root / "dnb").stat().st_gid == (root / "dnb/t").stat().st_gid == 12
+    assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o2750
+    assert files.matches(str(root / "dnb/t"), b"x", PLAIN)
+
+
+@ROOT
+def test_directories_are_made_for_the_readers_group(root: Path) -> None:
+    files = Files(str(root), 0o750, group="12")
+    files.replace(str(root / "dnb/t"), b"x", attributes(0o640, None, "12"))
+    assert root.stat().st_gid == (root / "dnb").stat().st_gid == (root / "dnb/t").stat().st_gid == 12
+
+
+def test_a_directory_that_exists_stays_as_it_is(files: Files, root: Path) -> None:
+    (root / "dnb").mkdir(parents=True, mode=0o700)
+    files.replace(str(root / "dnb/t"), b"x", PLAIN)
+    assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["no-such-user-here", "0x0"])
+def test_an_unknown_user_or_group_is_named(name: str) -> None:
+    with pytest.raises(PublishError, match=f"there is no user '{name}'"):
+        attributes(0o640, name, None)
+    with pytest.raises(PublishError, match=f"there is no group '{name}'"):
+        attributes(0o640, None, name)
+
+
+# -- links ---------------------------------------------------------------------------------------
+
+
+def test_a_symlink_at_the_name_is_replaced_and_not_followed(files: Files, root: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    root.mkdir()
+    (root / "t").symlink_to(victim)
+    files.replace(str(root / "t"), b"x", PLAIN)
+    assert victim.read_text() == "mine"
+    assert not (root / "t").is_symlink()
+
+
+@pytest.mark.parametrize("link", ["tokens", "tokens/dnb", "elsewhere"])
+def test_a_symlinked_directory_is_refused(tmp_path: Path, link: str) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(real)
+    path = tmp_path / ("tokens/dnb/t" if link != "elsewhere" else "elsewhere/t")
+    with pytest.raises(PublishError, match="symlink"):
+        Files(str(tmp_path / "tokens"), 0o750).replace(str(path), b"x", PLAIN)
+    assert os.listdir(real) in ([], ["dnb"])
+    assert not list(real.rglob("t"))
+
+
+def test_a_link_above_the_output_directory_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/run").symlink_to(tmp_path / "run")
+    Files(str(tmp_path / "var/run/bearerd"), 0o750).replace(str(tmp_path / "var/run/bearerd/t"), b"x", PLAIN)
+    assert (tmp_path / "run/bearerd/t").read_bytes() == b"x"
+
+
+def test_a_planted_temporary_is_never_written_to(
+    files: Files, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    files.replace(str(root / "t"), b"one", PLAIN)
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0" * 16)
+    (root / f".bearerd-{files._mark}-{'0' * 16}.tmp").symlink_to(victim)
+    with pytest.raises(PublishError):
+        files.replace(str(root / "t"), b"two", PLAIN)
+    assert victim.read_text() == "mine"
+    assert (root / "t").read_bytes() == b"one"
+
+
+# -- is it as it should be? ------------------------------------------------------------------------
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda path: path.unlink(), id="gone"),
+        pytest.param(lambda path: path.write_bytes(b"abd"), id="other bytes"),
+        pytest.param(lambda path: path.write_bytes(b"ab"), id="shorter"),
+        pytest.param(lambda path: path.write_bytes(b"abcd"), id="longer"),
+        pytest.param(lambda path: path.chmod(0o644), id="another mode"),
+        pytest.param(lambda path: (path.rename(f"{path}.x"), path.symlink_to(f"{path}.x")), id="a link to the same"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
+        pytest.param(lambda path: (path.unlink(), _fifo(path)), id="a FIFO"),
+        pytest.param(lambda path: (path.unlink(), _socket(path)), id="a socket"),
+        pytest.param(lambda path: path.parent.rename(f"{path.parent}-moved"), id="its directory gone"),
+    ],
+)
+def test_what_differs_is_seen(files: Files, root: Path, harm: Callable[[Path], object]) -> None:
+    path = root / "d/t"
+    files.replace(str(path), b"abc", PLAIN)
+    assert files.matches(str(path), b"abc", PLAIN)
+    harm(path)
+    assert not files.matches(str(path), b"abc", PLAIN)
+
+
+@ROOT
+@pytest.mark.parametrize(("uid", "gid"), [(1234, -1), (-1, 12)])
+def test_another_owner_or_group_is_seen_only_where_one_is_configured(
+    files: Files, root: Path, uid: int, gid: int
+) -> None:
+    path = root / "t"
+    files.replace(str(path), b"abc", PLAIN)
+    assert files.matches(str(path), b"abc", PLAIN)
+    assert not files.matches(str(path), b"abc", Attributes(0o640, uid, gid))
+    os.chown(path, uid, gid)
+    assert files.matches(str(path), b"abc", Attributes(0o640, uid, gid))
+    assert files.matches(str(path), b"abc", PLAIN)
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a tmpfs")
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=8,mode=0755", "tmpfs", directory], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
+
+
+def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left_over(small: Path) -> None:
+    files = Files(str(small), 0o750)
+    files.replace(str(small / "t"), b"one", PLAIN)
+    with pytest.raises(PublishError, match="no space is left"):
+        files.replace(str(small / "t"), b"x" * 100_000, PLAIN)
+    assert (small / "t").read_bytes() == b"one"
+    assert left_over(small) == []
+
+
+def test_without_inodes_the_old_file_stays(small: Path) -> None:
+    files = Files(str(small), 0o750)
+    files.replace(str(small / "t"), b"one", PLAIN)
+    for number in range(6):
+        (small / f"filler-{number}").touch()
+    with pytest.raises(PublishError, match="no space is left"):
+        files.replace(str(small / "t"), b"two", PLAIN)
+    assert (small / "t").read_bytes() == b"one"
+
+
+def test_on_a_read_only_file_system_the_fault_is_named(small: Path) -> None:
+    files = Files(str(small), 0o750)
+    files.replace(str(small / "t"), b"one", PLAIN)
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    with pytest.raises(PublishError, match="read-only"):
+        files.replace(str(small / "t"), b"two", PLAIN)
+    assert (small / "t").read_bytes() == b"one"
+
+
+@ROOT
+def test_a_file_that_is_a_mount_point_is_refused_with_the_cure(files: Files, root: Path, tmp_path: Path) -> None:
+    files.replace(str(root / "t"), b"one", PLAIN)
+    (tmp_path / "bound").write_text("bound")
+    subprocess.run(["mount", "--bind", tmp_path / "bound", root / "t"], check=True)
+    try:
+        with pytest.raises(PublishError, match="mount the directory in its place"):
+            files.replace(str(root / "t"), b"two", PLAIN)
+        assert left_over(root) == []
+    finally:
+        subprocess.run(["umount", root / "t"], check=True)
+
+
+def test_a_directory_of_that_name_is_named_and_stays(files: Files, root: Path) -> None:
+    (root / "t").mkdir(parents=True)
+    with pytest.raises(PublishError, match="a directory has this name"):
+        files.replace(str(root / "t"), b"x", PLAIN)
+    assert left_over(root) == []
+
+
+def _failing(call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the n-th call of an os function fail with EIO: what a dying disk does, and no mount can."""
+    real, count = getattr(os, call), 0
+
+    def fails(*arguments: object, **keywords: object) -> object:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(f"bearerd.publish.atomic.os.{call}", fails)
+
+
+@pytest.mark.parametrize(("call", "number"), [("open", 3), ("fchmod", 1), ("write", 1), ("fsync", 1), ("rename", 1)])
+def test_a_fault_before_the_rename_leaves_the_old_file_and_no_temporary(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    files.replace(str(root / "t"), b"one", PLAIN)
+    with monkeypatch.context() as patch:
+        _failing(call, number, patch)
+        with pytest.raises(PublishError, match="input/output error"):
+            files.replace(str(root / "t"), b"two", PLAIN)
+    assert (root / "t").read_bytes() == b"one"
+    assert left_over(root) == []
+
+
+def test_a_directory_that_cannot_be_synced_is_a_warning_and_the_file_is_published(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.replace(str(root / "t"), b"one", PLAIN)
+    with monkeypatch.context() as patch:
+        _failing("fsync", 2, patch)
+        warning = files.replace(str(root / "t"), b"two", PLAIN)
+    assert warning is not None
+    assert "could not be synced" in warning
+    assert (root / "t").read_bytes() == b"two"
+
+
+def test_a_short_write_is_gone_on_with(files: Files, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("bearerd.publish.atomic.os.write", lambda descriptor, data: real(descriptor, bytes(data)[:3]))
+        files.replace(str(root / "t"), b"0123456789", PLAIN)
+    assert (root / "t").read_bytes() == b"0123456789"
+
+
+def test_no_descriptor_is_left_open(files: Files, root: Path) -> None:
+    (root / "d").mkdir(parents=True)
+    (root / "link").symlink_to("d")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        files.replace(str(root / "a/b/t"), b"x", PLAIN)
+        files.matches(str(root / "a/b/t"), b"x", PLAIN)
+        files.remove(str(root / "a/b/t"))
+        with pytest.raises(PublishError):
+            files.replace(str(root / "link/t"), b"x", PLAIN)
+        with pytest.raises(PublishError):
+            files.replace(str(root / "d"), b"x", PLAIN)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- leftovers -------------------------------------------------------------------------------------
+
+
+def test_only_what_a_killed_process_of_this_directory_left_is_swept(files: Files, root: Path) -> None:
+    root.mkdir()
+    ours = root / f".bearerd-{files._mark}-{'a' * 16}.tmp"
+    others = [root / f".bearerd-{'0' * 8}-{'a' * 16}.tmp", root / ".bearerd-x.tmp", root / "t.tmp", root / ".hidden"]
+    for path in (ours, *others):
+        path.write_text("x")
+    assert files.sweep({str(root), str(root / "not-there")}) == 1
+    assert not ours.exists()
+    assert all(path.exists() for path in others)
+
+
+# -- readers -----------------------------------------------------------------------------------------
+
+_READER = """
+import sys
+path, least = sys.argv[1], int(sys.argv[2])
+seen, bad, count = set(), 0, 0
+print("ready", flush=True)
+while count < least:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError:
+        bad += 1
+    else:
+        # Whole is: one letter, as often as it should be.
+        bad += len(content) != 4000 or len(set(content)) != 1
+        seen.add(content[:1])
+    count += 1
+print(bad, len(seen))
+"""
+_READS = 60_000
+
+
+def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: Path) -> None:
+    path = root / "t"
+    files.replace(str(path), b"a" * 4000, PLAIN)
+    readers = [
+        subprocess.Popen([sys.executable, "-c", _READER, str(path), str(_READS)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+    writes = 0
+    while any(reader.poll() is None for reader in readers):
+        files.replace(str(path), bytes([97 + writes % 26]) * 4000, PLAIN)
+        writes += 1
+    results = [reader.communicate()[0].split() for reader in readers]
+    assert writes > 100
+    for bad, kinds in results:
+        assert int(bad) == 0
+        assert int(kinds) > 1  # it did read while it was being replaced

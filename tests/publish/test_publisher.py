@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bearerd.errors import DirectoryLocked, DirectoryUnusable
+from bearerd.model import Config, Output
+from bearerd.publish.publisher import Publisher
+from bearerd.publish.record import Record
+from support.targets import TARGET, token
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    directory = tmp_path / "tokens"
+    outputs = (
+        Output(path=str(directory / "dnb/bci")),
+        Output(path=str(directory / "dnb/bci.header"), format="header", mode=0o600),
+    )
+    return Config(directory=str(directory), targets=(replace(TARGET, outputs=outputs),))
+
+
+def test_a_targets_files_are_written_once_and_then_left_alone(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    assert len(publisher.ensure(target, token()).written) == 2
+    assert publisher.ensure(target, token()).written == ()
+    Path(target.outputs[0].path).unlink()
+    assert publisher.ensure(target, token()).written == (target.outputs[0].path,)
+
+
+def test_one_file_that_cannot_be_written_keeps_no_other_from_it(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    Path(target.outputs[0].path).mkdir(parents=True)
+    published = publisher.ensure(target, token())
+    assert published.written == (target.outputs[1].path,)
+    assert len(published.faults) == 1
+
+
+def test_withdrawn_files_are_gone_and_can_be_withdrawn_again(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.ensure(target, token())
+    assert len(publisher.withdraw(target).written) == 2
+    assert publisher.withdraw(target).written == ()
+    assert not Path(target.outputs[0].path).exists()
+
+
+def test_records_are_for_the_daemon_alone(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.prepare()
+    publisher.save(target, Record(token(), "x"))
+    own = Path(config.directory) / ".bearerd"
+    record = own / "records/dnb/bci.json"
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (record, record.parent, own / "records", own)]
+    assert modes == [0o600, 0o700, 0o700, 0o750]
+    assert publisher.load(target) == Record(token(), "x")
+
+
+def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> None:
+    lock = Publisher(config).prepare()
+    with pytest.raises(DirectoryLocked, match=rf"kept by another bearerd, pid {os.getpid()}: stop it"):
+        Publisher(config).prepare()
+    lock.release()
+    Publisher(config).prepare().release()
+
+
+def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
+    program = (
+        "import sys\nfrom bearerd.model import Config\nfrom bearerd.publish.publisher import Publisher\n"
+        "lock = Publisher(Config(directory=sys.argv[1])).prepare()\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, config.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(DirectoryLocked, match=f"pid {holder.pid}"):
+        Publisher(config).prepare()
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    Publisher(config).prepare().release()
+
+
+def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (target,) = config.targets
+    config = replace(
+        config,
+        targets=(
+            replace(
+                target,
+                outputs=(*target.outputs, Output(path=str(elsewhere / "t"))),
+            ),
+        ),
+    )
+    publisher = Publisher(config)
+    publisher.ensure(config.targets[0], token())
+    name = f".bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
+    for directory in (elsewhere, Path(config.directory) / "dnb"):
+        (directory / name).write_text("half a tok")
+    publisher.prepare().release()
+    assert not (elsewhere / name).exists()
+    assert not (Path(config.directory) / "dnb" / name).exists()
+
+
+def test_a_directory_that_cannot_be_made_is_said_at_the_start(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DirectoryUnusable, match="no directory"):
+        Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()

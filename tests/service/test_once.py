@@ -1,0 +1,162 @@
+"""`bearerd once` as init containers, cron and CI run it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.process import bearerd, running
+from support.server import Answer, Script, Seen, issues, serving
+
+REFUSAL = Answer(401, {"error": "invalid_client"})
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., Path]:
+    def write(url: str, tokens: str = "{bci: {}}", secret: str = "s3cr3t") -> Path:
+        (tmp_path / "secret").write_text(secret)
+        (tmp_path / "secret").chmod(0o600)
+        (tmp_path / "config.yaml").write_text(
+            f"output: {{directory: {tmp_path}/tokens}}\nclients:\n  dnb:\n    token_url: {url}\n    allow_http: true\n"
+            f"    client_id: 7e0c5a\n    client_secret: {{file: {tmp_path}/secret}}\n    tokens: {tokens}\n"
+        )
+        return tmp_path / "config.yaml"
+
+    return write
+
+
+def then(*answers: Answer | Script) -> Script:
+    """One answer after the other; the last stays."""
+    rest = list(answers)
+
+    def script(seen: Seen) -> Answer:
+        answer = rest.pop(0) if len(rest) > 1 else rest[0]
+        return answer if isinstance(answer, Answer) else answer(seen)
+
+    return script
+
+
+def test_every_token_is_made_valid_and_the_next_run_asks_nobody(configure: Callable[..., Path], tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        config = configure(server.url, "{" + ", ".join(f"t{number}: {{}}" for number in range(40)) + "}")
+        first = bearerd("once", "-c", config)
+        assert first.returncode == 0, first.stderr
+        assert "40 of 40 tokens are valid" in first.stderr
+        assert len({path.read_text() for path in (tmp_path / "tokens/dnb").iterdir()}) == 40
+        assert bearerd("once", "-c", config).returncode == 0
+        assert len(server.seen) == 40
+
+
+def test_a_transient_failure_is_retried(configure: Callable[..., Path], tmp_path: Path) -> None:
+    with serving(then(Answer(503), Answer(500), issues())) as server:
+        done = bearerd("once", "-c", configure(server.url))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(REFUSAL, "no valid token: HTTP 401 invalid_client: the client was refused", id="refused"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), "this token was refused (scope)", id="scope"),
+        pytest.param(Answer(200, b"<html>"), "the reply is HTML", id="malformed"),
+    ],
+)
+def test_a_refusal_or_a_malformed_reply_ends_it_at_once(
+    configure: Callable[..., Path], tmp_path: Path, answer: Answer, words: str
+) -> None:
+    with serving(lambda _: answer) as server:
+        done = bearerd("once", "-c", configure(server.url), "--timeout", "50s", timeout=40)
+        assert len(server.seen) == 1
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "0 of 1 tokens are valid" in done.stderr
+    assert not (tmp_path / "tokens/dnb/bci").exists()
+
+
+def test_a_refused_client_ends_all_its_tokens_with_one_request(configure: Callable[..., Path]) -> None:
+    with serving(lambda _: REFUSAL) as server:
+        done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}, c: {}}"), "--timeout", "50s", timeout=40)
+        assert len(server.seen) == 1
+    assert done.returncode == 1
+    for name in "abc":
+        assert f"name=dnb/{name} no valid token: " in done.stderr
+
+
+def test_one_refused_scope_keeps_no_other_token_from_being_made(configure: Callable[..., Path], tmp_path: Path) -> None:
+    good = issues()
+
+    def script(seen: Seen) -> Answer:
+        return Answer(400, {"error": "invalid_scope"}) if b"scope=wrong" in seen.body else good(seen)
+
+    with serving(script) as server:
+        done = bearerd("once", "-c", configure(server.url, "{a: {scope: wrong}, b: {scope: right}}"))
+    assert done.returncode == 1
+    assert (tmp_path / "tokens/dnb/b").exists()
+    assert "1 of 2 tokens are valid" in done.stderr
+
+
+def test_it_ends_at_its_timeout(configure: Callable[..., Path]) -> None:
+    with serving(lambda _: Answer(503)) as server:
+        began = time.monotonic()
+        done = bearerd("once", "-c", configure(server.url), "--timeout", "1500ms")
+        assert time.monotonic() - began < 10
+    assert done.returncode == 1
+    assert "no valid token: not done within 1 s; last: HTTP 503: the provider is not well" in done.stderr
+
+
+def test_a_missing_secret_ends_it_at_once(configure: Callable[..., Path]) -> None:
+    with serving(issues()) as server:
+        done = bearerd("once", "-c", configure(server.url, secret=""), "--timeout", "50s", timeout=40)
+        assert server.seen == []
+    assert done.returncode == 1
+    assert "secret: empty" in done.stderr
+
+
+def test_a_token_that_is_short_of_the_least_is_renewed(configure: Callable[..., Path], tmp_path: Path) -> None:
+    with serving(issues(lifetime=600)) as server:
+        config = configure(server.url)
+        bearerd("once", "-c", config)
+        assert bearerd("once", "-c", config, "--min-valid", "5m").returncode == 0
+        assert len(server.seen) == 1
+        assert bearerd("once", "-c", config, "--min-valid", "10m").returncode == 0
+        assert len(server.seen) == 2
+    assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
+
+
+@pytest.mark.parametrize("answer", [REFUSAL, Answer(503)], ids=["refused", "down"])
+def test_a_good_token_that_cannot_be_renewed_is_success_with_a_warning(
+    configure: Callable[..., Path], tmp_path: Path, answer: Answer
+) -> None:
+    with serving(then(issues(lifetime=600), answer)) as server:
+        config = configure(server.url)
+        bearerd("once", "-c", config)
+        done = bearerd("once", "-c", config, "--min-valid", "1h", "--timeout", "1500ms")
+    assert done.returncode == 0
+    assert "not renewed: " in done.stderr
+    assert "the present token is good for 9 min" in done.stderr
+    assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
+
+
+def test_files_that_cannot_be_written_are_a_failure(configure: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens/dnb").write_text("in the way")
+    with serving(issues()) as server:
+        done = bearerd("once", "-c", configure(server.url), "--timeout", "1500ms")
+        assert len(server.seen) == 1
+    assert done.returncode == 1
+    assert "there is a token, but its files could not be written" in done.stderr
+
+
+def test_term_ends_it(configure: Callable[..., Path]) -> None:
+    with (
+        serving(lambda _: Answer(503)) as server,
+        running("once", "-c", configure(server.url), "--timeout", "60s") as daemon,
+    ):
+        server.wait_for(1)
+        assert daemon.stop(signal.SIGTERM, within=5) == 1
+    assert any("interrupted" in line for line in daemon.lines)

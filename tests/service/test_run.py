@@ -1,0 +1,359 @@
+"""The daemon as a real process, against real servers, ended by real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.process import bearerd, eventually, running
+from support.server import Answer, Seen, Server, issues, serving
+
+SECRET = "s3cr3t+%/="
+
+
+def write_config(directory: Path, url: str, *, tokens: str = "{bci: {scope: bci}}", more: str = "") -> Path:
+    """A config with one client, over a directory of its own."""
+    secret = directory / "secret"
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+    config = directory / "config.yaml"
+    config.write_text(
+        f"output: {{directory: {directory}/tokens}}\n"
+        "clients:\n"
+        "  dnb:\n"
+        f"    token_url: {url}\n"
+        "    allow_http: true\n"
+        "    client_id: 7e0c5a\n"
+        f"    client_secret: {{file: {secret}}}\n"
+        f"    tokens: {tokens}\n" + more
+    )
+    return config
+
+
+def boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+# -- the promise -----------------------------------------------------------------------------------
+
+_READER = """
+import sys, time, zlib
+path = sys.argv[1]
+reads = torn = absent = expired = 0
+tokens = set()
+print("ready", flush=True)
+while True:
+    try:
+        with open(path) as file:
+            text = file.read()
+    except FileNotFoundError:
+        absent += 1
+        text = ""
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    if text:
+        until, padding, check = text.split(".")
+        torn += zlib.crc32(f"{until}.{padding}".encode()) != int(check)
+        expired += float(until.replace("_", ".")) <= now
+        tokens.add(text)
+    else:
+        absent += 1
+    reads += 1
+    if reads % 1000 == 0:
+        print(reads, len(tokens), torn, absent, expired, flush=True)
+"""
+
+
+def dated_tokens(lifetime: int) -> Server | object:
+    """Tokens that say until when they are good, and whether they are whole."""
+    import zlib  # noqa: PLC0415
+
+    def script(_: Seen) -> Answer:
+        until = str(boot() + lifetime).replace(".", "_")
+        text = f"{until}.{'x' * 3000}"
+        token = f"{text}.{zlib.crc32(text.encode())}"
+        return Answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": lifetime})
+
+    return script
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[list[int]]:
+    """A process that reads as fast as it can; its counts as they stand."""
+    process = subprocess.Popen([sys.executable, "-c", _READER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    counts: list[int] = []
+
+    def follow() -> None:
+        for line in process.stdout or ():
+            counts[:] = map(int, line.split())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        process.kill()
+        process.wait()
+        thread.join()
+        process.stdout.close()
+
+
+def test_over_five_lifetimes_no_read_is_torn_empty_absent_or_expired(tmp_path: Path) -> None:
+    with serving(dated_tokens(2)) as server:  # type: ignore[arg-type]
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            eventually((tmp_path / "tokens/dnb/bci").exists)
+            with reading(tmp_path / "tokens/dnb/bci") as counts:
+                # A refresh each second, half-way through a token's life: five lifetimes.
+                server.wait_for(11, within=40)
+                eventually(lambda: counts and counts[1] >= 11)
+            assert daemon.stop() == 0
+    reads, tokens, torn, absent, expired = counts
+    assert reads > 10_000
+    assert tokens >= 11
+    assert (torn, absent, expired) == (0, 0, 0)
+
+
+def test_killed_at_any_moment_readers_see_no_gap_and_the_provider_no_storm(tmp_path: Path) -> None:
+    with serving(dated_tokens(3)) as server:  # type: ignore[arg-type]
+        config = write_config(tmp_path, server.url)
+        token = tmp_path / "tokens/dnb/bci"
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            eventually(token.exists)
+            with reading(token) as counts:
+                for number in range(6):
+                    daemon.process.send_signal(signal.SIGKILL)
+                    daemon.wait()
+                    with running("run", "-c", config) as daemon:  # noqa: PLW2901 - the next incarnation
+                        daemon.wait_for("keeps 1 token")
+                        server.wait_for(2 + number, within=40)
+                        daemon.process.send_signal(signal.SIGKILL)
+                        daemon.wait()
+                eventually(lambda: counts and counts[0] > 1000)
+    assert counts[2:] == [0, 0, 0]
+    assert len(server.seen) <= 9  # one a lifetime and a half, whatever is killed
+
+
+# -- starting and ending ---------------------------------------------------------------------------
+
+
+def test_a_crash_loop_costs_the_provider_nothing(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        config = write_config(tmp_path, server.url)
+        for number in range(4):
+            with running("run", "-c", config) as daemon:
+                daemon.wait_for("the token on record is good" if number else "token obtained")
+                eventually((tmp_path / "tokens/dnb/bci").exists)
+                daemon.process.send_signal(signal.SIGKILL)
+                daemon.wait()
+            (tmp_path / "tokens/dnb/bci").unlink()
+        assert len(server.seen) == 1
+
+
+def test_all_tokens_are_fetched_in_parallel_at_the_start(tmp_path: Path) -> None:
+    together = threading.Barrier(5)
+    count = issues()
+
+    def script(seen: Seen) -> Answer:
+        if b"scope=first" not in seen.body:
+            together.wait(20)  # broken unless five are here at once
+        return count(seen)
+
+    with serving(script) as server:
+        # The first goes alone, since this client never had a token.
+        tokens = "{a: {scope: first}, b: {scope: x}, c: {scope: x}, d: {scope: x}, e: {scope: x}, f: {scope: x}}"
+        config = write_config(tmp_path, server.url, tokens=tokens)
+        with running("run", "-c", config) as daemon:
+            for name in "abcdef":
+                eventually((tmp_path / f"tokens/dnb/{name}").exists)
+            assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_the_files_stay(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(issues()) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            eventually((tmp_path / "tokens/dnb/bci").exists)
+            assert daemon.stop(number, within=5) == 0
+    assert any("the token files stay" in line for line in daemon.lines)
+    assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
+
+
+def test_term_ends_it_within_5_s_in_mid_request(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def hangs(_: Seen) -> Answer:
+        go_on.wait(30)
+        return Answer(500)
+
+    with serving(hangs) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            server.wait_for(1)
+            assert daemon.stop(within=5) == 0
+        go_on.set()
+
+
+_HANGING_LOOKUP = """
+import socket, threading
+real = socket.getaddrinfo
+def hangs(host, *args, **kwargs):
+    if host == "localhost":
+        import sys
+        print("looking up", file=sys.stderr, flush=True)
+        threading.Event().wait()
+    return real(host, *args, **kwargs)
+socket.getaddrinfo = hangs
+"""
+
+
+def test_term_ends_it_within_5_s_in_a_name_look_up_and_others_go_on_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_HANGING_LOOKUP)
+    with serving(issues()) as server:
+        # Ten tokens at a name that never resolves: more than the provider has workers.
+        stuck = "".join(f"      t{number}: {{}}\n" for number in range(10))
+        more = (
+            f"  stuck:\n    token_url: http://localhost:{server.port}/\n    allow_http: true\n    client_id: x\n"
+            f"    timeout: 30s\n    client_secret: {{file: {tmp_path}/secret}}\n    tokens:\n{stuck}"
+        )
+        config = write_config(tmp_path, server.url, more=more)
+        with running("run", "-c", config, env={"PYTHONPATH": str(tmp_path)}) as daemon:
+            daemon.wait_for("looking up")
+            eventually((tmp_path / "tokens/dnb/bci").exists)
+            assert daemon.stop(within=5) == 0
+
+
+def test_hup_is_ignored(tmp_path: Path) -> None:
+    with serving(issues(lifetime=2)) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.wait_for("token obtained")
+            assert daemon.stop() == 0
+
+
+def test_a_second_daemon_on_the_directory_ends_with_1_and_names_the_first(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("keeps 1 token")
+            for verb in ("run", "once"):
+                second = bearerd(verb, "-c", config)
+                assert second.returncode == 1
+                assert f"kept by another bearerd, pid {daemon.process.pid}" in second.stderr
+
+
+def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "https://login.example.com/")
+    (tmp_path / "tokens").write_text("in the way")
+    unusable = bearerd("run", "-c", config)
+    assert unusable.returncode == 1
+    assert f"{tmp_path}/tokens" in unusable.stderr
+    config.write_text("clients: []\n")
+    wrong = bearerd("run", "-c", config)
+    assert wrong.returncode == 78
+    assert f"{config}:1:10: expected a mapping of names, found a list" in wrong.stderr
+
+
+# -- troubles --------------------------------------------------------------------------------------
+
+
+def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        more = (
+            f"  other:\n    token_url: {server.url}\n    allow_http: true\n    client_id: x\n"
+            f"    client_secret: {{file: {tmp_path}/missing}}\n    tokens: {{a: {{}}}}\n"
+        )
+        config = write_config(tmp_path, server.url, more=more)
+        with running("run", "-c", config) as daemon:
+            line = daemon.wait_for(f"{tmp_path}/missing: no such file or directory")
+            assert "name=other/a" in line
+            assert "there is no valid token; next attempt in 10 s" in line
+            eventually((tmp_path / "tokens/dnb/bci").exists)
+            assert daemon.stop() == 0
+        assert len(server.seen) == 1
+
+
+def test_a_refused_client_asks_once_for_all_its_tokens(tmp_path: Path) -> None:
+    refusal = Answer(401, {"error": "invalid_client", "error_description": "Bad credentials"})
+    with serving(lambda _: refusal) as server:
+        config = write_config(tmp_path, server.url, tokens="{a: {}, b: {}, c: {}}")
+        with running("run", "-c", config) as daemon:
+            line = daemon.wait_for("401 invalid_client")
+            assert "try basic_encoding" in line
+            assert "next attempt in 5 min" in line
+            assert daemon.stop() == 0
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_log_is_a_line_an_event_and_holds_no_token_and_no_secret(tmp_path: Path, log_format: str) -> None:
+    answers = iter([Answer(200, {"access_token": "t0k3n", "expires_in": 2}), Answer(500, b"t0k3n")])
+    with serving(lambda _: next(answers, Answer(200, b"<t0k3n>"))) as server:
+        config = write_config(tmp_path, server.url, more=f"log: {{level: debug, format: {log_format}}}\n")
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            daemon.wait_for("HTTP 500")
+            daemon.wait_for("HTML")
+            assert daemon.stop() == 0
+    log = "\n".join(daemon.lines)
+    assert "t0k3n" not in log
+    assert SECRET not in log
+    if log_format == "json":
+        events = [json.loads(line) for line in daemon.lines]
+        assert {"time", "level", "message"} <= set.intersection(*map(set, events))
+        assert {event.get("name") for event in events} == {None, "dnb/bci"}
+    else:
+        stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (DEBUG|INFO|WARNING|ERROR) +"
+        assert all(re.match(stamp, line) for line in daemon.lines)
+        assert any(" name=dnb/bci token obtained" in line for line in daemon.lines)
+
+
+def test_the_secret_is_in_no_argument_and_no_environment(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            for name in ("cmdline", "environ"):
+                content = Path(f"/proc/{daemon.process.pid}/{name}").read_bytes()
+                assert SECRET.encode() not in content
+                assert b"t-1" not in content
+
+
+def test_an_idle_daemon_sleeps(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        config = write_config(tmp_path, server.url)
+        with running("run", "-c", config) as daemon:
+            daemon.wait_for("token obtained")
+            eventually((tmp_path / "tokens/dnb/bci").exists)
+            tasks = Path(f"/proc/{daemon.process.pid}/task")
+
+            def switches() -> int:
+                total = 0
+                for task in tasks.iterdir():
+                    found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
+                    total += int(found[1]) if found else 0
+                return total
+
+            before, began = switches(), boot()
+            threading.Event().wait(4)  # what is measured is that nothing happens
+            # A tick of a second would be seven a second.
+            assert (switches() - before) / (boot() - began) < 2
+            assert len(os.listdir(tasks)) <= 6
