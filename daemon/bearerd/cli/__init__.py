@@ -102,10 +102,13 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from bearerd.config.apart import Loading
+
+    loading = Loading(arguments.config)
     from bearerd.service.logs import set_up
     from bearerd.service.run import run
 
-    config = _load(arguments)
+    config = loading.result()
     set_up(config.log)
     _leave(run(config, os.environ))
 
