@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bearerd.grant.outcome import Issued, Malformed, Refused, Transient
+import pytest
+
+from bearerd.grant.outcome import Issued, Malformed, Refused, Transient, Unsent
 from bearerd.lifecycle.doors import Doors
 from bearerd.model import RateLimit
 from support.targets import CLIENT, PROVIDER, target, token
@@ -133,11 +135,20 @@ def test_another_provider_has_another_door() -> None:
     assert doors.admit(target("a", elsewhere), 11.0) == 11.0
 
 
-def test_a_grant_that_was_never_sent_leaves_no_door_shut() -> None:
+@pytest.mark.parametrize("outcome", [None, Unsent("no secret")], ids=["broke off", "no secret"])
+def test_a_grant_that_was_never_sent_leaves_no_door_shut(outcome: Unsent | None) -> None:
     doors = Doors()
     doors.admit(A, 10.0)
-    doors.report(A, None, 10.0)
+    doors.report(A, outcome, 10.0)
     assert doors.admit(B, 10.0) == 10.0
+
+
+def test_a_grant_that_was_never_sent_does_not_show_that_a_provider_is_well_again() -> None:
+    doors = proven()
+    doors.report(A, DOWN, 10.0, 60.0)
+    doors.report(B, DOWN, 10.0, 60.0)
+    doors.report(C, Unsent("no secret"), 11.0, 10.0)
+    assert doors.admit(A, 12.0) == 70.0
 
 
 def test_a_rate_limit_gives_each_a_moment_of_its_own_and_keeps_it() -> None:

@@ -375,7 +375,9 @@ def test_an_expired_record_is_not_used(rig: Rig) -> None:
 # -- the clocks ------------------------------------------------------------------------------------
 
 
-def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(rig: Rig) -> None:
+def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
     rig.turn()
     raw = rig.file.stat().st_ino
     expires = json.loads((rig.directory / "dnb/bci.json").read_text())["expires_at"]
@@ -385,6 +387,7 @@ def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(
     assert int(again[17:19]) - int(expires[17:19]) in (20, -40)
     assert rig.file.stat().st_ino == raw
     assert len(rig.grants.asked) == 1
+    assert not any("put back" in line for line in spoken(log))
 
 
 @pytest.mark.parametrize("step", [7200, -7200, -86400], ids=["2 h forward", "2 h back", "a day back"])

@@ -158,10 +158,12 @@ def test_a_planted_temporary_is_never_written_to(
 
 
 def _fifo(path: Path) -> None:
+    path.unlink()
     os.mkfifo(path)
 
 
 def _socket(path: Path) -> None:
+    path.unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
 
@@ -176,8 +178,8 @@ def _socket(path: Path) -> None:
         pytest.param(lambda path: path.chmod(0o644), id="another mode"),
         pytest.param(lambda path: (path.rename(f"{path}.x"), path.symlink_to(f"{path}.x")), id="a link to the same"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
-        pytest.param(lambda path: (path.unlink(), _fifo(path)), id="a FIFO"),
-        pytest.param(lambda path: (path.unlink(), _socket(path)), id="a socket"),
+        pytest.param(_fifo, id="a FIFO"),
+        pytest.param(_socket, id="a socket"),
         pytest.param(lambda path: path.parent.rename(f"{path.parent}-moved"), id="its directory gone"),
     ],
 )

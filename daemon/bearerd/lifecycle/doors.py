@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
-from bearerd.grant.outcome import Issued, Outcome, Refused, Transient
+from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
 from bearerd.lifecycle import policy
 from bearerd.model import Provider, Target
 
@@ -142,11 +142,13 @@ class Doors:
         return now
 
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float = 0.0) -> set[str]:
-        """What a grant came to (None: nothing was sent), and how long this target waits for it.
+        """What a grant came to (None: it broke off), and how long this target waits for it.
 
         Returns the names of targets that were held and may go now.
         """
         name = target.full_name
+        if isinstance(outcome, Unsent):  # tells nothing of client or provider
+            outcome = None
         return self._clients[target.client.name].report(name, outcome, now, wait) | self._providers[
             target.client.provider
         ].report(name, outcome, now, wait)

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
-from bearerd.grant.outcome import Failure, Issued, Outcome, Refused, Unsent
+from bearerd.grant.outcome import Failure, Issued, Outcome, Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.doors import Doors
 from bearerd.log import say
@@ -217,8 +217,7 @@ class Keeper:
                 wait = self._fail(outcome, now)
         finally:
             # Whatever happens, a door may not wait for ever for one who does not come back.
-            sent = None if isinstance(outcome, Unsent) else outcome
-            self._gate.report(self.target, sent, self._clock.now().boot, wait)
+            self._gate.report(self.target, outcome, self._clock.now().boot, wait)
 
     def _take(self, issued: Issued, asked: Instant, now: Instant) -> None:
         new, old = issued.token, self._token

@@ -56,6 +56,7 @@ class Schedule:
         self._running: set[str] = set()
         self._again: set[str] = set()
         self._pools: set[str] = set()
+        self._workers: list[_Workers] = []
         self._pool_names: dict[Hashable, str] = {}
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -72,7 +73,8 @@ class Schedule:
             self._pools.add(alias)
             self._due[name] = due
         if new:
-            self._scheduler.add_executor(_Workers(workers, self._booked_out), alias=alias)
+            self._workers.append(_Workers(workers, self._booked_out))
+            self._scheduler.add_executor(self._workers[-1], alias=alias)
         self._scheduler.add_job(
             self._run,
             # Should a turn never set the next: no target is forgotten for longer than this.
@@ -104,10 +106,12 @@ class Schedule:
             if name not in self._due:
                 return
             self._due[name] = self._clock.now().boot
-        self._set(name)
+            self._set(name)
 
     def guard(self) -> bool:
         """Notice steps of the wall clock and suspends, and set every turn anew; whether there was one."""
+        for workers in self._workers:
+            workers.staff()
         offset, suspended = self._wall_offset(), self._clock.suspended()
         stepped = abs(offset - self._offset)
         if stepped <= _DRIFT and abs(suspended - self._suspended) <= _DRIFT:
@@ -155,9 +159,10 @@ class Schedule:
             if name in self._again:
                 self._again.discard(name)
                 self._due[name] = self._clock.now().boot
-        self._set(name)
+            self._set(name)
 
     def _set(self, name: str) -> None:
+        """Hand the due time to APScheduler. Under our lock: of two at once the later must win there too."""
         with suppress(JobLookupError):  # removed meanwhile
             self._scheduler.modify_job(name, next_run_time=self._wall(self._due[name]))
 
@@ -197,11 +202,20 @@ class _Workers(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
 
     def _do_submit_job(self, job: Any, run_times: Any) -> None:
         self._jobs.put((job, run_times))
+        self.staff()
+
+    def staff(self) -> None:
+        """Start a worker, if there is more to do than workers that wait for it."""
         with self._threads_lock:
             if self._idle >= self._jobs.qsize() or self._threads >= self._most:
                 return
             self._threads += 1
-        threading.Thread(target=self._work, name="worker", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="worker", daemon=True).start()
+        except RuntimeError:  # no more threads may be started (TasksMax): the guard tries again
+            with self._threads_lock:
+                self._threads -= 1
+            say(logging.ERROR, "no thread can be started; raise TasksMax, or lower max_concurrency")
 
     def _work(self) -> None:
         while True:

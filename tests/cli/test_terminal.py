@@ -1,0 +1,60 @@
+"""What is shown on a terminal: run in a pseudo-terminal, read as a person would."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+from support.process import command
+from support.server import issues, serving
+
+
+def on_a_terminal(*arguments: str | Path, timeout: float = 60.0) -> tuple[int, str]:
+    """Exit code, and all that was written to the terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+    )
+    os.close(theirs)
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # EIO: the other side is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(ours)
+    return process.wait(timeout), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(parts).decode())
+
+
+def test_once_shows_a_bar_when_there_is_more_than_a_handful(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    (tmp_path / "secret").chmod(0o600)
+    for count, shown in ((40, True), (5, False)):
+        with serving(issues()) as server:
+            tokens = ", ".join(f"t{number}: {{}}" for number in range(count))
+            (tmp_path / "config.yaml").write_text(
+                f"output: {{directory: {tmp_path}/tokens-{count}}}\nclients:\n  dnb:\n    token_url: {server.url}\n"
+                "    allow_http: true\n    client_id: x\n"
+                f"    client_secret: {{file: {tmp_path}/secret}}\n    tokens: {{{tokens}}}\n"
+            )
+            code, text = on_a_terminal("once", "-c", tmp_path / "config.yaml")
+        assert code == 0
+        assert (f"/{count}" in text) == shown
+
+
+def test_the_demo_shows_a_table() -> None:
+    code, text = on_a_terminal("demo", "--ttl", "2", "--seconds", "4")
+    assert code == 0
+    assert "refreshes the reader saw" in text
+    assert "of these refused (401)" in text
+    assert re.search(r"calls=\d+ refused=0 refreshes=[1-9]", text.splitlines()[-1])
