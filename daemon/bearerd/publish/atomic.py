@@ -216,26 +216,34 @@ class Files:
 
     def _open(self, directory: str, *, make: bool, mode: int) -> int:
         """Below the root no part may be a symlink; elsewhere the last may not (/var/run is one)."""
-        if directory != self.root and directory.startswith(self.root.rstrip("/") + "/"):
-            start, words = self.root, directory[len(self.root.rstrip("/")) + 1 :].split("/")
-        else:
-            parent, name = posixpath.split(directory)
-            if make and name and not os.path.isdir(parent):
-                os.close(self._open(parent, make=True, mode=self._directory_mode))
-            start, words = parent, [name] if name else []
-        # The root itself is walked to in the same way: made if need be, and no symlink.
-        if start == self.root:
-            descriptor = self._open(self.root, make=make, mode=self._directory_mode)
-        else:
-            descriptor = os.open(start, _DIRECTORY)
-        for index, word in enumerate(words):
-            last = index == len(words) - 1
+        below = directory.removeprefix(self.root.rstrip("/") + "/")
+        if below == directory:
+            return self._anchor(directory, make=make, mode=mode)
+        descriptor = self._anchor(self.root, make=make, mode=self._directory_mode)
+        words = below.split("/")
+        for left, word in enumerate(words, start=1 - len(words)):
             try:
-                below = self._step(descriptor, word, make=make, mode=mode if last else self._directory_mode)
+                deeper = self._step(descriptor, word, make=make, mode=self._directory_mode if left else mode)
             finally:
                 os.close(descriptor)
-            descriptor = below
+            descriptor = deeper
         return descriptor
+
+    def _anchor(self, directory: str, *, make: bool, mode: int) -> int:
+        """A directory by its whole path, made with those above it if need be."""
+        try:
+            return os.open(directory, _DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if not make:
+                raise
+        parent, name = posixpath.split(directory)
+        if not os.path.isdir(parent):
+            os.close(self._anchor(parent, make=True, mode=self._directory_mode))
+        descriptor = os.open(parent, _DIRECTORY)
+        try:
+            return self._step(descriptor, name, make=True, mode=mode)
+        finally:
+            os.close(descriptor)
 
     def _step(self, descriptor: int, word: str, *, make: bool, mode: int) -> int:
         try:
