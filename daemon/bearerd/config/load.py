@@ -96,7 +96,7 @@ def _included(main: Document) -> list[str]:
     for index, pattern in enumerate(patterns):
         if not isinstance(pattern, str) or not pattern:
             continue  # the types complain of it
-        full = os.path.join(base, pattern)
+        full = os.path.normpath(os.path.join(base, pattern))
         matches = sorted(glob.glob(full))
         if not matches and not glob.has_magic(pattern):
             main.add(("include", index), f"there is no file {full}")
@@ -216,6 +216,8 @@ class _Loader:
             return None
 
     def _complain(self, entry: _Entry, model: type[BaseModel], detail: Any) -> None:
+        if detail["type"] == "expected" and isinstance(detail["input"], list) and BROKEN in detail["input"]:
+            return  # the item was complained of, the list is no worse
         loc: Path = detail["loc"]
         at_key = bool(loc) and loc[-1] == "[key]"
         if at_key:
@@ -335,15 +337,10 @@ class _Loader:
         relative = file.path if file.path is not None else f"{client}/{name}{_SUFFIX[file.format]}"
         at = (*place, "path") if file.path is not None else place
         path = _normal(posixpath.join(directory, relative))
-        words = relative.split("/")
-        if ".." in words:
-            document.add(at, "expected a path without ..")
-        elif words[-1] in {"", "."} or f"{directory}/".startswith(f"{path}/"):
-            document.add(at, "expected a file's path, this is a directory's")
-        elif OWN_DIRECTORY in path.split("/"):
-            document.add(at, f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself")
-        elif any(len(os.fsencode(word)) > _LONGEST_NAME for word in words):
-            document.add(at, "a name in this path is longer than 255 bytes")
+        # Without a path of its own it is made of names, and those are looked at where they stand.
+        fault = _path_fault(directory, relative, path) if file.path is not None else None
+        if fault is not None:
+            document.add(at, fault)
         else:
             self._take(document, at, path, f"{client}/{name}")
         return Output(
@@ -382,6 +379,20 @@ class _Loader:
 def _normal(path: str) -> str:
     """One spelling for one path; POSIX lets normpath keep two slashes at the start."""
     return re.sub("^//", "/", posixpath.normpath(path))
+
+
+def _path_fault(directory: str, given: str, path: str) -> str | None:
+    """What is wrong with an output's path, as it was given and in full."""
+    words = given.split("/")
+    if ".." in words:
+        return "expected a path without .."
+    if words[-1] in {"", "."} or f"{directory}/".startswith(f"{path}/"):
+        return "expected a file's path, this is a directory's"
+    if OWN_DIRECTORY in path.split("/"):
+        return f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself"
+    if any(len(os.fsencode(word)) > _LONGEST_NAME for word in words):
+        return "a name in this path is longer than 255 bytes"
+    return None
 
 
 def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) -> tuple[Provider, str | None]:

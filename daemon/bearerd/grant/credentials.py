@@ -68,7 +68,7 @@ def _file(path: str, permissions: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SecretUnavailable(f"file {path}: {_reason(error)}") from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SecretUnavailable(f"file {path}: not a regular file")
@@ -82,10 +82,11 @@ def _file(path: str, permissions: str) -> bytes:
             )
         if status.st_size > _MOST_BYTES:
             raise SecretUnavailable(f"file {path}: larger than 64 KiB, this is no secret")
-        try:
-            return file.read(_MOST_BYTES) or b""
-        except OSError as error:
-            raise SecretUnavailable(f"file {path}: {_reason(error)}") from None
+        return os.read(descriptor, _MOST_BYTES)
+    except OSError as error:
+        raise SecretUnavailable(f"file {path}: {_reason(error)}") from None
+    finally:
+        os.close(descriptor)
 
 
 def _command(argv: tuple[str, ...], environ: Mapping[str, str]) -> bytes:

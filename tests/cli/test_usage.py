@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bearerd as package
+from bearerd import cli
+from bearerd.config.load import schema
+from support.process import bearerd, command
+
+VERBS = ["run", "once", "check", "schema", "demo"]
+WITH_CONFIG = ["run", "once", "check"]
+
+
+def code_of(*arguments: str) -> int:
+    """The exit code of a command line that argparse ends."""
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert isinstance(raised.value.code, int)
+    return raised.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param([], "the following arguments are required: VERB", id="no verb"),
+        pytest.param(["chekc"], "invalid choice: 'chekc'", id="unknown verb"),
+        pytest.param(["check", "--onlin3"], "unrecognized arguments: --onlin3", id="unknown option"),
+        pytest.param(["check", "more"], "unrecognized arguments: more", id="too many arguments"),
+        pytest.param(["run", "-c"], "argument -c/--config: expected one argument", id="no file"),
+        pytest.param(["once", "--timeout", "10"], "--timeout: expected a duration such as 500ms", id="bare duration"),
+        pytest.param(["once", "--min-valid", "-1s"], "--min-valid", id="negative duration"),
+        pytest.param(["demo", "--ttl", "x"], "--ttl: expected a number of seconds", id="ttl is no number"),
+        pytest.param(["demo", "--ttl", "0"], "--ttl: expected 1 to 86400 seconds", id="ttl too short"),
+        pytest.param(["demo", "--seconds", "nan"], "--seconds: expected 1 to 86400 seconds", id="no number at all"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.startswith("usage: bearerd")
+
+
+def test_the_command_itself_ends_with_these_codes() -> None:
+    # Once through a real process: that the module is wired to the exit code.
+    assert bearerd().returncode == 2
+    done = bearerd("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"bearerd {package.__version__}\n", "")
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("--help") == 0
+    out = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"\n    {verb} " in out
+    assert "78 the config is wrong" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(verb, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: bearerd {verb} ")
+
+
+@pytest.mark.parametrize("verb", WITH_CONFIG)
+def test_a_missing_config_is_exit_78_and_named(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "none.yaml"
+    assert cli.main([verb, "-c", str(file)]) == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{file}:1:1: cannot be read: No such file or directory\nbearerd: 1 error in the config\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "file"),
+    [
+        pytest.param("{}/mine.yaml", "{}/mine.yaml", id="set"),
+        pytest.param("", "/etc/bearerd/config.yaml", id="empty"),
+        pytest.param(None, "/etc/bearerd/config.yaml", id="unset"),
+    ],
+)
+def test_without_c_the_variable_names_the_config_or_else_the_default(
+    variable: str | None, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("BEARERD_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("BEARERD_CONFIG", variable.format(tmp_path))
+    assert cli._parser().parse_args(["check"]).config == file.format(tmp_path)
+    assert cli._parser().parse_args(["check", "-c", "other"]).config == "other"
+
+
+def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    # `bearerd schema | head -1`, without the race of who is first: this pipe never has a reader.
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stdout:
+        done = subprocess.run(command("schema"), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bearerd.config.source import BROKEN, Document, near, takes_secret
+from bearerd.errors import ConfigError, Problem
+
+
+def problems(text: str) -> list[Problem]:
+    """What is wrong in a text, in the order in which it is shown."""
+    return ConfigError(Document(text, "f.yaml").problems).problems
+
+
+def shown(text: str) -> str:
+    """What is wrong in a text, as it is printed."""
+    return str(ConfigError(Document(text, "f.yaml").problems))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("a: b", {"a": "b"}, id="plain text"),
+        pytest.param("a: 0", {"a": 0}, id="zero"),
+        pytest.param("a: -10", {"a": -10}, id="a whole number"),
+        pytest.param("a: 1.5", {"a": 1.5}, id="a fraction"),
+        pytest.param("a: true\nb: false", {"a": True, "b": False}, id="true and false"),
+        pytest.param("a:", {"a": None}, id="nothing"),
+        pytest.param("a: [b, {c: d}]", {"a": ["b", {"c": "d"}]}, id="flow"),
+        pytest.param("a:\n- b\n- c", {"a": ["b", "c"]}, id="a list without indentation"),
+        pytest.param("a: 'no'\nb: \"0640\"\n'no': '12:30:45'", {"a": "no", "b": "0640", "no": "12:30:45"}, id="quoted"),
+        # YAML 1.2's octal is plain text to YAML 1.1: whoever takes a mode refuses it (test_load).
+        pytest.param("a: 0o640", {"a": "0o640"}, id="0o640 is text"),
+        pytest.param("a: y", {"a": "y"}, id="y is text"),
+        pytest.param("a: 1e3", {"a": "1e3"}, id="1e3 is text"),
+        pytest.param("a: &x {b: c}", {"a": {"b": "c"}}, id="an anchor that nothing refers to"),
+        pytest.param("---\na: b\n...\n", {"a": "b"}, id="one document with its marks"),
+        pytest.param("a: b # it is a list: [", {"a": "b"}, id="a comment"),
+        pytest.param("a: b\t# tab before a comment", {"a": "b"}, id="a tab that does not indent"),
+        pytest.param('a: "\\x41"', {"a": "A"}, id="an escape"),
+        pytest.param("a: " + "[" * 40 + "]" * 40, None, id="nested 41 deep"),
+    ],
+)
+def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> None:
+    document = Document(text, "f.yaml")
+    assert document.problems == []
+    if value is not None:
+        assert document.value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "words"),
+    [
+        # Numbers that are no numbers to whoever wrote them.
+        pytest.param("a:\n  m: 0640", 2, 6, "'0640' is read as the octal number 416: put it in quotes", id="0640"),
+        pytest.param("a: 0123", 1, 4, "the octal number 83", id="0123"),
+        pytest.param("a: 00", 1, 4, "the octal number 0", id="00"),
+        pytest.param("a: 12:30:45", 1, 4, "'12:30:45' is read as a base-60 number", id="base 60"),
+        pytest.param("a: 12:30:45.5", 1, 4, "a base-60 number", id="base 60 with a fraction"),
+        pytest.param("a: [x, 22:22]", 1, 8, "'22:22' is read as a base-60 number", id="two ports in a flow list"),
+        pytest.param("a: 1_000", 1, 4, "'1_000' is read as a number: put it in quotes", id="underscore"),
+        pytest.param("a: 0x1F", 1, 4, "'0x1F' is read as a number", id="hexadecimal"),
+        pytest.param("a: 0b11", 1, 4, "'0b11' is read as a number", id="binary"),
+        pytest.param("a: .inf", 1, 4, "'.inf' is read as a number", id="infinity"),
+        pytest.param("a: .nan", 1, 4, "'.nan' is read as a number", id="not a number"),
+        pytest.param("a: .5", 1, 4, "'.5' is read as a number", id="fraction without zero"),
+        pytest.param("a: 1.", 1, 4, "'1.' is read as a number", id="point without fraction"),
+        # Words that are no truth values to whoever wrote them.
+        pytest.param("- x\n- no", 2, 3, "'no' is read as a truth value: write true or false", id="no"),
+        pytest.param("a: yes", 1, 4, "'yes' is read as a truth value", id="yes"),
+        pytest.param("a: on", 1, 4, "'on' is read as a truth value", id="on"),
+        pytest.param("a: Off", 1, 4, "'Off' is read as a truth value", id="Off"),
+        pytest.param("a: TRUE", 1, 4, "'TRUE' is read as a truth value", id="TRUE"),
+        # Dates.
+        pytest.param("a: 2026-11-23", 1, 4, "'2026-11-23' is read as a date: put it in quotes", id="date"),
+        pytest.param("a: 2026-11-23 10:00:00", 1, 4, "is read as a date", id="date and time"),
+        # The same as keys.
+        pytest.param("a: 1\nno: x", 2, 1, "'no' is read as a truth value", id="no as a key"),
+        pytest.param("true: x", 1, 1, "a name that is read as a truth value: put it in quotes", id="true as a key"),
+        pytest.param("a:\n  1: x", 2, 3, "a name that is read as a number: put it in quotes", id="numeric key"),
+        pytest.param("0640: x", 1, 1, "the octal number 416", id="octal key"),
+        pytest.param("12:30: x", 1, 1, "a base-60 number", id="base 60 as a key"),
+        pytest.param("2026-11-23: x", 1, 1, "a date", id="date as a key"),
+        pytest.param("~: x", 1, 1, "a name that is read as nothing", id="nothing as a key"),
+        pytest.param("? [a]\n: x", 1, 3, "a key must be a word", id="a list as a key"),
+        pytest.param("a: {{b: c}: d}", 1, 5, "a key must be a word", id="a mapping as a key"),
+        # What makes a file say the same thing twice.
+        pytest.param("a: 1\nb: 2\na: 3", 3, 1, "key 'a' stands twice; first in line 1", id="duplicate key"),
+        pytest.param("a: {b: 1, b: 1}", 1, 11, "key 'b' stands twice; first in line 1", id="duplicate key in flow"),
+        pytest.param("a: &x [b]\nc: *x", 2, 4, "aliases (*name) are not used here", id="alias"),
+        pytest.param("a: &x b\nc: [*x]", 2, 5, "aliases (*name) are not used here", id="alias of a text"),
+        pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not used here", id="alias of what it stands in"),
+        pytest.param("a: *x", 1, 4, "not YAML: found undefined alias", id="alias of nothing"),
+        pytest.param("a:\n  <<: {b: c}", 2, 3, "merge keys (<<) are not used here", id="merge key"),
+        # What is no plain value.
+        pytest.param("a: !!python/object:os.system {}", 1, 4, "tags are not used here", id="python tag"),
+        pytest.param("a: !foo b", 1, 4, "tags are not used here", id="own tag"),
+        pytest.param("a: [!foo [b]]", 1, 5, "tags are not used here", id="own tag on a list"),
+        pytest.param("!foo a: b", 1, 1, "tags are not used here", id="tagged key"),
+        pytest.param("a: !!binary aGVsbG8=", 1, 4, "tags are not used here", id="binary"),
+        pytest.param("a: !!set {b}", 1, 4, "tags are not used here", id="set"),
+        pytest.param("a: !!int x", 1, 4, "'x' is read as a number", id="number by its tag"),
+        pytest.param("a: =", 1, 4, "not used here", id="YAML 1.1's default value"),
+        # What is no YAML, or not one document of it.
+        pytest.param("", 1, 1, "the file is empty", id="empty"),
+        pytest.param(" \n\n", 1, 1, "the file is empty", id="white space"),
+        pytest.param("# a: b\n\n# c\n", 1, 1, "the file is empty", id="only comments"),
+        pytest.param("a: 1\n---\nb: 2\n", 2, 1, "a second document (---): one file is one", id="two documents"),
+        pytest.param("a:\n\tb: 1", 2, 1, "YAML is indented with spaces, not tabs", id="tab"),
+        pytest.param("a:\n  b: 1\n\tc: 2", 3, 1, "YAML is indented with spaces, not tabs", id="tab after spaces"),
+        pytest.param("a: b: c", 1, 5, "not YAML: mapping values are not allowed", id="two colons"),
+        pytest.param("a: {b: c\nd: e\n", 2, 2, "not YAML: did not find expected ',' or '}'", id="open brace"),
+        pytest.param('a: "b\nc: d\n', 3, 1, "not YAML: found unexpected end of stream", id="open quote"),
+        pytest.param("a: @b", 1, 4, "not YAML: found character that cannot start any token", id="at sign"),
+        pytest.param('a: "\\q"', 1, 5, "not YAML: found unknown escape character", id="unknown escape"),
+        pytest.param("a: b\n\nc: \0d\n", 3, 4, "a character that YAML does not allow (#x0000)", id="NUL"),
+        pytest.param("a: b\x07", 1, 5, "a character that YAML does not allow (#x0007)", id="control character"),
+        # libyaml counts bytes here, and characters everywhere else.
+        pytest.param("# ööööö\na: ö\n\nb: ö\x1b", 4, 5, "(#x001b)", id="control character after others of two bytes"),
+        # Deeper than the C stack would carry.
+        pytest.param("a: " + "[" * 200_000, 1, 53, "nested too deeply", id="200,000 lists"),
+        pytest.param("a: " + "{b: " * 200_000, 1, 200, "nested too deeply", id="200,000 mappings"),
+        pytest.param("- " * 200_000 + "x", 1, 101, "nested too deeply", id="200,000 list items"),
+        pytest.param("".join(" " * n + "a:\n" for n in range(60)), 51, 51, "nested too deeply", id="60 levels"),
+    ],
+)
+def test_a_trap_of_yaml_is_an_error_at_its_place(text: str, line: int, column: int, words: str) -> None:
+    found = problems(text)
+    assert [(problem.line, problem.column) for problem in found] == [(line, column)]
+    assert words in found[0].message
+    assert found[0].file == "f.yaml"
+
+
+def test_all_errors_of_a_file_are_reported_ordered_by_place() -> None:
+    text = "a: &x 0640\nb: no\na: 1\nc: [*x, !foo y]\n1: {<<: *x}\n"
+    assert [(problem.line, problem.column, problem.message.split(":")[0]) for problem in problems(text)] == [
+        (1, 4, "'0640' is read as the octal number 416"),
+        (2, 4, "'no' is read as a truth value"),
+        (3, 1, "key 'a' stands twice; first in line 1"),
+        (4, 5, "aliases (*name) are not used here"),
+        (4, 9, "tags are not used here"),
+        (5, 1, "a name that is read as a number"),
+        (5, 5, "merge keys (<<) are not used here"),
+        (5, 9, "aliases (*name) are not used here"),
+    ]
+
+
+def test_the_mark_stands_under_the_column() -> None:
+    assert shown("x: 1\nab:   no") == (
+        "f.yaml:2:7: 'no' is read as a truth value: write true or false, or put it in quotes\n"
+        "    2 | ab:   no\n"
+        "      |       ^"
+    )
+
+
+def test_the_mark_keeps_its_column_behind_a_tab() -> None:
+    assert shown("x: {a:\tno}").splitlines()[1:] == ["    1 | x: {a:\tno}", "      |       \t^"]
+
+
+def test_columns_count_characters_not_bytes() -> None:
+    assert shown('{"öö": no}').splitlines()[1:] == ['    1 | {"öö": no}', "      |        ^"]
+
+
+def test_lines_are_counted_as_yaml_counts_them() -> None:
+    # YAML 1.1 ends a line at CR, at NEL and at the Unicode separators too.
+    assert [(problem.line, problem.source) for problem in problems("a: b\r\nc: d\u2028e: f\rg: no")] == [(4, "g: no")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("client_secret: HUSH", id="the key itself"),
+        pytest.param("client_secret:\n  x:\n    - HUSH", id="levels below it"),
+        pytest.param("client_secret:\n- HUSH", id="an item that is not indented"),
+        pytest.param("password: HUSH", id="password"),
+        pytest.param("pw: HUSH", id="pw"),
+        pytest.param("api_key: HUSH", id="api_key"),
+        pytest.param("client_secrt: HUSH", id="mistyped"),
+        pytest.param("client_sercet: {a: HUSH}", id="mistyped, as a mapping"),
+        pytest.param("ClientSecret: HUSH", id="in another case"),
+        pytest.param("a: HUSH # my secret", id="a line that looks as if it held one"),
+    ],
+)
+# Two scalars and a broken text: the three ways to an error, each with the hushed text in its line.
+@pytest.mark.parametrize("value", ["0123456", "!foo 0123456", "@0123456"])
+def test_neither_line_nor_value_of_a_secret_is_shown(text: str, value: str) -> None:
+    said = shown(text.replace("HUSH", value))
+    assert said.startswith("f.yaml:")
+    assert "123456" not in said
+    assert str(int("0123456", 8)) not in said  # what YAML makes of it tells as much
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('client_secret: "hunter2', id="open quote in the last line"),
+        pytest.param('client_secret:\n  - "hunter2', id="open quote in an item"),
+        pytest.param('client_secret:\n- "hunter2', id="open quote in an item that is not indented"),
+        pytest.param("client_secret: 'hunter\n  hunter2", id="open quote, the line after"),
+        pytest.param("client_secret: {file: hunter2\na: hunter2", id="open brace"),
+        pytest.param("client_secret: a\n  b\n  hunter2: c", id="a key in the text's third line"),
+        pytest.param("client_secret: *hunter2", id="an alias of nothing"),
+        pytest.param("client_secret: !hunter2!x y", id="a tag's handle"),
+        pytest.param("a: &x b\nclient_secret:\n  [*x, hunter2]", id="an alias beside it"),
+    ],
+)
+def test_text_that_is_no_yaml_shows_no_line_that_may_hold_a_secret(text: str) -> None:
+    said = shown(text)
+    assert said.startswith("f.yaml:")
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("client_secret: {file: /x}\na: no", id="the line after it"),
+        pytest.param("c:\n  client_secret: {file: /x}\n  a: no", id="its sibling"),
+        pytest.param("client_secrets_are_elsewhere: 1\n\nc:\n  - a: no", id="the block after it"),
+    ],
+)
+def test_a_line_beside_a_secret_is_shown(text: str) -> None:
+    assert [problem.source for problem in problems(text)] == [text.splitlines()[-1]]
+
+
+def test_a_wrong_key_is_shown_without_its_value() -> None:
+    document = Document("a:\n  pin: hunter2  # four digits\n", "f.yaml")
+    document.add(("a", "pin"), "unknown key", at_key=True)
+    assert str(document.problems[0]) == "f.yaml:2:3: unknown key\n    2 |   pin: …\n      |   ^"
+
+
+def test_what_is_wrong_already_is_not_complained_of_again() -> None:
+    document = Document("a: {b: no}", "f.yaml")
+    assert document.value == {"a": {"b": BROKEN}}
+    document.add(("a", "b"), "expected a number")
+    document.add(("a", "b", "c"), "expected a number")
+    assert len(document.problems) == 1
+
+
+def test_a_wrong_key_of_a_wrong_value_is_complained_of() -> None:
+    document = Document("modee: 0640", "f.yaml")
+    document.add(("modee",), "unknown key 'modee'", at_key=True)
+    assert [(problem.column, problem.message[:11]) for problem in ConfigError(document.problems).problems] == [
+        (1, "unknown key"),
+        (8, "'0640' is r"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "at_key", "place"),
+    [
+        (("a", "b", 1, "c"), False, (4, 10)),
+        (("a", "b", 1, "c"), True, (4, 7)),
+        (("a", "b", 1), False, (4, 7)),
+        (("a", "b"), True, (2, 3)),
+        (("a", "missing", "x"), True, (1, 1)),
+        ((), False, (1, 1)),
+    ],
+)
+def test_a_problem_stands_at_the_deepest_place_of_its_path(
+    path: tuple[str | int, ...], at_key: bool, place: tuple[int, int]
+) -> None:
+    document = Document("a:\n  b:\n    - x\n    - c: d\n", "f.yaml")
+    document.add(path, "wrong", at_key=at_key)
+    assert [(problem.line, problem.column) for problem in document.problems] == [place]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("outptu", "; did you mean 'output'?"),
+        ("secret", "; did you mean 'client_secret'?"),
+        ("listen", ""),
+        ("", ""),
+    ],
+)
+def test_only_a_word_that_is_near_is_suggested(word: str, said: str) -> None:
+    assert near(word, ["clients", "output", "client_secret"]) == said
+
+
+@pytest.mark.parametrize("name", ["client_id", "clients", "refresh_before", "strict_scope", "token_url", "scope", 1])
+def test_other_keys_take_no_secret(name: object) -> None:
+    assert not takes_secret(name)
