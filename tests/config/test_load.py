@@ -1055,3 +1055,12 @@ def keys(annotation: Any) -> Iterator[str]:
 @pytest.mark.parametrize("key", sorted(set(keys(types.ConfigFile))))
 def test_the_example_shows_every_key(key: str) -> None:
     assert re.search(rf"(?<!\w){key}:(\s|$)", EXAMPLE.read_text(), re.MULTILINE)
+
+
+def test_what_stands_under_a_mistyped_name_is_not_missing_too(folder: Folder) -> None:
+    text = config().replace("client_secret:", "client_secrt:")
+    assert folder.places(text) == ["config.yaml:5:5: unknown key 'client_secrt'; did you mean 'client_secret'?"]
+
+
+def test_an_included_file_with_nothing_but_comments_is_no_mistake(folder: Folder) -> None:
+    assert folder.load("include: [more.yaml]\n" + config(), None, more="# dnb: …\n").targets

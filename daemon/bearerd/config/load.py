@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from bearerd.config import types
-from bearerd.config.source import BROKEN, Document, Path, near, takes_secret
+from bearerd.config.source import BROKEN, Document, Path, near, nearest, takes_secret
 from bearerd.errors import ConfigError, Problem
 from bearerd.model import (
     Client,
@@ -48,7 +48,8 @@ _T = TypeVar("_T")
 def load(path: str, environ: Mapping[str, str]) -> Config:
     """Read and check a config; raises ConfigError with all that is wrong in it."""
     documents = [_read(path)]
-    documents += [_read(included) for included in _included(documents[0])]
+    # A file of conf.d whose every line is commented out is no mistake.
+    documents += [_read(included, may_be_empty=True) for included in _included(documents[0])]
     config = _Loader(documents, environ).config()
     problems = [problem for document in documents for problem in document.problems]
     if problems:
@@ -65,7 +66,7 @@ def schema() -> dict[str, Any]:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> Document:
+def _read(path: str, *, may_be_empty: bool = False) -> Document:
     try:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -77,7 +78,7 @@ def _read(path: str) -> Document:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return _unreadable(path, content.count(b"\n", 0, error.start) + 1, "not UTF-8 text")
-    return Document(text, path)
+    return Document(text, path, may_be_empty=may_be_empty)
 
 
 def _unreadable(path: str, line: int, message: str) -> Document:
@@ -211,8 +212,17 @@ class _Loader:
         try:
             return model.model_validate(entry.raw)
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_context=True):
-                self._complain(entry, model, detail)
+            details = error.errors(include_url=False, include_context=True)
+            mistyped = {
+                (*detail["loc"][:-1], meant)
+                for detail in details
+                if detail["type"] == "extra_forbidden"
+                and (meant := nearest(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1])))
+            }
+            for detail in details:
+                # What is there under a mistyped name is not missing too.
+                if detail["type"] != "missing" or detail["loc"] not in mistyped:
+                    self._complain(entry, model, detail)
             return None
 
     def _complain(self, entry: _Entry, model: type[BaseModel], detail: Any) -> None:

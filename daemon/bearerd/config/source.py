@@ -47,11 +47,17 @@ _TAG = "tag:yaml.org,2002:"
 _ALIAS = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where one of the known words is near, else nothing."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant."""
     # "secret" is near client_secret, "listen" is not near clients.
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.62)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    return found[0] if found else None
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where one of the known words is near, else nothing."""
+    found = nearest(word, known)
+    return f"; did you mean '{found}'?" if found else ""
 
 
 def takes_secret(name: object) -> bool:
@@ -67,7 +73,7 @@ def takes_secret(name: object) -> bool:
 class Document:
     """One YAML file: its `value`, its `problems`, and the place of every path in it."""
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, *, may_be_empty: bool = False) -> None:
         self.file = file
         self.problems: list[Problem] = []
         self._broken: list[Path] = []
@@ -87,7 +93,9 @@ class Document:
             self._character(text)
             return
         if self._root is None:
-            self.problems.append(Problem(file, 1, 1, "the file is empty"))
+            self.value = {}
+            if not may_be_empty:
+                self.problems.append(Problem(file, 1, 1, "the file is empty"))
             return
         for mark in aliases:
             self.problems.append(Problem(file, mark.line + 1, mark.column + 1, _ALIAS, self._shown(mark.line)))

@@ -7,10 +7,13 @@ SecretUnavailable that names the reference, never what was read.
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from bearerd.errors import SecretUnavailable
@@ -76,9 +79,12 @@ def _file(path: str, permissions: str) -> bytes:
         forbidden = {"owner": 0o077, "group": 0o027, "any": 0}[permissions]
         if mode & forbidden:
             who = "others" if mode & 0o007 else "its group"
+            tighter, wider = "600", "permissions: group or any"
+            if permissions == "group":
+                tighter, wider = "640", "permissions: any"
             raise SecretUnavailable(
-                f"file {path}: mode {mode:04o} opens it to {who}; chmod 600 it, or, where the mode is not yours to "
-                "set (a Kubernetes mount), say permissions: group or any beside file"
+                f"file {path}: mode {mode:04o} opens it to {who}; chmod {tighter} it, or, where the mode is not yours "
+                f"to set (a Kubernetes mount), say {wider} beside file"
             )
         if status.st_size > _MOST_BYTES:
             raise SecretUnavailable(f"file {path}: larger than 64 KiB, this is no secret")
@@ -105,16 +111,39 @@ def _command(argv: tuple[str, ...], environ: Mapping[str, str]) -> bytes:
         raise SecretUnavailable(f"{name}: {_reason(error)}") from None
     with process:
         try:
-            output, _ = process.communicate(timeout=_COMMAND_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            # The whole group: what it started would keep the pipe, and us, waiting.
-            os.killpg(process.pid, signal.SIGKILL)
+            output = _output(process, time.monotonic() + _COMMAND_TIMEOUT)
+        except TimeoutError:
             raise SecretUnavailable(f"{name}: not done within {_COMMAND_TIMEOUT:.0f} s") from None
+        finally:
+            # Whatever it left running: that could keep the pipe, and us, waiting, or write for ever.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if len(output) > _MOST_BYTES:
+        raise SecretUnavailable(f"{name}: more than 64 KiB, this is no secret")
     if process.returncode != 0:
         ended = f"exit {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
         raise SecretUnavailable(f"{name}: {ended}; run it by hand as the daemon's user to see why")
-    if len(output) > _MOST_BYTES:
-        raise SecretUnavailable(f"{name}: more than 64 KiB, this is no secret")
+    return output
+
+
+def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """What a process writes until it ends, but little more than a secret may hold; raises TimeoutError."""
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    descriptor, output = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while len(output) <= _MOST_BYTES:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            part = os.read(descriptor, _MOST_BYTES)
+            if not part:
+                break
+            output += part
+    if len(output) <= _MOST_BYTES:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
     return output
 
 

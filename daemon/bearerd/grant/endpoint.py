@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException, RemoteDisconnected
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -61,6 +62,10 @@ class Endpoint:
     def post(self, request: Request) -> Reply | NoReply:
         """One request, within the provider's timeout; never raises, never follows, never shows."""
         attempt = _Attempt(self._provider.timeout)
+        try:
+            _alarm.set(attempt)
+        except RuntimeError:
+            return NoReply("set-up", "no thread could be started to watch over the deadline")
         with attempt.current():
             try:
                 reply = self._send(request, attempt)
@@ -90,7 +95,9 @@ class Endpoint:
         try:
             adapter = self._current_adapter()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "holds no certificate"
+            # An SSLError, which is an OSError too, says it in OpenSSL's words.
+            unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+            reason = unread or "holds no certificate"
             return NoReply("set-up", f"ca_file {self._provider.ca_file}: {reason}")
         self._last_used = time.monotonic()
         try:
@@ -104,7 +111,12 @@ class Endpoint:
                 if not response.raw.isclosed():
                     response.close()
         except Exception as error:  # noqa: BLE001 - any failure to get a reply is one kind of value
-            return _explain(error, attempt, self._provider)
+            explained = _explain(error, attempt, self._provider)
+            for cause in _causes(error):
+                # It leads to frames that hold the request and its secret, and these lead back to it: an
+                # idle process would keep them all, and the pool, until its garbage is collected one day.
+                cause.__traceback__ = None
+            return explained
         if attempt.expired:
             return _explain(TimeoutError(), attempt, self._provider)
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -171,11 +183,13 @@ class _Alarm:
 
     def set(self, attempt: _Attempt) -> None:
         with self._changed:
-            heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
-                self._thread.start()
-            elif self._heap[0][2] is attempt:
+                thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                thread.start()
+                # Not before: one that could not be started (TasksMax) is tried again by the next attempt.
+                self._thread = thread
+            heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
+            if self._heap[0][2] is attempt:
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -215,7 +229,6 @@ class _Attempt:
     def current(self) -> Iterator[None]:
         """Make this the attempt that connections of this thread report to."""
         _now.attempt = self
-        _alarm.set(self)
         try:
             yield
         finally:
@@ -277,8 +290,10 @@ class _Lookups:
         with self._lock:
             lookup = self._running.get(key)
             if lookup is None:
-                lookup = self._running[key] = _Lookup()
+                lookup = _Lookup()
                 threading.Thread(target=self._run, args=(key, lookup), name="look-up", daemon=True).start()
+                # Not before: one that could not be started would be waited for by all who come later.
+                self._running[key] = lookup
         if not lookup.done.wait(within):
             raise TimeoutError
         if lookup.error is not None:
@@ -314,7 +329,11 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
     attempt.phase = "connect"
     failure: OSError = OSError("the name has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
-        connection = socket.socket(family, kind, protocol)
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as error:  # a family that this machine does not have
+            failure = error.with_traceback(None)
+            continue
         try:
             for option in options or ():
                 connection.setsockopt(*option)
@@ -322,7 +341,8 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
             connection.connect(address)
             connection.settimeout(attempt.left())
         except OSError as error:
-            failure = error
+            # Its traceback would hold this frame and its callers, and so keep the pool from being closed.
+            failure = error.with_traceback(None)
             connection.close()
             continue
         attempt.watch(connection.fileno())
@@ -337,6 +357,8 @@ class _Reporting:
 
     def _new_conn(self) -> socket.socket:
         this = cast("HTTPConnection", self)
+        # urllib3 opens the object of a kept connection again: what it was is over.
+        self._answered = False
         connection = _connect(this._dns_host, this.port or 0, this.socket_options)  # noqa: SLF001 - the name to be looked up
         _attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
         return connection
@@ -353,7 +375,16 @@ class _Reporting:
     def getresponse(self) -> Any:
         attempt = _attempt()
         attempt.phase = "wait"
-        response = super().getresponse()  # type: ignore[misc]
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except HTTPException as error:
+            # All others are about bytes of an answer.
+            attempt.may_be_stale &= isinstance(error, RemoteDisconnected)
+            raise
+        if attempt.expired:
+            # What the alarm cut off looks as if the headers ended there.
+            response.close()
+            raise TimeoutError
         attempt.may_be_stale = False
         self._answered = True
         return response
@@ -424,7 +455,9 @@ def _explain(error: BaseException, attempt: _Attempt, provider: Provider) -> NoR
             return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             why = (cause.reason or "failed").replace("_", " ").lower()
-            hint = "does this port speak TLS at all?" if "wrong version" in why else None
+            # OpenSSL 3.0 says the first, later ones the second.
+            plain = "wrong version" in why or "record layer" in why
+            hint = "does this port speak TLS at all?" if plain else None
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
