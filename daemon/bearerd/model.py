@@ -120,14 +120,13 @@ class Target:
         """The longest of its readers' caches, in seconds."""
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
-    def identity(self, client_id: str) -> str:
-        """What a token was issued for; a record of another identity is not this target's.
+    def identity(self) -> str:
+        """What a token is asked for, but for the client id; a record of another identity is not this target's.
 
         A hash, since parameters may hold what is nobody's business.
         """
         named = [
             self.client.provider.token_url,
-            client_id,
             self.client.auth,
             self.scope,
             sorted(self.parameters),
@@ -147,8 +146,8 @@ class Token:
     access_token: str = field(repr=False)
     obtained: Instant
     lifetime: float
-    token_type: str = "Bearer"  # noqa: S105 - the type's name, no secret
-    scope: str | None = None
+    token_type: str = field(default="Bearer", repr=False)
+    scope: str | None = field(default=None, repr=False)
     extra: str = field(default="{}", repr=False)
 
     @property

@@ -271,8 +271,8 @@ def test_files_that_cannot_be_written_cost_no_grant_and_are_tried_again(
     assert rig.file.read_bytes() == b"t-1"
     assert len(rig.grants.asked) == 1
     said = spoken(log)
-    assert len([line for line in said if line.startswith("not written")]) == 1
-    assert "written again after 2 attempts" in said
+    assert len([line for line in said if line.startswith("files: ")]) == 1
+    assert "files are well again after 2 attempts" in said
 
 
 # -- a new process over the same directory -------------------------------------------------------
@@ -430,7 +430,7 @@ def test_those_who_were_held_are_woken_when_a_grant_opens_the_door(rig: Rig, tmp
         )
         for name in names
     }
-    gate.admit(keepers["a"].target, rig.clock.boot, last_chance=False)
+    gate.admit(keepers["a"].target, rig.clock.boot, 0.0)
     assert keepers["b"].turn() > rig.clock.boot + 1
     assert rig.grants.asked == []
     gate.report(keepers["a"].target, Issued(token()), rig.clock.boot, 0.0)

@@ -54,12 +54,12 @@ def test_withdrawn_files_are_gone_and_can_be_withdrawn_again(config: Config) -> 
 def test_records_are_for_the_daemon_alone(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.prepare()
-    publisher.save(target, Record(token(), "x"))
+    publisher.save(target, Record(token(), "x", "7e0c5a"))
     own = Path(config.directory) / ".bearerd"
     record = own / "records/dnb/bci.json"
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (record, record.parent, own / "records", own)]
     assert modes == [0o600, 0o700, 0o700, 0o750]
-    assert publisher.load(target) == Record(token(), "x")
+    assert publisher.load(target) == Record(token(), "x", "7e0c5a")
 
 
 def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bearerd.publish.record import SCHEMA, Record, dump, load
 from support.targets import TARGET, token
 
-RECORD = Record(token(scope="bci", extra='{"instance_url": "x"}'), TARGET.identity("7e0c5a"))
+RECORD = Record(token(scope="bci", extra='{"instance_url": "x"}'), TARGET.identity(), "7e0c5a")
 
 
 def test_what_was_kept_comes_back() -> None:

@@ -72,3 +72,14 @@ def test_no_token_breaks_out_of_env(text: str) -> None:
 @given(VISIBLE)
 def test_every_token_comes_back_out_of_json(text: str) -> None:
     assert json.loads(render(TARGET, token(text), Output("/x", format="json")))["access_token"] == text
+
+
+def test_header_says_bearer_whatever_the_provider_calls_its_type() -> None:
+    odd = token("abc", token_type="Application Access Token")
+    assert render(TARGET, odd, Output("/x", format="header")) == b"Authorization: Bearer abc\n"
+    assert json.loads(render(TARGET, odd, Output("/x", format="json")))["token_type"] == "Application Access Token"
+
+
+def test_json_holds_whatever_depth_a_reply_had() -> None:
+    deep = '{"x": ' + "[" * 900 + "]" * 900 + "}"
+    assert render(TARGET, token("abc", extra=deep), Output("/x", format="json")).count(b"[") == 900

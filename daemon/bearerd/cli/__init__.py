@@ -103,7 +103,10 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     from bearerd.config.apart import Loading
+    from bearerd.service.signals import hold_back
 
+    hold_back()
+    os.umask(0)  # publish names the mode of all that it makes
     loading = Loading(arguments.config)
     from bearerd.service.logs import set_up
     from bearerd.service.run import run
@@ -117,7 +120,10 @@ def _once(arguments: argparse.Namespace) -> int:
     from bearerd.cli.progress import bar
     from bearerd.service.logs import set_up
     from bearerd.service.once import once
+    from bearerd.service.signals import hold_back
 
+    hold_back()
+    os.umask(0)  # publish names the mode of all that it makes
     config = _load(arguments)
     set_up(config.log)
     with bar(len(config.targets)) as progress:
@@ -127,8 +133,10 @@ def _once(arguments: argparse.Namespace) -> int:
 
 def _leave(code: int) -> NoReturn:
     """End now: workers that hang in a request or a name look-up are daemon threads, and may hold stderr."""
+    from bearerd.service.logs import flush
+
     sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os._exit(code)
 
 

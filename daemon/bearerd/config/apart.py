@@ -22,7 +22,9 @@ class Loading:
 
     def __init__(self, path: str) -> None:
         # -P: nothing is imported from the directory that the daemon happens to be started in.
-        self._child = subprocess.Popen([sys.executable, "-P", "-m", __name__, path], stdout=subprocess.PIPE)
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, path], stdout=subprocess.PIPE, umask=0o077
+        )
 
     def result(self) -> Config:
         """What was loaded; raises ConfigError."""

@@ -106,6 +106,7 @@ def _command(argv: tuple[str, ...], environ: Mapping[str, str]) -> bytes:
             stderr=subprocess.DEVNULL,
             env={key: environ[key] for key in _COMMAND_ENVIRONMENT if key in environ},
             start_new_session=True,
+            umask=0o077,  # the daemon's own is 0: it names the mode of all that it makes
         )
     except OSError as error:
         raise SecretUnavailable(f"{name}: {_reason(error)}") from None

@@ -395,7 +395,14 @@ class _HTTPConnection(_Reporting, HTTPConnection):
 
 
 class _HTTPSConnection(_Reporting, HTTPSConnection):
-    pass
+    def _tunnel(self) -> None:
+        attempt = _attempt()
+        # A proxy that is silent waits for the provider, most likely.
+        attempt.phase = "connect"
+        super()._tunnel()
+        if attempt.expired:  # as in getresponse
+            raise TimeoutError
+        attempt.phase = "TLS"
 
 
 class _HTTPPool(HTTPConnectionPool):

@@ -5,6 +5,7 @@ one Outcome out, never an exception, and never a piece of the body in a message.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from bearerd.model import Instant, Target, Token
 
 LONGEST_BODY: Final = 64 * 1024
 """Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
-_LONGEST_TOKEN: Final = 64 * 1024
 # Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
 _LONG_TOKEN: Final = 4096
 
@@ -62,7 +62,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_html_hint(reply))
         if "error" in fields and fields["error"] not in (None, "", False):
             return _refusal(reply, fields, code, sent)
-        if fields.get("errcode") not in (None, 0):
+        if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"])
         return _token(fields, reply.status, target, sent)
     return _refusal(reply, fields, code, sent)
@@ -117,8 +117,6 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant) -
 
 def _unusable(access_token: str) -> str | None:
     """Why a token cannot stand in an Authorization header (RFC 6749 A.12: visible ASCII)."""
-    if len(access_token) > _LONGEST_TOKEN:
-        return f"is longer than {_LONGEST_TOKEN} bytes"
     if re.search(r"[\r\n\x00]", access_token):
         return "holds a line end or NUL: it would break out of a header"
     if re.fullmatch(r"[\x21-\x7e]+", access_token) is None:
@@ -211,7 +209,7 @@ def _description(fields: dict[str, Any] | None) -> str:
 def _retry_after(headers: Mapping[str, str], sent: Instant) -> float | None:
     """Seconds, out of Retry-After in both forms (RFC 9110 10.2.3), else out of x-ratelimit-reset."""
     value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,18}", value):
+    if re.fullmatch(r"[0-9]+", value):
         return float(value)
     until = _http_date(value)
     if until is not None:
@@ -221,8 +219,9 @@ def _retry_after(headers: Mapping[str, str], sent: Instant) -> float | None:
     reset = headers.get("x-ratelimit-reset", "").strip()
     if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", reset):
         seconds = float(reset)
-        # Over 10^9 it is the moment, in Unix time; below, how long it takes.
-        return max(0.0, seconds - sent.wall) if seconds > 1e9 else seconds  # noqa: PLR2004
+        # Over 10^9 it is the moment, in Unix time; below, how long it takes. A moment that is past says nothing.
+        left = seconds - sent.wall if seconds > 1e9 else seconds  # noqa: PLR2004
+        return left if left > 0 else None
     return None
 
 
@@ -266,7 +265,7 @@ def _parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
     except UnicodeDecodeError:
         return None, "the reply is not UTF-8"
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except _NotJsonError as error:
         return None, str(error)
     except (ValueError, RecursionError):
@@ -281,6 +280,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise _NotJsonError("the reply names a field twice")
     return result
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999
+        raise _NotJsonError("the reply holds a number that is too large")
+    return number
 
 
 def _constant(_name: str) -> Any:

@@ -1,8 +1,8 @@
-"""Who may go: the doors of a client that was refused and of a provider that is down. Pure.
+"""Who may go: the doors of clients and providers, and what rate limits still allow. Pure.
 
 A refused client is refused for all its tokens, so one of them probes and the others wait. So it is with
-a provider that fails for all its targets, and with a client that never had a token: its first grant goes
-alone, since ten at once with a wrong secret could lock the account.
+a provider that fails for several. And a client that has not answered lately makes its first grant alone:
+ten at once with a secret that was revoked in the meantime could lock the account.
 
 A door never decides when a target's turn is; it only lets it go or names a later moment. Those it held
 are named when it opens, to be given a turn at once.
@@ -10,8 +10,10 @@ are named when it opens, to be given a turn at once.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
@@ -20,52 +22,62 @@ from bearerd.model import Provider, Target
 
 # Who is held is woken when the door opens; this only bounds what a lost wake-up could cost.
 _LOOK_AGAIN: Final = 300.0
+# A client that got a token within this is not about to be refused eight times at once.
+_LATELY: Final = 60.0
 # One target that fails may be the one that is wrong; two make it the provider.
 _SEVERAL: Final = 2
 
 
 @dataclass(slots=True)
 class _ClientDoor:
-    """Open, unless the client was refused, or never had a token and one is asking."""
+    """Open to one, until it has shown that the client is not refused; then to all."""
 
     proven: bool = False
+    answered_at: float = -inf
     refusals: int = 0
+    refused_at: float = -inf
     open_at: float = 0.0
     asking: str | None = None
     attempts: list[float] = field(default_factory=list)
+    entered: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
 
-    def until(self, name: str, now: float, *, last_chance: bool) -> float:
+    def until(self, name: str, now: float, remaining: float) -> float:
         """`now` if this target may go, else when to look again."""
-        if self.refusals == 0:
-            alone = not self.proven and self.asking not in (None, name)
-            return now + _LOOK_AGAIN if alone else now
+        if self.refusals == 0 and now - self.answered_at <= _LATELY:
+            return now
         if self.asking not in (None, name):
             return now + _LOOK_AGAIN
+        if self.refusals == 0:
+            return now
         self.attempts = policy.forget(self.attempts, policy.REFUSALS, now)
-        at = now if last_chance else max(now, self.open_at)
+        at = now if policy.is_last_chance(remaining) else max(now, self.open_at)
         return max(at, policy.reserve(self.attempts, policy.REFUSALS, now))
 
     def enter(self, name: str, now: float) -> None:
-        if self.refusals or not self.proven:
+        self.held.discard(name)
+        self.entered[name] = now
+        if self.refusals or now - self.answered_at > _LATELY:
             self.asking = name
-            self.attempts.append(now)
 
     def report(self, name: str, outcome: Outcome | None, now: float, wait: float) -> set[str]:
-        counted = self.asking == name
-        if counted:
+        if self.asking == name:
             self.asking = None
+        entered = self.entered.pop(name, now)
         if isinstance(outcome, Refused) and outcome.whole_client:
-            if not counted:  # it went while the door was open
-                self.attempts.append(now)
-            self.refusals += 1
-            self.open_at = now + wait
+            insort(self.attempts, entered)
+            self.held.add(name)
+            if entered >= self.refused_at:  # those that were under way by then say nothing new
+                self.refusals += 1
+                self.open_at = now + wait
+                self.refused_at = now
             return set()
         if isinstance(outcome, Issued | Refused):  # a token that was refused alone shows the client was not
-            self.proven, self.refusals, self.attempts = True, 0, []
+            self.proven, self.refusals, self.refused_at, self.answered_at = True, 0, -inf, now
+            self.attempts = []
             return self._release(len(self.held))
         # Nothing is known yet: the next one finds out.
-        return self._release(1) if not self.refusals and not self.proven else set()
+        return self._release(1) if self.refusals == 0 else set()
 
     def _release(self, count: int) -> set[str]:
         released = set(sorted(self.held)[:count])
@@ -82,14 +94,18 @@ class _ProviderDoor:
     asking: str | None = None
     held: set[str] = field(default_factory=set)
 
-    def until(self, name: str, now: float) -> float:
+    def until(self, name: str, now: float, remaining: float) -> float:
         if name not in self.failed or len(self.failed) < _SEVERAL:
             return now
+        # The one with least time left sets the pace for all.
+        urgent = now + policy.longest_wait(remaining)
         if self.asking not in (None, name):
-            return now + _LOOK_AGAIN
+            return min(now + _LOOK_AGAIN, urgent)
+        self.open_at = min(self.open_at, urgent)
         return max(now, self.open_at)
 
     def enter(self, name: str) -> None:
+        self.held.discard(name)
         if name in self.failed:
             self.asking = name
 
@@ -100,15 +116,69 @@ class _ProviderDoor:
             self.failed.add(name)
             self.open_at = now + wait
             return set()
-        if outcome is None:
-            return set()
-        self.failed.clear()
-        released, self.held = self.held, set()
+        count = 1
+        if outcome is not None:  # any answer is an answer
+            self.failed.clear()
+            count = len(self.held)
+        released = set(sorted(self.held)[:count])
+        self.held -= released
         return released
 
 
+class _Budgets:
+    """What rate limits allow: the moments of grants that were sent, and of those that were promised one."""
+
+    def __init__(self) -> None:
+        self._sent: defaultdict[str, list[float]] = defaultdict(list)
+        self._taken: defaultdict[str, list[float]] = defaultdict(list)
+        """Sent and promised."""
+        self._promised: dict[str, float] = {}
+
+    def until(self, target: Target, now: float) -> float:
+        """`now` if the limits allow a grant, else the moment that is promised to this target.
+
+        A promise spreads those who wait; the limit itself is kept by what was really sent.
+        """
+        name, budgets = target.full_name, target.client.budgets
+        promised = self._promised.get(name)
+        if promised is not None and promised > now:
+            return promised
+        free = slot = now
+        for budget, limit in budgets:
+            self._sent[budget] = policy.forget(self._sent[budget], limit, now)
+            self._taken[budget] = policy.forget(self._taken[budget], limit, now)
+            free = max(free, policy.reserve(self._sent[budget], limit, now))
+            slot = max(slot, policy.reserve(self._taken[budget], limit, now))
+        if promised is not None:
+            return free
+        if slot > now:
+            self._promised[name] = slot
+            for budget, _ in budgets:
+                insort(self._taken[budget], slot)
+        return slot
+
+    def enter(self, target: Target, now: float) -> None:
+        promised = self._promised.pop(target.full_name, None)
+        for budget, _ in target.client.budgets:
+            if promised is not None:
+                _remove(self._taken[budget], promised)
+            insort(self._taken[budget], now)
+            insort(self._sent[budget], now)
+
+    def give_back(self, target: Target, entered: float) -> None:
+        for budget, _ in target.client.budgets:
+            _remove(self._taken[budget], entered)
+            _remove(self._sent[budget], entered)
+
+
+def _remove(moments: list[float], moment: float) -> None:
+    index = bisect_left(moments, moment)
+    if index < len(moments) and moments[index] == moment:
+        del moments[index]
+
+
 class Doors:
-    """The doors of all clients and providers, and what their rate limits still allow.
+    """The doors of all clients and providers, and their budgets.
 
     Not safe for threads: its caller serialises.
     """
@@ -116,29 +186,29 @@ class Doors:
     def __init__(self) -> None:
         self._clients: defaultdict[str, _ClientDoor] = defaultdict(_ClientDoor)
         self._providers: defaultdict[Provider, _ProviderDoor] = defaultdict(_ProviderDoor)
-        self._taken: defaultdict[str, list[float]] = defaultdict(list)
-        self._promised: dict[str, float] = {}
+        self._budgets = _Budgets()
 
-    def admit(self, target: Target, now: float, *, last_chance: bool = False) -> float:
-        """`now` if the target may ask its provider (who lets it go must `report`), else when to come again."""
+    def admit(self, target: Target, now: float, remaining: float = 0.0) -> float:
+        """`now` if the target may ask its provider (who is let go must `report`), else when to come again.
+
+        `remaining` is how many seconds its present token is still good.
+        """
         name, client = target.full_name, self._clients[target.client.name]
         provider = self._providers[target.client.provider]
-        until = provider.until(name, now)
+        until = provider.until(name, now, remaining)
         if until > now:
             provider.held.add(name)
             return until
-        until = client.until(name, now, last_chance=last_chance)
+        until = client.until(name, now, remaining)
         if until > now:
             client.held.add(name)
             return until
-        until = self._slot(target, now)
+        until = self._budgets.until(target, now)
         if until > now:
             return until
-        self._promised.pop(name, None)
-        client.held.discard(name)
-        provider.held.discard(name)
         client.enter(name, now)
         provider.enter(name)
+        self._budgets.enter(target, now)
         return now
 
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float = 0.0) -> set[str]:
@@ -146,12 +216,12 @@ class Doors:
 
         Returns the names of targets that were held and may go now.
         """
-        name = target.full_name
-        if isinstance(outcome, Unsent):  # tells nothing of client or provider
+        name, client = target.full_name, self._clients[target.client.name]
+        if isinstance(outcome, Unsent):  # cost nobody anything, and tells nothing of client or provider
+            self._budgets.give_back(target, client.entered.get(name, now))
             outcome = None
-        return self._clients[target.client.name].report(name, outcome, now, wait) | self._providers[
-            target.client.provider
-        ].report(name, outcome, now, wait)
+        provider = self._providers[target.client.provider]
+        return client.report(name, outcome, now, wait) | provider.report(name, outcome, now, wait)
 
     def prove(self, target: Target) -> None:
         """These credentials worked before: a token of theirs is in a record."""
@@ -164,21 +234,3 @@ class Doors:
     def refusals(self, target: Target) -> int:
         """How often in a row the target's client was refused."""
         return self._clients[target.client.name].refusals
-
-    def _slot(self, target: Target, now: float) -> float:
-        """When the rate limits allow this target's grant. It is promised then, so that none comes twice."""
-        budgets = target.client.budgets
-        if not budgets:
-            return now
-        name = target.full_name
-        if name in self._promised:
-            return self._promised[name]
-        slot = now
-        for budget, limit in budgets:
-            self._taken[budget] = policy.forget(self._taken[budget], limit, now)
-            slot = max(slot, policy.reserve(self._taken[budget], limit, now))
-        for budget, _ in budgets:
-            self._taken[budget].append(slot)
-            self._taken[budget].sort()
-        self._promised[name] = slot
-        return slot

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
-from bearerd.grant.outcome import Failure, Issued, Outcome, Refused
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.doors import Doors
 from bearerd.log import say
@@ -65,10 +65,10 @@ class Gate:
         self._doors = Doors()
         self._wake = wake
 
-    def admit(self, target: Target, now: float, *, last_chance: bool) -> float:
+    def admit(self, target: Target, now: float, remaining: float) -> float:
         """`now` if the target may go, else when to come again."""
         with self._lock:
-            return self._doors.admit(target, now, last_chance=last_chance)
+            return self._doors.admit(target, now, remaining)
 
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float) -> None:
         """What the grant came to; whoever was held and may go now is given a turn."""
@@ -99,12 +99,9 @@ class Standing:
     client: str
     expires: float | None
     """Boot clock; None without a token that is still good."""
-    obtained: float | None
     on_disk: bool
     """Whether every file is there with this token."""
     failure: Failure | None
-    granted: bool
-    """Whether this process got a token for it."""
     due: float
     """Boot clock: when the next grant is."""
 
@@ -129,9 +126,12 @@ class Keeper:
         self._gate = gate
         self._name = target.full_name
         self._token: Token | None = None
-        self._identity = ""
+        self._client_id = ""
         self._due = 0.0
-        self._granted = False
+        # What the last failure asked for; no step of the clock brings the next attempt before it.
+        self._not_before = 0.0
+        # When (boot clock) the token is no good by any reading: a clock that was set wrong removes no file.
+        self._gone = 0.0
         self._counts: Counter[type[Failure]] = Counter()
         self._failure: Failure | None = None
         self._failing_since = 0.0
@@ -152,14 +152,15 @@ class Keeper:
         now = self._clock.now()
         self._due = now.boot
         record = self._publisher.load(self.target)
-        if record is None or (client_id is not None and record.identity != self.target.identity(client_id)):
+        if record is None or record.identity != self.target.identity() or client_id not in (None, record.client_id):
             return
         self._gate.prove(self.target)
         dated = policy.redate(record.token, now)
         remaining = dated.token.expires.boot - now.boot
         if remaining <= 0:
             return
-        self._token, self._identity, self._unsaved = dated.token, record.identity, dated.stepped
+        self._token, self._client_id, self._unsaved = dated.token, record.client_id, dated.stepped
+        self._gone = dated.token.expires.boot
         if not dated.disagreed and remaining >= least:
             self._due = max(now.boot, self._due_of(dated.token, now.boot - policy.LEAST_BETWEEN_TURNS))
         say(
@@ -176,11 +177,10 @@ class Keeper:
         self._put_times_right(now)
         until = self._due
         if now.boot >= self._due:
-            until = self._gate.admit(self.target, now.boot, last_chance=self._is_last_chance(now.boot))
+            until = self._gate.admit(self.target, now.boot, self.remaining(now.boot))
             if until <= now.boot:
-                self._ask(now)
+                until = self._ask()
                 now = self._clock.now()
-                until = self._due
         self._tend_files(now)
         return self._next_turn(now.boot, until)
 
@@ -191,10 +191,8 @@ class Keeper:
             name=self._name,
             client=self.target.client.name,
             expires=token.expires.boot if token else None,
-            obtained=token.obtained.boot if token else None,
             on_disk=self._on_disk,
             failure=self._failure,
-            granted=self._granted,
             due=self._due,
         )
 
@@ -204,28 +202,32 @@ class Keeper:
 
     # -- a grant -------------------------------------------------------------------------------
 
-    def _ask(self, asked: Instant) -> None:
+    def _ask(self) -> float:
+        """Perform a grant; returns when the next one is due."""
         outcome: Outcome | None = None
         wait = 0.0
         try:
             outcome, client_id = self._grants.perform(self.target)
             now = self._clock.now()
+            if isinstance(outcome, Issued) and outcome.token.expires.boot <= now.boot:
+                outcome = Malformed("the new token had expired before it was here")
             if isinstance(outcome, Issued):
-                self._identity = self.target.identity(client_id)
-                self._take(outcome, asked, now)
-            else:
-                wait = self._fail(outcome, now)
+                self._client_id = client_id
+                self._take(outcome, now)
+                return self._due
+            wait = self._fail(outcome, now)
+            return now.boot + wait
         finally:
             # Whatever happens, a door may not wait for ever for one who does not come back.
             self._gate.report(self.target, outcome, self._clock.now().boot, wait)
 
-    def _take(self, issued: Issued, asked: Instant, now: Instant) -> None:
+    def _take(self, issued: Issued, now: Instant) -> None:
         new, old = issued.token, self._token
-        self._granted = True
+        self._not_before = now.boot + policy.LEAST_BETWEEN_TURNS
         if old is not None and old.access_token == new.access_token and old.expires.boot > now.boot:
             # A reply from a cache repeats its expires_in: the earlier expiry is the true one.
             if new.expires.boot < old.expires.boot - policy.LEAST_BETWEEN_TURNS:
-                self._token, self._unsaved = new, True
+                self._token, self._unsaved, self._on_disk, self._gone = new, True, False, new.expires.boot
             self._due = policy.due_after_same(min(new.expires.boot, old.expires.boot), now.boot)
             self._recovered(now.boot)
             say(
@@ -235,7 +237,8 @@ class Keeper:
             )
             return
         self._token, self._unsaved, self._on_disk, self._said_expired = new, True, False, False
-        self._due = self._due_of(new, max(asked.boot, now.boot - policy.LEAST_BETWEEN_TURNS))
+        self._gone = new.expires.boot
+        self._due = self._due_of(new, now.boot)
         for note in issued.notes:
             say(logging.WARNING if old is None else logging.DEBUG, note, name=self._name)
         self._recovered(now.boot)
@@ -246,24 +249,25 @@ class Keeper:
         )
 
     def _fail(self, failure: Failure, now: Instant) -> float:
+        """Take note of a failure; returns for how many seconds is waited."""
         self._counts[type(failure)] += 1
         count = self._counts[type(failure)]
         proven, refusals = self._gate.history(self.target)
-        if isinstance(failure, Refused):
-            if failure.whole_client:
-                count = refusals + 1
-            else:
-                proven = self._token is not None
-        remaining = self.remaining(now.boot)
-        wait = policy.wait_after(failure, count, remaining, proven, self._dice())
-        self._due = now.boot + wait
+        of_client = isinstance(failure, Refused) and failure.whole_client
+        if of_client:
+            count = refusals + 1
+        elif isinstance(failure, Refused):
+            proven = self._token is not None
+        wait = policy.wait_after(failure, count, self.remaining(now.boot), proven, self._dice())
+        # A refused client is waited for at its door: whoever finds that it works again lets all go.
+        self._not_before = now.boot + (policy.LEAST_BETWEEN_TURNS if of_client else wait)
+        self._due = self._not_before
+        until = now.boot + wait
         if isinstance(failure, Refused) and self._token is not None:
-            self._due = policy.last_chance(now.boot, self._due, self._token.expires.boot)
-        self._say_failure(failure, now)
-        return wait
-
-    def _is_last_chance(self, now: float) -> bool:
-        return 0 < self.remaining(now) <= policy.LAST_CHANCE
+            until = policy.last_chance(now.boot, until, self._token.expires.boot)
+            self._due = min(self._due, until)
+        self._say_failure(failure, now, until)
+        return wait if of_client else until - now.boot
 
     def _due_of(self, token: Token, last_turn: float) -> float:
         target = self.target
@@ -279,7 +283,7 @@ class Keeper:
             return
         self._token, self._unsaved, self._on_disk = dated.token, True, False
         if dated.disagreed:
-            self._due = now.boot
+            self._due = max(now.boot, self._not_before)
         say(
             logging.WARNING,
             f"the clock was set: by the earlier reading the token is good for {duration(self.remaining(now.boot))}"
@@ -292,55 +296,53 @@ class Keeper:
     def _tend_files(self, now: Instant) -> None:
         if self._token is None:
             if self.target.on_expiry == "remove":
-                self._publisher.withdraw(self.target)
+                self._note_faults(self._publisher.withdraw(self.target).faults)
             return
-        if self.remaining(now.boot) <= 0:
+        if now.boot >= self._gone:
             self._expire()
             return
         faults: tuple[str, ...] = ()
         if self._unsaved:
             try:
                 # The record first: after a crash between the two the files are made from it.
-                self._publisher.save(self.target, Record(self._token, self._identity))
+                self._publisher.save(self.target, Record(self._token, self.target.identity(), self._client_id))
                 self._unsaved = False
             except PublishError as error:
                 faults = (str(error),)
         published = self._publisher.ensure(self.target, self._token)
-        faults += published.faults
         was_on_disk, self._on_disk = self._on_disk, not published.faults
-        if faults:
-            self._publish_faults += 1
-            if self._publish_faults == 1:
-                say(
-                    logging.ERROR,
-                    f"not written: {'; '.join(faults)}; what stood there before still stands; trying again",
-                    name=self._name,
-                )
-            return
-        if self._publish_faults:
-            say(logging.INFO, f"written again after {self._publish_faults} attempts", name=self._name)
-        elif published.written and was_on_disk:
+        if published.written and was_on_disk and not self._publish_faults:
             say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
-        self._publish_faults = 0
+        self._note_faults(faults + published.faults)
 
     def _expire(self) -> None:
         self._on_disk = False
-        if self._said_expired:
-            return
-        self._said_expired = True
         removed = self.target.on_expiry == "remove"
         if removed:
-            published = self._publisher.withdraw(self.target)
-            if published.faults:
-                self._said_expired = False
-                say(logging.ERROR, f"not removed: {'; '.join(published.faults)}", name=self._name)
-                return
-        say(
-            logging.ERROR,
-            "the token has expired and could not be renewed; its files "
-            + ("were removed" if removed else "hold the expired one"),
-            name=self._name,
-        )
+            self._note_faults(self._publisher.withdraw(self.target).faults)
+        if not self._said_expired:
+            self._said_expired = True
+            say(
+                logging.ERROR,
+                "the token has expired and could not be renewed; its files "
+                + ("are removed" if removed else "hold the expired one"),
+                name=self._name,
+            )
+
+    def _note_faults(self, faults: tuple[str, ...]) -> None:
+        """Count a look at the files that went wrong, and say so once; or that it went well again."""
+        if not faults:
+            if self._publish_faults:
+                say(logging.INFO, f"files are well again after {self._publish_faults} attempts", name=self._name)
+            self._publish_faults = 0
+            return
+        self._publish_faults += 1
+        if self._publish_faults == 1:
+            say(
+                logging.ERROR,
+                f"files: {'; '.join(faults)}; what stood there before still stands; trying again",
+                name=self._name,
+            )
 
     # -- when next -----------------------------------------------------------------------------
 
@@ -348,7 +350,7 @@ class Keeper:
         """The earliest of: the grant, the expiry, another try at files, the next line about a failure."""
         moments = [until]
         if self._token is not None and not self._said_expired:
-            moments.append(self._token.expires.boot)
+            moments.append(self._gone)
         if self._publish_faults:
             moments.append(now + policy.wait_after_publish_fault(self._publish_faults))
         if until > self._due and self._token is not None:  # held at a door
@@ -357,7 +359,7 @@ class Keeper:
 
     # -- the log -------------------------------------------------------------------------------
 
-    def _say_failure(self, failure: Failure, now: Instant) -> None:
+    def _say_failure(self, failure: Failure, now: Instant, until: float) -> None:
         first = self._failure is None
         changed = first or type(failure) is not type(self._failure)
         self._failure = failure
@@ -375,7 +377,7 @@ class Keeper:
         )
         say(
             logging.WARNING if remaining else logging.ERROR,
-            f"{still}{failure}; {holds}; next attempt {self._in(self._due, now)}",
+            f"{still}{failure}; {holds}; next attempt {self._in(until, now)}",
             name=self._name,
         )
 

@@ -8,6 +8,7 @@ refused within minutes, since failures lock accounts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -90,9 +91,7 @@ def wait_after(failure: Failure, count: int, remaining: float, proven: bool, dic
     match failure:
         case Transient():
             wait = dice * _doubling(1.0, count, _TRANSIENT_CEILING)
-            if remaining > 0:
-                wait = min(wait, remaining * _SHARE_OF_REMAINING)
-            return max(LEAST_BETWEEN_TURNS, wait)
+            return max(LEAST_BETWEEN_TURNS, min(wait, longest_wait(remaining)))
         case RateLimited():
             # Twice as long each time: the limit may be one of ten in eight hours.
             least = _doubling(_RATE_LIMITED_LEAST, count, _RATE_LIMITED_CEILING)
@@ -107,6 +106,16 @@ def wait_after(failure: Failure, count: int, remaining: float, proven: bool, dic
             return _doubling(_WORKED_BEFORE[-1], count - len(_WORKED_BEFORE) + 1, LONGEST_WAIT)
         case _:
             return _doubling(_UNSENT_FIRST, count, _UNSENT_CEILING)
+
+
+def longest_wait(remaining: float) -> float:
+    """The longest that may be waited for what passes by itself while a token is good for that long."""
+    return max(LEAST_BETWEEN_TURNS, remaining * _SHARE_OF_REMAINING) if remaining > 0 else math.inf
+
+
+def is_last_chance(remaining: float) -> bool:
+    """Whether a token that is good for that long is so near its expiry that its one more attempt is due."""
+    return 0 < remaining <= LAST_CHANCE
 
 
 def wait_after_publish_fault(count: int) -> float:

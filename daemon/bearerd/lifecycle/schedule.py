@@ -1,7 +1,9 @@
 """Gives each target its turns: the one module that uses APScheduler (3.11), and knows its traps.
 
 - A date job that is late is deleted, and an exception before it is armed again loses it for ever. So each
-  target has one *interval* job; a turn moves its next run, and whatever goes wrong costs one interval.
+  target has one recurring job; a turn moves its next run, and whatever goes wrong costs one interval.
+- An interval job whose clock leaps makes a list of every run that it missed, under the scheduler's lock: from
+  1970 on, half a million for each target. So the trigger is our own, and never catches up.
 - A job is late as soon as its workers are busy: `misfire_grace_time=None`.
 - A run that comes while the last one is not booked out is skipped. So the next run is set by the executor
   after APScheduler has booked the job out, never from inside the job.
@@ -18,13 +20,13 @@ import queue
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
 from bearerd.clock import Clock
 from bearerd.lifecycle.policy import LONGEST_WAIT
@@ -77,8 +79,7 @@ class Schedule:
             self._scheduler.add_executor(self._workers[-1], alias=alias)
         self._scheduler.add_job(
             self._run,
-            # Should a turn never set the next: no target is forgotten for longer than this.
-            IntervalTrigger(seconds=int(LONGEST_WAIT), timezone=UTC),
+            _Hourly(),
             args=[name],
             id=name,
             name=name,
@@ -129,11 +130,6 @@ class Schedule:
         thread = getattr(self._scheduler, "_thread", None)
         return thread is not None and thread.is_alive()
 
-    def due(self) -> dict[str, float]:
-        """When each target's next turn is."""
-        with self._lock:
-            return dict(self._due)
-
     # -- inside --------------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
@@ -181,6 +177,13 @@ def where(error: BaseException) -> str:
         traceback = traceback.tb_next
     place = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
     return f"{type(error).__name__}{place}"
+
+
+class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """An hour from now, whenever now is: should a turn never set the next, no target is forgotten for longer."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
+        return now + timedelta(seconds=LONGEST_WAIT)
 
 
 class _Workers(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
@@ -239,4 +242,7 @@ class _Workers(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
                 self._run_job_error(job.id, error, error.__traceback__)
             else:
                 self._run_job_success(job.id, events)
-            self._booked_out(job.id)
+            try:
+                self._booked_out(job.id)
+            except Exception as error:  # noqa: BLE001 - a worker that ended here would be counted for ever
+                say(logging.ERROR, f"a turn was not booked out: {where(error)}; this is a bug of bearerd", name=job.id)

@@ -169,7 +169,7 @@ class Files:
     def prove_writable(self, directory: str, *, make: bool, mode: int | None = None) -> None:
         """Write and remove a file in a directory; raises PublishError where that cannot be done."""
         with self._errors(directory), self._directory(directory, make=make, mode=mode) as descriptor:
-            _unlink(descriptor, self._write(descriptor, b"", Attributes(0o600)))
+            _unlink(descriptor, self._write(descriptor, b"x", Attributes(0o600)))
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -251,21 +251,24 @@ class Files:
         except FileNotFoundError:
             if not make:
                 raise
-        made = True
         try:
-            os.mkdir(word, 0o700, dir_fd=descriptor)
+            os.mkdir(word, mode, dir_fd=descriptor)
         except FileExistsError:  # somebody else's turn made it
-            made = False
+            return os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         below = os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-        if made:
-            try:
-                if (gid := gid_of(self._group)) != -1:
-                    os.fchown(below, -1, gid)
-                # A setgid bit that came from the directory above stays: its group is meant to go on.
-                os.fchmod(below, mode | os.fstat(below).st_mode & stat.S_ISGID)
-            except BaseException:
-                os.close(below)
-                raise
+        try:
+            if (gid := gid_of(self._group)) != -1:
+                os.fchown(below, -1, gid)
+            # The daemon's umask is 0, so the mode is right from the first instant and its setgid bit, which
+            # came from the directory above, stays: under RestrictSUIDSGID nobody may set that again.
+            made = os.fstat(below).st_mode
+            if made & 0o777 != mode & 0o777:
+                os.fchmod(below, mode | made & stat.S_ISGID)
+        except BaseException:
+            os.close(below)
+            with suppress(OSError):  # half made it would be taken for somebody's own
+                os.rmdir(word, dir_fd=descriptor)
+            raise
         return below
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.publish.atomic import why
@@ -20,7 +22,10 @@ class DirectoryLock:
             raise DirectoryUnusable(f"{path}: {why(error)}") from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                os.close(self._descriptor)
+                raise DirectoryUnusable(f"{path} cannot be locked: {why(error)}") from None
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(self._descriptor)
             directory = os.path.dirname(os.path.dirname(path))
@@ -28,8 +33,9 @@ class DirectoryLock:
                 f"{directory} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
                 "another output.directory"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds without the pid in it
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go; the file stays, since removing it would let two hold a lock on two files."""

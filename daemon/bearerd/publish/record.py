@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ class Record:
 
     token: Token
     identity: str
+    client_id: str
 
 
 def dump(record: Record) -> bytes:
@@ -26,6 +29,7 @@ def dump(record: Record) -> bytes:
         {
             "schema": SCHEMA,
             "identity": record.identity,
+            "client_id": record.client_id,
             "access_token": token.access_token,
             "token_type": token.token_type,
             "scope": token.scope,
@@ -43,8 +47,8 @@ def load(content: bytes) -> Record | None:
         fields = json.loads(content)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
-        return Record(_token(fields), _text(fields["identity"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return Record(_token(fields), _text(fields["identity"]), _text(fields["client_id"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -54,13 +58,27 @@ def _token(fields: dict[str, Any]) -> Token:
     if not isinstance(extra, dict):
         raise TypeError
     return Token(
-        access_token=_text(fields["access_token"]),
+        access_token=_one_word(_text(fields["access_token"])),
         token_type=_text(fields["token_type"]),
         scope=None if scope is None else _text(scope),
-        lifetime=float(fields["lifetime"]),
-        obtained=Instant(float(fields["obtained_wall"]), float(fields["obtained_boot"])),
+        lifetime=_number(fields["lifetime"]),
+        obtained=Instant(_number(fields["obtained_wall"]), _number(fields["obtained_boot"])),
         extra=json.dumps(extra) if extra else "{}",
     )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _one_word(text: str) -> str:
+    """What may stand in a header (RFC 6749 A.12), whoever wrote it here."""
+    if re.fullmatch(r"[\x21-\x7e]+", text) is None:
+        raise ValueError
+    return text
 
 
 def _text(value: Any) -> str:

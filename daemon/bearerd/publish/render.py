@@ -15,11 +15,6 @@ def render(target: Target, token: Token, output: Output) -> bytes:
     return _FORMATS[output.format](target, token, output).encode()
 
 
-def holds_times(output: Output) -> bool:
-    """Whether the bytes depend on the wall clock."""
-    return output.format == "json"
-
-
 def _raw(_target: Target, token: Token, output: Output) -> str:
     # Six kinds of readers break on a newline, none needs one.
     return token.access_token + ("\n" if output.newline else "")
@@ -37,11 +32,12 @@ def _json(target: Target, token: Token, _output: Output) -> str:
     }
     if token.scope is not None:
         document["scope"] = token.scope
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(document) + "\n"
 
 
 def _header(_target: Target, token: Token, _output: Output) -> str:
-    return f"Authorization: {token.token_type} {token.access_token}\n"
+    # Whatever token_type says: eBay's "Application Access Token" is sent as Bearer too (RFC 6750).
+    return f"Authorization: Bearer {token.access_token}\n"
 
 
 def _env(_target: Target, token: Token, output: Output) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -65,12 +66,19 @@ def _online(config: Config, environ: Mapping[str, str], able: set[str]) -> Itera
         subject = f"grant {target.full_name} at {client.provider.token_url}"
         if isinstance(outcome, Issued):
             token = outcome.token
-            said = f"a token, good for {duration(token.lifetime)}, scope {token.scope or '(none named)'}"
+            said = f"a token, good for {duration(token.lifetime)}, scope {_shown(token.scope)}"
             yield Finding(subject, said)
             for note in outcome.notes:
                 yield Finding(subject, note, "warning")
         else:
             yield Finding(subject, str(outcome), "failed")
+
+
+def _shown(scope: str | None) -> str:
+    """A scope as the provider gave it, if it is one (RFC 6749 3.3): what goes to a terminal may not be anything."""
+    if scope is None:
+        return "(none named)"
+    return scope if re.fullmatch(r"[\x20-\x7e]{1,1000}", scope) else "(not shown: unusual characters)"
 
 
 def _secret_faults(client: Client, environ: Mapping[str, str]) -> list[str]:

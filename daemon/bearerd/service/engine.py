@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 from bearerd.clock import Clock, SystemClock, dice
@@ -35,6 +36,10 @@ class Engine:
         self._publisher = Publisher(config)
         self.schedule = Schedule(self.clock, self._turn)
         self._gate = Gate(self.schedule.wake)
+        self._least = 0.0
+        self._resumed: set[str] = set()
+        self._client_ids: dict[str, str | None] = {}
+        self._reading = {target.client.name: threading.Lock() for target in config.targets}
         self._keepers = {
             target.full_name: Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate)
             for target in config.targets
@@ -46,13 +51,9 @@ class Engine:
         `least` seconds is how long a record's token must still be good, not to be renewed at once.
         """
         self._lock = self._publisher.prepare()
-        ids: dict[str, str | None] = {}
+        self._least = least
         for name, keeper in self._keepers.items():
-            client = keeper.target.client
-            if client.name not in ids:
-                ids[client.name] = self._client_id(client)
-            keeper.resume(ids[client.name], least)
-            provider = client.provider
+            provider = keeper.target.client.provider
             # A first turn in any case: files may have to be put back.
             self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
         self.schedule.start()
@@ -61,6 +62,10 @@ class Engine:
         """End; the files stay."""
         self.schedule.stop(_STOP_WITHIN)
         self._lock.release()
+
+    def alive(self) -> bool:
+        """Whether turns are still given."""
+        return self.schedule.alive()
 
     def tick(self) -> None:
         """What the main loop does every few seconds: look at the clocks, close what is not used."""
@@ -73,12 +78,19 @@ class Engine:
 
     def _turn(self, name: str) -> float:
         keeper = self._keepers[name]
+        if name not in self._resumed:
+            # Here, on a worker: a client id may come from a command that hangs.
+            keeper.resume(self._client_id(keeper.target.client), self._least)
+            self._resumed.add(name)
         due = keeper.turn()
         self._observer(keeper.standing())
         return due
 
     def _client_id(self, client: Client) -> str | None:
-        try:
-            return read_client_id(client, self._environ)
-        except SecretUnavailable:
-            return None  # its grants will say so
+        with self._reading[client.name]:  # once for all its targets
+            if client.name not in self._client_ids:
+                try:
+                    self._client_ids[client.name] = read_client_id(client, self._environ)
+                except SecretUnavailable:
+                    self._client_ids[client.name] = None  # its grants will say so
+            return self._client_ids[client.name]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from typing import Any
+import os
+import queue
+import threading
+from contextlib import suppress
+from typing import Any, Final
 
 from bearerd.log import LOGGER
 from bearerd.model import Logging
 from bearerd.words import rfc3339
 
+# A line is 200 bytes: 2 MB at most, the lines of 10,000 targets that all fail at once.
+_MOST_LINES: Final = 10_000
+_FLUSH_WITHIN: Final = 1.0
+
 
 def set_up(settings: Logging) -> None:
     """Write bearerd's log to stderr, and silence the libraries' own."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Writer()
     handler.setFormatter(_Json() if settings.format == "json" else _Text())
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(settings.level.upper())
@@ -25,6 +32,55 @@ def set_up(settings: Logging) -> None:
     for library in ("urllib3", "requests", "apscheduler"):
         logging.getLogger(library).handlers[:] = [logging.NullHandler()]
         logging.getLogger(library).propagate = False
+
+
+def flush() -> None:
+    """Give what was said last a moment to be written."""
+    for handler in LOGGER.handlers:
+        handler.flush()
+
+
+class _Writer(logging.Handler):
+    """Writes from a thread of its own: a pipe that nobody reads must stop no refresh, and no end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[bytes] = queue.Queue(_MOST_LINES)
+        self._dropped = 0
+        self._written = threading.Condition()
+        self._busy = 0
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = (self.format(record) + "\n").encode(errors="backslashreplace")
+        with self._written:
+            self._busy += 1
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._done(dropped=1)
+
+    def flush(self) -> None:
+        with self._written:
+            self._written.wait_for(lambda: not self._busy, _FLUSH_WITHIN)
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            with self._written:
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                line += f"({dropped} lines of the log were dropped: they were not read in time)\n".encode()
+            with suppress(OSError):  # nobody is there to be told
+                while line:
+                    line = line[os.write(2, line) :]
+            self._done()
+
+    def _done(self, dropped: int = 0) -> None:
+        with self._written:
+            self._busy -= 1
+            self._dropped += dropped
+            self._written.notify_all()
 
 
 class _Text(logging.Formatter):

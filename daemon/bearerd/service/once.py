@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
+from bearerd.service.signals import receive
 from bearerd.words import duration
 
 Progress = Callable[[int, int], None]
@@ -42,8 +42,7 @@ def once(
     while it is good. Raises DirectoryUnusable or DirectoryLocked.
     """
     events: queue.SimpleQueue[Standing | int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: events.put(received))
+    receive(events.put)
     engine = Engine(config, environ, observer=events.put)
     began = engine.clock.now().boot
     engine.start(least=min_valid)

@@ -13,15 +13,13 @@ from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
+from bearerd.service.signals import receive
 
 
 def run(config: Config, environ: Mapping[str, str]) -> int:
     """Keep tokens until TERM or INT; raises DirectoryUnusable or DirectoryLocked before anything is done."""
-    # Handlers only enqueue: what they interrupt may hold any lock.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: signals.put(received))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    receive(signals.put)
     engine = Engine(config, environ)
     engine.start()
     say(
@@ -35,6 +33,9 @@ def run(config: Config, environ: Mapping[str, str]) -> int:
             received = signals.get(timeout=GUARD)
         except queue.Empty:
             engine.tick()
+            if not engine.alive():
+                say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
+                return 1
             continue
         break
     say(logging.INFO, f"{signal.Signals(received).name}: stopping; the token files stay")

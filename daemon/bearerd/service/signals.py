@@ -1,0 +1,33 @@
+"""Signals: held back until there is somebody to take them, then only put into a queue."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Final
+
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+_ALL: Final = (*_ENDS, signal.SIGHUP)
+
+# The promise is 5 s. Ending takes 2 s at most; should the process hang all the same, the kernel ends it.
+_KILL_AFTER: Final = 4
+
+
+def hold_back() -> None:
+    """Let signals wait: as process 1 of a container one would be lost, and HUP would end us, before `receive`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+
+
+def receive(put: Callable[[int], None]) -> None:
+    """From now on hand TERM and INT to `put`, those that waited first; HUP is ignored."""
+
+    def handle(received: int, _frame: object) -> None:
+        # What this interrupts may hold any lock: nothing but a queue's put is done here.
+        signal.alarm(_KILL_AFTER)
+        put(received)
+
+    for number in _ENDS:
+        signal.signal(number, handle)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)

@@ -1,0 +1,824 @@
+"""Against real sockets: what a server does wrong is done here by one."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import gzip
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trustme
+
+from bearerd.grant import endpoint as module
+from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import Credentials, Request, compose
+from bearerd.model import Provider
+from support.process import eventually
+from support.server import Answer, Seen, issues, serving
+from support.targets import CLIENT, target
+
+TIMEOUT: Final = 0.4
+"""Of a provider that will not answer in time: it is waited for in full."""
+LONG: Final = 20.0
+"""Of a provider that will: only a broken build waits for it."""
+WITHIN: Final = 20.0
+
+OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
+
+
+def provider(url: str, **changes: Any) -> Provider:
+    return Provider(name="p", token_url=url, **{"timeout": LONG, **changes})
+
+
+def request(url: str) -> Request:
+    return Request(url, {"Accept-Encoding": "identity", "Authorization": "Basic c2VjcmV0"}, b"client_secret=s3cret")
+
+
+@contextmanager
+def posting(url: str, **changes: Any) -> Iterator[Callable[[], Reply | NoReply]]:
+    """A function that posts to an endpoint once; its connections are closed with the block."""
+    endpoint = Endpoint(provider(url, **changes))
+    try:
+        yield lambda: endpoint.post(request(url))
+    finally:
+        endpoint.close()
+
+
+def post(url: str, **changes: Any) -> Reply | NoReply:
+    with posting(url, **changes) as send:
+        return send()
+
+
+# -- a server that does as it is told, down to the bytes ----------------------------------------------
+
+
+class Peer:
+    """Hands each connection, with its number from 0, to the test's function in a thread of its own."""
+
+    def __init__(self, behaviour: Callable[[Peer, socket.socket, int], None]) -> None:
+        self._behaviour = behaviour
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self.over = threading.Event()
+        """The test is done: whoever waits for nothing can stop."""
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/token"
+
+    def read(self, connection: socket.socket) -> bytes:
+        """One whole request, noted; or b"" when the other end closed."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            part = connection.recv(65536)
+            if not part:
+                return b""
+            data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                while len(body) < int(line.split(b":")[1]):
+                    body += connection.recv(65536)
+        with self._changed:
+            self.requests.append(head + b"\r\n\r\n" + body)
+            self._changed.notify_all()
+        return self.requests[-1]
+
+    def wait_for(self, connections: int) -> None:
+        """Until that many were accepted."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.connections >= connections, WITHIN)
+
+    def serve(self) -> None:
+        """Accept until the listener is shut down."""
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                number, self.connections = self.connections, self.connections + 1
+                self._changed.notify_all()
+            thread = threading.Thread(target=self._handle, args=(connection, number), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _handle(self, connection: socket.socket, number: int) -> None:
+        with connection, suppress(OSError):
+            self._behaviour(self, connection, number)
+
+    def join(self) -> None:
+        """Wait for all that is under way."""
+        for thread in self._threads:
+            thread.join(WITHIN)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def peer(behaviour: Callable[[Peer, socket.socket, int], None]) -> Iterator[Peer]:
+    it = Peer(behaviour)
+    thread = threading.Thread(target=it.serve, daemon=True)
+    thread.start()
+    try:
+        yield it
+    finally:
+        it.over.set()
+        it.listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        it.listener.close()
+        it.join()
+
+
+def answering(_peer: Peer, connection: socket.socket, _number: int) -> None:
+    """Keep-alive: an answer to each request."""
+    while _peer.read(connection):
+        connection.sendall(OK)
+
+
+def server_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port of loopback that refuses connections: it is taken, but nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with RST in place of FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    connection.close()
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, str, int]) -> None:
+    """Let every name have these addresses: (family, host, port)."""
+    found = [(family, socket.SOCK_STREAM, 0, "", (host, port)) for family, host, port in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+# -- one deadline --------------------------------------------------------------------------------------
+
+
+def drips(start: bytes, drop: bytes) -> Callable[[Peer, socket.socket, int], None]:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(start)
+        # Each drop comes well within the timeout of a single read.
+        while not it.over.wait(TIMEOUT / 10):
+            connection.sendall(drop)
+
+    return behaviour
+
+
+def silent(it: Peer, _connection: socket.socket, _number: int) -> None:
+    it.over.wait(WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "scheme", "phase"),
+    [
+        pytest.param(drips(b"HTTP/1.1 200 OK", b"!"), "http", "wait", id="drip-in-status-line"),
+        pytest.param(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "http", "wait", id="drip-in-headers"),
+        pytest.param(drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "http", "wait", id="drip-of-100s"),
+        pytest.param(drips(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", b" "), "http", "read", id="drip-in-body"),
+        pytest.param(drips(b"HTTP/1.1 200 OK\r\n\r\n", b" "), "http", "read", id="drip-without-length"),
+        pytest.param(
+            drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), "http", "read", id="chunks"
+        ),
+        pytest.param(silent, "http", "wait", id="accept-and-silence"),
+        pytest.param(silent, "https", "TLS", id="no-handshake"),
+    ],
+)
+def test_a_request_ends_in_time_wherever_it_is(
+    behaviour: Callable[[Peer, socket.socket, int], None], scheme: str, phase: str
+) -> None:
+    with peer(behaviour) as it:
+        began = time.monotonic()
+        reply = post(f"{scheme}://127.0.0.1:{it.port}/token", timeout=TIMEOUT)
+        took = time.monotonic() - began
+
+    assert reply == NoReply(phase, f"127.0.0.1: not done within 0.4 s (in the {phase})")  # type: ignore[arg-type]
+    assert TIMEOUT <= took < 5 * TIMEOUT
+
+
+def test_a_drip_on_a_kept_connection_ends_in_time_too() -> None:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(OK)
+        drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")(it, connection, 0)
+
+    with peer(behaviour) as it, posting(it.url, timeout=TIMEOUT) as send:
+        assert isinstance(send(), Reply)
+        assert send() == NoReply("wait", "127.0.0.1: not done within 0.4 s (in the wait)")
+        assert it.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "start", "drop", "phase"),
+    [
+        pytest.param("http", b"HTTP/1.1 200 OK\r\nX: ", b"x", "wait", id="plain"),
+        pytest.param("https", b"HTTP/1.1 200 OK\r\nX: ", b"x", "connect", id="CONNECT"),
+        pytest.param("https", b"HTTP/1.1 200 OK\r\n\r\n", b"", "TLS", id="handshake"),
+    ],
+)
+def test_a_request_through_a_proxy_ends_in_time_too(scheme: str, start: bytes, drop: bytes, phase: str) -> None:
+    with peer(drips(start, drop)) as proxy:
+        began = time.monotonic()
+        reply = post(f"{scheme}://token.invalid/token", timeout=TIMEOUT, proxy=f"http://127.0.0.1:{proxy.port}")
+        took = time.monotonic() - began
+
+    assert reply == NoReply(phase, f"the proxy 127.0.0.1: not done within 0.4 s (in the {phase})")  # type: ignore[arg-type]
+    assert TIMEOUT <= took < 5 * TIMEOUT
+
+
+def test_an_endless_body_is_read_up_to_one_byte_more_than_is_accepted() -> None:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not it.over.is_set():
+            connection.sendall(b"x" * 4096)
+
+    with peer(behaviour) as it:
+        reply = post(it.url)
+
+    assert isinstance(reply, Reply)
+    assert len(reply.body) == 65536 + 1
+
+
+def test_a_hanging_name_lookup_is_left_behind_and_none_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, calls, real = threading.Event(), [], socket.getaddrinfo
+
+    def hangs(*arguments: Any, **_: Any) -> Any:
+        calls.append(arguments)
+        release.wait(WITHIN)
+        return real("127.0.0.1", it.port, type=socket.SOCK_STREAM)
+
+    with peer(answering) as it:
+        monkeypatch.setattr(socket, "getaddrinfo", hangs)
+        url = f"http://hangs.example:{it.port}/token"
+        began = time.monotonic()
+        try:
+            replies = [post(url, timeout=TIMEOUT), post(url, timeout=TIMEOUT)]
+            took = time.monotonic() - began
+            lookups = list(calls)
+            with posting(url) as send:
+                # The name is not lost for ever: who comes later gets the answer once it is there.
+                waiting = threading.Thread(target=lambda: replies.append(send()))
+                waiting.start()
+                release.set()
+                waiting.join(WITHIN)
+        finally:
+            release.set()
+
+    assert replies[:2] == [NoReply("name look-up", "hangs.example: not done within 0.4 s (in the name look-up)")] * 2
+    assert took < 10 * TIMEOUT
+    assert isinstance(replies[2], Reply)
+    assert lookups == [("hangs.example", it.port)]
+
+
+def test_a_lookup_whose_thread_cannot_start_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failures = threading.Thread.start, ["can't start new thread"]
+
+    def fails_once(thread: threading.Thread) -> None:
+        if thread.name == "look-up" and failures:
+            raise RuntimeError(failures.pop())
+        start(thread)
+
+    with peer(answering) as it:
+        monkeypatch.setattr(threading.Thread, "start", fails_once)
+        first, second = post(it.url), post(it.url, timeout=5.0)
+
+    assert isinstance(first, NoReply)
+    assert isinstance(second, Reply)
+
+
+def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failures = threading.Thread.start, ["can't start new thread"]
+
+    def fails_once(thread: threading.Thread) -> None:
+        if thread.name == "deadlines" and failures:
+            raise RuntimeError(failures.pop())
+        start(thread)
+
+    with peer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")) as it:
+        monkeypatch.setattr(module, "_alarm", module._Alarm())
+        monkeypatch.setattr(threading.Thread, "start", fails_once)
+        first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
+
+    assert isinstance(first, NoReply)
+    assert second == NoReply("wait", "127.0.0.1: not done within 0.4 s (in the wait)")
+
+
+def test_a_provider_that_is_waited_for_holds_up_no_other() -> None:
+    with peer(silent) as stuck, peer(answering) as well:
+        waiting = threading.Thread(target=post, args=(stuck.url,))
+        waiting.start()
+        stuck.wait_for(1)
+
+        reply = post(well.url)
+        still_waiting = waiting.is_alive()
+        stuck.over.set()
+        waiting.join(WITHIN)
+
+    assert isinstance(reply, Reply)
+    assert still_waiting
+    assert not waiting.is_alive()
+
+
+# -- where it goes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_reply_and_is_not_followed(status: int) -> None:
+    with serving(issues()) as other:
+        with serving(lambda _: Answer(status, b"", {"Location": other.url})) as it:
+            reply = post(it.url)
+
+        assert isinstance(reply, Reply)
+        assert (reply.status, reply.headers["location"]) == (status, other.url)
+        assert other.seen == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_variables_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(ca) if scheme == "https" else None
+    with serving(issues()) as proxy, serving(issues(), context) as it:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+        reply = post(it.url, ca_file=str(tmp_path / "ca.pem"))
+
+        assert isinstance(reply, Reply), reply
+        assert len(it.seen) == 1
+        assert proxy.seen == []
+
+
+def test_netrc_does_not_replace_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login mallory password wrong\ndefault login mallory password wrong\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    with serving(issues()) as it:
+        post(it.url)
+
+    assert it.seen[0].headers["authorization"] == "Basic c2VjcmV0"
+
+
+def test_a_configured_proxy_is_handed_the_request_of_a_plain_provider() -> None:
+    with serving(issues()) as proxy:
+        reply = post("http://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
+
+    assert isinstance(reply, Reply)
+    assert [(seen.path, seen.body) for seen in proxy.seen] == [("http://token.invalid/token", b"client_secret=s3cret")]
+
+
+def test_a_configured_proxy_is_a_tunnel_for_a_tls_provider(tmp_path: Path) -> None:
+    def tunnel(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        with socket.create_connection(("127.0.0.1", provider_server.port)) as onward:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=pump, args=(onward, connection), daemon=True)
+            back.start()
+            pump(connection, onward)
+            back.join(WITHIN)
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while part := source.recv(65536):
+                sink.sendall(part)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with serving(issues(), server_context(ca)) as provider_server, peer(tunnel) as proxy:
+        reply = post(provider_server.url, proxy=f"http://127.0.0.1:{proxy.port}", ca_file=str(tmp_path / "ca.pem"))
+
+        assert isinstance(reply, Reply), reply
+        # The proxy is told where to, and nothing of the request.
+        assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{provider_server.port} HTTP/1.".encode())
+        assert b"Authorization" not in proxy.requests[0]
+        assert [seen.body for seen in provider_server.seen] == [b"client_secret=s3cret"]
+
+
+@pytest.mark.parametrize(("scheme", "method"), [("http", "POST"), ("https", "CONNECT")])
+def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, scheme: str, method: str) -> None:
+    ca, other = trustme.CA(), trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    url, ca_file = f"{scheme}://token.invalid/token", str(tmp_path / "ca.pem")
+
+    def script(_: Seen) -> Answer:
+        return Answer(403)
+
+    with serving(script, server_context(ca)) as good, serving(script, server_context(other)) as bad:
+        post(url, proxy=f"https://127.0.0.1:{good.port}", ca_file=ca_file)
+        refused = post(url, proxy=f"https://127.0.0.1:{bad.port}", ca_file=ca_file)
+
+    assert [seen.method for seen in good.seen] == [method]
+    assert bad.seen == []
+    assert isinstance(refused, NoReply)
+    assert (refused.phase, refused.hint) == ("TLS", f"it was not issued by what ca_file {ca_file} holds")
+
+
+@pytest.mark.parametrize("status", [403, 407])
+def test_a_proxy_that_refuses_to_connect_is_named(status: int) -> None:
+    with serving(lambda _: Answer(status, b"no")) as proxy:
+        reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
+
+    assert reply == NoReply(
+        "connect",
+        "the proxy 127.0.0.1 refuses to connect to the provider",
+        "ask who runs the proxy to allow it",
+    )
+    assert [seen.method for seen in proxy.seen] == ["CONNECT"]
+
+
+def test_the_next_address_is_used_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with peer(answering) as it, refusing() as port:
+        resolve(monkeypatch, (socket.AF_INET, "127.0.0.1", port), (socket.AF_INET, "127.0.0.1", it.port))
+
+        assert isinstance(post("http://two.example/token"), Reply)
+
+
+def test_the_next_address_is_used_when_this_machine_lacks_the_firsts_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a machine whose kernel was started with ipv6.disable=1.
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *arguments: Any, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *arguments, **more)
+
+    with peer(answering) as it:
+        resolve(monkeypatch, (socket.AF_INET6, "::1", it.port), (socket.AF_INET, "127.0.0.1", it.port))
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        with posting("http://two.example/token") as send:
+            reply = send()
+        monkeypatch.undo()
+
+    assert isinstance(reply, Reply), reply
+
+
+def test_a_first_address_that_is_silent_leaves_time_for_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket.connect
+
+    def connect(this: socket.socket, address: Any) -> None:
+        if address[1] == 1:
+            # A blackhole: a connect that ends when its own share of the time is used up.
+            limit = this.gettimeout()
+            assert limit is not None
+            threading.Event().wait(limit)
+            raise TimeoutError("timed out")
+        real(this, address)
+
+    with peer(answering) as it:
+        resolve(monkeypatch, (socket.AF_INET, "127.0.0.1", 1), (socket.AF_INET, "127.0.0.1", it.port))
+        monkeypatch.setattr(socket.socket, "connect", connect)
+
+        assert isinstance(post("http://two.example/token", timeout=2 * TIMEOUT), Reply)
+
+
+# -- what is sent and read -----------------------------------------------------------------------------
+
+
+def test_a_compressed_body_stays_as_it_came() -> None:
+    bomb = gzip.compress(b" " * 10_000_000)
+    with serving(lambda _: Answer(200, bomb, {"Content-Encoding": "gzip"})) as it:
+        reply = post(it.url)
+
+    assert isinstance(reply, Reply)
+    assert reply.body == bomb
+    assert it.seen[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("auth", ["client_secret_basic", "client_secret_post"])
+def test_the_request_arrives_byte_for_byte(auth: Any) -> None:
+    # Not Latin-1: requests' own Basic raises UnicodeEncodeError for it.
+    credentials = Credentials("id", "pässwörd€")
+    with serving(issues()) as it:
+        client = CLIENT.__class__(
+            name="dnb", provider=provider(it.url), client_id="id", client_secret=CLIENT.client_secret, auth=auth
+        )
+        composed = compose(target(client=client), credentials)
+        endpoint = Endpoint(client.provider)
+        endpoint.post(composed)
+        endpoint.close()
+
+    seen = it.seen[0]
+    assert (seen.method, seen.path, seen.body) == ("POST", "/token", composed.body)
+    expected = {name.lower(): value for name, value in composed.headers.items()}
+    assert seen.headers == expected | {"host": f"127.0.0.1:{it.port}", "content-length": str(len(composed.body))}
+
+
+def test_a_reply_has_its_header_names_in_lower_case() -> None:
+    with serving(lambda _: Answer(503, b"busy", {"Retry-After": "7"})) as it:
+        reply = post(it.url)
+
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.headers["retry-after"], reply.body) == (503, "7", b"busy")
+
+
+# -- what breaks ---------------------------------------------------------------------------------------
+
+
+def closes(_peer: Peer, connection: socket.socket, _number: int) -> None:
+    _peer.read(connection)
+
+
+def resets(_peer: Peer, connection: socket.socket, _number: int) -> None:
+    _peer.read(connection)
+    reset(connection)
+
+
+def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(text)
+
+    return behaviour
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        pytest.param(closes, NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"), id="close"),
+        pytest.param(resets, NoReply("wait", "127.0.0.1: connection reset by peer (in the wait)"), id="reset"),
+        pytest.param(
+            says(b"SSH-2.0-OpenSSH_9.2\r\n"),
+            NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"),
+            id="not-http",
+        ),
+        pytest.param(
+            says(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200),
+            NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"),
+            id="too-many-headers",
+        ),
+        pytest.param(
+            says(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
+            NoReply("read", "127.0.0.1: the connection broke off (in the read)"),
+            id="short-body",
+        ),
+        pytest.param(
+            says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"),
+            NoReply("read", "127.0.0.1: the connection broke off (in the read)"),
+            id="short-chunk",
+        ),
+    ],
+)
+def test_a_connection_that_breaks_is_no_reply_and_a_first_request_is_not_sent_again(
+    behaviour: Callable[[Peer, socket.socket, int], None], expected: NoReply
+) -> None:
+    with peer(behaviour) as it:
+        assert post(it.url) == expected
+        assert (it.connections, len(it.requests)) == (1, 1)
+
+
+def test_nobody_listening_is_a_failure_to_connect() -> None:
+    with refusing() as port:
+        reply = post(f"http://127.0.0.1:{port}/token")
+
+    assert reply == NoReply("connect", "127.0.0.1: connection refused (in the connect)")
+
+
+def test_a_name_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", not_found)
+
+    assert post("http://token.invalid/token") == NoReply(
+        "name look-up", "token.invalid: the name was not found: Name or service not known"
+    )
+
+
+def test_a_name_without_addresses_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(monkeypatch)
+
+    assert post("http://token.invalid/token") == NoReply(
+        "connect", "token.invalid: the connection broke off (in the connect)"
+    )
+
+
+# -- connections that are kept -------------------------------------------------------------------------
+
+
+def test_a_burst_shares_a_connection() -> None:
+    with peer(answering) as it, posting(it.url) as send:
+        assert all(isinstance(send(), Reply) for _ in range(5))
+        assert (it.connections, len(it.requests)) == (1, 5)
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_not_used() -> None:
+    closed = threading.Event()
+
+    def once(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(OK)
+        connection.close()
+        closed.set()
+
+    with peer(once) as it, posting(it.url) as send:
+        assert isinstance(send(), Reply)
+        assert closed.wait(WITHIN)
+
+        assert isinstance(send(), Reply)
+        assert (it.connections, len(it.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("take", "arrived"),
+    [
+        # A close with bytes unread is an RST; what was cut off so counts as no request here.
+        pytest.param(lambda _, connection: connection.recv(1), 2, id="RST"),
+        pytest.param(Peer.read, 3, id="FIN"),
+    ],
+)
+def test_a_kept_connection_that_closes_under_the_request_is_replaced_once(
+    take: Callable[[Peer, socket.socket], bytes], arrived: int
+) -> None:
+    # The close crosses the second request: it was still open when that was sent.
+    def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
+        it.read(connection)
+        connection.sendall(OK)
+        if number == 0:
+            take(it, connection)
+
+    with peer(behaviour) as it, posting(it.url) as send:
+        assert isinstance(send(), Reply)
+        assert isinstance(send(), Reply)
+        assert (it.connections, len(it.requests)) == (2, arrived)
+
+
+def test_what_replaces_a_kept_connection_is_not_replaced_again() -> None:
+    def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
+        if number == 0:
+            it.read(connection)
+            connection.sendall(OK)
+        it.read(connection)
+
+    with peer(behaviour) as it, posting(it.url) as send:
+        assert isinstance(send(), Reply)
+        assert send() == NoReply("wait", "127.0.0.1: the connection broke off (in the wait)")
+        # The first, the one on the connection that had gone stale, the one on a new connection.
+        assert (it.connections, len(it.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1", b"garbage\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"],
+    ids=["half-a-status-line", "no-status-line", "half-a-body"],
+)
+def test_a_request_on_a_kept_connection_that_was_answered_at_all_is_not_sent_again(answer: bytes) -> None:
+    def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
+        if number == 0:
+            it.read(connection)
+            connection.sendall(OK)
+        it.read(connection)
+        connection.sendall(answer)
+
+    with peer(behaviour) as it, posting(it.url) as send:
+        assert isinstance(send(), Reply)
+        assert isinstance(send(), NoReply)
+        assert (it.connections, len(it.requests)) == (1, 2)
+
+
+def test_a_connection_opened_in_place_of_a_kept_one_counts_as_new(tmp_path: Path) -> None:
+    # urllib3 opens the same object again: over TLS it is open by the time the request goes out, as a kept one is.
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context, closed = server_context(ca), threading.Event()
+
+    def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            it.read(secured)
+            if number == 0:
+                secured.sendall(OK)
+        closed.set()
+
+    with peer(behaviour) as it:
+        url = it.url.replace("http:", "https:")
+        with posting(url, ca_file=str(tmp_path / "ca.pem")) as send:
+            assert isinstance(send(), Reply)
+            assert closed.wait(WITHIN)
+
+            assert isinstance(send(), NoReply)
+            assert (it.connections, len(it.requests)) == (2, 2)
+
+
+def test_idle_connections_are_closed_and_others_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
+        answering(it, connection, number)
+        ended.set()
+
+    with peer(behaviour) as it:
+        endpoint = Endpoint(provider(it.url))
+        endpoint.close_idle()  # nothing was opened yet
+        endpoint.post(request(it.url))
+
+        endpoint.close_idle()
+        assert isinstance(endpoint.post(request(it.url)), Reply)
+        assert it.connections == 1
+
+        monkeypatch.setattr(module, "IDLE_CLOSE", 0.0)
+        endpoint.close_idle()
+        assert ended.wait(WITHIN)
+
+        assert isinstance(endpoint.post(request(it.url)), Reply)
+        assert it.connections == 2
+        endpoint.close()
+
+
+def test_concurrent_requests_have_a_connection_each() -> None:
+    together = threading.Barrier(4, timeout=WITHIN)
+
+    def script(_: Seen) -> Answer:
+        together.wait()
+        return Answer(200, {"access_token": "t"})
+
+    with serving(script) as it, posting(it.url) as send:
+        replies: list[Reply | NoReply] = []
+        threads = [threading.Thread(target=lambda: replies.append(send())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WITHIN)
+
+    assert [type(reply) for reply in replies] == [Reply] * 4
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_two_hundred_requests_leave_no_descriptor_open() -> None:
+    def changing(it: Peer, connection: socket.socket, number: int) -> None:
+        behaviours = (answering, closes, resets, says(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 70_000), silent)
+        behaviours[number % len(behaviours)](it, connection, number)
+
+    with peer(changing) as it, refusing() as port:
+        urls = (it.url, it.url.replace("http:", "https:"), f"http://127.0.0.1:{port}/token")
+        post(urls[0])
+        before = open_files()
+        for number in range(200):
+            reply = post(urls[number % len(urls)], timeout=0.02)
+            assert isinstance(reply, Reply | NoReply)
+        it.over.set()
+        # The server's ends close in threads of their own.
+        eventually(lambda: open_files() <= before)
+
+
+class Headers(dict[str, str]):
+    """Headers that can be watched to go away; a plain dict cannot."""
+
+
+@pytest.mark.parametrize("way", ["refused", "not-found", "broken-off", "no-tls"])
+def test_a_request_that_failed_is_held_by_nothing(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    # An exception whose traceback leads back to it would keep the secret until the collector comes by,
+    # and the pool with its open connections: an idle process does not collect.
+    def not_found(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with peer(lambda _it, connection, _number: connection.sendall(b"?" * 1000)) as it, refusing() as port:
+        url = {
+            "refused": f"http://127.0.0.1:{port}/token",
+            "not-found": "http://token.invalid/token",
+            "broken-off": it.url,
+            "no-tls": it.url.replace("http:", "https:"),
+        }[way]
+        if way == "not-found":
+            monkeypatch.setattr(socket, "getaddrinfo", not_found)
+        headers = Headers(Authorization="Basic c2VjcmV0")
+        watched = weakref.ref(headers)
+        endpoint = Endpoint(provider(url))
+        gc.disable()
+        try:
+            assert isinstance(endpoint.post(Request(url, headers, b"")), NoReply)
+            del headers
+            assert watched() is None
+        finally:
+            gc.enable()
+            endpoint.close()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bearerd.grant.lifetime import read_lifetime
+from support.clock import START
+
+NOW = START.wall  # 2027-01-15T08:00:00Z
+DAY = 86400.0
+# Not 3600, so that a default that was taken cannot be mistaken for what a reply said.
+DEFAULT = 1234.0
+NO_LIFETIME = "the reply names no lifetime: default_lifetime, 1234 s, was taken"
+NONSENSE = "the reply's lifetime makes no sense: default_lifetime, 1234 s, was taken"
+
+
+def jwt(claims: Any) -> str:
+    """A JWT with these claims; nobody verifies its signature."""
+    middle = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
+    return f"eyJhbGciOiJSUzI1NiJ9.{base64.urlsafe_b64encode(middle).rstrip(b'=').decode()}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "seconds", "note"),
+    [
+        pytest.param(3600, 3600, None, id="int"),
+        pytest.param(3599.5, 3599.5, None, id="float"),
+        pytest.param("3600", 3600, None, id="string-paypal"),
+        pytest.param("3599.5", 3599.5, None, id="string-float"),
+        pytest.param(0.001, 0.001, None, id="tiny"),
+        pytest.param(-1, -1, None, id="negative"),
+        pytest.param("-5", -5, None, id="negative-string"),
+        pytest.param(0, DEFAULT, NO_LIFETIME, id="zero-mailchimp"),
+        pytest.param("0", DEFAULT, NO_LIFETIME, id="zero-string"),
+        pytest.param(None, DEFAULT, NO_LIFETIME, id="null"),
+        pytest.param("", DEFAULT, NO_LIFETIME, id="empty"),
+        pytest.param(True, DEFAULT, NONSENSE, id="bool"),
+        pytest.param("NaN", DEFAULT, NONSENSE, id="nan"),
+        pytest.param("Infinity", DEFAULT, NONSENSE, id="infinity"),
+        pytest.param("-inf", DEFAULT, NONSENSE, id="minus-infinity"),
+        pytest.param("1e999", DEFAULT, NONSENSE, id="string-over-float"),
+        pytest.param(10**400, DEFAULT, NONSENSE, id="int-over-float"),
+        pytest.param("one hour", DEFAULT, NONSENSE, id="words"),
+        pytest.param([3600], DEFAULT, NONSENSE, id="list"),
+        pytest.param({"seconds": 3600}, DEFAULT, NONSENSE, id="object"),
+        pytest.param(3_600_000, 3600, "expires_in was read as milliseconds: 3600 s", id="ms-postman"),
+        pytest.param("3600000", 3600, "expires_in was read as milliseconds: 3600 s", id="ms-string"),
+        pytest.param(NOW + 3600, 3600, "expires_in was read as a Unix time: 3600 s", id="unix-deliverect"),
+        pytest.param(
+            (NOW + 3600) * 1000, 3600, "expires_in was read as a Unix time in milliseconds: 3600 s", id="unix-ms"
+        ),
+        pytest.param(30 * DAY, 30 * DAY, None, id="30-days"),
+        pytest.param(30 * DAY + 1, 2592.001, "expires_in was read as milliseconds: 2592 s", id="30-days-and-a-tick"),
+        pytest.param(10**9, 10**6, "expires_in was read as milliseconds: 1000000 s", id="10^9"),
+        # A moment of 2001: it has passed, which is for the caller to refuse.
+        pytest.param(
+            10**9 + 1, 10**9 + 1 - NOW, "expires_in was read as a Unix time: -799999999 s", id="10^9-and-a-tick"
+        ),
+        pytest.param(10**12, DEFAULT, NONSENSE, id="10^12"),
+        pytest.param(
+            10**12 + 1000,
+            10**9 + 1 - NOW,
+            "expires_in was read as a Unix time in milliseconds: -799999999 s",
+            id="10^12-and-a-tick",
+        ),
+        pytest.param(
+            NOW + 366 * DAY, 366 * DAY, "expires_in was read as a Unix time: 31622400 s", id="unix-in-366-days"
+        ),
+        pytest.param(NOW + 366 * DAY + 1, DEFAULT, NONSENSE, id="unix-in-366-days-and-a-tick"),
+        pytest.param(10**18, DEFAULT, NONSENSE, id="absurd"),
+    ],
+)
+def test_expires_in_in_every_form_of_the_field(expires_in: Any, seconds: float, note: str | None) -> None:
+    lifetime = read_lifetime({"expires_in": expires_in}, "opaque", NOW, DEFAULT)
+
+    assert lifetime.seconds == pytest.approx(seconds)
+    assert lifetime.note == note
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "claims", "seconds"),
+    [
+        pytest.param(90 * DAY, {"iat": NOW, "exp": NOW + 90 * DAY}, 90 * DAY, id="seconds-though-over-30-days"),
+        pytest.param(1_800_000, {"iat": NOW, "exp": NOW + 1800}, 1800, id="ms-though-under-30-days"),
+        pytest.param(1_800_000, {"exp": NOW + 1800}, 1800, id="no-iat-so-from-now"),
+        # The provider's clock is an hour behind: its own difference counts.
+        pytest.param(1_800_000, {"iat": NOW - 3600, "exp": NOW - 1800}, 1800, id="iat-of-another-clock"),
+        pytest.param(1_140_000, {"iat": NOW, "exp": NOW + 1200}, 1140, id="60-s-off"),
+        pytest.param(1_139_000, {"iat": NOW, "exp": NOW + 1200}, 1_139_000, id="61-s-off"),
+        pytest.param(9_500_000, {"iat": NOW, "exp": NOW + 10_000}, 9500, id="5-percent-off"),
+        pytest.param(2_590_000, {"iat": NOW, "exp": NOW + 2800}, 2_590_000, id="over-5-percent-off"),
+        pytest.param(30, {"iat": NOW, "exp": NOW + 40}, 30, id="agrees-with-two-readings"),
+        pytest.param(3600, {"iat": NOW, "exp": NOW + 8 * 3600}, 3600, id="agrees-with-none"),
+        pytest.param(3600, {"iat": -1e308, "exp": 1e308}, 3600, id="claims-that-overflow"),
+        pytest.param(3600, {"iat": NOW, "exp": "soon"}, 3600, id="exp-no-number"),
+    ],
+)
+def test_a_jwts_own_expiry_decides_between_readings(expires_in: float, claims: dict[str, Any], seconds: float) -> None:
+    assert read_lifetime({"expires_in": expires_in}, jwt(claims), NOW, DEFAULT).seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        pytest.param({"expiresIn": 600}, 600, id="expiresIn-dnb-direct"),
+        pytest.param({"expiresIn": "600000000"}, 600_000, id="expiresIn-ms"),
+        pytest.param({"expires_in": 600, "expiresIn": 700}, 600, id="expires_in-first"),
+        pytest.param({"expires_in": 0, "expiresIn": 700}, 700, id="expires_in-zero"),
+        pytest.param({"expires_in": 10**18, "expires_at": NOW + 700}, 700, id="expires_in-absurd"),
+        pytest.param({"expires_at": NOW + 600}, 600, id="expires_at"),
+        pytest.param({"expires_at": (NOW + 600) * 1000}, 600, id="expires_at-ms"),
+        pytest.param({"expires_on": f"{NOW + 600:.0f}"}, 600, id="expires_on-string-entra"),
+        pytest.param({"expires_at": NOW - 600}, -600, id="expires_at-past"),
+        pytest.param({"expires_at": "2027-01-15T09:00:00Z"}, 3600, id="iso-z"),
+        pytest.param({"expires_at": "2027-01-15T10:30:00+01:30"}, 3600, id="iso-offset"),
+        pytest.param({"expires_on": "2027-01-15T09:00:00"}, 3600, id="iso-naive-is-utc"),
+        pytest.param({"expirationDateTime": "2027-01-15T09:00:00.500Z"}, 3600.5, id="expirationDateTime-dnb-direct"),
+        pytest.param({"expires_at": NOW + 366 * DAY}, 366 * DAY, id="expires_at-in-366-days"),
+        pytest.param({"expires_at": NOW + 366 * DAY + 1}, DEFAULT, id="expires_at-in-366-days-and-a-tick"),
+        pytest.param({"expirationDateTime": "9999-12-31T23:59:59-23:59"}, DEFAULT, id="iso-absurd"),
+        pytest.param({"expires_at": "tomorrow"}, DEFAULT, id="iso-words"),
+        pytest.param({"expires_at": 10**9}, DEFAULT, id="expires_at-10^9-is-no-moment"),
+        pytest.param({"expires_at": 10**12}, DEFAULT, id="expires_at-10^12-is-absurd"),
+        pytest.param({"expires_at": True, "expires_on": [], "expirationDateTime": {}}, DEFAULT, id="types"),
+    ],
+)
+def test_other_fields_tell_it_where_expires_in_does_not(fields: dict[str, Any], seconds: float) -> None:
+    assert read_lifetime(fields, "opaque", NOW, DEFAULT).seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("token", "seconds", "note"),
+    [
+        pytest.param(jwt({"exp": NOW + 900}), 900, "the JWT's exp was taken", id="exp"),
+        pytest.param(jwt({"exp": NOW + 366 * DAY}), 366 * DAY, "the JWT's exp was taken", id="exp-in-366-days"),
+        # Base64 of each length, without its padding.
+        *(
+            pytest.param(jwt({"exp": NOW + 900, "a": "a" * more}), 900, "the JWT's exp was taken", id=f"padding-{more}")
+            for more in range(3)
+        ),
+        pytest.param(jwt({"exp": NOW + 366 * DAY + 1}), DEFAULT, NO_LIFETIME, id="exp-absurd"),
+        pytest.param(jwt({"exp": True}), DEFAULT, NO_LIFETIME, id="exp-bool"),
+        pytest.param(jwt({"exp": f"{NOW + 900}"}), DEFAULT, NO_LIFETIME, id="exp-string"),
+        pytest.param(jwt(b'{"exp": NaN}'), DEFAULT, NO_LIFETIME, id="exp-nan"),
+        pytest.param(jwt([NOW + 900]), DEFAULT, NO_LIFETIME, id="claims-a-list"),
+        pytest.param(jwt(b"\xff\xfe{"), DEFAULT, NO_LIFETIME, id="claims-no-text"),
+        pytest.param(jwt(b"[" * 50_000), DEFAULT, NO_LIFETIME, id="claims-nested"),
+        pytest.param("a.b.c", DEFAULT, NO_LIFETIME, id="no-base64"),
+        pytest.param("..", DEFAULT, NO_LIFETIME, id="two-dots"),
+        pytest.param(jwt({"exp": NOW + 900}) + ".x.y", DEFAULT, NO_LIFETIME, id="five-parts-jwe"),
+    ],
+)
+def test_a_jwts_expiry_is_the_last_resort_before_default_lifetime(token: str, seconds: float, note: str) -> None:
+    lifetime = read_lifetime({}, token, NOW, DEFAULT)
+
+    assert lifetime.seconds == pytest.approx(seconds)
+    assert lifetime.note is not None
+    assert note in lifetime.note
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"expiresIn": 600}, None),
+        ({"expiresIn": 3_600_000}, "expiresIn was read as milliseconds: 3600 s"),
+        ({"expiresIn": "soon"}, NONSENSE),
+        ({"expires_at": NOW + 600}, None),
+        ({"expires_at": "soon"}, NO_LIFETIME),
+    ],
+)
+def test_the_note_says_what_was_made_of_it(fields: dict[str, Any], note: str | None) -> None:
+    assert read_lifetime(fields, "opaque", NOW, DEFAULT).note == note
+
+
+def test_a_jwts_expiry_goes_before_an_expires_in_of_zero() -> None:
+    assert read_lifetime({"expires_in": 0}, jwt({"exp": NOW + 900}), NOW, DEFAULT).seconds == pytest.approx(900)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.floats().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    fields=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("expires_in", "expiresIn", "expires_at", "expires_on", "expirationDateTime"), JSON)
+    ),
+    claims=JSON | st.fixed_dictionaries({}, optional={"iat": JSON, "exp": JSON}),
+)
+@example(fields={"expires_at": "0001-01-01T00:00:00+23:59"}, claims=None)
+@example(fields={"expires_in": 1e308}, claims={"iat": -1e308, "exp": 1e308})
+def test_whatever_a_reply_says_a_lifetime_is_finite_and_no_longer_than_a_year(
+    fields: dict[str, Any], claims: Any
+) -> None:
+    seconds = read_lifetime(fields, jwt(claims), NOW, DEFAULT).seconds
+
+    assert math.isfinite(seconds)
+    assert seconds <= 366 * DAY

@@ -1,0 +1,606 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.grant.reply import Reply, understand
+from support.clock import START
+from support.targets import target
+
+LONGEST = 65536
+"""Bytes: no reply may be longer, and so no token."""
+UUID = "5f0c8a52-6f0e-4f7c-9d0e-1f6f3a0b7c11"
+GOOD = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 3600}'
+HTML = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"
+
+Headers = dict[str, str]
+
+
+def understood(status: int, body: bytes, headers: Headers | None = None, **changes: Any) -> Outcome:
+    return understand(Reply(status, headers or {}, body), target(**changes), START)
+
+
+def issued(body: bytes, **changes: Any) -> Issued:
+    outcome = understood(200, body, **changes)
+    assert isinstance(outcome, Issued), outcome
+    return outcome
+
+
+# -- failures ------------------------------------------------------------------------------------------
+
+# In an expected failure the message is what the real one must hold somewhere, hint included; all its
+# other fields must be equal.
+REFUSED = [
+    pytest.param(
+        401,
+        {},
+        b'{"error": "invalid_client", "error_description": "Bad credentials"}',
+        Refused("HTTP 401 invalid_client: the client was refused"),
+        id="dnb-bad-credentials",
+    ),
+    pytest.param(
+        401,
+        {},
+        b'{"error":"unauthorized_client","error_description":"Invalid client or Invalid client credentials"}',
+        Refused("HTTP 401 unauthorized_client: the client was refused"),
+        id="keycloak",
+    ),
+    pytest.param(
+        400,
+        {},
+        b'{"error":"invalid_client"}',
+        Refused("HTTP 400 invalid_client: the client was refused"),
+        id="duende",
+    ),
+    pytest.param(403, {}, b"", Refused("HTTP 403: the client was refused"), id="glewlwyd"),
+    pytest.param(
+        401,
+        {"www-authenticate": 'Bearer error="invalid_client"'},
+        b'{"error": "invalid_client"}',
+        Refused("HTTP 401 invalid_client: the client was refused"),
+        id="django-oauth-toolkit",
+    ),
+    pytest.param(401, {}, HTML, Refused("HTTP 401: the client was refused"), id="401-html"),
+    pytest.param(401, {}, b'{"error": "access_denied"}', Refused("HTTP 401 access_denied: the client"), id="401-other"),
+    pytest.param(
+        403,
+        {},
+        b'{"error": "access_denied"}',
+        Refused("HTTP 403 access_denied: this token was refused", whole_client=False),
+        id="access-denied",
+    ),
+    pytest.param(
+        400,
+        {},
+        b'{"error": "invalid_scope"}',
+        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False),
+        id="invalid-scope",
+    ),
+    pytest.param(400, {}, b"", Refused("HTTP 400: this token was refused", whole_client=False), id="400-empty"),
+    pytest.param(
+        400,
+        {},
+        b'{"error": {"errorCode": "00041", "errorMessage": "You are not currently authorised"}}',
+        Refused("HTTP 400 00041: this token was refused", whole_client=False),
+        id="dnb-direct-error-object",
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"error": "invalid_client", "access_token": "t"}',
+        Refused("HTTP 200 invalid_client: the client was refused"),
+        id="200-with-error",
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"errcode":40013,"errmsg":"invalid appid"}',
+        Refused("HTTP 200 with errcode 40013: the client was refused"),
+        id="wechat-refused",
+    ),
+    pytest.param(200, {}, b'{"errcode":999999}', Refused("with errcode 999999: the"), id="errcode-of-6-figures"),
+    # Longer numbers could be anything, and are not shown.
+    pytest.param(200, {}, b'{"errcode":1000000}', Refused("HTTP 200 with errcode: the"), id="errcode-of-7-figures"),
+    pytest.param(200, {}, b'{"errcode":"40013"}', Refused("HTTP 200 with errcode: the"), id="errcode-text"),
+]
+
+PASSING = [
+    pytest.param(
+        400,
+        {},
+        b'{"error":"invalid_request","error_description":"has exceeded the rate limit of 10 tokens/28800 seconds"}',
+        RateLimited("HTTP 400 invalid_request: asked too often"),
+        id="vertex",
+    ),
+    pytest.param(
+        400,
+        {"retry-after": "7"},
+        b'{"error":"unauthorized_client","error_description":"Rate limit exceeded"}',
+        RateLimited("HTTP 400 unauthorized_client: asked too often", retry_after=7.0),
+        id="iracing",
+    ),
+    pytest.param(400, {}, b'{"error": "slow_down"}', RateLimited("HTTP 400 slow_down"), id="slow-down"),
+    pytest.param(
+        400,
+        {},
+        b'{"error": {"code": "x", "message": "Too many requests"}}',
+        RateLimited("asked too often"),
+        id="error-object-with-a-text",
+    ),
+    pytest.param(200, {}, b'{"errcode":45009}', RateLimited("HTTP 200 with errcode 45009"), id="wechat-too-often"),
+    pytest.param(200, {}, b'{"errcode":-1}', Transient("HTTP 200 with errcode -1"), id="wechat-busy"),
+    pytest.param(200, {}, b'{"errcode":45011}', RateLimited("HTTP 200 with errcode 45011"), id="wechat-too-often-2"),
+    pytest.param(408, {}, b"", Transient("HTTP 408: the provider is not well"), id="408"),
+    pytest.param(425, {}, b"", Transient("HTTP 425: the provider is not well"), id="425"),
+    pytest.param(500, {}, HTML, Transient("HTTP 500: the provider is not well"), id="500-html"),
+    pytest.param(
+        503, {"retry-after": "120"}, b"", Transient("HTTP 503: the provider is not well", retry_after=120.0), id="503"
+    ),
+    # Not this client's fault, whatever it is called.
+    pytest.param(
+        500, {}, b'{"error": "invalid_client"}', Transient("HTTP 500 invalid_client: the"), id="500-invalid-client"
+    ),
+    pytest.param(
+        400,
+        {},
+        b'{"error": "temporarily_unavailable"}',
+        Transient("HTTP 400 temporarily_unavailable: the provider is not well"),
+        id="temporarily-unavailable",
+    ),
+    pytest.param(407, {}, b"", Transient("HTTP 407: a proxy wants to be logged in to"), id="407"),
+]
+
+MALFORMED = [
+    pytest.param(200, {}, HTML, Malformed("HTTP 200, but the reply is HTML, not JSON; a login page"), id="html"),
+    pytest.param(200, {}, b"access_token=t&token_type=bearer", Malformed("is not JSON"), id="form"),
+    pytest.param(200, {}, b"[" + GOOD + b"]", Malformed("HTTP 200, but the reply is no JSON object"), id="array"),
+    pytest.param(200, {}, b'"t"', Malformed("the reply is no JSON object"), id="string"),
+    pytest.param(200, {}, GOOD + b"\xff", Malformed("the reply is not UTF-8"), id="bad-utf-8"),
+    pytest.param(200, {}, GOOD[:-1], Malformed("the reply is not JSON"), id="cut-short"),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "access_token": "u"}',
+        Malformed("the reply names a field twice"),
+        id="duplicate-keys",
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "more": {"a": 1, "a": 2}}',
+        Malformed("the reply names a field twice"),
+        id="duplicate-keys-inside",
+    ),
+    pytest.param(
+        200, {}, b'{"access_token": "t", "expires_in": NaN}', Malformed("the reply holds NaN or Infinity"), id="nan"
+    ),
+    pytest.param(
+        200, {}, b'{"access_token": "t", "x": -Infinity}', Malformed("the reply holds NaN or Infinity"), id="infinity"
+    ),
+    pytest.param(200, {}, b"[" * 60_000, Malformed("the reply is not JSON"), id="nested"),
+    pytest.param(204, {}, b"", Malformed("HTTP 204, but the reply is empty"), id="204-empty"),
+    pytest.param(200, {}, b" \r\n", Malformed("the reply is empty"), id="200-blank"),
+    pytest.param(
+        200, {}, GOOD.ljust(LONGEST + 1), Malformed("the reply is longer than 65536 bytes"), id="64-KiB-and-a-byte"
+    ),
+    pytest.param(200, {}, b"{}", Malformed("HTTP 200 without an access_token"), id="no-token"),
+    pytest.param(200, {}, b'{"access_token": ""}', Malformed("without an access_token"), id="empty-token"),
+    pytest.param(200, {}, b'{"access_token": 7}', Malformed("without an access_token"), id="token-a-number"),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "token_type": ["Bearer"]}',
+        Malformed("token_type is not text"),
+        id="token-type-a-list",
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "token_type": "DPoP"}',
+        Malformed("the token is of type dpop: every call needs a fresh proof"),
+        id="dpop",
+    ),
+    pytest.param(
+        200, {}, b'{"access_token": "t", "token_type": "mac"}', Malformed("the token is of type mac"), id="mac"
+    ),
+    pytest.param(
+        200, {}, b'{"access_token": "t", "token_type": "PoP"}', Malformed("the token is of type pop"), id="pop"
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "expires_at": %d}' % START.wall,
+        Malformed("the new token had expired already"),
+        id="expires-now",
+    ),
+    pytest.param(
+        200,
+        {},
+        b'{"access_token": "t", "expires_in": -1}',
+        Malformed("the new token had expired already; compare this machine's clock"),
+        id="expired-already",
+    ),
+    pytest.param(404, {}, HTML, Malformed("HTTP 404: no token endpoint answers so; compare token_url"), id="404"),
+    pytest.param(405, {}, b"", Malformed("HTTP 405: no token endpoint answers so"), id="405"),
+    pytest.param(
+        302,
+        {"location": "https://sso.example.com/login?client_secret=s3cret"},
+        b"",
+        Malformed("HTTP 302: a redirect to https://sso.example.com, which is not followed"),
+        id="redirect",
+    ),
+    pytest.param(
+        300,
+        {"location": "http://sso.example.com:8080/x"},
+        b"",
+        Malformed("HTTP 300: a redirect to http://sso.example.com, which"),
+        id="redirect-plain",
+    ),
+    pytest.param(
+        399,
+        {"location": "//sso.example.com/x"},
+        b"",
+        Malformed("a redirect to sso.example.com, which"),
+        id="redirect-host",
+    ),
+    pytest.param(307, {"location": "/elsewhere"}, b"", Malformed("HTTP 307: a redirect, which"), id="redirect-inside"),
+    pytest.param(308, {}, b"", Malformed("HTTP 308: a redirect, which"), id="redirect-nowhere"),
+    pytest.param(301, {"location": "http://[::1"}, b"", Malformed("HTTP 301: a redirect, which"), id="redirect-broken"),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "expected"), REFUSED + PASSING + MALFORMED)
+def test_a_failure_is_of_the_kind_that_its_provider_means(
+    status: int, headers: Headers, body: bytes, expected: Failure
+) -> None:
+    outcome = understood(status, body, headers)
+
+    assert isinstance(outcome, Failure)
+    assert expected.message in str(outcome)
+    assert replace(outcome, message=expected.message, hint=None) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, Refused("")) for code in ("invalid_client", "unauthorized_client", "invalid_grant")),
+        ("unsupported_grant_type", Refused("")),
+        *((code, Refused("", whole_client=False)) for code in ("invalid_scope", "invalid_request", "invalid_target")),
+        *((code, Transient("")) for code in ("temporarily_unavailable", "server_error")),
+        *((code, RateLimited("")) for code in ("slow_down", "too_many_requests", "rate_limit_exceeded")),
+        *((code, RateLimited("")) for code in ("rate_limited", "too_many_attempts")),
+    ],
+)
+@pytest.mark.parametrize("form", ['{"error": "%s"}', '{"error": {"code": "%s"}}'], ids=["text", "object"])
+def test_an_error_code_says_more_than_its_status(form: str, code: str, expected: Failure) -> None:
+    outcome = understood(400, (form % code).encode())
+
+    assert isinstance(outcome, Failure)
+    assert outcome.message.startswith(f"HTTP 400 {code}: ")
+    assert replace(outcome, message="", hint=None) == expected
+
+
+@pytest.mark.parametrize("field", ["error_description", "message", "errorMessage", "error"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RATE LIMIT reached",
+        "rate_limit",
+        "too many requests",
+        "Too many attempts",
+        "too many tokens",
+        "throttled",
+        "Quota",
+    ],
+)
+def test_a_rate_limit_is_known_by_its_text_wherever_that_is(field: str, text: str) -> None:
+    body = json.dumps({"error": "invalid_request"} | {field: text}).encode()
+
+    assert isinstance(understood(400, body), RateLimited)
+
+
+@pytest.mark.parametrize(
+    ("code", "secret"),
+    [
+        pytest.param("horse_staple", "horse_staple", id="the-secret"),
+        pytest.param("horse_staple", "correct-horse_staple", id="a-part-of-it"),
+        pytest.param("correct_horse_staple", "horse", id="it-is-a-part"),
+    ],
+)
+def test_an_error_code_that_quotes_a_secret_is_not_named(code: str, secret: str) -> None:
+    reply = Reply(400, {}, json.dumps({"error": code}).encode())
+
+    assert str(understand(reply, target(), START, never_show=("", secret))) == "HTTP 400: this token was refused"
+    assert str(understand(reply, target(), START, never_show=("",))) == f"HTTP 400 {code}: this token was refused"
+
+
+@pytest.mark.parametrize(
+    ("character", "why"),
+    [
+        pytest.param("\r", "a line end or NUL", id="CR"),
+        pytest.param("\n", "a line end or NUL", id="LF"),
+        pytest.param("\x00", "a line end or NUL", id="NUL"),
+        pytest.param(" ", "white space", id="space"),
+        pytest.param("\t", "white space", id="tab"),
+        pytest.param("\x7f", "control", id="DEL"),
+        pytest.param("ä", "non-ASCII", id="non-ASCII"),
+        pytest.param("\u2028", "non-ASCII", id="line-separator"),
+        pytest.param("\ud800", "non-ASCII", id="lone-surrogate"),
+    ],
+)
+@pytest.mark.parametrize("form", ["abc{}def", "abcdef{}"], ids=["within", "at-the-end"])
+def test_a_token_that_would_break_a_header_is_malformed(form: str, character: str, why: str) -> None:
+    body = json.dumps({"access_token": form.format(character), "token_type": "Bearer"}).encode()
+
+    outcome = understood(200, body)
+
+    assert isinstance(outcome, Malformed)
+    assert why in outcome.message
+
+
+def test_a_reply_of_64_kib_is_read_and_its_long_token_noted() -> None:
+    around = len(b'{"access_token": "", "token_type": "Bearer", "expires_in": 3600}')
+    longest = "x" * (LONGEST - around)
+    body = b'{"access_token": "%s", "token_type": "Bearer", "expires_in": 3600}' % longest.encode()
+    assert len(body) == LONGEST
+
+    outcome = issued(body)
+
+    assert outcome.token.access_token == longest
+    assert outcome.notes == (f"the token is {len(longest)} bytes long: some readers stop at 4096",)
+
+
+@pytest.mark.parametrize(("length", "notes"), [(4096, 0), (4097, 1)])
+def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
+    assert len(issued(GOOD.replace(b'"t"', b'"%s"' % (b"x" * length))).notes) == notes
+
+
+# -- how long to wait ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param({"retry-after": "30"}, 30.0, id="seconds"),
+        pytest.param({"retry-after": " 30 "}, 30.0, id="seconds-padded"),
+        pytest.param({"retry-after": "0"}, 0.0, id="zero"),
+        pytest.param({"retry-after": "9" * 18}, 1e18, id="huge"),
+        pytest.param({"retry-after": "Fri, 15 Jan 2027 08:02:00 GMT"}, 120.0, id="date"),
+        # The provider's clock is an hour ahead of ours: it says two minutes all the same.
+        pytest.param(
+            {"retry-after": "Fri, 15 Jan 2027 09:02:00 GMT", "date": "Fri, 15 Jan 2027 09:00:00 GMT"},
+            120.0,
+            id="date-by-its-own-clock",
+        ),
+        pytest.param({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, 0.0, id="date-past"),
+        pytest.param({"retry-after": "Fri, 15 Jan 2027 08:02:00 -0000"}, 120.0, id="date-without-zone"),
+        pytest.param({"retry-after": "Fri, 15 Jan 2027 09:02:00 +0100"}, 120.0, id="date-of-another-zone"),
+        pytest.param({"retry-after": "soon"}, None, id="garbage"),
+        pytest.param({"retry-after": "-5"}, None, id="negative"),
+        pytest.param({"retry-after": "٣٠"}, None, id="other-digits"),
+        pytest.param({"retry-after": "Fri, 99 Jan 99999 99:99:99 GMT"}, None, id="date-garbage"),
+        pytest.param({"x-ratelimit-reset": "45"}, 45.0, id="x-ratelimit-reset-seconds"),
+        pytest.param({"x-ratelimit-reset": "1800000045.5"}, 45.5, id="x-ratelimit-reset-unix"),
+        pytest.param({"x-ratelimit-reset": "1700000000"}, None, id="x-ratelimit-reset-past"),
+        pytest.param({"x-ratelimit-reset": "1000000000"}, 1e9, id="x-ratelimit-reset-10^9"),
+        pytest.param({"x-ratelimit-reset": "later"}, None, id="x-ratelimit-reset-garbage"),
+        pytest.param({"retry-after": "30", "x-ratelimit-reset": "45"}, 30.0, id="retry-after-first"),
+        pytest.param({"retry-after": "soon", "x-ratelimit-reset": "45"}, 45.0, id="garbage-then-reset"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (429, RateLimited, "HTTP 429: asked too often"),
+        (503, Transient, "HTTP 503: the provider is not well"),
+    ],
+)
+def test_a_provider_may_say_how_long_to_wait(
+    status: int, kind: type[Failure], message: str, headers: Headers, seconds: float | None
+) -> None:
+    assert understood(status, b"", headers) == kind(message, "reply", None, seconds)  # type: ignore[call-arg]
+
+
+# -- tokens --------------------------------------------------------------------------------------------
+
+
+def test_the_first_providers_token_counts_from_before_its_request() -> None:
+    outcome = issued(
+        b'{"access_token": "%s", "scope": "bci", "token_type": "Bearer", "expires_in": 3600}' % UUID.encode()
+    )
+
+    assert outcome.notes == ()
+    token = outcome.token
+    assert (token.access_token, token.token_type, token.scope, token.lifetime) == (UUID, "Bearer", "bci", 3600.0)
+    assert token.obtained == START
+    assert token.extra_fields() == {}
+
+
+def test_the_first_provider_may_leave_out_the_scope() -> None:
+    outcome = issued(b'{"access_token": "%s", "token_type": "Bearer", "expires_in": 7199}' % UUID.encode())
+
+    # RFC 6749 section 5.1: then it is the one that was asked for.
+    assert (outcome.token.scope, outcome.token.lifetime, outcome.notes) == ("bci", 7199.0, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "note", "token_type"),
+    [
+        pytest.param(b"\xef\xbb\xbf" + GOOD, None, "Bearer", id="BOM"),
+        pytest.param(b"\r\n " + GOOD + b"\n", None, "Bearer", id="blanks-around"),
+        pytest.param(GOOD.replace(b"Bearer", b"bEARER"), None, "Bearer", id="token-type-case"),
+        pytest.param(b'{"errcode": 0, "errmsg": "ok", ' + GOOD[1:], None, "Bearer", id="wechat-errcode-0"),
+        pytest.param(b'{"error": null, ' + GOOD[1:], None, "Bearer", id="error-null"),
+        pytest.param(b'{"error": "", ' + GOOD[1:], None, "Bearer", id="error-empty"),
+        pytest.param(
+            GOOD.replace(b"Bearer", b"Application Access Token"),
+            "a token_type other than Bearer",
+            "Application Access Token",
+            id="ebay",
+        ),
+        pytest.param(
+            GOOD.replace(b"Bearer", b"A" * 65), "a token_type other than Bearer", "Bearer", id="token-type-endless"
+        ),
+        pytest.param(GOOD.replace(b'"token_type": "Bearer",', b""), "no token_type", "Bearer", id="token-type-missing"),
+        pytest.param(GOOD.replace(b'"Bearer"', b"null"), "no token_type", "Bearer", id="token-type-null"),
+        pytest.param(GOOD.replace(b"3600", b"0"), "names no lifetime", "Bearer", id="expires-in-0-mailchimp"),
+    ],
+)
+def test_what_is_only_odd_is_a_token_with_a_note(body: bytes, note: str | None, token_type: str) -> None:
+    outcome = issued(body)
+
+    token = outcome.token
+    assert (token.access_token, token.lifetime, token.token_type) == ("t", 3600.0, token_type)
+    assert [note in given for given in outcome.notes if note] == ([True] if note else [])
+    assert bool(outcome.notes) is bool(note)
+
+
+def test_any_2xx_is_success() -> None:
+    assert isinstance(understood(201, GOOD), Issued)
+    assert isinstance(understood(299, GOOD), Issued)
+    assert isinstance(understood(300, GOOD), Malformed)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "scope", "lacks"),
+    [
+        pytest.param("bci risk", "bci", "bci risk", None, id="wider"),
+        pytest.param("risk bci", "bci risk", "risk bci", None, id="other-order"),
+        pytest.param("bci,risk", "bci risk", "bci,risk", None, id="commas-adobe"),
+        pytest.param(["bci", "risk"], "bci risk", "bci risk", None, id="list"),
+        pytest.param("bci", "bci risk aml", "bci", "aml, risk", id="narrower"),
+        pytest.param("", "bci", "", "bci", id="empty"),
+        pytest.param("anything", "", "anything", None, id="none-asked-for"),
+        pytest.param(None, "", None, None, id="none-asked-for-none-given"),
+        pytest.param(None, "bci", "bci", None, id="null"),
+        pytest.param(7, "bci", "bci", None, id="a-number"),
+        pytest.param(["bci", 7], "bci", "bci", None, id="a-list-of-others"),
+    ],
+)
+def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
+    given: object, asked: str, scope: str | None, lacks: str | None
+) -> None:
+    body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
+
+    outcome = issued(body, scope=asked)
+    strict = understood(200, body, scope=asked, strict_scope=True)
+
+    assert outcome.token.scope == scope
+    assert outcome.notes == (() if lacks is None else (f"the token's scope lacks {lacks}",))
+    if lacks is None:
+        assert isinstance(strict, Issued)
+    else:
+        assert strict == Refused(f"the token's scope lacks {lacks} (strict_scope)", whole_client=False)
+
+
+def test_other_fields_are_kept_but_never_a_refresh_token() -> None:
+    fields = {
+        "access_token": "t",
+        "token_type": "Bearer",
+        "instance_url": "https://acme.my.salesforce.com",
+        "issued_at": "1800000000000",
+        "refresh_token": "worth-more",
+        "expires_in": 3600,
+        "scope": "bci",
+    }
+
+    assert issued(json.dumps(fields).encode()).token.extra_fields() == {
+        "instance_url": "https://acme.my.salesforce.com",
+        "issued_at": "1800000000000",
+    }
+
+
+def test_without_a_lifetime_the_targets_default_holds() -> None:
+    assert issued(b'{"access_token": "t", "token_type": "Bearer"}', default_lifetime=77.0).token.lifetime == 77.0
+
+
+# -- nothing is shown ----------------------------------------------------------------------------------
+
+KEYS = (
+    "access_token",
+    "token_type",
+    "expires_in",
+    "scope",
+    "error",
+    "error_description",
+    "error_uri",
+    "errcode",
+    "errmsg",
+    "message",
+    "refresh_token",
+    "expires_at",
+    "id_token",
+)
+NAMES = ("retry-after", "date", "x-ratelimit-reset", "location", "www-authenticate", "set-cookie", "content-type")
+STATUSES = st.sampled_from((200, 201, 204, 302, 400, 401, 403, 404, 407, 408, 429, 500, 503)) | st.integers(100, 599)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(("invalid_client", "Bearer")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+BODIES = st.binary(max_size=200) | st.dictionaries(st.sampled_from(KEYS), VALUES).map(
+    lambda fields: json.dumps(fields).encode()
+)
+
+
+@given(
+    status=STATUSES,
+    headers=st.dictionaries(st.sampled_from(NAMES), st.text(max_size=60)),
+    body=BODIES,
+    strict_scope=st.booleans(),
+)
+@example(
+    status=429, headers={"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}, body=b'{"error": ["x"]}', strict_scope=False
+)
+@example(status=302, headers={"location": "http://[v1.x]:99999999/"}, body=b"", strict_scope=False)
+def test_any_reply_has_an_outcome(status: int, headers: Headers, body: bytes, strict_scope: bool) -> None:
+    outcome = understood(status, body, headers, strict_scope=strict_scope)
+
+    assert isinstance(outcome, Outcome)
+    if isinstance(outcome, Failure):
+        assert outcome.message.isprintable()
+    else:
+        assert 0 < outcome.token.lifetime <= 366 * 86400
+
+
+# What an error code may look like, so that only `never_show` can tell; and what tokens look like.
+SECRETS = st.text("abcdefghij_XYZ", min_size=12, max_size=40).map(lambda text: f"q{text}")
+TOKENS = st.text("abcXYZ012-._~+/", min_size=12, max_size=40).map(lambda text: f"0{text}")
+
+
+@given(
+    status=STATUSES,
+    secret=SECRETS,
+    token=TOKENS,
+    keys=st.lists(st.sampled_from(KEYS), unique=True, min_size=1),
+    wrap=st.sampled_from(("{}", "Bad credentials for {}", "{}\n{}", " {}", '"{}"')),
+    strict_scope=st.booleans(),
+)
+def test_no_secret_or_token_that_is_echoed_is_ever_shown(
+    status: int, secret: str, token: str, keys: list[str], wrap: str, strict_scope: bool
+) -> None:
+    for planted in (secret, token):
+        text = wrap.format(planted, planted)
+        fields = {"access_token": token, "token_type": "Bearer", planted: planted} | dict.fromkeys(keys, text)
+        place = f"https://u:{planted}@sso.example.com/{planted}?q={planted}"
+        headers = dict.fromkeys(NAMES, text) | {"location": place}
+        bodies = (
+            json.dumps(fields).encode(),
+            json.dumps({"error": {"code": text, "errorCode": text, "message": text, planted: text}}).encode(),
+            json.dumps([fields]).encode(),
+            text.encode(),
+        )
+        for body in bodies:
+            for where in (headers, headers | {"location": planted}):
+                reply = Reply(status, where, body)
+                outcome = understand(reply, target(strict_scope=strict_scope), START, never_show=(secret,))
+
+                shown = f"{outcome} {outcome!r} {reply!r} {outcome.notes if isinstance(outcome, Issued) else ''}"
+                assert planted not in shown

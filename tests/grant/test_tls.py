@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trustme
+
+from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+from support.server import Server, issues, serving
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(ca: trustme.CA, tmp_path: Path) -> str:
+    path = tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@contextmanager
+def serving_as(ca: trustme.CA, name: str = "127.0.0.1") -> Iterator[Server]:
+    with serving(issues(), context_of(ca.issue_cert(name))) as server:
+        yield server
+
+
+def post(server: Server, ca_file: str | None, *, url: str | None = None) -> Reply | NoReply:
+    endpoint = Endpoint(Provider(name="p", token_url=url or server.url, ca_file=ca_file, timeout=20.0))
+    try:
+        return endpoint.post(Request(endpoint._provider.token_url, {}, b"grant_type=client_credentials"))
+    finally:
+        endpoint.close()
+
+
+def test_what_ca_file_issued_is_trusted(ca: trustme.CA, ca_file: str) -> None:
+    with serving_as(ca) as server:
+        assert isinstance(post(server, ca_file), Reply)
+
+
+def test_a_certificate_for_another_name_is_refused(ca: trustme.CA, ca_file: str) -> None:
+    with serving_as(ca, "login.example.com") as server:
+        reply = post(server, ca_file)
+
+    assert isinstance(reply, NoReply)
+    assert (reply.phase, reply.hint) == ("TLS", None)
+    assert reply.reason.startswith("127.0.0.1: TLS certificate refused: IP address mismatch")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "why"),
+    [
+        pytest.param(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC), "has expired", id="expired"),
+        pytest.param(
+            datetime(2090, 1, 1, tzinfo=UTC), datetime(2090, 2, 1, tzinfo=UTC), "is not yet valid", id="not-yet"
+        ),
+    ],
+)
+def test_a_certificate_out_of_its_time_is_refused(
+    ca: trustme.CA, ca_file: str, begins: datetime, ends: datetime, why: str
+) -> None:
+    certificate = ca.issue_cert("127.0.0.1", not_before=begins, not_after=ends)
+    with serving(issues(), context_of(certificate)) as server:
+        reply = post(server, ca_file)
+
+    assert reply == NoReply(
+        "TLS",
+        f"127.0.0.1: TLS certificate refused: certificate {why}",
+        "compare this machine's clock, else tell the provider",
+    )
+    assert server.seen == []
+
+
+def test_what_another_authority_issued_is_refused_with_what_ca_file_holds(ca_file: str) -> None:
+    with serving_as(trustme.CA()) as server:
+        reply = post(server, ca_file)
+
+    assert reply == NoReply(
+        "TLS",
+        "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
+        f"it was not issued by what ca_file {ca_file} holds",
+    )
+    assert server.seen == []
+
+
+def test_a_self_signed_certificate_is_refused_and_the_way_out_named(ca: trustme.CA, tmp_path: Path) -> None:
+    own = tmp_path / "own.pem"
+    own.write_bytes(ca.private_key_pem.bytes() + ca.cert_pem.bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    with serving(issues(), context) as server:
+        reply = post(server, None)
+
+    assert isinstance(reply, NoReply)
+    assert (reply.phase, reply.hint) == (
+        "TLS",
+        "for a private authority set ca_file; for a public one install the system's ca-certificates",
+    )
+    assert server.seen == []
+
+
+def test_a_server_that_speaks_only_tls_1_1_is_refused(ca: trustme.CA, ca_file: str) -> None:
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    permissive = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    permissive.load_verify_locations(ca_file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = permissive.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    for each in (context, permissive):
+        each.set_ciphers("ALL:@SECLEVEL=0")
+
+    with serving(issues(), context) as server:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", server.port), 20) as plain,
+                permissive.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+            ):
+                assert secured.version() == "TLSv1.1"
+        except ssl.SSLError:
+            pytest.skip("this OpenSSL cannot speak TLS 1.1 at all")
+
+        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
+        trust = endpoint._current_adapter()._context
+        assert trust is not None
+        # So that it is not the distribution's policy that refuses, but we.
+        trust.set_ciphers("ALL:@SECLEVEL=0")
+        reply = endpoint.post(Request(server.url, {}, b""))
+        endpoint.close()
+
+    assert isinstance(reply, NoReply)
+    assert reply.phase == "TLS"
+    assert server.seen == []
+
+
+def test_a_server_that_speaks_no_tls_is_refused_with_a_question() -> None:
+    with serving(issues()) as server:
+        reply = post(server, None, url=server.url.replace("http:", "https:"))
+
+    assert isinstance(reply, NoReply)
+    assert (reply.phase, reply.hint) == ("TLS", "does this port speak TLS at all?")
+    assert server.seen == []
+
+
+# -- what is trusted -----------------------------------------------------------------------------------
+
+
+def test_a_ca_file_that_was_replaced_is_taken_up_by_the_next_request(ca: trustme.CA, ca_file: str) -> None:
+    new = trustme.CA()
+    with serving_as(ca) as old_server, serving_as(new) as new_server:
+        endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=20.0))
+        before = endpoint.post(Request(new_server.url, {}, b""))
+        # As a rotation does it: another file is renamed over the first.
+        new.cert_pem.write_to_path(f"{ca_file}.new")
+        os.replace(f"{ca_file}.new", ca_file)
+        after = endpoint.post(Request(new_server.url, {}, b""))
+        endpoint.close()
+
+        assert isinstance(before, NoReply)
+        assert isinstance(after, Reply)
+        assert isinstance(post(old_server, ca_file), NoReply)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param(b"", "holds no certificate", id="empty"),
+        pytest.param(b"not a certificate\n", "holds no certificate", id="text"),
+        pytest.param(
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate", id="broken"
+        ),
+    ],
+)
+def test_a_ca_file_that_cannot_be_used_is_named_and_nothing_is_sent(
+    ca: trustme.CA, tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    path = tmp_path / "other.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with serving_as(ca) as server:
+        reply = post(server, str(path))
+
+    assert reply == NoReply("set-up", f"ca_file {path}: {why}")
+    assert server.seen == []
+
+
+# The system's store is read once in a process: so each of these is one.
+CHILD = """
+import sys
+from bearerd.grant.endpoint import Endpoint
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+endpoint = Endpoint(Provider(name="p", token_url=sys.argv[1], timeout=20.0))
+print(endpoint.post(Request(sys.argv[1], {}, b"")))
+endpoint.close()
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["in-the-store", "not-in-the-store"])
+def test_the_systems_store_is_the_default(ca: trustme.CA, ca_file: str, trusted: bool) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SSL_CERT_")}
+    if trusted:
+        environ["SSL_CERT_FILE"] = ca_file
+    with serving_as(ca) as server:
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, server.url],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
+    if trusted:
+        assert child.stdout == "Reply(status=200)\n"
+    else:
+        assert child.stdout.startswith("NoReply(phase='TLS', reason='127.0.0.1: TLS certificate refused: unable to get")
+        assert server.seen == []
+
+
+def test_ca_file_stands_in_place_of_the_systems_store(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, ca_file: str, tmp_path: Path
+) -> None:
+    system = trustme.CA()
+    system.cert_pem.write_to_path(tmp_path / "system.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    with serving_as(system) as public, serving_as(ca) as private:
+        assert isinstance(post(private, ca_file), Reply)
+        assert isinstance(post(public, ca_file), NoReply)
+
+    assert public.seen == []
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_no_variable_of_other_programs_adds_to_what_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, ca_file: str, tmp_path: Path, variable: str
+) -> None:
+    other = trustme.CA()
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    monkeypatch.setenv(variable, str(tmp_path / "other.pem"))
+    with serving_as(other) as server:
+        assert isinstance(post(server, ca_file), NoReply)
+
+
+def test_requests_own_authorities_are_not_added(ca: trustme.CA, ca_file: str) -> None:
+    with serving_as(ca) as server:
+        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
+        assert isinstance(endpoint.post(Request(server.url, {}, b"")), Reply)
+        trust = endpoint._current_adapter()._context
+        endpoint.close()
+
+    # certifi's would have been loaded by the first connection.
+    assert trust is not None
+    assert trust.get_ca_certs(binary_form=True) == [ssl.PEM_cert_to_DER_cert(ca.cert_pem.bytes().decode())]
+
+
+def test_session_keys_are_not_written(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, ca_file: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
+    with serving_as(ca) as server:
+        assert isinstance(post(server, ca_file), Reply)
+
+    assert not keys.exists()
