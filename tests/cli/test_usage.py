@@ -69,12 +69,13 @@ def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("verb", WITH_CONFIG)
-def test_a_missing_config_is_exit_78_and_named(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_config_is_exit_78_and_named(verb: str, tmp_path: Path) -> None:
+    # In a process of its own: run and once set its signals and its umask.
     file = tmp_path / "none.yaml"
-    assert cli.main([verb, "-c", str(file)]) == 78
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == f"{file}:1:1: cannot be read: No such file or directory\nbearerd: 1 error in the config\n"
+    done = bearerd(verb, "-c", file)
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert done.stderr == f"{file}:1:1: cannot be read: No such file or directory\nbearerd: 1 error in the config\n"
 
 
 @pytest.mark.parametrize(

@@ -464,3 +464,86 @@ def test_no_token_ever_stands_in_the_log(rig: Rig, log: pytest.LogCaptureFixture
     rig.live(4000)
     assert log.records
     assert "s3cr3t" not in log.text
+
+
+# -- what a review found -----------------------------------------------------------------------------
+
+
+def test_with_an_unreadable_client_id_no_record_of_another_identity_is_used(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("down"))
+    rig.turn()
+    rig.target = replace(rig.target, scope="admin")
+    rig.start(client_id=None)
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+    assert rig.keeper.standing().expires is None
+
+
+def test_a_file_that_cannot_be_removed_is_tried_again_without_haste(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.start()
+    rig.answer(Issued(token("t-1")), Refused("401"))
+    rig.live(3599)
+    rig.file.unlink()
+    rig.file.mkdir()
+    turns = 0
+    end = rig.clock.boot + 60
+    while rig.clock.boot < end:
+        rig.clock.advance(max(rig.turn(), 0.001))
+        turns += 1
+    assert turns < 30
+    assert len([line for line in spoken(log) if "a directory has this name" in line]) == 1
+    rig.file.rmdir()
+    rig.turn()
+    assert any("files are well again" in line for line in spoken(log))
+
+
+@pytest.mark.parametrize("step", [31, -31])
+def test_clocks_that_are_set_again_and_again_bring_no_attempt_before_its_time(rig: Rig, step: float) -> None:
+    rig.answer(Issued(token("t-1")), Transient("503", retry_after=3600))
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.turn()
+    for _ in range(20):
+        rig.clock.advance(8)
+        rig.clock.step(step)
+        rig.turn()
+    assert len(rig.grants.asked) == 2
+
+
+def test_a_new_token_that_expired_on_its_way_does_not_replace_a_good_one(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.grants.takes = 3.0
+    rig.answer(Issued(token("t-2", lifetime=2)))
+    assert rig.turn() == pytest.approx(60)  # malformed
+    assert rig.file.read_bytes() == b"t-1"
+
+
+def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.start()
+    rig.answer(Issued(token("t-1")), Transient("down"))
+    rig.turn()
+    rig.clock.advance(60)
+    rig.clock.step(7200)
+    rig.live(8)
+    assert rig.file.read_bytes() == b"t-1"
+    rig.clock.step(-7200)
+    rig.live(3000)
+    assert rig.file.read_bytes() == b"t-1"
+    rig.live(600)
+    assert not rig.file.exists()  # an hour is over by any clock
+
+
+def test_a_refused_client_waits_at_its_door_and_goes_when_it_works_again(rig: Rig, tmp_path: Path) -> None:
+    gate = Gate(rig.woken.append)
+    other = target("other", outputs=(Output(path=str(tmp_path / "other")),))
+    keeper = Keeper(other, rig.clock, lambda: 0.0, rig.grants, rig.publisher, gate)
+    rig.answer(Refused("401 invalid_client"))
+    assert keeper.turn() - rig.clock.boot == pytest.approx(300)
+    rig.clock.advance(200)
+    gate.report(rig.target, Issued(token()), rig.clock.boot, 0.0)  # another of its tokens got through
+    assert rig.woken == ["dnb/other"]
+    keeper.turn()
+    assert len(rig.grants.asked) == 2

@@ -10,12 +10,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bearerd.errors import PublishError
+from bearerd.errors import DirectoryLocked, PublishError
 from bearerd.publish.atomic import Attributes, Files, attributes
+from bearerd.publish.lock import DirectoryLock
 
 PLAIN = Attributes(0o640)
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, groups and mounts")
@@ -386,3 +388,45 @@ def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: 
     for bad, kinds in results:
         assert int(bad) == 0
         assert int(kinds) > 1  # it did read while it was being replaced
+
+
+@ROOT
+def test_below_a_setgid_directory_none_is_made_by_setting_the_bit_again(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # systemd's RestrictSUIDSGID refuses it. The daemon runs with umask 0.
+    real = os.fchmod
+
+    def restricted(descriptor: int, mode: int) -> None:
+        if mode & 0o6000:
+            raise PermissionError(errno.EPERM, "restricted")
+        real(descriptor, mode)
+
+    root.mkdir()
+    os.chown(root, -1, 12)
+    root.chmod(0o2750)
+    before = os.umask(0)
+    try:
+        monkeypatch.setattr("bearerd.publish.atomic.os.fchmod", restricted)
+        files.replace(str(root / "dnb/t"), b"x", PLAIN)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o2750
+    assert (root / "dnb/t").stat().st_gid == 12
+
+
+def test_a_directory_that_could_not_be_given_to_its_group_is_not_left_half_made(root: Path) -> None:
+    with pytest.raises(PublishError, match="no group"):
+        Files(str(root), 0o750, group="no-such-group-here").replace(str(root / "t"), b"x", PLAIN)
+    assert not root.exists()
+
+
+def test_a_lock_holds_on_a_full_disk(small: Path) -> None:
+    (small / "lock").touch()
+    with (small / "filler").open("wb") as filler, suppress(OSError):
+        filler.write(b"x" * 100_000)
+        filler.flush()
+    lock = DirectoryLock(str(small / "lock"))
+    with pytest.raises(DirectoryLocked, match="kept by another bearerd"):
+        DirectoryLock(str(small / "lock"))
+    lock.release()
