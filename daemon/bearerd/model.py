@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+OWN_DIRECTORY: Final = ".bearerd"
+"""Below the output directory: bearerd's own copies and its lock."""
 
 Auth = Literal["client_secret_basic", "client_secret_post"]
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]

@@ -1,8 +1,20 @@
-"""Times in the words of a log line. Pure."""
+"""Times as people write and read them. Pure."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
+
+UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION: Final = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
+"""`500ms 10s 15m 1h 2d`."""
+
+
+def seconds_of(text: str) -> float | None:
+    """The seconds of a duration as the config and the command line have it; None for anything else."""
+    match = re.fullmatch(DURATION, text)
+    return float(match[1]) * UNITS[match[2]] if match else None
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
 from bearerd.errors import BearerdError, ConfigError
+from bearerd.words import seconds_of
 
 if TYPE_CHECKING:
     from bearerd.model import Config
@@ -75,14 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _duration(text: str) -> float:
-    import re
-
     # Also a bare 0: "no minimum" needs no unit.
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
-    if match is None and text != "0":
+    seconds = 0.0 if text == "0" else seconds_of(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    return float(match[1]) * units[match[2]] if match else 0.0
+    return seconds
 
 
 def _seconds(text: str) -> float:

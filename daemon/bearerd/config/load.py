@@ -22,6 +22,7 @@ from bearerd.config import types
 from bearerd.config.source import BROKEN, Document, Path, near, nearest, takes_secret
 from bearerd.errors import ConfigError, Problem
 from bearerd.model import (
+    OWN_DIRECTORY,
     Client,
     Config,
     Logging,
@@ -33,8 +34,6 @@ from bearerd.model import (
 )
 
 DEFAULT_DIRECTORY: Final = "/run/bearerd"
-OWN_DIRECTORY: Final = ".bearerd"
-"""Below the output directory: bearerd's own copies, its lock and its socket."""
 
 # A config of 10,000 clients is 2 MB; beyond this somebody named the wrong file.
 _MOST_BYTES: Final = 32 * 2**20

@@ -26,10 +26,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from bearerd.model import RateLimit, RefreshBefore
+from bearerd.words import DURATION, UNITS, seconds_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
 # What the grant itself says; a parameter of that name would be a second opinion.
 RESERVED_PARAMETERS = frozenset(
     {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
@@ -61,14 +60,13 @@ def kind_of(value: Any) -> str:
 
 def parse_duration(value: Any) -> float:
     """`500ms 10s 15m 1h 2d` -> seconds."""
-    match = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
-    if match is None:
+    seconds = seconds_of(value) if isinstance(value, str) else None
+    if seconds is None:
         raise _expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
-    return _seconds(match[1], match[2])
+    return _reasonable(seconds)
 
 
-def _seconds(number: str, unit: str) -> float:
-    seconds = float(number) * _UNITS[unit]
+def _reasonable(seconds: float) -> float:
     if seconds <= 0:
         raise _expected("a duration longer than nothing")
     if seconds > _LONGEST:
@@ -96,12 +94,10 @@ def _parse_refresh_before(value: Any) -> RefreshBefore:
 
 
 def _parse_rate_limit(value: Any) -> RateLimit:
-    match = (
-        re.fullmatch(rf"([1-9][0-9]{{0,8}})/(?:{_DURATION}|(ms|s|m|h|d))", value) if isinstance(value, str) else None
-    )
+    match = re.fullmatch(rf"([1-9][0-9]{{0,8}})/(?:{DURATION}|(ms|s|m|h|d))", value) if isinstance(value, str) else None
     if match is None:
         raise _expected("a number of grants in a time, such as 10/s or 10/8h", value)
-    return RateLimit(count=int(match[1]), window=_seconds(match[2] or "1", match[3] or match[4]))
+    return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
 
 
 def _parse_mode(value: Any) -> int:
@@ -218,10 +214,10 @@ def _schema(pattern: str, example: str) -> WithJsonSchema:
 
 Text = Annotated[str, BeforeValidator(_text)]
 AbsolutePath = Annotated[str, BeforeValidator(_must_be_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})]
-Duration = Annotated[float, BeforeValidator(parse_duration), _schema(_DURATION, "15m")]
-Timeout = Annotated[float, BeforeValidator(_parse_timeout), _schema(_DURATION, "10s")]
-Lead = Annotated[RefreshBefore, BeforeValidator(_parse_refresh_before), _schema(rf"([0-9.]+%|{_DURATION})", "20%")]
-Rate = Annotated[RateLimit, BeforeValidator(_parse_rate_limit), _schema(rf"[0-9]+/({_DURATION}|ms|s|m|h|d)", "10/8h")]
+Duration = Annotated[float, BeforeValidator(parse_duration), _schema(DURATION, "15m")]
+Timeout = Annotated[float, BeforeValidator(_parse_timeout), _schema(DURATION, "10s")]
+Lead = Annotated[RefreshBefore, BeforeValidator(_parse_refresh_before), _schema(rf"([0-9.]+%|{DURATION})", "20%")]
+Rate = Annotated[RateLimit, BeforeValidator(_parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")]
 Mode = Annotated[int, BeforeValidator(_parse_mode), _schema("0?[0-7]{3}", "0640")]
 DirectoryMode = Annotated[int, BeforeValidator(_parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
 Account = Annotated[

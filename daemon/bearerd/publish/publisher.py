@@ -10,14 +10,13 @@ from typing import Final
 
 from bearerd.errors import DirectoryUnusable, PublishError
 from bearerd.log import say
-from bearerd.model import Config, Target, Token
+from bearerd.model import OWN_DIRECTORY, Config, Target, Token
 from bearerd.publish import record as records
 from bearerd.publish.atomic import Attributes, Files, attributes, gid_of
 from bearerd.publish.lock import DirectoryLock
 from bearerd.publish.record import Record
 from bearerd.publish.render import render
 
-OWN_DIRECTORY: Final = ".bearerd"
 _PRIVATE: Final = Attributes(0o600)
 _PRIVATE_DIRECTORY: Final = 0o700
 # The longest reply's token and extra fields, escaped as JSON may need it, and the rest.
