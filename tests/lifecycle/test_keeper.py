@@ -188,6 +188,19 @@ def test_the_log_tells_of_a_trouble_once_then_every_ten_minutes_and_of_its_end_w
     assert any(line.startswith("recovered after") and "25 min" in line for line in said)
 
 
+def test_a_refused_client_is_told_of_every_ten_minutes_though_it_asks_once_an_hour(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.answer(Refused("HTTP 401 invalid_client: the client was refused"))
+    rig.live(2 * 3600 + 1)
+    asked = [moment - rig.grants.asked[0] for moment in rig.grants.asked]
+    assert asked == pytest.approx([0, 300, 900, 2100, 4500], abs=0.1)
+    said = [line for line in spoken(log) if "invalid_client" in line]
+    assert len(said) == 1 + 12
+    assert said[-1].startswith("still failing after 5 attempts in 2 h: ")
+    assert said[-1].endswith("there is no valid token; next attempt in 15 min")
+
+
 def test_a_token_that_expires_is_told_of_and_kept_by_default(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.answer(Issued(token("t-1")), Transient("reset"))
     rig.live(4000)

@@ -182,6 +182,9 @@ class Keeper:
                 until = self._ask()
                 now = self._clock.now()
         self._tend_files(now)
+        if self._failure is not None and now.boot - self._said_at >= STILL_FAILING:
+            # Also between attempts: those of a refused client are up to an hour apart.
+            self._say_trouble(self._failure, now, until)
         return self._next_turn(now.boot, until)
 
     def standing(self) -> Standing:
@@ -353,6 +356,8 @@ class Keeper:
             moments.append(self._gone)
         if self._publish_faults:
             moments.append(now + policy.wait_after_publish_fault(self._publish_faults))
+        if self._failure is not None:
+            moments.append(self._said_at + STILL_FAILING)
         if until > self._due and self._token is not None:  # held at a door
             moments.append(policy.last_chance(now, until, self._token.expires.boot))
         return max(min(moments), now + 0.001)
@@ -360,21 +365,22 @@ class Keeper:
     # -- the log -------------------------------------------------------------------------------
 
     def _say_failure(self, failure: Failure, now: Instant, until: float) -> None:
-        first = self._failure is None
-        changed = first or type(failure) is not type(self._failure)
-        self._failure = failure
-        if first:
+        """A trouble that is new, or of another kind, is said; a further attempt only to who debugs."""
+        known, self._failure = self._failure, failure
+        if known is None:
             self._failing_since = now.boot
-        if not changed and now.boot - self._said_at < STILL_FAILING:
+        if type(failure) is type(known):
             say(logging.DEBUG, f"attempt failed: {failure}", name=self._name)
-            return
+        else:
+            self._say_trouble(failure, now, until)
+
+    def _say_trouble(self, failure: Failure, now: Instant, until: float) -> None:
+        """What fails and why, what still holds, and when it is tried again."""
         self._said_at = now.boot
-        remaining = self.remaining(now.boot)
+        remaining, attempts = self.remaining(now.boot), sum(self._counts.values())
         holds = f"the present token is good for {duration(remaining)}" if remaining else "there is no valid token"
-        attempts = sum(self._counts.values())
-        still = (
-            "" if first else f"still failing after {attempts} attempts in {duration(now.boot - self._failing_since)}: "
-        )
+        lasted = now.boot - self._failing_since
+        still = f"still failing after {attempts} attempts in {duration(lasted)}: " if lasted > 0 else ""
         say(
             logging.WARNING if remaining else logging.ERROR,
             f"{still}{failure}; {holds}; next attempt {self._in(until, now)}",

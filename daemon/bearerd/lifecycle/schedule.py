@@ -57,9 +57,7 @@ class Schedule:
         self._due: dict[str, float] = {}
         self._running: set[str] = set()
         self._again: set[str] = set()
-        self._pools: set[str] = set()
-        self._workers: list[_Workers] = []
-        self._pool_names: dict[Hashable, str] = {}
+        self._pools: dict[Hashable, _Workers] = {}
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
@@ -69,21 +67,18 @@ class Schedule:
 
     def add(self, name: str, pool: Hashable, workers: int, due: float) -> None:
         """A target, whose turns run on at most `workers` threads that it shares with the rest of its pool."""
+        if pool not in self._pools:
+            self._pools[pool] = _Workers(f"pool-{len(self._pools)}", workers, self._booked_out)
+            self._scheduler.add_executor(self._pools[pool], alias=self._pools[pool].alias)
         with self._lock:
-            alias = self._pool_names.setdefault(pool, f"pool-{len(self._pool_names)}")
-            new = alias not in self._pools
-            self._pools.add(alias)
             self._due[name] = due
-        if new:
-            self._workers.append(_Workers(workers, self._booked_out))
-            self._scheduler.add_executor(self._workers[-1], alias=alias)
         self._scheduler.add_job(
             self._run,
             _Hourly(),
             args=[name],
             id=name,
             name=name,
-            executor=alias,
+            executor=self._pools[pool].alias,
             next_run_time=self._wall(due),
         )
 
@@ -111,7 +106,7 @@ class Schedule:
 
     def guard(self) -> bool:
         """Notice steps of the wall clock and suspends, and set every turn anew; whether there was one."""
-        for workers in self._workers:
+        for workers in self._pools.values():
             workers.staff()
         offset, suspended = self._wall_offset(), self._clock.suspended()
         stepped = abs(offset - self._offset)
@@ -189,8 +184,9 @@ class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 class _Workers(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
     """A pool of daemon threads that are started as they are needed and end when they are not."""
 
-    def __init__(self, most: int, booked_out: Callable[[str], None]) -> None:
+    def __init__(self, alias: str, most: int, booked_out: Callable[[str], None]) -> None:
         super().__init__()
+        self.alias = alias
         self._most = most
         self._booked_out = booked_out
         self._jobs: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
