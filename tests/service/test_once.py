@@ -87,6 +87,21 @@ def test_a_refused_client_ends_all_its_tokens_with_one_request(configure: Callab
         assert f"name=dnb/{name} no valid token: " in done.stderr
 
 
+def test_a_refused_client_keeps_the_good_tokens_that_are_on_record(configure: Callable[..., Path]) -> None:
+    tokens = "{" + ", ".join(f"t{number}: {{}}" for number in range(60)) + "}"
+    good, refusing = issues(lifetime=600), False
+    with serving(lambda seen: REFUSAL if refusing else good(seen)) as server:
+        config = configure(server.url, tokens)
+        assert bearerd("once", "-c", config).returncode == 0
+        refusing = True
+        # Most have not had their first turn when the first is refused.
+        done = bearerd("once", "-c", config, "--min-valid", "1h", "--timeout", "50s", timeout=40)
+        assert len(server.seen) == 61
+    assert done.returncode == 0, done.stderr
+    assert "60 of 60 tokens are valid" in done.stderr
+    assert done.stderr.count("not renewed: ") == 60
+
+
 def test_one_refused_scope_keeps_no_other_token_from_being_made(configure: Callable[..., Path], tmp_path: Path) -> None:
     good = issues()
 

@@ -52,13 +52,16 @@ class _Writer(logging.Handler):
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = (self.format(record) + "\n").encode(errors="backslashreplace")
+        line = self._line(record)
         with self._written:
             self._busy += 1
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self._done(dropped=1)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + "\n").encode(errors="backslashreplace")
 
     def flush(self) -> None:
         with self._written:
@@ -70,7 +73,9 @@ class _Writer(logging.Handler):
             with self._written:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
-                line += f"({dropped} lines of the log were dropped: they were not read in time)\n".encode()
+                message = f"{dropped} lines of the log were dropped: they were not read in time"
+                record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (), None)
+                line = self._line(record) + line
             with suppress(OSError):  # nobody is there to be told
                 while line:
                     line = line[os.write(2, line) :]

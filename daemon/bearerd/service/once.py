@@ -47,9 +47,9 @@ def once(
     began = engine.clock.now().boot
     engine.start(least=min_valid)
     ends: dict[str, _End] = {}
-    standings = {standing.name: standing for standing in engine.standings()}
+    seen: dict[str, Standing] = {}
     interrupted = False
-    while len(ends) < len(standings):
+    while len(ends) < len(config.targets):
         now = engine.clock.now().boot
         left = began + timeout - now
         if left <= 0:
@@ -62,13 +62,13 @@ def once(
         if isinstance(event, int):
             interrupted = True
             break
-        standings[event.name] = event
-        _settle(event, standings, ends, engine.clock.now().boot)
-        progress(len(ends), len(standings))
+        seen[event.name] = event
+        _settle(event, seen, ends, engine.clock.now().boot)
+        progress(len(ends), len(config.targets))
     now = engine.clock.now().boot
-    for name, standing in standings.items():
-        if name not in ends:
-            ends[name] = _timed_out(standing, now, timeout, interrupted=interrupted)
+    for standing in engine.standings():
+        if standing.name not in ends:
+            ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
     engine.stop()
     failed = {name: end for name, end in ends.items() if not end.good}
     for name, end in ends.items():
@@ -81,19 +81,27 @@ def once(
     return 1 if failed else 0
 
 
-def _settle(event: Standing, standings: Mapping[str, Standing], ends: dict[str, _End], now: float) -> None:
-    """Whether a target, and with it perhaps its client's others, is at its end."""
-    if event.failure is None:
-        if _good(event, now) and event.due > now:
-            ends[event.name] = _End(good=True)
-        return
-    if not isinstance(event.failure, Refused | Malformed | Unsent):
-        return  # it is tried again
-    ends[event.name] = _final(event, now)
-    if isinstance(event.failure, Refused) and event.failure.whole_client:
-        for name, other in standings.items():
-            if other.client == event.client and name not in ends and not (_good(other, now) and other.due > now):
-                ends[name] = _final(other, now, because=f"its client was refused ({event.name} asked)")
+def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float) -> None:
+    """Whether targets are at their end now: this one, and with a refused client its others.
+
+    Of these only such as had a turn: before it nobody knows what is on record for them.
+    """
+    refused = {
+        standing.client: standing.name
+        for standing in seen.values()
+        if isinstance(standing.failure, Refused) and standing.failure.whole_client
+    }
+    for standing in seen.values() if event.name in refused.values() else (event,):
+        if standing.name in ends:
+            continue
+        if isinstance(standing.failure, Refused | Malformed | Unsent):
+            ends[standing.name] = _final(standing, now)
+        elif standing.failure is None and _good(standing, now) and standing.due > now:
+            ends[standing.name] = _End(good=True)
+        elif standing.client in refused:
+            ends[standing.name] = _final(
+                standing, now, because=f"its client was refused ({refused[standing.client]} asked)"
+            )
 
 
 def _final(standing: Standing, now: float, because: str | None = None) -> _End:
