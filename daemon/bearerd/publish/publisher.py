@@ -104,27 +104,26 @@ class Publisher:
         for output in target.outputs:
             try:
                 attributes(output.mode, output.owner, output.group)
-                directory = posixpath.dirname(output.path)
-                if os.path.lexists(directory):
-                    self._files.prove_writable(directory, make=False)
-                elif not _parent_writable(directory):
-                    faults.append(f"{directory} is not there, and cannot be made by this user")
+                self._prove_usable(posixpath.dirname(output.path))
             except PublishError as error:
                 faults.append(str(error))
         return faults
 
     def examine_directory(self) -> list[str]:
         """What would keep the output directory from being used."""
-        directory = self._config.directory
         try:
             gid_of(self._config.group)
-            if os.path.lexists(directory):
-                self._files.prove_writable(directory, make=False)
-            elif not _parent_writable(directory):
-                return [f"{directory} is not there, and cannot be made by this user"]
+            self._prove_usable(self._config.directory)
         except PublishError as error:
             return [str(error)]
         return []
+
+    def _prove_usable(self, directory: str) -> None:
+        """A directory that is there can be written, or one that is not can be made; raises PublishError."""
+        if os.path.lexists(directory):
+            self._files.prove_writable(directory, make=False)
+        elif not _parent_writable(directory):
+            raise PublishError(f"{directory} is not there, and cannot be made by this user")
 
     def _record_path(self, target: Target) -> str:
         return posixpath.join(
