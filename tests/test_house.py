@@ -37,7 +37,8 @@ MAY_IMPORT = {
 PURE = [
     "model", "errors", "words",
     "config.source", "config.types",
-    "grant.outcome", "grant.request", "grant.lifetime", "grant.reply",
+    "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
+    "grant.metadata", "grant.rotation",
     "lifecycle.policy", "lifecycle.doors",
     "publish.render", "publish.record",
 ]  # fmt: skip
@@ -58,6 +59,8 @@ ONE_USER = {
     "pydantic_core": {"config.types"},
     "rich": {"cli.progress", "demo.show"},
     "fcntl": {"publish.lock"},
+    "jwt": {"grant.assertion"},
+    "cryptography": {"grant.assertion"},
     "random": {"clock"},
 }
 

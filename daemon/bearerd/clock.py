@@ -20,6 +20,10 @@ class Clock(Protocol):
         """Seconds this machine has slept since it booted; a change means it just woke."""
         ...
 
+    def boot_id(self) -> str:
+        """What tells this boot of the machine from others; empty where that is not known."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks. CLOCK_BOOTTIME goes on while the machine sleeps, and no one can set it."""
@@ -32,6 +36,14 @@ class SystemClock:
         """Seconds this machine has slept since it booted."""
         # Not time.monotonic: a frozen one (freezegun) would look like a suspend.
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def boot_id(self) -> str:
+        """What tells this boot of the machine from others (random(4))."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
 
 
 _RANDOM = random.SystemRandom()

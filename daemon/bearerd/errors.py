@@ -2,7 +2,9 @@
 
     BearerdError
     ├── ConfigError          the YAML is wrong: every problem of it, each with its place; exit 78
-    ├── SecretUnavailable    a reference that cannot be read now; fails its client alone
+    ├── SecretUnavailable    a reference that cannot be read or used now; fails its client alone
+    │   └── KeyUnusable      what was read signs nothing
+    ├── ExtraMissing         what the config asks for needs a part that is not installed; fails its client alone
     ├── PublishError         a file that could not be replaced; what stood there still stands
     ├── DirectoryUnusable    the output directory cannot be made or written; exit 1
     └── DirectoryLocked      another daemon keeps this directory; exit 1
@@ -13,6 +15,7 @@ Each message is one line for the person on call: what failed, where, why, and wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 class BearerdError(Exception):
@@ -49,7 +52,22 @@ class ConfigError(BearerdError):
 
 
 class SecretUnavailable(BearerdError):  # noqa: N818 - a state of the world, not a mistake
-    """A secret or client id could not be read; the message never holds what was read."""
+    """A secret, key or client id could not be read or used; the message never holds what was read."""
+
+
+class KeyUnusable(SecretUnavailable):
+    """What was read signs nothing: the secret, the private key, or the certificate beside it."""
+
+    def __init__(self, part: Literal["client_secret", "private_key", "certificate"], why: str) -> None:
+        self.part = part
+        super().__init__(why)
+
+
+class ExtraMissing(BearerdError):  # noqa: N818 - as above
+    """What the config asks for needs an extra of the package."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a part that is not installed: pip install 'bearerd[{extra}]'")
 
 
 class PublishError(BearerdError):

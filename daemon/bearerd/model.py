@@ -10,7 +10,23 @@ from typing import Any, Final, Literal
 OWN_DIRECTORY: Final = ".bearerd"
 """Below the output directory: bearerd's own copies and its lock."""
 
-Auth = Literal["client_secret_basic", "client_secret_post"]
+JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+"""RFC 7523 section 2.1."""
+CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""RFC 7523 section 2.2."""
+
+Auth = Literal[
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+    "assertion",
+    "none",
+]
+TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
+"""The client is authenticated by its certificate (RFC 8705)."""
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env"]
 OnExpiry = Literal["keep", "remove"]
@@ -58,15 +74,48 @@ class RefreshBefore:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An authorization server's token endpoint and how to reach it."""
+    """An authorization server's token endpoint, or its issuer, and how to reach it."""
 
     name: str
-    token_url: str
+    token_url: str | None = None
+    issuer: str | None = None
+    """In place of the token URL, which is then asked for (RFC 8414)."""
+    allow_http: bool = False
+    """Plain http to this machine is no mistake; its metadata may name such an endpoint too."""
     ca_file: str | None = None
     proxy: str | None = None
     timeout: float = 10.0
     """Seconds for one whole request, name look-up to last byte."""
     max_concurrency: int = 8
+
+    @property
+    def url(self) -> str:
+        """The one URL that the config names for it."""
+        return self.token_url or self.issuer or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """How the assertions of a client are signed (RFC 7523 section 3)."""
+
+    key_id: str | None = None
+    algorithm: str | None = None
+    """None: by the kind of key."""
+    audience: str | None = None
+    """None: the issuer where it is configured, else the token URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class JwtBearer:
+    """What the assertion of the jwt-bearer grant says, where bearerd signs it (RFC 7523 section 2.1)."""
+
+    issuer: str | None = None
+    """None: the client id."""
+    subject: str | None = None
+    claims: str = "{}"
+    """More of them: a JSON object, as text."""
+    scope_in_form: bool = False
+    """Else the scope is a claim of the assertion, as Google and Maskinporten have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +124,21 @@ class Client:
 
     name: str
     provider: Provider
-    client_id: str | Reference
-    client_secret: Reference
+    client_id: str | Reference = ""
+    """Empty where the provider wants none (token exchange at some)."""
+    client_secret: tuple[Reference, ...] = ()
+    """Newest first: the next is tried when one was refused."""
     auth: Auth = "client_secret_basic"
     basic_encoding: BasicEncoding = "compatible"
+    private_key: Reference | None = None
+    certificate: Reference | None = None
+    assertion: Reference | None = None
+    """A ready JWT that somebody else keeps fresh, for auth `assertion`."""
+    assertion_type: str = CLIENT_ASSERTION
+    jwt: Jwt = Jwt()
+    grant_type: str = "client_credentials"
+    jwt_bearer: JwtBearer | None = None
+    scope_separator: str = " "
     budgets: tuple[tuple[str, RateLimit], ...] = ()
     """Each `rate_limit` that its grants count against, by the name under which it is counted."""
 
@@ -106,7 +166,8 @@ class Target:
     client: Client
     name: str
     scope: str
-    parameters: tuple[tuple[str, str], ...] = ()
+    """Separated by spaces, whatever the provider wants between them."""
+    parameters: tuple[tuple[str, str | Reference], ...] = ()
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
@@ -128,11 +189,14 @@ class Target:
 
         A hash, since parameters may hold what is nobody's business.
         """
+        client = self.client
         named = [
-            self.client.provider.token_url,
-            self.client.auth,
+            client.provider.url,
+            client.auth,
+            client.grant_type,
+            client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
             self.scope,
-            sorted(self.parameters),
+            sorted((name, repr(value)) for name, value in self.parameters),
         ]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
@@ -177,6 +241,8 @@ class Config:
     """All that a valid config says, resolved: nothing is inherited or defaulted any more."""
 
     directory: str
+    state_directory: str
+    """Where refusals and what rate limits have used up outlive a restart."""
     directory_mode: int = 0o750
     group: str | None = None
     """The group of the directories that bearerd makes: readers must get through them."""

@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import json
 import os
 import re
-from collections.abc import Iterator
+import subprocess
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from support.process import bearerd
 from support.server import Answer, Script, Seen, Server, issues, serving
@@ -54,10 +61,13 @@ def test_every_broken_config_is_in_the_table_and_says_what_is_wrong_with_it() ->
 
 # -- a valid config against this machine -------------------------------------------------------------
 
+Keys = dict[str, str | None]
+"""A client's keys as they stand in YAML; None takes away what it has otherwise."""
+
 
 @dataclass
 class Site:
-    """A config with one client and two tokens, its secret, and where its files will be."""
+    """A config with one client and two tokens, what it holds, and where its files will be."""
 
     path: Path
     url: str
@@ -74,24 +84,48 @@ class Site:
     def directory(self) -> Path:
         return self.path / "run" / "tokens"
 
-    def write(self, **more: str) -> None:
-        """Config and secret; `more` are keys of the client."""
-        self.secret.write_text(SECRET)
-        self.secret.chmod(0o600)
-        keys = "".join(f"    {key}: {value}\n" for key, value in more.items())
+    def keep(self, name: str, text: str, mode: int = 0o600) -> Path:
+        """A file as an operator puts it there."""
+        path = self.path / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def refer(self, name: str, text: str) -> str:
+        """A reference to such a file."""
+        return f"{{file: '{self.keep(name, text)}'}}"
+
+    def here(self, text: str) -> str:
+        """The text with this site's own path in it."""
+        return text.replace("SITE", str(self.path))
+
+    def write(self, keys: Keys | None = None, top: str = "", token: str = "scope: bci") -> None:
+        """Config and secret; `keys` are the client's, `top` is for the top, `token` for the first of its tokens."""
+        usual: Keys = {
+            "token_url": self.url,
+            "allow_http": "true",
+            "client_id": "7e0c5a",
+            "client_secret": self.refer("dnb.secret", SECRET),
+        }
+        held = {key: value for key, value in (usual | (keys or {})).items() if value is not None}
         self.config.write_text(
-            f"output: {{directory: '{self.directory}'}}\n"
+            f"output: {{directory: '{self.directory}'}}\n{top}\n"
             "clients:\n"
-            "  dnb:\n"
-            f"    token_url: {self.url}\n"
-            "    allow_http: true\n"
-            "    client_id: 7e0c5a\n"
-            f"    client_secret: {{file: '{self.secret}'}}\n"
-            f"{keys}"
-            "    tokens:\n"
-            "      bci: {scope: bci}\n"
+            "  dnb:\n" + "".join(f"    {key}: {value}\n" for key, value in held.items()) + "    tokens:\n"
+            f"      bci: {{{token}}}\n"
             "      other: {scope: other}\n"
         )
+
+    def check(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        # What systemd sets would be taken for this site's own.
+        environment = {"RUNTIME_DIRECTORY": "", "STATE_DIRECTORY": "", "CREDENTIALS_DIRECTORY": ""} | env
+        return bearerd("check", *arguments, "-c", self.config, env=environment)
+
+
+def findings(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
+    """What is said of a level, without it."""
+    lines = done.stdout.splitlines()
+    return [line.removeprefix(level).lstrip() for line in lines if line.startswith(f"{level} ")]
 
 
 @pytest.fixture
@@ -103,13 +137,14 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_a_config_that_will_do_is_exit_0_and_nothing_is_made(site: Site) -> None:
-    done = bearerd("check", "-c", site.config)
+    done = site.check()
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         f"ok       config {site.config}: 2 token(s)",
         f"ok       directory {site.directory}: can be written",
-        f"ok       client dnb: file {site.secret} can be read",
+        f"ok       state directory {site.directory}/.bearerd: can be written",
+        f"ok       client dnb: file {site.secret} can be used",
         "ok       token dnb/bci: 1 file(s) can be written",
         "ok       token dnb/other: 1 file(s) can be written",
     ]
@@ -121,16 +156,121 @@ def test_beside_a_running_daemon_it_takes_no_lock_and_leaves_nothing(site: Site)
     own.mkdir(parents=True)
     with (own / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = bearerd("check", "-c", site.config)
+        done = site.check()
     assert done.returncode == 0, done.stdout
     assert [path.name for path in sorted(site.directory.rglob("*"))] == [".bearerd", "lock"]
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["in-the-config", "by-systemd"])
+def test_a_state_directory_that_cannot_be_used_is_told_by_itself(site: Site, configured: bool) -> None:
+    state = site.keep("state", "a file where a directory should be")
+    site.write(top=f"state_directory: '{state}'" if configured else "")
+    done = site.check(**({} if configured else {"STATE_DIRECTORY": str(state)}))
+    assert done.returncode == 1
+    reason = "a part of the path is no directory, or is a symlink, which is not followed"
+    assert findings(done, "failed") == [f"state directory {state}: {state}: {reason}"]
+
+
+def test_all_that_would_fail_is_told_at_once(site: Site) -> None:
+    site.write({"ca_file": f"'{site.path}/none.pem'", "files": "[{format: raw, group: no-such-group}]"})
+    site.secret.write_text("\n")
+    site.directory.parent.write_text("a file where a directory should be")
+    done = site.check()
+    assert done.returncode == 1
+    directory, state, client, *tokens = findings(done, "failed")
+    assert directory.startswith(f"directory {site.directory}: ")
+    assert state.startswith(f"state directory {site.directory}/.bearerd: ")
+    assert client == f"client dnb: file {site.secret}: empty; ca_file {site.path}/none.pem: No such file or directory"
+    assert [token.split(":")[0] for token in tokens] == ["token dnb/bci", "token dnb/other"]
+    assert "no-such-group" in tokens[0]
+    assert "bearerd: 5 of these would fail" in done.stderr
+
+
+def test_a_reader_that_may_use_an_expired_token_is_a_warning(site: Site) -> None:
+    site.write({"files": "[{format: raw, max_staleness: 31m}]"})
+    done = site.check()
+    assert done.returncode == 0
+    assert "warning  token dnb/bci: max_staleness 31 min is more than half of a lifetime of 1 h" in done.stdout
+
+
+# -- what clients authenticate with ------------------------------------------------------------------
+
+
+@dataclass
+class Pair:
+    """A private key and the certificate that an authority gave it, in PEM."""
+
+    key: str
+    certificate: str
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[Pair, Pair]:
+    ca = trustme.CA()
+    leaves = [ca.issue_cert("bearerd.example.com") for _ in range(2)]
+    first, second = (
+        Pair(leaf.private_key_pem.bytes().decode(), leaf.cert_chain_pems[0].bytes().decode()) for leaf in leaves
+    )
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def encrypted() -> str:
+    locked = BestAvailableEncryption(b"hunter2")
+    return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked).decode()
+
+
+WITHOUT_SECRET: Keys = {"client_secret": None}
+BY_KEY: Keys = WITHOUT_SECRET | {"auth": "private_key_jwt"}
+BY_CERTIFICATE: Keys = WITHOUT_SECRET | {"auth": "tls_client_auth", "token_url": "https://127.0.0.1:1/token"}
+BY_ASSERTION: Keys = WITHOUT_SECRET | {"auth": "assertion"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "files", "named"),
+    [
+        pytest.param({"auth": "client_secret_jwt"}, (), "file SITE/dnb.secret", id="secret"),
+        pytest.param(
+            {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: OLD}, {command: [/bin/echo, older]}]"},
+            (),
+            "file SITE/dnb.secret, env OLD, command /bin/echo",
+            id="list-of-secrets",
+        ),
+        pytest.param(BY_KEY, ("private_key",), "file SITE/private_key", id="private_key_jwt"),
+        pytest.param(
+            BY_KEY,
+            ("private_key", "certificate"),
+            "file SITE/private_key, file SITE/certificate",
+            id="private_key_jwt-with-certificate",
+        ),
+        pytest.param(
+            BY_CERTIFICATE,
+            ("private_key", "certificate"),
+            "file SITE/private_key, file SITE/certificate",
+            id="tls_client_auth",
+        ),
+        pytest.param(BY_ASSERTION, ("assertion",), "file SITE/assertion", id="assertion"),
+        pytest.param(WITHOUT_SECRET | {"auth": "none"}, (), "its id alone", id="none"),
+    ],
+)
+def test_it_names_what_authenticates_a_client(
+    site: Site, pairs: tuple[Pair, Pair], keys: Keys, files: tuple[str, ...], named: str
+) -> None:
+    texts = {"private_key": pairs[0].key, "certificate": pairs[0].certificate, "assertion": "e30.e30.c2ln"}
+    given = {key: value and site.here(value) for key, value in keys.items()}
+    site.write(given | {name: site.refer(name, texts[name]) for name in files})
+    if "certificate" in files:
+        (site.path / "certificate").chmod(0o644)  # it is public
+    done = site.check(OLD="old")
+    assert done.returncode == 0, done.stdout
+    assert f"client dnb: {site.here(named)} can be used" in findings(done, "ok")
 
 
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
         pytest.param(None, "no such file or directory", id="missing"),
-        pytest.param(0o644, "mode 0644 opens it to others; chmod 600 it", id="too readable"),
+        pytest.param(0o644, "mode 0644 opens it to others; chmod 600 it", id="too-readable"),
     ],
 )
 def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site, mode: int | None, said: str) -> None:
@@ -139,44 +279,178 @@ def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site,
     else:
         site.secret.chmod(mode)
     # Online too: what cannot be read is not sent.
-    done = bearerd("check", "--online", "-c", site.config)
+    done = site.check("--online")
     assert done.returncode == 1
     assert f"failed   client dnb: file {site.secret}: {said}" in done.stdout
     assert "grant" not in done.stdout
-    assert "bearerd: 1 of these would fail; the daemon would run, and go on trying" in done.stderr
+    assert done.stderr == "bearerd: 1 of these would fail; the daemon would run, and go on trying\n"
+    assert SECRET not in done.stdout
+
+
+NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"
+DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
+CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
+
+
+@pytest.mark.parametrize(
+    ("keys", "files", "said"),
+    [
+        pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
+        pytest.param(
+            {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: NO_OLD}, {credential: older}]"},
+            {},
+            "env NO_OLD: the variable is not set; credential older: $CREDENTIALS_DIRECTORY is not set; the unit needs "
+            "LoadCredential=older:…",
+            id="each-of-a-list-of-secrets",
+        ),
+        pytest.param(
+            {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
+            {"old": "key"},
+            "client_secret file SITE/old: the key cannot sign by HS256",
+            id="a-key-for-a-secret",
+        ),
+        pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
+        pytest.param(
+            BY_KEY, {"private_key": "secret"}, f"private_key file SITE/private_key: {NO_KEY}", id="key-is-none"
+        ),
+        pytest.param(
+            BY_KEY,
+            {"private_key": "encrypted"},
+            f"private_key file SITE/private_key: encrypted with a passphrase; {DECRYPT}",
+            id="key-encrypted",
+        ),
+        pytest.param(
+            BY_KEY | {"algorithm": "RS256"},
+            {"private_key": "key"},
+            "private_key file SITE/private_key: the key does not sign by RS256; it does by ES256",
+            id="key-of-another-kind-than-the-algorithm",
+        ),
+        pytest.param(
+            BY_KEY,
+            {"private_key": "key", "certificate": "secret"},
+            "certificate file SITE/certificate: the certificate is none in PEM",
+            id="certificate-is-none",
+        ),
+        pytest.param(
+            BY_KEY,
+            {"private_key": "key", "certificate": "another certificate"},
+            "certificate file SITE/certificate: the certificate belongs to another key",
+            id="certificate-of-another-key",
+        ),
+        pytest.param(
+            BY_CERTIFICATE,
+            {"private_key": "key", "certificate": "another certificate"},
+            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not belong together",
+            id="tls-certificate-of-another-key",
+        ),
+        pytest.param(
+            BY_CERTIFICATE,
+            {"private_key": "key", "certificate": "secret"},
+            f"{CERTIFICATE_AND_KEY}: certificate or private_key is none in PEM",
+            id="tls-certificate-is-none",
+        ),
+        pytest.param(
+            BY_CERTIFICATE,
+            {"private_key": "encrypted", "certificate": "certificate"},
+            f"{CERTIFICATE_AND_KEY}: private_key is encrypted with a passphrase; {DECRYPT}",
+            id="tls-key-encrypted",
+        ),
+        pytest.param(
+            BY_CERTIFICATE | {"ca_file": "SITE/ca"},
+            {"private_key": "key", "certificate": "certificate", "ca": "secret"},
+            "ca_file SITE/ca: holds no certificate",
+            id="tls-ca-file-is-none",
+        ),
+        pytest.param(BY_ASSERTION, {"assertion": ""}, "file SITE/assertion: empty", id="assertion-empty"),
+        pytest.param(
+            {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer"},
+            {"private_key": "secret"},
+            f"private_key file SITE/private_key: {NO_KEY}",
+            id="key-for-the-grant",
+        ),
+    ],
+)
+def test_what_a_client_cannot_authenticate_with_is_named_and_not_sent(
+    site: Site, pairs: tuple[Pair, Pair], encrypted: str, keys: Keys, files: dict[str, str], said: str
+) -> None:
+    first, second = pairs
+    texts = {
+        "": "",
+        "secret": SECRET,
+        "key": first.key,
+        "encrypted": encrypted,
+        "certificate": first.certificate,
+        "another certificate": second.certificate,
+    }
+    given = {key: value and site.here(value) for key, value in keys.items()}
+    references = {name: site.refer(name, texts[text]) for name, text in files.items()}
+    site.write(given | {name: text for name, text in references.items() if name not in {"old", "ca"}})
+    done = site.check("--online")
+    assert done.returncode == 1, done.stdout
+    assert findings(done, "failed") == [f"client dnb: {site.here(said)}"]
+    assert "grant" not in done.stdout
     assert SECRET not in done.stdout + done.stderr
+    assert "PRIVATE KEY" not in done.stdout + done.stderr
 
 
-def test_all_that_would_fail_is_told_at_once(site: Site) -> None:
-    site.write(ca_file=f"'{site.path}/none.pem'", files="[{format: raw, group: no-such-group}]")
-    site.secret.write_text("\n")
-    site.directory.parent.write_text("a file where a directory should be")
-    done = bearerd("check", "-c", site.config)
+def test_a_parameter_that_cannot_be_read_fails_its_token_alone(site: Site) -> None:
+    missing, token = site.path / "missing", site.refer("assertion", "e30.e30.c2ln")
+    with serving(issues()) as server:
+        site.write(
+            {"auth": "none", "client_secret": None, "subject_token": token, "token_url": server.url},
+            token=f"parameters: {{actor_token: {{file: '{missing}'}}}}",
+        )
+        done = site.check("--online")
     assert done.returncode == 1
-    failed = [line for line in done.stdout.splitlines() if line.startswith("failed")]
-    assert [line.split(":")[0].split()[1] for line in failed] == ["directory", "client", "token", "token"]
-    assert f"file {site.secret}: empty; ca_file {site.path}/none.pem: no such file or directory" in failed[1]
-    assert "no-such-group" in failed[2]
-    assert "bearerd: 4 of these would fail" in done.stderr
+    assert findings(done, "failed") == [f"token dnb/bci: file {missing}: no such file or directory"]
+    # What has all it needs is what is tried.
+    assert [dict(parse_qsl(seen.body.decode()))["scope"] for seen in server.seen] == ["other"]
+    assert findings(done, "ok")[-1] == "grant dnb/other: a token, good for 1 h"
 
 
-def test_a_reader_that_may_use_an_expired_token_is_a_warning(site: Site) -> None:
-    site.write(files="[{format: raw, max_staleness: 31m}]")
-    done = bearerd("check", "-c", site.config)
-    assert done.returncode == 0
-    assert "warning  token dnb/bci: max_staleness 31 min is more than half of a lifetime of 1 h" in done.stdout
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(BY_KEY, id="private_key_jwt"),
+        # Two secrets: it is told once.
+        pytest.param(
+            {"auth": "client_secret_jwt", "client_secret": "[{env: NEW}, {env: OLD}]"},
+            id="client_secret_jwt",
+        ),
+    ],
+)
+def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair], keys: Keys) -> None:
+    own: Keys = {"private_key": site.refer("key", pairs[0].key)} if keys is BY_KEY else {}
+    site.write(keys | own)
+    without = site.path / "without"
+    without.mkdir()
+    (without / "jwt.py").write_text("raise ModuleNotFoundError('No module named jwt')\n")
+    done = site.check("--online", PYTHONPATH=str(without), NEW=SECRET, OLD=SECRET)
+    assert done.returncode == 1
+    missing = "signing assertions needs a part that is not installed: pip install 'bearerd[jwt]'"
+    assert findings(done, "failed") == [f"client dnb: {missing}"]
+    assert "grant" not in done.stdout
 
 
 # -- online ------------------------------------------------------------------------------------------
 
+TOKEN = "s3cr3t-t0ken"
+REFUSED = "HTTP 401 invalid_client: the client was refused"
 
-@pytest.fixture
-def online(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Site, Server]]:
-    script: Script = request.param
-    with serving(script) as server:
-        site = Site(tmp_path, server.url)
-        site.write()
-        yield site, server
+
+def grants(done: subprocess.CompletedProcess[str]) -> list[tuple[str, dict[str, str]]]:
+    """Each line about a grant, and the details below it; how long it took is another time each time."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for line in done.stdout.splitlines():
+        if " grant " in line:
+            found.append((line, {}))
+        elif found:
+            name, value = line.strip().split(": ", 1)
+            found[-1][1][name] = value
+    for _, details in found:
+        if "took" in details:
+            details["took"] = re.sub(r"^[0-9]+ (ms|s)$", "a while", details["took"])
+    return found
 
 
 def refuses(_: Seen) -> Answer:
@@ -184,32 +458,186 @@ def refuses(_: Seen) -> Answer:
     return Answer(401, {"error": "invalid_client", "error_description": "Bad credentials"})
 
 
-@pytest.mark.parametrize("online", [issues(scope="bci", access_token="s3cr3t-t0ken")], indirect=True)
-def test_online_makes_one_grant_for_each_client_and_shows_no_token(online: tuple[Site, Server]) -> None:
-    site, server = online
-    done = bearerd("check", "--online", "-c", site.config)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"ok       grant dnb/bci at {server.url}: a token, good for 1 h, scope bci\n" in done.stdout
-    assert [seen.body for seen in server.seen] == [b"grant_type=client_credentials&scope=bci"]
+def tried(
+    path: Path, script: Script, keys: Keys | None = None, token: str = "scope: bci"
+) -> tuple[subprocess.CompletedProcess[str], Server]:
+    """The check of a site with that provider, online."""
+    with serving(script) as server:
+        # Some keep a key in the query.
+        site = Site(path, f"{server.url}?code=hunter2")
+        site.write(keys, token=token)
+        done = site.check("--online")
     # Tried, not kept.
     assert not site.directory.exists()
-    shown = done.stdout + done.stderr
-    assert "s3cr3t-t0ken" not in shown
-    assert SECRET not in shown
-    assert server.seen[0].headers["authorization"].removeprefix("Basic ") not in shown
+    return done, server
 
 
-@pytest.mark.parametrize("online", [refuses], indirect=True)
-def test_online_a_refusal_is_exit_1_with_a_hint(online: tuple[Site, Server]) -> None:
-    site, server = online
-    done = bearerd("check", "--online", "-c", site.config)
+def test_online_makes_one_grant_for_each_client_and_says_how_it_went(tmp_path: Path) -> None:
+    done, server = tried(tmp_path, issues(scope="bci"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    details = {
+        "endpoint": server.url,
+        "auth": "client_secret_basic",
+        "status": "HTTP 200",
+        "took": "a while",
+        "scope asked": "bci",
+        "scope given": "bci",
+        "lifetime": "3600 s",
+    }
+    assert grants(done) == [("ok       grant dnb/bci: a token, good for 1 h", details)]
+    assert [seen.body for seen in server.seen] == [b"grant_type=client_credentials&scope=bci"]
+
+
+def test_online_a_refusal_is_exit_1_with_a_hint(tmp_path: Path) -> None:
+    done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
-    assert line.startswith(f"failed   grant dnb/bci at {server.url}: ")
-    assert "invalid_client" in line
     # The secret holds a plus, which providers read in two ways.
-    assert "try basic_encoding: raw or rfc6749" in line
+    hint = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: raw or rfc6749"
+    details = {
+        "endpoint": server.url,
+        "auth": "client_secret_basic",
+        "status": "HTTP 401",
+        "took": "a while",
+        "scope asked": "bci",
+    }
+    assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}; {hint}", details)]
     assert len(server.seen) == 1
+
+
+def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
+    done = site.check("--online")
+    assert done.returncode == 1
+    assert grants(done) == [
+        (
+            "failed   grant dnb/bci: 127.0.0.1: connection refused (in the connect)",
+            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope asked": "bci"},
+        )
+    ]
+
+
+def test_online_without_its_metadata_the_issuer_is_all_that_is_known(tmp_path: Path) -> None:
+    with serving(lambda _: Answer(404)) as server:
+        site = Site(tmp_path, "")
+        site.write({"token_url": None, "issuer": server.url})
+        done = site.check("--online")
+    assert done.returncode == 1
+    assert grants(done) == [
+        (
+            "failed   grant dnb/bci: metadata: HTTP 404; is issuer right? Else set token_url in its place",
+            {"issuer": server.url, "auth": "client_secret_basic", "scope asked": "bci"},
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("off", "clock"),
+    [
+        pytest.param(3630, "the provider's is 1 h ahead of this machine's", id="ahead"),
+        pytest.param(-3630, "the provider's is 1 h behind this machine's", id="behind"),
+    ],
+)
+def test_online_the_providers_clock_is_compared(tmp_path: Path, off: int, clock: str) -> None:
+    ok = issues()
+
+    def script(seen: Seen) -> Answer:
+        answer = ok(seen)
+        answer.headers["Date"] = formatdate(time.time() + off, usegmt=True)
+        return answer
+
+    done, _ = tried(tmp_path, script)
+    assert done.returncode == 0
+    ((_, details),) = grants(done)
+    assert details["clock"] == clock
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "shown", "warnings"),
+    [
+        pytest.param(
+            "bci risk",
+            "bci",
+            ("bci risk", "bci"),
+            ["grant dnb/bci: the token's scope lacks risk; ask the provider to allow this client the rest"],
+            id="narrower",
+        ),
+        pytest.param("bci", "bci more", ("bci", "bci more"), [], id="wider"),
+        pytest.param("", None, ("(none)", "(none named)"), [], id="none-asked-none-named"),
+        pytest.param("", "all", ("(none)", "all"), [], id="none-asked"),
+        # It could move the terminal's cursor.
+        pytest.param("bci", "bci \x1b[2J", ("bci", "(not shown: unusual characters)"), [], id="not-for-a-terminal"),
+    ],
+)
+def test_online_the_scope_that_is_given_stands_beside_the_one_that_was_asked_for(
+    tmp_path: Path, asked: str, given: str | None, shown: tuple[str, str], warnings: list[str]
+) -> None:
+    script = issues() if given is None else issues(scope=given)
+    done, _ = tried(tmp_path, script, token=f"scope: {asked}" if asked else "")
+    assert done.returncode == 0
+    details = grants(done)[0][1]
+    assert (details["scope asked"], details["scope given"]) == shown
+    assert findings(done, "warning") == warnings
+
+
+@pytest.mark.parametrize(
+    ("works", "code", "last"),
+    [
+        pytest.param("older", 0, "ok       grant dnb/bci: a token, good for 1 h", id="the-older-works"),
+        pytest.param(None, 1, f"failed   grant dnb/bci: {REFUSED}", id="none-works"),
+    ],
+)
+def test_online_each_of_a_list_of_secrets_is_tried(tmp_path: Path, works: str | None, code: int, last: str) -> None:
+    ok = issues()
+
+    def script(seen: Seen) -> Answer:
+        secret = dict(parse_qsl(seen.body.decode()))["client_secret"]
+        return ok(seen) if secret == works else refuses(seen)
+
+    site = Site(tmp_path, "")
+    secrets = [site.refer(name, name) for name in ("newer", "older")]
+    done, server = tried(tmp_path, script, {"auth": "client_secret_post", "client_secret": f"[{', '.join(secrets)}]"})
+    assert done.returncode == code
+    lines = [line for line, _ in grants(done)]
+    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; it has another secret, which is tried next"
+    assert lines[1].startswith(last)
+    assert len(lines) == len(server.seen) == 2
+
+
+def echoes(seen: Seen) -> Answer:
+    """A refusal by somebody who logs too much."""
+    said = f"{seen.body.decode()} {json.dumps(seen.headers)}"
+    return Answer(400, {"error": "invalid_grant", "error_description": said, "message": said})
+
+
+@pytest.mark.parametrize(
+    ("keys", "script"),
+    [
+        pytest.param({}, issues(scope="bci", access_token=TOKEN), id="token"),
+        pytest.param({}, echoes, id="client_secret_basic"),
+        pytest.param({"auth": "client_secret_post"}, echoes, id="client_secret_post"),
+        pytest.param({"auth": "client_secret_jwt"}, echoes, id="client_secret_jwt"),
+        pytest.param(BY_KEY, echoes, id="private_key_jwt"),
+        pytest.param(BY_ASSERTION, echoes, id="assertion"),
+    ],
+)
+def test_online_nothing_that_is_secret_is_shown(
+    tmp_path: Path, pairs: tuple[Pair, Pair], keys: Keys, script: Script
+) -> None:
+    site = Site(tmp_path, "")
+    held: Keys = {"parameters": f"{{password: {site.refer('password', 'hunter2-password')}}}"}
+    if keys is BY_KEY:
+        held["private_key"] = site.refer("key", pairs[0].key)
+    if keys is BY_ASSERTION:
+        held["assertion"] = site.refer("assertion", "e30.e30.c2ln")
+    done, server = tried(tmp_path, script, keys | held)
+
+    (seen,) = server.seen
+    form = dict(parse_qsl(seen.body.decode()))
+    assert form["password"] == "hunter2-password"
+    sent = [form[name] for name in ("client_secret", "client_assertion") if name in form]
+    sent += [base64.b64decode(seen.headers["authorization"].split()[1]).decode()] if not sent else []
+    assert urlsplit(seen.path).query == "code=hunter2"
     shown = done.stdout + done.stderr
-    assert SECRET not in shown
-    assert base64.b64encode(f"7e0c5a:{SECRET}".encode()).decode() not in shown
+    assert " grant dnb/bci: " in shown
+    for secret in [*sent, *seen.headers.get("authorization", "").split()[1:], TOKEN, SECRET, "hunter2", "e30"]:
+        assert secret not in shown

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,8 +16,11 @@ from bearerd.config import types
 from bearerd.config.load import load
 from bearerd.errors import ConfigError
 from bearerd.model import (
+    Auth,
     Client,
     Config,
+    Jwt,
+    JwtBearer,
     Logging,
     Output,
     Provider,
@@ -70,12 +75,21 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def config(client: str = "", token: str = "", top: str = "", url: str | None = "https://login.example.com/t") -> str:
-    """The smallest config with other keys (YAML's flow form: `a: b, c: d`) on its client, its token or at the top."""
+def config(
+    client: str = "",
+    token: str = "",
+    top: str = "",
+    url: str | None = "https://login.example.com/t",
+    credentials: str = "client_id: 7e0c5a\nclient_secret: {file: /s}",
+) -> str:
+    """The smallest config with other keys (YAML's flow form: `a: b, c: d`) on its client, its token or at the top.
+
+    Without keys of the client the credentials, one a line, begin in line 4.
+    """
     lines = [f"{top}\n" if top else "", "clients:\n  dnb:\n"]
     lines += [f"    token_url: {url}\n" if url else "", f"    {client}\n" if client else ""]
-    lines += ["    client_id: 7e0c5a\n    client_secret: {file: /s}\n    tokens:\n"]
-    lines += [f"      bci: {{{token}}}\n"]
+    lines += [f"    {line}\n" for line in credentials.splitlines()]
+    lines += ["    tokens:\n", f"      bci: {{{token}}}\n"]
     return "".join(lines)
 
 
@@ -85,6 +99,7 @@ def config(client: str = "", token: str = "", top: str = "", url: str | None = "
 def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
     assert folder.load(SMALLEST) == Config(
         directory="/run/bearerd",
+        state_directory="/run/bearerd/.bearerd",
         directory_mode=0o750,
         group=None,
         targets=(
@@ -94,15 +109,25 @@ def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
                     provider=Provider(
                         name="login.bisnode.com",
                         token_url="https://login.bisnode.com/sandbox/v1/token.oauth2",
+                        issuer=None,
+                        allow_http=False,
                         ca_file=None,
                         proxy=None,
                         timeout=10.0,
                         max_concurrency=8,
                     ),
                     client_id="7e0c5a",
-                    client_secret=Reference("file", "/etc/bearerd/dnb.secret", permissions="owner"),
+                    client_secret=(Reference("file", "/etc/bearerd/dnb.secret", permissions="owner"),),
                     auth="client_secret_basic",
                     basic_encoding="compatible",
+                    private_key=None,
+                    certificate=None,
+                    assertion=None,
+                    assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+                    jwt=Jwt(key_id=None, algorithm=None, audience=None),
+                    grant_type="client_credentials",
+                    jwt_bearer=None,
+                    scope_separator=" ",
                     budgets=(),
                 ),
                 name="bci",
@@ -162,7 +187,7 @@ def test_each_format_has_its_place_and_its_own_settings(folder: Folder) -> None:
 )
 def test_a_secret_is_a_reference_of_one_kind(folder: Folder, secret: str, reference: Reference) -> None:
     client = folder.target(config().replace("{file: /s}", secret)).client
-    assert client.client_secret == reference
+    assert client.client_secret == (reference,)
     # The id may be a reference in the same words.
     assert folder.target(config().replace("7e0c5a", secret)).client.client_id == reference
 
@@ -261,15 +286,15 @@ def test_a_lead_is_a_share_or_a_duration(folder: Folder, given_lead: str, lead: 
      ("999999999/d", RateLimit(999999999, 86400))],
 )  # fmt: skip
 def test_a_rate_limit_is_a_number_in_a_time(folder: Folder, rate: str, limit: RateLimit) -> None:
-    assert folder.target(config(client=f"rate_limit: {rate}")).client.budgets == (("client dnb", limit),)
+    assert folder.target(config(client=f"rate_limit: {rate}")).client.budgets == (("client-dnb", limit),)
 
 
 def test_a_client_counts_against_its_providers_limit_and_its_own(folder: Folder) -> None:
     top = "providers: {p: {token_url: https://h/t, rate_limit: 10/s}}"
     both = folder.target(config(top=top, url=None, client="provider: p\n    rate_limit: 5/m"))
-    assert both.client.budgets == (("provider p", RateLimit(10, 1)), ("client dnb", RateLimit(5, 60)))
+    assert both.client.budgets == (("provider-p", RateLimit(10, 1)), ("client-dnb", RateLimit(5, 60)))
     assert folder.target(config(top=top, url=None, client="provider: p")).client.budgets == (
-        ("provider p", RateLimit(10, 1)),
+        ("provider-p", RateLimit(10, 1)),
     )
 
 
@@ -284,9 +309,17 @@ def test_a_mode_is_octal_in_quotes(folder: Folder, mode: str, bits: int) -> None
 
 PROVIDER = (
     "providers: {sso: {token_url: https://sso.example.com/t, ca_file: /ca.pem, proxy: 'http://proxy:3128',"
-    " timeout: 5s, max_concurrency: 2}}"
+    " timeout: 5s, max_concurrency: 2, allow_http: true}}"
 )
-SSO = Provider("sso", "https://sso.example.com/t", "/ca.pem", "http://proxy:3128", 5.0, 2)
+SSO = Provider(
+    "sso",
+    "https://sso.example.com/t",
+    allow_http=True,
+    ca_file="/ca.pem",
+    proxy="http://proxy:3128",
+    timeout=5.0,
+    max_concurrency=2,
+)
 
 
 def test_a_client_takes_all_from_its_provider(folder: Folder) -> None:
@@ -294,9 +327,16 @@ def test_a_client_takes_all_from_its_provider(folder: Folder) -> None:
 
 
 def test_a_clients_own_keys_win_over_its_providers(folder: Folder) -> None:
-    own = "provider: sso\n    timeout: 20s\n    max_concurrency: 1\n    proxy: http://other:1"
+    own = "provider: sso\n    timeout: 20s\n    max_concurrency: 1\n    proxy: http://other:1\n    allow_http: false"
     provider = folder.target(config(top=PROVIDER, url="https://own/t", client=own)).client.provider
-    assert provider == Provider("sso", "https://own/t", "/ca.pem", "http://other:1", 20.0, 1)
+    assert provider == replace(
+        SSO,
+        token_url="https://own/t",
+        proxy="http://other:1",
+        timeout=20.0,
+        max_concurrency=1,
+        allow_http=False,
+    )
 
 
 def test_clients_that_name_the_same_endpoint_share_one_provider(folder: Folder) -> None:
@@ -330,13 +370,17 @@ def test_an_unknown_provider_is_told_with_those_that_are_there(folder: Folder, t
     assert said in folder.error(config(top=top, url=None, client="provider: entra"))
 
 
-def test_a_client_without_provider_and_token_url_is_an_error_at_its_name(folder: Folder) -> None:
-    assert folder.places(config(url=None)) == ["config.yaml:2:3: token_url is missing, or provider in its place"]
+def test_a_client_without_an_endpoint_is_an_error_at_its_name(folder: Folder) -> None:
+    assert folder.places(config(url=None)) == [
+        "config.yaml:2:3: key 'token_url' is missing, or issuer or provider in its place"
+    ]
 
 
-def test_a_provider_without_token_url_is_an_error_at_its_name(folder: Folder) -> None:
+def test_a_provider_without_an_endpoint_is_an_error_at_its_name_and_not_at_its_clients(folder: Folder) -> None:
     top = "providers:\n  p: {timeout: 1s}"
-    assert folder.places(config(top=top)) == ["config.yaml:2:3: key 'token_url' is missing"]
+    assert folder.places(config(top=top, url=None, client="provider: p")) == [
+        "config.yaml:2:3: key 'token_url' is missing, or issuer in its place"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -431,6 +475,761 @@ def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, c
         assert folder.load(text).targets
 
 
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        pytest.param("https://h", id="only a host"),
+        pytest.param("https://h/", id="a slash at the end is part of it"),
+        pytest.param("https://h:8443/realms/acme", id="port and path"),
+    ],
+)
+def test_an_issuer_stands_in_place_of_the_token_url_and_is_kept_as_written(folder: Folder, issuer: str) -> None:
+    client = folder.target(config(url=None, client=f"issuer: {issuer}")).client
+    assert client.provider == Provider("h", token_url=None, issuer=issuer)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "said"),
+    [
+        pytest.param("https://h/?tenant=x", "expected an issuer without a query (RFC 8414 section 2)", id="query"),
+        pytest.param("https://h/?", "expected an issuer without a query (RFC 8414 section 2)", id="empty query"),
+        pytest.param("https://h/#x", "expected a URL without a fragment (#…)", id="fragment"),
+        pytest.param("'https://h/#'", "expected a URL without a fragment (#…)", id="empty fragment"),
+        pytest.param("https://u:p@h/", "expected a URL without a user or password in it", id="user"),
+        pytest.param("h.example.com", "expected a URL, https://… or http://…", id="no scheme"),
+        pytest.param("5", "expected a URL, https://… or http://…, found a number", id="a number"),
+        pytest.param(
+            "http://h/", "expected https://…: over plain http the secret could be read on the way", id="plain http"
+        ),
+        pytest.param(
+            "http://127.0.0.1/", "plain http to loopback needs allow_http: true beside it", id="loopback by default"
+        ),
+    ],
+)
+def test_any_other_issuer_is_refused(folder: Folder, issuer: str, said: str) -> None:
+    assert folder.places(config(url=None, client=f"issuer: {issuer}")) == [f"config.yaml:3:13: {said}"]
+    top = f"providers:\n  p:\n    issuer: {issuer}"
+    assert folder.places(config(top=top)) == [f"config.yaml:3:13: {said}"]
+
+
+def test_an_issuer_on_loopback_is_allowed_with_allow_http(folder: Folder) -> None:
+    client = folder.target(config(url=None, client="issuer: http://[::1]:8080\n    allow_http: true")).client
+    assert client.provider == Provider("::1", issuer="http://[::1]:8080", allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("top", "client", "url", "place"),
+    [
+        pytest.param("", "issuer: https://i", "https://h/t", "4:5", id="client"),
+        pytest.param(
+            "providers: {p: {token_url: https://h/t, issuer: https://i}}", "", "https://h/t", "1:41", id="provider"
+        ),
+        pytest.param(
+            "providers: {p: {token_url: https://h/t}}", "provider: p\n    issuer: https://i", "https://h/u", "6:5",
+            id="client with a provider",
+        ),
+    ],
+)  # fmt: skip
+def test_token_url_and_issuer_at_one_level_are_an_error_at_the_issuer_beside_all_others(
+    folder: Folder, top: str, client: str, url: str, place: str
+) -> None:
+    text = config(top=top, client=client, url=url, token="scope: 1")
+    assert folder.places(text)[0] == f"config.yaml:{place}: expected either token_url or issuer, not both"
+    assert [said.rpartition(": ")[2] for said in folder.places(text)[1:]] == [
+        "expected a scope, or a list of scopes, found a number"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "token_url", "issuer"),
+    [
+        pytest.param("issuer: https://i", "token_url: https://h/t", "https://h/t", None, id="token_url over issuer"),
+        pytest.param("token_url: https://h/t", "issuer: https://i", None, "https://i", id="issuer over token_url"),
+        pytest.param("issuer: https://i", "issuer: https://own", None, "https://own", id="issuer over issuer"),
+        pytest.param("issuer: https://i", "", None, "https://i", id="the provider's"),
+    ],
+)
+def test_a_clients_endpoint_replaces_its_providers_and_nothing_else(
+    folder: Folder, shared: str, own: str, token_url: str | None, issuer: str | None
+) -> None:
+    top = f"providers: {{p: {{{shared}, ca_file: /ca.pem}}}}"
+    client = folder.target(config(top=top, url=None, client=f"provider: p\n    {own}")).client
+    assert client.provider == Provider("p", token_url=token_url, issuer=issuer, ca_file="/ca.pem")
+
+
+# -- how a client shows who it is --------------------------------------------------------------------
+
+SECRET = "client_id: a\nclient_secret: {file: /s}"
+KEY = "client_id: a\nprivate_key: {file: /k}"
+WANTED = (
+    "expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
+    "{command: [argv…]}; the secret itself never stands in the config"
+)
+# Each way with all that it needs, and nothing else.
+WAYS = {
+    "client_secret_basic": SECRET,
+    "client_secret_post": f"{SECRET}\nauth: client_secret_post",
+    "client_secret_jwt": f"{SECRET}\nauth: client_secret_jwt",
+    "private_key_jwt": f"{KEY}\nauth: private_key_jwt",
+    "tls_client_auth": f"{KEY}\ncertificate: {{file: /c}}\nauth: tls_client_auth",
+    "self_signed_tls_client_auth": f"{KEY}\ncertificate: {{file: /c}}\nauth: self_signed_tls_client_auth",
+    "assertion": "assertion: {file: /a}\nauth: assertion",
+    "none": "auth: none",
+}
+BASE = Client("dnb", Provider("login.example.com", "https://login.example.com/t"), "a")
+SIGNED = replace(BASE, private_key=Reference("file", "/k"))
+CERTIFIED = replace(SIGNED, certificate=Reference("file", "/c", permissions="any"))
+READY = replace(BASE, client_id="", assertion=Reference("file", "/a"))
+OPEN = replace(BASE, client_secret=(Reference("file", "/s"),))
+
+
+@pytest.mark.parametrize(
+    ("auth", "client"),
+    [
+        ("client_secret_basic", OPEN),
+        ("client_secret_post", OPEN),
+        ("client_secret_jwt", OPEN),
+        ("private_key_jwt", SIGNED),
+        ("tls_client_auth", CERTIFIED),
+        ("self_signed_tls_client_auth", CERTIFIED),
+        ("assertion", READY),
+        ("none", replace(BASE, client_id="")),
+    ],
+)
+def test_what_each_auth_needs_is_enough(folder: Folder, auth: Auth, client: Client) -> None:
+    assert folder.target(config(credentials=WAYS[auth])).client == replace(client, auth=auth)
+
+
+@pytest.mark.parametrize(
+    ("auth", "more", "client"),
+    [
+        pytest.param("client_secret_basic", "basic_encoding: raw", replace(OPEN, basic_encoding="raw"), id="basic"),
+        pytest.param(
+            "client_secret_jwt",
+            "key_id: k1\nalgorithm: HS512\nassertion_audience: https://a",
+            replace(OPEN, jwt=Jwt("k1", "HS512", "https://a")),
+            id="client_secret_jwt",
+        ),
+        pytest.param(
+            "private_key_jwt",
+            "certificate: {file: /c, permissions: owner}\nkey_id: k1\nalgorithm: PS256\nassertion_audience: x",
+            # A certificate is public: whoever can read it may.
+            replace(CERTIFIED, jwt=Jwt("k1", "PS256", "x")),
+            id="private_key_jwt",
+        ),
+        pytest.param(
+            "assertion",
+            "client_id: {env: ID}\nassertion_type: urn:x",
+            replace(READY, client_id=Reference("env", "ID"), assertion_type="urn:x"),
+            id="assertion",
+        ),
+        pytest.param("none", "client_id: a", BASE, id="none"),
+    ],
+)
+def test_what_each_auth_may_have_besides_is_taken(folder: Folder, auth: Auth, more: str, client: Client) -> None:
+    text = config(credentials=f"{WAYS[auth]}\n{more}")
+    assert folder.target(text).client == replace(client, auth=auth)
+
+
+@pytest.mark.parametrize("auth", ["tls_client_auth", "self_signed_tls_client_auth"])
+@pytest.mark.parametrize(
+    ("top", "endpoint"),
+    [
+        pytest.param("", "token_url: http://127.0.0.1/t\nallow_http: true", id="token_url"),
+        pytest.param("", "issuer: http://127.0.0.1\nallow_http: true", id="issuer"),
+        pytest.param("providers: {p: {issuer: 'http://[::1]', allow_http: true}}", "provider: p", id="its provider's"),
+    ],
+)
+def test_a_certificate_needs_tls_to_be_shown_in(folder: Folder, auth: str, top: str, endpoint: str) -> None:
+    text = config(top=top, url=None, credentials=f"{WAYS[auth]}\n{endpoint}")
+    line = text.splitlines().index(f"    auth: {auth}") + 1
+    assert folder.places(text) == [
+        f"config.yaml:{line}:11: expected https for this auth: a certificate is shown in TLS only"
+    ]
+
+
+NEEDED = [
+    (auth, line.partition(":")[0])
+    for auth, lines in WAYS.items()
+    for line in lines.splitlines()
+    if not line.startswith("auth")
+]
+
+
+@pytest.mark.parametrize(("auth", "key"), NEEDED)
+def test_what_an_auth_needs_is_missing_without_it(folder: Folder, auth: str, key: str) -> None:
+    without = [line for line in WAYS[auth].splitlines() if not line.startswith(f"{key}:")]
+    assert folder.places(config(credentials="\n".join(without))) == [f"config.yaml:2:3: key '{key}' is missing"]
+
+
+@pytest.mark.parametrize(
+    ("auth", "keys"),
+    [
+        ("client_secret_basic", ["client_id", "client_secret"]),
+        ("client_secret_jwt", ["client_id", "client_secret"]),
+        ("private_key_jwt", ["client_id", "private_key"]),
+        ("tls_client_auth", ["certificate", "client_id", "private_key"]),
+        ("assertion", ["assertion"]),
+    ],
+)
+def test_all_that_is_missing_is_told_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
+    assert sorted(folder.places(config(credentials=f"auth: {auth}"))) == [
+        f"config.yaml:2:3: key '{key}' is missing" for key in keys
+    ]
+
+
+# Which auth looks at a key, and how the message says so. What the jwt-bearer grant adds stands below.
+USED_BY: dict[str, tuple[str, set[str], str]] = {
+    "client_secret": (
+        "{file: /s}",
+        {"client_secret_basic", "client_secret_post", "client_secret_jwt"},
+        "client_secret_basic, client_secret_post or client_secret_jwt",
+    ),
+    "basic_encoding": ("raw", {"client_secret_basic"}, "client_secret_basic"),
+    "private_key": (
+        "{file: /k}",
+        {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
+        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+    ),
+    "certificate": (
+        "{file: /c}",
+        {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
+        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+    ),
+    "assertion": ("{file: /a}", {"assertion"}, "assertion"),
+    "assertion_type": ("urn:x", {"assertion"}, "assertion"),
+    "key_id": ("k1", {"private_key_jwt", "client_secret_jwt"}, "private_key_jwt"),
+    "algorithm": ("HS256", {"private_key_jwt", "client_secret_jwt"}, "private_key_jwt or client_secret_jwt"),
+    "assertion_audience": (
+        "https://a",
+        {"private_key_jwt", "client_secret_jwt"},
+        "private_key_jwt or client_secret_jwt",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("auth", "key"), [(auth, key) for key, (_, users, _) in USED_BY.items() for auth in WAYS if auth not in users]
+)
+def test_a_key_that_an_auth_does_not_look_at_is_an_error_at_the_key(folder: Folder, auth: str, key: str) -> None:
+    value, _, words = USED_BY[key]
+    text = config(credentials=f"{WAYS[auth]}\n{key}: {value}")
+    line = 4 + len(WAYS[auth].splitlines())
+    assert folder.places(text) == [
+        f"config.yaml:{line}:5: {key} is not used by auth {auth}: expected it only with {words}"
+    ]
+
+
+RSA_AND_EC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+HMAC = ["HS256", "HS384", "HS512"]
+# A grant that is signed besides is signed by the private key, and the algorithm is that one's.
+SIGNED_BESIDES = (
+    f"{WAYS['client_secret_jwt']}\ngrant_type: urn:ietf:params:oauth:grant-type:jwt-bearer\nprivate_key: {{file: /k}}"
+)
+
+
+@pytest.mark.parametrize("algorithm", [*RSA_AND_EC, *HMAC])
+@pytest.mark.parametrize(
+    ("credentials", "right", "said"),
+    [
+        pytest.param(WAYS["client_secret_jwt"], HMAC, "expected one for a secret: HS256 …", id="client_secret_jwt"),
+        pytest.param(
+            WAYS["private_key_jwt"],
+            RSA_AND_EC,
+            "expected one for a private key: RS256, PS256, ES256, EdDSA …",
+            id="private_key_jwt",
+        ),
+        pytest.param(
+            SIGNED_BESIDES,
+            RSA_AND_EC,
+            "expected one for a private key: RS256, PS256, ES256, EdDSA …",
+            id="client_secret_jwt with a grant that is signed",
+        ),
+    ],
+)
+def test_an_algorithm_fits_what_it_signs_with(
+    folder: Folder, algorithm: str, credentials: str, right: list[str], said: str
+) -> None:
+    text = config(credentials=f"algorithm: {algorithm}\n{credentials}")
+    if algorithm in right:
+        assert folder.target(text).client.jwt.algorithm == algorithm
+    else:
+        assert folder.places(text) == [f"config.yaml:4:5: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hint"),
+    [("RS265", "; did you mean 'RS256'?"), ("none", ""), ("rs256", ""), ("ES256K", "; did you mean 'ES256'?")],
+)
+@pytest.mark.parametrize("auth", ["private_key_jwt", "client_secret_jwt"])
+def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorithm: str, hint: str) -> None:
+    known = ", ".join(f"'{name}'" for name in [*RSA_AND_EC, *HMAC[:-1]])
+    assert folder.places(config(credentials=f"algorithm: {algorithm}\n{WAYS[auth]}")) == [
+        f"config.yaml:4:16: expected {known} or 'HS512'{hint}"
+    ]
+
+
+def test_all_that_does_not_fit_is_told_at_once_beside_what_is_wrong_by_itself(folder: Folder) -> None:
+    text = """\
+clients:
+  dnb:
+    issuer: https://i
+    token_url: https://h/t
+    auth: tls_client_auth
+    basic_encoding: raw
+    client_secret: [{file: /s}, hunter2]
+    key_id: 5
+    scope_in: body
+    timeout: 5
+    tokens: {bci: {scope: 1}}
+"""
+    assert folder.places(text) == [
+        "config.yaml:2:3: key 'client_id' is missing",
+        "config.yaml:2:3: key 'private_key' is missing",
+        "config.yaml:2:3: key 'certificate' is missing",
+        "config.yaml:3:5: expected either token_url or issuer, not both",
+        (
+            "config.yaml:6:5: basic_encoding is not used by auth tls_client_auth: expected it only with "
+            "client_secret_basic"
+        ),
+        (
+            "config.yaml:7:5: client_secret is not used by auth tls_client_auth: expected it only with "
+            "client_secret_basic, client_secret_post or client_secret_jwt"
+        ),
+        f"config.yaml:7:33: {WANTED}",
+        "config.yaml:8:5: key_id is not used by auth tls_client_auth: expected it only with private_key_jwt",
+        "config.yaml:8:13: expected text in quotes, found a number",
+        (
+            "config.yaml:9:5: expected scope_in only with grant_type urn:ietf:params:oauth:grant-type:jwt-bearer and a "
+            "private_key that signs the assertion"
+        ),
+        "config.yaml:9:15: expected 'assertion' or 'form'",
+        "config.yaml:10:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number",
+        "config.yaml:11:27: expected a scope, or a list of scopes, found a number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant", "credentials"),
+    [
+        ("client_secrt", "client_secret", WAYS["client_secret_post"]),
+        ("clientid", "client_id", WAYS["client_secret_post"]),
+        ("private_kye", "private_key", WAYS["private_key_jwt"]),
+        ("certifcate", "certificate", WAYS["tls_client_auth"]),
+        ("assertoin", "assertion", WAYS["assertion"]),
+        # What would be missing, or not looked at, with another auth.
+        ("atuh", "auth", WAYS["tls_client_auth"]),
+        ("grant_tpye", "grant_type", SIGNED_BESIDES),
+    ],
+)
+def test_what_stands_under_a_mistyped_name_is_there_all_the_same(
+    folder: Folder, typo: str, meant: str, credentials: str
+) -> None:
+    text = config(credentials=re.sub(rf"^{meant}:", f"{typo}:", credentials, flags=re.MULTILINE))
+    (place,) = folder.places(text)
+    assert re.fullmatch(rf"config\.yaml:\d:5: unknown key '{typo}'; did you mean '{meant}'\?", place)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "line", "typo"),
+    [
+        pytest.param("auth: none\nclient_secrt: {file: /s}", 5, "client_secrt", id="what is not used either"),
+        pytest.param("auth: none\natuh: private_key_jwt", 5, "atuh", id="beside the right one, which counts"),
+    ],
+)
+def test_a_mistyped_key_is_one_error(folder: Folder, credentials: str, line: int, typo: str) -> None:
+    (place,) = folder.places(config(credentials=credentials))
+    assert place.startswith(f"config.yaml:{line}:5: unknown key '{typo}'; did you mean ")
+
+
+def test_an_endpoint_under_a_mistyped_name_is_not_missing_too(folder: Folder) -> None:
+    assert folder.places(config(url=None, client="isuer: https://i", top="providers: {p: {tokenurl: https://h}}")) == [
+        "config.yaml:1:17: unknown key 'tokenurl'; did you mean 'token_url'?",
+        "config.yaml:4:5: unknown key 'isuer'; did you mean 'issuer'?",
+    ]
+
+
+def test_nothing_is_said_to_fit_or_not_to_fit_an_auth_that_is_none(folder: Folder) -> None:
+    (place,) = folder.places(config(credentials="auth: digest\nkey_id: k1"))
+    assert place.startswith("config.yaml:4:11: expected 'client_secret_basic', ")
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_a_secret_may_be_a_list_of_up_to_eight(folder: Folder, count: int) -> None:
+    listed = ", ".join(f"{{file: /s{index}}}" for index in range(count))
+    client = folder.target(config(credentials=f"client_id: a\nclient_secret: [{listed}]")).client
+    # Newest first, as they stand there.
+    assert client.client_secret == tuple(Reference("file", f"/s{index}") for index in range(count))
+
+
+def test_the_kinds_of_references_may_be_mixed_in_a_list(folder: Folder) -> None:
+    credentials = "client_id: a\nclient_secret:\n  - {env: NEW}\n  - {file: /s, permissions: group}"
+    assert folder.target(config(credentials=credentials)).client.client_secret == (
+        Reference("env", "NEW"),
+        Reference("file", "/s", permissions="group"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("secret", "column", "said"),
+    [
+        pytest.param("[]", 20, "expected at least one entry", id="none"),
+        pytest.param(f"[{', '.join(['{file: /s}'] * 9)}]", 20, "expected at most 8 entries", id="nine"),
+        pytest.param("[{file: /s}, hunter2]", 33, WANTED, id="text in it"),
+        pytest.param("[{file: /s}, 5]", 33, WANTED, id="a number in it"),
+        pytest.param("[{file: /s}, [{file: /t}]]", 33, WANTED, id="a list in it"),
+        pytest.param("[{file: /s}, {env: A-B}]", 39, "expected text of the form ^[A-Za-z_][A-Za-z0-9_]*$", id="a name"),
+        pytest.param("[{file: /s}, {}]", 33, "expected exactly one of file, env, credential, command", id="nothing"),
+        pytest.param("[{file: /s}, !x y]", 33, "tags are not used here", id="what is no YAML of ours"),
+    ],
+)
+def test_a_wrong_list_of_secrets_is_told_at_its_item_without_the_line(
+    folder: Folder, secret: str, column: int, said: str
+) -> None:
+    text = config(credentials=f"client_id: a\nclient_secret: {secret}")
+    assert folder.error(text) == f"config.yaml:5:{column}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("key", "credentials"),
+    [
+        ("private_key", "client_id: a\nauth: private_key_jwt"),
+        ("certificate", f"{KEY}\nauth: private_key_jwt"),
+        ("assertion", "auth: assertion"),
+        ("subject_token", SECRET),
+    ],
+)
+@pytest.mark.parametrize("value", ["hunter2", "[{file: /k}]", "5"])
+def test_other_references_stand_alone(folder: Folder, key: str, credentials: str, value: str) -> None:
+    (place,) = folder.places(config(credentials=f"{key}: {value}\n{credentials}"))
+    assert place == f"config.yaml:4:{7 + len(key)}: {WANTED}"
+
+
+def test_a_subject_token_is_a_parameter_of_each_token_and_read_where_it_stands(folder: Folder) -> None:
+    text = config(client="subject_token: {file: /t, permissions: any}", token="parameters: {audience: x}")
+    assert folder.target(text).parameters == (
+        ("audience", "x"),
+        ("subject_token", Reference("file", "/t", permissions="any")),
+    )
+
+
+# -- the grant ---------------------------------------------------------------------------------------
+
+
+def test_a_grant_type_is_whatever_the_provider_calls_it(folder: Folder) -> None:
+    client = folder.target(config(client="grant_type: account_credentials")).client
+    assert client.grant_type == "account_credentials"
+    assert client.jwt_bearer is None
+
+
+@pytest.mark.parametrize("separator", [",", " ", "%20;", "|"])
+def test_a_scope_separator_is_the_clients_and_the_scope_stays_as_it_was(folder: Folder, separator: str) -> None:
+    target = folder.target(config(client=f"scope_separator: '{separator}'", token="scope: [a, b]"))
+    assert target.client.scope_separator == separator
+    assert target.scope == "a b"
+
+
+@pytest.mark.parametrize(
+    ("separator", "found"),
+    [("''", ""), ("'12345'", ""), ("'ä'", ""), ('"\\t"', ""), ('"\\n"', ""), ("5", ", found a number"),
+     ("[',']", ", found a list")],
+    ids=["empty", "five", "not ASCII", "tab", "line end", "a number", "a list"],
+)  # fmt: skip
+def test_any_other_scope_separator_is_refused(folder: Folder, separator: str, found: str) -> None:
+    assert folder.places(config(client=f"scope_separator: {separator}")) == [
+        f'config.yaml:4:22: expected what stands between scopes, such as " " or ","{found}'
+    ]
+
+
+JWT_BEARER = "grant_type: urn:ietf:params:oauth:grant-type:jwt-bearer"
+# The private key signs the grant, whatever authenticates the client.
+SIGNING = f"{JWT_BEARER}\nprivate_key: {{file: /k}}\n"
+
+
+def test_the_jwt_bearer_grant_is_signed_by_a_private_key_without_more(folder: Folder) -> None:
+    client = folder.target(config(credentials=SIGNING + SECRET)).client
+    assert client == replace(
+        OPEN,
+        grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",
+        private_key=Reference("file", "/k"),
+        jwt_bearer=JwtBearer(issuer=None, subject=None, claims="{}", scope_in_form=False),
+    )
+
+
+def test_all_that_its_assertion_may_say_is_taken(folder: Folder) -> None:
+    more = """\
+auth: none
+assertion_issuer: svc@example.com
+assertion_subject: admin@example.com
+assertion_claims: {role: reader}
+scope_in: form
+certificate: {file: /c}
+key_id: k1
+algorithm: ES256
+assertion_audience: https://a
+"""
+    assert folder.target(config(credentials=SIGNING + more)).client == replace(
+        CERTIFIED,
+        client_id="",
+        auth="none",
+        grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",
+        jwt=Jwt("k1", "ES256", "https://a"),
+        jwt_bearer=JwtBearer("svc@example.com", "admin@example.com", '{"role": "reader"}', scope_in_form=True),
+    )
+
+
+def test_the_scope_may_be_said_to_stand_in_the_assertion_where_it_does_anyhow(folder: Folder) -> None:
+    client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nscope_in: assertion")).client
+    assert client.jwt_bearer == JwtBearer(scope_in_form=False)
+
+
+ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x", "assertion_claims": "{a: b}", "scope_in": "form"}
+
+
+@pytest.mark.parametrize("key", ASSERTED)
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        pytest.param(SECRET, id="another grant"),
+        pytest.param(WAYS["private_key_jwt"], id="another grant with a key"),
+        pytest.param(
+            f"{SECRET}\n{JWT_BEARER}\nparameters: {{assertion: {{file: /a}}}}", id="an assertion that is ready"
+        ),
+    ],
+)
+def test_what_an_assertion_says_is_only_for_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
+    assert folder.places(config(credentials=f"{key}: {ASSERTED[key]}\n{credentials}")) == [
+        (
+            f"config.yaml:4:5: expected {key} only with grant_type urn:ietf:params:oauth:grant-type:jwt-bearer and a "
+            "private_key that signs the assertion"
+        )
+    ]
+
+
+def test_what_signs_is_not_used_by_an_assertion_that_is_ready(folder: Folder) -> None:
+    credentials = f"certificate: {{file: /c}}\nkey_id: k1\nalgorithm: RS256\nassertion_audience: x\n{SECRET}"
+    text = config(credentials=f"{credentials}\n{JWT_BEARER}\nparameters: {{assertion: {{file: /a}}}}")
+    assert [place.split(" is not used by auth client_secret_basic")[0] for place in folder.places(text)] == [
+        "config.yaml:4:5: certificate",
+        "config.yaml:5:5: key_id",
+        "config.yaml:6:5: algorithm",
+        "config.yaml:7:5: assertion_audience",
+    ]
+
+
+TWO_TOKENS = "    tokens:\n      a: {{{}}}\n      b: {{{}}}\n"
+ITS_OWN = "parameters: {assertion: {file: /a}}"
+NOT_READY = (
+    "config.yaml:4:5: expected private_key beside it, or parameters: {assertion: {file: …}} for one that is ready"
+)
+NOT_BOTH = (
+    "config.yaml:5:5: expected private_key or parameters.assertion, not both: one signs this grant, the other is it"
+)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "tokens", "places"),
+    [
+        pytest.param(JWT_BEARER, ("", ""), [NOT_READY], id="neither"),
+        pytest.param(JWT_BEARER, (ITS_OWN, ""), [NOT_READY], id="one token has its own"),
+        pytest.param(JWT_BEARER, (ITS_OWN, ITS_OWN), [], id="each token has its own"),
+        pytest.param(f"{JWT_BEARER}\n{ITS_OWN}", ("", ""), [], id="the client has one"),
+        pytest.param(f"{JWT_BEARER}\n{ITS_OWN}", ("", ITS_OWN), [], id="the client has one and a token another"),
+        pytest.param(f"{JWT_BEARER}\nparameters: {{x: y}}", ("", ""), [NOT_READY], id="other parameters"),
+        pytest.param(SIGNING, ("", "parameters: {x: y}"), [], id="a key"),
+        pytest.param(f"{SIGNING}{ITS_OWN}", ("", ""), [NOT_BOTH], id="a key and the client's"),
+        pytest.param(SIGNING, ("", ITS_OWN), [NOT_BOTH], id="a key and a token's"),
+    ],
+)
+def test_the_jwt_bearer_grant_is_either_signed_or_ready_for_each_token(
+    folder: Folder, credentials: str, tokens: tuple[str, str], places: list[str]
+) -> None:
+    text = config(credentials=f"{credentials}\n{SECRET}").partition("    tokens:")[0] + TWO_TOKENS.format(*tokens)
+    if places:
+        assert folder.places(text) == places
+    else:
+        signed = {target.client.jwt_bearer is not None for target in folder.load(text).targets}
+        assert signed == {"private_key" in credentials}
+
+
+@pytest.mark.parametrize("auth", ["auth: none", "auth: assertion\nassertion: {file: /a}"])
+def test_an_assertion_that_bearerd_signs_names_its_issuer(folder: Folder, auth: str) -> None:
+    assert folder.places(config(credentials=SIGNING + auth)) == [
+        "config.yaml:4:5: expected client_id or assertion_issuer beside it: the assertion names who issues it"
+    ]
+    assert folder.load(config(credentials=f"{SIGNING}{auth}\nclient_id: a")).targets
+    assert folder.load(config(credentials=f"{SIGNING}{auth}\nassertion_issuer: a")).targets
+    # One that is ready names it already.
+    assert folder.load(config(credentials=f"{JWT_BEARER}\n{ITS_OWN}\n{auth}")).targets
+
+
+@pytest.mark.parametrize(
+    ("claims", "text"),
+    [
+        pytest.param("{}", {}, id="none"),
+        pytest.param(
+            "{a: b, n: 1, f: 1.5, t: true, u: ''}", {"a": "b", "n": 1, "f": 1.5, "t": True, "u": ""}, id="flat"
+        ),
+        pytest.param(
+            "{a: {b: [1, x, {c: [true]}], iss: x}, l: [], m: {}}",
+            {"a": {"b": [1, "x", {"c": [True]}], "iss": "x"}, "l": [], "m": {}},
+            id="nested, where any name will do",
+        ),
+        pytest.param("{nbf: 1, 'https://example.com/ä': ö}", {"nbf": 1, "https://example.com/ä": "ö"}, id="any name"),
+    ],
+)
+def test_claims_are_kept_as_json(folder: Folder, claims: str, text: Any) -> None:
+    client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nassertion_claims: {claims}")).client
+    assert client.jwt_bearer is not None
+    assert json.loads(client.jwt_bearer.claims) == text
+
+
+def test_a_claim_of_bearerds_own_is_refused_at_its_name_each_with_its_reason(folder: Folder) -> None:
+    claims = "assertion_claims:\n  iss: x\n  sub: x\n  aud: x\n  scope: x\n  exp: 1\n  iat: 1\n  jti: x\n"
+    assert folder.places(config(credentials=claims + SIGNING + SECRET)) == [
+        "config.yaml:5:7: expected no claim 'iss' here: it has its own key, assertion_issuer",
+        "config.yaml:6:7: expected no claim 'sub' here: it has its own key, assertion_subject",
+        "config.yaml:7:7: expected no claim 'aud' here: it has its own key, assertion_audience",
+        "config.yaml:8:7: expected no claim 'scope' here: it has its own key, scope",
+        "config.yaml:9:7: expected no claim 'exp' here: bearerd sets it",
+        "config.yaml:10:7: expected no claim 'iat' here: bearerd sets it",
+        "config.yaml:11:7: expected no claim 'jti' here: bearerd sets it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claims", "column", "said"),
+    [
+        pytest.param("role", 23, "expected a mapping, found text", id="text"),
+        pytest.param("[role]", 23, "expected a mapping, found a list", id="a list"),
+        pytest.param("", 22, "expected a value, found nothing", id="nothing"),
+        pytest.param("{a: }", 27, "expected text, numbers, truth values, lists and mappings", id="a claim of nothing"),
+        pytest.param(
+            "{a: [{b: }]}", 27, "expected text, numbers, truth values, lists and mappings", id="nested nothing"
+        ),
+        pytest.param("{a: 2026-11-23}", 27, "this is read as a date: put it in quotes", id="a date"),
+        pytest.param("{a: [x, {b: 2026-11-23}]}", 35, "this is read as a date: put it in quotes", id="a nested date"),
+        pytest.param("{a: no}", 27, "this is read as a truth value: write true or false, or put it in quotes", id="no"),
+        pytest.param(
+            "{a: 1.5e+999}", 27, "this is read as a number: put it in quotes", id="a number that JSON has not"
+        ),
+        pytest.param("{1: x}", 24, "a name that is read as a number: put it in quotes", id="a number as a name"),
+    ],
+)
+def test_claims_that_are_no_json_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
+    assert folder.places(config(credentials=f"assertion_claims: {claims}\n{SIGNING}{SECRET}")) == [
+        f"config.yaml:4:{column}: {said}"
+    ]
+
+
+def test_a_claim_that_is_no_yaml_of_ours_hides_no_other(folder: Folder) -> None:
+    credentials = f"assertion_claims:\n  a: 2026-11-23\n  exp: 1\n  b:\n{SIGNING}{SECRET}"
+    assert [place.split(": ")[0] for place in folder.places(config(credentials=credentials))] == [
+        "config.yaml:5:10",
+        "config.yaml:6:7",
+        "config.yaml:7:9",
+    ]
+
+
+# -- parameters --------------------------------------------------------------------------------------
+
+
+def test_a_parameter_is_text_or_a_reference_or_a_list_of_both(folder: Folder) -> None:
+    target = folder.target(
+        config(
+            client="parameters: {tenant: {env: TENANT}, resource: [a, {file: /r, permissions: any}, b]}",
+            token="parameters: {password: {credential: pw}, actor_token: [{command: [/bin/actor, -q]}]}",
+        )
+    )
+    assert target.parameters == (
+        ("tenant", Reference("env", "TENANT")),
+        ("resource", "a"),
+        ("resource", Reference("file", "/r", permissions="any")),
+        ("resource", "b"),
+        ("password", Reference("credential", "pw")),
+        ("actor_token", Reference("command", "/bin/actor", argv=("/bin/actor", "-q"))),
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
+)
+@pytest.mark.parametrize("where", ["client", "token"])
+def test_a_parameter_of_the_grants_own_is_refused_at_its_name(folder: Folder, where: str, name: str) -> None:
+    text = config(**{where: f"parameters: {{{name}: {{file: /x}}}}"})
+    place = "4:18" if where == "client" else "7:26"
+    said = f"expected no parameter '{name}' here: it is the grant's own, and has its place in the config"
+    assert folder.places(text) == [f"config.yaml:{place}: {said}"]
+
+
+SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]
+
+
+@pytest.mark.parametrize("name", SECRET_PARAMETERS)
+@pytest.mark.parametrize("value", ["hunter2", "[hunter2]", "[{file: /p}, hunter2]"])
+def test_a_parameter_that_is_a_secret_is_refused_as_text_without_its_line(
+    folder: Folder, name: str, value: str
+) -> None:
+    said = f"expected for '{name}' a reference such as {{file: …}}: the secret itself never stands in the config"
+    column = 20 + len(name)
+    assert folder.error(config(client=f"parameters: {{{name}: {value}}}")) == f"config.yaml:4:{column}: {said}"
+    assert folder.error(config(token=f"parameters: {{{name}: {value}}}")) == f"config.yaml:7:{column + 8}: {said}"
+
+
+def test_each_secret_among_the_parameters_is_told_at_its_own_place(folder: Folder) -> None:
+    credentials = f"{SECRET}\nparameters:\n  audience: x\n  password: hunter2\n  code: hunter2\n  resource: 5"
+    error = folder.error(config(credentials=credentials, token="parameters: {device_code: hunter2}"))
+    assert re.findall(r"^config\.yaml:(\S+): expected", error, re.MULTILINE) == ["8:17", "9:13", "10:17", "12:39"]
+    assert "hunter2" not in error
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "said"),
+    [
+        pytest.param("{}", 21, "expected exactly one of file, env, credential, command", id="no reference in it"),
+        pytest.param("{file: x}", 28, "expected an absolute path (/…)", id="a relative path"),
+        pytest.param("[x, {file: x}]", 32, "expected an absolute path (/…)", id="a relative path in a list"),
+        pytest.param("[x, {}]", 25, "expected exactly one of file, env, credential, command", id="nothing in a list"),
+        pytest.param(
+            "[x, 1]", 21, "expected text in quotes, a reference such as {file: …}, or a list of these, found a number",
+            id="a number in a list",
+        ),
+        pytest.param(
+            "[[x]]", 21, "expected text in quotes, a reference such as {file: …}, or a list of these, found a list",
+            id="a list in a list",
+        ),
+        pytest.param(
+            "{vault: x}",
+            22,
+            "unknown key 'vault'; expected one of 'file', 'env', 'credential', 'command', 'permissions'",
+            id="another kind of reference",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_told_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
+    assert folder.places(config(client=f"parameters: {{x: {value}}}")) == [f"config.yaml:4:{column}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        pytest.param(
+            config(client="parameters: {file: {pth: /x}}"), "'file', 'env', 'credential', 'command', 'permissions'",
+            id="a parameter",
+        ),
+        pytest.param(
+            config().replace("bci: {}", "scope: {x: y}"),
+            "'files', 'refresh_before', 'default_lifetime', 'strict_scope', 'scope', 'parameters'",
+            id="a token",
+        ),
+    ],
+)  # fmt: skip
+def test_what_has_the_name_of_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
+    (place,) = folder.places(text)
+    assert place.endswith(f"; expected one of {known}")
+
+
 # -- keys --------------------------------------------------------------------------------------------
 
 
@@ -462,9 +1261,8 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
 # What design.md names and this version does not do yet: silently taken it would be a promise.
 LATER = {
     "top": ["listen: {address: '127.0.0.1:9810'}", "control: {socket: /s}", "reload: watch", "on_change: []",
-            "on_failure: []", "startup_timeout: 30s", "state_directory: /s", "required: true"],
-    "client": ["issuer: https://sso.example.com", "on_change: []", "grant_type: x", "scope_separator: ','",
-               "required: true", "private_key: {file: /k}"],
+            "on_failure: []", "startup_timeout: 30s", "required: true"],
+    "client": ["on_change: []", "on_failure: []", "required: true"],
     "token": ["on_change: []", "on_failure: []", "required: false"],
 }  # fmt: skip
 
@@ -478,7 +1276,14 @@ def test_a_key_of_a_later_version_is_unknown(folder: Folder, where: str, key: st
 @pytest.mark.parametrize(
     ("where", "key", "said"),
     [
-        ("client", "auth: private_key_jwt", "expected 'client_secret_basic' or 'client_secret_post'"),
+        (
+            "client",
+            "auth: digest",
+            (
+                "expected 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', "
+                "'tls_client_auth', 'self_signed_tls_client_auth', 'assertion' or 'none'"
+            ),
+        ),
         ("client", "auth: client_secret_pst", "; did you mean 'client_secret_post'?"),
         ("token", "files: [{format: template, path: x}]", "expected 'raw', 'json', 'header' or 'env'"),
         ("token", "files: [{format: jsn}]", "; did you mean 'json'?"),
@@ -499,12 +1304,18 @@ def test_a_key_of_a_later_version_is_unknown(folder: Folder, where: str, key: st
         ("client", "proxy: http://u:p@h:1", "expected a URL without a user or password in it"),
         ("client", "ca_file: ca.pem", "expected an absolute path (/…)"),
         ("client", "proxy:", "expected a value, found nothing"),
-        ("client", "parameters: {scope: x}", "expected no parameter 'scope' here"),
-        ("client", "parameters: {grant_type: x}", "expected no parameter 'grant_type' here"),
-        ("client", "parameters: {a: 1}", "expected text in quotes, or a list of texts, found a number"),
+        (
+            "client",
+            "parameters: {a: 1}",
+            "expected text in quotes, a reference such as {file: …}, or a list of these, f",
+        ),
         ("client", "parameters: {a: []}", "expected text, or a list of texts that is not empty"),
         ("client", "parameters: {'': a}", "expected a parameter's name"),
         ("client", "parameters: [a]", "expected a mapping, found a list"),
+        ("client", "grant_type: ''", "expected text that is not empty"),
+        ("client", "grant_type: 5", "expected text in quotes, found a number"),
+        ("client", "basic_encoding: base64", "expected 'compatible', 'rfc6749' or 'raw'"),
+        ("top", "state_directory: state", "expected an absolute path (/…)"),
         ("top", "output: {directory: tokens}", "expected an absolute path (/…)"),
         ("top", "output: {owner: -1}", "expected a name or a number, found a number"),
         ("top", "output: {group: ''}", "expected a name or a number"),
@@ -596,7 +1407,6 @@ def test_a_file_is_never_setgid(folder: Folder) -> None:
     ("secret", "said"),
     [
         ("hunter2", "{command: [argv…]}; the secret itself never stands in the config"),
-        ("[{file: /a}]", "expected a reference"),
         ("", "expected a value, found nothing"),
         ("{}", "expected exactly one of file, env, credential, command"),
         ("{file: /a, env: A}", "expected exactly one of file, env, credential, command"),
@@ -626,11 +1436,8 @@ def test_a_client_id_is_text(folder: Folder, client_id: str, found: str) -> None
     assert said.endswith(f", found {found}")
 
 
-@pytest.mark.parametrize("key", ["client_id", "client_secret", "tokens"])
-def test_a_missing_key_is_told_at_its_client(folder: Folder, key: str) -> None:
-    end = "\n      .*" if key == "tokens" else ".*"
-    text = re.sub(rf"    {key}:{end}\n", "", config())
-    assert folder.places(text) == [f"config.yaml:2:3: key '{key}' is missing"]
+def test_missing_tokens_are_told_at_their_client(folder: Folder) -> None:
+    assert folder.places(config().partition("    tokens:")[0]) == ["config.yaml:2:3: key 'tokens' is missing"]
 
 
 def test_a_client_without_tokens_is_an_error(folder: Folder) -> None:
@@ -672,7 +1479,7 @@ providers:
 clients:
   a:
     provider: nowhere
-    auth: none
+    auth: nobody
     client_id: 1
     client_secret: {file: /s}
     tokens:
@@ -696,6 +1503,7 @@ clients:
         "11:18",  # scope
         "11:49",  # a bare mode
         "11:65",  # format
+        "12:3",  # no endpoint
         "14:20",  # a secret
         "20:46",  # ..
     ]
@@ -877,6 +1685,25 @@ def test_the_directory_is_the_configs_or_systemds_or_the_default(
 
 
 @pytest.mark.parametrize(
+    ("top", "state", "directory"),
+    [
+        pytest.param("", None, "/run/bearerd/.bearerd", id="neither"),
+        pytest.param("", "", "/run/bearerd/.bearerd", id="an empty variable"),
+        pytest.param("output: {directory: /srv/t}", None, "/srv/t/.bearerd", id="beside the output"),
+        pytest.param("", "/var/lib/bearerd", "/var/lib/bearerd", id="systemd's"),
+        pytest.param("", "/var/lib/a:/var/lib/b", "/var/lib/a", id="the first of systemd's"),
+        pytest.param("state_directory: /srv/state", "/var/lib/bearerd", "/srv/state", id="the config's wins"),
+        pytest.param("state_directory: //srv//state/./", None, "/srv/state", id="in one spelling"),
+    ],
+)
+def test_the_state_directory_is_the_configs_or_systemds_or_in_the_outputs(
+    folder: Folder, top: str, state: str | None, directory: str
+) -> None:
+    environ = {} if state is None else {"STATE_DIRECTORY": state}
+    assert folder.load(config(top=top), environ).state_directory == directory
+
+
+@pytest.mark.parametrize(
     ("path", "said"),
     [
         pytest.param("../x", "expected a path without ..", id="out of the directory"),
@@ -952,65 +1779,125 @@ def test_a_path_that_is_anothers_directory_is_an_error(folder: Folder, first: st
 
 # -- secrets -----------------------------------------------------------------------------------------
 
+# KEY is one of SECRET_KEYS, and each TYPO a mistyped form of it.
 SECRET_SHAPES = {
-    "scalar": "client_secret: {}",
-    "quoted": 'client_secret: "{}"',
-    "flow mapping": "client_secret: {{{}}}",
-    "value of a mapping": "client_secret: {{text: {}}}",
-    "as a path": "client_secret: {{file: {}}}",
-    "as a variable": 'client_secret: {{env: "{}"}}',
-    "as a command": "client_secret: {{command: [{}]}}",
-    "list": "client_secret: [{}]",
-    "block list": "client_secret:\n      - {}",
-    "list without indentation": "client_secret:\n    - {}",
-    "block scalar": "client_secret: |\n      {}",
-    "over lines": 'client_secret: "a\n      {}\n      b"',
-    "over lines, plain": "client_secret: a\n      {}",
-    "mistyped key": "client_secrt: {}",
-    "mistyped key of a mapping": "client_sercet: {{{}}}",
-    "mistyped key of a list": "clientsecret:\n      - {}",
+    "scalar": "KEY: {}",
+    "quoted": 'KEY: "{}"',
+    "flow mapping": "KEY: {{{}}}",
+    "value of a mapping": "KEY: {{text: {}}}",
+    "as a path": "KEY: {{file: {}}}",
+    "as a variable": 'KEY: {{env: "{}"}}',
+    "as a command": "KEY: {{command: [{}]}}",
+    "list": "KEY: [{}]",
+    "list behind a reference": "KEY: [{{file: /s}}, {}]",
+    "list in a list": "KEY: [[{}]]",
+    "list of mappings": "KEY: [{{file: /s}}, {{{}}}]",
+    "list of nine": "KEY: [{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]",
+    "block list": "KEY:\n      - {}",
+    "block list behind a reference": "KEY:\n      - {{file: /s}}\n      - {}",
+    "list without indentation": "KEY:\n    - {}",
+    "flow over lines without indentation": "tokens: {{bci: {{KEY:\n{}, timeout: 5}}}}",
+    "mapping over lines without indentation": "KEY: {{file: /s,\n{}:\nx}}",
+    "list over lines without indentation": "KEY: [{{file: /s}},\n{}\n]",
+    "block scalar": "KEY: |\n      {}",
+    "over lines": 'KEY: "a\n      {}\n      b"',
+    "over lines, plain": "KEY: a\n      {}",
+    "mistyped key": "TYPO1: {}",
+    "mistyped key of a mapping": "TYPO2: {{{}}}",
+    "mistyped key of a list": "TYPO3:\n      - {}",
     "another key": "password: {}",
-    "duplicate key": "client_secret: {{file: /s}}\n    client_secret: {}",
-    "duplicate key in it": "client_secret: {{{0}: a, {0}: b}}",
-    "duplicate mistyped key": "client_secrt: a\n    client_secrt: {}",
-    "open double quote": 'client_secret: "{}',
-    "open single quote": "client_secret: '{}",
-    "open quote in a list": 'client_secret:\n      - "{}',
-    "open brace": "client_secret: {{file: {}",
-    "two colons": "client_secret: a: {}",
-    "as a parameter": "parameters: {{client_secret: {}}}",
-    "as a mapping in parameters": "parameters: {{client_secret: {{{}: x}}}}",
-    "in a list of parameters": "parameters:\n      client_secret:\n        - {}",
-    "in a token": "tokens: {{bci: {{client_secret: {}}}}}",
-    "as a provider's": "provider: p\n    client_secret: {}",
+    "duplicate key": "KEY: {{file: /s}}\n    KEY: {}",
+    "duplicate key in it": "KEY: {{{0}: a, {0}: b}}",
+    "duplicate mistyped key": "TYPO1: a\n    TYPO1: {}",
+    "open double quote": 'KEY: "{}',
+    "open single quote": "KEY: '{}",
+    "open quote in a list": 'KEY:\n      - "{}',
+    "open brace": "KEY: {{file: {}",
+    "open bracket": "KEY: [{{file: /s}}, {}",
+    "two colons": "KEY: a: {}",
+    "not used": "auth: none\n    KEY: {}",
+    "in a token": "tokens: {{bci: {{KEY: {}}}}}",
+    "as a provider's": "provider: p\n    KEY: {}",
+    "parameter": "parameters: {{PARAMETER: {}}}",
+    "parameter behind another": "parameters:\n      a: 5\n      PARAMETER: {}",
+    "parameter before another": "parameters: {{PARAMETER: {}, a: 5}}",
+    "parameter as a mapping": "parameters: {{PARAMETER: {{{}: x}}}}",
+    "parameter as a list": "parameters:\n      PARAMETER:\n        - {}",
+    "parameter as a list behind a reference": "parameters: {{PARAMETER: [{{file: /s}}, {}]}}",
+    "parameter over lines": 'parameters: {{a: 5, PARAMETER:\n      "{}"}}',
+    "parameter over lines without indentation": "parameters: {{PARAMETER:\n{}, a: 5}}",
+    "parameter with an open quote": 'parameters: {{PARAMETER: "{}',
+    "parameter of a token": "tokens: {{bci: {{parameters: {{PARAMETER: {}}}}}}}",
+    "parameter of the grant's own": "parameters: {{client_secret: {}}}",
+    "parameter twice": "parameters: {{PARAMETER: a, PARAMETER: {}}}",
+}
+SECRET_KEYS = {
+    "client_secret": ("client_secrt", "client_sercet", "clientsecret"),
+    "private_key": ("private_kye", "privat_key", "privatekey"),
+    "assertion": ("assertoin", "asertion", "assertin"),
+    "subject_token": ("subject_tokn", "subjct_token", "subjecttoken"),
 }
 # Where it stands: with more after it, so that what is broken swallows lines, and at the end of the file.
 SECRET_PLACES = [
     "clients:\n  dnb:\n    {}\n    client_id: x\n    tokens: {{bci: {{}}}}\n",
     "clients:\n  dnb:\n    client_id: x\n    tokens: {{bci: {{}}}}\n    {}",
+    # JSON is YAML. What stands in blocks is no flow, and so another error.
+    '{{"clients":{{"dnb":{{"client_id":"x",\n    {}\n,"tokens":{{"bci":{{}}}},"timeout":5}}}}}}\n',
 ]
+
+
+def with_secret(place: str, shape: str, key: str, parameter: str, secret: str) -> str:
+    """A config that says a secret where it must not."""
+    typos = SECRET_KEYS[key]
+    for number, typo in enumerate(typos, 1):
+        shape = shape.replace(f"TYPO{number}", typo)
+    shape = shape.replace("KEY", key).replace("PARAMETER", parameter).format(secret)
+    return place.format(shape)
+
+
 # What a secret may begin or end with, to be read as something else than text.
 SIGNS = st.sampled_from(
     ["", *"!&*@%`|>'\"{[]#~\\\t\0\x1bü", ": ", "? ", "- ", "<<: ", "!!int ", "0x", "1_"],
 )
-WORDS = st.text("abcdefghjkmnpqrstuvwxyzABCDEFGHJKMNPQRSTUVWXYZ23456789", min_size=10, max_size=16)
+# Hypothesis draws words out of the source too: with q9 before it none is a word of ours.
+WORDS = st.text("abcdefghjkmnpqrstuvwxyzABCDEFGHJKMNPQRSTUVWXYZ23456789", min_size=10, max_size=16).map("q9{}".format)
 
 
-@given(st.sampled_from(sorted(SECRET_SHAPES)), st.sampled_from(SECRET_PLACES), SIGNS, WORDS, SIGNS)
-@example("flow mapping", SECRET_PLACES[0], "", "hunter2hunter2", "")
-@example("mistyped key", SECRET_PLACES[1], "!", "hunter2hunter2", "")
-@example("open quote in a list", SECRET_PLACES[1], "", "hunter2hunter2", "")
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@pytest.mark.parametrize("shape", SECRET_SHAPES)
+def test_no_error_shows_a_secret_in_any_shape_at_any_place(folder: Folder, shape: str, key: str) -> None:
+    for place in SECRET_PLACES:
+        for parameter in SECRET_PARAMETERS if "PARAMETER" in SECRET_SHAPES[shape] else ["password"]:
+            text = with_secret(place, SECRET_SHAPES[shape], key, parameter, "hunter2hunter2")
+            assert "hunter2" not in folder.error(text), text
+
+
+@given(
+    st.sampled_from(sorted(SECRET_SHAPES)),
+    st.sampled_from(sorted(SECRET_KEYS)),
+    st.sampled_from(SECRET_PARAMETERS),
+    st.sampled_from(SECRET_PLACES),
+    SIGNS,
+    WORDS,
+    SIGNS,
+)
+@example("flow mapping", "client_secret", "password", SECRET_PLACES[0], "", "hunter2hunter2", "")
+@example("mistyped key", "private_key", "password", SECRET_PLACES[1], "!", "hunter2hunter2", "")
+@example("open quote in a list", "client_secret", "password", SECRET_PLACES[1], "", "hunter2hunter2", "")
 # Each example writes the file anew.
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_error_ever_shows_a_secret(
-    folder: Folder, shape: str, place: str, before: str, secret: str, after: str
+    folder: Folder, shape: str, key: str, parameter: str, place: str, before: str, secret: str, after: str
 ) -> None:
-    error = folder.error(place.format(SECRET_SHAPES[shape].format(before + secret + after)))
-    assert secret not in error
+    text = with_secret(place, SECRET_SHAPES[shape], key, parameter, before + secret + after)
+    assert secret not in folder.error(text)
 
 
-@given(st.from_regex(r"0[1-7][0-7]{8,12}", fullmatch=True), st.sampled_from(["client_secret", "client_secrt", "pass"]))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.from_regex(r"0[1-7][0-7]{8,12}", fullmatch=True),
+    st.sampled_from(["client_secret", "client_secrt", "pass", "private_key", "assertion", "subject_token"]),
+)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_error_shows_what_yaml_makes_of_a_secret_of_digits(folder: Folder, secret: str, key: str) -> None:
     error = folder.error(config(client=f"{key}: {secret}"))
     assert secret not in error
@@ -1055,11 +1942,6 @@ def keys(annotation: Any) -> Iterator[str]:
 @pytest.mark.parametrize("key", sorted(set(keys(types.ConfigFile))))
 def test_the_example_shows_every_key(key: str) -> None:
     assert re.search(rf"(?<!\w){key}:(\s|$)", EXAMPLE.read_text(), re.MULTILINE)
-
-
-def test_what_stands_under_a_mistyped_name_is_not_missing_too(folder: Folder) -> None:
-    text = config().replace("client_secret:", "client_secrt:")
-    assert folder.places(text) == ["config.yaml:5:5: unknown key 'client_secrt'; did you mean 'client_secret'?"]
 
 
 def test_an_included_file_with_nothing_but_comments_is_no_mistake(folder: Folder) -> None:

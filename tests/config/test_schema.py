@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +33,7 @@ KEYWORDS: dict[str, type | tuple[type, ...]] = {
     "minProperties": int,
     "items": dict,
     "minItems": int,
+    "maxItems": int,
     "anyOf": list,
     "oneOf": list,
     "pattern": str,
@@ -40,7 +42,14 @@ KEYWORDS: dict[str, type | tuple[type, ...]] = {
     "minimum": (int, float),
     "maximum": (int, float),
 }
-TYPES = {"object", "array", "string", "integer", "number", "boolean"}
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
 
 
 def subschemas(here: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -68,6 +77,8 @@ def resolved(whole: dict[str, Any], here: dict[str, Any]) -> list[dict[str, Any]
 def unknown(whole: dict[str, Any], here: dict[str, Any], value: Any, path: str = "") -> list[str]:
     """The keys of a value that a schema does not name."""
     shapes = resolved(whole, here)
+    if {} in shapes:
+        return []  # anything goes, as for a claim
     if isinstance(value, list):
         items = [shape["items"] for shape in shapes if "items" in shape]
         return [found for item in value for found in unknown(whole, items[0], item, path)] if items else [path]
@@ -85,8 +96,40 @@ def children(shape: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
     if key in shape.get("properties", {}):
         yield shape["properties"][key]
     yield from shape.get("patternProperties", {}).values()
-    if isinstance(shape.get("additionalProperties"), dict):
-        yield shape["additionalProperties"]
+    others = shape.get("additionalProperties", False)
+    if others is not False:
+        yield {} if others is True else others
+
+
+def fits(whole: dict[str, Any], here: dict[str, Any], value: Any) -> bool:
+    """Whether a value is what a schema describes, as far as KEYWORDS go."""
+    if "$ref" in here:
+        here = whole["$defs"][here["$ref"].removeprefix("#/$defs/")]
+    if "anyOf" in here and not any(fits(whole, inner, value) for inner in here["anyOf"]):
+        return False
+    if "oneOf" in here and [fits(whole, inner, value) for inner in here["oneOf"]].count(True) != 1:
+        return False
+    if "type" in here and (
+        not isinstance(value, TYPES[here["type"]]) or (isinstance(value, bool) and here["type"] != "boolean")
+    ):
+        return False
+    if isinstance(value, dict | list):
+        return holds(whole, here, value)
+    if isinstance(value, str):
+        right = len(value) >= here.get("minLength", 0) and re.search(here.get("pattern", ""), value) is not None
+        return right and value in here.get("enum", [value])
+    return bool(here.get("minimum", value) <= value <= here.get("maximum", value))
+
+
+def holds(whole: dict[str, Any], here: dict[str, Any], value: dict[str, Any] | list[Any]) -> bool:
+    """The same of what is in a mapping or a list."""
+    if isinstance(value, list):
+        enough = here.get("minItems", 0) <= len(value) <= here.get("maxItems", len(value))
+        return enough and all(fits(whole, here.get("items", {}), item) for item in value)
+    enough = len(value) >= here.get("minProperties", 0) and set(here.get("required", [])) <= value.keys()
+    # A schema that says nothing of other keys allows them.
+    of_each = {key: next(children({"additionalProperties": True} | here, key), None) for key in value}
+    return enough and all(inner is not None and fits(whole, inner, value[key]) for key, inner in of_each.items())
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -162,3 +205,67 @@ def test_the_schema_takes_nothing_for_no_value() -> None:
     for here in subschemas(schema()):
         assert here.get("type") != "null"
         assert here.get("default", "") is not None
+
+
+REFERENCE = {"file": "/s"}
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        pytest.param(
+            "client_secret",
+            [REFERENCE, [REFERENCE], [{"env": "A"}] * 8, {"command": ["/bin/pass", "x"]}],
+            ["hunter2", [], [REFERENCE] * 9, [REFERENCE, "hunter2"], [[REFERENCE]], {"vault": "x"}, {"file": "s"}],
+            id="a secret, alone or listed",
+        ),
+        pytest.param(
+            "parameters",
+            [{}, {"a": ""}, {"a": REFERENCE}, {"a": ["x", REFERENCE]}, {"a": "x", "b": [REFERENCE]}],
+            ["a", ["a"], {"a": 1}, {"a": ["x", 1]}, {"a": [["x"]]}, {"a": {"vault": "x"}}],
+            id="parameters of text and references, alone or listed",
+        ),
+        pytest.param(
+            "client_id", ["a", {"env": "ID"}], [5, ["a"], {"vault": "x"}], id="a client id, as text or as a reference"
+        ),
+        *(
+            pytest.param(key, [REFERENCE], ["/k", [REFERENCE], {"vault": "x"}], id=key)
+            for key in ("private_key", "certificate", "assertion", "subject_token")
+        ),
+        pytest.param(
+            "assertion_claims", [{}, {"a": {"b": [1, True, {"c": 1.5}]}}], ["a", ["a"]], id="claims of any shape"
+        ),
+        pytest.param("issuer", ["https://i"], [5, {"url": "https://i"}], id="issuer"),
+        pytest.param("auth", ["none", "tls_client_auth"], ["digest", ["none"]], id="auth"),
+        pytest.param("algorithm", ["EdDSA", "HS512"], ["none", "rs256"], id="algorithm"),
+        pytest.param("scope_in", ["form", "assertion"], ["body"], id="scope_in"),
+        pytest.param("scope_separator", [" ", ",", "%20;"], ["", "12345", "ä", 5], id="scope_separator"),
+        pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
+    ],
+)
+def test_the_schema_fits_what_may_stand_on_a_client_and_nothing_else(
+    key: str, right: list[Any], wrong: list[Any]
+) -> None:
+    whole = schema()
+    client = {"client_id": "a", "tokens": {"t": {}}}
+    assert [value for value in right if not fits(whole, whole, {"clients": {"c": client | {key: value}}})] == []
+    assert [value for value in wrong if fits(whole, whole, {"clients": {"c": client | {key: value}}})] == []
+
+
+def test_the_schema_asks_no_more_of_a_client_than_its_tokens() -> None:
+    # What else it needs is a matter of its auth.
+    whole = schema()
+    assert fits(whole, whole, {"clients": {"c": {"tokens": {"t": {}}}}})
+    assert not fits(whole, whole, {"clients": {"c": {"tokens": {}}}})
+    assert not fits(whole, whole, {"clients": {"c": {}}})
+
+
+@pytest.mark.parametrize(("directory", "right"), [("/var/lib/bearerd", True), ("state", False), (5, False)])
+def test_the_schema_takes_a_state_directory_by_its_absolute_path(directory: Any, right: bool) -> None:
+    whole = schema()
+    assert fits(whole, whole, {"state_directory": directory}) is right
+
+
+def test_the_example_fits_the_schema() -> None:
+    whole = schema()
+    assert fits(whole, whole, yaml.safe_load(EXAMPLE.read_text()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ def shown(text: str) -> str:
         pytest.param("a: 0", {"a": 0}, id="zero"),
         pytest.param("a: -10", {"a": -10}, id="a whole number"),
         pytest.param("a: 1.5", {"a": 1.5}, id="a fraction"),
+        pytest.param("a: 1.5e+300", {"a": 1.5e300}, id="a large fraction"),
+        pytest.param("a: -" + "9" * 18, {"a": -(10**18) + 1}, id="a whole number of 18 digits"),
         pytest.param("a: true\nb: false", {"a": True, "b": False}, id="true and false"),
         pytest.param("a:", {"a": None}, id="nothing"),
         pytest.param("a: [b, {c: d}]", {"a": ["b", {"c": "d"}]}, id="flow"),
@@ -66,6 +69,11 @@ def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> N
         pytest.param("a: .nan", 1, 4, "'.nan' is read as a number", id="not a number"),
         pytest.param("a: .5", 1, 4, "'.5' is read as a number", id="fraction without zero"),
         pytest.param("a: 1.", 1, 4, "'1.' is read as a number", id="point without fraction"),
+        pytest.param("a: 1.5e+309", 1, 4, "'1.5e+309' is read as a number", id="more than a number holds"),
+        pytest.param("a: " + "9" * 19, 1, 4, "'9999999999999999999' is read as a number", id="19 digits"),
+        # More than Python turns into a number, or back into text.
+        pytest.param("a: " + "9" * 5000, 1, 4, "9' is read as a number: put it in quotes", id="5000 digits"),
+        pytest.param("a: 0" + "7" * 5000, 1, 4, "7' is read as a number: put it in quotes", id="5000 octal digits"),
         # Words that are no truth values to whoever wrote them.
         pytest.param("- x\n- no", 2, 3, "'no' is read as a truth value: write true or false", id="no"),
         pytest.param("a: yes", 1, 4, "'yes' is read as a truth value", id="yes"),
@@ -178,6 +186,16 @@ def test_lines_are_counted_as_yaml_counts_them() -> None:
         pytest.param("api_key: HUSH", id="api_key"),
         pytest.param("client_secrt: HUSH", id="mistyped"),
         pytest.param("client_sercet: {a: HUSH}", id="mistyped, as a mapping"),
+        pytest.param("private_key: [x, HUSH]", id="private_key"),
+        pytest.param("private_kye: HUSH", id="private_key, mistyped"),
+        pytest.param("subject_token: HUSH", id="subject_token"),
+        pytest.param("subject_tokn: HUSH", id="subject_token, mistyped"),
+        pytest.param("assertion: HUSH", id="assertion"),
+        pytest.param("assertoin: HUSH", id="assertion, mistyped"),
+        pytest.param("actor_token: HUSH", id="actor_token"),
+        pytest.param("refresh_token: HUSH", id="refresh_token"),
+        pytest.param("code: HUSH", id="code"),
+        pytest.param("device_code: HUSH", id="device_code"),
         pytest.param("ClientSecret: HUSH", id="in another case"),
         pytest.param("a: HUSH # my secret", id="a line that looks as if it held one"),
     ],
@@ -214,6 +232,22 @@ def test_text_that_is_no_yaml_shows_no_line_that_may_hold_a_secret(text: str) ->
 @pytest.mark.parametrize(
     "text",
     [
+        pytest.param("c: {password:\nhunter2, a: no}", id="the value"),
+        pytest.param("c: {password: [x,\nhunter2], a: no}", id="an item"),
+        pytest.param("c: {password: {x:\nhunter2}, a: no}", id="a value below it"),
+        pytest.param("c: {password: {x: y,\nhunter2: z}, a: no}", id="a key below it"),
+        pytest.param('c: {password: "x\nhunter2", a: no}', id="a text's second line"),
+    ],
+)
+def test_a_line_that_a_secret_stands_in_is_not_shown_for_its_neighbour(text: str) -> None:
+    # In flow form nothing has to be indented, so that the key's own line is not above it.
+    said = shown(text)
+    assert re.fullmatch(r"f\.yaml:2:\d+: this is read as a truth value: .*", said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         pytest.param("client_secret: {file: /x}\na: no", id="the line after it"),
         pytest.param("c:\n  client_secret: {file: /x}\n  a: no", id="its sibling"),
         pytest.param("client_secrets_are_elsewhere: 1\n\nc:\n  - a: no", id="the block after it"),
@@ -223,10 +257,19 @@ def test_a_line_beside_a_secret_is_shown(text: str) -> None:
     assert [problem.source for problem in problems(text)] == [text.splitlines()[-1]]
 
 
-def test_a_wrong_key_is_shown_without_its_value() -> None:
-    document = Document("a:\n  pin: hunter2  # four digits\n", "f.yaml")
+@pytest.mark.parametrize(
+    ("text", "line", "mark"),
+    [
+        pytest.param("a:\n  pin: hunter2  # four digits", "  pin: …", "  ^", id="block"),
+        pytest.param("\na: {pin: hunter2}", "a: {pin: …", "    ^", id="flow"),
+        pytest.param('\n{"a":{"pin":"hunter2"}}', '{"a":{"pin": …', "      ^", id="JSON"),
+        pytest.param("\n{'a':{'pin':[hunter2]}}", "{'a':{'pin': …", "      ^", id="JSON in other quotes"),
+    ],
+)
+def test_a_wrong_key_is_shown_without_its_value(text: str, line: str, mark: str) -> None:
+    document = Document(text, "f.yaml")
     document.add(("a", "pin"), "unknown key", at_key=True)
-    assert str(document.problems[0]) == "f.yaml:2:3: unknown key\n    2 |   pin: …\n      |   ^"
+    assert str(document.problems[0]) == f"f.yaml:2:{len(mark)}: unknown key\n    2 | {line}\n      | {mark}"
 
 
 def test_what_is_wrong_already_is_not_complained_of_again() -> None:
@@ -278,6 +321,10 @@ def test_only_a_word_that_is_near_is_suggested(word: str, said: str) -> None:
     assert near(word, ["clients", "output", "client_secret"]) == said
 
 
-@pytest.mark.parametrize("name", ["client_id", "clients", "refresh_before", "strict_scope", "token_url", "scope", 1])
+@pytest.mark.parametrize(
+    "name",
+    ["client_id", "clients", "refresh_before", "strict_scope", "token_url", "scope", "issuer", "key_id", "certificate",
+     "algorithm", "grant_type", "basic_encoding", "parameters", "resource", "decode", "codes", 1],
+)  # fmt: skip
 def test_other_keys_take_no_secret(name: object) -> None:
     assert not takes_secret(name)

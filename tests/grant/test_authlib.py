@@ -117,8 +117,7 @@ def granted(
 ) -> Outcome:
     there = replace(PROVIDER, token_url=token_url, timeout=20.0)
     client = replace(CLIENT, provider=there, client_id=client_id, auth=auth, basic_encoding=encoding)
-    outcome, _ = Grants(FakeClock(), {"DNB_SECRET": secret}).perform(target(client=client, scope=scope))
-    return outcome
+    return Grants(FakeClock(), {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
 
 
 @pytest.mark.parametrize(
@@ -173,4 +172,4 @@ def test_a_scope_it_silently_narrows_is_noted(token_url: str) -> None:
     outcome = granted(token_url, "plain", "plain", scope="bci risk")
 
     assert isinstance(outcome, Issued)
-    assert outcome.notes == ("the token's scope lacks risk",)
+    assert outcome.notes == ("the token's scope lacks risk; ask the provider to allow this client the rest",)

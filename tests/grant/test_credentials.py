@@ -12,11 +12,11 @@ import pytest
 
 from bearerd.errors import SecretUnavailable
 from bearerd.grant import credentials
-from bearerd.grant.credentials import read, read_client_id, read_credentials
+from bearerd.grant.credentials import read, read_client_id, read_credentials, read_parameters
 from bearerd.grant.request import Credentials
-from bearerd.model import Reference
+from bearerd.model import Client, Reference
 from support.process import eventually
-from support.targets import CLIENT
+from support.targets import CLIENT, target
 
 Permissions = Literal["owner", "group", "any"]
 SECRET = "hunter2"
@@ -299,19 +299,122 @@ def test_a_command_cannot_read_what_is_typed() -> None:
 # -- a client ----------------------------------------------------------------------------------------
 
 
+def variable(name: str) -> Reference:
+    return Reference("env", name)
+
+
 def test_a_client_has_its_id_in_the_config_or_behind_a_reference() -> None:
     environ = {"DNB_SECRET": SECRET, "DNB_ID": "id-1"}
-    assert read_credentials(CLIENT, environ) == Credentials("7e0c5a", SECRET)
-    elsewhere = replace(CLIENT, client_id=Reference("env", "DNB_ID"))
-    assert read_credentials(elsewhere, environ) == Credentials("id-1", SECRET)
+    assert read_credentials(CLIENT, environ) == (Credentials("7e0c5a", SECRET),)
+    elsewhere = replace(CLIENT, client_id=variable("DNB_ID"))
+    assert read_credentials(elsewhere, environ) == (Credentials("id-1", SECRET),)
     assert read_client_id(elsewhere, environ) == "id-1"
 
 
 def test_a_client_id_that_cannot_be_read_is_as_bad_as_a_secret() -> None:
-    elsewhere = replace(CLIENT, client_id=Reference("env", "DNB_ID"))
+    elsewhere = replace(CLIENT, client_id=variable("DNB_ID"))
     with pytest.raises(SecretUnavailable, match="env DNB_ID: the variable is not set"):
         read_credentials(elsewhere, {"DNB_SECRET": SECRET})
 
 
-def test_credentials_do_not_show_the_secret() -> None:
-    assert SECRET not in repr(read_credentials(CLIENT, {"DNB_SECRET": SECRET}))
+BARE = replace(CLIENT, client_secret=())
+ALL = {"SECRET": SECRET, "KEY": "a private key", "CERTIFICATE": "a certificate", "JWT": "ey.J.x"}
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        pytest.param(BARE, Credentials("7e0c5a"), id="nothing"),
+        pytest.param(replace(BARE, private_key=variable("KEY")), Credentials("7e0c5a", "", "a private key"), id="key"),
+        pytest.param(
+            replace(BARE, private_key=variable("KEY"), certificate=variable("CERTIFICATE")),
+            Credentials("7e0c5a", "", "a private key", "a certificate"),
+            id="certificate",
+        ),
+        pytest.param(replace(BARE, assertion=variable("JWT")), Credentials("7e0c5a", "ey.J.x"), id="assertion"),
+        pytest.param(replace(BARE, client_id="", assertion=variable("JWT")), Credentials("", "ey.J.x"), id="no-id"),
+        pytest.param(
+            replace(BARE, client_secret=(variable("SECRET"),), private_key=variable("KEY")),
+            Credentials("7e0c5a", SECRET, "a private key"),
+            id="secret-and-key",
+        ),
+    ],
+)
+def test_a_client_may_authenticate_with_other_things(client: Client, expected: Credentials) -> None:
+    assert read_credentials(client, ALL) == (expected,)
+
+
+@pytest.mark.parametrize("missing", ["KEY", "CERTIFICATE", "JWT"])
+def test_what_else_cannot_be_read_is_named_too(missing: str) -> None:
+    client = replace(BARE, private_key=variable("KEY"), certificate=variable("CERTIFICATE"), assertion=variable("JWT"))
+    environ = {name: value for name, value in ALL.items() if name != missing}
+    with pytest.raises(SecretUnavailable, match=f"^env {missing}: the variable is not set$"):
+        read_credentials(client, environ)
+
+
+def test_a_key_of_many_lines_is_read_whole(secret: Path) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\nAAAA\nBBBB\n-----END PRIVATE KEY-----\n"
+    secret.write_text(pem)
+    [read_in] = read_credentials(replace(BARE, private_key=file(secret)), {})
+    assert read_in.private_key == pem.removesuffix("\n")
+
+
+THREE = replace(BARE, client_secret=(variable("NEW"), variable("OLD"), variable("OLDEST")))
+
+
+@pytest.mark.parametrize(
+    ("environ", "secrets"),
+    [
+        pytest.param({"NEW": "c", "OLD": "b", "OLDEST": "a"}, "cba", id="all"),
+        pytest.param({"OLD": "b", "OLDEST": "a"}, "ba", id="the-newest-is-not-there-yet"),
+        pytest.param({"NEW": "c", "OLD": "", "OLDEST": "a"}, "ca", id="one-is-empty"),
+        pytest.param({"NEW": "c"}, "c", id="the-others-are-gone"),
+    ],
+)
+def test_of_several_secrets_those_that_can_be_read_are_had_newest_first(environ: dict[str, str], secrets: str) -> None:
+    assert read_credentials(THREE, environ) == tuple(Credentials("7e0c5a", secret) for secret in secrets)
+
+
+def test_of_several_secrets_the_first_is_named_when_none_can_be_read() -> None:
+    with pytest.raises(SecretUnavailable, match=r"^env NEW: the variable is not set$"):
+        read_credentials(THREE, {"OLD": ""})
+
+
+def test_each_secret_is_known_by_where_it_was_read() -> None:
+    found = read_credentials(THREE, {"NEW": "c", "OLDEST": "a"})
+    assert [one.source for one in found] == ["env NEW", "env OLDEST"]
+
+
+def test_several_secrets_share_what_else_the_client_has() -> None:
+    client = replace(THREE, private_key=variable("KEY"))
+    assert read_credentials(client, {"NEW": "c", "OLD": "b", "KEY": "k"}) == (
+        Credentials("7e0c5a", "c", "k"),
+        Credentials("7e0c5a", "b", "k"),
+    )
+
+
+def test_credentials_do_not_show_what_is_secret() -> None:
+    client = replace(CLIENT, private_key=variable("DNB_KEY"))
+    shown = repr(read_credentials(client, {"DNB_SECRET": SECRET, "DNB_KEY": "pr1vate"}))
+    assert shown == "(Credentials(client_id='7e0c5a', source='env DNB_SECRET'),)"
+
+
+# -- a target's parameters ---------------------------------------------------------------------------
+
+
+def test_parameters_are_text_or_read_and_keep_their_order(secret: Path) -> None:
+    wanted = target(
+        parameters=(("resource", "b"), ("actor_token", file(secret)), ("resource", "a"), ("tenant", variable("TENANT")))
+    )
+    assert read_parameters(wanted, {"TENANT": "acme"}) == (
+        ("resource", "b"),
+        ("actor_token", SECRET),
+        ("resource", "a"),
+        ("tenant", "acme"),
+    )
+
+
+def test_a_parameter_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    wanted = target(parameters=(("audience", "x"), ("subject_token", file(tmp_path / "none"))))
+    with pytest.raises(SecretUnavailable, match=f"^file {tmp_path}/none: no such file or directory$"):
+        read_parameters(wanted, {})

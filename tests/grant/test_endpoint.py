@@ -22,7 +22,7 @@ import trustme
 from bearerd.grant import endpoint as module
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
-from bearerd.grant.request import Credentials, Request, compose
+from bearerd.grant.request import Call, Credentials, Request, compose, get
 from bearerd.model import Provider
 from support.process import eventually
 from support.server import Answer, Seen, issues, serving
@@ -50,7 +50,7 @@ def posting(url: str, **changes: Any) -> Iterator[Callable[[], Reply | NoReply]]
     """A function that posts to an endpoint once; its connections are closed with the block."""
     endpoint = Endpoint(provider(url, **changes))
     try:
-        yield lambda: endpoint.post(request(url))
+        yield lambda: endpoint.send(request(url))
     finally:
         endpoint.close()
 
@@ -442,16 +442,19 @@ def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, schem
     assert (refused.phase, refused.hint) == ("TLS", f"it was not issued by what ca_file {ca_file} holds")
 
 
-@pytest.mark.parametrize("status", [403, 407])
-def test_a_proxy_that_refuses_to_connect_is_named(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (403, "ask who runs it to allow it"),
+        (502, "ask who runs it to allow it"),
+        (407, "it wants to be logged in to, which is not supported"),
+    ],
+)
+def test_a_proxy_that_refuses_to_connect_is_named(status: int, hint: str) -> None:
     with serving(lambda _: Answer(status, b"no")) as proxy:
         reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
 
-    assert reply == NoReply(
-        "connect",
-        "the proxy 127.0.0.1 refuses to connect to the provider",
-        "ask who runs the proxy to allow it",
-    )
+    assert reply == NoReply("connect", f"the proxy 127.0.0.1 refuses to connect to the provider: HTTP {status}", hint)
     assert [seen.method for seen in proxy.seen] == ["CONNECT"]
 
 
@@ -521,15 +524,33 @@ def test_the_request_arrives_byte_for_byte(auth: Any) -> None:
         client = CLIENT.__class__(
             name="dnb", provider=provider(it.url), client_id="id", client_secret=CLIENT.client_secret, auth=auth
         )
-        composed = compose(target(client=client), credentials)
+        composed = compose(target(client=client), credentials, (), Call(it.url, it.url, 0.0, "nonce"))
         endpoint = Endpoint(client.provider)
-        endpoint.post(composed)
+        endpoint.send(composed)
         endpoint.close()
 
     seen = it.seen[0]
+    assert composed.body is not None
     assert (seen.method, seen.path, seen.body) == ("POST", "/token", composed.body)
     expected = {name.lower(): value for name, value in composed.headers.items()}
     assert seen.headers == expected | {"host": f"127.0.0.1:{it.port}", "content-length": str(len(composed.body))}
+
+
+def test_what_is_public_is_asked_for_with_get_and_nothing_to_read() -> None:
+    with serving(lambda _: Answer(200, {"issuer": "x"})) as it:
+        endpoint = Endpoint(provider(it.url))
+        asked = get(it.url.replace("/token", "/.well-known/openid-configuration"))
+        reply = endpoint.send(asked)
+        endpoint.close()
+
+    assert isinstance(reply, Reply)
+    assert reply.body == b'{"issuer": "x"}'
+    seen = it.seen[0]
+    assert (seen.method, seen.path, seen.body) == ("GET", "/.well-known/openid-configuration", b"")
+    # Among them neither a form's type nor, without any login, an Authorization.
+    expected = {"accept", "accept-encoding", "user-agent", "host"}
+    assert seen.headers.keys() == expected
+    assert seen.headers["accept-encoding"] == "identity"
 
 
 def test_a_reply_has_its_header_names_in_lower_case() -> None:
@@ -567,7 +588,11 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
         pytest.param(resets, NoReply("wait", "127.0.0.1: connection reset by peer (in the wait)"), id="reset"),
         pytest.param(
             says(b"SSH-2.0-OpenSSH_9.2\r\n"),
-            NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"),
+            NoReply(
+                "wait",
+                "127.0.0.1: the answer is not HTTP (in the wait)",
+                "does this port want TLS? Then write https://",
+            ),
             id="not-http",
         ),
         pytest.param(
@@ -593,6 +618,22 @@ def test_a_connection_that_breaks_is_no_reply_and_a_first_request_is_not_sent_ag
     with peer(behaviour) as it:
         assert post(it.url) == expected
         assert (it.connections, len(it.requests)) == (1, 1)
+
+
+def test_an_answer_over_tls_that_is_not_http_raises_no_question_about_tls(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(ca)
+
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            it.read(secured)
+            secured.sendall(b"220 mail.example.com ESMTP\r\n")
+
+    with peer(behaviour) as it:
+        reply = post(it.url.replace("http:", "https:"), ca_file=str(tmp_path / "ca.pem"))
+
+    assert reply == NoReply("wait", "127.0.0.1: the answer is not HTTP (in the wait)")
 
 
 def test_nobody_listening_is_a_failure_to_connect() -> None:
@@ -628,6 +669,16 @@ def test_a_burst_shares_a_connection() -> None:
     with peer(answering) as it, posting(it.url) as send:
         assert all(isinstance(send(), Reply) for _ in range(5))
         assert (it.connections, len(it.requests)) == (1, 5)
+
+
+def test_the_hosts_of_the_metadata_and_of_the_tokens_keep_a_connection_each() -> None:
+    with peer(answering) as metadata, peer(answering) as tokens:
+        endpoint = Endpoint(provider(tokens.url))
+        for url in (metadata.url, tokens.url) * 3:
+            assert isinstance(endpoint.send(request(url)), Reply)
+        endpoint.close()
+
+    assert [(it.connections, len(it.requests)) for it in (metadata, tokens)] == [(1, 3), (1, 3)]
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_not_used() -> None:
@@ -737,17 +788,17 @@ def test_idle_connections_are_closed_and_others_not(monkeypatch: pytest.MonkeyPa
     with peer(behaviour) as it:
         endpoint = Endpoint(provider(it.url))
         endpoint.close_idle()  # nothing was opened yet
-        endpoint.post(request(it.url))
+        endpoint.send(request(it.url))
 
         endpoint.close_idle()
-        assert isinstance(endpoint.post(request(it.url)), Reply)
+        assert isinstance(endpoint.send(request(it.url)), Reply)
         assert it.connections == 1
 
         monkeypatch.setattr(module, "IDLE_CLOSE", 0.0)
         endpoint.close_idle()
         assert ended.wait(WITHIN)
 
-        assert isinstance(endpoint.post(request(it.url)), Reply)
+        assert isinstance(endpoint.send(request(it.url)), Reply)
         assert it.connections == 2
         endpoint.close()
 
@@ -816,7 +867,7 @@ def test_a_request_that_failed_is_held_by_nothing(monkeypatch: pytest.MonkeyPatc
         endpoint = Endpoint(provider(url))
         gc.disable()
         try:
-            assert isinstance(endpoint.post(Request(url, headers, b"")), NoReply)
+            assert isinstance(endpoint.send(Request(url, headers, b"")), NoReply)
             del headers
             assert watched() is None
         finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient
-from bearerd.grant.reply import Reply, understand
+from bearerd.grant.reply import Reply, clock_skew, understand
 from support.clock import START
-from support.targets import target
+from support.targets import CLIENT, target
 
 LONGEST = 65536
 """Bytes: no reply may be longer, and so no token."""
@@ -153,7 +154,23 @@ PASSING = [
         Transient("HTTP 400 temporarily_unavailable: the provider is not well"),
         id="temporarily-unavailable",
     ),
-    pytest.param(407, {}, b"", Transient("HTTP 407: a proxy wants to be logged in to"), id="407"),
+    # What a proxy says in its own name is no refusal by the provider.
+    pytest.param(
+        407,
+        {},
+        b"",
+        Transient("HTTP 407 from a proxy, not from the provider; ask who runs the proxy to allow it"),
+        id="407",
+    ),
+    pytest.param(
+        403, {"x-squid-error": "ERR_ACCESS_DENIED 0"}, HTML, Transient("HTTP 403 from a proxy, not"), id="403-squid"
+    ),
+    pytest.param(
+        401, {"proxy-authenticate": "Basic"}, b"", Transient("HTTP 401 from a proxy, not"), id="401-of-a-proxy"
+    ),
+    pytest.param(
+        429, {"x-squid-error": "x", "retry-after": "7"}, b"", Transient("HTTP 429 from a proxy"), id="429-squid"
+    ),
 ]
 
 MALFORMED = [
@@ -284,6 +301,45 @@ def test_an_error_code_says_more_than_its_status(form: str, code: str, expected:
     assert isinstance(outcome, Failure)
     assert outcome.message.startswith(f"HTTP 400 {code}: ")
     assert replace(outcome, message="", hint=None) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "whole_client"),
+    [
+        pytest.param("invalid authorization header value format", True, id="oidc-provider"),
+        pytest.param("Malformed Authorisation Header", True, id="british"),
+        pytest.param("Missing client_id", True, id="client_id"),
+        pytest.param("client secret is required", True, id="client-secret"),
+        pytest.param("Client authentication failed", True, id="client-authentication"),
+        pytest.param("client_assertion_type is missing", False, id="client_assertion_type"),
+        pytest.param("client_assertion is malformed", True, id="client_assertion"),
+        pytest.param("Bad credentials", True, id="credentials"),
+        pytest.param("missing parameter: scope", False, id="scope"),
+        pytest.param("this client may not", False, id="client-alone"),
+        pytest.param("no authorization", False, id="authorization-alone"),
+        pytest.param("", False, id="nothing"),
+    ],
+)
+def test_an_invalid_request_may_be_about_credentials_that_could_not_be_read(text: str, whole_client: bool) -> None:
+    outcome = understood(400, json.dumps({"error": "invalid_request", "error_description": text}).encode())
+
+    assert isinstance(outcome, Refused)
+    assert outcome.whole_client is whole_client
+    # Of a request that was understood it says nothing about the client.
+    outcome = understood(400, json.dumps({"error": "invalid_scope", "error_description": text}).encode())
+    assert isinstance(outcome, Refused)
+    assert not outcome.whole_client
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, b'{"error": "invalid_client"}'), (401, b'{"error": "access_denied"}'), (403, b"")],
+)
+def test_a_client_that_was_refused_has_something_to_compare(status: int, body: bytes) -> None:
+    outcome = understood(status, body)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.hint == "compare client_id, secret and auth with the provider's"
 
 
 @pytest.mark.parametrize("field", ["error_description", "message", "errorMessage", "error"])
@@ -468,20 +524,29 @@ def test_any_2xx_is_success() -> None:
     assert isinstance(understood(300, GOOD), Malformed)
 
 
+@pytest.mark.parametrize("given", [None, 7, ["bci", 7]], ids=["null", "a-number", "a-list-of-others"])
+def test_a_scope_that_is_not_named_is_the_one_asked_for_but_to_who_is_strict(given: object) -> None:
+    body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
+
+    assert (issued(body, scope="bci").token.scope, issued(body, scope="bci").notes) == ("bci", ())
+    ask = "ask the provider to allow this client the rest"
+    strict = understood(200, body, scope="bci", strict_scope=True)
+    assert strict == Refused("the reply names no scope (strict_scope)", whole_client=False, hint=ask)
+
+
 @pytest.mark.parametrize(
     ("given", "asked", "scope", "lacks"),
     [
         pytest.param("bci risk", "bci", "bci risk", None, id="wider"),
         pytest.param("risk bci", "bci risk", "risk bci", None, id="other-order"),
         pytest.param("bci,risk", "bci risk", "bci,risk", None, id="commas-adobe"),
+        pytest.param("bci, risk", "bci risk", "bci, risk", None, id="commas-and-spaces"),
+        pytest.param("bci|risk", "bci risk", "bci|risk", "bci, risk", id="another-separator"),
         pytest.param(["bci", "risk"], "bci risk", "bci risk", None, id="list"),
         pytest.param("bci", "bci risk aml", "bci", "aml, risk", id="narrower"),
         pytest.param("", "bci", "", "bci", id="empty"),
         pytest.param("anything", "", "anything", None, id="none-asked-for"),
         pytest.param(None, "", None, None, id="none-asked-for-none-given"),
-        pytest.param(None, "bci", "bci", None, id="null"),
-        pytest.param(7, "bci", "bci", None, id="a-number"),
-        pytest.param(["bci", 7], "bci", "bci", None, id="a-list-of-others"),
     ],
 )
 def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
@@ -493,11 +558,120 @@ def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
     strict = understood(200, body, scope=asked, strict_scope=True)
 
     assert outcome.token.scope == scope
-    assert outcome.notes == (() if lacks is None else (f"the token's scope lacks {lacks}",))
+    ask = "ask the provider to allow this client the rest"
+    assert outcome.notes == (() if lacks is None else (f"the token's scope lacks {lacks}; {ask}",))
     if lacks is None:
         assert isinstance(strict, Issued)
     else:
-        assert strict == Refused(f"the token's scope lacks {lacks} (strict_scope)", whole_client=False)
+        assert strict == Refused(f"the token's scope lacks {lacks} (strict_scope)", whole_client=False, hint=ask)
+
+
+@pytest.mark.parametrize("separator", ["|", ",", ";", "+"])
+def test_a_scope_may_come_back_as_it_was_asked_for(separator: str) -> None:
+    body = GOOD[:-1] + b', "scope": "risk%sbci"}' % separator.encode()
+
+    assert issued(body, scope="bci risk", client=replace(CLIENT, scope_separator=separator)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "notes"),
+    [
+        pytest.param(None, (), id="none"),
+        pytest.param(
+            {"x5t#S256": "abc"},
+            ("the token is bound to the client's certificate: whoever reads the file has to show the same one",),
+            id="certificate-rfc8705",
+        ),
+        pytest.param(
+            {"jkt": "abc"},
+            ("the token is bound to a DPoP key, which no file can hold: an API that looks will not take it",),
+            id="dpop-rfc9449",
+        ),
+        pytest.param({"kid": "abc"}, (), id="another-way"),
+        pytest.param("x5t#S256", (), id="no-object"),
+    ],
+)
+def test_a_token_that_is_bound_to_something_else_is_noted(confirmation: object, notes: tuple[str, ...]) -> None:
+    claims = base64.urlsafe_b64encode(json.dumps({"cnf": confirmation}).encode()).rstrip(b"=")
+
+    assert issued(GOOD.replace(b'"t"', b'"e30.%s.c2ln"' % claims)).notes == notes
+
+
+# -- the provider's clock ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "skew"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:00 GMT"}, 0.0, id="right"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:01:40 GMT"}, 100.0, id="ahead"),
+        pytest.param({"date": "Fri, 15 Jan 2027 07:58:20 GMT"}, -100.0, id="behind"),
+        pytest.param({"date": "Fri, 15 Jan 2027 09:01:40 +0100"}, 100.0, id="of-another-zone"),
+        pytest.param({"date": "Friday, 15-Jan-27 08:01:40 GMT"}, 100.0, id="as-rfc850-has-it"),
+        pytest.param({"date": "Fri Jan 15 08:01:40 2027"}, 100.0, id="as-asctime-has-it"),
+        # Out of a cache: since then it has aged.
+        pytest.param({"date": "Fri, 15 Jan 2027 07:58:20 GMT", "age": "100"}, 0.0, id="age"),
+        pytest.param({"date": "Fri, 15 Jan 2027 07:58:20 GMT", "age": " 40 "}, -60.0, id="age-padded"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:00 GMT", "age": "999999999"}, 999999999.0, id="age-of-9-figures"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:00 GMT", "age": "1000000000"}, 0.0, id="age-of-10-figures"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:00 GMT", "age": "-5"}, 0.0, id="age-negative"),
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:00 GMT", "age": "٣٠"}, 0.0, id="age-in-other-digits"),
+        pytest.param({"age": "100"}, None, id="age-alone"),
+        pytest.param({"date": ""}, None, id="empty"),
+        pytest.param({"date": "now"}, None, id="garbage"),
+        pytest.param({"date": "1800000000"}, None, id="a-number"),
+        pytest.param({"date": "Fri, 99 Jan 2027 08:00:00 GMT"}, None, id="no-such-day"),
+        pytest.param({"date": "Fri, 15 Jan 99999 08:00:00 GMT"}, None, id="no-such-year"),
+    ],
+)
+def test_a_reply_shows_its_providers_clock(headers: Headers, skew: float | None) -> None:
+    assert clock_skew(headers, START.wall) == skew
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        # A difference that the way or the rounding may have made is none.
+        pytest.param("Fri, 15 Jan 2027 08:00:30 GMT", 3600.0, id="30-s"),
+        pytest.param("Fri, 15 Jan 2027 08:00:31 GMT", 3569.0, id="31-s"),
+        pytest.param("Fri, 15 Jan 2027 07:59:30 GMT", 3600.0, id="30-s-behind"),
+        pytest.param("Fri, 15 Jan 2027 07:59:29 GMT", 3631.0, id="31-s-behind"),
+        pytest.param("garbage", 3600.0, id="garbage"),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1800003600}',
+        b'{"access_token": "t", "token_type": "Bearer", "expires_in": 1800003600}',
+        b'{"access_token": "e30.%s.c2ln", "token_type": "Bearer"}' % base64.urlsafe_b64encode(b'{"exp": 1800003600}'),
+    ],
+    ids=["expires_at", "expires_in", "exp"],
+)
+def test_when_a_token_expires_is_told_by_the_providers_clock(body: bytes, date: str, seconds: float) -> None:
+    outcome = understood(200, body, {"date": date})
+
+    assert isinstance(outcome, Issued)
+    assert outcome.token.lifetime == seconds
+    # Our own file's times are by our own clock.
+    assert outcome.token.obtained == START
+
+
+def test_a_lifetime_in_seconds_is_the_same_by_any_clock() -> None:
+    outcome = understood(200, GOOD, {"date": "Fri, 15 Jan 2027 09:00:00 GMT"})
+
+    assert isinstance(outcome, Issued)
+    assert outcome.token.lifetime == 3600.0
+
+
+def test_a_token_that_only_our_clock_takes_for_expired_is_good() -> None:
+    body = b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1799999999}'
+
+    assert isinstance(understood(200, body), Malformed)
+    outcome = understood(200, body, {"date": "Fri, 15 Jan 2027 07:00:00 GMT"})
+    assert isinstance(outcome, Issued)
+    assert outcome.token.lifetime == 3599.0
 
 
 def test_other_fields_are_kept_but_never_a_refresh_token() -> None:

@@ -48,7 +48,7 @@ def serving_as(ca: trustme.CA, name: str = "127.0.0.1") -> Iterator[Server]:
 def post(server: Server, ca_file: str | None, *, url: str | None = None) -> Reply | NoReply:
     endpoint = Endpoint(Provider(name="p", token_url=url or server.url, ca_file=ca_file, timeout=20.0))
     try:
-        return endpoint.post(Request(endpoint._provider.token_url, {}, b"grant_type=client_credentials"))
+        return endpoint.send(Request(url or server.url, {}, b"grant_type=client_credentials"))
     finally:
         endpoint.close()
 
@@ -142,11 +142,11 @@ def test_a_server_that_speaks_only_tls_1_1_is_refused(ca: trustme.CA, ca_file: s
             pytest.skip("this OpenSSL cannot speak TLS 1.1 at all")
 
         endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
-        trust = endpoint._current_adapter()._context
+        trust = endpoint._current_adapter(Request(server.url, {}, b""))._context
         assert trust is not None
         # So that it is not the distribution's policy that refuses, but we.
         trust.set_ciphers("ALL:@SECLEVEL=0")
-        reply = endpoint.post(Request(server.url, {}, b""))
+        reply = endpoint.send(Request(server.url, {}, b""))
         endpoint.close()
 
     assert isinstance(reply, NoReply)
@@ -170,11 +170,11 @@ def test_a_ca_file_that_was_replaced_is_taken_up_by_the_next_request(ca: trustme
     new = trustme.CA()
     with serving_as(ca) as old_server, serving_as(new) as new_server:
         endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=20.0))
-        before = endpoint.post(Request(new_server.url, {}, b""))
+        before = endpoint.send(Request(new_server.url, {}, b""))
         # As a rotation does it: another file is renamed over the first.
         new.cert_pem.write_to_path(f"{ca_file}.new")
         os.replace(f"{ca_file}.new", ca_file)
-        after = endpoint.post(Request(new_server.url, {}, b""))
+        after = endpoint.send(Request(new_server.url, {}, b""))
         endpoint.close()
 
         assert isinstance(before, NoReply)
@@ -213,7 +213,7 @@ from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.request import Request
 from bearerd.model import Provider
 endpoint = Endpoint(Provider(name="p", token_url=sys.argv[1], timeout=20.0))
-print(endpoint.post(Request(sys.argv[1], {}, b"")))
+print(endpoint.send(Request(sys.argv[1], {}, b"")))
 endpoint.close()
 """
 
@@ -267,8 +267,8 @@ def test_no_variable_of_other_programs_adds_to_what_is_trusted(
 def test_requests_own_authorities_are_not_added(ca: trustme.CA, ca_file: str) -> None:
     with serving_as(ca) as server:
         endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
-        assert isinstance(endpoint.post(Request(server.url, {}, b"")), Reply)
-        trust = endpoint._current_adapter()._context
+        assert isinstance(endpoint.send(Request(server.url, {}, b"")), Reply)
+        trust = endpoint._current_adapter(Request(server.url, {}, b""))._context
         endpoint.close()
 
     # certifi's would have been loaded by the first connection.

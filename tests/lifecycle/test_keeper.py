@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused, Transient, Unsent
-from bearerd.lifecycle.keeper import Gate, Keeper
-from bearerd.model import Config, Output, RefreshBefore, Target
+from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.lifecycle.gate import Gate
+from bearerd.lifecycle.keeper import Keeper
+from bearerd.model import Config, Output, RateLimit, RefreshBefore, Target
 from bearerd.publish.publisher import Publisher
 from support.clock import FakeClock
 from support.targets import CLIENT, target, token
@@ -30,14 +31,14 @@ class Script:
     takes: float = 0.0
     asked: list[float] = field(default_factory=list)
 
-    def perform(self, _target: Target) -> tuple[Outcome, str]:
+    def perform(self, _target: Target) -> Performed:
         self.asked.append(self.clock.boot)
         sent = self.clock.now()
         self.clock.advance(self.takes)
         outcome = self.next()
         if isinstance(outcome, Issued):
             outcome = replace(outcome, token=replace(outcome.token, obtained=sent))
-        return outcome, "" if isinstance(outcome, Unsent) else CLIENT_ID
+        return Performed(outcome, "" if isinstance(outcome, Unsent) else CLIENT_ID)
 
 
 @dataclass
@@ -50,16 +51,17 @@ class Rig:
     target: Target
     woken: list[str]
     keeper: Keeper = field(init=False)
+    gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
 
-    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID) -> None:
-        """A new process over the same directory."""
-        config = Config(directory=str(self.directory), targets=(self.target,))
+    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID, gate: Gate | None = None) -> None:
+        """A new process over the same directory; it knows of its client what the gate does."""
+        config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.target,))
         self.publisher = Publisher(config)
-        gate = Gate(self.woken.append)
-        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, gate)
+        self.gate = gate or Gate(self.woken.append)
+        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, self.gate)
         self.keeper.resume(client_id, least)
 
     @property
@@ -560,3 +562,88 @@ def test_a_refused_client_waits_at_its_door_and_goes_when_it_works_again(rig: Ri
     assert rig.woken == ["dnb/other"]
     keeper.turn()
     assert len(rig.grants.asked) == 2
+
+
+# -- how it stands where it is held, and with several secrets -------------------------------------------
+
+
+def refuse(rig: Rig, wait: float) -> Refused:
+    """Another token of the client finds that it is refused."""
+    other, refusal = target("other"), Refused("HTTP 401", hint="try this")
+    rig.gate.admit(other, rig.clock.boot, 0.0)
+    rig.gate.report(other, refusal, rig.clock.boot, wait)
+    return refusal
+
+
+def test_who_waits_for_a_refused_client_shows_its_refusal_and_until_when(rig: Rig) -> None:
+    refusal = refuse(rig, 300)
+    assert rig.turn() == pytest.approx(300)
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.held_by, standing.on_disk) == (refusal, "refused", False)
+    assert standing.held_until == rig.clock.boot + 300
+    rig.clock.advance(300)
+    rig.turn()
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
+
+
+def test_what_it_failed_of_itself_is_shown_before_its_clients_refusal(rig: Rig) -> None:
+    rig.answer(Malformed("HTML"))
+    rig.turn()
+    refuse(rig, 300)
+    rig.clock.advance(60)
+    rig.turn()
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.held_by) == (Malformed("HTML"), "refused")
+
+
+def test_a_token_that_is_not_due_has_nothing_to_do_with_its_clients_refusal(rig: Rig) -> None:
+    rig.turn()
+    refuse(rig, 300)
+    rig.start(gate=rig.gate)
+    rig.turn()
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
+
+
+def test_a_due_token_of_a_refused_client_is_served_while_it_waits(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.advance(2880)
+    refusal = refuse(rig, 3600)
+    rig.file.unlink()
+    rig.start(gate=rig.gate)
+    assert rig.turn() == pytest.approx(720 - 15)  # its last chance
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.on_disk) == (refusal, True)
+    assert rig.file.read_bytes() == b"t-1"
+
+
+def test_who_waits_for_a_rate_limit_says_so_and_has_not_failed(rig: Rig) -> None:
+    rig.target = replace(
+        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+    )
+    rig.start(least=3600)
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.turn()
+    standing = rig.keeper.standing()
+    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "rate_limit", True)
+    assert standing.held_until == rig.clock.boot - 2880 + 28_800
+
+
+def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.answer(
+        Refused("HTTP 401", another_secret=True, hint="it has another secret, which is tried next"),
+        Refused("HTTP 401 again"),
+    )
+    rig.live(3599)
+    asked = [moment - rig.grants.asked[0] for moment in rig.grants.asked]
+    assert asked == pytest.approx([0, 1, 301, 901, 2101], abs=0.1)  # a wrong list is refused as one secret is
+    said = spoken(log)
+    assert said[:2] == [
+        "HTTP 401; it has another secret, which is tried next; there is no valid token; next attempt in 1 s",
+        "still failing after 2 attempts in 1 s: HTTP 401 again; there is no valid token; next attempt in 5 min",
+    ]
+    assert said[2].startswith("still failing after 3 attempts in 10 min: HTTP 401 again; ")

@@ -135,6 +135,13 @@ def test_credentials_that_worked_before_are_tried_again_soon_then_seldom() -> No
     assert waits == [30, 60, 120, 240, 300, 600, 1200, 2400, 3600, 3600, 3600]
 
 
+@pytest.mark.parametrize("proven", [True, False])
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_refusal_that_another_secret_follows_is_waited_for_no_longer_than_any_turn(count: int, proven: bool) -> None:
+    failure = Refused("401", another_secret=True)
+    assert policy.wait_after(failure, count, 0, proven=proven, dice=0.5) == 1
+
+
 def test_credentials_that_never_worked_are_tried_seldom() -> None:
     waits = [_refused(count, proven=False) for count in range(1, 8)]
     assert waits == [300, 600, 1200, 2400, 3600, 3600, 3600]

@@ -134,6 +134,15 @@ def test_a_symlinked_directory_is_refused(tmp_path: Path, link: str) -> None:
     assert not list(real.rglob("t"))
 
 
+def test_a_directory_is_listed_but_not_through_a_symlink(files: Files, root: Path) -> None:
+    files.replace(str(root / "real/t"), b"x", PLAIN)
+    (root / "link").symlink_to("real")
+    assert files.list(str(root / "real")) == ["t"]
+    assert (
+        files.list(str(root / "link")) == files.list(str(root / "not-there")) == files.list(str(root / "real/t")) == []
+    )
+
+
 def test_a_link_above_the_output_directory_is_followed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "var").mkdir()

@@ -24,7 +24,9 @@ def config(tmp_path: Path) -> Config:
         Output(path=str(directory / "dnb/bci")),
         Output(path=str(directory / "dnb/bci.header"), format="header", mode=0o600),
     )
-    return Config(directory=str(directory), targets=(replace(TARGET, outputs=outputs),))
+    return Config(
+        directory=str(directory), state_directory=str(tmp_path / "state"), targets=(replace(TARGET, outputs=outputs),)
+    )
 
 
 def test_a_targets_files_are_written_once_and_then_left_alone(config: Config) -> None:
@@ -73,7 +75,7 @@ def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> 
 def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
     program = (
         "import sys\nfrom bearerd.model import Config\nfrom bearerd.publish.publisher import Publisher\n"
-        "lock = Publisher(Config(directory=sys.argv[1])).prepare()\nprint('held', flush=True)\nsys.stdin.read()"
+        "lock = Publisher(Config(sys.argv[1], sys.argv[1])).prepare()\nprint('held', flush=True)\nsys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program, config.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

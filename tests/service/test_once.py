@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -13,16 +15,21 @@ from support.process import bearerd, running
 from support.server import Answer, Script, Seen, issues, serving
 
 REFUSAL = Answer(401, {"error": "invalid_client"})
+OLD, NEW = ("Basic " + base64.b64encode(f"7e0c5a:{secret}".encode()).decode() for secret in ("old", "new"))
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., Path]:
-    def write(url: str, tokens: str = "{bci: {}}", secret: str = "s3cr3t") -> Path:
-        (tmp_path / "secret").write_text(secret)
-        (tmp_path / "secret").chmod(0o600)
+    def write(url: str, tokens: str = "{bci: {}}", *secrets: str, client: str = "") -> Path:
+        names = []
+        for number, secret in enumerate(secrets or ["s3cr3t"]):
+            (tmp_path / f"secret-{number}").write_text(secret)
+            (tmp_path / f"secret-{number}").chmod(0o600)
+            names.append(f"{{file: {tmp_path}/secret-{number}}}")
         (tmp_path / "config.yaml").write_text(
             f"output: {{directory: {tmp_path}/tokens}}\nclients:\n  dnb:\n    token_url: {url}\n    allow_http: true\n"
-            f"    client_id: 7e0c5a\n    client_secret: {{file: {tmp_path}/secret}}\n    tokens: {tokens}\n"
+            f"    client_id: 7e0c5a\n    client_secret: [{', '.join(names)}]\n    tokens: {tokens}\n"
+            + (f"    {client}\n" if client else "")
         )
         return tmp_path / "config.yaml"
 
@@ -115,6 +122,42 @@ def test_one_refused_scope_keeps_no_other_token_from_being_made(configure: Calla
     assert "1 of 2 tokens are valid" in done.stderr
 
 
+def test_a_refusal_that_another_secret_follows_is_no_end(configure: Callable[..., Path], tmp_path: Path) -> None:
+    with serving(then(REFUSAL, issues())) as server:
+        done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}}", "old", "new"))
+        assert done.returncode == 0, done.stderr
+        assert [seen.headers["authorization"] for seen in server.seen] == [OLD, NEW, NEW]
+    assert "it has another secret, which is tried next" in done.stderr
+    assert (tmp_path / "tokens/dnb/b").exists()
+
+
+def test_of_a_long_list_of_wrong_secrets_four_are_tried_and_it_ends_at_once(configure: Callable[..., Path]) -> None:
+    with serving(lambda _: REFUSAL) as server:
+        config = configure(server.url, "{a: {}, b: {}}", *map(str, range(5)))
+        done = bearerd("once", "-c", config, "--timeout", "60s", timeout=40)
+        assert len(server.seen) == 4
+    assert done.returncode == 1
+    why = r"no valid token: its client was refused so often of late that it is not asked before 1[01]\d s from now"
+    assert {name for name in "ab" if re.search(f"name=dnb/{name} {why}", done.stderr)} == {"a", "b"}
+
+
+def test_a_rate_limit_that_allows_nothing_before_the_end_is_the_end(configure: Callable[..., Path]) -> None:
+    with serving(issues()) as server:
+        config = configure(server.url, "{a: {}, b: {}}", client="rate_limit: 1/8h")
+        done = bearerd("once", "-c", config, "--timeout", "60s", timeout=40)
+        assert len(server.seen) == 1
+    assert done.returncode == 1
+    assert "no valid token: its rate_limit allows no grant before 7 h 59 min from now" in done.stderr
+    assert "1 of 2 tokens are valid" in done.stderr
+
+
+def test_a_rate_limit_that_allows_it_before_the_end_is_waited_for(configure: Callable[..., Path]) -> None:
+    with serving(issues()) as server:
+        done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}, c: {}}", client="rate_limit: 1/1s"))
+        assert len(server.seen) == 3
+    assert done.returncode == 0, done.stderr
+
+
 def test_it_ends_at_its_timeout(configure: Callable[..., Path]) -> None:
     with serving(lambda _: Answer(503)) as server:
         began = time.monotonic()
@@ -126,10 +169,10 @@ def test_it_ends_at_its_timeout(configure: Callable[..., Path]) -> None:
 
 def test_a_missing_secret_ends_it_at_once(configure: Callable[..., Path]) -> None:
     with serving(issues()) as server:
-        done = bearerd("once", "-c", configure(server.url, secret=""), "--timeout", "50s", timeout=40)
+        done = bearerd("once", "-c", configure(server.url, "{bci: {}}", ""), "--timeout", "50s", timeout=40)
         assert server.seen == []
     assert done.returncode == 1
-    assert "secret: empty" in done.stderr
+    assert "secret-0: empty" in done.stderr
 
 
 def test_a_token_that_is_short_of_the_least_is_renewed(configure: Callable[..., Path], tmp_path: Path) -> None:

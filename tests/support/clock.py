@@ -12,6 +12,7 @@ class FakeClock:
 
     def __init__(self, start: Instant = START) -> None:
         self.wall, self.boot, self.slept = start.wall, start.boot, 0.0
+        self.boots = 1
 
     def now(self) -> Instant:
         """This moment."""
@@ -20,6 +21,15 @@ class FakeClock:
     def suspended(self) -> float:
         """Seconds slept."""
         return self.slept
+
+    def boot_id(self) -> str:
+        """Which boot this is: `reboot` begins another."""
+        return f"boot-{self.boots}"
+
+    def reboot(self) -> None:
+        """The boot clock begins anew."""
+        self.boots += 1
+        self.boot = 0.0
 
     def advance(self, seconds: float) -> None:
         """Time passes."""

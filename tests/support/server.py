@@ -21,6 +21,10 @@ class Seen:
     headers: dict[str, str]
     """Names in lower case."""
     body: bytes
+    port: int = 0
+    """The other end's: two requests from one port came over one connection."""
+    certificate: bytes | None = None
+    """The other end's, where it showed one, as DER."""
 
 
 @dataclass
@@ -69,9 +73,13 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = server.answer(Seen(self.command, self.path, headers, body))
+            line = self.connection
+            certificate = line.getpeercert(binary_form=True) if isinstance(line, ssl.SSLSocket) else None
+            seen = Seen(self.command, self.path, headers, body, self.client_address[1], certificate)
+            answer = server.answer(seen)
             content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            self.send_response(answer.status)
+            # Without a Date of its own, which would put a test with another clock out by months.
+            self.send_response_only(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             if "Content-Length" not in answer.headers:

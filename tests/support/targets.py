@@ -9,7 +9,7 @@ from bearerd.model import Client, Instant, Provider, Reference, Target, Token
 from support.clock import START
 
 PROVIDER = Provider(name="sandbox", token_url="https://login.example.com/as/token.oauth2")
-CLIENT = Client(name="dnb", provider=PROVIDER, client_id="7e0c5a", client_secret=Reference("env", "DNB_SECRET"))
+CLIENT = Client(name="dnb", provider=PROVIDER, client_id="7e0c5a", client_secret=(Reference("env", "DNB_SECRET"),))
 TARGET = Target(client=CLIENT, name="bci", scope="bci")
 
 

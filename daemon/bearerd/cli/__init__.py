@@ -147,6 +147,8 @@ def _check(arguments: argparse.Namespace) -> int:
     for finding in check(config, os.environ, online=arguments.online):
         failed += finding.level == "failed"
         print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
+        for name, value in finding.details:
+            print(f"{'':<8}   {name}: {value}", flush=True)
     if failed:
         print(f"bearerd: {failed} of these would fail; the daemon would run, and go on trying", file=sys.stderr)
     return 1 if failed else 0

@@ -7,13 +7,14 @@ what spans several: names, providers that are referred to, paths.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -22,9 +23,13 @@ from bearerd.config import types
 from bearerd.config.source import BROKEN, Document, Path, near, nearest, takes_secret
 from bearerd.errors import ConfigError, Problem
 from bearerd.model import (
+    CLIENT_ASSERTION,
     OWN_DIRECTORY,
+    TLS_AUTHS,
     Client,
     Config,
+    Jwt,
+    JwtBearer,
     Logging,
     Output,
     Provider,
@@ -138,18 +143,22 @@ class _Loader:
         clients = self._entries("clients")
         shared = {name: self._check(entry, types.ProviderModel) for name, entry in providers.items()}
         for name, entry in providers.items():
+            self._check_fit(entry, types.ProviderModel, types.provider_misfits)
             if (model := shared[name]) is not None:
-                self._check_provider(entry, model)
+                self._check_http(entry, model, allowed=bool(model.allow_http))
         if not clients and not any(document.problems for document in self._documents):
             main.add((), "there are no clients: see config.example.yaml for the smallest useful config")
         targets: list[Target] = []
         for name, entry in clients.items():
             known = self._check_provider_name(entry, providers)
             client = self._check(entry, types.ClientModel)
+            self._check_fit(entry, types.ClientModel, types.misfits)
+            self._check_parameters(entry)
             if known and client is not None:
                 targets += self._client(name, entry, client, settings, shared)
         return Config(
             directory=self._directory(settings),
+            state_directory=self._state_directory(settings),
             directory_mode=settings.output.directory_mode,
             group=settings.output.group,
             targets=tuple(targets),
@@ -224,8 +233,35 @@ class _Loader:
                     self._complain(entry, model, detail)
             return None
 
+    def _check_fit(
+        self,
+        entry: _Entry,
+        model: type[BaseModel],
+        misfits: Callable[[Mapping[str, Any]], Iterable[types.Misfit]],
+    ) -> None:
+        """An entry's keys against each other."""
+        if not isinstance(entry.raw, dict):
+            return
+        known = model.model_fields
+        # A mistyped key is complained of as that, and is there all the same.
+        meant = {nearest(key, known) or key: value for key, value in entry.raw.items() if key not in known}
+        for key, message in misfits(meant | entry.raw):
+            if key is None:
+                entry.document.add(entry.path, message, at_key=True)
+            elif key in entry.raw:
+                entry.document.add((*entry.path, key), message, at_key=True)
+
+    def _check_parameters(self, entry: _Entry) -> None:
+        """That no parameter is a secret itself."""
+        for path in types.exposed(entry.raw) if isinstance(entry.raw, dict) else ():
+            entry.document.add(
+                (*entry.path, *path),
+                f"expected for '{path[-1]}' a reference such as {{file: …}}: the secret itself never stands in the "
+                "config",
+            )
+
     def _complain(self, entry: _Entry, model: type[BaseModel], detail: Any) -> None:
-        if detail["type"] == "expected" and isinstance(detail["input"], list) and BROKEN in detail["input"]:
+        if detail["type"] == "expected" and _holds_broken(detail["input"]):
             return  # the item was complained of, the list is no worse
         loc: Path = detail["loc"]
         at_key = bool(loc) and loc[-1] == "[key]"
@@ -241,12 +277,6 @@ class _Loader:
 
     # -- what spans several ----------------------------------------------------------------------
 
-    def _check_provider(self, entry: _Entry, model: types.ProviderModel) -> None:
-        if model.token_url is None:
-            entry.document.add(entry.path, "key 'token_url' is missing", at_key=True)
-        else:
-            self._check_http(entry, model.token_url, allowed=bool(model.allow_http))
-
     def _check_provider_name(self, entry: _Entry, providers: Mapping[str, _Entry]) -> bool:
         name = entry.raw.get("provider") if isinstance(entry.raw, dict) else None
         if not isinstance(name, str) or not name or name in providers:
@@ -257,10 +287,11 @@ class _Loader:
         entry.document.add((*entry.path, "provider"), f"there is no provider '{name}'{hint}")
         return False
 
-    def _check_http(self, entry: _Entry, url: str, *, allowed: bool) -> None:
-        if urlsplit(url).scheme == "https":
+    def _check_http(self, entry: _Entry, model: types.ProviderKeys, *, allowed: bool) -> None:
+        url = model.token_url or model.issuer
+        if url is None or urlsplit(url).scheme == "https":
             return
-        path = (*entry.path, "token_url")
+        path = (*entry.path, "token_url" if model.token_url else "issuer")
         if not is_loopback(url):
             entry.document.add(path, "expected https://…: over plain http the secret could be read on the way")
         elif not allowed:
@@ -279,25 +310,44 @@ class _Loader:
             base = shared[model.provider]
             if base is None:
                 return []
-        elif model.token_url is None:
-            entry.document.add(entry.path, "token_url is missing, or provider in its place", at_key=True)
+        elif model.token_url is None and model.issuer is None:
             return []
-        provider, url_at = _merge_provider(model, base)
-        if url_at is not None or model.allow_http is not None:
-            allowed = _first(model.allow_http, base.allow_http if base else None, default=False)
-            self._check_http(entry, provider.token_url, allowed=allowed)
+        provider = _merge_provider(model, base)
+        if model.token_url or model.issuer:
+            self._check_http(entry, model, allowed=provider.allow_http)
+        elif base is not None and model.allow_http is False:
+            self._check_http(entry, base, allowed=False)
+        if model.auth in TLS_AUTHS and urlsplit(provider.url).scheme == "http":
+            entry.document.add(
+                (*entry.path, "auth"), "expected https for this auth: a certificate is shown in TLS only"
+            )
         budgets = []
         if base is not None and base.rate_limit is not None:
-            budgets.append((f"provider {model.provider}", base.rate_limit))
+            budgets.append((f"provider-{model.provider}", base.rate_limit))
         if model.rate_limit is not None:
-            budgets.append((f"client {name}", model.rate_limit))
+            budgets.append((f"client-{name}", model.rate_limit))
+        jwt_bearer = JwtBearer(
+            issuer=model.assertion_issuer,
+            subject=model.assertion_subject,
+            claims=json.dumps(model.assertion_claims or {}),
+            scope_in_form=model.scope_in == "form",
+        )
         client = Client(
             name=name,
             provider=provider,
-            client_id=_reference(model.client_id) if isinstance(model.client_id, BaseModel) else model.client_id,
-            client_secret=_reference(model.client_secret),
+            client_id=_text_or_reference(model.client_id) if model.client_id is not None else "",
+            client_secret=tuple(map(_reference, model.client_secret or ())),
             auth=model.auth,
-            basic_encoding=model.basic_encoding,
+            basic_encoding=model.basic_encoding or "compatible",
+            private_key=_reference(model.private_key) if model.private_key else None,
+            # Public: whoever can read it may.
+            certificate=replace(_reference(model.certificate), permissions="any") if model.certificate else None,
+            assertion=_reference(model.assertion) if model.assertion else None,
+            assertion_type=model.assertion_type or CLIENT_ASSERTION,
+            jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
+            grant_type=model.grant_type,
+            jwt_bearer=jwt_bearer if model.signs_the_grant else None,
+            scope_separator=model.scope_separator,
             budgets=tuple(budgets),
         )
         return [self._target(entry, client, model, token, settings) for token in model.tokens]
@@ -321,11 +371,15 @@ class _Loader:
         if files is not None and not files:
             document.add(place, f"token '{client.name}/{name}' is written to no file: leave files out for one raw file")
         parameters = model.parameters | token.parameters
+        if model.subject_token is not None:
+            parameters = parameters | {"subject_token": [model.subject_token]}
         return Target(
             client=client,
             name=name,
             scope=" ".join(token.scope),
-            parameters=tuple((key, value) for key, values in parameters.items() for value in values),
+            parameters=tuple(
+                (key, _text_or_reference(value)) for key, values in parameters.items() for value in values
+            ),
             strict_scope=_first(*(level.strict_scope for level in levels), default=False),
             refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
@@ -384,6 +438,11 @@ class _Loader:
         given = self._environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
         return _normal(settings.output.directory or given or DEFAULT_DIRECTORY)
 
+    def _state_directory(self, settings: types.ConfigFile) -> str:
+        given = self._environ.get("STATE_DIRECTORY", "").split(":")[0]
+        own = posixpath.join(self._directory(settings), OWN_DIRECTORY)
+        return _normal(settings.state_directory or given or own)
+
 
 def _normal(path: str) -> str:
     """One spelling for one path; POSIX lets normpath keep two slashes at the start."""
@@ -404,22 +463,28 @@ def _path_fault(directory: str, given: str, path: str) -> str | None:
     return None
 
 
-def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) -> tuple[Provider, str | None]:
-    """The client's own keys over its provider's; also the token URL where it is the client's own.
+def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) -> Provider:
+    """The client's own keys over its provider's.
 
     A provider is told from another by all that it holds: clients that name the same endpoint in the
     same way share its workers, whether they do so by a shared name or each for itself.
     """
-    keys = ("token_url", "ca_file", "proxy", "timeout", "max_concurrency")
+    keys = ("token_url", "issuer", "ca_file", "proxy", "timeout", "max_concurrency", "allow_http")
     own = {key: value for key in keys if (value := getattr(model, key)) is not None}
     inherited = {key: value for key in keys if base and (value := getattr(base, key)) is not None}
+    if own.keys() & {"token_url", "issuer"}:
+        inherited = {key: value for key, value in inherited.items() if key not in {"token_url", "issuer"}}
     merged = inherited | own
-    label = model.provider or urlsplit(merged["token_url"]).hostname
-    return Provider(name=label, **merged), own.get("token_url")
+    label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
+    return Provider(name=label, **merged)
 
 
 def _first(*values: _T | None, default: _T) -> _T:
     return next((value for value in values if value is not None), default)
+
+
+def _text_or_reference(value: str | types.ReferenceModel) -> str | Reference:
+    return value if isinstance(value, str) else _reference(value)
 
 
 def _reference(model: types.ReferenceModel) -> Reference:
@@ -441,6 +506,12 @@ def is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _holds_broken(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_broken, value.values() if isinstance(value, dict) else value))
+    return value is BROKEN
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -485,8 +556,9 @@ def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = context.get("ge", context.get("le"))
         return f"expected a whole number, {'at least' if 'ge' in context else 'at most'} {bound}"
-    if kind == "too_short":
-        return "expected at least one entry"
+    if kind in {"too_short", "too_long"}:
+        most = context.get("max_length")
+        return "expected at least one entry" if kind == "too_short" else f"expected at most {most} entries"
     wanted = {
         "string_type": "text (in quotes)",
         "int_type": "a whole number",
@@ -503,10 +575,14 @@ def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
 def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
     """The keys that are known at a place below a model."""
     current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = _models_in(current.model_fields[str(part)].annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    parts = iter(loc)
+    for part in parts:
+        if current is not None and part in current.model_fields:
+            annotation = current.model_fields[str(part)].annotation
+            current = _models_in(annotation)
+            if get_origin(annotation) is dict:
+                next(parts, None)  # a name, which may be that of a key too
+    return list(current.model_fields) if current is not None else []
 
 
 def _models_in(annotation: Any) -> Any:

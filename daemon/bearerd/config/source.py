@@ -8,6 +8,7 @@ All errors are collected; what is wrong is replaced by BROKEN, so that it is com
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -35,13 +36,17 @@ class _Broken:
 BROKEN: Final = _Broken()
 
 # Keys under which somebody could have written a secret, rightly or not: their lines are not shown.
-_TAKES_SECRET = re.compile(r"secret|pass|pwd?\b|key\b|assertion|credential|access_token", re.IGNORECASE)
+_TAKES_SECRET = re.compile(
+    r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
+    re.IGNORECASE,
+)
 # What is near one of these is one of them, mistyped.
-_SECRET_WORDS = ("client_secret", "secret", "password")
+_SECRET_WORDS = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
 # Real ones have six levels; ten thousand would overflow the C stack of libyaml's composer.
 _DEEPEST = 50
 
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+# 18 digits are a number to everybody; Python itself reads no more than 4300.
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
 _TAG = "tag:yaml.org,2002:"
 _ALIAS = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
@@ -113,7 +118,8 @@ class Document:
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
         source = None if any(map(takes_secret, path)) else self._shown(line)
         if source is not None and at_key:
-            source = source[:column] + re.sub(r":\s+[^\s#].*", ": …", source[column:])
+            # In JSON's form no space stands after the colon.
+            source = source[:column] + re.sub(r"(?<=[\"']):\S.*|:\s+[^\s#].*", ": …", source[column:])
         self.problems.append(Problem(self.file, line + 1, column + 1, message, source))
 
     def where(self, path: Path) -> str:
@@ -249,7 +255,27 @@ class Document:
         while above is not None:
             suspects.append(above)
             above = self._above[above]
-        return None if any(takes_secret(self._lines[suspect]) for suspect in suspects) else self._lines[line]
+        hushed = line in self._hushed or any(takes_secret(self._lines[suspect]) for suspect in suspects)
+        return None if hushed else self._lines[line]
+
+    @cached_property
+    def _hushed(self) -> set[int]:
+        """The lines of what stands under a key that takes a secret: in flow form it need not be indented."""
+        lines: set[int] = set()
+        todo: list[tuple[yaml.Node, bool]] = [(self._root, False)] if self._root is not None else []
+        seen: set[int] = set()
+        while todo:
+            node, secret = todo.pop()
+            if id(node) in seen:
+                continue  # an alias, perhaps of what it stands in
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                todo += [(value, secret or takes_secret(key.value)) for key, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                todo += [(item, secret) for item in node.value]
+            elif secret:
+                lines.update(range(node.start_mark.line, node.end_mark.line + 1))
+        return lines
 
     @cached_property
     def _above(self) -> list[int | None]:
@@ -297,13 +323,13 @@ def _read_scalar(node: yaml.Node) -> tuple[Any, str | None]:
             fault = f"'{text}' is read as a truth value: write true or false, or put it in quotes"
     elif kind == "int" and _INTEGER.fullmatch(text):
         value = int(text)
-    elif kind == "float" and _FLOAT.fullmatch(text):
+    elif kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         value = float(text)
     elif kind in {"int", "float"}:
         read_as = "a number"
         if ":" in text:
             read_as = "a base-60 number"
-        elif re.fullmatch(r"0[0-7]+", text):
+        elif re.fullmatch(r"0[0-7]{1,18}", text):
             read_as = f"the octal number {int(text, 8)}"
         fault = f"'{text}' is read as {read_as}: put it in quotes"
     elif kind == "timestamp":

@@ -7,7 +7,8 @@ Messages say what was expected; places and near names are load.py's to add.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     Tag,
     WithJsonSchema,
     field_validator,
@@ -25,14 +27,31 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from bearerd.model import RateLimit, RefreshBefore
+from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth, BasicEncoding, RateLimit, RefreshBefore
 from bearerd.words import DURATION, UNITS, seconds_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 # What the grant itself says; a parameter of that name would be a second opinion.
 RESERVED_PARAMETERS = frozenset(
-    {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
+    {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
 )
+# Parameters that are secrets themselves: as text they would stand in the config.
+_SECRET_PARAMETERS = frozenset({"password", "assertion", "actor_token", "refresh_token", "code", "device_code"})
+# What bearerd itself says in an assertion, or has a key for.
+_OWN_CLAIMS = {
+    "iss": "assertion_issuer",
+    "sub": "assertion_subject",
+    "aud": "assertion_audience",
+    "scope": "scope",
+    "exp": None,
+    "iat": None,
+    "jti": None,
+}
+_SECRET_AUTHS = frozenset({"client_secret_basic", "client_secret_post", "client_secret_jwt"})
+_HMACS = ("HS256", "HS384", "HS512")
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+]
 # Above a day one request is no request any more; below, the network's own noise is the limit.
 _LONGEST_TIMEOUT = 86400.0
 _LONGEST = 3650 * 86400.0
@@ -148,14 +167,47 @@ def _parse_parameter_name(value: str) -> str:
     return value
 
 
-def _parse_parameter(value: Any) -> tuple[str, ...]:
+def _parse_parameter(value: Any) -> list[Any]:
     values = value if isinstance(value, list) else [value]
     for item in values:
-        if not isinstance(item, str):
-            raise _expected("text in quotes, or a list of texts", item)
+        if not isinstance(item, str | dict):
+            raise _expected("text in quotes, a reference such as {file: …}, or a list of these", item)
     if not values:
         raise _expected("text, or a list of texts that is not empty")
-    return tuple(values)
+    return values
+
+
+def _parse_claim_name(value: str) -> str:
+    if value in _OWN_CLAIMS:
+        key = _OWN_CLAIMS[value]
+        raise _expected(f"no claim '{value}' here: " + (f"it has its own key, {key}" if key else "bearerd sets it"))
+    return value
+
+
+def _must_be_json(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _must_be_json(item)
+    elif not isinstance(value, str | int | float | bool):
+        raise _expected("text, numbers, truth values, lists and mappings", value)
+    return value
+
+
+def _parse_issuer(value: Any) -> str:
+    url = _parse_url(("https", "http"))(value)
+    if "?" in url:
+        raise _expected("an issuer without a query (RFC 8414 section 2)")
+    return str(url)
+
+
+def _parse_separator(value: Any) -> str:
+    if not isinstance(value, str) or re.fullmatch(r"[\x20-\x7e]{1,4}", value) is None:
+        raise _expected('what stands between scopes, such as " " or ","', value)
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
 def _parse_url(schemes: tuple[str, ...]) -> Any:
@@ -231,14 +283,6 @@ Scope = Annotated[
     BeforeValidator(_parse_scope),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
-Parameters = dict[
-    Annotated[str, AfterValidator(_parse_parameter_name)],
-    Annotated[
-        tuple[str, ...],
-        BeforeValidator(_parse_parameter),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-    ],
-]
 HttpUrl = Annotated[
     str, BeforeValidator(_parse_url(("https", "http"))), WithJsonSchema({"type": "string", "format": "uri"})
 ]
@@ -295,12 +339,37 @@ class ReferenceModel(Strict):
         return self
 
 
+def _kind_of_value(value: Any) -> str:
+    return "reference" if isinstance(value, dict) else "text"
+
+
+class _OneOrSeveral:
+    """Says in the schema that what stands alone is read as a list of one."""
+
+    def __get_pydantic_json_schema__(
+        self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        several = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [several["items"], several]}
+
+
 SecretReference = Annotated[ReferenceModel, BeforeValidator(_must_be_reference)]
+Secrets = Annotated[list[SecretReference], Field(min_length=1, max_length=8), BeforeValidator(_listed), _OneOrSeveral()]
 ClientId = Annotated[
     Annotated[Annotated[str, BeforeValidator(_parse_client_id)], Tag("text")]
     | Annotated[ReferenceModel, Tag("reference")],
-    Discriminator(lambda value: "reference" if isinstance(value, dict) else "text"),
+    Discriminator(_kind_of_value),
 ]
+ParameterValue = Annotated[
+    Annotated[str, Tag("text")] | Annotated[ReferenceModel, Tag("reference")], Discriminator(_kind_of_value)
+]
+Parameters = dict[
+    Annotated[str, AfterValidator(_parse_parameter_name)],
+    Annotated[list[ParameterValue], BeforeValidator(_parse_parameter), _OneOrSeveral()],
+]
+Claims = dict[Annotated[str, AfterValidator(_parse_claim_name)], Annotated[Any, BeforeValidator(_must_be_json)]]
+Issuer = Annotated[str, BeforeValidator(_parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
+Separator = Annotated[str, BeforeValidator(_parse_separator), _schema("[ -~]{1,4}", ",")]
 
 
 class FileModel(Strict):
@@ -334,9 +403,10 @@ class Inherited(Strict):
 
 
 class ProviderKeys(Strict):
-    """A token endpoint and how to reach it."""
+    """A token endpoint, or the issuer that names it, and how to reach it."""
 
     token_url: HttpUrl | None = None
+    issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
     proxy: ProxyUrl | None = None
     timeout: Timeout | None = None
@@ -360,12 +430,137 @@ class ClientModel(Inherited, ProviderKeys):
     """A client id with its credentials at one provider."""
 
     provider: Text | None = None
-    client_id: ClientId
-    client_secret: SecretReference
-    auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
-    basic_encoding: Literal["compatible", "rfc6749", "raw"] = "compatible"
+    client_id: ClientId | None = None
+    client_secret: Secrets | None = None
+    auth: Auth = "client_secret_basic"
+    basic_encoding: BasicEncoding | None = None
+    private_key: SecretReference | None = None
+    certificate: SecretReference | None = None
+    assertion: SecretReference | None = None
+    assertion_type: Text | None = None
+    key_id: Text | None = None
+    algorithm: Algorithm | None = None
+    assertion_audience: Text | None = None
+    grant_type: Text = "client_credentials"
+    assertion_issuer: Text | None = None
+    assertion_subject: Text | None = None
+    assertion_claims: Claims | None = None
+    scope_in: Literal["assertion", "form"] | None = None
+    scope_separator: Separator = " "
+    subject_token: SecretReference | None = None
     parameters: Parameters = Field(default_factory=dict)
     tokens: Annotated[dict[Name, TokenModel], Field(min_length=1)]
+
+    @property
+    def signs_the_grant(self) -> bool:
+        """Whether the grant is an assertion that bearerd signs."""
+        return self.grant_type == JWT_BEARER and self.private_key is not None
+
+
+Misfit = tuple[str | None, str]
+"""A key that goes against another, None for one that is missing; and what is wrong."""
+
+
+def provider_misfits(provider: Mapping[str, Any]) -> Iterator[Misfit]:
+    """What a provider as it stands in the file lacks, or has twice."""
+    yield from _endpoint_misfits(provider, "issuer")
+
+
+def misfits(client: Mapping[str, Any]) -> Iterator[Misfit]:
+    """What a client as it stands in the file lacks, and each key of it that nothing would look at."""
+    yield from _endpoint_misfits(client, "issuer", "provider")
+    auth = client.get("auth", "client_secret_basic")
+    if auth not in get_args(Auth):
+        return  # complained of as it is
+    grant = client.get("grant_type", "client_credentials")
+    has_key = auth == "private_key_jwt" or auth in TLS_AUTHS
+    signs_grant = grant == JWT_BEARER and "private_key" in client
+    signs = signs_grant or auth in {"client_secret_jwt", "private_key_jwt"}
+    needed = {
+        "client_id": auth not in {"none", "assertion"},  # an assertion says itself whose it is
+        "client_secret": auth in _SECRET_AUTHS,
+        "private_key": has_key,
+        "certificate": auth in TLS_AUTHS,
+        "assertion": auth == "assertion",
+    }
+    for key, is_needed in needed.items():
+        if is_needed and key not in client:
+            yield None, f"key '{key}' is missing"
+    used = {
+        "client_secret": (needed["client_secret"], "client_secret_basic, client_secret_post or client_secret_jwt"),
+        "basic_encoding": (auth == "client_secret_basic", "client_secret_basic"),
+        "private_key": (
+            has_key or grant == JWT_BEARER,
+            "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+        ),
+        "certificate": (has_key or signs_grant, "private_key_jwt, tls_client_auth or self_signed_tls_client_auth"),
+        "assertion": (auth == "assertion", "assertion"),
+        "assertion_type": (auth == "assertion", "assertion"),
+        "key_id": (signs, "private_key_jwt"),
+        "algorithm": (signs, "private_key_jwt or client_secret_jwt"),
+        "assertion_audience": (signs, "private_key_jwt or client_secret_jwt"),
+    }
+    for key, (is_used, by) in used.items():
+        if key in client and not is_used:
+            yield key, f"{key} is not used by auth {auth}: expected it only with {by}"
+    for key in ("assertion_issuer", "assertion_subject", "assertion_claims", "scope_in"):
+        if key in client and not signs_grant:
+            yield key, f"expected {key} only with grant_type {JWT_BEARER} and a private_key that signs the assertion"
+    algorithm = client.get("algorithm")
+    if signs and algorithm in get_args(Algorithm):
+        hmac = auth == "client_secret_jwt" and not signs_grant
+        if hmac != (algorithm in _HMACS):
+            yield (
+                "algorithm",
+                f"expected one for {'a secret: HS256' if hmac else 'a private key: RS256, PS256, ES256, EdDSA'} …",
+            )
+    yield from _grant_misfits(client, grant, signs_grant)
+
+
+def exposed(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Each parameter of a client and its tokens, by its path, that is a secret and stands there as text."""
+    for path, parameters in _parameters(client):
+        for name in _SECRET_PARAMETERS & parameters.keys():
+            if any(isinstance(value, str) for value in _listed(parameters[name])):
+                yield (*path, name)
+
+
+def _parameters(client: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    tokens = client.get("tokens")
+    holders: dict[tuple[str, ...], Any] = {(): client}
+    holders |= {("tokens", name): token for name, token in (tokens if isinstance(tokens, dict) else {}).items()}
+    for path, holder in holders.items():
+        parameters = holder.get("parameters") if isinstance(holder, dict) else None
+        if isinstance(parameters, dict):
+            yield (*path, "parameters"), parameters
+
+
+def _endpoint_misfits(keys: Mapping[str, Any], *others: str) -> Iterator[Misfit]:
+    if "token_url" in keys and "issuer" in keys:
+        yield "issuer", "expected either token_url or issuer, not both"
+    if "token_url" not in keys and not any(other in keys for other in others):
+        yield None, f"key 'token_url' is missing, or {' or '.join(others)} in its place"
+
+
+def _grant_misfits(client: Mapping[str, Any], grant: Any, signs_grant: bool) -> Iterator[Misfit]:
+    if grant != JWT_BEARER:
+        return
+    holders = {path[:-1] for path, parameters in _parameters(client) if "assertion" in parameters}
+    # The client has it for all of its tokens, or each has its own.
+    tokens = client.get("tokens")
+    ready = () in holders or (isinstance(tokens, dict) and 0 < len(tokens) == len(holders))
+    if signs_grant and holders:
+        yield (
+            "private_key",
+            "expected private_key or parameters.assertion, not both: one signs this grant, the other is it",
+        )
+    if not signs_grant and not ready:
+        yield (
+            "grant_type",
+            "expected private_key beside it, or parameters: {assertion: {file: …}} for one that is ready",
+        )
+    if signs_grant and "client_id" not in client and "assertion_issuer" not in client:
+        yield "grant_type", "expected client_id or assertion_issuer beside it: the assertion names who issues it"
 
 
 class OutputModel(Strict):
@@ -403,5 +598,6 @@ class ConfigFile(IncludedFile, Inherited):
     """The config of bearerd."""
 
     include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
+    state_directory: AbsolutePath | None = None
     output: OutputModel = OutputModel()
     log: LogModel = LogModel()

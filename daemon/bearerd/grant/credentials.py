@@ -18,7 +18,7 @@ from typing import Final
 
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Credentials
-from bearerd.model import Client, Reference
+from bearerd.model import Client, Reference, Target
 
 # A secret is a line; a private key of 16384 bits is 12 KiB. What is larger is another file.
 _MOST_BYTES: Final = 64 * 1024
@@ -27,9 +27,34 @@ _COMMAND_TIMEOUT: Final = 10.0  # seconds: design.md
 _COMMAND_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
-def read_credentials(client: Client, environ: Mapping[str, str]) -> Credentials:
-    """A client's id and secret as they are now; raises SecretUnavailable."""
-    return Credentials(read_client_id(client, environ), read(client.client_secret, environ))
+def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Credentials, ...]:
+    """What a client may authenticate with as it is now; several where its secret is a list.
+
+    Of a list only what can be read; raises SecretUnavailable when that is nothing.
+    """
+    client_id = read_client_id(client, environ)
+    private_key = read(client.private_key, environ) if client.private_key else ""
+    certificate = read(client.certificate, environ) if client.certificate else ""
+    references = client.client_secret or ((client.assertion,) if client.assertion else ())
+    if not references:
+        return (Credentials(client_id, "", private_key, certificate),)
+    found: list[Credentials] = []
+    missing: SecretUnavailable | None = None
+    for reference in references:
+        try:
+            secret = read(reference, environ)
+        except SecretUnavailable as error:
+            missing = missing or error
+        else:
+            found.append(Credentials(client_id, secret, private_key, certificate, str(reference)))
+    if missing is not None and not found:
+        raise missing
+    return tuple(found)
+
+
+def read_parameters(target: Target, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """A target's own form parameters, with what stands elsewhere read; raises SecretUnavailable."""
+    return tuple((name, value if isinstance(value, str) else read(value, environ)) for name, value in target.parameters)
 
 
 def read_client_id(client: Client, environ: Mapping[str, str]) -> str:

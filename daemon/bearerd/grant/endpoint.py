@@ -1,4 +1,4 @@
-"""Posts a request to a token endpoint: the one module that uses requests.
+"""Sends a request to a provider: the one module that uses requests.
 
 What requests does by itself is mostly wrong for a secret, so its adapter is used without a session:
 no redirect is followed (307 posts the form, secret and all, to the other host), no proxy variable and no
@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import re
 import socket
 import ssl
 import threading
@@ -22,7 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException, RemoteDisconnected
+from hashlib import sha256
+from http import HTTPStatus
+from http.client import BadStatusLine, HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -50,16 +53,19 @@ class NoReply:
 
 
 class Endpoint:
-    """A provider's token endpoint: posts requests, from any number of threads at once."""
+    """How a provider is reached: sends requests, from any number of threads at once.
+
+    Who is authenticated by certificate has an endpoint to itself: its connections are.
+    """
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._lock = threading.Lock()
         self._adapter: _Adapter | None = None
-        self._trust: object = None
+        self._made_of: object = None
         self._last_used = 0.0
 
-    def post(self, request: Request) -> Reply | NoReply:
+    def send(self, request: Request) -> Reply | NoReply:
         """One request, within the provider's timeout; never raises, never follows, never shows."""
         attempt = _Attempt(self._provider.timeout)
         try:
@@ -93,15 +99,13 @@ class Endpoint:
 
     def _send(self, request: Request, attempt: _Attempt) -> Reply | NoReply:
         try:
-            adapter = self._current_adapter()
-        except (OSError, ValueError) as error:
-            # An SSLError, which is an OSError too, says it in OpenSSL's words.
-            unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
-            reason = unread or "holds no certificate"
-            return NoReply("set-up", f"ca_file {self._provider.ca_file}: {reason}")
+            adapter = self._current_adapter(request)
+        except _SetUpError as error:
+            return NoReply("set-up", str(error))
         self._last_used = time.monotonic()
         try:
-            prepared = requests.Request("POST", request.url, headers=request.headers, data=request.body).prepare()
+            method = "GET" if request.body is None else "POST"
+            prepared = requests.Request(method, request.url, headers=request.headers, data=request.body).prepare()
             proxies = {"all": self._provider.proxy} if self._provider.proxy else {}
             response = adapter.send(prepared, stream=True, timeout=self._provider.timeout, verify=True, proxies=proxies)
             try:
@@ -111,26 +115,31 @@ class Endpoint:
                 if not response.raw.isclosed():
                     response.close()
         except Exception as error:  # noqa: BLE001 - any failure to get a reply is one kind of value
-            explained = _explain(error, attempt, self._provider)
+            explained = _explain(error, attempt, self._provider, request.url)
             for cause in _causes(error):
                 # It leads to frames that hold the request and its secret, and these lead back to it: an
                 # idle process would keep them all, and the pool, until its garbage is collected one day.
                 cause.__traceback__ = None
             return explained
         if attempt.expired:
-            return _explain(TimeoutError(), attempt, self._provider)
+            return _explain(TimeoutError(), attempt, self._provider, request.url)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Reply(response.status_code, headers, body)
 
-    def _current_adapter(self) -> _Adapter:
-        """The adapter, made anew when `ca_file` has changed."""
+    def _current_adapter(self, request: Request) -> _Adapter:
+        """The adapter, made anew when `ca_file`, the certificate or its key has changed; raises _SetUpError."""
+        secure = urlsplit(request.url).scheme == "https" or self._provider.proxy is not None
         with self._lock:
             trust = _signature(self._provider.ca_file)
-            if self._adapter is None or trust != self._trust:
-                context = None
-                if urlsplit(self._provider.token_url).scheme == "https" or self._provider.proxy:
-                    context = _context(self._provider.ca_file, trust)
-                self._adapter, self._trust = _Adapter(self._provider, context), trust
+            # A digest: the key itself is not kept.
+            identity = sha256(f"{request.certificate}\0{request.private_key}".encode()).digest()
+            made_of = (secure, trust, identity)
+            if self._adapter is None or made_of != self._made_of:
+                shared = _context(self._provider.ca_file, trust) if secure else None
+                own = shared
+                if secure and request.certificate:
+                    own = _own_context(self._provider.ca_file, request.certificate, request.private_key)
+                self._adapter, self._made_of = _Adapter(self._provider, own, shared), made_of
             return self._adapter
 
 
@@ -150,10 +159,29 @@ def _read(response: requests.Response) -> bytes:
 # -- TLS ---------------------------------------------------------------------------------------------
 
 
+class _SetUpError(Exception):
+    """What is ours to mend before a connection can be made."""
+
+
+def set_up_fault(provider: Provider, certificate: str, private_key: str) -> str | None:
+    """What would keep a connection from being made with this trust and this certificate ("" for none)."""
+    try:
+        if certificate:
+            _own_context(provider.ca_file, certificate, private_key)
+        else:
+            _context(provider.ca_file, _signature(provider.ca_file))
+    except _SetUpError as error:
+        return str(error)
+    return None
+
+
 def _signature(path: str | None) -> object:
     if path is None:
         return None
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _SetUpError(f"ca_file {path}: {error.strerror}") from None
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
@@ -164,9 +192,44 @@ def _context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    else:
+        return context
+    try:
         context.load_verify_locations(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        # An SSLError, which is an OSError too, says it in OpenSSL's words.
+        unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+        raise _SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
     return context
+
+
+def _own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.SSLContext:
+    """A context that shows a certificate. OpenSSL reads both from files only: from memory, as the text was read."""
+    context = _context.__wrapped__(ca_file, None)
+    with _in_memory(certificate) as certificate_path, _in_memory(private_key) as key_path:
+        try:
+            # Without a password OpenSSL would ask the terminal for one.
+            context.load_cert_chain(certificate_path, key_path, password=lambda: b"")
+        except ssl.SSLError as error:
+            if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
+                reason = "certificate and private_key do not belong together"
+            elif "ENCRYPTED" in private_key:
+                reason = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+            else:
+                reason = "certificate or private_key is none in PEM"
+            raise _SetUpError(reason) from None
+    return context
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """The path of a file that no file system holds and no other process sees."""
+    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "w", closefd=False) as file:
+            file.write(text)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 # -- the deadline --------------------------------------------------------------------------------------
@@ -350,6 +413,20 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
     raise failure
 
 
+class _Response(HTTPResponse):
+    """Passes over interim responses (RFC 9110 section 15.2): http.client does so for 100 alone.
+
+    Else the final one would be read as the reply to the next request on this connection: another's token.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            if not 100 <= status[1] <= 199 or status[1] == HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004
+                return status
+            parse_headers(self.fp)
+
+
 class _Reporting:
     """What both kinds of connection add: they report the phase, and put their sockets under the alarm."""
 
@@ -391,10 +468,22 @@ class _Reporting:
 
 
 class _HTTPConnection(_Reporting, HTTPConnection):
-    pass
+    response_class = _Response
 
 
 class _HTTPSConnection(_Reporting, HTTPSConnection):
+    response_class = _Response
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().request(*args, **kwargs)
+        except OSError:
+            # In TLS 1.3 a server that does not take the certificate says so, and is gone, before the request is there.
+            if self.sock is not None:
+                with suppress(ConnectionError, TimeoutError, ssl.SSLEOFError):
+                    self.sock.recv(1)
+            raise
+
     def _tunnel(self) -> None:
         attempt = _attempt()
         # A proxy that is silent waits for the provider, most likely.
@@ -416,18 +505,22 @@ class _HTTPSPool(HTTPSConnectionPool):
 class _Adapter(HTTPAdapter):
     """requests' adapter over our connections and our trust."""
 
-    def __init__(self, provider: Provider, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None
+    ) -> None:
         self._context = context
-        super().__init__(pool_connections=1, pool_maxsize=provider.max_concurrency)
+        self._proxy_context = proxy_context
+        # Two hosts at most: the token endpoint's and that of its metadata.
+        super().__init__(pool_connections=2, pool_maxsize=provider.max_concurrency)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._use_our_connections(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        if self._context is not None:
-            # For the connection to an https proxy itself.
-            kwargs["proxy_ssl_context"] = self._context
+        if self._proxy_context is not None:
+            # For the connection to an https proxy itself, to which no certificate is shown.
+            kwargs["proxy_ssl_context"] = self._proxy_context
         manager = super().proxy_manager_for(proxy, **kwargs)
         self._use_our_connections(manager)
         return manager
@@ -449,9 +542,9 @@ class _Adapter(HTTPAdapter):
 # -- what went wrong -----------------------------------------------------------------------------------
 
 
-def _explain(error: BaseException, attempt: _Attempt, provider: Provider) -> NoReply:
+def _explain(error: BaseException, attempt: _Attempt, provider: Provider, url: str) -> NoReply:
     """A failure in words that hold no URL, header or body; the exceptions' own texts do."""
-    host = urlsplit(provider.proxy or provider.token_url).hostname
+    host = urlsplit(provider.proxy or url).hostname
     who = f"{'the proxy ' if provider.proxy else ''}{host}"
     if attempt.expired or time.monotonic() >= attempt.deadline:
         return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s (in the {attempt.phase})")
@@ -464,16 +557,35 @@ def _explain(error: BaseException, attempt: _Attempt, provider: Provider) -> NoR
             why = (cause.reason or "failed").replace("_", " ").lower()
             # OpenSSL 3.0 says the first, later ones the second.
             plain = "wrong version" in why or "record layer" in why
-            hint = "does this port speak TLS at all?" if plain else None
+            hint = "does this port speak TLS at all?" if plain else _ALERT_HINTS.get(why)
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
-    if provider.proxy and any("Tunnel connection failed" in str(cause) for cause in causes):
-        return NoReply("connect", f"{who} refuses to connect to the provider", "ask who runs the proxy to allow it")
+    tunnels = (re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes)
+    refused = next(filter(None, tunnels), None) if provider.proxy else None
+    if refused is not None:
+        wants = (
+            "it wants to be logged in to, which is not supported"
+            if refused[1] == "407"
+            else "ask who runs it to allow it"
+        )
+        return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
+    if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
+        hint = "does this port want TLS? Then write https://" if urlsplit(url).scheme == "http" else None
+        return NoReply(attempt.phase, f"{who}: the answer is not HTTP (in the {attempt.phase})", hint)
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
             return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} (in the {attempt.phase})")
     return NoReply(attempt.phase, f"{who}: the connection broke off (in the {attempt.phase})")
+
+
+# How a provider says in TLS what it thinks of the client's certificate.
+_ALERT_HINTS: Final = {
+    "tlsv13 alert certificate required": "it wants a client certificate: is auth tls_client_auth this client's way?",
+    "tlsv1 alert unknown ca": "it does not know the authority of the client certificate",
+    "sslv3 alert bad certificate": "it does not take the client certificate",
+    "sslv3 alert certificate expired": "the client certificate has expired",
+}
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -118,17 +118,21 @@ def _moment(value: Any) -> float | None:
         return None
 
 
-def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
-    """`iat` and `exp` of a token that happens to be a JWT. Unverified: they are only ever a hint."""
+def jwt_claims(access_token: str) -> dict[str, Any]:
+    """The claims of a token that happens to be a JWT, else nothing. Unverified: they are only ever a hint."""
     parts = access_token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header.claims.signature (RFC 7519)
-        return None, None
+        return {}
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (ValueError, RecursionError):
-        return None, None
-    if not isinstance(claims, dict):
-        return None, None
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
+    """`iat` and `exp` of a token that happens to be a JWT."""
+    claims = jwt_claims(access_token)
     issued, expires = claims.get("iat"), claims.get("exp")
     return (
         _number(issued) if not isinstance(issued, str) else None,

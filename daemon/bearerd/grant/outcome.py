@@ -11,7 +11,7 @@ from typing import Literal
 
 from bearerd.model import Token
 
-Phase = Literal["secret", "set-up", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
+Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    @property
+    def reached_the_endpoint(self) -> bool:
+        """Whether the token endpoint may have seen a request."""
+        return self.phase in {"send", "wait", "read", "reply"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Refused(Failure):
     """The provider understood and said no: to the client (and so to all its tokens), or to this token."""
 
     whole_client: bool = True
+    another_secret: bool = False
+    """Whether the client has another secret, that was not refused: it is tried next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +74,18 @@ class Malformed(Failure):
 
 
 Outcome = Issued | Unsent | Transient | RateLimited | Refused | Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What a grant came to, and what was seen on the way; None where it did not come so far."""
+
+    outcome: Outcome
+    client_id: str = ""
+    """For which the token is."""
+    token_url: str | None = None
+    status: int | None = None
+    skew: float | None = None
+    """Seconds by which the provider's clock is ahead."""
+    took: float | None = None
+    """Seconds from the request to its reply."""

@@ -1,72 +1,212 @@
-"""One grant for a target: credentials read, request composed and sent, reply understood."""
+"""One grant for a target: endpoint found, credentials read, request composed and sent, reply understood."""
 
 from __future__ import annotations
 
+import hmac
+import json
+import logging
+import secrets
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
+from typing import Any, Final, Protocol
 
 from bearerd.clock import Clock
-from bearerd.errors import SecretUnavailable
-from bearerd.grant.credentials import read_credentials
+from bearerd.errors import ExtraMissing, SecretUnavailable
+from bearerd.grant import rotation as rotations
+from bearerd.grant.credentials import read_credentials, read_parameters
+from bearerd.grant.discovery import Discovery
 from bearerd.grant.endpoint import Endpoint, NoReply
-from bearerd.grant.outcome import Outcome, Refused, Transient, Unsent
-from bearerd.grant.reply import understand
-from bearerd.grant.request import Credentials, compose, depends_on_encoding
-from bearerd.model import Provider, Target
+from bearerd.grant.hints import Circumstances, hinted
+from bearerd.grant.metadata import Metadata
+from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.grant.reply import SKEWED, Reply, clock_skew, understand
+from bearerd.grant.request import Call, Credentials, compose, get
+from bearerd.grant.rotation import Rotation
+from bearerd.log import say
+from bearerd.model import TLS_AUTHS, Client, Provider, Target
+from bearerd.words import duration
+
+# Bytes of a fingerprint: nobody will meet the same twice.
+_FINGERPRINT: Final = 16
+
+
+class Memory(Protocol):
+    """What outlives a restart."""
+
+    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
+        """What was kept under a name, and how many seconds ago."""
+        ...
+
+    def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
+        """Keep this under a name; nothing to keep takes away what was there."""
+        ...
+
+    def key(self) -> bytes:
+        """What fingerprints are made with."""
+        ...
 
 
 class Grants:
-    """Performs grants, from any thread; keeps one endpoint for each provider."""
+    """Performs grants, from any thread; keeps what is learnt of each provider and client."""
 
-    def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
+    def __init__(self, clock: Clock, environ: Mapping[str, str], memory: Memory | None = None) -> None:
         self._clock = clock
         self._environ = environ
+        self._memory = memory
+        self._key = memory.key() if memory else secrets.token_bytes(32)
         self._lock = threading.Lock()
-        self._endpoints: dict[Provider, Endpoint] = {}
+        self._endpoints: dict[tuple[Provider, str | None], Endpoint] = {}
+        self._discoveries: dict[Provider, Discovery] = {}
+        self._rotating = threading.Lock()
+        self._rotations: dict[str, Rotation] = {}
+        self._skews: dict[Provider, float] = {}
+        self._doubted: dict[str, str] = {}
 
-    def perform(self, target: Target) -> tuple[Outcome, str]:
-        """What a grant came to, and the client id that it was for ("" when that could not be read)."""
+    def perform(self, target: Target) -> Performed:
+        """Ask for a token; never raises for anything that the world can do."""
+        client = target.client
         try:
-            credentials = read_credentials(target.client, self._environ)
+            several = read_credentials(client, self._environ)
+            parameters = read_parameters(target, self._environ)
         except SecretUnavailable as error:
-            return Unsent(str(error), phase="secret"), ""
-        request = compose(target, credentials)
+            return Performed(Unsent(str(error), phase="secret"))
+        known = [self._fingerprint(client, credentials) for credentials in several]
+        chosen = self._rotation(client).choice(known)
+        credentials = several[chosen]
+        metadata: Metadata | None = None
+        if client.provider.token_url is None:
+            found = self._discovery(client).metadata(self._clock.now().boot)
+            if not isinstance(found, Metadata):
+                return Performed(found, credentials.client_id)
+            metadata = found
+            self._say_doubts(client, metadata)
+        token_url = metadata.endpoint(client) if metadata else client.provider.token_url or ""
         # The lifetime counts from just before the request: what the way took is not the reader's to use.
         sent = self._clock.now()
-        reply = self._endpoint(target.client.provider).post(request)
+        skew = self._skews.get(client.provider, 0.0)
+        audience = client.jwt.audience or client.provider.issuer or token_url
+        call = Call(token_url, audience, sent.wall + skew, secrets.token_urlsafe(16))
+        try:
+            request = compose(target, credentials, parameters, call)
+        except SecretUnavailable as error:
+            return Performed(Unsent(str(error), phase="secret"), credentials.client_id)
+        except ExtraMissing as error:
+            return Performed(Unsent(str(error), phase="set-up"), credentials.client_id)
+        reply = self._endpoint(client).send(request)
+        took = self._clock.now().boot - sent.boot
         if isinstance(reply, NoReply):
-            if reply.phase == "set-up":
-                return Unsent(reply.reason, phase="set-up", hint=reply.hint), credentials.client_id
-            return Transient(reply.reason, phase=reply.phase, hint=reply.hint), credentials.client_id
-        outcome = understand(reply, target, sent, never_show=(credentials.client_secret,))
-        return _hinted(outcome, target, credentials), credentials.client_id
+            kind = Unsent if reply.phase == "set-up" else Transient
+            outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
+            return Performed(outcome, credentials.client_id, token_url, took=took)
+        # By the middle of the way; a long one makes the reading worth less.
+        seen = clock_skew(reply.headers, sent.wall + took / 2)
+        self._note_skew(client.provider, seen)
+        outcome = understand(reply, target, sent, request.secrets)
+        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen))
+        if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
+            self._discovery(client).doubt()
+        outcome = self._rotate(client, known, known[chosen], outcome)
+        return Performed(outcome, credentials.client_id, token_url, reply.status, seen, took)
+
+    def untried(self, client: Client) -> bool:
+        """Whether the client has a secret now that the provider did not refuse yet."""
+        try:
+            several = read_credentials(client, self._environ)
+        except SecretUnavailable:
+            return False  # there is nothing to try
+        return not self._rotation(client).exhausted([self._fingerprint(client, one) for one in several])
 
     def close_idle(self) -> None:
         """Close connections that a burst left open."""
         for endpoint in list(self._endpoints.values()):
             endpoint.close_idle()
 
-    def _endpoint(self, provider: Provider) -> Endpoint:
+    # -- providers -----------------------------------------------------------------------------
+
+    def _endpoint(self, client: Client) -> Endpoint:
+        # Connections are the client's own where its certificate is shown on them.
+        key = (client.provider, client.name if client.auth in TLS_AUTHS else None)
         with self._lock:
-            endpoint = self._endpoints.get(provider)
+            endpoint = self._endpoints.get(key)
             if endpoint is None:
-                endpoint = self._endpoints[provider] = Endpoint(provider)
+                endpoint = self._endpoints[key] = Endpoint(client.provider)
             return endpoint
 
+    def _discovery(self, client: Client) -> Discovery:
+        provider = client.provider
+        with self._lock:
+            discovery = self._discoveries.get(provider)
+            if discovery is None:
+                endpoint = self._endpoints.setdefault((provider, None), Endpoint(provider))
+                discovery = Discovery(provider, lambda url: self._fetch(provider, endpoint, url))
+                self._discoveries[provider] = discovery
+            return discovery
 
-def _hinted(outcome: Outcome, target: Target, credentials: Credentials) -> Outcome:
-    """A refusal of a secret that providers read in two ways names the setting to try."""
-    client = target.client
-    if (
-        isinstance(outcome, Refused)
-        and outcome.whole_client
-        and client.auth == "client_secret_basic"
-        and depends_on_encoding(credentials.client_secret)
-    ):
-        others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
-        return replace(
-            outcome,
-            hint=f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}",
-        )
-    return outcome
+    def _fetch(self, provider: Provider, endpoint: Endpoint, url: str) -> Reply | NoReply:
+        sent = self._clock.now()
+        reply = endpoint.send(get(url))
+        if isinstance(reply, Reply):
+            self._note_skew(provider, clock_skew(reply.headers, (sent.wall + self._clock.now().wall) / 2))
+        return reply
+
+    def _say_doubts(self, client: Client, metadata: Metadata) -> None:
+        """Once, and again when they are others."""
+        doubts = metadata.doubts(client) or ""
+        if doubts and self._doubted.get(client.name) != doubts:
+            say(logging.WARNING, f"client {client.name}: {doubts}")
+        self._doubted[client.name] = doubts
+
+    def _note_skew(self, provider: Provider, skew: float | None) -> None:
+        """Keep what the provider's clock shows; say so when it is off, and when it is right again."""
+        if skew is None:
+            return
+        with self._lock:
+            before = self._skews.get(provider, 0.0)
+            self._skews[provider] = skew
+        if (abs(skew) > SKEWED) == (abs(before) > SKEWED):
+            return
+        if abs(skew) > SKEWED:
+            way = "ahead of" if skew > 0 else "behind"
+            say(
+                logging.WARNING,
+                f"provider {provider.name}: its clock is {duration(abs(skew))} {way} this machine's",
+            )
+        else:
+            say(logging.INFO, f"provider {provider.name}: its clock and this machine's agree again")
+
+    # -- secrets -------------------------------------------------------------------------------
+
+    def _fingerprint(self, client: Client, credentials: Credentials) -> str:
+        """Of all that the provider judges: another config of the client is as good as another secret."""
+        judged: list[Any] = [client.provider.url, client.auth, client.basic_encoding, client.assertion_type]
+        judged += [client.grant_type, *astuple(client.jwt), client.jwt_bearer and astuple(client.jwt_bearer)]
+        judged += [credentials.client_id, credentials.secret, credentials.private_key, credentials.certificate]
+        return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
+
+    def _rotation(self, client: Client) -> Rotation:
+        with self._lock:
+            rotation = self._rotations.get(client.name)
+            if rotation is None:
+                kept = self._memory.load("secrets", client.name) if self._memory else None
+                rotation = self._rotations[client.name] = rotations.load(kept[0]) if kept else Rotation()
+            return rotation
+
+    def _rotate(self, client: Client, known: Sequence[str], tried: str, outcome: Outcome) -> Outcome:
+        """Take note of whether a secret was refused or works; a refusal says whether there is another."""
+        with self._rotating:  # of two answers at once neither may be lost, nor the earlier written last
+            before = self._rotation(client)
+            if isinstance(outcome, Issued) or (isinstance(outcome, Refused) and not outcome.whole_client):
+                after = before.after_success(tried, known)
+            elif isinstance(outcome, Refused):
+                after = before.after_refusal(tried, known)
+                if not after.exhausted(known):
+                    outcome = replace(outcome, another_secret=True, hint="it has another secret, which is tried next")
+            else:
+                return outcome
+            self._rotations[client.name] = after
+            # That the only secret there is works is nothing that has to be known again.
+            worth_keeping = len(known) > 1 or after.refused or before.refused
+            if self._memory and after != before and worth_keeping:
+                self._memory.save("secrets", client.name, rotations.dump(after))
+        return outcome

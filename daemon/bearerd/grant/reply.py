@@ -7,17 +7,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bearerd.grant.lifetime import read_lifetime
+from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
 from bearerd.model import Instant, Target, Token
 
+SKEWED: Final = 30.0
+"""Seconds by which clocks that are kept right never differ, whatever the request's way took."""
 LONGEST_BODY: Final = 64 * 1024
 """Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
 # Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
@@ -35,15 +37,28 @@ class Reply:
 
 # The client itself was refused: its other tokens would be too.
 _OF_THE_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_grant", "unsupported_grant_type"})
+# Some say invalid_request of credentials that they could not even read (oidc-provider, of a stray % in Basic).
+_OF_THE_CLIENT_TEXT: Final = re.compile(
+    r"authori[sz]ation header|client.?(id|secret|authentication|assertion)\b|credentials", re.IGNORECASE
+)
+# Salesforce: invalid_client_id; GitHub: incorrect_client_credentials.
+_OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
 _PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
 _TOO_OFTEN: Final = frozenset(
     {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
 )
 # Providers tell of a rate limit under other names (Vertex: invalid_request, iRacing: unauthorized_client).
-_TOO_OFTEN_TEXT: Final = re.compile(r"rate.?limit|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE)
+_TOO_OFTEN_TEXT: Final = re.compile(
+    r"rate.?(limit|exceeded)|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE
+)
+# These say themselves what is wrong, whatever words ("quota.read") come with them.
+_CLEAR: Final = frozenset({"invalid_client", "invalid_scope", "invalid_target", "unsupported_grant_type"})
 # WeChat's errcodes: busy; asked too often. Its others (40001, 40013, 40125, 40164 …) are about the client.
 _WECHAT_BUSY: Final = -1
 _WECHAT_TOO_OFTEN: Final = frozenset({45009, 45011})
+
+# What a proxy says in its own name; a provider never does.
+_OF_PROXIES: Final = frozenset({"proxy-authenticate", "x-squid-error"})
 
 _OWN_FIELDS: Final = frozenset({"access_token", "token_type", "expires_in", "scope"})
 # RFC 6749 section 4.4.3 says there is none. Should one come, it is worth more than the reader was promised.
@@ -55,23 +70,23 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
 
     `never_show` are secrets: an error code that happens to be one is not named.
     """
-    fields, fault = _parse(reply)
+    fields, fault = parse(reply)
     code = _error_code(fields, never_show)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_html_hint(reply))
         if "error" in fields and fields["error"] not in (None, "", False):
-            return _refusal(reply, fields, code, sent)
+            return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
-            return _wechat(reply, fields["errcode"])
-        return _token(fields, reply.status, target, sent)
-    return _refusal(reply, fields, code, sent)
+            return _wechat(reply, fields["errcode"], never_show)
+        return _token(fields, reply.status, target, sent, clock_skew(reply.headers, sent.wall) or 0.0)
+    return _refusal(reply, fields, code, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant) -> Outcome:
+def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, skew: float) -> Outcome:
     access_token = fields.get("access_token")
     if not isinstance(access_token, str) or not access_token:
         return Malformed(f"HTTP {status} without an access_token")
@@ -94,9 +109,10 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant) -
     scope, note = _scope(fields.get("scope"), target)
     if note is not None:
         if target.strict_scope:
-            return Refused(f"{note} (strict_scope)", whole_client=False)
-        notes.append(note)
-    lifetime = read_lifetime(fields, access_token, sent.wall, target.default_lifetime)
+            return Refused(f"{note} (strict_scope)", whole_client=False, hint=_SCOPE_HINT)
+        notes.append(f"{note}; {_SCOPE_HINT}")
+    notes.extend(_bound(access_token))
+    lifetime = read_lifetime(fields, access_token, sent.wall + _trusted(skew), target.default_lifetime)
     if lifetime.seconds <= 0:
         return Malformed("the new token had expired already", hint="compare this machine's clock with the provider's")
     if lifetime.note:
@@ -113,6 +129,19 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant) -
         extra=json.dumps(extra) if extra else "{}",
     )
     return Issued(token, tuple(notes))
+
+
+_CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
+_SCOPE_HINT: Final = "ask the provider to allow this client the rest"
+
+
+def _bound(access_token: str) -> Iterator[str]:
+    """What a JWT says of who may use it besides its bearer (RFC 7800, 8705, 9449)."""
+    confirmation = jwt_claims(access_token).get("cnf")
+    if isinstance(confirmation, dict) and "x5t#S256" in confirmation:
+        yield "the token is bound to the client's certificate: whoever reads the file has to show the same one"
+    if isinstance(confirmation, dict) and "jkt" in confirmation:
+        yield "the token is bound to a DPoP key, which no file can hold: an API that looks will not take it"
 
 
 def _unusable(access_token: str) -> str | None:
@@ -136,11 +165,14 @@ def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
     if isinstance(given, list) and all(isinstance(item, str) for item in given):
         given = " ".join(given)
     if not isinstance(given, str):
-        return target.scope or None, None
+        # oidc-provider leaves it out too when it dropped every scope: who is strict wants to be sure.
+        unknown = "the reply names no scope" if target.scope and target.strict_scope else None
+        return target.scope or None, unknown
     if not target.scope:
         return given, None
     # Some separate by commas (GitHub, Adobe).
-    missing = sorted(set(target.scope.split()) - set(re.split(r"[\s,]+", given)))
+    separators = re.escape(target.client.scope_separator)
+    missing = sorted(set(target.scope.split()) - set(given.split()) - set(re.split(rf"[\s,]+|{separators}", given)))
     # What was asked for is the operator's own; what was given beyond that is not shown.
     return given, f"the token's scope lacks {', '.join(missing)}" if missing else None
 
@@ -148,35 +180,54 @@ def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
 # -- a refusal ---------------------------------------------------------------------------------------
 
 
-def _refusal(reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant) -> Outcome:
+def _refusal(
+    reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant, never_show: tuple[str, ...]
+) -> Outcome:
     status = reply.status
+    if status == 407 or reply.headers.keys() & _OF_PROXIES:  # noqa: PLR2004
+        return Transient(
+            f"HTTP {status} from a proxy, not from the provider", hint="ask who runs the proxy to allow it"
+        )
     said = f"HTTP {status}" + (f" {code}" if code else "")
-    description = _description(fields)
+    text = description(fields)
     retry_after = _retry_after(reply.headers, sent)
-    if status == 429 or code in _TOO_OFTEN or (400 <= status <= 499 and _TOO_OFTEN_TEXT.search(description)):  # noqa: PLR2004
+    spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
+    if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: asked too often", retry_after=retry_after)
     if status in {408, 425} or status >= 500 or code in _PASSING:  # noqa: PLR2004
         return Transient(f"{said}: the provider is not well", retry_after=retry_after)
     if 300 <= status <= 399:  # noqa: PLR2004
-        place = _place(reply.headers.get("location", ""))
+        there = _place(reply.headers.get("location", ""), never_show)
         return Malformed(
-            f"HTTP {status}: a redirect{place}, which is not followed: it would carry the secret there",
+            f"HTTP {status}: a redirect{there}, which is not followed: it would carry the secret there",
             hint="set token_url to the endpoint itself",
         )
-    if code in _OF_THE_CLIENT or (status in {401, 403} and code is None):
-        return Refused(f"{said}: the client was refused", hint="compare client_id, secret and auth with the provider's")
+    if status in {404, 405, 410} and code not in _OF_THE_CLIENT | _CLEAR:
+        return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+    of_client = _is_of_client(code, text)
+    # An error with 2xx that is no code (some send text) is a refusal all the same.
+    if of_client or (code is None and (status in {401, 403} or 200 <= status <= 299)):  # noqa: PLR2004
+        return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
     if status == 401:  # noqa: PLR2004
-        return Refused(f"{said}: the client was refused")
+        return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
-    if status == 407:  # noqa: PLR2004
-        return Transient(f"{said}: a proxy wants to be logged in to")
     return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
 
 
-def _wechat(reply: Reply, errcode: Any) -> Outcome:
+def _is_of_client(code: str | None, text: str) -> bool:
+    """Whether a refusal is about who asks, not about what is asked for."""
+    if code is None or code in _OF_THE_CLIENT:
+        return code is not None
+    told = _OF_THE_CLIENT_CODE.search(code) or (code == "invalid_request" and _OF_THE_CLIENT_TEXT.search(text))
+    return bool(told)
+
+
+def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
     number = errcode if isinstance(errcode, int) and abs(errcode) < 10**6 else None
+    if _is_secret(str(number), never_show):
+        number = None
     said = f"HTTP {reply.status} with errcode" + (f" {number}" if number is not None else "")
     if number == _WECHAT_BUSY:
         return Transient(f"{said}: the provider is not well")
@@ -192,12 +243,16 @@ def _error_code(fields: dict[str, Any] | None, never_show: tuple[str, ...]) -> s
         error = error.get("code", error.get("errorCode"))
     if not isinstance(error, str) or re.fullmatch(r"[A-Za-z][A-Za-z_]{2,47}|[0-9]{1,6}", error) is None:
         return None
-    if any(error in secret or secret in error for secret in never_show if secret):
-        return None
-    return error
+    return None if _is_secret(error, never_show) else error
 
 
-def _description(fields: dict[str, Any] | None) -> str:
+def _is_secret(text: str, never_show: tuple[str, ...]) -> bool:
+    """Whether a text is, holds, or is a part of what may not be shown; some echo it in small letters."""
+    shown = text.casefold()
+    return any(shown in secret.casefold() or secret.casefold() in shown for secret in never_show if secret)
+
+
+def description(fields: dict[str, Any] | None) -> str:
     """Whatever text a refusal holds: looked at, never shown."""
     values: list[Any] = []
     for key in ("error_description", "message", "errorMessage", "error"):
@@ -216,13 +271,33 @@ def _retry_after(headers: Mapping[str, str], sent: Instant) -> float | None:
         # By the provider's own clock where it shows it.
         now = _http_date(headers.get("date", ""))
         return max(0.0, until - (now if now is not None else sent.wall))
-    reset = headers.get("x-ratelimit-reset", "").strip()
+    reset = next((headers[name].strip() for name in _RESETS if name in headers), "")
     if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", reset):
         seconds = float(reset)
         # Over 10^9 it is the moment, in Unix time; below, how long it takes. A moment that is past says nothing.
         left = seconds - sent.wall if seconds > 1e9 else seconds  # noqa: PLR2004
         return left if left > 0 else None
     return None
+
+
+_RESETS: Final = ("x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
+
+
+def clock_skew(headers: Mapping[str, str], now: float) -> float | None:
+    """By how many seconds the provider's clock is ahead of ours, which says `now` (Unix time); from `Date`.
+
+    A second or two is the way and the rounding. None where the reply does not say.
+    """
+    date = _http_date(headers.get("date", ""))
+    if date is None:
+        return None
+    age = headers.get("age", "").strip()  # a reply out of a cache (RFC 9111 section 5.1)
+    return date + (float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0) - now
+
+
+def _trusted(skew: float) -> float:
+    """Small differences are the way's, not the clock's."""
+    return skew if abs(skew) > SKEWED else 0.0
 
 
 def _http_date(value: str) -> float | None:
@@ -235,14 +310,14 @@ def _http_date(value: str) -> float | None:
         return None
 
 
-def _place(location: str) -> str:
+def _place(location: str, never_show: tuple[str, ...]) -> str:
     """` to https://host/path`, without what could be in a query."""
     try:
         parts = urlsplit(location)
         host = parts.hostname
     except ValueError:
         return ""
-    if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None:
+    if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None or _is_secret(host, never_show):
         return ""
     return f" to {parts.scheme}://{host}" if parts.scheme in {"http", "https"} else f" to {host}"
 
@@ -254,7 +329,7 @@ class _NotJsonError(ValueError):
     """The body is JSON by its letters only."""
 
 
-def _parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
+def parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
     """The body's object, or what it is instead."""
     if len(reply.body) > LONGEST_BODY:
         return None, f"the reply is longer than {LONGEST_BODY} bytes"
@@ -263,7 +338,8 @@ def _parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
     try:
         text = reply.body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return None, "the reply is not UTF-8"
+        compressed = reply.body.startswith(b"\x1f\x8b")
+        return None, "the reply is compressed, which was not asked for" if compressed else "the reply is not UTF-8"
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except _NotJsonError as error:

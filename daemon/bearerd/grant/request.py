@@ -1,54 +1,159 @@
-"""The token request: form and headers, with the client authenticated (RFC 6749 sections 2.3.1 and 4.4.2). Pure."""
+"""The token request: form and headers, with the client authenticated (RFC 6749 sections 2.3 and 4.4.2). Pure."""
 
 from __future__ import annotations
 
 import base64
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, quote_plus, urlencode
 
 from bearerd import __version__
-from bearerd.model import BasicEncoding, Target
+from bearerd.errors import KeyUnusable, SecretUnavailable
+from bearerd.grant.assertion import Signer, claims, sign
+from bearerd.model import CLIENT_ASSERTION, TLS_AUTHS, BasicEncoding, Client, Jwt, JwtBearer, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A client id and its secret, as read for one grant."""
+    """A client id and what goes with it, as read for one grant."""
 
     client_id: str
-    client_secret: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    """The client secret, or for auth `assertion` the ready JWT."""
+    private_key: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    source: str = field(default="", compare=False)
+    """Where the secret was read, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request needs to know besides: where it goes, what time it is there, and a random text."""
+
+    token_url: str
+    audience: str
+    now: float
+    """Unix time by the provider's clock, as far as that is known."""
+    nonce: str
+    """Never the same twice: it becomes each assertion's `jti`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST that is ready to be sent. Header and body hold the secret: neither is ever shown."""
+    """What is ready to be sent. Header and body hold the secret: neither is ever shown."""
 
     url: str
     headers: dict[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    """None for a GET."""
+    certificate: str = field(default="", repr=False)
+    """With which the connection is made, where a certificate authenticates the client (RFC 8705)."""
+    private_key: str = field(default="", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """What of it a reply must not make anybody show."""
 
 
-def compose(target: Target, credentials: Credentials) -> Request:
-    """The client-credentials request of a target."""
-    form = [("grant_type", "client_credentials")]
-    if target.scope:
-        form.append(("scope", target.scope))
-    form.extend(target.parameters)
-    headers = {
-        "Accept": "application/json",
-        # A compressed reply could be a thousand times its size.
-        "Accept-Encoding": "identity",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "User-Agent": f"bearerd/{__version__}",
-    }
-    if target.client.auth == "client_secret_basic":
-        headers["Authorization"] = basic(credentials, target.client.basic_encoding)
+def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple[str, str]], call: Call) -> Request:
+    """The token request of a target; `parameters` are its own, read.
+
+    Raises SecretUnavailable for a key that does not sign, ExtraMissing where signing is not installed.
+    """
+    client = target.client
+    scope = client.scope_separator.join(target.scope.split())
+    form = [("grant_type", client.grant_type)]
+    if client.jwt_bearer is not None:
+        form.append(("assertion", _grant_assertion(client, client.jwt_bearer, scope, credentials, call)))
+    if scope and (client.jwt_bearer is None or client.jwt_bearer.scope_in_form):
+        form.append(("scope", scope))
+    form.extend(parameters)
+    secrets = [credentials.secret]
+    headers = dict(HEADERS) | {"Content-Type": "application/x-www-form-urlencoded"}
+    if client.auth == "client_secret_basic":
+        headers["Authorization"] = basic(credentials, client.basic_encoding)
+        secrets.append(headers["Authorization"].removeprefix("Basic "))
     else:
-        form.append(("client_id", credentials.client_id))
-        form.append(("client_secret", credentials.client_secret))
-    return Request(target.client.provider.token_url, headers, urlencode(form).encode("ascii"))
+        form.extend(_in_form(client, credentials, call))
+    body = urlencode(form).encode("ascii")
+    secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
+    secrets += [value for name, value in parameters if (name, value) not in target.parameters]  # those that were read
+    certificate, private_key = "", ""
+    if client.auth in TLS_AUTHS:
+        certificate, private_key = credentials.certificate, credentials.private_key
+    return Request(call.token_url, headers, body, certificate, private_key, tuple(secrets))
+
+
+def get(url: str) -> Request:
+    """A request for what is public."""
+    return Request(url, dict(HEADERS))
+
+
+HEADERS: Final = {
+    "Accept": "application/json",
+    # A compressed reply could be a thousand times its size.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"bearerd/{__version__}",
+}
+
+
+def prove_signing(client: Client, credentials: Credentials) -> None:
+    """Sign something, where a client signs anything at all; raises as `compose` does."""
+    if client.jwt_bearer is not None:
+        _signed({}, client, credentials)
+    if client.auth in {"client_secret_jwt", "private_key_jwt"}:
+        _signed({}, client, credentials, by_secret=client.auth == "client_secret_jwt")
+
+
+def _in_form(client: Client, credentials: Credentials, call: Call) -> list[tuple[str, str]]:
+    """How a client says in the form who it is."""
+    named = [("client_id", credentials.client_id)] if credentials.client_id else []
+    kind = CLIENT_ASSERTION
+    match client.auth:
+        case "client_secret_post":
+            return [*named, ("client_secret", credentials.secret)]
+        case "client_secret_jwt" | "private_key_jwt":
+            who = credentials.client_id
+            by_secret = client.auth == "client_secret_jwt"
+            what = claims(who, who, call.audience, call.now, call.nonce)
+            assertion = _signed(what, client, credentials, by_secret=by_secret)
+        case "assertion":
+            assertion, kind = credentials.secret, client.assertion_type
+        case "none" if client.jwt_bearer is not None:
+            return []  # the grant's assertion names it
+        case _:
+            return named
+    # With client_id, which RFC 7521 leaves open and Entra wants.
+    return [*named, ("client_assertion_type", kind), ("client_assertion", assertion)]
+
+
+def _grant_assertion(client: Client, bearer: JwtBearer, scope: str, credentials: Credentials, call: Call) -> str:
+    what = claims(
+        bearer.issuer or credentials.client_id, bearer.subject, call.audience, call.now, f"{call.nonce}-grant"
+    )
+    if scope and not bearer.scope_in_form:
+        what["scope"] = scope
+    return _signed(what | json.loads(bearer.claims), client, credentials)
+
+
+def _signed(what: dict[str, Any], client: Client, credentials: Credentials, *, by_secret: bool = False) -> str:
+    """The claims, signed with the secret or with the private key."""
+    # Beside a grant that is signed too, `key_id` and `algorithm` are the private key's.
+    jwt = Jwt() if by_secret and client.jwt_bearer is not None else client.jwt
+    signer = Signer(
+        secret=credentials.secret if by_secret else "",
+        private_key="" if by_secret else credentials.private_key,
+        certificate="" if by_secret else credentials.certificate,
+        key_id=jwt.key_id,
+        algorithm=jwt.algorithm,
+    )
+    try:
+        return sign(what, signer)
+    except KeyUnusable as error:
+        where = credentials.source if error.part == "client_secret" else str(getattr(client, error.part))
+        named = f"{error.part} {where}" if where else error.part
+        raise SecretUnavailable(f"{named}: {error}") from None
 
 
 def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
@@ -61,7 +166,7 @@ def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
     name = _ENCODERS[encoding](credentials.client_id)
     if encoding == "compatible":
         name = name.replace(":", "%3A")
-    pair = f"{name}:{_ENCODERS[encoding](credentials.client_secret)}"
+    pair = f"{name}:{_ENCODERS[encoding](credentials.secret)}"
     return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
 

@@ -6,26 +6,44 @@ ten at once with a secret that was revoked in the meantime could lock the accoun
 
 A door never decides when a target's turn is; it only lets it go or names a later moment. Those it held
 are named when it opens, to be given a turn at once.
+
+What lies behind a refusal, and what limits have used up, is to outlive a restart: it can be dumped and
+loaded, with every moment as an age, since the boot clock does not outlive one.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final
+from typing import Any, Final, Literal
 
-from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
+from bearerd.grant.outcome import Failure, Issued, Outcome, Refused, Transient, Unsent
 from bearerd.lifecycle import policy
-from bearerd.model import Provider, Target
+from bearerd.model import Provider, RateLimit, Target
 
 # Who is held is woken when the door opens; this only bounds what a lost wake-up could cost.
 _LOOK_AGAIN: Final = 300.0
 # A client that got a token within this is not about to be refused eight times at once.
 _LATELY: Final = 60.0
+WORTH_KEEPING: Final = 60.0
+"""Seconds. The limits of shorter windows are over when a restart is."""
+Kind = Literal["clients", "budgets"]
 # One target that fails may be the one that is wrong; two make it the provider.
 _SEVERAL: Final = 2
+
+
+Reason = Literal["", "asking", "refused", "provider", "rate_limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a target may go (`until` is now), or when to come again and what holds it until then."""
+
+    until: float
+    reason: Reason = ""
 
 
 @dataclass(slots=True)
@@ -34,30 +52,40 @@ class _ClientDoor:
 
     proven: bool = False
     answered_at: float = -inf
+    shut: bool = False
+    last: Refused | None = None
     refusals: int = 0
+    """In a row, without those after which another secret was tried."""
     refused_at: float = -inf
     open_at: float = 0.0
     asking: str | None = None
     attempts: list[float] = field(default_factory=list)
+    """Those that were refused, whatever came after: a provider that locks accounts counts them all."""
     entered: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    kept: bool = False
+    """Whether something of it is kept for after a restart."""
 
-    def until(self, name: str, now: float, remaining: float) -> float:
-        """`now` if this target may go, else when to look again."""
-        if self.refusals == 0 and now - self.answered_at <= _LATELY:
-            return now
-        if self.asking not in (None, name):
-            return now + _LOOK_AGAIN
-        if self.refusals == 0:
-            return now
+    def until(self, name: str, now: float, remaining: float) -> Admission:
+        """Whether this target may go, else when to look again."""
         self.attempts = policy.forget(self.attempts, policy.REFUSALS, now)
-        at = now if policy.is_last_chance(remaining) else max(now, self.open_at)
-        return max(at, policy.reserve(self.attempts, policy.REFUSALS, now))
+        lately = not self.shut and now - self.answered_at <= _LATELY
+        if not lately and self.asking not in (None, name):
+            return Admission(now + _LOOK_AGAIN, "asking")
+        at = max(now, self.open_at) if self.shut and not policy.is_last_chance(remaining) else now
+        at = max(at, policy.reserve(self.attempts, policy.REFUSALS, now))
+        if at > now:
+            return Admission(at, "refused")
+        if self.attempts:
+            # Whoever is under way may be refused too.
+            taken = sorted((*self.attempts, *self.entered.values()))
+            return Admission(policy.reserve(taken, policy.REFUSALS, now), "asking")
+        return Admission(now)
 
     def enter(self, name: str, now: float) -> None:
         self.held.discard(name)
         self.entered[name] = now
-        if self.refusals or now - self.answered_at > _LATELY:
+        if self.shut or now - self.answered_at > _LATELY:
             self.asking = name
 
     def report(self, name: str, outcome: Outcome | None, now: float, wait: float) -> set[str]:
@@ -68,16 +96,20 @@ class _ClientDoor:
             insort(self.attempts, entered)
             self.held.add(name)
             if entered >= self.refused_at:  # those that were under way by then say nothing new
-                self.refusals += 1
+                self.shut, self.last = True, outcome
+                self.refusals += not outcome.another_secret
                 self.open_at = now + wait
                 self.refused_at = now
             return set()
         if isinstance(outcome, Issued | Refused):  # a token that was refused alone shows the client was not
-            self.proven, self.refusals, self.refused_at, self.answered_at = True, 0, -inf, now
-            self.attempts = []
-            return self._release(len(self.held))
+            self.proven, self.answered_at = True, now
+            return self.open()
         # Nothing is known yet: the next one finds out.
-        return self._release(1) if self.refusals == 0 else set()
+        return set() if self.shut else self._release(1)
+
+    def open(self) -> set[str]:
+        self.shut, self.last, self.refusals, self.refused_at = False, None, 0, -inf
+        return self._release(policy.REFUSALS.count if self.attempts else len(self.held))
 
     def _release(self, count: int) -> set[str]:
         released = set(sorted(self.held)[:count])
@@ -95,6 +127,7 @@ class _ProviderDoor:
     held: set[str] = field(default_factory=set)
 
     def until(self, name: str, now: float, remaining: float) -> float:
+        """`now` if this target may go, else when to look again."""
         if name not in self.failed or len(self.failed) < _SEVERAL:
             return now
         # The one with least time left sets the pace for all.
@@ -133,6 +166,8 @@ class _Budgets:
         self._taken: defaultdict[str, list[float]] = defaultdict(list)
         """Sent and promised."""
         self._promised: dict[str, float] = {}
+        self._limits: dict[str, RateLimit] = {}
+        self.changed: set[str] = set()
 
     def until(self, target: Target, now: float) -> float:
         """`now` if the limits allow a grant, else the moment that is promised to this target.
@@ -145,6 +180,7 @@ class _Budgets:
             return promised
         free = slot = now
         for budget, limit in budgets:
+            self._limits[budget] = limit
             self._sent[budget] = policy.forget(self._sent[budget], limit, now)
             self._taken[budget] = policy.forget(self._taken[budget], limit, now)
             free = max(free, policy.reserve(self._sent[budget], limit, now))
@@ -164,11 +200,27 @@ class _Budgets:
                 _remove(self._taken[budget], promised)
             insort(self._taken[budget], now)
             insort(self._sent[budget], now)
+            self.changed.add(budget)
 
     def give_back(self, target: Target, entered: float) -> None:
         for budget, _ in target.client.budgets:
             _remove(self._taken[budget], entered)
             _remove(self._sent[budget], entered)
+            self.changed.add(budget)
+
+    def dump(self, now: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Those that changed, as the ages of their grants."""
+        for budget in sorted(self.changed):
+            limit = self._limits.get(budget)
+            if limit is not None and limit.window >= WORTH_KEEPING:
+                yield budget, {"sent": [now - moment for moment in policy.forget(self._sent[budget], limit, now)]}
+        self.changed.clear()
+
+    def load(self, budget: str, ages: Iterable[float], now: float) -> None:
+        """Grants that were sent that long ago, before this start."""
+        for age in ages:
+            insort(self._sent[budget], now - max(0.0, age))
+            insort(self._taken[budget], now - max(0.0, age))
 
 
 def _remove(moments: list[float], moment: float) -> None:
@@ -187,9 +239,10 @@ class Doors:
         self._clients: defaultdict[str, _ClientDoor] = defaultdict(_ClientDoor)
         self._providers: defaultdict[Provider, _ProviderDoor] = defaultdict(_ProviderDoor)
         self._budgets = _Budgets()
+        self._changed: set[str] = set()
 
-    def admit(self, target: Target, now: float, remaining: float = 0.0) -> float:
-        """`now` if the target may ask its provider (who is let go must `report`), else when to come again.
+    def admit(self, target: Target, now: float, remaining: float = 0.0) -> Admission:
+        """Whether the target may ask its provider (who is let go must `report`), else when to come again.
 
         `remaining` is how many seconds its present token is still good.
         """
@@ -198,18 +251,20 @@ class Doors:
         until = provider.until(name, now, remaining)
         if until > now:
             provider.held.add(name)
-            return until
-        until = client.until(name, now, remaining)
-        if until > now:
+            return Admission(until, "provider")
+        admission = client.until(name, now, remaining)
+        if admission.until > now:
             client.held.add(name)
-            return until
+            return admission
         until = self._budgets.until(target, now)
         if until > now:
-            return until
+            return Admission(until, "rate_limit")
         client.enter(name, now)
+        if client.shut or client.kept:  # a process that is killed meanwhile does not hear whether it was refused
+            self._changed.add(target.client.name)
         provider.enter(name)
         self._budgets.enter(target, now)
-        return now
+        return Admission(now)
 
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float = 0.0) -> set[str]:
         """What a grant came to (None: it broke off), and how long this target waits for it.
@@ -217,11 +272,15 @@ class Doors:
         Returns the names of targets that were held and may go now.
         """
         name, client = target.full_name, self._clients[target.client.name]
-        if isinstance(outcome, Unsent):  # cost nobody anything, and tells nothing of client or provider
+        if isinstance(outcome, Failure) and not outcome.reached_the_endpoint:
             self._budgets.give_back(target, client.entered.get(name, now))
+        if isinstance(outcome, Unsent):  # tells nothing of client or provider
             outcome = None
         provider = self._providers[target.client.provider]
-        return client.report(name, outcome, now, wait) | provider.report(name, outcome, now, wait)
+        released = client.report(name, outcome, now, wait) | provider.report(name, outcome, now, wait)
+        if client.shut or client.kept:
+            self._changed.add(target.client.name)
+        return released
 
     def prove(self, target: Target) -> None:
         """These credentials worked before: a token of theirs is in a record."""
@@ -234,3 +293,59 @@ class Doors:
     def refusals(self, target: Target) -> int:
         """How often in a row the target's client was refused."""
         return self._clients[target.client.name].refusals
+
+    def refusal(self, client: str) -> Refused | None:
+        """How this client was refused last, while it is."""
+        return self._clients[client].last
+
+    def renew(self, client: str) -> set[str]:
+        """The client has what was not refused yet: it may go at once. Returns who was held."""
+        self._changed.add(client)
+        return self._clients[client].open()
+
+    # -- what outlives a restart -----------------------------------------------------------------
+
+    def changes(self, now: float) -> list[tuple[Kind, str, dict[str, Any]]]:
+        """What has to be kept of all that changed since the last call; nothing where nothing is to be known."""
+        changed, self._changed = self._changed, set()
+        result: list[tuple[Kind, str, dict[str, Any]]] = []
+        for name in sorted(changed):
+            fields = _dump_client(self._clients[name], now)
+            self._clients[name].kept = bool(fields)
+            result.append(("clients", name, fields))
+        result += [("budgets", name, fields) for name, fields in self._budgets.dump(now)]
+        return result
+
+    def restore(self, kind: Kind, name: str, fields: Mapping[str, Any], elapsed: float, now: float) -> None:
+        """What `changes` gave that many seconds ago.
+
+        Raises ValueError, TypeError, KeyError or OverflowError for anything else.
+        """
+        if kind == "budgets":
+            self._budgets.load(name, [float(age) + elapsed for age in fields["sent"]], now)
+            return
+        last = fields["message"] and Refused(str(fields["message"]), hint=fields["hint"] and str(fields["hint"]))
+        self._clients[name] = _ClientDoor(
+            proven=bool(fields["proven"]),
+            shut=bool(last),
+            last=last or None,
+            refusals=max(0, int(fields["refusals"])),
+            # Whatever was written there, nobody waits longer than anybody ever does.
+            open_at=now + min(float(fields["opens_in"]), policy.LONGEST_WAIT) - elapsed,
+            attempts=sorted(now - max(0.0, float(age) + elapsed) for age in fields["attempts"]),
+            kept=True,
+        )
+
+
+def _dump_client(door: _ClientDoor, now: float) -> dict[str, Any]:
+    attempts = policy.forget(door.attempts, policy.REFUSALS, now)
+    if not door.shut and not attempts:
+        return {}
+    return {
+        "proven": door.proven,
+        "refusals": door.refusals,
+        "opens_in": door.open_at - now,
+        "attempts": [now - moment for moment in (*attempts, *door.entered.values())],
+        "message": door.last and door.last.message,
+        "hint": door.last and door.last.hint,
+    }

@@ -8,17 +8,17 @@ forbids it; the files. It ends with the moment at which the next turn is needed.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
-from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Refused
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Performed, Refused
 from bearerd.lifecycle import policy
-from bearerd.lifecycle.doors import Doors
+from bearerd.lifecycle.doors import Admission, Reason
+from bearerd.lifecycle.gate import Gate
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
 from bearerd.publish.publisher import Published
@@ -32,7 +32,7 @@ STILL_FAILING: Final = 600.0
 class Grants(Protocol):
     """What performs a grant."""
 
-    def perform(self, target: Target) -> tuple[Outcome, str]:
+    def perform(self, target: Target) -> Performed:
         """What a grant came to, and the client id it was for."""
         ...
 
@@ -57,40 +57,6 @@ class Publisher(Protocol):
         ...
 
 
-class Gate:
-    """The doors, safe for threads; wakes those who were held."""
-
-    def __init__(self, wake: Callable[[str], None]) -> None:
-        self._lock = threading.Lock()
-        self._doors = Doors()
-        self._wake = wake
-
-    def admit(self, target: Target, now: float, remaining: float) -> float:
-        """`now` if the target may go, else when to come again."""
-        with self._lock:
-            return self._doors.admit(target, now, remaining)
-
-    def report(self, target: Target, outcome: Outcome | None, now: float, wait: float) -> None:
-        """What the grant came to; whoever was held and may go now is given a turn."""
-        with self._lock:
-            released = self._doors.report(target, outcome, now, wait)
-        self._wake_all(released - {target.full_name})
-
-    def prove(self, target: Target) -> None:
-        """The target's credentials worked before."""
-        with self._lock:
-            self._doors.prove(target)
-
-    def history(self, target: Target) -> tuple[bool, int]:
-        """Whether the target's credentials ever worked, and how often in a row the client was refused."""
-        with self._lock:
-            return self._doors.proven(target), self._doors.refusals(target)
-
-    def _wake_all(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._wake(name)
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a target stands after a turn, for whoever watches."""
@@ -102,8 +68,12 @@ class Standing:
     on_disk: bool
     """Whether every file is there with this token."""
     failure: Failure | None
+    """What its last attempt failed of; or how its client was refused, where it waits for that."""
     due: float
     """Boot clock: when the next grant is."""
+    held_by: Reason = ""
+    held_until: float = 0.0
+    """Boot clock: when a door that held it back opens, as far as that is known."""
 
 
 class Keeper:
@@ -140,6 +110,7 @@ class Keeper:
         self._unsaved = False
         self._publish_faults = 0
         self._on_disk = False
+        self._held = Admission(0.0)
 
     # -- the start -----------------------------------------------------------------------------
 
@@ -176,9 +147,11 @@ class Keeper:
         now = self._clock.now()
         self._put_times_right(now)
         until = self._due
+        self._held = Admission(until)
         if now.boot >= self._due:
-            until = self._gate.admit(self.target, now.boot, self.remaining(now.boot))
-            if until <= now.boot:
+            self._held = self._gate.admit(self.target, now.boot, self.remaining(now.boot))
+            until = self._held.until
+            if not self._held.reason:
                 until = self._ask()
                 now = self._clock.now()
         self._tend_files(now)
@@ -189,14 +162,18 @@ class Keeper:
 
     def standing(self) -> Standing:
         """How it stands."""
-        token = self._token
+        token, held, failure = self._token, self._held, self._failure
+        if held.reason == "refused":
+            failure = failure or self._gate.refusal(self.target)
         return Standing(
             name=self._name,
             client=self.target.client.name,
             expires=token.expires.boot if token else None,
             on_disk=self._on_disk,
-            failure=self._failure,
+            failure=failure,
             due=self._due,
+            held_by=held.reason,
+            held_until=held.until,
         )
 
     def remaining(self, now: float) -> float:
@@ -210,12 +187,13 @@ class Keeper:
         outcome: Outcome | None = None
         wait = 0.0
         try:
-            outcome, client_id = self._grants.perform(self.target)
+            performed = self._grants.perform(self.target)
+            outcome = performed.outcome
             now = self._clock.now()
             if isinstance(outcome, Issued) and outcome.token.expires.boot <= now.boot:
                 outcome = Malformed("the new token had expired before it was here")
             if isinstance(outcome, Issued):
-                self._client_id = client_id
+                self._client_id = performed.client_id
                 self._take(outcome, now)
                 return self._due
             wait = self._fail(outcome, now)
@@ -369,7 +347,8 @@ class Keeper:
         known, self._failure = self._failure, failure
         if known is None:
             self._failing_since = now.boot
-        if type(failure) is type(known):
+        another = isinstance(known, Refused) and known.another_secret
+        if type(failure) is type(known) and not another:  # a refusal that promised another secret is not the last word
             say(logging.DEBUG, f"attempt failed: {failure}", name=self._name)
         else:
             self._say_trouble(failure, now, until)
@@ -392,7 +371,8 @@ class Keeper:
             attempts = sum(self._counts.values())
             say(
                 logging.INFO,
-                f"recovered after {attempts} failed attempts in {duration(now - self._failing_since)}",
+                f"recovered after {attempts} failed attempt{'' if attempts == 1 else 's'} "
+                f"in {duration(now - self._failing_since)}",
                 name=self._name,
             )
         self._failure = None

@@ -89,6 +89,8 @@ def wait_after(failure: Failure, count: int, remaining: float, proven: bool, dic
     if isinstance(failure, Transient | RateLimited) and failure.retry_after is not None:
         return min(max(failure.retry_after, LEAST_BETWEEN_TURNS), LONGEST_WAIT)
     match failure:
+        case Refused(another_secret=True):
+            return LEAST_BETWEEN_TURNS
         case Transient():
             wait = dice * _doubling(1.0, count, _TRANSIENT_CEILING)
             return max(LEAST_BETWEEN_TURNS, min(wait, longest_wait(remaining)))

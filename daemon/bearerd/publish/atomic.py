@@ -144,6 +144,14 @@ class Files:
         except OSError:
             return None
 
+    def list(self, directory: str) -> list[str]:
+        """The names in a directory; none where it is not there or cannot be read."""
+        try:
+            with self._directory(directory, make=False) as descriptor:
+                return os.listdir(descriptor)
+        except OSError:
+            return []
+
     def remove(self, path: str) -> bool:
         """Remove a file, if it is there; raises PublishError."""
         with self._errors(path):
@@ -170,6 +178,13 @@ class Files:
         """Write and remove a file in a directory; raises PublishError where that cannot be done."""
         with self._errors(directory), self._directory(directory, make=make, mode=mode) as descriptor:
             _unlink(descriptor, self._write(descriptor, b"x", Attributes(0o600)))
+
+    def prove_usable(self, directory: str) -> None:
+        """A directory that is there can be written, or one that is not can be made; raises PublishError."""
+        if os.path.lexists(directory):
+            self.prove_writable(directory, make=False)
+        elif not _parent_writable(directory):
+            raise PublishError(f"{directory} is not there, and cannot be made by this user")
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -283,3 +298,10 @@ def _read(parent: int, name: str, most: int) -> bytes:
 def _unlink(parent: int, name: str) -> None:
     with suppress(OSError):
         os.unlink(name, dir_fd=parent)
+
+
+def _parent_writable(directory: str) -> bool:
+    parent = posixpath.dirname(directory)
+    while not os.path.exists(parent) and parent != "/":
+        parent = posixpath.dirname(parent)
+    return os.access(parent, os.W_OK | os.X_OK, effective_ids=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import posixpath
 from dataclasses import dataclass
 from typing import Final
@@ -104,7 +103,7 @@ class Publisher:
         for output in target.outputs:
             try:
                 attributes(output.mode, output.owner, output.group)
-                self._prove_usable(posixpath.dirname(output.path))
+                self._files.prove_usable(posixpath.dirname(output.path))
             except PublishError as error:
                 faults.append(str(error))
         return faults
@@ -113,26 +112,12 @@ class Publisher:
         """What would keep the output directory from being used."""
         try:
             gid_of(self._config.group)
-            self._prove_usable(self._config.directory)
+            self._files.prove_usable(self._config.directory)
         except PublishError as error:
             return [str(error)]
         return []
-
-    def _prove_usable(self, directory: str) -> None:
-        """A directory that is there can be written, or one that is not can be made; raises PublishError."""
-        if os.path.lexists(directory):
-            self._files.prove_writable(directory, make=False)
-        elif not _parent_writable(directory):
-            raise PublishError(f"{directory} is not there, and cannot be made by this user")
 
     def _record_path(self, target: Target) -> str:
         return posixpath.join(
             self._config.directory, OWN_DIRECTORY, "records", target.client.name, f"{target.name}.json"
         )
-
-
-def _parent_writable(directory: str) -> bool:
-    parent = posixpath.dirname(directory)
-    while not os.path.exists(parent) and parent != "/":
-        parent = posixpath.dirname(parent)
-    return os.access(parent, os.W_OK | os.X_OK, effective_ids=True)

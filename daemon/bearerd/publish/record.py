@@ -47,7 +47,7 @@ def load(content: bytes) -> Record | None:
         fields = json.loads(content)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
-        return Record(_token(fields), _text(fields["identity"]), _text(fields["client_id"]))
+        return Record(_token(fields), _text(fields["identity"]), _text(fields["client_id"], may_be_empty=True))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
@@ -81,7 +81,7 @@ def _one_word(text: str) -> str:
     return text
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+def _text(value: Any, *, may_be_empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value or may_be_empty):
         raise TypeError
     return value

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from bearerd.clock import SystemClock
-from bearerd.errors import SecretUnavailable
-from bearerd.grant.credentials import read_credentials
-from bearerd.grant.outcome import Issued
+from bearerd.errors import ExtraMissing, SecretUnavailable
+from bearerd.grant.credentials import read, read_client_id, read_parameters
+from bearerd.grant.endpoint import set_up_fault
+from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
+from bearerd.grant.request import Credentials, prove_signing
 from bearerd.lifecycle.policy import lead
-from bearerd.model import Client, Config
+from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
 from bearerd.publish.publisher import Publisher
+from bearerd.publish.state import State
 from bearerd.words import duration
 
 
@@ -24,25 +28,29 @@ class Finding:
     subject: str
     verdict: str
     level: str = "ok"
+    details: tuple[tuple[str, str], ...] = ()
+    """What was seen, by name."""
 
 
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
     """Everything that the daemon will need, one finding after the other."""
     publisher = Publisher(config)
-    faults = publisher.examine_directory()
-    yield _finding(f"directory {config.directory}", faults, "can be written")
+    yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
+    state = State(config.state_directory, SystemClock())
+    yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
     clients: dict[str, Client] = {}
     for target in config.targets:
         clients.setdefault(target.client.name, target.client)
-    readable = {name: _secret_faults(client, environ) for name, client in clients.items()}
+    unusable = {name: _credential_faults(client, environ) for name, client in clients.items()}
     for name, client in clients.items():
-        yield _finding(f"client {name}", readable[name], f"{client.client_secret} can be read")
+        yield _finding(f"client {name}", unusable[name], f"{_named(client)} can be used")
+    able: list[Target] = []
     for target in config.targets:
-        yield _finding(
-            f"token {target.full_name}",
-            publisher.examine(target),
-            f"{len(target.outputs)} file(s) can be written",
-        )
+        unread = _parameter_faults(target, environ)
+        if not unread and not unusable[target.client.name]:
+            able.append(target)
+        faults = publisher.examine(target) + unread
+        yield _finding(f"token {target.full_name}", faults, f"{len(target.outputs)} file(s) can be written")
         if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
             yield Finding(
                 f"token {target.full_name}",
@@ -51,27 +59,56 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
                 "warning",
             )
     if online:
-        yield from _online(config, environ, {name for name, faults in readable.items() if not faults})
+        yield from _online(able, environ)
 
 
-def _online(config: Config, environ: Mapping[str, str], able: set[str]) -> Iterator[Finding]:
+def _online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Finding]:
+    """One grant for each client, of the first of its targets that have all they need."""
     grants = Grants(SystemClock(), environ)
     seen: set[str] = set()
-    for target in config.targets:
-        client = target.client
-        if client.name in seen or client.name not in able:
+    for target in able:
+        if target.client.name in seen:
             continue
-        seen.add(client.name)
-        outcome, _ = grants.perform(target)
-        subject = f"grant {target.full_name} at {client.provider.token_url}"
+        seen.add(target.client.name)
+        subject = f"grant {target.full_name}"
+        performed = grants.perform(target)
+        while isinstance(performed.outcome, Refused) and performed.outcome.another_secret:
+            yield Finding(subject, str(performed.outcome), "warning", _details(target, performed))
+            performed = grants.perform(target)
+        details = _details(target, performed)
+        outcome = performed.outcome
         if isinstance(outcome, Issued):
-            token = outcome.token
-            said = f"a token, good for {duration(token.lifetime)}, scope {_shown(token.scope)}"
-            yield Finding(subject, said)
+            yield Finding(subject, f"a token, good for {duration(outcome.token.lifetime)}", details=details)
             for note in outcome.notes:
                 yield Finding(subject, note, "warning")
         else:
-            yield Finding(subject, str(outcome), "failed")
+            yield Finding(subject, str(outcome), "failed", details)
+
+
+def _details(target: Target, performed: Performed) -> tuple[tuple[str, str], ...]:
+    """How the grant went, for whoever compares it with the provider's own log."""
+    client, outcome = target.client, performed.outcome
+    token_url = performed.token_url or client.provider.token_url
+    # Where discovery failed, the issuer is all that is known.
+    where = "endpoint" if token_url else "issuer"
+    found = [(where, _without_query(token_url or client.provider.url)), ("auth", client.auth)]
+    if performed.status is not None:
+        found.append(("status", f"HTTP {performed.status}"))
+    if performed.took is not None:
+        found.append(("took", duration(performed.took)))
+    found.append(("scope asked", target.scope or "(none)"))
+    if isinstance(outcome, Issued):
+        found.append(("scope given", _shown(outcome.token.scope)))
+        found.append(("lifetime", f"{outcome.token.lifetime:.0f} s"))
+    if performed.skew is not None:
+        way = "ahead of" if performed.skew > 0 else "behind"
+        found.append(("clock", f"the provider's is {duration(abs(performed.skew))} {way} this machine's"))
+    return tuple(found)
+
+
+def _without_query(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _shown(scope: str | None) -> str:
@@ -81,19 +118,61 @@ def _shown(scope: str | None) -> str:
     return scope if re.fullmatch(r"[\x20-\x7e]{1,1000}", scope) else "(not shown: unusual characters)"
 
 
-def _secret_faults(client: Client, environ: Mapping[str, str]) -> list[str]:
+def _named(client: Client) -> str:
+    """By what a client authenticates, as the config names it."""
+    references = [*client.client_secret, client.private_key, client.certificate, client.assertion]
+    return ", ".join(str(reference) for reference in references if reference) or "its id alone"
+
+
+def _credential_faults(client: Client, environ: Mapping[str, str]) -> list[str]:
+    """All that would keep a client from authenticating; of a list of secrets each is looked at."""
     faults: list[str] = []
+
+    def text(reference: Reference | None) -> str:
+        try:
+            return read(reference, environ) if reference else ""
+        except SecretUnavailable as error:
+            faults.append(str(error))
+            return ""
+
     try:
-        read_credentials(client, environ)
+        read_client_id(client, environ)
     except SecretUnavailable as error:
         faults.append(str(error))
-    if client.provider.ca_file is not None:
-        try:
-            with open(client.provider.ca_file, "rb"):
-                pass
-        except OSError as error:
-            faults.append(f"ca_file {client.provider.ca_file}: {(error.strerror or 'cannot be read').lower()}")
+    secrets = [text(reference) for reference in client.client_secret]
+    private_key, certificate = text(client.private_key), text(client.certificate)
+    text(client.assertion)
+    if not faults:
+        found = [
+            _signing_fault(client, Credentials("", secret, private_key, certificate, str(reference)))
+            for reference, secret in zip(client.client_secret or (None,), secrets or [""], strict=True)
+        ]
+        # That signing is not installed is one fault, however many secrets there are.
+        faults += dict.fromkeys(fault for fault in found if fault)
+    trust = set_up_fault(client.provider, "", "")
+    if trust:
+        faults.append(trust)
+    elif client.auth in TLS_AUTHS and certificate and private_key:
+        own = set_up_fault(client.provider, certificate, private_key)
+        faults += [f"{client.certificate}, {client.private_key}: {own}"] if own else []
     return faults
+
+
+def _signing_fault(client: Client, held: Credentials) -> str | None:
+    """Why a client cannot sign its assertions."""
+    try:
+        prove_signing(client, held)
+    except (SecretUnavailable, ExtraMissing) as error:
+        return str(error)
+    return None
+
+
+def _parameter_faults(target: Target, environ: Mapping[str, str]) -> list[str]:
+    try:
+        read_parameters(target, environ)
+    except SecretUnavailable as error:
+        return [str(error)]
+    return []
 
 
 def _finding(subject: str, faults: list[str], good: str) -> Finding:

@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bearerd.grant.outcome import Malformed, Refused, Unsent
+from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
@@ -63,7 +63,7 @@ def once(
             interrupted = True
             break
         seen[event.name] = event
-        _settle(event, seen, ends, engine.clock.now().boot)
+        _settle(event, seen, ends, engine.clock.now().boot, began + timeout)
         progress(len(ends), len(config.targets))
     now = engine.clock.now().boot
     for standing in engine.standings():
@@ -81,31 +81,54 @@ def once(
     return 1 if failed else 0
 
 
-def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float) -> None:
-    """Whether targets are at their end now: this one, and with a refused client its others.
+def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float, until: float) -> None:
+    """Whether targets are at their end now: this one, and with a client that is asked no more its others.
 
-    Of these only such as had a turn: before it nobody knows what is on record for them.
+    Of these only such as had a turn: before it nobody knows what is on record for them. `until` is when
+    this run gives up.
     """
-    refused = {
-        standing.client: standing.name
-        for standing in seen.values()
-        if isinstance(standing.failure, Refused) and standing.failure.whole_client
-    }
-    for standing in seen.values() if event.name in refused.values() else (event,):
+    shut = {standing.client: standing for standing in seen.values() if _shuts_client(standing, until)}
+    for standing in seen.values() if shut.get(event.client) is event else (event,):
         if standing.name in ends:
             continue
-        if isinstance(standing.failure, Refused | Malformed | Unsent):
+        if _is_final(standing.failure):
             ends[standing.name] = _final(standing, now)
         elif standing.failure is None and _good(standing, now) and standing.due > now:
             ends[standing.name] = _End(good=True)
-        elif standing.client in refused:
-            ends[standing.name] = _final(
-                standing, now, because=f"its client was refused ({refused[standing.client]} asked)"
-            )
+        elif standing.client in shut:
+            ends[standing.name] = _final(standing, now, because=_why_shut(shut[standing.client], now))
+        elif standing.held_by == "rate_limit" and standing.held_until >= until:
+            why = f"its rate_limit allows no grant before {duration(standing.held_until - now)} from now"
+            ends[standing.name] = _final(standing, now, because=why)
+
+
+def _shuts_client(standing: Standing, until: float) -> bool:
+    """Whether this run asks the target's client no more."""
+    if _is_final(standing.failure):
+        return isinstance(standing.failure, Refused) and standing.failure.whole_client
+    return standing.held_by == "refused" and standing.held_until >= until
+
+
+def _why_shut(standing: Standing, now: float) -> str:
+    if _is_final(standing.failure):
+        return f"its client was refused ({standing.name} asked)"
+    left = duration(standing.held_until - now)
+    return f"its client was refused so often of late that it is not asked before {left} from now"
+
+
+def _is_final(failure: Failure | None) -> bool:
+    """Whether asking again would be answered in the same way."""
+    if isinstance(failure, Refused) and failure.another_secret:
+        return False
+    return isinstance(failure, Refused | Malformed | Unsent)
 
 
 def _final(standing: Standing, now: float, because: str | None = None) -> _End:
     why = because or str(standing.failure)
+    if because is None and standing.held_by == "refused":
+        why += (
+            f"; it is asked again in {duration(standing.held_until - now)} at the earliest, with another secret at once"
+        )
     if _good(standing, now):
         return _End(good=True, why=f"not renewed: {why}; {_still(standing, now)}")
     return _End(good=False, why=f"no valid token: {why}")

@@ -1,0 +1,93 @@
+"""What to try when a provider said no, where more is known than the reply says. Pure.
+
+A reply's text is looked at, never shown.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bearerd.grant.metadata import Metadata
+from bearerd.grant.outcome import Malformed, Outcome, Refused
+from bearerd.grant.reply import SKEWED, Reply, description, parse
+from bearerd.grant.request import Call, Credentials, depends_on_encoding
+from bearerd.model import Target
+from bearerd.words import duration
+
+_SIGNED: Final = frozenset({"client_secret_jwt", "private_key_jwt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a grant besides its reply."""
+
+    target: Target
+    credentials: Credentials
+    call: Call
+    metadata: Metadata | None
+    skew: float | None
+
+
+def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
+    """The outcome, with the likeliest cause as its hint."""
+    if not isinstance(outcome, Refused | Malformed):
+        return outcome
+    hint = _hint(outcome, reply, known)
+    return replace(outcome, hint=hint) if hint else outcome
+
+
+def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
+    if b"plain HTTP request" in reply.body[:1000]:
+        return "this port wants TLS: write https://"
+    said = description(parse(reply)[0])
+    if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
+        return "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens"
+    if not isinstance(outcome, Refused):
+        return None
+    if outcome.whole_client or _about_assertion(said):
+        return _of_client(reply, said, known)
+    if re.search(r"audience|resource|invalid_target", said, re.IGNORECASE):
+        named = ", ".join(sorted({name for name, _ in known.target.parameters} & {"audience", "resource"}))
+        return f"compare parameters: {named}" if named else "set parameters: {audience: …} or {resource: …}"
+    return None
+
+
+def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
+    client = known.target.client
+    signs = client.auth in _SIGNED or client.jwt_bearer is not None
+    if signs and known.skew is not None and abs(known.skew) > SKEWED:
+        way = "ahead of" if known.skew > 0 else "behind"
+        return (
+            f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: set this one right "
+            "(the next assertion is dated by the provider's)"
+        )
+    if signs and re.search(r"\baud\b|audience", said, re.IGNORECASE):
+        return (
+            f"the assertion is for {known.call.audience}: set assertion_audience to what the provider expects, "
+            "often its issuer or its token URL"
+        )
+    doubts = known.metadata.doubts(client) if known.metadata else None
+    if doubts:
+        return doubts
+    if client.auth == "client_secret_basic" and depends_on_encoding(known.credentials.secret):
+        others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
+        return f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}"
+    if reply.body.lstrip()[:1] == b"<":
+        return "HTML was answered, not JSON: does token_url name the token endpoint itself?"
+    if client.jwt_bearer is not None:
+        return "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows"
+    return _BY_AUTH.get(client.auth)
+
+
+def _about_assertion(said: str) -> bool:
+    return re.search(r"assertion", said, re.IGNORECASE) is not None
+
+
+_BY_AUTH: Final = {
+    "private_key_jwt": "compare client_id, key_id and the public key that is registered with the provider",
+    "tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
+    "self_signed_tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
+    "assertion": "compare the assertion's issuer, subject and audience with what the provider trusts",
+}

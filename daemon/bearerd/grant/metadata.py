@@ -1,0 +1,126 @@
+"""What an authorization server says of itself (RFC 8414, OpenID Connect Discovery). Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bearerd.grant.outcome import Malformed, Transient
+from bearerd.grant.reply import Reply, parse
+from bearerd.model import TLS_AUTHS, Client, Provider
+
+# RFC 8414 section 2: what holds when the metadata names none.
+_BASIC_ONLY: Final = ("client_secret_basic",)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What matters of a provider's metadata to a grant."""
+
+    token_endpoint: str
+    mtls_token_endpoint: str
+    """Where who is authenticated by certificate goes (RFC 8705 section 5); often the same."""
+    auth_methods: tuple[str, ...] = _BASIC_ONLY
+    algorithms: tuple[str, ...] = ()
+    """By which assertions may be signed; empty where it does not say."""
+
+    def endpoint(self, client: Client) -> str:
+        """Where this client's grants go."""
+        return self.mtls_token_endpoint if client.auth in TLS_AUTHS else self.token_endpoint
+
+    def doubts(self, client: Client) -> str | None:
+        """What it says against the way in which a client is to authenticate."""
+        # A ready assertion is sent as private_key_jwt sends its own.
+        method = "private_key_jwt" if client.auth == "assertion" else client.auth
+        if method not in self.auth_methods and not (method == "none" and client.jwt_bearer):
+            listed = ", ".join(known for known in self.auth_methods if known in _KNOWN)
+            return f"the provider's metadata does not list auth {client.auth}" + (f", but {listed}" if listed else "")
+        algorithm = client.jwt.algorithm
+        if (
+            algorithm
+            and method in {"private_key_jwt", "client_secret_jwt"}
+            and self.algorithms
+            and algorithm not in self.algorithms
+        ):
+            return f"the provider's metadata does not list algorithm {algorithm} for assertions"
+        return None
+
+
+# Method names as they may be shown: those that the config knows.
+_KNOWN: Final = frozenset(
+    {"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"} | TLS_AUTHS
+)
+
+
+def places(issuer: str) -> tuple[str, str]:
+    """Where an issuer's metadata is: RFC 8414 section 3.1 first, then OpenID Connect Discovery section 4."""
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    origin = f"{parts.scheme}://{parts.netloc}"
+    return (
+        f"{origin}/.well-known/oauth-authorization-server{path}",
+        f"{origin}{path}/.well-known/openid-configuration",
+    )
+
+
+def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Transient:
+    """What a reply to one of the `places` says."""
+    if reply.status >= 500 or reply.status in {408, 425, 429}:  # noqa: PLR2004
+        return Transient(f"metadata: HTTP {reply.status}: the provider is not well", phase="discovery")
+    if reply.status != 200:  # noqa: PLR2004
+        return Malformed(f"metadata: HTTP {reply.status}", phase="discovery", hint=_HINT)
+    fields, fault = parse(reply)
+    if fields is None:
+        return Malformed(f"metadata: HTTP 200, but {fault}", phase="discovery", hint=_HINT)
+    named, wanted = fields.get("issuer"), provider.issuer or ""
+    if named != wanted:
+        # RFC 8414 section 3.3: what another issuer says must not be used.
+        if isinstance(named, str) and named.rstrip("/") == wanted.rstrip("/"):
+            ending = "with" if named.endswith("/") else "without"
+            hint = f"write issuer {ending} / at its end, as the provider does"
+        else:
+            hint = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+        return Malformed("metadata: it is another issuer's", phase="discovery", hint=hint)
+    endpoint = fields.get("token_endpoint")
+    aliases = fields.get("mtls_endpoint_aliases")
+    alias = aliases.get("token_endpoint") if isinstance(aliases, dict) else None
+    for url in (endpoint, alias if alias is not None else endpoint):
+        unusable = _unusable(url, provider)
+        if unusable:
+            return Malformed(f"metadata: {unusable}", phase="discovery", hint="set token_url in place of issuer")
+    return Metadata(
+        token_endpoint=str(endpoint),
+        mtls_token_endpoint=str(alias if alias is not None else endpoint),
+        auth_methods=_texts(fields.get("token_endpoint_auth_methods_supported")) or _BASIC_ONLY,
+        algorithms=_texts(fields.get("token_endpoint_auth_signing_alg_values_supported")),
+    )
+
+
+_HINT: Final = "is issuer right? Else set token_url in its place"
+
+
+def _unusable(url: Any, provider: Provider) -> str | None:
+    """Why a token endpoint that was named cannot be used."""
+    if not isinstance(url, str) or not url:
+        return "it names no token_endpoint"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "its token_endpoint is no URL"
+    if not host or not url.isascii() or any(char <= " " for char in url) or "#" in url or parts.username is not None:
+        return "its token_endpoint is no URL"
+    # By plain http the secret could be read on the way; where the issuer itself is there, somebody has allowed it.
+    if parts.scheme == "https" or (parts.scheme == "http" and url.startswith(_origin(provider.issuer or ""))):
+        return None
+    return "its token_endpoint is not https"
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

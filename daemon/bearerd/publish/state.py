@@ -1,0 +1,114 @@
+"""What must outlive a restart, and a reboot: refusals, what rate limits have used up, which secret works.
+
+Never a token, never a secret: secrets are known by fingerprints, made with a key that stands beside them.
+A state that cannot be kept costs a warning, no token.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import posixpath
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bearerd.clock import Clock
+from bearerd.errors import PublishError
+from bearerd.log import say
+from bearerd.publish.atomic import Attributes, Files
+
+SCHEMA: Final = 1
+_PRIVATE: Final = Attributes(0o600)
+_PRIVATE_DIRECTORY: Final = 0o700
+# A day's grants of a limit such as 10,000 a day, 20 bytes each.
+_MOST_BYTES: Final = 1024 * 1024
+_KEY_BYTES: Final = 32
+
+
+class State:
+    """The state directory: small documents, each under a kind and a name."""
+
+    def __init__(self, directory: str, clock: Clock) -> None:
+        # systemd makes it a symlink for DynamicUser=; below it none is followed.
+        self._directory = os.path.realpath(directory)
+        self._clock = clock
+        self._files = Files(self._directory, _PRIVATE_DIRECTORY)
+        self._failing = False
+
+    def sweep(self) -> None:
+        """Take away what a killed process left behind. Only under the lock."""
+        kinds = ("clients", "budgets", "secrets")
+        self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
+
+    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
+        """What was kept under a name, and how many seconds ago."""
+        content = self._files.read(self._path(kind, name), _MOST_BYTES)
+        try:
+            document = json.loads(content or b"")
+            if document["schema"] != SCHEMA or not isinstance(document["kept"], dict):
+                return None
+            elapsed = self._elapsed(document)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+        if elapsed < 0:  # a clock was set back: from here on it ages, or those who only look would wait for ever
+            self.save(kind, name, document["kept"])
+        return document["kept"], max(0.0, elapsed)
+
+    def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
+        """Keep this under a name; nothing to keep takes away what was there."""
+        path = self._path(kind, name)
+        now = self._clock.now()
+        when = {"wall": now.wall, "boot": now.boot, "boot_id": self._clock.boot_id()}
+        try:
+            if fields:
+                content = json.dumps({"schema": SCHEMA, "kept": dict(fields)} | when).encode()
+                self._files.replace(path, content, _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+            else:
+                self._files.remove(path)
+        except PublishError as error:
+            self._say(f"state: {error}; refusals and rate limits are not known after a restart")
+        else:
+            self._failing = False
+
+    def names(self, kind: str) -> set[str]:
+        """Under which names there is something."""
+        found = self._files.list(posixpath.join(self._directory, kind))
+        return {name.removesuffix(".json") for name in found if name.endswith(".json")}
+
+    def key(self) -> bytes:
+        """What fingerprints are made with: made once, and kept."""
+        path = posixpath.join(self._directory, "key")
+        key = self._files.read(path, _KEY_BYTES)
+        if key is not None and len(key) == _KEY_BYTES:
+            return key
+        key = secrets.token_bytes(_KEY_BYTES)
+        try:
+            self._files.replace(path, key, _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+        except PublishError as error:
+            self._say(f"state: {error}; refusals and rate limits are not known after a restart")
+        return key
+
+    def examine(self) -> list[str]:
+        """What would keep the state from being kept."""
+        try:
+            self._files.prove_usable(self._directory)
+        except PublishError as error:
+            return [str(error)]
+        return []
+
+    def _path(self, kind: str, name: str) -> str:
+        return posixpath.join(self._directory, kind, f"{name}.json")
+
+    def _elapsed(self, document: Mapping[str, Any]) -> float:
+        """Seconds since it was kept: by the clock that no one can set, while that is the same one."""
+        now, boot_id = self._clock.now(), self._clock.boot_id()
+        if boot_id and document["boot_id"] == boot_id:
+            return now.boot - float(document["boot"])
+        return now.wall - float(document["wall"])
+
+    def _say(self, message: str) -> None:
+        if not self._failing:
+            say(logging.WARNING, message)
+        self._failing = True

@@ -1,0 +1,293 @@
+"""Against a real server: what it is asked, and how often."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from bearerd.grant.discovery import Discovery
+from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.metadata import Metadata
+from bearerd.grant.outcome import Malformed, Transient, Unsent
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import get
+from bearerd.model import Provider
+from support.server import Answer, Script, Seen, Server, serving
+
+DAY = 86400.0
+NOW = 5000.0
+RFC8414 = "/.well-known/oauth-authorization-server/realms/acme"
+OPENID = "/realms/acme/.well-known/openid-configuration"
+WITHIN = 20.0
+
+RIGHT = "is issuer right? Else set token_url in its place"
+EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+NOT_FOUND = Answer(404, b"")
+LOGIN_PAGE = Answer(200, b"<html>Log in</html>")
+BUSY = Answer(503, b"")
+OTHERS = Answer(200, {"issuer": "https://evil.example", "token_endpoint": "https://evil.example/token"})
+
+
+def issuer_of(server: Server) -> str:
+    return server.url.replace("/token", "/realms/acme")
+
+
+def document(seen: Seen, endpoint: str = "token") -> Answer:
+    """What the issuer that was asked says of itself."""
+    issuer = f"http://{seen.headers['host']}/realms/acme"
+    return Answer(200, {"issuer": issuer, "token_endpoint": f"{issuer}/{endpoint}"})
+
+
+def found(server: Server, endpoint: str = "token") -> Metadata:
+    url = f"{issuer_of(server)}/{endpoint}"
+    return Metadata(url, url)
+
+
+def by_path(answers: dict[str, Answer]) -> Script:
+    """The answers of some places, and the metadata at the others."""
+    return lambda seen: answers.get(seen.path) or document(seen)
+
+
+@contextmanager
+def discovering(issuer: str, **changes: Any) -> Iterator[Discovery]:
+    provider = Provider(name="sso", issuer=issuer, timeout=WITHIN, **changes)
+    endpoint = Endpoint(provider)
+    try:
+        yield Discovery(provider, lambda url: endpoint.send(get(url)))
+    finally:
+        endpoint.close()
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "bearerd")
+    return caplog
+
+
+# -- the two places ------------------------------------------------------------------------------------
+
+
+def test_the_place_of_rfc_8414_is_asked_and_no_other_where_it_answers() -> None:
+    with serving(document) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == found(server)
+
+    assert [(seen.method, seen.path) for seen in server.seen] == [("GET", RFC8414)]
+
+
+@pytest.mark.parametrize("first", [NOT_FOUND, LOGIN_PAGE, BUSY, OTHERS], ids=["404", "HTML", "503", "another-issuer"])
+def test_the_place_of_openid_is_asked_where_the_first_holds_nothing_good(first: Answer) -> None:
+    with serving(by_path({RFC8414: first})) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == found(server)
+
+    assert [seen.path for seen in server.seen] == [RFC8414, OPENID]
+
+
+NO_METADATA = Malformed("metadata: HTTP 404", "discovery", RIGHT)
+NO_JSON = Malformed("metadata: HTTP 200, but the reply is HTML, not JSON", "discovery", RIGHT)
+NOT_WELL = Transient("metadata: HTTP 503: the provider is not well", "discovery")
+ANOTHER = Malformed("metadata: it is another issuer's", "discovery", EXACTLY)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        pytest.param(NOT_FOUND, NOT_FOUND, NO_METADATA, id="neither-place"),
+        pytest.param(NOT_FOUND, LOGIN_PAGE, NO_JSON, id="the-second-says-more-than-404"),
+        pytest.param(LOGIN_PAGE, NOT_FOUND, NO_JSON, id="the-first-says-more-than-404"),
+        pytest.param(OTHERS, NOT_FOUND, ANOTHER, id="another-issuer-says-more-than-404"),
+        pytest.param(NOT_FOUND, OTHERS, ANOTHER, id="another-issuer-at-the-second"),
+        # That passes, and so does not count as a mistake of the config.
+        pytest.param(BUSY, NOT_FOUND, NOT_WELL, id="not-well-at-the-first"),
+        pytest.param(NOT_FOUND, BUSY, NOT_WELL, id="not-well-at-the-second"),
+        pytest.param(BUSY, LOGIN_PAGE, NOT_WELL, id="not-well-and-html"),
+        pytest.param(LOGIN_PAGE, BUSY, NOT_WELL, id="html-and-not-well"),
+    ],
+)
+def test_of_two_failures_the_one_that_says_more_is_told(
+    first: Answer, second: Answer, outcome: Malformed | Transient
+) -> None:
+    with serving(by_path({RFC8414: first, OPENID: second})) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == outcome
+
+
+def test_where_nobody_answers_the_second_place_is_not_asked() -> None:
+    asked: list[str] = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        provider = Provider(name="sso", issuer=f"http://127.0.0.1:{taken.getsockname()[1]}", timeout=WITHIN)
+        endpoint = Endpoint(provider)
+
+        def fetch(url: str) -> Reply | NoReply:
+            asked.append(url)
+            return endpoint.send(get(url))
+
+        outcome = Discovery(provider, fetch).metadata(NOW)
+
+    assert outcome == Transient("metadata: 127.0.0.1: connection refused (in the connect)", phase="connect")
+    assert len(asked) == 1
+
+
+def test_a_hint_of_the_connection_is_passed_on() -> None:
+    with serving(document) as server, discovering(issuer_of(server).replace("http:", "https:")) as discovery:
+        outcome = discovery.metadata(NOW)
+
+    assert isinstance(outcome, Transient)
+    assert (outcome.phase, outcome.hint) == ("TLS", "does this port speak TLS at all?")
+
+
+def test_what_is_ours_to_mend_is_no_fault_of_the_provider() -> None:
+    issuer = "https://127.0.0.1:1"  # nothing is sent
+    with discovering(issuer, ca_file="/nowhere/ca.pem") as discovery:
+        outcome = discovery.metadata(NOW)
+
+    assert outcome == Unsent("ca_file /nowhere/ca.pem: No such file or directory", phase="set-up")
+
+
+# -- how long it holds ---------------------------------------------------------------------------------
+
+
+class Moving:
+    """An issuer whose token endpoint moves, or that has nothing to say, as the test wants."""
+
+    def __init__(self) -> None:
+        self.endpoint = "first"
+        self.answer: Answer | None = None
+
+    def __call__(self, seen: Seen) -> Answer:
+        return self.answer or document(seen, self.endpoint)
+
+
+def test_what_was_found_holds_for_a_day_and_is_then_asked_for_again() -> None:
+    script = Moving()
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        script.endpoint = "second"
+
+        assert discovery.metadata(NOW + DAY - 1) == found(server, "first")
+        assert len(server.seen) == 1
+        assert discovery.metadata(NOW + DAY) == found(server, "second")
+        # From there it is a day again.
+        assert discovery.metadata(NOW + 2 * DAY - 1) == found(server, "second")
+        assert len(server.seen) == 2
+
+
+def test_the_last_good_answer_is_kept_where_asking_again_fails(log: pytest.LogCaptureFixture) -> None:
+    script = Moving()
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        script.endpoint, script.answer = "second", BUSY
+
+        assert discovery.metadata(NOW + DAY) == found(server, "first")
+        asked = len(server.seen)
+        # Not at each grant of the meantime.
+        assert discovery.metadata(NOW + DAY + 299) == found(server, "first")
+        assert len(server.seen) == asked
+
+        script.answer = None
+        assert discovery.metadata(NOW + DAY + 300) == found(server, "second")
+        issuer = issuer_of(server)
+
+    assert [(record.levelname, record.getMessage()) for record in log.records] == [
+        ("WARNING", f"metadata: HTTP 503: the provider is not well; going on with what {issuer} said before")
+    ]
+
+
+def test_what_is_doubted_is_asked_for_at_the_next_grant() -> None:
+    script = Moving()
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        script.endpoint = "second"
+        discovery.doubt()
+
+        assert len(server.seen) == 1
+        assert discovery.metadata(NOW + 1) == found(server, "second")
+        assert discovery.metadata(NOW + 2) == found(server, "second")
+        assert len(server.seen) == 2
+
+
+def test_what_is_doubted_is_kept_where_nothing_better_is_said() -> None:
+    script = Moving()
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        script.answer = NOT_FOUND
+        discovery.doubt()
+
+        assert discovery.metadata(NOW + 1) == found(server, "first")
+        asked = len(server.seen)
+        assert discovery.metadata(NOW + 300) == found(server, "first")
+        assert len(server.seen) == asked
+
+
+def test_a_failure_at_the_start_is_tried_again_by_the_next_grant(log: pytest.LogCaptureFixture) -> None:
+    script = Moving()
+    script.answer = BUSY
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == NOT_WELL
+        # A doubt changes nothing about that.
+        discovery.doubt()
+        assert discovery.metadata(NOW) == NOT_WELL
+
+        script.answer = None
+        assert discovery.metadata(NOW) == found(server, "first")
+
+    # It is told by the outcome: there is nothing to go on with.
+    assert log.records == []
+
+
+# -- several grants at once ----------------------------------------------------------------------------
+
+
+def asking_together(discovery: Discovery, here: threading.Semaphore) -> list[object]:
+    """What eight grants are told that ask at the same time; each is noted just before it does."""
+    told: list[object] = []
+
+    def ask() -> None:
+        here.release()
+        told.append(discovery.metadata(NOW))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WITHIN)
+    return told
+
+
+def once_all_are_here(here: threading.Semaphore, script: Script) -> Script:
+    """A script whose first answer is kept back until all eight are on their way."""
+    first = threading.Lock()
+
+    def waiting(seen: Seen) -> Answer:
+        if first.acquire(blocking=False):
+            for _ in range(8):
+                assert here.acquire(timeout=WITHIN)
+        return script(seen)
+
+    return waiting
+
+
+def test_of_eight_grants_one_asks_and_the_others_wait_for_it() -> None:
+    here = threading.Semaphore(0)
+    with serving(once_all_are_here(here, document)) as server, discovering(issuer_of(server)) as discovery:
+        told = asking_together(discovery, here)
+
+        assert told == [found(server)] * 8
+    assert len(server.seen) == 1
+
+
+def test_of_eight_grants_one_asks_also_where_that_fails() -> None:
+    here = threading.Semaphore(0)
+    with (
+        serving(once_all_are_here(here, lambda _: BUSY)) as server,
+        discovering(issuer_of(server)) as discovery,
+    ):
+        told = asking_together(discovery, here)
+
+    assert told == [NOT_WELL] * 8
+    assert [seen.path for seen in server.seen] == [RFC8414, OPENID]

@@ -1,0 +1,175 @@
+"""A real authorization server, PyPI's django-oauth-toolkit, says what our ways of authenticating come to.
+
+It decodes both %XX and `+` in HTTP Basic, as RFC 6749 has it, keeps secrets as hashes only, and challenges whom it
+refuses by `Bearer`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused
+from bearerd.grant.perform import Grants
+from bearerd.model import Auth, BasicEncoding, Instant, Provider
+from support.clock import FakeClock
+from support.targets import CLIENT, target
+
+SCRIPT = Path(__file__).parents[1] / "servers" / "django_server.py"
+SECRETS = {
+    "plain": "plain",
+    "base64": "q+7/Zz0=",
+    "percent": "a+b%2Fc/d=e:f%",
+    "space": "two words",
+}
+COLON = "acme:prod"
+CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
+COMPARE = "compare client_id, secret and auth with the provider's"
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    options = {"clients": SECRETS | {COLON: "plain"}, "scopes": ["bci", "risk"]}
+    with subprocess.Popen(
+        [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(options) + "\n")
+        process.stdin.flush()
+        port = process.stdout.readline()
+        assert port, "the server ended; why stands on standard error"
+        yield f"http://127.0.0.1:{int(port)}"
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def provider(origin: str) -> Provider:
+    return Provider("django", token_url=f"{origin}/token/", allow_http=True, timeout=20.0)
+
+
+def granted(
+    provider: Provider,
+    client_id: str,
+    secret: str,
+    auth: Auth = "client_secret_basic",
+    encoding: BasicEncoding = "compatible",
+    scope: str = "bci",
+) -> Outcome:
+    client = replace(CLIENT, provider=provider, client_id=client_id, auth=auth, basic_encoding=encoding)
+    # At the server's own time, which stands still here.
+    clock = FakeClock(Instant(wall=time.time(), boot=5_000.0))
+    return Grants(clock, {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
+
+
+@pytest.mark.parametrize(
+    ("auth", "encoding", "taken"),
+    [
+        pytest.param("client_secret_basic", "compatible", {"plain", "base64", "percent", "space"}, id="compatible"),
+        pytest.param("client_secret_basic", "rfc6749", {"plain", "base64", "percent", "space"}, id="rfc6749"),
+        # It makes a space of the + that belongs to the secret.
+        pytest.param("client_secret_basic", "raw", {"plain", "space"}, id="raw"),
+        pytest.param("client_secret_post", "compatible", {"plain", "base64", "percent", "space"}, id="post"),
+    ],
+)
+@pytest.mark.parametrize("client_id", SECRETS)
+def test_which_secrets_it_takes(
+    provider: Provider, client_id: str, auth: Auth, encoding: BasicEncoding, taken: set[str]
+) -> None:
+    outcome = granted(provider, client_id, SECRETS[client_id], auth, encoding)
+
+    if client_id in taken:
+        assert isinstance(outcome, Issued), outcome
+        assert outcome.notes == ()
+    else:
+        two_ways = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: compatible"
+        assert outcome == Refused(CLIENT_REFUSED, hint=two_ways)
+
+
+@pytest.mark.parametrize("encoding", ["compatible", "rfc6749"])
+def test_a_client_id_may_hold_the_colon_that_ends_it_in_basic(provider: Provider, encoding: BasicEncoding) -> None:
+    outcome = granted(provider, COLON, "plain", encoding=encoding)
+
+    assert isinstance(outcome, Issued), outcome
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        pytest.param("bci", "bci", id="one-scope"),
+        pytest.param("bci risk", "bci risk", id="two-scopes"),
+        # Its default: all that there are.
+        pytest.param("", "bci risk", id="no-scope"),
+    ],
+)
+def test_its_token_is_understood(provider: Provider, asked: str, given: str) -> None:
+    outcome = granted(provider, "plain", "plain", scope=asked)
+
+    assert isinstance(outcome, Issued)
+    token = outcome.token
+    assert token.scope is not None
+    assert (token.token_type, set(token.scope.split()), token.lifetime) == ("Bearer", set(given.split()), 36_000.0)
+    assert token.extra_fields() == {}
+    assert outcome.notes == ()
+
+
+@pytest.mark.parametrize("auth", ["client_secret_basic", "client_secret_post"])
+@pytest.mark.parametrize(
+    ("client_id", "secret"),
+    [pytest.param("plain", "wrong", id="wrong-secret"), pytest.param("nobody", "plain", id="unknown-client")],
+)
+def test_wrong_credentials_are_a_refusal_of_the_client(
+    provider: Provider, client_id: str, secret: str, auth: Auth
+) -> None:
+    assert granted(provider, client_id, secret, auth) == Refused(CLIENT_REFUSED, hint=COMPARE)
+
+
+def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> None:
+    # What the refusals above were understood from: a Bearer challenge is about access tokens, one would think.
+    assert provider.token_url is not None
+    form = {"grant_type": "client_credentials", "scope": "bci"}
+    answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=20)
+
+    assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'
+
+
+def test_a_scope_it_does_not_know_is_a_refusal_of_this_token_alone(provider: Provider) -> None:
+    outcome = granted(provider, "plain", "plain", scope="bci other")
+
+    assert outcome == Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False)
+
+
+def test_the_endpoint_is_found_by_the_issuer(origin: str) -> None:
+    # It has the document of RFC 8414, not OpenID's.
+    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=20.0)
+    outcome = granted(by_issuer, "plain", "plain")
+
+    assert isinstance(outcome, Issued), outcome
+
+
+def test_an_authentication_that_it_does_not_know_is_told_from_those_that_it_lists(origin: str) -> None:
+    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=20.0)
+    outcome = granted(by_issuer, "plain", "plain", "client_secret_jwt")
+
+    listed = "client_secret_post, client_secret_basic"
+    assert outcome == Refused(
+        CLIENT_REFUSED, hint=f"the provider's metadata does not list auth client_secret_jwt, but {listed}"
+    )
+
+
+def test_a_token_url_without_its_last_slash_is_no_token_endpoint(provider: Provider) -> None:
+    assert provider.token_url is not None
+    elsewhere = replace(provider, token_url=provider.token_url.removesuffix("/"))
+
+    assert granted(elsewhere, "plain", "plain") == Malformed(
+        "HTTP 404: no token endpoint answers so", hint="compare token_url with the provider's"
+    )

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearerd.grant.hints import Circumstances, hinted
+from bearerd.grant.metadata import Metadata
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.grant.reply import Reply, understand
+from bearerd.grant.request import Call, Credentials
+from bearerd.model import JWT_BEARER, Auth, JwtBearer
+from support.clock import START
+from support.targets import CLIENT, target
+
+TOKEN_URL = "https://login.example.com/as/token.oauth2"
+AUDIENCE = "https://login.example.com"
+CREDENTIALS = Credentials("7e0c5a", "hunter2", "a private key", "a certificate")
+
+CLIENT_REFUSED = b'{"error": "invalid_client"}'
+TOKEN_REFUSED = b'{"error": "invalid_request"}'
+
+
+def circumstances(
+    *,
+    secret: str = "hunter2",
+    parameters: tuple[tuple[str, str], ...] = (),
+    metadata: Metadata | None = None,
+    skew: float | None = None,
+    **client: Any,
+) -> Circumstances:
+    return Circumstances(
+        target(client=replace(CLIENT, **client), parameters=parameters),
+        replace(CREDENTIALS, secret=secret),
+        Call(TOKEN_URL, AUDIENCE, START.wall, "nonce"),
+        metadata,
+        skew,
+    )
+
+
+def hint(body: bytes, status: int = 400, **known: Any) -> str | None:
+    """What is hinted at beside what the reply alone came to; None where it is nothing more."""
+    given = circumstances(**known)
+    reply = Reply(status, {}, body)
+    before = understand(reply, given.target, START)
+    after = hinted(before, reply, given)
+    assert isinstance(before, Failure)
+    assert isinstance(after, Failure)
+    assert replace(after, hint=before.hint) == before
+    return None if after == before else after.hint
+
+
+def says(text: str, code: str = "invalid_client") -> bytes:
+    return json.dumps({"error": code, "error_description": text}).encode()
+
+
+# -- where it was sent ---------------------------------------------------------------------------------
+
+NGINX = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        pytest.param(400, NGINX, "this port wants TLS: write https://", id="refused"),
+        pytest.param(497, NGINX, "this port wants TLS: write https://", id="malformed"),
+        pytest.param(400, b" " * 982 + b"plain HTTP request", "this port wants TLS: write https://", id="1000-bytes"),
+        pytest.param(400, b" " * 983 + b"plain HTTP request", None, id="beyond-1000-bytes"),
+    ],
+)
+def test_a_port_that_wants_tls_is_told_by_what_it_says(status: int, body: bytes, expected: str | None) -> None:
+    assert hint(body, status) == expected
+
+
+def test_a_login_page_in_place_of_the_endpoint_is_told_by_its_markup() -> None:
+    expected = "HTML was answered, not JSON: does token_url name the token endpoint itself?"
+    assert hint(b"\r\n <html>Log in</html>", 401) == expected
+    assert hint(b"Log in", 401) is None
+
+
+# -- what no file can hold -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"error": "invalid_dpop_proof"}', id="rfc9449"),
+        pytest.param(b'{"error": "use_dpop_nonce"}', id="nonce"),
+        pytest.param(says("DPoP proof is required", "invalid_request"), id="text"),
+        pytest.param(says("this client has to use dpop", "invalid_client"), id="of-the-client"),
+        pytest.param(b'{"message": "DPoP header missing"}', id="no-code"),
+    ],
+)
+def test_a_provider_that_wants_dpop_is_told_by_its_words(body: bytes) -> None:
+    expected = "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens"
+    assert hint(body) == expected
+    # Also where no token endpoint would answer so.
+    assert hint(body, 404) == expected
+
+
+def test_a_word_that_only_looks_like_dpop_is_none() -> None:
+    assert hint(says("endpoint adpopt unknown", "invalid_request")) is None
+
+
+# -- the token -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(says("Unknown AUDIENCE", "invalid_request"), id="audience"),
+        pytest.param(says("which resource?", "what"), id="resource"),
+        pytest.param(b'{"error": "invalid_target"}', id="rfc8707"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        pytest.param((), "set parameters: {audience: …} or {resource: …}", id="none"),
+        pytest.param((("tenant", "acme"),), "set parameters: {audience: …} or {resource: …}", id="others"),
+        pytest.param((("audience", "x"),), "compare parameters: audience", id="audience"),
+        pytest.param(
+            (("resource", "x"), ("audience", "x"), ("resource", "y")),
+            "compare parameters: audience, resource",
+            id="both",
+        ),
+    ],
+)
+def test_a_token_for_nobody_wants_an_audience_or_a_resource(
+    body: bytes, parameters: tuple[tuple[str, str], ...], expected: str
+) -> None:
+    assert hint(body, parameters=parameters) == expected
+
+
+def test_a_token_that_is_refused_without_a_word_has_no_hint() -> None:
+    assert hint(TOKEN_REFUSED) is None
+    assert hint(b'{"error": "invalid_scope"}') is None
+
+
+# -- the client ----------------------------------------------------------------------------------------
+
+SIGNING: list[dict[str, Any]] = [
+    {"auth": "private_key_jwt"},
+    {"auth": "client_secret_jwt"},
+    {"auth": "none", "grant_type": JWT_BEARER, "jwt_bearer": JwtBearer()},
+]
+SIGNING_IDS = ["private_key_jwt", "client_secret_jwt", "jwt-bearer"]
+signing = pytest.mark.parametrize("client", SIGNING, ids=SIGNING_IDS)
+BEHIND = (
+    "the provider's clock is 31 s behind this machine's: set this one right "
+    "(the next assertion is dated by the provider's)"
+)
+
+
+@pytest.mark.parametrize(
+    ("skew", "expected"),
+    [
+        pytest.param(30.0, None, id="30-s"),
+        pytest.param(-30.0, None, id="30-s-behind"),
+        pytest.param(31.0, BEHIND.replace("behind", "ahead of"), id="31-s"),
+        pytest.param(-31.0, BEHIND, id="31-s-behind"),
+        pytest.param(7500.0, BEHIND.replace("31 s behind", "2 h 5 min ahead of"), id="hours"),
+        pytest.param(None, None, id="unknown"),
+    ],
+)
+@signing
+def test_clocks_that_differ_are_why_an_assertion_is_refused(
+    client: dict[str, Any], skew: float | None, expected: str | None
+) -> None:
+    said = hint(CLIENT_REFUSED, skew=skew, **client)
+
+    assert said == expected if expected else "clock" not in (said or "")
+
+
+def test_who_signs_nothing_is_not_refused_for_the_clock() -> None:
+    assert hint(CLIENT_REFUSED, skew=3600.0) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(says("Invalid audience"), id="audience"),
+        pytest.param(says("wrong aud claim"), id="aud"),
+        pytest.param(says("the assertion's audience is another", "invalid_request"), id="of-the-token-by-its-code"),
+    ],
+)
+@signing
+def test_an_assertion_for_somebody_else_is_told_by_its_words(client: dict[str, Any], body: bytes) -> None:
+    assert hint(body, **client) == (
+        "the assertion is for https://login.example.com: set assertion_audience to what the provider expects, "
+        "often its issuer or its token URL"
+    )
+
+
+def test_who_signs_nothing_has_no_audience_to_set() -> None:
+    assert hint(says("Invalid audience")) is None
+
+
+METADATA = Metadata(TOKEN_URL, TOKEN_URL, ("client_secret_post",))
+
+
+def test_a_way_of_authentication_that_the_metadata_does_not_list_is_named() -> None:
+    assert hint(CLIENT_REFUSED, metadata=METADATA) == (
+        "the provider's metadata does not list auth client_secret_basic, but client_secret_post"
+    )
+    assert hint(CLIENT_REFUSED, metadata=METADATA, auth="client_secret_post") is None
+    # That would have been another answer.
+    assert hint(b'{"error": "invalid_scope"}', metadata=METADATA) is None
+
+
+@pytest.mark.parametrize("secret", ["a+b", "a%b", "a b"], ids=["plus", "percent", "space"])
+@pytest.mark.parametrize(
+    ("encoding", "others"), [("compatible", "raw or rfc6749"), ("rfc6749", "compatible"), ("raw", "compatible")]
+)
+def test_a_refusal_of_a_secret_that_is_read_in_two_ways_names_the_setting(
+    secret: str, encoding: str, others: str
+) -> None:
+    assert hint(CLIENT_REFUSED, secret=secret, basic_encoding=encoding) == (
+        f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("secret", "auth", "body"),
+    [
+        pytest.param("plain/=", "client_secret_basic", CLIENT_REFUSED, id="all-read-it-alike"),
+        pytest.param("a+b", "client_secret_post", CLIENT_REFUSED, id="a-form-is-always-decoded"),
+        pytest.param("a+b", "client_secret_basic", b'{"error": "invalid_scope"}', id="the-client-was-known"),
+    ],
+)
+def test_other_refusals_do_not_blame_the_encoding(secret: str, auth: str, body: bytes) -> None:
+    assert hint(body, secret=secret, auth=auth) is None
+
+
+COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is registered with the provider"
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        pytest.param({"auth": "client_secret_basic"}, None, id="client_secret_basic"),
+        pytest.param({"auth": "client_secret_post"}, None, id="client_secret_post"),
+        pytest.param({"auth": "client_secret_jwt"}, None, id="client_secret_jwt"),
+        pytest.param({"auth": "none"}, None, id="none"),
+        pytest.param(
+            {"auth": "private_key_jwt"},
+            "compare client_id, key_id and the public key that is registered with the provider",
+            id="private_key_jwt",
+        ),
+        pytest.param({"auth": "tls_client_auth"}, COMPARE_CERTIFICATE, id="tls_client_auth"),
+        pytest.param({"auth": "self_signed_tls_client_auth"}, COMPARE_CERTIFICATE, id="self_signed_tls_client_auth"),
+        pytest.param(
+            {"auth": "assertion"},
+            "compare the assertion's issuer, subject and audience with what the provider trusts",
+            id="assertion",
+        ),
+        pytest.param(
+            SIGNING[2],
+            "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows",
+            id="jwt-bearer",
+        ),
+    ],
+)
+def test_otherwise_each_way_of_authentication_has_something_to_compare(
+    client: dict[str, Any], expected: str | None
+) -> None:
+    assert hint(CLIENT_REFUSED, **client) == expected
+    assert hint(b"", 403, **client) == expected
+    # A token that was refused says that the client was known.
+    assert hint(b'{"error": "invalid_scope"}', **client) is None
+
+
+def test_what_is_known_best_is_hinted_at_first() -> None:
+    known: dict[str, Any] = {"auth": "private_key_jwt", "metadata": METADATA, "skew": 60.0}
+    about = says("assertion audience")
+
+    assert "clock" in str(hint(about, **known))
+    assert "assertion_audience" in str(hint(about, **known | {"skew": 0.0}))
+    assert "metadata" in str(hint(CLIENT_REFUSED, **known | {"skew": 0.0}))
+    assert "registered" in str(hint(CLIENT_REFUSED, **known | {"skew": 0.0, "metadata": None}))
+
+
+# -- no more than that ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, {}, b'{"access_token": "t", "token_type": "Bearer", "message": "DPoP audience"}'),
+        Reply(429, {}, says("DPoP audience")),
+        Reply(503, {}, says("DPoP audience")),
+    ],
+    ids=["issued", "too-often", "not-well"],
+)
+def test_what_is_no_refusal_has_no_hint(reply: Reply) -> None:
+    given = circumstances(auth="private_key_jwt", metadata=METADATA, skew=3600.0)
+    outcome = understand(reply, given.target, START)
+    assert isinstance(outcome, Issued | RateLimited | Transient)
+
+    assert hinted(outcome, reply, given) == outcome
+
+
+SECRETS = st.text("abcdefghij_XYZ+% ", min_size=12, max_size=40).map(lambda text: f"q{text}")
+
+
+@given(
+    planted=SECRETS,
+    client=st.sampled_from([*({"auth": auth} for auth in get_args(Auth)), SIGNING[2]]),
+    status=st.sampled_from((200, 400, 401, 403, 404, 497)),
+    words=st.sampled_from(("", "DPoP", "audience", "assertion", "plain HTTP request", "resource")),
+    html=st.booleans(),
+    skew=st.sampled_from((None, 0.0, 3600.0)),
+    listed=st.booleans(),
+)
+def test_no_hint_shows_a_secret_or_what_the_provider_says(
+    planted: str, client: dict[str, Any], status: int, words: str, html: bool, skew: float | None, listed: bool
+) -> None:
+    metadata = Metadata(f"https://x/{planted}", f"https://x/{planted}", () if listed else (planted,), (planted,))
+    given = circumstances(parameters=(("actor_token", planted),), metadata=metadata, skew=skew, **client)
+    given = replace(given, credentials=Credentials("7e0c5a", planted, planted, planted))
+    text = f"{planted} {words}"
+    body = f"<b>{text}".encode() if html else json.dumps({"error": planted, "error_description": text}).encode()
+    reply = Reply(status, {}, body)
+    outcome: Outcome = Refused("x") if status != 404 else Malformed("x")
+
+    shown = hinted(outcome, reply, given)
+
+    assert planted not in f"{shown} {shown!r}"

@@ -1,0 +1,479 @@
+"""Against real TLS servers that demand the client's certificate (RFC 8705)."""
+
+from __future__ import annotations
+
+import os
+import pty
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from bearerd.grant import endpoint as module
+from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.outcome import Issued, Outcome, Transient, Unsent
+from bearerd.grant.perform import Grants
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import Request
+from bearerd.model import Auth, Provider, Reference, Target
+from support.clock import FakeClock
+from support.oidc import pem, private_key, self_signed
+from support.server import Answer, Script, Server, issues, serving
+from support.targets import CLIENT, PROVIDER, target
+
+WITHIN = 20.0
+ENCRYPTED = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate, perhaps with its chain, and its key, as PEM."""
+
+    certificate: str
+    private_key: str
+
+    @property
+    def der(self) -> bytes:
+        """What a server sees of it."""
+        return ssl.PEM_cert_to_DER_cert(self.certificate[: self.certificate.index("-----END") + 25])
+
+    def write(self, directory: Path) -> None:
+        """As a rotation does it: other files are renamed over the first."""
+        for name, text in (("client.pem", self.certificate), ("client.key", self.private_key)):
+            (directory / f"{name}.new").write_text(text)
+            (directory / f"{name}.new").chmod(0o600)
+            os.replace(directory / f"{name}.new", directory / name)
+
+
+def issued_by(ca: trustme.CA, **more: Any) -> Pair:
+    leaf = ca.issue_cert("client@example.com", **more)
+    chain = "".join(part.bytes().decode() for part in leaf.cert_chain_pems)
+    return Pair(chain, leaf.private_key_pem.bytes().decode())
+
+
+def self_signed_pair(algorithm: str = "RS256") -> Pair:
+    key = private_key(algorithm)
+    return Pair(self_signed(key), pem(key))
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def directory(ca: trustme.CA, tmp_path: Path) -> Path:
+    """Where the client's files are, and `ca.pem`."""
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return tmp_path
+
+
+def context_of(ca: trustme.CA, wants: ssl.VerifyMode = ssl.CERT_REQUIRED, trusts: str | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    context.verify_mode = wants
+    context.load_verify_locations(cadata=trusts or ca.cert_pem.bytes().decode())
+    return context
+
+
+def at(server: Server, directory: Path, auth: Auth = "tls_client_auth", name: str = "dnb", **provider: Any) -> Target:
+    there: dict[str, Any] = {"token_url": server.url, "ca_file": str(directory / "ca.pem"), "timeout": WITHIN}
+    client = replace(
+        CLIENT,
+        name=name,
+        provider=replace(PROVIDER, **there | provider),
+        auth=auth,
+        client_secret=(),
+        certificate=Reference("file", str(directory / "client.pem")),
+        private_key=Reference("file", str(directory / "client.key")),
+    )
+    return target(client=client)
+
+
+def granted(wanted: Target) -> Outcome:
+    return Grants(FakeClock(), {}).perform(wanted).outcome
+
+
+# -- it is taken ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda it: it.name)
+def test_a_client_is_authenticated_by_its_certificate(ca: trustme.CA, directory: Path, version: ssl.TLSVersion) -> None:
+    pair, context = issued_by(ca), context_of(ca)
+    pair.write(directory)
+    context.minimum_version = context.maximum_version = version
+    with serving(issues(), context) as server:
+        outcome = granted(at(server, directory))
+
+    assert isinstance(outcome, Issued), outcome
+    [seen] = server.seen
+    assert seen.certificate == pair.der
+    # It says who it is, and nothing in the form or a header proves it.
+    assert parse_qs(seen.body.decode()) == {
+        "grant_type": ["client_credentials"],
+        "scope": ["bci"],
+        "client_id": ["7e0c5a"],
+    }
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_a_certificate_may_be_its_own_authority(ca: trustme.CA, directory: Path, algorithm: str) -> None:
+    pair = self_signed_pair(algorithm)
+    pair.write(directory)
+    with serving(issues(), context_of(ca, trusts=pair.certificate)) as server:
+        outcome = granted(at(server, directory, "self_signed_tls_client_auth"))
+
+    assert isinstance(outcome, Issued), outcome
+    assert [seen.certificate for seen in server.seen] == [pair.der]
+
+
+def test_an_intermediate_authority_is_shown_with_it(ca: trustme.CA, directory: Path) -> None:
+    # The server knows the root alone.
+    issued_by(ca.create_child_ca()).write(directory)
+    with serving(issues(), context_of(ca)) as server:
+        assert isinstance(granted(at(server, directory)), Issued)
+
+
+# -- it changes ----------------------------------------------------------------------------------------
+
+
+def test_a_certificate_that_was_renewed_is_shown_at_the_next_grant(ca: trustme.CA, directory: Path) -> None:
+    old, new = issued_by(ca), issued_by(ca)
+    old.write(directory)
+    with serving(issues(), context_of(ca)) as server:
+        grants, wanted = Grants(FakeClock(), {}), at(server, directory)
+        for pair in (old, old, new, new):
+            pair.write(directory)
+            assert isinstance(grants.perform(wanted).outcome, Issued)
+
+    assert [seen.certificate for seen in server.seen] == [old.der, old.der, new.der, new.der]
+    # What was only written again is the same, and so is the connection.
+    first, second, third, fourth = (seen.port for seen in server.seen)
+    assert (first, third) == (second, fourth)
+    assert first != third
+
+
+def test_half_a_renewal_sends_nothing_and_the_whole_one_is_taken(ca: trustme.CA, directory: Path) -> None:
+    old, new = issued_by(ca), issued_by(ca)
+    old.write(directory)
+    with serving(issues(), context_of(ca)) as server:
+        grants, wanted = Grants(FakeClock(), {}), at(server, directory)
+        grants.perform(wanted)
+        Pair(old.certificate, new.private_key).write(directory)
+        between = grants.perform(wanted)
+        new.write(directory)
+        after = grants.perform(wanted)
+
+    assert between.outcome == Unsent("certificate and private_key do not belong together", phase="set-up")
+    assert isinstance(after.outcome, Issued)
+    assert [seen.certificate for seen in server.seen] == [old.der, new.der]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "closed"])
+def test_each_client_of_a_provider_has_connections_of_its_own(ca: trustme.CA, directory: Path, kept: bool) -> None:
+    pairs = {name: issued_by(ca) for name in ("one", "two")}
+    for name, pair in pairs.items():
+        (directory / name).mkdir()
+        pair.write(directory / name)
+    script, headers = issues(), {} if kept else {"Connection": "close"}
+    with serving(lambda seen: replace(script(seen), headers=headers), context_of(ca)) as server:
+        grants = Grants(FakeClock(), {})
+        ca_file = str(directory / "ca.pem")
+        for name in ("one", "two", "one", "two"):
+            wanted = at(server, directory / name, name=name, ca_file=ca_file)
+            assert isinstance(grants.perform(wanted).outcome, Issued)
+
+    assert [seen.certificate for seen in server.seen] == [pairs["one"].der, pairs["two"].der] * 2
+    # Were they shared, each of them would end those of the other.
+    assert ([seen.port for seen in server.seen[:2]] == [seen.port for seen in server.seen[2:]]) is kept
+
+
+# -- to whom it is shown -------------------------------------------------------------------------------
+
+
+def test_the_metadata_is_asked_for_without_it_and_the_token_where_the_alias_is(ca: trustme.CA, directory: Path) -> None:
+    pair = issued_by(ca)
+    pair.write(directory)
+
+    def metadata(_: object) -> Answer:
+        issuer = at_issuer.url.removesuffix("/token")
+        aliases = {"token_endpoint": tokens.url}
+        return Answer(
+            200,
+            {
+                "issuer": issuer,
+                "token_endpoint": f"{issuer}/elsewhere",
+                "mtls_endpoint_aliases": aliases,
+                "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+            },
+        )
+
+    with (
+        serving(metadata, context_of(ca, ssl.CERT_OPTIONAL)) as at_issuer,
+        serving(issues(), context_of(ca)) as tokens,
+    ):
+        wanted = at(tokens, directory, token_url=None, issuer=at_issuer.url.removesuffix("/token"))
+        performed = Grants(FakeClock(), {}).perform(wanted)
+
+    assert isinstance(performed.outcome, Issued), performed
+    assert performed.token_url == tokens.url
+    assert [seen.certificate for seen in at_issuer.seen] == [None]
+    assert [seen.certificate for seen in tokens.seen] == [pair.der]
+
+
+def test_a_proxy_is_not_shown_it(ca: trustme.CA, directory: Path) -> None:
+    issued_by(ca).write(directory)
+    refuses: Script = lambda _: Answer(403)  # noqa: E731
+    with serving(issues()) as server, serving(refuses, context_of(ca, ssl.CERT_OPTIONAL)) as proxy:
+        wanted = at(server, directory, token_url="https://token.invalid/", proxy=f"https://127.0.0.1:{proxy.port}")
+        outcome = granted(wanted)
+
+    assert isinstance(outcome, Transient), outcome
+    assert [(seen.method, seen.certificate) for seen in proxy.seen] == [("CONNECT", None)]
+
+
+@pytest.mark.parametrize("auth", ["private_key_jwt", "none"])
+def test_who_authenticates_in_another_way_shows_none(ca: trustme.CA, directory: Path, auth: Auth) -> None:
+    # With private_key_jwt it only adds the thumbprints.
+    issued_by(ca).write(directory)
+    with serving(issues(), context_of(ca, ssl.CERT_OPTIONAL)) as server:
+        assert isinstance(granted(at(server, directory, auth)), Issued)
+
+    assert [seen.certificate for seen in server.seen] == [None]
+
+
+# -- it cannot be used ---------------------------------------------------------------------------------
+
+
+def encrypted(pair: Pair, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+    key = load_pem_private_key(pair.private_key.encode(), None)
+    return key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"hunter2")).decode()
+
+
+RSA, OTHER_RSA, EC = self_signed_pair(), self_signed_pair(), self_signed_pair("ES256")
+TOGETHER = "certificate and private_key do not belong together"
+NO_PEM = "certificate or private_key is none in PEM"
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "reason"),
+    [
+        pytest.param(RSA.certificate, OTHER_RSA.private_key, TOGETHER, id="another-key"),
+        pytest.param(RSA.certificate, EC.private_key, TOGETHER, id="another-kind-of-key"),
+        pytest.param(RSA.certificate, encrypted(RSA), ENCRYPTED, id="PKCS#8-encrypted"),
+        pytest.param(
+            RSA.certificate, encrypted(RSA, PrivateFormat.TraditionalOpenSSL), ENCRYPTED, id="PKCS#1-encrypted"
+        ),
+        pytest.param(RSA.certificate, encrypted(OTHER_RSA), ENCRYPTED, id="encrypted-and-another"),
+        pytest.param(RSA.certificate, "hunter2", NO_PEM, id="key-a-secret"),
+        pytest.param(RSA.certificate, RSA.private_key[:400], NO_PEM, id="key-cut-short"),
+        pytest.param("hunter2", RSA.private_key, NO_PEM, id="certificate-text"),
+        pytest.param(RSA.certificate[:400], RSA.private_key, NO_PEM, id="certificate-cut-short"),
+        pytest.param(RSA.private_key, RSA.certificate, NO_PEM, id="the-wrong-way-round"),
+        pytest.param(RSA.certificate + EC.certificate[:400], RSA.private_key, NO_PEM, id="chain-cut-short"),
+    ],
+)
+def test_a_certificate_that_cannot_be_shown_is_ours_to_mend_and_nothing_is_sent(
+    ca: trustme.CA, directory: Path, certificate: str, key: str, reason: str
+) -> None:
+    Pair(certificate, key).write(directory)
+    with serving(issues(), context_of(ca)) as server:
+        outcome = granted(at(server, directory))
+
+    assert outcome == Unsent(reason, phase="set-up")
+    assert server.seen == []
+
+
+@pytest.mark.xfail(reason="reported: OpenSSL calls it EE_KEY_TOO_SMALL, and it is said to be no PEM", strict=True)
+def test_a_key_that_openssl_finds_too_small_is_not_called_no_pem(ca: trustme.CA, directory: Path) -> None:
+    # As many distributions configure OpenSSL, keys of 1024 bits are shown to nobody.
+    key = rsa.generate_private_key(65537, 1024)
+    Pair(self_signed(key), pem(key)).write(directory)
+    with serving(issues(), context_of(ca)) as server:
+        outcome = granted(at(server, directory))
+
+    assert isinstance(outcome, Unsent)
+    assert "too small" in outcome.message
+
+
+def test_a_key_that_is_not_there_is_named(ca: trustme.CA, directory: Path) -> None:
+    issued_by(ca).write(directory)
+    (directory / "client.key").unlink()
+    with serving(issues(), context_of(ca)) as server:
+        outcome = granted(at(server, directory))
+
+    assert outcome == Unsent(f"file {directory}/client.key: no such file or directory", phase="secret")
+    assert server.seen == []
+
+
+# A process of its own, whose terminal is its standard input: OpenSSL asks there, and waits.
+CHILD = """
+import os, sys
+os.open(os.ttyname(0), os.O_RDWR)
+from bearerd.grant.endpoint import Endpoint
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+certificate, private_key = (open(name).read() for name in sys.argv[1:])
+endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/", timeout=20.0))
+print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", certificate, private_key)).reason)
+"""
+
+
+def test_no_passphrase_is_asked_for_at_the_terminal(directory: Path) -> None:
+    Pair(RSA.certificate, encrypted(RSA)).write(directory)
+    terminal, its_end = pty.openpty()
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", CHILD, directory / "client.pem", directory / "client.key"],
+            stdin=its_end,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            start_new_session=True,
+            check=False,
+        )
+        os.set_blocking(terminal, False)
+        with pytest.raises(BlockingIOError):
+            os.read(terminal, 1000)
+    finally:
+        os.close(terminal)
+        os.close(its_end)
+
+    assert (ran.stdout, ran.stderr) == (f"{ENCRYPTED}\n", "")
+
+
+def test_certificates_that_cannot_be_shown_leave_no_descriptor_open() -> None:
+    endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/"))
+    request = Request("https://127.0.0.1:1/", {}, b"", RSA.certificate, OTHER_RSA.private_key)
+    assert isinstance(endpoint.send(request), NoReply)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        endpoint.send(request)
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- it is not taken -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def demanding(context: ssl.SSLContext, closed: threading.Event | None = None) -> Iterator[str]:
+    """The URL of a server that shakes one hand and, if that fails, goes away: at the end, or at once with an event.
+
+    In TLS 1.3 the client has sent its request by the time it hears of it.
+    """
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
+            with suppress(OSError):
+                secured.do_handshake()
+            if closed is None:
+                over.wait(WITHIN)
+        if closed is not None:
+            closed.set()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        over.set()
+        thread.join(WITHIN)
+        listener.close()
+
+
+def showing(pair: Pair | None, url: str, directory: Path) -> Reply | NoReply:
+    endpoint = Endpoint(Provider(name="p", token_url=url, ca_file=str(directory / "ca.pem"), timeout=WITHIN))
+    certificate, key = (pair.certificate, pair.private_key) if pair else ("", "")
+    try:
+        return endpoint.send(Request(url, {}, b"grant_type=client_credentials", certificate, key))
+    finally:
+        endpoint.close()
+
+
+LONG_AGO = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetime(2020, 2, 1, tzinfo=UTC)}
+WANTS = NoReply(
+    "TLS",
+    "127.0.0.1: TLS: tlsv13 alert certificate required",
+    "it wants a client certificate: is auth tls_client_auth this client's way?",
+)
+
+
+def test_a_server_that_wants_a_certificate_is_told_by_its_alert(ca: trustme.CA, directory: Path) -> None:
+    with demanding(context_of(ca)) as url:
+        assert showing(None, url, directory) == WANTS
+
+
+def test_it_is_told_also_where_the_server_is_gone_by_the_time_of_the_request(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, directory: Path
+) -> None:
+    # As most servers do it: which of the two comes first is a matter of microseconds.
+    closed, connect = threading.Event(), module._HTTPSConnection.connect
+
+    def connect_and_wait(this: module._HTTPSConnection) -> None:
+        connect(this)
+        assert closed.wait(WITHIN)
+
+    monkeypatch.setattr(module._HTTPSConnection, "connect", connect_and_wait)
+    with demanding(context_of(ca), closed) as url:
+        assert showing(None, url, directory) == WANTS
+
+
+@pytest.mark.parametrize(
+    ("more", "of_another_authority", "alert", "hint"),
+    [
+        pytest.param(
+            {}, True, "tlsv1 alert unknown ca", "it does not know the authority of the client certificate", id="unknown"
+        ),
+        pytest.param(
+            LONG_AGO, False, "sslv3 alert certificate expired", "the client certificate has expired", id="expired"
+        ),
+    ],
+)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda it: it.name)
+def test_a_certificate_that_is_not_taken_is_told_by_the_alert(
+    ca: trustme.CA,
+    directory: Path,
+    more: dict[str, Any],
+    of_another_authority: bool,
+    alert: str,
+    hint: str,
+    version: ssl.TLSVersion,
+) -> None:
+    pair = issued_by(trustme.CA() if of_another_authority else ca, **more)
+    context = context_of(ca)
+    context.minimum_version = context.maximum_version = version
+    with demanding(context) as url:
+        assert showing(pair, url, directory) == NoReply("TLS", f"127.0.0.1: TLS: {alert}", hint)
+
+
+def test_a_certificate_that_is_too_weak_for_the_server_is_told_by_the_alert(ca: trustme.CA, directory: Path) -> None:
+    context = context_of(ca, trusts=RSA.certificate)
+    # Level 3 wants RSA keys of 3072 bits, and this is of 2048.
+    context.set_ciphers("DEFAULT:@SECLEVEL=3")
+    with demanding(context) as url:
+        assert showing(RSA, url, directory) == NoReply(
+            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "it does not take the client certificate"
+        )

@@ -1,0 +1,275 @@
+"""The state directory, on a real file system, with the clocks by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearerd.publish.state import SCHEMA, State
+from support.clock import FakeClock
+
+YEAR = 365 * 86_400.0
+FIELDS = {"refusals": 2, "attempts": [1.5], "message": "HTTP 401", "hint": None}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def start(directory: Path, clock: FakeClock) -> Callable[[], State]:
+    """A new process over the same directory."""
+    return lambda: State(str(directory), clock)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    return lambda: [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_what_was_kept_comes_back_with_its_age(start: Callable[[], State], clock: FakeClock) -> None:
+    start().save("clients", "dnb", FIELDS)
+    assert start().load("clients", "dnb") == (FIELDS, 0.0)
+    clock.advance(90.0)
+    assert start().load("clients", "dnb") == (FIELDS, 90.0)
+
+
+def test_nothing_kept_is_nothing(start: Callable[[], State]) -> None:
+    assert start().load("clients", "dnb") is None
+    assert start().names("clients") == set()
+
+
+def test_nothing_to_keep_takes_away_what_was_there(start: Callable[[], State], directory: Path) -> None:
+    start().save("clients", "dnb", FIELDS)
+    start().save("clients", "dnb", {})
+    assert start().load("clients", "dnb") is None
+    assert os.listdir(directory / "clients") == []
+    start().save("clients", "dnb", {})
+
+
+def test_names_are_those_of_one_kind(start: Callable[[], State], directory: Path) -> None:
+    state = start()
+    for name in ("dnb", "a.b", "x.json"):
+        state.save("clients", name, FIELDS)
+    state.save("budgets", "client-dnb", FIELDS)
+    (directory / "clients/.bearerd-0-0.tmp").write_text("left behind")
+    assert start().names("clients") == {"dnb", "a.b", "x.json"}
+
+
+# -- the clocks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [YEAR, -YEAR], ids=["forward", "back"])
+def test_a_step_of_the_wall_clock_changes_no_age(start: Callable[[], State], clock: FakeClock, step: float) -> None:
+    start().save("clients", "dnb", FIELDS)
+    clock.advance(90.0)
+    clock.step(step)
+    assert start().load("clients", "dnb") == (FIELDS, 90.0)
+
+
+def test_after_a_reboot_the_age_is_the_wall_clocks(start: Callable[[], State], clock: FakeClock) -> None:
+    start().save("clients", "dnb", FIELDS)
+    clock.advance(90.0)
+    clock.reboot()
+    clock.advance(30.0)
+    assert start().load("clients", "dnb") == (FIELDS, 120.0)
+
+
+def test_where_no_boot_can_be_told_from_another_the_age_is_the_wall_clocks(directory: Path, clock: FakeClock) -> None:
+    clock.boot_id = lambda: ""  # type: ignore[method-assign]  # as under ProcSubset=pid
+    State(str(directory), clock).save("clients", "dnb", FIELDS)
+    clock.boot, clock.wall = 9e9, clock.wall + 90.0
+    assert State(str(directory), clock).load("clients", "dnb") == (FIELDS, 90.0)
+
+
+def test_after_a_clock_was_set_back_it_ages_from_then_on(start: Callable[[], State], clock: FakeClock) -> None:
+    # Those who only look, as cron's `once` does at a refused client, would wait for a year.
+    start().save("clients", "dnb", FIELDS)
+    clock.reboot()
+    clock.step(-YEAR)
+    assert start().load("clients", "dnb") == (FIELDS, 0.0)
+    clock.advance(90.0)
+    assert start().load("clients", "dnb") == (FIELDS, 90.0)
+    clock.reboot()
+    clock.advance(90.0)
+    assert start().load("clients", "dnb") == (FIELDS, 180.0)
+
+
+# -- what is no state ------------------------------------------------------------------------------
+
+
+def document(**changes: Any) -> bytes:
+    """What `save` writes at the clock's start."""
+    whole = {"schema": SCHEMA, "kept": FIELDS, "wall": 1_800_000_000.0, "boot": 5_000.0, "boot_id": "boot-1"}
+    return json.dumps({key: value for key, value in (whole | changes).items() if value != "left out"}).encode()
+
+
+def test_what_is_read_is_what_is_written(start: Callable[[], State], directory: Path) -> None:
+    start().save("clients", "dnb", FIELDS)
+    assert (directory / "clients/dnb.json").read_bytes() == document()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\x00", id="no text"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(document(schema=99), id="of the future"),
+        pytest.param(document(schema="left out"), id="no schema"),
+        pytest.param(document(kept=[1]), id="a list kept"),
+        pytest.param(document(kept="left out"), id="nothing kept"),
+        pytest.param(document(boot_id="left out"), id="no boot id"),
+        pytest.param(document(boot="left out"), id="no boot clock"),
+        pytest.param(document(boot="soon"), id="words for a time"),
+        pytest.param(document(boot=[1.0]), id="a list for a time"),
+        pytest.param(document(boot=10**400), id="a time that is no float"),
+        pytest.param(document(boot_id="boot-0", wall="left out"), id="no wall clock"),
+        pytest.param(document(more="x" * 1024 * 1024), id="over 1 MiB"),
+    ],
+)
+def test_what_is_no_state_is_none(start: Callable[[], State], directory: Path, content: bytes) -> None:
+    state = start()
+    state.save("clients", "dnb", FIELDS)
+    (directory / "clients/dnb.json").write_bytes(content)
+    assert state.load("clients", "dnb") is None
+    state.save("clients", "dnb", FIELDS)
+    assert state.load("clients", "dnb") == (FIELDS, 0.0)
+
+
+def test_a_torn_state_is_none(start: Callable[[], State], directory: Path) -> None:
+    state, whole = start(), document()
+    state.save("clients", "dnb", FIELDS)
+    for length in range(len(whole)):
+        (directory / "clients/dnb.json").write_bytes(whole[:length])
+        assert state.load("clients", "dnb") is None
+
+
+@given(
+    key=st.sampled_from(["wall", "boot", "boot_id", "schema", "kept"]),
+    value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.floats()),
+    boot_id=st.sampled_from(["boot-1", "boot-0"]),
+)
+def test_whatever_stands_in_a_field_the_age_is_a_number_of_seconds(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: object, boot_id: str
+) -> None:
+    directory = tmp_path_factory.mktemp("state")
+    (directory / "clients").mkdir()
+    (directory / "clients/dnb.json").write_bytes(document(**({"boot_id": boot_id} | {key: value})))
+    kept = State(str(directory), FakeClock()).load("clients", "dnb")
+    assert kept is None or (kept[1] >= 0.0 and not math.isnan(kept[1]))
+
+
+def test_a_symlink_is_not_followed(start: Callable[[], State], directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "planted").write_bytes(document())
+    (directory / "clients").mkdir(parents=True)
+    (directory / "clients/dnb.json").symlink_to(tmp_path / "planted")
+    assert start().load("clients", "dnb") is None
+    start().save("clients", "dnb", {"other": 1})
+    assert (tmp_path / "planted").read_bytes() == document()
+
+
+# -- the key ---------------------------------------------------------------------------------------
+
+
+def test_the_key_is_made_once_and_is_another_elsewhere(start: Callable[[], State], tmp_path: Path) -> None:
+    key = start().key()
+    assert len(key) == 32
+    assert start().key() == key
+    assert State(str(tmp_path / "elsewhere"), FakeClock()).key() != key
+
+
+@pytest.mark.parametrize("content", [b"", b"k" * 31], ids=["empty", "31 bytes"])
+def test_a_key_that_is_too_short_is_replaced(start: Callable[[], State], directory: Path, content: bytes) -> None:
+    directory.mkdir()
+    (directory / "key").write_bytes(content)
+    key = start().key()
+    assert len(key) == 32
+    assert (directory / "key").read_bytes() == key
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_all_of_it_is_for_the_daemon_alone(start: Callable[[], State], directory: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        start().save("clients", "dnb", FIELDS)
+        start().save("budgets", "client-dnb", FIELDS)
+        start().key()
+    finally:
+        os.umask(before)
+    found = {str(path.relative_to(directory)): path for path in [directory, *directory.rglob("*")]}
+    assert {name: stat.S_IMODE(path.stat().st_mode) for name, path in found.items()} == {
+        ".": 0o700,
+        "key": 0o600,
+        "clients": 0o700,
+        "clients/dnb.json": 0o600,
+        "budgets": 0o700,
+        "budgets/client-dnb.json": 0o600,
+    }
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(start: Callable[[], State], directory: Path) -> None:
+    state = start()
+    left = []
+    for kind in ("clients", "budgets", "secrets"):
+        state.save(kind, "dnb", FIELDS)
+        left.append(directory / kind / f".bearerd-{state._files._mark}-{'a' * 16}.tmp")
+    left.append(directory / f".bearerd-{state._files._mark}-{'b' * 16}.tmp")
+    for path in left:
+        path.write_text("half")
+    start().sweep()
+    assert not any(path.exists() for path in left)
+    assert state.load("clients", "dnb") == state.load("secrets", "dnb") == (FIELDS, 0.0)
+
+
+def test_a_directory_that_cannot_be_written_costs_one_warning(
+    start: Callable[[], State], directory: Path, warnings: Callable[[], list[str]]
+) -> None:
+    directory.write_text("in the way")
+    state = start()
+    assert len(state.key()) == 32
+    state.save("clients", "dnb", FIELDS)
+    state.save("clients", "dnb", {})
+    state.sweep()
+    assert (state.load("clients", "dnb"), state.names("clients")) == (None, set())
+    why = "a part of the path is no directory, or is a symlink, which is not followed"
+    cost = "refusals and rate limits are not known after a restart"
+    assert warnings() == [f"state: {directory}/key: {why}; {cost}"]
+    directory.unlink()
+    state.save("clients", "dnb", FIELDS)
+    (directory / "clients/other.json").mkdir()
+    state.save("clients", "other", FIELDS)  # well in between: this is another trouble
+    assert warnings()[1:] == [f"state: {directory}/clients/other.json: a directory has this name; {cost}"]
+
+
+def test_whether_it_can_be_kept_is_told_without_keeping_anything(start: Callable[[], State], directory: Path) -> None:
+    assert start().examine() == []
+    assert not directory.exists()
+    directory.mkdir()
+    assert start().examine() == []
+    assert os.listdir(directory) == []
+    directory.rmdir()
+    directory.write_text("in the way")
+    why = "a part of the path is no directory, or is a symlink, which is not followed"
+    assert start().examine() == [f"{directory}: {why}"]

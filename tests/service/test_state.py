@@ -1,0 +1,376 @@
+"""What outlives a process and a reboot: refusals and rate limits, with the real command and real servers."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import shutil
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd.grant.outcome import Refused
+from bearerd.lifecycle.gate import Gate
+from bearerd.model import RateLimit
+from bearerd.publish.state import State
+from support.clock import FakeClock
+from support.process import bearerd, eventually, running
+from support.server import Answer, Script, Seen, Server, issues, serving
+from support.targets import CLIENT, target
+
+REFUSAL = Answer(401, {"error": "invalid_client"})
+REFUSED = "HTTP 401 invalid_client: the client was refused"
+YEAR = 365 * 86_400.0
+
+
+@dataclass
+class Place:
+    """A config with one client, its secrets, its output and its state."""
+
+    directory: Path
+    server: Server
+    secrets: int = 1
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "config.yaml"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def token(self) -> Path:
+        return self.directory / "tokens/dnb/bci"
+
+    def write(self, client: str = "", tokens: str = "{bci: {}}", state: str | None = None) -> None:
+        names = ", ".join(f"{{file: {self.directory}/secret-{number}}}" for number in range(self.secrets))
+        self.config.write_text(
+            f"output: {{directory: {self.directory}/tokens}}\nstate_directory: {state or self.state}\n"
+            f"clients:\n  dnb:\n    token_url: {self.server.url}\n    allow_http: true\n    client_id: 7e0c5a\n"
+            f"    client_secret: [{names}]\n    tokens: {tokens}\n" + (f"    {client}\n" if client else "")
+        )
+
+    def put_secret(self, text: str, number: int = 0) -> None:
+        path = self.directory / f"secret-{number}"
+        path.write_text(text)
+        path.chmod(0o600)
+
+    def once(self, code: int, *arguments: str) -> str:
+        """Run it as cron does; what it says."""
+        done = bearerd("once", "-c", self.config, "--timeout", "50s", *arguments, timeout=40)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving(lambda _: REFUSAL) as server:
+        made = Place(tmp_path, server)
+        for number in range(3):
+            made.put_secret(f"wr0ng-{number}", number)
+        made.write()
+        yield made
+
+
+def takes(secret: str) -> Script:
+    """A provider that takes one secret."""
+    good, header = issues(), "Basic " + base64.b64encode(f"7e0c5a:{secret}".encode()).decode()
+    return lambda seen: good(seen) if seen.headers["authorization"] == header else REFUSAL
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secrets", [1, 2])
+def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(place: Place, secrets: int) -> None:
+    place.secrets = secrets
+    place.write()
+    assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
+    for _ in range(19):
+        said = place.once(1)
+        assert f"client dnb was refused before this start, with the same secret ({REFUSED}): it waits its time" in said
+        assert f"no valid token: {REFUSED}" in said
+        assert "; it is asked again in 4 min at the earliest, with another secret at once\n" in said
+        assert said.endswith(f"0 of 1 tokens are valid in {place.directory}/tokens\n")
+    assert len(place.server.seen) == secrets
+
+
+def test_what_a_reboot_takes_with_it_is_not_the_refusal(place: Place) -> None:
+    place.once(1)
+    shutil.rmtree(place.directory / "tokens")  # it was in /run
+    place.once(1)
+    assert len(place.server.seen) == 1
+
+
+def test_tokens_of_a_refused_client_that_are_good_on_record_still_succeed(place: Place) -> None:
+    place.server.script = issues()
+    place.write(tokens="{a: {}, b: {}}")
+    place.once(0)
+    place.server.script = lambda _: REFUSAL
+    place.write(tokens="{a: {}, b: {}, c: {}}")
+    for _ in range(2):
+        said = place.once(1)
+        assert f"name=dnb/c no valid token: {REFUSED}" in said
+        assert "2 of 3 tokens are valid" in said
+    place.write(tokens="{a: {}, b: {}}")
+    assert "2 of 2 tokens are valid" in place.once(0)
+    assert "name=dnb/a not renewed: HTTP 401" in place.once(0, "--min-valid", "2h")
+    assert len(place.server.seen) == 3
+
+
+def test_another_secret_is_tried_at_once_by_the_next_once(place: Place) -> None:
+    place.once(1)
+    place.put_secret("wr0ng-again")
+    assert "client dnb was refused before this start, with another secret: trying again" in place.once(1)
+    place.once(1)
+    assert len(place.server.seen) == 2
+    place.server.script = takes("r1ght")
+    place.put_secret("r1ght")
+    place.once(0)
+    assert len(place.server.seen) == 3
+    assert "refused before" not in place.once(0)
+
+
+def test_a_secret_that_is_added_to_a_list_is_tried_at_once(place: Place) -> None:
+    place.once(1)
+    place.server.script = takes("wr0ng-1")
+    place.secrets = 2
+    place.write()
+    place.once(0)
+    assert len(place.server.seen) == 2
+
+
+def test_another_secret_is_tried_at_once_by_run_at_its_start_and_the_same_is_not(place: Place) -> None:
+    place.once(1)
+    place.server.script = takes("r1ght")
+    with running("run", "-c", place.config) as daemon:
+        daemon.wait_for("was refused before this start, with the same secret")
+        assert daemon.stop() == 0
+    assert len(place.server.seen) == 1
+    place.put_secret("r1ght")
+    with running("run", "-c", place.config) as daemon:
+        daemon.wait_for("client dnb was refused before this start, with another secret: trying again")
+        eventually(place.token.exists)
+        assert daemon.stop() == 0
+    assert len(place.server.seen) == 2
+
+
+def test_the_same_secret_in_another_encoding_is_tried_at_once(place: Place) -> None:
+    place.put_secret("a+b")
+    assert "try basic_encoding: raw or rfc6749" in place.once(1)
+    place.server.script = takes("a+b")
+    place.once(1)
+    place.write("basic_encoding: raw")
+    place.once(0)
+    assert len(place.server.seen) == 2
+
+
+# -- rate limits -----------------------------------------------------------------------------------
+
+
+def test_a_rate_limit_holds_over_runs_and_says_what_holds(place: Place) -> None:
+    place.server.script = issues()
+    place.write("rate_limit: 2/8h")
+    said = [place.once(0, "--min-valid", "2h") for _ in range(5)]
+    assert len(place.server.seen) == 2
+    assert not any("its rate_limit" in each for each in said[:2])
+    for each in said[2:]:
+        assert (
+            "name=dnb/bci not renewed: its rate_limit allows no grant before 7 h 59 min from now; "
+            "the present token is good for 59 min"
+        ) in each
+
+
+def test_a_grant_whose_answer_a_killed_daemon_never_heard_counts(place: Place) -> None:
+    go_on = threading.Event()
+
+    def hangs(_: Seen) -> Answer:
+        go_on.wait(30)
+        return Answer(500)
+
+    place.server.script = hangs
+    place.write("rate_limit: 1/8h")
+    with running("run", "-c", place.config) as daemon:
+        place.server.wait_for(1)
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.wait()
+    go_on.set()
+    assert "no valid token: its rate_limit allows no grant before 7 h 59 min from now" in place.once(1)
+    assert len(place.server.seen) == 1
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+
+def test_a_state_that_cannot_be_kept_costs_a_warning_and_no_token(place: Place) -> None:
+    place.server.script = issues()
+    (place.directory / "file").write_text("")
+    place.write(state=f"{place.directory}/file/state")
+    said = place.once(0)
+    assert said.count("refusals and rate limits are not known after a restart") == 1
+    assert f"WARNING state: {place.directory}/file/state/key: a part of the path is no directory" in said
+    assert place.token.read_text() == "t-1"
+
+
+def test_its_files_are_for_the_daemon_alone_and_hold_no_secret_and_no_token(place: Place) -> None:
+    secrets, good = ["s3cr3t-0", "s3cr3t-1"], takes("s3cr3t-1")
+    place.secrets = 2
+    for number, secret in enumerate(secrets):
+        place.put_secret(secret, number)
+    place.write("rate_limit: 9/8h")
+    place.server.script = good
+    place.once(0)
+    place.server.script = lambda _: REFUSAL
+    place.once(0, "--min-valid", "2h")
+    found = sorted(path for path in place.state.rglob("*") if path.is_file())
+    names = ["budgets/client-dnb.json", "clients/dnb.json", "key", "secrets/dnb.json"]
+    assert [str(path.relative_to(place.state)) for path in found] == names
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (place.state, *place.state.glob("*/"))} == {0o700}
+    basic = [seen.headers["authorization"].removeprefix("Basic ") for seen in place.server.seen]
+    for text in [*secrets, *basic, place.token.read_text()]:
+        assert not [path for path in found if text.encode() in path.read_bytes()]
+
+
+def edited(**changes: Any) -> Callable[[bytes], bytes]:
+    """The same document with some of what it keeps changed; JSON has no 1e999 of its own to dump."""
+
+    def edit(content: bytes) -> bytes:
+        document = json.loads(content)
+        document["kept"] |= changes
+        return json.dumps(document).replace("Infinity", "1e999").encode()
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "asked_again"),
+    [
+        pytest.param("clients/dnb.json", lambda _: b"\xff{]", True, id="garbage"),
+        pytest.param("clients/dnb.json", lambda content: content[:-1], True, id="truncated"),
+        pytest.param(
+            "clients/dnb.json",
+            lambda content: content.replace(b'"schema": 1', b'"schema": 99'),
+            True,
+            id="from the future",
+        ),
+        pytest.param("clients/dnb.json", edited(refusals=float("inf")), True, id="endless refusals"),
+        pytest.param("clients/dnb.json", edited(attempts=["now"]), True, id="words"),
+        pytest.param("clients/dnb.json", edited(refusals=-9), False, id="negative refusals"),
+        pytest.param("clients/dnb.json", edited(opens_in=float("inf")), False, id="never opens: an hour"),
+        pytest.param("secrets/dnb.json", lambda _: b"{}", True, id="no fingerprints"),
+        pytest.param("key", lambda _: b"", True, id="another key"),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_passed_over(
+    place: Place, name: str, harm: Callable[[bytes], bytes], asked_again: bool
+) -> None:
+    place.once(1)
+    path = place.state / name
+    path.write_bytes(harm(path.read_bytes()))
+    assert REFUSED in place.once(1)
+    assert len(place.server.seen) == 1 + asked_again
+
+
+@pytest.mark.parametrize(
+    ("harm", "asked_again"),
+    [
+        pytest.param(lambda content: content[:-1], True, id="truncated"),
+        pytest.param(edited(sent=[{}]), True, id="no numbers"),
+        pytest.param(edited(sent=[-1e300, float("inf")]), False, id="a grant to come, and one long ago"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_passed_over(
+    place: Place, harm: Callable[[bytes], bytes], asked_again: bool
+) -> None:
+    place.server.script = issues()
+    place.write("rate_limit: 1/8h")
+    place.once(0)
+    path = place.state / "budgets/client-dnb.json"
+    path.write_bytes(harm(path.read_bytes()))
+    place.once(0, "--min-valid", "2h")
+    assert len(place.server.seen) == 1 + asked_again
+
+
+def test_a_client_that_may_be_asked_again_before_the_end_is_waited_for(place: Place) -> None:
+    place.once(1)
+    place.server.script = issues()
+    path = place.state / "clients/dnb.json"
+    path.write_bytes(edited(message=None, attempts=[117.0] * 4)(path.read_bytes()))
+    place.once(0)
+    assert len(place.server.seen) == 2
+
+
+# -- reboots, with the clock by hand -----------------------------------------------------------------
+
+
+@dataclass
+class Machine:
+    """A machine on which one process after the other looks at its client."""
+
+    directory: Path
+    clock: FakeClock
+    budgets: tuple[tuple[str, RateLimit], ...] = ()
+
+    def look(self) -> float:
+        """A process that is started, looks whether it may ask, and ends: in how many seconds it may."""
+        subject = target(client=replace(CLIENT, budgets=self.budgets))
+        self.gate = Gate(lambda _: None, State(str(self.directory), self.clock))
+        self.gate.restore([subject], self.clock)
+        return self.gate.admit(subject, self.clock.boot, 0.0).until - self.clock.boot
+
+    def refuse(self, wait: float) -> None:
+        self.gate.report(target(client=replace(CLIENT, budgets=self.budgets)), Refused("401"), self.clock.boot, wait)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "state", FakeClock())
+
+
+def test_after_a_reboot_what_is_left_of_a_wait_is_left(machine: Machine) -> None:
+    assert machine.look() == 0
+    machine.refuse(300)
+    machine.clock.advance(100)
+    machine.clock.reboot()
+    assert machine.look() == pytest.approx(200)
+    machine.clock.advance(200)
+    assert machine.look() == 0
+
+
+def test_after_a_reboot_what_is_left_of_a_limit_is_left(machine: Machine) -> None:
+    machine.budgets = (("client-dnb", RateLimit(1, 28_800.0)),)
+    assert machine.look() == 0
+    machine.clock.advance(100)
+    machine.clock.reboot()
+    assert machine.look() == pytest.approx(28_700)
+
+
+@pytest.mark.parametrize("reboots", [False, True], ids=["set", "set and rebooted"])
+@pytest.mark.parametrize("step", [-YEAR, YEAR], ids=["back", "forward"])
+def test_a_clock_that_was_set_by_a_year_makes_nobody_wait_longer_than_an_hour(
+    machine: Machine, step: float, reboots: bool
+) -> None:
+    machine.look()
+    machine.refuse(3600)
+    machine.clock.step(step)
+    if reboots:
+        machine.clock.reboot()
+    # Cron comes every ten minutes: none of its processes lives long enough to wait.
+    waits = list(itertools.takewhile(lambda wait: wait > 0, (ten_minutes_later(machine) for _ in range(9))))
+    assert len(waits) == (0 if reboots and step > 0 else 6)
+
+
+def ten_minutes_later(machine: Machine) -> float:
+    wait = machine.look()
+    machine.clock.advance(600)
+    return wait

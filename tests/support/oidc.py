@@ -1,0 +1,224 @@
+"""npm's `oidc-provider`: a real authorization server, over http and over https on free ports of loopback.
+
+Needs node and the modules: run `npm install` in a copy of tests/servers, name that directory in
+BEARERD_TEST_NODE_MODULES, and skip with `why_not`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as ec_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as rsa_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+SCRIPT = Path(__file__).parents[1] / "servers" / "oidc_provider.mjs"
+WITHIN = 20.0
+"""Seconds to wait for an answer: a bound for a broken build, not a measure."""
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+
+def _node() -> str | None:
+    return shutil.which(os.environ.get("BEARERD_NODE", "node"))
+
+
+def _modules() -> Path:
+    return Path(os.environ.get("BEARERD_TEST_NODE_MODULES", SCRIPT.parent))
+
+
+@cache
+def why_not() -> str | None:
+    """Why it cannot run here, or None: for `pytest.mark.skipif`."""
+    node = _node()
+    if node is None:
+        return "there is no node"
+    probe = "URL.parse && require('crypto').hash ? '' : process.version"  # Node 22, and the last releases of 20
+    found = subprocess.run([node, "-p", probe], capture_output=True, text=True, check=False)
+    if found.returncode or found.stdout.strip():
+        return f"node is too old: {found.stdout.strip() or found.stderr.strip()}"
+    if not (_modules() / "node_modules" / "oidc-provider" / "package.json").is_file():
+        return "no oidc-provider in BEARERD_TEST_NODE_MODULES"
+    return None
+
+
+def private_key(algorithm: str) -> PrivateKey:
+    """A new key that can sign by a JWS algorithm."""
+    match algorithm:
+        case "ES256":
+            return ec_key(SECP256R1())
+        case "ES384":
+            return ec_key(SECP384R1())
+        case "ES512":
+            return ec_key(SECP521R1())
+        case "EdDSA" | "Ed25519":
+            return Ed25519PrivateKey.generate()
+        case _:
+            return rsa_key(65537, 2048)
+
+
+def pem(key: PrivateKey) -> str:
+    """The key as PKCS#8."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def self_signed(key: PrivateKey, name: str = "client") -> str:
+    """A certificate that the key vouches for itself, as PEM."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+    signed = builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256())
+    return signed.public_bytes(Encoding.PEM).decode()
+
+
+def client(
+    client_id: str, method: str = "client_secret_basic", *, keys: Sequence[Mapping[str, Any]] = (), **metadata: Any
+) -> dict[str, Any]:
+    """A client in RFC 7591's words. A key is a JWK, or `pem` (of a key or a certificate) with `kid` and the like."""
+    jwks = {"jwks": {"keys": keys}} if keys else {}
+    return {"client_id": client_id, "token_endpoint_auth_method": method, **jwks, **metadata}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the server understood it, and what it said."""
+
+    scheme: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    form: dict[str, list[str]]
+    certificate: str | None
+    """SHA-256 of the client's certificate, in hexadecimal."""
+    status: int
+    answer: Any
+    why: str | None
+    """Why it refused, in more words than it says to a client."""
+
+    @property
+    def assertion(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Header and claims of the client assertion."""
+        header, claims, _ = self.form["client_assertion"][0].split(".")
+        return _decoded(header), _decoded(claims)
+
+
+def _decoded(part: str) -> dict[str, Any]:
+    document = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    assert isinstance(document, dict)
+    return document
+
+
+class OidcProvider:
+    """A running server. `ca` issued its certificate, and issues those of clients."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path, ca: trustme.CA, ca_file: Path) -> None:
+        self._process, self._log, self._lock = process, log, threading.Lock()
+        self.ca, self.ca_file = ca, ca_file
+        self.http_issuer = self.https_issuer = ""
+
+    @property
+    def http_token_url(self) -> str:
+        """The token endpoint of `http_issuer`."""
+        return f"{self.http_issuer}/token"
+
+    @property
+    def https_token_url(self) -> str:
+        """The token endpoint of `https_issuer`."""
+        return f"{self.https_issuer}/token"
+
+    @property
+    def mtls_token_url(self) -> str:
+        """The token endpoint of `https_issuer` among its `mtls_endpoint_aliases`."""
+        return self.https_token_url.replace("127.0.0.1", "localhost")
+
+    def register(self, *clients: Mapping[str, Any]) -> None:
+        """Register more clients, or others in their place."""
+        self.ask({"clients": clients})
+
+    def seen(self) -> list[Request]:
+        """The requests since the last call, each answered by then."""
+        return [Request(**request) for request in self.ask({})]
+
+    def ask(self, document: Mapping[str, Any]) -> Any:
+        """One line to the script, one line from it."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with self._lock, selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            stdin.write(json.dumps(document) + "\n")
+            stdin.flush()
+            line = stdout.readline() if selector.select(WITHIN) else ""
+        assert line, f"oidc-provider does not answer:\n{self._log.read_text()}"
+        return json.loads(line)
+
+
+@contextmanager
+def oidc_provider(
+    *clients: Mapping[str, Any],
+    resources: Mapping[str, Mapping[str, Any]] | None = None,
+    lifetime: int = 600,
+    **settings: Any,
+) -> Iterator[OidcProvider]:
+    """A server for the length of a with block, as its own documentation names resources' members and settings."""
+    node = _node()
+    assert node is not None
+    ca = trustme.CA()
+    leaf = ca.issue_cert("127.0.0.1", "localhost")
+    options = {
+        "modules": str(_modules().resolve()),
+        "tls": {
+            "key": leaf.private_key_pem.bytes().decode(),
+            "cert": "".join(part.bytes().decode() for part in leaf.cert_chain_pems),
+            "ca": ca.cert_pem.bytes().decode(),
+        },
+        "clients": clients,
+        "resources": resources or {},
+        "lifetime": lifetime,
+        "settings": settings,
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        log, ca_file = Path(directory, "log"), Path(directory, "ca.pem")
+        ca.cert_pem.write_to_path(str(ca_file))
+        with (
+            log.open("w") as stderr,
+            subprocess.Popen(
+                [node, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            ) as process,
+        ):
+            server = OidcProvider(process, log, ca, ca_file)
+            try:
+                server.http_issuer, server.https_issuer = server.ask(options)
+                yield server
+            finally:
+                process.kill()
