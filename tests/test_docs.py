@@ -1,0 +1,97 @@
+"""What the documentation tells people to copy is a config that loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from bearerd.config.load import load
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PROVIDERS = ROOT / "docs" / "providers.md"
+REQUIRED = [
+    "D&B",
+    "Keycloak",
+    "Auth0",
+    "Okta",
+    "Microsoft Entra ID",
+    "Amazon Cognito",
+    "PingOne",
+    "PingFederate",
+    "Ory Hydra",
+    "Salesforce",
+    "Zoom",
+    "Google service account",
+    "PayPal",
+    "Maskinporten",
+]
+
+
+class Block(NamedTuple):
+    """A fenced piece of a page, and the heading above it."""
+
+    heading: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Every fenced block of a page; fails for one that is not closed."""
+    heading, language, lines = page.name, None, list[str]()
+    for line in page.read_text(encoding="utf-8").splitlines(keepends=True):
+        fence = re.fullmatch(r"```(\w*)\n?", line)
+        if language is not None and fence:
+            yield Block(heading, language, "".join(lines))
+            language = None
+        elif language is not None:
+            lines.append(line)
+        elif fence:
+            language, lines = fence[1], []
+        elif match := re.fullmatch(r"#+ (.+)\n?", line):
+            heading = match[1]
+    assert language is None, f"{page.name}: a block below '{heading}' is not closed"
+
+
+def configs(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language == "yaml"]
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(block.text, id=f"{page.stem}: {block.heading}")
+        for page in (README, PROVIDERS)
+        for block in configs(page)
+    ],
+)
+def test_a_config_that_people_copy_loads(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert load(str(file), {}).targets
+
+
+@pytest.mark.parametrize("provider", REQUIRED)
+def test_the_page_names_a_provider(provider: str) -> None:
+    assert any(provider in heading for heading in headings(PROVIDERS))
+
+
+def test_each_config_of_the_page_is_a_whole_one_below_a_heading_of_its_own() -> None:
+    found = configs(PROVIDERS)
+    assert len(found) >= len(REQUIRED)
+    assert all(block.text.startswith(("clients:\n", "providers:\n")) for block in found)
+    assert len({block.heading for block in found}) == len(found)
+
+
+def test_no_config_of_the_page_holds_what_is_secret() -> None:
+    for block in configs(PROVIDERS):
+        for key in ("client_secret", "private_key", "assertion", "subject_token"):
+            assert not re.search(rf"^ *{key}: (?!\{{)", block.text, re.MULTILINE), block.heading
