@@ -81,7 +81,7 @@ class Provider:
     issuer: str | None = None
     """In place of the token URL, which is then asked for (RFC 8414)."""
     allow_http: bool = False
-    """Plain http to this machine is no mistake; its metadata may name such an endpoint too."""
+    """Plain http to this machine is no mistake."""
     ca_file: str | None = None
     proxy: str | None = None
     timeout: float = 10.0

@@ -394,7 +394,6 @@ def test_an_algorithm_that_is_not_listed_is_doubted(
     assert doubts(client, auth, algorithms=listed) == said
 
 
-@pytest.mark.xfail(reason="reported: beside a signed grant the algorithm is the private key's", strict=True)
 def test_beside_a_signed_grant_the_algorithm_is_not_that_of_the_secret() -> None:
     client = replace(
         CLIENT, auth="client_secret_jwt", grant_type=JWT_BEARER, jwt_bearer=JwtBearer(), jwt=Jwt(algorithm="RS256")

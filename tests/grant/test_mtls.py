@@ -303,7 +303,6 @@ def test_a_certificate_that_cannot_be_shown_is_ours_to_mend_and_nothing_is_sent(
     assert server.seen == []
 
 
-@pytest.mark.xfail(reason="reported: OpenSSL calls it EE_KEY_TOO_SMALL, and it is said to be no PEM", strict=True)
 def test_a_key_that_openssl_finds_too_small_is_not_called_no_pem(ca: trustme.CA, directory: Path) -> None:
     # As many distributions configure OpenSSL, keys of 1024 bits are shown to nobody.
     key = rsa.generate_private_key(65537, 1024)

@@ -393,7 +393,6 @@ unfit = pytest.mark.parametrize(
             replace(BY_SECRET, jwt=Jwt(algorithm="RS256")),
             "client_secret: the key does not sign by RS256; it does by HS256, HS384, HS512",
             id="client_secret_jwt-algorithm",
-            marks=pytest.mark.xfail(reason="reported: it is said of private_key None", strict=True),
         ),
     ],
 )

@@ -139,18 +139,24 @@ def _leave(code: int) -> NoReturn:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from bearerd.log import LOGGER
     from bearerd.service.check import check
 
     config = _load(arguments)
-    failed = 0
+    failed, stops = 0, False
+    LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
     print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
     for finding in check(config, os.environ, online=arguments.online):
         failed += finding.level == "failed"
+        stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
         print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
         for name, value in finding.details:
             print(f"{'':<8}   {name}: {value}", flush=True)
     if failed:
-        print(f"bearerd: {failed} of these would fail; the daemon would run, and go on trying", file=sys.stderr)
+        then = "the daemon would not start" if stops else "the daemon would run, and go on trying"
+        print(f"bearerd: {failed} of these would fail; {then}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -63,15 +63,15 @@ def _sign(what: dict[str, Any], signer: Signer) -> str:
         key, key_id, usual = signer.secret.encode(), signer.key_id, ("HS256", "HS384", "HS512")
     header |= {"kid": key_id} if key_id else {}
     header["alg"] = signer.algorithm or usual[0]
+    part: Literal["private_key", "client_secret"] = "private_key" if signer.private_key else "client_secret"
     if header["alg"] not in usual:
-        raise KeyUnusable("private_key", f"the key does not sign by {header['alg']}; it does by {', '.join(usual)}")
+        raise KeyUnusable(part, f"the key does not sign by {header['alg']}; it does by {', '.join(usual)}")
     algorithm = algorithms.get_default_algorithms()[header["alg"]]
     signed = f"{_segment(json.dumps(header).encode())}.{_segment(json.dumps(what).encode())}"
     try:
         # Not jwt.encode: it warns on standard error of short secrets, which are the provider's choice.
         return f"{signed}.{_segment(algorithm.sign(signed.encode(), algorithm.prepare_key(key)))}"
     except (PyJWTError, ValueError, TypeError):
-        part: Literal["private_key", "client_secret"] = "private_key" if signer.private_key else "client_secret"
         raise KeyUnusable(part, f"the key cannot sign by {header['alg']}") from None
 
 

@@ -212,6 +212,8 @@ def _own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl
         except ssl.SSLError as error:
             if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
                 reason = "certificate and private_key do not belong together"
+            elif error.reason == "EE_KEY_TOO_SMALL":
+                reason = "the certificate's key is too small to be taken by OpenSSL"
             elif "ENCRYPTED" in private_key:
                 reason = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
             else:
@@ -582,6 +584,7 @@ def _explain(error: BaseException, attempt: _Attempt, provider: Provider, url: s
 # How a provider says in TLS what it thinks of the client's certificate.
 _ALERT_HINTS: Final = {
     "tlsv13 alert certificate required": "it wants a client certificate: is auth tls_client_auth this client's way?",
+    "sslv3 alert handshake failure": "they agree on nothing, or it wants a client certificate (auth tls_client_auth)",
     "tlsv1 alert unknown ca": "it does not know the authority of the client certificate",
     "sslv3 alert bad certificate": "it does not take the client certificate",
     "sslv3 alert certificate expired": "the client certificate has expired",

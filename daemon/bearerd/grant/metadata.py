@@ -36,13 +36,10 @@ class Metadata:
         if method not in self.auth_methods and not (method == "none" and client.jwt_bearer):
             listed = ", ".join(known for known in self.auth_methods if known in _KNOWN)
             return f"the provider's metadata does not list auth {client.auth}" + (f", but {listed}" if listed else "")
-        algorithm = client.jwt.algorithm
-        if (
-            algorithm
-            and method in {"private_key_jwt", "client_secret_jwt"}
-            and self.algorithms
-            and algorithm not in self.algorithms
-        ):
+        # Beside a grant that is signed too, the algorithm is that of the grant's key.
+        by_it = method == "private_key_jwt" or (method == "client_secret_jwt" and client.jwt_bearer is None)
+        algorithm = client.jwt.algorithm if by_it else None
+        if algorithm and self.algorithms and algorithm not in self.algorithms:
             return f"the provider's metadata does not list algorithm {algorithm} for assertions"
         return None
 

@@ -96,6 +96,8 @@ class Grants:
         reply = self._endpoint(client).send(request)
         took = self._clock.now().boot - sent.boot
         if isinstance(reply, NoReply):
+            if metadata is not None and reply.phase in {"name look-up", "connect"}:
+                self._discovery(client).doubt()  # it may have moved
             kind = Unsent if reply.phase == "set-up" else Transient
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
             return Performed(outcome, credentials.client_id, token_url, took=took)

@@ -121,7 +121,9 @@ def _shown(scope: str | None) -> str:
 def _named(client: Client) -> str:
     """By what a client authenticates, as the config names it."""
     references = [*client.client_secret, client.private_key, client.certificate, client.assertion]
-    return ", ".join(str(reference) for reference in references if reference) or "its id alone"
+    return ", ".join(str(reference) for reference in references if reference) or (
+        "its id alone" if client.client_id else "nothing"
+    )
 
 
 def _credential_faults(client: Client, environ: Mapping[str, str]) -> list[str]:
