@@ -39,7 +39,7 @@ PURE = [
     "config.source", "config.types",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation",
-    "lifecycle.policy", "lifecycle.doors",
+    "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.
@@ -57,6 +57,7 @@ ONE_USER = {
     "yaml": {"config.source"},
     "pydantic": {"config.types", "config.load"},
     "pydantic_core": {"config.types"},
+    "watchdog": {"service.watch"},
     "rich": {"cli.progress", "demo.show"},
     "fcntl": {"publish.lock"},
     "jwt": {"grant.assertion"},

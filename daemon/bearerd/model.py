@@ -30,6 +30,7 @@ TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env"]
 OnExpiry = Literal["keep", "remove"]
+Reload = Literal["watch", "signal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,5 +249,8 @@ class Config:
     """The group of the directories that bearerd makes: readers must get through them."""
     targets: tuple[Target, ...] = ()
     log: Logging = Logging()
+    reload: Reload = "watch"
     sources: tuple[str, ...] = ()
     """The files it was read from."""
+    source_directories: tuple[str, ...] = ()
+    """Where more of them would be taken up: the directories of `include`."""

@@ -1260,7 +1260,7 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
 
 # What design.md names and this version does not do yet: silently taken it would be a promise.
 LATER = {
-    "top": ["listen: {address: '127.0.0.1:9810'}", "control: {socket: /s}", "reload: watch", "on_change: []",
+    "top": ["listen: {address: '127.0.0.1:9810'}", "control: {socket: /s}", "on_change: []",
             "on_failure: []", "startup_timeout: 30s", "required: true"],
     "client": ["on_change: []", "on_failure: []", "required: true"],
     "token": ["on_change: []", "on_failure: []", "required: false"],

@@ -111,7 +111,7 @@ def test_a_client_that_is_renewed_wakes_who_was_held_and_is_forgotten() -> None:
     gate.restore([A, B], FakeClock())
     for each in (A, B):
         gate.admit(each, 5_000.0, 0.0)
-    gate.renew(CLIENT, 5_000.0)
+    gate.renew(CLIENT.name, 5_000.0)
     assert sorted(woken) == ["dnb/a", "dnb/b"]
     assert memory.saved == [("clients", "dnb", {})]
     assert gate.refusal(A) is None

@@ -337,3 +337,48 @@ def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pyte
         turns.wait("a")
     finally:
         schedule.stop(5)
+
+
+def test_a_target_that_was_removed_has_no_more_turns() -> None:
+    under_way, may_end = threading.Event(), threading.Event()
+
+    def act(name: str) -> float:
+        if name == "a":
+            under_way.set()
+            assert may_end.wait(WITHIN)
+        return 0.01
+
+    turns = Turns(act)
+    with scheduled(turns, "a", "b") as schedule:
+        assert under_way.wait(WITHIN)
+        schedule.remove("a")
+        schedule.wake("a")
+        may_end.set()
+        turns.wait("b", turns.count["b"] + 20)
+        assert turns.count["a"] == 1
+        assert schedule.alive()
+        schedule.remove("nobody")
+
+
+def test_a_target_that_goes_to_another_pool_never_has_two_turns_at_once() -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def act(_: str) -> float:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.005)  # long enough for another to begin
+        with lock:
+            at_once -= 1
+        return 0.0
+
+    turns = Turns(act)
+    with scheduled(turns, "a") as schedule:
+        for number in range(30):
+            turns.wait("a", turns.count["a"] + 1)
+            schedule.add("a", f"pool-{number}", 1, boot())
+        turns.wait("a", turns.count["a"] + 5)
+        schedule.wake("a")
+        turns.wait("a", turns.count["a"] + 1)
+    assert most == 1

@@ -48,8 +48,8 @@ def test_one_file_that_cannot_be_written_keeps_no_other_from_it(config: Config) 
 def test_withdrawn_files_are_gone_and_can_be_withdrawn_again(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.ensure(target, token())
-    assert len(publisher.withdraw(target).written) == 2
-    assert publisher.withdraw(target).written == ()
+    assert len(publisher.withdraw(target.outputs).written) == 2
+    assert publisher.withdraw(target.outputs).written == ()
     assert not Path(target.outputs[0].path).exists()
 
 

@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     config = loading.result()
     set_up(config.log)
-    _leave(run(config, os.environ))
+    _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
 
 
 def _once(arguments: argparse.Namespace) -> int:

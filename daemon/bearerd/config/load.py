@@ -112,6 +112,13 @@ def _included(main: Document) -> list[str]:
     return found
 
 
+def _directories(patterns: list[str], main: str) -> tuple[str, ...]:
+    """Where files that match may appear; below a wildcard in a directory's name nobody looks."""
+    base = os.path.dirname(os.path.abspath(main))
+    found = {os.path.dirname(os.path.normpath(os.path.join(base, pattern))) for pattern in patterns}
+    return tuple(sorted(directory for directory in found if not glob.has_magic(directory)))
+
+
 # -- from documents to a Config --------------------------------------------------------------------
 
 
@@ -163,7 +170,9 @@ class _Loader:
             group=settings.output.group,
             targets=tuple(targets),
             log=Logging(level=settings.log.level, format=settings.log.format),
+            reload=settings.reload,
             sources=tuple(document.file for document in self._documents),
+            source_directories=_directories(settings.include, self._documents[0].file),
         )
 
     def _check_shape(self, document: Document, model: type[BaseModel]) -> None:

@@ -599,5 +599,6 @@ class ConfigFile(IncludedFile, Inherited):
 
     include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
     state_directory: AbsolutePath | None = None
+    reload: Literal["watch", "signal"] = "watch"
     output: OutputModel = OutputModel()
     log: LogModel = LogModel()

@@ -12,7 +12,7 @@ from bearerd.grant import perform
 from bearerd.grant.outcome import Outcome, Refused
 from bearerd.lifecycle.doors import WORTH_KEEPING, Admission, Doors, Kind
 from bearerd.log import say
-from bearerd.model import Client, Target
+from bearerd.model import Target
 
 
 class Memory(perform.Memory, Protocol):
@@ -77,10 +77,10 @@ class Gate:
         with self._lock:
             return self._doors.refusal(target.client.name)
 
-    def renew(self, client: Client, now: float) -> None:
+    def renew(self, client: str, now: float) -> None:
         """The client has a secret that was not refused yet: it may go at once."""
         with self._lock:
-            released = self._doors.renew(client.name)
+            released = self._doors.renew(client)
         self._keep(now)
         self._wake_all(released)
 

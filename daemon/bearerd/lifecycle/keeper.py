@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
-from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Performed, Refused
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Performed, Refused, Unsent
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.doors import Admission, Reason
 from bearerd.lifecycle.gate import Gate
 from bearerd.log import say
-from bearerd.model import Instant, Target, Token
+from bearerd.model import Instant, Output, Target, Token
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
 from bearerd.words import duration
@@ -52,8 +52,8 @@ class Publisher(Protocol):
         """Bring the files to what this token makes them."""
         ...
 
-    def withdraw(self, target: Target) -> Published:
-        """Take the files away."""
+    def withdraw(self, outputs: Iterable[Output]) -> Published:
+        """Take files away."""
         ...
 
 
@@ -97,6 +97,8 @@ class Keeper:
         self._name = target.full_name
         self._token: Token | None = None
         self._client_id = ""
+        self._identity = ""
+        """What the token was asked for; another than the target's from a changed config until the next grant."""
         self._due = 0.0
         # What the last failure asked for; no step of the clock brings the next attempt before it.
         self._not_before = 0.0
@@ -131,6 +133,7 @@ class Keeper:
         if remaining <= 0:
             return
         self._token, self._client_id, self._unsaved = dated.token, record.client_id, dated.stepped
+        self._identity = record.identity
         self._gone = dated.token.expires.boot
         if not dated.disagreed and remaining >= least:
             self._due = max(now.boot, self._due_of(dated.token, now.boot - policy.LEAST_BETWEEN_TURNS))
@@ -139,6 +142,20 @@ class Keeper:
             f"the token on record is good for {duration(remaining)}",
             name=self._name,
         )
+
+    def adopt(self, target: Target, *, renew: bool) -> None:
+        """Go on as a changed config has it: a new grant now, or only other files and another schedule."""
+        self.target, self._on_disk = target, False
+        now = self._clock.now().boot
+        if renew or (self._token is not None and self._identity != target.identity()):
+            self._due = self._not_before = now
+        elif self._token is not None and self._failure is None:
+            self._due = max(now, self._due_of(self._token, now - policy.LEAST_BETWEEN_TURNS))
+
+    def hurry(self) -> None:
+        """What its last attempt failed of may be mended: ask now, if it failed of what is ours or of a refusal."""
+        if isinstance(self._failure, Unsent | Refused):
+            self._due = self._not_before = self._clock.now().boot
 
     # -- a turn --------------------------------------------------------------------------------
 
@@ -193,7 +210,9 @@ class Keeper:
             if isinstance(outcome, Issued) and outcome.token.expires.boot <= now.boot:
                 outcome = Malformed("the new token had expired before it was here")
             if isinstance(outcome, Issued):
-                self._client_id = performed.client_id
+                if self._identity != self.target.identity():
+                    self._token = None  # of another config: it says nothing of this one
+                self._client_id, self._identity = performed.client_id, self.target.identity()
                 self._take(outcome, now)
                 return self._due
             wait = self._fail(outcome, now)
@@ -277,16 +296,18 @@ class Keeper:
     def _tend_files(self, now: Instant) -> None:
         if self._token is None:
             if self.target.on_expiry == "remove":
-                self._note_faults(self._publisher.withdraw(self.target).faults)
+                self._note_faults(self._publisher.withdraw(self.target.outputs).faults)
             return
         if now.boot >= self._gone:
             self._expire()
             return
+        if self._identity != self.target.identity():
+            return  # the files stay as they are until there is what they are for now
         faults: tuple[str, ...] = ()
         if self._unsaved:
             try:
                 # The record first: after a crash between the two the files are made from it.
-                self._publisher.save(self.target, Record(self._token, self.target.identity(), self._client_id))
+                self._publisher.save(self.target, Record(self._token, self._identity, self._client_id))
                 self._unsaved = False
             except PublishError as error:
                 faults = (str(error),)
@@ -300,7 +321,7 @@ class Keeper:
         self._on_disk = False
         removed = self.target.on_expiry == "remove"
         if removed:
-            self._note_faults(self._publisher.withdraw(self.target).faults)
+            self._note_faults(self._publisher.withdraw(self.target.outputs).faults)
         if not self._said_expired:
             self._said_expired = True
             say(

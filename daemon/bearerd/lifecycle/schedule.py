@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,7 @@ class Schedule:
         self._due: dict[str, float] = {}
         self._running: set[str] = set()
         self._again: set[str] = set()
+        self._passed_over: Counter[str] = Counter()
         self._pools: dict[Hashable, _Workers] = {}
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -66,7 +68,10 @@ class Schedule:
         self._suspended = clock.suspended()
 
     def add(self, name: str, pool: Hashable, workers: int, due: float) -> None:
-        """A target, whose turns run on at most `workers` threads that it shares with the rest of its pool."""
+        """A target, whose turns run on at most `workers` threads that it shares with the rest of its pool.
+
+        One that is there already goes over to this pool, after the turn that is under way.
+        """
         if pool not in self._pools:
             self._pools[pool] = _Workers(f"pool-{len(self._pools)}", workers, self._booked_out)
             self._scheduler.add_executor(self._pools[pool], alias=self._pools[pool].alias)
@@ -80,7 +85,16 @@ class Schedule:
             name=name,
             executor=self._pools[pool].alias,
             next_run_time=self._wall(due),
+            replace_existing=True,
         )
+
+    def remove(self, name: str) -> None:
+        """No more turns for this target; one that is under way goes on to its end."""
+        with self._lock:
+            self._due.pop(name, None)
+            self._again.discard(name)
+        with suppress(JobLookupError):
+            self._scheduler.remove_job(name)
 
     def start(self) -> None:
         """Begin; what is due already runs at once."""
@@ -129,6 +143,10 @@ class Schedule:
 
     def _run(self, name: str) -> None:
         with self._lock:
+            if name in self._running:  # on the pool that it came from
+                self._again.add(name)
+                self._passed_over[name] += 1
+                return
             self._running.add(name)
             self._again.discard(name)
         try:
@@ -141,12 +159,19 @@ class Schedule:
                 name=name,
             )
         with self._lock:
-            self._due[name] = due
+            if name in self._due:  # not removed meanwhile
+                self._due[name] = due
 
     def _booked_out(self, name: str) -> None:
         with self._lock:
+            if self._passed_over[name]:  # of two runs one was none, and whichever ends last is the one
+                self._passed_over[name] -= 1
+                return
+            del self._passed_over[name]
             self._running.discard(name)
             self._ended.notify_all()
+            if name not in self._due:
+                return
             if name in self._again:
                 self._again.discard(name)
                 self._due[name] = self._clock.now().boot

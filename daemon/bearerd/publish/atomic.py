@@ -104,6 +104,10 @@ class Files:
         # Two daemons with different directories may write into a third: each sweeps its own only.
         self._mark = sha256(os.fsencode(root)).hexdigest()[:8]
 
+    def adopt(self, directory_mode: int, group: str | None) -> None:
+        """Make directories so from now on."""
+        self._directory_mode, self._group = directory_mode, group
+
     def replace(self, path: str, content: bytes, wanted: Attributes, directory_mode: int | None = None) -> str | None:
         """Replace one file; returns a warning where it is published but perhaps not durable.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from math import inf
 
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import SecretUnavailable
@@ -12,14 +15,30 @@ from bearerd.grant.credentials import read_client_id
 from bearerd.grant.perform import Grants
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper, Standing
+from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.schedule import Schedule
 from bearerd.log import say
-from bearerd.model import Config, Target
+from bearerd.model import Config, Output, Target
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
 
 # A turn that ends within this has its token on disk; one that waits for a provider is left behind.
 _STOP_WITHIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a new config asks of one target: to go on as this one, or (None) to end."""
+
+    target: Target | None
+    gone: tuple[Output, ...] = ()
+    renew: bool = False
+
+    def after(self, before: _Change) -> _Change:
+        """Both in one, where a second config came before the first was followed."""
+        paths = {output.path for output in self.target.outputs} if self.target else set()
+        kept = tuple(output for output in before.gone if output.path not in paths)
+        return _Change(self.target, (*kept, *self.gone), renew=before.renew or self.renew)
 
 
 class Engine:
@@ -41,9 +60,12 @@ class Engine:
         self.schedule = Schedule(self.clock, self._turn)
         self._gate = Gate(self.schedule.wake, self._state)
         self._least = 0.0
+        self._lock = threading.Lock()
         self._resumed: set[str] = set()
+        self._pending: dict[str, _Change] = {}
+        self._hurried: set[str] = set()
         self._client_ids: dict[str, str | None] = {}
-        self._reading = {target.client.name: threading.Lock() for target in config.targets}
+        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._keepers: dict[str, Keeper] = {}
 
     def start(self, least: float = 0.0) -> None:
@@ -51,25 +73,45 @@ class Engine:
 
         `least` seconds is how long a record's token must still be good, not to be renewed at once.
         """
-        self._lock = self._publisher.prepare()
+        self._directory_lock = self._publisher.prepare()
         self._least = least
         self._state.sweep()
         # Under the lock: what fingerprints are made with is made once.
         self._grants = Grants(self.clock, self._environ, self._state)
         self._gate.restore(self._config.targets, self.clock)
         for target in self._config.targets:
-            keeper = Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate)
-            self._keepers[target.full_name] = keeper
-        for name, keeper in self._keepers.items():
-            provider = keeper.target.client.provider
-            # A first turn in any case: files may have to be put back.
-            self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
+            self._add(target)
         self.schedule.start()
+
+    def apply(self, config: Config) -> Plan:
+        """Go on as another config has it; what it does not change goes on as it was."""
+        changes = plan(self._config, config)
+        self._config = config
+        self._publisher.adopt(config)
+        for name in changes.judged_anew:
+            self._client_ids.pop(name, None)
+            self._gate.renew(name, self.clock.now().boot)
+        for target in changes.start:
+            self._change(target.full_name, _Change(target))
+        for target in (*changes.change, *changes.renew):
+            gone = changes.gone.get(target.full_name, ())
+            self._change(target.full_name, _Change(target, gone, renew=target in changes.renew))
+        for target in changes.stop:
+            self._change(target.full_name, _Change(None, changes.gone.get(target.full_name, ())))
+        return changes
+
+    def secrets_changed(self, clients: Container[str]) -> None:
+        """What these clients authenticate with is another: who failed of the old one asks at once."""
+        for name, keeper in list(self._keepers.items()):
+            if keeper.target.client.name in clients and keeper.standing().failure is not None:
+                with self._lock:
+                    self._hurried.add(name)
+                self.schedule.wake(name)
 
     def stop(self) -> None:
         """End; the files stay."""
         self.schedule.stop(_STOP_WITHIN)
-        self._lock.release()
+        self._directory_lock.release()
 
     def alive(self) -> bool:
         """Whether turns are still given."""
@@ -79,13 +121,46 @@ class Engine:
         """What the main loop does every few seconds: look at the clocks, close what is not used."""
         self.schedule.guard()
         self._grants.close_idle()
+        for name, keeper in list(self._keepers.items()):
+            if self._publisher.disturbed(keeper.target):
+                self.schedule.wake(name)
 
     def standings(self) -> list[Standing]:
         """How every target stands."""
         return [keeper.standing() for keeper in self._keepers.values()]
 
+    def _add(self, target: Target) -> None:
+        name, provider = target.full_name, target.client.provider
+        self._keepers[name] = Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate)
+        # A first turn in any case: files may have to be put back.
+        self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
+
+    def _change(self, name: str, change: _Change) -> None:
+        """Have a target's own worker do it: nobody else touches its files, and no lock is held meanwhile."""
+        keeper = self._keepers.get(name)
+        if keeper is None and change.target is not None:
+            self._add(change.target)
+            return
+        with self._lock:
+            before = self._pending.get(name)
+            self._pending[name] = change if before is None else change.after(before)
+        provider = change.target.client.provider if change.target else None
+        if provider is not None and keeper is not None and provider != keeper.target.client.provider:
+            self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
+        self.schedule.wake(name)
+
     def _turn(self, name: str) -> float:
-        keeper = self._keepers[name]
+        keeper = self._keepers.get(name)
+        if keeper is None:  # removed meanwhile
+            return inf
+        with self._lock:
+            change, hurried = self._pending.pop(name, None), name in self._hurried
+            self._hurried.discard(name)
+        if change is not None and not self._adopt(keeper, change):
+            return inf
+        if hurried:
+            self._look_at_refusal(keeper.target)
+            keeper.hurry()
         if name not in self._resumed:
             # Here, on a worker: what is read may come from a command that hangs.
             keeper.resume(self._client_id(keeper.target), self._least)
@@ -94,9 +169,30 @@ class Engine:
         self._observer(keeper.standing())
         return due
 
+    def _adopt(self, keeper: Keeper, change: _Change) -> bool:
+        """Do to a target what a new config asks; whether it goes on."""
+        name = keeper.target.full_name
+        if change.target is not None:
+            keeper.adopt(change.target, renew=change.renew)
+        else:
+            self._publisher.forget(keeper.target)
+        removed = self._publisher.withdraw(change.gone)
+        for fault in removed.faults:
+            say(logging.ERROR, f"no longer in the config, but not removed: {fault}", name=name)
+        if removed.written:
+            say(logging.INFO, f"no longer in the config, removed: {', '.join(removed.written)}", name=name)
+        if change.target is not None:
+            return True
+        self.schedule.remove(name)
+        del self._keepers[name]
+        self._resumed.discard(name)
+        return False
+
     def _client_id(self, target: Target) -> str | None:
         client = target.client
-        with self._reading[client.name]:  # once for all its targets
+        with self._lock:
+            reading = self._reading[client.name]
+        with reading:  # once for all its targets
             if client.name not in self._client_ids:
                 self._look_at_refusal(target)
                 try:
@@ -111,7 +207,7 @@ class Engine:
         if refusal is None:
             return
         if self._grants.untried(client):
-            self._gate.renew(client, self.clock.now().boot)
+            self._gate.renew(client.name, self.clock.now().boot)
             say(logging.INFO, f"client {client.name} was refused before this start, with another secret: trying again")
         else:
             say(

@@ -1,4 +1,8 @@
-"""The daemon: starts the engine, sleeps, looks at the clocks every few seconds, ends on a signal."""
+"""The daemon: starts the engine, sleeps, looks at the clocks every few seconds, ends on a signal.
+
+A new config is loaded by a process of its own while everything goes on; then it is followed. A broken one
+changes nothing. Changes are let settle first: who edits a file or swaps a mount makes many events.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,158 @@ import logging
 import os
 import queue
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from bearerd import __version__
+from bearerd.errors import BearerdError, ConfigError
+from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
+from bearerd.service.sources import Sources
+
+# An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
+_SETTLES: Final = 0.3
+# While somebody writes on and on, look all the same.
+_SETTLED_AT_LATEST: Final = 3.0
+
+_CHANGED: Final = "changed"
+_Loaded = Config | BearerdError
+_Event = int | str | _Loaded
 
 
-def run(config: Config, environ: Mapping[str, str]) -> int:
-    """Keep tokens until TERM or INT; raises DirectoryUnusable or DirectoryLocked before anything is done."""
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    receive(signals.put)
-    engine = Engine(config, environ)
-    engine.start()
-    say(
-        logging.INFO,
-        f"bearerd {__version__} keeps {len(config.targets)} "
-        f"token{'' if len(config.targets) == 1 else 's'} in {config.directory}",
-        pid=os.getpid(),
-    )
-    while True:
+def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> int:
+    """Keep tokens until TERM or INT; raises DirectoryUnusable or DirectoryLocked before anything is done.
+
+    `load` gives the config as it is then, or raises ConfigError; it is called from a thread of its own.
+    """
+    daemon = _Daemon(config, load, environ)
+    daemon.start()
+    return daemon.loop()
+
+
+class _Daemon:
+    def __init__(self, config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._load_config = load
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._engine = Engine(config, environ)
+        self._loading = False
+        self._load_again = False
+
+    def start(self) -> None:
+        """Take the directory, and begin."""
+        receive(self._events.put, hup=True)
+        self._sources = Sources(self._config)
+        self._engine.start()
+        count = len(self._config.targets)
+        say(
+            logging.INFO,
+            f"bearerd {__version__} keeps {count} token{'' if count == 1 else 's'} in {self._config.directory}",
+            pid=os.getpid(),
+        )
+        # After the first turns have begun: the library takes a while to be there.
+        from bearerd.service.watch import Watch  # noqa: PLC0415
+
+        self._watch = Watch(lambda: self._events.put(_CHANGED))
+        self._watch_over()
+
+    def loop(self) -> int:
+        """Until a signal ends it; returns the exit code."""
+        while True:
+            try:
+                event = self._events.get(timeout=GUARD)
+            except queue.Empty:
+                self._engine.tick()
+                self._watch.poll()
+                if not self._engine.alive():
+                    say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
+                    return 1
+                continue
+            if event == signal.SIGHUP:
+                self._load()
+            elif isinstance(event, int):
+                say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
+                self._watch.stop()
+                self._engine.stop()
+                return 0
+            elif event == _CHANGED:
+                self._settle()
+            elif isinstance(event, Config | BearerdError):
+                self._follow(event)
+
+    def _watch_over(self) -> None:
+        self._watch.follow(self._sources.paths())
+        # What came between the first look at these files and this is no event.
+        self._events.put(_CHANGED)
+
+    def _settle(self) -> None:
+        """Wait until the files are left alone, then see what is another."""
+        kept: list[_Event] = []
+        end = self._engine.clock.now().boot + _SETTLED_AT_LATEST
+        while self._engine.clock.now().boot < end:
+            try:
+                event = self._events.get(timeout=_SETTLES)
+            except queue.Empty:
+                break
+            if event != _CHANGED:
+                kept.append(event)
+                break  # a signal is not kept waiting
+        clients = self._sources.clients_changed()
+        if clients:
+            say(logging.INFO, f"what authenticates {', '.join(sorted(clients))} is another now")
+            self._engine.secrets_changed(clients)
+        # Also where only HUP is heard: else the files that are new there would never be known.
+        if self._sources.config_changed() and self._config.reload == "watch":
+            self._load()
+        for event in kept:
+            self._events.put(event)
+
+    def _load(self) -> None:
+        """Load the config anew, beside everything; of a storm of wishes the last is enough."""
+        if self._loading:
+            self._load_again = True
+            return
+        self._loading = True
+        # What is written from here on may not be in what is loaded: it is a change after this look.
+        self._sources.config_changed()
+        threading.Thread(target=self._load_apart, name="config", daemon=True).start()
+
+    def _load_apart(self) -> None:
+        loaded: _Loaded
         try:
-            received = signals.get(timeout=GUARD)
-        except queue.Empty:
-            engine.tick()
-            if not engine.alive():
-                say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
-                return 1
-            continue
-        break
-    say(logging.INFO, f"{signal.Signals(received).name}: stopping; the token files stay")
-    engine.stop()
-    return 0
+            loaded = self._load_config()
+        except (BearerdError, OSError) as error:
+            loaded = error if isinstance(error, BearerdError) else BearerdError(f"the config: {error.strerror}")
+        self._events.put(loaded)
+
+    def _follow(self, loaded: _Loaded) -> None:
+        self._loading = False
+        if self._load_again:  # what was loaded is not the last that was written
+            self._load_again = False
+            self._load()
+            return
+        if isinstance(loaded, BearerdError):
+            self._refuse(str(loaded), len(loaded.problems) if isinstance(loaded, ConfigError) else 1)
+            return
+        fixed = needs_restart(self._config, loaded)
+        if fixed:
+            self._refuse(f"a changed {' and '.join(fixed)} needs a restart", 1)
+            return
+        was, self._config = self._config, loaded
+        changes = self._engine.apply(loaded)
+        self._sources.take(loaded)
+        self._watch_over()
+        if loaded.log != was.log:
+            from bearerd.service.logs import set_up  # noqa: PLC0415 - the same as at the start
+
+            set_up(loaded.log)
+        say(logging.INFO, f"the config is followed: {changes}")
+
+    def _refuse(self, why: str, count: int) -> None:
+        errors = f"{count} error{'' if count == 1 else 's'}"
+        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {why}")

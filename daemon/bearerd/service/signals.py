@@ -18,8 +18,8 @@ def hold_back() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
 
 
-def receive(put: Callable[[int], None]) -> None:
-    """From now on hand TERM and INT to `put`, those that waited first; HUP is ignored."""
+def receive(put: Callable[[int], None], *, hup: bool = False) -> None:
+    """From now on hand TERM and INT to `put`, those that waited first; HUP too (`hup`), or it is ignored."""
 
     def handle(received: int, _frame: object) -> None:
         # What this interrupts may hold any lock: nothing but a queue's put is done here.
@@ -29,5 +29,5 @@ def receive(put: Callable[[int], None]) -> None:
     for number in _ENDS:
         signal.signal(number, handle)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, (lambda number, _frame: put(number)) if hup else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)

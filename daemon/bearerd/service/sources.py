@@ -1,0 +1,80 @@
+"""What a config depends on besides itself: which files, whose they are, and whether their content changed."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+
+from bearerd.model import Client, Config, Reference, Target
+
+
+class Sources:
+    """The files behind a config. A content is known by its digest only: secrets are among them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config: dict[str, bytes] = {}
+        self._secrets: dict[str, bytes] = {}
+        self._clients: dict[str, set[str]] = {}
+        self.take(config)
+
+    def take(self, config: Config) -> None:
+        """Go on with the files of another config.
+
+        What is known of a file stays known: what was written since the last look is still a change.
+        """
+        clients: defaultdict[str, set[str]] = defaultdict(set)
+        for target in config.targets:
+            for reference in _references(target):
+                if reference.kind == "file":
+                    clients[reference.at].add(target.client.name)
+        self._clients = dict(clients)
+        self._paths = (*config.sources, *config.source_directories)
+        self._config = {path: self._config.get(path) or _digest(path) for path in self._paths}
+        self._secrets = {path: self._secrets.get(path) or _digest(path) for path in clients}
+
+    def paths(self) -> Iterable[str]:
+        """What is to be watched: the files, and a name in each directory in which others may appear."""
+        return [*(os.path.abspath(path) for path in self._paths), *self._clients, *self._within()]
+
+    def config_changed(self) -> bool:
+        """Whether a file of the config is another since the last look, or one more or less is there."""
+        before, self._config = self._config, {path: _digest(path) for path in self._paths}
+        return self._config != before
+
+    def clients_changed(self) -> set[str]:
+        """The clients of whose files one is another since the last look."""
+        before, self._secrets = self._secrets, {path: _digest(path) for path in self._clients}
+        return {
+            name for path, digest in self._secrets.items() if digest != before[path] for name in self._clients[path]
+        }
+
+    def _within(self) -> Iterator[str]:
+        for path in self._paths:
+            if os.path.isdir(path):
+                yield os.path.join(path, ".")
+
+
+def _references(target: Target) -> Iterator[Reference]:
+    client: Client = target.client
+    several = (client.client_id, *client.client_secret, client.private_key, client.certificate, client.assertion)
+    for one in (*several, *(value for _, value in target.parameters)):
+        if isinstance(one, Reference):
+            yield one
+
+
+def _digest(path: str) -> bytes:
+    """Of a file its content, of a directory its names; nothing of what cannot be read."""
+    try:
+        if os.path.isdir(path):
+            return blake2b("\0".join(sorted(os.listdir(path))).encode(errors="surrogateescape")).digest()
+        with open(path, "rb", opener=_without_waiting) as file:
+            return blake2b(file.read()).digest()
+    except OSError:
+        return b""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A FIFO at this path would hold us for ever.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

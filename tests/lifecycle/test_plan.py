@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bearerd.lifecycle.plan import Plan, needs_restart, plan
+from bearerd.model import Config, Output, Reference, RefreshBefore, Target
+from support.targets import CLIENT, PROVIDER, target
+
+RAW = Output("/run/bearerd/dnb/bci")
+BCI = target("bci", outputs=(RAW,))
+RISK = target("risk", outputs=(Output("/run/bearerd/dnb/risk"),))
+
+
+def config(*targets: Target, **changes: Any) -> Config:
+    return replace(Config("/run/bearerd", "/run/bearerd/.bearerd", targets=targets), **changes)
+
+
+def test_the_same_config_asks_for_nothing() -> None:
+    assert plan(config(BCI, RISK), config(RISK, BCI)) == Plan()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(replace(BCI, refresh_before=RefreshBefore(seconds=60)), id="schedule"),
+        pytest.param(replace(BCI, outputs=(replace(RAW, mode=0o600),)), id="mode"),
+        pytest.param(replace(BCI, strict_scope=True), id="strict_scope"),
+        pytest.param(replace(BCI, on_expiry="remove"), id="on_expiry"),
+    ],
+)
+def test_what_changes_no_token_is_followed_without_a_request(changed: Target) -> None:
+    assert plan(config(BCI), config(changed)) == Plan(change=(changed,))
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(replace(CLIENT, client_secret=(Reference("file", "/new"),)), id="secret"),
+        pytest.param(replace(CLIENT, basic_encoding="raw"), id="basic_encoding"),
+        pytest.param(replace(CLIENT, provider=replace(PROVIDER, timeout=3.0)), id="way-to-the-provider"),
+    ],
+)
+def test_a_client_that_authenticates_otherwise_keeps_its_tokens_and_is_judged_anew(client: Any) -> None:
+    changed = replace(BCI, client=client)
+    assert plan(config(BCI), config(changed)) == Plan(change=(changed,), judged_anew=frozenset({"dnb"}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(replace(BCI, scope="bci risk"), id="scope"),
+        pytest.param(replace(BCI, parameters=(("audience", "https://a"),)), id="parameters"),
+    ],
+)
+def test_another_token_is_a_new_grant(changed: Target) -> None:
+    assert plan(config(BCI), config(changed)) == Plan(renew=(changed,))
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(replace(CLIENT, client_id="another"), id="client_id"),
+        pytest.param(replace(CLIENT, provider=replace(PROVIDER, token_url="https://b.example.com/t")), id="token_url"),
+        pytest.param(replace(CLIENT, auth="client_secret_post"), id="auth"),
+    ],
+)
+def test_a_token_for_another_client_is_a_new_grant(client: Any) -> None:
+    changed = replace(BCI, client=client)
+    assert plan(config(BCI), config(changed)) == Plan(renew=(changed,), judged_anew=frozenset({"dnb"}))
+
+
+def test_tokens_come_and_go_with_their_files() -> None:
+    assert plan(config(BCI), config(RISK)) == Plan(start=(RISK,), stop=(BCI,), gone={"dnb/bci": (RAW,)})
+
+
+def test_a_file_that_moved_leaves_its_old_place() -> None:
+    moved = replace(BCI, outputs=(replace(RAW, path="/run/bearerd/elsewhere"),))
+    assert plan(config(BCI), config(moved)) == Plan(change=(moved,), gone={"dnb/bci": (RAW,)})
+
+
+def test_a_path_that_another_token_takes_over_is_not_removed() -> None:
+    heir = replace(RISK, outputs=(RAW,))
+    assert plan(config(BCI, RISK), config(heir)) == Plan(change=(heir,), stop=(BCI,), gone={"dnb/risk": RISK.outputs})
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        pytest.param({}, [], id="nothing"),
+        pytest.param({"directory_mode": 0o700, "group": "x"}, [], id="what-can-be-followed"),
+        pytest.param({"directory": "/elsewhere"}, ["output.directory"], id="directory"),
+        pytest.param({"state_directory": "/elsewhere"}, ["state_directory"], id="state"),
+    ],
+)
+def test_what_needs_a_restart(changes: dict[str, Any], keys: list[str]) -> None:
+    assert needs_restart(config(BCI), config(BCI, **changes)) == keys
+
+
+@pytest.mark.parametrize(
+    ("said", "of"),
+    [
+        ("no token has changed", Plan()),
+        ("1 added, 2 changed, 1 to be asked for anew, 1 removed", Plan((BCI,), (BCI, RISK), (RISK,), (BCI,))),
+    ],
+)
+def test_a_plan_is_told_in_one_line(said: str, of: Plan) -> None:
+    assert str(of) == said

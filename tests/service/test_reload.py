@@ -1,0 +1,342 @@
+"""A daemon that is changed while it runs: real files, real events, real signals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import Daemon, eventually, running
+from support.server import Answer, Seen, Server, issues, serving
+
+
+class Site:
+    """A config, a secret and the tokens of a running daemon."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path, self.url = path, url
+        self.etc = path / "etc"
+        self.config, self.secret = self.etc / "config.yaml", self.etc / "secret"
+        self.tokens = path / "tokens"
+        self.etc.mkdir()
+        self.secret.write_text("good")
+        self.secret.chmod(0o600)
+        self.config.write_text(self.text())
+
+    def text(self, tokens: str = "{bci: {scope: bci}}", top: str = "", directory: str = "tokens") -> str:
+        """A config whose client has these tokens."""
+        return (
+            f"{top}\noutput: {{directory: {self.path}/{directory}}}\nclients:\n  dnb:\n    token_url: {self.url}\n"
+            f"    allow_http: true\n    client_id: a\n    client_secret: {{file: {self.secret}}}\n"
+            f"    tokens: {tokens}\n"
+        )
+
+    def read(self, name: str) -> str:
+        """A token's file; empty where there is none."""
+        try:
+            return (self.tokens / "dnb" / name).read_text()
+        except FileNotFoundError:
+            return ""
+
+
+BOTH = "{bci: {scope: bci}, risk: {scope: risk}}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(issues()) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Server) -> Site:
+    return Site(tmp_path, server.url)
+
+
+def scopes(server: Server) -> list[str]:
+    return [seen.body.decode().partition("scope=")[2] for seen in server.seen]
+
+
+def ready(daemon: Daemon, site: Site) -> None:
+    daemon.wait_for("token obtained")
+    eventually(lambda: site.read("bci"))
+
+
+def in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def by_rename(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def deleted_and_made_again(path: Path, text: str) -> None:
+    path.unlink()
+    path.write_text(text)
+
+
+def in_pieces(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        for line in text.splitlines(keepends=True):
+            file.write(line)
+            file.flush()
+
+
+def with_its_directory(path: Path, text: str) -> None:
+    aside = path.parent.with_name("aside")
+    path.parent.rename(aside)
+    shutil.copytree(aside, path.parent)
+    path.write_text(text)
+
+
+EDITS = [in_place, by_rename, deleted_and_made_again, in_pieces, with_its_directory]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=[edit.__name__ for edit in EDITS])
+def test_an_edited_config_is_followed_and_readers_see_no_gap(
+    site: Site, server: Server, edit: Callable[[Path, str], None]
+) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        token, gaps, done = site.read("bci"), [], threading.Event()
+
+        def reader() -> None:
+            while not done.is_set():
+                if site.read("bci") != token:
+                    gaps.append(site.read("bci"))
+
+        reading = threading.Thread(target=reader)
+        reading.start()
+        edit(site.config, site.text(BOTH))
+        eventually(lambda: site.read("risk"))
+        done.set()
+        reading.join()
+
+        assert gaps == []
+        assert scopes(server) == ["bci", "risk"]
+        assert daemon.stop() == 0
+
+
+def test_a_mount_that_is_swapped_is_followed(site: Site, server: Server) -> None:
+    # As Kubernetes does it: config.yaml -> ..data/config.yaml, and ..data is replaced by a rename.
+    for number, text in enumerate([site.text(), site.text(BOTH)]):
+        (site.etc / f"..{number}").mkdir()
+        (site.etc / f"..{number}" / "config.yaml").write_text(text)
+    (site.etc / "..data").symlink_to("..0")
+    site.config.unlink()
+    site.config.symlink_to("..data/config.yaml")
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        (site.etc / "..new").symlink_to("..1")
+        (site.etc / "..new").rename(site.etc / "..data")
+        eventually(lambda: site.read("risk"))
+        assert scopes(server) == ["bci", "risk"]
+
+
+def test_a_file_that_appears_where_others_are_included_is_followed(site: Site, server: Server) -> None:
+    (site.etc / "conf.d").mkdir()
+    site.config.write_text(site.text(top="include: [conf.d/*.yaml]"))
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        more = site.text("{api: {scope: api}}").partition("\nclients:\n")[2].replace("dnb:", "more:")
+        (site.etc / "conf.d/more.yaml").write_text(f"clients:\n{more}")
+        eventually((site.tokens / "more/api").exists)
+        assert scopes(server) == ["bci", "api"]
+
+
+def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(BOTH).replace("scope: risk", "scop: risk"))
+        said = daemon.wait_for("is not followed")
+        assert "1 error" in said
+        assert f"{site.config}:" in said
+        assert "did you mean 'scope'?" in said
+        assert (site.read("bci"), site.read("risk"), len(server.seen)) == ("t-1", "", 1)
+
+        site.config.write_text(site.text(BOTH))
+        daemon.wait_for("the config is followed: 1 added")
+        eventually(lambda: site.read("risk"))
+        assert scopes(server) == ["bci", "risk"]
+
+
+def test_a_removed_token_loses_its_file_and_its_record_and_the_others_nothing(site: Site, server: Server) -> None:
+    site.config.write_text(site.text(BOTH))
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: site.read("bci") and site.read("risk"))
+        kept = site.read("bci")
+        site.config.write_text(site.text())
+        daemon.wait_for("no longer in the config, removed")
+        eventually(lambda: not site.read("risk"))
+        assert not (site.tokens / ".bearerd/records/dnb/risk.json").exists()
+        assert (site.read("bci"), len(server.seen)) == (kept, 2)
+
+        # What comes back is a token like any other.
+        site.config.write_text(site.text(BOTH))
+        eventually(lambda: site.read("risk"))
+        assert len(server.seen) == 3
+
+
+def test_changed_files_are_written_without_a_request(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text("{bci: {scope: bci, files: [{format: header, mode: '0600'}]}}"))
+        eventually((site.tokens / "dnb/bci.header").exists)
+        eventually(lambda: not site.read("bci"))
+        assert (site.tokens / "dnb/bci.header").read_text() == "Authorization: Bearer t-1\n"
+        assert (site.tokens / "dnb/bci.header").stat().st_mode & 0o777 == 0o600
+        assert len(server.seen) == 1
+
+
+def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_until_then(tmp_path: Path) -> None:
+    may_answer = threading.Event()
+
+    def script(seen: Seen) -> Answer:
+        if b"scope=risk" in seen.body:
+            assert may_answer.wait(20)
+        return Answer(200, {"access_token": seen.body.decode().partition("scope=")[2], "expires_in": 3600})
+
+    with serving(script) as server:
+        site = Site(tmp_path, server.url)
+        with running("run", "-c", site.config) as daemon:
+            ready(daemon, site)
+            site.config.write_text(site.text("{bci: {scope: risk}}"))
+            server.wait_for(2)
+            assert site.read("bci") == "bci"
+            may_answer.set()
+            eventually(lambda: site.read("bci") == "risk")
+
+
+def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text().replace("client_id: a", "client_id: a\n    timeout: 3s"))
+        daemon.wait_for("the config is followed: 1 changed")
+        # The turn on its new workers has come and gone when one that came after it was followed.
+        site.config.write_text(site.text(BOTH).replace("client_id: a", "client_id: a\n    timeout: 3s"))
+        eventually(lambda: site.read("risk"))
+        assert (site.read("bci"), scopes(server)) == ("t-1", ["bci", "risk"])
+        (site.tokens / "dnb/bci").unlink()
+        daemon.wait_for("put back", within=10)
+
+
+def test_another_directory_needs_a_restart_and_is_refused(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(BOTH, directory="elsewhere"))
+        daemon.wait_for("a changed output.directory and state_directory needs a restart")
+        assert (site.read("bci"), len(server.seen)) == ("t-1", 1)
+
+
+def test_a_storm_of_hups_costs_no_request_and_few_readings(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(BOTH))
+        for _ in range(100):
+            os.kill(daemon.process.pid, signal.SIGHUP)
+        eventually(lambda: site.read("risk"))
+        assert daemon.stop() == 0
+        followed = [line for line in daemon.lines if "the config is followed" in line]
+        assert 1 <= len(followed) <= 5
+        assert scopes(server) == ["bci", "risk"]
+
+
+def test_by_signal_only_a_changed_config_waits_for_hup(site: Site, server: Server) -> None:
+    site.config.write_text(site.text(top="reload: signal"))
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(BOTH, top="reload: signal"))
+        # Secrets are watched all the same; what is said of this one comes after the config was looked at.
+        site.secret.write_text("another")
+        daemon.wait_for("what authenticates dnb is another now")
+        assert (site.read("risk"), len(server.seen)) == ("", 1)
+        os.kill(daemon.process.pid, signal.SIGHUP)
+        eventually(lambda: site.read("risk"))
+
+
+# -- secrets -------------------------------------------------------------------------------------------
+
+
+def only(secret: str) -> Callable[[Seen], Answer]:
+    """A provider that takes one secret."""
+    script = issues()
+
+    def answer(seen: Seen) -> Answer:
+        good = f"client_secret={secret}".encode() in seen.body
+        return script(seen) if good else Answer(401, {"error": "invalid_client"})
+
+    return answer
+
+
+@pytest.mark.parametrize("write", [in_place, by_rename, deleted_and_made_again], ids=lambda write: write.__name__)
+def test_a_client_that_was_refused_uses_a_changed_secret_at_once(
+    tmp_path: Path, write: Callable[[Path, str], None]
+) -> None:
+    with serving(only("new")) as server:
+        site = Site(tmp_path, server.url)
+        site.config.write_text(site.text().replace("client_id: a", "client_id: a\n    auth: client_secret_post"))
+        with running("run", "-c", site.config) as daemon:
+            daemon.wait_for("HTTP 401 invalid_client")
+            old = os.umask(0o077)
+            try:
+                write(site.secret, "")  # not whole yet
+                write(site.secret, "new")
+            finally:
+                os.umask(old)
+            eventually(lambda: site.read("bci"))
+            assert len(server.seen) == 2
+
+
+def test_who_is_not_refused_uses_a_changed_secret_at_its_next_turn_only(site: Site, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        by_rename_private(site.secret, "new")
+        daemon.wait_for("what authenticates dnb is another now")
+        assert daemon.stop() == 0
+        assert len(server.seen) == 1
+
+
+def by_rename_private(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o600)
+    new.rename(path)
+
+
+def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: Server) -> None:
+    site.secret.unlink()
+    with running("run", "-c", site.config) as daemon:
+        daemon.wait_for("no such file or directory")
+        by_rename_private(site.secret, "good")
+        eventually(lambda: site.read("bci"), within=6)  # a secret that is missing is looked for after 10 s
+        assert len(server.seen) == 1
+
+
+# -- the files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        pytest.param(lambda path: path.unlink(), id="deleted"),
+        pytest.param(lambda path: path.write_text("garbage"), id="altered"),
+        pytest.param(lambda path: path.chmod(0o666), id="opened"),
+    ],
+)
+def test_a_file_that_was_disturbed_is_put_back_within_10_s(
+    site: Site, server: Server, disturb: Callable[[Path], Any]
+) -> None:
+    path = site.tokens / "dnb/bci"
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        disturb(path)
+        daemon.wait_for("put back", within=10)
+        assert (path.read_text(), path.stat().st_mode & 0o777, len(server.seen)) == ("t-1", 0o640, 1)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bearerd.model import Config, Reference
+from bearerd.service import watch as module
+from bearerd.service.sources import Sources
+from bearerd.service.watch import Watch
+from support.process import WITHIN
+from support.targets import CLIENT, target
+
+
+class Look:
+    """Counts what the watch tells."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+
+    def __call__(self) -> None:
+        self.told.set()
+
+    def within(self) -> bool:
+        came = self.told.wait(WITHIN)
+        self.told.clear()
+        return came
+
+
+@pytest.fixture
+def look() -> Look:
+    return Look()
+
+
+@pytest.fixture
+def watch(look: Look) -> Iterator[Watch]:
+    watch = Watch(look)
+    yield watch
+    watch.stop()
+
+
+def test_a_change_is_told_and_reading_is_not(tmp_path: Path, watch: Watch, look: Look) -> None:
+    path = tmp_path / "secret"
+    path.write_text("old")
+    watch.follow([str(path)])
+    path.read_text()
+    assert not look.told.wait(0.2)  # what is shown is that nothing comes
+    path.write_text("new")
+    assert look.within()
+
+
+def test_what_a_link_leads_to_is_watched_too(tmp_path: Path, watch: Watch, look: Look) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/secret").write_text("old")
+    (tmp_path / "a/secret").symlink_to("../b/secret")
+    watch.follow([str(tmp_path / "a/secret")])
+    (tmp_path / "b/secret").write_text("new")
+    assert look.within()
+
+
+def test_what_is_no_longer_followed_is_not_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    watch.follow([str(tmp_path / "a/x"), str(tmp_path / "b/x")])
+    watch.follow([str(tmp_path / "b/x")])
+    look.told.clear()
+    (tmp_path / "a/x").write_text("1")
+    assert not look.told.wait(0.2)  # as above
+    (tmp_path / "b/x").write_text("1")
+    assert look.within()
+
+
+@pytest.mark.parametrize("why", ["remote", "too-many", "no-inotify"])
+def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
+    tmp_path: Path,
+    watch: Watch,
+    look: Look,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full:
+        def schedule(self, *_: object, **__: object) -> None:
+            raise OSError(24, "inotify instance limit reached")
+
+        def stop(self) -> None:
+            pass
+
+    if why == "remote":
+        monkeypatch.setattr(module, "_file_system", lambda _: "nfs4")
+    elif why == "too-many":
+        monkeypatch.setattr(module, "_MOST_WATCHED", 0)
+    else:
+        watch._observer = Full()
+    path = tmp_path / "secret"
+    path.write_text("old")
+    with caplog.at_level("INFO", "bearerd"):
+        watch.follow([str(path)])
+        watch.follow([str(path)])
+    said = {
+        "remote": "it is on nfs4",
+        "too-many": "0 others are watched",
+        "no-inotify": "inotify instance limit reached",
+    }
+    assert caplog.messages == [f"{tmp_path} cannot be watched ({said[why]}): it is looked at every few seconds"]
+
+    watch.poll()
+    assert not look.told.is_set()
+    path.write_text("a new one")
+    watch.poll()
+    assert look.told.is_set()
+
+
+def test_a_directory_that_is_not_there_yet_is_looked_for(tmp_path: Path, watch: Watch, look: Look) -> None:
+    watch.follow([str(tmp_path / "later/secret")])
+    watch.poll()
+    assert not look.told.is_set()
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later/secret").write_text("x")
+    watch.poll()
+    assert look.told.is_set()
+
+
+def test_a_directory_that_was_replaced_is_watched_anew(tmp_path: Path, watch: Watch, look: Look) -> None:
+    (tmp_path / "etc").mkdir()
+    watch.follow([str(tmp_path / "etc/secret")])
+    (tmp_path / "etc").rename(tmp_path / "aside")
+    (tmp_path / "etc").mkdir()
+    watch.poll()
+    assert look.within()
+    (tmp_path / "etc/secret").write_text("x")
+    assert look.within()
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
+    assert module._file_system("/proc/self") == "proc"
+    assert module._file_system("/") != "proc"
+
+
+# -- what is behind a config -----------------------------------------------------------------------------
+
+
+def sources(tmp_path: Path) -> Sources:
+    (tmp_path / "config.yaml").write_text("a")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "secret").write_text("s")
+    return Sources(config_of(tmp_path))
+
+
+def config_of(tmp_path: Path, *names: str) -> Config:
+    clients = [
+        CLIENT.__class__(name, CLIENT.provider, "id", (Reference("file", str(tmp_path / "secret")),))
+        for name in names or ("dnb",)
+    ]
+    return Config(
+        "/d",
+        "/s",
+        targets=tuple(target("t", client=client) for client in clients),
+        sources=(str(tmp_path / "config.yaml"),),
+        source_directories=(str(tmp_path / "conf.d"),),
+    )
+
+
+def test_a_config_changed_when_its_content_did_or_a_file_came(tmp_path: Path) -> None:
+    found = sources(tmp_path)
+    os.utime(tmp_path / "config.yaml", (1, 1))
+    assert not found.config_changed()
+    (tmp_path / "config.yaml").write_text("b")
+    assert (found.config_changed(), found.config_changed()) == (True, False)
+    (tmp_path / "conf.d/more.yaml").write_text("")
+    assert (found.config_changed(), found.clients_changed()) == (True, set())
+
+
+def test_a_changed_secret_names_its_clients(tmp_path: Path) -> None:
+    found = sources(tmp_path)
+    found.take(config_of(tmp_path, "dnb", "other"))
+    (tmp_path / "secret").write_text("s")
+    assert found.clients_changed() == set()
+    (tmp_path / "secret").write_text("new")
+    assert found.clients_changed() == {"dnb", "other"}
+    assert not found.config_changed()
+
+
+def test_what_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_path: Path) -> None:
+    found = sources(tmp_path)
+    (tmp_path / "secret").write_text("new")
+    (tmp_path / "config.yaml").write_text("b")
+    found.take(config_of(tmp_path))
+    assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
+
+
+def test_a_secret_that_is_no_plain_file_holds_nobody_up(tmp_path: Path) -> None:
+    found = sources(tmp_path)
+    (tmp_path / "secret").unlink()
+    os.mkfifo(tmp_path / "secret")
+    assert found.clients_changed() == {"dnb"}
