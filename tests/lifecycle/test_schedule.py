@@ -360,25 +360,29 @@ def test_a_target_that_was_removed_has_no_more_turns() -> None:
         schedule.remove("nobody")
 
 
-def test_a_target_that_goes_to_another_pool_never_has_two_turns_at_once() -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+def test_a_target_that_goes_to_another_pool_has_its_next_turn_after_the_one_under_way() -> None:
+    under_way, may_end = threading.Event(), threading.Event()
 
-    def act(_: str) -> float:
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        threading.Event().wait(0.005)  # long enough for another to begin
-        with lock:
-            at_once -= 1
-        return 0.0
+    def act(name: str) -> float:
+        if name == "a" and not under_way.is_set():
+            under_way.set()
+            assert may_end.wait(WITHIN)
+        return 0.01 if name == "b" else FAR
 
     turns = Turns(act)
     with scheduled(turns, "a") as schedule:
-        for number in range(30):
-            turns.wait("a", turns.count["a"] + 1)
-            schedule.add("a", f"pool-{number}", 1, boot())
-        turns.wait("a", turns.count["a"] + 5)
+        assert under_way.wait(WITHIN)
+        schedule.add("a", "other", 1, boot())
+        # Of the same pool's only worker: when it has had several turns, so had "a" what it could have.
+        schedule.add("b", "other", 1, boot())
+        turns.wait("b", 5)
         schedule.wake("a")
-        turns.wait("a", turns.count["a"] + 1)
-    assert most == 1
+        turns.wait("b", turns.count["b"] + 5)
+        assert turns.count["a"] == 1
+        may_end.set()
+        turns.wait("a", 2)
+        turns.wait("b", turns.count["b"] + 5)
+        assert turns.count["a"] == 2
+
+        schedule.wake("a")
+        turns.wait("a", 3)
