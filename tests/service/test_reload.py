@@ -196,23 +196,30 @@ def test_changed_files_are_written_without_a_request(site: Site, server: Server)
         assert len(server.seen) == 1
 
 
-def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_until_then(tmp_path: Path) -> None:
-    may_answer = threading.Event()
+def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_where_it_was_until_then(tmp_path: Path) -> None:
+    asked, again, may_answer = threading.Event(), threading.Event(), threading.Event()
 
     def script(seen: Seen) -> Answer:
-        if b"scope=risk" in seen.body:
+        scope = seen.body.decode().partition("scope=")[2]
+        if scope == "risk" and not asked.is_set():
+            asked.set()
+            return Answer(503)
+        if scope == "risk":
+            again.set()
             assert may_answer.wait(20)
-        return Answer(200, {"access_token": seen.body.decode().partition("scope=")[2], "expires_in": 3600})
+        return Answer(200, {"access_token": scope, "expires_in": 3600})
 
     with serving(script) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config) as daemon:
             ready(daemon, site)
-            site.config.write_text(site.text("{bci: {scope: risk}}"))
-            server.wait_for(2)
-            assert site.read("bci") == "bci"
+            site.config.write_text(site.text("{bci: {scope: risk, files: [{format: raw}, {format: header}]}}"))
+            assert again.wait(20)
+            # A turn has come and gone: the file that is new with the new scope holds no token of the old one.
+            assert (site.read("bci"), site.read("bci.header")) == ("bci", "")
             may_answer.set()
-            eventually(lambda: site.read("bci") == "risk")
+            eventually(lambda: site.read("bci.header") == "Authorization: Bearer risk\n")
+            assert site.read("bci") == "risk"
 
 
 def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Server) -> None:
