@@ -25,7 +25,7 @@ from bearerd.grant.reply import Reply
 from bearerd.grant.request import Call, Credentials, Request, compose, get
 from bearerd.model import Provider
 from support.process import eventually
-from support.server import Answer, Seen, issues, serving
+from support.server import Answer, Seen, issues, request_of, serving
 from support.targets import CLIENT, target
 
 TIMEOUT: Final = 0.4
@@ -80,19 +80,11 @@ class Peer:
 
     def read(self, connection: socket.socket) -> bytes:
         """One whole request, noted; or b"" when the other end closed."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            part = connection.recv(65536)
-            if not part:
-                return b""
-            data += part
-        head, _, body = data.partition(b"\r\n\r\n")
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
-                while len(body) < int(line.split(b":")[1]):
-                    body += connection.recv(65536)
+        data = request_of(connection)
+        if not data:
+            return b""
         with self._changed:
-            self.requests.append(head + b"\r\n\r\n" + body)
+            self.requests.append(data)
             self._changed.notify_all()
         return self.requests[-1]
 

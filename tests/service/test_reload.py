@@ -327,6 +327,15 @@ def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: 
         assert len(server.seen) == 1
 
 
+def test_a_config_that_names_another_secret_is_used_at_once(site: Site, server: Server) -> None:
+    site.config.write_text(site.text().replace(str(site.secret), f"{site.secret}.missing"))
+    with running("run", "-c", site.config) as daemon:
+        daemon.wait_for("no such file or directory")
+        site.config.write_text(site.text())
+        eventually(lambda: site.read("bci"), within=6)  # by itself it would look after 10 s
+        assert len(server.seen) == 1
+
+
 # -- the files -----------------------------------------------------------------------------------------
 
 
@@ -347,3 +356,23 @@ def test_a_file_that_was_disturbed_is_put_back_within_10_s(
         disturb(path)
         daemon.wait_for("put back", within=10)
         assert (path.read_text(), path.stat().st_mode & 0o777, len(server.seen)) == ("t-1", 0o640, 1)
+
+
+def test_it_is_put_back_also_while_somebody_writes_on_and_on_beside_the_config(site: Site, server: Server) -> None:
+    done = threading.Event()
+
+    def noise() -> None:
+        while not done.wait(0.05):
+            (site.etc / "noise").write_text("x")
+
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        writing = threading.Thread(target=noise)
+        writing.start()
+        try:
+            (site.tokens / "dnb/bci").unlink()
+            daemon.wait_for("put back", within=14)  # 8 s to the next look, and 3 for what is being written to settle
+        finally:
+            done.set()
+            writing.join()
+        assert len(server.seen) == 1

@@ -97,7 +97,7 @@ def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(p
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
     for _ in range(19):
         said = place.once(1)
-        assert f"client dnb was refused before this start, with the same secret ({REFUSED}): it waits its time" in said
+        assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
         assert f"no valid token: {REFUSED}" in said
         assert "; it is asked again in 4 min at the earliest, with another secret at once\n" in said
         assert said.endswith(f"0 of 1 tokens are valid in {place.directory}/tokens\n")
@@ -130,7 +130,7 @@ def test_tokens_of_a_refused_client_that_are_good_on_record_still_succeed(place:
 def test_another_secret_is_tried_at_once_by_the_next_once(place: Place) -> None:
     place.once(1)
     place.put_secret("wr0ng-again")
-    assert "client dnb was refused before this start, with another secret: trying again" in place.once(1)
+    assert "client dnb was refused with another secret: trying again" in place.once(1)
     place.once(1)
     assert len(place.server.seen) == 2
     place.server.script = takes("r1ght")
@@ -153,12 +153,12 @@ def test_another_secret_is_tried_at_once_by_run_at_its_start_and_the_same_is_not
     place.once(1)
     place.server.script = takes("r1ght")
     with running("run", "-c", place.config) as daemon:
-        daemon.wait_for("was refused before this start, with the same secret")
+        daemon.wait_for("was refused with this same secret")
         assert daemon.stop() == 0
     assert len(place.server.seen) == 1
     place.put_secret("r1ght")
     with running("run", "-c", place.config) as daemon:
-        daemon.wait_for("client dnb was refused before this start, with another secret: trying again")
+        daemon.wait_for("client dnb was refused with another secret: trying again")
         eventually(place.token.exists)
         assert daemon.stop() == 0
     assert len(place.server.seen) == 2

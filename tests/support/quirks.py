@@ -20,6 +20,7 @@ from typing import Any, Final
 from bearerd.grant.outcome import Failure, Issued, Malformed, Phase, RateLimited, Refused, Transient
 from bearerd.model import Token
 from support.clock import START
+from support.server import request_of
 
 # -- the server ----------------------------------------------------------------------------------------
 
@@ -63,22 +64,6 @@ def wired() -> Iterator[Wire]:
     finally:
         wire.stop()
         thread.join(20.0)
-
-
-def request_of(connection: socket.socket) -> bytes:
-    """One whole request, or b"" where the other end closed. What is left unread would make a close a reset."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        part = connection.recv(65536)
-        if not part:
-            return b""
-        data += part
-    head, _, body = data.partition(b"\r\n\r\n")
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
-            while len(body) < int(line.split(b":")[1]):
-                body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
 
 
 def http(status: int | str, *headers: str, body: bytes = b"", length: bool = True) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -127,3 +128,19 @@ def issues(lifetime: float = 3600, **more: Any) -> Script:
             return Answer(200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": lifetime} | more)
 
     return script
+
+
+def request_of(connection: socket.socket) -> bytes:
+    """One whole request, or b"" where the other end closed. What is left unread would make a close a reset."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(65536)
+        if not part:
+            return b""
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            while len(body) < int(line.split(b":")[1]):
+                body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body

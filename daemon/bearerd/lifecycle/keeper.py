@@ -151,6 +151,8 @@ class Keeper:
             self._due = self._not_before = now
         elif self._token is not None and self._failure is None:
             self._due = max(now, self._due_of(self._token, now - policy.LEAST_BETWEEN_TURNS))
+        else:
+            self.hurry()
 
     def hurry(self) -> None:
         """What its last attempt failed of may be mended: ask now, if it failed of what is ours or of a refusal."""

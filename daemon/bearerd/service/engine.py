@@ -88,9 +88,6 @@ class Engine:
         changes = plan(self._config, config)
         self._config = config
         self._publisher.adopt(config)
-        for name in changes.judged_anew:
-            self._client_ids.pop(name, None)
-            self._gate.renew(name, self.clock.now().boot)
         for target in changes.start:
             self._change(target.full_name, _Change(target))
         for target in (*changes.change, *changes.renew):
@@ -98,6 +95,10 @@ class Engine:
             self._change(target.full_name, _Change(target, gone, renew=target in changes.renew))
         for target in changes.stop:
             self._change(target.full_name, _Change(None, changes.gone.get(target.full_name, ())))
+        # After these: who is held and woken here must not ask as the old config has it.
+        for name in changes.judged_anew:
+            self._client_ids.pop(name, None)
+            self._gate.renew(name, self.clock.now().boot)
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
@@ -202,16 +203,16 @@ class Engine:
             return self._client_ids[client.name]
 
     def _look_at_refusal(self, target: Target) -> None:
-        """A client that was refused before this start is heard again at once if its secret is another now."""
+        """A client that was refused is heard again at once if its secret is another now."""
         client, refusal = target.client, self._gate.refusal(target)
         if refusal is None:
             return
         if self._grants.untried(client):
             self._gate.renew(client.name, self.clock.now().boot)
-            say(logging.INFO, f"client {client.name} was refused before this start, with another secret: trying again")
+            say(logging.INFO, f"client {client.name} was refused with another secret: trying again")
         else:
             say(
                 logging.WARNING,
-                f"client {client.name} was refused before this start, with the same secret ({refusal.message}): "
-                "it waits its time; a changed secret is tried at once",
+                f"client {client.name} was refused with this same secret ({refusal.message}): "
+                "it waits its time; another secret is tried at once",
             )

@@ -72,15 +72,19 @@ class _Daemon:
 
     def loop(self) -> int:
         """Until a signal ends it; returns the exit code."""
+        look_at = self._now() + GUARD
         while True:
-            try:
-                event = self._events.get(timeout=GUARD)
-            except queue.Empty:
+            # By the clock, not after so long a silence: where somebody writes on and on there is none.
+            if self._now() >= look_at:
+                look_at = self._now() + GUARD
                 self._engine.tick()
                 self._watch.poll()
                 if not self._engine.alive():
                     say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
                     return 1
+            try:
+                event = self._events.get(timeout=max(0.0, look_at - self._now()))
+            except queue.Empty:
                 continue
             if event == signal.SIGHUP:
                 self._load()
@@ -94,6 +98,9 @@ class _Daemon:
             elif isinstance(event, Config | BearerdError):
                 self._follow(event)
 
+    def _now(self) -> float:
+        return self._engine.clock.now().boot
+
     def _watch_over(self) -> None:
         self._watch.follow(self._sources.paths())
         # What came between the first look at these files and this is no event.
@@ -102,8 +109,8 @@ class _Daemon:
     def _settle(self) -> None:
         """Wait until the files are left alone, then see what is another."""
         kept: list[_Event] = []
-        end = self._engine.clock.now().boot + _SETTLED_AT_LATEST
-        while self._engine.clock.now().boot < end:
+        end = self._now() + _SETTLED_AT_LATEST
+        while self._now() < end:
             try:
                 event = self._events.get(timeout=_SETTLES)
             except queue.Empty:
