@@ -17,14 +17,15 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"model", "errors", "words", "log", "clock"}
+BELOW = {"model", "errors", "words", "log", "clock", "child"}
 MAY_IMPORT = {
     "model": set(),
     "errors": set(),
     "words": set(),
     "log": set(),
     "clock": {"model"},
-    "config": {"config"} | BELOW - {"clock", "log"},
+    "child": set(),
+    "config": {"config"} | BELOW - {"clock", "log", "child"},
     "grant": {"grant"} | BELOW,
     "publish": {"publish"} | BELOW,
     "lifecycle": {"lifecycle", "grant", "publish"} | BELOW,
@@ -58,7 +59,8 @@ ONE_USER = {
     "pydantic": {"config.types", "config.load"},
     "pydantic_core": {"config.types"},
     "watchdog": {"service.watch"},
-    "rich": {"cli.progress", "demo.show"},
+    "prometheus_client": {"service.metrics"},
+    "rich": {"cli.progress", "cli.picture", "cli.status", "demo.show"},
     "fcntl": {"publish.lock"},
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},

@@ -6,6 +6,7 @@
     │   └── KeyUnusable      what was read signs nothing
     ├── ExtraMissing         what the config asks for needs a part that is not installed; fails its client alone
     ├── PublishError         a file that could not be replaced; what stood there still stands
+    ├── HookFailed           a command or a signal that did not do what it should
     ├── DirectoryUnusable    the output directory cannot be made or written; exit 1
     └── DirectoryLocked      another daemon keeps this directory; exit 1
 
@@ -72,6 +73,10 @@ class ExtraMissing(BearerdError):  # noqa: N818 - as above
 
 class PublishError(BearerdError):
     """A file could not be replaced; what stood there before still stands."""
+
+
+class HookFailed(BearerdError):  # noqa: N818 - as above
+    """A hook's command ended badly or not at all, or there is nobody to be signalled."""
 
 
 class DirectoryUnusable(BearerdError):  # noqa: N818 - as above

@@ -31,6 +31,7 @@ BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env"]
 OnExpiry = Literal["keep", "remove"]
 Reload = Literal["watch", "signal"]
+SignalName = Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,27 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """What is done when a token's files changed, or when it stops being renewable: a command or a signal."""
+
+    argv: tuple[str, ...] = ()
+    signal: SignalName | None = None
+    """In place of a command: the signal, for the process in `pid_file` or the one that has the name `process`."""
+    pid_file: str | None = None
+    process: str | None = None
+    timeout: float = 30.0
+    """Seconds that a command may take."""
+    skip_first: bool = False
+    """Not for the first token: whoever reads it is not running yet."""
+
+    def __str__(self) -> str:
+        """How messages name it."""
+        if self.signal is None:
+            return f"run {self.argv[0]}"
+        return f"signal {self.signal} to " + (f"the pid in {self.pid_file}" if self.pid_file else f"{self.process}")
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One (client, scope) pair that is kept fresh: what the config calls a token."""
 
@@ -174,6 +196,10 @@ class Target:
     default_lifetime: float = 3600.0
     on_expiry: OnExpiry = "keep"
     outputs: tuple[Output, ...] = ()
+    required: bool = True
+    """Whether the daemon is not ready without it."""
+    on_change: tuple[Hook, ...] = ()
+    on_failure: tuple[Hook, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -238,6 +264,23 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """The socket of the local API; its group is that of the directories."""
+
+    socket: str
+    mode: int = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where metrics and probes are served over TCP; port 0 is any that is free."""
+
+    host: str
+    port: int
+    page: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All that a valid config says, resolved: nothing is inherited or defaulted any more."""
 
@@ -248,6 +291,8 @@ class Config:
     group: str | None = None
     """The group of the directories that bearerd makes: readers must get through them."""
     targets: tuple[Target, ...] = ()
+    control: Control | None = None
+    listen: Listen | None = None
     log: Logging = Logging()
     reload: Reload = "watch"
     sources: tuple[str, ...] = ()

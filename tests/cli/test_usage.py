@@ -9,10 +9,11 @@ import pytest
 
 import bearerd as package
 from bearerd import cli
+from bearerd.cli.verbs import parser
 from bearerd.config.load import schema
 from support.process import bearerd, command
 
-VERBS = ["run", "once", "check", "schema", "demo"]
+VERBS = ["run", "once", "check", "status", "refresh", "health", "schema", "demo"]
 WITH_CONFIG = ["run", "once", "check"]
 
 
@@ -93,8 +94,8 @@ def test_without_c_the_variable_names_the_config_or_else_the_default(
         monkeypatch.delenv("BEARERD_CONFIG", raising=False)
     else:
         monkeypatch.setenv("BEARERD_CONFIG", variable.format(tmp_path))
-    assert cli._parser().parse_args(["check"]).config == file.format(tmp_path)
-    assert cli._parser().parse_args(["check", "-c", "other"]).config == "other"
+    assert parser().parse_args(["check"]).config == file.format(tmp_path)
+    assert parser().parse_args(["check", "-c", "other"]).config == "other"
 
 
 def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,9 +160,13 @@ def test_the_schema_is_of_the_draft_that_it_names() -> None:
 def test_the_walk_finds_every_model() -> None:
     # The tests below are only worth what the walk finds.
     assert [model.__name__ for model in ALL_MODELS] == [
+        "ChangeHookModel",
         "ClientModel",
         "ConfigFile",
+        "ControlModel",
+        "FailureHookModel",
         "FileModel",
+        "ListenModel",
         "LogModel",
         "OutputModel",
         "ProviderModel",
@@ -189,8 +193,8 @@ def test_the_schema_knows_every_key_of_the_example() -> None:
 @pytest.mark.parametrize(
     ("value", "paths"),
     [
-        ({"listen": {}}, ["/listen"]),
-        ({"clients": {"dnb": {"tokens": {"bci": {"on_change": []}}}}}, ["/clients/dnb/tokens/bci/on_change"]),
+        ({"listen": {"port": 1}}, ["/listen/port"]),
+        ({"clients": {"dnb": {"tokens": {"bci": {"on": []}}}}}, ["/clients/dnb/tokens/bci/on"]),
         ({"files": [{"format": "raw", "template": "x"}]}, ["/files/template"]),
         ({"clients": {"dnb": {"client_id": {"vault": "x"}}}}, ["/clients/dnb/client_id/vault"]),
     ],

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,21 +34,35 @@ def _run(tmp_path: Path, *arguments: str, interrupt: bool = False) -> subprocess
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def test_the_demo_refuses_no_call_over_several_refreshes_and_leaves_nothing(tmp_path: Path) -> None:
-    done = _run(tmp_path, "--ttl", "2", "--seconds", "6")
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory in which a socket can have a name."""
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as place:
+        yield Path(place)
+
+
+def test_the_demo_refuses_no_call_over_several_refreshes_and_leaves_nothing(short: Path) -> None:
+    done = _run(short, "--ttl", "2", "--seconds", "6")
     match = re.fullmatch(SUMMARY, done.stdout.splitlines()[-1])
     assert match, done.stdout + done.stderr
     calls, refused, refreshes = map(int, match.groups())
     assert (calls > 10, refused, refreshes >= 3) == (True, 0, True)
     assert done.returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
-def test_ctrl_c_ends_the_demo_with_its_summary(tmp_path: Path) -> None:
-    done = _run(tmp_path, interrupt=True)
+def test_where_a_socket_could_have_no_name_the_demo_goes_elsewhere(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 60)
+    place.mkdir()
+    done = _run(place, "--ttl", "2", "--seconds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ctrl_c_ends_the_demo_with_its_summary(short: Path) -> None:
+    done = _run(short, interrupt=True)
     assert re.fullmatch(SUMMARY, done.stdout.splitlines()[-1])
     assert done.returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["--ttl", "0"], ["--ttl", "x"], ["--seconds", "-1"]])

@@ -278,6 +278,102 @@ def test_only_the_grant_that_was_never_sent_is_given_back() -> None:
     assert doors.admit(target("c", limited(2, 60.0)), 33.0) == Admission(80.0, "rate_limit")
 
 
+# -- who asks for one besides ------------------------------------------------------------------------
+
+HALVES = pytest.mark.parametrize(("count", "half"), [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5), (11, 5)])
+
+
+@HALVES
+def test_who_asks_has_half_of_a_limit(count: int, half: int) -> None:
+    doors, client = Doors(), limited(count, 28_800.0)
+    asked = [doors.ask(target(f"t{number}", client), 10.0) for number in range(count)]
+    assert asked == [10.0] * half + [28_810.0] * (count - half)
+
+
+@HALVES
+def test_when_all_have_asked_half_of_the_limit_is_left_for_renewals_that_are_due(count: int, half: int) -> None:
+    doors, client = proven(), limited(count, 28_800.0)
+    asking = [target(f"a{number}", client) for number in range(half)]
+    assert [doors.ask(each, 60.0) for each in asking] == [60.0] * half
+    due = [target(f"d{number}", client) for number in range(count - half)]
+    assert [doors.admit(each, 60.0) for each in due] == [Admission(60.0)] * (count - half)
+    # And who asked has the rest.
+    assert [doors.admit(each, 60.0) for each in asking] == [Admission(60.0)] * half
+    assert doors.admit(target("more", client), 60.0) == Admission(28_860.0, "rate_limit")
+
+
+def test_who_asks_waits_until_renewals_leave_half_of_the_limit() -> None:
+    doors, client = proven(), limited(4, 60.0)
+    for now, name in ((10.0, "a"), (20.0, "b"), (30.0, "c")):
+        doors.admit(target(name, client), now)
+    assert doors.ask(target("x", client), 31.0) == 80.0  # when of the last two one is a minute ago
+    assert doors.ask(target("x", client), 79.9) == 80.0
+    assert doors.ask(target("x", client), 80.0) == 80.0
+
+
+def test_what_was_promised_to_who_asked_is_used_up_by_the_grant() -> None:
+    doors, client = proven(), limited(4, 60.0)
+    a, b, c = (target(name, client) for name in "abc")
+    for each in (a, b):
+        assert doors.ask(each, 10.0) == 10.0
+        assert doors.admit(each, 11.0) == Admission(11.0)
+        doors.report(each, ISSUED, 12.0)
+    assert doors.ask(c, 13.0) == 71.0
+    assert doors.ask(c, 71.0) == 71.0
+
+
+def test_what_was_never_sent_counts_for_nobody() -> None:
+    doors, client = proven(), limited(2, 60.0)
+    a, b = target("a", client), target("b", client)
+    assert doors.ask(a, 10.0) == 10.0
+    doors.admit(a, 10.0)
+    assert doors.ask(b, 11.0) == 70.0
+    doors.report(a, NO_SECRET, 12.0)
+    assert doors.ask(b, 12.0) == 12.0
+
+
+def test_who_asks_again_before_the_grant_counts_once() -> None:
+    doors, client = proven(), limited(6, 60.0)
+    assert [doors.ask(target("a", client), now) for now in (10.0, 20.0, 30.0)] == [10.0, 20.0, 30.0]
+    assert [doors.ask(target(name, client), 30.0) for name in "bcd"] == [30.0, 30.0, 70.0]
+
+
+def test_of_several_limits_each_has_its_half() -> None:
+    doors = Doors()
+    client = replace(CLIENT, budgets=(("provider-p", RateLimit(4, 10.0)), ("client-c", RateLimit(2, 60.0))))
+    other = replace(
+        client, name="other", budgets=(("provider-p", RateLimit(4, 10.0)), ("client-o", RateLimit(2, 60.0)))
+    )
+    third = replace(client, name="third", budgets=(("provider-p", RateLimit(4, 10.0)),))
+    assert doors.ask(target("a", client), 10.0) == 10.0
+    assert doors.ask(target("b", client), 10.0) == 70.0  # its client's, and nothing is promised at its provider
+    assert doors.ask(target("a", other), 10.0) == 10.0
+    assert doors.ask(target("a", third), 10.0) == 20.0  # its provider's
+    assert doors.ask(target("b", other), 10.0) == 70.0  # the later of both
+
+
+def test_without_a_limit_who_asks_may_always_go() -> None:
+    doors = Doors()
+    assert [doors.ask(A, 10.0) for _ in range(100)] == [10.0] * 100
+
+
+def test_what_earlier_runs_sent_counts_for_who_asks() -> None:
+    doors = Doors()
+    doors.restore("budgets", "client-dnb", {"sent": [50.0]}, 0.0, 1000.0)
+    assert doors.ask(target("a", limited(2, 60.0)), 1000.0) == 1010.0
+
+
+def test_who_asks_while_waiting_for_a_promised_moment_keeps_it() -> None:
+    doors, client = proven(), limited(4, 60.0)
+    for name in "abcd":
+        doors.admit(target(name, client), 60.0)
+    waiting = target("e", client)
+    assert doors.admit(waiting, 60.0) == Admission(120.0, "rate_limit")
+    assert doors.ask(waiting, 61.0) == 120.0
+    assert doors.admit(waiting, 61.0) == Admission(120.0, "rate_limit")
+    assert doors.admit(waiting, 120.0) == Admission(120.0)
+
+
 # -- several secrets, and no more than four refusals in two minutes --------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper
 from bearerd.model import Config, Output, RateLimit, RefreshBefore, Target
@@ -42,6 +42,26 @@ class Script:
 
 
 @dataclass
+class Told:
+    """What others are told, in order; `owed` is what an earlier process left to be told."""
+
+    owing: bool = False
+    events: list[str] = field(default_factory=list)
+
+    def announce(self, _target: Target) -> None:
+        self.events.append("announced")
+
+    def owed(self, _target: Target) -> bool:
+        return self.owing
+
+    def changed(self, _target: Target, *, first: bool) -> None:
+        self.events.append("first" if first else "changed")
+
+    def failed(self, _target: Target) -> None:
+        self.events.append("failed")
+
+
+@dataclass
 class Rig:
     """A keeper and all around it."""
 
@@ -50,6 +70,7 @@ class Rig:
     grants: Script
     target: Target
     woken: list[str]
+    told: Told = field(default_factory=Told)
     keeper: Keeper = field(init=False)
     gate: Gate = field(init=False)
 
@@ -61,7 +82,7 @@ class Rig:
         config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.target,))
         self.publisher = Publisher(config)
         self.gate = gate or Gate(self.woken.append)
-        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, self.gate)
+        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, self.gate, self.told)
         self.keeper.resume(client_id, least)
 
     @property
@@ -442,6 +463,7 @@ def test_those_who_were_held_are_woken_when_a_grant_opens_the_door(rig: Rig, tmp
             rig.grants,
             rig.publisher,
             gate,
+            rig.told,
         )
         for name in names
     }
@@ -526,15 +548,6 @@ def test_clocks_that_are_set_again_and_again_bring_no_attempt_before_its_time(ri
     assert len(rig.grants.asked) == 2
 
 
-def test_a_new_token_that_expired_on_its_way_does_not_replace_a_good_one(rig: Rig) -> None:
-    rig.turn()
-    rig.clock.advance(2880)
-    rig.grants.takes = 3.0
-    rig.answer(Issued(token("t-2", lifetime=2)))
-    assert rig.turn() == pytest.approx(60)  # malformed
-    assert rig.file.read_bytes() == b"t-1"
-
-
 def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> None:
     rig.target = replace(rig.target, on_expiry="remove")
     rig.start()
@@ -554,7 +567,7 @@ def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> No
 def test_a_refused_client_waits_at_its_door_and_goes_when_it_works_again(rig: Rig, tmp_path: Path) -> None:
     gate = Gate(rig.woken.append)
     other = target("other", outputs=(Output(path=str(tmp_path / "other")),))
-    keeper = Keeper(other, rig.clock, lambda: 0.0, rig.grants, rig.publisher, gate)
+    keeper = Keeper(other, rig.clock, lambda: 0.0, rig.grants, rig.publisher, gate, rig.told)
     rig.answer(Refused("401 invalid_client"))
     assert keeper.turn() - rig.clock.boot == pytest.approx(300)
     rig.clock.advance(200)
@@ -647,3 +660,346 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
         "still failing after 2 attempts in 1 s: HTTP 401 again; there is no valid token; next attempt in 5 min",
     ]
     assert said[2].startswith("still failing after 3 attempts in 10 min: HTTP 401 again; ")
+
+
+# -- hooks ---------------------------------------------------------------------------------------------
+
+
+def told(rig: Rig) -> list[str]:
+    """What others were told since this was asked last."""
+    events, rig.told.events = rig.told.events, []
+    return events
+
+
+def json_of(rig: Rig) -> Path:
+    """The second of its files."""
+    return rig.directory / "dnb/bci.json"
+
+
+class Watching(Told):
+    """Notes of each event which token stands in which file then."""
+
+    directory: Path
+
+    def announce(self, target: Target) -> None:
+        super().announce(target)
+        self._look()
+
+    def changed(self, target: Target, *, first: bool) -> None:
+        super().changed(target, first=first)
+        self._look()
+
+    def _look(self) -> None:
+        raw, document = self.directory / "dnb/bci", self.directory / "dnb/bci.json"
+        found = (path.read_text() if path.exists() else "" for path in (raw, document))
+        self.events[-1] += " " + " ".join(
+            text[:3] if text[:1] != "{" else json.loads(text)["access_token"] for text in found
+        )
+
+
+def test_others_are_told_when_all_files_are_in_place_and_a_change_is_announced_before_the_first_of_them(
+    rig: Rig,
+) -> None:
+    rig.told = Watching()
+    rig.told.directory = rig.directory
+    rig.start()
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    assert told(rig) == ["announced  ", "first t-1 t-1"]
+    rig.clock.advance(2880)
+    rig.turn()
+    assert told(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
+
+
+def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.turn()  # the same token again
+    assert len(rig.grants.asked) == 2
+    rig.answer(Transient("reset"))
+    rig.clock.advance(360)
+    rig.turn()
+    assert told(rig) == []
+
+
+@pytest.mark.parametrize("harm", ["deleted", "altered", "opened"])
+def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> None:
+    rig.turn()
+    told(rig)
+    match harm:
+        case "deleted":
+            rig.file.unlink()
+        case "altered":
+            rig.file.write_text("t-0")
+        case "opened":
+            rig.file.chmod(0o666)
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+
+
+def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
+    rig.turn()
+    told(rig)
+    before = json_of(rig).read_text()
+    rig.clock.step(20)
+    rig.turn()
+    between = json_of(rig).read_text()
+    rig.clock.step(-7200)  # by so much that it is to be refreshed, which fails
+    rig.turn()
+    assert len({before, between, json_of(rig).read_text()}) == 3
+    assert told(rig) == []
+    rig.live(10)
+    assert rig.file.read_text() == "t-2"
+    assert told(rig) == ["announced", "changed"]
+
+
+def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    told(rig)
+    rig.clock.advance(60)
+    rig.clock.step(7200)
+    rig.turn()
+    assert rig.file.read_text() == "t-2"
+    assert told(rig) == ["announced", "changed"]
+
+
+def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: Rig) -> None:
+    json_of(rig).mkdir(parents=True)
+    rig.turn()
+    assert told(rig) == ["announced"]
+    rig.clock.step(20)
+    json_of(rig).rmdir()
+    rig.turn()
+    assert told(rig) == ["announced", "first"]
+
+
+def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clocks(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.start()
+    rig.turn()
+    before = json_of(rig).read_text()
+    rig.clock.step(20)
+    rig.start()
+    rig.turn()
+    assert json_of(rig).read_text() != before
+    rig.clock.reboot()
+    rig.answer(Transient("the network is not there yet"))
+    rig.start()
+    rig.turn()
+    assert told(rig) == []
+    assert len(rig.grants.asked) == 2
+
+
+def test_a_record_whose_files_were_harmed_meanwhile_is_news_but_not_the_first(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.file.unlink()
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+    assert len(rig.grants.asked) == 1
+
+
+def test_a_token_after_one_that_expired_meanwhile_is_not_the_first(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    told(rig)
+    rig.clock.advance(3600)
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+
+
+def test_what_an_earlier_process_owes_is_told_once_the_files_are_in_place(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.told.owing = True
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["changed"]
+    rig.turn()
+    assert told(rig) == []
+    assert len(rig.grants.asked) == 1
+
+
+def test_what_an_earlier_process_owes_is_told_of_the_next_token_where_that_one_has_expired(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
+    rig.turn()
+    told(rig)
+    rig.clock.advance(3600)
+    rig.told.owing = True
+    rig.start()
+    rig.turn()
+    assert told(rig) == []
+    rig.live(10)
+    assert told(rig) == ["announced", "changed"]
+
+
+@pytest.mark.parametrize("owing", [False, True])
+def test_while_one_file_cannot_be_written_nobody_is_told(rig: Rig, *, owing: bool) -> None:
+    if owing:
+        rig.turn()
+        told(rig)
+        json_of(rig).unlink()
+    json_of(rig).mkdir(parents=True)
+    rig.told.owing = owing
+    rig.start()
+    for _ in range(3):
+        rig.turn()
+        rig.clock.advance(10)
+    assert rig.file.read_text() == "t-1"
+    assert set(told(rig)) == {"announced"}
+    json_of(rig).rmdir()
+    rig.turn()
+    assert told(rig) == ["announced", "changed" if owing else "first"]
+    rig.turn()
+    assert told(rig) == []
+
+
+def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_not(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.keeper.adopt(replace(rig.target, refresh_before=RefreshBefore(seconds=60)), renew=False)
+    rig.turn()
+    assert told(rig) == []
+    more = (*rig.target.outputs, Output(path=str(rig.directory / "dnb/bci.header"), format="header"))
+    rig.keeper.adopt(replace(rig.target, outputs=more), renew=False)
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+
+
+def lost_after(rig: Rig, within: float) -> float | None:
+    """After how many seconds others are told that the token is not renewed; None where they are not within so many."""
+    told(rig)
+    began = rig.clock.boot
+    while rig.clock.boot - began <= within:
+        wait = rig.turn()
+        if "failed" in told(rig):
+            return rig.clock.boot - began
+        rig.clock.advance(max(wait, 0.001))
+    return None
+
+
+REFUSED = Refused("HTTP 401 invalid_client")
+ALONE = Refused("HTTP 400 invalid_scope", whole_client=False)
+ANOTHER = Refused("HTTP 401", another_secret=True)
+MALFORMED = Malformed("HTML")
+UNSENT = Unsent("file /s: empty", phase="secret")
+DOWN = Transient("reset")
+LIMITED = RateLimited("HTTP 429")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "seconds"),
+    [
+        pytest.param([REFUSED], 0, id="refused"),
+        pytest.param([ALONE], 0, id="refused alone"),
+        pytest.param([ANOTHER, ANOTHER, REFUSED], 2, id="refused with the last of its secrets"),
+        pytest.param([MALFORMED], 0, id="no good token"),
+        pytest.param([UNSENT], 0, id="no secret"),
+        pytest.param([DOWN], 600, id="down for ten minutes"),
+        pytest.param([Transient("503", retry_after=599), DOWN], 600, id="down for a second less, and then more"),
+        pytest.param([Transient("503", retry_after=600)], 600, id="down for ten minutes between two attempts"),
+        pytest.param([LIMITED], 600, id="asked too often"),
+        pytest.param([DOWN, DOWN, MALFORMED], 2, id="down, and then another that answers"),
+    ],
+)
+def test_where_there_is_no_token_others_are_told_of_what_does_not_pass(
+    rig: Rig, outcomes: list[Outcome], seconds: float
+) -> None:
+    rig.answer(*outcomes)
+    assert lost_after(rig, 3600) == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "seconds"),
+    [
+        pytest.param([REFUSED], 30, id="refused twice"),
+        pytest.param([ALONE], 30, id="refused alone, twice"),
+        pytest.param([REFUSED, Issued(token("t-2"))], None, id="a load balancer's refusal"),
+        pytest.param([ANOTHER, REFUSED], 31, id="refused twice with the last of its secrets"),
+        pytest.param([MALFORMED], 60, id="no good token, twice"),
+        pytest.param([MALFORMED, Issued(token("t-2"))], None, id="no good token, once"),
+        pytest.param([UNSENT], 10, id="no secret, twice"),
+        pytest.param([DOWN], 720, id="down until it expires"),
+        pytest.param([LIMITED], 720, id="asked too often until it expires"),
+        pytest.param([DOWN] * 40 + [Issued(token("t-2"))], None, id="down for a while"),
+        pytest.param([DOWN, MALFORMED, DOWN, MALFORMED], 62, id="one of two answers no good token"),
+    ],
+)
+def test_while_there_is_a_token_others_are_told_of_what_happened_twice_and_of_its_end(
+    rig: Rig, outcomes: list[Outcome], seconds: float | None
+) -> None:
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.answer(*outcomes)
+    found = lost_after(rig, 719 if seconds is None else 3600)
+    assert found == (seconds if seconds is None else pytest.approx(seconds, abs=0.1))
+
+
+def test_of_a_trouble_others_are_told_once_and_of_the_next_one_again(rig: Rig) -> None:
+    rig.answer(REFUSED)
+    rig.live(3 * 3600)
+    assert told(rig) == ["failed"]
+    rig.answer(Issued(token("t-1")), DOWN)
+    rig.live(3600)
+    assert told(rig) == ["announced", "first"]
+    rig.live(3600)
+    assert told(rig) == ["failed"]
+    rig.answer(Issued(token("t-2")), REFUSED)
+    rig.live(7200)
+    assert told(rig) == ["announced", "changed", "failed"]
+
+
+def test_a_token_that_was_not_renewed_and_then_expires_is_one_trouble(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), REFUSED)
+    rig.live(3600 + 3600)
+    assert told(rig) == ["announced", "first", "failed"]
+
+
+def test_one_that_others_were_told_is_lost_and_that_then_comes_as_the_same_again_is_well(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), MALFORMED, MALFORMED, Issued(token("t-1")), MALFORMED)
+    rig.live(3500)
+    assert told(rig) == ["announced", "first", "failed", "failed"]
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_too(rig: Rig, others: int) -> None:
+    rig.turn()
+    rig.clock.advance(2880)
+    told(rig)
+    for _ in range(others):
+        refuse(rig, 300)
+        rig.clock.advance(1)
+    rig.turn()
+    assert rig.keeper.standing().held_by == "refused"
+    assert told(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
+
+
+def test_of_a_client_that_was_refused_to_another_others_are_told_at_once_where_there_is_no_token(rig: Rig) -> None:
+    refuse(rig, 300)
+    rig.turn()
+    assert rig.grants.asked == []
+    assert told(rig) == ["failed"]
+
+
+def test_who_waits_for_a_rate_limit_has_not_lost_its_token_until_it_expires(rig: Rig) -> None:
+    rig.target = replace(
+        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+    )
+    rig.start()
+    rig.turn()
+    assert lost_after(rig, 7200) == pytest.approx(3600)
+
+
+def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(rig: Rig) -> None:
+    rig.answer(REFUSED)
+    rig.turn()
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["failed", "failed"]

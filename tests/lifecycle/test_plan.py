@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bearerd.lifecycle.plan import Plan, needs_restart, plan
-from bearerd.model import Config, Output, Reference, RefreshBefore, Target
+from bearerd.model import Config, Control, Listen, Output, Reference, RefreshBefore, Target
 from support.targets import CLIENT, PROVIDER, target
 
 RAW = Output("/run/bearerd/dnb/bci")
@@ -93,6 +93,11 @@ def test_a_path_that_another_token_takes_over_is_not_removed() -> None:
         pytest.param({"directory_mode": 0o700, "group": "x"}, [], id="what-can-be-followed"),
         pytest.param({"directory": "/elsewhere"}, ["output.directory"], id="directory"),
         pytest.param({"state_directory": "/elsewhere"}, ["state_directory"], id="state"),
+        pytest.param({"control": Control("/elsewhere")}, ["control"], id="control"),
+        pytest.param({"listen": Listen("127.0.0.1", 9810)}, ["listen"], id="listen"),
+        pytest.param(
+            {"directory": "/elsewhere", "state_directory": "/elsewhere/.bearerd"}, ["output.directory"], id="the cause"
+        ),
     ],
 )
 def test_what_needs_a_restart(changes: dict[str, Any], keys: list[str]) -> None:

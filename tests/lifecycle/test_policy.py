@@ -169,6 +169,44 @@ def test_files_that_could_not_be_written_are_tried_again_within_10_s(count: int,
     assert policy.wait_after_publish_fault(count) == expected
 
 
+AFTER_600 = math.nextafter(600.0, math.inf)
+BEFORE_600 = math.nextafter(600.0, 0.0)
+TINY = math.nextafter(0.0, 1.0)
+"""The least that may be left of a token."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "count", "remaining", "lasted", "expected"),
+    [
+        pytest.param(TRANSIENT, 1, 0, 600, True, id="no token, for 600 s"),
+        pytest.param(TRANSIENT, 99, 0, BEFORE_600, False, id="no token, for a tick less"),
+        pytest.param(TRANSIENT, 1, 0, AFTER_600, True, id="no token, for a tick more"),
+        pytest.param(TRANSIENT, 1, 0, 0, False, id="no token, at a start before the network is there"),
+        pytest.param(TRANSIENT, 99, TINY, 1e6, False, id="it passes while a token is good, if barely"),
+        pytest.param(TRANSIENT, 1, -1, 600, True, id="one that has expired is none"),
+        pytest.param(LIMITED, 1, 0, 600, True, id="limited, no token, for 600 s"),
+        pytest.param(LIMITED, 99, 0, BEFORE_600, False, id="limited, no token, for a tick less"),
+        pytest.param(LIMITED, 99, TINY, 1e6, False, id="limited, while a token is good"),
+        pytest.param(Refused("401"), 1, 0, 0, True, id="refused, no token"),
+        pytest.param(Refused("401"), 1, TINY, 1e6, False, id="refused once, while a token is good: a load balancer"),
+        pytest.param(Refused("401"), 2, 3600, 0, True, id="refused twice"),
+        pytest.param(Refused("400", whole_client=False), 1, 0, 0, True, id="refused alone, no token"),
+        pytest.param(Refused("400", whole_client=False), 2, TINY, 0, True, id="refused alone, twice"),
+        pytest.param(Refused("401", another_secret=True), 99, 0, 1e6, False, id="another secret is tried in a second"),
+        pytest.param(Malformed("HTML"), 1, 0, 0, True, id="malformed, no token"),
+        pytest.param(Malformed("HTML"), 1, TINY, 1e6, False, id="malformed once"),
+        pytest.param(Malformed("HTML"), 2, TINY, 0, True, id="malformed twice"),
+        pytest.param(Unsent("no secret"), 1, 0, 0, True, id="no secret, no token"),
+        pytest.param(Unsent("no secret"), 1, TINY, 1e6, False, id="no secret once"),
+        pytest.param(Unsent("no secret"), 2, TINY, 0, True, id="no secret twice"),
+    ],
+)
+def test_a_token_is_lost_when_it_takes_somebody_to_get_it_back(
+    failure: Failure, count: int, remaining: float, lasted: float, expected: bool
+) -> None:
+    assert policy.is_lost(failure, count, remaining, lasted) is expected
+
+
 @pytest.mark.parametrize(
     ("taken", "now", "expected"),
     [

@@ -17,6 +17,7 @@ from freezegun import freeze_time
 from bearerd.clock import SystemClock
 from bearerd.lifecycle.schedule import Schedule
 from bearerd.model import Instant
+from support.process import eventually
 
 WITHIN = 20.0
 FAR = 3600.0
@@ -315,6 +316,77 @@ def test_a_dead_schedule_is_known_as_dead() -> None:
     assert schedule.alive()
     schedule.stop(5)
     assert not schedule.alive()
+
+
+class Later(SystemClock):
+    """A clock by which it is later than it is."""
+
+    by = 0.0
+
+    def now(self) -> Instant:
+        now = super().now()
+        return Instant(now.wall + self.by, now.boot + self.by)
+
+
+def test_a_scheduler_that_leaves_turns_lying_is_known_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns = Later(), Turns()
+    schedule = Schedule(clock, turns)
+    schedule.start()
+    try:
+        monkeypatch.setattr(schedule._scheduler, "_process_jobs", lambda: FAR)  # its thread is there and does nothing
+        schedule.add("late", "pool", 1, boot() + FAR)
+        schedule.add("soon", "pool", 1, boot() + 5)
+        for clock.by, alive in ((0.0, True), (34.0, True), (36.0, False)):
+            assert schedule.alive() is alive
+        assert not turns.count
+        schedule.remove("soon")
+        assert schedule.alive()
+        schedule.remove("late")
+        clock.by = 2 * FAR
+        assert schedule.alive()
+    finally:
+        schedule.stop(5)
+
+
+def test_one_whose_workers_all_hang_is_alive() -> None:
+    clock, go_on = Later(), threading.Event()
+    turns = Turns(lambda _: float(go_on.wait(WITHIN)))
+    schedule = Schedule(clock, turns)
+    for number in range(10):
+        schedule.add(str(number), "pool", 2, boot())
+    schedule.start()
+    try:
+        turns.wait_all(2)
+        eventually(lambda: not schedule._scheduler.get_jobs()[0].next_run_time < datetime.now(UTC))
+        clock.by = 1800.0
+        assert schedule.alive()
+    finally:
+        go_on.set()
+        schedule.stop(5)
+
+
+@pytest.mark.parametrize("step", [7200, -7200], ids=["2 h forward", "2 h back"])
+def test_a_step_of_the_clock_during_a_turn_does_not_make_it_look_dead(step: int) -> None:
+    under_way, may_end = threading.Event(), threading.Event()
+
+    def act(_: str) -> float:
+        under_way.set()
+        assert may_end.wait(WITHIN)
+        return FAR
+
+    with freeze_time(datetime.now(UTC), tick=True) as frozen:
+        turns = Turns(act)
+        with scheduled(turns, "a") as schedule:
+            assert under_way.wait(WITHIN)
+            frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
+            assert schedule.guard()
+            eventually(schedule.alive)
+            assert not schedule.guard()
+            assert schedule.alive()
+            assert turns.count["a"] == 1
+            may_end.set()
+            turns.wait("a", 2)  # the guard's
+            assert schedule.alive()
 
 
 def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.errors import DirectoryLocked, DirectoryUnusable
+from bearerd.errors import DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.model import Config, Output
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
@@ -116,3 +116,89 @@ def test_a_directory_that_cannot_be_made_is_said_at_the_start(config: Config, tm
     (tmp_path / "file").write_text("")
     with pytest.raises(DirectoryUnusable, match="no directory"):
         Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()
+
+
+# -- what is noted before files change -----------------------------------------------------------------
+
+
+def test_before_the_first_file_changes_that_is_said_once_and_not_where_none_does(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    raw, header = (Path(output.path) for output in target.outputs)
+    found: list[list[bool]] = []
+
+    def before() -> None:
+        found.append([raw.exists(), header.exists()])
+
+    publisher.ensure(target, token(), before)
+    assert found == [[False, False]]
+    publisher.ensure(target, token(), before)
+    assert len(found) == 1
+    header.chmod(0o644)
+    publisher.ensure(target, token(), before)
+    assert found[1:] == [[True, True]]
+    header.unlink()
+    publisher.ensure(target, token(), before)
+    assert found[2:] == [[True, False]]
+
+
+def test_that_a_file_is_to_change_is_said_also_where_it_cannot(config: Config) -> None:
+    # Who is told must be told once it can: nobody knows here whether there will be another process by then.
+    publisher, (target,) = Publisher(config), config.targets
+    for output in target.outputs:
+        Path(output.path).mkdir(parents=True)
+    said: list[str] = []
+    assert len(publisher.ensure(target, token(), lambda: said.append("before")).faults) == 2
+    assert said == ["before"]
+
+
+def test_a_note_is_there_for_the_next_process_until_it_is_taken_away(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.prepare().release()
+    assert not publisher.noted(target)
+    publisher.unnote(target)  # where there is none
+    publisher.note(target)
+    publisher.note(target)
+    assert Publisher(config).noted(target)
+    assert not publisher.noted(replace(target, name="risk"))
+    note = Path(config.directory) / ".bearerd/owed/dnb/bci"
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    assert stat.S_IMODE(note.parent.stat().st_mode) == 0o700
+    publisher.unnote(target)
+    assert not Publisher(config).noted(target)
+
+
+def test_a_note_holds_nothing_of_the_token(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.ensure(target, token("s3cr3t"), lambda: publisher.note(target))
+    assert (Path(config.directory) / ".bearerd/owed/dnb/bci").read_text() == "hooks\n"
+
+
+def test_who_is_forgotten_is_owed_nothing(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.save(target, Record(token(), "x", "7e0c5a"))
+    publisher.note(target)
+    publisher.forget(target)
+    assert publisher.load(target) is None
+    assert not publisher.noted(target)
+
+
+def test_a_note_that_cannot_be_written_raises_and_one_that_cannot_be_taken_away_is_said(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    note = Path(config.directory) / ".bearerd/owed/dnb/bci"
+    note.mkdir(parents=True)
+    with pytest.raises(PublishError, match=r"/owed/dnb/bci: a directory has this name"):
+        publisher.note(target)
+    publisher.unnote(target)
+    assert caplog.messages == [f"hooks: {note}: a directory has this name; they are run once more at the next start"]
+
+
+def test_what_a_killed_process_left_beside_a_note_is_swept(config: Config) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.note(target)
+    left = Path(config.directory) / f".bearerd/owed/dnb/.bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
+    left.write_text("")
+    publisher.prepare().release()
+    assert not left.exists()
+    assert publisher.noted(target)

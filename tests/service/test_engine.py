@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ from freezegun import freeze_time
 from bearerd.config.load import load
 from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.service.engine import Engine
-from support.server import Server, issues, serving
+from bearerd.model import Instant
+from bearerd.service.engine import Asked, Engine
+from support.clock import FakeClock
+from support.server import Answer, Script, Seen, Server, issues, serving
 
 WITHIN = 20.0
 
@@ -69,3 +74,167 @@ def test_a_tick_with_nothing_new_does_nothing(engine: Callable[..., object]) -> 
         with pytest.raises(queue.Empty):
             turns.get(timeout=0.2)
         assert len(server.seen) == 1
+
+
+# -- who asks for a new token --------------------------------------------------------------------------
+
+
+class Asking:
+    """An engine whose turns the test gives: by its clock the real schedule has none to give."""
+
+    def __init__(self, path: Path, script: Script, limit: str, tokens: str) -> None:
+        self.path, self.script, self.clock = path, script, FakeClock(Instant(time.time() + 1e6, 5000.0))
+        self._config = (
+            f"output: {{directory: {path}/tokens}}\nclients:\n  dnb:\n    token_url: URL\n    allow_http: true\n"
+            f"    client_id: x\n    client_secret: {{env: S}}\n{limit}    tokens: {tokens}\n"
+        )
+
+    @contextmanager
+    def started(self) -> Iterator[Asking]:
+        with serving(self.script) as self.server:
+            (self.path / "config.yaml").write_text(self._config.replace("URL", self.server.url))
+            config = load(str(self.path / "config.yaml"), {})
+            self.engine = Engine(config, {"S": "s3cr3t"}, clock=self.clock)
+            self.engine.start()
+            self.names = [target.full_name for target in config.targets]
+            for name in self.names:
+                self.turn(name)
+            yield self
+            self.engine.stop()
+
+    def turn(self, name: str = "dnb/bci") -> None:
+        self.engine._turn(name)
+
+    def ask(self, instead_of: str | None = None, name: str = "dnb/bci") -> Asked:
+        return self.engine.refresh(name, instead_of and sha256(instead_of.encode()).hexdigest()[:16])
+
+    @property
+    def grants(self) -> int:
+        return len(self.server.seen)
+
+    @property
+    def token(self) -> str:
+        return (self.path / "tokens/dnb/bci").read_text()
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Callable[..., object]:
+    def build(script: Script | None = None, limit: str = "", tokens: str = "{bci: {}}") -> object:
+        return Asking(tmp_path, script or issues(), limit, tokens).started()
+
+    return build
+
+
+def test_who_asks_gets_a_new_one_and_within_a_minute_no_other(asking: Callable[..., object]) -> None:
+    with asking() as here:  # type: ignore[attr-defined]
+        here.clock.advance(10)
+        assert here.ask() == Asked("asked", grants=1)
+        here.turn()
+        assert (here.token, here.grants) == ("t-2", 2)
+        for passed, left in ((0.0, 60.0), (59.5, 0.5)):
+            here.clock.advance(passed)
+            assert here.ask() == Asked("later", after=left)
+            here.turn()
+        assert here.grants == 2
+        here.clock.advance(0.5)
+        assert here.ask() == Asked("asked", grants=2)
+        here.turn()
+        assert (here.token, here.grants) == ("t-3", 3)
+        here.turn()
+        assert here.grants == 3
+
+
+def test_each_token_has_a_minute_of_its_own(asking: Callable[..., object]) -> None:
+    with asking(tokens="{bci: {}, risk: {}}") as here:  # type: ignore[attr-defined]
+        assert here.ask().answer == "asked"
+        assert here.ask(name="dnb/risk").answer == "asked"
+        assert here.ask(name="dnb/risk").answer == "later"
+        assert here.ask(name="dnb/other") == here.ask(name="") == Asked("unknown")
+
+
+def test_whose_token_was_replaced_already_is_told_so_and_it_costs_nothing(asking: Callable[..., object]) -> None:
+    with asking() as here:  # type: ignore[attr-defined]
+        here.clock.advance(10)
+        assert here.ask(instead_of="t-1").answer == "asked"
+        here.turn()
+        for _ in range(3):
+            assert here.ask(instead_of="t-1") == Asked("newer")
+        assert here.engine.refresh("dnb/bci", sha256(b"t-1").hexdigest()[:16].upper()) == Asked("newer")
+        # The present one failed too: that is another wish, and comes too early.
+        assert here.ask(instead_of="t-2").answer == "later"
+        assert here.engine.refresh("dnb/bci", sha256(b"t-2").hexdigest()[:16].upper()).answer == "later"
+        here.turn()
+        assert here.grants == 2
+
+
+def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> None:
+    with asking() as here:  # type: ignore[attr-defined]
+        assert here.ask(instead_of="t-0") == Asked("newer")
+        here.clock.advance(3600)
+        assert here.ask(instead_of="t-0").answer == "asked"
+
+
+@pytest.mark.parametrize(
+    ("answer", "wait"),
+    [
+        pytest.param(Answer(503, headers={"Retry-After": "600"}), 600.0, id="Retry-After"),
+        pytest.param(Answer(429), 60.0, id="its limit"),
+        pytest.param(Answer(200, b"<html>"), 60.0, id="malformed"),
+        pytest.param(Answer(401, {"error": "invalid_client"}), 300.0, id="refused"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), 300.0, id="its scope refused"),
+    ],
+)
+def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
+    asking: Callable[..., object], answer: Answer, wait: float
+) -> None:
+    with asking(lambda _: answer) as here:  # type: ignore[attr-defined]
+        assert here.ask().answer == "asked"
+        here.clock.advance(wait - 1)
+        here.turn()
+        assert here.grants == 1
+        here.clock.advance(wait / 5)
+        here.turn()
+        assert here.grants == 2
+
+
+@pytest.mark.parametrize(("limit", "granted"), [("10/8h", 5), ("4/8h", 2), ("2/8h", 1), ("1/8h", 0), ("3/8h", 1)])
+def test_who_asks_uses_half_of_a_limit_whatever_has_used_the_rest(
+    asking: Callable[..., object], limit: str, granted: int
+) -> None:
+    with asking(limit=f"    rate_limit: {limit}\n") as here:  # type: ignore[attr-defined]
+        answers = []
+        for _ in range(7):
+            here.clock.advance(61)
+            answers.append(here.ask().answer)
+            here.turn()
+        # The regular one was the first.
+        assert here.grants == 1 + answers.count("asked") == max(1, granted)
+        assert answers == sorted(answers)  # asked, then later
+        left = here.ask()
+        passed = 7 * 61.0
+        assert left.answer == "later"
+        assert left.after == (8 * 3600.0 if not granted else pytest.approx(8 * 3600 - passed, abs=granted * 61))
+
+
+def test_who_asks_while_one_is_on_its_way_gets_another_after_it(asking: Callable[..., object]) -> None:
+    issue, under_way, may_answer = issues(), threading.Event(), threading.Event()
+
+    def script(seen: Seen) -> Answer:
+        answer = issue(seen)
+        if answer.body["access_token"] == "t-2":
+            under_way.set()
+            assert may_answer.wait(WITHIN)
+        return answer
+
+    with asking(script) as here:  # type: ignore[attr-defined]
+        here.clock.advance(3000)
+        turn = threading.Thread(target=here.turn)
+        turn.start()
+        assert under_way.wait(WITHIN)
+        assert here.ask() == Asked("asked", grants=1)
+        may_answer.set()
+        turn.join()
+        assert here.token == "t-2"
+        here.clock.advance(1)
+        here.turn()
+        assert (here.token, here.grants) == ("t-3", 3)

@@ -239,7 +239,7 @@ def test_another_directory_needs_a_restart_and_is_refused(site: Site, server: Se
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text(BOTH, directory="elsewhere"))
-        daemon.wait_for("a changed output.directory and state_directory needs a restart")
+        daemon.wait_for("a changed output.directory needs a restart")
         assert (site.read("bci"), len(server.seen)) == ("t-1", 1)
 
 

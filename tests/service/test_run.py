@@ -362,5 +362,6 @@ def test_an_idle_daemon_sleeps(tmp_path: Path) -> None:
             threading.Event().wait(4)  # what is measured is that nothing happens
             # A tick of a second would be seven a second.
             assert (switches() - before) / (boot() - began) < 2
-            # One, the log, the schedule, the deadlines, a worker; watchdog's dispatcher, and two for a directory.
-            assert len(os.listdir(tasks)) <= 8
+            # One, the log, the schedule, the deadlines, a worker, the control socket; watchdog's dispatcher, and two
+            # for a directory.
+            assert len(os.listdir(tasks)) <= 9

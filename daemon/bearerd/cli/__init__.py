@@ -1,36 +1,24 @@
-"""The face: `bearerd run | once | check | schema | demo`. Each verb imports only what it runs."""
+"""The face: `bearerd run | once | check | status | refresh | health | schema | demo`.
+
+Nothing is imported here that `health` can do without: a probe runs every few seconds, beside every consumer.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
 
-from bearerd import __version__
-from bearerd.errors import BearerdError, ConfigError
-from bearerd.words import seconds_of
-
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` for it would cost a probe 3 ms
 if TYPE_CHECKING:
-    from bearerd.model import Config
-
-DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
-EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 done, 1 failed, 2 usage, 78 the config is wrong)."""
-    arguments = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        code: int = arguments.verb(arguments)
-    except ConfigError as error:
-        count = len(error.problems)
-        print(f"{error}\nbearerd: {count} error{'' if count == 1 else 's'} in the config", file=sys.stderr)
-        return EX_CONFIG
-    except BearerdError as error:
-        print(f"bearerd: {error}", file=sys.stderr)
-        return 1
+        code = _run(arguments)
+        print(end="", flush=True)  # here, where a reader that has gone can still be borne with
     except KeyboardInterrupt:
         return 130  # as shells have it: 128 + SIGINT
     except BrokenPipeError:
@@ -40,136 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bearerd",
-        description="Keeps OAuth2 access tokens fresh in files that any program can read.",
-        epilog="exit: 0 done, 1 a token could not be had, 2 usage, 78 the config is wrong",
-    )
-    parser.add_argument("--version", action="version", version=f"bearerd {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["health"]:
+        from bearerd.cli.health import quick
 
-    def verb(name: str, function: object, text: str, *, config: bool = True) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(verb=function)
-        if config:
-            sub.add_argument(
-                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG") or DEFAULT_CONFIG,
-                help=f"the config (default: $BEARERD_CONFIG, else {DEFAULT_CONFIG})",
-            )  # fmt: skip
-        return sub
+        code = quick(arguments[1:])
+        if code is not None:
+            return code
+    from bearerd.cli.verbs import act, parser
 
-    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT")
-    once = verb("once", _once, "make every token valid once, then exit")
-    once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
-    once.add_argument(
-        "--min-valid", metavar="D", type=_duration, default=0.0,
-        help="renew tokens that are good for less than this (default: those that are due)",
-    )  # fmt: skip
-    check = verb("check", _check, "prove config, secrets, permissions and directories")
-    check.add_argument("--online", action="store_true", help="also one grant for each client")
-    verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
-    demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
-    demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
-    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end after this long (default: at Ctrl-C)")
-    return parser
-
-
-def _duration(text: str) -> float:
-    # Also a bare 0: "no minimum" needs no unit.
-    seconds = 0.0 if text == "0" else seconds_of(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
-    return seconds
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        raise argparse.ArgumentTypeError("expected a number of seconds") from None
-    if not 1 <= seconds <= 86400:  # noqa: PLR2004 - a second to a day
-        raise argparse.ArgumentTypeError("expected 1 to 86400 seconds")
-    return seconds
-
-
-def _load(arguments: argparse.Namespace) -> Config:
-    from bearerd.config.load import load
-
-    return load(arguments.config, os.environ)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from bearerd.config.apart import Loading
-    from bearerd.service.signals import hold_back
-
-    hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
-    loading = Loading(arguments.config)
-    from bearerd.service.logs import set_up
-    from bearerd.service.run import run
-
-    config = loading.result()
-    set_up(config.log)
-    _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
-
-
-def _once(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.progress import bar
-    from bearerd.service.logs import set_up
-    from bearerd.service.once import once
-    from bearerd.service.signals import hold_back
-
-    hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
-    config = _load(arguments)
-    set_up(config.log)
-    with bar(len(config.targets)) as progress:
-        code = once(config, os.environ, timeout=arguments.timeout, min_valid=arguments.min_valid, progress=progress)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End now: workers that hang in a request or a name look-up are daemon threads, and may hold stderr."""
-    from bearerd.service.logs import flush
-
-    sys.stdout.flush()
-    flush()
-    os._exit(code)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    import logging
-
-    from bearerd.log import LOGGER
-    from bearerd.service.check import check
-
-    config = _load(arguments)
-    failed, stops = 0, False
-    LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
-    print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
-    for finding in check(config, os.environ, online=arguments.online):
-        failed += finding.level == "failed"
-        stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
-        print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
-        for name, value in finding.details:
-            print(f"{'':<8}   {name}: {value}", flush=True)
-    if failed:
-        then = "the daemon would not start" if stops else "the daemon would run, and go on trying"
-        print(f"bearerd: {failed} of these would fail; {then}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _schema(_arguments: argparse.Namespace) -> int:
-    import json
-
-    from bearerd.config.load import schema
-
-    print(json.dumps(schema(), indent=2))
-    return 0
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from bearerd.demo.show import demo
-
-    return demo(ttl=arguments.ttl, seconds=arguments.seconds)
+    return act(parser().parse_args(arguments))

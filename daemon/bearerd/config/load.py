@@ -28,6 +28,8 @@ from bearerd.model import (
     TLS_AUTHS,
     Client,
     Config,
+    Control,
+    Hook,
     Jwt,
     JwtBearer,
     Logging,
@@ -42,6 +44,7 @@ DEFAULT_DIRECTORY: Final = "/run/bearerd"
 
 # A config of 10,000 clients is 2 MB; beyond this somebody named the wrong file.
 _MOST_BYTES: Final = 32 * 2**20
+_LONGEST_SOCKET: Final = 107  # sun_path of unix(7), and its NUL
 _LONGEST_NAME: Final = 255  # NAME_MAX of every file system that people write tokens to
 
 _SUFFIX: Final[Mapping[str, str]] = {"raw": "", "json": ".json", "header": ".header", "env": ".env"}
@@ -168,6 +171,8 @@ class _Loader:
             state_directory=self._state_directory(settings),
             directory_mode=settings.output.directory_mode,
             group=settings.output.group,
+            control=self._control(main, settings),
+            listen=replace(settings.listen.address, page=settings.listen.page) if settings.listen else None,
             targets=tuple(targets),
             log=Logging(level=settings.log.level, format=settings.log.format),
             reload=settings.reload,
@@ -394,6 +399,9 @@ class _Loader:
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
             on_expiry=settings.output.on_expiry,
             outputs=tuple(outputs),
+            required=_first(*(level.required for level in levels), default=True),
+            on_change=tuple(map(_hook, _first(*(level.on_change for level in levels), default=[]))),
+            on_failure=tuple(map(_hook, _first(*(level.on_failure for level in levels), default=[]))),
         )
 
     def _output(
@@ -442,6 +450,16 @@ class _Loader:
         for parent in parents:
             self._directories.setdefault(parent, path)
 
+    def _control(self, main: Document, settings: types.ConfigFile) -> Control:
+        given = settings.control.socket
+        socket = _normal(given or posixpath.join(self._directory(settings), OWN_DIRECTORY, "control.sock"))
+        if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+            at: Path = ("control", "socket") if given else ("output", "directory") if settings.output.directory else ()
+            main.add(at, f"the control socket's path is longer than 107 bytes, which no socket's may be: {socket}")
+        elif given and socket in self._taken:
+            main.add(("control", "socket"), f"'{self._taken[socket][2]}' would be written to {socket} too")
+        return Control(socket, settings.control.mode)
+
     def _directory(self, settings: types.ConfigFile) -> str:
         # systemd names several directories with colons between them; the first is the service's own.
         given = self._environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
@@ -486,6 +504,17 @@ def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) 
     merged = inherited | own
     label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
     return Provider(name=label, **merged)
+
+
+def _hook(model: types.FailureHookModel) -> Hook:
+    return Hook(
+        argv=tuple(model.run or ()),
+        signal=model.signal,
+        pid_file=model.pid_file,
+        process=model.process,
+        timeout=model.timeout or 30.0,
+        skip_first=isinstance(model, types.ChangeHookModel) and model.skip_first,
+    )
 
 
 def _first(*values: _T | None, default: _T) -> _T:

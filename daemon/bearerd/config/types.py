@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth, BasicEncoding, RateLimit, RefreshBefore
+from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth, BasicEncoding, Listen, RateLimit, RefreshBefore, SignalName
 from bearerd.words import DURATION, UNITS, seconds_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -55,6 +56,7 @@ Algorithm = Literal[
 # Above a day one request is no request any more; below, the network's own noise is the limit.
 _LONGEST_TIMEOUT = 86400.0
 _LONGEST = 3650 * 86400.0
+_LAST_PORT = 65535
 
 
 def _expected(what: str, value: Any = None) -> PydanticCustomError:
@@ -244,6 +246,27 @@ def _parse_account(value: Any) -> str:
     return _no_nul(value)
 
 
+def _parse_address(value: Any) -> Listen:
+    match = re.fullmatch(r"(\[(.+)\]|([0-9.]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
+    try:
+        host = str(ip_address(match[2] or match[3])) if match else ""
+    except ValueError:
+        host = ""
+    if match is None or not host or (":" in host) != bool(match[2]) or int(match[4]) > _LAST_PORT:
+        # A name could be another address tomorrow, and would have to be looked up.
+        raise _expected('an IP address and a port in quotes, such as "127.0.0.1:9810" or "[::1]:9810"', value)
+    return Listen(host=host, port=int(match[4]))
+
+
+def _parse_argv(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        found = None if isinstance(value, list) else value
+        raise _expected("a list: the program, then its arguments (there is no shell)", found)
+    if isinstance(value[0], str) and not value[0].startswith("/"):
+        raise _expected("a program by its absolute path (/…)")
+    return value
+
+
 def _must_be_reference(value: Any) -> Any:
     if not isinstance(value, dict):
         raise _expected(
@@ -367,6 +390,8 @@ Parameters = dict[
     Annotated[str, AfterValidator(_parse_parameter_name)],
     Annotated[list[ParameterValue], BeforeValidator(_parse_parameter), _OneOrSeveral()],
 ]
+Argv = Annotated[list[Text], BeforeValidator(_parse_argv)]
+Address = Annotated[Listen, BeforeValidator(_parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]
 Claims = dict[Annotated[str, AfterValidator(_parse_claim_name)], Annotated[Any, BeforeValidator(_must_be_json)]]
 Issuer = Annotated[str, BeforeValidator(_parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
 Separator = Annotated[str, BeforeValidator(_parse_separator), _schema("[ -~]{1,4}", ",")]
@@ -393,6 +418,34 @@ class FileModel(Strict):
         return self
 
 
+class FailureHookModel(Strict):
+    """What is done when a token stops being renewable: exactly one of run and signal."""
+
+    run: Argv | None = None
+    signal: SignalName | None = None
+    pid_file: AbsolutePath | None = None
+    process: Text | None = None
+    timeout: Timeout | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> FailureHookModel:
+        if (self.run is None) == (self.signal is None):
+            raise _expected("exactly one of run, signal")
+        if self.signal is not None and (self.pid_file is None) == (self.process is None):
+            raise _expected("exactly one of pid_file, process beside signal")
+        if self.run is not None and (self.pid_file is not None or self.process is not None):
+            raise _expected("pid_file and process only beside signal")
+        if self.signal is not None and self.timeout is not None:
+            raise _expected("timeout only beside run: a signal takes no time")
+        return self
+
+
+class ChangeHookModel(FailureHookModel):
+    """What is done after the files of a token changed: exactly one of run and signal."""
+
+    skip_first: bool = False
+
+
 class Inherited(Strict):
     """What may stand at the top, on a client or on a token; the nearest wins."""
 
@@ -400,6 +453,9 @@ class Inherited(Strict):
     refresh_before: Lead | None = None
     default_lifetime: Duration | None = None
     strict_scope: bool | None = None
+    required: bool | None = None
+    on_change: list[ChangeHookModel] | None = None
+    on_failure: list[FailureHookModel] | None = None
 
 
 class ProviderKeys(Strict):
@@ -574,6 +630,20 @@ class OutputModel(Strict):
     on_expiry: Literal["keep", "remove"] = "keep"
 
 
+class ControlModel(Strict):
+    """The socket of the local API."""
+
+    socket: AbsolutePath | None = None
+    mode: Mode = 0o660
+
+
+class ListenModel(Strict):
+    """Metrics and probes over TCP."""
+
+    address: Address
+    page: bool = False
+
+
 class LogModel(Strict):
     """How the log is written."""
 
@@ -601,4 +671,6 @@ class ConfigFile(IncludedFile, Inherited):
     state_directory: AbsolutePath | None = None
     reload: Literal["watch", "signal"] = "watch"
     output: OutputModel = OutputModel()
+    control: ControlModel = ControlModel()
+    listen: ListenModel | None = None
     log: LogModel = LogModel()

@@ -21,6 +21,7 @@ from bearerd.demo.reader import Count
 
 _TICK: Final = 0.25
 _PLAIN_EACH: Final = 5.0  # seconds between lines where there is no terminal
+_LONGEST_PLACE: Final = 107 - len("/bearerd-demo-12345678/tokens/.bearerd/control.sock")
 _STOP_WITHIN: Final = 5.0  # the daemon's promise
 
 _CONFIG: Final = """\
@@ -56,7 +57,7 @@ def demo(*, ttl: float, seconds: float | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ends.set())
     try:
-        with tempfile.TemporaryDirectory(prefix="bearerd-demo-") as directory:
+        with tempfile.TemporaryDirectory(prefix="bearerd-demo-", dir=_place()) as directory:
             url = f"http://127.0.0.1:{server.server_port}"
             with _daemon(directory, url), _reader(directory, url, shown):
                 _watch(provider, directory, shown, ends, seconds)
@@ -70,6 +71,11 @@ def demo(*, ttl: float, seconds: float | None) -> int:
         print("the reader made no call: no token came")
     print(f"calls={count.calls} refused={count.refused} refreshes={count.refreshes}")
     return 1 if count.refused or count.faults or not count.calls else 0
+
+
+def _place() -> str | None:
+    """Where the directory is made: not where its control socket could have no name (107 bytes; unix(7))."""
+    return None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_PLACE else "/tmp"  # noqa: S108 - of mode 0700
 
 
 # With characters that HTTP Basic is picky about.

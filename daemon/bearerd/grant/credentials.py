@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import stat
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
+from bearerd import child
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Credentials
 from bearerd.model import Client, Reference, Target
@@ -23,8 +22,6 @@ from bearerd.model import Client, Reference, Target
 # A secret is a line; a private key of 16384 bits is 12 KiB. What is larger is another file.
 _MOST_BYTES: Final = 64 * 1024
 _COMMAND_TIMEOUT: Final = 10.0  # seconds: design.md
-# All that a helper needs to find programs and its own config; nothing of the daemon's environment.
-_COMMAND_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
 def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Credentials, ...]:
@@ -123,16 +120,7 @@ def _file(path: str, permissions: str) -> bytes:
 def _command(argv: tuple[str, ...], environ: Mapping[str, str]) -> bytes:
     name = f"command {argv[0]}"
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            # Its complaints could quote the secret.
-            stderr=subprocess.DEVNULL,
-            env={key: environ[key] for key in _COMMAND_ENVIRONMENT if key in environ},
-            start_new_session=True,
-            umask=0o077,  # the daemon's own is 0: it names the mode of all that it makes
-        )
+        process = child.start(argv, environ, stdout=subprocess.PIPE, umask=0o077)
     except OSError as error:
         raise SecretUnavailable(f"{name}: {_reason(error)}") from None
     with process:
@@ -142,12 +130,11 @@ def _command(argv: tuple[str, ...], environ: Mapping[str, str]) -> bytes:
             raise SecretUnavailable(f"{name}: not done within {_COMMAND_TIMEOUT:.0f} s") from None
         finally:
             # Whatever it left running: that could keep the pipe, and us, waiting, or write for ever.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            child.kill(process)
     if len(output) > _MOST_BYTES:
         raise SecretUnavailable(f"{name}: more than 64 KiB, this is no secret")
     if process.returncode != 0:
-        ended = f"exit {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
+        ended = child.fault_of(process.returncode)
         raise SecretUnavailable(f"{name}: {ended}; run it by hand as the daemon's user to see why")
     return output
 
@@ -165,11 +152,8 @@ def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
             if not part:
                 break
             output += part
-    if len(output) <= _MOST_BYTES:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
+    if len(output) <= _MOST_BYTES and not child.ended(process, deadline - time.monotonic()):
+        raise TimeoutError
     return output
 
 

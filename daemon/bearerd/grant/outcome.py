@@ -7,7 +7,7 @@ error codes that look like one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from bearerd.model import Token
 
@@ -74,6 +74,15 @@ class Malformed(Failure):
 
 
 Outcome = Issued | Unsent | Transient | RateLimited | Refused | Malformed
+KINDS: Final = {
+    Issued: "issued",
+    Unsent: "unsent",
+    Transient: "transient",
+    RateLimited: "rate_limited",
+    Refused: "refused",
+    Malformed: "malformed",
+}
+"""Each kind, as status and metrics name it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,20 @@ class _Budgets:
                 insort(self._taken[budget], slot)
         return slot
 
+    def ask(self, target: Target, now: float) -> float:
+        """`now`, and a promise, if not more than half of each limit would be used then; else when that is so."""
+        until = now
+        for budget, limit in target.client.budgets:
+            self._limits[budget] = limit
+            taken = self._taken[budget] = policy.forget(self._taken[budget], limit, now)
+            half = RateLimit(limit.count // 2, limit.window)
+            until = max(until, policy.reserve(taken, half, now) if half.count else now + limit.window)
+        if until == now and target.client.budgets and target.full_name not in self._promised:
+            self._promised[target.full_name] = now
+            for budget, _ in target.client.budgets:
+                insort(self._taken[budget], now)
+        return until
+
     def enter(self, target: Target, now: float) -> None:
         promised = self._promised.pop(target.full_name, None)
         for budget, _ in target.client.budgets:
@@ -265,6 +279,13 @@ class Doors:
         provider.enter(name)
         self._budgets.enter(target, now)
         return Admission(now)
+
+    def ask(self, target: Target, now: float) -> float:
+        """When somebody who asks may have a grant besides the regular ones: `now`, else a later moment.
+
+        They may use half of a rate limit, so that a renewal that is due never waits for them.
+        """
+        return self._budgets.ask(target, now)
 
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float = 0.0) -> set[str]:
         """What a grant came to (None: it broke off), and how long this target waits for it.

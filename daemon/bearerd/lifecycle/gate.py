@@ -55,6 +55,11 @@ class Gate:
             self._keep(now)
         return admission
 
+    def ask(self, target: Target, now: float) -> float:
+        """When somebody who asks may have a grant besides the regular ones: `now`, else a later moment."""
+        with self._lock:
+            return self._doors.ask(target, now)
+
     def report(self, target: Target, outcome: Outcome | None, now: float, wait: float) -> None:
         """What the grant came to; whoever was held and may go now is given a turn."""
         with self._lock:

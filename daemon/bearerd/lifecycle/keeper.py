@@ -7,6 +7,8 @@ forbids it; the files. It ends with the moment at which the next turn is needed.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ from typing import Final, Protocol
 
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
-from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, Performed, Refused, Unsent
+from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused, Unsent
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.doors import Admission, Reason
 from bearerd.lifecycle.gate import Gate
@@ -27,6 +29,10 @@ from bearerd.words import duration
 
 STILL_FAILING: Final = 600.0
 """Seconds between lines of the log about one trouble: often enough to be seen, seldom enough to be read."""
+# Hex digits of a token's SHA-256: enough to tell it from any other, and nothing to find it by.
+_DIGEST: Final = 16
+# More would not be told apart in a drawing.
+_MOST_FAILURES: Final = 20
 
 
 class Grants(Protocol):
@@ -48,8 +54,8 @@ class Publisher(Protocol):
         """Keep a record; raises PublishError."""
         ...
 
-    def ensure(self, target: Target, token: Token) -> Published:
-        """Bring the files to what this token makes them."""
+    def ensure(self, target: Target, token: Token, before: Callable[[], None] = ...) -> Published:
+        """Bring the files to what this token makes them; `before` is called before the first one changes."""
         ...
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
@@ -57,27 +63,78 @@ class Publisher(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """What tells others."""
+
+    def announce(self, target: Target) -> None:
+        """The target's files are about to change."""
+        ...
+
+    def owed(self, target: Target) -> bool:
+        """Whether an earlier process changed the files and told nobody."""
+        ...
+
+    def changed(self, target: Target, *, first: bool) -> None:
+        """All files are in place; `first`: there was no token before."""
+        ...
+
+    def failed(self, target: Target) -> None:
+        """The token stopped being renewable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a target stands after a turn, for whoever watches."""
 
-    name: str
-    client: str
+    target: Target
+    obtained: float | None
+    """Boot clock; None before the first token."""
     expires: float | None
-    """Boot clock; None without a token that is still good."""
+    """Boot clock; in the past where the token could not be renewed."""
     on_disk: bool
     """Whether every file is there with this token."""
     failure: Failure | None
     """What its last attempt failed of; or how its client was refused, where it waits for that."""
     due: float
-    """Boot clock: when the next grant is."""
+    """Boot clock: when it is to be renewed."""
+    next_turn: float
+    """Boot clock: when it is asked for next, as far as that is known."""
     held_by: Reason = ""
     held_until: float = 0.0
     """Boot clock: when a door that held it back opens, as far as that is known."""
+    failures: tuple[float, ...] = ()
+    """Boot clock: when its last attempts failed, since the last that did not; no more than the last twenty."""
+    attempts: int = 0
+    """How many failed since the last that did not."""
+    failing_since: float | None = None
+    """Boot clock."""
+    faults: tuple[str, ...] = ()
+    """What went wrong with its files at the last look."""
+    outcomes: tuple[int, ...] = (0,) * len(KINDS)
+    """How many of its grants came to each kind (`KINDS`)."""
+
+    @property
+    def name(self) -> str:
+        """The target's full name."""
+        return self.target.full_name
+
+    @property
+    def client(self) -> str:
+        """The client's name."""
+        return self.target.client.name
 
 
 class Keeper:
     """Keeps one target's token fresh and in its files. `turn` is called by one thread at a time."""
+
+    # With so many attributes a dict of its own for each would be 2 KB: 20 MB of ten thousand.
+    __slots__ = (
+        "_client_id", "_clock", "_counts", "_dice", "_due", "_failed_at", "_failing_since", "_failure", "_faults",
+        "_first", "_gate", "_gone", "_grants", "_held", "_hooks", "_identity", "_name", "_next", "_not_before",
+        "_on_disk", "_only_times", "_outcomes", "_publish_faults", "_publisher", "_said_at", "_said_expired", "_token",
+        "_told_lost", "_unsaved", "_untold", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -87,6 +144,7 @@ class Keeper:
         grants: Grants,
         publisher: Publisher,
         gate: Gate,
+        hooks: Hooks,
     ) -> None:
         self.target = target
         self._clock = clock
@@ -94,6 +152,7 @@ class Keeper:
         self._grants = grants
         self._publisher = publisher
         self._gate = gate
+        self._hooks = hooks
         self._name = target.full_name
         self._token: Token | None = None
         self._client_id = ""
@@ -107,12 +166,23 @@ class Keeper:
         self._counts: Counter[type[Failure]] = Counter()
         self._failure: Failure | None = None
         self._failing_since = 0.0
+        self._failed_at: tuple[float, ...] = ()
+        self._outcomes = [0] * len(KINDS)
         self._said_at = 0.0
         self._said_expired = False
         self._unsaved = False
         self._publish_faults = 0
+        self._faults: tuple[str, ...] = ()
         self._on_disk = False
+        self._first = True
+        """Whether there was no token of this name before."""
+        self._only_times = False
+        """Whether nothing of the files is to change but times, after a step of the clock."""
+        self._untold = False
+        """Whether files changed, and nobody was told yet."""
+        self._told_lost = False
         self._held = Admission(0.0)
+        self._next = 0.0
 
     # -- the start -----------------------------------------------------------------------------
 
@@ -124,7 +194,9 @@ class Keeper:
         """
         now = self._clock.now()
         self._due = now.boot
+        self._untold = self._hooks.owed(self.target)
         record = self._publisher.load(self.target)
+        self._first = record is None
         if record is None or record.identity != self.target.identity() or client_id not in (None, record.client_id):
             return
         self._gate.prove(self.target)
@@ -134,6 +206,7 @@ class Keeper:
             return
         self._token, self._client_id, self._unsaved = dated.token, record.client_id, dated.stepped
         self._identity = record.identity
+        self._only_times = dated.stepped
         self._gone = dated.token.expires.boot
         if not dated.disagreed and remaining >= least:
             self._due = max(now.boot, self._due_of(dated.token, now.boot - policy.LEAST_BETWEEN_TURNS))
@@ -145,7 +218,7 @@ class Keeper:
 
     def adopt(self, target: Target, *, renew: bool) -> None:
         """Go on as a changed config has it: a new grant now, or only other files and another schedule."""
-        self.target, self._on_disk = target, False
+        self.target, self._on_disk, self._only_times = target, False, False
         now = self._clock.now().boot
         if renew or (self._token is not None and self._identity != target.identity()):
             self._due = self._not_before = now
@@ -158,6 +231,22 @@ class Keeper:
         """What its last attempt failed of may be mended: ask now, if it failed of what is ours or of a refusal."""
         if isinstance(self._failure, Unsent | Refused):
             self._due = self._not_before = self._clock.now().boot
+
+    def refresh(self) -> None:
+        """Somebody asks for a new token: now, or when the last failure lets it."""
+        self._due = min(self._due, max(self._clock.now().boot, self._not_before))
+
+    def valid(self) -> bool:
+        """Whether there is a token that is still good."""
+        return self.remaining(self._clock.now().boot) > 0
+
+    def holds(self, digest: str) -> bool:
+        """Whether its token's SHA-256 begins with these 16 hex digits."""
+        token = self._token
+        if token is None:
+            return False
+        known = hashlib.sha256(token.access_token.encode()).hexdigest()[:_DIGEST]
+        return hmac.compare_digest(known, digest.lower())
 
     # -- a turn --------------------------------------------------------------------------------
 
@@ -173,7 +262,9 @@ class Keeper:
             if not self._held.reason:
                 until = self._ask()
                 now = self._clock.now()
+        self._next = until
         self._tend_files(now)
+        self._tell_if_lost(now.boot)
         if self._failure is not None and now.boot - self._said_at >= STILL_FAILING:
             # Also between attempts: those of a refused client are up to an hour apart.
             self._say_trouble(self._failure, now, until)
@@ -185,14 +276,20 @@ class Keeper:
         if held.reason == "refused":
             failure = failure or self._gate.refusal(self.target)
         return Standing(
-            name=self._name,
-            client=self.target.client.name,
+            target=self.target,
+            obtained=token.obtained.boot if token else None,
             expires=token.expires.boot if token else None,
             on_disk=self._on_disk,
             failure=failure,
             due=self._due,
+            next_turn=self._next,
             held_by=held.reason,
             held_until=held.until,
+            failures=self._failed_at,
+            attempts=sum(self._counts.values()),
+            failing_since=self._failing_since if self._failure is not None else None,
+            faults=self._faults,
+            outcomes=tuple(self._outcomes),
         )
 
     def remaining(self, now: float) -> float:
@@ -205,12 +302,11 @@ class Keeper:
         """Perform a grant; returns when the next one is due."""
         outcome: Outcome | None = None
         wait = 0.0
+        self._next = self._clock.now().boot
         try:
             performed = self._grants.perform(self.target)
             outcome = performed.outcome
             now = self._clock.now()
-            if isinstance(outcome, Issued) and outcome.token.expires.boot <= now.boot:
-                outcome = Malformed("the new token had expired before it was here")
             if isinstance(outcome, Issued):
                 if self._identity != self.target.identity():
                     self._token = None  # of another config: it says nothing of this one
@@ -220,11 +316,15 @@ class Keeper:
             wait = self._fail(outcome, now)
             return now.boot + wait
         finally:
+            if outcome is not None:
+                # After all else is noted: who waits for one more grant sees what came of it.
+                self._outcomes[list(KINDS).index(type(outcome))] += 1
             # Whatever happens, a door may not wait for ever for one who does not come back.
             self._gate.report(self.target, outcome, self._clock.now().boot, wait)
 
     def _take(self, issued: Issued, now: Instant) -> None:
         new, old = issued.token, self._token
+        self._told_lost = False
         self._not_before = now.boot + policy.LEAST_BETWEEN_TURNS
         if old is not None and old.access_token == new.access_token and old.expires.boot > now.boot:
             # A reply from a cache repeats its expires_in: the earlier expiry is the true one.
@@ -239,6 +339,7 @@ class Keeper:
             )
             return
         self._token, self._unsaved, self._on_disk, self._said_expired = new, True, False, False
+        self._only_times = False
         self._gone = new.expires.boot
         self._due = self._due_of(new, now.boot)
         for note in issued.notes:
@@ -253,6 +354,7 @@ class Keeper:
     def _fail(self, failure: Failure, now: Instant) -> float:
         """Take note of a failure; returns for how many seconds is waited."""
         self._counts[type(failure)] += 1
+        self._failed_at = (*self._failed_at, now.boot)[-_MOST_FAILURES:]
         count = self._counts[type(failure)]
         proven, refusals = self._gate.history(self.target)
         of_client = isinstance(failure, Refused) and failure.whole_client
@@ -283,6 +385,7 @@ class Keeper:
         dated = policy.redate(self._token, now)
         if not dated.stepped:
             return
+        self._only_times = self._on_disk
         self._token, self._unsaved, self._on_disk = dated.token, True, False
         if dated.disagreed:
             self._due = max(now.boot, self._not_before)
@@ -313,11 +416,34 @@ class Keeper:
                 self._unsaved = False
             except PublishError as error:
                 faults = (str(error),)
-        published = self._publisher.ensure(self.target, self._token)
+        published = self._publisher.ensure(self.target, self._token, self._announce)
         was_on_disk, self._on_disk = self._on_disk, not published.faults
         if published.written and was_on_disk and not self._publish_faults:
             say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
         self._note_faults(faults + published.faults)
+        self._untold = self._untold or bool(published.written and not self._only_times)
+        if self._on_disk:
+            if self._untold:
+                self._hooks.changed(self.target, first=self._first)
+            self._untold = self._only_times = self._first = False
+
+    def _announce(self) -> None:
+        if not self._only_times:
+            self._hooks.announce(self.target)
+
+    def _tell_if_lost(self, now: float) -> None:
+        """Once a trouble: that the token is not renewed, and that is more than passing."""
+        if self._told_lost:
+            return
+        failure, remaining = self._failure, self.remaining(now)
+        count = self._counts[type(failure)] if failure is not None else 0
+        if self._held.reason == "refused" or (isinstance(failure, Refused) and failure.whole_client):
+            failure, count = failure or self._gate.refusal(self.target), self._gate.history(self.target)[1]
+        lasted = now - self._failing_since
+        lost = failure is not None and policy.is_lost(failure, count, remaining, lasted)
+        if lost or (self._token is not None and now >= self._gone):
+            self._told_lost = True
+            self._hooks.failed(self.target)
 
     def _expire(self) -> None:
         self._on_disk = False
@@ -335,6 +461,7 @@ class Keeper:
 
     def _note_faults(self, faults: tuple[str, ...]) -> None:
         """Count a look at the files that went wrong, and say so once; or that it went well again."""
+        self._faults = faults
         if not faults:
             if self._publish_faults:
                 say(logging.INFO, f"files are well again after {self._publish_faults} attempts", name=self._name)
@@ -399,6 +526,7 @@ class Keeper:
                 name=self._name,
             )
         self._failure = None
+        self._failed_at = ()
         self._counts.clear()
 
     def _in(self, moment: float, now: Instant) -> str:

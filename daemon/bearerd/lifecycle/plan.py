@@ -66,9 +66,12 @@ def plan(old: Config, new: Config) -> Plan:
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys whose change a running daemon cannot follow."""
+    if old.directory != new.directory:
+        return ["output.directory"]  # by which others have their defaults
     fixed = {
-        "output.directory": (old.directory, new.directory),
         "state_directory": (old.state_directory, new.state_directory),
+        "control": (old.control, new.control),
+        "listen": (old.listen, new.listen),
     }
     return [key for key, (was, wanted) in fixed.items() if was != wanted]
 

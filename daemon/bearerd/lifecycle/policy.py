@@ -49,6 +49,9 @@ LAST_CHANCE: Final = 15.0
 STEP: Final = 5.0
 CLOCKS_DISAGREE: Final = 30.0
 
+LOST_AFTER: Final = 600.0
+"""Seconds without any token after which a provider that does not answer is not about to."""
+
 _PUBLISH_CEILING: Final = 10.0  # design.md: a file is put back within 10 s
 
 
@@ -134,6 +137,21 @@ def last_chance(now: float, due: float, expires: float) -> float:
 def _doubling(first: float, count: int, ceiling: float) -> float:
     # The exponent is bounded: 2.0 ** 1024 is an error.
     return min(first * 2.0 ** min(max(count - 1, 0), 32), ceiling)
+
+
+def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bool:
+    """Whether somebody should be told that a token is not renewed, after `count` such failures in `lasted` seconds.
+
+    What passes by itself is no trouble while a token is good, nor for a while at a start before the network is
+    there. A refusal may be a load balancer's that passes: while a token is good it takes two.
+    """
+    match failure:
+        case Refused(another_secret=True):
+            return False
+        case Transient() | RateLimited():
+            return remaining <= 0 and lasted >= LOST_AFTER
+        case _:
+            return remaining <= 0 or count > 1
 
 
 # -- budgets -----------------------------------------------------------------------------------------

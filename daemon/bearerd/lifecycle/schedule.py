@@ -38,6 +38,8 @@ GUARD: Final = 8.0
 
 # The wall clock is slewed at up to 0.5 ms a second: this far off, turns are set anew.
 _DRIFT: Final = 1.0
+# A busy machine hands turns over late by a second or two; a scheduler that hangs does not at all.
+_LEFT_LYING: Final = 30.0
 # A worker without work ends: a burst needs many, an hour's refresh one.
 _WORKER_IDLE: Final = 20.0
 # What a turn that raised is given, in place of the moment it did not come to name.
@@ -132,12 +134,21 @@ class Schedule:
         for name in names:
             # Every target looks at its own times then; a turn with nothing to do costs a look at its files.
             self.wake(name)
+        self._scheduler.wakeup()  # for those whose turn is under way
         return True
 
     def alive(self) -> bool:
-        """Whether the thread that gives the turns is running."""
+        """Whether turns are given: the thread that does it runs, and left none lying.
+
+        A run is handed to its worker, however busy that is, and set an hour later in the same moment.
+        """
         thread = getattr(self._scheduler, "_thread", None)
-        return thread is not None and thread.is_alive()
+        if thread is None or not thread.is_alive():
+            return False
+        # All jobs are in the one store, which knows its soonest without a search. There is no public way to ask.
+        with self._scheduler._jobstores_lock:  # noqa: SLF001
+            soonest = self._scheduler._lookup_jobstore("default").get_next_run_time()  # noqa: SLF001
+        return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _LEFT_LYING
 
     # -- inside --------------------------------------------------------------------------------
 

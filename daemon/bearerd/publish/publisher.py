@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,7 @@ class Publisher:
         directories = {self._config.directory, own}
         for target in self._config.targets:
             directories.add(posixpath.dirname(self._record_path(target)))
+            directories.add(posixpath.dirname(self._note_path(target)))
             directories |= {posixpath.dirname(output.path) for output in target.outputs}
         swept = self._files.sweep(directories)
         if swept:
@@ -84,10 +85,14 @@ class Publisher:
         path = self._record_path(target)
         self._files.replace(path, records.dump(record), _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
 
-    def ensure(self, target: Target, token: Token) -> Published:
-        """Every file of the target as this token has it: bytes, mode and owner. What is so already is left."""
+    def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
+        """Every file of the target as this token has it: bytes, mode and owner. What is so already is left.
+
+        `before` is called before the first of them changes, if any does.
+        """
         written: list[str] = []
         faults: list[str] = []
+        begun = False
         for output in target.outputs:
             content = render(target, token, output)
             try:
@@ -95,6 +100,9 @@ class Publisher:
                 if self._files.matches(output.path, content, wanted):
                     self._seen[output.path] = _look(output.path)
                     continue
+                if not begun:
+                    begun = True
+                    before()
                 warning = self._files.replace(output.path, content, wanted)
                 self._seen[output.path] = _look(output.path)
             except PublishError as error:
@@ -112,11 +120,28 @@ class Publisher:
         )
 
     def forget(self, target: Target) -> None:
-        """Take away the target's record; its files are for `withdraw`."""
+        """Take away the target's record, and its note; its files are for `withdraw`."""
         try:
             self._files.remove(self._record_path(target))
+            self._files.remove(self._note_path(target))
         except PublishError as error:
             say(logging.WARNING, f"record: {error}", name=target.full_name)
+
+    def note(self, target: Target) -> None:
+        """Note that hooks are owed for a target; raises PublishError."""
+        # What stands in it nobody reads.
+        self._files.replace(self._note_path(target), b"hooks\n", _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+
+    def noted(self, target: Target) -> bool:
+        """Whether hooks are owed for a target."""
+        return self._files.read(self._note_path(target), 1) is not None
+
+    def unnote(self, target: Target) -> None:
+        """Take the note away."""
+        try:
+            self._files.remove(self._note_path(target))
+        except PublishError as error:
+            say(logging.WARNING, f"hooks: {error}; they are run once more at the next start", name=target.full_name)
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
         """Take files away."""
@@ -155,3 +180,6 @@ class Publisher:
         return posixpath.join(
             self._config.directory, OWN_DIRECTORY, "records", target.client.name, f"{target.name}.json"
         )
+
+    def _note_path(self, target: Target) -> str:
+        return posixpath.join(self._config.directory, OWN_DIRECTORY, "owed", target.client.name, target.name)

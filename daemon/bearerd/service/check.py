@@ -16,6 +16,7 @@ from bearerd.grant.perform import Grants
 from bearerd.grant.request import Credentials, prove_signing
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
+from bearerd.publish.invoke import examine
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
 from bearerd.words import duration
@@ -49,7 +50,8 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
         unread = _parameter_faults(target, environ)
         if not unread and not unusable[target.client.name]:
             able.append(target)
-        faults = publisher.examine(target) + unread
+        unable = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
+        faults = publisher.examine(target) + unread + unable
         yield _finding(f"token {target.full_name}", faults, f"{len(target.outputs)} file(s) can be written")
         if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
             yield Finding(

@@ -3,27 +3,87 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Final, Literal
 
+from bearerd import __version__
 from bearerd.clock import Clock, SystemClock, dice
-from bearerd.errors import SecretUnavailable
+from bearerd.errors import PublishError, SecretUnavailable
 from bearerd.grant.credentials import read_client_id
+from bearerd.grant.outcome import Performed
 from bearerd.grant.perform import Grants
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper, Standing
 from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.schedule import Schedule
 from bearerd.log import say
-from bearerd.model import Config, Output, Target
-from bearerd.publish.publisher import Publisher
+from bearerd.model import Config, Output, Target, Token
+from bearerd.publish.hooks import Hooks
+from bearerd.publish.publisher import Published, Publisher
+from bearerd.publish.record import Record
 from bearerd.publish.state import State
+from bearerd.service.status import HookStanding, Status
+from bearerd.service.tally import Tally
 
+# Seconds between two grants that are asked for, of one target: whoever asks in a loop costs the provider little.
+_ASKED_AGAIN: Final = 60.0
+# The main loop looks every 8 s; three looks that were missed are no accident.
+_HEARTBEAT: Final = 30.0
 # A turn that ends within this has its token on disk; one that waits for a provider is left behind.
-_STOP_WITHIN = 2.0
+_STOP_WITHIN: Final = 2.0
+
+
+Answer = Literal["asked", "newer", "later", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of the wish for a new token."""
+
+    answer: Answer
+    after: float = 0.0
+    """Seconds after which it may be wished again, where that is `later`."""
+    grants: int = 0
+    """How many the target had until now: with one more the wish is fulfilled, or has failed."""
+
+
+class _CountedGrants(Grants):
+    """Counts what they come to."""
+
+    def __init__(self, tally: Tally, clock: Clock, environ: Mapping[str, str], memory: State) -> None:
+        super().__init__(clock, environ, memory)
+        self._tally = tally
+
+    def perform(self, target: Target) -> Performed:
+        performed = super().perform(target)
+        self._tally.grant(target, performed)
+        return performed
+
+
+class _CountedPublisher(Publisher):
+    """Counts the files; of records only those that cannot be kept."""
+
+    def __init__(self, tally: Tally, config: Config) -> None:
+        super().__init__(config)
+        self._tally = tally
+
+    def save(self, target: Target, record: Record) -> None:
+        try:
+            super().save(target, record)
+        except PublishError:
+            self._tally.event("files", "failure")
+            raise
+
+    def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
+        published = super().ensure(target, token, before)
+        self._tally.event("files", "success", len(published.written))
+        self._tally.event("files", "failure", len(published.faults))
+        return published
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +115,9 @@ class Engine:
         self._environ = environ
         self._observer = observer
         self.clock = clock or SystemClock()
-        self._publisher = Publisher(config)
+        self.tally = Tally()
+        self._publisher = _CountedPublisher(self.tally, config)
+        self.hooks = Hooks(environ, self._publisher, self.clock, lambda outcome: self.tally.event("hooks", outcome))
         self._state = State(config.state_directory, self.clock)
         self.schedule = Schedule(self.clock, self._turn)
         self._gate = Gate(self.schedule.wake, self._state)
@@ -67,6 +129,10 @@ class Engine:
         self._client_ids: dict[str, str | None] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._keepers: dict[str, Keeper] = {}
+        self._asked: set[str] = set()
+        self._asked_at: dict[str, float] = {}
+        self._started = self._loaded = self.clock.now().boot
+        self._heartbeat = self._awake()
 
     def start(self, least: float = 0.0) -> None:
         """Take the directory and every good record, then begin; raises DirectoryUnusable, DirectoryLocked.
@@ -77,7 +143,7 @@ class Engine:
         self._least = least
         self._state.sweep()
         # Under the lock: what fingerprints are made with is made once.
-        self._grants = Grants(self.clock, self._environ, self._state)
+        self._grants = _CountedGrants(self.tally, self.clock, self._environ, self._state)
         self._gate.restore(self._config.targets, self.clock)
         for target in self._config.targets:
             self._add(target)
@@ -87,6 +153,7 @@ class Engine:
         """Go on as another config has it; what it does not change goes on as it was."""
         changes = plan(self._config, config)
         self._config = config
+        self._loaded = self.clock.now().boot
         self._publisher.adopt(config)
         for target in changes.start:
             self._change(target.full_name, _Change(target))
@@ -111,16 +178,55 @@ class Engine:
 
     def stop(self) -> None:
         """End; the files stay."""
+        end = self._awake() + _STOP_WITHIN
         self.schedule.stop(_STOP_WITHIN)
+        self.hooks.stop(max(0.0, end - self._awake()))
         self._directory_lock.release()
 
+    def refresh(self, name: str, instead_of: str | None = None) -> Asked:
+        """Somebody wants a new token; `instead_of` the one whose SHA-256 begins with these 16 hex digits."""
+        keeper = self._keepers.get(name)
+        if keeper is None:
+            return Asked("unknown")
+        if instead_of is not None and keeper.valid() and not keeper.holds(instead_of):
+            return Asked("newer")
+        now = self.clock.now().boot
+        with self._lock:
+            after = self._asked_at.get(name, now - _ASKED_AGAIN) + _ASKED_AGAIN
+            if after <= now:
+                after = self._gate.ask(keeper.target, now)
+            if after > now:
+                return Asked("later", after=after - now)
+            self._asked_at[name] = now
+            self._asked.add(name)
+        grants = sum(keeper.standing().outcomes)
+        self.schedule.wake(name)
+        return Asked("asked", grants=grants)
+
+    def status(self, config_error: str | None = None) -> Status:
+        """How everything stands."""
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            now=self.clock.now(),
+            started=self._started,
+            config=self._config,
+            loaded=self._loaded,
+            config_error=config_error,
+            alive=self.alive(),
+            tokens=tuple((standing, self._hooks_of(standing.name)) for standing in self.standings()),
+            counts=self.tally.counts(),
+        )
+
     def alive(self) -> bool:
-        """Whether turns are still given."""
-        return self.schedule.alive()
+        """Whether turns are still given, as far as the main loop has seen of late."""
+        return self._awake() - self._heartbeat <= _HEARTBEAT
 
     def tick(self) -> None:
         """What the main loop does every few seconds: look at the clocks, close what is not used."""
-        self.schedule.guard()
+        # After a step all are set anew, which the schedule's own thread is still busy with.
+        if self.schedule.guard() or self.schedule.alive():
+            self._heartbeat = self._awake()
         self._grants.close_idle()
         for name, keeper in list(self._keepers.items()):
             if self._publisher.disturbed(keeper.target):
@@ -128,11 +234,18 @@ class Engine:
 
     def standings(self) -> list[Standing]:
         """How every target stands."""
-        return [keeper.standing() for keeper in self._keepers.values()]
+        return [keeper.standing() for keeper in list(self._keepers.values())]
+
+    def _hooks_of(self, name: str) -> HookStanding:
+        return HookStanding(self.hooks.pending(name), *self.hooks.last(name))
+
+    def _awake(self) -> float:
+        """Seconds, without those in which the machine slept: nobody can beat then."""
+        return self.clock.now().boot - self.clock.suspended()
 
     def _add(self, target: Target) -> None:
         name, provider = target.full_name, target.client.provider
-        self._keepers[name] = Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate)
+        self._keepers[name] = Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate, self.hooks)
         # A first turn in any case: files may have to be put back.
         self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
 
@@ -155,8 +268,9 @@ class Engine:
         if keeper is None:  # removed meanwhile
             return inf
         with self._lock:
-            change, hurried = self._pending.pop(name, None), name in self._hurried
+            change, hurried, asked = self._pending.pop(name, None), name in self._hurried, name in self._asked
             self._hurried.discard(name)
+            self._asked.discard(name)
         if change is not None and not self._adopt(keeper, change):
             return inf
         if hurried:
@@ -166,6 +280,8 @@ class Engine:
             # Here, on a worker: what is read may come from a command that hangs.
             keeper.resume(self._client_id(keeper.target), self._least)
             self._resumed.add(name)
+        if asked:
+            keeper.refresh()
         due = keeper.turn()
         self._observer(keeper.standing())
         return due
@@ -187,6 +303,7 @@ class Engine:
         self.schedule.remove(name)
         del self._keepers[name]
         self._resumed.discard(name)
+        self.hooks.forget(name)
         return False
 
     def _client_id(self, target: Target) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.keeper import Standing
@@ -34,13 +34,19 @@ def once(
     *,
     timeout: float,
     min_valid: float,
+    hooks: bool,
     progress: Progress = lambda _done, _total: None,
 ) -> int:
     """0 when every token is valid on disk within `timeout` seconds, else 1, with a line for each that is not.
 
+    Hooks are run only with `hooks`, and waited for; one that fails for good is a 1 too.
     A token that is due, or good for less than `min_valid` seconds, is renewed; if that fails it does
     while it is good. Raises DirectoryUnusable or DirectoryLocked.
     """
+    if not hooks:
+        # What an earlier run owes stays noted for the daemon.
+        targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
+        config = replace(config, targets=targets)
     events: queue.SimpleQueue[Standing | int] = queue.SimpleQueue()
     receive(events.put)
     engine = Engine(config, environ, observer=events.put)
@@ -69,7 +75,10 @@ def once(
     for standing in engine.standings():
         if standing.name not in ends:
             ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
+    told = interrupted or engine.hooks.wait(max(0.0, began + timeout - engine.clock.now().boot))
     engine.stop()
+    if not told:
+        say(logging.ERROR, f"not all hooks were done within {duration(timeout)}; they are run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
     for name, end in ends.items():
         if end.why:
@@ -78,7 +87,7 @@ def once(
         logging.ERROR if failed else logging.INFO,
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
-    return 1 if failed else 0
+    return 1 if failed or not told or engine.hooks.given_up else 0
 
 
 def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float, until: float) -> None:

@@ -20,9 +20,10 @@ from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.service.engine import Engine
+from bearerd.service.engine import Asked, Engine
 from bearerd.service.signals import receive
 from bearerd.service.sources import Sources
+from bearerd.service.status import Status
 
 # An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
 _SETTLES: Final = 0.3
@@ -52,6 +53,19 @@ class _Daemon:
         self._engine = Engine(config, environ)
         self._loading = False
         self._load_again = False
+        self._config_error: str | None = None
+
+    def alive(self) -> bool:
+        """Whether the schedule's heart beats."""
+        return self._engine.alive()
+
+    def status(self) -> Status:
+        """How everything stands."""
+        return self._engine.status(self._config_error)
+
+    def refresh(self, name: str, instead_of: str | None) -> Asked:
+        """Somebody wants a new token."""
+        return self._engine.refresh(name, instead_of)
 
     def start(self) -> None:
         """Take the directory, and begin."""
@@ -64,9 +78,12 @@ class _Daemon:
             f"bearerd {__version__} keeps {count} token{'' if count == 1 else 's'} in {self._config.directory}",
             pid=os.getpid(),
         )
-        # After the first turns have begun: the library takes a while to be there.
+        # After the first turns have begun: these take a while to be there.
+        from bearerd.service.control import Control  # noqa: PLC0415
         from bearerd.service.watch import Watch  # noqa: PLC0415
 
+        self._control = Control(self, self._config, self._now)
+        self._control.tick()
         self._watch = Watch(lambda: self._events.put(_CHANGED))
         self._watch_over()
 
@@ -79,6 +96,7 @@ class _Daemon:
                 look_at = self._now() + GUARD
                 self._engine.tick()
                 self._watch.poll()
+                self._control.tick()
                 if not self._engine.alive():
                     say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
                     return 1
@@ -91,6 +109,7 @@ class _Daemon:
             elif isinstance(event, int):
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
                 self._watch.stop()
+                self._control.stop()
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:
@@ -159,7 +178,8 @@ class _Daemon:
         if fixed:
             self._refuse(f"a changed {' and '.join(fixed)} needs a restart", 1)
             return
-        was, self._config = self._config, loaded
+        was, self._config, self._config_error = self._config, loaded, None
+        self._engine.tally.event("reloads", "success")
         changes = self._engine.apply(loaded)
         self._sources.take(loaded)
         self._watch_over()
@@ -170,5 +190,7 @@ class _Daemon:
         say(logging.INFO, f"the config is followed: {changes}")
 
     def _refuse(self, why: str, count: int) -> None:
+        self._config_error = why
+        self._engine.tally.event("reloads", "failure")
         errors = f"{count} error{'' if count == 1 else 's'}"
         say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {why}")

@@ -29,5 +29,6 @@ def receive(put: Callable[[int], None], *, hup: bool = False) -> None:
     for number in _ENDS:
         signal.signal(number, handle)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, (lambda number, _frame: put(number)) if hup else signal.SIG_IGN)
+    # Not SIG_IGN, which hooks would inherit.
+    signal.signal(signal.SIGHUP, lambda number, _frame: put(number) if hup else None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)

@@ -1,0 +1,87 @@
+"""Other people's programs: run without a shell, in a clean environment, in a process group of their own."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+# All that a program needs to find others and its own config; nothing else of the daemon's environment.
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+
+
+def start(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    umask: int,
+    stdout: int = subprocess.DEVNULL,
+    more: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program; `more` is added to its environment. Raises OSError.
+
+    What it has to say, other than on a pipe that it was given, is dropped: it could quote a secret.
+    """
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={key: environ[key] for key in _ENVIRONMENT if key in environ} | dict(more or {}),
+        start_new_session=True,
+        umask=umask,  # the daemon's own is 0: it names the mode of all that it makes
+    )
+
+
+def ended(process: subprocess.Popen[bytes], within: float) -> bool:
+    """Wait for its end; whether that came within so many seconds."""
+    descriptor = descriptor_of(process.pid)
+    if descriptor is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, within))
+        return process.returncode is not None
+    try:
+        # Popen.wait with a timeout would wake twenty times a second.
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        done = bool(poll.poll(max(0.0, within) * 1000))
+    finally:
+        os.close(descriptor)
+    if done:
+        process.wait()
+    return done
+
+
+def descriptor_of(pid: int) -> int | None:
+    """What tells a process from a later one with its number; None where there is no such thing."""
+    # A Python that was built for an old kernel lacks the call, a sandbox may forbid it, and all may be used up.
+    with suppress(AttributeError, OSError):
+        return os.pidfd_open(pid)
+    return None
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it left running."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def bury(process: subprocess.Popen[bytes]) -> None:
+    """After `kill`: wait for the end of it, and of what became ours of its group, as it does for a container's first.
+
+    Such would stay zombies: nobody else waits for them.
+    """
+    process.wait()
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-process.pid, 0)
+
+
+def fault_of(returncode: int) -> str:
+    """How it ended, in words."""
+    return f"exit {returncode}" if returncode > 0 else f"signal {-returncode}"

@@ -1,0 +1,141 @@
+"""Asks the daemon over its control socket: one request, one answer, and in words why there is none.
+
+`health` pays for each import here at every probe: so HTTP/1.0 is spoken in a few lines, without http.client.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import time
+
+TYPE_CHECKING = False  # as in bearerd.cli
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_SOCKET = "/run/bearerd/.bearerd/control.sock"
+PATIENCE = 5.0
+"""Seconds for an answer: the daemon gives it from memory, and by then a probe has failed anyway."""
+STATUS_PATIENCE = 10.0
+"""Of 10,000 tokens it is 7 MB."""
+
+_PART = 64 * 1024
+_STATUS_LINE = 3  # HTTP/1.1 200 OK
+
+
+class NoAnswer(Exception):  # noqa: N818 - a state of the world; no BearerdError, whose module costs a probe 10 ms
+    """No daemon answers at the socket; says why."""
+
+
+def socket_of(given: str | None, config: str | None) -> str | None:
+    """The control socket by option, variable or default; None where it stands in the config that is named."""
+    return given or os.environ.get("BEARERD_SOCKET") or (None if config else DEFAULT_SOCKET)
+
+
+def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE) -> tuple[int, bytes]:
+    """An answer's status and body; raises NoAnswer."""
+    try:
+        answer = _exchange(path, f"{method} {target} HTTP/1.0\r\nHost: bearerd\r\n\r\n".encode(), patience)
+    except TimeoutError:
+        raise NoAnswer(
+            f"no daemon answers at {path}: somebody listens, but says nothing whole for {patience:g} s"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a path that is none
+        raise NoAnswer(f"no daemon answers at {path}: {_why(error, path) or error}") from None
+    if not answer:
+        raise NoAnswer(f"no daemon answers at {path}: it hung up; it is stopping, or too many ask at once")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.partition(b"\r\n")[0].split(b" ", 2)
+    if len(words) < _STATUS_LINE or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise NoAnswer(f"what answers at {path} is no bearerd")
+    return int(words[1]), body
+
+
+def ask_status(path: str, only: str | None = None, patience: float = STATUS_PATIENCE) -> tuple[dict[str, Any], bytes]:
+    """How everything stands, or only that token, also as the bytes that came; raises NoAnswer."""
+    _, body = ask(path, f"/status?name={only}" if only else "/status", patience=patience)
+    document = parsed(path, body)
+    if not isinstance(document.get("tokens"), list):
+        raise NoAnswer(f"what answers at {path} is no bearerd")
+    return document, body
+
+
+def parsed(path: str, body: bytes) -> dict[str, Any]:
+    """The JSON object in an answer; raises NoAnswer where it is none, or is not whole."""
+    import json  # a probe that is good does without
+
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise NoAnswer(f"what answered at {path} is no bearerd, or was cut off in the middle")
+    return document
+
+
+def clean(text: object) -> str:
+    """Text from elsewhere, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in str(text))
+
+
+def _exchange(path: str, request: bytes, patience: float) -> bytes:
+    end = time.monotonic() + patience
+    parts: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(patience)
+        line.connect(path)
+        line.sendall(request)
+        while True:
+            part = line.recv(_PART)
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            line.settimeout(left)
+
+
+# -- why nobody answers ------------------------------------------------------------------------------
+
+
+def _why(error: OSError | ValueError, path: str) -> str | None:
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.ENOENT:
+        return "there is no such socket; is bearerd running? --socket names another"
+    if code == errno.EAGAIN:
+        return "too many ask at once"
+    try:
+        if code == errno.ECONNREFUSED:
+            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+            return "connection refused: whoever listened there was killed" if is_socket else "it is no socket"
+        if code in {errno.EACCES, errno.EPERM}:
+            return f"permission denied: {_shut(path)}"
+    except OSError:  # it changes right now
+        pass
+    return error.strerror if isinstance(error, OSError) else None
+
+
+def _shut(path: str) -> str:
+    """Which part of the path keeps us out, and whom it lets in."""
+    import grp
+    import pwd
+
+    path = os.path.abspath(path)
+    above = [path[:index] or "/" for index, char in enumerate(path) if char == "/"]
+    culprit = next((part for part in above if not os.access(part, os.X_OK, effective_ids=True)), path)
+    found = os.stat(culprit)
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = str(found.st_uid)
+    try:
+        group = grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        group = str(found.st_gid)
+    who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
+    if found.st_mode & (stat.S_IWGRP if culprit == path else stat.S_IXGRP):
+        who.append(f"the group {group}")
+    return f"{culprit} is for {' and '.join(who)} only"

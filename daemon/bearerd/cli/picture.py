@@ -1,0 +1,337 @@
+"""`GET /status` as lines of text with colours, none wider than there is room: for a terminal, or for a pipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from textwrap import wrap
+from typing import Any, Final, NamedTuple
+
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.text import Text
+
+from bearerd.cli.ask import clean
+from bearerd.words import duration
+
+_STYLES: Final = {
+    "starting": "cyan",
+    "valid": "green",
+    "failing": "yellow",
+    "unwritten": "bold red",
+    "expired": "bold red",
+    "missing": "bold red",
+}
+_BAD: Final = "bold red"
+_GAP: Final = 2
+_INDENT: Final = 2
+# Shorter, a bar shows nothing; longer, nothing more.
+_LEAST_BAR: Final = 10
+_MOST_BAR: Final = 30
+# So much of a long name is worth more than the bar beside it.
+_LEAST_NAME: Final = 24
+_HELD: Final = {
+    "asking": "waits for another of its client's tokens",
+    "refused": "waits since its client was refused",
+    "provider": "waits for another's attempt at its provider",
+    "rate_limit": "waits for its rate limit",
+}
+
+
+class _Glyphs(NamedTuple):
+    lived: str
+    left: str
+    turn: str
+    dots: str
+
+
+_DRAWN: Final = _Glyphs("░", "█", "│", "…")
+_TYPED: Final = _Glyphs(".", "#", "|", "...")
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What is written on."""
+
+    width: int | None = None
+    """None: lines are as long as they are, for a file or a pipe."""
+    height: int | None = None
+    """None: as many lines as there are."""
+    encoding: str = "utf-8"
+
+    @property
+    def glyphs(self) -> _Glyphs:
+        """What bars are made of."""
+        try:
+            "".join(_DRAWN).encode(self.encoding)
+        except UnicodeEncodeError:
+            return _TYPED
+        return _DRAWN
+
+    def safe(self, text: object) -> str:
+        """Text that can be written here, without what a terminal would obey."""
+        return clean(text).encode(self.encoding, "replace").decode(self.encoding)
+
+    def cut(self, text: str, width: int | None) -> str:
+        """Its beginning, where it is too long."""
+        if width is None or cell_len(text) <= width:
+            return text
+        dots = self.glyphs.dots
+        return (set_cell_size(text, max(0, width - len(dots))) + dots)[:width]
+
+    def filled(self, text: str, style: str = "") -> Iterator[Text]:
+        """A paragraph."""
+        lines = [text] if self.width is None else wrap(text, self.width, break_on_hyphens=False)
+        for line in lines:
+            yield from self._chopped(line, style)
+
+    def folded(self, text: object, style: str = "") -> Iterator[Text]:
+        """Lines whose columns matter, each over as many as it takes."""
+        for line in str(text).expandtabs().splitlines():
+            yield from self._chopped(self.safe(line), style)
+
+    def _chopped(self, line: str, style: str) -> Iterator[Text]:
+        parts = [line] if self.width is None else chop_cells(line, self.width) or [""]
+        return (Text(part, style) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A token, in words."""
+
+    name: str
+    state: str
+    left: str
+    turn: str
+    life: tuple[float, float | None] | None
+    """How much of its life is over, and where in it the next turn is."""
+    notes: tuple[tuple[str, str], ...]
+    """What is to be said below it, and in which style."""
+
+    @property
+    def trouble(self) -> int:
+        """0 where something is wrong."""
+        return 2 - bool(self.notes) if self.state == "valid" else 0
+
+
+def picture(document: Mapping[str, Any], paper: Paper, trouble: str | None = None) -> list[Text]:
+    """All of it; `trouble` is why this is not what a daemon says."""
+    lines = _lines(document, paper, trouble)[: paper.height]
+    if paper.width is not None:
+        for line in lines:  # where it is too narrow even for three columns
+            line.truncate(paper.width, overflow="crop")
+    return lines
+
+
+def _lines(document: Mapping[str, Any], paper: Paper, trouble: str | None) -> list[Text]:
+    rows = [_row(token, paper, document.get("now")) for token in document["tokens"]]
+    lines = [*(paper.filled(paper.safe(trouble), _BAD) if trouble else ()), *_head(document, rows, paper)]
+    if not rows:
+        return lines
+    columns = _Columns.of(rows, paper)
+    lines += [Text(), columns.headings()]
+    blocks = [columns.block(row, paper) for row in rows]
+    legend = columns.legend(paper)
+    if paper.height is None or len(lines) + sum(map(len, blocks)) + len(legend) <= paper.height:
+        return [*lines, *chain.from_iterable(blocks), *legend]
+    return [*lines, *_most_troubled(rows, blocks, paper, paper.height - len(lines))]
+
+
+def _most_troubled(rows: list[_Row], blocks: list[list[Text]], paper: Paper, room: int) -> Iterator[Text]:
+    """As many as there is room for, those in trouble first, and how many there are besides."""
+    order = sorted(range(len(rows)), key=lambda index: rows[index].trouble)
+    for shown, index in enumerate(order):
+        if len(blocks[index]) >= room:  # one line is for the rest
+            rest = Counter(rows[index].state for index in order[shown:])
+            yield _counted(f"and {rest.total()} more:", rest, paper)[0]
+            return
+        room -= len(blocks[index])
+        yield from blocks[index]
+
+
+# -- above the table ---------------------------------------------------------------------------------
+
+
+def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterator[Text]:
+    directory = document.get("directory")
+    if document.get("pid") is None:
+        yield from paper.filled(paper.safe(f"what the records in {directory} say at {document.get('now')}"))
+    else:
+        up = _seconds(document.get("started_at"), document.get("now"))
+        yield from paper.filled(
+            paper.safe(
+                f"bearerd {document.get('version')}, pid {document['pid']}, in {directory}, "
+                f"since {document.get('started_at')}" + ("" if up is None else f" ({duration(up)})")
+            )
+        )
+        if not document.get("alive"):
+            yield from paper.filled("the schedule's heartbeat is stale: no turns are given", _BAD)
+    config = document.get("config") or {}
+    if config.get("error"):
+        yield from paper.filled(
+            paper.safe(f"the new config is not followed, the one of {config.get('loaded_at')} is:"), _BAD
+        )
+        yield from paper.folded(config["error"], "red")
+    if rows:
+        count = f"{len(rows)} token{'' if len(rows) == 1 else 's'}:"
+        yield from _counted(count, Counter(row.state for row in rows), paper)
+
+
+def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
+    """`3 tokens: 2 valid, 1 missing`."""
+    lines = [Text(what)]
+    for state, count in states.most_common():
+        comma = "" if lines[-1].plain == what else ","
+        said = Text(f"{count} {state}", _STYLES.get(state, ""))
+        lines[-1].append(comma)
+        if paper.width is not None and lines[-1].cell_len + 1 + said.cell_len + 1 > paper.width:
+            lines.append(Text())
+        lines[-1].append(" ").append_text(said)
+    return lines
+
+
+# -- a token -----------------------------------------------------------------------------------------
+
+
+def _row(token: Mapping[str, Any], paper: Paper, now: Any) -> _Row:
+    state = paper.safe(token.get("state"))
+    left, turn = token.get("remaining_seconds"), token.get("next_turn_seconds")
+    said = "-" if left is None else duration(left)
+    if state == "expired":
+        ago = _seconds(token.get("expires_at"), now)
+        said = "just now" if not ago else f"{duration(ago)} ago"  # in whole seconds
+    return _Row(
+        name=paper.safe(token.get("name")),
+        state=state,
+        left=said,
+        turn="-" if turn is None else duration(turn) if turn else "now",
+        life=_life(token.get("lifetime_seconds"), left, turn),
+        notes=tuple((paper.safe(text), style) for text, style in _notes(token, now)),
+    )
+
+
+def _life(lifetime: float | None, left: float | None, turn: float | None) -> tuple[float, float | None] | None:
+    if not lifetime or left is None or lifetime < 0:
+        return None
+    lived = min(max(1 - left / lifetime, 0.0), 1.0)
+    return lived, None if turn is None or turn >= left else lived + turn / lifetime
+
+
+def _notes(token: Mapping[str, Any], now: Any) -> Iterator[tuple[str, str]]:
+    error, held, attempts = token.get("last_error"), token.get("held_by"), token.get("failed_attempts")
+    waits = _HELD.get(str(held), f"held by {held}") if held else ""
+    if error:
+        lasted = _seconds(token.get("failing_since"), now)
+        more = [f"{attempts} attempts in {duration(lasted)}"] if lasted and attempts and attempts > 1 else []
+        more += [waits] if waits else []
+        yield f"{error}" + (f" ({'; '.join(more)})" if more else ""), "yellow" if token.get("on_disk") else "red"
+    elif waits:
+        yield waits, "cyan"
+    for fault in token.get("file_errors") or ():
+        yield f"files: {fault}", "yellow" if token.get("on_disk") else "red"
+    hooks = token.get("hooks") or {}
+    if hooks.get("last_error"):
+        yield f"hook: {hooks['last_error']}", "yellow"
+
+
+def _seconds(since: Any, until: Any) -> float | None:
+    try:
+        return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+
+
+# -- the table ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """How wide each is; name, state and what is left are always there."""
+
+    name: int
+    state: int
+    left: int
+    turn: int | None
+    bar: int | None
+
+    @classmethod
+    def of(cls, rows: list[_Row], paper: Paper) -> _Columns:
+        """What fits."""
+        name = max(len("TOKEN"), *(cell_len(row.name) for row in rows))
+        state = max(len("STATE"), *(cell_len(row.state) for row in rows))
+        left = max(len("LEFT"), *(len(row.left) for row in rows))
+        turn = max(len("NEXT"), *(len(row.turn) for row in rows))
+        lives, turns = any(row.life for row in rows), any(row.turn != "-" for row in rows)
+        if paper.width is None:
+            return cls(name, state, left, turn if turns else None, _MOST_BAR if lives else None)
+        rest = paper.width - state - left - 2 * _GAP
+        least = min(name, _LEAST_NAME)
+        turns = turns and rest - turn - _GAP >= least
+        if turns:
+            rest -= turn + _GAP
+        lives = lives and rest - _LEAST_BAR - _GAP >= least
+        name = max(0, min(name, rest - (_LEAST_BAR + _GAP if lives else 0)))
+        bar = min(_MOST_BAR, rest - name - _GAP)
+        return cls(name, state, left, turn if turns else None, bar if lives else None)
+
+    def headings(self) -> Text:
+        """The first line."""
+        line = self._line(Text("TOKEN"[: self.name]), Text("STATE"), Text("LEFT"), Text("NEXT"), Text("LIFE"))
+        line.stylize("bold")
+        return line
+
+    def block(self, row: _Row, paper: Paper) -> list[Text]:
+        """A token's line, and those below it."""
+        style = _STYLES.get(row.state, "")
+        line = self._line(
+            Text(_without_its_middle(row.name, self.name, paper)),
+            Text(row.state, style),
+            Text(row.left),
+            Text(row.turn),
+            self._bar(row, style, paper),
+        )
+        room = None if paper.width is None else paper.width - _INDENT
+        return [line, *(Text(" " * _INDENT).append(paper.cut(text, room), how) for text, how in row.notes)]
+
+    def legend(self, paper: Paper) -> list[Text]:
+        """What the bar means, where there is room to say it."""
+        glyphs = paper.glyphs
+        text = f"{glyphs.lived} lived  {glyphs.left} left  {glyphs.turn} next turn"
+        if self.bar is None or (paper.width is not None and len(text) > paper.width):
+            return []
+        return [Text(), Text(text, "dim")]
+
+    def _line(self, name: Text, state: Text, left: Text, turn: Text, bar: Text) -> Text:
+        cells = [(name, self.name), (state, self.state), (left, self.left)]
+        if self.turn is not None:
+            cells.append((turn, self.turn))
+        if self.bar is not None:
+            cells.append((bar, self.bar))
+        line = Text()
+        for text, width in cells:
+            line.append_text(text).append(" " * (width - text.cell_len + _GAP))
+        line.rstrip()
+        return line
+
+    def _bar(self, row: _Row, style: str, paper: Paper) -> Text:
+        if self.bar is None or row.life is None:
+            return Text()
+        glyphs, (over, turn) = paper.glyphs, row.life
+        lived = round(over * self.bar)
+        bar = Text().append(glyphs.lived * lived, "dim").append(glyphs.left * (self.bar - lived), style)
+        at = self.bar if turn is None else int(turn * self.bar)
+        if lived <= at < self.bar:
+            return bar[:at].append(glyphs.turn, "bold").append_text(bar[at + 1 :])
+        return bar
+
+
+def _without_its_middle(name: str, width: int, paper: Paper) -> str:
+    """A name that is too long: its token's end tells it from the client's others, its beginning the client."""
+    if cell_len(name) <= width:
+        return name
+    dots = paper.glyphs.dots
+    keep = max(0, width - len(dots))
+    end = keep * 2 // 3
+    return (name[: keep - end] + dots + (name[-end:] if end else ""))[:width]

@@ -1,0 +1,236 @@
+"""Every verb and its options. Each imports only what it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from bearerd import __version__
+from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, socket_of
+from bearerd.errors import BearerdError, ConfigError
+from bearerd.words import seconds_of
+
+if TYPE_CHECKING:
+    from bearerd.model import Config
+
+DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
+EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Run the verb of a parsed command line; returns the exit code."""
+    try:
+        code: int = arguments.verb(arguments)
+    except ConfigError as error:
+        count = len(error.problems)
+        print(f"{error}\nbearerd: {count} error{'' if count == 1 else 's'} in the config", file=sys.stderr)
+        return EX_CONFIG
+    except (BearerdError, NoAnswer) as error:
+        print(f"bearerd: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """What understands the command line."""
+    root = argparse.ArgumentParser(
+        prog="bearerd",
+        description="Keeps OAuth2 access tokens fresh in files that any program can read.",
+        epilog="exit: 0 done, 1 a token could not be had, or not healthy, or no daemon, 2 usage, "
+        "78 the config is wrong",
+    )
+    root.add_argument("--version", action="version", version=f"bearerd {__version__}")
+    verbs = root.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, function: object, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=function)
+        if config:
+            sub.add_argument(
+                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG") or DEFAULT_CONFIG,
+                help=f"the config (default: $BEARERD_CONFIG, else {DEFAULT_CONFIG})",
+            )  # fmt: skip
+        return sub
+
+    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT")
+    once = verb("once", _once, "make every token valid once, then exit")
+    once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
+    once.add_argument(
+        "--min-valid", metavar="D", type=_duration, default=0.0,
+        help="renew tokens that are good for less than this (default: those that are due)",
+    )  # fmt: skip
+    once.add_argument(
+        "--hooks", action="store_true", help="also run the hooks of what changed (default: they are the daemon's)"
+    )
+    check = verb("check", _check, "prove config, secrets, permissions and directories")
+    check.add_argument("--online", action="store_true", help="also one grant for each client")
+    status = verb("status", _status, "show every token: its state, expiry, next turn, last error", config=False)
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="what the daemon says, as it says it")
+    form.add_argument("--watch", action="store_true", help="draw it anew each second, until Ctrl-C")
+    refresh = verb("refresh", _refresh, "get new tokens now, from the running daemon, and wait for them", config=False)
+    refresh.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token (default: all)")
+    refresh.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to wait (default: 30s)")
+    health = verb("health", _health, "say whether it is well: for probes, and for consumers that wait", config=False)
+    kind = health.add_mutually_exclusive_group()
+    kind.add_argument("--ready", action="store_true", help="every required token is valid on disk (the default)")
+    kind.add_argument("--live", action="store_true", help="the daemon gives its tokens their turns")
+    health.add_argument(
+        "--wait", metavar="D", type=_duration, default=0.0, help="until it is, or even until there is a daemon, so long"
+    )
+    health.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token: these instead of the required ones")
+    health.set_defaults(usage_error=health.error)
+    for asks in (status, refresh, health):
+        named = asks.add_mutually_exclusive_group()
+        named.add_argument(
+            "--socket", metavar="PATH",
+            help=f"the control socket (default: $BEARERD_SOCKET, else as the config has it, else {DEFAULT_SOCKET})",
+        )  # fmt: skip
+        named.add_argument(
+            "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG"),
+            help="the config, read where nothing else names the socket (default: $BEARERD_CONFIG, else none is read)",
+        )  # fmt: skip
+    verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
+    demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
+    demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
+    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end after this long (default: at Ctrl-C)")
+    return root
+
+
+def _duration(text: str) -> float:
+    # Also a bare 0: "no minimum" needs no unit.
+    seconds = 0.0 if text == "0" else seconds_of(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected a number of seconds") from None
+    if not 1 <= seconds <= 86400:  # noqa: PLR2004 - a second to a day
+        raise argparse.ArgumentTypeError("expected 1 to 86400 seconds")
+    return seconds
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    from bearerd.config.load import load
+
+    return load(arguments.config, os.environ)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bearerd.config.apart import Loading
+    from bearerd.service.signals import hold_back
+
+    hold_back()
+    os.umask(0)  # publish names the mode of all that it makes
+    loading = Loading(arguments.config)
+    from bearerd.service.logs import set_up
+    from bearerd.service.run import run
+
+    config = loading.result()
+    set_up(config.log)
+    _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.progress import bar
+    from bearerd.service.logs import set_up
+    from bearerd.service.once import once
+    from bearerd.service.signals import hold_back
+
+    hold_back()
+    os.umask(0)  # publish names the mode of all that it makes
+    config = _load(arguments)
+    set_up(config.log)
+    with bar(len(config.targets)) as progress:
+        code = once(
+            config,
+            os.environ,
+            timeout=arguments.timeout,
+            min_valid=arguments.min_valid,
+            hooks=arguments.hooks,
+            progress=progress,
+        )
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: workers that hang in a request or a name look-up are daemon threads, and may hold stderr."""
+    from bearerd.service.logs import flush
+
+    sys.stdout.flush()
+    flush()
+    os._exit(code)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    import logging
+
+    from bearerd.log import LOGGER
+    from bearerd.service.check import check
+
+    config = _load(arguments)
+    failed, stops = 0, False
+    LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
+    print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
+    for finding in check(config, os.environ, online=arguments.online):
+        failed += finding.level == "failed"
+        stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
+        print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
+        for name, value in finding.details:
+            print(f"{'':<8}   {name}: {value}", flush=True)
+    if failed:
+        then = "the daemon would not start" if stops else "the daemon would run, and go on trying"
+        print(f"bearerd: {failed} of these would fail; {then}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _socket(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """The control socket; and the output directory, where a config was read for it."""
+    socket = socket_of(arguments.socket, arguments.config)
+    if socket is not None:
+        return socket, None
+    config = _load(arguments)
+    return (config.control.socket if config.control else DEFAULT_SOCKET), config.directory
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.status import status
+
+    socket, directory = _socket(arguments)
+    return status(socket, directory, as_json=arguments.json, watch=arguments.watch)
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.refresh import refresh
+
+    return refresh(_socket(arguments)[0], arguments.tokens, arguments.timeout)
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.health import health
+
+    if arguments.live and arguments.tokens:
+        arguments.usage_error("argument --live: not allowed with TOKEN: alive is the daemon")
+    return health(_socket(arguments)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait)
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    import json
+
+    from bearerd.config.load import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from bearerd.demo.show import demo
+
+    return demo(ttl=arguments.ttl, seconds=arguments.seconds)

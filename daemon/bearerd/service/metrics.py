@@ -1,0 +1,300 @@
+"""Metrics for Prometheus: how everything stands, put into its words when somebody asks.
+
+Nothing is kept between two scrapes, so what the config no longer holds is gone from the next one. Per token
+there is only what differs from token to token; what may be summed over tokens is counted per provider all
+the same, since a token that is removed takes its own counts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
+from math import floor
+from typing import Final, Literal, NamedTuple
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from bearerd.grant.outcome import KINDS
+from bearerd.lifecycle.keeper import Standing
+from bearerd.service.status import HookStanding, Status, state_of
+from bearerd.service.tally import BUCKETS, Event, Histogram
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""
+
+# Samples that are turned into text at a time: with 10,000 tokens all of a family at once was 2.5 MB more.
+_AT_ONCE: Final = 500
+
+
+class _Point(NamedTuple):
+    """One line: labels, value, and what follows the family's name."""
+
+    labels: dict[str, str]
+    value: float
+    suffix: str = ""
+
+
+_Points = Iterable[_Point]
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """All lines of one name."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    points: Callable[[Status], _Points]
+
+
+class _Piece(Collector):
+    """Some lines of a family, as the library wants to be handed them."""
+
+    def __init__(self, family: _Family, points: _Points) -> None:
+        self._family = family
+        self._points = points
+
+    def collect(self) -> Iterator[Metric]:
+        """One metric."""
+        name = self._family.name
+        metric = Metric(name.removesuffix("_total"), self._family.help, self._family.kind)
+        metric.samples = [Sample(name + point.suffix, point.labels, point.value) for point in self._points]
+        yield metric
+
+
+def expose(status: Status) -> Iterator[bytes]:
+    """`GET /metrics` in pieces."""
+    for family in _FAMILIES:
+        points = iter(family.points(status))
+        head_lines = 0
+        while some := list(islice(points, _AT_ONCE)):
+            text = generate_latest(_Piece(family, some))
+            yield text.split(b"\n", head_lines)[-1]
+            head_lines = 2  # HELP and TYPE may stand there once only
+
+
+# -- the daemon --------------------------------------------------------------------------------------
+
+
+def _build(status: Status) -> _Points:
+    yield _Point({"version": status.version}, 1)
+
+
+def _one(value_of: Callable[[Status], float]) -> Callable[[Status], _Points]:
+    """A figure of the daemon itself."""
+    return lambda status: [_Point({}, value_of(status))]
+
+
+def _events(what: Event, *known: str) -> Callable[[Status], _Points]:
+    """Those that may happen stand at 0 from the start: of a count that appears, the first is never seen to rise."""
+
+    def points(status: Status) -> _Points:
+        counts = dict.fromkeys(known, 0) | {
+            end: count for (kind, end), count in status.counts.events.items() if kind == what
+        }
+        return (_Point({"outcome": outcome}, count) for outcome, count in counts.items())
+
+    return points
+
+
+# -- per token ---------------------------------------------------------------------------------------
+
+
+def _states(status: Status) -> _Points:
+    for standing, _ in status.tokens:
+        target, failure = standing.target, standing.failure
+        labels = {
+            "name": standing.name,
+            "provider": target.client.provider.name,
+            "required": "true" if target.required else "false",
+            "state": state_of(standing, status.now.boot),
+            "failure": "" if failure is None else KINDS[type(failure)],
+        }
+        yield _Point(labels, 1)
+
+
+def _moments(moment_of: Callable[[Standing], float | None]) -> Callable[[Status], _Points]:
+    """A moment of each token that has one."""
+
+    def points(status: Status) -> _Points:
+        for standing, _ in status.tokens:
+            if (moment := moment_of(standing)) is not None:
+                yield _Point({"name": standing.name}, _unix(status, moment))
+
+    return points
+
+
+def _refresh_due(standing: Standing) -> float | None:
+    """When the renewal was or is due; after failed attempts `due` is only that of the next one."""
+    if not standing.next_turn:  # it had no turn yet
+        return None
+    return standing.due if standing.failing_since is None else min(standing.due, standing.failing_since)
+
+
+def _token_grants(status: Status) -> _Points:
+    for standing, _ in status.tokens:
+        for outcome, count in zip(KINDS.values(), standing.outcomes, strict=True):
+            if count:  # most have had one kind only
+                yield _Point({"name": standing.name, "outcome": outcome}, count)
+
+
+def _hooks(value_of: Callable[[HookStanding], float]) -> Callable[[Status], _Points]:
+    """A figure of each token that has hooks."""
+
+    def points(status: Status) -> _Points:
+        for standing, hooks in status.tokens:
+            if standing.target.on_change or standing.target.on_failure:
+                yield _Point({"name": standing.name}, value_of(hooks))
+
+    return points
+
+
+# -- per provider ------------------------------------------------------------------------------------
+
+
+def _providers(status: Status, counted: Iterable[str]) -> Iterable[str]:
+    """Those of the config, and those that are no longer in it but were counted for."""
+    return dict.fromkeys(chain((target.client.provider.name for target in status.config.targets), counted))
+
+
+def _provider_grants(status: Status) -> _Points:
+    grants = status.counts.grants
+    for provider in _providers(status, (name for name, _ in grants)):
+        for outcome in KINDS.values():
+            yield _Point({"provider": provider, "outcome": outcome}, grants.get((provider, outcome), 0))
+
+
+def _provider_durations(status: Status) -> _Points:
+    durations = status.counts.durations
+    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+    for provider in _providers(status, durations):
+        histogram = durations.get(provider, Histogram())
+        labels = {"provider": provider}
+        upto = zip(bounds, accumulate(histogram.counts), strict=True)
+        yield from (_Point(labels | {"le": bound}, count, "_bucket") for bound, count in upto)
+        yield _Point(labels, sum(histogram.counts), "_count")
+        yield _Point(labels, histogram.total, "_sum")
+
+
+def _unix(status: Status, moment: float) -> int:
+    """A moment of the boot clock as Unix time, never later than it is.
+
+    Whole seconds: the two clocks are read anew for each scrape, so that finer figures would differ each time,
+    and be stored each time.
+    """
+    return floor(status.now.wall + (moment - status.now.boot))
+
+
+# All under our own prefix, also what other programs call process_start_time_seconds: a node_exporter that is
+# handed this text as a file has that name itself, and complains.
+_FAMILIES: Final = (
+    _Family("bearerd_build_info", "gauge", "Always 1; the label is the version of bearerd that runs.", _build),
+    _Family(
+        "bearerd_start_time_seconds",
+        "gauge",
+        "When the daemon was started, as Unix time.",
+        _one(lambda status: _unix(status, status.started)),
+    ),
+    _Family(
+        "bearerd_schedule_alive",
+        "gauge",
+        "1 while tokens are given their turns; 0 if the schedule has stood still for 30 seconds.",
+        _one(lambda status: status.alive),
+    ),
+    _Family(
+        "bearerd_config_last_reload_successful",
+        "gauge",
+        "1 if the newest config is followed; 0 if it was refused and an older one is still followed.",
+        _one(lambda status: status.config_error is None),
+    ),
+    _Family(
+        "bearerd_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the config that is followed was taken up, as Unix time.",
+        _one(lambda status: _unix(status, status.loaded)),
+    ),
+    _Family(
+        "bearerd_config_reloads_total",
+        "counter",
+        "Configs that were read since the start, by whether they were followed.",
+        _events("reloads", "success", "failure"),
+    ),
+    _Family(
+        "bearerd_file_writes_total",
+        "counter",
+        "Token files that were replaced since the start, and those that could not be.",
+        _events("files", "success", "failure"),
+    ),
+    _Family(
+        "bearerd_hook_runs_total",
+        "counter",
+        "Runs of hooks (commands and signals after a change) since the start, each attempt counted.",
+        _events("hooks", "success", "failure"),
+    ),
+    _Family(
+        "bearerd_provider_grants_total",
+        "counter",
+        "Attempts to get a token since the start, by provider and by what they came to.",
+        _provider_grants,
+    ),
+    _Family(
+        "bearerd_provider_grant_duration_seconds",
+        "histogram",
+        "How long providers took to answer a token request, or to fail to.",
+        _provider_durations,
+    ),
+    _Family(
+        "bearerd_token_state",
+        "gauge",
+        "Always 1; labels say how a token stands: starting (nothing is known yet), valid, failing (valid, but its "
+        "renewal fails), unwritten (valid, but not in all of its files), expired, missing (there never was one); and "
+        "what its last attempt failed of.",
+        _states,
+    ),
+    _Family(
+        "bearerd_token_expiration_timestamp_seconds",
+        "gauge",
+        "When the present token expires or did expire, as Unix time; none before the first token.",
+        _moments(lambda standing: standing.expires),
+    ),
+    _Family(
+        "bearerd_token_obtained_timestamp_seconds",
+        "gauge",
+        "When the present token was asked for, as Unix time; none before the first token.",
+        _moments(lambda standing: standing.obtained),
+    ),
+    _Family(
+        "bearerd_token_refresh_due_timestamp_seconds",
+        "gauge",
+        "When a new token is due, as Unix time; in the past for as long as it is due and cannot be had.",
+        _moments(_refresh_due),
+    ),
+    _Family(
+        "bearerd_token_next_turn_timestamp_seconds",
+        "gauge",
+        "When the next attempt to get a new token is to be made, as Unix time.",
+        _moments(lambda standing: standing.next_turn or None),
+    ),
+    _Family(
+        "bearerd_token_grants_total",
+        "counter",
+        "Attempts to get this token since the start, by what they came to; kinds that never came are left out.",
+        _token_grants,
+    ),
+    _Family(
+        "bearerd_token_hooks_owed",
+        "gauge",
+        "Runs of this token's hooks that are still to be made, or are under way; only for tokens that have hooks.",
+        _hooks(lambda hooks: hooks.owed),
+    ),
+    _Family(
+        "bearerd_token_hook_failing",
+        "gauge",
+        "1 if the last of this token's hooks to end had failed at every attempt; only for tokens that have hooks.",
+        _hooks(lambda hooks: hooks.error is not None),
+    ),
+)

@@ -1,0 +1,95 @@
+"""How everything stood, by the records, where no daemon runs that could be asked."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+from bearerd import __version__
+from bearerd.lifecycle.policy import redate
+from bearerd.model import OWN_DIRECTORY, Client, Config, Instant, Provider, Target
+from bearerd.publish.publisher import Publisher
+from bearerd.words import rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A document in the form of the daemon's status, and why it says less than it should."""
+
+    document: dict[str, Any]
+    """What only a daemon knows is null in it."""
+    fault: str | None
+
+
+def offline(directory: str | None, now: Instant) -> Offline:
+    """What the records below an output directory say; None where nobody knows which it is."""
+    tokens: list[dict[str, Any]] = []
+    fault: str | None = "the records are not beside this socket: ask with -c, and no socket named, to see what they say"
+    if directory is not None:
+        names, fault = _names(posixpath.join(directory, OWN_DIRECTORY, "records"))
+        publisher = Publisher(Config(directory=directory, state_directory=directory))
+        tokens = [_token(publisher, client, name, now) for client, name in names]
+    document = {
+        "version": __version__,
+        "pid": None,
+        "now": rfc3339(now.wall),
+        "started_at": None,
+        "directory": directory,
+        "alive": False,
+        "config": {"loaded_at": None, "error": None},
+        "tokens": tokens,
+    }
+    return Offline(document, fault)
+
+
+def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
+    """The client and the token of each record; and why there are none, or not all."""
+    names: list[tuple[str, str]] = []
+    try:
+        for client in sorted(os.listdir(records)):
+            for file in sorted(os.listdir(posixpath.join(records, client))):
+                name, suffix = posixpath.splitext(file)
+                if suffix == ".json":  # others are of writes that were cut off
+                    names += [(client, name)]
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        return names, f"the records in {records} are for the daemon's user and root only"
+    except OSError as error:
+        return names, f"the records in {records} cannot be read: {error.strerror}"
+    return names, None if names else f"there are no records in {records}"
+
+
+def _token(publisher: Publisher, client: str, name: str, now: Instant) -> dict[str, Any]:
+    # The rest of a target does not matter for where its record is.
+    target = Target(Client(client, Provider(name="")), name, scope="")
+    record = publisher.load(target)
+    token = redate(record.token, now).token if record else None
+    left = token.expires.boot - now.boot if token else 0.0
+    return {
+        "name": target.full_name,
+        "client": client,
+        "token": name,
+        "provider": None,
+        "scope": token.scope if token else None,
+        "required": None,
+        "files": None,
+        "state": "missing" if token is None else "valid" if left > 0 else "expired",
+        "obtained_at": rfc3339(token.obtained.wall) if token else None,
+        "expires_at": rfc3339(token.expires.wall) if token else None,
+        "remaining_seconds": round(max(0.0, left), 3) if token else None,
+        "lifetime_seconds": token.lifetime if token else None,
+        "next_turn": None,
+        "next_turn_seconds": None,
+        "held_by": None,
+        "last_error": None if token else "its record cannot be read, or is no record of this version",
+        "failing_since": None,
+        "failed_attempts": None,
+        "failures": [],
+        "grants": {},
+        "on_disk": None,
+        "file_errors": [],
+        "hooks": {"owed": None, "last_run_at": None, "last_error": None},
+    }

@@ -1,0 +1,100 @@
+"""The page for the eyes: one HTML file, and in it how everything stands, as JSON.
+
+What a browser runs is fixed by its hash and reaches this daemon only; what others wrote (errors, scopes, paths)
+can be nothing but text. Without scripts there is a plain table.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from importlib.resources import files
+from itertools import islice
+from math import inf
+from typing import Final
+
+from bearerd.lifecycle.keeper import Standing
+from bearerd.service import status as statuses
+from bearerd.service.status import State, Status
+from bearerd.words import duration, rfc3339
+
+_HTML: Final = files("bearerd.service").joinpath("page.html").read_text("utf-8")
+_BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:tokens|status)-->", _HTML)
+
+# Trouble first: whose readers have nothing good, then who may soon have nothing.
+_ORDER: Final[tuple[State, ...]] = ("expired", "missing", "unwritten", "failing", "starting", "valid")
+# Rows without scripts, as many as with them.
+_MOST: Final = 300
+# In JSON these stand in strings only, and there they may be written so: nothing ends the script element.
+# U+2028 and U+2029 are escaped already, as all that is not ASCII.
+_IN_SCRIPT: Final = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
+
+
+def _hash(element: str) -> str:
+    """What allows the one inline script, or style."""
+    (content,) = re.findall(f"<{element}>(.*?)</{element}>", _HTML, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+_POLICY: Final = (
+    f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS: Final[tuple[tuple[str, str], ...]] = (
+    ("Content-Security-Policy", _POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+
+
+def render(status: Status) -> Iterator[bytes]:
+    """The page, in pieces."""
+    now = status.now.boot
+
+    def urgency(standing: Standing) -> tuple[int, float, str]:
+        return _ORDER.index(statuses.state_of(standing, now)), standing.expires or inf, standing.name
+
+    ordered = replace(status, tokens=tuple(sorted(status.tokens, key=lambda token: urgency(token[0]))))
+    yield _BEFORE.encode()
+    for line in _plain(ordered):
+        yield line.encode()
+    yield _BETWEEN.encode()
+    for part in statuses.text(ordered):
+        yield part.translate(_IN_SCRIPT).encode()
+    yield _AFTER.encode()
+
+
+def _plain(status: Status) -> Iterator[str]:
+    """What is to be read where no script runs."""
+    now, count = status.now.boot, len(status.tokens)
+    states = Counter(statuses.state_of(standing, now) for standing, _ in status.tokens)
+    told = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
+    yield f"<p>{count} token{'' if count == 1 else 's'}: {told}, in {escape(status.config.directory)} "
+    yield f"at {rfc3339(status.now.wall)}.</p>\n"
+    if not status.alive:
+        yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"
+    if status.config_error is not None:
+        yield f"<p>The new config is not followed:</p><pre>{escape(status.config_error)}</pre>\n"
+    yield "<table><tr><th>Token<th>State<th>Expiry<th>Next turn\n"
+    for standing, _ in islice(status.tokens, _MOST):
+        expiry = "" if standing.expires is None else _from_now(standing.expires - now)
+        turn = _from_now(max(0.0, standing.next_turn - now)) if standing.next_turn else ""
+        yield f"<tr><th>{escape(standing.name)}<td>{statuses.state_of(standing, now)}<td>{expiry}<td>{turn}\n"
+        if standing.failure is not None:
+            yield f"<tr><td colspan=4>{escape(str(standing.failure))}\n"
+    yield "</table>"
+    if count > _MOST:
+        yield f"<p>{count - _MOST} more are not shown.</p>"
+
+
+def _from_now(seconds: float) -> str:
+    if 0 <= seconds < 1:
+        return "now"
+    return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"

@@ -1,0 +1,134 @@
+"""How everything stands, as `status`, the page and the metrics show it. Pure.
+
+No token, no secret and nothing of a response's body is in any of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bearerd.grant.outcome import KINDS
+from bearerd.lifecycle.keeper import Standing
+from bearerd.model import Config, Instant, Target
+from bearerd.service.tally import Counts
+from bearerd.words import rfc3339
+
+State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
+"""starting: nothing is known yet; valid: good and in its files; failing: so too, but its renewal fails;
+unwritten: good, but not in all of its files; expired: it was not renewed in time; missing: there never was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookStanding:
+    """How a target's hooks stand."""
+
+    owed: int = 0
+    """How many are to be run, or run now."""
+    ended: float | None = None
+    """Boot clock: when the last one ended."""
+    error: str | None = None
+    """What of them fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon at one moment."""
+
+    version: str
+    pid: int
+    now: Instant
+    started: float
+    """Boot clock, as all moments here."""
+    config: Config
+    loaded: float
+    config_error: str | None
+    """Why a newer config is not followed."""
+    alive: bool
+    """Whether turns are given."""
+    tokens: tuple[tuple[Standing, HookStanding], ...]
+    counts: Counts
+
+
+def state_of(standing: Standing, now: float) -> State:
+    """A target's state, in one word."""
+    if standing.expires is None:
+        return "missing" if standing.failure is not None else "starting"
+    if standing.expires <= now:
+        return "expired"
+    if not standing.on_disk:
+        return "unwritten"
+    return "failing" if standing.failure is not None else "valid"
+
+
+def unready(status: Status) -> Iterator[tuple[str, str]]:
+    """Each required token that is not valid on disk, and why."""
+    now = status.now.boot
+    for standing, _ in status.tokens:
+        state = state_of(standing, now)
+        if standing.target.required and state not in {"valid", "failing"}:
+            why = "; ".join((*standing.faults, *([str(standing.failure)] if standing.failure else [])))
+            yield standing.name, f"{state}: {why}" if why else state
+
+
+def text(status: Status, only: str | None = None) -> Iterator[str]:
+    """`GET /status` in pieces, a JSON object; with `only` the one token of that name."""
+    now = status.now
+    head = {
+        "version": status.version,
+        "pid": status.pid,
+        "now": rfc3339(now.wall),
+        "started_at": _when(status.started, now),
+        "directory": status.config.directory,
+        "alive": status.alive,
+        "config": {"loaded_at": _when(status.loaded, now), "error": status.config_error},
+    }
+    yield json.dumps(head)[:-1] + ', "tokens": ['
+    separator = "\n"
+    for standing, hooks in status.tokens:
+        if only in (None, standing.name):
+            yield separator + json.dumps(_token(standing, hooks, now))
+            separator = ",\n"
+    yield "\n]}\n"
+
+
+def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, Any]:
+    target, expires, obtained = standing.target, standing.expires, standing.obtained
+    return {
+        **_named(target),
+        "state": state_of(standing, now.boot),
+        "obtained_at": _when(obtained, now),
+        "expires_at": _when(expires, now),
+        "remaining_seconds": None if expires is None else round(max(0.0, expires - now.boot), 3),
+        "lifetime_seconds": None if expires is None or obtained is None else round(expires - obtained, 3),
+        "next_turn": _when(standing.next_turn, now) if standing.next_turn else None,
+        "next_turn_seconds": round(max(0.0, standing.next_turn - now.boot), 3) if standing.next_turn else None,
+        "held_by": standing.held_by or None,
+        "last_error": None if standing.failure is None else str(standing.failure),
+        "failing_since": _when(standing.failing_since, now),
+        "failed_attempts": standing.attempts,
+        "failures": [_when(moment, now) for moment in standing.failures],
+        "grants": {kind: count for kind, count in zip(KINDS.values(), standing.outcomes, strict=True) if count},
+        "on_disk": standing.on_disk,
+        "file_errors": list(standing.faults),
+        "hooks": {"owed": hooks.owed, "last_run_at": _when(hooks.ended, now), "last_error": hooks.error},
+    }
+
+
+def _named(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.full_name,
+        "client": target.client.name,
+        "token": target.name,
+        "provider": target.client.provider.name,
+        "scope": target.scope,
+        "required": target.required,
+        "files": [output.path for output in target.outputs],
+    }
+
+
+def _when(moment: float | None, now: Instant) -> str | None:
+    """A moment of the boot clock, as people read it."""
+    return None if moment is None else rfc3339(now.wall + (moment - now.boot))

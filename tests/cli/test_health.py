@@ -1,0 +1,347 @@
+"""What probes and consumers run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from bearerd import cli
+from bearerd.cli import health as module
+from bearerd.cli.ask import DEFAULT_SOCKET, socket_of
+from bearerd.cli.health import health
+from support.api import Site, answering, http
+from support.process import bearerd, command, running
+from support.server import Answer, Seen, issues, serving
+
+LIVE = http(200, {"ok": True, "reasons": []})
+VALID = http(200, {"tokens": [{"name": "dnb/bci", "state": "valid", "last_error": None}]})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BEARERD_SOCKET", raising=False)
+    monkeypatch.delenv("BEARERD_CONFIG", raising=False)
+
+
+# -- a real daemon ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One token that is valid, one that failed since, one that never was, and one that nobody requires."""
+    issue = issues(3600)
+    scopes: list[str] = []
+
+    def script(seen: Seen) -> Answer:
+        scope = seen.body.decode().partition("scope=")[2]
+        scopes.append(scope)
+        if scope == "good" or (scope == "failing" and scopes.count(scope) == 1):
+            return issue(seen)
+        return Answer(400, {"error": "invalid_scope"})
+
+    with serving(script) as server:
+        site = Site(
+            tmp_path_factory.mktemp("health"),
+            server.url,
+            "{good: {scope: good}, failing: {scope: failing}, missing: {scope: x}, spare: {scope: y, required: false}}",
+        )
+        with running("run", "-c", site.config):
+            site.wait_for(good="valid", failing="valid", missing="missing", spare="missing")
+            assert bearerd("refresh", "dnb/failing", "--socket", site.socket).returncode == 1
+            yield site
+
+
+REFUSED = "HTTP 400 invalid_scope: this token was refused"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        pytest.param([], 1, ["not ready: dnb/missing: missing: " + REFUSED], id="ready"),
+        pytest.param(["--ready"], 1, ["not ready: dnb/missing: missing: " + REFUSED], id="ready by name"),
+        pytest.param(["--live"], 0, ["alive"], id="live"),
+        pytest.param(["dnb/good"], 0, ["valid"], id="a token"),
+        pytest.param(["dnb/good", "dnb/failing"], 0, ["valid"], id="one that fails and is good still"),
+        pytest.param(["--ready", "dnb/good"], 0, ["valid"], id="a token that is ready"),
+        pytest.param(["dnb/good", "dnb/missing"], 1, ["dnb/missing: missing: " + REFUSED], id="one of two"),
+        pytest.param(["dnb/spare"], 1, ["dnb/spare: missing: " + REFUSED], id="one that is not required"),
+        pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'"], id="unknown"),
+        pytest.param(["a b&name=dnb/good"], 1, ["there is no token 'a b&name=dnb/good'"], id="no name at all"),
+        pytest.param([""], 1, ["there is no token ''"], id="empty"),
+    ],
+)
+@pytest.mark.parametrize("how", ["--socket", "--socket=", "variable", "-c", "--wait"])
+def test_each_way_says_what_it_should(
+    site: Site, how: str, arguments: list[str], code: int, said: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ways = {
+        "--socket": ["--socket", str(site.socket)],
+        "--socket=": [f"--socket={site.socket}"],
+        "-c": ["-c", str(site.config)],
+        "--wait": ["--socket", str(site.socket), "--wait", "10ms"],
+    }
+    if how == "variable":
+        monkeypatch.setenv("BEARERD_SOCKET", str(site.socket))
+    assert cli.main(["health", *ways.get(how, []), *arguments]) == code
+    out, err = capsys.readouterr()
+    lines = (err if code else out).splitlines()
+    assert (out == "") == (code == 1)
+    assert (err == "") == (code == 0)
+    assert len(lines) == len(said)
+    for line, start in zip(lines, said, strict=True):
+        assert line.startswith(f"bearerd: {start}" if code else start)
+
+
+def test_the_command_itself_ends_with_the_code(site: Site) -> None:
+    done = bearerd("health", "--live", env={"BEARERD_SOCKET": str(site.socket)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+    done = bearerd("health", "--socket", site.socket, "dnb/missing")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_consumer_that_starts_before_the_daemon_waits_for_its_token(tmp_path: Path) -> None:
+    asked = threading.Event()
+    issue = issues(3600)
+
+    def script(seen: Seen) -> Answer:
+        asked.wait(30)
+        return issue(seen)
+
+    with serving(script) as server:
+        site = Site(tmp_path, server.url)
+        waiting = subprocess.Popen(
+            command("health", "--wait", "1h", "--socket", site.socket, "dnb/bci"), stdout=subprocess.PIPE, text=True
+        )
+        with ExitStack() as stack:
+            stack.callback(waiting.kill)
+            stack.enter_context(running("run", "-c", site.config))
+            server.wait_for(1)
+            assert waiting.poll() is None
+            asked.set()
+            assert waiting.communicate(timeout=30)[0] == "valid\n"
+        assert waiting.returncode == 0
+        assert (site.tokens / "dnb/bci").exists()
+
+
+def test_the_socket_may_stand_where_the_config_says(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, top=f"control: {{socket: {tmp_path}/mine.sock}}")
+        with running("run", "-c", site.config):
+            done = bearerd("health", "-c", site.config, "--wait", "30s")
+            assert (done.returncode, done.stdout) == (0, "ready\n")
+            done = bearerd("health", env={"BEARERD_CONFIG": str(site.config)})
+            assert (done.returncode, done.stdout) == (0, "ready\n")
+
+
+def test_a_broken_config_is_78_but_where_the_socket_is_named_nobody_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("clients: [")
+    broken = {"BEARERD_CONFIG": str(tmp_path / "broken.yaml")}
+    assert bearerd("health", env=broken).returncode == 78
+    with answering(tmp_path / "s", lambda _: LIVE):
+        assert bearerd("health", "--socket", tmp_path / "s", env=broken).returncode == 0
+        assert bearerd("health", env=broken | {"BEARERD_SOCKET": str(tmp_path / "s")}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "config", "found"),
+    [
+        pytest.param("/a", "/b", "/c", "/a", id="the option before all"),
+        pytest.param(None, "/b", "/c", "/b", id="the variable before the config"),
+        pytest.param(None, None, "/c", None, id="the config before the default"),
+        pytest.param(None, "", None, DEFAULT_SOCKET, id="an empty variable is none"),
+        pytest.param(None, None, None, DEFAULT_SOCKET, id="nothing named"),
+    ],
+)
+def test_the_socket_is_found_in_this_order(
+    given: str | None, variable: str | None, config: str | None, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("BEARERD_SOCKET", variable)
+    assert socket_of(given, config) == found
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def test_it_waits_for_a_socket_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+    with ExitStack() as stack:
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 5:
+                stack.enter_context(answering(tmp_path / "s", lambda _: LIVE))
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert health(str(tmp_path / "s"), live=False, names=[], wait=3600) == 0
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0]
+    assert capsys.readouterr() == ("ready\n", "")
+
+
+def test_it_waits_for_one_that_is_not_well_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = [http(503, {"ok": False, "reasons": ["x: starting"]}), b"", b"HTTP/1.1 200", LIVE]
+    with answering(tmp_path / "s", lambda _: answers.pop(0)) as asked:
+        assert cli.main(["health", "--socket", str(tmp_path / "s"), "--wait", "1m"]) == 0
+    assert asked == ["GET /readyz"] * 4
+    assert capsys.readouterr() == ("ready\n", "")
+
+
+def test_a_wait_that_is_over_ends_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looks = []
+
+    def script(request: str) -> bytes:
+        looks.append(request)
+        return http(200, {"tokens": []} if len(looks) == 1 else {"tokens": [{"state": "starting"}]})
+
+    with answering(tmp_path / "s", script):
+        assert cli.main(["health", "--socket", str(tmp_path / "s"), "--wait", "250ms", "dnb/bci"]) == 1
+    assert set(looks) == {"GET /status?name=dnb/bci"}
+    assert len(looks) > 1
+    assert capsys.readouterr() == ("", "bearerd: dnb/bci: starting\n")
+
+
+def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"}
+    with answering(tmp_path / "s", lambda _: http(200, {"tokens": [token]})):
+        assert cli.main(["health", "--socket", str(tmp_path / "s"), "dnb/bci"]) == 1
+    assert capsys.readouterr().err == "bearerd: dnb/bci: unwritten: /x: full; /y: full; HTTP 503\n"
+
+
+# -- what else may answer --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param(b"", "no daemon answers at {}: it hung up; it is stopping, or too many ask at once", id="nothing"),
+        pytest.param(b"SSH-2.0-x\r\n", "what answers at {} is no bearerd", id="no HTTP"),
+        pytest.param(http(404, {}), "what answers at {} is no bearerd: HTTP 404", id="another service"),
+        pytest.param(http(503, b"<html>"), "what answered at {} is no bearerd, or was cut off in", id="HTML"),
+        pytest.param(http(503, {}), "not ready: no reason is given", id="no reasons"),
+        pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),
+    ],
+)  # fmt: skip
+def test_what_is_not_well_is_said_in_words(
+    answer: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s"
+    with answering(path, lambda _: answer):
+        assert cli.main(["health", "--socket", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.startswith(f"bearerd: {said.format(path)}")) == ("", True)
+    assert err.endswith("\n")
+    assert "\x1b" not in err
+
+
+def test_a_status_that_was_cut_off_in_the_middle_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s"
+    with answering(path, lambda _: VALID[:-20]):
+        assert cli.main(["health", "--socket", str(path), "dnb/bci"]) == 1
+    assert "was cut off in the middle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["silent", "in the middle"])
+def test_one_that_hangs_is_not_waited_for(
+    part: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    over = threading.Event()
+
+    def script(_: str) -> bytes:
+        over.wait(30)
+        return part
+
+    with ExitStack() as stack:
+        stack.enter_context(answering(tmp_path / "s", script))
+        stack.callback(over.set)
+        assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
+    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+
+
+def test_one_that_goes_on_and_on_is_not_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    with answering(tmp_path / "s", lambda _: repeat(b"x" * 100)):
+        assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
+    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_changes_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stdout, answering(tmp_path / "s", lambda _: LIVE):
+        argv = command("health", "--socket", tmp_path / "s")
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that the end of the process is what writes
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False, env=buffered)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# -- its price -------------------------------------------------------------------------------------
+
+_LOADED = """
+import sys
+{}
+print(*sys.modules)
+"""
+
+
+def loaded(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", _LOADED.format(code)], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--live"], ["dnb/bci"]], ids=["ready", "live", "a token"])
+def test_a_probe_imports_next_to_nothing(arguments: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with answering(path, lambda request: VALID if "name" in request else LIVE):
+        probe = loaded(
+            f"from bearerd.cli import main\nassert main(['health', '--socket', {str(path)!r}, *{arguments}]) == 0"
+        )
+    needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
+    assert probe - needed == {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health"}
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ready", "--live"], "argument --live: not allowed with argument --ready"),
+        (["--live", "dnb/bci"], "argument --live: not allowed with TOKEN"),
+        (["--wait", "10"], "argument --wait: expected a duration such as 500ms"),
+        (["--wait"], "argument --wait: expected one argument"),
+        (["--socket"], "argument --socket: expected one argument"),
+        (["--socket", "x", "-c", "y"], "not allowed with argument"),
+        (["--liv3"], "unrecognized arguments: --liv3"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["health", *arguments])
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["status", "refresh", "health"])
+def test_each_verb_has_its_help_and_stands_in_the_whole(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], [verb, "--help"]):
+        with pytest.raises(SystemExit) as raised:
+            cli.main(arguments)
+        assert raised.value.code == 0
+    whole, _, own = capsys.readouterr().out.partition(f"usage: bearerd {verb} ")
+    assert f"\n    {verb} " in whole
+    assert "--socket PATH" in own

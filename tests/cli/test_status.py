@@ -1,0 +1,620 @@
+"""How everything stands, as somebody sees it on a terminal, in a pipe, and where no daemon runs."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import json
+import os
+import pty
+import pwd
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from bearerd import __version__, cli
+from bearerd.cli.ask import clean
+from bearerd.cli.picture import Paper, picture
+from support.api import Site, answering, http
+from support.process import WITHIN, bearerd, command, eventually, running
+from support.server import Answer, Seen, issues, serving
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
+NOBODY = 65534
+ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
+
+
+@pytest.fixture(autouse=True)
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "BEARERD_SOCKET", "BEARERD_CONFIG", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Terminal:
+    """A command on a terminal of some size, and what it has written there so far."""
+
+    def __init__(self, columns: int, lines: int, *arguments: str | Path, env: Mapping[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color", **env},
+            # A shell that put us into the background had us ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads hold a lock
+        )
+        os.close(theirs)
+        self._changed = threading.Condition()
+        self._bytes = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                part = os.read(self._ours, 65536)
+            except OSError:  # EIO: the other side is closed
+                break
+            if not part:
+                break
+            with self._changed:
+                self._bytes += part
+                self._changed.notify_all()
+
+    @property
+    def raw(self) -> str:
+        """All that was written."""
+        return self._bytes.decode(errors="replace").replace("\r\n", "\n")
+
+    @property
+    def text(self) -> str:
+        """Without colours and the like."""
+        return ESCAPE.sub("", self.raw)
+
+    def wait_for(self, text: str, after: int = 0) -> int:
+        """Until this was written, after so much; returns how much was."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self.text[after:], WITHIN), self.text[after:]
+            return len(self.text)
+
+    def end(self) -> int:
+        """Wait for the end; the exit code."""
+        code = self.process.wait(WITHIN)
+        self._reader.join(WITHIN)
+        return code
+
+
+@contextmanager
+def on_a_terminal(
+    columns: int, lines: int, *arguments: str | Path, env: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    terminal = Terminal(columns, lines, *arguments, env=env or {})
+    try:
+        yield terminal
+    finally:
+        terminal.process.kill()
+        terminal.end()
+        os.close(terminal._ours)
+
+
+def shown(columns: int, *arguments: str | Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """The exit code, and all that was written to a terminal."""
+    with on_a_terminal(columns, 24, *arguments, env=env) as terminal:
+        return terminal.end(), terminal.raw
+
+
+# -- a real daemon ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One token that is valid, one that is too and cannot be renewed, one that expired, one that never was."""
+    lock = threading.Lock()
+    scopes: list[str] = []
+    long, short = issues(3600), issues(1)
+
+    def script(seen: Seen) -> Answer:
+        scope = seen.body.decode().partition("scope=")[2]
+        with lock:
+            scopes.append(scope)
+            first = scopes.count(scope) == 1
+        if scope == "good" or (scope == "failing" and first):
+            return long(seen)
+        return short(seen) if scope == "gone" and first else Answer(400, {"error": "invalid_target"})
+
+    with serving(script) as server:
+        site = Site(
+            tmp_path_factory.mktemp("s"),
+            server.url,
+            "{good: {scope: good}, failing: {scope: failing}, gone: {scope: gone}, never: {scope: x}}",
+        )
+        with running("run", "-c", site.config):
+            site.wait_for(good="valid", failing="valid", gone="expired", never="missing")
+            assert bearerd("refresh", "dnb/failing", "--socket", site.socket).returncode == 1
+            yield site
+
+
+STATES = {"dnb/good": "valid", "dnb/failing": "failing", "dnb/gone": "expired", "dnb/never": "missing"}
+COLOURS = {"valid": "32", "failing": "33", "expired": "1;31", "missing": "1;31"}
+REFUSED = "HTTP 400 invalid_target: this token was refused"
+
+
+def rows(text: str) -> dict[str, tuple[str, list[str]]]:
+    """Each token's line, and those below it."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in text.splitlines():
+        if line.startswith("dnb/"):
+            name = line.split()[0]
+            found[name] = (line, [])
+        elif line.startswith("  ") and found:
+            found[name][1].append(line)
+    return found
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: Site, columns: int) -> None:
+    code, raw = shown(columns, "status", "--socket", site.socket)
+    text = ESCAPE.sub("", raw)
+    assert code == 0
+    assert max(map(cell_len, text.splitlines())) <= columns
+    assert f"bearerd {__version__}, pid " in text.splitlines()[0]
+    table = rows(text)
+    assert list(table) == list(STATES)  # as the config has them
+    for name, state in STATES.items():
+        line, below = table[name]
+        assert line.split()[1] == state
+        assert f"\x1b[{COLOURS[state]}m{state}\x1b[0m" in raw
+        assert [note.strip()[:30] for note in below] == ([] if state == "valid" else [REFUSED[:30]])
+    for colour in ("33", "31"):  # while it is valid, and where there is none
+        assert f"\x1b[{colour}m{REFUSED[:30]}" in raw
+    assert table["dnb/good"][0].split()[2:4] == ["59", "min"]
+    assert re.match(r"\S+ +expired +(\d+ s ago|just now)", table["dnb/gone"][0])
+    assert ("LIFE" in text) == (columns == 80)
+    assert ("█" in text and "│" in text) == (columns == 80)
+
+
+def test_the_error_is_readable_at_80_columns_and_whole_in_a_pipe(site: Site) -> None:
+    error = next(token["last_error"] for token in site.status()["tokens"] if token["token"] == "never")
+    assert len(error) > 80
+    _, raw = shown(80, "status", "--socket", site.socket)
+    line = rows(ESCAPE.sub("", raw))["dnb/never"][1][0]
+    assert line == f"  {error[:77]}…"
+    done = bearerd("status", "--socket", site.socket)
+    assert rows(done.stdout)["dnb/never"][1][0].startswith(f"  {error}")
+
+
+def test_a_pipe_gets_plain_text_in_columns(site: Site) -> None:
+    done = bearerd("status", "--socket", site.socket)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    heading = next(line for line in done.stdout.splitlines() if line.startswith("TOKEN"))
+    for name, (line, _) in rows(done.stdout).items():
+        assert line.index(f" {STATES[name]} ") + 1 == heading.index("STATE")
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
+def test_without_colours_there_is_not_one_escape_code(site: Site, env: dict[str, str]) -> None:
+    code, raw = shown(80, "status", "--socket", site.socket, env=env)
+    assert (code, "\x1b" in raw) == (0, False)
+    assert [line.split()[1] for line, _ in rows(raw).values()] == list(STATES.values())
+
+
+def test_where_blocks_cannot_be_written_the_bar_is_typed(site: Site) -> None:
+    done = bearerd("status", "--socket", site.socket, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+    assert re.search(r"#+\|#+$", rows(done.stdout)["dnb/good"][0])
+    code, raw = shown(80, "status", "--socket", site.socket, env={"PYTHONIOENCODING": "ascii"})
+    assert code == 0
+    assert rows(ESCAPE.sub("", raw))["dnb/never"][1][0].endswith("...")
+
+
+def test_json_is_what_the_daemon_said(site: Site, tmp_path: Path) -> None:
+    done = bearerd("status", "--json", "--socket", site.socket)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {token["name"]: token["state"] for token in json.loads(done.stdout)["tokens"]} == STATES
+    body = b'{"tokens":\n\t[ ],  "more": "\xc3\xa9" }'
+    with answering(tmp_path / "s", lambda _: http(200, body)):
+        said = subprocess.run(
+            command("status", "--json", "--socket", tmp_path / "s"), capture_output=True, check=True, timeout=60
+        )
+    assert said.stdout == body
+
+
+def test_json_and_watch_do_not_go_together() -> None:
+    done = bearerd("status", "--json", "--watch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "argument --watch: not allowed with argument --json" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure(site: Site) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stdout:
+        done = subprocess.run(
+            command("status", "--socket", site.socket), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_broken_config_is_shown_whole(tmp_path: Path, columns: int) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url)
+        with running("run", "-c", site.config) as daemon:
+            site.wait_for(bci="valid")
+            site.write("{bci: {scope: bci, strict_skope: true}}")
+            daemon.wait_for("not followed")
+            error = site.status()["config"]["error"]
+            code, raw = shown(columns, "status", "--socket", site.socket, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert max(map(cell_len, raw.splitlines())) <= columns
+    assert "did you mean 'strict_scope'" in error
+    assert "".join(error.split()) in "".join(raw.split())
+    assert "valid" in raw
+
+
+# -- live ------------------------------------------------------------------------------------------
+
+
+def test_watch_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url)
+        with on_a_terminal(80, 24, "status", "--watch", "-c", site.config) as terminal:
+            at = terminal.wait_for("no daemon answers at")
+            with running("run", "-c", site.config) as daemon:
+                at = terminal.wait_for(f"pid {daemon.process.pid}", at)
+                at = terminal.wait_for("1 token: 1 valid", at)
+                site.write("{bci: {scope: bci}, risk: {scope: risk}}")
+                at = terminal.wait_for("2 tokens: 2 valid", at)
+                assert daemon.stop() == 0
+            at = terminal.wait_for("no daemon answers at", at)
+            at = terminal.wait_for("what the records in", at)
+            at = terminal.wait_for("2 tokens: 2 valid", at)
+            with running("run", "-c", site.config) as daemon:
+                at = terminal.wait_for(f"pid {daemon.process.pid}", at)
+            assert "\x1b[?1049h" in terminal.raw
+            assert "\x1b[?1049l" not in terminal.raw
+            terminal.process.send_signal(signal.SIGINT)
+            assert terminal.end() == 0
+            assert "Traceback" not in terminal.text
+            assert terminal.raw.rindex("\x1b[?1049l") > terminal.raw.rindex("bearerd")
+            assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
+
+
+def test_watch_leaves_the_terminal_as_it_was_also_when_it_is_terminated(site: Site) -> None:
+    with on_a_terminal(80, 24, "status", "--watch", "--socket", site.socket) as terminal:
+        terminal.wait_for("4 tokens:")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 128 + signal.SIGTERM
+        assert terminal.raw.rindex("\x1b[?1049l") > terminal.raw.rindex("4 tokens")
+        assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
+
+
+def test_watch_shows_those_in_trouble_where_not_all_fit(site: Site) -> None:
+    with on_a_terminal(80, 9, "status", "--watch", "--socket", site.socket) as terminal:
+        terminal.wait_for(" more: 1 ", terminal.wait_for(" more: 1 "))
+        assert "dnb/failing  failing" in terminal.text
+        assert "dnb/good" not in terminal.text
+
+
+def test_watch_into_a_pipe_writes_one_after_the_other(site: Site) -> None:
+    process = subprocess.Popen(
+        command("status", "--watch", "--socket", site.socket), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        heads = (line for line in process.stdout if line.startswith("bearerd "))
+        assert [head.split(",")[0] for _, head in zip(range(3), heads, strict=False)] == [f"bearerd {__version__}"] * 3
+    finally:
+        process.kill()
+        out, err = process.communicate()
+    assert ("\x1b" in out, err) == (False, "")
+
+
+# -- no daemon -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """What a daemon left that was killed: a token that is good still, and one that expired since."""
+    long, short = issues(3600), issues(2)
+    with serving(lambda seen: short(seen) if b"short" in seen.body else long(seen)) as server:
+        site = Site(tmp_path_factory.mktemp("s"), server.url, "{long: {scope: long}, short: {scope: short}}")
+        with running("run", "-c", site.config) as daemon:
+            site.wait_for(long="valid", short="valid")
+            daemon.stop(signal.SIGKILL)
+        yield site
+
+
+NO_SOCKET = "there is no such socket; is bearerd running? --socket names another"
+NO_DAEMON = "bearerd: no daemon answers at {}: connection refused: whoever listened there was killed\n"
+
+
+@pytest.mark.parametrize("by", ["--socket", "-c"])
+def test_without_a_daemon_the_records_tell_and_it_is_said(left: Site, by: str) -> None:
+    def look() -> subprocess.CompletedProcess[str]:
+        return bearerd("status", by, left.socket if by == "--socket" else left.config)
+
+    eventually(lambda: "expired" in look().stdout)
+    done = look()
+    assert done.returncode == 1
+    assert done.stderr == NO_DAEMON.format(left.socket)
+    assert done.stdout.startswith(f"what the records in {left.tokens} say at 20")
+    table = rows(done.stdout)
+    assert re.match(r"dnb/long +valid +59 min +░*█+$", table["dnb/long"][0])
+    assert re.match(r"dnb/short +expired +(\d+ s ago|just now) +░+$", table["dnb/short"][0])
+    assert "NEXT" not in done.stdout
+
+
+def test_their_json_has_the_same_form(left: Site, site: Site) -> None:
+    done = bearerd("status", "--json", "--socket", left.socket)
+    assert (done.returncode, done.stderr) == (1, NO_DAEMON.format(left.socket))
+    said, running_one = json.loads(done.stdout), site.status()
+    assert said["alive"] is False
+    assert said.keys() == running_one.keys()
+    assert said["tokens"][0].keys() == running_one["tokens"][0].keys()
+    assert [token["name"] for token in said["tokens"]] == ["dnb/long", "dnb/short"]
+
+
+def test_where_nothing_is_that_is_what_it_says(tmp_path: Path) -> None:
+    done = bearerd("status", "--socket", tmp_path / "x.sock")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"bearerd: no daemon answers at {tmp_path}/x.sock: {NO_SOCKET}",
+        "bearerd: the records are not beside this socket: ask with -c, and no socket named, to see what they say",
+    ]
+    done = bearerd("status", "--socket", tmp_path / ".bearerd/control.sock")
+    assert done.stderr.splitlines()[1:] == [f"bearerd: there are no records in {tmp_path}/.bearerd/records"]
+
+
+def test_a_config_that_is_wrong_is_78(tmp_path: Path) -> None:
+    done = bearerd("status", "-c", tmp_path / "none.yaml")
+    assert (done.returncode, done.stdout) == (78, "")
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """One that everybody may enter: pytest's own are for its user."""
+    path = Path(tempfile.mkdtemp(prefix="bearerd-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("directory_mode", "shut"),
+    [
+        pytest.param("0750", "t", id="the directory is shut"),
+        pytest.param("0755", "t/.bearerd/control.sock", id="the socket is"),
+    ],
+)
+def test_who_may_not_ask_is_told_who_may(
+    open_directory: Path, directory_mode: str, shut: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = grp.getgrgid(1).gr_name
+    with serving(issues()) as server:
+        site = Site(open_directory, server.url)
+        site.config.write_text(
+            site.config.read_text().replace(
+                "output: {", f'output: {{directory_mode: "{directory_mode}", owner: daemon, group: {group}, '
+            )
+        )  # fmt: skip
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            assert cli.main(["status", "--socket", str(site.socket)]) == 0
+            capsys.readouterr()
+            with as_nobody():
+                assert cli.main(["status", "--socket", str(site.socket)]) == 1
+    out, err = capsys.readouterr()
+    who = f"{pwd.getpwuid(0).pw_name} and the group {group}"
+    assert out == ""
+    assert err.splitlines() == [
+        f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who} only",
+        f"bearerd: the records in {site.tokens}/.bearerd/records are for the daemon's user and root only",
+    ]
+
+
+# -- what may come over the socket -----------------------------------------------------------------
+
+VALID: dict[str, Any] = {
+    "name": "dnb/bci",
+    "state": "valid",
+    "remaining_seconds": 1800.0,
+    "lifetime_seconds": 3600.0,
+    "next_turn_seconds": 900.0,
+    "last_error": None,
+    "held_by": None,
+    "failing_since": None,
+    "failed_attempts": 0,
+    "on_disk": True,
+    "hooks": {"owed": 0, "last_error": None},
+}
+NEVER = VALID | {"state": "missing", "remaining_seconds": None, "lifetime_seconds": None, "on_disk": False}
+
+
+def document(*tokens: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    head = {"version": "1", "pid": 7, "now": "2026-11-24T02:00:00Z", "started_at": "2026-11-24T01:00:00Z"}
+    return {**head, "directory": "/run/x", "alive": True, "config": {"error": None}, "tokens": tokens} | more
+
+
+def test_nothing_that_a_terminal_would_obey_reaches_it(tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\nx"
+    token = NEVER | {
+        "name": evil,
+        "state": evil,
+        "last_error": evil,
+        "held_by": evil,
+        "hooks": {"last_error": evil},
+        "file_errors": [evil],
+    }
+    said = document(token, version=evil, directory=evil, started_at=evil, config={"error": evil, "loaded_at": evil})
+    with answering(tmp_path / "s", lambda _: http(200, said)):
+        code, raw = shown(80, "status", "--socket", tmp_path / "s", env={"NO_COLOR": "1"})
+    assert code == 0
+    assert clean(raw.replace("\n", "")) == raw.replace("\n", "")
+    assert "owned" in raw
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"{}", b'{"tokens": 1}', b'{"tokens": ['], ids=["HTML", "list", "empty", "number", "cut"]
+)
+def test_what_is_no_status_is_called_that(body: bytes, tmp_path: Path) -> None:
+    with answering(tmp_path / "s", lambda _: http(200, body)):
+        done = bearerd("status", "--socket", tmp_path / "s")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.match(rf"bearerd: what answere?[sd] at {tmp_path}/s is no bearerd", done.stderr)
+
+
+# -- the picture -----------------------------------------------------------------------------------
+
+
+def drawn(*tokens: Mapping[str, Any], paper: Paper | None = None, **more: Any) -> list[str]:
+    return [line.plain for line in picture(document(*tokens, **more), paper or Paper())]
+
+
+@pytest.mark.parametrize(
+    ("token", "bar"),
+    [
+        pytest.param({}, "." * 15 + "#" * 7 + "|" + "#" * 7, id="half its life, the next turn half-way from there"),
+        pytest.param({"remaining_seconds": 3600.0, "next_turn_seconds": None}, "#" * 30, id="new"),
+        pytest.param({"next_turn_seconds": 0.0}, "." * 15 + "|" + "#" * 14, id="due"),
+        pytest.param({"next_turn_seconds": 1800.0}, "." * 15 + "#" * 15, id="next turn at its end"),
+        pytest.param({"next_turn_seconds": 99999.0}, "." * 15 + "#" * 15, id="next turn after its end"),
+        pytest.param({"state": "expired", "remaining_seconds": 0.0}, "." * 30, id="expired"),
+        pytest.param({"remaining_seconds": 9999.0}, "#" * 7 + "|" + "#" * 22, id="longer than its life"),
+        pytest.param({"remaining_seconds": 1.0, "lifetime_seconds": 0.0}, "15 min", id="no life"),
+        pytest.param({"remaining_seconds": None, "lifetime_seconds": None}, "15 min", id="no token"),
+    ],
+)
+def test_the_bar_shows_what_was_what_is_left_and_the_next_turn(token: dict[str, Any], bar: str) -> None:
+    lines = drawn(VALID | token, VALID, paper=Paper(encoding="ascii"))
+    row = next(line for line in lines if line.startswith("dnb/bci"))
+    assert row.endswith(" " + bar)
+
+
+@pytest.mark.parametrize(
+    ("token", "notes"),
+    [
+        pytest.param({}, [], id="well"),
+        pytest.param({"last_error": "HTTP 503", "failed_attempts": 1}, ["HTTP 503"], id="failed once"),
+        pytest.param(
+            {"last_error": "HTTP 503", "failed_attempts": 7, "failing_since": "2026-11-24T01:30:00Z"},
+            ["HTTP 503 (7 attempts in 30 min)"],
+            id="and again",
+        ),
+        pytest.param(
+            {"last_error": "HTTP 401", "held_by": "refused"},
+            ["HTTP 401 (waits since its client was refused)"],
+            id="refused",
+        ),
+        pytest.param({"held_by": "rate_limit"}, ["waits for its rate limit"], id="held"),
+        pytest.param({"held_by": "a_new_door"}, ["held by a_new_door"], id="held by what we do not know"),
+        pytest.param(
+            {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"},
+            ["HTTP 503", "files: /x: full", "files: /y: full"],
+            id="unwritten",
+        ),
+        pytest.param({"hooks": {"last_error": "run x: exit 1"}}, ["hook: run x: exit 1"], id="hook"),
+    ],
+)
+def test_what_is_wrong_stands_below(token: dict[str, Any], notes: list[str]) -> None:
+    lines = drawn(VALID | token, VALID | {"name": "dnb/end"})
+    begin, end = (next(n for n, line in enumerate(lines) if line.startswith(name)) for name in ("dnb/bci", "dnb/end"))
+    assert [line.strip() for line in lines[begin + 1 : end]] == notes
+
+
+def test_a_schedule_that_stands_still_is_said() -> None:
+    assert "the schedule's heartbeat is stale: no turns are given" in drawn(VALID, alive=False)
+    assert "the schedule's heartbeat is stale: no turns are given" not in drawn(VALID)
+
+
+def test_columns_go_one_by_one_where_it_is_narrow() -> None:
+    def headings(width: int) -> list[str]:
+        lines = drawn(VALID | {"name": "client/quite-a-long-token"}, paper=Paper(width))
+        return next(line for line in lines if line.startswith("TOKEN")).split()
+
+    assert headings(80) == ["TOKEN", "STATE", "LEFT", "NEXT", "LIFE"]
+    assert headings(50) == ["TOKEN", "STATE", "LEFT", "NEXT"]
+    assert headings(40) == ["TOKEN", "STATE", "LEFT"]
+
+
+def test_a_column_in_which_nothing_stands_is_none() -> None:
+    for paper in (Paper(80), Paper()):
+        lines = drawn(VALID | {"next_turn_seconds": None}, paper=paper)
+        assert next(line for line in lines if line.startswith("TOKEN")).split() == ["TOKEN", "STATE", "LEFT", "LIFE"]
+        assert "LIFE" not in "\n".join(drawn(NEVER, paper=paper))
+
+
+def test_the_mark_below_a_line_of_the_config_stays_in_its_column() -> None:
+    lines = drawn(config={"error": "c.yaml:1:2: no\n    1 | \tx: y\n      | \t   ^"}, paper=Paper(40))
+    line, mark = (next(line for line in lines if part in line) for part in ("x: y", "^"))
+    assert line.index("y") == mark.index("^")
+    assert "?" not in line
+
+
+def test_a_name_that_is_too_long_keeps_both_its_ends() -> None:
+    lines = drawn(VALID | {"name": "client-of-somebody/" + "x" * 40 + "-token"}, paper=Paper(40))
+    assert re.search(r"^client-\S*…\S*x-token  valid", "\n".join(lines), re.MULTILINE)
+
+
+WORDS = st.text(max_size=60)
+
+
+@given(
+    width=st.integers(10, 200),
+    height=st.none() | st.integers(1, 40),
+    names=st.lists(st.text("abc-/é漢", min_size=1, max_size=129), min_size=0, max_size=8),
+    error=st.none() | WORDS,
+    config_error=st.none() | st.text(max_size=300),
+    encoding=st.sampled_from(["utf-8", "ascii", "iso-8859-1"]),
+    left=st.floats(0, 1e7),
+    turn=st.none() | st.floats(0, 1e7),
+)
+def test_whatever_there_is_to_show_fits(
+    width: int, height: int | None, names: list[str], error: str | None, config_error: str | None, encoding: str,
+    left: float, turn: float | None,
+) -> None:  # fmt: skip
+    states = ["valid", "failing", "expired", "missing", "starting"]
+    tokens = [
+        VALID | {"name": name, "state": states[index % 5], "last_error": error, "remaining_seconds": left,
+                 "lifetime_seconds": 3600.0, "next_turn_seconds": turn, "expires_at": "2026-01-01T00:00:00Z"}
+        for index, name in enumerate(names)
+    ]  # fmt: skip
+    lines = picture(document(*tokens, config={"error": config_error}), Paper(width, height, encoding), error)
+    assert all(cell_len(line.plain) <= width for line in lines)
+    assert height is None or len(lines) <= height
+    for line in lines:
+        line.plain.encode(encoding)
+        assert clean(line.plain) == line.plain

@@ -1,0 +1,672 @@
+"""Who is owed which hook, and when: real programs that the test lets end, real notes, and a clock by hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+
+from bearerd import child
+from bearerd.model import Config, Hook, Target
+from bearerd.publish.hooks import BACKOFF, Hooks
+from bearerd.publish.invoke import invoke
+from bearerd.publish.publisher import Publisher
+from support.clock import FakeClock
+from support.process import WITHIN, eventually
+from support.targets import target
+
+AT_ONCE = (0.0, 0.0, 0.0)
+MINUTES = (60.0, 120.0, 240.0)
+DROPPED = "; its output is dropped: run it by hand as the daemon's user to see why"
+
+
+class Program:
+    """A program that says when it begins and for whom, and goes on when it is told how to end."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.path, self._log, self._gate = directory / name, directory / f"{name}.log", directory / f"{name}.gate"
+        self._lock = directory / f"{name}.lock"
+        self._ended = 0
+        self._log.touch()
+        os.mkfifo(self._gate)
+        self.path.write_text(
+            f"#!/bin/sh\nmkdir {self._lock} || echo overlap >> {self._log}\n"
+            f'echo "${{BEARERD_TOKEN_NAME#dnb/}}" >> {self._log}\n'
+            f"read code < {self._gate}\nrmdir {self._lock}\nexit $code\n"
+        )
+        self.path.chmod(0o755)
+
+    def hook(self, **more: Any) -> Hook:
+        return Hook(argv=(str(self.path),), **more)
+
+    @property
+    def runs(self) -> list[str]:
+        """For whom it was run until now."""
+        return self._log.read_text().split()
+
+    def begun(self, *names: str) -> None:
+        """Until it was run for these, in this order."""
+        eventually(lambda: len(self.runs) >= len(names))
+        assert self.runs == list(names)
+
+    def end(self, code: int = 0) -> None:
+        """Let the one that runs end, or that is the next to run."""
+        self._ended += 1
+        eventually(lambda: len(self.runs) >= self._ended)  # the one before has ended, and reads no more
+        with self._gate.open("w") as gate:
+            gate.write(f"{code}\n")
+
+
+class Rig:
+    """Hooks over a real directory, with all that they tell others."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = FakeClock()
+        self.counted: list[str] = []
+        self.config = Config(str(directory / "tokens"), str(directory / "state"))
+        self._all: list[Hooks] = []
+        self._programs = 0
+        self.hooks = self.process()
+
+    def process(self, *backoff: float) -> Hooks:
+        """As a new process over the same directory would have them."""
+        notes = Publisher(self.config)
+        self.hooks = Hooks({"PATH": "/usr/bin:/bin"}, notes, self.clock, self.counted.append, backoff or AT_ONCE)
+        self._all.append(self.hooks)
+        return self.hooks
+
+    def program(self) -> Program:
+        self._programs += 1
+        return Program(self.directory, f"program-{self._programs}")
+
+    def does(self, script: str) -> Hook:
+        """A hook that does this."""
+        return Hook(argv=("/bin/sh", "-c", script))
+
+    def change(self, one: Target, *, first: bool = False) -> None:
+        """Its files change."""
+        self.hooks.announce(one)
+        self.hooks.changed(one, first=first)
+
+    def noted(self, name: str = "bci") -> bool:
+        """Whether a new process would find that hooks are owed."""
+        return (self.directory / "tokens/.bearerd/owed/dnb" / name).exists()
+
+    def close(self) -> None:
+        for hooks in self._all:
+            hooks.stop(0)
+        eventually(lambda: not workers())
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "hook"]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process has not ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    return False
+
+
+@pytest.fixture
+def rig(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Rig]:
+    caplog.set_level(logging.DEBUG, "bearerd")
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+def said(log: pytest.LogCaptureFixture, level: int) -> list[str]:
+    """What stands in the log at a level."""
+    return [record.getMessage() for record in log.records if record.levelno == level]
+
+
+# -- what is run when ----------------------------------------------------------------------------------
+
+
+def test_one_run_at_a_time_and_whatever_changes_meanwhile_is_one_more_for_each_token(rig: Rig) -> None:
+    program = rig.program()
+    one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
+    rig.change(one)
+    program.begun("bci")
+    for again in (one, other, one, other, one):
+        rig.change(again)
+    assert [rig.hooks.pending(name) for name in ("dnb/bci", "dnb/risk", "dnb/none")] == [2, 1, 0]
+    program.end()
+    program.begun("bci", "bci")  # who has waited longest
+    program.end()
+    program.begun("bci", "bci", "risk")
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert program.runs == ["bci", "bci", "risk"]
+    assert rig.counted == ["success"] * 3
+
+
+def test_different_hooks_run_beside_each_other_up_to_eight(rig: Rig) -> None:
+    programs = [rig.program() for _ in range(10)]
+    one = target(on_change=tuple(program.hook() for program in programs))
+    rig.change(one)
+
+    def begun() -> list[Program]:
+        return [program for program in programs if program.runs]
+
+    eventually(lambda: len(begun()) == 8)
+    assert rig.hooks.pending("dnb/bci") == 10
+    assert len(workers()) == 8
+    first = begun()[0]
+    first.end()
+    eventually(lambda: len(begun()) == 9)
+    for program in programs:
+        if program is not first:
+            program.end()
+    assert rig.hooks.wait(WITHIN)
+    assert [program.runs for program in programs] == [["bci"]] * 10
+
+
+def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    pid_file = rig.directory / "pid"
+    hook = Hook(signal="WINCH", pid_file=str(pid_file))
+    for count, name in enumerate(("a", "b"), start=1):
+        rig.change(target(name, on_change=(hook,)))
+        eventually(lambda count=count: rig.counted == ["failure"] * count)
+    with Popen(["/bin/sleep", "60"]) as process:
+        try:
+            pid_file.write_text(str(process.pid))
+            rig.change(target("c", on_change=(hook,), on_failure=(hook,)))
+            assert rig.hooks.wait(WITHIN)
+        finally:
+            process.kill()
+    assert rig.counted == ["failure", "failure", "success"]
+    assert [rig.hooks.last(f"dnb/{name}") for name in "abc"] == [(rig.clock.boot, None)] * 3
+    eventually(lambda: not any(map(rig.noted, "abc")))
+
+
+def test_a_hook_of_two_tokens_is_run_for_each_though_one_fails(rig: Rig) -> None:
+    hook = rig.does('test "$BEARERD_TOKEN_NAME" = dnb/bci')
+    for name in ("bci", "risk"):
+        rig.change(target(name, on_change=(hook,)))
+    assert rig.hooks.wait(WITHIN)
+    assert sorted(rig.counted) == ["failure"] * 4 + ["success"]
+    assert rig.hooks.last("dnb/bci")[1] is None
+    assert rig.hooks.last("dnb/risk")[1] == "hook run /bin/sh: exit 1" + DROPPED
+
+
+def test_where_nobody_has_read_the_token_yet_a_hook_may_be_left_out(rig: Rig) -> None:
+    always, later = rig.program(), rig.program()
+    one = target(on_change=(always.hook(), later.hook(skip_first=True)))
+    rig.change(one, first=True)
+    always.begun("bci")
+    assert rig.hooks.pending("dnb/bci") == 1
+    always.end()
+    rig.change(one)
+    later.begun("bci")
+    later.end()
+    always.end()
+    assert rig.hooks.wait(WITHIN)
+    assert later.runs == ["bci"]
+
+
+def test_its_workers_end_when_nothing_is_owed(rig: Rig) -> None:
+    rig.change(target(on_change=tuple(rig.does(f"true {number}") for number in range(5))))
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    rig.change(target(on_change=(rig.does("true"),)))
+    assert rig.hooks.wait(WITHIN)
+    assert rig.counted == ["success"] * 6
+
+
+# -- what fails ----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_fails_is_tried_three_times_more_then_given_up_and_that_is_said_once(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = rig.does(f"echo >> {rig.directory}/runs; exit 3")
+    rig.change(target(on_change=(hook,)))
+    assert rig.hooks.wait(WITHIN)
+    assert (rig.directory / "runs").read_text() == "\n" * 4
+    assert rig.counted == ["failure"] * 4
+    assert rig.hooks.given_up == 1
+    fault = "hook run /bin/sh: exit 3" + DROPPED
+    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, fault)
+    eventually(lambda: not rig.noted())
+    eventually(lambda: not workers())
+    assert said(caplog, logging.WARNING) == [f"{fault}; again in 0 ms"] * 3
+    assert said(caplog, logging.ERROR) == [
+        f"{fault}; given up after 4 attempts; whom it should have told may go on with the old token"
+    ]
+    assert {record.target for record in caplog.records} == {"dnb/bci"}  # type: ignore[attr-defined]  # by `extra`
+
+
+def test_the_waits_between_attempts_are_those_of_the_contract() -> None:
+    assert BACKOFF == (1.0, 4.0, 16.0)
+
+
+def test_one_that_goes_well_at_last_has_not_failed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    runs = rig.directory / "runs"
+    rig.change(target(on_change=(rig.does(f"echo >> {runs}; test $(wc -l < {runs}) = 3"),)))
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert rig.counted == ["failure", "failure", "success"]
+    assert rig.hooks.given_up == 0
+    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)
+    assert said(caplog, logging.INFO) == ["hook run /bin/sh: done at attempt 3"]
+    assert said(caplog, logging.ERROR) == []
+    assert not rig.noted()
+
+
+def test_the_next_attempt_comes_when_its_time_has_come_and_not_before(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    failing, other = rig.program(), rig.program()
+    rig.change(target("bci", on_change=(failing.hook(),)))
+
+    def passed(seconds: float) -> None:
+        """After so long, when another's run has come and gone."""
+        rig.clock.advance(seconds)
+        rig.change(target("risk", on_change=(other.hook(),)))
+        other.end()
+        eventually(lambda: not rig.hooks.pending("dnb/risk"))
+
+    for count, wait in enumerate(MINUTES, start=1):
+        failing.begun(*["bci"] * count)
+        failing.end(1)
+        eventually(lambda count=count: rig.counted.count("failure") == count)
+        passed(wait - 0.5)
+        assert len(failing.runs) == count
+        rig.clock.advance(0.5)
+        rig.change(target("risk", on_change=(other.hook(),)))  # wakes who waits by the machine's clock
+        other.end()
+    failing.begun(*["bci"] * 4)
+    failing.end(1)
+    assert rig.hooks.wait(WITHIN)
+    assert rig.hooks.given_up == 1
+
+
+def test_a_change_while_one_waits_to_be_tried_again_is_due_at_once_and_begins_anew(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.process(*MINUTES)
+    program = rig.program()
+    one = target(on_change=(program.hook(),))
+    for number in (1, 2):
+        rig.change(one)
+        program.begun(*["bci"] * number)
+        program.end(1)
+        eventually(lambda number=number: rig.counted == ["failure"] * number)
+        assert rig.hooks.pending("dnb/bci") == 1
+    rig.change(one)
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert program.runs == ["bci"] * 3
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["again in 60 s"] * 2
+
+
+def test_what_failed_while_more_changed_is_not_owed_twice(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    program = rig.program()
+    one = target(on_change=(program.hook(),))
+    rig.change(one)
+    program.begun("bci")
+    rig.change(one)
+    program.end(1)
+    program.begun("bci", "bci")
+    assert rig.hooks.pending("dnb/bci") == 1
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert rig.counted == ["failure", "success"]
+
+
+def test_of_several_hooks_of_a_token_each_has_its_own_way(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    bad, good = rig.program(), rig.program()
+    rig.change(target(on_change=(bad.hook(), good.hook())))
+    bad.end(1)
+    good.end()
+    eventually(lambda: sorted(rig.counted) == ["failure", "success"])
+    assert rig.hooks.pending("dnb/bci") == 1
+    assert rig.noted()
+    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)  # it may yet go well
+
+
+def test_a_hook_that_is_mended_or_no_longer_in_the_config_fails_no_more(rig: Rig) -> None:
+    bad, other = rig.does("exit 1"), rig.does("exit 2")
+    rig.change(target(on_change=(bad, other)))
+    assert rig.hooks.wait(WITHIN)
+    error = rig.hooks.last("dnb/bci")[1] or ""
+    assert sorted(error.replace(DROPPED, "").split("; ")) == ["hook run /bin/sh: exit 1", "hook run /bin/sh: exit 2"]
+    rig.change(target(on_change=(rig.does("true"),), on_failure=(other,)))
+    assert rig.hooks.wait(WITHIN)
+    assert rig.hooks.last("dnb/bci")[1] is None
+
+
+def test_what_nobody_thought_of_costs_an_attempt_and_no_hook_its_worker(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [MemoryError("s3cr3t"), RuntimeError("s3cr3t")]
+
+    def breaks(*arguments: Any) -> None:
+        if faults:
+            raise faults.pop(0)
+        invoke(*arguments)
+
+    monkeypatch.setattr("bearerd.publish.hooks.invoke", breaks)
+    rig.change(target(on_change=(rig.does("true"),)))
+    assert rig.hooks.wait(WITHIN)
+    assert rig.counted == ["failure", "failure", "success"]
+    assert [line.partition("; ")[0] for line in said(caplog, logging.WARNING)] == [
+        f"hook run /bin/sh: {kind}, which is a bug of bearerd, please report it"
+        for kind in ("MemoryError", "RuntimeError")
+    ]
+    assert "s3cr3t" not in caplog.text
+
+
+def test_a_count_that_breaks_costs_no_worker(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def breaks(_: str) -> None:
+        raise ValueError("s3cr3t")
+
+    hooks = Hooks({}, Publisher(rig.config), rig.clock, breaks)
+    hooks.changed(target(on_change=(rig.does("true"),)), first=False)
+    eventually(lambda: not workers())
+    hooks.stop(WITHIN)
+    assert said(caplog, logging.ERROR) == [
+        "hook run /bin/sh: its end was not booked: ValueError, which is a bug of bearerd, please report it"
+    ]
+
+
+def test_where_no_thread_can_be_started_the_next_that_is_owed_brings_both(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        rig.change(target("bci", on_change=(rig.does("true"),)))
+    assert said(caplog, logging.ERROR) == ["no thread can be started for a hook; raise TasksMax"]
+    assert rig.hooks.pending("dnb/bci") == 1
+    rig.change(target("risk", on_change=(rig.does("true"),)))
+    assert rig.hooks.wait(WITHIN)
+    assert rig.counted == ["success"] * 2
+
+
+# -- on_failure ----------------------------------------------------------------------------------------
+
+
+def test_that_a_token_is_not_renewed_any_more_is_told_by_hooks_of_its_own(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    alarm, reload = rig.program(), rig.program()
+    one = target(on_change=(reload.hook(),), on_failure=(alarm.hook(),))
+    rig.hooks.failed(one)
+    alarm.begun("bci")
+    assert rig.hooks.pending("dnb/bci") == 1
+    assert not rig.noted()  # the next process will see for itself
+    for _ in range(4):
+        alarm.end(1)
+    assert rig.hooks.wait(WITHIN)
+    fault = f"hook run {alarm.path}: exit 1" + DROPPED
+    assert said(caplog, logging.ERROR) == [f"{fault}; given up after 4 attempts"]
+    assert rig.hooks.last("dnb/bci")[1] == fault
+    assert reload.runs == []
+
+
+def test_one_and_the_same_hook_may_tell_of_both(rig: Rig) -> None:
+    program = rig.program()
+    one = target(on_change=(program.hook(),), on_failure=(program.hook(),))
+    rig.change(one)
+    rig.hooks.failed(one)
+    assert rig.hooks.pending("dnb/bci") == 2
+    program.end()
+    program.begun("bci", "bci")
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+
+
+# -- what is owed is noted -----------------------------------------------------------------------------
+
+
+def test_it_is_noted_from_before_the_files_change_until_the_last_hook_has_ended(rig: Rig) -> None:
+    program, other = rig.program(), rig.program()
+    one = target(on_change=(program.hook(), other.hook()))
+    rig.hooks.announce(one)
+    assert rig.noted()
+    rig.hooks.changed(one, first=False)
+    program.end()
+    eventually(lambda: rig.hooks.pending("dnb/bci") == 1)
+    eventually(lambda: len(workers()) == 1)
+    assert rig.noted()
+    other.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not rig.noted())
+
+
+def test_where_all_are_left_out_at_the_first_token_nothing_is_owed(rig: Rig) -> None:
+    rig.change(target(on_change=(rig.program().hook(skip_first=True),)), first=True)
+    assert not rig.noted()
+    assert rig.hooks.wait(0)
+
+
+def test_who_is_told_of_nothing_is_not_noted(rig: Rig) -> None:
+    one = target(on_failure=(rig.does("true"),))
+    rig.change(one)
+    assert not rig.noted()
+    rig.hooks.announce(target(on_change=(rig.does("true"),)))
+    assert rig.noted()
+    assert not rig.process().owed(one)  # a hook that was taken out of the config is owed nothing
+    assert rig.noted()
+
+
+def test_the_end_of_a_run_takes_no_note_away_while_files_change_again(rig: Rig) -> None:
+    program = rig.program()
+    one = target(on_change=(program.hook(),))
+    rig.change(one)
+    program.begun("bci")
+    rig.hooks.announce(one)
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert rig.noted()
+    rig.hooks.changed(one, first=False)
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not rig.noted())
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_a_killed_process_owed_the_next_one_finds(rig: Rig, *, told: bool) -> None:
+    # Killed between the note and the rename, or between the rename and the hook's end.
+    program = rig.program()
+    one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
+    rig.hooks.announce(one)
+    if told:
+        rig.hooks.changed(one, first=False)
+        program.begun("bci")
+    rig.process()  # the first is left as a killed one leaves it: its note stands
+    assert rig.hooks.owed(one)
+    assert not rig.hooks.owed(other)
+    rig.hooks.changed(one, first=False)
+    program.end()
+    if told:
+        program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not rig.noted())
+    assert not rig.process().owed(one)
+
+
+def test_what_an_earlier_process_owes_stays_noted_until_that_was_done_whatever_else_ends(rig: Rig) -> None:
+    one = target(on_change=(rig.does("true"),), on_failure=(rig.does("true failed"),))
+    rig.hooks.announce(one)
+    rig.process()
+    assert rig.hooks.owed(one)
+    rig.hooks.failed(one)  # before the files are in place
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    assert rig.noted()
+
+
+def test_a_note_that_cannot_be_written_is_said_once_and_keeps_no_hook_from_being_run(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = rig.directory / "tokens/.bearerd/owed"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("")
+    one = target(on_change=(rig.does("true"),))
+    for _ in range(3):  # the files cannot be written either, and are tried again
+        rig.hooks.announce(one)
+    (line,) = said(caplog, logging.WARNING)
+    assert line.startswith(f"hooks: {in_the_way}/dnb/bci: ")
+    assert line.endswith("; a crash right now would lose them")
+    in_the_way.unlink()
+    rig.hooks.announce(one)
+    assert rig.noted()
+    rig.hooks.changed(one, first=False)
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not rig.noted())
+    assert len(said(caplog, logging.WARNING)) == 1
+
+
+def test_a_token_that_is_no_more_is_owed_nothing_and_one_that_comes_back_is_noted_anew(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    program = rig.program()
+    one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
+    rig.change(one)
+    program.end(1)
+    eventually(lambda: rig.counted == ["failure"])
+    rig.change(other)
+    program.begun("bci", "risk")
+    Publisher(rig.config).forget(one)
+    rig.hooks.forget("dnb/bci")
+    assert rig.hooks.pending("dnb/bci") == 0
+    assert rig.hooks.last("dnb/bci") == (None, None)
+    rig.hooks.announce(one)
+    assert rig.noted()
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    assert program.runs == ["bci", "risk"]
+    assert rig.noted("bci")
+    eventually(lambda: not rig.noted("risk"))
+
+
+def test_a_token_that_goes_while_its_hook_runs_does_no_harm(rig: Rig) -> None:
+    program = rig.program()
+    one = target(on_change=(program.hook(),))
+    rig.change(one)
+    program.begun("bci")
+    Publisher(rig.config).forget(one)
+    rig.hooks.forget("dnb/bci")
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    rig.change(one)
+    assert rig.noted()
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not rig.noted())
+
+
+# -- the end -------------------------------------------------------------------------------------------
+
+
+def test_a_stop_waits_for_what_ends_in_time_and_its_note_is_taken_away(rig: Rig) -> None:
+    program = rig.program()
+    rig.change(target(on_change=(program.hook(),)))
+    program.begun("bci")
+    stopping = threading.Thread(target=rig.hooks.stop, args=(WITHIN,))
+    stopping.start()
+    program.end()
+    stopping.join()
+    assert not rig.noted()
+    assert rig.counted == ["success"]
+
+
+def test_a_stop_kills_what_hangs_with_all_that_it_started_and_what_was_owed_stays_noted(rig: Rig) -> None:
+    script = f"trap '' TERM; sleep 60 & echo $! > {rig.directory}/pid; wait; wait"
+    rig.change(target(on_change=(rig.does(script),)))
+    pid = rig.directory / "pid"
+    eventually(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    began = time.monotonic()
+    rig.hooks.stop(0.1)
+    assert time.monotonic() - began < 2
+    eventually(lambda: not alive(int(pid.read_text())))
+    eventually(lambda: not workers())
+    assert rig.noted()
+    assert rig.counted == []  # it has not failed: it was not let end
+    assert rig.process().owed(target(on_change=(rig.does(script),)))
+
+
+def test_a_stop_kills_nothing_of_a_run_that_went_well(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid, booking = rig.directory / "pid", threading.Event()
+    reached = threading.Event()
+    book = Hooks._book
+
+    def slowly(*arguments: Any) -> None:
+        reached.set()
+        booking.wait(WITHIN)
+        book(*arguments)
+
+    monkeypatch.setattr(Hooks, "_book", slowly)
+    rig.change(target(on_change=(rig.does(f"sleep 60 & echo $! > {pid}"),)))
+    assert reached.wait(WITHIN)
+    rig.hooks.stop(0)
+    booking.set()
+    eventually(lambda: not workers())
+    left = int(pid.read_text())
+    assert alive(left)
+    os.kill(left, 9)
+
+
+def test_a_stop_does_not_wait_for_what_waits_to_be_tried_again(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    rig.change(target(on_change=(rig.does("exit 1"),)))
+    eventually(lambda: rig.counted == ["failure"])
+    began = time.monotonic()
+    rig.hooks.stop(WITHIN)
+    assert time.monotonic() - began < WITHIN / 2
+    assert not workers()
+    assert rig.noted()
+
+
+def test_after_a_stop_no_run_is_begun(rig: Rig) -> None:
+    program, other = rig.program(), rig.program()
+    for number in range(3):
+        rig.change(target(f"t{number}", on_change=(program.hook(),)))
+    program.begun("t0")
+    rig.hooks.stop(0)
+    rig.change(target("later", on_change=(other.hook(),)))
+    eventually(lambda: not workers())
+    assert program.runs == ["t0"]
+    assert other.runs == []
+    assert all(map(rig.noted, ("t0", "t1", "t2", "later")))
+
+
+def test_one_that_was_started_when_the_stop_was_over_is_killed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, may = threading.Event(), threading.Event()
+    real = child.start
+    started: list[Popen[bytes]] = []
+
+    def slowly(*arguments: Any, **more: Any) -> Popen[bytes]:
+        starting.set()
+        may.wait(WITHIN)
+        started.append(real(*arguments, **more))
+        return started[0]
+
+    monkeypatch.setattr(child, "start", slowly)
+    rig.change(target(on_change=(Hook(argv=("/bin/sleep", "60")),)))
+    assert starting.wait(WITHIN)
+    rig.hooks.stop(0)
+    may.set()
+    eventually(lambda: not workers())
+    assert started[0].returncode == -9

@@ -1,0 +1,425 @@
+"""The local API of a daemon that runs, as everybody asks it: with curl."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import Site
+from support.process import Daemon, eventually, running
+from support.server import Answer, Seen, Server, issues, serving
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here: apt-get install curl")
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
+MEMBER, GROUP, STRANGER = 54321, 54322, 54323
+
+COULD_NOT_CONNECT, TIMED_OUT = 7, 28
+"""curl's exit codes."""
+
+
+@dataclass
+class Curled:
+    code: int
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def curl(address: Path | int, route: str, *arguments: str, user: int | None = None, group: int | None = None) -> Curled:
+    """`curl --unix-socket PATH`, or at a port of loopback."""
+    where = ["--unix-socket", str(address)] if isinstance(address, Path) else []
+    host = "127.0.0.1" + ("" if isinstance(address, Path) else f":{address}")
+    done = subprocess.run(
+        ["curl", "-q", "-sS", "-i", "--max-time", "20", *where, *arguments, f"http://{host}{route}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        user=user,
+        group=group,
+        extra_groups=None if user is None else [],
+    )
+    head, _, body = done.stdout.partition("\n\n")
+    first, *lines = head.splitlines() or [""]
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Curled(done.returncode, int(first.split()[1]) if first else 0, headers, body)
+
+
+def port_of(daemon: Daemon) -> int:
+    """Where it found to listen."""
+    return int(daemon.wait_for("listening at port ").rpartition(" ")[2])
+
+
+LISTEN = 'listen: {address: "127.0.0.1:0", page: true}'
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(issues()) as server:
+        yield server
+
+
+@contextmanager
+def kept(
+    path: Path, server: Server, top: str = LISTEN, tokens: str = "{bci: {scope: bci}}"
+) -> Iterator[tuple[Site, Daemon]]:
+    """A daemon that has its tokens."""
+    site = Site(path, server.url, tokens, top)
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: set(site.states().values()) == {"valid"})
+        yield site, daemon
+
+
+# -- every route ---------------------------------------------------------------------------------------
+
+
+def test_curl_has_every_route(tmp_path: Path, server: Server) -> None:
+    with kept(tmp_path, server) as (site, daemon):
+        port = port_of(daemon)
+        for address in (site.socket, port):
+            for route in ("/livez", "/readyz"):
+                found = curl(address, route)
+                assert (found.status, found.json) == (200, {"ok": True, "reasons": []})
+            assert 'bearerd_token_state{failure="",name="dnb/bci"' in curl(address, "/metrics").body
+            assert curl(address, "/").body.startswith("<!doctype html>")
+            found = curl(address, "/metrics", "--head")
+            assert (found.status, found.body) == (200, "")
+            assert curl(address, "/livez", "-X", "POST").status == 405
+
+        found = curl(site.socket, "/status")
+        assert (found.status, found.headers["content-type"]) == (200, "application/json")
+        assert found.json["pid"] == daemon.process.pid
+        assert found.json["config"]["error"] is None
+        assert [token["name"] for token in found.json["tokens"]] == ["dnb/bci"]
+        assert curl(site.socket, "/refresh/dnb/bci").status == 405
+        assert curl(site.socket, "/refresh/dnb/other", "-X", "POST").status == 404
+        found = curl(site.socket, "/refresh/dnb/bci", "-X", "POST", "--data", "whatever")
+        assert (found.status, found.json) == (202, {"name": "dnb/bci", "answer": "asked for", "grants": 1})
+        for route in ("/status", "/refresh/dnb/bci"):
+            assert curl(port, route, "-X", "POST").status == curl(port, route).status == 404
+
+
+def test_no_token_no_secret_and_nothing_of_an_answer_is_in_any_of_it(tmp_path: Path) -> None:
+    issue = issues(token_type="Bearer", instance_url="https://PRIVATE.example.com", refresh_token="PRIVATE-R")
+
+    def script(seen: Seen) -> Answer:
+        scope = seen.body.decode().partition("scope=")[2]
+        answers = {
+            "bad": Answer(400, {"error": "invalid_scope", "error_description": "PRIVATE-D", "more": "PRIVATE-M"}),
+            "html": Answer(200, b"<html>PRIVATE-H</html>"),
+        }
+        answer = answers.get(scope) or issue(seen)
+        if scope == "bci":
+            answer.body["access_token"] = "PRIVATE-" + answer.body["access_token"]
+        return answer
+
+    with serving(script) as server:
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}, bad: {scope: bad}, html: {scope: html}}", LISTEN)
+        (tmp_path / "secret").write_text("PRIVATE-S")
+        with running("run", "-c", site.config) as daemon:
+            port = port_of(daemon)
+            site.wait_for(bci="valid", bad="missing", html="missing")
+            answers = [curl(site.socket, "/refresh/dnb/bci", "-X", "POST")]
+            server.wait_for(4)
+            eventually(lambda: (site.tokens / "dnb/bci").read_text() == "PRIVATE-t-2")
+            answers += [curl(site.socket, route) for route in ("/status", "/metrics", "/", "/livez", "/readyz")]
+            answers += [curl(port, route) for route in ("/metrics", "/", "/livez", "/readyz")]
+            answers += [curl(site.socket, f"/refresh/dnb/{name}", "-X", "POST") for name in ("bci", "bad", "html")]
+            daemon.stop()
+        said = "\n".join([*daemon.lines, *(f"{answer.headers}\n{answer.body}" for answer in answers)])
+        hidden = ["PRIVATE", b64encode(b"a:PRIVATE-S").decode()]
+        hidden += [sha256(text).hexdigest()[:8] for text in (b"PRIVATE-t-1", b"PRIVATE-t-2", b"PRIVATE-S")]
+        assert [text for text in hidden if text in said] == []
+        assert "invalid_scope" in said  # what it failed of is there
+
+
+# -- probes --------------------------------------------------------------------------------------------
+
+
+def test_it_is_ready_when_every_required_token_is_valid_on_disk(tmp_path: Path) -> None:
+    issue, may_answer = issues(), threading.Event()
+
+    def script(seen: Seen) -> Answer:
+        if b"scope=slow" in seen.body:
+            assert may_answer.wait(60)
+            return issue(seen)
+        return Answer(503) if b"scope=down" in seen.body else issue(seen)
+
+    with serving(script) as server:
+        # Clients of their own: one whose first grant is under way has others wait.
+        tokens = "{slow: {scope: slow}}\n  other:\n    token_url: URL\n    allow_http: true\n    client_id: b\n"
+        tokens += "    client_secret: {env: S}\n    tokens: {down: {scope: down, required: false}, ok: {scope: ok}}"
+        site = Site(tmp_path, server.url, tokens.replace("URL", server.url), LISTEN)
+        with running("run", "-c", site.config, env={"S": "s"}) as daemon:
+            port = port_of(daemon)
+            eventually(lambda: site.states() == {"slow": "starting", "down": "missing", "ok": "valid"})
+            for address in (site.socket, port):
+                found = curl(address, "/readyz", "--fail-with-body")
+                assert (found.status, found.code) == (503, 22)
+                assert found.json == {"ok": False, "reasons": ["dnb/slow: starting"]}
+                assert curl(address, "/livez").json == {"ok": True, "reasons": []}
+            assert not (site.tokens / "dnb/slow").exists()
+            may_answer.set()
+            eventually(lambda: curl(port, "/readyz").status == 200)
+            assert (site.tokens / "dnb/slow").exists()
+            assert site.states()["down"] == "missing"  # and nobody waits for it
+
+            # On disk: what cannot be written is not ready.
+            (site.tokens / "dnb/slow").unlink()
+            (site.tokens / "dnb/slow/in-the-way").mkdir(parents=True)
+            assert curl(site.socket, "/refresh/dnb/slow", "-X", "POST").status == 202
+            daemon.wait_for("files: ")
+            found = curl(port, "/readyz")
+            reasons = [f"dnb/slow: unwritten: {site.tokens}/dnb/slow: a directory has this name"]
+            assert (found.status, found.json["reasons"]) == (503, reasons)
+            assert curl(port, "/livez").status == 200
+
+
+# -- the config ----------------------------------------------------------------------------------------
+
+
+def test_status_says_why_a_new_config_is_not_followed_until_it_is_mended(tmp_path: Path, server: Server) -> None:
+    with kept(tmp_path, server, top="") as (site, daemon):
+
+        def config() -> Any:
+            return curl(site.socket, "/status").json["config"]
+
+        good = site.config.read_text()
+        loaded = config()["loaded_at"]
+        broken = {
+            good.replace("scope:", "scop:"): "did you mean 'scope'?",
+            f"{good}listen: {{address: '127.0.0.1:0'}}\ncontrol: {{mode: '0600'}}\n": (
+                "a changed control and listen needs a restart"
+            ),
+        }
+        for text, said in broken.items():
+            site.config.write_text(text)
+            daemon.wait_for("is not followed")
+            assert said in config()["error"]
+            assert config()["loaded_at"] == loaded
+        assert "bearerd_config_last_reload_successful 0.0" in curl(site.socket, "/metrics").body
+        # Nothing else has changed, and it is as well as before.
+        assert [curl(site.socket, route).status for route in ("/livez", "/readyz")] == [200, 200]
+        assert site.socket.stat().st_mode & 0o777 == 0o660
+        site.config.write_text(good)
+        daemon.wait_for("the config is followed")
+        assert config()["error"] is None
+
+
+# -- refresh -------------------------------------------------------------------------------------------
+
+
+def digest(token: str) -> str:
+    """As a consumer has it: `sha256sum | cut -c1-16`."""
+    command = f"printf %s {token} | sha256sum | cut -c1-16"
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_who_was_answered_invalid_token_gets_another_with_one_curl_and_ten_of_them_cost_one(
+    tmp_path: Path, server: Server
+) -> None:
+    with kept(tmp_path, server) as (site, _):
+
+        def wish(token: str) -> Curled:
+            return curl(site.socket, f"/refresh/dnb/bci?not={digest(token)}", "-X", "POST")
+
+        # Ten who have the same token, at once; and before them one who has an old one.
+        assert wish("t-0").status == 200
+        answers: list[int] = []
+        asking = [threading.Thread(target=lambda: answers.append(wish("t-1").status)) for _ in range(10)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        # The others were too early, or came when there was a new one.
+        assert answers.count(202) == 1
+        assert set(answers) <= {200, 202, 429}
+        eventually(lambda: (site.tokens / "dnb/bci").read_text() == "t-2")
+        eventually(lambda: site.states() == {"bci": "valid"})
+        found = wish("t-1")
+        assert (found.status, found.json["answer"]) == (200, "there is a newer token in its files already")
+        for again in (wish("t-2"), curl(site.socket, "/refresh/dnb/bci", "-X", "POST")):
+            assert again.status == 429
+            assert 50 < int(again.headers["retry-after"]) == again.json["retry_after"] <= 60
+        assert len(server.seen) == 2
+
+
+def test_a_rate_limit_keeps_half_of_it_from_who_asks(tmp_path: Path, server: Server) -> None:
+    tokens = "{bci: {rate}, risk: {}}\n    rate_limit: 5/h\n  other:\n    token_url: URL\n    allow_http: true\n"
+    tokens += "    client_id: b\n    client_secret: {env: S}\n    rate_limit: 1/h\n    tokens: {one: {}}"
+    tokens = tokens.replace("{rate}", "{}").replace("URL", server.url)
+    site = Site(tmp_path, server.url, tokens)
+    with running("run", "-c", site.config, env={"S": "s"}):
+        site.wait_for(bci="valid", risk="valid", one="valid")
+        # Half of five is two, and two are used; half of one is none.
+        for name, least in (("dnb/bci", 3590), ("dnb/risk", 3590), ("other/one", 3600)):
+            found = curl(site.socket, f"/refresh/{name}", "-X", "POST")
+            assert found.status == 429
+            assert least <= int(found.headers["retry-after"]) <= 3600
+        assert len(server.seen) == 3
+
+
+# -- who may ask ---------------------------------------------------------------------------------------
+
+
+@ROOT
+def test_members_of_the_group_may_ask_and_read_no_record_and_others_may_not_even_connect(server: Server) -> None:
+    # Not below pytest's directory, which is root's alone.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        site = Site(Path(name), server.url)
+        site.config.write_text(site.config.read_text().replace("output: {", f"output: {{group: {GROUP}, "))
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            assert (site.socket.stat().st_mode & 0o777, site.socket.stat().st_gid) == (0o660, GROUP)
+            record = site.tokens / ".bearerd/records/dnb/bci.json"
+            assert "t-1" in record.read_text()
+
+            def may_read(path: Path, user: int, group: int) -> bool:
+                return not subprocess.run(
+                    ["cat", path], capture_output=True, check=False, user=user, group=group, extra_groups=[]
+                ).returncode
+
+            for route in ("/status", "/metrics", "/livez", "/readyz", "/"):
+                assert curl(site.socket, route, user=MEMBER, group=GROUP).status == 200
+                assert curl(site.socket, route, user=STRANGER, group=STRANGER).code == COULD_NOT_CONNECT
+            ours = [path for path in (site.tokens / ".bearerd").rglob("*") if path.is_file()]
+            assert record in ours
+            assert [path for path in ours if may_read(path, MEMBER, GROUP)] == []
+            assert may_read(site.tokens / "dnb/bci", MEMBER, GROUP)
+            assert not may_read(site.tokens / "dnb/bci", STRANGER, STRANGER)
+            post = ("/refresh/dnb/bci", "-X", "POST")
+            assert curl(site.socket, *post, user=STRANGER, group=STRANGER).code == COULD_NOT_CONNECT
+            assert len(server.seen) == 1
+            assert curl(site.socket, *post, user=MEMBER, group=GROUP).status == 202
+            server.wait_for(2)
+
+
+# -- start and stop ------------------------------------------------------------------------------------
+
+
+def test_one_that_was_killed_leaves_a_socket_that_the_next_replaces(tmp_path: Path, server: Server) -> None:
+    with kept(tmp_path, server) as (site, daemon):
+        daemon.process.send_signal(signal.SIGSTOP)
+        assert curl(site.socket, "/livez", "--max-time", "0.2").code == TIMED_OUT
+        daemon.stop(signal.SIGKILL)
+        assert curl(site.socket, "/livez").code == COULD_NOT_CONNECT
+        assert site.socket.is_socket()
+        with running("run", "-c", site.config) as another:
+            site.wait_for(bci="valid")
+            assert curl(site.socket, "/status").json["pid"] == another.process.pid
+            assert len(server.seen) == 1
+            assert another.stop() == 0
+        assert not site.socket.exists()
+
+
+def test_a_stop_waits_for_no_client_and_takes_the_socket_away(tmp_path: Path, server: Server) -> None:
+    with kept(tmp_path, server) as (site, daemon):
+        port = port_of(daemon)
+        lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        lines += [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(20)]
+        for line in lines[20:]:
+            line.connect(str(site.socket))
+            line.sendall(b"GET /status HTTP/1.1\r\nHost:")
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 1
+        assert not site.socket.exists()
+        for line in lines:
+            line.close()
+        assert "stopping; the token files stay" in daemon.lines[-1]
+        assert curl(port, "/livez").code == COULD_NOT_CONNECT
+        assert (site.tokens / "dnb/bci").read_text() == "t-1"
+
+
+# A daemon whose main loop looks every 0.1 s instead of every 8.
+OFTEN = "import bearerd.service.run as r; r.GUARD = 0.1; from bearerd import cli; raise SystemExit(cli.main())"
+
+
+@contextmanager
+def looking_often(site: Site) -> Iterator[Daemon]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", OFTEN, "run", "-c", str(site.config)], stderr=subprocess.PIPE, text=True
+    )
+    daemon = Daemon(process)
+    try:
+        yield daemon
+    finally:
+        if process.poll() is None:
+            daemon.stop()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_a_port_in_use_and_a_socket_that_is_gone_cost_no_token_and_are_mended_by_themselves(
+    tmp_path: Path, server: Server
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        site = Site(tmp_path, server.url, top=f'listen: {{address: "127.0.0.1:{port}"}}')
+        with looking_often(site) as daemon:
+            said = daemon.wait_for("cannot be listened at")
+            assert f"127.0.0.1:{port} cannot be listened at: address already in use" in said
+            site.wait_for(bci="valid")
+            assert curl(site.socket, "/readyz").status == 200
+            other.close()
+            daemon.wait_for(f"listening at 127.0.0.1:{port}")
+            assert curl(port, "/readyz").status == 200
+
+            site.socket.unlink()
+            eventually(site.socket.exists)
+            eventually(lambda: curl(site.socket, "/livez").status == 200)
+            assert len(server.seen) == 1
+            assert daemon.stop() == 0
+        assert sum("cannot be listened at" in line for line in daemon.lines) == 1
+
+
+# -- idle ----------------------------------------------------------------------------------------------
+
+
+def wake_ups(pid: int) -> dict[str, int]:
+    """How often each thread of a process gave up the processor to wait."""
+    found: dict[str, int] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        match = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
+        assert match is not None
+        found[task.name] = int(match[1])
+    return found
+
+
+def test_idle_it_wakes_for_its_eight_second_look_and_nothing_else(tmp_path: Path, server: Server) -> None:
+    with kept(tmp_path, server) as (site, daemon):
+        port = port_of(daemon)
+        for address in (site.socket, port):
+            assert curl(address, "/metrics").status == 200
+        pause = threading.Event()
+        pause.wait(0.3)  # what the start and the answers were about is over
+        before = wake_ups(daemon.process.pid)
+        pause.wait(2.2)
+        after = wake_ups(daemon.process.pid)
+    # Whatever looks once a second (waitress, serve_forever) would have woken twice at least; the main thread's look
+    # and what it wakes may fall into these seconds once.
+    woken = {task: after[task] - count for task, count in before.items() if after.get(task, count) - count > 1}
+    assert set(woken) <= {str(daemon.process.pid)}
+    assert sum(woken.values()) <= 6

@@ -1,0 +1,93 @@
+"""Whether turns are given, as /livez and the main loop have it; on a clock by hand, by which no real schedule turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bearerd.config.load import load
+from bearerd.model import Instant
+from bearerd.service.engine import Engine
+from support.clock import FakeClock
+
+# APScheduler's clock is the real one: by it nothing is ever due.
+AHEAD = 1e6
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(Instant(time.time() + AHEAD, 5000.0))
+
+
+@pytest.fixture
+def engine(tmp_path: Path, clock: FakeClock) -> Iterator[Engine]:
+    (tmp_path / "config.yaml").write_text(
+        f"output: {{directory: {tmp_path}/tokens}}\nclients:\n  dnb:\n    token_url: https://login.example.com/\n"
+        "    client_id: x\n    client_secret: {env: S}\n    tokens: {bci: {}}\n"
+    )
+    built = Engine(load(str(tmp_path / "config.yaml"), {}), {"S": "s"}, clock=clock)
+    built.start()
+    yield built
+    built.stop()
+
+
+def idle(engine: Engine) -> None:
+    """As if every turn had been given."""
+    engine.schedule.remove("dnb/bci")
+
+
+def test_it_is_stale_when_nobody_looked_for_half_a_minute_and_fresh_with_the_next_look(
+    engine: Engine, clock: FakeClock
+) -> None:
+    idle(engine)
+    for _ in range(2):
+        clock.advance(30.0)
+        assert engine.alive()
+        clock.advance(0.1)
+        assert not engine.alive()
+        assert not engine.status().alive
+        engine.tick()
+        assert engine.alive()
+        assert engine.status().alive
+
+
+def test_it_goes_stale_while_turns_are_left_lying_and_is_fresh_when_they_are_given(
+    engine: Engine, clock: FakeClock
+) -> None:
+    seen = []
+    for _ in range(10):
+        clock.advance(8.0)
+        engine.tick()
+        seen.append(engine.alive())
+    # The first turn was due at once: at 32 s it has been lying for too long, and at 54 s that was so for 30 s.
+    assert seen == [True] * 6 + [False] * 4
+    idle(engine)
+    assert not engine.alive()
+    engine.tick()
+    assert engine.alive()
+
+
+def test_no_sleep_of_the_machine_makes_it_stale(engine: Engine, clock: FakeClock) -> None:
+    idle(engine)
+    clock.advance(20.0)
+    clock.suspend(36_000.0)
+    assert engine.alive()
+    clock.advance(10.0)
+    assert engine.alive()
+    clock.advance(0.1)
+    assert not engine.alive()
+    engine.tick()
+    assert engine.alive()
+
+
+@pytest.mark.parametrize("step", [7200.0, -7200.0], ids=["2 h forward", "2 h back"])
+def test_the_look_that_finds_a_step_is_none_that_finds_it_dead(engine: Engine, clock: FakeClock, step: float) -> None:
+    idle(engine)
+    clock.advance(29.0)
+    clock.step(step)
+    engine.tick()
+    clock.advance(29.0)
+    assert engine.alive()

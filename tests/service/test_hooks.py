@@ -1,0 +1,338 @@
+"""Hooks of the real daemon: real programs, killed daemons, and what others see of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd.cli.ask import ask
+from support.api import Site
+from support.process import bearerd, eventually, running
+from support.server import Answer, Server, issues, serving
+
+GATE = 'read code < "$0.gate" && exit $code'
+"""Waits for the test to say how to end."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(issues()) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Server) -> Site:
+    return Site(tmp_path, server.url)
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> dict[str, str]:
+    """What has a bearerd wait no time between the attempts at a hook: 21 s would be the test's."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch/sitecustomize.py").write_text(
+        "from bearerd.publish.hooks import Hooks\n"
+        "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "patch"), *os.environ.get("PYTHONPATH", "").split(":")])}
+
+
+class Program:
+    """A program of sh, in a directory that it knows as $HERE; each run is noted before the script is run."""
+
+    def __init__(self, site: Site, name: str, script: str = "") -> None:
+        self.path, self.here = site.path / name, site.path
+        os.mkfifo(f"{self.path}.gate")
+        Path(f"{self.path}.runs").touch()
+        self.path.write_text(
+            f'#!/bin/sh\nHERE={site.path}\necho "$BEARERD_TOKEN_NAME $$" >> "$0.runs"\n{script.strip()}\n'
+        )
+        self.path.chmod(0o755)
+        self._ended = 0
+
+    @property
+    def runs(self) -> list[str]:
+        """For which tokens it was run."""
+        return [line.split()[0] for line in self._lines()]
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each run."""
+        return [int(line.split()[1]) for line in self._lines()]
+
+    def _lines(self) -> list[str]:
+        return Path(f"{self.path}.runs").read_text().splitlines()
+
+    def end(self, code: int = 0) -> None:
+        """Let the next one end."""
+        with Path(f"{self.path}.gate").open("w") as gate:
+            gate.write(f"{code}\n")
+
+
+def change(*programs: Program, more: str = "") -> str:
+    """These as hooks of a token."""
+    return f"on_change: [{', '.join(f'{{run: [{program.path}]{more}}}' for program in programs)}]"
+
+
+def hooks_of(site: Site, name: str = "bci") -> dict[str, Any]:
+    """How a token's hooks stand, as `status` shows it."""
+    return next((token["hooks"] for token in site.status()["tokens"] if token["token"] == name), {})
+
+
+def owed(site: Site, name: str = "bci") -> bool:
+    """Whether the next daemon would run hooks that this one owes."""
+    return (site.tokens / ".bearerd/owed/dnb" / name).exists()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
+# -- what a hook sees ----------------------------------------------------------------------------------
+
+
+def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(tmp_path: Path) -> None:
+    script = """
+        number=$(wc -l < "$0.runs")
+        echo "$BEARERD_FILES" | while read -r file; do cp "$file" "$HERE/$number.${file##*.}"; done
+        tr '\\0' '\\n' < /proc/$$/environ > "$HERE/$number.environ"
+        tr '\\0' '\\n' < /proc/$$/cmdline > "$HERE/$number.cmdline"
+        grep -E '^Sig(Blk|Ign):' /proc/$$/status > "$HERE/$number.signals"
+        umask > "$HERE/$number.umask"
+        cat "$HERE/$number.raw"; cat "$HERE/$number.raw" >&2
+    """
+    tokens = (f"s3cr3t-{number}" for number in itertools.count(1))
+    with serving(lambda _: Answer(200, {"access_token": next(tokens), "expires_in": 2})) as server:
+        site = Site(tmp_path, server.url, top="log: {level: debug}")
+        program = Program(site, "program", script)
+        files = "files: [{format: raw, path: out.raw}, {format: json}, {format: header}]"
+        site.write(f"{{bci: {{scope: bci, {files}, {change(program)}}}}}")
+        with running("run", "-c", site.config) as daemon:
+            eventually(lambda: len(program.runs) >= 3)
+            assert daemon.stop() == 0
+    for number in (1, 2):
+        token = (tmp_path / f"{number}.raw").read_text()
+        assert token == f"s3cr3t-{number}"
+        assert json.loads((tmp_path / f"{number}.json").read_text())["access_token"] == token
+        assert (tmp_path / f"{number}.header").read_text() == f"Authorization: Bearer {token}\n"
+        told = "".join((tmp_path / f"{number}.{kind}").read_text() for kind in ("environ", "cmdline"))
+        paths = [f"{site.tokens}/{path}" for path in ("out.raw", "dnb/bci.json", "dnb/bci.header")]
+        assert "BEARERD_TOKEN_NAME=dnb/bci\n" in told
+        assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in told
+        assert "s3cr3t" not in told
+        assert (tmp_path / f"{number}.signals").read_text().split()[1::2] == ["0" * 16] * 2
+        assert (tmp_path / f"{number}.umask").read_text() == "0022\n"
+    assert any("hook run" in line for line in daemon.lines)
+    assert "s3cr3t" not in "".join(daemon.lines)
+
+
+def test_the_nearest_hooks_win(site: Site, server: Server) -> None:
+    top, client, own, alarm = (Program(site, name) for name in ("top", "client", "own", "alarm"))
+    site.config.write_text(
+        f"output: {{directory: {site.tokens}}}\n{change(top)}\non_failure: [{{run: [{alarm.path}]}}]\nclients:\n"
+        + "".join(
+            f"  {name}:\n    token_url: {server.url}\n    allow_http: true\n    client_id: a\n"
+            f"    client_secret: {{file: {site.path}/secret}}\n    {hooks}\n    tokens: {tokens}\n"
+            for name, hooks, tokens in (
+                ("far", "", "{a: {}}"),
+                ("dnb", change(client), f"{{b: {{}}, c: {{{change(own)}}}, d: {{on_change: []}}}}"),
+            )
+        )
+    )
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: top.runs and client.runs and own.runs and len(site.status()["tokens"]) == 4)
+        eventually(lambda: not any(token["hooks"]["owed"] for token in site.status()["tokens"]))
+        assert daemon.stop() == 0
+    assert (top.runs, client.runs, own.runs, alarm.runs) == (["far/a"], ["dnb/b"], ["dnb/c"], [])
+
+
+def test_a_process_is_sent_a_signal_after_the_files_are_in_place(site: Site) -> None:
+    received = "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]); print(flush=True)\n"
+    received += "signal.sigwait([signal.SIGHUP]); print(open(sys.argv[1]).read(), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", received, site.tokens / "dnb/bci"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            (site.path / "pid").write_text(f"{process.pid}\n")
+            site.write(f"{{bci: {{on_change: [{{signal: HUP, pid_file: {site.path}/pid}}]}}}}")
+            with running("run", "-c", site.config):
+                assert process.communicate(timeout=20)[0] == "t-1\n"
+        finally:
+            process.kill()
+
+
+def test_that_a_token_cannot_be_had_is_told_by_a_hook(tmp_path: Path) -> None:
+    with serving(lambda _: Answer(401, {"error": "invalid_client"})) as server:
+        site = Site(tmp_path, server.url)
+        alarm, reload = Program(site, "alarm"), Program(site, "reload")
+        site.write(f"{{bci: {{{change(reload)}, on_failure: [{{run: [{alarm.path}]}}]}}}}")
+        with running("run", "-c", site.config) as daemon:
+            eventually(lambda: alarm.runs == ["dnb/bci"])
+            assert daemon.stop() == 0
+    assert reload.runs == []
+
+
+# -- what survives a crash -----------------------------------------------------------------------------
+
+
+def test_a_hook_that_a_killed_daemon_did_not_see_end_is_run_by_the_next_without_a_request(
+    site: Site, server: Server
+) -> None:
+    program = Program(site, "program", GATE)
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: program.runs)
+        daemon.process.kill()
+        assert daemon.wait() == -signal.SIGKILL
+    os.kill(program.pids[0], signal.SIGKILL)
+    token = (site.tokens / "dnb/bci").read_text()
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: len(program.runs) == 2)
+        eventually(lambda: hooks_of(site).get("owed") == 1)
+        program.end()
+        eventually(lambda: hooks_of(site)["owed"] == 0)
+        assert daemon.stop() == 0
+    assert not owed(site)
+    with running("run", "-c", site.config) as daemon:
+        daemon.wait_for("the token on record is good")
+        eventually(lambda: site.states() == {"bci": "valid"})
+        assert daemon.stop() == 0
+    assert len(program.runs) == 2
+    assert ((site.tokens / "dnb/bci").read_text(), len(server.seen)) == (token, 1)
+
+
+# -- hooks that misbehave ------------------------------------------------------------------------------
+
+
+def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path: Path) -> None:
+    scripts = {
+        "hang": "trap '' TERM HUP INT; sleep 60 & echo $! >> $HERE/left; while :; do sleep 60; done",
+        "fork": "for one in 1 2 3 4 5; do (trap '' TERM; sleep 60) & echo $! >> $HERE/left; done; wait",
+        "fail": "sleep 60 & echo $! >> $HERE/left; exit 1",
+        "flood": "exec cat /dev/zero",
+        "noise": "exec cat /dev/zero >&2",
+    }
+    with serving(issues(lifetime=2)) as server:
+        site = Site(tmp_path, server.url)
+        programs = {name: Program(site, name, script) for name, script in scripts.items()}
+        bad = ", ".join(f"{name}: {{{change(program, more=', timeout: 1d')}}}" for name, program in programs.items())
+        site.write(f"{{{bad}, good: {{scope: good}}}}")
+        with running("run", "-c", site.config) as daemon:
+            eventually(lambda: all(program.runs for program in programs.values()))
+            seen = len(server.seen)
+            server.wait_for(seen + len(programs) + 1)  # each of them is renewed in spite of its hook
+            assert all(len(programs[name].runs) == 1 for name in ("hang", "fork", "flood", "noise"))
+            assert set(site.states().values()) == {"valid"}
+            assert daemon.stop(within=5) == 0
+    processes = [pid for program in programs.values() for pid in program.pids]
+    processes += map(int, (tmp_path / "left").read_text().split())
+    assert len(processes) >= 5 + 7
+    eventually(lambda: not any(map(runs, processes)))
+    assert {name: owed(site, name) for name in ("hang", "fork", "flood", "good")} == {
+        "hang": True,
+        "fork": True,
+        "flood": True,
+        "good": False,
+    }
+
+
+def test_a_command_that_takes_too_long_is_killed_and_what_it_failed_of_is_shown(
+    site: Site, impatient: dict[str, str]
+) -> None:
+    program = Program(site, "program", "sleep 60")
+    site.write(f"{{bci: {{{change(program, more=', timeout: 50ms')}}}, risk: {{}}}}")
+    with running("run", "-c", site.config, env=impatient) as daemon:
+        fault = f"hook run {program.path}: not done within 50 ms, killed"
+        line = daemon.wait_for("given up")
+        assert line.endswith(
+            f" ERROR   name=dnb/bci {fault}; given up after 4 attempts; "
+            "whom it should have told may go on with the old token"
+        )
+        eventually(lambda: hooks_of(site).get("owed") == 0)
+        shown = hooks_of(site)
+        assert shown["last_error"] == fault
+        assert shown["last_run_at"].endswith("Z")
+        assert hooks_of(site, "risk") == {"owed": 0, "last_run_at": None, "last_error": None}
+        metrics = ask(str(site.socket), "/metrics")[1].decode()
+        assert 'bearerd_hook_runs_total{outcome="failure"} 4' in metrics
+        assert 'bearerd_token_hook_failing{name="dnb/bci"} 1' in metrics
+        assert daemon.stop() == 0
+    assert not owed(site)
+    assert not any(map(runs, program.pids))
+
+
+# -- once and check ------------------------------------------------------------------------------------
+
+
+def test_once_runs_hooks_only_where_that_is_asked_for_and_leaves_what_is_owed(site: Site, server: Server) -> None:
+    program = Program(site, "program", GATE)
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: program.runs)
+        daemon.process.kill()
+        daemon.wait()
+    os.kill(program.pids[0], signal.SIGKILL)
+    assert bearerd("once", "-c", site.config, "--min-valid", "2h").returncode == 0
+    assert len(server.seen) == 2
+    assert (site.tokens / "dnb/bci").read_text() == "t-2"
+    assert program.runs == ["dnb/bci"]
+    assert owed(site)
+    with running("once", "-c", site.config, "--hooks") as waiting:
+        eventually(lambda: len(program.runs) == 2)
+        program.end()
+        assert waiting.wait() == 0
+    assert not owed(site)
+    assert len(server.seen) == 2
+    assert bearerd("once", "-c", site.config, "--hooks").returncode == 0
+    assert len(program.runs) == 2
+
+
+def test_once_fails_where_a_hook_failed_for_good(site: Site, impatient: dict[str, str]) -> None:
+    program = Program(site, "program", "exit 7")
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    done = bearerd("once", "-c", site.config, "--hooks", env=impatient)
+    assert done.returncode == 1
+    assert f"hook run {program.path}: exit 7; " in done.stderr
+    assert "1 of 1 tokens are valid" in done.stderr
+    assert len(program.runs) == 4
+    assert not owed(site)
+
+
+def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(site: Site) -> None:
+    program = Program(site, "program", GATE)
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "1s")
+    assert done.returncode == 1
+    assert "not all hooks were done within 1 s; they are run at the next start" in done.stderr
+    eventually(lambda: not runs(program.pids[0]))
+    assert owed(site)
+    with running("once", "-c", site.config, "--hooks") as again:
+        eventually(lambda: len(program.runs) == 2)
+        program.end()
+        assert again.wait() == 0
+
+
+def test_check_names_a_hook_that_cannot_be_run(site: Site) -> None:
+    program = Program(site, "program")
+    site.write(f"{{bci: {{{change(program)}, on_failure: [{{run: [{site.path}/none, a]}}]}}, risk: {{}}}}")
+    done = bearerd("check", "-c", site.config)
+    assert done.returncode == 1
+    assert f"failed   token dnb/bci: hook run {site.path}/none: {site.path}/none is not there\n" in done.stdout
+    assert "ok       token dnb/risk: " in done.stdout
+    Program(site, "none")
+    assert bearerd("check", "-c", site.config).returncode == 0
+    assert program.runs == []

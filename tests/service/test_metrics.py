@@ -1,0 +1,259 @@
+"""Metrics as a scraper reads them, of statuses made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
+from bearerd.lifecycle.keeper import Standing
+from bearerd.model import Config, Hook, Instant, Target
+from bearerd.service.metrics import expose
+from bearerd.service.status import HookStanding, State, Status
+from bearerd.service.tally import BUCKETS, Counts, Event, Tally
+from support.clock import START
+from support.prometheus import eventful, needs_promtool, promtool, standing, status
+from support.targets import CLIENT, PROVIDER, TARGET, target, token
+
+NOW = START.boot
+UNIX = START.wall
+DOWN = Transient("down")
+
+
+def text(of: Status) -> str:
+    return b"".join(expose(of)).decode()
+
+
+def series(of: Status, name: str) -> dict[tuple[str, ...], float]:
+    """The values of one name, by the values of its labels in the order of the labels' names."""
+    samples = [sample for family in text_string_to_metric_families(text(of)) for sample in family.samples]
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for sample in samples
+        if sample.name == name
+    }
+
+
+def value(of: Status, name: str) -> float:
+    """Of a name that has one series."""
+    (only,) = series(of, name).values()
+    return only
+
+
+# -- the daemon --------------------------------------------------------------------------------------
+
+
+def test_the_version_that_runs_is_a_label() -> None:
+    assert series(status(), "bearerd_build_info") == {("1.2.3",): 1}
+
+
+def test_when_it_started_and_took_up_its_config_are_unix_times_and_never_later_than_it_was() -> None:
+    one = status(started=NOW - 100.25, loaded=NOW - 49.75)
+    assert value(one, "bearerd_start_time_seconds") == UNIX - 101
+    assert value(one, "bearerd_config_last_reload_success_timestamp_seconds") == UNIX - 50
+
+
+@pytest.mark.parametrize(("error", "good"), [(None, 1), ("config.yaml:3:5: unknown key", 0)])
+def test_whether_the_newest_config_is_followed(error: str | None, good: int) -> None:
+    assert value(status(config_error=error), "bearerd_config_last_reload_successful") == good
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_whether_turns_are_given(alive: bool) -> None:
+    assert value(status(alive=alive), "bearerd_schedule_alive") == alive
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "outcomes"),
+    [
+        ("files", "bearerd_file_writes_total", ("failure", "success")),
+        ("hooks", "bearerd_hook_runs_total", ("failure", "success")),
+        ("reloads", "bearerd_config_reloads_total", ("failure", "success")),
+    ],
+)
+def test_events_are_counted_and_stand_at_zero_before_the_first(
+    what: Event, name: str, outcomes: tuple[str, str]
+) -> None:
+    bad, good = outcomes
+    assert series(status(), name) == {(bad,): 0, (good,): 0}
+    others: list[Event] = [other for other in get_args(Event) if other != what]
+    counts = Counts(events={(what, good): 7, (what, bad): 2} | {(other, "else"): 9 for other in others})
+    assert series(status(counts=counts), name) == {(bad,): 2, (good,): 7}
+
+
+# -- tokens ------------------------------------------------------------------------------------------
+
+AFTER = NOW + 0.001
+STATES: list[tuple[State, Standing]] = [
+    ("starting", standing(expires=None, obtained=None, on_disk=False, next_turn=0.0, due=0.0)),
+    ("missing", standing(expires=None, obtained=None, on_disk=False, failure=DOWN)),
+    ("valid", standing(expires=AFTER)),
+    ("failing", standing(expires=AFTER, failure=DOWN)),
+    ("unwritten", standing(expires=AFTER, on_disk=False)),
+    ("unwritten", standing(expires=AFTER, on_disk=False, failure=DOWN)),
+    ("expired", standing(expires=NOW)),
+    ("expired", standing(expires=NOW - 1, on_disk=False, failure=DOWN)),
+]
+
+
+@pytest.mark.parametrize(("state", "one"), STATES)
+def test_only_the_present_state_is_a_series(state: State, one: Standing) -> None:
+    failure = "transient" if one.failure else ""
+    found = series(status(one), "bearerd_token_state")
+    assert found == {(failure, "dnb/bci", "sandbox", "true", state): 1}
+
+
+def test_every_state_is_among_these_cases_and_in_the_help() -> None:
+    assert {state for state, _ in STATES} == set(get_args(State))
+    (line,) = [line for line in text(status(standing())).splitlines() if line.startswith("# HELP bearerd_token_state ")]
+    assert all(state in line for state in get_args(State))
+
+
+@pytest.mark.parametrize("failure", [kind("no") for kind in (Unsent, Transient, RateLimited, Refused, Malformed)])
+def test_the_state_says_of_what_kind_the_last_failure_was(
+    failure: Unsent | Transient | RateLimited | Refused | Malformed,
+) -> None:
+    found = series(status(standing(failure=failure)), "bearerd_token_state")
+    assert found == {(KINDS[type(failure)], "dnb/bci", "sandbox", "true", "failing"): 1}
+
+
+def test_the_state_says_which_provider_and_whether_readiness_waits_for_the_token() -> None:
+    other = target("x", client=replace(CLIENT, name="c", provider=replace(PROVIDER, name="sso")), required=False)
+    assert list(series(status(standing(target=other)), "bearerd_token_state")) == [("", "c/x", "sso", "false", "valid")]
+
+
+def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
+    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_turn=NOW + 1600)
+    expected = {
+        "bearerd_token_obtained_timestamp_seconds": -1201,
+        "bearerd_token_expiration_timestamp_seconds": 2399,
+        "bearerd_token_refresh_due_timestamp_seconds": 1500,
+        "bearerd_token_next_turn_timestamp_seconds": 1600,
+    }
+    for step in (0, 3600):  # somebody set the wall clock
+        now = Instant(UNIX + step, NOW)
+        for name, offset in expected.items():
+            assert series(status(one, now=now), name) == {("dnb/bci",): UNIX + step + offset}
+
+
+def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
+    never = standing(obtained=None, expires=None, next_turn=0.0, due=0.0)
+    for moment in ("obtained", "expiration", "refresh_due", "next_turn"):
+        assert series(status(never), f"bearerd_token_{moment}_timestamp_seconds") == {}
+
+
+@pytest.mark.parametrize(
+    ("due", "failing_since", "expected"),
+    [
+        (NOW + 900, None, 900),
+        (NOW - 30, None, -30),  # held at a door
+        (NOW + 45, NOW - 200, -200),  # an attempt failed: `due` is that of the next
+        (NOW - 300, NOW - 200, -300),
+    ],
+)
+def test_the_refresh_stays_due_from_the_first_attempt_that_failed(
+    due: float, failing_since: float | None, expected: float
+) -> None:
+    one = standing(due=due, failing_since=failing_since, failure=DOWN if failing_since else None)
+    assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == UNIX + expected
+
+
+def test_a_tokens_grants_are_counted_by_what_they_came_to_and_what_never_came_is_left_out() -> None:
+    outcomes = tuple({"issued": 24, "refused": 1}.get(kind, 0) for kind in KINDS.values())
+    found = series(status(standing(outcomes=outcomes)), "bearerd_token_grants_total")
+    assert found == {("dnb/bci", "issued"): 24, ("dnb/bci", "refused"): 1}
+
+
+HOOKS = (Hook(argv=("true",)),)
+
+
+@pytest.mark.parametrize("some", [target("risk", on_change=HOOKS), target("risk", on_failure=HOOKS)])
+def test_hooks_are_of_those_tokens_that_have_some(some: Target) -> None:
+    failed = status(standing(), (standing(target=some), HookStanding(ended=NOW, error="exit 1")))
+    assert series(failed, "bearerd_token_hooks_owed") == {("dnb/risk",): 0}
+    assert series(failed, "bearerd_token_hook_failing") == {("dnb/risk",): 1}
+    waiting = status((standing(target=some), HookStanding(owed=2, ended=NOW)))
+    assert series(waiting, "bearerd_token_hooks_owed") == {("dnb/risk",): 2}
+    assert series(waiting, "bearerd_token_hook_failing") == {("dnb/risk",): 0}
+
+
+def test_a_label_may_hold_any_text() -> None:
+    odd = 'a"b\\c\nd{e="f"} é'
+    one = standing(target=target(odd, client=replace(CLIENT, provider=replace(PROVIDER, name=odd))))
+    assert list(series(status(one), "bearerd_token_state")) == [("", f"dnb/{odd}", odd, "true", "valid")]
+
+
+# -- providers ---------------------------------------------------------------------------------------
+
+
+def test_a_providers_grants_stand_at_zero_before_the_first() -> None:
+    found = series(status(standing(), standing("risk")), "bearerd_provider_grants_total")
+    assert found == {(kind, "sandbox"): 0 for kind in KINDS.values()}
+
+
+def test_what_was_counted_stays_when_the_token_or_its_provider_is_gone() -> None:
+    tally = Tally()
+    for one in (TARGET, target("risk")):
+        tally.grant(one, Performed(Issued(token()), took=0.2))
+    both, neither = status(standing(), standing("risk")), status(config=Config("/run/bearerd", "/var/lib/bearerd"))
+    for of in (both, status(standing()), neither):
+        now = replace(of, counts=tally.counts())
+        assert series(now, "bearerd_provider_grants_total")["issued", "sandbox"] == 2
+        assert series(now, "bearerd_provider_grant_duration_seconds_count") == {("sandbox",): 2}
+
+
+def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> None:
+    tally = Tally()
+    for seconds in (0.001, BUCKETS[0], BUCKETS[0] + 0.001, 1.0, BUCKETS[-1], BUCKETS[-1] + 0.001):
+        tally.grant(TARGET, Performed(DOWN, took=seconds))
+    one = status(standing(), counts=tally.counts())
+    found = series(one, "bearerd_provider_grant_duration_seconds_bucket")
+    assert [float(bound) for bound, _ in found] == [*BUCKETS, float("inf")]
+    assert list(found.values()) == [2, 3, 3, 3, 3, 4, 4, 4, 5, 6]
+    assert value(one, "bearerd_provider_grant_duration_seconds_count") == 6
+    assert value(one, "bearerd_provider_grant_duration_seconds_sum") == pytest.approx(21.053)
+
+
+def test_a_provider_that_was_never_asked_has_an_empty_histogram() -> None:
+    assert set(series(status(standing()), "bearerd_provider_grant_duration_seconds_bucket").values()) == {0}
+
+
+# -- the text ----------------------------------------------------------------------------------------
+
+
+def test_a_daemon_without_tokens_has_metrics_too() -> None:
+    assert value(status(), "bearerd_schedule_alive") == 1
+    assert "bearerd_token_" not in text(status())
+
+
+def test_many_tokens_come_in_small_pieces_of_one_family() -> None:
+    many = status(*(standing(f"t{number}") for number in range(1_201)))
+    pieces = list(expose(many))
+    assert max(map(len, pieces)) < 100_000
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    for name in ("bearerd_token_state", "bearerd_token_expiration_timestamp_seconds"):
+        assert b"".join(pieces).count(b"# HELP %b " % name.encode()) == 1
+        assert b"".join(pieces).count(b"# TYPE %b " % name.encode()) == 1
+        assert len(series(many, name)) == 1_201
+
+
+def test_a_removed_token_is_gone_from_the_next_scrape() -> None:
+    assert "dnb/risk" in text(status(standing(), standing("risk")))
+    assert "dnb/risk" not in text(status(standing()))
+
+
+def test_names_and_kinds_are_as_prometheus_has_them() -> None:
+    for family in text_string_to_metric_families(text(eventful())):
+        assert family.name.startswith("bearerd_")
+        assert family.documentation.endswith(".")
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter")
+
+
+@needs_promtool
+def test_promtool_finds_nothing_wrong() -> None:
+    for of in (eventful(), status(*(standing(f"t{number}") for number in range(1_201)))):
+        assert promtool("check", "metrics", given=text(of).encode()) == ""

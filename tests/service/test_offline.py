@@ -1,0 +1,153 @@
+"""What the records say where nobody can be asked: records that a real publisher wrote, and what else may lie there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd import __version__
+from bearerd.lifecycle.keeper import Standing
+from bearerd.model import Config, Instant, Token
+from bearerd.publish.publisher import Publisher
+from bearerd.publish.record import Record
+from bearerd.service import status
+from bearerd.service.offline import offline
+from bearerd.service.status import HookStanding, Status
+from bearerd.service.tally import Counts
+from support.clock import START, FakeClock
+from support.targets import target, token
+
+
+def keep(directory: Path, name: str, kept: Token) -> None:
+    """A record, as the daemon keeps it."""
+    config = Config(directory=str(directory), state_directory=str(directory))
+    Publisher(config).save(target(name), Record(kept, "identity", "client id"))
+
+
+def tokens(directory: Path, now: Instant) -> dict[str, Any]:
+    found = offline(str(directory), now)
+    assert found.fault is None
+    return {entry["name"]: entry for entry in found.document["tokens"]}
+
+
+def test_a_record_tells_until_when_its_token_is_good(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token("secret-1", lifetime=3600.0, scope="bci"))
+    clock = FakeClock()
+    clock.advance(600.25)
+    found = tokens(tmp_path, clock.now())["dnb/bci"]
+    assert found["state"] == "valid"
+    assert (found["client"], found["token"], found["scope"]) == ("dnb", "bci", "bci")
+    assert (found["remaining_seconds"], found["lifetime_seconds"]) == (2999.75, 3600.0)
+    assert (found["obtained_at"], found["expires_at"]) == ("2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z")
+    clock.advance(2999.75)
+    found = tokens(tmp_path, clock.now())["dnb/bci"]
+    assert (found["state"], found["remaining_seconds"]) == ("expired", 0.0)
+
+
+@pytest.mark.parametrize(("step", "left"), [(1800.0, 1800.0), (-1800.0, 3600.0), (7200.0, 0.0)])
+def test_of_two_clocks_that_disagree_the_earlier_end_counts(step: float, left: float, tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token(lifetime=3600.0))
+    clock = FakeClock()
+    clock.step(step)
+    found = tokens(tmp_path, clock.now())["dnb/bci"]
+    assert found["remaining_seconds"] == left
+    assert found["state"] == ("valid" if left else "expired")
+
+
+def test_after_the_machine_was_started_anew_the_wall_clock_tells(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token(lifetime=3600.0))
+    clock = FakeClock()
+    clock.advance(1000)
+    clock.reboot()
+    assert tokens(tmp_path, clock.now())["dnb/bci"]["remaining_seconds"] == 2600.0
+
+
+def test_every_record_is_there_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("b", "a.json", "c-1.x"):
+        keep(tmp_path, name, token())
+    records = tmp_path / ".bearerd/records"
+    (records / "dnb/.bearerd-01234567-0123456789abcdef.tmp").write_text("{}")
+    (records / "dnb/.json").write_text("{}")
+    (records / "empty").mkdir()
+    assert list(tokens(tmp_path, START)) == ["dnb/a.json", "dnb/b", "dnb/c-1.x"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 99}', b"\xff"], ids=["empty", "torn", "newer", "binary"])
+def test_a_record_that_makes_no_sense_is_said_to_be_none(content: bytes, tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token())
+    keep(tmp_path, "risk", token())
+    (tmp_path / ".bearerd/records/dnb/bci.json").write_bytes(content)
+    found = tokens(tmp_path, START)
+    assert {name: entry["state"] for name, entry in found.items()} == {"dnb/bci": "missing", "dnb/risk": "valid"}
+    assert found["dnb/bci"]["last_error"] == "its record cannot be read, or is no record of this version"
+
+
+def test_a_link_or_a_pipe_in_its_place_is_not_read(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token())
+    record = tmp_path / ".bearerd/records/dnb/bci.json"
+    record.rename(tmp_path / "aside")
+    (record.parent / "link.json").symlink_to(tmp_path / "aside")
+    os.mkfifo(record)
+    assert {entry["state"] for entry in tokens(tmp_path, START).values()} == {"missing"}
+
+
+def test_no_token_is_in_it(tmp_path: Path) -> None:
+    kept = token("very-secret", scope="bci", token_type="MAC-secret", extra='{"refresh_token": "also-secret"}')
+    keep(tmp_path, "bci", kept)
+    assert "secret" not in json.dumps(offline(str(tmp_path), START).document).replace(str(tmp_path), "")
+
+
+def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token())
+    standing = Standing(target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_turn=0.0)
+    running = Status(
+        version=__version__,
+        pid=1,
+        now=START,
+        started=START.boot,
+        config=Config(directory=str(tmp_path), state_directory=str(tmp_path)),
+        loaded=START.boot,
+        config_error=None,
+        alive=True,
+        tokens=((standing, HookStanding()),),
+        counts=Counts(),
+    )
+    daemons = json.loads("".join(status.text(running)))
+    ours = offline(str(tmp_path), START).document
+    assert list(ours) == list(daemons)
+    assert list(ours["tokens"][0]) == list(daemons["tokens"][0])
+    for part in ("config", "tokens"):
+        assert isinstance(ours[part], type(daemons[part]))
+    assert list(ours["config"]) == list(daemons["config"])
+    assert list(ours["tokens"][0]["hooks"]) == list(daemons["tokens"][0]["hooks"])
+    assert (ours["alive"], ours["pid"], ours["directory"]) == (False, None, str(tmp_path))
+
+
+def test_why_there_is_nothing_is_said(tmp_path: Path) -> None:
+    records = f"{tmp_path}/.bearerd/records"
+    assert offline(str(tmp_path), START).fault == f"there are no records in {records}"
+    (tmp_path / ".bearerd").mkdir()
+    (tmp_path / ".bearerd/records").mkdir(mode=0o700)
+    assert offline(str(tmp_path), START).fault == f"there are no records in {records}"
+    (tmp_path / ".bearerd/records/x").write_text("")
+    assert offline(str(tmp_path), START).fault == f"the records in {records} cannot be read: Not a directory"
+    nowhere = offline(None, START)
+    assert nowhere.fault is not None
+    assert "records are not beside this socket" in nowhere.fault
+    assert nowhere.document["tokens"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
+def test_whose_records_they_are_is_said_to_others(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token())
+    os.seteuid(65534)
+    try:
+        found = offline(str(tmp_path), START)
+    finally:
+        os.seteuid(0)
+    assert found.fault == f"the records in {tmp_path}/.bearerd/records are for the daemon's user and root only"
+    assert found.document["tokens"] == []

@@ -1,0 +1,94 @@
+"""Prometheus' own tools, and a status in which every metric has something to say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bearerd.grant.outcome import KINDS, Refused
+from bearerd.lifecycle.keeper import Standing
+from bearerd.model import Config, Hook
+from bearerd.service.metrics import expose
+from bearerd.service.status import HookStanding, Status
+from bearerd.service.tally import Counts, Histogram
+from support.clock import START
+from support.targets import TARGET, target
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not here: apt-get install prometheus"
+)
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not here: apt-get install prometheus"
+)
+NAME = re.compile(r"\bbearerd_[a-z_]+\b")
+"""A metric of ours, in an expression or a text."""
+
+
+def promtool(*arguments: str | Path, given: bytes = b"") -> str:
+    """Run promtool, which must find nothing wrong; what it said."""
+    done = subprocess.run(["promtool", *map(str, arguments)], input=given, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, said
+    return said
+
+
+def standing(name: str = "bci", **changes: object) -> Standing:
+    """An hour's token, twenty minutes old."""
+    now = START.boot
+    given: dict[str, object] = {
+        "target": target(name),
+        "obtained": now - 1200,
+        "expires": now + 2400,
+        "on_disk": True,
+        "failure": None,
+        "due": now + 1500,
+        "next_turn": now + 1500,
+    }
+    return Standing(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
+
+
+def status(*tokens: Standing | tuple[Standing, HookStanding], **changes: object) -> Status:
+    """A daemon that keeps these."""
+    pairs = tuple(token if isinstance(token, tuple) else (token, HookStanding()) for token in tokens)
+    given: dict[str, object] = {
+        "version": "1.2.3",
+        "pid": 42,
+        "now": START,
+        "started": START.boot - 100,
+        "config": Config("/run/bearerd", "/var/lib/bearerd", targets=tuple(one.target for one, _ in pairs)),
+        "loaded": START.boot - 50,
+        "config_error": None,
+        "alive": True,
+        "tokens": pairs,
+        "counts": Counts(),
+    }
+    return Status(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
+
+
+def eventful() -> Status:
+    """Something of everything."""
+    hooked = standing(
+        target=target("risk", on_change=(Hook(argv=("true",)),)), failure=Refused("no"), failing_since=START.boot
+    )
+    outcomes = tuple(range(1, len(KINDS) + 1))
+    return status(
+        standing(outcomes=outcomes),
+        (hooked, HookStanding(1, START.boot, "exit 1")),
+        counts=Counts(
+            {(TARGET.client.provider.name, kind): 1 for kind in KINDS.values()},
+            {TARGET.client.provider.name: Histogram().plus(0.3)},
+            {("files", "success"): 1, ("hooks", "success"): 1, ("reloads", "failure"): 1},
+        ),
+    )
+
+
+def names() -> Iterator[str]:
+    """Every metric that there is, as expressions name it: a histogram by its three."""
+    for family in text_string_to_metric_families(b"".join(expose(eventful())).decode()):
+        yield from {sample.name for sample in family.samples}
