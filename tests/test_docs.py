@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from bearerd.config.load import load
+from support.pages import Block, blocks, headings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -32,37 +31,8 @@ REQUIRED = [
 ]
 
 
-class Block(NamedTuple):
-    """A fenced piece of a page, and the heading above it."""
-
-    heading: str
-    language: str
-    text: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    """Every fenced block of a page; fails for one that is not closed."""
-    heading, language, lines = page.name, None, list[str]()
-    for line in page.read_text(encoding="utf-8").splitlines(keepends=True):
-        fence = re.fullmatch(r"```(\w*)\n?", line)
-        if language is not None and fence:
-            yield Block(heading, language, "".join(lines))
-            language = None
-        elif language is not None:
-            lines.append(line)
-        elif fence:
-            language, lines = fence[1], []
-        elif match := re.fullmatch(r"#+ (.+)\n?", line):
-            heading = match[1]
-    assert language is None, f"{page.name}: a block below '{heading}' is not closed"
-
-
 def configs(page: Path) -> list[Block]:
     return [block for block in blocks(page) if block.language == "yaml"]
-
-
-def headings(page: Path) -> list[str]:
-    return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

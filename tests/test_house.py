@@ -41,7 +41,7 @@ PURE = [
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
-    "publish.render", "publish.record",
+    "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.
 IMPURE = {
@@ -60,6 +60,7 @@ ONE_USER = {
     "pydantic_core": {"config.types"},
     "watchdog": {"service.watch"},
     "prometheus_client": {"service.metrics"},
+    "jinja2": {"publish.template"},
     "rich": {"cli.progress", "cli.picture", "cli.status", "demo.show"},
     "fcntl": {"publish.lock"},
     "jwt": {"grant.assertion"},

@@ -28,7 +28,18 @@ Auth = Literal[
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """The client is authenticated by its certificate (RFC 8705)."""
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
-Format = Literal["raw", "json", "header", "env"]
+Format = Literal["raw", "json", "header", "env", "template"]
+TEMPLATES: Final = (
+    "curlrc",
+    "envoy-sds",
+    "gcp-external-account",
+    "gitconfig",
+    "haproxy-map",
+    "kubeconfig",
+    "nginx",
+    "wgetrc",
+)
+"""Those that are built in: one file each in publish/templates."""
 OnExpiry = Literal["keep", "remove"]
 Reload = Literal["watch", "signal"]
 SignalName = Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"]
@@ -156,7 +167,11 @@ class Output:
     group: str | None = None
     newline: bool = False
     variable: str = ""
-    """The variable's name, for `env`."""
+    """A name for the token, in `env` and for templates."""
+    template: str = ""
+    """A path, or the name of one that is built in."""
+    vars: tuple[tuple[str, str], ...] = ()
+    """What its template is told besides the token."""
     max_staleness: float = 0.0
     """How many seconds its readers may go on using an old copy."""
 

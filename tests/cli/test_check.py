@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -17,7 +18,10 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from support.process import bearerd
+from bearerd.config.load import load
+from bearerd.service.check import readable, reader_of
+from support.process import bearerd, command
+from support.readers import ROOT, acting_as, can_read, naming, open_directory, set_acl
 from support.server import Answer, Script, Seen, Server, issues, serving
 
 BROKEN = Path(__file__).parent / "broken"
@@ -431,6 +435,227 @@ def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair]
     missing = "signing assertions needs a part that is not installed: pip install 'bearerd[jwt]'"
     assert findings(done, "failed") == [f"client dnb: {missing}"]
     assert "grant" not in done.stdout
+
+
+# -- where the files go ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        pytest.param(0o777, "An emptyDir is 0777 by nature", id="open"),
+        pytest.param(0o1777, "use a directory for bearerd alone", id="sticky"),
+    ],
+)
+def test_a_directory_in_which_others_can_write_is_a_warning(site: Site, mode: int, said: str) -> None:
+    site.directory.mkdir(parents=True)
+    site.directory.chmod(mode)
+    done = site.check()
+    assert done.returncode == 0, done.stderr
+    (warning,) = findings(done, "warning")
+    assert warning.startswith(f"directory {site.directory}: others can write there (mode {mode:04o})")
+    assert said in warning
+
+
+@ROOT
+def test_a_file_that_is_a_mount_point_would_fail_with_the_cure(site: Site) -> None:
+    mounted = site.directory / "dnb" / "bci"
+    mounted.parent.mkdir(parents=True)
+    mounted.touch()
+    subprocess.run(["mount", "--bind", site.secret, mounted], check=True)
+    try:
+        done = site.check()
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+    assert done.returncode == 1
+    (failed,) = findings(done, "failed")
+    assert failed.startswith(
+        f"token dnb/bci: {mounted} is a mount point, which cannot be replaced: mount the directory"
+    )
+    assert site.check().returncode == 0
+
+
+# -- as one who reads --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reachable() -> Iterator[Site]:
+    """A site that every user can get to; its files are for the group 4242, and what is missing is made for all."""
+    with open_directory() as directory:
+        site = Site(directory, "http://127.0.0.1:1/token")
+        site.write({"files": "[{format: raw, group: '4242'}]"})
+        text = site.config.read_text()
+        site.config.write_text(text.replace("tokens'}", "tokens', directory_mode: '0755'}"))
+        yield site
+
+
+def asked(site: Site, reader: str) -> tuple[int, list[str]]:
+    """Exit code, and what is said of the first file, without its path."""
+    done = site.check("--as", reader)
+    path = site.directory / "dnb" / "bci"
+    lines = done.stdout.splitlines()
+    first = next(index for index, line in enumerate(lines) if f" file {path} as " in line)
+    last = next(index for index, line in enumerate(lines) if f" file {site.directory / 'dnb' / 'other'} as " in line)
+    return done.returncode, [line.strip().replace(str(site.path), "SITE") for line in lines[first:last]]
+
+
+FILE = "file SITE/run/tokens/dnb/bci as"
+
+
+@ROOT
+def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(reachable: Site) -> None:
+    assert asked(reachable, "3000:4242") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640)"])
+    assert asked(reachable, "0") == (0, [f"ok       {FILE} root: can be read (root:4242 0640)"])
+    why = "SITE/run/tokens/dnb/bci (root:4242 0640): others lack r, and 3000 is one of them"
+    cure = "add 3000 to the group 4242, or set group to one of 3000"
+    assert asked(reachable, "3000:3000") == (1, [f"failed   {FILE} 3000: {why}; {cure}"])
+    done = reachable.check("--as", "3000")
+    assert done.stderr == "bearerd: 3000 cannot read 2 of the files\n"
+    assert findings(done, "warning") == [
+        "as 3000: nothing shows as whom the daemon runs: it was taken to be root, who runs this check",
+        "as 3000: no user of this machine, so judged in no group: --as 3000:GROUP names one",
+    ]
+    assert sorted(os.listdir(reachable.path)) == ["config.yaml", "dnb.secret"]
+
+
+@ROOT
+def test_what_is_said_is_so_when_the_files_are_there(reachable: Site) -> None:
+    with serving(issues()) as server:
+        reachable.url = server.url
+        reachable.write({"files": "[{format: raw, group: '4242'}]"})
+        # Now the directories are for their group alone.
+        assert (
+            bearerd("once", "-c", reachable.config, env={"RUNTIME_DIRECTORY": "", "STATE_DIRECTORY": ""}).returncode
+            == 0
+        )
+    path = reachable.directory / "dnb" / "bci"
+    shuts = (reachable.directory.parent, reachable.directory, path.parent, path)
+    for shut, mode in zip(shuts, (0o750, 0o750, 0o750, 0o640), strict=True):
+        code, (first, *_) = asked(reachable, "3000:3000")
+        assert code == 1
+        name = str(shut).replace(str(reachable.path), "SITE")
+        assert first.startswith(
+            f"failed   {FILE} 3000: {name} (root:{'4242' if shut == path else 'root'} {mode:04o}): "
+        )
+        assert not can_read(path, 3000, 3000)
+        shut.chmod(0o755)
+    # A mode that somebody gave by hand is gone with the next token.
+    assert can_read(path, 3000, 3000)
+    code, lines = asked(reachable, "3000:3000")
+    assert (code, lines[1:]) == (1, ["now: root:4242 0755, until the next token"])
+    assert asked(reachable, "3000:4242")[0] == 0
+    assert can_read(path, 3000, 4242)
+
+
+@ROOT
+def test_all_that_stops_a_user_on_the_way_is_told_each_with_its_cure(reachable: Site) -> None:
+    reachable.directory.parent.mkdir(mode=0o700)
+    left = "(bearerd leaves what is there as it is)"
+    reachable.config.write_text(reachable.config.read_text().replace("'0755'", "'0750'"))
+    code, lines = asked(reachable, "3000:3000")
+    assert code == 1
+    places = [
+        ("SITE/run (root:root 0700)", "x", f"chmod o+x SITE/run {left}"),
+        ("SITE/run/tokens (as bearerd makes it, root:root 0750)", "x", "set output.group to a group of 3000"),
+        (
+            "SITE/run/tokens/dnb/bci (root:4242 0640)",
+            "r",
+            "add 3000 to the group 4242, or set group to one of 3000",
+        ),
+    ]
+    said = [f"{place}: others lack {right}, and 3000 is one of them; {cure}" for place, right, cure in places]
+    assert lines == [f"failed   {FILE} 3000: {said[0]}", f"then: {said[1]}", f"then: {said[2]}"]
+
+
+@ROOT
+def test_an_acl_decides_and_is_named(reachable: Site) -> None:
+    reachable.directory.mkdir(parents=True, mode=0o755)
+    set_acl(reachable.directory, *naming(3000, 5))
+    set_acl(reachable.directory, *naming(3000, 5), default=True)
+    by = "by the ACL of SITE/run/tokens, SITE/run/tokens/dnb, SITE/run/tokens/dnb/bci"
+    assert asked(reachable, "3000:3000") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640+), {by}"])
+    code, (first, *_) = asked(reachable, "3001:3001")
+    assert code == 1
+    assert first.startswith(f"failed   {FILE} 3001: SITE/run/tokens (root:root 0770+): others lack x")
+
+
+@ROOT
+def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None:
+    # In a view of its own of the two files that name users and groups.
+    (reachable.path / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nreader:x:3000:3000::/nonexistent:/usr/sbin/nologin\n"
+    )
+    (reachable.path / "group").write_text("root:x:0:\nreader:x:3000:\ntokens:x:4242:reader\nothers:x:4343:\n")
+
+    def check(reader: str) -> subprocess.CompletedProcess[str]:
+        script = (
+            f"mount --bind {reachable.path}/passwd /etc/passwd && mount --bind {reachable.path}/group /etc/group && "
+            'exec "$@"'
+        )
+        asks = command("check", "-c", reachable.config, "--as", reader)
+        environment = {**os.environ, "RUNTIME_DIRECTORY": "", "STATE_DIRECTORY": ""}
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", *asks],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    for reader in ("reader", "3000", "reader:others"):
+        done = check(reader)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert findings(done, "ok")[-1].endswith("dnb/other as reader: can be read (root:tokens 0640)")
+    (reachable.path / "group").write_text("root:x:0:\nreader:x:3000:\ntokens:x:4242:\n")
+    done = check("reader")
+    assert done.returncode == 1
+    assert all("add reader to the group tokens, or" in finding for finding in findings(done, "failed"))
+    assert check("reader:tokens").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        ("no-such-user", "there is no user 'no-such-user' on this machine"),
+        ("0:no-such-group", "there is no group 'no-such-group' on this machine"),
+        ("", "there is no user '' on this machine"),
+        ("-1", "there is no user '-1' on this machine"),
+        ("4294967295", "no user or group has such a number"),
+        ("0:4294967295", "no user or group has such a number"),
+    ],
+)
+def test_who_is_not_known_is_a_mistake_of_the_command_line(site: Site, reader: str, said: str) -> None:
+    done = site.check("--as", reader)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_of_a_way_that_cannot_be_nothing_is_promised(site: Site) -> None:
+    site.directory.parent.touch()
+    done = site.check("--as", "0")
+    assert done.returncode == 1
+    reason = "a part of the path is no directory, or is a symlink, which is not followed"
+    assert findings(done, "failed")[-1] == (f"file {site.directory}/dnb/other as root: {site.directory}/dnb: {reason}")
+    assert done.stderr.splitlines()[-1] == "bearerd: root cannot read 2 of the files"
+
+
+@ROOT
+def test_what_who_asks_may_not_see_is_no_yes(reachable: Site) -> None:
+    reachable.directory.mkdir(parents=True, mode=0o755)
+    reachable.directory.parent.chmod(0o700)
+    os.chown(reachable.directory.parent, 3000, 3000)
+    config = load(str(reachable.config), {})
+    # Here, since what runs the tests need not be for every user.
+    with acting_as(4000):
+        found = list(readable(config, reader_of("3000:4242")))
+        stopped = list(readable(config, reader_of("5000:5000")))
+    assert {finding.level for finding in (*found, *stopped)} == {"failed"}
+    said = f"not known: who runs this check may not look into {reachable.directory.parent}; run it as root"
+    assert [finding.verdict for finding in found] == [said, said]
+    # Who is stopped before that is.
+    assert all(finding.verdict.startswith(f"{reachable.directory.parent} (3000:3000 0700)") for finding in stopped)
 
 
 # -- online ------------------------------------------------------------------------------------------

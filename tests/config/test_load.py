@@ -16,6 +16,7 @@ from bearerd.config import types
 from bearerd.config.load import load
 from bearerd.errors import ConfigError
 from bearerd.model import (
+    TEMPLATES,
     Auth,
     Client,
     Config,
@@ -1408,6 +1409,8 @@ def test_listening_needs_an_address(folder: Folder) -> None:
         ("client", "basic_encodign: raw", "4:5", "; did you mean 'basic_encoding'?"),
         ("token", "scopes: [a]", "7:13", "; did you mean 'scope'?"),
         ("token", "files: [{format: raw, pth: x}]", "7:35", "; did you mean 'path'?"),
+        ("token", "files: [{format: template, tmplate: nginx, path: x}]", "7:40", "; did you mean 'template'?"),
+        ("token", "files: [{format: template, template: nginx, path: x, var: {}}]", "7:66", "; did you mean 'vars'?"),
         ("token", "timeout: 1s", "7:13", "; expected one of 'files', 'refresh_before', 'default_lifetime', "),
     ],
 )
@@ -1440,13 +1443,14 @@ def test_a_key_of_a_later_version_is_unknown(folder: Folder) -> None:
             ),
         ),
         ("client", "auth: client_secret_pst", "; did you mean 'client_secret_post'?"),
-        ("token", "files: [{format: template, path: x}]", "expected 'raw', 'json', 'header' or 'env'"),
+        ("token", "files: [{format: yml}]", "expected 'raw', 'json', 'header', 'env' or 'template'"),
         ("token", "files: [{format: jsn}]", "; did you mean 'json'?"),
+        ("token", "files: [{format: templat}]", "; did you mean 'template'?"),
         ("token", "files: [{}]", "key 'format' is missing"),
         ("token", "files: [raw]", "expected a mapping, found text"),
         ("token", "files: {format: raw}", "expected a list, found a mapping"),
         ("token", "files: []", "token 'dnb/bci' is written to no file: leave files out for one raw file"),
-        ("token", "files: [{format: raw, name: X}]", "expected name only for format env"),
+        ("token", "files: [{format: raw, name: X}]", "expected name only for format env or template"),
         ("token", "files: [{format: env, name: 1X}]", "expected text of the form"),
         ("token", "files: [{format: json, newline: true}]", "expected newline only for format raw"),
         ("token", "strict_scope: 'true'", "expected true or false, found text"),
@@ -1888,6 +1892,90 @@ def test_a_path_that_is_no_files_or_not_ours_is_refused(folder: Folder, path: st
 @pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "/srv/a", "...", "a..b", ".bearerd-x"])
 def test_other_paths_are_taken(folder: Folder, path: str) -> None:
     assert folder.target(config(token=f"files: [{{format: raw, path: {path}}}]")).outputs[0].path.endswith(path)
+
+
+def template(more: str = "", name: str = "nginx", path: str = ", path: x") -> str:
+    """A config with one file by a template; `more` begins with a comma."""
+    return config(token=f"files: [{{format: template, template: {name}{path}{more}}}]")
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "/etc/bearerd/own.j2", "/a b", "/"])
+def test_a_template_is_one_that_is_built_in_or_a_file_by_its_absolute_path(folder: Folder, name: str) -> None:
+    assert folder.target(template(name=name)).outputs == (
+        Output("/run/bearerd/x", "template", template=name, variable="DNB_BCI_TOKEN"),
+    )
+
+
+def test_a_template_is_told_what_it_needs(folder: Folder) -> None:
+    (output,) = folder.target(template(", vars: {url: 'https://a', _b2: \" c\\n\"}, name: T, mode: '600'")).outputs
+    assert (output.vars, output.variable, output.mode) == ((("url", "https://a"), ("_b2", " c\n")), "T", 0o600)
+    assert folder.target(template(", vars: {}")).outputs[0].vars == ()
+
+
+@pytest.mark.parametrize("name", ["ngnix", "nginx.j2", "own.j2", "./own.j2", "../own.j2", "Nginx", "' nginx'"])
+def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder, name: str) -> None:
+    (place,) = folder.places(template(name=name))
+    said = "config.yaml:7:50: expected a template by its absolute path (/…), or one that is built in: "
+    assert place.startswith(said + ", ".join(TEMPLATES))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("''", "expected text that is not empty"),
+        ('"/a\\0b"', "expected text without NUL"),
+        ("5", "expected text in quotes, found a number"),
+        ("[nginx]", "expected text, found a list"),
+        ("", "expected a value, found nothing"),
+    ],
+)
+def test_what_is_no_text_is_no_template(folder: Folder, name: str, said: str) -> None:
+    (place,) = folder.places(template(name=name))
+    assert place.endswith(f": {said}")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("format: template, path: x", "expected template beside format template"),
+        ("format: template", "expected template beside format template"),
+        ("format: template, template: nginx", "expected path beside format template: no name says what it makes"),
+        ("format: json, template: nginx", "expected template beside format template, and only there"),
+        ("format: json, vars: {a: b}", "expected vars only for format template"),
+        ("format: json, vars: {}", "expected vars only for format template"),
+        ("format: template, template: nginx, path: x, newline: true", "expected newline only for format raw"),
+    ],
+)
+def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder, file: str, said: str) -> None:
+    (place,) = folder.places(config(token=f"files: [{{{file}}}]"))
+    assert place.startswith(f"config.yaml:7:21: {said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "said"),
+    [
+        ("[a]", "7:72", "expected a mapping, found a list"),
+        ("", "7:72", "expected a value, found nothing"),
+        ("{a: 5}", "7:76", "expected text in quotes, found a number"),
+        ("{a: b, c: ''}", "7:82", "expected text that is not empty"),
+        ("{a: {b: c}}", "7:76", "expected text, found a mapping"),
+        ("{1a: b}", "7:73", ""),
+        ("{a.b: c}", "7:73", ""),
+        ("{a-b: c}", "7:73", ""),
+    ],
+)
+def test_vars_are_words_that_a_template_can_name_and_their_texts(
+    folder: Folder, given: str, at: str, said: str
+) -> None:
+    (place,) = folder.places(template(f", vars: {given}"))
+    assert place.startswith(f"config.yaml:{at}: {said}")
+
+
+def test_a_file_by_a_template_is_a_file_as_others_are(folder: Folder) -> None:
+    assert "is 'dnb/abc'" in folder.error(
+        template(path=", path: /run/bearerd/dnb/abc").replace("      bci", "      abc: {}\n      bci")
+    )
+    assert "expected a path without .." in folder.error(template(path=", path: ../x"))
 
 
 @pytest.mark.parametrize(

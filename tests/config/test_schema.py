@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from bearerd.config import types
 from bearerd.config.load import schema
+from bearerd.model import TEMPLATES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 # Every keyword of draft 2020-12 that this schema has a use for, by the type of its value.
@@ -195,7 +196,7 @@ def test_the_schema_knows_every_key_of_the_example() -> None:
     [
         ({"listen": {"port": 1}}, ["/listen/port"]),
         ({"clients": {"dnb": {"tokens": {"bci": {"on": []}}}}}, ["/clients/dnb/tokens/bci/on"]),
-        ({"files": [{"format": "raw", "template": "x"}]}, ["/files/template"]),
+        ({"files": [{"format": "raw", "newlines": True}]}, ["/files/newlines"]),
         ({"clients": {"dnb": {"client_id": {"vault": "x"}}}}, ["/clients/dnb/client_id/vault"]),
     ],
 )
@@ -268,6 +269,30 @@ def test_the_schema_asks_no_more_of_a_client_than_its_tokens() -> None:
 def test_the_schema_takes_a_state_directory_by_its_absolute_path(directory: Any, right: bool) -> None:
     whole = schema()
     assert fits(whole, whole, {"state_directory": directory}) is right
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        pytest.param(
+            "template",
+            [*TEMPLATES, "/etc/bearerd/own.j2"],
+            ["ngnix", "nginx.j2", "own.j2", "", 5, ["nginx"]],
+            id="a template by its name or its absolute path",
+        ),
+        pytest.param(
+            "vars",
+            [{}, {"a": "b", "_C2": "d"}],
+            ["a", ["a"], {"a": 5}, {"a": ["b"]}, {"a": {"b": "c"}}],
+            id="texts by their names",
+        ),
+    ],
+)
+def test_the_schema_fits_what_a_template_is_told_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:
+    whole = schema()
+    file = {"format": "template", "template": "nginx", "path": "x"}
+    assert [value for value in right if not fits(whole, whole, {"files": [file | {key: value}]})] == []
+    assert [value for value in wrong if fits(whole, whole, {"files": [file | {key: value}]})] == []
 
 
 def test_the_example_fits_the_schema() -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, RateLim
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper
 from bearerd.model import Config, Output, RateLimit, RefreshBefore, Target
-from bearerd.publish.publisher import Publisher
-from support.clock import FakeClock
+from bearerd.publish.publisher import Published, Publisher
+from support.clock import START, FakeClock
 from support.targets import CLIENT, target, token
 
 CLIENT_ID = str(CLIENT.client_id)
@@ -767,6 +768,30 @@ def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
     assert told(rig) == ["announced", "changed"]
 
 
+def test_after_times_were_put_right_a_file_that_is_put_back_is_news_again(rig: Rig) -> None:
+    rig.turn()
+    rig.clock.step(20)
+    rig.turn()
+    told(rig)
+    rig.file.unlink()
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+
+
+def test_a_new_config_is_news_also_where_times_could_not_be_put_right_yet(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    json_of(rig).unlink()
+    json_of(rig).mkdir()
+    rig.clock.step(20)
+    rig.turn()
+    assert told(rig) == []
+    header = Output(path=str(rig.directory / "dnb/bci.header"), format="header")
+    rig.keeper.adopt(replace(rig.target, outputs=(rig.target.outputs[0], header)), renew=False)
+    rig.turn()
+    assert told(rig) == ["announced", "changed"]
+
+
 def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: Rig) -> None:
     json_of(rig).mkdir(parents=True)
     rig.turn()
@@ -1003,3 +1028,34 @@ def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(ri
     rig.start()
     rig.turn()
     assert told(rig) == ["failed", "failed"]
+
+
+def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, float]] = []
+    real = rig.publisher.ensure
+
+    def ensure(*arguments: Any) -> Published:
+        standing = rig.keeper.standing()
+        seen.append((standing.on_disk, standing.readable_until - START.boot))
+        return real(*arguments)
+
+    monkeypatch.setattr(rig.publisher, "ensure", ensure)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.turn()
+    assert seen == [(False, -START.boot), (False, 3600.0)]
+    assert rig.keeper.standing().readable_until == START.boot + 2880 + 3600
+    # What could not be written may not be there at all.
+    rig.file.unlink()
+    rig.file.mkdir()
+    rig.turn()
+    assert (rig.keeper.standing().on_disk, rig.keeper.standing().readable_until) == (False, 0.0)
+    rig.file.rmdir()
+    rig.turn()
+    assert rig.keeper.standing().readable_until > rig.clock.boot
+    # Of a token that is asked for otherwise now nothing is there yet.
+    rig.keeper.adopt(target(outputs=rig.target.outputs, scope="other"), renew=True)
+    assert rig.keeper.standing().readable_until == 0.0

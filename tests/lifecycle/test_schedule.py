@@ -348,6 +348,23 @@ def test_a_scheduler_that_leaves_turns_lying_is_known_as_dead(monkeypatch: pytes
         schedule.stop(5)
 
 
+def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> float:
+        raise SystemExit
+
+    schedule = Schedule(SystemClock(), Turns())
+    schedule.start()
+    try:
+        assert schedule.alive()
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's makes a warning of it
+        monkeypatch.setattr(schedule._scheduler, "_process_jobs", end)
+        schedule._scheduler.wakeup()
+        eventually(lambda: not schedule._scheduler._thread.is_alive())
+        assert not schedule.alive()
+    finally:
+        schedule.stop(5)
+
+
 def test_one_whose_workers_all_hang_is_alive() -> None:
     clock, go_on = Later(), threading.Event()
     turns = Turns(lambda _: float(go_on.wait(WITHIN)))

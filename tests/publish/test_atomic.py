@@ -94,6 +94,79 @@ def test_directories_are_made_for_the_readers_group(root: Path) -> None:
     assert root.stat().st_gid == (root / "dnb").stat().st_gid == (root / "dnb/t").stat().st_gid == 12
 
 
+@pytest.mark.parametrize("mode", [0o2750, 0o2710, 0o750])
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_directories_are_made_with_their_mode_and_its_setgid_bit(root: Path, mode: int, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        Files(str(root), mode).replace(str(root / "dnb/t"), b"x", PLAIN)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (root, root / "dnb")] == [mode, mode]
+
+
+@ROOT
+def test_files_have_the_group_of_a_setgid_directory_that_was_made_for_the_readers(root: Path) -> None:
+    Files(str(root), 0o2750, group="12").replace(str(root / "dnb/t"), b"x", PLAIN)
+    assert (root / "dnb/t").stat().st_gid == 12
+
+
+@pytest.mark.parametrize(
+    ("stands", "there", "asked", "said"),
+    [
+        pytest.param("", "", "a/b", None, id="nothing"),
+        pytest.param("a", "directory", "a/b/c", None, id="a directory"),
+        pytest.param("a", "link", "a/b", "symlink", id="a link"),
+        pytest.param("a", "link", "a", "symlink", id="a link itself"),
+        pytest.param("", "link", "a/b", "symlink", id="the output directory is a link"),
+        pytest.param("a", "file", "a/b", "no directory", id="a file"),
+        pytest.param("../elsewhere", "link", "../elsewhere/b", None, id="a link above another directory"),
+        pytest.param("../elsewhere", "link", "../elsewhere", "symlink", id="another directory that is a link"),
+        pytest.param("../elsewhere", "file", "../elsewhere/b", "cannot be made", id="a file elsewhere"),
+    ],
+)
+def test_what_can_be_made_is_known_before_and_nothing_is_made(
+    files: Files, root: Path, tmp_path: Path, stands: str, there: str, asked: str, said: str | None
+) -> None:
+    path, real = Path(os.path.normpath(root / stands)), tmp_path / "real"
+    real.mkdir()
+    path.parent.mkdir(exist_ok=True)
+    if there == "link":
+        path.symlink_to(real)
+    elif there == "directory":
+        path.mkdir()
+    elif there == "file":
+        path.touch(0o600)
+    before = sorted(tmp_path.rglob("*"))
+    directory = os.path.normpath(root / asked)
+    if said is None:
+        files.prove_usable(directory)
+    else:
+        with pytest.raises(PublishError, match=said):
+            files.prove_usable(directory)
+        with pytest.raises(PublishError):
+            files.replace(f"{directory}/t", b"x", PLAIN)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_owner_that_cannot_be_given_is_known_before(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.mkdir()
+    given: list[tuple[int, int]] = []
+
+    def fchown(_: int, uid: int, gid: int) -> None:
+        given.append((uid, gid))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("bearerd.publish.atomic.os.fchown", fchown)
+    files.prove_usable(str(root))
+    with pytest.raises(PublishError, match="an owner or group it does not have"):
+        files.prove_usable(str(root), Attributes(0o640, 1234, 12))
+    assert given == [(1234, 12)]
+    assert left_over(root) == []
+
+
 def test_a_directory_that_exists_stays_as_it_is(files: Files, root: Path) -> None:
     (root / "dnb").mkdir(parents=True, mode=0o700)
     files.replace(str(root / "dnb/t"), b"x", PLAIN)
@@ -400,16 +473,23 @@ def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: 
 
 
 @ROOT
+@pytest.mark.parametrize("directory_mode", [0o750, 0o2750])
 def test_below_a_setgid_directory_none_is_made_by_setting_the_bit_again(
-    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, directory_mode: int
 ) -> None:
     # systemd's RestrictSUIDSGID refuses it. The daemon runs with umask 0.
-    real = os.fchmod
+    files = Files(str(root), directory_mode)
+    real, real_mkdir = os.fchmod, os.mkdir
 
     def restricted(descriptor: int, mode: int) -> None:
         if mode & 0o6000:
             raise PermissionError(errno.EPERM, "restricted")
         real(descriptor, mode)
+
+    def restricted_mkdir(path: str, mode: int, *, dir_fd: int) -> None:
+        if mode & 0o6000:
+            raise PermissionError(errno.EPERM, "restricted")
+        real_mkdir(path, mode, dir_fd=dir_fd)
 
     root.mkdir()
     os.chown(root, -1, 12)
@@ -417,6 +497,7 @@ def test_below_a_setgid_directory_none_is_made_by_setting_the_bit_again(
     before = os.umask(0)
     try:
         monkeypatch.setattr("bearerd.publish.atomic.os.fchmod", restricted)
+        monkeypatch.setattr("bearerd.publish.atomic.os.mkdir", restricted_mkdir)
         files.replace(str(root / "dnb/t"), b"x", PLAIN)
     finally:
         os.umask(before)

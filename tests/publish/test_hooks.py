@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ class Program:
         self.path.write_text(
             f"#!/bin/sh\nmkdir {self._lock} || echo overlap >> {self._log}\n"
             f'echo "${{BEARERD_TOKEN_NAME#dnb/}}" >> {self._log}\n'
-            f"read code < {self._gate}\nrmdir {self._lock}\nexit $code\n"
+            # Opened for both: the end of who wrote to the one before is no end of this.
+            f"read code <> {self._gate}\nrmdir {self._lock}\nexit $code\n"
         )
         self.path.chmod(0o755)
 
@@ -63,6 +65,11 @@ class Program:
         eventually(lambda: len(self.runs) >= self._ended)  # the one before has ended, and reads no more
         with self._gate.open("w") as gate:
             gate.write(f"{code}\n")
+
+    def killed(self) -> None:
+        """The one that ran was killed, before it could clear away."""
+        shutil.rmtree(self._lock)
+        self._ended += 1
 
 
 class Rig:
@@ -99,7 +106,10 @@ class Rig:
 
     def noted(self, name: str = "bci") -> bool:
         """Whether a new process would find that hooks are owed."""
-        return (self.directory / "tokens/.bearerd/owed/dnb" / name).exists()
+        return self.note(name).exists()
+
+    def note(self, name: str = "bci") -> Path:
+        return self.directory / "tokens/.bearerd/owed/dnb" / name
 
     def close(self) -> None:
         for hooks in self._all:
@@ -141,6 +151,7 @@ def test_one_run_at_a_time_and_whatever_changes_meanwhile_is_one_more_for_each_t
     program.begun("bci")
     for again in (one, other, one, other, one):
         rig.change(again)
+    assert len(workers()) == 1  # nobody waits for what this one will see to
     assert [rig.hooks.pending(name) for name in ("dnb/bci", "dnb/risk", "dnb/none")] == [2, 1, 0]
     program.end()
     program.begun("bci", "bci")  # who has waited longest
@@ -174,7 +185,9 @@ def test_different_hooks_run_beside_each_other_up_to_eight(rig: Rig) -> None:
     assert [program.runs for program in programs] == [["bci"]] * 10
 
 
-def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(rig: Rig) -> None:
+def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     rig.process(*MINUTES)
     pid_file = rig.directory / "pid"
     hook = Hook(signal="WINCH", pid_file=str(pid_file))
@@ -189,6 +202,10 @@ def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(rig
         finally:
             process.kill()
     assert rig.counted == ["failure", "failure", "success"]
+    # Who comes later has as many attempts as any.
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["again in 60 s"] * 2
+    named = [vars(record)["target"] for record in caplog.records if record.levelno == logging.WARNING]
+    assert named == ["dnb/a", None]
     assert [rig.hooks.last(f"dnb/{name}") for name in "abc"] == [(rig.clock.boot, None)] * 3
     eventually(lambda: not any(map(rig.noted, "abc")))
 
@@ -218,13 +235,16 @@ def test_where_nobody_has_read_the_token_yet_a_hook_may_be_left_out(rig: Rig) ->
     assert later.runs == ["bci"]
 
 
-def test_its_workers_end_when_nothing_is_owed(rig: Rig) -> None:
+def test_its_workers_end_when_nothing_is_owed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.change(target(on_change=tuple(rig.does(f"true {number}") for number in range(5))))
     assert rig.hooks.wait(WITHIN)
     eventually(lambda: not workers())
     rig.change(target(on_change=(rig.does("true"),)))
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["success"] * 6
+    eventually(lambda: not workers())
+    assert rig.hooks._owed == {}
+    assert said(caplog, logging.INFO) == []
 
 
 # -- what fails ----------------------------------------------------------------------------------------
@@ -353,6 +373,26 @@ def test_a_hook_that_is_mended_or_no_longer_in_the_config_fails_no_more(rig: Rig
     assert rig.hooks.last("dnb/bci")[1] is None
 
 
+def test_a_hook_that_goes_well_again_fails_no_more(rig: Rig) -> None:
+    one = target(on_change=(rig.does(f"test -e {rig.directory}/mended"),))
+    rig.change(one)
+    assert rig.hooks.wait(WITHIN)
+    assert rig.hooks.last("dnb/bci")[1] == "hook run /bin/sh: exit 1" + DROPPED
+    (rig.directory / "mended").touch()
+    rig.change(one)
+    assert rig.hooks.wait(WITHIN)
+    assert rig.hooks.last("dnb/bci")[1] is None
+
+
+def test_eight_that_wait_to_be_tried_again_keep_no_ninth_waiting(rig: Rig) -> None:
+    rig.process(*MINUTES)
+    rig.change(target("bad", on_change=tuple(rig.does(f"exit {code}") for code in range(1, 9))))
+    eventually(lambda: rig.counted == ["failure"] * 8)
+    assert len(workers()) == 8
+    rig.change(target("good", on_change=(rig.does("true"),)))
+    eventually(lambda: rig.counted[8:] == ["success"])
+
+
 def test_what_nobody_thought_of_costs_an_attempt_and_no_hook_its_worker(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,8 +435,9 @@ def test_where_no_thread_can_be_started_the_next_that_is_owed_brings_both(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fails)
-        rig.change(target("bci", on_change=(rig.does("true"),)))
-    assert said(caplog, logging.ERROR) == ["no thread can be started for a hook; raise TasksMax"]
+        for _ in range(10):
+            rig.change(target("bci", on_change=(rig.does("true"),)))
+    assert said(caplog, logging.ERROR) == ["no thread can be started for a hook; raise TasksMax"] * 10
     assert rig.hooks.pending("dnb/bci") == 1
     rig.change(target("risk", on_change=(rig.does("true"),)))
     assert rig.hooks.wait(WITHIN)
@@ -444,6 +485,9 @@ def test_it_is_noted_from_before_the_files_change_until_the_last_hook_has_ended(
     one = target(on_change=(program.hook(), other.hook()))
     rig.hooks.announce(one)
     assert rig.noted()
+    written = rig.note().stat().st_ino
+    rig.hooks.announce(one)
+    assert rig.note().stat().st_ino == written  # once: it costs two flushes of the disk
     rig.hooks.changed(one, first=False)
     program.end()
     eventually(lambda: rig.hooks.pending("dnb/bci") == 1)
@@ -452,6 +496,9 @@ def test_it_is_noted_from_before_the_files_change_until_the_last_hook_has_ended(
     other.end()
     assert rig.hooks.wait(WITHIN)
     eventually(lambda: not rig.noted())
+    eventually(lambda: not workers())
+    rig.hooks.announce(one)
+    assert rig.noted()
 
 
 def test_where_all_are_left_out_at_the_first_token_nothing_is_owed(rig: Rig) -> None:
@@ -462,8 +509,9 @@ def test_where_all_are_left_out_at_the_first_token_nothing_is_owed(rig: Rig) -> 
 
 def test_who_is_told_of_nothing_is_not_noted(rig: Rig) -> None:
     one = target(on_failure=(rig.does("true"),))
-    rig.change(one)
+    rig.hooks.announce(one)
     assert not rig.noted()
+    rig.hooks.changed(one, first=False)
     rig.hooks.announce(target(on_change=(rig.does("true"),)))
     assert rig.noted()
     assert not rig.process().owed(one)  # a hook that was taken out of the config is owed nothing
@@ -495,13 +543,14 @@ def test_what_a_killed_process_owed_the_next_one_finds(rig: Rig, *, told: bool) 
     if told:
         rig.hooks.changed(one, first=False)
         program.begun("bci")
-    rig.process()  # the first is left as a killed one leaves it: its note stands
+        rig.hooks.stop(0)
+        eventually(lambda: not workers())
+        program.killed()
+    rig.process()
     assert rig.hooks.owed(one)
     assert not rig.hooks.owed(other)
     rig.hooks.changed(one, first=False)
     program.end()
-    if told:
-        program.end()
     assert rig.hooks.wait(WITHIN)
     eventually(lambda: not rig.noted())
     assert not rig.process().owed(one)
@@ -530,13 +579,16 @@ def test_a_note_that_cannot_be_written_is_said_once_and_keeps_no_hook_from_being
     (line,) = said(caplog, logging.WARNING)
     assert line.startswith(f"hooks: {in_the_way}/dnb/bci: ")
     assert line.endswith("; a crash right now would lose them")
+    rig.hooks.forget("dnb/bci")  # it goes and comes back
+    rig.hooks.announce(one)
+    assert said(caplog, logging.WARNING) == [line] * 2
     in_the_way.unlink()
     rig.hooks.announce(one)
     assert rig.noted()
     rig.hooks.changed(one, first=False)
     assert rig.hooks.wait(WITHIN)
     eventually(lambda: not rig.noted())
-    assert len(said(caplog, logging.WARNING)) == 1
+    assert len(said(caplog, logging.WARNING)) == 2
 
 
 def test_a_token_that_is_no_more_is_owed_nothing_and_one_that_comes_back_is_noted_anew(rig: Rig) -> None:
@@ -559,6 +611,14 @@ def test_a_token_that_is_no_more_is_owed_nothing_and_one_that_comes_back_is_note
     assert program.runs == ["bci", "risk"]
     assert rig.noted("bci")
     eventually(lambda: not rig.noted("risk"))
+
+
+def test_of_a_token_that_is_no_more_nothing_is_remembered(rig: Rig) -> None:
+    rig.change(target(on_change=(rig.does("exit 1"),)))
+    assert rig.hooks.wait(WITHIN)
+    assert None not in rig.hooks.last("dnb/bci")
+    rig.hooks.forget("dnb/bci")
+    assert rig.hooks.last("dnb/bci") == (None, None)
 
 
 def test_a_token_that_goes_while_its_hook_runs_does_no_harm(rig: Rig) -> None:

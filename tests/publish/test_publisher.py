@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bearerd.errors import DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.model import Config, Output
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
+from support.readers import ROOT, can_read, open_directory
 from support.targets import TARGET, token
 
 
@@ -35,6 +37,53 @@ def test_a_targets_files_are_written_once_and_then_left_alone(config: Config) ->
     assert publisher.ensure(target, token()).written == ()
     Path(target.outputs[0].path).unlink()
     assert publisher.ensure(target, token()).written == (target.outputs[0].path,)
+
+
+@pytest.mark.parametrize("call", ["replace", "matches"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda path: path.unlink(), id="deleted"),
+        pytest.param(lambda path: path.write_text("garbage"), id="altered"),
+        pytest.param(lambda path: path.chmod(0o666), id="opened"),
+    ],
+)
+def test_what_is_done_to_a_file_right_after_it_was_written_or_looked_at_is_seen(
+    config: Config, monkeypatch: pytest.MonkeyPatch, call: str, harm: Callable[[Path], object]
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    if call == "matches":
+        publisher.ensure(target, token())
+        assert not publisher.disturbed(target)
+    real = getattr(publisher._files, call)
+
+    def then_harm(path: str, *arguments: object) -> object:
+        done = real(path, *arguments)
+        if path == target.outputs[0].path and Path(path).exists():
+            harm(Path(path))
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher._files, call, then_harm)
+        publisher.ensure(target, token())
+    assert publisher.disturbed(target)
+    assert publisher.ensure(target, token()).written == (target.outputs[0].path,)
+    assert not publisher.disturbed(target)
+
+
+def test_where_a_file_system_keeps_no_modes_files_are_not_written_on_and_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    monkeypatch.setattr("bearerd.publish.atomic.os.fchmod", lambda _descriptor, _mode: None)
+    looks = 0
+    for number in range(3):
+        publisher.ensure(target, token(f"t-{number}"))
+        while publisher.disturbed(target):
+            looks += 1
+            assert looks < 10
+            publisher.ensure(target, token(f"t-{number}"))
+    assert looks == 1
 
 
 def test_one_file_that_cannot_be_written_keeps_no_other_from_it(config: Config) -> None:
@@ -202,3 +251,102 @@ def test_what_a_killed_process_left_beside_a_note_is_swept(config: Config) -> No
     publisher.prepare().release()
     assert not left.exists()
     assert publisher.noted(target)
+
+
+# -- files for several readers -------------------------------------------------------------------------
+
+
+def outputs_of(config: Config, *outputs: Output) -> Config:
+    """The config with these for its target's files."""
+    return replace(config, targets=(replace(config.targets[0], outputs=outputs),))
+
+
+@ROOT
+def test_each_reader_of_a_token_gets_a_file_of_its_own(config: Config) -> None:
+    with open_directory() as directory:
+        elsewhere, root = directory / "elsewhere", directory / "run"
+        elsewhere.mkdir(mode=0o755)
+        # XRootD refuses a file that its group can read, and looks for it by the user's number (WLCG).
+        found = Output(f"{root}/bt_u1000", mode=0o600, owner="1000")
+        outputs = (
+            Output(f"{root}/dnb/bci", mode=0o640, group="4242"),
+            found,
+            replace(found, path=f"{elsewhere}/bt_u1000", newline=True),
+        )
+        tokens = outputs_of(replace(config, directory=str(root), directory_mode=0o711), *outputs)
+        before = os.umask(0o077)
+        try:
+            assert Publisher(tokens).ensure(tokens.targets[0], token("t")).faults == ()
+        finally:
+            os.umask(before)
+        paths = [Path(output.path) for output in outputs]
+        assert [path.read_text() for path in paths] == ["t", "t", "t\n"]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o640, 0o600, 0o600]
+        readers = {"owner": (1000, 1000), "member": (2000, 2000, 4242), "stranger": (3000, 3000)}
+        assert {name: [can_read(path, *ids) for path in paths] for name, ids in readers.items()} == {
+            "owner": [False, True, True],
+            "member": [True, False, False],
+            "stranger": [False, False, False],
+        }
+
+
+def test_what_would_keep_a_file_from_being_written_is_told(config: Config, tmp_path: Path) -> None:
+    Path(config.targets[0].outputs[0].path).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path)
+    config = outputs_of(config, *config.targets[0].outputs, Output(f"{tmp_path}/link/t"))
+    busy, link = Publisher(config).examine(config.targets[0])
+    assert busy == f"{config.targets[0].outputs[0].path}: a directory has this name"
+    assert link.startswith(f"{tmp_path}/link: ")
+    # A link in a file's place is replaced.
+    Path(config.targets[0].outputs[0].path).rmdir()
+    Path(config.targets[0].outputs[0].path).symlink_to(tmp_path)
+    assert Publisher(config).examine(config.targets[0]) == [link]
+
+
+# -- where the files go --------------------------------------------------------------------------------
+
+
+def test_a_directory_in_which_others_can_write_is_warned_of_once(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, elsewhere = Path(config.directory), tmp_path / "elsewhere"
+    for path in (directory, elsewhere):
+        path.mkdir()
+        path.chmod(0o777)
+    publisher = Publisher(config)
+    publisher.prepare().release()
+    assert [(record.levelname, record.message.split(":")[0]) for record in caplog.records] == [
+        ("WARNING", f"directory {directory}")
+    ]
+    assert "An emptyDir is 0777 by nature" in caplog.messages[0]
+    publisher.adopt(config)
+    assert len(caplog.messages) == 1
+    # A new config may go elsewhere.
+    publisher.adopt(outputs_of(config, Output(f"{elsewhere}/t"), *config.targets[0].outputs))
+    assert [message.split(":")[0] for message in caplog.messages[1:]] == [f"directory {elsewhere}"]
+
+
+@ROOT
+def test_a_file_that_is_a_mount_point_is_an_error_at_the_start_and_keeps_no_other_from_it(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    mounted, other = (Path(output.path) for output in target.outputs)
+    mounted.parent.mkdir(parents=True)
+    mounted.touch()
+    (tmp_path / "host").touch()
+    subprocess.run(["mount", "--bind", tmp_path / "host", mounted], check=True)
+    try:
+        publisher.prepare().release()
+        (said,) = caplog.records
+        assert (said.levelname, said.target) == ("ERROR", "dnb/bci")  # type: ignore[attr-defined] # log.say adds it
+        assert said.message.startswith(f"this file cannot be kept, all others are: {mounted} is a mount point")
+        assert "mount the directory in its place" in said.message
+        publisher.adopt(config)
+        assert len(caplog.records) == 1
+        published = publisher.ensure(target, token())
+        assert published.written == (str(other),)
+        assert len(published.faults) == 1
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+    assert publisher.ensure(target, token()).written == (str(mounted),)

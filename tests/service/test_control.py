@@ -29,6 +29,7 @@ from bearerd.service import status as statuses
 from bearerd.service.control import Control
 from bearerd.service.engine import Answer, Asked
 from bearerd.service.status import Status
+from support.clock import START
 from support.process import WITHIN, eventually
 from support.prometheus import standing, status
 from support.targets import target
@@ -302,6 +303,8 @@ def test_not_alive_is_said_and_asks_nothing_that_could_hang(site: Site) -> None:
         (standing(expires=None, obtained=None, on_disk=False), "starting"),
         (GONE, "missing: HTTP 503"),
         (standing(on_disk=False), "unwritten"),
+        (standing(on_disk=False, readable_until=START.boot + 0.1), None),  # being written, over one that is good
+        (standing(on_disk=False, readable_until=START.boot), "unwritten"),
         (standing(on_disk=False, faults=("f: no space", "g: no space")), "unwritten: f: no space; g: no space"),
         (standing(expires=1.0), "expired"),
         (standing(expires=1.0, failure=Transient("HTTP 503")), "expired: HTTP 503"),

@@ -216,7 +216,10 @@ def test_who_asks_uses_half_of_a_limit_whatever_has_used_the_rest(
         assert left.after == (8 * 3600.0 if not granted else pytest.approx(8 * 3600 - passed, abs=granted * 61))
 
 
-def test_who_asks_while_one_is_on_its_way_gets_another_after_it(asking: Callable[..., object]) -> None:
+@pytest.mark.parametrize(("instead_of", "grants"), [(None, 3), ("t-1", 2)])
+def test_who_asks_while_one_is_on_its_way_gets_another_after_it_unless_that_was_what_it_was_about(
+    asking: Callable[..., object], instead_of: str | None, grants: int
+) -> None:
     issue, under_way, may_answer = issues(), threading.Event(), threading.Event()
 
     def script(seen: Seen) -> Answer:
@@ -231,10 +234,18 @@ def test_who_asks_while_one_is_on_its_way_gets_another_after_it(asking: Callable
         turn = threading.Thread(target=here.turn)
         turn.start()
         assert under_way.wait(WITHIN)
-        assert here.ask() == Asked("asked", grants=1)
+        assert here.ask(instead_of) == Asked("asked", grants=1)
         may_answer.set()
         turn.join()
         assert here.token == "t-2"
         here.clock.advance(1)
         here.turn()
-        assert (here.token, here.grants) == ("t-3", 3)
+        assert (here.token, here.grants) == (f"t-{grants}", grants)
+
+
+def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking: Callable[..., object]) -> None:
+    with asking() as here:  # type: ignore[attr-defined]
+        for number in range(1000):
+            here.clock.boot = number * 0.0317
+            here.engine._asked_at.clear()
+            assert here.ask().answer == "asked"

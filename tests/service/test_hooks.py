@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from support.api import Site
 from support.process import bearerd, eventually, running
 from support.server import Answer, Server, issues, serving
 
-GATE = 'read code < "$0.gate" && exit $code'
+GATE = 'read code <> "$0.gate" && exit $code'
 """Waits for the test to say how to end."""
 
 
@@ -109,7 +110,6 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         echo "$BEARERD_FILES" | while read -r file; do cp "$file" "$HERE/$number.${file##*.}"; done
         tr '\\0' '\\n' < /proc/$$/environ > "$HERE/$number.environ"
         tr '\\0' '\\n' < /proc/$$/cmdline > "$HERE/$number.cmdline"
-        grep -E '^Sig(Blk|Ign):' /proc/$$/status > "$HERE/$number.signals"
         umask > "$HERE/$number.umask"
         cat "$HERE/$number.raw"; cat "$HERE/$number.raw" >&2
     """
@@ -118,7 +118,8 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         site = Site(tmp_path, server.url, top="log: {level: debug}")
         program = Program(site, "program", script)
         files = "files: [{format: raw, path: out.raw}, {format: json}, {format: header}]"
-        site.write(f"{{bci: {{scope: bci, {files}, {change(program)}}}}}")
+        hooks = f"on_change: [{{run: [{program.path}]}}, {{run: [/bin/cp, /proc/self/status, {tmp_path}/status]}}]"
+        site.write(f"{{bci: {{scope: bci, {files}, {hooks}}}}}")
         with running("run", "-c", site.config) as daemon:
             eventually(lambda: len(program.runs) >= 3)
             assert daemon.stop() == 0
@@ -132,8 +133,8 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         assert "BEARERD_TOKEN_NAME=dnb/bci\n" in told
         assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in told
         assert "s3cr3t" not in told
-        assert (tmp_path / f"{number}.signals").read_text().split()[1::2] == ["0" * 16] * 2
         assert (tmp_path / f"{number}.umask").read_text() == "0022\n"
+    assert re.findall(r"^Sig(?:Blk|Ign):\t(.*)", (tmp_path / "status").read_text(), re.MULTILINE) == ["0" * 16] * 2
     assert any("hook run" in line for line in daemon.lines)
     assert "s3cr3t" not in "".join(daemon.lines)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.process import bearerd, eventually, running
+from support.readers import ROOT
 from support.server import Answer, Seen, Server, issues, serving
 
 SECRET = "s3cr3t+%/="
@@ -276,6 +277,51 @@ def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(
     wrong = bearerd("run", "-c", config)
     assert wrong.returncode == 78
     assert f"{config}:1:10: expected a mapping of names, found a list" in wrong.stderr
+
+
+# -- where the files go ----------------------------------------------------------------------------
+
+
+def test_a_directory_in_which_others_can_write_is_warned_of_once_at_the_start(tmp_path: Path) -> None:
+    with serving(issues(lifetime=2)) as server:
+        config = write_config(tmp_path, server.url)
+        (tmp_path / "tokens").mkdir()
+        (tmp_path / "tokens").chmod(0o777)
+        with running("run", "-c", config) as daemon:
+            line = daemon.wait_for("others can write there")
+            assert " WARNING " in line
+            assert f" directory {tmp_path}/tokens: " in line
+            assert "fine where only this pod's containers reach it" in line
+            daemon.wait_for("token obtained")
+            server.wait_for(3)
+            assert daemon.stop() == 0
+    assert [text for text in daemon.lines if "others can write" in text] == [line]
+    assert not any("token obtained" in text for text in daemon.lines[: daemon.lines.index(line)])
+
+
+@ROOT
+def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_are_kept(tmp_path: Path) -> None:
+    mounted, host = tmp_path / "tokens/dnb/bci", tmp_path / "host"
+    mounted.parent.mkdir(parents=True)
+    mounted.touch()
+    host.write_text("of the host")
+    with serving(issues()) as server:
+        files = "[{format: raw}, {format: header}]"
+        config = write_config(tmp_path, server.url, tokens=f"{{bci: {{files: {files}}}, risk: {{}}}}")
+        subprocess.run(["mount", "--bind", host, mounted], check=True)
+        try:
+            with running("run", "-c", config) as daemon:
+                line = daemon.wait_for("is a mount point")
+                assert " ERROR " in line
+                assert f" name=dnb/bci this file cannot be kept, all others are: {mounted} is a mount point" in line
+                assert "mount the directory in its place" in line
+                assert not any("token obtained" in text for text in daemon.lines)
+                eventually((tmp_path / "tokens/dnb/bci.header").exists)
+                eventually((tmp_path / "tokens/dnb/risk").exists)
+                assert daemon.stop() == 0
+        finally:
+            subprocess.run(["umount", mounted], check=True)
+    assert host.read_text() == "of the host"
 
 
 # -- troubles --------------------------------------------------------------------------------------

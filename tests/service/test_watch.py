@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.model import Config, Reference
+from bearerd.model import Config, Output, Reference
 from bearerd.service import watch as module
 from bearerd.service.sources import Sources
 from bearerd.service.watch import Watch
@@ -198,3 +198,43 @@ def test_a_secret_that_is_no_plain_file_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "secret").unlink()
     os.mkfifo(tmp_path / "secret")
     assert found.clients_changed() == {"dnb"}
+
+
+def templated(tmp_path: Path, **templates: str) -> Config:
+    """A config with these tokens and their templates, each a name that is built in or a file's."""
+    paths = {
+        name: template if template == "nginx" else str(tmp_path / template) for name, template in templates.items()
+    }
+    outputs = {name: Output(f"/d/{name}", "template", template=path) for name, path in paths.items()}
+    return Config("/d", "/s", targets=tuple(target(name, outputs=(output,)) for name, output in outputs.items()))
+
+
+def test_a_changed_template_names_the_tokens_whose_it_is(tmp_path: Path) -> None:
+    for name in ("one.j2", "two.j2"):
+        (tmp_path / name).write_text("a")
+    found = Sources(templated(tmp_path, a="one.j2", b="two.j2", c="one.j2", d="nginx"))
+    os.utime(tmp_path / "one.j2", (1, 1))
+    assert found.templates_changed() == set()
+    (tmp_path / "one.j2").write_text("b")
+    assert (found.templates_changed(), found.templates_changed()) == ({"dnb/a", "dnb/c"}, set())
+    (tmp_path / "two.j2").unlink()
+    assert found.templates_changed() == {"dnb/b"}
+    assert (found.config_changed(), found.clients_changed()) == (False, set())
+
+
+def test_the_files_of_templates_are_watched_and_what_is_built_in_is_not(tmp_path: Path) -> None:
+    found = Sources(templated(tmp_path, a="one.j2", b="nginx"))
+    assert set(found.paths()) == {str(tmp_path / "one.j2")}
+
+
+def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_path: Path) -> None:
+    for name in ("one.j2", "two.j2"):
+        (tmp_path / name).write_text("a")
+    found = Sources(templated(tmp_path, a="one.j2", b="two.j2"))
+    for name in ("one.j2", "two.j2"):
+        (tmp_path / name).write_text("b")
+    found.take(templated(tmp_path, a="one.j2", c="two.j2"))
+    assert found.templates_changed() == {"dnb/a", "dnb/c"}
+    found.take(templated(tmp_path, a="one.j2"))
+    (tmp_path / "two.j2").write_text("c")
+    assert found.templates_changed() == set()

@@ -14,6 +14,7 @@ from bearerd.words import seconds_of
 
 if TYPE_CHECKING:
     from bearerd.model import Config
+    from bearerd.service.check import Finding
 
 DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
 EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
@@ -66,6 +67,11 @@ def parser() -> argparse.ArgumentParser:
     )
     check = verb("check", _check, "prove config, secrets, permissions and directories")
     check.add_argument("--online", action="store_true", help="also one grant for each client")
+    check.add_argument(
+        "--as", dest="reader", metavar="USER", type=_reader,
+        help="also whether this user can read each file, and what stops him: a name or number, and after a colon the "
+        "group of his process where that is not his login group",
+    )  # fmt: skip
     status = verb("status", _status, "show every token: its state, expiry, next turn, last error", config=False)
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="what the daemon says, as it says it")
@@ -105,6 +111,15 @@ def _duration(text: str) -> float:
     if seconds is None:
         raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
     return seconds
+
+
+def _reader(text: str) -> object:
+    from bearerd.service.check import reader_of
+
+    try:
+        return reader_of(text)
+    except BearerdError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:
@@ -173,22 +188,30 @@ def _check(arguments: argparse.Namespace) -> int:
     import logging
 
     from bearerd.log import LOGGER
-    from bearerd.service.check import check
+    from bearerd.service.check import check, readable
 
     config = _load(arguments)
     failed, stops = 0, False
     LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
     print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
     for finding in check(config, os.environ, online=arguments.online):
-        failed += finding.level == "failed"
+        failed += _shown(finding)
         stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
-        print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
-        for name, value in finding.details:
-            print(f"{'':<8}   {name}: {value}", flush=True)
+    unread = sum(map(_shown, readable(config, arguments.reader))) if arguments.reader else 0
     if failed:
         then = "the daemon would not start" if stops else "the daemon would run, and go on trying"
         print(f"bearerd: {failed} of these would fail; {then}", file=sys.stderr)
-    return 1 if failed else 0
+    if unread:
+        print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
+    return 1 if failed or unread else 0
+
+
+def _shown(finding: Finding) -> bool:
+    """Show what was found; whether it failed."""
+    print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
+    for name, value in finding.details:
+        print(f"{'':<8}   {name}: {value}", flush=True)
+    return finding.level == "failed"
 
 
 def _socket(arguments: argparse.Namespace) -> tuple[str, str | None]:

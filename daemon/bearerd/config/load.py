@@ -432,6 +432,8 @@ class _Loader:
             newline=bool(file.newline),
             variable=file.name or re.sub(r"[^A-Za-z0-9]", "_", f"{client}_{name}_TOKEN").upper(),
             max_staleness=file.max_staleness or 0.0,
+            template=file.template or "",
+            vars=tuple((file.vars or {}).items()),
         )
 
     def _take(self, document: Document, at: Path, path: str, token: str) -> None:

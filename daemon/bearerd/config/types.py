@@ -28,7 +28,18 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth, BasicEncoding, Listen, RateLimit, RefreshBefore, SignalName
+from bearerd.model import (
+    JWT_BEARER,
+    TEMPLATES,
+    TLS_AUTHS,
+    Auth,
+    BasicEncoding,
+    Format,
+    Listen,
+    RateLimit,
+    RefreshBefore,
+    SignalName,
+)
 from bearerd.words import DURATION, UNITS, seconds_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -258,6 +269,13 @@ def _parse_address(value: Any) -> Listen:
     return Listen(host=host, port=int(match[4]))
 
 
+def _parse_template(value: Any) -> str:
+    text: str = _text(value)
+    if text not in TEMPLATES and not text.startswith("/"):
+        raise _expected(f"a template by its absolute path (/…), or one that is built in: {', '.join(TEMPLATES)}")
+    return text
+
+
 def _parse_argv(value: Any) -> Any:
     if not isinstance(value, list) or not value:
         found = None if isinstance(value, list) else value
@@ -390,6 +408,7 @@ Parameters = dict[
     Annotated[str, AfterValidator(_parse_parameter_name)],
     Annotated[list[ParameterValue], BeforeValidator(_parse_parameter), _OneOrSeveral()],
 ]
+Template = Annotated[str, BeforeValidator(_parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
 Argv = Annotated[list[Text], BeforeValidator(_parse_argv)]
 Address = Annotated[Listen, BeforeValidator(_parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]
 Claims = dict[Annotated[str, AfterValidator(_parse_claim_name)], Annotated[Any, BeforeValidator(_must_be_json)]]
@@ -400,7 +419,7 @@ Separator = Annotated[str, BeforeValidator(_parse_separator), _schema("[ -~]{1,4
 class FileModel(Strict):
     """One output."""
 
-    format: Literal["raw", "json", "header", "env"]
+    format: Format
     path: Text | None = None
     mode: Mode | None = None
     owner: Account | None = None
@@ -408,11 +427,19 @@ class FileModel(Strict):
     newline: bool | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     max_staleness: Duration | None = None
+    template: Template | None = None
+    vars: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text] | None = None
 
     @model_validator(mode="after")
     def _fits_its_format(self) -> FileModel:
-        if self.name is not None and self.format != "env":
-            raise _expected("name only for format env")
+        if (self.template is not None) != (self.format == "template"):
+            raise _expected("template beside format template, and only there")
+        if self.format == "template" and self.path is None:
+            raise _expected("path beside format template: no name says what it makes")
+        if self.vars is not None and self.template is None:
+            raise _expected("vars only for format template")
+        if self.name is not None and self.format not in {"env", "template"}:
+            raise _expected("name only for format env or template")
         if self.newline is not None and self.format != "raw":
             raise _expected("newline only for format raw: the others have their own line ends")
         return self

@@ -111,6 +111,8 @@ class Standing:
     """Boot clock."""
     faults: tuple[str, ...] = ()
     """What went wrong with its files at the last look."""
+    readable_until: float = 0.0
+    """Boot clock: until when what every file holds is good: this token, or while it is written the one before."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
     """How many of its grants came to each kind (`KINDS`)."""
 
@@ -132,8 +134,8 @@ class Keeper:
     __slots__ = (
         "_client_id", "_clock", "_counts", "_dice", "_due", "_failed_at", "_failing_since", "_failure", "_faults",
         "_first", "_gate", "_gone", "_grants", "_held", "_hooks", "_identity", "_name", "_next", "_not_before",
-        "_on_disk", "_only_times", "_outcomes", "_publish_faults", "_publisher", "_said_at", "_said_expired", "_token",
-        "_told_lost", "_unsaved", "_untold", "target",
+        "_on_disk", "_only_times", "_outcomes", "_publish_faults", "_publisher", "_readable_until", "_said_at",
+        "_said_expired", "_token", "_told_lost", "_unsaved", "_untold", "target",
     )  # fmt: skip
 
     def __init__(
@@ -174,6 +176,7 @@ class Keeper:
         self._publish_faults = 0
         self._faults: tuple[str, ...] = ()
         self._on_disk = False
+        self._readable_until = 0.0
         self._first = True
         """Whether there was no token of this name before."""
         self._only_times = False
@@ -219,6 +222,7 @@ class Keeper:
     def adopt(self, target: Target, *, renew: bool) -> None:
         """Go on as a changed config has it: a new grant now, or only other files and another schedule."""
         self.target, self._on_disk, self._only_times = target, False, False
+        self._readable_until = 0.0
         now = self._clock.now().boot
         if renew or (self._token is not None and self._identity != target.identity()):
             self._due = self._not_before = now
@@ -289,12 +293,14 @@ class Keeper:
             attempts=sum(self._counts.values()),
             failing_since=self._failing_since if self._failure is not None else None,
             faults=self._faults,
+            readable_until=self._readable_until,
             outcomes=tuple(self._outcomes),
         )
 
     def remaining(self, now: float) -> float:
         """How many seconds the present token is still good; 0 without one."""
-        return max(0.0, self._token.expires.boot - now) if self._token else 0.0
+        token = self._token  # others ask too, while a turn puts another there
+        return max(0.0, token.expires.boot - now) if token else 0.0
 
     # -- a grant -------------------------------------------------------------------------------
 
@@ -418,6 +424,7 @@ class Keeper:
                 faults = (str(error),)
         published = self._publisher.ensure(self.target, self._token, self._announce)
         was_on_disk, self._on_disk = self._on_disk, not published.faults
+        self._readable_until = self._gone if self._on_disk else 0.0
         if published.written and was_on_disk and not self._publish_faults:
             say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
         self._note_faults(faults + published.faults)

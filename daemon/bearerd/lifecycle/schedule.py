@@ -40,6 +40,8 @@ GUARD: Final = 8.0
 _DRIFT: Final = 1.0
 # A busy machine hands turns over late by a second or two; a scheduler that hangs does not at all.
 _LEFT_LYING: Final = 30.0
+# It is held for as long as 10,000 turns take to be handed over.
+_LOCK_WITHIN: Final = 3.0
 # A worker without work ends: a burst needs many, an hour's refresh one.
 _WORKER_IDLE: Final = 20.0
 # What a turn that raised is given, in place of the moment it did not come to name.
@@ -146,8 +148,13 @@ class Schedule:
         if thread is None or not thread.is_alive():
             return False
         # All jobs are in the one store, which knows its soonest without a search. There is no public way to ask.
-        with self._scheduler._jobstores_lock:  # noqa: SLF001
+        lock = self._scheduler._jobstores_lock  # noqa: SLF001
+        if not lock.acquire(timeout=_LOCK_WITHIN):
+            return False
+        try:
             soonest = self._scheduler._lookup_jobstore("default").get_next_run_time()  # noqa: SLF001
+        finally:
+            lock.release()
         return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _LEFT_LYING
 
     # -- inside --------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ _WHY: Final = {
     errno.EDQUOT: "the quota is used up",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "the daemon's user may not write there",
-    errno.EPERM: "the daemon's user may not do that (an owner or group it does not have, or an immutable file)",
+    errno.EPERM: "the daemon's user may not do that (an owner or group it does not have, a setgid bit that systemd's "
+    "RestrictSUIDSGID= forbids, or an immutable file)",
     errno.EBUSY: "the file is a mount point: mount the directory in its place",
     errno.EISDIR: "a directory has this name",
     errno.ELOOP: "a symlink stands in the path, which is not followed",
@@ -61,12 +62,17 @@ class Attributes:
     gid: int = -1
 
 
+# What is written to see whether anything can be.
+_PROOF: Final = Attributes(0o600)
+
+
 def attributes(mode: int, owner: str | None, group: str | None) -> Attributes:
     """Attributes from names or ids; raises PublishError for a name that this machine does not know."""
-    return Attributes(mode, _uid(owner), gid_of(group))
+    return Attributes(mode, uid_of(owner), gid_of(group))
 
 
-def _uid(owner: str | None) -> int:
+def uid_of(owner: str | None) -> int:
+    """A user's id by name or number, -1 for none; raises PublishError for an unknown one."""
     if owner is None:
         return -1
     if owner.isdecimal():
@@ -181,14 +187,26 @@ class Files:
     def prove_writable(self, directory: str, *, make: bool, mode: int | None = None) -> None:
         """Write and remove a file in a directory; raises PublishError where that cannot be done."""
         with self._errors(directory), self._directory(directory, make=make, mode=mode) as descriptor:
-            _unlink(descriptor, self._write(descriptor, b"x", Attributes(0o600)))
+            _unlink(descriptor, self._write(descriptor, b"x", _PROOF))
 
-    def prove_usable(self, directory: str) -> None:
-        """A directory that is there can be written, or one that is not can be made; raises PublishError."""
+    def prove_usable(self, directory: str, wanted: Attributes = _PROOF) -> None:
+        """A directory that is there takes such a file, or one that is not can be made; raises PublishError."""
         if os.path.lexists(directory):
-            self.prove_writable(directory, make=False)
-        elif not _parent_writable(directory):
+            with self._errors(directory), self._directory(directory, make=False) as descriptor:
+                _unlink(descriptor, self._write(descriptor, b"x", wanted))
+        elif not self._makeable(directory):
             raise PublishError(f"{directory} is not there, and cannot be made by this user")
+
+    def _makeable(self, directory: str) -> bool:
+        """Whether this user may make it in the last of the directories above it that is there."""
+        above = posixpath.dirname(directory)
+        while not os.path.lexists(above):
+            above = posixpath.dirname(above)
+        if f"{above}/".startswith(self.root.rstrip("/") + "/"):
+            # Opened as it will be: a symlink on the way is refused.
+            with self._errors(above), self._directory(above, make=False):
+                pass
+        return os.access(above, os.W_OK | os.X_OK, effective_ids=True)
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -271,18 +289,18 @@ class Files:
             if not make:
                 raise
         try:
-            os.mkdir(word, mode, dir_fd=descriptor)
+            os.mkdir(word, mode & 0o777, dir_fd=descriptor)
         except FileExistsError:  # somebody else's turn made it
             return os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         below = os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
         try:
             if (gid := gid_of(self._group)) != -1:
                 os.fchown(below, -1, gid)
-            # The daemon's umask is 0, so the mode is right from the first instant and its setgid bit, which
-            # came from the directory above, stays: under RestrictSUIDSGID nobody may set that again.
-            made = os.fstat(below).st_mode
-            if made & 0o777 != mode & 0o777:
-                os.fchmod(below, mode | made & stat.S_ISGID)
+            # The daemon's umask is 0, so the mode is right from the first instant and its setgid bit, where it
+            # came from the directory above, stays: under RestrictSUIDSGID nobody may set that. mkdir never does.
+            made = stat.S_IMODE(os.fstat(below).st_mode)
+            if made != (whole := mode | made & stat.S_ISGID):
+                os.fchmod(below, whole)
         except BaseException:
             os.close(below)
             with suppress(OSError):  # half made it would be taken for somebody's own
@@ -302,10 +320,3 @@ def _read(parent: int, name: str, most: int) -> bytes:
 def _unlink(parent: int, name: str) -> None:
     with suppress(OSError):
         os.unlink(name, dir_fd=parent)
-
-
-def _parent_writable(directory: str) -> bool:
-    parent = posixpath.dirname(directory)
-    while not os.path.exists(parent) and parent != "/":
-        parent = posixpath.dirname(parent)
-    return os.access(parent, os.W_OK | os.X_OK, effective_ids=True)

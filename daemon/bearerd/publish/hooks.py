@@ -153,12 +153,10 @@ class Hooks:
             self._announced.discard(name)
             self._ended.pop(name, None)
             self._faults.pop(name, None)
-            for hook, line in list(self._owed.items()):
+            for line in self._owed.values():
                 for key in [key for key in line if key[0] == name]:
                     del line[key]
                     self._finish(name)
-                if not line:
-                    del self._owed[hook]
             self._moved.notify_all()
 
     def wait(self, within: float) -> bool:
@@ -193,7 +191,7 @@ class Hooks:
         self._moved.notify_all()
 
     def _staff(self) -> None:
-        if self._workers >= _AT_ONCE or self._stopped or self._soonest() is None:
+        if self._workers >= _AT_ONCE or self._soonest() is None:
             return
         self._workers += 1
         try:
@@ -313,9 +311,8 @@ class Hooks:
                     self._finish(errand.target.full_name)
                     self._end(hook, errand, now, fault)
                 self.given_up += fault is not None
-            if not self._owed.get(hook, True):
+            if not self._owed[hook]:
                 del self._owed[hook]
-            self._moved.notify_all()
         self._counted("success" if fault is None else "failure")
         self._say(hook, errands, attempt, fault, again=again)
         for errand in errands:

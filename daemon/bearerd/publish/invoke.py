@@ -153,7 +153,7 @@ def _heads(name: bytes) -> Iterator[int]:
         pids = [int(word) for word in os.listdir("/proc") if word.isdecimal()]
     except OSError as error:
         raise HookFailed(f"/proc: {_why(error)}") from None
-    parents = {pid: seen.parent for pid in pids if (seen := _look(pid)) and seen.name == name and not seen.dead}
+    parents = {pid: seen.parent for pid in pids if (seen := _look(pid)) and seen.name == name}
     return (pid for pid, parent in parents.items() if parent not in parents and pid != os.getpid())
 
 

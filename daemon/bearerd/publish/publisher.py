@@ -6,22 +6,31 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bearerd.errors import DirectoryUnusable, PublishError
 from bearerd.log import say
-from bearerd.model import OWN_DIRECTORY, Config, Output, Target, Token
+from bearerd.model import OWN_DIRECTORY, Config, Instant, Output, Target, Token
 from bearerd.publish import record as records
 from bearerd.publish.atomic import Attributes, Files, attributes, gid_of
 from bearerd.publish.lock import DirectoryLock
+from bearerd.publish.places import exposed, mounted
 from bearerd.publish.record import Record
-from bearerd.publish.render import render
+from bearerd.publish.render import fields, render
+from bearerd.publish.template import Templates
 
 _PRIVATE: Final = Attributes(0o600)
 _PRIVATE_DIRECTORY: Final = 0o700
 # The longest reply's token and extra fields, escaped as JSON may need it, and the rest.
 _MOST_RECORD_BYTES: Final = 1024 * 1024
+# What a template is tried with before there is a token.
+_SAMPLE: Final = Token("sample", Instant(0.0, 0.0), 3600.0, scope="sample")
+
+
+# As no file ever looks.
+_UNSEEN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,10 @@ class Published:
 
     written: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+
+
+def _template_fields(target: Target, token: Token, output: Output) -> dict[str, Any]:
+    return fields(target, token) | {"path": output.path, "variable": output.variable, "vars": dict(output.vars)}
 
 
 def _look(path: str) -> int:
@@ -47,13 +60,19 @@ class Publisher:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._files = Files(config.directory, config.directory_mode, config.group)
+        self._templates = Templates()
         self._seen: dict[str, int] = {}
         """How each file looked when it was as it should be: what has changed since is looked at more closely."""
+        self._hasty: set[str] = set()
+        """Which were not as they should be right after they were written."""
+        self._said: set[str] = set()
+        """Of which places something was said."""
 
     def adopt(self, config: Config) -> None:
         """Go on as this config has it; its directory is the same."""
         self._config = config
         self._files.adopt(config.directory_mode, config.group)
+        self._look_around()
 
     def prepare(self) -> DirectoryLock:
         """Make and prove the directory, lock it, sweep it; raises DirectoryUnusable or DirectoryLocked."""
@@ -73,6 +92,7 @@ class Publisher:
         swept = self._files.sweep(directories)
         if swept:
             say(logging.INFO, f"swept {swept} temporary files that a killed bearerd left behind")
+        self._look_around()
         return lock
 
     def load(self, target: Target) -> Record | None:
@@ -94,20 +114,23 @@ class Publisher:
         faults: list[str] = []
         begun = False
         for output in target.outputs:
-            content = render(target, token, output)
             try:
+                content = self._content(target, token, output)
                 wanted = attributes(output.mode, output.owner, output.group)
-                if self._files.matches(output.path, content, wanted):
-                    self._seen[output.path] = _look(output.path)
+                if self._is_so(output.path, content, wanted):
                     continue
                 if not begun:
                     begun = True
                     before()
                 warning = self._files.replace(output.path, content, wanted)
-                self._seen[output.path] = _look(output.path)
             except PublishError as error:
                 faults.append(str(error))
                 continue
+            with suppress(PublishError):
+                if not self._is_so(output.path, content, wanted):
+                    # Somebody was quick; or, where it happens again, its file system keeps no modes or owners.
+                    self._seen[output.path] = _look(output.path) if output.path in self._hasty else _UNSEEN
+                    self._hasty.add(output.path)
             written.append(output.path)
             if warning is not None:
                 say(logging.WARNING, warning, name=target.full_name)
@@ -161,8 +184,12 @@ class Publisher:
         faults: list[str] = []
         for output in target.outputs:
             try:
-                attributes(output.mode, output.owner, output.group)
-                self._files.prove_usable(posixpath.dirname(output.path))
+                wanted = attributes(output.mode, output.owner, output.group)
+                if output.template:
+                    self._templates.prove(output.template, _template_fields(target, _SAMPLE, output))
+                self._files.prove_usable(posixpath.dirname(output.path), wanted)
+                if os.path.isdir(output.path) and not os.path.islink(output.path):
+                    faults.append(f"{output.path}: a directory has this name")
             except PublishError as error:
                 faults.append(str(error))
         return faults
@@ -175,6 +202,32 @@ class Publisher:
         except PublishError as error:
             return [str(error)]
         return []
+
+    def _look_around(self) -> None:
+        """Say once of each place what those who set it up should know, before anything is asked for."""
+        for path, meaning in exposed(self._config).items():
+            if path not in self._said:
+                self._said.add(path)
+                say(logging.WARNING, f"directory {path}: {meaning}")
+        whose = {output.path: target.full_name for target in self._config.targets for output in target.outputs}
+        for path, fault in mounted(whose).items():
+            if path not in self._said:
+                self._said.add(path)
+                say(logging.ERROR, f"this file cannot be kept, all others are: {fault}", name=whose[path])
+
+    def _is_so(self, path: str, content: bytes, wanted: Attributes) -> bool:
+        """Whether a file is as it should be, and how it looks then; raises PublishError."""
+        # The look first: what is done to it meanwhile makes it look otherwise.
+        look = _look(path)
+        if self._files.matches(path, content, wanted):
+            self._seen[path] = look
+            return True
+        return False
+
+    def _content(self, target: Target, token: Token, output: Output) -> bytes:
+        if output.template:
+            return self._templates.render(output.template, _template_fields(target, token, output))
+        return render(target, token, output)
 
     def _record_path(self, target: Target) -> str:
         return posixpath.join(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from bearerd.model import Format, Output, Target, Token
 from bearerd.words import rfc3339
 
 
 def render(target: Target, token: Token, output: Output) -> bytes:
-    """What stands in an output while this token is the target's."""
+    """What stands in an output while this token is the target's; templates are for template.py."""
     return _FORMATS[output.format](target, token, output).encode()
 
 
@@ -20,7 +20,8 @@ def _raw(_target: Target, token: Token, output: Output) -> str:
     return token.access_token + ("\n" if output.newline else "")
 
 
-def _json(target: Target, token: Token, _output: Output) -> str:
+def fields(target: Target, token: Token) -> dict[str, Any]:
+    """All that is known of a token, by its names in `json` and in templates."""
     document = token.extra_fields() | {
         "access_token": token.access_token,
         "token_type": token.token_type,
@@ -32,7 +33,11 @@ def _json(target: Target, token: Token, _output: Output) -> str:
     }
     if token.scope is not None:
         document["scope"] = token.scope
-    return json.dumps(document) + "\n"
+    return document
+
+
+def _json(target: Target, token: Token, _output: Output) -> str:
+    return json.dumps(fields(target, token)) + "\n"
 
 
 def _header(_target: Target, token: Token, _output: Output) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from bearerd.clock import SystemClock
-from bearerd.errors import ExtraMissing, SecretUnavailable
+from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
 from bearerd.grant.credentials import read, read_client_id, read_parameters
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
@@ -16,10 +19,15 @@ from bearerd.grant.perform import Grants
 from bearerd.grant.request import Credentials, prove_signing
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
+from bearerd.publish.access import Reader, stops, told
+from bearerd.publish.atomic import gid_of, uid_of
 from bearerd.publish.invoke import examine
+from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
 from bearerd.words import duration
+
+_NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,9 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     """Everything that the daemon will need, one finding after the other."""
     publisher = Publisher(config)
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
+    for path, meaning in exposed(config).items():
+        yield Finding(f"directory {path}", meaning, "warning")
+    mounts = mounted([output.path for target in config.targets for output in target.outputs])
     state = State(config.state_directory, SystemClock())
     yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
     clients: dict[str, Client] = {}
@@ -51,7 +62,8 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
         if not unread and not unusable[target.client.name]:
             able.append(target)
         unable = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
-        faults = publisher.examine(target) + unread + unable
+        busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
+        faults = publisher.examine(target) + busy + unread + unable
         yield _finding(f"token {target.full_name}", faults, f"{len(target.outputs)} file(s) can be written")
         if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
             yield Finding(
@@ -62,6 +74,72 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
             )
     if online:
         yield from _online(able, environ)
+
+
+def reader_of(text: str) -> Reader:
+    """A user by name or number, in all his groups; a GROUP after a colon is in place of his login group.
+
+    As systemd's User= and Group= have it. Raises PublishError for one that this machine does not know; a number
+    needs not be known: he may be another container's.
+    """
+    user, _, group = text.partition(":")
+    uid, gid = uid_of(user), gid_of(group or None)
+    if not (0 <= uid < _NO_ID and -1 <= gid < _NO_ID):
+        raise PublishError("no user or group has such a number")
+    try:
+        known = pwd.getpwuid(uid) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        return Reader(user, uid, frozenset({gid} - {-1}))
+    login = known.pw_gid if gid == -1 else gid
+    return Reader(known.pw_name, uid, frozenset({login, *os.getgrouplist(known.pw_name, login)}))
+
+
+def readable(config: Config, reader: Reader) -> Iterator[Finding]:
+    """Whether a user can read each file, as bearerd will write it; what is on the way is judged as it is."""
+    ways = Ways(config)
+    guessed = False
+    for target in config.targets:
+        for output in target.outputs:
+            subject = f"file {output.path} as {reader.name}"
+            try:
+                way = ways.way(output)
+            except PublishError as error:
+                yield Finding(subject, str(error), "failed")
+            else:
+                yield _read_by(reader, way, subject)
+                guessed = guessed or way.guessed
+    if reader.uid != 0 and guessed:
+        yield Finding(
+            f"as {reader.name}",
+            f"nothing shows as whom the daemon runs: it was taken to be {ways.daemon}, who runs this check",
+            "warning",
+        )
+    if reader.uid != 0 and not reader.groups:
+        yield Finding(
+            f"as {reader.name}",
+            f"no user of this machine, so judged in no group: --as {reader.name}:GROUP names one",
+            "warning",
+        )
+
+
+def _read_by(reader: Reader, way: Way, subject: str) -> Finding:
+    stopped: dict[str, str] = {}
+    for stop in stops(way.directories, way.file, reader):
+        # The directories that bearerd makes are all alike.
+        alike = "made" if stop.place.made and stop.right == "x" else stop.place.path
+        stopped.setdefault(alike, told(stop, reader))
+    if stopped:
+        first, *others = stopped.values()
+        details = [("then", other) for other in others]
+        # Somebody may have let him read it by hand.
+        if way.now and str(way.now) != str(way.file):
+            details.append(("now", f"{way.now}, until the next token"))
+        return Finding(subject, first, "failed", tuple(details))
+    if way.file is None:
+        here = way.directories[-1].path
+        return Finding(subject, f"not known: who runs this check may not look into {here}; run it as root", "failed")
+    acls = [place.path for place in (*way.directories, way.file) if place.acl]
+    return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 
 
 def _online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -157,7 +157,7 @@ def _refresh(house: House, name: str, query: str) -> _Reply:
     if asked.answer == "newer":
         return _said(200, {"name": name, "answer": "there is a newer token in its files already"})
     if asked.answer == "later":
-        seconds = ceil(asked.after)
+        seconds = ceil(round(asked.after, 3))  # what two readings of a clock differ by is no second
         said = {"name": name, "error": f"asked for too often: again in {seconds} s", "retry_after": seconds}
         return _said(429, said, ("Retry-After", str(seconds)))
     return _said(202, {"name": name, "answer": "asked for", "grants": asked.grants})

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal
@@ -20,7 +20,7 @@ from bearerd.grant.perform import Grants
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper, Standing
 from bearerd.lifecycle.plan import Plan, plan
-from bearerd.lifecycle.schedule import Schedule
+from bearerd.lifecycle.schedule import GUARD, Schedule
 from bearerd.log import say
 from bearerd.model import Config, Output, Target, Token
 from bearerd.publish.hooks import Hooks
@@ -34,6 +34,8 @@ from bearerd.service.tally import Tally
 _ASKED_AGAIN: Final = 60.0
 # The main loop looks every 8 s; three looks that were missed are no accident.
 _HEARTBEAT: Final = 30.0
+# Between two looks so much time passes only where this process itself was stopped (SIGSTOP, a paused VM).
+_PAUSED: Final = 2 * GUARD
 # A turn that ends within this has its token on disk; one that waits for a provider is left behind.
 _STOP_WITHIN: Final = 2.0
 
@@ -129,10 +131,11 @@ class Engine:
         self._client_ids: dict[str, str | None] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._keepers: dict[str, Keeper] = {}
-        self._asked: set[str] = set()
+        self._asked: dict[str, str | None] = {}
+        """Who is to have a new token, and instead of which."""
         self._asked_at: dict[str, float] = {}
         self._started = self._loaded = self.clock.now().boot
-        self._heartbeat = self._awake()
+        self._heartbeat = self._looked = self._awake()
 
     def start(self, least: float = 0.0) -> None:
         """Take the directory and every good record, then begin; raises DirectoryUnusable, DirectoryLocked.
@@ -176,6 +179,11 @@ class Engine:
                     self._hurried.add(name)
                 self.schedule.wake(name)
 
+    def rewrite(self, names: Iterable[str]) -> None:
+        """What the files of these tokens are made from is another."""
+        for name in names:
+            self.schedule.wake(name)
+
     def stop(self) -> None:
         """End; the files stay."""
         end = self._awake() + _STOP_WITHIN
@@ -188,17 +196,17 @@ class Engine:
         keeper = self._keepers.get(name)
         if keeper is None:
             return Asked("unknown")
-        if instead_of is not None and keeper.valid() and not keeper.holds(instead_of):
+        if _is_newer(keeper, instead_of):
             return Asked("newer")
         now = self.clock.now().boot
         with self._lock:
-            after = self._asked_at.get(name, now - _ASKED_AGAIN) + _ASKED_AGAIN
+            after = self._asked_at.get(name, -inf) + _ASKED_AGAIN
             if after <= now:
                 after = self._gate.ask(keeper.target, now)
             if after > now:
                 return Asked("later", after=after - now)
             self._asked_at[name] = now
-            self._asked.add(name)
+            self._asked[name] = instead_of
         grants = sum(keeper.standing().outcomes)
         self.schedule.wake(name)
         return Asked("asked", grants=grants)
@@ -219,14 +227,19 @@ class Engine:
         )
 
     def alive(self) -> bool:
-        """Whether turns are still given, as far as the main loop has seen of late."""
-        return self._awake() - self._heartbeat <= _HEARTBEAT
+        """Whether turns are still given.
+
+        As far as the main loop has seen of late; it may hang in a look at a file, which is no fault of the schedule.
+        """
+        return self._awake() - self._heartbeat <= _HEARTBEAT or self.schedule.alive()
 
     def tick(self) -> None:
         """What the main loop does every few seconds: look at the clocks, close what is not used."""
-        # After a step all are set anew, which the schedule's own thread is still busy with.
-        if self.schedule.guard() or self.schedule.alive():
-            self._heartbeat = self._awake()
+        before, self._looked = self._looked, self._awake()
+        # After a step all are set anew, which the schedule's own thread is still busy with. And after a pause of the
+        # whole process it may not have come to what was due meanwhile.
+        if self.schedule.guard() or self._looked - before > _PAUSED or self.schedule.alive():
+            self._heartbeat = self._looked
         self._grants.close_idle()
         for name, keeper in list(self._keepers.items()):
             if self._publisher.disturbed(keeper.target):
@@ -270,7 +283,7 @@ class Engine:
         with self._lock:
             change, hurried, asked = self._pending.pop(name, None), name in self._hurried, name in self._asked
             self._hurried.discard(name)
-            self._asked.discard(name)
+            instead_of = self._asked.pop(name, None)
         if change is not None and not self._adopt(keeper, change):
             return inf
         if hurried:
@@ -280,7 +293,7 @@ class Engine:
             # Here, on a worker: what is read may come from a command that hangs.
             keeper.resume(self._client_id(keeper.target), self._least)
             self._resumed.add(name)
-        if asked:
+        if asked and not _is_newer(keeper, instead_of):  # the turn that was under way may have brought it
             keeper.refresh()
         due = keeper.turn()
         self._observer(keeper.standing())
@@ -333,3 +346,8 @@ class Engine:
                 f"client {client.name} was refused with this same secret ({refusal.message}): "
                 "it waits its time; another secret is tried at once",
             )
+
+
+def _is_newer(keeper: Keeper, instead_of: str | None) -> bool:
+    """Whether there is a good token that is another than this one."""
+    return instead_of is not None and keeper.valid() and not keeper.holds(instead_of)

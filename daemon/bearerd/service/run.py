@@ -141,6 +141,10 @@ class _Daemon:
         if clients:
             say(logging.INFO, f"what authenticates {', '.join(sorted(clients))} is another now")
             self._engine.secrets_changed(clients)
+        tokens = self._sources.templates_changed()
+        if tokens:
+            say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} is another now")
+            self._engine.rewrite(tokens)
         # Also where only HUP is heard: else the files that are new there would never be known.
         if self._sources.config_changed() and self._config.reload == "watch":
             self._load()

@@ -17,6 +17,8 @@ class Sources:
         self._config: dict[str, bytes] = {}
         self._secrets: dict[str, bytes] = {}
         self._clients: dict[str, set[str]] = {}
+        self._templates: dict[str, bytes] = {}
+        self._tokens: dict[str, set[str]] = {}
         self.take(config)
 
     def take(self, config: Config) -> None:
@@ -25,18 +27,23 @@ class Sources:
         What is known of a file stays known: what was written since the last look is still a change.
         """
         clients: defaultdict[str, set[str]] = defaultdict(set)
+        tokens: defaultdict[str, set[str]] = defaultdict(set)
         for target in config.targets:
             for reference in _references(target):
                 if reference.kind == "file":
                     clients[reference.at].add(target.client.name)
-        self._clients = dict(clients)
+            for output in target.outputs:
+                if output.template.startswith("/"):
+                    tokens[output.template].add(target.full_name)
+        self._clients, self._tokens = dict(clients), dict(tokens)
         self._paths = (*config.sources, *config.source_directories)
         self._config = {path: self._config.get(path) or _digest(path) for path in self._paths}
         self._secrets = {path: self._secrets.get(path) or _digest(path) for path in clients}
+        self._templates = {path: self._templates.get(path) or _digest(path) for path in tokens}
 
     def paths(self) -> Iterable[str]:
         """What is to be watched: the files, and a name in each directory in which others may appear."""
-        return [*(os.path.abspath(path) for path in self._paths), *self._clients, *self._within()]
+        return [*(os.path.abspath(path) for path in self._paths), *self._clients, *self._tokens, *self._within()]
 
     def config_changed(self) -> bool:
         """Whether a file of the config is another since the last look, or one more or less is there."""
@@ -46,14 +53,21 @@ class Sources:
     def clients_changed(self) -> set[str]:
         """The clients of whose files one is another since the last look."""
         before, self._secrets = self._secrets, {path: _digest(path) for path in self._clients}
-        return {
-            name for path, digest in self._secrets.items() if digest != before[path] for name in self._clients[path]
-        }
+        return _whose(self._clients, before, self._secrets)
+
+    def templates_changed(self) -> set[str]:
+        """The tokens of whose templates one is another since the last look."""
+        before, self._templates = self._templates, {path: _digest(path) for path in self._tokens}
+        return _whose(self._tokens, before, self._templates)
 
     def _within(self) -> Iterator[str]:
         for path in self._paths:
             if os.path.isdir(path):
                 yield os.path.join(path, ".")
+
+
+def _whose(names: dict[str, set[str]], before: dict[str, bytes], now: dict[str, bytes]) -> set[str]:
+    return {name for path, digest in now.items() if digest != before[path] for name in names[path]}
 
 
 def _references(target: Target) -> Iterator[Reference]:

@@ -58,7 +58,7 @@ def state_of(standing: Standing, now: float) -> State:
         return "missing" if standing.failure is not None else "starting"
     if standing.expires <= now:
         return "expired"
-    if not standing.on_disk:
+    if not standing.on_disk and standing.readable_until <= now:
         return "unwritten"
     return "failing" if standing.failure is not None else "valid"
 

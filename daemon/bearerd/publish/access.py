@@ -1,0 +1,175 @@
+"""Whether a user can read a file, and what on the way stops him: judged as the kernel does. Pure.
+
+The first class that fits decides, also where a later one would be granted more: the owner, a user that an ACL
+names, the groups, others (acl(5)). A directory on the way needs x; r is for listing it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Right = Literal["r", "x"]
+Class = Literal["owner", "user", "group", "others"]
+
+STICKY: Final = 0o1000
+SETGID: Final = 0o2000
+WRITE_BY_OTHERS: Final = 0o002
+_GROUP_BITS: Final = 0o070
+_BIT: Final = {"r": 4, "x": 1}
+_ALL: Final = 7
+
+# acl(5), and linux/posix_acl_xattr.h for how it is kept: a version, then tag, rights and id of each entry.
+_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
+_VERSION: Final = struct.Struct("<I")
+_ENTRY: Final = struct.Struct("<HHI")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A user, as a process of his would be."""
+
+    name: str
+    uid: int
+    groups: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of an ACL."""
+
+    tag: int
+    rights: int
+    whose: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory or a file, as it is or as bearerd will make it."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    owner: str
+    """By name, where it has one; the group too."""
+    group: str
+    acl: tuple[Entry, ...] = ()
+    made: bool = False
+    """It is bearerd that makes it so; else it is there, and stays as it is."""
+
+    def __str__(self) -> str:
+        """Whose it is and who may what, as `ls` has it: `root:readers 0750`, with a + for an ACL."""
+        return f"{self.owner}:{self.group} {self.mode:04o}{'+' if self.acl else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A place that does not let a reader on, and as whom he was judged there."""
+
+    place: Place
+    right: Right
+    judged_as: Class
+
+
+def acl_of(kept: bytes) -> tuple[Entry, ...]:
+    """An ACL from an extended attribute."""
+    return tuple(Entry(*fields) for fields in _ENTRY.iter_unpack(kept[_VERSION.size :]))
+
+
+def inherited(default: Iterable[Entry], mode: int) -> tuple[Entry, ...]:
+    """The ACL of what is made with a mode below a directory with this default one."""
+    entries = tuple(default)
+    if not any(entry.tag == _MASK for entry in entries):
+        return ()  # it names nobody: the mode is all
+    rights = {_USER_OBJ: mode >> 6 & _ALL, _MASK: mode >> 3 & _ALL, _OTHER: mode & _ALL}
+    return tuple(Entry(entry.tag, rights.get(entry.tag, entry.rights), entry.whose) for entry in entries)
+
+
+def stops(directories: Sequence[Place], file: Place | None, reader: Reader) -> tuple[Stop, ...]:
+    """Every place on the way to a file, and the file, that does not let the reader on; root none stops."""
+    if reader.uid == 0:
+        return ()
+    wanted: list[tuple[Place, Right]] = [(directory, "x") for directory in directories]
+    if file is not None:
+        wanted.append((file, "r"))
+    found = ((place, right, *_judged(place, right, reader)) for place, right in wanted)
+    return tuple(Stop(place, right, judged_as) for place, right, judged_as, granted in found if not granted)
+
+
+def _judged(place: Place, right: Right, reader: Reader) -> tuple[Class, bool]:
+    """As whom a reader is judged at a place, and whether he is granted the right."""
+    # The mask stands in the group's bits; where it grants nothing the kernel does not look at the ACL.
+    entries = place.acl if place.acl and place.mode & _GROUP_BITS else _of_mode(place.mode)
+    mask = next((entry.rights for entry in entries if entry.tag == _MASK), _ALL)
+
+    def grants(entry: Entry, most: int) -> bool:
+        return bool(entry.rights & most & _BIT[right])
+
+    if reader.uid == place.uid:
+        return "owner", any(grants(entry, _ALL) for entry in entries if entry.tag == _USER_OBJ)
+    named = [entry for entry in entries if entry.tag == _USER and entry.whose == reader.uid]
+    if named:
+        return "user", grants(named[0], mask)
+    groups = [entry for entry in entries if _group_of(entry, place) in reader.groups]
+    if groups:
+        return "group", any(grants(entry, mask) for entry in groups)
+    return "others", any(grants(entry, _ALL) for entry in entries if entry.tag == _OTHER)
+
+
+def _group_of(entry: Entry, place: Place) -> int:
+    if entry.tag == _GROUP_OBJ:
+        return place.gid
+    return entry.whose if entry.tag == _GROUP else -1
+
+
+def _of_mode(mode: int) -> tuple[Entry, ...]:
+    return tuple(Entry(tag, mode >> bits & _ALL, -1) for tag, bits in ((_USER_OBJ, 6), (_GROUP_OBJ, 3), (_OTHER, 0)))
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def told(stop: Stop, reader: Reader) -> str:
+    """What stops a reader where, and what to do."""
+    place, right = stop.place, stop.right
+    lacks = {
+        "owner": f"{reader.name} is its owner, who lacks {right}",
+        "user": f"its ACL grants {reader.name} no {right}",
+        "group": f"{reader.name} is in its group, which lacks {right}",
+        "others": f"others lack {right}, and {reader.name} is one of them",
+    }[stop.judged_as]
+    made = "as bearerd makes it, " if place.made and right == "x" else ""
+    return f"{place.path} ({made}{place}): {lacks}; {', or '.join(_cures(stop, reader.name))}"
+
+
+def _cures(stop: Stop, name: str) -> Iterator[str]:
+    place, right = stop.place, stop.right
+    granted_to_group = bool(place.mode >> 3 & _BIT[right])
+    if place.acl and stop.judged_as != "owner" and (granted_to_group or not place.made):
+        # Where bearerd makes it, it has its ACL from the directory above.
+        whose = f"-d -m u:{name}:rx {_above(place.path)}" if place.made else f"-m u:{name}:x {place.path}"
+        yield f"setfacl {whose}"
+        return
+    # Nobody is told to join root's group.
+    if stop.judged_as == "others" and granted_to_group and place.gid != 0:
+        yield f"add {name} to the group {place.group}"
+    bits = {"owner": "u", "user": "g", "group": "g", "others": "o"}[stop.judged_as]
+    if not place.made:
+        yield f"chmod {bits}+{right} {place.path} (bearerd leaves what is there as it is)"
+    elif stop.judged_as != "others":
+        yield f"set {'mode' if right == 'r' else 'output.directory_mode'} to one with {bits}+{right}"
+    elif right == "x":
+        mode = "" if granted_to_group else " and output.directory_mode to one with g+x"
+        yield f"set output.group to a group of {name}{mode}"
+    elif granted_to_group:
+        yield f"set group to one of {name}"
+    else:
+        yield f"set owner to {name}"
+        yield f"group to one of {name} and mode to one with g+r"
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0] or "/"

@@ -1,0 +1,238 @@
+"""Templates of a running daemon: the files they come from are edited, broken and mended while it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd.cli.ask import ask
+from support.api import Site
+from support.process import bearerd, eventually, running
+from support.server import Answer, Server, issues, serving
+
+SECRET = "s3cr3t-T0k3n"
+
+
+class Templated(Site):
+    """A site whose token bci is kept raw and by a template, and with a hook that counts; risk is kept raw."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.template, self.made, self.runs = path / "etc/own.j2", path / "t/own", path / "runs"
+        self.template.parent.mkdir()
+        self.template.write_text("one {{ access_token }} {{ vars.a }}\n")
+        super().__init__(path, url, self.files())
+
+    def files(self, a: str = "b", template: str | None = None) -> str:
+        """The tokens, in which the template is told so."""
+        hook = f"on_change: [{{run: [/bin/sh, -c, 'echo x >> {self.runs}']}}]"
+        own = f"{{format: template, template: {template or self.template}, path: {self.made}, vars: {{a: {a}}}}}"
+        return f"{{bci: {{files: [{own}, {{format: raw}}], {hook}}}, risk: {{}}}}"
+
+    def read(self, path: Path) -> str:
+        """A file; empty where there is none."""
+        return path.read_text() if path.exists() else ""
+
+    def raw(self) -> str:
+        """The raw file."""
+        return self.read(self.tokens / "dnb/bci")
+
+    def hooks(self) -> int:
+        """How often the hook was run."""
+        return len(self.read(self.runs).split())
+
+    def bci(self) -> dict[str, Any]:
+        """What status says of it."""
+        found: dict[str, Any] = next(token for token in self.status()["tokens"] if token["token"] == "bci")
+        return found
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(issues()) as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Server) -> Templated:
+    return Templated(tmp_path, server.url)
+
+
+def ready(site: Templated) -> str:
+    """Until all is written and told; the token of bci."""
+    site.wait_for(bci="valid", risk="valid")
+    eventually(lambda: site.hooks() == 1)
+    return site.raw()
+
+
+def look(path: Path) -> tuple[int, int]:
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def by_rename(path: Path, text: str) -> None:
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+def mounted(path: Path, text: str) -> None:
+    # As Kubernetes does it: own.j2 -> ..data/own.j2, and ..data is replaced by a rename.
+    etc, revision = path.parent, f"..{text[:3]}"
+    (etc / revision).mkdir()
+    (etc / revision / path.name).write_text(text)
+    (etc / "..new").symlink_to(revision)
+    (etc / "..new").rename(etc / "..data")
+    if not path.is_symlink():
+        path.unlink()
+        path.symlink_to(f"..data/{path.name}")
+
+
+EDITS = [by_rename, mounted]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=[edit.__name__ for edit in EDITS])
+def test_an_edited_template_is_written_anew_without_a_request_and_the_hooks_are_run(
+    site: Templated, server: Server, edit: Callable[[Path, str], None]
+) -> None:
+    edit(site.template, "one {{ access_token }} {{ vars.a }}")
+    with running("run", "-c", site.config) as daemon:
+        token = ready(site)
+        assert site.made.read_text() == f"one {token} b"
+        others = [look(site.tokens / "dnb" / name) for name in ("bci", "risk")]
+        edit(site.template, "two {{ access_token }}")
+        eventually(lambda: site.made.read_text() == f"two {token}")
+        eventually(lambda: site.hooks() == 2)
+        assert [look(site.tokens / "dnb" / name) for name in ("bci", "risk")] == others
+        assert len(server.seen) == 2
+        assert daemon.stop() == 0
+        (said,) = [line for line in daemon.lines if "is another now" in line]
+        assert "a template of 1 token is another now" in said
+
+
+def test_all_tokens_of_one_template_are_written_anew(site: Templated, server: Server) -> None:
+    own = f"{{format: template, template: {site.template}, path: %s, vars: {{a: b}}}}"
+    site.write(f"{{bci: {{files: [{own % 'one'}]}}, risk: {{files: [{own % 'two'}]}}}}")
+    with running("run", "-c", site.config) as daemon:
+        site.wait_for(bci="valid", risk="valid")
+        site.template.write_text("{{ token }}")
+        daemon.wait_for("a template of 2 tokens is another now")
+        eventually(lambda: [(site.tokens / name).read_text() for name in ("one", "two")] == ["bci", "risk"])
+        assert len(server.seen) == 2
+
+
+def test_what_the_config_tells_a_template_is_followed_without_a_request(site: Templated, server: Server) -> None:
+    with running("run", "-c", site.config):
+        token = ready(site)
+        site.write(site.files(a="c"))
+        eventually(lambda: site.made.read_text() == f"one {token} c\n")
+        site.write(site.files(template="curlrc"))
+        eventually(lambda: site.made.read_text().endswith(f'header = "Authorization: Bearer {token}"\n'))
+        assert len(server.seen) == 2
+
+
+def test_a_broken_template_leaves_its_file_until_it_is_mended(site: Templated, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        token = ready(site)
+        before = look(site.made)
+        site.template.write_text("one\n{{ nope }}\n")
+        said = daemon.wait_for("what stood there before still stands")
+        fault = f"template {site.template}: line 2: there is no 'nope'"
+        assert fault in said
+        assert (site.bci()["state"], site.bci()["file_errors"]) == ("unwritten", [fault])
+        assert (look(site.made), site.made.read_text()) == (before, f"one {token} b\n")
+        assert site.states()["risk"] == "valid"
+
+        site.template.write_text("two {{ access_token }}\n")
+        daemon.wait_for("files are well again")
+        site.wait_for(bci="valid", risk="valid")
+        assert (site.bci()["file_errors"], site.made.read_text()) == ([], f"two {token}\n")
+        eventually(lambda: site.hooks() == 2)
+        assert len(server.seen) == 2
+
+
+def test_a_broken_template_keeps_no_new_token_from_the_other_files(site: Templated, server: Server) -> None:
+    with running("run", "-c", site.config) as daemon:
+        old = ready(site)
+        site.template.write_text("{% if %}")
+        daemon.wait_for("what stood there before still stands")
+        assert ask(str(site.socket), "/refresh/dnb/bci", "POST")[0] == 202
+        eventually(lambda: site.raw() not in {"", old})
+        assert site.made.read_text() == f"one {old} b\n"
+        site.template.write_text("{{ access_token }}")
+        eventually(lambda: site.made.read_text() == site.raw())
+        assert len(server.seen) == 3
+
+
+def test_a_template_that_comes_later_is_used_at_once(site: Templated, server: Server) -> None:
+    site.template.unlink()
+    with running("run", "-c", site.config) as daemon:
+        daemon.wait_for(f"template {site.template}: no such file or directory")
+        site.wait_for(bci="unwritten", risk="valid")
+        assert (bool(site.raw()), site.made.exists()) == (True, False)
+        by_rename(site.template, "{{ client }}")
+        site.wait_for(bci="valid", risk="valid")
+        assert (site.made.read_text(), len(server.seen)) == ("dnb", 2)
+
+
+def test_no_complaint_shows_the_token(tmp_path: Path) -> None:
+    with serving(lambda _: Answer(200, {"access_token": SECRET, "expires_in": 3600})) as server:
+        site = Templated(tmp_path, server.url)
+        site.template.write_text("{{ vars[access_token] }}")
+        with running("run", "-c", site.config) as daemon:
+            daemon.wait_for("what stood there before still stands")
+            site.wait_for(bci="unwritten", risk="valid")
+            shown = str(site.status()) + ask(str(site.socket), "/metrics")[1].decode()
+            assert daemon.stop() == 0
+        assert f"template {site.template}: line 1: there is no entry of that name" in shown
+        assert SECRET not in shown + "".join(daemon.lines)
+
+
+def without_jinja2(path: Path) -> dict[str, str]:
+    """An environment in which it is not installed."""
+    (path / "hidden").mkdir()
+    (path / "hidden/jinja2.py").write_text("raise ImportError\n")
+    return {"PYTHONPATH": os.pathsep.join([str(path / "hidden"), *os.environ.get("PYTHONPATH", "").split(":")])}
+
+
+NEEDS = "format template needs a part that is not installed: pip install 'bearerd[templates]'"
+
+
+def test_without_the_extra_all_but_those_files_is_kept_and_the_extra_is_named(site: Templated) -> None:
+    with running("run", "-c", site.config, env=without_jinja2(site.path)) as daemon:
+        assert NEEDS in daemon.wait_for("what stood there before still stands")
+        site.wait_for(bci="unwritten", risk="valid")
+        assert site.bci()["file_errors"] == [NEEDS]
+        assert site.raw()
+        assert not site.made.exists()
+
+
+def test_check_and_once_say_that_the_extra_is_missing(site: Templated) -> None:
+    env = without_jinja2(site.path)
+    checked = bearerd("check", "-c", site.config, env=env)
+    assert (checked.returncode, NEEDS in checked.stdout + checked.stderr) == (1, True)
+    once = bearerd("once", "-c", site.config, "--timeout", "1s", env=env)
+    assert (once.returncode, NEEDS in once.stderr, bool(site.raw())) == (1, True, True)
+
+
+def test_check_finds_what_is_wrong_with_templates_before_there_is_a_token(site: Templated, server: Server) -> None:
+    site.template.write_text("{{ access_token | quotd }}")
+    names = [site.template, "/nowhere/own.j2", "gcp-external-account", "nginx"]
+    files = [f"{{format: template, template: {name}, path: {name}.made}}" for name in names]
+    site.write(f"{{bci: {{files: [{', '.join(files)}]}}}}")
+    done = bearerd("check", "-c", site.config)
+    assert (done.returncode, len(server.seen)) == (1, 0)
+    for said in (
+        f"template {site.template}: line 1: No filter named 'quotd'.",
+        "template /nowhere/own.j2: no such file or directory",
+        "template gcp-external-account: line 4: there is no 'audience'",
+    ):
+        assert said in (done.stdout + done.stderr).replace("\n", " ")
+    assert "template nginx" not in done.stdout + done.stderr
+
+
+def test_check_finds_nothing_wrong_with_a_good_one(site: Templated) -> None:
+    site.template.write_text("{{ a_field_of_the_providers }}")
+    done = bearerd("check", "-c", site.config)
+    assert (done.returncode, "template" in done.stdout + done.stderr) == (0, False)
