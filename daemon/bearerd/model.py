@@ -175,6 +175,11 @@ class Output:
     max_staleness: float = 0.0
     """How many seconds its readers may go on using an old copy."""
 
+    @property
+    def holds_times(self) -> bool:
+        """Whether it is another after the clock was set."""
+        return self.format in {"json", "template"}
+
 
 @dataclass(frozen=True, slots=True)
 class Hook:

@@ -506,6 +506,7 @@ FILE = "file SITE/run/tokens/dnb/bci as"
 def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(reachable: Site) -> None:
     assert asked(reachable, "3000:4242") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640)"])
     assert asked(reachable, "0") == (0, [f"ok       {FILE} root: can be read (root:4242 0640)"])
+    assert findings(reachable.check("--as", "0"), "warning") == []
     why = "SITE/run/tokens/dnb/bci (root:4242 0640): others lack r, and 3000 is one of them"
     cure = "add 3000 to the group 4242, or set group to one of 3000"
     assert asked(reachable, "3000:3000") == (1, [f"failed   {FILE} 3000: {why}; {cure}"])

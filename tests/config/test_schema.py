@@ -277,7 +277,7 @@ def test_the_schema_takes_a_state_directory_by_its_absolute_path(directory: Any,
         pytest.param(
             "template",
             [*TEMPLATES, "/etc/bearerd/own.j2"],
-            ["ngnix", "nginx.j2", "own.j2", "", 5, ["nginx"]],
+            ["ngnix", "nginx.j2", "etc/own.j2", "nginx ", "", 5, ["nginx"]],
             id="a template by its name or its absolute path",
         ),
         pytest.param(

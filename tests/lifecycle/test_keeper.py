@@ -15,7 +15,7 @@ import pytest
 from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle.gate import Gate
 from bearerd.lifecycle.keeper import Keeper
-from bearerd.model import Config, Output, RateLimit, RefreshBefore, Target
+from bearerd.model import Config, Hook, Output, RateLimit, RefreshBefore, Target
 from bearerd.publish.publisher import Published, Publisher
 from support.clock import START, FakeClock
 from support.targets import CLIENT, target, token
@@ -47,6 +47,7 @@ class Told:
     """What others are told, in order; `owed` is what an earlier process left to be told."""
 
     owing: bool = False
+    failing: bool = False
     events: list[str] = field(default_factory=list)
 
     def announce(self, _target: Target) -> None:
@@ -54,6 +55,9 @@ class Told:
 
     def owed(self, _target: Target) -> bool:
         return self.owing
+
+    def undone(self, _name: str) -> bool:
+        return self.failing
 
     def changed(self, _target: Target, *, first: bool) -> None:
         self.events.append("first" if first else "changed")
@@ -898,6 +902,45 @@ def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_n
     assert told(rig) == ["announced", "changed"]
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_of_hooks_that_another_config_mends_those_that_were_not_told_are_told(rig: Rig, *, failing: bool) -> None:
+    rig.turn()
+    told(rig)
+    rig.told.failing = failing
+    rig.keeper.adopt(replace(rig.target, on_failure=(Hook(argv=("/bin/true",)),)), renew=False)
+    rig.turn()
+    assert told(rig) == []
+    rig.keeper.adopt(replace(rig.target, on_change=(Hook(argv=("/bin/true",)),)), renew=False)
+    rig.turn()
+    assert told(rig) == ["changed"] * failing
+    rig.turn()
+    assert told(rig) == []
+
+
+def test_what_an_earlier_process_owes_is_not_the_first_also_where_its_record_is_broken(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    (rig.directory / ".bearerd/records/dnb/bci.json").write_text("{")
+    rig.told.owing = True
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["changed"]  # the same token again
+
+
+def test_after_a_step_a_file_without_times_that_is_put_back_is_news(rig: Rig) -> None:
+    rig.turn()
+    told(rig)
+    rig.file.unlink()
+    rig.clock.step(20)
+    rig.start()
+    rig.turn()
+    assert told(rig) == ["changed"]
+    rig.file.unlink()
+    rig.clock.step(20)
+    rig.turn()
+    assert told(rig) == ["changed"]
+
+
 def lost_after(rig: Rig, within: float) -> float | None:
     """After how many seconds others are told that the token is not renewed; None where they are not within so many."""
     told(rig)
@@ -1004,6 +1047,16 @@ def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_t
     rig.turn()
     assert rig.keeper.standing().held_by == "refused"
     assert told(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
+
+
+def test_a_refused_client_is_lost_though_the_token_itself_failed_of_what_passes(rig: Rig) -> None:
+    rig.answer(DOWN)
+    rig.turn()
+    refuse(rig, 300)
+    rig.clock.advance(5)
+    rig.turn()
+    assert rig.keeper.standing().held_by == "refused"
+    assert told(rig) == ["failed"]
 
 
 def test_of_a_client_that_was_refused_to_another_others_are_told_at_once_where_there_is_no_token(rig: Rig) -> None:

@@ -358,6 +358,7 @@ def test_of_several_hooks_of_a_token_each_has_its_own_way(rig: Rig) -> None:
     good.end()
     eventually(lambda: sorted(rig.counted) == ["failure", "success"])
     assert rig.hooks.pending("dnb/bci") == 1
+    assert rig.hooks.undone("dnb/bci")
     assert rig.noted()
     assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)  # it may yet go well
 
@@ -378,10 +379,13 @@ def test_a_hook_that_goes_well_again_fails_no_more(rig: Rig) -> None:
     rig.change(one)
     assert rig.hooks.wait(WITHIN)
     assert rig.hooks.last("dnb/bci")[1] == "hook run /bin/sh: exit 1" + DROPPED
+    assert rig.hooks.undone("dnb/bci")
+    assert not rig.hooks.undone("dnb/risk")
     (rig.directory / "mended").touch()
     rig.change(one)
     assert rig.hooks.wait(WITHIN)
     assert rig.hooks.last("dnb/bci")[1] is None
+    assert not rig.hooks.undone("dnb/bci")
 
 
 def test_eight_that_wait_to_be_tried_again_keep_no_ninth_waiting(rig: Rig) -> None:
@@ -442,6 +446,22 @@ def test_where_no_thread_can_be_started_the_next_that_is_owed_brings_both(
     rig.change(target("risk", on_change=(rig.does("true"),)))
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["success"] * 2
+
+
+def test_where_no_thread_could_be_started_a_tick_does_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        rig.change(target(on_change=(rig.does("true"),)))
+        rig.hooks.tick()
+    assert rig.hooks.pending("dnb/bci") == 1
+    rig.hooks.tick()
+    assert rig.hooks.wait(WITHIN)
+    eventually(lambda: not workers())
+    rig.hooks.tick()
+    assert not workers()
 
 
 # -- on_failure ----------------------------------------------------------------------------------------

@@ -108,11 +108,12 @@ def test_where_others_can_write_is_told_once_for_each_directory(tmp_path: Path) 
         assert exposed(config) == {}
 
 
-def test_a_sticky_directory_is_told_by_what_it_means(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "dnb", "dnb/deeper"])
+def test_a_sticky_directory_is_told_by_what_it_means(tmp_path: Path, below: str) -> None:
     root = tmp_path / "tokens"
-    root.mkdir()
-    root.chmod(0o1777)
-    (found,) = exposed(config_of(root, Output(f"{root}/t"))).values()
+    (root / below).mkdir(parents=True)
+    (root / below).chmod(0o1777)
+    (found,) = exposed(config_of(root, Output(f"{root}/dnb/deeper/t"))).values()
     assert "mode 1777" in found
     assert "what is bearerd's they cannot touch" in found
     assert "chmod" not in found

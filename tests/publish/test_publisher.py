@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -301,6 +302,21 @@ def test_what_would_keep_a_file_from_being_written_is_told(config: Config, tmp_p
     Path(config.targets[0].outputs[0].path).rmdir()
     Path(config.targets[0].outputs[0].path).symlink_to(tmp_path)
     assert Publisher(config).examine(config.targets[0]) == [link]
+
+
+def test_an_owner_that_cannot_be_given_is_told_before_a_token_is_asked_for(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "not root")
+
+    monkeypatch.setattr("bearerd.publish.atomic.os.fchown", refused)
+    config = outputs_of(config, *config.targets[0].outputs, Output(f"{config.directory}/t", owner="1234"))
+    Path(config.directory).mkdir()
+    (fault,) = Publisher(config).examine(config.targets[0])
+    assert fault.startswith(
+        f"{config.directory}: the daemon's user may not do that (an owner or group it does not have"
+    )
 
 
 # -- where the files go --------------------------------------------------------------------------------

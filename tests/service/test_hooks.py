@@ -17,7 +17,7 @@ import pytest
 
 from bearerd.cli.ask import ask
 from support.api import Site
-from support.process import bearerd, eventually, running
+from support.process import bearerd, command, eventually, running
 from support.server import Answer, Server, issues, serving
 
 GATE = 'read code <> "$0.gate" && exit $code'
@@ -313,18 +313,46 @@ def test_once_fails_where_a_hook_failed_for_good(site: Site, impatient: dict[str
     assert not owed(site)
 
 
+def test_a_hook_that_failed_has_failed_also_where_our_parent_ignores_its_children(
+    site: Site, impatient: dict[str, str]
+) -> None:
+    program = Program(site, "program", "exit 7")
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    start = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *command("once", "-c", site.config, "--hooks")],
+        env={**os.environ, **impatient},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "exit 7; " in done.stderr
+
+
 def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(site: Site) -> None:
     program = Program(site, "program", GATE)
     site.write(f"{{bci: {{{change(program)}}}}}")
     done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "1s")
     assert done.returncode == 1
-    assert "not all hooks were done within 1 s; they are run at the next start" in done.stderr
+    assert "hooks not done within 1 s; they are run at the next start" in done.stderr
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
     with running("once", "-c", site.config, "--hooks") as again:
         eventually(lambda: len(program.runs) == 2)
         program.end()
         assert again.wait() == 0
+
+
+def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site: Site) -> None:
+    program = Program(site, "program", "sleep 60")
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    with running("once", "-c", site.config, "--hooks") as waiting:
+        eventually(lambda: program.runs)
+        assert waiting.stop(within=4) == 1
+        assert any("interrupted before all hooks were done; they are run at" in line for line in waiting.lines)
+    eventually(lambda: not runs(program.pids[0]))
+    assert owed(site)
 
 
 def test_check_names_a_hook_that_cannot_be_run(site: Site) -> None:

@@ -74,6 +74,10 @@ class Hooks(Protocol):
         """Whether an earlier process changed the files and told nobody."""
         ...
 
+    def undone(self, name: str) -> bool:
+        """Whether hooks of the target are owed, or failed for good."""
+        ...
+
     def changed(self, target: Target, *, first: bool) -> None:
         """All files are in place; `first`: there was no token before."""
         ...
@@ -199,7 +203,7 @@ class Keeper:
         self._due = now.boot
         self._untold = self._hooks.owed(self.target)
         record = self._publisher.load(self.target)
-        self._first = record is None
+        self._first = record is None and not self._untold
         if record is None or record.identity != self.target.identity() or client_id not in (None, record.client_id):
             return
         self._gate.prove(self.target)
@@ -221,6 +225,8 @@ class Keeper:
 
     def adopt(self, target: Target, *, renew: bool) -> None:
         """Go on as a changed config has it: a new grant now, or only other files and another schedule."""
+        if target.on_change != self.target.on_change and self._hooks.undone(self._name):
+            self._untold = True  # a hook that was mended is what somebody waits for
         self.target, self._on_disk, self._only_times = target, False, False
         self._readable_until = 0.0
         now = self._clock.now().boot
@@ -428,7 +434,8 @@ class Keeper:
         if published.written and was_on_disk and not self._publish_faults:
             say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
         self._note_faults(faults + published.faults)
-        self._untold = self._untold or bool(published.written and not self._only_times)
+        old_news = {output.path for output in self.target.outputs if output.holds_times} if self._only_times else set()
+        self._untold = self._untold or not old_news.issuperset(published.written)
         if self._on_disk:
             if self._untold:
                 self._hooks.changed(self.target, first=self._first)
@@ -445,7 +452,7 @@ class Keeper:
         failure, remaining = self._failure, self.remaining(now)
         count = self._counts[type(failure)] if failure is not None else 0
         if self._held.reason == "refused" or (isinstance(failure, Refused) and failure.whole_client):
-            failure, count = failure or self._gate.refusal(self.target), self._gate.history(self.target)[1]
+            failure, count = self._gate.refusal(self.target) or failure, self._gate.history(self.target)[1]
         lasted = now - self._failing_since
         lost = failure is not None and policy.is_lost(failure, count, remaining, lasted)
         if lost or (self._token is not None and now >= self._gone):

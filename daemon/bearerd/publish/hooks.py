@@ -135,10 +135,21 @@ class Hooks:
         with self._lock:
             self._owe(target, "failure", target.on_failure)
 
+    def tick(self) -> None:
+        """What the main loop does every few seconds: see to what is owed where no thread could be started for it."""
+        with self._lock:
+            if not self._workers:
+                self._staff()
+
     def pending(self, name: str) -> int:
         """How many runs are owed for a target, or under way."""
         with self._lock:
             return self._pending[name]
+
+    def undone(self, name: str) -> bool:
+        """Whether hooks of the target are owed, or failed for good."""
+        with self._lock:
+            return name in self._pending or name in self._faults
 
     def last(self, name: str) -> tuple[float | None, str | None]:
         """When (boot clock) the target's last run ended; and what of its hooks fails."""
@@ -196,7 +207,7 @@ class Hooks:
         self._workers += 1
         try:
             threading.Thread(target=self._work, name="hook", daemon=True).start()
-        except RuntimeError:  # no more threads may be started (TasksMax): the next that is owed tries again
+        except RuntimeError:  # no more threads may be started (TasksMax): the next that is owed, or `tick`, tries again
             self._workers -= 1
             say(logging.ERROR, "no thread can be started for a hook; raise TasksMax")
 

@@ -22,7 +22,7 @@ _BUILT_IN: Final = os.path.join(os.path.dirname(__file__), "templates")
 _MOST_BYTES: Final = 1024 * 1024
 
 # What JSON lets stand in a string and YAML does not, or reads as a line end.
-_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 
 _NO: Final = "there is no "
 

@@ -241,6 +241,7 @@ class Engine:
         if self.schedule.guard() or self._looked - before > _PAUSED or self.schedule.alive():
             self._heartbeat = self._looked
         self._grants.close_idle()
+        self.hooks.tick()
         for name, keeper in list(self._keepers.items()):
             if self._publisher.disturbed(keeper.target):
                 self.schedule.wake(name)

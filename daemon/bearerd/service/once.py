@@ -6,6 +6,7 @@ import logging
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.keeper import Standing
@@ -15,6 +16,9 @@ from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
 from bearerd.words import duration
+
+# Seconds between two looks for a signal while hooks are waited for.
+_LOOK: Final = 0.2
 
 Progress = Callable[[int, int], None]
 """Told how many targets are done, and of how many."""
@@ -75,10 +79,13 @@ def once(
     for standing in engine.standings():
         if standing.name not in ends:
             ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
-    told = interrupted or engine.hooks.wait(max(0.0, began + timeout - engine.clock.now().boot))
+    if not interrupted:
+        interrupted = _wait_for_hooks(engine, events, began + timeout)
+    told = engine.hooks.wait(0)
     engine.stop()
     if not told:
-        say(logging.ERROR, f"not all hooks were done within {duration(timeout)}; they are run at the next start")
+        why = "interrupted before all hooks were done" if interrupted else f"hooks not done within {duration(timeout)}"
+        say(logging.ERROR, f"{why}; they are run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
     for name, end in ends.items():
         if end.why:
@@ -88,6 +95,17 @@ def once(
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
     return 1 if failed or not told or engine.hooks.given_up else 0
+
+
+def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], until: float) -> bool:
+    """Until no hook is owed, or that moment; whether a signal ended it before."""
+    while not engine.hooks.wait(min(_LOOK, max(0.0, until - engine.clock.now().boot))):
+        while not events.empty():
+            if isinstance(events.get(), int):
+                return True
+        if engine.clock.now().boot >= until:
+            break
+    return False
 
 
 def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float, until: float) -> None:

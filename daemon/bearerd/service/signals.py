@@ -16,6 +16,8 @@ _KILL_AFTER: Final = 4
 def hold_back() -> None:
     """Let signals wait: as process 1 of a container one would be lost, and HUP would end us, before `receive`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    # Whoever started us may ignore it, and we would too: then nobody learns how a child ended, and each went well.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def receive(put: Callable[[int], None], *, hup: bool = False) -> None:
