@@ -1917,6 +1917,7 @@ def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder,
     (place,) = folder.places(template(name=name))
     said = "config.yaml:7:50: expected a template by its absolute path (/…), or one that is built in: "
     assert place.startswith(said + ", ".join(TEMPLATES))
+    assert ("did you mean 'nginx'?" in place) is ("ng" in name.lower())
 
 
 @pytest.mark.parametrize(
@@ -1959,9 +1960,9 @@ def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder
         ("{a: 5}", "7:76", "expected text in quotes, found a number"),
         ("{a: b, c: ''}", "7:82", "expected text that is not empty"),
         ("{a: {b: c}}", "7:76", "expected text, found a mapping"),
-        ("{1a: b}", "7:73", ""),
-        ("{a.b: c}", "7:73", ""),
-        ("{a-b: c}", "7:73", ""),
+        ("{1a: b}", "7:73", "expected a name of the form ^[A-Za-z_]"),
+        ("{a.b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
+        ("{a-b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
     ],
 )
 def test_vars_are_words_that_a_template_can_name_and_their_texts(
@@ -1969,6 +1970,16 @@ def test_vars_are_words_that_a_template_can_name_and_their_texts(
 ) -> None:
     (place,) = folder.places(template(f", vars: {given}"))
     assert place.startswith(f"config.yaml:{at}: {said}")
+
+
+def test_a_template_is_not_written_over(folder: Folder) -> None:
+    text = template(name="/etc/own.conf", path=", path: //etc/./own.conf")
+    assert folder.places(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
+
+
+@pytest.mark.parametrize(("client", "variable"), [("3scale", "_3SCALE_BCI_TOKEN"), ("a.b-c", "A_B_C_BCI_TOKEN")])
+def test_a_variable_is_one_that_a_shell_takes(folder: Folder, client: str, variable: str) -> None:
+    assert folder.target(config().replace("dnb:", f"{client}:")).outputs[0].variable == variable
 
 
 def test_a_file_by_a_template_is_a_file_as_others_are(folder: Folder) -> None:

@@ -1112,3 +1112,46 @@ def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
     # Of a token that is asked for otherwise now nothing is there yet.
     rig.keeper.adopt(target(outputs=rig.target.outputs, scope="other"), renew=True)
     assert rig.keeper.standing().readable_until == 0.0
+
+
+# -- templates -----------------------------------------------------------------------------------------
+
+
+def by_template(rig: Rig) -> tuple[Path, Path]:
+    """The target has one more file, which is there: its template, and itself."""
+    template, made = rig.directory.parent / "own.j2", rig.directory / "made"
+    template.write_text("one")
+    output = Output(str(made), "template", template=str(template))
+    rig.target = replace(rig.target, outputs=(*rig.target.outputs, output))
+    rig.start()
+    rig.turn()
+    rig.told.events.clear()
+    return template, made
+
+
+def test_what_another_template_makes_is_told_and_not_put_back_and_what_is_altered_then_is(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    template, made = by_template(rig)
+    template.write_text("two")
+    rig.keeper.remake()
+    rig.turn()
+    assert (made.read_text(), rig.told.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
+    assert not any("put back" in line for line in spoken(log))
+    made.write_text("altered")
+    rig.turn()
+    assert (made.read_text(), spoken(log)[-1]) == ("two", f"put back: {made}")
+
+
+@pytest.mark.parametrize("while_it_is_broken", [False, True])
+def test_another_template_is_told_also_where_the_clock_is_set_meanwhile(rig: Rig, while_it_is_broken: bool) -> None:
+    template, made = by_template(rig)
+    rig.clock.step(100)
+    if while_it_is_broken:
+        template.write_text("{{ nope }}")
+        rig.turn()
+        assert (made.read_text(), rig.told.events) == ("one", [])
+    template.write_text("two")
+    rig.keeper.remake()
+    rig.turn()
+    assert (made.read_text(), rig.told.events) == ("two", ["announced", "changed"])

@@ -249,3 +249,22 @@ def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking
             here.clock.boot = number * 0.0317
             here.engine._asked_at.clear()
             assert here.ask().answer == "asked"
+
+
+# -- templates -----------------------------------------------------------------------------------------
+
+
+def test_what_is_rewritten_is_not_put_back_and_what_is_altered_later_is(
+    asking: Callable[..., object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    template, made = tmp_path / "own.j2", tmp_path / "tokens/made"
+    template.write_text("one")
+    tokens = f"{{bci: {{files: [{{format: template, template: {template}, path: made}}]}}}}"
+    with asking(tokens=tokens) as here, caplog.at_level("INFO", "bearerd"):  # type: ignore[attr-defined]
+        template.write_text("two")
+        here.engine.rewrite(here.names)
+        here.turn()
+        assert (made.read_text(), [line for line in caplog.messages if "put back" in line]) == ("two", [])
+        made.write_text("altered")
+        here.turn()
+        assert (made.read_text(), caplog.messages[-1]) == ("two", f"put back: {made}")

@@ -109,6 +109,7 @@ def test_an_edited_template_is_written_anew_without_a_request_and_the_hooks_are_
         assert daemon.stop() == 0
         (said,) = [line for line in daemon.lines if "is another now" in line]
         assert "a template of 1 token is another now" in said
+        assert [line for line in daemon.lines if "put back" in line] == []
 
 
 def test_all_tokens_of_one_template_are_written_anew(site: Templated, server: Server) -> None:

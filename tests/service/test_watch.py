@@ -238,3 +238,18 @@ def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_
     found.take(templated(tmp_path, a="one.j2"))
     (tmp_path / "two.j2").write_text("c")
     assert found.templates_changed() == set()
+
+
+def test_what_has_no_end_or_nothing_to_give_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "one.j2").write_text("a")
+    found = Sources(templated(tmp_path, a="one.j2"))
+    (tmp_path / "one.j2").unlink()
+    os.mkfifo(tmp_path / "one.j2")
+    held = os.open(tmp_path / "one.j2", os.O_RDWR)
+    try:
+        assert found.templates_changed() == {"dnb/a"}
+    finally:
+        os.close(held)
+    (tmp_path / "one.j2").unlink()
+    (tmp_path / "one.j2").symlink_to("/dev/zero")
+    assert found.templates_changed() == set()

@@ -421,6 +421,8 @@ class _Loader:
         fault = _path_fault(directory, relative, path) if file.path is not None else None
         if fault is not None:
             document.add(at, fault)
+        elif path == file.template:
+            document.add(at, f"'{client}/{name}' would be written over its own template")
         else:
             self._take(document, at, path, f"{client}/{name}")
         return Output(
@@ -430,7 +432,7 @@ class _Loader:
             owner=_first(file.owner, settings.output.owner, default=None),
             group=_first(file.group, settings.output.group, default=None),
             newline=bool(file.newline),
-            variable=file.name or re.sub(r"[^A-Za-z0-9]", "_", f"{client}_{name}_TOKEN").upper(),
+            variable=file.name or _variable(client, name),
             max_staleness=file.max_staleness or 0.0,
             template=file.template or "",
             vars=tuple((file.vars or {}).items()),
@@ -476,6 +478,11 @@ class _Loader:
 def _normal(path: str) -> str:
     """One spelling for one path; POSIX lets normpath keep two slashes at the start."""
     return re.sub("^//", "/", posixpath.normpath(path))
+
+
+def _variable(client: str, name: str) -> str:
+    """What a token is called in `env` and by templates; no shell and no nginx takes a name that begins with a digit."""
+    return re.sub(r"[^A-Z0-9]|^(?=[0-9])", "_", f"{client}_{name}_TOKEN".upper())
 
 
 def _path_fault(directory: str, given: str, path: str) -> str | None:
@@ -592,7 +599,9 @@ def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
         hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
         return f"expected {context['expected']}{hint}"
     if kind == "string_pattern_mismatch":
-        return _bad_name(key) if at_key else f"expected text of the form {context['pattern']}"
+        named = at_key and context["pattern"] == f"^{types.NAME}$"
+        form = f"expected {'a name' if at_key else 'text'} of the form {context['pattern']}"
+        return _bad_name(key) if named else form
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = context.get("ge", context.get("le"))
         return f"expected a whole number, {'at least' if 'ge' in context else 'at most'} {bound}"

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
+from bearerd.config.source import near
 from bearerd.model import (
     JWT_BEARER,
     TEMPLATES,
@@ -272,7 +273,8 @@ def _parse_address(value: Any) -> Listen:
 def _parse_template(value: Any) -> str:
     text: str = _text(value)
     if text not in TEMPLATES and not text.startswith("/"):
-        raise _expected(f"a template by its absolute path (/…), or one that is built in: {', '.join(TEMPLATES)}")
+        known = ", ".join(TEMPLATES) + near(text, TEMPLATES)
+        raise _expected(f"a template by its absolute path (/…), or one that is built in: {known}")
     return text
 
 

@@ -138,8 +138,8 @@ class Keeper:
     __slots__ = (
         "_client_id", "_clock", "_counts", "_dice", "_due", "_failed_at", "_failing_since", "_failure", "_faults",
         "_first", "_gate", "_gone", "_grants", "_held", "_hooks", "_identity", "_name", "_next", "_not_before",
-        "_on_disk", "_only_times", "_outcomes", "_publish_faults", "_publisher", "_readable_until", "_said_at",
-        "_said_expired", "_token", "_told_lost", "_unsaved", "_untold", "target",
+        "_on_disk", "_only_times", "_outcomes", "_publish_faults", "_publisher", "_readable_until", "_remade",
+        "_said_at", "_said_expired", "_token", "_told_lost", "_unsaved", "_untold", "target",
     )  # fmt: skip
 
     def __init__(
@@ -185,6 +185,8 @@ class Keeper:
         """Whether there was no token of this name before."""
         self._only_times = False
         """Whether nothing of the files is to change but times, after a step of the clock."""
+        self._remade = False
+        """Whether what the files are made from changed: nobody altered them, and they are not put back."""
         self._untold = False
         """Whether files changed, and nobody was told yet."""
         self._told_lost = False
@@ -241,6 +243,10 @@ class Keeper:
         """What its last attempt failed of may be mended: ask now, if it failed of what is ours or of a refusal."""
         if isinstance(self._failure, Unsent | Refused):
             self._due = self._not_before = self._clock.now().boot
+
+    def remake(self) -> None:
+        """What its files are made from is another."""
+        self._remade, self._only_times = True, False
 
     def refresh(self) -> None:
         """Somebody asks for a new token: now, or when the last failure lets it."""
@@ -397,7 +403,7 @@ class Keeper:
         dated = policy.redate(self._token, now)
         if not dated.stepped:
             return
-        self._only_times = self._on_disk
+        self._only_times = self._on_disk and not self._remade
         self._token, self._unsaved, self._on_disk = dated.token, True, False
         if dated.disagreed:
             self._due = max(now.boot, self._not_before)
@@ -431,8 +437,9 @@ class Keeper:
         published = self._publisher.ensure(self.target, self._token, self._announce)
         was_on_disk, self._on_disk = self._on_disk, not published.faults
         self._readable_until = self._gone if self._on_disk else 0.0
-        if published.written and was_on_disk and not self._publish_faults:
+        if published.written and was_on_disk and not self._publish_faults and not self._remade:
             say(logging.WARNING, f"put back: {', '.join(published.written)}", name=self._name)
+        self._remade = False
         self._note_faults(faults + published.faults)
         old_news = {output.path for output in self.target.outputs if output.holds_times} if self._only_times else set()
         self._untold = self._untold or not old_news.issuperset(published.written)

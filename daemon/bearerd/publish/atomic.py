@@ -311,10 +311,13 @@ class Files:
 
 def _read(parent: int, name: str, most: int) -> bytes:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise FileNotFoundError
-        return file.read(most) or b""
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.read(most) or b""
+    finally:
+        os.close(descriptor)  # ours also where it is a directory's, which cannot be opened as a file
 
 
 def _unlink(parent: int, name: str) -> None:

@@ -128,6 +128,7 @@ class Engine:
         self._resumed: set[str] = set()
         self._pending: dict[str, _Change] = {}
         self._hurried: set[str] = set()
+        self._remade: set[str] = set()
         self._client_ids: dict[str, str | None] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._keepers: dict[str, Keeper] = {}
@@ -182,6 +183,8 @@ class Engine:
     def rewrite(self, names: Iterable[str]) -> None:
         """What the files of these tokens are made from is another."""
         for name in names:
+            with self._lock:
+                self._remade.add(name)
             self.schedule.wake(name)
 
     def stop(self) -> None:
@@ -283,13 +286,17 @@ class Engine:
             return inf
         with self._lock:
             change, hurried, asked = self._pending.pop(name, None), name in self._hurried, name in self._asked
+            remade = name in self._remade
             self._hurried.discard(name)
+            self._remade.discard(name)
             instead_of = self._asked.pop(name, None)
         if change is not None and not self._adopt(keeper, change):
             return inf
         if hurried:
             self._look_at_refusal(keeper.target)
             keeper.hurry()
+        if remade:
+            keeper.remake()
         if name not in self._resumed:
             # Here, on a worker: what is read may come from a command that hangs.
             keeper.resume(self._client_id(keeper.target), self._least)

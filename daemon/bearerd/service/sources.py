@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
+from stat import S_ISREG
 
 from bearerd.model import Client, Config, Reference, Target
 
@@ -84,7 +85,8 @@ def _digest(path: str) -> bytes:
         if os.path.isdir(path):
             return blake2b("\0".join(sorted(os.listdir(path))).encode(errors="surrogateescape")).digest()
         with open(path, "rb", opener=_without_waiting) as file:
-            return blake2b(file.read()).digest()
+            # A pipe that somebody holds open has nothing to give, and a device no end.
+            return file_digest(file, blake2b).digest() if S_ISREG(os.fstat(file.fileno()).st_mode) else b""
     except OSError:
         return b""
 
