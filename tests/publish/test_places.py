@@ -40,10 +40,17 @@ def test_mount_points_are_read_with_blanks_and_whatever_else_stands_in_them() ->
         b"23 22 0:5 / /a\\040b\\011c\\012d\\134e rw - tmpfs tmpfs rw",
         b"24 22 0:5 /x /caf\xc3\xa9/\\043t rw master:3 propagate_from:2 - ext4 /dev/sda1 rw",
         b"25 22 0:5 /x /not\xe9utf8 rw - ext4 /dev/sda1 rw",
-        b"26 22",
+        b"26 22 0:5 /x /with\rreturn rw - ext4 /dev/sda1 rw",
+        b"27 22",
         b"",
     ]
-    assert mount_points(b"\n".join(lines)) == {"/", "/a b\tc\nd\\e", "/café/#t", os.fsdecode(b"/not\xe9utf8")}
+    assert mount_points(b"\n".join(lines)) == {
+        "/",
+        "/a b\tc\nd\\e",
+        "/café/#t",
+        os.fsdecode(b"/not\xe9utf8"),
+        "/with\rreturn",
+    }
 
 
 @ROOT

@@ -50,7 +50,7 @@ def mounted(paths: Collection[str]) -> dict[str, str]:
 
 def mount_points(mountinfo: bytes) -> frozenset[str]:
     """The mount points of /proc/self/mountinfo (proc(5)): the fifth word of each line, blanks as octal numbers."""
-    lines = (line.split(b" ") for line in mountinfo.splitlines())
+    lines = (line.split(b" ") for line in mountinfo.split(b"\n"))
     return frozenset(os.fsdecode(_unescaped(words[4])) for words in lines if len(words) > 4)  # noqa: PLR2004 - the fifth
 
 
@@ -76,7 +76,9 @@ def exposed(config: Config) -> dict[str, str]:
         mode = config.directory_mode if mode is None else mode
         if mode & WRITE_BY_OTHERS:
             found[path] = _sticky(mode) if mode & STICKY else _open(path, mode, there=there)
-    above = {parent for path in own for parent in _parents(os.path.realpath(path))} - own
+    # Below the output directory no link is followed.
+    tops = {path for path in own if not path.startswith(f"{config.directory}/")}
+    above = {parent for path in tops for parent in _parents(os.path.realpath(path))} - own
     for path in sorted(above):
         mode = _mode(path) or 0
         # In a sticky one, such as /tmp, nobody can move what is another's.
