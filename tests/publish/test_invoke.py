@@ -241,8 +241,8 @@ def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
 ) -> None:
     monkeypatch.setattr("bearerd.publish.invoke._DIES_WITHIN", 0.05)
     # As sudo and what it starts are: they are somebody else.
-    text = f"import os, time; os.seteuid(0); print(os.getpid(), file=open('{tmp_path}/pid', 'w')); "
-    text += f"os.setresuid({THEY}, {THEY}, {THEY}); time.sleep(60)"
+    text = f"import os, signal; os.seteuid(0); print(os.getpid(), file=open('{tmp_path}/pid', 'w')); "
+    text += f"os.setresuid({THEY}, {THEY}, {THEY}); signal.pause()"  # until it is killed
     hook = Hook(argv=(sys.executable, "-c", text), timeout=0.5)
     said: list[str] = []
     with being(WE):

@@ -14,6 +14,7 @@ import re
 import socket
 import stat
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -278,7 +279,7 @@ class _Stay:
     """From then on it makes room for another."""
 
 
-class _Door:
+class _Door(ABC):
     """One socket that is listened at."""
 
     everything = False
@@ -294,11 +295,13 @@ class _Door:
         self._stopped = threading.Event()
         self._said = ""
 
+    @abstractmethod
     def _bind(self) -> socket.socket:
-        raise NotImplementedError
+        """The socket, listening; raises OSError or PublishError."""
 
+    @abstractmethod
     def _stands(self) -> bool:
-        return True
+        """Whether it still is where others look for it."""
 
     def tick(self) -> None:
         if self._listener is not None and not self._stands():
@@ -476,6 +479,9 @@ class _Tcp(_Door):
         if not self._listen.port:
             say(logging.INFO, f"listening at port {listener.getsockname()[1]}")
         return listener
+
+    def _stands(self) -> bool:
+        return True  # a port that is bound nobody takes away
 
 
 def _family(host: str) -> socket.AddressFamily:
