@@ -337,7 +337,7 @@ def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
         with running("run", "-c", config) as daemon:
             line = daemon.wait_for(f"{tmp_path}/missing: no such file or directory")
             assert "name=other/a" in line
-            assert "there is no valid token; next attempt in 10 s" in line
+            assert re.search(r"there is no valid token; next attempt in (9|10) s$", line)
             eventually((tmp_path / "tokens/dnb/bci").exists)
             assert daemon.stop() == 0
         assert len(server.seen) == 1
@@ -350,7 +350,8 @@ def test_a_refused_client_asks_once_for_all_its_tokens(tmp_path: Path) -> None:
         with running("run", "-c", config) as daemon:
             line = daemon.wait_for("401 invalid_client")
             assert "try basic_encoding" in line
-            assert "next attempt in 5 min" in line
+            # Rounded down, and some milliseconds of the five minutes are over.
+            assert re.search(r"next attempt in [45] min$", line)
             assert daemon.stop() == 0
         assert len(server.seen) == 1
 
