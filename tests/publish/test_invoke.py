@@ -124,6 +124,8 @@ def test_its_surroundings_are_those_of_a_service_whatever_ours_are(program: Make
         """
     )
     held, stdin, old = os.open("/etc/passwd", os.O_RDONLY), os.dup(0), os.umask(0)
+    # What the runner of these tests may ignore the daemon does not: service.signals sees to it.
+    was = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGQUIT)]
     os.dup2(held, 0)
     try:
         invoke(Hook(argv=(path,)), TARGET, ENVIRON)
@@ -134,6 +136,8 @@ def test_its_surroundings_are_those_of_a_service_whatever_ours_are(program: Make
         os.close(stdin)
         os.close(held)
         os.umask(old)
+        for number, handler in was:
+            signal.signal(number, handler)
     directory, *streams, opened, umask, group_and_session, itself = (tmp_path / "seen").read_text().splitlines()
     assert directory == "/"
     assert streams == ["/dev/null"] * 3

@@ -16,8 +16,10 @@ _KILL_AFTER: Final = 4
 def hold_back() -> None:
     """Let signals wait: as process 1 of a container one would be lost, and HUP would end us, before `receive`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-    # Whoever started us may ignore it, and we would too: then nobody learns how a child ended, and each went well.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Whoever started us may ignore these, and so would we and our children. Without the first nobody learns how a child
+    # ended, and each went well; the second is ignored by what a shell starts with `&`.
+    for number in (signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def receive(put: Callable[[int], None], *, hup: bool = False) -> None:
