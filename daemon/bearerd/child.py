@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -80,6 +80,31 @@ def bury(process: subprocess.Popen[bytes]) -> None:
     with suppress(ChildProcessError):
         while True:
             os.waitpid(-process.pid, 0)
+
+
+def reap(seen: Container[str] = ()) -> frozenset[str]:
+    """Bury what ended in our care though we did not start it, as process 1 must; returns what may be such.
+
+    A child of our own is waited for in the moment it ends. What is still a zombie at the next look (`seen`: what the
+    last one returned, seconds ago) nobody waits for.
+    """
+    zombies = frozenset(_zombies())
+    for zombie in zombies:
+        if zombie in seen:
+            with suppress(ChildProcessError):
+                os.waitpid(int(zombie.split()[0]), os.WNOHANG)
+    return zombies
+
+
+def _zombies() -> Iterator[str]:
+    """Our children that have ended, as `pid start`: a number may come again, but not at the same time."""
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # it has gone meanwhile, or is not to be seen
+            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                # proc(5): after the name, which may hold anything, come the state, the parent, and, 22nd, the start.
+                state, parent, *others = file.read().rpartition(")")[2].split()
+            if state == "Z" and int(parent) == os.getpid():
+                yield f"{entry} {others[17]}"
 
 
 def fault_of(returncode: int) -> str:

@@ -315,6 +315,8 @@ class Config:
     listen: Listen | None = None
     log: Logging = Logging()
     reload: Reload = "watch"
+    startup_timeout: float = 30.0
+    """Seconds after which systemd is told READY, whatever tokens are missing then."""
     sources: tuple[str, ...] = ()
     """The files it was read from."""
     source_directories: tuple[str, ...] = ()

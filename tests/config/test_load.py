@@ -1425,12 +1425,6 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
     assert said.startswith(f"config.yaml:{line}:{column}: unknown key '{name[0]}'{hint}")
 
 
-# What design.md names and this version does not do yet: silently taken it would be a promise.
-def test_a_key_of_a_later_version_is_unknown(folder: Folder) -> None:
-    (said,) = folder.places(config(top="startup_timeout: 30s"))
-    assert "unknown key 'startup_timeout'; expected one of" in said
-
-
 @pytest.mark.parametrize(
     ("where", "key", "said"),
     [

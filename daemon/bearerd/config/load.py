@@ -176,6 +176,7 @@ class _Loader:
             targets=tuple(targets),
             log=Logging(level=settings.log.level, format=settings.log.format),
             reload=settings.reload,
+            startup_timeout=settings.startup_timeout,
             sources=tuple(document.file for document in self._documents),
             source_directories=_directories(settings.include, self._documents[0].file),
         )

@@ -699,6 +699,7 @@ class ConfigFile(IncludedFile, Inherited):
     include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
     state_directory: AbsolutePath | None = None
     reload: Literal["watch", "signal"] = "watch"
+    startup_timeout: Timeout = 30.0
     output: OutputModel = OutputModel()
     control: ControlModel = ControlModel()
     listen: ListenModel | None = None

@@ -27,7 +27,7 @@ from bearerd.publish.hooks import Hooks
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
-from bearerd.service.status import HookStanding, Status
+from bearerd.service.status import HookStanding, Status, settled
 from bearerd.service.tally import Tally
 
 # Seconds between two grants that are asked for, of one target: whoever asks in a loop costs the provider little.
@@ -135,6 +135,7 @@ class Engine:
         self._asked: dict[str, str | None] = {}
         """Who is to have a new token, and instead of which."""
         self._asked_at: dict[str, float] = {}
+        self._on_their_way = [target.full_name for target in config.targets if target.required]
         self._started = self._loaded = self.clock.now().boot
         self._heartbeat = self._looked = self._awake()
 
@@ -228,6 +229,16 @@ class Engine:
             tokens=tuple((standing, self._hooks_of(standing.name)) for standing in self.standings()),
             counts=self.tally.counts(),
         )
+
+    def unsettled(self) -> bool:
+        """Whether a required token is still on its way; those that once arrived are not looked at again."""
+        now = self.clock.now().boot
+        while self._on_their_way:
+            keeper = self._keepers.get(self._on_their_way[-1])
+            if keeper is not None and not settled(keeper.standing(), now):
+                return True
+            self._on_their_way.pop()
+        return False
 
     def alive(self) -> bool:
         """Whether turns are still given.

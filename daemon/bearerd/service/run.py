@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bearerd import __version__
+from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Asked, Engine
+from bearerd.service.notify import Notify
 from bearerd.service.signals import receive
 from bearerd.service.sources import Sources
 from bearerd.service.status import Status
@@ -50,10 +52,12 @@ class _Daemon:
         self._config = config
         self._load_config = load
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._engine = Engine(config, environ)
+        self._engine = Engine(config, environ, lambda _: self._notify.wake())
+        self._notify = Notify(self, environ, self._now, config.startup_timeout)
         self._loading = False
         self._load_again = False
         self._config_error: str | None = None
+        self._zombies: frozenset[str] = frozenset()
 
     def alive(self) -> bool:
         """Whether the schedule's heart beats."""
@@ -67,11 +71,16 @@ class _Daemon:
         """Somebody wants a new token."""
         return self._engine.refresh(name, instead_of)
 
+    def unsettled(self) -> bool:
+        """Whether a required token is still on its way."""
+        return self._engine.unsettled()
+
     def start(self) -> None:
         """Take the directory, and begin."""
         receive(self._events.put, hup=True)
         self._sources = Sources(self._config)
         self._engine.start()
+        self._notify.start()
         count = len(self._config.targets)
         say(
             logging.INFO,
@@ -97,6 +106,8 @@ class _Daemon:
                 self._engine.tick()
                 self._watch.poll()
                 self._control.tick()
+                if os.getpid() == 1:  # of a container, without an init
+                    self._zombies = reap(self._zombies)
                 if not self._engine.alive():
                     say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
                     return 1
@@ -108,6 +119,7 @@ class _Daemon:
                 self._load()
             elif isinstance(event, int):
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
+                self._notify.stopping()
                 self._watch.stop()
                 self._control.stop()
                 self._engine.stop()
@@ -157,6 +169,7 @@ class _Daemon:
             self._load_again = True
             return
         self._loading = True
+        self._notify.reloading()
         # What is written from here on may not be in what is loaded: it is a change after this look.
         self._sources.config_changed()
         threading.Thread(target=self._load_apart, name="config", daemon=True).start()
@@ -175,6 +188,10 @@ class _Daemon:
             self._load_again = False
             self._load()
             return
+        self._take(loaded)
+        self._notify.reloaded()
+
+    def _take(self, loaded: _Loaded) -> None:
         if isinstance(loaded, BearerdError):
             self._refuse(str(loaded), len(loaded.problems) if isinstance(loaded, ConfigError) else 1)
             return

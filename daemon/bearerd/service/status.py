@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
-from bearerd.grant.outcome import KINDS
+from bearerd.grant.outcome import KINDS, Refused
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Instant, Target
 from bearerd.service.tally import Counts
@@ -19,6 +19,8 @@ from bearerd.words import rfc3339
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
 """starting: nothing is known yet; valid: good and in its files; failing: so too, but its renewal fails;
 unwritten: good, but not in all of its files; expired: it was not renewed in time; missing: there never was one."""
+# Of each state, in a line: who looks for all asks `bearerd status`.
+_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,31 @@ def state_of(standing: Standing, now: float) -> State:
     return "failing" if standing.failure is not None else "valid"
 
 
+def settled(standing: Standing, now: float) -> bool:
+    """Whether nothing is gained by waiting for it: valid on disk, refused, or not required."""
+    if not standing.target.required or isinstance(standing.failure, Refused):
+        return True
+    return state_of(standing, now) in {"valid", "failing"}
+
+
+def summary(status: Status) -> str:
+    """How everything stands, in a line: what systemd shows as the status of the unit."""
+    now = status.now.boot
+    names: dict[State, list[str]] = {}
+    for standing, _ in status.tokens:
+        names.setdefault(state_of(standing, now), []).append(standing.name)
+    good = len(names.pop("valid", ())) + len(names.get("failing", ()))
+    told = [f"{good} of {len(status.tokens)} tokens are valid"]
+    told += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
+    lasting = [standing for standing, _ in status.tokens if standing.expires is not None and standing.expires > now]
+    if lasting:
+        first = min(lasting, key=lambda standing: standing.expires or 0.0)
+        told.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
+    if status.config_error is not None:
+        told.append("the new config is not followed: see the log")
+    return "; ".join(told)
+
+
 def unready(status: Status) -> Iterator[tuple[str, str]]:
     """Each required token that is not valid on disk, and why."""
     now = status.now.boot
@@ -92,6 +119,11 @@ def text(status: Status, only: str | None = None) -> Iterator[str]:
             yield separator + json.dumps(_token(standing, hooks, now))
             separator = ",\n"
     yield "\n]}\n"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, Any]:
