@@ -121,10 +121,10 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         hooks = f"on_change: [{{run: [{program.path}]}}, {{run: [/bin/cp, /proc/self/status, {tmp_path}/status]}}]"
         site.write(f"{{bci: {{scope: bci, {files}, {hooks}}}}}")
         # As a shell would start it with `&`.
-        was = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]
+        was = [(ignored, signal.signal(ignored, signal.SIG_IGN)) for ignored in (signal.SIGINT, signal.SIGQUIT)]
         with running("run", "-c", site.config) as daemon:
-            for number, handler in was:
-                signal.signal(number, handler)
+            for ignored, handler in was:
+                signal.signal(ignored, handler)
             eventually(lambda: len(program.runs) >= 3)
             assert daemon.stop() == 0
     for number in (1, 2):
