@@ -6,12 +6,17 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
+from weakref import WeakSet
 
 # All that a program needs to find others and its own config; nothing else of the daemon's environment.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+# Whoever started a program waits for it, be it long after its end: `reap` must not, or how it ended would be lost.
+_started: Final = WeakSet[subprocess.Popen[bytes]]()
+_lock: Final = threading.Lock()
 
 
 def start(
@@ -26,7 +31,7 @@ def start(
 
     What it has to say, other than on a pipe that it was given, is dropped: it could quote a secret.
     """
-    return subprocess.Popen(
+    process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
@@ -36,6 +41,9 @@ def start(
         start_new_session=True,
         umask=umask,  # the daemon's own is 0: it names the mode of all that it makes
     )
+    with _lock:
+        _started.add(process)
+    return process
 
 
 def ended(process: subprocess.Popen[bytes], within: float) -> bool:
@@ -85,10 +93,12 @@ def bury(process: subprocess.Popen[bytes]) -> None:
 def reap(seen: Container[str] = ()) -> frozenset[str]:
     """Bury what ended in our care though we did not start it, as process 1 must; returns what may be such.
 
-    A child of our own is waited for in the moment it ends. What is still a zombie at the next look (`seen`: what the
-    last one returned, seconds ago) nobody waits for.
+    What is still a zombie at the next look (`seen`: what the last one returned, seconds ago), and was not started by
+    `start`, nobody waits for.
     """
-    zombies = frozenset(_zombies())
+    with _lock:
+        awaited = {str(process.pid) for process in _started if process.returncode is None}
+    zombies = frozenset(zombie for zombie in _zombies() if zombie.split()[0] not in awaited)
     for zombie in zombies:
         if zombie in seen:
             with suppress(ChildProcessError):
