@@ -225,6 +225,9 @@ class Document:
         problem = (error.problem or "this is no YAML").replace("\n", " ")
         if "\\t" in problem or (source is not None and "\t" in source[: column + 1]):
             problem = "YAML is indented with spaces, not tabs"
+        elif "increasing flow level" in f"{error.context}":
+            # libyaml from 0.2.6 on gives up at a thousand, which it meets before we see any of them.
+            problem = "nested too deeply"
         elif "expected a single document" in f"{error.context} {problem}":
             problem = "a second document (---): one file is one document"
         elif source is None:
