@@ -145,16 +145,19 @@ def _run(arguments: argparse.Namespace) -> int:
     hold_back()
     os.umask(0)  # publish names the mode of all that it makes
     loading = Loading(arguments.config)
+    from bearerd.service.guard import guard
     from bearerd.service.logs import set_up
     from bearerd.service.run import run
 
     config = loading.result()
     set_up(config.log)
+    guard()
     _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
 
 
 def _once(arguments: argparse.Namespace) -> int:
     from bearerd.cli.progress import bar
+    from bearerd.service.guard import guard
     from bearerd.service.logs import set_up
     from bearerd.service.once import once
     from bearerd.service.signals import hold_back
@@ -163,6 +166,7 @@ def _once(arguments: argparse.Namespace) -> int:
     os.umask(0)  # publish names the mode of all that it makes
     config = _load(arguments)
     set_up(config.log)
+    guard()
     with bar(len(config.targets)) as progress:
         code = once(
             config,

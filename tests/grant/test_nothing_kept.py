@@ -1,0 +1,106 @@
+"""When a grant is over no object of the process leads to the secret any more."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bearerd.grant.outcome import Issued
+from bearerd.grant.perform import Grants
+from bearerd.model import Auth, Reference
+from support.clock import FakeClock
+from support.oidc import pem, private_key
+from support.process import WITHIN
+from support.targets import CLIENT, PROVIDER, target
+
+# A server of its own, in a process of its own: what it saw is no object of ours.
+SERVER = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = sys.argv[2].encode()
+        self.send_response(int(sys.argv[1]))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(status), body], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
+    finally:
+        process.terminate()
+        process.communicate(timeout=WITHIN)
+
+
+def kept(part: str) -> list[str]:
+    """Every text of this process that holds a part of the secret, other than as this test's own words."""
+    gc.collect()
+    seen: set[int] = set()
+    found: list[str] = []
+    for holder in gc.get_objects():
+        for thing in (holder, *gc.get_referents(holder)):
+            if id(thing) in seen or not isinstance(thing, str | bytes | bytearray):
+                continue
+            seen.add(id(thing))
+            text = thing if isinstance(thing, str) else bytes(thing).decode("latin-1")
+            if part in text and thing is not part:
+                found.append(f"{text[:80]!r} in {type(holder).__name__}")
+    return found
+
+
+GOOD = '{"access_token": "t", "expires_in": 3600}'
+# Of hex digits twice that: as many as HS256 wants, and no text that is anywhere by chance.
+LENGTH = 40
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(200, GOOD, id="a token"),
+        pytest.param(401, '{"error": "invalid_client"}', id="refused"),
+        pytest.param(200, "<html>", id="malformed"),
+        pytest.param(503, "", id="transient"),
+        pytest.param(0, "", id="nobody answers"),
+    ],
+)
+@pytest.mark.parametrize("auth", ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"])
+def test_a_grant_leaves_nothing_of_the_secret_behind(tmp_path: Path, auth: Auth, status: int, body: str) -> None:
+    file = tmp_path / "secret"
+    text = pem(private_key("ES256")) if auth == "private_key_jwt" else secrets.token_hex(LENGTH)
+    file.write_text(text)
+    file.chmod(0o600)
+    # Parts by which it is known again, in the clear and as Basic has it; the whole is dropped.
+    parts = [text[-50:-20], base64.b64encode(f"{CLIENT.client_id}:{text}".encode()).decode()[-40:-10]]
+    del text
+    by_key = auth == "private_key_jwt"
+    reference = Reference("file", str(file))
+    client = replace(
+        CLIENT, auth=auth, client_secret=() if by_key else (reference,), private_key=reference if by_key else None
+    )
+    with answering(status, body) if status else nullcontext("http://127.0.0.1:9/") as url:
+        client = replace(client, provider=replace(PROVIDER, token_url=url, timeout=WITHIN))
+        grants = Grants(FakeClock(), {})
+        outcome = grants.perform(target(client=client)).outcome
+        left = [kept(part) for part in parts]
+    assert isinstance(outcome, Issued) is (body == GOOD)
+    assert left == [[], []]
