@@ -34,14 +34,18 @@ class Problem:
     source: str | None = None
     """The source line; None where it could show a secret."""
 
+    @property
+    def headline(self) -> str:
+        """Its place and its message, in a line."""
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}: {self.message}"
         if self.source is None:
-            return where
+            return self.headline
         number = f"{self.line:>5}"
         # Tabs keep their width in the line with the mark.
         indent = "".join("\t" if char == "\t" else " " for char in self.source[: self.column - 1])
-        return f"{where}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
+        return f"{self.headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
 
 
 class ConfigError(BearerdError):

@@ -291,6 +291,32 @@ def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site,
     assert SECRET not in done.stdout
 
 
+def test_a_credential_of_systemd_is_as_at_the_start_of_the_unit_and_said_to_be(site: Site, tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "dnb").write_text(SECRET)
+    site.write({"client_secret": "[{credential: dnb}, {file: SITE/dnb.secret}]".replace("SITE", str(tmp_path))})
+    done = site.check(CREDENTIALS_DIRECTORY=str(credentials))
+    assert done.returncode == 0
+    assert (
+        f"ok       client dnb: credential dnb, file {site.secret} can be used\n"
+        "           rotation: credential dnb stays as at the start of the unit: a new one needs systemctl restart\n"
+    ) in done.stdout
+    (credentials / "dnb").unlink()
+    done = site.check(CREDENTIALS_DIRECTORY=str(credentials))
+    assert done.returncode == 1
+    assert f"failed   client dnb: file {credentials}/dnb: no such file or directory" in done.stdout
+
+
+def test_a_credential_that_only_the_unit_is_given_is_neither_good_nor_bad_and_not_sent(site: Site) -> None:
+    site.write({"client_id": "{credential: id}", "client_secret": "{credential: dnb}"})
+    done = site.check("--online")
+    assert done.returncode == 0
+    [warning] = findings(done, "warning")
+    assert warning.startswith("client dnb: credential id, credential dnb: cannot be seen by this check; only the unit")
+    assert "grant" not in done.stdout
+
+
 NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"
 DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
 CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
@@ -301,10 +327,9 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
     [
         pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
         pytest.param(
-            {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: NO_OLD}, {credential: older}]"},
+            {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: NO_OLD}, {env: NO_OLDER}]"},
             {},
-            "env NO_OLD: the variable is not set; credential older: $CREDENTIALS_DIRECTORY is not set; the unit needs "
-            "LoadCredential=older:…",
+            "env NO_OLD: the variable is not set; env NO_OLDER: the variable is not set",
             id="each-of-a-list-of-secrets",
         ),
         pytest.param(

@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from image.podman import PROGRAMS, Podman, in_a_namespace_of_mounts, missing, one_cgroup_tree
-from image.scenes import Provider, build, by_hand, job, say, sidecar, signals
+from image.podman import PROGRAMS, Podman
+from image.scenes import build, by_hand, job, say, sidecar, signals
+from support.alone import INSIDE, in_a_namespace_of_mounts, missing, one_cgroup_tree
+from support.provider import Provider
 from support.server import serving
-
-_INSIDE = "--inside"
 
 
 def main() -> int:
@@ -28,8 +28,8 @@ def main() -> int:
         why = "needs root" if os.geteuid() != 0 else f"apt-get install --no-install-recommends {' '.join(needed)}"
         say(f"SKIPPED: {why}")
         return 0
-    if _INSIDE not in sys.argv:
-        in_a_namespace_of_mounts([_INSIDE])
+    if INSIDE not in sys.argv:
+        in_a_namespace_of_mounts("image", [INSIDE])
     one_cgroup_tree()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bearerd-image-") as name:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from support.pip import settings
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"podman": "podman", "crun": "crun", "mmdebstrap": "mmdebstrap", "unshare": "util-linux"}
-_CGROUPS = Path("/sys/fs/cgroup")
 _STAND_IN = "python3,python3-venv,ca-certificates"
 
 
@@ -77,18 +76,6 @@ class Podman:
         return json.loads(self(kind, "inspect", name))[0]
 
 
-def in_a_namespace_of_mounts(arguments: list[str]) -> None:
-    """Run this program again where what it mounts is seen by nobody else, and gone with it."""
-    os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "image", *arguments])
-
-
-def one_cgroup_tree() -> None:
-    """Where both versions are mounted crun gives up: leave it the second alone."""
-    if not (_CGROUPS / "cgroup.procs").exists():
-        subprocess.run(["umount", "--recursive", _CGROUPS], check=True)
-        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], check=True)
-
-
 def stand_in(podman: Podman) -> str:
     """An image under the name that the Containerfile begins with, made from Debian; returns that name.
 
@@ -106,30 +93,11 @@ def stand_in(podman: Podman) -> str:
 
 
 def pip_settings(directory: Path) -> list[str]:
-    """What pip on this machine is told, for pip in a build: the options for it.
+    """The options that let pip in a build do as pip does here.
 
     They are mounts: a build argument would have to stand in the Containerfile, and would be kept in the image.
     """
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
-    ).stdout
-    settings: dict[str, str] = {}
-    for place in ("global", "user", "site", ":env:"):  # the later ones count for more
-        for name, value in re.findall(rf"^{place}\.([a-z-]+)='(.*)'$", listed, re.MULTILINE):
-            settings[name.replace("_", "-")] = value.encode().decode("unicode_escape")
+    text, paths = settings()
     file = directory / "pip.conf"
-    file.write_text("[global]\n" + "".join(_line(name, value) for name, value in settings.items()))
-    options = [f"--volume={file}:/etc/pip.conf:ro"]
-    words = {word for value in settings.values() for word in value.split()}
-    # What an index lists is beside it.
-    paths = {os.path.dirname(word[7:].rstrip("/")) if word.startswith("file://") else word for word in words}
-    return options + [f"--volume={path}:{path}:ro" for path in paths if path.startswith("/") and os.path.exists(path)]
-
-
-def _line(name: str, value: str) -> str:
-    return f"{name} = " + "\n    ".join(value.split()) + "\n"
-
-
-def missing(programs: Mapping[str, str]) -> list[str]:
-    """The Debian packages of programs that are not here."""
-    return sorted({package for program, package in programs.items() if shutil.which(program) is None})
+    file.write_text(text)
+    return [f"--volume={file}:/etc/pip.conf:ro", *(f"--volume={path}:{path}:ro" for path in paths)]

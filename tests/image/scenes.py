@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shlex
 import socket
@@ -21,7 +20,7 @@ from image.pod import Pod
 from image.podman import ROOT, Podman, pip_settings, stand_in
 from support.manifests import only, patch, pod, texts
 from support.process import eventually
-from support.server import Answer, Seen
+from support.provider import Provider
 
 IMAGE = f"bearerd:{__version__}"  # as the page has it
 TOKEN = "/run/bearerd/dnb/bci"
@@ -88,21 +87,6 @@ def say(text: str) -> None:
     """A line of what was seen."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-class Provider:
-    """Issues t-1, t-2 and so on to whoever has the secret of now."""
-
-    def __init__(self) -> None:
-        self.secret = "first"
-        self.grants = 0
-
-    def __call__(self, seen: Seen) -> Answer:
-        given = base64.b64decode(seen.headers["authorization"].split()[1]).decode()
-        if given != f"7e0c5a:{self.secret}":
-            return Answer(401, {"error": "invalid_client"})
-        self.grants += 1
-        return Answer(200, {"access_token": f"t-{self.grants}", "token_type": "Bearer", "expires_in": 3600})
 
 
 # -- the image ---------------------------------------------------------------------------------------

@@ -135,9 +135,13 @@ def test_a_provider_that_is_down_keeps_a_unit_waiting_until_startup_timeout(tmp_
         config = write(tmp_path, server.url, top="startup_timeout: 1s")
         began = time.monotonic()
         with running("run", "-c", config, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
-            manager.wait_for("READY=1")
+            told = manager.take()
+            while "READY=1" not in told:
+                told += manager.take()
             assert time.monotonic() - began >= 1
-            assert manager.lines == ["STATUS=0 of 1 tokens are valid; missing: dnb/bci"]
+            assert [line for line in told if line.startswith("STATUS=")][-1] == (
+                "STATUS=0 of 1 tokens are valid; missing: dnb/bci"
+            )
             assert daemon.stop() == 0
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from bearerd.clock import SystemClock
 from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
-from bearerd.grant.credentials import read, read_client_id, read_parameters
+from bearerd.grant.credentials import read, read_parameters
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
@@ -27,6 +27,8 @@ from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
 from bearerd.words import duration
 
+# systemd gives a unit's credentials to its daemon, and not to what ExecReload= runs.
+_HIDDEN: Final = "cannot be seen by this check; only the unit is given it, if it has LoadCredential="
 _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 
 
@@ -55,11 +57,14 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
         clients.setdefault(target.client.name, target.client)
     unusable = {name: _credential_faults(client, environ) for name, client in clients.items()}
     for name, client in clients.items():
-        yield _finding(f"client {name}", unusable[name], f"{_named(client)} can be used")
+        if not unusable[name] and (hidden := _hidden(_references(client), environ)):
+            yield Finding(f"client {name}", f"{hidden}: {_HIDDEN}", "warning", _rotation(client))
+        else:
+            yield _finding(f"client {name}", unusable[name], f"{_named(client)} can be used", _rotation(client))
     able: list[Target] = []
     for target in config.targets:
         unread = _parameter_faults(target, environ)
-        if not unread and not unusable[target.client.name]:
+        if not (unread or unusable[target.client.name] or _hidden(_references(target.client), environ)):
             able.append(target)
         unable = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
         busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
@@ -200,31 +205,43 @@ def _shown(scope: str | None) -> str:
 
 def _named(client: Client) -> str:
     """By what a client authenticates, as the config names it."""
-    references = [*client.client_secret, client.private_key, client.certificate, client.assertion]
-    return ", ".join(str(reference) for reference in references if reference) or (
-        "its id alone" if client.client_id else "nothing"
-    )
+    return ", ".join(map(str, _references(client))) or ("its id alone" if client.client_id else "nothing")
+
+
+def _references(client: Client) -> list[Reference]:
+    """To all that a client authenticates with."""
+    found = [client.client_id, *client.client_secret, client.private_key, client.certificate, client.assertion]
+    return [reference for reference in found if isinstance(reference, Reference)]
+
+
+def _hidden(references: Sequence[Reference], environ: Mapping[str, str]) -> str:
+    """The credentials of systemd among them, where it does not show us any."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if directory and os.access(directory, os.X_OK):
+        return ""
+    return ", ".join(str(reference) for reference in references if reference.kind == "credential")
 
 
 def _credential_faults(client: Client, environ: Mapping[str, str]) -> list[str]:
     """All that would keep a client from authenticating; of a list of secrets each is looked at."""
     faults: list[str] = []
+    hidden = _hidden(_references(client), environ)
 
     def text(reference: Reference | None) -> str:
+        if reference is None or (hidden and reference.kind == "credential"):
+            return ""
         try:
-            return read(reference, environ) if reference else ""
+            return read(reference, environ)
         except SecretUnavailable as error:
             faults.append(str(error))
             return ""
 
-    try:
-        read_client_id(client, environ)
-    except SecretUnavailable as error:
-        faults.append(str(error))
+    if isinstance(client.client_id, Reference):
+        text(client.client_id)
     secrets = [text(reference) for reference in client.client_secret]
     private_key, certificate = text(client.private_key), text(client.certificate)
     text(client.assertion)
-    if not faults:
+    if not faults and not hidden:
         found = [
             _signing_fault(client, Credentials("", secret, private_key, certificate, str(reference)))
             for reference, secret in zip(client.client_secret or (None,), secrets or [""], strict=True)
@@ -257,5 +274,15 @@ def _parameter_faults(target: Target, environ: Mapping[str, str]) -> list[str]:
     return []
 
 
-def _finding(subject: str, faults: list[str], good: str) -> Finding:
-    return Finding(subject, "; ".join(faults), "failed") if faults else Finding(subject, good)
+def _rotation(client: Client) -> tuple[tuple[str, str], ...]:
+    """What a new credential of systemd's needs; whatever else a client authenticates by is followed by itself."""
+    names = [reference.at for reference in _references(client) if reference.kind == "credential"]
+    if not names:
+        return ()
+    several = len(names) > 1
+    whose = f"credential{'s' if several else ''} {', '.join(names)} {'stay' if several else 'stays'}"
+    return (("rotation", f"{whose} as at the start of the unit: a new one needs systemctl restart"),)
+
+
+def _finding(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:
+    return Finding(subject, "; ".join(faults), "failed") if faults else Finding(subject, good, details=details)

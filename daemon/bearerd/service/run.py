@@ -80,7 +80,6 @@ class _Daemon:
         receive(self._events.put, hup=True)
         self._sources = Sources(self._config)
         self._engine.start()
-        self._notify.start()
         count = len(self._config.targets)
         say(
             logging.INFO,
@@ -93,6 +92,8 @@ class _Daemon:
 
         self._control = Control(self, self._config, self._now)
         self._control.tick()
+        # Ready is who can be asked, too.
+        self._notify.start()
         self._watch = Watch(lambda: self._events.put(_CHANGED))
         self._watch_over()
 
@@ -193,11 +194,12 @@ class _Daemon:
 
     def _take(self, loaded: _Loaded) -> None:
         if isinstance(loaded, BearerdError):
-            self._refuse(str(loaded), len(loaded.problems) if isinstance(loaded, ConfigError) else 1)
+            problems = [problem.headline for problem in loaded.problems] if isinstance(loaded, ConfigError) else []
+            self._refuse(str(loaded), problems or [str(loaded)])
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
-            self._refuse(f"a changed {' and '.join(fixed)} needs a restart", 1)
+            self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", [why])
             return
         was, self._config, self._config_error = self._config, loaded, None
         self._engine.tally.event("reloads", "success")
@@ -210,8 +212,10 @@ class _Daemon:
             set_up(loaded.log)
         say(logging.INFO, f"the config is followed: {changes}")
 
-    def _refuse(self, why: str, count: int) -> None:
+    def _refuse(self, why: str, problems: list[str]) -> None:
+        """Say so, as a line of the log; where there is room for it, `why` has more."""
         self._config_error = why
         self._engine.tally.event("reloads", "failure")
-        errors = f"{count} error{'' if count == 1 else 's'}"
-        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {why}")
+        errors = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
+        told = "; ".join(problems)
+        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {told}")

@@ -1,0 +1,141 @@
+"""A Debian of its own with systemd as process 1, in a container; the network is this machine's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.pip import settings
+from support.process import eventually
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
+CHECKOUT = "/root/bearerd"
+"""Where the checkout is in it."""
+# What the page's first step installs is there already: no list of packages has to be fetched for it.
+_PACKAGES = "systemd-sysv,dbus,python3,python3-venv,ca-certificates,nginx"
+_BOOTS_WITHIN = 60.0
+_POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C"}
+
+
+class Machine:
+    """What runs in it."""
+
+    def __init__(self, directory: Path, leader: int) -> None:
+        self._directory = directory
+        self._leader = leader
+
+    def path(self, path: str) -> Path:
+        """A path of it, as seen from here."""
+        return Path(f"/proc/{self._leader}/root{path}")
+
+    def run(self, *argv: str, code: int = 0, given: str = "", within: float = 300.0) -> str:
+        """Run a program as root, in the checkout; it must end with this code. What it printed, both ways."""
+        inside = ["nsenter", "--target", str(self._leader), "--all", f"--wd={self.path(CHECKOUT)}", "--"]
+        done = subprocess.run(
+            [*inside, *argv], env=_ENVIRONMENT, input=given, timeout=within, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, f"{' '.join(argv)}: exit {done.returncode}, not {code}\n{done.stdout}"
+        return done.stdout.strip()
+
+    def code(self, *argv: str) -> int:
+        """How a program ends."""
+        inside = ["nsenter", "--target", str(self._leader), "--all", "--"]
+        return subprocess.run([*inside, *argv], env=_ENVIRONMENT, capture_output=True, check=False).returncode
+
+    def sh(self, script: str, given: str = "") -> str:
+        """Commands as root types them, in the checkout; each must succeed."""
+        return self.run("bash", "-euo", "pipefail", "-c", script, given=given)
+
+    def write(self, path: str, text: str) -> None:
+        """A file of it, replaced as an editor does."""
+        self.run("bash", "-c", 'mkdir -p "${1%/*}" && cat > "$1.new" && mv "$1.new" "$1"', "-", path, given=text)
+
+    def drop_in(self, unit: str, name: str, text: str | None) -> None:
+        """Give a unit a drop-in, or take it away."""
+        directory = f"/etc/systemd/system/{unit}.d"
+        path = f"{directory}/{name}.conf"
+        if text is None:
+            self.run("rm", path)
+            self.run("rmdir", "--ignore-fail-on-non-empty", directory)
+        else:
+            self.write(path, text)
+        self.run("systemctl", "daemon-reload")
+
+    def show(self, unit: str, key: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={key}", unit)
+
+    def journal(self, unit: str) -> str:
+        """All that a unit said."""
+        return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}")
+
+    def kill(self, unit: str, number: signal.Signals) -> None:
+        """Send a signal to a unit's main process."""
+        self.run("systemctl", "kill", "--kill-whom=main", f"--signal={number.name}", unit)
+
+    def known(self) -> list[str]:
+        """All files and directories that are bearerd's by their names."""
+        others = "-not -path '/run/systemd/*' -not -path '/var/lib/dpkg/*'"
+        return self.sh(f"find /etc /opt /run /usr /var/lib -xdev -name '*bearerd*' {others}").splitlines()
+
+    def version(self) -> str:
+        """Of its systemd."""
+        found = re.match(r"systemd (\d+)", self.run("systemctl", "--version"))
+        assert found
+        return found[1]
+
+
+@contextmanager
+def machine(release: str, directory: Path) -> Iterator[Machine]:
+    """Made, booted, with this checkout in it, for the length of a with block."""
+    root = directory / release
+    made = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={_PACKAGES}", release, str(root)]
+    subprocess.run(made, check=True)
+    (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")  # else it would be a first boot, with questions
+    (root / "etc/systemd/system/multi-user.target.wants/nginx.service").unlink()
+    pip, paths = settings()
+    (root / "etc/pip.conf").write_text(pip)
+    for path in paths:  # or nspawn would make a directory
+        if Path(path).is_file():
+            (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+            (root / path[1:]).touch()
+    shutil.copytree(
+        ROOT,
+        root / CHECKOUT[1:],
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__"),
+    )
+    argv = ["systemd-nspawn", "--quiet", f"--directory={root}", "--register=no", "--keep-unit", "--console=pipe"]
+    argv += [f"--bind-ro={path}" for path in paths] + ["--boot", "systemd.firstboot=off"]
+    with (directory / f"{release}.console").open("w") as console:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+        try:
+            eventually(lambda: process.poll() is not None or _children(process.pid))
+            assert process.poll() is None, (directory / f"{release}.console").read_text()
+            [leader] = _children(process.pid)
+            here = Machine(directory, leader)
+            eventually(lambda: here.code("systemctl", "is-system-running", "--wait") == 0, _BOOTS_WITHIN)
+            yield here
+            os.kill(leader, _POWER_OFF)
+            process.wait(_BOOTS_WITHIN)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    """Of a process; none while it, too, is not there."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -1,0 +1,32 @@
+"""For rigs that mount: a place of their own, and what they need of Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+INSIDE = "--inside"
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def in_a_namespace_of_mounts(program: str, arguments: Sequence[str]) -> NoReturn:
+    """Run a program of tests/ where what it mounts is seen by nobody else, and gone with it."""
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    os.execvp("unshare", [*apart, sys.executable, "-m", program, *arguments])
+
+
+def one_cgroup_tree() -> None:
+    """Where both versions are mounted crun and nspawn give up: leave them the second alone."""
+    if not (_CGROUPS / "cgroup.procs").exists():
+        subprocess.run(["umount", "--recursive", _CGROUPS], check=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], check=True)
+
+
+def missing(programs: Mapping[str, str]) -> list[str]:
+    """The Debian packages of programs that are not here."""
+    return sorted({package for program, package in programs.items() if shutil.which(program) is None})

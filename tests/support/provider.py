@@ -1,0 +1,28 @@
+"""A provider that knows its client's secret, for rigs: it can be given another one, and be down."""
+
+from __future__ import annotations
+
+import base64
+
+from support.server import Answer, Seen
+
+
+class Provider:
+    """Issues t-1, t-2 and so on to whoever has the secret of now."""
+
+    def __init__(self) -> None:
+        self.secret = "first"
+        self.grants = 0
+        self.refused = 0
+        self.down = False
+        self.lifetime = 3600
+
+    def __call__(self, seen: Seen) -> Answer:
+        if self.down:
+            return Answer(503)
+        given = base64.b64decode(seen.headers["authorization"].split()[1]).decode()
+        if given != f"7e0c5a:{self.secret}":
+            self.refused += 1
+            return Answer(401, {"error": "invalid_client"})
+        self.grants += 1
+        return Answer(200, {"access_token": f"t-{self.grants}", "token_type": "Bearer", "expires_in": self.lifetime})
