@@ -49,6 +49,24 @@ def test_a_config_that_people_copy_loads(tmp_path: Path, text: str) -> None:
     assert load(str(file), {}).targets
 
 
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as forges make them."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if not path.startswith(("http:", "https:")):
+            to = (page.parent / path).resolve() if path else page
+            assert to.exists(), link
+            assert not anchor or anchor in anchors(to), link
+
+
 @pytest.mark.parametrize("provider", REQUIRED)
 def test_the_page_names_a_provider(provider: str) -> None:
     assert any(provider in heading for heading in headings(PROVIDERS))

@@ -95,12 +95,6 @@ def test_each_image_has_a_version_and_bearerds_is_this_one() -> None:
     assert set(re.findall(r"\bbearerd:(\d[\d.]*)", text)) == {__version__}
 
 
-def test_each_link_of_the_page_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)", PAGE.read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []
-
-
 # -- Kubernetes ----------------------------------------------------------------------------------------
 
 

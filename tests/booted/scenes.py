@@ -331,6 +331,9 @@ def down(site: Site, say: Say) -> None:
     assert site.active()
     assert site.status().startswith("0 of 1 tokens are valid; missing: dnb/bci"), site.status()
     said = site.status()
+    # The journal knows what is a warning.
+    warned = here.run("journalctl", "--no-pager", "--output=cat", "--priority=warning", "--unit=bearerd", "--lines=1")
+    assert warned.startswith("WARNING name=dnb/bci HTTP 503"), warned
     site.provider.down = False
     eventually(here.path(TOKEN).exists, 90.0)
     eventually(lambda: site.status().startswith("1 of 1 tokens are valid"))

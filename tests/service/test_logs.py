@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
 logs._MOST_LINES = 3
-logs.set_up(Logging(format=sys.argv[1]))
+logs.set_up(Logging(format=sys.argv[1]), {})
 for number in range(2000):
     say(logging.INFO, f"line {number} " + "x" * 1000)
 print("said", flush=True)
@@ -42,3 +44,43 @@ def test_lines_that_are_not_read_in_time_are_dropped_and_counted(log_format: str
     assert messages[-1] == "last"
     assert dropped > 0
     assert len(kept) + dropped == 2000
+
+
+_LEVELS = """
+import logging, os, sys
+from bearerd.log import say
+from bearerd.model import Logging
+from bearerd.service import logs
+logs.set_up(Logging(format=sys.argv[1], level="debug"), os.environ)
+for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+    say(level, "what happened")
+logs.flush()
+"""
+
+
+def said(log_format: str, *, journal: bool) -> list[str]:
+    reads, writes = os.pipe()
+    status = os.fstat(writes)
+    stream = f"{status.st_dev}:{status.st_ino}" if journal else f"{status.st_dev}:{status.st_ino + 1}"
+    with os.fdopen(writes, "w") as stderr, os.fdopen(reads) as log:
+        environ = {**os.environ, "JOURNAL_STREAM": stream}
+        subprocess.run([sys.executable, "-c", _LEVELS, log_format], stderr=stderr, env=environ, check=True)
+        stderr.close()
+        return log.read().splitlines()
+
+
+def test_the_journal_is_told_the_priority_and_not_the_time() -> None:
+    assert said("text", journal=True) == [
+        "<7>DEBUG   what happened",
+        "<6>INFO    what happened",
+        "<4>WARNING what happened",
+        "<3>ERROR   what happened",
+    ]
+    assert [line[:3] for line in said("json", journal=True)] == ["<7>", "<6>", "<4>", "<3>"]
+    assert {json.loads(line[3:])["message"] for line in said("json", journal=True)} == {"what happened"}
+
+
+def test_who_writes_elsewhere_than_to_the_journal_that_his_parent_has_writes_as_ever() -> None:
+    lines = said("text", journal=False)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\S+Z \w+ +what happened", line) for line in lines)
+    assert len(lines) == 4

@@ -150,7 +150,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bearerd.service.run import run
 
     config = loading.result()
-    set_up(config.log)
+    set_up(config.log, os.environ)
     guard()
     _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
 
@@ -165,7 +165,7 @@ def _once(arguments: argparse.Namespace) -> int:
     hold_back()
     os.umask(0)  # publish names the mode of all that it makes
     config = _load(arguments)
-    set_up(config.log)
+    set_up(config.log, os.environ)
     guard()
     with bar(len(config.targets)) as progress:
         code = once(

@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -19,10 +20,16 @@ _MOST_LINES: Final = 10_000
 _FLUSH_WITHIN: Final = 1.0
 
 
-def set_up(settings: Logging) -> None:
+# As systemd's journal has them (sd-daemon(3)): `journalctl --priority=warning` shows what matters.
+_PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+
+def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
     """Write bearerd's log to stderr, and silence the libraries' own."""
     handler = _Writer()
-    handler.setFormatter(_Json() if settings.format == "json" else _Text())
+    journal = _is_journal(environ.get("JOURNAL_STREAM", ""))
+    form = _Json() if settings.format == "json" else _Text(timed=not journal)
+    handler.setFormatter(_Prioritised(form) if journal else form)
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(settings.level.upper())
     LOGGER.propagate = False
@@ -38,6 +45,15 @@ def flush() -> None:
     """Give what was said last a moment to be written."""
     for handler in LOGGER.handlers:
         handler.flush()
+
+
+def _is_journal(stream: str) -> bool:
+    """Whether stderr goes to systemd's journal: the variable alone may be inherited by who writes elsewhere."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
 
 
 class _Writer(logging.Handler):
@@ -89,10 +105,14 @@ class _Writer(logging.Handler):
 
 
 class _Text(logging.Formatter):
-    """`2026-11-23T20:00:00Z WARNING name=dnb/bci the sentence key=value`."""
+    """`2026-11-23T20:00:00Z WARNING name=dnb/bci the sentence key=value`; the journal has the time itself."""
+
+    def __init__(self, *, timed: bool) -> None:
+        super().__init__()
+        self._timed = timed
 
     def format(self, record: logging.LogRecord) -> str:
-        words = [rfc3339(record.created), f"{record.levelname:<7}"]
+        words = [*([rfc3339(record.created)] if self._timed else []), f"{record.levelname:<7}"]
         if (target := getattr(record, "target", None)) is not None:
             words.append(f"name={target}")
         words.append(_one_line(record.getMessage()))
@@ -112,6 +132,17 @@ class _Json(logging.Formatter):
         if (target := getattr(record, "target", None)) is not None:
             event["name"] = target
         return json.dumps(event | getattr(record, "fields", {}), default=str)
+
+
+class _Prioritised(logging.Formatter):
+    """What another formatter says, after its priority, which the journal takes off."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>{self._form.format(record)}"
 
 
 def _one_line(text: str) -> str:

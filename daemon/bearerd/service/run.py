@@ -209,7 +209,7 @@ class _Daemon:
         if loaded.log != was.log:
             from bearerd.service.logs import set_up  # noqa: PLC0415 - the same as at the start
 
-            set_up(loaded.log)
+            set_up(loaded.log, os.environ)
         say(logging.INFO, f"the config is followed: {changes}")
 
     def _refuse(self, why: str, problems: list[str]) -> None:
