@@ -120,17 +120,32 @@ def machine(release: str, directory: Path) -> Iterator[Machine]:
     with (directory / f"{release}.console").open("w") as console:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
         try:
-            eventually(lambda: process.poll() is not None or _children(process.pid))
+            eventually(
+                lambda: process.poll() is not None or _state(process.pid) in {"running", "degraded"}, _BOOTS_WITHIN
+            )
             assert process.poll() is None, (directory / f"{release}.console").read_text()
             [leader] = _children(process.pid)
             here = Machine(directory, leader)
-            eventually(lambda: here.code("systemctl", "is-system-running", "--wait") == 0, _BOOTS_WITHIN)
+            failed = here.run("systemctl", "--failed", "--no-legend", "--plain")
+            assert failed == "", f"at the start of {release}: {failed}"
             yield here
             os.kill(leader, _POWER_OFF)
             process.wait(_BOOTS_WITHIN)
         finally:
+            # The container would outlive nspawn.
+            for pid in _children(process.pid):
+                os.kill(pid, signal.SIGKILL)
             process.kill()
             process.wait()
+
+
+def _state(nspawn: int) -> str:
+    """How far it has booted, in systemd's words."""
+    for leader in _children(nspawn):  # at first that is another
+        inside = ["nsenter", "--target", str(leader), "--all", "--"]
+        asked = [*inside, "systemctl", "is-system-running", "--wait"]
+        return subprocess.run(asked, env=_ENVIRONMENT, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def _children(pid: int) -> list[int]:

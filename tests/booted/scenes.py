@@ -223,7 +223,7 @@ def reloads(site: Site, say: Say) -> None:
         here.run("systemctl", "reload", "bearerd", code=1)
         assert f"{CONFIG}:" in here.journal(DAEMON)
         assert "did you mean 'scope'?" in here.journal(DAEMON)
-        assert site.active()
+        eventually(site.active)
         assert site.provider.grants == grants
         site.config("reload: signal\n", "{bci: {scope: bci}, risk: {scope: risk}}")
         site.page("Changes")
@@ -333,7 +333,7 @@ def down(site: Site, say: Say) -> None:
     said = site.status()
     # The journal knows what is a warning.
     warned = here.run("journalctl", "--no-pager", "--output=cat", "--priority=warning", "--unit=bearerd", "--lines=1")
-    assert warned.startswith("WARNING name=dnb/bci HTTP 503"), warned
+    assert warned.startswith("ERROR   name=dnb/bci HTTP 503"), warned
     site.provider.down = False
     eventually(here.path(TOKEN).exists, 90.0)
     eventually(lambda: site.status().startswith("1 of 1 tokens are valid"))
