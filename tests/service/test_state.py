@@ -95,7 +95,7 @@ def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(p
     place.secrets = secrets
     place.write()
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
-    for _ in range(19):
+    for _ in range(9):
         said = place.once(1)
         assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
         assert f"no valid token: {REFUSED}" in said
