@@ -6,16 +6,14 @@ import json
 import re
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from urllib.request import urlopen
 
 from booted.machine import ROOT, Machine
 from support.pages import blocks
 from support.process import eventually
 from support.provider import Provider
+from support.reader import Reader
 from support.server import Server, serving
 
 Say = Callable[[str], None]
@@ -32,43 +30,6 @@ _MOST_EXPOSED = 1.1
 # Of the time that systemd is given for it, so that a slow machine is no failure; the documented one is 60 s.
 _WATCHDOG = "2s"
 _NOTIFY_RELOAD = 253  # systemd's version
-_LOOKS_EVERY = 0.005
-
-
-class Reader:
-    """Reads the token's file all the time, from here, as fast as it is worth; notes what no reader may see."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.reads = 0
-        self.faults: list[str] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._read)
-
-    def _read(self) -> None:
-        while not self._end.wait(_LOOKS_EVERY):
-            try:
-                text = self._file.read_text()
-            except OSError as error:
-                text = str(error)
-            self.reads += 1
-            if not re.fullmatch(r"t-\d+", text):
-                self.faults.append(text)
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """While something happens; there must have been no fault."""
-        before = self.reads
-        self._thread = threading.Thread(target=self._read)
-        self._end.clear()
-        self._thread.start()
-        try:
-            yield
-            eventually(lambda: self.reads > before)
-        finally:
-            self._end.set()
-            self._thread.join()
-        assert self.faults == [], f"a reader saw {self.faults[:3]}"
 
 
 class Site:
@@ -76,7 +37,7 @@ class Site:
 
     def __init__(self, here: Machine, server: Server, provider: Provider) -> None:
         self.here, self.server, self.provider = here, server, provider
-        self.reader = Reader(here.path(TOKEN))
+        self.reader = Reader(here.path(TOKEN), provider.takes)
 
     def page(self, heading: str, given: str = "", *, only: str = "") -> str:
         """Run the page's commands below a heading, those that hold a text; what they printed."""

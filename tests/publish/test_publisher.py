@@ -155,11 +155,13 @@ def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, t
     publisher = Publisher(config)
     publisher.ensure(config.targets[0], token())
     name = f".bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
-    for directory in (elsewhere, Path(config.directory) / "dnb"):
-        (directory / name).write_text("half a tok")
+    root = Path(config.directory)
+    left = [where / name for where in (elsewhere, root, root / "dnb", root / ".bearerd", root / ".bearerd/records")]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("half a tok")
     publisher.prepare().release()
-    assert not (elsewhere / name).exists()
-    assert not (Path(config.directory) / "dnb" / name).exists()
+    assert [file for file in left if file.exists()] == []
 
 
 def test_a_directory_that_cannot_be_made_is_said_at_the_start(config: Config, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ INSIDE = "--inside"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def in_a_namespace_of_mounts(program: str, arguments: Sequence[str]) -> NoReturn:
-    """Run a program of tests/ where what it mounts is seen by nobody else, and gone with it."""
-    apart = ["unshare", "--mount", "--propagation", "private"]
+def in_a_namespace_of_mounts(program: str, arguments: Sequence[str], *more: str) -> NoReturn:
+    """Run a program of tests/ where what it mounts is seen by nobody else, and gone with it; `more` is unshare's."""
+    apart = ["unshare", "--mount", "--propagation", "private", *more]
     os.execvp("unshare", [*apart, sys.executable, "-m", program, *arguments])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 from support.server import Answer, Seen
 
@@ -15,7 +16,8 @@ class Provider:
         self.grants = 0
         self.refused = 0
         self.down = False
-        self.lifetime = 3600
+        self.lifetime = 3600.0
+        self._until: dict[str, float] = {}
 
     def __call__(self, seen: Seen) -> Answer:
         if self.down:
@@ -25,4 +27,10 @@ class Provider:
             self.refused += 1
             return Answer(401, {"error": "invalid_client"})
         self.grants += 1
-        return Answer(200, {"access_token": f"t-{self.grants}", "token_type": "Bearer", "expires_in": self.lifetime})
+        token = f"t-{self.grants}"
+        self._until[token] = time.monotonic() + self.lifetime
+        return Answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime})
+
+    def takes(self, token: str) -> bool:
+        """Whether it issued this token, and it is still good."""
+        return self._until.get(token, 0.0) > time.monotonic()

@@ -84,7 +84,7 @@ class Publisher:
         except PublishError as error:
             raise DirectoryUnusable(str(error)) from None
         lock = DirectoryLock(posixpath.join(own, "lock"))
-        directories = {self._config.directory, own}
+        directories = {self._config.directory, own, records_directory}
         for target in self._config.targets:
             directories.add(posixpath.dirname(self._record_path(target)))
             directories.add(posixpath.dirname(self._note_path(target)))

@@ -1,0 +1,48 @@
+"""A program that reads a token's file all the time, for rigs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.process import eventually
+
+_LOOKS_EVERY = 0.005
+
+
+class Reader:
+    """Reads while something happens; notes what no reader may see."""
+
+    def __init__(self, file: Path, good: Callable[[str], bool]) -> None:
+        self._file = file
+        self._good = good
+        self._end = threading.Event()
+        self.reads = 0
+        self.faults: list[str] = []
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """For the length of a with block; there must have been no fault, and at its end there is a reading."""
+        self._end.clear()
+        thread = threading.Thread(target=self._read)
+        thread.start()
+        try:
+            yield
+            before = self.reads
+            eventually(lambda: self.reads > before + 1)
+        finally:
+            self._end.set()
+            thread.join()
+        assert self.faults == [], f"a reader saw {self.faults[:3]}"
+
+    def _read(self) -> None:
+        while not self._end.wait(_LOOKS_EVERY):
+            try:
+                text = self._file.read_text()
+                if not self._good(text):
+                    self.faults.append(text)
+            except OSError as error:
+                self.faults.append(str(error))
+            self.reads += 1
