@@ -7,7 +7,6 @@ otherwise. Where it cannot run it says SKIPPED, and why. `python -m booted bookw
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,14 @@ from pathlib import Path
 from booted.machine import PROGRAMS, machine
 from booted.package import package
 from booted.scenes import by_hand
-from support.alone import INSIDE, in_a_namespace_of_mounts, missing, one_cgroup_tree
+from support.rig import INSIDE, in_a_namespace_of_mounts, one_cgroup_tree, say, why_not
 
 _RELEASES = ["bookworm", "trixie"]
 
 
 def main() -> int:
     """Skip, or do all of it."""
-    needed = missing(PROGRAMS)
-    if os.geteuid() != 0 or needed:
-        why = "needs root" if os.geteuid() != 0 else f"apt-get install --no-install-recommends {' '.join(needed)}"
+    if why := why_not(PROGRAMS):
         say(f"SKIPPED: {why}")
         return 0
     if INSIDE not in sys.argv:
@@ -40,8 +37,8 @@ def main() -> int:
                 with machine(release, Path(name)) as here:
                     say(f"-- {release}: systemd {here.version()}, {here.run('python3', '--version')}")
                     try:
-                        by_hand(here, say)
-                        package(here, say)
+                        by_hand(here)
+                        package(here)
                     except AssertionError:
                         say(here.run("journalctl", "--no-pager", "--lines=50", "--unit=bearerd*"))
                         raise
@@ -50,12 +47,6 @@ def main() -> int:
                 return 1
             say(f"all of it in {time.monotonic() - began:.0f} s")
     return 0
-
-
-def say(text: str) -> None:
-    """A line of what was seen."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

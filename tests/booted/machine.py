@@ -17,7 +17,7 @@ from support.process import eventually
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
-CHECKOUT = "/root/bearerd"
+CHECKOUT = "/srv/bearerd"
 """Where the checkout is in it."""
 # What the page's first step installs is there already: no list of packages has to be fetched for it.
 _PACKAGES = "systemd-sysv,dbus,python3,python3-venv,ca-certificates,nginx"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 from booted.machine import Machine
-from booted.scenes import CONFIG, DAEMON, SECRET, Say, Site, client
+from booted.scenes import CONFIG, DAEMON, SECRET, Site, client
 from support.provider import Provider
+from support.rig import say
 from support.server import serving
 
 
-def package(here: Machine, say: Say) -> None:
+def package(here: Machine) -> None:
     """On a machine that has no bearerd."""
     with serving(provider := Provider()) as server:
         site = Site(here, server, provider)
-        first, second = _build(site, say)
+        first, second = _build(site)
         before = here.known()
 
         said = here.run("apt-get", "install", "--yes", first)
@@ -66,7 +67,7 @@ def package(here: Machine, say: Say) -> None:
         say("purge        nothing is left; with a config that is there first it is started at once")
 
 
-def _build(site: Site, say: Say) -> tuple[str, str]:
+def _build(site: Site) -> tuple[str, str]:
     """Two revisions of it; their paths."""
     here = site.here
     site.page("As a Debian package", only="systemd/deb/build")

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-from collections.abc import Callable
 from urllib.request import urlopen
 
 from booted.machine import ROOT, Machine
@@ -14,9 +13,8 @@ from support.pages import blocks
 from support.process import eventually
 from support.provider import Provider
 from support.reader import Reader
+from support.rig import say
 from support.server import Server, serving
-
-Say = Callable[[str], None]
 
 PAGE = ROOT / "docs" / "install.md"
 UNITS = ROOT / "systemd"
@@ -91,24 +89,24 @@ def client(url: str, tokens: str = "{bci: {scope: bci}}", secret: str = "{file: 
     )
 
 
-def by_hand(here: Machine, say: Say) -> None:
+def by_hand(here: Machine) -> None:
     """Install, and all that happens after; then removal, which leaves nothing."""
     with serving(provider := Provider()) as server:
         site = Site(here, server, provider)
         before = here.known()
-        install(site, say)
-        figures(site, say)
+        install(site)
+        figures(site)
         for scene in (readers, reloads, rotation, killed, hung, stopped, wrong, down, credentials, consumers, ports):
-            scene(site, say)
-        instances(site, say)
-        upgrade(site, say)
+            scene(site)
+        instances(site)
+        upgrade(site)
         site.page("Removal")
         here.run("systemctl", "reset-failed")
         assert here.known() == before, set(here.known()) - set(before)
         say("removal      nothing is left")
 
 
-def install(site: Site, say: Say) -> None:
+def install(site: Site) -> None:
     """The page from its beginning to a running daemon."""
     here = site.here
     here.sh("useradd telegraf && useradd stranger")
@@ -133,7 +131,7 @@ def install(site: Site, say: Say) -> None:
     say(f"install      by the page's commands: active, {site.status()}")
 
 
-def figures(site: Site, say: Say) -> None:
+def figures(site: Site) -> None:
     """What systemd thinks of the units."""
     here = site.here
     units = ["bearerd.service", "bearerd@.service"]
@@ -157,7 +155,7 @@ def figures(site: Site, say: Say) -> None:
     say("verify       units and drop-ins: nothing said")
 
 
-def readers(site: Site, say: Say) -> None:
+def readers(site: Site) -> None:
     """Who is in the group reads and asks; nobody else does, and the secret is nobody's."""
     here = site.here
     assert f"ok       file {TOKEN} as telegraf: can be read" in site.page("Who reads")
@@ -176,7 +174,7 @@ def readers(site: Site, say: Say) -> None:
     say("readers      one of the group reads and asks; others do not; secret, record and memory are bearerd's alone")
 
 
-def reloads(site: Site, say: Say) -> None:
+def reloads(site: Site) -> None:
     """A wrong config is told to who reloads; a right one is followed; nobody misses a token."""
     here, grants = site.here, site.provider.grants
     with site.reader.reading():
@@ -208,7 +206,7 @@ def reloads(site: Site, say: Say) -> None:
     say(f"reload       a wrong config is told and not followed, a right one is; {how}; {site.reader.reads} reads")
 
 
-def rotation(site: Site, say: Say) -> None:
+def rotation(site: Site) -> None:
     """Another secret at the provider, and in its file."""
     with site.reader.reading():
         site.provider.secret = "second"
@@ -221,7 +219,7 @@ def rotation(site: Site, say: Say) -> None:
     say("rotation     the new secret is used without a restart, the old one never again")
 
 
-def killed(site: Site, say: Say) -> None:
+def killed(site: Site) -> None:
     """Ended by the kernel: started again, with the tokens that it had."""
     before, grants = site.restarts(), site.provider.grants
     with site.reader.reading():
@@ -232,7 +230,7 @@ def killed(site: Site, say: Say) -> None:
     say("kill -9      started again, no gap, no grant")
 
 
-def hung(site: Site, say: Say) -> None:
+def hung(site: Site) -> None:
     """Stopped dead: the watchdog finds out."""
     site.here.drop_in(DAEMON, "impatient", f"[Service]\nWatchdogSec={_WATCHDOG}\n")
     site.here.run("systemctl", "restart", "bearerd")
@@ -248,7 +246,7 @@ def hung(site: Site, say: Say) -> None:
     say("hang         the watchdog ended it, systemd started it again; no gap, no grant")
 
 
-def stopped(site: Site, say: Say) -> None:
+def stopped(site: Site) -> None:
     """By whoever runs it: the files stay, and are gone on with."""
     grants = site.provider.grants
     with site.reader.reading():
@@ -261,7 +259,7 @@ def stopped(site: Site, say: Say) -> None:
     say("stop, start  the files stay; started again it asked for nothing")
 
 
-def wrong(site: Site, say: Say) -> None:
+def wrong(site: Site) -> None:
     """A restart with a wrong config: it stays failed, and says what is wrong."""
     before = site.restarts()
     with site.reader.reading():
@@ -279,7 +277,7 @@ def wrong(site: Site, say: Say) -> None:
     say(f"wrong config stays failed, and systemctl status says: {line.partition(']: ')[2]}")
 
 
-def down(site: Site, say: Say) -> None:
+def down(site: Site) -> None:
     """A provider that is down when it starts, with nothing on record: ready all the same, later."""
     here = site.here
     here.run("systemctl", "stop", "bearerd")
@@ -303,7 +301,7 @@ def down(site: Site, say: Say) -> None:
     say(f"down         ready after startup_timeout, longer than TimeoutStartSec: {said}; then the token came")
 
 
-def credentials(site: Site, say: Say) -> None:
+def credentials(site: Site) -> None:
     """The secret handed over by systemd, in the clear and encrypted; a rotation by a restart."""
     here = site.here
     with site.reader.reading():
@@ -337,7 +335,7 @@ def credentials(site: Site, say: Say) -> None:
     say("credentials  root's alone and encrypted; a new one is there after a restart, with no gap")
 
 
-def consumers(site: Site, say: Say) -> None:
+def consumers(site: Site) -> None:
     """A program that starts after the tokens, and one that is reloaded by a path unit when its token changes."""
     here = site.here
     port, conf = _free_port(), "/run/bearerd/nginx/token.conf"
@@ -381,7 +379,7 @@ def consumers(site: Site, say: Say) -> None:
     say("consumers    nginx starts after its token, and a path unit reloads it at each of three new ones")
 
 
-def ports(site: Site, say: Say) -> None:
+def ports(site: Site) -> None:
     """`listen` with its drop-in; and only to whom it has to talk."""
     here, port = site.here, _free_port()
     site.config(f'listen: {{address: "127.0.0.1:{port}"}}\n')
@@ -403,7 +401,7 @@ def ports(site: Site, say: Say) -> None:
     say(f"drop-ins     a port is {denied} without one; metrics are served; a grant with all but loopback denied")
 
 
-def instances(site: Site, say: Say) -> None:
+def instances(site: Site) -> None:
     """Two of them, beside the first."""
     here = site.here
     for name in ("billing", "sales"):
@@ -421,7 +419,7 @@ def instances(site: Site, say: Say) -> None:
     say("instances    two beside the first, each with a config, files and a state of its own")
 
 
-def upgrade(site: Site, say: Say) -> None:
+def upgrade(site: Site) -> None:
     """By the page; nobody misses a token."""
     grants = site.provider.grants
     with site.reader.reading():

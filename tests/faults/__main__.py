@@ -17,17 +17,18 @@ import traceback
 from pathlib import Path
 
 from faults.scenes import clocks, descriptors, disk, failing, killed, network
-from support.alone import INSIDE, in_a_namespace_of_mounts, missing
+from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
 
 _PROGRAMS = {"strace": "strace", "nft": "nftables", "ip": "iproute2", "unshare": "util-linux"}
 
 
 def main() -> int:
     """Skip, or do all of it."""
-    needed = missing(_PROGRAMS)
-    if os.geteuid() != 0 or needed or not os.environ.get("BEARERD_FAKETIME"):
-        why = "needs root" if os.geteuid() != 0 else f"apt-get install --no-install-recommends {' '.join(needed)}"
-        say(f"SKIPPED: {why if needed or os.geteuid() != 0 else 'pip install libfaketime, and $BEARERD_FAKETIME'}")
+    why = why_not(_PROGRAMS)
+    if not why and not os.environ.get("BEARERD_FAKETIME"):
+        why = "pip install libfaketime, and name its library in $BEARERD_FAKETIME"
+    if why:
+        say(f"SKIPPED: {why}")
         return 0
     if INSIDE not in sys.argv:
         in_a_namespace_of_mounts("faults", [INSIDE], "--net")
@@ -42,12 +43,6 @@ def main() -> int:
                 return 1
     say(f"all of it in {time.monotonic() - began:.0f} s")
     return 0
-
-
-def say(text: str) -> None:
-    """A line of what was seen."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ exit 1 where one thing is otherwise. Where it cannot run it says SKIPPED, and wh
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,17 +14,15 @@ import time
 from pathlib import Path
 
 from image.podman import PROGRAMS, Podman
-from image.scenes import build, by_hand, job, say, sidecar, signals
-from support.alone import INSIDE, in_a_namespace_of_mounts, missing, one_cgroup_tree
+from image.scenes import build, by_hand, job, sidecar, signals
 from support.provider import Provider
+from support.rig import INSIDE, in_a_namespace_of_mounts, one_cgroup_tree, say, why_not
 from support.server import serving
 
 
 def main() -> int:
     """Skip, or build and run all of it."""
-    needed = missing(PROGRAMS)
-    if os.geteuid() != 0 or needed:
-        why = "needs root" if os.geteuid() != 0 else f"apt-get install --no-install-recommends {' '.join(needed)}"
+    if why := why_not(PROGRAMS):
         say(f"SKIPPED: {why}")
         return 0
     if INSIDE not in sys.argv:

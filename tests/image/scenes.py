@@ -6,7 +6,6 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from image.podman import ROOT, Podman, pip_settings, stand_in
 from support.manifests import only, patch, pod, texts
 from support.process import eventually
 from support.provider import Provider
+from support.rig import say
 
 IMAGE = f"bearerd:{__version__}"  # as the page has it
 TOKEN = "/run/bearerd/dnb/bci"
@@ -63,7 +63,7 @@ _TOLD = """
 import signal, sys
 sys.stdout = open("/run/bearerd/said", "w", 1)
 open("/proc/self/comm", "w").write("companies")
-for path in ("/proc/1/environ", "/proc/1/root/etc/hostname", "/proc/1/mem"):
+for path in ("/proc/1/environ", "/proc/1/maps", "/proc/1/mem"):
     try:
         open(path).close()
         print("open", path)
@@ -81,12 +81,6 @@ for _ in range(10):
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(round((used.ru_utime + used.ru_stime) * 100), used.ru_maxrss // 1024)
 """
-
-
-def say(text: str) -> None:
-    """A line of what was seen."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 # -- the image ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""For rigs that mount: a place of their own, and what they need of Debian."""
+"""What the rigs share: a place of their own to mount in, what they need of Debian, and how they say what they saw."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def one_cgroup_tree() -> None:
         subprocess.run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], check=True)
 
 
-def missing(programs: Mapping[str, str]) -> list[str]:
-    """The Debian packages of programs that are not here."""
-    return sorted({package for program, package in programs.items() if shutil.which(program) is None})
+def why_not(programs: Mapping[str, str]) -> str:
+    """Why a rig cannot run here; `programs` are what it needs, and the Debian packages that have them."""
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = sorted({package for program, package in programs.items() if shutil.which(program) is None})
+    return f"apt-get install --no-install-recommends {' '.join(missing)}" if missing else ""
+
+
+def say(text: str) -> None:
+    """A line of what was seen."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
