@@ -17,54 +17,77 @@ def package(here: Machine) -> None:
         site = Site(here, server, provider)
         first, second = _build(site)
         before = here.known()
-
-        said = here.run("apt-get", "install", "--yes", first)
-        assert f"bearerd: write {CONFIG}" in said, said
-        assert here.show(DAEMON, "ActiveState") == "inactive"
-        site.page("The config and the secret", "first\n")
-        site.page("Start")
-        assert site.active()
-        say(f"install      without a config nothing starts; then by the page: {site.status()}")
-
-        grants, was = provider.grants, here.show(DAEMON, "MainPID")
-        with site.reader.reading():
-            said = here.run("apt-get", "install", "--yes", second)
-            assert f"ok       config {CONFIG}: 1 token(s)" in said, said
-            assert here.show(DAEMON, "MainPID") != was
-            assert site.active()
-            assert site.states() == {"dnb/bci": "valid"}
-            good = here.path(CONFIG).read_text()
-            here.write(CONFIG, client(server.url, "{bci: {scop: bci}}"))
-            was = here.show(DAEMON, "MainPID")
-            said = here.run("apt-get", "install", "--yes", "--reinstall", second)
-            assert "did you mean 'scope'?" in said, said
-            assert "the config is wrong, so nothing was started" in said, said
-            assert here.show(DAEMON, "MainPID") == was
-            here.write(CONFIG, good)
-        assert provider.grants == grants
-        say("upgrade      checked and restarted, no gap, no grant; with a wrong config what runs goes on")
-
-        with site.reader.reading():
-            here.run("apt-get", "remove", "--yes", "bearerd")
-        assert here.code("systemctl", "is-active", "bearerd") != 0
-        assert here.path(SECRET).exists()
-        here.run("apt-get", "install", "--yes", second)
-        assert site.active()
-        assert provider.grants == grants
-        say("removal      stopped; config, secret and tokens stay, and are gone on with when it is installed again")
-
+        install(site, first)
+        upgrade(site, second)
+        removal(site, second)
         here.run("apt-get", "purge", "--yes", "bearerd")
         assert here.known() == before, set(here.known()) - set(before)
-        here.sh("mkdir /etc/bearerd")
-        here.write(CONFIG, client(server.url))
-        here.write(SECRET, "first\n")
-        here.run("chmod", "600", SECRET)
-        said = here.run("apt-get", "install", "--yes", first)
-        assert "mode" not in said, said
-        assert site.active()
+        configured(site, first)
         here.run("apt-get", "purge", "--yes", "bearerd")
         assert here.known() == before
         say("purge        nothing is left; with a config that is there first it is started at once")
+
+
+def install(site: Site, deb: str) -> None:
+    """Where there is no config; and not where there is one that was installed by hand."""
+    here = site.here
+    here.sh("mkdir -p /opt/bearerd/bin && touch /opt/bearerd/bin/bearerd")
+    said = here.run("apt-get", "install", "--yes", deb, code=100)
+    assert "installed by hand: remove it" in said, said
+    here.sh("rm -r /opt/bearerd")
+    said = here.run("apt-get", "install", "--yes", deb)
+    assert f"bearerd: write {CONFIG}" in said, said
+    assert here.show(DAEMON, "ActiveState") == "inactive"
+    site.page("The config and the secret", "first\n")
+    site.page("Start")
+    assert site.active()
+    say(f"install      not over one by hand; without a config nothing starts; then by the page: {site.status()}")
+
+
+def upgrade(site: Site, deb: str) -> None:
+    """Of one that runs, with a good config and then with a wrong one."""
+    here, grants, was = site.here, site.provider.grants, site.here.show(DAEMON, "MainPID")
+    with site.reader.reading():
+        said = here.run("apt-get", "install", "--yes", deb)
+        assert f"ok       config {CONFIG}: 1 token(s)" in said, said
+        assert here.show(DAEMON, "MainPID") != was
+        assert site.active()
+        assert site.states() == {"dnb/bci": "valid"}
+        good, was = here.path(CONFIG).read_text(), here.show(DAEMON, "MainPID")
+        here.write(CONFIG, client(site.server.url, "{bci: {scop: bci}}"))
+        said = here.run("apt-get", "install", "--yes", "--reinstall", deb)
+        assert "did you mean 'scope'?" in said, said
+        assert "the config is wrong, so nothing was started" in said, said
+        assert here.show(DAEMON, "MainPID") == was
+        here.write(CONFIG, good)
+    assert site.provider.grants == grants
+    say("upgrade      checked and restarted, no gap, no grant; with a wrong config what runs goes on")
+
+
+def removal(site: Site, deb: str) -> None:
+    """And installed again."""
+    here, grants = site.here, site.provider.grants
+    with site.reader.reading():
+        here.run("apt-get", "remove", "--yes", "bearerd")
+    assert here.code("systemctl", "is-active", "bearerd") != 0
+    assert here.path(SECRET).exists()
+    here.run("apt-get", "install", "--yes", deb)
+    assert site.active()
+    assert site.provider.grants == grants
+    say("removal      stopped; config, secret and tokens stay, and are gone on with when it is installed again")
+
+
+def configured(site: Site, deb: str) -> None:
+    """Where config and secret were there first; the user was left by the last one."""
+    here = site.here
+    here.write(CONFIG, client(site.server.url))
+    here.write(SECRET, "first\n")
+    here.run("chmod", "600", SECRET)
+    here.run("chown", "bearerd", SECRET)
+    said = here.run("apt-get", "install", "--yes", deb)
+    assert "ok       client dnb: file" in said, said
+    assert site.active()
+    assert site.states() == {"dnb/bci": "valid"}
 
 
 def _build(site: Site) -> tuple[str, str]:
