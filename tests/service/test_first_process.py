@@ -67,18 +67,6 @@ class First(Daemon):
         os.kill(self.pid, number)
         return self.wait(within)
 
-    def zombies(self) -> list[int]:
-        """Its children that have ended and were not waited for."""
-        found = []
-        for entry in filter(str.isdecimal, os.listdir("/proc")):
-            try:
-                state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue
-            if state == "Z" and int(parent) == self.pid:
-                found.append(int(entry))
-        return found
-
 
 @contextmanager
 def first(site: Site, env: Mapping[str, str] | None = None) -> Iterator[First]:
@@ -141,15 +129,18 @@ def test_what_a_hook_left_behind_is_waited_for_when_it_ends(
     tmp_path: Path, restless: dict[str, str], server: Server
 ) -> None:
     # Of a session of its own, so that it is not ended with the hook; and its parent is gone, so that it is ours.
-    orphan = f"setsid sh -c 'read line < {tmp_path}/gate; exit 7' &"
+    orphan = f"setsid sh -c 'echo $$ > {tmp_path}/orphan; read line < {tmp_path}/gate; exit 7' &"
     os.mkfifo(tmp_path / "gate")
-    hook = program(tmp_path / "hook", f"{orphan}\ntouch {tmp_path}/done")
-    site = Site(tmp_path, server.url, f"{{bci: {{on_change: [{{run: [{hook}]}}]}}}}")
+    # It waits for that session, or would end it with itself.
+    hook = program(tmp_path / "hook", f"{orphan}\nuntil test -s {tmp_path}/orphan; do sleep 0.01; done")
+    site = Site(tmp_path, server.url, f"{{bci: {{on_change: [{{run: [{hook}]}}]}}}}", "log: {level: debug}")
     with first(site, restless) as daemon:
-        eventually((tmp_path / "done").exists)
+        daemon.wait_for(f"hook run {hook}: done in ")  # or the hook itself could wait for it
+        orphan_there = Path(f"/proc/{daemon.pid}/root/proc/{int((tmp_path / 'orphan').read_text())}")
+        assert orphan_there.exists()
         (tmp_path / "gate").write_text("\n")
-        eventually(daemon.zombies)
-        eventually(lambda: not daemon.zombies(), 30)
+        # Until then it is a zombie, for as long as nobody waits for it.
+        eventually(lambda: not orphan_there.exists(), 30)
         assert site.states() == {"bci": "valid"}
         assert daemon.stop() == 0
 
