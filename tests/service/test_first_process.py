@@ -136,7 +136,8 @@ def test_what_a_hook_left_behind_is_waited_for_when_it_ends(
     site = Site(tmp_path, server.url, f"{{bci: {{on_change: [{{run: [{hook}]}}]}}}}", "log: {level: debug}")
     with first(site, restless) as daemon:
         daemon.wait_for(f"hook run {hook}: done in ")  # or the hook itself could wait for it
-        orphan_there = Path(f"/proc/{daemon.pid}/root/proc/{int((tmp_path / 'orphan').read_text())}")
+        its_proc = Path(f"/proc/{daemon.pid}/root", "proc")  # of its namespace, where the orphan has this number
+        orphan_there = its_proc / (tmp_path / "orphan").read_text().strip()
         assert orphan_there.exists()
         (tmp_path / "gate").write_text("\n")
         # Until then it is a zombie, for as long as nobody waits for it.
