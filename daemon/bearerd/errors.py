@@ -1,7 +1,8 @@
 """The failures that are raised. What a provider answers is no exception but a value (grant/outcome.py).
 
     BearerdError
-    ├── ConfigError          the YAML is wrong: every problem of it, each with its place; exit 78
+    ├── ConfigError          the config is wrong: every problem, each with its place; exit 78
+    ├── ConfigUnavailable    the config could not be read at all (no process, no memory, no time)
     ├── SecretUnavailable    a reference that cannot be read or used now; fails its client alone
     │   └── KeyUnusable      what was read signs nothing
     ├── ExtraMissing         what the config asks for needs a part that is not installed; fails its client alone
@@ -23,6 +24,32 @@ class BearerdError(Exception):
     """The root of all that bearerd raises on purpose."""
 
 
+Kind = Literal[
+    "the file cannot be read",
+    "the file is too large",
+    "not UTF-8 text",
+    "not YAML",
+    "nested too deeply",
+    "the file is empty",
+    "expected a mapping",
+    "not used in this config's YAML",
+    "duplicate key",
+    "unknown key",
+    "missing key",
+    "malformed name",
+    "ambiguous value",
+    "wrong value",
+    "secret in the config",
+    "conflicting keys",
+    "defined twice",
+    "unknown provider",
+    "no clients",
+    "conflicting paths",
+    "too many errors",
+]
+"""What is wrong, in words that hold nothing of the config: this is all that the log, the API and the page say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong in the config, and where. Lines and columns count from 1."""
@@ -30,30 +57,52 @@ class Problem:
     file: str
     line: int
     column: int
-    message: str
+    kind: str
+    """One of `Kind`, or why the file cannot be read."""
+    message: str = ""
+    """For `check` only: it may quote the config."""
     source: str | None = None
-    """The source line; None where it could show a secret."""
+    """For `check` only: the source line, as far as it may be shown."""
+    caret: int = 0
+    """The column of `source`, from 0, at which the mark stands."""
 
     @property
-    def headline(self) -> str:
-        """Its place and its message, in a line."""
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+    def place(self) -> str:
+        """`file:line:column`."""
+        return f"{self.file}:{self.line}:{self.column}"
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """Its place and kind: what may be said anywhere."""
+        return f"{self.place}: {self.kind}"
+
+    @property
+    def full(self) -> str:
+        """All of it, on several lines: for `check`'s own output and for nothing else."""
+        headline = f"{self.place}: {self.message or self.kind}"
         if self.source is None:
-            return self.headline
+            return headline
         number = f"{self.line:>5}"
         # Tabs keep their width in the line with the mark.
-        indent = "".join("\t" if char == "\t" else " " for char in self.source[: self.column - 1])
-        return f"{self.headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
+        indent = "".join("\t" if char == "\t" else " " for char in self.source[: self.caret])
+        return f"{headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
 
 
 class ConfigError(BearerdError):
-    """The config is wrong; holds every problem, in the order of their places."""
+    """The config is wrong. Holds every problem, ordered by place; its text is brief, and safe to show anywhere."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(problem.brief for problem in self.problems))
+
+    @property
+    def full(self) -> str:
+        """Every problem in full: for `check`'s own output."""
+        return "\n".join(problem.full for problem in self.problems)
+
+
+class ConfigUnavailable(BearerdError):  # noqa: N818 - a state of the world, not a mistake
+    """Nothing is known of the config: it was not read within its time, or there was no process or memory for it."""
 
 
 class SecretUnavailable(BearerdError):  # noqa: N818 - a state of the world, not a mistake

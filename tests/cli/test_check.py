@@ -33,7 +33,7 @@ Said = tuple[str, ...]
 CASES: list[tuple[str, str, Said]] = [
     ("alias", "13:13", ("aliases (*name) are not used here",)),
     ("bare-mode", "4:9", ("'0640' is read as the octal number 416", "put it in quotes", "    4 |   mode: 0640\n")),
-    ("duplicate-key", "9:5", ("key 'client_id' stands twice; first in line 5",)),
+    ("duplicate-key", "9:5", ("key 'client_id' is there twice; first in line 5",)),
     ("mistyped-key", "6:5", ("unknown key 'client_secrt'; did you mean 'client_secret'?",)),
     ("norway", "9:32", ("'no' is read as a truth value", ":7:21: expected a share of the lifetime above 0% and")),
     ("one-path-twice", "13:33", ("'dnb/companies' would be written to /run/bearerd/dnb/bci, and so is 'dnb/bci'",)),

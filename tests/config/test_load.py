@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from bearerd.config import types
+from bearerd.config.files import MOST_BYTES
 from bearerd.config.load import load
+from bearerd.config.source import MOST_NODES, MOST_PROBLEMS
 from bearerd.errors import ConfigError
 from bearerd.model import (
     TEMPLATES,
@@ -62,7 +65,7 @@ class Folder:
         """What is said of it."""
         with pytest.raises(ConfigError) as raised:
             self.load(text, None, **more)
-        return str(raised.value).replace(f"{self.path}/", "")
+        return raised.value.full.replace(f"{self.path}/", "")
 
     def places(self, text: str, /, **more: str) -> list[str]:
         """Only the first line of each error: `config.yaml:LINE:COLUMN: MESSAGE`."""
@@ -1713,7 +1716,7 @@ def test_a_file_that_is_not_there_is_an_error_of_the_config(tmp_path: Path) -> N
 
 
 def test_a_directory_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot be read: it is a directory, not a regular file"):
         load(str(tmp_path), {})
 
 
@@ -1722,8 +1725,9 @@ def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
     assert load(str(folder.path / "bom.yaml"), {}).targets == folder.load(SMALLEST).targets
     # It is no column.
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbflog: no")
-    with pytest.raises(ConfigError, match=r"bom\.yaml:1:6: 'no' .*\n +1 \| log: no\n"):
+    with pytest.raises(ConfigError) as raised:
         load(str(folder.path / "bom.yaml"), {})
+    assert re.search(r"bom\.yaml:1:6: 'no' .*\n +1 \| log: no\n", raised.value.full)
 
 
 @pytest.mark.parametrize(
@@ -1740,12 +1744,32 @@ def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_where_that_shows(tmp_p
         load(str(file), {})
 
 
-def test_a_file_over_32_mib_is_no_config(tmp_path: Path) -> None:
-    file = tmp_path / "c.yaml"
-    with file.open("wb") as stream:
-        stream.truncate(32 * 2**20 + 1)
-    with pytest.raises(ConfigError, match="larger than 32 MiB"):
-        load(str(file), {})
+def test_files_over_16_mib_together_are_not_a_config(folder: Folder) -> None:
+    with (folder.path / "large.yaml").open("wb") as stream:
+        stream.truncate(MOST_BYTES - 100)
+    assert folder.places("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
+        "large.yaml:1:1: with this file the config is larger than 16 MiB",
+        "small.yaml:1:1: with this file the config is larger than 16 MiB",
+    ]
+
+
+def test_more_keys_and_values_than_a_config_has_are_an_error_that_comes_at_once(folder: Folder) -> None:
+    [place] = folder.places("clients: [" + "a," * MOST_NODES + "]")
+    assert place.endswith("more than 1,000,000 keys and values")
+
+
+def test_of_more_errors_than_anybody_reads_the_rest_are_counted(folder: Folder) -> None:
+    places = folder.places("clients:\n" + "".join(f"  c{number}: {{x: 1}}\n" for number in range(MOST_PROBLEMS)))
+    assert len(places) == MOST_PROBLEMS + 1
+    assert any(re.search(r"and \d+ more errors; is this the right file\?", place) for place in places)
+
+
+@pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
+def test_a_fifo_is_an_error_and_nothing_waits_for_it(folder: Folder, included: bool) -> None:
+    os.mkfifo(folder.path / "fifo")
+    (folder.path / "main.yaml").write_text("include: [fif*]\n" + SMALLEST)
+    with pytest.raises(ConfigError, match=r"fifo:1:1: cannot be read: it is a FIFO, not a regular file"):
+        load(str(folder.path / ("main.yaml" if included else "fifo")), {})
 
 
 OTHER = SMALLEST.replace("dnb:", "other:")
@@ -1802,8 +1826,8 @@ def test_a_name_that_stands_in_two_files_is_an_error_that_names_both(folder: Fol
     provider = "providers:\n  p: {token_url: https://h/t}\n"
     places = folder.places(config(top=f"include: [a.yaml, b.yaml]\n{provider}"), a=provider, b="# twice\n" + SMALLEST)
     assert places == [
-        "a.yaml:2:3: 'p' stands twice in providers; first at config.yaml:3",
-        "b.yaml:3:3: 'dnb' stands twice in clients; first at config.yaml:6",
+        "a.yaml:2:3: 'p' is there twice in providers; first at config.yaml:3",
+        "b.yaml:3:3: 'dnb' is there twice in clients; first at config.yaml:6",
     ]
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from bearerd.config.source import BROKEN, Document, near, takes_secret
+from bearerd.config.redaction import takes_secret
+from bearerd.config.source import BROKEN, Document
+from bearerd.config.suggest import near
 from bearerd.errors import ConfigError, Problem
 
 
@@ -16,7 +18,7 @@ def problems(text: str) -> list[Problem]:
 
 def shown(text: str) -> str:
     """What is wrong in a text, as it is printed."""
-    return str(ConfigError(Document(text, "f.yaml").problems))
+    return ConfigError(Document(text, "f.yaml").problems).full
 
 
 @pytest.mark.parametrize(
@@ -94,12 +96,12 @@ def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> N
         pytest.param("? [a]\n: x", 1, 3, "a key must be a word", id="a list as a key"),
         pytest.param("a: {{b: c}: d}", 1, 5, "a key must be a word", id="a mapping as a key"),
         # What makes a file say the same thing twice.
-        pytest.param("a: 1\nb: 2\na: 3", 3, 1, "key 'a' stands twice; first in line 1", id="duplicate key"),
-        pytest.param("a: {b: 1, b: 1}", 1, 11, "key 'b' stands twice; first in line 1", id="duplicate key in flow"),
+        pytest.param("a: 1\nb: 2\na: 3", 3, 1, "key 'a' is there twice; first in line 1", id="duplicate key"),
+        pytest.param("a: {b: 1, b: 1}", 1, 11, "key 'b' is there twice; first in line 1", id="duplicate key in flow"),
         pytest.param("a: &x [b]\nc: *x", 2, 4, "aliases (*name) are not used here", id="alias"),
         pytest.param("a: &x b\nc: [*x]", 2, 5, "aliases (*name) are not used here", id="alias of a text"),
         pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not used here", id="alias of what it stands in"),
-        pytest.param("a: *x", 1, 4, "not YAML: found undefined alias", id="alias of nothing"),
+        pytest.param("a: *x", 1, 4, "aliases (*name) are not used here", id="alias of nothing"),
         pytest.param("a:\n  <<: {b: c}", 2, 3, "merge keys (<<) are not used here", id="merge key"),
         # What is no plain value.
         pytest.param("a: !!python/object:os.system {}", 1, 4, "tags are not used here", id="python tag"),
@@ -108,8 +110,8 @@ def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> N
         pytest.param("!foo a: b", 1, 1, "tags are not used here", id="tagged key"),
         pytest.param("a: !!binary aGVsbG8=", 1, 4, "tags are not used here", id="binary"),
         pytest.param("a: !!set {b}", 1, 4, "tags are not used here", id="set"),
-        pytest.param("a: !!int x", 1, 4, "'x' is read as a number", id="number by its tag"),
-        pytest.param("a: =", 1, 4, "not used here", id="YAML 1.1's default value"),
+        pytest.param("a: !!int x", 1, 4, "tags are not used here", id="number by its tag"),
+        pytest.param("a: =", 1, 4, "'=' is read as a sign of YAML's own", id="YAML 1.1's default value"),
         # What is no YAML, or not one document of it.
         pytest.param("", 1, 1, "the file is empty", id="empty"),
         pytest.param(" \n\n", 1, 1, "the file is empty", id="white space"),
@@ -152,12 +154,11 @@ def test_all_errors_of_a_file_are_reported_ordered_by_place() -> None:
     assert [(problem.line, problem.column, problem.message.split(":")[0]) for problem in problems(text)] == [
         (1, 4, "'0640' is read as the octal number 416"),
         (2, 4, "'no' is read as a truth value"),
-        (3, 1, "key 'a' stands twice; first in line 1"),
+        (3, 1, "key 'a' is there twice; first in line 1"),
         (4, 5, "aliases (*name) are not used here"),
         (4, 9, "tags are not used here"),
         (5, 1, "a name that is read as a number"),
         (5, 5, "merge keys (<<) are not used here"),
-        (5, 9, "aliases (*name) are not used here"),
     ]
 
 
@@ -174,7 +175,8 @@ def test_the_mark_keeps_its_column_behind_a_tab() -> None:
 
 
 def test_columns_count_characters_not_bytes() -> None:
-    assert shown('{"öö": no}').splitlines()[1:] == ['    1 | {"öö": no}', "      |        ^"]
+    assert [(problem.line, problem.column) for problem in problems('{"öö": no}')] == [(1, 8)]
+    assert shown("a: {b: ö, c: no}").splitlines()[1:] == ["    1 | a: {b: ö, c: no}", "      |              ^"]
 
 
 def test_lines_are_counted_as_yaml_counts_them() -> None:
@@ -268,15 +270,16 @@ def test_a_line_beside_a_secret_is_shown(text: str) -> None:
     ("text", "line", "mark"),
     [
         pytest.param("a:\n  pin: hunter2  # four digits", "  pin: …", "  ^", id="block"),
-        pytest.param("\na: {pin: hunter2}", "a: {pin: …", "    ^", id="flow"),
-        pytest.param('\n{"a":{"pin":"hunter2"}}', '{"a":{"pin": …', "      ^", id="JSON"),
-        pytest.param("\n{'a':{'pin':[hunter2]}}", "{'a':{'pin': …", "      ^", id="JSON in other quotes"),
+        pytest.param("\na: {pin: hunter2}", "a: {pin: …}", "    ^", id="flow"),
+        pytest.param("\na: {x: 1, pin: hunter2, y: 2}", "a: {x: 1, pin: …, y: 2}", "          ^", id="flow, between others"),
+        pytest.param('\n{"a":{"pin":"hunter2"}}', '{"a":{"pin":…}}', "      ^", id="JSON"),
+        pytest.param("\n{'a':{'pin':[hunter2]}}", "{'a':{'pin':[…]}}", "      ^", id="JSON in other quotes"),
     ],
 )
 def test_a_wrong_key_is_shown_without_its_value(text: str, line: str, mark: str) -> None:
-    document = Document(text, "f.yaml")
-    document.add(("a", "pin"), "unknown key", at_key=True)
-    assert str(document.problems[0]) == f"f.yaml:2:{len(mark)}: unknown key\n    2 | {line}\n      | {mark}"
+    document = Document(text, "f.yaml", shows=lambda path: "pin" not in path)
+    document.add(("a", "pin"), "unknown key", "unknown key", at_key=True)
+    assert document.problems[0].full == f"f.yaml:2:{len(mark)}: unknown key\n    2 | {line}\n      | {mark}"
 
 
 def test_what_is_wrong_already_is_not_complained_of_again() -> None:

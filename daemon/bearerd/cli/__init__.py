@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from bearerd.process import open_standard_descriptors
+
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` for it would cost a probe 3 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 done, 1 failed, 2 usage, 78 the config is wrong)."""
+    open_standard_descriptors()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _run(arguments)
@@ -35,6 +38,14 @@ def _run(arguments: list[str]) -> int:
         code = quick(arguments[1:])
         if code is not None:
             return code
+    reader, warning = None, None
+    if arguments[:1] in (["run"], ["once"], ["check"]):
+        from bearerd.config.reader import ConfigReader
+        from bearerd.process import harden
+
+        # First of all, while there are no threads and little is in memory, which the reader's process keeps.
+        warning = harden()
+        reader = ConfigReader()
     from bearerd.cli.verbs import act, parser
 
-    return act(parser().parse_args(arguments))
+    return act(parser().parse_args(arguments), reader, warning)

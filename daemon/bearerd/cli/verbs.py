@@ -13,20 +13,24 @@ from bearerd.errors import BearerdError, ConfigError
 from bearerd.words import seconds_of
 
 if TYPE_CHECKING:
-    from bearerd.model import Config
+    from bearerd.config.reader import ConfigReader
     from bearerd.service.check import Finding
 
 DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
 EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
 
 
-def act(arguments: argparse.Namespace) -> int:
-    """Run the verb of a parsed command line; returns the exit code."""
+def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warning: str | None = None) -> int:
+    """Run the verb of a parsed command line; returns the exit code.
+
+    `reader` reads the config for the verbs that need it; `warning` is for the log, once there is one.
+    """
+    arguments.reader, arguments.warning = reader, warning
     try:
         code: int = arguments.verb(arguments)
     except ConfigError as error:
-        count = len(error.problems)
-        print(f"{error}\nbearerd: {count} error{'' if count == 1 else 's'} in the config", file=sys.stderr)
+        show = f"; bearerd check -c {arguments.config} shows more"
+        print(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}", file=sys.stderr)
         return EX_CONFIG
     except (BearerdError, NoAnswer) as error:
         print(f"bearerd: {error}", file=sys.stderr)
@@ -132,41 +136,38 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _load(arguments: argparse.Namespace) -> Config:
-    from bearerd.config.load import load
-
-    return load(arguments.config, os.environ)
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    from bearerd.config.apart import Loading
-    from bearerd.service.signals import hold_back
+    from bearerd.service.signals import ending, hold_back
 
     hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
-    loading = Loading(arguments.config)
-    from bearerd.service.guard import guard
-    from bearerd.service.logs import set_up
-    from bearerd.service.run import run
+    reader = arguments.reader
+    with ending(0):
+        reader.ask(arguments.config)
+        # Meanwhile: these take as long as reading a config of one client.
+        from bearerd.service.logs import set_up
+        from bearerd.service.run import run
 
-    config = loading.result()
+        config = reader.answer()
     set_up(config.log, os.environ)
-    guard()
-    _leave(run(config, lambda: Loading(arguments.config).result(), os.environ))
+    _warn(arguments.warning)
+    _leave(run(config, lambda: reader.read(arguments.config), os.environ))
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.progress import bar
-    from bearerd.service.guard import guard
-    from bearerd.service.logs import set_up
-    from bearerd.service.once import once
-    from bearerd.service.signals import hold_back
+    from bearerd.service.signals import ending, hold_back
 
     hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
-    config = _load(arguments)
+    reader = arguments.reader
+    with ending(1):
+        reader.ask(arguments.config)
+        from bearerd.cli.progress import bar
+        from bearerd.service.logs import set_up
+        from bearerd.service.once import once
+
+        config = reader.answer()
+    reader.close()
     set_up(config.log, os.environ)
-    guard()
+    _warn(arguments.warning)
     with bar(len(config.targets)) as progress:
         code = once(
             config,
@@ -177,6 +178,15 @@ def _once(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     _leave(code)
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        import logging
+
+        from bearerd.log import say
+
+        say(logging.WARNING, warning)
 
 
 def _leave(code: int) -> NoReturn:
@@ -194,10 +204,16 @@ def _check(arguments: argparse.Namespace) -> int:
     from bearerd.log import LOGGER
     from bearerd.service.check import check, readable
 
-    config = _load(arguments)
+    try:
+        config = arguments.reader.read(arguments.config, full=True)
+    except ConfigError as error:
+        print(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config", file=sys.stderr)
+        return EX_CONFIG
+    finally:
+        arguments.reader.close()
     failed, stops = 0, False
     LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
-    print(f"ok       config {arguments.config}: {len(config.targets)} token(s)")
+    print(f"ok       config {arguments.config}: {_count(len(config.targets), 'token')}")
     for finding in check(config, os.environ, online=arguments.online):
         failed += _shown(finding)
         stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
@@ -208,6 +224,10 @@ def _check(arguments: argparse.Namespace) -> int:
     if unread:
         print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
     return 1 if failed or unread else 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(finding: Finding) -> bool:
@@ -223,7 +243,9 @@ def _socket(arguments: argparse.Namespace) -> tuple[str, str | None]:
     socket = socket_of(arguments.socket, arguments.config)
     if socket is not None:
         return socket, None
-    config = _load(arguments)
+    from bearerd.config.reader import ConfigReader
+
+    config = ConfigReader().read(arguments.config)
     return (config.control.socket if config.control else DEFAULT_SOCKET), config.directory
 
 

@@ -6,7 +6,6 @@ what spans several: names, providers that are referred to, paths.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import posixpath
@@ -20,8 +19,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from bearerd.config import types
-from bearerd.config.source import BROKEN, Document, Path, near, nearest, takes_secret
-from bearerd.errors import ConfigError, Problem
+from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
+from bearerd.config.messages import bad_name, keys_at, kind_of_problem, listed, may_show, message_of, unknown_key, vocabulary
+from bearerd.config.redaction import Path, is_plain_key
+from bearerd.config.scalar import kind_of
+from bearerd.config.source import BROKEN, Document, Place
+from bearerd.config.suggest import near, nearest
+from bearerd.errors import ConfigError
 from bearerd.model import (
     CLIENT_ASSERTION,
     OWN_DIRECTORY,
@@ -42,8 +46,6 @@ from bearerd.model import (
 
 DEFAULT_DIRECTORY: Final = "/run/bearerd"
 
-# A config of 10,000 clients is 2 MB; beyond this somebody named the wrong file.
-_MOST_BYTES: Final = 32 * 2**20
 _LONGEST_SOCKET: Final = 107  # sun_path of unix(7), and its NUL
 _LONGEST_NAME: Final = 255  # NAME_MAX of every file system that people write tokens to
 
@@ -54,11 +56,12 @@ _T = TypeVar("_T")
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
     """Read and check a config; raises ConfigError with all that is wrong in it."""
-    documents = [_read(path)]
-    # A file of conf.d whose every line is commented out is no mistake.
-    documents += [_read(included, may_be_empty=True) for included in _included(documents[0])]
+    budget = Budget()
+    documents = [_read(budget, path)]
+    # A file of conf.d in which every line is commented out is not a mistake.
+    documents += [_read(budget, included, may_be_empty=True) for included in _included(documents[0])]
     config = _Loader(documents, environ).config()
-    problems = [problem for document in documents for problem in document.problems]
+    problems = [problem for document in documents if document.broken for problem in document.problems]
     if problems:
         raise ConfigError(problems)
     return config
@@ -73,25 +76,13 @@ def schema() -> dict[str, Any]:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _read(path: str, *, may_be_empty: bool = False) -> Document:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        return _unreadable(path, 1, f"cannot be read: {error.strerror}")
-    if len(content) > _MOST_BYTES:
-        return _unreadable(path, 1, "larger than 32 MiB: this is no config of bearerd")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return _unreadable(path, content.count(b"\n", 0, error.start) + 1, "not UTF-8 text")
-    return Document(text, path, may_be_empty=may_be_empty)
-
-
-def _unreadable(path: str, line: int, message: str) -> Document:
-    """A document with nothing in it but a problem, so that the other files are checked all the same."""
+def _read(budget: Budget, path: str, *, may_be_empty: bool = False) -> Document:
+    text = budget.read(path)
+    if isinstance(text, str):
+        return Document(text, path, may_be_empty=may_be_empty, shows=may_show, vocabulary=vocabulary())
+    # A document with nothing in it but a problem, so that the other files are checked all the same.
     document = Document("{}", path)
-    document.problems.append(Problem(path, line, 1, message))
+    document.fail(text.line, 1, text.why)
     return document
 
 
@@ -99,27 +90,20 @@ def _included(main: Document) -> list[str]:
     patterns = main.value.get("include") if isinstance(main.value, dict) else None
     if not isinstance(patterns, list):
         return []
-    found: list[str] = []
-    base = os.path.dirname(os.path.abspath(main.file))
+    found: dict[str, None] = {}
     for index, pattern in enumerate(patterns):
         if not isinstance(pattern, str) or not pattern:
-            continue  # the types complain of it
-        full = os.path.normpath(os.path.join(base, pattern))
-        matches = sorted(glob.glob(full))
-        if not matches and not glob.has_magic(pattern):
-            main.add(("include", index), f"there is no file {full}")
-        found += [match for match in matches if match not in found]
+            continue  # the types report it
+        named = matches(main.file, pattern)
+        if not named and not is_pattern(pattern):
+            main.add(("include", index), f"there is no file {absolute(main.file, pattern)}", "the file cannot be read")
+        found |= dict.fromkeys(named)
     if os.path.abspath(main.file) in found:
-        main.add(("include",), "the file includes itself")
-        found.remove(os.path.abspath(main.file))
-    return found
-
-
-def _directories(patterns: list[str], main: str) -> tuple[str, ...]:
-    """Where files that match may appear; below a wildcard in a directory's name nobody looks."""
-    base = os.path.dirname(os.path.abspath(main))
-    found = {os.path.dirname(os.path.normpath(os.path.join(base, pattern))) for pattern in patterns}
-    return tuple(sorted(directory for directory in found if not glob.has_magic(directory)))
+        main.add(("include",), "the file includes itself", "defined twice")
+        del found[os.path.abspath(main.file)]
+    if len(found) > MOST_FILES:
+        main.add(("include",), f"more than {MOST_FILES:,} files", "the file is too large")
+    return list(found)[:MOST_FILES]
 
 
 # -- from documents to a Config --------------------------------------------------------------------
@@ -140,7 +124,7 @@ class _Loader:
     def __init__(self, documents: list[Document], environ: Mapping[str, str]) -> None:
         self._documents = documents
         self._environ = environ
-        self._taken: dict[str, tuple[Document, Path, str]] = {}
+        self._taken: dict[str, tuple[Place, str]] = {}
         self._directories: dict[str, str] = {}
 
     def config(self) -> Config:
@@ -156,10 +140,12 @@ class _Loader:
             self._check_fit(entry, types.ProviderModel, types.provider_misfits)
             if (model := shared[name]) is not None:
                 self._check_http(entry, model, allowed=bool(model.allow_http))
-        if not clients and not any(document.problems for document in self._documents):
-            main.add((), "there are no clients: see config.example.yaml for the smallest useful config")
+        if not clients and not any(document.broken for document in self._documents):
+            main.add((), "there are no clients: see config.example.yaml for the smallest useful config", "no clients")
         targets: list[Target] = []
         for name, entry in clients.items():
+            if entry.document.full:
+                continue  # nobody reads more errors than that
             known = self._check_provider_name(entry, providers)
             client = self._check(entry, types.ClientModel)
             self._check_fit(entry, types.ClientModel, types.misfits)
@@ -178,7 +164,7 @@ class _Loader:
             reload=settings.reload,
             startup_timeout=settings.startup_timeout,
             sources=tuple(document.file for document in self._documents),
-            source_directories=_directories(settings.include, self._documents[0].file),
+            source_directories=directories(self._documents[0].file, settings.include),
         )
 
     def _check_shape(self, document: Document, model: type[BaseModel]) -> None:
@@ -186,24 +172,23 @@ class _Loader:
         if document.value is BROKEN:
             return
         if not isinstance(document.value, dict):
-            document.add((), f"expected a mapping, found {types.kind_of(document.value)}")
+            document.add((), f"expected a mapping, found {kind_of(document.value)}", "expected a mapping")
             return
         for key in document.value:
             if key not in model.model_fields:
-                hint = near(key, model.model_fields)
-                if key in types.ConfigFile.model_fields:
-                    hint = ": an included file holds providers and clients only"
-                document.add((key,), f"unknown key {key!r}{hint or _allowed(model)}", at_key=True)
+                there = ": an included file holds providers and clients only"
+                hint = there if key in types.ConfigFile.model_fields else ""
+                document.add((key,), unknown_key(key, model.model_fields, hint), "unknown key", at_key=True)
         for group in ("providers", "clients"):
             entries = document.value.get(group, {})
             if entries is BROKEN:
                 continue
             if not isinstance(entries, dict):
-                document.add((group,), f"expected a mapping of names, found {types.kind_of(entries)}")
+                document.add((group,), f"expected a mapping of names, found {kind_of(entries)}", "expected a mapping")
                 continue
             for name in entries:
                 if re.fullmatch(types.NAME, name) is None:
-                    document.add((group, name), _bad_name(name), at_key=True)
+                    document.add((group, name), bad_name(name), "malformed name", at_key=True)
 
     def _settings(self, main: Document) -> types.ConfigFile:
         """The main file without its collections; the defaults where it is wrong, so that the rest is checked."""
@@ -223,8 +208,10 @@ class _Loader:
             for name, raw in (entries if isinstance(entries, dict) else {}).items():
                 path = (group, name)
                 if name in result:
-                    first = result[name].document.where(result[name].path)
-                    document.add(path, f"'{name}' stands twice in {group}; first at {first}", at_key=True)
+                    first = result[name].document.place(result[name].path)
+                    shown = f"'{name}'" if is_plain_key(name) else "a name"
+                    message = (f"{shown} is there twice in {group}; first at ", first)
+                    document.add(path, message, "defined twice", at_key=True)
                 else:
                     result[name] = _Entry(document, path, raw)
         return result
@@ -240,7 +227,7 @@ class _Loader:
                 (*detail["loc"][:-1], meant)
                 for detail in details
                 if detail["type"] == "extra_forbidden"
-                and (meant := nearest(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1])))
+                and (meant := nearest(str(detail["loc"][-1]), keys_at(model, detail["loc"][:-1])))
             }
             for detail in details:
                 # What is there under a mistyped name is not missing too.
@@ -262,9 +249,9 @@ class _Loader:
         meant = {nearest(key, known) or key: value for key, value in entry.raw.items() if key not in known}
         for key, message in misfits(meant | entry.raw):
             if key is None:
-                entry.document.add(entry.path, message, at_key=True)
+                entry.document.add(entry.path, message, "missing key", at_key=True)
             elif key in entry.raw:
-                entry.document.add((*entry.path, key), message, at_key=True)
+                entry.document.add((*entry.path, key), message, "conflicting keys", at_key=True)
 
     def _check_parameters(self, entry: _Entry) -> None:
         """That no parameter is a secret itself."""
@@ -273,6 +260,7 @@ class _Loader:
                 (*entry.path, *path),
                 f"expected for '{path[-1]}' a reference such as {{file: …}}: the secret itself never stands in the "
                 "config",
+                "secret in the config",
             )
 
     def _complain(self, entry: _Entry, model: type[BaseModel], detail: Any) -> None:
@@ -283,12 +271,13 @@ class _Loader:
         if at_key:
             loc = loc[:-1]
         path = (*entry.path, *loc)
-        message = _words(detail, model, loc, at_key)
+        message = message_of(detail, model, loc, at_key=at_key)
+        kind = kind_of_problem(detail, at_key=at_key)
         if detail["type"] == "extra_forbidden":
             at_key = True
         elif detail["type"] == "missing":
             path, at_key = path[:-1], bool(path[:-1])
-        entry.document.add(path, message, at_key=at_key)
+        entry.document.add(path, message, kind, at_key=at_key)
 
     # -- what spans several ----------------------------------------------------------------------
 
@@ -297,9 +286,9 @@ class _Loader:
         if not isinstance(name, str) or not name or name in providers:
             return True
         hint = near(name, providers) or (
-            f": there are {_listed(providers)}" if providers else ": there are no providers"
+            f": there are {listed(providers)}" if providers else ": there are no providers"
         )
-        entry.document.add((*entry.path, "provider"), f"there is no provider '{name}'{hint}")
+        entry.document.add((*entry.path, "provider"), f"there is no provider '{name}'{hint}", "unknown provider")
         return False
 
     def _check_http(self, entry: _Entry, model: types.ProviderKeys, *, allowed: bool) -> None:
@@ -421,9 +410,9 @@ class _Loader:
         # Without a path of its own it is made of names, and those are looked at where they stand.
         fault = _path_fault(directory, relative, path) if file.path is not None else None
         if fault is not None:
-            document.add(at, fault)
+            document.add(at, fault, "conflicting paths")
         elif path == file.template:
-            document.add(at, f"'{client}/{name}' would be written over its own template")
+            document.add(at, f"'{client}/{name}' would be written over its own template", "conflicting paths")
         else:
             self._take(document, at, path, f"{client}/{name}")
         return Output(
@@ -442,16 +431,17 @@ class _Loader:
     def _take(self, document: Document, at: Path, path: str, token: str) -> None:
         """One path, one output; and no output's path is another's directory."""
         if path in self._taken:
-            other_document, other_at, other = self._taken[path]
-            where = other_document.where(other_at)
-            document.add(at, f"'{token}' would be written to {path}, and so is '{other}' ({where})")
+            place, other = self._taken[path]
+            message = (f"'{token}' would be written to {path}, and so is '{other}' (", place, ")")
+            document.add(at, message, "conflicting paths")
             return
         parents = [path[:index] for index, char in enumerate(path) if char == "/" and index]
         clash = next((parent for parent in parents if parent in self._taken), self._directories.get(path))
         if clash is not None:
-            other = self._taken[clash][2]
-            document.add(at, f"'{token}' would be written to {path}, but '{other}' to {clash}: one is a directory")
-        self._taken[path] = (document, at, token)
+            other = self._taken[clash][1]
+            message = f"'{token}' would be written to {path}, but '{other}' to {clash}: one is a directory"
+            document.add(at, message, "conflicting paths")
+        self._taken[path] = (document.place(at), token)
         for parent in parents:
             self._directories.setdefault(parent, path)
 
@@ -460,9 +450,11 @@ class _Loader:
         socket = _normal(given or posixpath.join(self._directory(settings), OWN_DIRECTORY, "control.sock"))
         if len(os.fsencode(socket)) > _LONGEST_SOCKET:
             at: Path = ("control", "socket") if given else ("output", "directory") if settings.output.directory else ()
-            main.add(at, f"the control socket's path is longer than 107 bytes, which no socket's may be: {socket}")
+            message = f"the control socket's path is longer than 107 bytes, which no socket's may be: {socket}"
+            main.add(at, message, "conflicting paths")
         elif given and socket in self._taken:
-            main.add(("control", "socket"), f"'{self._taken[socket][2]}' would be written to {socket} too")
+            message = f"'{self._taken[socket][1]}' would be written to {socket} too"
+            main.add(("control", "socket"), message, "conflicting paths")
         return Control(socket, settings.control.mode)
 
     def _directory(self, settings: types.ConfigFile) -> str:
@@ -560,86 +552,3 @@ def _holds_broken(value: Any) -> bool:
     if isinstance(value, dict | list):
         return any(map(_holds_broken, value.values() if isinstance(value, dict) else value))
     return value is BROKEN
-
-
-# -- words -----------------------------------------------------------------------------------------
-
-
-def _bad_name(name: str) -> str:
-    return (
-        f"{name!r} is not a name: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
-        if len(name) < 100  # noqa: PLR2004 - a name that long is not worth a line of the log
-        else "not a name: longer than 64 characters"
-    )
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words)
-
-
-def _allowed(model: type[BaseModel]) -> str:
-    return f"; expected one of {_listed(model.model_fields)}"
-
-
-def _words(detail: Any, model: type[BaseModel], loc: Path, at_key: bool) -> str:
-    """One pydantic error in the words of this config."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    key = str(loc[-1]) if loc else ""
-    if kind == "expected":
-        return str(detail["msg"])
-    if kind == "extra_forbidden":
-        if any(map(takes_secret, loc[:-1])):
-            # {hunter2} is a mapping with one key: the key may be the secret.
-            return f"unknown key; expected one of {_listed(_keys_at(model, loc[:-1]))}"
-        keys = _keys_at(model, loc[:-1])
-        return f"unknown key {key!r}" + (near(key, keys) or f"; expected one of {_listed(keys)}")
-    if kind == "missing":
-        return f"key '{key}' is missing"
-    if kind == "literal_error":
-        given = detail.get("input")
-        hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
-        return f"expected {context['expected']}{hint}"
-    if kind == "string_pattern_mismatch":
-        named = at_key and context["pattern"] == f"^{types.NAME}$"
-        form = f"expected {'a name' if at_key else 'text'} of the form {context['pattern']}"
-        return _bad_name(key) if named else form
-    if kind in {"greater_than_equal", "less_than_equal"}:
-        bound = context.get("ge", context.get("le"))
-        return f"expected a whole number, {'at least' if 'ge' in context else 'at most'} {bound}"
-    if kind in {"too_short", "too_long"}:
-        most = context.get("max_length")
-        return "expected at least one entry" if kind == "too_short" else f"expected at most {most} entries"
-    wanted = {
-        "string_type": "text (in quotes)",
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "bool_type": "true or false",
-        "list_type": "a list",
-        "dict_type": "a mapping",
-        "model_type": "a mapping",
-        "model_attributes_type": "a mapping",
-    }.get(kind)
-    return f"expected {wanted}, found {types.kind_of(detail.get('input'))}" if wanted else str(detail["msg"])
-
-
-def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
-    """The keys that are known at a place below a model."""
-    current: Any = model
-    parts = iter(loc)
-    for part in parts:
-        if current is not None and part in current.model_fields:
-            annotation = current.model_fields[str(part)].annotation
-            current = _models_in(annotation)
-            if get_origin(annotation) is dict:
-                next(parts, None)  # a name, which may be that of a key too
-    return list(current.model_fields) if current is not None else []
-
-
-def _models_in(annotation: Any) -> Any:
-    """The one model inside Optional, Annotated, list and dict."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        if (found := _models_in(argument)) is not None:
-            return found
-    return None

@@ -1,33 +1,33 @@
-"""YAML text -> plain values that know their places. Pure.
+"""YAML text -> plain values, and every place where something is wrong. Pure.
 
-PyYAML speaks YAML 1.1, where `no` is false, `0640` is 416, `12:30:45` is 45045 and `2026-11-23` a date.
-None of these is what whoever wrote it meant, so each is an error here, as are duplicate keys and aliases.
-All errors are collected; what is wrong is replaced by BROKEN, so that it is complained of once.
+Reading takes one pass over the parser's events and keeps plain values only: PyYAML's nodes, which know their places,
+are fifty times as large as the text. Places are looked up in a second pass, if there is anything to complain about.
+
+Duplicate keys, aliases, tags and merge keys are errors, as are values that YAML reads as something else than they look
+(config/scalar.py). All errors are collected. What is wrong is replaced by BROKEN, so that it is reported once.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
-from bearerd.errors import Problem
+from bearerd.config.redaction import HIDDEN, Path, Piece, Shows, excerpt, excerpt_of_no_yaml, is_plain_key, takes_secret
+from bearerd.config.scalar import Scalar, kind_of, read_plain
+from bearerd.errors import Kind, Problem
 
 try:
     from yaml import CSafeLoader as _Loader
 except ImportError:  # PyYAML built without libyaml: slower, the same language
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-Path = tuple[str | int, ...]
-
 
 class _Broken:
-    """Stands for a value that was complained of already."""
+    """Stands for a value that was reported already."""
 
     def __repr__(self) -> str:
         return "<broken>"
@@ -35,316 +35,398 @@ class _Broken:
 
 BROKEN: Final = _Broken()
 
-# Keys under which somebody could have written a secret, rightly or not: their lines are not shown.
-_TAKES_SECRET = re.compile(
-    r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
-    re.IGNORECASE,
-)
-# What is near one of these is one of them, mistyped.
-_SECRET_WORDS = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
-# Real ones have six levels; ten thousand would overflow the C stack of libyaml's composer.
-_DEEPEST = 50
-
-# 18 digits are a number to everybody; Python itself reads no more than 4300.
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
-_TAG = "tag:yaml.org,2002:"
-_ALIAS = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
+# Real configs have six levels. Ten thousand would overflow the C stack of libyaml.
+_DEEPEST: Final = 50
+# Keys, values and collections of one file. A config of 10,000 clients has 250,000; a million take 5 s and 200 MB.
+MOST_NODES: Final = 1_000_000
+# A file with more errors than this is not a config; nobody reads further.
+MOST_PROBLEMS: Final = 1000
+# Under these a key of the config may hold free text, and secrets by name or by mistake.
+_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars"})
+_NOT_USED: Final[Kind] = "not used in this config's YAML"
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    # "secret" is near client_secret, "listen" is not near clients.
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.62)
-    return found[0] if found else None
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a document, for a message that names two."""
+
+    document: Document
+    path: Path
+
+    def __str__(self) -> str:
+        line, _ = self.document.mark(self.path, at_key=True)
+        return f"{self.document.file}:{line + 1}"
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where one of the known words is near, else nothing."""
-    found = nearest(word, known)
-    return f"; did you mean '{found}'?" if found else ""
+Message = str | tuple[str | Place, ...]
 
 
-def takes_secret(name: object) -> bool:
-    """Whether something under this key (or in this line) may be, or was meant to be, a secret."""
-    if not isinstance(name, str):
-        return False
-    words = re.findall(r"[a-z_]{5,}", name.lower())
-    return _TAKES_SECRET.search(name) is not None or any(
-        difflib.get_close_matches(word, _SECRET_WORDS, n=1, cutoff=0.75) for word in words
-    )
+@dataclass(slots=True)
+class _Fault:
+    """Something that is wrong; its line and column (from 0) where they are known already."""
+
+    path: Path
+    kind: Kind
+    message: Message
+    at_key: bool = False
+    mark: tuple[int, int] | None = None
+    quiet: str = ""
+    """In place of the message where the value may not be shown."""
+
+
+class _TooMuchError(Exception):
+    """Reading stops here; the fault is noted."""
 
 
 class Document:
-    """One YAML file: its `value`, its `problems`, and the place of every path in it."""
+    """One YAML file: its `value`, and the `problems` of it.
 
-    def __init__(self, text: str, file: str, *, may_be_empty: bool = False) -> None:
+    `shows` says of a path whether its value may be shown in an error.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        file: str,
+        *,
+        may_be_empty: bool = False,
+        shows: Shows = lambda _: True,
+        vocabulary: frozenset[str] = frozenset(),
+    ) -> None:
         self.file = file
-        self.problems: list[Problem] = []
-        self._broken: list[Path] = []
-        self._lines = text.splitlines()
-        self._root: yaml.Node | None = None
-        self._composed: set[int] = set()
         self.value: Any = BROKEN
+        self._text = text
+        self._shows = shows
+        self._vocabulary = vocabulary
+        self._faults: list[_Fault] = []
+        self._dropped = 0
+        self._broken: set[Path] = set()
+        self._failed: list[Problem] = []
+        self._marks: dict[tuple[Path, bool], tuple[int, int]] | None = None
         try:
-            aliases = self._scan(text)
-            if aliases is None:
-                return
-            self._root = yaml.compose(text, Loader=_Loader)
+            self.value = _Reader(text, self).value()
+        except _TooMuchError:
+            pass
         except yaml.MarkedYAMLError as error:
             self._syntax(error)
-            return
         except yaml.reader.ReaderError:
-            self._character(text)
-            return
-        if self._root is None:
+            self._character()
+        if self.value is None and not _has_content(text):
             self.value = {}
             if not may_be_empty:
-                self.problems.append(Problem(file, 1, 1, "the file is empty"))
-            return
-        for mark in aliases:
-            self.problems.append(Problem(file, mark.line + 1, mark.column + 1, _ALIAS, self._shown(mark.line)))
-        self.value = self._plain(self._root, ())
+                self.fail(1, 1, "the file is empty")
 
-    def add(self, path: Path, message: str, *, at_key: bool = False) -> None:
-        """Complain of what stands at the path, or of its key, unless it was complained of already.
+    def fail(self, line: int, column: int, kind: str, message: str = "") -> None:
+        """Note what is wrong with the file as a whole, at a line and column counted from 1."""
+        self._failed.append(Problem(self.file, line, column, kind, message or kind))
 
-        Of a line with a key that is wrong only the key is shown: its value could be anything.
-        """
+    def add(self, path: Path, message: Message, kind: Kind = "wrong value", *, at_key: bool = False) -> None:
+        """Report what stands at the path, or its key, unless a part of the path was reported already."""
         above = path[:-1] if at_key else path
-        if any(above[: len(broken)] == broken for broken in self._broken):
+        if not any(above[:length] in self._broken for length in range(len(above) + 1)):
+            self.note(_Fault(path, kind, message, at_key=at_key))
+
+    def note(self, fault: _Fault, *, broken: bool = False) -> None:
+        """Note a fault; with `broken`, nothing more is reported of its path."""
+        if broken:
+            self._broken.add(fault.path)
+        if len(self._faults) < MOST_PROBLEMS:
+            self._faults.append(fault)
+        else:
+            self._dropped += 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether anything is wrong so far."""
+        return bool(self._faults or self._failed)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is wrong that it is pointless to look further."""
+        return self._dropped > 0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All that is wrong, in the order in which it was found."""
+        marks = [fault.mark or self.mark(fault.path, at_key=fault.at_key) for fault in self._faults]
+        pieces = self._pieces({line for line, _ in marks})
+        lines = self._lines({line for line, _ in marks})
+        found = list(self._failed)
+        for fault, (line, column) in zip(self._faults, marks, strict=True):
+            message = fault.message if isinstance(fault.message, str) else "".join(map(str, fault.message))
+            seen = excerpt(lines[line], pieces[line], column) if line in lines and line in pieces else None
+            if fault.quiet and not (seen and self._may_show(fault.path)):
+                message = fault.quiet
+            source, caret = (seen.text, seen.caret) if seen else (None, 0)
+            found.append(Problem(self.file, line + 1, column + 1, fault.kind, message, source, caret))
+        if self._dropped:
+            message = f"and {self._dropped} more errors; is this the right file?"
+            found.append(Problem(self.file, max(line for line, _ in marks) + 1, 1, "too many errors", message))
+        return found
+
+    def place(self, path: Path) -> Place:
+        """`file:line` of a path's key, once it is asked for as text."""
+        return Place(self, path)
+
+    # -- the second pass -----------------------------------------------------------------------
+
+    def mark(self, path: Path, *, at_key: bool) -> tuple[int, int]:
+        """The line and column (from 0) of the deepest part of the path that exists; others are passed over."""
+        if self._marks is None:
+            self._marks = {}
+            for where, is_key, event in self._walk():
+                self._marks.setdefault((where, is_key), (event.start_mark.line, event.start_mark.column))
+        exact: Path = ()
+        value = self.value
+        for part in path:
+            if isinstance(value, dict) and part in value:
+                exact, value = (*exact, part), value[part]
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                exact, value = (*exact, part), value[part]
+        found = self._marks.get((exact, at_key)) or self._marks.get((exact, False))
+        return found or (0, 0)
+
+    def _walk(self) -> Iterator[tuple[Path, bool, Any]]:
+        """Each key and value with its path, as far as the text was read."""
+        stack: list[list[Any]] = []  # of each open collection: its path, and its next index or its key (None: due)
+        nodes = 0
+        try:
+            for event in yaml.parse(self._text, Loader=_Loader):
+                if isinstance(event, yaml.CollectionEndEvent):
+                    stack.pop()
+                if not isinstance(event, yaml.NodeEvent):
+                    continue
+                nodes += 1
+                if nodes > MOST_NODES or len(stack) > _DEEPEST:
+                    return
+                path, is_key = _next_path(stack, event)
+                yield path, is_key, event
+                if isinstance(event, yaml.SequenceStartEvent):
+                    stack.append([path, 0])
+                elif isinstance(event, yaml.MappingStartEvent):
+                    stack.append([path, None])
+        except yaml.YAMLError:
             return
-        mark = self._find(path, at_key=at_key)
-        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        source = None if any(map(takes_secret, path)) else self._shown(line)
-        if source is not None and at_key:
-            # In JSON's form no space stands after the colon.
-            source = source[:column] + re.sub(r"(?<=[\"']):\S.*|:\s+[^\s#].*", ": …", source[column:])
-        self.problems.append(Problem(self.file, line + 1, column + 1, message, source))
 
-    def where(self, path: Path) -> str:
-        """`file:line` of a path's key, for messages that name two places."""
-        mark = self._find(path, at_key=True)
-        return f"{self.file}:{mark.line + 1}" if mark is not None else self.file
-
-    # -- from nodes to values ------------------------------------------------------------------
-
-    def _plain(self, node: yaml.Node, path: Path) -> Any:
-        if id(node) in self._composed:
-            # An alias is the node that its anchor is at.
-            self._broken.append(path)
-            return BROKEN
-        self._composed.add(id(node))
-        if not self._known_tag(node):
-            return self._break(path, "tags are not used here", node)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, path)
-
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        first: dict[str, yaml.Node] = {}
-        for key_node, value_node in node.value:
-            key = self._key(key_node, path)
-            if key is None:
+    def _pieces(self, lines: set[int]) -> dict[int, list[Piece]]:
+        """The keys and values on these lines. Of a line that may hold a secret, or a piece of one, there are none."""
+        found: dict[int, list[Piece]] = {}
+        secret: set[int] = set()
+        if not lines or self._failed:
+            return found
+        last = max(lines)
+        for path, is_key, event in self._walk():
+            start, end = event.start_mark, event.end_mark
+            if start.line > last:
+                break
+            if not isinstance(event, yaml.ScalarEvent) or lines.isdisjoint(range(start.line, end.line + 1)):
                 continue
-            if key in first:
-                shown = "a key" if any(map(takes_secret, path)) else f"key '{key}'"
-                line = first[key].start_mark.line + 1
-                self._complain((*path, key), f"{shown} stands twice; first in line {line}", key_node, quotes=False)
-                continue
-            first[key] = key_node
-            result[key] = self._plain(value_node, (*path, key))
-        return result
+            if any(map(takes_secret, path)):
+                secret.update(range(start.line, end.line + 1))
+            elif start.line == end.line:
+                shown = is_plain_key(event.value) if is_key else self._may_show(path)
+                found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
+        return {line: pieces for line, pieces in found.items() if line not in secret}
 
-    def _key(self, node: yaml.Node, path: Path) -> str | None:
-        if not isinstance(node, yaml.ScalarNode):
-            self._complain(path, "a key must be a word", node)
-            return None
-        if node.tag == _TAG + "merge":
-            self._complain(path, "merge keys (<<) are not used here: write the keys out", node)
-            return None
-        value, fault = _read_scalar(node)
-        if not self._known_tag(node):
-            self._complain(path, "tags are not used here", node)
-        elif fault is not None or not isinstance(value, str):
-            self._complain(path, fault or f"a name that is read as {_kind(value)}: put it in quotes", node)
-        # Known by its text all the same, so that nothing else is said to be missing for it.
-        return str(node.value)
+    def _lines(self, wanted: set[int]) -> dict[int, str]:
+        """These lines, unless they look as if they held a secret."""
+        # As YAML 1.1 ends them: at CR, NEL and the Unicode separators too.
+        lines = enumerate(self._text.splitlines()) if wanted else ()
+        return {number: line for number, line in lines if number in wanted and not takes_secret(line)}
 
-    def _scalar(self, node: yaml.Node, path: Path) -> Any:
-        value, fault = _read_scalar(node)
-        return value if fault is None else self._break(path, fault, node)
-
-    def _known_tag(self, node: yaml.Node) -> bool:
-        return node.tag.startswith(_TAG) and node.tag.removeprefix(_TAG) in {
-            "str", "null", "bool", "int", "float", "timestamp", "merge", "value", "map", "seq",
-        }  # fmt: skip
-
-    def _break(self, path: Path, message: str, node: yaml.Node) -> _Broken:
-        self._complain(path, message, node)
-        self._broken.append(path)
-        return BROKEN
-
-    def _complain(self, path: Path, message: str, node: yaml.Node, *, quotes: bool = True) -> None:
-        mark = node.start_mark
-        source = None if any(map(takes_secret, path)) else self._shown(mark.line)
-        if source is None and quotes and isinstance(node, yaml.ScalarNode) and node.value:
-            # The message must not quote what the line would not show.
-            message = message.replace(f"'{node.value}'", "this")
-            message = re.sub(r"the octal number [0-9]+", "a number", message)
-        self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, message, source))
+    def _may_show(self, path: Path) -> bool:
+        return (
+            bool(path)
+            and not any(map(takes_secret, path))
+            and _FREE_TEXT.isdisjoint(path)
+            and self._shows(path)
+        )
 
     # -- what is wrong with the text itself ----------------------------------------------------
-
-    def _scan(self, text: str) -> list[Any] | None:
-        """The marks of all aliases; None when the nesting is too deep to be composed."""
-        aliases: list[Any] = []
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            mark = event.start_mark
-            if isinstance(event, yaml.AliasEvent) and mark is not None:
-                aliases.append(mark)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            elif isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > _DEEPEST and mark is not None:
-                    self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, "nested too deeply"))
-                    return None
-        return aliases
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        # A broken quote swallows lines: the secret may stand anywhere from where it began.
-        began = error.context_mark.line if error.context_mark is not None else line
-        source = self._shown(line, min(began, line))
-        problem = (error.problem or "this is no YAML").replace("\n", " ")
-        if "\\t" in problem or (source is not None and "\t" in source[: column + 1]):
+        text = self._lines({line}).get(line, "")
+        problem = (error.problem or "this is not YAML").replace("\n", " ")
+        kind: Kind = "not YAML"
+        if "\\t" in problem or re.match(r"[\s-]*\t", text[: column + 1]):
             problem = "YAML is indented with spaces, not tabs"
         elif "increasing flow level" in f"{error.context}":
-            # libyaml from 0.2.6 on gives up at a thousand, which it meets before we see any of them.
-            problem = "nested too deeply"
-        elif "expected a single document" in f"{error.context} {problem}":
-            problem = "a second document (---): one file is one document"
-        elif source is None:
-            # Punctuation may be quoted; a word could be the secret.
-            problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", "…", problem)
-        self.problems.append(Problem(self.file, line + 1, column + 1, f"not YAML: {problem}", source))
+            # libyaml from 0.2.6 on gives up at a thousand levels, before we count fifty.
+            problem, kind = "nested too deeply", "nested too deeply"
+        # What it quotes could be a secret; a single sign is not.
+        problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", HIDDEN, problem)
+        seen = excerpt_of_no_yaml(text, self._vocabulary, column)
+        source, caret = (seen.text, seen.caret) if seen else (None, 0)
+        message = problem if kind == "nested too deeply" else f"not YAML: {problem}"
+        self._failed.append(Problem(self.file, line + 1, column + 1, kind, message, source, caret))
 
-    def _character(self, text: str) -> None:
+    def _character(self) -> None:
         # Looked for here: the two parsers of PyYAML count differently, one bytes and one characters.
-        found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+        found = yaml.reader.Reader.NON_PRINTABLE.search(self._text)
         position = found.start() if found is not None else 0
-        line = text.count("\n", 0, position) + 1
-        column = position - text.rfind("\n", 0, position)
-        message = f"a character that YAML does not allow (#x{ord(text[position]):04x})"
-        self.problems.append(Problem(self.file, line, column, message))
+        line = self._text.count("\n", 0, position) + 1
+        column = position - self._text.rfind("\n", 0, position)
+        message = f"a character that YAML does not allow (#x{ord(self._text[position]):04x})"
+        self.fail(line, column, "not YAML", message)
 
-    # -- places --------------------------------------------------------------------------------
 
-    def _shown(self, line: int, began: int | None = None) -> str | None:
-        """A source line; None where it, or one that it is indented under, looks as if it held a secret.
+def _has_content(text: str) -> bool:
+    return any(isinstance(event, yaml.NodeEvent) for event in yaml.parse(text, Loader=_Loader))
 
-        Of a text that is no YAML any line from just before `began` may.
-        """
-        if line >= len(self._lines):
+
+def _next_path(stack: list[list[Any]], event: Any) -> tuple[Path, bool]:
+    """The path of the node that begins here, and whether it is a key."""
+    if not stack:
+        return (), False
+    frame = stack[-1]
+    path, at = frame
+    if isinstance(at, int):
+        frame[1] = at + 1
+        return (*path, at), False
+    if at is None:
+        # A key that is a list or a mapping is an error; it has no name.
+        frame[1] = (event.value,) if isinstance(event, yaml.ScalarEvent) else ("",)
+        return (*path, *frame[1]), True
+    frame[1] = None
+    return (*path, *at), False
+
+
+class _Reader:
+    """One pass over the events of a document."""
+
+    def __init__(self, text: str, document: Document) -> None:
+        self._loader = _Loader(text)
+        self._document = document
+        self._nodes = 0
+
+    def value(self) -> Any:
+        """The document's value; raises _TooMuchError, or what PyYAML raises."""
+        loader = self._loader
+        try:
+            loader.get_event()  # the start of the stream
+            if not isinstance(loader.get_event(), yaml.DocumentStartEvent):
+                return None
+            value = self._node(loader.get_event(), ())
+            loader.get_event()  # the end of the document
+            second = loader.get_event()
+            if isinstance(second, yaml.DocumentStartEvent):
+                mark = second.start_mark
+                message = "a second document (---): one file is one document"
+                self._document.fail(mark.line + 1, mark.column + 1, "not YAML", f"not YAML: {message}")
+                return BROKEN
+            return value
+        finally:
+            loader.dispose()
+
+    def _node(self, event: Any, path: Path) -> Any:
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            self._stop(event, path, "the file is too large", f"more than {MOST_NODES:,} keys and values")
+        if type(event) is yaml.ScalarEvent:
+            return self._scalar(event, path)
+        if type(event) is yaml.AliasEvent:
+            message = "aliases (*name) are not used here: write it out, or put it where it is inherited from"
+            return self._break(event, path, message)
+        if len(path) >= _DEEPEST:
+            self._stop(event, path, "nested too deeply", "nested too deeply")
+        value = self._mapping(path) if type(event) is yaml.MappingStartEvent else self._sequence(path)
+        return self._break(event, path, "tags are not used here") if event.tag is not None else value
+
+    def _scalar(self, event: Any, path: Path) -> Any:
+        if event.tag is not None:
+            return self._break(event, path, "tags are not used here")
+        if not event.implicit[0]:  # quoted, or a block
+            return event.value
+        scalar = read_plain(event.value)
+        if scalar.fault:
+            self._note(event, path, "ambiguous value", scalar.fault, quiet=scalar.quiet_fault, broken=True)
+            return BROKEN
+        return scalar.value
+
+    def _sequence(self, path: Path) -> list[Any]:
+        get, found = self._loader.get_event, list[Any]()
+        while type(event := get()) is not yaml.SequenceEndEvent:
+            found.append(self._node(event, (*path, len(found))))
+        return found
+
+    def _mapping(self, path: Path) -> dict[str, Any]:
+        get, found, first = self._loader.get_event, dict[str, Any](), dict[str, int]()
+        while type(event := get()) is not yaml.MappingEndEvent:
+            key = self._key(event, path)
+            below = (*path, key) if key is not None else path
+            if key is None:
+                self._skip(get())
+            elif key in first:
+                shown = f"key '{key}'" if is_plain_key(key) and not any(map(takes_secret, path)) else "a key"
+                message = f"{shown} is there twice; first in line {first[key] + 1}"
+                self._note(event, below, "duplicate key", message, at_key=True)
+                self._node(get(), below)
+            else:
+                first[key] = event.start_mark.line
+                found[key] = self._node(get(), below)
+        return found
+
+    def _key(self, event: Any, path: Path) -> str | None:
+        """A key, also one that is reported; None for what has no name."""
+        self._nodes += 1
+        if type(event) is not yaml.ScalarEvent:
+            alias = type(event) is yaml.AliasEvent
+            message = "aliases (*name) are not used here: write it out" if alias else "a key must be a word"
+            self._note(event, path, _NOT_USED, message)
+            self._skip(event)
             return None
-        suspects = [line] if began is None else [*range(max(0, began - 1), line + 1)]
-        above = self._above[line if began is None else began]
-        while above is not None:
-            suspects.append(above)
-            above = self._above[above]
-        hushed = line in self._hushed or any(takes_secret(self._lines[suspect]) for suspect in suspects)
-        return None if hushed else self._lines[line]
+        key = str(event.value)
+        if event.tag is not None:
+            self._note(event, (*path, key), _NOT_USED, "tags are not used here", at_key=True)
+        elif event.implicit[0]:
+            if key == "<<":
+                self._note(event, path, _NOT_USED, "merge keys (<<) are not used here: write the keys out")
+                return None
+            scalar = read_plain(key)
+            if scalar.fault or not isinstance(scalar.value, str):
+                self._note(event, (*path, key), "ambiguous value", *_of_key(scalar), at_key=True)
+        # Known by its text all the same, so that nothing else is said to be missing for it.
+        return key
 
-    @cached_property
-    def _hushed(self) -> set[int]:
-        """The lines of what stands under a key that takes a secret: in flow form it need not be indented."""
-        lines: set[int] = set()
-        todo: list[tuple[yaml.Node, bool]] = [(self._root, False)] if self._root is not None else []
-        seen: set[int] = set()
-        while todo:
-            node, secret = todo.pop()
-            if id(node) in seen:
-                continue  # an alias, perhaps of what it stands in
-            seen.add(id(node))
-            if isinstance(node, yaml.MappingNode):
-                todo += [(value, secret or takes_secret(key.value)) for key, value in node.value]
-            elif isinstance(node, yaml.SequenceNode):
-                todo += [(item, secret) for item in node.value]
-            elif secret:
-                lines.update(range(node.start_mark.line, node.end_mark.line + 1))
-        return lines
+    def _skip(self, event: Any) -> None:
+        """Pass over a node that has no place in the value."""
+        depth = 0
+        while True:
+            self._nodes += 1
+            if self._nodes > MOST_NODES:
+                self._stop(event, (), "the file is too large", f"more than {MOST_NODES:,} keys and values")
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _DEEPEST:
+                    self._stop(event, (), "nested too deeply", "nested too deeply")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if not depth:
+                return
+            event = self._loader.get_event()
 
-    @cached_property
-    def _above(self) -> list[int | None]:
-        """For each line, the one that it is indented under."""
-        result: list[int | None] = []
-        outer: list[tuple[int, int]] = []
-        for number, text in enumerate(self._lines):
-            # An item's dash counts as indentation, as it does for YAML.
-            indent = len(text) - len(text.lstrip(" -"))
-            while text.strip() and outer and outer[-1][0] >= indent:
-                outer.pop()
-            result.append(outer[-1][1] if outer else None)
-            if text.strip():
-                outer.append((indent, number))
-        return result
+    def _break(self, event: Any, path: Path, message: str) -> _Broken:
+        self._note(event, path, _NOT_USED, message, broken=True)
+        return BROKEN
 
-    def _find(self, path: Sequence[str | int], *, at_key: bool) -> Any:
-        """The mark of the deepest part of the path that exists; parts that do not resolve are passed over."""
-        node = self._root
-        if node is None:
-            return None
-        mark = node.start_mark
-        for part in path:
-            if isinstance(node, yaml.MappingNode):
-                for key_node, value_node in node.value:
-                    if key_node.value == part:
-                        node, mark = value_node, (key_node if at_key else value_node).start_mark
-                        break
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
-                mark = node.start_mark
-        return mark
+    def _stop(self, event: Any, path: Path, kind: Kind, message: str) -> None:
+        self._note(event, path, kind, message, broken=True)
+        raise _TooMuchError
+
+    def _note(
+        self, event: Any, path: Path, kind: Kind, message: str, quiet: str = "", *, at_key: bool = False,
+        broken: bool = False,
+    ) -> None:  # fmt: skip
+        mark = event.start_mark
+        fault = _Fault(path, kind, message, at_key=at_key, mark=(mark.line, mark.column), quiet=quiet)
+        self._document.note(fault, broken=broken)
 
 
-def _read_scalar(node: yaml.Node) -> tuple[Any, str | None]:
-    """A scalar's value, or what is wrong with it."""
-    text, kind = str(node.value), node.tag.removeprefix(_TAG)
-    fault: str | None = None
-    value: Any = None
-    if kind == "str":
-        value = text
-    elif kind == "bool":
-        value = text == "true"
-        if text not in {"true", "false"}:
-            fault = f"'{text}' is read as a truth value: write true or false, or put it in quotes"
-    elif kind == "int" and _INTEGER.fullmatch(text):
-        value = int(text)
-    elif kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
-        value = float(text)
-    elif kind in {"int", "float"}:
-        read_as = "a number"
-        if ":" in text:
-            read_as = "a base-60 number"
-        elif re.fullmatch(r"0[0-7]{1,18}", text):
-            read_as = f"the octal number {int(text, 8)}"
-        fault = f"'{text}' is read as {read_as}: put it in quotes"
-    elif kind == "timestamp":
-        fault = f"'{text}' is read as a date: put it in quotes"
-    elif kind != "null":
-        fault = "this is not used here"
-    return value, fault
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "a truth value"
-    if value is None:
-        return "nothing"
-    return "a number"
+def _of_key(scalar: Scalar) -> tuple[str, str]:
+    """What is wrong with a key that is not text, in full and without the key."""
+    if scalar.fault:
+        return scalar.fault, scalar.quiet_fault
+    message = f"a name that is read as {kind_of(scalar.value)}: put it in quotes"
+    return message, message

@@ -28,7 +28,8 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from bearerd.config.source import near
+from bearerd.config.scalar import kind_of
+from bearerd.config.suggest import near
 from bearerd.model import (
     JWT_BEARER,
     TEMPLATES,
@@ -76,19 +77,6 @@ def _expected(what: str, value: Any = None) -> PydanticCustomError:
     found = "" if value is None or isinstance(value, str) else f", found {kind_of(value)}"
     # The message is a template in pydantic: braces would be read as fields.
     return PydanticCustomError("expected", "expected {what}{found}", {"what": what, "found": found})
-
-
-def kind_of(value: Any) -> str:
-    """What a YAML value is, in words."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "a truth value"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    return "a list" if isinstance(value, list | tuple) else "a mapping"
 
 
 def parse_duration(value: Any) -> float:

@@ -32,6 +32,9 @@ _SETTLES: Final = 0.3
 # While somebody writes on and on, look all the same.
 _SETTLED_AT_LATEST: Final = 3.0
 
+# Of a config with hundreds of errors the first few say what is wrong.
+_MOST_LOGGED: Final = 20
+
 _CHANGED: Final = "changed"
 _Loaded = Config | BearerdError
 _Event = int | str | _Loaded
@@ -173,14 +176,14 @@ class _Daemon:
         self._notify.reloading()
         # What is written from here on may not be in what is loaded: it is a change after this look.
         self._sources.config_changed()
-        threading.Thread(target=self._load_apart, name="config", daemon=True).start()
+        threading.Thread(target=self._read_config, name="config", daemon=True).start()
 
-    def _load_apart(self) -> None:
+    def _read_config(self) -> None:
         loaded: _Loaded
         try:
             loaded = self._load_config()
-        except (BearerdError, OSError) as error:
-            loaded = error if isinstance(error, BearerdError) else BearerdError(f"the config: {error.strerror}")
+        except BearerdError as error:
+            loaded = error
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:
@@ -193,13 +196,15 @@ class _Daemon:
         self._notify.reloaded()
 
     def _take(self, loaded: _Loaded) -> None:
+        if isinstance(loaded, ConfigError):
+            self._refuse(str(loaded), f"the new config has {_errors(loaded)}")
+            return
         if isinstance(loaded, BearerdError):
-            problems = [problem.headline for problem in loaded.problems] if isinstance(loaded, ConfigError) else []
-            self._refuse(str(loaded), problems or [str(loaded)])
+            self._refuse(str(loaded), str(loaded))
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
-            self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", [why])
+            self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", why)
             return
         was, self._config, self._config_error = self._config, loaded, None
         self._engine.tally.event("reloads", "success")
@@ -212,10 +217,16 @@ class _Daemon:
             set_up(loaded.log, os.environ)
         say(logging.INFO, f"the config is followed: {changes}")
 
-    def _refuse(self, why: str, problems: list[str]) -> None:
-        """Say so, as a line of the log; where there is room for it, `why` has more."""
-        self._config_error = why
+    def _refuse(self, error: str, why: str) -> None:
+        """Keep the present config; `error` is for the status, `why` is a line for the log."""
+        self._config_error = error
         self._engine.tally.event("reloads", "failure")
-        errors = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
-        told = "; ".join(problems)
-        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {told}")
+        say(logging.ERROR, f"{why}; the present config stays in use")
+
+
+def _errors(error: ConfigError) -> str:
+    """`2 errors: config.yaml:3:5: unknown key; …`, and no more of them than are read."""
+    problems = error.problems
+    count = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
+    rest = [f"and {len(problems) - _MOST_LOGGED} more"] if len(problems) > _MOST_LOGGED else []
+    return f"{count}: " + "; ".join([*(problem.brief for problem in problems[:_MOST_LOGGED]), *rest])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -20,6 +22,23 @@ def hold_back() -> None:
     # ended, and each went well; the second is ignored by what a shell starts with `&`.
     for number in (signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def ending(code: int) -> Iterator[None]:
+    """While nothing has begun, TERM and INT end the process with this exit code; HUP waits for `receive`."""
+
+    def end(received: int, _frame: object) -> None:
+        os.write(2, f"bearerd: {signal.Signals(received).name}: stopping before anything was begun\n".encode())
+        os._exit(code)
+
+    for number in _ENDS:
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
 
 
 def receive(put: Callable[[int], None], *, hup: bool = False) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b, file_digest
-from stat import S_ISREG
+from hashlib import blake2b
+from typing import Final
 
 from bearerd.model import Client, Config, Reference, Target
+from bearerd.regular import NotRegularError, read_regular
+
+# The config's own bound; a secret or template is far smaller. Beyond it a change is not seen.
+_MOST_BYTES: Final = 16 * 2**20
+# No descriptors, no memory, or a disk that fails now.
+_TELLS_NOTHING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR})
 
 
 class Sources:
@@ -48,17 +55,17 @@ class Sources:
 
     def config_changed(self) -> bool:
         """Whether a file of the config is another since the last look, or one more or less is there."""
-        before, self._config = self._config, {path: _digest(path) for path in self._paths}
+        before, self._config = self._config, {path: _digest(path, self._config[path]) for path in self._paths}
         return self._config != before
 
     def clients_changed(self) -> set[str]:
         """The clients of whose files one is another since the last look."""
-        before, self._secrets = self._secrets, {path: _digest(path) for path in self._clients}
+        before, self._secrets = self._secrets, {path: _digest(path, self._secrets[path]) for path in self._clients}
         return _whose(self._clients, before, self._secrets)
 
     def templates_changed(self) -> set[str]:
         """The tokens of whose templates one is another since the last look."""
-        before, self._templates = self._templates, {path: _digest(path) for path in self._tokens}
+        before, self._templates = self._templates, {path: _digest(path, self._templates[path]) for path in self._tokens}
         return _whose(self._tokens, before, self._templates)
 
     def _within(self) -> Iterator[str]:
@@ -79,18 +86,16 @@ def _references(target: Target) -> Iterator[Reference]:
             yield one
 
 
-def _digest(path: str) -> bytes:
-    """Of a file its content, of a directory its names; nothing of what cannot be read."""
+def _digest(path: str, before: bytes = b"") -> bytes:
+    """Of a file its content, of a directory its names; nothing of what is not there or cannot be read.
+
+    `before` where nothing can be told, such as when no descriptors are left: that is not a change.
+    """
     try:
         if os.path.isdir(path):
             return blake2b("\0".join(sorted(os.listdir(path))).encode(errors="surrogateescape")).digest()
-        with open(path, "rb", opener=_without_waiting) as file:
-            # A pipe that somebody holds open has nothing to give, and a device no end.
-            return file_digest(file, blake2b).digest() if S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-    except OSError:
+        return blake2b(read_regular(path, _MOST_BYTES)).digest()
+    except NotRegularError:
         return b""
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # A FIFO at this path would hold us for ever.
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return before if error.errno in _TELLS_NOTHING else b""

@@ -53,12 +53,12 @@ def test_neither_a_core_nor_the_environment_is_there_for_others_of_the_same_user
             process.communicate(timeout=WITHIN)
 
 
-GUARDED = """
+HARDENED = """
 import sys
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.model import Provider
-from bearerd.service.guard import guard
-guard()
+from bearerd.process import harden
+assert harden() is None
 certificate, private_key = (open(path).read() for path in sys.argv[1:])
 print(set_up_fault(Provider(name="p", token_url="https://localhost/"), certificate, private_key))
 """
@@ -71,7 +71,7 @@ def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
         for file, text in zip(files, (self_signed(key), pem(key)), strict=True):
             file.write_text(text)
         done = subprocess.run(
-            [sys.executable, "-c", GUARDED, *map(str, files)],
+            [sys.executable, "-c", HARDENED, *map(str, files)],
             user=SOMEBODY,
             capture_output=True,
             text=True,

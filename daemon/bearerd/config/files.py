@@ -1,0 +1,69 @@
+"""Reads the config file and the files that it includes: regular files only, without blocking, within bounds."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.regular import NotRegularError, read_regular
+
+# All files together. A config of 10,000 clients is 2 MB, one of 50,000 is 10 MB. More than this is the wrong file.
+MOST_BYTES: Final = 16 * 2**20
+# A directory with more files than this is not a conf.d.
+MOST_FILES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a file was not read, and the line (from 1) where that shows."""
+
+    line: int
+    why: str
+
+
+class Budget:
+    """How many bytes may still be read."""
+
+    def __init__(self) -> None:
+        self.left = MOST_BYTES
+
+    def read(self, path: str) -> str | Unreadable:
+        """A file's text."""
+        try:
+            content = read_regular(path, self.left + 1)
+        except NotRegularError as error:
+            return Unreadable(1, f"cannot be read: {error}")
+        except OSError as error:
+            return Unreadable(1, f"cannot be read: {error.strerror or type(error).__name__}")
+        if len(content) > self.left:
+            self.left = 0
+            return Unreadable(1, f"with this file the config is larger than {MOST_BYTES // 2**20} MiB")
+        self.left -= len(content)
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            return Unreadable(line, "not UTF-8 text")
+
+
+def matches(main: str, pattern: str) -> list[str]:
+    """The files that an entry of `include` means, sorted; empty if there is none."""
+    return sorted(glob.glob(absolute(main, pattern)))
+
+
+def absolute(main: str, pattern: str) -> str:
+    """An entry of `include` as a whole path: relative ones are relative to the main file."""
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(main)), pattern))
+
+
+def is_pattern(entry: str) -> bool:
+    """Whether an entry of `include` has wildcards, and may match nothing."""
+    return glob.has_magic(entry)
+
+
+def directories(main: str, patterns: list[str]) -> tuple[str, ...]:
+    """Where matching files may appear. Below a wildcard in a directory's name nothing is watched."""
+    found = {os.path.dirname(absolute(main, pattern)) for pattern in patterns}
+    return tuple(sorted(directory for directory in found if not glob.has_magic(directory)))

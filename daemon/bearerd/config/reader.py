@@ -1,0 +1,226 @@
+"""A process that reads the config, so that the daemon has neither its parsers nor their garbage in its memory.
+
+Pydantic and a parser's garbage are 8 MB for one client and 70 MB for ten thousand. A hostile or broken config (an
+included pattern can match anything) costs a process that holds no secret and has no environment.
+
+The process is forked, without an exec, while the daemon has no threads and is undumpable already. An exec would make
+it dumpable for some milliseconds, in which another process of the same user could look into it. It waits for requests
+on a socketpair, which nobody else can open. For each request it forks once more: that process loads the config, writes
+it as JSON into a file in memory, and ends. The descriptor of that file is the answer. Both end with the daemon.
+"""
+
+from __future__ import annotations
+
+# No more than this: what is imported before the fork is memory of the process that stays.
+import os
+import signal
+import socket
+from contextlib import suppress
+
+from bearerd.process import end_with_parent, forget_environment
+
+TYPE_CHECKING = False  # as type checkers know it: typing is a megabyte
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from bearerd.errors import Problem
+    from bearerd.model import Config
+
+# Seconds to read a config. One of 10,000 clients takes two; a file on a dead network file system never comes.
+MOST_SECONDS: Final = 60
+# A process that waits for a dead disk cannot even be killed: then the daemon stops waiting itself.
+_GRACE: Final = 5
+# A config at its bounds takes 500 MB to check.
+_MOST_MEMORY: Final = 2**30
+# What the config's defaults depend on.
+_ENVIRONMENT: Final = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
+# PATH_MAX, and the letter before it.
+_MOST_REQUEST: Final = 8192
+# A request: one letter, and the path.
+_FULL, _BRIEF = b"f", b"b"
+# An answer that comes with a descriptor; any other is why there is none.
+_READ: Final = b"read"
+# Its content: one letter, and the config or its problems.
+_GOOD, _WRONG = b"g", b"w"
+
+
+class ConfigReader:
+    """Reads the config in a process of its own. To be made before the first thread is started."""
+
+    def __init__(self) -> None:
+        """Fork the process; raises ConfigUnavailable."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise _unavailable(f"no process can be started to read the config: {_words(error)}") from None
+        if pid == 0:
+            try:
+                end_with_parent(parent)
+                here.close()
+                _serve(there)
+            finally:
+                os._exit(0)
+        there.close()
+        self._socket = here
+
+    def ask(self, path: str, *, full: bool = False) -> None:
+        """Begin to read a config; `full` also brings what its errors quote, which is for `check` only."""
+        # Not to be mistaken for the answer to a question that was given up.
+        self._socket.settimeout(0)
+        with suppress(OSError):
+            while (late := socket.recv_fds(self._socket, 1024, 1))[0]:
+                for descriptor in late[1]:
+                    os.close(descriptor)
+        with suppress(OSError):  # it has ended: `answer` says so
+            self._socket.send((_FULL if full else _BRIEF) + os.fsencode(path))
+
+    def answer(self) -> Config:
+        """What was asked for; raises ConfigError, or ConfigUnavailable."""
+        self._socket.settimeout(MOST_SECONDS + _GRACE)
+        try:
+            said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
+        except TimeoutError:
+            raise _unavailable(_TOO_SLOW) from None
+        except OSError as error:
+            raise _unavailable(f"the config could not be read: {_words(error)}") from None
+        if not said:
+            raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
+        if said != _READ:
+            raise _unavailable(f"the config could not be read: {said.decode(errors='replace')}")
+        if not descriptors:  # the kernel drops it where the limit is reached
+            raise _unavailable("the config could not be read: too many files are open; raise LimitNOFILE")
+        with open(descriptors[0], "rb") as file:
+            file.seek(0)
+            return _config(file.read())
+
+    def read(self, path: str, *, full: bool = False) -> Config:
+        """Ask, and wait for the answer."""
+        self.ask(path, full=full)
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+
+
+_TOO_SLOW: Final = f"the config could not be read within {MOST_SECONDS} s"
+
+
+def _unavailable(why: str) -> Exception:
+    from bearerd.errors import ConfigUnavailable  # noqa: PLC0415 - not before the fork
+
+    return ConfigUnavailable(why)
+
+
+def _config(answer: bytes) -> Config:
+    import json  # noqa: PLC0415 - not before the fork
+
+    from bearerd.config.plain import decode  # noqa: PLC0415
+    from bearerd.errors import ConfigError, Problem  # noqa: PLC0415
+
+    if answer[:1] == _GOOD:
+        return decode(answer[1:])
+    raise ConfigError([Problem(*fields) for fields in json.loads(answer[1:])])
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def _serve(requests: socket.socket) -> None:
+    """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+    environ = forget_environment(_ENVIRONMENT)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):  # a traceback could quote the config
+        os.dup2(null, number)
+    os.dup2(requests.detach(), 3)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    requests = socket.socket(fileno=3)
+    while request := requests.recv(_MOST_REQUEST):
+        try:
+            answer = os.memfd_create("config", os.MFD_CLOEXEC)
+        except OSError as error:
+            requests.send(_words(error).encode())
+            continue
+        try:
+            failed = _in_a_process(answer, request, environ)
+            if failed:
+                requests.send(failed.encode())
+            else:
+                socket.send_fds(requests, [_READ], [answer])
+        finally:
+            os.close(answer)
+
+
+def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
+    """Load a config and write the answer, in a process that ends; returns why it failed, if it did."""
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return f"no process can be started: {_words(error)}"
+    if pid == 0:
+        code = 1
+        try:
+            end_with_parent(parent)
+            _bound()
+            code = _load(answer, request, environ)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    return _ENDS.get(os.waitstatus_to_exitcode(status), f"its process ended with {os.waitstatus_to_exitcode(status)}")
+
+
+_NO_MEMORY: Final = 3
+_ENDS: Final = {
+    0: "",
+    _NO_MEMORY: "there is not enough memory",
+    -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
+    -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
+}
+
+
+def _bound() -> None:
+    """Limit what this process may take of the machine."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    import resource  # noqa: PLC0415 - not in the process that stays
+
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    # When a memory cgroup is full, this process is to be ended, and not the daemon.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+
+
+def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
+    import gc  # noqa: PLC0415 - not in the process that stays
+    import json  # noqa: PLC0415
+
+    gc.disable()  # nothing here lives long enough to be garbage
+    try:
+        from bearerd.config.load import load  # noqa: PLC0415
+        from bearerd.config.plain import encode  # noqa: PLC0415
+        from bearerd.errors import ConfigError  # noqa: PLC0415
+
+        full, path = request[:1] == _FULL, os.fsdecode(request[1:])
+        try:
+            content = _GOOD + encode(load(path, environ))
+        except ConfigError as error:
+            content = _WRONG + json.dumps([_fields(problem, full) for problem in error.problems]).encode()
+        with open(answer, "wb", closefd=False) as file:
+            file.write(content)
+    except MemoryError:
+        return _NO_MEMORY
+    return 0
+
+
+def _fields(problem: Problem, full: bool) -> list[Any]:
+    known = [problem.file, problem.line, problem.column, problem.kind]
+    return [*known, problem.message, problem.source, problem.caret] if full else known
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

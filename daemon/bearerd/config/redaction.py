@@ -1,0 +1,129 @@
+"""What of a config may be shown in an error, on the operator's own terminal. Pure.
+
+An included pattern such as `conf.d/*` can match a password file, an env file or a private key, and a mistyped key can
+hold a secret. So nothing is shown because it looks harmless. A source line is rebuilt from the parts that are known to
+be harmless: keys that look like keys, and the values of keys that the config knows and that take no secret. Everything
+else, comments included, is `…`.
+
+Of a text that is not YAML nothing is known. There only the words of the config's own vocabulary are shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+Path = tuple[str | int, ...]
+Shows = Callable[[Path], bool]
+"""Whether the value at a path may be shown."""
+
+HIDDEN: Final = "…"
+# A key that is longer or has other characters is not one that the config knows; it could be a password or a URL.
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Keys under which somebody could have written a secret, rightly or not.
+_TAKES_SECRET: Final = re.compile(
+    r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
+    re.IGNORECASE,
+)
+# A word that is near one of these is one of them, mistyped.
+_SECRET_WORDS: Final = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
+# A line of a file in flow form can be megabytes long. This much fits two lines of a terminal.
+_LONGEST_LINE: Final = 160
+# YAML's own signs, which say nothing.
+_SIGNS: Final = r"\s{}\[\],:?'\"-"
+
+
+def is_plain_key(key: str) -> bool:
+    """Whether a key looks like a key, and may be named in a message."""
+    return _PLAIN_KEY.fullmatch(key) is not None
+
+
+@lru_cache(maxsize=1024)  # a config repeats the same few keys
+def takes_secret(name: object) -> bool:
+    """Whether a value under this key may be, or was meant to be, a secret."""
+    if not isinstance(name, str):
+        return False
+    words = re.findall(r"[a-z_]{5,}", name.lower())
+    return _TAKES_SECRET.search(name) is not None or any(
+        difflib.get_close_matches(word, _SECRET_WORDS, n=1, cutoff=0.75) for word in words
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A key or value on one line: columns `start` to `end`, and whether it may be shown."""
+
+    start: int
+    end: int
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A source line as it may be shown, and the column (from 0) in it of what is wrong."""
+
+    text: str
+    caret: int
+
+
+def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
+    """A line rebuilt from its pieces; None if nothing of it may be shown."""
+    # Of a line that is megabytes long only the surroundings are looked at.
+    at = max(0, column - _LONGEST_LINE)
+    out, caret, shown_any = HIDDEN if at else "", None, False
+    line = line[: column + _LONGEST_LINE]
+
+    def take(text: str, start: int, *, verbatim: bool) -> None:
+        nonlocal out, caret
+        if caret is None and start <= column < start + len(text):
+            caret = len(out) + (column - start if verbatim else 0)
+        if verbatim:
+            out += text
+        elif text and not out.endswith(HIDDEN):
+            out += HIDDEN
+
+    def gap(end: int) -> None:
+        # Between the pieces stand signs of YAML, and comments, anchors and tags, which are not shown.
+        for part in re.finditer(rf"[{_SIGNS}]+|[^{_SIGNS}]+", line[at:end]):
+            take(part[0], at + part.start(), verbatim=re.match(rf"[{_SIGNS}]", part[0]) is not None)
+
+    for piece in sorted(pieces, key=lambda piece: piece.start):
+        if not at <= piece.start < len(line):
+            continue
+        gap(piece.start)
+        take(line[piece.start : piece.end], piece.start, verbatim=piece.shown)
+        shown_any = shown_any or piece.shown
+        at = piece.end
+    comment = re.compile(r"(^|\s)#").search(line, at)
+    gap(comment.start() if comment else len(line))
+    return _cut(Excerpt(out.rstrip(), len(out) if caret is None else caret)) if shown_any else None
+
+
+def excerpt_of_no_yaml(line: str, vocabulary: Container[str], column: int) -> Excerpt | None:
+    """A line of a text that cannot be parsed: words of the vocabulary and signs; None if it has no such word."""
+    content = re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
+    words = [(part.start(), part.end()) for part in re.finditer(rf"[^{_SIGNS}]+", content)]
+    # Only the words that stand where a key stands: at the start of the line, or before a colon.
+    keys = [
+        Piece(start, end, shown=content[start:end] in vocabulary and _is_key(content, start, end))
+        for start, end in words
+    ]
+    return excerpt(content, keys, column)
+
+
+def _is_key(content: str, start: int, end: int) -> bool:
+    return re.fullmatch(r"[\s-]*", content[:start]) is not None or re.match(r"\s*:(\s|$)", content[end:]) is not None
+
+
+def _cut(found: Excerpt) -> Excerpt:
+    if len(found.text) <= _LONGEST_LINE:
+        return found
+    start = max(0, min(found.caret - _LONGEST_LINE // 2, len(found.text) - _LONGEST_LINE))
+    text = found.text[start : start + _LONGEST_LINE]
+    before = HIDDEN if start else ""
+    after = HIDDEN if start + _LONGEST_LINE < len(found.text) else ""
+    return Excerpt(f"{before}{text}{after}", found.caret - start + len(before))

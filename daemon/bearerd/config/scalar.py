@@ -1,0 +1,84 @@
+"""What YAML reads a plain scalar as, and whether that is what the writer meant. Pure.
+
+PyYAML speaks YAML 1.1, where `no` is false, `0640` is 416, `12:30:45` is 45045 and `2026-11-23` is a date. None of
+these is what its writer meant, so each is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import yaml
+
+# Everybody reads 18 digits as a number; Python itself reads no more than 4300.
+_INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+_FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
+_RESOLVERS: Final = yaml.SafeLoader.yaml_implicit_resolvers
+_TAG: Final = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A scalar's value, or what is wrong with it: in full, and without what stands there."""
+
+    value: Any
+    fault: str = ""
+    quiet_fault: str = ""
+
+
+@lru_cache(maxsize=4096)  # most scalars of a large config are the same few keys and words
+def read_plain(text: str) -> Scalar:
+    """What an unquoted scalar is."""
+    kind = _kind(text)
+    if kind == "str":
+        return Scalar(text)
+    if kind == "null":
+        return Scalar(None)
+    if kind == "bool" and text in {"true", "false"}:
+        return Scalar(text == "true")
+    if kind == "int" and _INTEGER.fullmatch(text):
+        return Scalar(int(text))
+    if kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return Scalar(float(text))
+    read_as, quiet, cure = _misread(kind, text)
+    return Scalar(None, f"'{text}' is read as {read_as}: {cure}", f"this is read as {quiet}: {cure}")
+
+
+def _kind(text: str) -> str:
+    for tag, pattern in [*_RESOLVERS.get(text[:1], ()), *_RESOLVERS.get(None, ())]:
+        if pattern.match(text):
+            return str(tag).removeprefix(_TAG)
+    return "str"
+
+
+def _misread(kind: str, text: str) -> tuple[str, str, str]:
+    """As what it is read; the same without a figure of it; and what to do."""
+    quotes = "put it in quotes"
+    if kind == "bool":
+        return "a truth value", "a truth value", f"write true or false, or {quotes}"
+    if kind == "timestamp":
+        return "a date", "a date", quotes
+    if kind in {"int", "float"}:
+        if ":" in text:
+            return "a base-60 number", "a base-60 number", quotes
+        if re.fullmatch(r"0[0-7]{1,18}", text):
+            return f"the octal number {int(text, 8)}", "a number", quotes
+        return "a number", "a number", quotes
+    return "a sign of YAML's own", "a sign of YAML's own", quotes  # = and <<
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "a truth value"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list | tuple) else "a mapping"

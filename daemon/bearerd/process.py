@@ -1,0 +1,76 @@
+"""What this process does for its own safety before anything else: descriptors, umask, core dumps, ptrace."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # as type checkers know it: `health` imports this module, and typing costs it 3 ms
+if TYPE_CHECKING:
+    from typing import Final
+
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+# Nothing that this process makes is writable by others; a stricter umask that it was given stays.
+_UMASK: Final = 0o022
+
+
+def open_standard_descriptors() -> None:
+    """Open /dev/null on each of the descriptors 0 to 2 that is closed.
+
+    Otherwise the next socket or file would get that number, and every log line would go into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.set_inheritable(number, True)  # noqa: FBT003 - os's signature
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
+def harden() -> str | None:
+    """Set the umask, and keep others from reading this process's memory; returns why that failed, if it did.
+
+    An undumpable process writes no core file, and its /proc/PID/{environ,fd,mem} are root's alone (proc(5)), which
+    matters where several programs run as one user. Processes that it forks are undumpable too, until they exec.
+    """
+    os.umask(os.umask(_UMASK) | _UMASK)
+    import ctypes  # noqa: PLC0415 - `health` has no use for it
+    import resource  # noqa: PLC0415
+
+    # A core that goes into a pipe ignores this limit (core(5)); it is for the programs that we start.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        return f"a crash could write secrets to a core file: {os.strerror(ctypes.get_errno())}"
+    return None
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent ends; ends it now if the parent has gone already."""
+    import ctypes  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def forget_environment(keep: tuple[str, ...]) -> dict[str, str]:
+    """Remove all but these variables, also from what /proc/PID/environ shows; returns these."""
+    import ctypes  # noqa: PLC0415
+
+    kept = {name: os.environ[name] for name in keep if name in os.environ}
+    os.environ.clear()
+    try:
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+            # proc(5): behind the name, which may hold anything, env_start and env_end are the 50th and 51st field.
+            start, end = map(int, file.read().rpartition(")")[2].split()[47:49])
+    except OSError:  # no /proc is mounted, so nobody sees it there either
+        start = end = 0
+    ctypes.memset(start, 0, end - start)
+    os.environ.update(kept)
+    return kept

@@ -1,0 +1,38 @@
+"""Opens files that somebody else may have put there: a FIFO or a device never blocks, and is refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+class NotRegularError(OSError):
+    """The path names a directory, FIFO, socket or device."""
+
+    def __init__(self, mode: int) -> None:
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        super().__init__(f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -> int:
+    """A descriptor of a regular file, for reading; raises OSError, of anything else NotRegularError."""
+    # O_NONBLOCK: the open of a FIFO would wait for a writer. O_NOCTTY: a terminal would become ours.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotRegularError(mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_regular(path: str, most: int) -> bytes:
+    """The bytes of a regular file, up to `most`; raises OSError, of anything else NotRegularError."""
+    with open(open_regular(path), "rb") as file:
+        return file.read(most)
