@@ -17,7 +17,7 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"model", "errors", "words", "log", "clock", "child"}
+BELOW = {"model", "errors", "words", "log", "clock", "child", "process", "regular"}
 MAY_IMPORT = {
     "model": set(),
     "errors": set(),
@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "log": set(),
     "clock": {"model"},
     "child": set(),
+    "process": set(),
+    "regular": set(),
     "config": {"config"} | BELOW - {"clock", "log", "child"},
     "grant": {"grant"} | BELOW,
     "publish": {"publish"} | BELOW,
@@ -37,7 +39,8 @@ MAY_IMPORT = {
 
 PURE = [
     "model", "errors", "words",
-    "config.source", "config.types",
+    "config.source", "config.scalar", "config.redaction", "config.suggest", "config.types", "config.messages",
+    "config.plain",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
@@ -55,8 +58,8 @@ ONE_USER = {
     "requests": {"grant.endpoint"},
     "urllib3": {"grant.endpoint"},
     "apscheduler": {"lifecycle.schedule"},
-    "yaml": {"config.source"},
-    "pydantic": {"config.types", "config.load"},
+    "yaml": {"config.source", "config.scalar"},
+    "pydantic": {"config.types", "config.load", "config.messages"},
     "pydantic_core": {"config.types"},
     "watchdog": {"service.watch"},
     "prometheus_client": {"service.metrics"},

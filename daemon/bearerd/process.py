@@ -26,9 +26,9 @@ def open_standard_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
-            os.set_inheritable(number, True)  # noqa: FBT003 - os's signature
+            os.set_inheritable(number, True)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
 def harden() -> str | None:
@@ -37,7 +37,10 @@ def harden() -> str | None:
     An undumpable process writes no core file, and its /proc/PID/{environ,fd,mem} are root's alone (proc(5)), which
     matters where several programs run as one user. Processes that it forks are undumpable too, until they exec.
     """
-    os.umask(os.umask(_UMASK) | _UMASK)
+    given = os.umask(_UMASK)
+    os.umask(given | _UMASK)
+    if given & _UMASK != _UMASK:
+        _tighten_caches()
     import ctypes  # noqa: PLC0415 - `health` has no use for it
     import resource  # noqa: PLC0415
 
@@ -47,6 +50,20 @@ def harden() -> str | None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         return f"a crash could write secrets to a core file: {os.strerror(ctypes.get_errno())}"
     return None
+
+
+def _tighten_caches() -> None:
+    """Take the right to write from others on the bytecode directories that Python made before the umask was set."""
+    cached = {getattr(module, "__cached__", None) for module in list(sys.modules.values())}
+    for directory in {os.path.dirname(path) for path in cached if path}:
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # it is not there, or not ours
+        found = os.fstat(descriptor)
+        if found.st_uid == os.geteuid() and found.st_mode & _UMASK:
+            os.fchmod(descriptor, found.st_mode & 0o7777 & ~_UMASK)
+        os.close(descriptor)
 
 
 def end_with_parent(parent: int) -> None:

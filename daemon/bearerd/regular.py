@@ -22,14 +22,11 @@ def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -
     # O_NONBLOCK: the open of a FIFO would wait for a writer. O_NOCTTY: a terminal would become ours.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=dir_fd)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise NotRegularError(mode)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotRegularError(mode)
 
 
 def read_regular(path: str, most: int) -> bytes:

@@ -264,7 +264,7 @@ def wrong(site: Site) -> None:
     before = site.restarts()
     with site.reader.reading():
         site.here.write(CONFIG, client(site.server.url, "{bci: {scop: bci}}"))
-        eventually(lambda: "is not followed" in site.here.journal(DAEMON))
+        eventually(lambda: "stays in use" in site.here.journal(DAEMON))
         site.here.run("systemctl", "restart", "bearerd", code=1)
         said = site.here.run("systemctl", "status", "bearerd", "--no-pager", "--lines=10", code=3)
         assert "Active: failed (Result: exit-code)" in said, said

@@ -145,7 +145,7 @@ def test_a_config_that_will_do_is_exit_0_and_nothing_is_made(site: Site) -> None
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        f"ok       config {site.config}: 2 token(s)",
+        f"ok       config {site.config}: 2 tokens",
         f"ok       directory {site.directory}: can be written",
         f"ok       state directory {site.directory}/.bearerd: can be written",
         f"ok       client dnb: file {site.secret} can be used",

@@ -311,7 +311,7 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], tmp_path: Path) -
             f"from bearerd.cli import main\nassert main(['health', '--socket', {str(path)!r}, *{arguments}]) == 0"
         )
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
-    assert probe - needed == {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health"}
+    assert probe - needed == {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process"}
 
 
 # -- the command line ------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> N
         pytest.param("a: " + "9" * 5000, 1, 4, "9' is read as a number: put it in quotes", id="5000 digits"),
         pytest.param("a: 0" + "7" * 5000, 1, 4, "7' is read as a number: put it in quotes", id="5000 octal digits"),
         # Words that are no truth values to whoever wrote them.
-        pytest.param("- x\n- no", 2, 3, "'no' is read as a truth value: write true or false", id="no"),
+        pytest.param("a:\n- x\n- no", 3, 3, "'no' is read as a truth value: write true or false", id="no"),
         pytest.param("a: yes", 1, 4, "'yes' is read as a truth value", id="yes"),
         pytest.param("a: on", 1, 4, "'on' is read as a truth value", id="on"),
         pytest.param("a: Off", 1, 4, "'Off' is read as a truth value", id="Off"),
@@ -271,7 +271,9 @@ def test_a_line_beside_a_secret_is_shown(text: str) -> None:
     [
         pytest.param("a:\n  pin: hunter2  # four digits", "  pin: …", "  ^", id="block"),
         pytest.param("\na: {pin: hunter2}", "a: {pin: …}", "    ^", id="flow"),
-        pytest.param("\na: {x: 1, pin: hunter2, y: 2}", "a: {x: 1, pin: …, y: 2}", "          ^", id="flow, between others"),
+        pytest.param(
+            "\na: {x: 1, pin: hunter2, y: 2}", "a: {x: 1, pin: …, y: 2}", "          ^", id="flow, in the middle"
+        ),
         pytest.param('\n{"a":{"pin":"hunter2"}}', '{"a":{"pin":…}}', "      ^", id="JSON"),
         pytest.param("\n{'a':{'pin':[hunter2]}}", "{'a':{'pin':[…]}}", "      ^", id="JSON in other quotes"),
     ],

@@ -215,7 +215,7 @@ def test_status_says_why_a_new_config_is_not_followed_until_it_is_mended(tmp_pat
         }
         for text, said in broken.items():
             site.config.write_text(text)
-            daemon.wait_for("is not followed")
+            daemon.wait_for("stays in use")
             assert said in config()["error"]
             assert config()["loaded_at"] == loaded
         assert "bearerd_config_last_reload_successful 0.0" in curl(site.socket, "/metrics").body

@@ -611,7 +611,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
             assert tab.complaints == []
 
             site.write("{bci: {scop: bci}}")
-            daemon.wait_for("is not followed")
+            daemon.wait_for("stays in use")
             tab.pass_time(6)
             assert "did you mean 'scope'?" in text(tab, "#config pre")
 

@@ -1,8 +1,11 @@
-"""What others of the same user, and a crash, get of the daemon's memory: nothing."""
+"""What the process does for its own safety: descriptors, memory that nobody else sees, and an end at any moment."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -10,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import bearerd as bearerd_package
 from support.oidc import pem, private_key, self_signed
-from support.process import WITHIN, command, eventually
+from support.process import WITHIN, command, eventually, running
 from support.readers import open_directory
-from support.server import Answer, serving
+from support.server import Answer, issues, serving
 
 # Not root: what root may look at no process can keep from it.
 SOMEBODY = 65534 if os.geteuid() == 0 else os.geteuid()
@@ -78,3 +82,85 @@ def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
             check=False,
         )
     assert (done.stdout, done.stderr) == ("None\n", "")
+
+
+@pytest.mark.parametrize("verb", ["run", "once"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_no_log_line_goes_anywhere_else_when_standard_descriptors_are_closed(verb: str, closed: str) -> None:
+    with open_directory() as path, serving(issues()) as server:
+        config = path / "config.yaml"
+        config.write_text(
+            f"log: {{level: debug}}\noutput: {{directory: {path}/tokens}}\nclients:\n  dnb:\n"
+            f"    token_url: {server.url}\n    allow_http: true\n    client_id: a\n"
+            "    client_secret: {env: DNB_SECRET}\n    tokens: {bci: {}, risk: {}}\n"
+        )
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *command(verb, "-c", config)],
+            env={**os.environ, "DNB_SECRET": "s3cr3t"},
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            eventually(lambda: (path / "tokens/dnb/bci").exists() and (path / "tokens/dnb/risk").exists())
+            if verb == "run":
+                for number in range(3):
+                    seen = os.readlink(f"/proc/{process.pid}/fd/{number}") if os.geteuid() == 0 else "/dev/null"
+                    assert seen == "/dev/null" or seen.startswith("pipe:") or "/" in seen
+                    assert "socket" not in seen
+                    assert str(path) not in seen
+                process.terminate()
+            assert process.wait(WITHIN) == 0
+        finally:
+            process.kill()
+            process.wait()
+        assert {seen.body for seen in server.seen} == {b"grant_type=client_credentials"}
+        assert int((path / "tokens/.bearerd/lock").read_text()) == process.pid
+        for record in (path / "tokens/.bearerd/records/dnb").iterdir():
+            json.loads(record.read_text())
+        assert {(path / f"tokens/dnb/{name}").read_text() for name in ("bci", "risk")} == {"t-1", "t-2"}
+
+
+@pytest.mark.parametrize(("verb", "code"), [("run", 0), ("once", 1)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_also_while_the_config_is_read(
+    verb: str, code: int, number: signal.Signals, tmp_path: Path
+) -> None:
+    # It would take seconds to be read.
+    config = tmp_path / "config.yaml"
+    config.write_text("clients:\n" + "".join(f"  c{each}: {{x: [a, b, c]}}\n" for each in range(150_000)))
+    with running(verb, "-c", config) as daemon:
+        eventually(lambda: grandchildren(daemon.process.pid))
+        assert daemon.stop(number) == code
+        assert daemon.lines == [f"bearerd: {number.name}: stopping before anything was begun"]
+
+
+def grandchildren(pid: int) -> list[str]:
+    """The processes that a process's children have started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [each for child in children for each in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_nothing_that_the_process_makes_can_be_written_by_others(umask: int) -> None:
+    """Bytecode included: the program is a copy without any."""
+    with open_directory() as path, serving(issues()) as server:
+        package = Path(bearerd_package.__file__).parent
+        shutil.copytree(package, path / "lib/bearerd", ignore=shutil.ignore_patterns("__pycache__"))
+        config = path / "config.yaml"
+        config.write_text(
+            f"output: {{directory: {path}/tokens}}\nstate_directory: {path}/state\nclients:\n  dnb:\n"
+            f"    token_url: {server.url}\n    allow_http: true\n    client_id: a\n"
+            "    client_secret: {env: DNB_SECRET}\n    tokens: {bci: {}}\n"
+        )
+        environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environ |= {"DNB_SECRET": "s3cr3t", "PYTHONPATH": f"{path}/lib"}
+        for verb in ("once", "run"):
+            process = subprocess.Popen(command(verb, "-c", config), env=environ, umask=umask, stderr=subprocess.DEVNULL)
+            eventually((path / "tokens/dnb/bci").exists)
+            if verb == "run":
+                eventually((path / "tokens/.bearerd/control.sock").exists)
+                process.terminate()
+            assert process.wait(WITHIN) == 0
+        made = [*(path / "lib").rglob("__pycache__/**/*"), *(path / "tokens").rglob("*"), *(path / "state").rglob("*")]
+        assert any(each.suffix == ".pyc" for each in made)
+        assert [str(each) for each in made if each.lstat().st_mode & 0o022] == []

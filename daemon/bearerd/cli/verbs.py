@@ -25,7 +25,7 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
 
     `reader` reads the config for the verbs that need it; `warning` is for the log, once there is one.
     """
-    arguments.reader, arguments.warning = reader, warning
+    arguments.config_reader, arguments.warning = reader, warning
     try:
         code: int = arguments.verb(arguments)
     except ConfigError as error:
@@ -140,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bearerd.service.signals import ending, hold_back
 
     hold_back()
-    reader = arguments.reader
+    reader = arguments.config_reader
     with ending(0):
         reader.ask(arguments.config)
         # Meanwhile: these take as long as reading a config of one client.
@@ -157,7 +157,7 @@ def _once(arguments: argparse.Namespace) -> int:
     from bearerd.service.signals import ending, hold_back
 
     hold_back()
-    reader = arguments.reader
+    reader = arguments.config_reader
     with ending(1):
         reader.ask(arguments.config)
         from bearerd.cli.progress import bar
@@ -205,12 +205,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from bearerd.service.check import check, readable
 
     try:
-        config = arguments.reader.read(arguments.config, full=True)
+        config = arguments.config_reader.read(arguments.config, full=True)
     except ConfigError as error:
         print(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config", file=sys.stderr)
         return EX_CONFIG
     finally:
-        arguments.reader.close()
+        arguments.config_reader.close()
     failed, stops = 0, False
     LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
     print(f"ok       config {arguments.config}: {_count(len(config.targets), 'token')}")
@@ -245,7 +245,11 @@ def _socket(arguments: argparse.Namespace) -> tuple[str, str | None]:
         return socket, None
     from bearerd.config.reader import ConfigReader
 
-    config = ConfigReader().read(arguments.config)
+    reader = ConfigReader()
+    try:
+        config = reader.read(arguments.config)
+    finally:
+        reader.close()
     return (config.control.socket if config.control else DEFAULT_SOCKET), config.directory
 
 

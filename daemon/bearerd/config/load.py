@@ -13,14 +13,23 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from bearerd.config import types
 from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
-from bearerd.config.messages import bad_name, keys_at, kind_of_problem, listed, may_show, message_of, unknown_key, vocabulary
+from bearerd.config.messages import (
+    bad_name,
+    keys_at,
+    kind_of_problem,
+    listed,
+    may_show,
+    message_of,
+    unknown_key,
+    vocabulary,
+)
 from bearerd.config.redaction import Path, is_plain_key
 from bearerd.config.scalar import kind_of
 from bearerd.config.source import BROKEN, Document, Place
@@ -439,8 +448,8 @@ class _Loader:
         clash = next((parent for parent in parents if parent in self._taken), self._directories.get(path))
         if clash is not None:
             other = self._taken[clash][1]
-            message = f"'{token}' would be written to {path}, but '{other}' to {clash}: one is a directory"
-            document.add(at, message, "conflicting paths")
+            said = f"'{token}' would be written to {path}, but '{other}' to {clash}: one is a directory"
+            document.add(at, said, "conflicting paths")
         self._taken[path] = (document.place(at), token)
         for parent in parents:
             self._directories.setdefault(parent, path)

@@ -15,7 +15,6 @@ from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
 from bearerd.errors import Kind
 
-
 # A key with one of these could be a URL with a password in it, or a line of an env file.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[:=@]")
 
@@ -108,7 +107,7 @@ def may_show(path: Path) -> bool:
     current: Any = types.ConfigFile
     parts = iter(path)
     for part in parts:
-        if isinstance(part, int):
+        if isinstance(part, int):  # of a list that a key before it may have
             continue
         if current is None or part not in current.model_fields:
             return False

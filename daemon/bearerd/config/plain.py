@@ -44,9 +44,10 @@ def encode(config: model.Config) -> bytes:
 def decode(content: bytes) -> model.Config:
     """The config of `encode`; raises ValueError for anything else."""
     try:
-        return _Decoder(json.loads(content)).object(model.Config, 0)
+        config: model.Config = _Decoder(json.loads(content)).object(model.Config, 0)
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a config: {type(error).__name__}") from None
+    return config
 
 
 class _Decoder:
@@ -85,7 +86,7 @@ class _Decoder:
             return _one_of(arguments)
         if origin in {Union, types.UnionType}:
             return self._union(arguments)
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             return lambda number: self.object(hint, number)
         if hint in _SCALARS:
             return _scalar(_SCALARS[hint])

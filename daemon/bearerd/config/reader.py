@@ -82,7 +82,7 @@ class ConfigReader:
         try:
             said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
         except TimeoutError:
-            raise _unavailable(_TOO_SLOW) from None
+            raise _unavailable(f"the config could not be read within {MOST_SECONDS} s") from None
         except OSError as error:
             raise _unavailable(f"the config could not be read: {_words(error)}") from None
         if not said:
@@ -103,9 +103,6 @@ class ConfigReader:
     def close(self) -> None:
         """End the process."""
         self._socket.close()
-
-
-_TOO_SLOW: Final = f"the config could not be read within {MOST_SECONDS} s"
 
 
 def _unavailable(why: str) -> Exception:
@@ -170,16 +167,20 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    return _ENDS.get(os.waitstatus_to_exitcode(status), f"its process ended with {os.waitstatus_to_exitcode(status)}")
+    return _why(os.waitstatus_to_exitcode(status))
 
 
 _NO_MEMORY: Final = 3
-_ENDS: Final = {
-    0: "",
-    _NO_MEMORY: "there is not enough memory",
-    -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
-    -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
-}
+
+
+def _why(code: int) -> str:
+    """Why a process that ended with this code has no answer; empty for one that has."""
+    return {
+        0: "",
+        _NO_MEMORY: "there is not enough memory",
+        -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
+        -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
+    }.get(code, f"its process ended with {code}, which is a bug of bearerd")
 
 
 def _bound() -> None:

@@ -74,7 +74,9 @@ def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
     """A line rebuilt from its pieces; None if nothing of it may be shown."""
     # Of a line that is megabytes long only the surroundings are looked at.
     at = max(0, column - _LONGEST_LINE)
-    out, caret, shown_any = HIDDEN if at else "", None, False
+    out = HIDDEN if at else ""
+    caret: int | None = None
+    shown_any = False
     line = line[: column + _LONGEST_LINE]
 
     def take(text: str, start: int, *, verbatim: bool) -> None:

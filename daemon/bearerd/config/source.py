@@ -179,9 +179,8 @@ class Document:
         exact: Path = ()
         value = self.value
         for part in path:
-            if isinstance(value, dict) and part in value:
-                exact, value = (*exact, part), value[part]
-            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            known = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+            if known:
                 exact, value = (*exact, part), value[part]
         found = self._marks.get((exact, at_key)) or self._marks.get((exact, False))
         return found or (0, 0)
@@ -212,7 +211,8 @@ class Document:
         """The keys and values on these lines. Of a line that may hold a secret, or a piece of one, there are none."""
         found: dict[int, list[Piece]] = {}
         secret: set[int] = set()
-        if not lines or self._failed:
+        # In a file that is not a mapping everything may be anything: a list of passwords, a key.
+        if not lines or self._failed or not isinstance(self.value, dict):
             return found
         last = max(lines)
         for path, is_key, event in self._walk():
@@ -224,7 +224,7 @@ class Document:
             if any(map(takes_secret, path)):
                 secret.update(range(start.line, end.line + 1))
             elif start.line == end.line:
-                shown = is_plain_key(event.value) if is_key else self._may_show(path)
+                shown = self.may_name(path) if is_key else self._may_show(path)
                 found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 
@@ -234,13 +234,16 @@ class Document:
         lines = enumerate(self._text.splitlines()) if wanted else ()
         return {number: line for number, line in lines if number in wanted and not takes_secret(line)}
 
-    def _may_show(self, path: Path) -> bool:
+    def may_name(self, path: Path) -> bool:
+        """Whether a key may be shown: not below an unknown one, nor below one that takes a secret."""
         return (
-            bool(path)
-            and not any(map(takes_secret, path))
-            and _FREE_TEXT.isdisjoint(path)
-            and self._shows(path)
+            is_plain_key(str(path[-1]))
+            and not any(map(takes_secret, path[:-1]))
+            and (len(path) == 1 or self._shows(path[:-1]))
         )
+
+    def _may_show(self, path: Path) -> bool:
+        return bool(path) and not any(map(takes_secret, path)) and _FREE_TEXT.isdisjoint(path) and self._shows(path)
 
     # -- what is wrong with the text itself ----------------------------------------------------
 
@@ -297,7 +300,7 @@ class _Reader:
     """One pass over the events of a document."""
 
     def __init__(self, text: str, document: Document) -> None:
-        self._loader = _Loader(text)
+        self._loader: Any = _Loader(text)  # events without marks are possible for its types, not for a text
         self._document = document
         self._nodes = 0
 
@@ -312,7 +315,7 @@ class _Reader:
             loader.get_event()  # the end of the document
             second = loader.get_event()
             if isinstance(second, yaml.DocumentStartEvent):
-                mark = second.start_mark
+                mark: Any = second.start_mark
                 message = "a second document (---): one file is one document"
                 self._document.fail(mark.line + 1, mark.column + 1, "not YAML", f"not YAML: {message}")
                 return BROKEN
@@ -359,7 +362,7 @@ class _Reader:
             if key is None:
                 self._skip(get())
             elif key in first:
-                shown = f"key '{key}'" if is_plain_key(key) and not any(map(takes_secret, path)) else "a key"
+                shown = f"key '{key}'" if self._document.may_name(below) else "a key"
                 message = f"{shown} is there twice; first in line {first[key] + 1}"
                 self._note(event, below, "duplicate key", message, at_key=True)
                 self._node(get(), below)

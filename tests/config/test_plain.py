@@ -1,0 +1,58 @@
+"""A config on its way between two processes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from bearerd.config.load import load
+from bearerd.config.plain import decode, encode
+from bearerd.model import Client, Config, Provider, Target
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
+
+
+def shared(count: int) -> Config:
+    client = Client("dnb", Provider("p", "https://h/t"), client_id="a")
+    return Config("/d", "/s", targets=tuple(Target(client, f"t{number}", "s") for number in range(count)))
+
+
+def test_the_example_arrives_as_it_was() -> None:
+    config = load(str(EXAMPLE), {})
+    assert decode(encode(config)) == config
+
+
+def test_what_targets_share_is_sent_once_and_shared_again() -> None:
+    config = decode(encode(shared(100)))
+    assert len({id(target.client) for target in config.targets}) == 1
+    assert len(encode(shared(1000))) < 2 * len(encode(shared(500)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"{}", id="no tables"),
+        pytest.param(b'{"Config": [[]]}', id="too few fields"),
+        pytest.param(b'{"Config": [["/d"]]}', id="one field"),
+        pytest.param(pickle.dumps(shared(1)), id="a pickle"),
+        pytest.param(encode(shared(1)).replace(b'"/d"', b"1"), id="a number for text"),
+        pytest.param(encode(shared(1)).replace(b'"watch"', b'"never"'), id="a word that is not in the model"),
+        pytest.param(encode(shared(1)).replace(b'"Client"', b'"os"'), id="an unknown table"),
+        pytest.param(encode(Config("/d", "/s")).replace(b"[]", b"[0]"), id="a row that is not there"),
+    ],
+)
+def test_anything_else_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not a config|Expecting|Unterminated|decode|delimiter|0x80"):
+        decode(content)
+
+
+def test_no_row_counts_from_the_end_of_its_table() -> None:
+    tables = json.loads(encode(shared(1)))
+    tables["Target"][0][0] = -1
+    with pytest.raises(ValueError, match="no such row"):
+        decode(json.dumps(tables).encode())

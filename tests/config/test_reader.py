@@ -1,0 +1,189 @@
+"""The process that reads the config: what it says, what it holds, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import WITHIN, eventually
+
+SMALLEST = """\
+clients:
+  dnb:
+    token_url: https://login.example.com/t
+    client_id: 7e0c5a
+    client_secret: {file: /etc/bearerd/dnb.secret}
+    tokens: {bci: {}}
+"""
+# In a process of its own, which has no threads; each line of its input is a config to read.
+HOST = """
+import json, sys
+from bearerd.config import reader
+from bearerd.process import harden
+for name, value in json.loads(sys.argv[1]).items():
+    setattr(reader, name, value)
+assert harden() is None
+made = reader.ConfigReader()
+from bearerd.errors import ConfigError, ConfigUnavailable
+for line in sys.stdin:
+    path, full = json.loads(line)
+    try:
+        config = made.read(path, full=full)
+        said = ["config", len(config.targets), config.directory]
+    except ConfigError as error:
+        said = ["wrong", error.full]
+    except ConfigUnavailable as error:
+        said = ["unavailable", str(error)]
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Host:
+    """A process with a reader."""
+
+    def __init__(self, environ: Mapping[str, str], changes: Mapping[str, Any]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOST, json.dumps(changes)],
+            env={**os.environ, **environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        eventually(lambda: children(self.process.pid))
+        (self.reader,) = children(self.process.pid)
+
+    def ask(self, path: Path, *, full: bool = False) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps([str(path), full]) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def read(self, path: Path, *, full: bool = False) -> Any:
+        self.ask(path, full=full)
+        return self.answer()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    found = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state not in "ZX":
+            found.append(int(entry))
+    return found
+
+
+@pytest.fixture
+def host() -> Iterator[Callable[..., Host]]:
+    hosts: list[Host] = []
+
+    def make(environ: Mapping[str, str] | None = None, **changes: Any) -> Host:
+        hosts.append(Host(environ or {}, changes))
+        return hosts[-1]
+
+    yield make
+    for made in hosts:
+        made.process.kill()
+        made.process.communicate(timeout=WITHIN)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(SMALLEST)
+    return path
+
+
+def test_it_reads_a_config_again_and_again(host: Callable[..., Host], config: Path) -> None:
+    made = host({"RUNTIME_DIRECTORY": "/run/mine"})
+    assert made.read(config) == ["config", 1, "/run/mine"]
+    config.write_text(SMALLEST.replace("bci: {}", "bci: {}, risk: {}"))
+    assert made.read(config) == ["config", 2, "/run/mine"]
+    assert children(made.reader) == []
+
+
+def test_an_error_is_its_place_and_kind_and_only_check_is_told_more(host: Callable[..., Host], config: Path) -> None:
+    config.write_text(SMALLEST.replace("{}", "{scope: 5}").replace("client_id", "client_idd"))
+    made = host()
+    assert made.read(config) == ["wrong", f"{config}:4:5: unknown key\n{config}:6:27: wrong value"]
+    kind, said = made.read(config, full=True)
+    assert kind == "wrong"
+    assert "did you mean 'client_id'?" in said
+    assert "scope: 5" in said
+
+
+def test_a_config_that_takes_too_long_is_given_up(host: Callable[..., Host], tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(100_000)))
+    made = host(MOST_SECONDS=0.05)
+    assert made.read(large) == ["unavailable", "the config could not be read: it was not done within 0.05 s"]
+    assert children(made.reader) == []
+
+
+def test_a_config_that_takes_too_much_memory_is_given_up(host: Callable[..., Host], tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(100_000)))
+    kind, said = host(_MOST_MEMORY=64 * 2**20).read(large)
+    assert (kind, said) == ("unavailable", "the config could not be read: there is not enough memory")
+
+
+def test_the_reader_ends_with_its_parent_also_in_the_middle_of_a_config(
+    host: Callable[..., Host], tmp_path: Path
+) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(150_000)))
+    made = host()
+    made.ask(large)
+    eventually(lambda: children(made.reader))
+    family = [made.reader, *children(made.reader)]
+    made.process.kill()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() and not _zombie(pid) for pid in family))
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def test_a_reader_that_was_killed_is_named(host: Callable[..., Host], config: Path) -> None:
+    made = host()
+    os.kill(made.reader, signal.SIGKILL)
+    kind, said = made.read(config)
+    assert kind == "unavailable"
+    assert said == "the process that reads the config has ended; restart bearerd to read it again"
+
+
+def test_it_holds_nothing_that_it_does_not_need(host: Callable[..., Host], config: Path) -> None:
+    made = host({"DNB_SECRET": "hunter2", "STATE_DIRECTORY": "/var/lib/mine"})
+    made.read(config)
+    here = Path(f"/proc/{made.reader}")
+    if os.geteuid() == 0:  # nobody else may look
+        assert b"hunter2" not in (here / "environ").read_bytes()
+        links = {os.readlink(link) for link in (here / "fd").iterdir()}
+        assert {link.split(":")[0] for link in links} == {"/dev/null", "socket"}
+        assert len(list((here / "fd").iterdir())) == 4
+    # Of an undumpable process these are root's.
+    assert {(here / name).stat().st_uid for name in ("environ", "mem", "maps", "fd")} == {0}
+
+
+def test_signals_to_the_whole_group_do_not_end_it(host: Callable[..., Host], config: Path) -> None:
+    made = host()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(made.reader, number)
+    assert made.read(config)[0] == "config"
