@@ -17,25 +17,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from attacks import files, local_api, provider
+from attacks import config, files, local_api, process, provider
 from attacks.place import Attack, Found, other_users_cannot
 from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
 
 _PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux"}
 ALONE: Final[Mapping[str, Attack]] = {
     "S2": local_api.s2,
+    "S4": process.s4,
     "S6": provider.s6,
     "S11": local_api.s11,
 }
 """Those that measure, or need a processor."""
 BESIDE: Final[Mapping[str, Attack]] = {
     "S1": files.s1,
+    "S3": config.s3,
+    "S5": config.s5,
     "S7": files.s7,
     "S8": files.s8,
     "S9": provider.s9,
     "S10": provider.s10,
     "S12": local_api.s12,
+    "R1": process.r1,
     "R2": files.r2,
+    "R3": config.r3,
+    "R4": process.r4,
+    "R5": config.r5,
     "R6": provider.r6,
 }
 """Those that mostly wait."""

@@ -8,17 +8,20 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import bearerd as package
-from attacks.place import NOBODY, Found, Place, attacker, ends, happens, log_of, placed, started, writable
+from attacks.place import NOBODY, Found, Place, attacker, happens, log_of, placed, started, writable
 from support.process import WITHIN, bearerd, eventually
 from support.server import Answer, serving
 
 _SWAPPED = 10.0
 """Seconds for which a directory is swapped: some hundred tokens are written meanwhile."""
+_RESTORED = 30.0
+"""Seconds: three times as many as it may take."""
 _MEMBER, _GROUP = 64732, 64733
 """A user and a group that nobody is in elsewhere."""
 
@@ -72,9 +75,8 @@ def s7(path: Path) -> Iterator[Found]:
     for which in ("app", "app/conf"):
         for moment in ("before the start", "while it runs", "again and again"):
             here = path / f"{which.replace('/', '-')}-{moment.replace(' ', '-')}"
-            with placed(here, lifetime=4.0) as (place, provider, _):
+            with placed(here, lifetime=4.0) as (place, _, _):
                 yield _swapped(place, which, moment)
-                del provider
 
 
 def _swapped(place: Place, which: str, moment: str) -> Found:
@@ -110,13 +112,18 @@ def _swapped(place: Place, which: str, moment: str) -> Found:
             reported = True
         else:
             assert swapped.is_symlink()
-            reported = happens(lambda: any(token["file_errors"] for token in place.status()["tokens"]), 4.0)
-        code = daemon.stop()
-    reported = reported and code == 0
+            reported = happens(lambda: _reported(place, home / "app"), 4.0)
+        assert daemon.stop() == 0, daemon.lines
     wrote = _seen(roots) != before
     said = "WRITTEN where the link leads" if wrote else "nothing is written where the link leads"
     said += "" if moment == "again and again" else ", reported" if reported else ", NOT reported"
     return Found(f"uid {NOBODY} swaps {which} for a symlink {moment}", said, ok=not wrote and reported)
+
+
+def _reported(place: Place, path: Path) -> bool:
+    """Whether the status of a token has an error that names the path."""
+    errors = [value for token in place.status()["tokens"] for key, value in token.items() if "error" in key]
+    return str(path) in str(errors)
 
 
 def _leads_to(which: str, roots: Path) -> Path:
@@ -135,8 +142,7 @@ def s8(path: Path) -> Iterator[Found]:
             yield _planted(place, what, provider.takes)
 
 
-def _planted(place: Place, what: str, good: object) -> Found:
-    assert callable(good)
+def _planted(place: Place, what: str, good: Callable[[str], bool]) -> Found:
     second = place.path / "roots/token"
     second.parent.mkdir()
     tokens = f"{{bci: {{files: [{{format: raw}}, {{format: raw, path: {second}}}]}}}}"
@@ -174,12 +180,13 @@ def _planted(place: Place, what: str, good: object) -> Found:
         for file in (place.raw, second):
             with suppress(OSError):
                 seen.add(file.read_text())
-        return "forged" in seen or any(token["on_disk"] for token in place.status()["tokens"])
+        return "forged" in seen or place.states() == ["valid"]
 
     with started("run", "-c", place.config) as daemon:
         happens(settled, 4.0)
         settled()
-        lives = daemon.process.poll() is None and bool(place.status()["tokens"])
+        happens(lambda: daemon.process.poll() is not None or place.states(), 4.0)
+        lives = daemon.process.poll() is None and bool(place.states())
         daemon.stop()
     warned = [line for line in daemon.lines if ".bearerd" in line and "WARNING" in line]
     said = "the forged token is PUBLISHED" if "forged" in seen else "no forged token"
@@ -206,18 +213,19 @@ def r2(path: Path) -> Iterator[Found]:
                 shutil.rmtree(gone)
             else:
                 gone.unlink()
+        end = time.monotonic() + _RESTORED
         for what, (place, pid) in daemons.items():
-            yield _restored(what, place, pid)
+            yield _restored(what, place, pid, end)
 
 
-def _restored(what: str, place: Place, pid: int) -> Found:
-    back: Mapping[str, object] = {
+def _restored(what: str, place: Place, pid: int, end: float) -> Found:
+    back: Mapping[str, Callable[[], object]] = {
         "the token": lambda: place.raw.read_text().startswith("t-") if place.raw.exists() else False,
         "the record": lambda: [*place.tokens.glob(".bearerd/records/**/*.json")],
         "the lock": (place.tokens / ".bearerd/lock").exists,
         "the socket": lambda: place.status()["tokens"],
     }
-    missing = [name for name, there in back.items() if callable(there) and not happens(there, 10.0 / 3)]
+    missing = [name for name, there in back.items() if not happens(there, within=0.0, until=end)]
     other = bearerd("once", "-c", place.config, "--timeout", "5s")
     refused = other.returncode == 1 and str(pid) in other.stderr
     said = f"NOT back: {', '.join(missing)}" if missing else "token, record, lock and socket are back"

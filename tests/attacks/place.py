@@ -77,6 +77,10 @@ class Place:
         except NoAnswer:
             return {"tokens": [], "config": {"error": None}}
 
+    def states(self) -> list[str]:
+        """Each token's state; nothing where no daemon answers."""
+        return [token["state"] for token in self.status()["tokens"]]
+
     def config_error(self) -> str | None:
         """What the daemon says is wrong with its new config."""
         error: str | None = self.status()["config"]["error"]
@@ -146,9 +150,9 @@ def _processes() -> Iterator[tuple[int, str, int]]:
             yield int(entry), words[0], int(words[3])
 
 
-def happens(condition: Callable[[], object], within: float) -> bool:
-    """Whether it becomes true, looked at twenty times a second; five times as long is waited for it."""
-    end, pause = time.monotonic() + within * _ROOM, threading.Event()
+def happens(condition: Callable[[], object], within: float, until: float | None = None) -> bool:
+    """Whether it becomes true, looked at twenty times a second; five times as long is waited, or until a moment."""
+    end, pause = time.monotonic() + within * _ROOM if until is None else until, threading.Event()
     while not condition():
         if time.monotonic() > end:
             return False
@@ -208,11 +212,16 @@ def grew(tried: str, bytes_more: int | None) -> Found:
 
 @contextmanager
 def attacker(
-    script: str, *arguments: object, user: int = NOBODY, groups: Sequence[int] = ()
+    script: str,
+    *arguments: object,
+    user: int = NOBODY,
+    groups: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A script of this directory as another user, who need not be able to read it here; it ends with the block."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", (HERE / f"{script}.py").read_text(), *map(str, arguments)],
+        env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
