@@ -65,8 +65,12 @@ def main() -> int:
         directory.chmod(0o755)  # other users go through it
         broken = sum(_play(row, attack, directory) for row, attack in ALONE.items() if not named or row in named)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            rows = [(row, attack) for row, attack in BESIDE.items() if not named or row in named]
-            broken += sum(pool.map(lambda row: _play(*row, directory), rows))
+            plays = [
+                pool.submit(_play, row, attack, directory)
+                for row, attack in BESIDE.items()
+                if not named or row in named
+            ]
+        broken += sum(play.result() for play in plays)
     say(f"{broken} BROKEN; all of it in {time.monotonic() - began:.0f} s")
     return 1 if broken else 0
 
@@ -78,7 +82,7 @@ def _play(row: str, attack: Attack, directory: Path) -> int:
     broken = 0
     try:
         for found in attack(path):
-            broken += not found.ok
+            broken += 0 if found.ok else 1
             _show(row, found)
     except Exception as error:  # noqa: BLE001 - whatever a broken program does to an attack, the other rows are played
         broken += 1

@@ -29,9 +29,7 @@ _HELD = 60.0
 
 
 @contextmanager
-def _listening(
-    place: Place, before: tuple[str, ...] = (), clients: dict[str, str] | None = None
-) -> Iterator[Daemon]:
+def _listening(place: Place, before: tuple[str, ...] = (), clients: dict[str, str] | None = None) -> Iterator[Daemon]:
     """A daemon with its tokens, which has answered each kind of request once."""
     listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true}}"
     place.write(listen, output=f", group: '{NOBODY}'", clients=clients)
@@ -70,7 +68,10 @@ def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
     pid = daemon.process.pid
     before = idle(pid)
     with attacker("flood", address, _FLOOD, 16) as flood:
-        found = grew(f"16 threads of uid {NOBODY} send heads of 98 x 65 KB to {where}", growth(pid, before, lambda: flood.poll() is None))
+        found = grew(
+            f"16 threads of uid {NOBODY} send heads of 98 x 65 KB to {where}",
+            growth(pid, before, lambda: flood.poll() is None),
+        )
         sent = flood.communicate()[0].strip() if flood.poll() == 0 else "many"
     alive = happens(lambda: get(place.port, "/livez", "127.0.0.1") == 200, 2.0)
     assert flood.returncode in {0, -9}, f"uid {NOBODY} could not send anything to {where}"
@@ -157,9 +158,10 @@ def s12(path: Path) -> Iterator[Found]:
             wrong = {host: status for host, status in statuses.items() if status != 200}
             yield Found("Host: an address or localhost", f"not 200: {wrong}" if wrong else "200", ok=not wrong)
             if named:
-                statuses = {host: get(place.port, "/", host) for host in ("tokens.example", f"Tokens.Example:{place.port}")}
+                statuses = {
+                    host: get(place.port, "/", host) for host in ("tokens.example", f"Tokens.Example:{place.port}")
+                }
                 ok = set(statuses.values()) == {200}
                 yield Found("Host: a name in `hosts`", str(statuses), ok=ok)
             else:
                 yield Found("Host: a name in `hosts`", "the config is refused: there is no such key", ok=False)
-

@@ -240,7 +240,9 @@ def attacker(
 def other_users_cannot() -> str:
     """Why other users cannot play their part here, if they cannot."""
     python = [sys.executable, "-c", "import bearerd"]
-    done = subprocess.run(python, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        python, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL, check=False
+    )
     return f"other users cannot run {sys.executable} and bearerd" if done.returncode else ""
 
 
@@ -263,9 +265,9 @@ def body(port: int, target: str) -> str:
 
 def writable(*roots: Path) -> list[str]:
     """What below these is writable by group or others; a socket's mode is the config's, and links have none."""
-    found = []
-    for root in roots:
-        for path in [root, *root.rglob("*")]:
-            if not path.is_symlink() and not path.is_socket() and path.stat().st_mode & 0o022:
-                found.append(f"{path.relative_to(root.parent)} {path.stat().st_mode & 0o7777:04o}")
-    return found
+    paths = [(root, path) for root in roots for path in (root, *root.rglob("*"))]
+    return [
+        f"{path.relative_to(root.parent)} {path.stat().st_mode & 0o7777:04o}"
+        for root, path in paths
+        if not path.is_symlink() and not path.is_socket() and path.stat().st_mode & 0o022
+    ]

@@ -113,9 +113,7 @@ def _recording() -> Iterator[_Recorder]:
 
 def r1(path: Path) -> Iterator[Found]:
     """Started with descriptors 0 to 2 closed, in all eight combinations."""
-    combinations = [
-        closed for count in range(4) for closed in itertools.combinations(("<&-", ">&-", "2>&-"), count)
-    ]
+    combinations = [closed for count in range(4) for closed in itertools.combinations(("<&-", ">&-", "2>&-"), count)]
     for verb in ("run", "once", "check"):
         with _recording() as recorder, ThreadPoolExecutor(2) as pool:
             faults = pool.map(

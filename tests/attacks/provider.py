@@ -17,6 +17,7 @@ from typing import Final
 from attacks.place import MB, Found, Place, grew, growth, happens, idle, log_of, placed, started
 from support.oidc import pem, private_key
 from support.process import WITHIN, eventually
+from support.provider import Provider
 from support.server import Answer, Seen, request_of, serving
 
 _HEADERS: Final = b"".join(b"X%d: %b\r\n" % (number, b"x" * 65000) for number in range(98))
@@ -29,7 +30,7 @@ _FLOODS: Final[Mapping[str, tuple[_Flow, ...]]] = {
     ),
     "an endless head": ((b"HTTP/1.1 200 OK\r\n", _HEADERS),),
     "endless trailers": ((_CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(_BODY), _BODY), _HEADERS),),
-    "small 103 replies, a status line, a header, a chunk's size, a chunk's extension, a trailer and bodies without end": (
+    "small 103 replies, a status line, a header, a chunk's size and extension, a trailer and bodies without end": (
         (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000),
         (b"HTTP/1.1 200 ", b"x" * MB),
         (b"HTTP/1.1 200 OK\r\nX: ", b"x" * MB),
@@ -96,18 +97,21 @@ def s6(path: Path) -> Iterator[Found]:
                 with started("run", "-c", place.config) as daemon:
                     eventually(place.raw.exists)
                     assert all(flood.asked.wait(WITHIN) for flood in floods)
-                    before, grants = idle(daemon.process.pid), provider.grants
-                    for flood in floods:
-                        flood.opened.set()
-                    end = time.monotonic() + _FLOODED
-                    more = growth(daemon.process.pid, before, lambda end=end: time.monotonic() < end)
-                    found = grew(f"{_CLIENTS} clients are sent {what}", more)
-                    kept = happens(lambda: provider.grants > grants, 4.0) and _keeps(place, provider.takes)
-                    neighbour = "kept its token" if kept else "lost its token"
-                    yield Found(found.tried, f"{found.happened}; a ninth {neighbour}", ok=found.ok and kept)
+                    yield _flooded(what, floods, place, daemon.process.pid, provider)
         finally:
             for flood in floods:
                 flood.stop()
+
+
+def _flooded(what: str, floods: list[Flood], place: Place, pid: int, provider: Provider) -> Found:
+    before, grants = idle(pid), provider.grants
+    for flood in floods:
+        flood.opened.set()
+    end = time.monotonic() + _FLOODED
+    found = grew(f"{_CLIENTS} clients are sent {what}", growth(pid, before, lambda: time.monotonic() < end))
+    kept = happens(lambda: provider.grants > grants, 4.0) and _keeps(place, provider.takes)
+    neighbour = "kept its token" if kept else "lost its token"
+    return Found(found.tried, f"{found.happened}; a ninth {neighbour}", ok=found.ok and kept)
 
 
 def _keeps(place: Place, good: Callable[[str], bool]) -> bool:
@@ -189,7 +193,9 @@ def s10(path: Path) -> Iterator[Found]:
             daemon.stop()
             logs.append(log_of(daemon))
         faults = sum(log.count("Traceback") + log.count("bug of bearerd") for log in logs)
-        said = f"{faults} tracebacks or bugs in the log; /status {'answers' if answers and again else 'DOES NOT ANSWER'}"
+        said = (
+            f"{faults} tracebacks or bugs in the log; /status {'answers' if answers and again else 'DOES NOT ANSWER'}"
+        )
         yield Found(
             f"{len(names)} replies, nested {_DEPTHS[0]} to {_DEPTHS[-1]} deep, and a restart",
             f"{said}; files hold {', '.join(sorted(held))}",
@@ -199,7 +205,7 @@ def s10(path: Path) -> Iterator[Found]:
 
 @contextmanager
 def _first_address_dead(path: Path, port: int) -> Iterator[str]:
-    """localhost has two addresses, and what is sent to the first is swallowed; yields that address."""
+    """The name localhost has two addresses, and what is sent to the first is swallowed; yields that address."""
     hosts = path / "hosts"
     hosts.write_text("::1 localhost\n127.0.0.1 localhost\n")
     subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)

@@ -82,13 +82,13 @@ def ours(pid: str) -> bool:
     return False
 
 
-quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-process = subprocess.Popen(sys.argv[4:], start_new_session=True, **quiet)
+NULL = subprocess.DEVNULL
+process = subprocess.Popen(sys.argv[4:], start_new_session=True, stdin=NULL, stdout=NULL, stderr=NULL)
 began = time.monotonic()
 known: set[str] = set()
 alive: set[str] = set()
 found: dict[str, set[str]] = {"main before": set(), "main after": set(), "others": set()}
-looks = reloads = others = 0
+looks = reloads = others = seen = 0
 last_open = 0.0
 window = 0.0
 try:
@@ -107,10 +107,9 @@ try:
             elif got:
                 found["main after" if read_before else "main before"].update(got)
                 window = time.monotonic() - began
-        before = opens
         config_read()
-        if opens > before:
-            last_open = time.monotonic()
+        if opens > seen:
+            seen, last_open = opens, time.monotonic()
         # The next one once the last was read, and a moment later, so that its end is seen as well.
         if last_open and os.path.exists(READY) and time.monotonic() > last_open + 0.3:
             os.kill(process.pid, signal.SIGHUP)
@@ -120,4 +119,4 @@ finally:
     process.terminate()
     process.wait()
 said = {what: sorted(how) for what, how in found.items()}
-print(json.dumps({**said, "looks": looks, "reloads": reloads, "count": others, "window": window}))
+json.dump({**said, "looks": looks, "reloads": reloads, "count": others, "window": window}, sys.stdout)
