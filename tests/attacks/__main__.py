@@ -28,25 +28,25 @@ ALONE: Final[Mapping[str, Attack]] = {
     "S6": provider.s6,
     "S11": local_api.s11,
 }
-"""Those that measure, or need a processor."""
+"""Those that measure, or need a processor of their own."""
 BESIDE: Final[Mapping[str, Attack]] = {
-    "S1": files.s1,
-    "S3": config.s3,
-    "S5": config.s5,
     "S7": files.s7,
-    "S8": files.s8,
-    "S9": provider.s9,
     "S10": provider.s10,
-    "S12": local_api.s12,
-    "R1": process.r1,
+    "S3": config.s3,
     "R2": files.r2,
     "R3": config.r3,
     "R4": process.r4,
+    "R1": process.r1,
+    "S1": files.s1,
+    "S5": config.s5,
+    "S8": files.s8,
+    "S9": provider.s9,
+    "S12": local_api.s12,
     "R5": config.r5,
     "R6": provider.r6,
 }
-"""Those that mostly wait."""
-_AT_ONCE: Final = 3
+"""Those that mostly wait; the longest first."""
+_AT_ONCE: Final = 4
 
 
 def main() -> int:
@@ -58,43 +58,40 @@ def main() -> int:
     if INSIDE not in sys.argv:
         in_a_namespace_of_mounts("attacks", [INSIDE, *sys.argv[1:]], "--net")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    named = {argument.upper() for argument in sys.argv[1:] if argument != INSIDE}
-    began = time.monotonic()
+    named = {argument.upper() for argument in sys.argv[1:] if argument != INSIDE} or {*ALONE, *BESIDE}
+    if unknown := named - {*ALONE, *BESIDE}:
+        say(f"there is no row {', '.join(sorted(unknown))}")
+        return 2
+    began, plays = time.monotonic(), {}
     with tempfile.TemporaryDirectory(prefix="bearerd-attacks-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # other users go through it
-        broken = sum(_play(row, attack, directory) for row, attack in ALONE.items() if not named or row in named)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            plays = [
-                pool.submit(_play, row, attack, directory)
-                for row, attack in BESIDE.items()
-                if not named or row in named
-            ]
-        broken += sum(play.result() for play in plays)
+        for rows, at_once in ((ALONE, 1), (BESIDE, _AT_ONCE)):
+            with ThreadPoolExecutor(at_once) as pool:
+                plays.update({row: pool.submit(_play, rows[row], directory / row) for row in rows if row in named})
+    broken = 0
+    for row in sorted(plays, key=lambda row: (row[0] == "R", int(row[1:]))):
+        for found in plays[row].result():
+            broken += 0 if found.ok else 1
+            happened = found.happened.replace(name, "")
+            say(f"{row:<4}{'ok' if found.ok else 'BROKEN':<7} {found.tried} | {happened}")
     say(f"{broken} BROKEN; all of it in {time.monotonic() - began:.0f} s")
     return 1 if broken else 0
 
 
-def _play(row: str, attack: Attack, directory: Path) -> int:
-    """One row; how many lines of it are broken."""
-    path = directory / row
+def _play(attack: Attack, path: Path) -> list[Found]:
+    """One row's lines."""
     path.mkdir(mode=0o755)
-    broken = 0
+    lines: list[Found] = []
     try:
-        for found in attack(path):
-            broken += 0 if found.ok else 1
-            _show(row, found)
+        lines.extend(attack(path))
     except Exception as error:  # noqa: BLE001 - whatever a broken program does to an attack, the other rows are played
-        broken += 1
-        where = traceback.extract_tb(error.__traceback__)
-        mine = next(frame for frame in reversed(where) if "attacks" in frame.filename)
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = next(frame for frame in reversed(frames) if "/attacks/" in frame.filename)
         said = " ".join(str(error).split())[:300]
-        _show(row, Found(attack.__doc__ or "", f"{type(error).__name__} in line {mine.lineno}: {said}", ok=False))
-    return broken
-
-
-def _show(row: str, found: Found) -> None:
-    say(f"{row:<4}{'ok' if found.ok else 'BROKEN':<7} {found.tried} | {found.happened}")
+        where = f"{Path(ours.filename).name}:{ours.lineno}"
+        lines.append(Found((attack.__doc__ or "").strip(), f"{type(error).__name__} at {where}: {said}", ok=False))
+    return lines
 
 
 if __name__ == "__main__":

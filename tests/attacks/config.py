@@ -27,7 +27,7 @@ _FILES: Final[Mapping[str, bytes]] = {
     "YAML passwords": b"passwords:\n  db: %b\n  api: [%b, %b]\nadmin: %b\n",
     "a YAML list": b"- %b\n- {db: %b}\n",
     "YAML with a fault": b"db:\n  password: %b\n\tapi: %b\n",
-    "a secret in a client": b"clients:\n  a: {token_url: 'https://x.example/', client_id: b, client_secret: %b, tokens: {c: {}}}\n",
+    "a secret in a client": b"clients:\n  a: {token_url: 'https://x.example/', client_secret: %b, tokens: {c: {}}}\n",
     "a secret under a wrong key": b"clients:\n  a: {client_secrt: %b, tokens: {c: {password: %b, scope: {x: %b}}}}\n",
     "a netrc": b"machine db login app password %b\n",
     "a binary file": b"\x00\x01\x7fELF %b \xff\xfe\n%b\n",
@@ -169,7 +169,7 @@ def _refused(daemon: Daemon) -> tuple[str, bool]:
         daemon.process.terminate()
         return f"HANGS; TERM {'ends it' if ends(daemon, 2.0) else 'is IGNORED'}", False
     code = daemon.process.returncode
-    return f"exit {code}: {log_of(daemon)[-120:]}", code == 78 and bool(daemon.lines)
+    return f"exit {code}: {''.join(daemon.lines[:1])[-80:]}", code == 78 and bool(daemon.lines)
 
 
 def r3(path: Path) -> Iterator[Found]:

@@ -18,7 +18,7 @@ from attacks.place import NOBODY, Found, Place, attacker, happens, log_of, place
 from support.process import WITHIN, bearerd, eventually
 from support.server import Answer, serving
 
-_SWAPPED = 10.0
+_SWAPPED = 6.0
 """Seconds for which a directory is swapped: some hundred tokens are written meanwhile."""
 _RESTORED = 30.0
 """Seconds: three times as many as it may take."""

@@ -72,7 +72,7 @@ def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
             f"16 threads of uid {NOBODY} send heads of 98 x 65 KB to {where}",
             growth(pid, before, lambda: flood.poll() is None),
         )
-        sent = flood.communicate()[0].strip() if flood.poll() == 0 else "many"
+        sent = flood.stdout.read().strip() if flood.stdout and flood.poll() == 0 else "many"
     alive = happens(lambda: get(place.port, "/livez", "127.0.0.1") == 200, 2.0)
     assert flood.returncode in {0, -9}, f"uid {NOBODY} could not send anything to {where}"
     return Found(found.tried, f"{found.happened} after {sent} heads; /livez answers: {alive}", ok=found.ok and alive)

@@ -20,8 +20,9 @@ from support.process import Daemon, command, eventually
 
 _USER = 64731
 """A user that nobody is elsewhere: what runs as this user is the daemon's."""
-_STARTS, _RELOADS, _SPIED = 3, 8, 25.0
-_HUPS, _TERM_AFTER = 20, 0.1
+_STARTS, _RELOADS, _SPIED = 3, 5, 20.0
+"""Starts, reloads after each, and seconds at most for both."""
+_HUPS, _TERM_AFTER = 20, 0.1  # how often, and seconds
 _LEVELS: Final = re.compile(rb"DEBUG|INFO|WARNING|ERROR|Traceback")
 _HEADER: Final = re.compile(rb"[A-Za-z-]+: [^\r\n]*")
 _FORM: Final = re.compile(rb"[A-Za-z_]+=[A-Za-z0-9%+_.~-]*(&[A-Za-z_]+=[A-Za-z0-9%+_.~-]*)*")

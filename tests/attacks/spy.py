@@ -69,7 +69,17 @@ def attempts(pid: int) -> list[str]:
         with suppress(OSError):
             os.waitpid(pid, WALL)
         libc.ptrace(PTRACE_DETACH, pid, None, None)
-    return got
+    return got if got and has_memory(pid) else []
+
+
+def has_memory(pid: int) -> bool:
+    """Whether it is not just ending: then the kernel has taken its memory away, and with that what forbids the look.
+
+    Of such a process `maps` and pidfd_getfd can be opened for some microseconds, whatever it is; `maps` is empty.
+    """
+    with suppress(OSError), open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return not file.read().startswith("0 ")
+    return False
 
 
 def ours(pid: str) -> bool:
