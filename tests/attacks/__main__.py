@@ -1,8 +1,8 @@
-"""What an attacker or an accident does, really done: `cd tests && python -m attacks [ROW…]`, as root.
+"""Attacks and accidents, played for real: `cd tests && python -m attacks [ROW…]`, as root.
 
-Plays the rows S1 to S12 (security) and R1 to R6 (surroundings) against the installed program, and judges by what can
-be seen from outside. Prints a table: row, ok or BROKEN, what was tried, what happened; exit 1 where a line is BROKEN.
-Where it cannot run it says SKIPPED, and why.
+The rig plays the rows S1 to S12 (security) and R1 to R6 (surroundings) against the installed program and judges by
+its behaviour alone. It prints a table: row, ok or BROKEN, the attack, the result. The exit code is 1 if a line is
+BROKEN. An attack that cannot run here is SKIPPED, with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALONE: Final[Mapping[str, Attack]] = {
     "S6": provider.s6,
     "S11": local_api.s11,
 }
-"""Those that measure, or need a processor of their own."""
+"""Attacks that measure time or memory, or need a processor: one after the other."""
 BESIDE: Final[Mapping[str, Attack]] = {
     "S7": files.s7,
     "S10": provider.s10,
@@ -45,12 +45,12 @@ BESIDE: Final[Mapping[str, Attack]] = {
     "R5": config.r5,
     "R6": provider.r6,
 }
-"""Those that mostly wait; the longest first."""
+"""Attacks that mostly wait: several at once, the longest first."""
 _AT_ONCE: Final = 4
 
 
 def main() -> int:
-    """Skip, or play all of it, or the rows that are named."""
+    """Play all rows, or those on the command line; returns the exit code."""
     why = why_not(_PROGRAMS) or other_users_cannot()
     if why:
         say(f"SKIPPED: {why}")
@@ -80,12 +80,12 @@ def main() -> int:
 
 
 def _play(attack: Attack, path: Path) -> list[Found]:
-    """One row's lines."""
+    """The lines of one row."""
     path.mkdir(mode=0o755)
     lines: list[Found] = []
     try:
         lines.extend(attack(path))
-    except Exception as error:  # noqa: BLE001 - whatever a broken program does to an attack, the other rows are played
+    except Exception as error:  # noqa: BLE001 - one row that fails in an unexpected way must not stop the others
         frames = traceback.extract_tb(error.__traceback__)
         ours = next(frame for frame in reversed(frames) if "/attacks/" in frame.filename)
         said = " ".join(str(error).split())[:300]

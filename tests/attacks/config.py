@@ -1,4 +1,4 @@
-"""Attacks by what lies where the config is, and accidents with it: S3, S5, R3 and R5."""
+"""Attacks through the config and the files beside it: S3, S5, R3 and R5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.oidc import pem, private_key
 from support.process import Daemon, bearerd, command, eventually
 
 _CANARY: Final = "xq7wv0z"
-"""In each file that no config should show."""
+"""Each planted file holds it; no output may."""
 _FILES: Final[Mapping[str, bytes]] = {
     "an env file": b"DB_URL=postgres://app:%b@db/app\nPASSWORD=%b\n",
     "an env file with a colon": b"export API: %b\nTOKEN=%b\n",
@@ -36,9 +36,9 @@ _FILES: Final[Mapping[str, bytes]] = {
 _FOLLOWED = 40.0
 """Seconds: twice as many as it may take."""
 _FIRST_LOOK = 3.0
-"""Seconds after its start when a daemon has looked at its files once, without being told of a change."""
+"""Seconds after the start. A daemon looks at its files once then, whether or not they changed."""
 _READING = 0.5
-"""Seconds after HUP when it reads the config, or waits for it."""
+"""Seconds after HUP. The daemon is reading the config by then."""
 _CHAINS: Final = ("links to files", "a link to a directory")
 
 
@@ -50,7 +50,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def s3(path: Path) -> Iterator[Found]:
-    """Files that are no config, or hold a secret, lie in an included directory at the start."""
+    """Put files with secrets into an included directory, at the start and before a reload."""
     with ThreadPoolExecutor(2) as pool:
         shown = list(pool.map(lambda item: _shown_at_start(path, *item), enumerate(_files())))
     leaks = {
@@ -93,7 +93,7 @@ def s3(path: Path) -> Iterator[Found]:
 
 
 def _shown_at_start(path: Path, number: int, item: tuple[str, bytes]) -> tuple[str, set[str]]:
-    """Where such a file's text is shown."""
+    """Start and check with one such file; returns the outputs that show its secret."""
     what, text = item
     place = Place(path / str(number))
     (place.path / "conf.d").mkdir()
@@ -111,7 +111,7 @@ def _shown_at_start(path: Path, number: int, item: tuple[str, bytes]) -> tuple[s
 
 
 def _on_a_terminal(*arguments: str | Path) -> str:
-    """What a command writes to a terminal."""
+    """Run a command on a terminal; returns its output."""
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
     with subprocess.Popen(command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
@@ -126,7 +126,7 @@ def _on_a_terminal(*arguments: str | Path) -> str:
 
 
 def s5(path: Path) -> Iterator[Found]:
-    """A FIFO, which nobody writes to, where the config is looked for."""
+    """Put a FIFO without a writer in place of a config file, at the start and before a reload."""
     for number, where in enumerate(("in conf.d", "as the config", "as an included file")):
         place = Place(path / str(number))
         fifo = _fifo(place, where)
@@ -155,7 +155,7 @@ def s5(path: Path) -> Iterator[Found]:
 
 
 def _fifo(place: Place, where: str) -> Path:
-    """Make it, and a config that finds it."""
+    """Make the FIFO and a config that leads to it."""
     (place.path / "conf.d").mkdir()
     fifo = place.path / ("conf.d/a.yaml" if where == "in conf.d" else "fifo")
     os.mkfifo(fifo)
@@ -164,7 +164,7 @@ def _fifo(place: Place, where: str) -> Path:
 
 
 def _refused(daemon: Daemon) -> tuple[str, bool]:
-    """Whether it says what is wrong, by itself; else whether TERM ends it at least."""
+    """Judge a start that must end with an error; one that hangs is sent TERM."""
     if not ends(daemon, 2.0):
         daemon.process.terminate()
         return f"HANGS; TERM {'ends it' if ends(daemon, 2.0) else 'is IGNORED'}", False
@@ -173,7 +173,7 @@ def _refused(daemon: Daemon) -> tuple[str, bool]:
 
 
 def r3(path: Path) -> Iterator[Found]:
-    """Config and secret behind three links, of which the middle one is switched to a new generation."""
+    """Put config and secret behind three links, then switch the middle one to a new generation."""
     for number, kind in enumerate(_CHAINS):
         with placed(path / str(number)) as (place, provider, _):
             provider.secret = "second"
@@ -216,14 +216,14 @@ def _middle(kind: str, name: str, generation: int) -> str:
 
 
 def _switch(path: Path, kind: str) -> None:
-    """The middle link to the second generation, in one step."""
+    """Switch the middle link to the second generation, in one step."""
     [name] = [file.name for file in (path / "store-2").iterdir()]
     (path / "new").symlink_to(_middle(kind, name, 2))
     (path / "new").rename(path / "middle")
 
 
 def r5(path: Path) -> Iterator[Found]:
-    """A running daemon's config is broken for a while, and probes ask with `-c`."""
+    """Break a running daemon's config, then ask the daemon with `-c`."""
     typos: Mapping[str, Callable[[str], str]] = {
         "an unknown key": lambda text: text.replace("client_id", "client_idd"),
         "a syntax error at its end": lambda text: f"{text}  x: [\n",
@@ -239,7 +239,7 @@ def r5(path: Path) -> Iterator[Found]:
             eventually(lambda: set(place.states()) == {"valid"})
             for number, (what, typo) in enumerate(typos.items()):
                 place.config.write_text(typo(good))
-                # Of an empty file nothing can be read: then the directory is the default, which systemd sets.
+                # An empty file names no directory; the default is the one that systemd sets.
                 env = {} if typo(good) else {"RUNTIME_DIRECTORY": str(place.tokens)}
                 asked = {
                     verb: bearerd(verb, "-c", place.config, *arguments, env=env)

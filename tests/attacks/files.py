@@ -1,4 +1,4 @@
-"""Attacks on what is written, and on where: S1, S7, S8 and R2."""
+"""Attacks on files and directories: S1, S7, S8 and R2."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from support.process import WITHIN, bearerd, eventually
 from support.server import Answer, serving
 
 _SWAPPED = 6.0
-"""Seconds for which a directory is swapped: some hundred tokens are written meanwhile."""
+"""Seconds of swapping: the daemon writes some hundred tokens meanwhile."""
 _RESTORED = 30.0
-"""Seconds: three times as many as it may take."""
+"""Seconds: three times the contract's ten."""
 _MEMBER, _GROUP = 64732, 64733
-"""A user and a group that nobody is in elsewhere."""
+"""A user and a group that nothing else on the machine uses."""
 
 
 def s1(path: Path) -> Iterator[Found]:
-    """`run` and `once` as root from a copy without bytecode, under the umasks that a parent can have."""
+    """Start `run` and `once` as root from a copy without bytecode, under several umasks."""
     for verb in ("run", "once"):
         for umask in (0o000, 0o022, 0o077):
             here = path / f"{verb}-{umask:03o}"
@@ -71,7 +71,7 @@ def s1(path: Path) -> Iterator[Found]:
 
 
 def s7(path: Path) -> Iterator[Found]:
-    """A token in a user's home, who swaps a directory on the way to it for a symlink to one of root's."""
+    """Let a user swap a directory in their home for a symlink to a directory of root, on the way to a token."""
     for which in ("app", "app/conf"):
         for moment in ("before the start", "while it runs", "again and again"):
             here = path / f"{which.replace('/', '-')}-{moment.replace(' ', '-')}"
@@ -131,12 +131,12 @@ def _leads_to(which: str, roots: Path) -> Path:
 
 
 def _seen(roots: Path) -> object:
-    """What is in these directories, and when a name in them last changed: a file that came and went shows, too."""
+    """The names in these directories and the times of their last change: a file that came and went shows, too."""
     return [(str(path), path.stat().st_mtime_ns) for path in sorted([roots, *roots.rglob("*")])]
 
 
 def s8(path: Path) -> Iterator[Found]:
-    """A member of the output directory's group puts a `.bearerd` with a forged record in place of the daemon's."""
+    """Let a member of the output directory's group replace `.bearerd` by one with a forged record."""
     for what in ("a directory", "a symlink to a directory", "a directory that root made and all can write"):
         with placed(path / what.replace(" ", "-")) as (place, provider, _):
             yield _planted(place, what, provider.takes)
@@ -197,7 +197,7 @@ def _planted(place: Place, what: str, good: Callable[[str], bool]) -> Found:
 
 
 def r2(path: Path) -> Iterator[Found]:
-    """A cleaner removes what a daemon has made."""
+    """Remove the directories and the lock of a running daemon, as a cleaner does."""
     cases = {"the output directory": "", ".bearerd": ".bearerd", "the lock": ".bearerd/lock"}
     with ExitStack() as stack:
         daemons: dict[str, tuple[Place, int]] = {}

@@ -1,7 +1,7 @@
 """Takes connections and holds them: `hold.py half|slow PORT SECONDS THREADS`.
 
-half: sends a part of a head, and no more. slow: asks for the metrics, and reads none of them. Whoever is cut off
-comes again at once.
+half: sends a part of a head, and no more. slow: asks for the metrics, and reads none of them. A
+connection that is cut off is opened again at once.
 """
 
 from __future__ import annotations

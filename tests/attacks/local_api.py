@@ -25,7 +25,7 @@ _LATE = 5
 _TOKENS = 150
 """Their metrics do not fit into a connection's buffers."""
 _HELD = 60.0
-"""Seconds at most for which connections are held: until all probes had their answers, or gave up."""
+"""Seconds at most for which connections are held; they end with the probes."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _listening(place: Place, before: tuple[str, ...] = (), clients: dict[str, st
 
 
 def s2(path: Path) -> Iterator[Found]:
-    """Heads of 6 MB from 16 threads of another user, to `listen` and to the control socket, and in a memory cgroup."""
+    """Send heads of 6 MB from 16 threads of another user to `listen` and to the control socket."""
     with placed(path) as (place, _, _):
         with _listening(place) as daemon:
             yield _flooded("listen", place, daemon, str(place.port))
@@ -79,7 +79,7 @@ def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
 
 
 def _memory_cgroup() -> Path | str:
-    """A new one with its limit, of version 1 or 2; or why there is none."""
+    """Make a memory cgroup with a limit, of version 1 or 2; returns it, or the reason why there is none."""
     name = f"bearerd-attacks-{os.getpid()}"
     for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         with suppress(OSError):
@@ -98,14 +98,14 @@ def _memory_cgroup() -> Path | str:
 
 
 def _gone(group: Path) -> bool:
-    """Whether it could be removed: its processes take a moment to leave."""
+    """Remove the cgroup; False while a process is still in it."""
     with suppress(OSError):
         group.rmdir()
     return not group.exists()
 
 
 def s11(path: Path) -> Iterator[Found]:
-    """16 and 200 connections that send half a request, or ask for metrics and read none, while a probe probes."""
+    """Probe while 16 or 200 connections send half a request, or ask for metrics and read none."""
     with placed(path) as (place, _, _):
         many = ", ".join(f"t{number}: {{scope: s{number}}}" for number in range(_TOKENS))
         clients = {"dnb": place.client(tokens=f"{{bci: {{}}, {many}}}")}
@@ -117,7 +117,9 @@ def s11(path: Path) -> Iterator[Found]:
                     assert held.stdout.readline() == "begun\n"
                     took = list(_probed(place.port))
                 missed, late = (sum(seconds >= bound for seconds in took) for bound in (_PATIENCE, _KUBELET))
-                what = "half-sent requests" if kind == "half" else f"readers of {size >> 10} KB who read nothing"
+                what = (
+                    "half-sent requests" if kind == "half" else f"clients that ask for {size >> 10} KB and read nothing"
+                )
                 yield Found(
                     f"{count} {what}, {len(took)} probes of /livez",
                     f"{missed} without an answer in {_PATIENCE:g} s, {late} in {_KUBELET:g} s; "
@@ -127,7 +129,7 @@ def s11(path: Path) -> Iterator[Found]:
 
 
 def _probed(port: int) -> Iterator[float]:
-    """Seconds until each answer, or all of them where there was none; no further ones once it is clear."""
+    """The seconds that each probe took, the whole patience for a failed one; ends early once too many were late."""
     late = 0
     for _ in range(_PROBES):
         began = time.monotonic()
@@ -139,7 +141,7 @@ def _probed(port: int) -> Iterator[float]:
 
 
 def s12(path: Path) -> Iterator[Found]:
-    """Requests of a page on another site, whose name now leads to this machine (DNS rebinding)."""
+    """Send the requests of a page on another site whose name leads to this machine (DNS rebinding)."""
     with placed(path) as (place, _, _):
         own = ["127.0.0.1", "localhost", "[::1]", "10.1.2.3"]
         own = [*own, *(f"{host}:{place.port}" for host in own)]

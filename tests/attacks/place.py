@@ -1,4 +1,4 @@
-"""What the attacks share: a daemon with its config, what is asked of it and seen of it, and the lines of the table."""
+"""The parts that the attacks share: a daemon with its config, ways to look at it, and the lines of the table."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ HERE = Path(__file__).parent
 NOBODY = 65534
 MB = 1 << 20
 MOST_GROWTH = 30 * MB
-"""How much more memory than an idle daemon's a flood may cost."""
+"""Bytes that a flood may cost, above an idle daemon's memory."""
 _PORTS = itertools.count(9811)
-"""The rig has a network of its own: below the ephemeral ports nobody else takes them."""
+"""The rig has a network of its own, so nothing else takes ports below the ephemeral ones."""
 _ROOM = 5
-"""How many times as long as it should last may something take: the machine is loaded."""
+"""Everything may take this many times as long as expected: the machine may be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Place:
         return self.config
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says of itself and its tokens; nothing where none answers."""
+        """The daemon's status document; one without tokens if no daemon answers."""
         try:
             return ask_status(str(self.socket))[0]
         except NoAnswer:
@@ -82,7 +82,7 @@ class Place:
         return [token["state"] for token in self.status()["tokens"]]
 
     def config_error(self) -> str | None:
-        """What the daemon says is wrong with its new config."""
+        """The daemon's message about its new config."""
         error: str | None = self.status()["config"]["error"]
         return error
 
@@ -109,7 +109,7 @@ def started(
     umask: int = -1,
     cwd: Path | None = None,
 ) -> Iterator[Daemon]:
-    """A verb in a session of its own; what is left of that session ends with the block, each by its pid."""
+    """Run a verb in a session of its own; all processes of that session end with the block, each by its pid."""
     process = subprocess.Popen(
         [*before, *command(*arguments)],
         env={**os.environ, **(env or {})},
@@ -151,7 +151,7 @@ def _processes() -> Iterator[tuple[int, str, int]]:
 
 
 def happens(condition: Callable[[], object], within: float, until: float | None = None) -> bool:
-    """Whether it becomes true, looked at twenty times a second; five times as long is waited, or until a moment."""
+    """Whether a condition becomes true within five times that many seconds, or until a moment."""
     end, pause = time.monotonic() + within * _ROOM if until is None else until, threading.Event()
     while not condition():
         if time.monotonic() > end:
@@ -161,7 +161,7 @@ def happens(condition: Callable[[], object], within: float, until: float | None 
 
 
 def ends(daemon: Daemon, within: float) -> bool:
-    """Whether it ends by itself; five times as long is waited for it."""
+    """Whether a daemon ends within five times that many seconds."""
     try:
         daemon.wait(within * _ROOM)
     except subprocess.TimeoutExpired:
@@ -183,15 +183,15 @@ def memory(pid: int, what: str = "VmHWM") -> int:
 
 
 def idle(pid: int) -> int:
-    """What a process needs now; the most is counted from here."""
+    """Reset the peak of a process; returns the bytes that it uses now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return memory(pid, "VmRSS")
 
 
 def growth(pid: int, before: int, still: Callable[[], bool]) -> int | None:
-    """How much more it needed at the most, while something goes on; ends early where that is far too much.
+    """The most bytes above `before` that a process used while `still` holds; ends early when it is far too much.
 
-    None where the process is no more.
+    None if the process has ended.
     """
     most, pause = 0, threading.Event()
     with suppress(OSError):
@@ -203,7 +203,7 @@ def growth(pid: int, before: int, still: Callable[[], bool]) -> int | None:
 
 
 def grew(tried: str, bytes_more: int | None) -> Found:
-    """Judge that."""
+    """The line of the table for this growth."""
     if bytes_more is None:
         return Found(tried, "the daemon was killed", ok=False)
     happened = f"VmHWM {bytes_more / MB:.1f} MB above idle"
@@ -218,7 +218,7 @@ def attacker(
     groups: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A script of this directory as another user, who need not be able to read it here; it ends with the block."""
+    """Run a script of this directory as another user, who needs no access to it; it ends with the block."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", (HERE / f"{script}.py").read_text(), *map(str, arguments)],
         env={**os.environ, **(env or {})},
@@ -238,7 +238,7 @@ def attacker(
 
 
 def other_users_cannot() -> str:
-    """Why other users cannot play their part here, if they cannot."""
+    """The reason why other users cannot run the program here, or an empty text."""
     python = [sys.executable, "-c", "import bearerd"]
     done = subprocess.run(
         python, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL, check=False
@@ -264,7 +264,7 @@ def body(port: int, target: str) -> str:
 
 
 def writable(*roots: Path) -> list[str]:
-    """What below these is writable by group or others; a socket's mode is the config's, and links have none."""
+    """The paths that group or others can write, except links and sockets (a socket has its configured mode)."""
     paths = [(root, path) for root in roots for path in (root, *root.rglob("*"))]
     return [
         f"{path.relative_to(root.parent)} {path.stat().st_mode & 0o7777:04o}"

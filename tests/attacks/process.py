@@ -1,4 +1,4 @@
-"""Attacks on the process: by others of its own user, and by how it is started and ended: S4, R1 and R4."""
+"""Attacks on the process: by others of its user, and by the way it is started and ended: S4, R1 and R4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attacks.place import Found, Place, attacker, placed, started
 from support.process import Daemon, command, eventually
 
 _USER = 64731
-"""A user that nobody is elsewhere: what runs as this user is the daemon's."""
+"""Nothing else on the machine runs as this user."""
 _STARTS, _RELOADS, _SPIED = 3, 5, 20.0
 """Starts, reloads after each, and seconds at most for both."""
 _HUPS, _TERM_AFTER = 20, 0.1  # how often, and seconds
@@ -29,7 +29,7 @@ _FORM: Final = re.compile(rb"[A-Za-z_]+=[A-Za-z0-9%+_.~-]*(&[A-Za-z_]+=[A-Za-z0-
 
 
 def s4(path: Path) -> Iterator[Found]:
-    """A process of the daemon's user tries to open everything that belongs to the daemon, at starts and reloads."""
+    """Let a process of the same user try to open all processes of the daemon, at starts and reloads."""
     found: dict[str, set[str]] = {"main before": set(), "main after": set(), "others": set()}
     looks = reloads = others = 0
     window = 0.0
@@ -113,7 +113,7 @@ def _recording() -> Iterator[_Recorder]:
 
 
 def r1(path: Path) -> Iterator[Found]:
-    """Started with descriptors 0 to 2 closed, in all eight combinations."""
+    """Start with descriptors 0 to 2 closed, in all eight combinations."""
     combinations = [closed for count in range(4) for closed in itertools.combinations(("<&-", ">&-", "2>&-"), count)]
     for verb in ("run", "once", "check"):
         with _recording() as recorder, ThreadPoolExecutor(2) as pool:
@@ -132,7 +132,7 @@ def r1(path: Path) -> Iterator[Found]:
 
 
 def _closed(place: Place, verb: str, closed: tuple[str, ...]) -> list[str]:
-    """What is wrong with one of them."""
+    """Run a verb with these descriptors closed; returns the faults."""
     place.write("log: {level: debug}")
     before = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh")
     arguments = ["--online"] if verb == "check" else []
@@ -158,7 +158,7 @@ def _closed(place: Place, verb: str, closed: tuple[str, ...]) -> list[str]:
 
 
 def _descriptors(daemon: Daemon, place: Place) -> list[str]:
-    """What is wrong with descriptors 0 to 2 of a running daemon."""
+    """The faults of descriptors 0 to 2 of a running daemon."""
     faults = []
     for number in range(3):
         try:
@@ -184,7 +184,7 @@ def _is_request(text: bytes) -> bool:
 
 
 def r4(path: Path) -> Iterator[Found]:
-    """HUP, and a tenth of a second later TERM."""
+    """Send HUP, and a tenth of a second later TERM."""
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(lambda number: _hup_then_term(path / str(number)), range(_HUPS)))
     codes = sorted({code for code, _ in ends})

@@ -41,7 +41,7 @@ _FLOODS: Final[Mapping[str, tuple[_Flow, ...]]] = {
         (b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\r\n", b" " * MB),
     ),
 }
-"""How each reply begins, and what then comes again and again; the clients take them in turn."""
+"""Each reply's beginning, and the bytes that follow again and again; the clients take the replies in turn."""
 _CLIENTS: Final = 8
 _FLOODED: Final = 5.0
 """Seconds. 0.1.0 has 500 MB after two."""
@@ -87,7 +87,7 @@ class Flood:
 
 
 def s6(path: Path) -> Iterator[Found]:
-    """Replies without an end, in each of their parts, to eight clients; a ninth has another provider."""
+    """Send endless replies to eight clients; a ninth client has another provider."""
     for number, (what, flows) in enumerate(_FLOODS.items()):
         floods = [Flood(flow) for flow, _ in zip(itertools.cycle(flows), range(_CLIENTS), strict=False)]
         try:
@@ -121,7 +121,7 @@ def _keeps(place: Place, good: Callable[[str], bool]) -> bool:
 
 
 def s9(path: Path) -> Iterator[Found]:
-    """A provider whose clock is in the year 9999, or in 1970, and that checks what is signed."""
+    """Answer with a clock in the year 9999 or 1970, and look at the assertions that follow."""
     key = private_key("ES256")
     for year in (9999, 1970):
         seen: list[float] = []
@@ -153,7 +153,7 @@ def s9(path: Path) -> Iterator[Found]:
 
 
 def s10(path: Path) -> Iterator[Found]:
-    """Replies nested ten to 100,000 deep, with a token and with an error, after a good one; and a restart."""
+    """Send replies nested 10 to 100,000 deep after a good one, as tokens and as errors; then restart."""
     shapes = ("extra", "error", "bare")
     asked = dict.fromkeys(((shape, depth) for shape in shapes for depth in _DEPTHS), 0)
     lock = threading.Lock()
@@ -205,7 +205,7 @@ def s10(path: Path) -> Iterator[Found]:
 
 @contextmanager
 def _first_address_dead(path: Path, port: int) -> Iterator[str]:
-    """The name localhost has two addresses, and what is sent to the first is swallowed; yields that address."""
+    """Give localhost two addresses and drop all packets to the first; yields that address."""
     hosts = path / "hosts"
     hosts.write_text("::1 localhost\n127.0.0.1 localhost\n")
     subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
@@ -225,7 +225,7 @@ def _first_address_dead(path: Path, port: int) -> Iterator[str]:
 
 
 def r6(path: Path) -> Iterator[Found]:
-    """A provider with two addresses, of which the first swallows what it is sent."""
+    """Ask a provider with two addresses of which the first drops all packets."""
     reply = Answer(200, {"access_token": "t", "expires_in": 3600}, {"Connection": "close"})
     with serving(lambda _: reply) as server, _first_address_dead(path, server.port) as first:
         place = Place(path / "p", f"http://localhost:{server.port}/token")

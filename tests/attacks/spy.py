@@ -1,8 +1,7 @@
 """Looks into the processes of its own user: `spy.py CONFIG RELOADS SECONDS COMMAND…`.
 
-Starts the command in a session of its own, and from its first instant on tries to open what the kernel keeps of each
-process of this user, without a pause. Once the command has read its config and printed a file at READY (the
-environment's), it is told to read it again and again. Prints what it found as JSON.
+Starts the command in a session of its own, and from its first instant on tries to open each process of this user,
+without a pause. Once the file $READY exists, it sends HUP again and again. Prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def config_read() -> bool:
 
 
 def attempts(pid: int) -> list[str]:
-    """What could be opened of a process."""
+    """The parts of a process that could be opened."""
     got = []
     for what, flags in (("environ", os.O_RDONLY), ("maps", os.O_RDONLY), ("mem", os.O_RDWR)):
         with suppress(OSError):
@@ -61,7 +60,7 @@ def attempts(pid: int) -> list[str]:
             got.append("pidfd_getfd")
             os.close(taken)
         os.close(handle)
-    # Once: it stops who is looked at for a moment.
+    # Once only: it stops the process for a moment.
     if pid not in traced and libc.ptrace(PTRACE_SEIZE, pid, None, None) == 0:
         traced.add(pid)
         got.append("ptrace")
