@@ -1,0 +1,169 @@
+"""Attacks on the local API: S2, S11 and S12."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from attacks.place import MB, NOBODY, Found, Place, attacker, body, get, grew, growth, happens, idle, placed, started
+from support.process import Daemon, bearerd, eventually
+
+_FLOOD = 6.0
+"""Seconds. 0.1.0 has 600 MB after three."""
+_LIMIT = 256 * MB
+"""MemoryMax of the unit."""
+_PROBES = 20
+_KUBELET = 1.0
+"""Seconds that a probe of Kubernetes waits."""
+_PATIENCE = 5 * _KUBELET
+"""Seconds that ours wait: the machine is loaded."""
+_LATE = 5
+"""So many may take longer than the first bound, for the same reason; none longer than the second."""
+_TOKENS = 150
+"""Their metrics do not fit into a connection's buffers."""
+_HELD = 60.0
+"""Seconds at most for which connections are held; they end with the probes."""
+
+
+@contextmanager
+def _listening(place: Place, before: tuple[str, ...] = (), clients: dict[str, str] | None = None) -> Iterator[Daemon]:
+    """A daemon with its tokens, which has answered each kind of request once."""
+    listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true}}"
+    place.write(listen, output=f", group: '{NOBODY}'", clients=clients)
+    with started("run", "-c", place.config, before=before) as daemon:
+        eventually(place.raw.exists)
+        eventually(lambda: get(place.port, "/readyz", "127.0.0.1") == 200)
+        for target in ("/metrics", "/"):
+            body(place.port, target)
+        place.status()
+        yield daemon
+
+
+def s2(path: Path) -> Iterator[Found]:
+    """Send heads of 6 MB from 16 threads of another user to `listen` and to the control socket."""
+    with placed(path) as (place, _, _):
+        with _listening(place) as daemon:
+            yield _flooded("listen", place, daemon, str(place.port))
+        with _listening(place) as daemon:
+            yield _flooded("the socket", place, daemon, str(place.socket))
+        group = _memory_cgroup()
+        if isinstance(group, str):
+            yield Found("in a cgroup of 256 MiB", f"SKIPPED: {group}", ok=True)
+            return
+        try:
+            enter = ("/bin/sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"))
+            with _listening(place, before=enter) as daemon, attacker("flood", place.port, _FLOOD, 16) as flood:
+                flood.wait(_FLOOD * 5)
+                lives = daemon.process.poll() is None and get(place.port, "/livez", "127.0.0.1") == 200
+            happened = "alive, and answers" if lives else f"ended with {daemon.process.returncode}"
+            yield Found("the first again, in a memory cgroup of 256 MiB", happened, ok=lives)
+        finally:
+            eventually(lambda: _gone(group))
+
+
+def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
+    pid = daemon.process.pid
+    before = idle(pid)
+    with attacker("flood", address, _FLOOD, 16) as flood:
+        found = grew(
+            f"16 threads of uid {NOBODY} send heads of 98 x 65 KB to {where}",
+            growth(pid, before, lambda: flood.poll() is None),
+        )
+        sent = flood.stdout.read().strip() if flood.stdout and flood.poll() == 0 else "many"
+    alive = happens(lambda: get(place.port, "/livez", "127.0.0.1") == 200, 2.0)
+    assert flood.returncode in {0, -9}, f"uid {NOBODY} could not send anything to {where}"
+    return Found(found.tried, f"{found.happened} after {sent} heads; /livez answers: {alive}", ok=found.ok and alive)
+
+
+def _memory_cgroup() -> Path | str:
+    """Make a memory cgroup with a limit, of version 1 or 2; returns it, or the reason why there is none."""
+    name = f"bearerd-attacks-{os.getpid()}"
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        with suppress(OSError):
+            control = Path(root) / "cgroup.subtree_control"
+            if control.exists():
+                control.write_text("+memory")
+            group = Path(root) / name
+            group.mkdir()
+            try:
+                (group / limit).write_text(str(_LIMIT))
+            except OSError:
+                group.rmdir()
+                continue
+            return group
+    return "no memory cgroup of version 1 or 2 can be made here"
+
+
+def _gone(group: Path) -> bool:
+    """Remove the cgroup; False while a process is still in it."""
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
+def s11(path: Path) -> Iterator[Found]:
+    """Probe while 16 or 200 connections send half a request, or ask for metrics and read none."""
+    with placed(path) as (place, _, _):
+        many = ", ".join(f"t{number}: {{scope: s{number}}}" for number in range(_TOKENS))
+        clients = {"dnb": place.client(tokens=f"{{bci: {{}}, {many}}}")}
+        with _listening(place, clients=clients):
+            size = len(body(place.port, "/metrics"))
+            for kind, count in (("half", 16), ("half", 200), ("slow", 16), ("slow", 200)):
+                with attacker("hold", kind, place.port, _HELD, count) as held:
+                    assert held.stdout is not None
+                    assert held.stdout.readline() == "begun\n"
+                    took = list(_probed(place.port))
+                missed, late = (sum(seconds >= bound for seconds in took) for bound in (_PATIENCE, _KUBELET))
+                what = (
+                    "half-sent requests" if kind == "half" else f"clients that ask for {size >> 10} KB and read nothing"
+                )
+                yield Found(
+                    f"{count} {what}, {len(took)} probes of /livez",
+                    f"{missed} without an answer in {_PATIENCE:g} s, {late} in {_KUBELET:g} s; "
+                    f"the slowest took {max(took):.2f} s",
+                    ok=not missed and late <= _LATE,
+                )
+
+
+def _probed(port: int) -> Iterator[float]:
+    """The seconds that each probe took, the whole patience for a failed one; ends early once too many were late."""
+    late = 0
+    for _ in range(_PROBES):
+        began = time.monotonic()
+        answered = get(port, "/livez", "127.0.0.1", within=_PATIENCE) == 200
+        yield (seconds := time.monotonic() - began if answered else _PATIENCE)
+        late += seconds >= _KUBELET
+        if late > _LATE:
+            break
+
+
+def s12(path: Path) -> Iterator[Found]:
+    """Send the requests of a page on another site whose name leads to this machine (DNS rebinding)."""
+    with placed(path) as (place, _, _):
+        own = ["127.0.0.1", "localhost", "[::1]", "10.1.2.3"]
+        own = [*own, *(f"{host}:{place.port}" for host in own)]
+        listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true%s}}"
+        place.write(listen % ", hosts: [tokens.example]")
+        named = bearerd("check", "-c", place.config).returncode == 0
+        place.write(listen % (", hosts: [tokens.example]" if named else ""))
+        with started("run", "-c", place.config):
+            eventually(lambda: get(place.port, "/readyz", "127.0.0.1") == 200)
+            targets = ("/", "/metrics", "/livez", "/readyz", "/status", "/nothing")
+            for host in ("evil.example", f"evil.example:{place.port}", f"127.0.0.1.evil.example:{place.port}"):
+                statuses = {target: get(place.port, target, host) for target in targets}
+                wrong = {target: status for target, status in statuses.items() if status != 421}
+                yield Found(f"Host: {host}", f"not 421: {wrong}" if wrong else "421 on each path", ok=not wrong)
+            statuses = {host: get(place.port, "/", host) for host in own}
+            wrong = {host: status for host, status in statuses.items() if status != 200}
+            yield Found("Host: an address or localhost", f"not 200: {wrong}" if wrong else "200", ok=not wrong)
+            if named:
+                statuses = {
+                    host: get(place.port, "/", host) for host in ("tokens.example", f"Tokens.Example:{place.port}")
+                }
+                ok = set(statuses.values()) == {200}
+                yield Found("Host: a name in `hosts`", str(statuses), ok=ok)
+            else:
+                yield Found("Host: a name in `hosts`", "the config is refused: there is no such key", ok=False)

@@ -1,0 +1,207 @@
+"""Attacks on the process: by others of its user, and by the way it is started and ended: S4, R1 and R4."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from attacks.place import Found, Place, attacker, placed, started
+from support.process import Daemon, command, eventually
+
+_USER = 64731
+"""Nothing else on the machine runs as this user."""
+_STARTS, _RELOADS, _SPIED = 3, 5, 20.0
+"""Starts, reloads after each, and seconds at most for both."""
+_HUPS, _TERM_AFTER = 20, 0.1  # how often, and seconds
+_LEVELS: Final = re.compile(rb"DEBUG|INFO|WARNING|ERROR|Traceback")
+_HEADER: Final = re.compile(rb"[A-Za-z-]+: [^\r\n]*")
+_FORM: Final = re.compile(rb"[A-Za-z_]+=[A-Za-z0-9%+_.~-]*(&[A-Za-z_]+=[A-Za-z0-9%+_.~-]*)*")
+
+
+def s4(path: Path) -> Iterator[Found]:
+    """Let a process of the same user try to open all processes of the daemon, at starts and reloads."""
+    found: dict[str, set[str]] = {"main before": set(), "main after": set(), "others": set()}
+    looks = reloads = others = 0
+    window = 0.0
+    for number in range(_STARTS):
+        with placed(path / str(number)) as (place, _, _):
+            place.write("reload: signal")
+            for file in (place.path, place.secret, place.config):
+                os.chown(file, _USER, _USER)
+            argv = [str(place.config), str(_RELOADS), str(_SPIED), *command("run", "-c", place.config)]
+            with attacker("spy", *argv, user=_USER, env={"READY": str(place.raw)}) as spy:
+                told = spy.communicate(timeout=_SPIED * 5)[0]
+        said = json.loads(told)
+        for what, how in found.items():
+            how.update(said[what])
+        looks, reloads, others = looks + said["looks"], reloads + said["reloads"], others + said["count"]
+        window = max(window, said["window"])
+    assert reloads >= _STARTS, f"the config was not read again: {reloads} reloads"
+    tried = f"{_STARTS} starts, {reloads} reloads, {looks} looks at environ, mem, maps, fd, ptrace, pidfd_getfd"
+    for what, how in {
+        "of the processes beside the main one": found["others"],
+        "of the main process once it has read its config": found["main after"],
+    }.items():
+        yield Found(f"{tried} {what}", f"OPENED: {', '.join(sorted(how))}" if how else "nothing was opened", ok=not how)
+    limit = f"dumpable for {window * 1000:.0f} ms from its exec on" if found["main before"] else "never seen open"
+    yield Found("the limit: the main process until its own first lines have run", limit, ok=True)
+
+
+class _Recorder:
+    """A provider that keeps each byte that it is sent; every third request fails."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/token"
+        self.heard: list[bytes] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # shut
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        data = b""
+        with connection, suppress(OSError):
+            connection.settimeout(30.0)
+            while part := connection.recv(65536):
+                data += part
+                while end := _ends_at(data):
+                    self.heard.append(data[:end])
+                    data = data[end:]
+                    status = b"503 X" if len(self.heard) % 3 == 1 else b"200 OK"
+                    answer = b'{"access_token":"t-1","token_type":"Bearer","expires_in":3}'
+                    connection.sendall(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(answer), answer))
+        if data:
+            self.heard.append(data)
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _ends_at(data: bytes) -> int:
+    """Where the first request of these bytes ends; 0 where that is not yet there."""
+    head, end, form = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
+    wanted = int(length[1]) if length else 0
+    return len(head) + len(end) + wanted if end and len(form) >= wanted else 0
+
+
+@contextmanager
+def _recording() -> Iterator[_Recorder]:
+    recorder = _Recorder()
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+
+
+def r1(path: Path) -> Iterator[Found]:
+    """Start with descriptors 0 to 2 closed, in all eight combinations."""
+    combinations = [closed for count in range(4) for closed in itertools.combinations(("<&-", ">&-", "2>&-"), count)]
+    for verb in ("run", "once", "check"):
+        with _recording() as recorder, ThreadPoolExecutor(2) as pool:
+            faults = pool.map(
+                lambda numbered, verb=verb, recorder=recorder: _closed(
+                    Place(path / f"{verb}-{numbered[0]}", recorder.url), verb, numbered[1]
+                ),
+                enumerate(combinations),
+            )
+            found = [fault for faults_of_one in faults for fault in faults_of_one]
+            heard = [request for request in recorder.heard if request]
+        bad = sum(not _is_request(request) for request in heard)
+        found += [f"{bad} of {len(heard)} requests hold something else"] if bad else []
+        said = "; ".join(sorted(set(found))) or f"{len(heard)} requests and all files are as they should be"
+        yield Found(f"{verb} with 0 to 2 closed, 8 combinations", said, ok=not found)
+
+
+def _closed(place: Place, verb: str, closed: tuple[str, ...]) -> list[str]:
+    """Run a verb with these descriptors closed; returns the faults."""
+    place.write("log: {level: debug}")
+    before = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh")
+    arguments = ["--online"] if verb == "check" else []
+    faults = []
+    with started(verb, "-c", place.config, *arguments, before=before) as daemon:
+        if verb == "run":
+            eventually(place.raw.exists)
+            eventually(lambda: place.status()["tokens"])
+            written = place.raw.stat().st_mtime_ns
+            eventually(lambda: place.raw.stat().st_mtime_ns != written or place.refresh() == 202)
+            faults += _descriptors(daemon, place)
+            daemon.process.terminate()
+        code = daemon.wait()
+        # The provider fails at times.
+        if code != 0 and not (verb == "check" and code == 1):
+            faults.append(f"exit {code}")
+    if verb != "check" and place.raw.read_text() != "t-1":
+        faults.append("a token that is none")
+    files = [file for file in place.tokens.rglob("*") if file.is_file()]
+    faults += [f"log lines in {file.name}" for file in files if _LEVELS.search(file.read_bytes())]
+    shutil.rmtree(place.path)
+    return faults
+
+
+def _descriptors(daemon: Daemon, place: Place) -> list[str]:
+    """The faults of descriptors 0 to 2 of a running daemon."""
+    faults = []
+    for number in range(3):
+        try:
+            there = os.readlink(f"/proc/{daemon.process.pid}/fd/{number}")
+        except FileNotFoundError:
+            faults.append(f"descriptor {number} is closed")
+            continue
+        if there.startswith(("socket:", "anon_inode:", str(place.path))):
+            faults.append(f"descriptor {number} is {there.split(':[')[0].replace(str(place.path), '')}")
+    return faults
+
+
+def _is_request(text: bytes) -> bool:
+    """Whether these bytes are one token request, and nothing else."""
+    head, _, form = text.partition(b"\r\n\r\n")
+    line, *headers = head.split(b"\r\n")
+    return (
+        line == b"POST /token HTTP/1.1"
+        and all(_HEADER.fullmatch(header) for header in headers)
+        and _FORM.fullmatch(form) is not None
+        and f"content-length: {len(form)}".encode() in head.lower()
+    )
+
+
+def r4(path: Path) -> Iterator[Found]:
+    """Send HUP, and a tenth of a second later TERM."""
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(lambda number: _hup_then_term(path / str(number)), range(_HUPS)))
+    codes = sorted({code for code, _ in ends})
+    tracebacks = sum("Traceback" in log or "Error:" in log for _, log in ends)
+    yield Found(
+        f"HUP, then TERM after {_TERM_AFTER} s, {_HUPS} times",
+        f"exit {', '.join(map(str, codes))}; {tracebacks} logs with a traceback",
+        ok=codes == [0] and not tracebacks,
+    )
+
+
+def _hup_then_term(path: Path) -> tuple[int, str]:
+    with placed(path) as (place, _, _), started("run", "-c", place.write()) as daemon:
+        eventually(place.raw.exists)
+        eventually(lambda: place.status()["tokens"])
+        os.kill(daemon.process.pid, 1)
+        threading.Event().wait(_TERM_AFTER)
+        daemon.process.terminate()
+        code = daemon.wait()
+    return code, "\n".join(daemon.lines)
