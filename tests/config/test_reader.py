@@ -25,7 +25,7 @@ clients:
 """
 # In a process of its own, which has no threads; each line of its input is a config to read.
 HOST = """
-import json, sys
+import json, os, resource, sys
 from bearerd.config import reader
 from bearerd.process import harden
 for name, value in json.loads(sys.argv[1]).items():
@@ -35,6 +35,11 @@ made = reader.ConfigReader()
 from bearerd.errors import ConfigError, ConfigUnavailable
 for line in sys.stdin:
     path, full = json.loads(line)
+    if path == "no more descriptors":
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, lowest))
+        continue
     try:
         config = made.read(path, full=full)
         said = ["config", len(config.targets), config.directory]
@@ -159,6 +164,16 @@ def _zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def test_that_no_descriptors_are_left_is_not_called_an_error_of_the_config(
+    host: Callable[..., Host], config: Path
+) -> None:
+    made = host()
+    assert made.read(config)[0] == "config"
+    made.ask(Path("no more descriptors"))
+    said = "the config could not be read: too many files are open; raise LimitNOFILE"
+    assert made.read(config) == ["unavailable", said]
 
 
 def test_a_reader_that_was_killed_is_named(host: Callable[..., Host], config: Path) -> None:

@@ -26,6 +26,7 @@ from bearerd.service.notify import Notify
 from bearerd.service.signals import receive
 from bearerd.service.sources import Sources
 from bearerd.service.status import Status
+from bearerd.service.trust import writable_by_others
 
 # An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
 _SETTLES: Final = 0.3
@@ -61,6 +62,7 @@ class _Daemon:
         self._load_again = False
         self._config_error: str | None = None
         self._zombies: frozenset[str] = frozenset()
+        self._warned_of: set[str] = set()
 
     def alive(self) -> bool:
         """Whether the schedule's heart beats."""
@@ -83,6 +85,7 @@ class _Daemon:
         receive(self._events.put, hup=True)
         self._sources = Sources(self._config)
         self._engine.start()
+        self._warn_of_writers()
         count = len(self._config.targets)
         say(
             logging.INFO,
@@ -132,6 +135,13 @@ class _Daemon:
                 self._settle()
             elif isinstance(event, Config | BearerdError):
                 self._follow(event)
+
+    def _warn_of_writers(self) -> None:
+        """Once for each file of the config that others can write."""
+        found = writable_by_others((*self._config.sources, *self._config.source_directories))
+        for path in found.keys() - self._warned_of:
+            say(logging.WARNING, f"config {path}: {found[path]}")
+        self._warned_of = set(found)
 
     def _now(self) -> float:
         return self._engine.clock.now().boot
@@ -210,6 +220,7 @@ class _Daemon:
         self._engine.tally.event("reloads", "success")
         changes = self._engine.apply(loaded)
         self._sources.take(loaded)
+        self._warn_of_writers()
         self._watch_over()
         if loaded.log != was.log:
             from bearerd.service.logs import set_up  # noqa: PLC0415 - the same as at the start
