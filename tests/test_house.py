@@ -39,7 +39,7 @@ PURE = [
     "model", "errors", "words",
     "config.source", "config.types",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
-    "grant.metadata", "grant.rotation",
+    "grant.metadata", "grant.rotation", "grant.addresses",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
@@ -52,8 +52,8 @@ IMPURE_CALLS = {"open", "input", "print"}
 IMPURE_METHODS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 
 ONE_USER = {
-    "requests": {"grant.endpoint"},
-    "urllib3": {"grant.endpoint"},
+    "requests": {"grant.transport"},
+    "urllib3": {"grant.transport"},
     "apscheduler": {"lifecycle.schedule"},
     "yaml": {"config.source"},
     "pydantic": {"config.types", "config.load"},

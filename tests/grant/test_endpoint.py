@@ -19,6 +19,7 @@ from typing import Any, Final
 import pytest
 import trustme
 
+from bearerd.grant import deadline
 from bearerd.grant import endpoint as module
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
@@ -33,6 +34,9 @@ TIMEOUT: Final = 0.4
 LONG: Final = 20.0
 """Of a provider that will: only a broken build waits for it."""
 WITHIN: Final = 20.0
+
+BEYOND: Final = "no token endpoint answers so: compare the URL with the provider's"
+"""The hint for a reply that breaks a bound."""
 
 OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
 
@@ -310,7 +314,7 @@ def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.M
         start(thread)
 
     with peer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")) as it:
-        monkeypatch.setattr(module, "_alarm", module._Alarm())
+        monkeypatch.setattr(module, "ALARM", deadline.Alarm())
         monkeypatch.setattr(threading.Thread, "start", fails_once)
         first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
 
@@ -589,7 +593,7 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
         ),
         pytest.param(
             says(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200),
-            NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"),
+            NoReply("reply", "127.0.0.1: the reply has more than 100 headers", BEYOND),
             id="too-many-headers",
         ),
         pytest.param(

@@ -323,12 +323,12 @@ def test_close_idle_reaches_the_endpoints_of_all_providers(monkeypatch: pytest.M
             grants.perform(at(server))
         endpoints = list(grants._endpoints.values())
         assert len(endpoints) == 2
-        assert all(endpoint._adapter is not None for endpoint in endpoints)
+        assert all(endpoint._transport is not None for endpoint in endpoints)
 
         monkeypatch.setattr("bearerd.grant.endpoint.IDLE_CLOSE", 0.0)
         grants.close_idle()
 
-        assert all(endpoint._adapter is None for endpoint in endpoints)
+        assert all(endpoint._transport is None for endpoint in endpoints)
 
 
 # -- a provider that is known by its issuer -------------------------------------------------------------

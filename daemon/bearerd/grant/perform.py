@@ -16,10 +16,10 @@ from bearerd.errors import ExtraMissing, SecretUnavailable
 from bearerd.grant import rotation as rotations
 from bearerd.grant.credentials import read_credentials, read_parameters
 from bearerd.grant.discovery import Discovery
-from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.hints import Circumstances, hinted
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.grant.outcome import Issued, Malformed, NoReply, Outcome, Performed, Phase, Refused, Transient, Unsent
 from bearerd.grant.reply import SKEWED, Reply, clock_skew, understand
 from bearerd.grant.request import Call, Credentials, compose, get
 from bearerd.grant.rotation import Rotation
@@ -98,7 +98,8 @@ class Grants:
         if isinstance(reply, NoReply):
             if metadata is not None and reply.phase in {"name look-up", "connect"}:
                 self._discovery(client).doubt()  # it may have moved
-            kind = Unsent if reply.phase == "set-up" else Transient
+            kinds: dict[Phase, type[Unsent | Malformed]] = {"set-up": Unsent, "reply": Malformed}
+            kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
             return Performed(outcome, credentials.client_id, token_url, took=took)
         # By the middle of the way; a long one makes the reading worth less.
