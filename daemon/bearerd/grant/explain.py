@@ -26,7 +26,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
     if beyond is not None:
         # A proxy's answer to CONNECT says nothing about the provider.
         phase: Phase = "connect" if attempt.phase == "connect" else "reply"
-        return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT)
+        return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
     if attempt.expired or time.monotonic() >= attempt.deadline:
         return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s (in the {attempt.phase})")
     for cause in causes:
