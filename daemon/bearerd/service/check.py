@@ -25,6 +25,7 @@ from bearerd.publish.invoke import examine
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
+from bearerd.service.logs import quiet_libraries
 from bearerd.words import duration
 
 # systemd gives a unit's credentials to its daemon, and not to what ExecReload= runs.
@@ -45,6 +46,7 @@ class Finding:
 
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
     """Everything that the daemon will need, one finding after the other."""
+    quiet_libraries()
     publisher = Publisher(config)
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
     for path, meaning in exposed(config).items():
