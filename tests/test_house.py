@@ -17,8 +17,9 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"model", "errors", "words", "log", "clock", "child"}
+BELOW = {"boundedjson", "model", "errors", "words", "log", "clock", "child"}
 MAY_IMPORT = {
+    "boundedjson": set(),
     "model": set(),
     "errors": set(),
     "words": set(),
@@ -36,10 +37,10 @@ MAY_IMPORT = {
 }
 
 PURE = [
-    "model", "errors", "words",
+    "boundedjson", "model", "errors", "words",
     "config.source", "config.types",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
-    "grant.metadata", "grant.rotation", "grant.addresses",
+    "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
