@@ -17,8 +17,9 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"model", "errors", "words", "log", "clock", "child", "process", "regular"}
+BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "process", "regular", "words"}
 MAY_IMPORT = {
+    "boundedjson": set(),
     "model": set(),
     "errors": set(),
     "words": set(),
@@ -38,11 +39,11 @@ MAY_IMPORT = {
 }
 
 PURE = [
-    "model", "errors", "words",
+    "boundedjson", "model", "errors", "words",
     "config.source", "config.scalar", "config.redaction", "config.suggest", "config.types", "config.messages",
     "config.plain",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
-    "grant.metadata", "grant.rotation",
+    "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
@@ -55,8 +56,8 @@ IMPURE_CALLS = {"open", "input", "print"}
 IMPURE_METHODS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 
 ONE_USER = {
-    "requests": {"grant.endpoint"},
-    "urllib3": {"grant.endpoint"},
+    "requests": {"grant.transport"},
+    "urllib3": {"grant.transport"},
     "apscheduler": {"lifecycle.schedule"},
     "yaml": {"config.source", "config.scalar"},
     "pydantic": {"config.types", "config.load", "config.messages"},

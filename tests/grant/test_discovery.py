@@ -240,6 +240,95 @@ def test_a_failure_at_the_start_is_tried_again_by_the_next_grant(log: pytest.Log
     assert log.records == []
 
 
+# -- whose hosts ---------------------------------------------------------------------------------------
+
+
+class Hosts:
+    """Metadata whose token endpoints are where the test says."""
+
+    def __init__(self, endpoint: str, alias: str | None = None) -> None:
+        self.endpoint, self.alias = endpoint, alias
+
+    def __call__(self, seen: Seen) -> Answer:
+        issuer = f"http://{seen.headers['host']}/realms/acme"
+        aliases = {"mtls_endpoint_aliases": {"token_endpoint": self.alias}} if self.alias else {}
+        return Answer(200, {"issuer": issuer, "token_endpoint": self.endpoint} | aliases)
+
+
+def told(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What was said since the last time."""
+    lines = [(record.levelname, record.getMessage()) for record in log.records]
+    log.clear()
+    return lines
+
+
+def test_a_token_endpoint_on_another_host_is_told_once_and_each_move_of_it(log: pytest.LogCaptureFixture) -> None:
+    script = Hosts("https://login.example/secret-path/token")
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        assert told(log) == [
+            ("INFO", "provider sso: its token endpoint is on login.example, not on the issuer's host 127.0.0.1")
+        ]
+
+        # Another path, the same host.
+        script.endpoint = "https://login.example:8443/token"
+        discovery.metadata(NOW + DAY)
+        assert told(log) == []
+
+        script.endpoint = "https://evil.example/token"
+        discovery.metadata(NOW + 2 * DAY)
+        discovery.metadata(NOW + 3 * DAY)
+        assert told(log) == [
+            (
+                "WARNING",
+                (
+                    "provider sso: its metadata moved the token endpoint from login.example to evil.example: "
+                    "ask the provider if you did not expect it"
+                ),
+            )
+        ]
+
+
+def test_an_alias_for_certificates_is_told_by_itself(log: pytest.LogCaptureFixture) -> None:
+    script = Hosts("https://127.0.0.1/token", "https://mtls.example/token")
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        assert told(log) == [
+            (
+                "INFO",
+                (
+                    "provider sso: its token endpoint for certificates is on mtls.example, "
+                    "not on the issuer's host 127.0.0.1"
+                ),
+            )
+        ]
+
+        script.alias = "https://mtls2.example/token"
+        discovery.metadata(NOW + DAY)
+        assert [line[0] for line in told(log)] == ["WARNING"]
+
+
+def test_token_endpoints_on_the_issuers_host_are_not_told(log: pytest.LogCaptureFixture) -> None:
+    script = Hosts("https://127.0.0.1:8443/token", "https://127.0.0.1:9443/token")
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        discovery.metadata(NOW)
+        discovery.metadata(NOW + DAY)
+
+    assert told(log) == []
+
+
+def test_metadata_that_break_the_bounds_are_malformed_and_the_second_place_is_asked() -> None:
+    flooded = Answer(200, b"", {"X-Much": "x" * 70_000})
+    hint = "no token endpoint answers so: compare the URL with the provider's"
+    with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == Malformed(
+            "metadata: 127.0.0.1: the reply has more than 64 KiB of headers", "discovery", hint
+        )
+        assert [seen.path for seen in server.seen] == [RFC8414, OPENID]
+    with serving(by_path({RFC8414: flooded})) as server, discovering(issuer_of(server)) as discovery:
+        assert discovery.metadata(NOW) == found(server)
+
+
 # -- several grants at once ----------------------------------------------------------------------------
 
 

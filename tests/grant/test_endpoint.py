@@ -19,22 +19,23 @@ from typing import Any, Final
 import pytest
 import trustme
 
+from bearerd.grant import deadline
 from bearerd.grant import endpoint as module
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Call, Credentials, Request, compose, get
 from bearerd.model import Provider
+from support.peer import OK, WITHIN, Peer, answering, peer, refusing, resolve
 from support.process import eventually
-from support.server import Answer, Seen, issues, request_of, serving
+from support.server import Answer, Seen, issues, serving
 from support.targets import CLIENT, target
 
 TIMEOUT: Final = 0.4
 """Of a provider that will not answer in time: it is waited for in full."""
 LONG: Final = 20.0
 """Of a provider that will: only a broken build waits for it."""
-WITHIN: Final = 20.0
-
-OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
+BEYOND: Final = "no token endpoint answers so: compare the URL with the provider's"
+"""The hint for a reply that breaks a bound."""
 
 
 def provider(url: str, **changes: Any) -> Provider:
@@ -60,109 +61,16 @@ def post(url: str, **changes: Any) -> Reply | NoReply:
         return send()
 
 
-# -- a server that does as it is told, down to the bytes ----------------------------------------------
-
-
-class Peer:
-    """Hands each connection, with its number from 0, to the test's function in a thread of its own."""
-
-    def __init__(self, behaviour: Callable[[Peer, socket.socket, int], None]) -> None:
-        self._behaviour = behaviour
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self.over = threading.Event()
-        """The test is done: whoever waits for nothing can stop."""
-        self.connections = 0
-        self.requests: list[bytes] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/token"
-
-    def read(self, connection: socket.socket) -> bytes:
-        """One whole request, noted; or b"" when the other end closed."""
-        data = request_of(connection)
-        if not data:
-            return b""
-        with self._changed:
-            self.requests.append(data)
-            self._changed.notify_all()
-        return self.requests[-1]
-
-    def wait_for(self, connections: int) -> None:
-        """Until that many were accepted."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.connections >= connections, WITHIN)
-
-    def serve(self) -> None:
-        """Accept until the listener is shut down."""
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with self._changed:
-                number, self.connections = self.connections, self.connections + 1
-                self._changed.notify_all()
-            thread = threading.Thread(target=self._handle, args=(connection, number), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _handle(self, connection: socket.socket, number: int) -> None:
-        with connection, suppress(OSError):
-            self._behaviour(self, connection, number)
-
-    def join(self) -> None:
-        """Wait for all that is under way."""
-        for thread in self._threads:
-            thread.join(WITHIN)
-            assert not thread.is_alive()
-
-
-@contextmanager
-def peer(behaviour: Callable[[Peer, socket.socket, int], None]) -> Iterator[Peer]:
-    it = Peer(behaviour)
-    thread = threading.Thread(target=it.serve, daemon=True)
-    thread.start()
-    try:
-        yield it
-    finally:
-        it.over.set()
-        it.listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        it.listener.close()
-        it.join()
-
-
-def answering(_peer: Peer, connection: socket.socket, _number: int) -> None:
-    """Keep-alive: an answer to each request."""
-    while _peer.read(connection):
-        connection.sendall(OK)
-
-
 def server_context(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("127.0.0.1").configure_cert(context)
     return context
 
 
-@contextmanager
-def refusing() -> Iterator[int]:
-    """A port of loopback that refuses connections: it is taken, but nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
 def reset(connection: socket.socket) -> None:
     """Close with RST in place of FIN."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     connection.close()
-
-
-def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, str, int]) -> None:
-    """Let every name have these addresses: (family, host, port)."""
-    found = [(family, socket.SOCK_STREAM, 0, "", (host, port)) for family, host, port in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
 
 # -- one deadline --------------------------------------------------------------------------------------
@@ -310,7 +218,7 @@ def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.M
         start(thread)
 
     with peer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")) as it:
-        monkeypatch.setattr(module, "_alarm", module._Alarm())
+        monkeypatch.setattr(module, "ALARM", deadline.Alarm())
         monkeypatch.setattr(threading.Thread, "start", fails_once)
         first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
 
@@ -476,25 +384,6 @@ def test_the_next_address_is_used_when_this_machine_lacks_the_firsts_family(monk
     assert isinstance(reply, Reply), reply
 
 
-def test_a_first_address_that_is_silent_leaves_time_for_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.socket.connect
-
-    def connect(this: socket.socket, address: Any) -> None:
-        if address[1] == 1:
-            # A blackhole: a connect that ends when its own share of the time is used up.
-            limit = this.gettimeout()
-            assert limit is not None
-            threading.Event().wait(limit)
-            raise TimeoutError("timed out")
-        real(this, address)
-
-    with peer(answering) as it:
-        resolve(monkeypatch, (socket.AF_INET, "127.0.0.1", 1), (socket.AF_INET, "127.0.0.1", it.port))
-        monkeypatch.setattr(socket.socket, "connect", connect)
-
-        assert isinstance(post("http://two.example/token", timeout=2 * TIMEOUT), Reply)
-
-
 # -- what is sent and read -----------------------------------------------------------------------------
 
 
@@ -589,7 +478,7 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
         ),
         pytest.param(
             says(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200),
-            NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"),
+            NoReply("reply", "127.0.0.1: the reply has more than 100 headers", BEYOND),
             id="too-many-headers",
         ),
         pytest.param(

@@ -163,7 +163,13 @@ BEHIND = (
         pytest.param(-30.0, None, id="30-s-behind"),
         pytest.param(31.0, BEHIND.replace("behind", "ahead of"), id="31-s"),
         pytest.param(-31.0, BEHIND, id="31-s-behind"),
-        pytest.param(7500.0, BEHIND.replace("31 s behind", "2 h 5 min ahead of"), id="hours"),
+        pytest.param(3600.0, BEHIND.replace("31 s behind", "1 h ahead of"), id="an-hour"),
+        # Beyond an hour the provider's clock is not followed.
+        pytest.param(
+            7500.0,
+            BEHIND.replace("31 s behind", "2 h 5 min ahead of").replace("by the provider's", "1 h off at most"),
+            id="hours",
+        ),
         pytest.param(None, None, id="unknown"),
     ],
 )

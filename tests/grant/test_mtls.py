@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from bearerd.grant import endpoint as module
+from bearerd.grant import transport
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.outcome import Issued, Outcome, Transient, Unsent
 from bearerd.grant.perform import Grants
@@ -429,13 +429,13 @@ def test_it_is_told_also_where_the_server_is_gone_by_the_time_of_the_request(
     monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, directory: Path
 ) -> None:
     # As most servers do it: which of the two comes first is a matter of microseconds.
-    closed, connect = threading.Event(), module._HTTPSConnection.connect
+    closed, connect = threading.Event(), transport._HTTPSConnection.connect
 
-    def connect_and_wait(this: module._HTTPSConnection) -> None:
+    def connect_and_wait(this: transport._HTTPSConnection) -> None:
         connect(this)
         assert closed.wait(WITHIN)
 
-    monkeypatch.setattr(module._HTTPSConnection, "connect", connect_and_wait)
+    monkeypatch.setattr(transport._HTTPSConnection, "connect", connect_and_wait)
     with demanding(context_of(ca), closed) as url:
         assert showing(None, url, directory) == WANTS
 

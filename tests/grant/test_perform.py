@@ -323,12 +323,12 @@ def test_close_idle_reaches_the_endpoints_of_all_providers(monkeypatch: pytest.M
             grants.perform(at(server))
         endpoints = list(grants._endpoints.values())
         assert len(endpoints) == 2
-        assert all(endpoint._adapter is not None for endpoint in endpoints)
+        assert all(endpoint._transport is not None for endpoint in endpoints)
 
         monkeypatch.setattr("bearerd.grant.endpoint.IDLE_CLOSE", 0.0)
         grants.close_idle()
 
-        assert all(endpoint._adapter is None for endpoint in endpoints)
+        assert all(endpoint._transport is None for endpoint in endpoints)
 
 
 # -- a provider that is known by its issuer -------------------------------------------------------------
@@ -572,7 +572,7 @@ def test_a_slow_way_does_not_look_like_a_clock_that_is_off() -> None:
         pytest.param([0, 30, -30, None], [], id="within-30-s"),
         pytest.param([31], ["W 31 s ahead of"], id="31-s"),
         pytest.param([-31], ["W 31 s behind"], id="31-s-behind"),
-        pytest.param([7500], ["W 2 h 5 min ahead of"], id="hours"),
+        pytest.param([3600], ["W 1 h ahead of"], id="an-hour"),
         pytest.param([31, 40, 31], ["W 31 s ahead of"], id="once"),
         pytest.param([31, None, 31], ["W 31 s ahead of"], id="once-though-a-reply-says-nothing"),
         pytest.param([31, 30], ["W 31 s ahead of", "I"], id="and-its-end"),
@@ -617,6 +617,25 @@ def test_assertions_are_dated_by_the_providers_clock_once_it_is_known(ahead: flo
     assert third["iat"] == START.wall + 100 + ahead - 5
     # What is known of one provider is nothing that is known of others.
     assert claims_of(another.seen[0])["iat"] == START.wall + 100 - 5
+
+
+@pytest.mark.parametrize(("ahead", "followed"), [(7200.0, 3600.0), (-7200.0, -3600.0), (2.4e11, 3600.0)])
+def test_the_providers_clock_is_followed_for_an_hour_and_the_log_says_so(
+    log: Log, ahead: float, followed: float
+) -> None:
+    # 2.4e11 s are 7,600 years: no assertion may be good until then.
+    clock = FakeClock()
+    with serving(Watch(clock, ahead)) as server:
+        grants, wanted = Grants(clock, LONG), at(server, **SIGNING)
+        for _ in range(2):
+            assert isinstance(grants.perform(wanted).outcome, Issued)
+
+    second = claims_of(server.seen[1])
+    assert (second["iat"], second["exp"]) == (START.wall + followed - 5, START.wall + followed + 55)
+    ((level, message),) = log()
+    assert level == "WARNING"
+    assert message.startswith("provider sandbox: its clock is ")
+    assert message.endswith(" this machine's, and is followed for 1 h only")
 
 
 def test_the_metadata_show_the_clock_before_the_first_assertion() -> None:

@@ -10,7 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient
-from bearerd.grant.reply import Reply, clock_skew, understand
+from bearerd.grant.reply import Reply, understand
+from bearerd.grant.times import clock_skew
+from bearerd.model import Output
+from bearerd.publish.publisher import _MOST_RECORD_BYTES
+from bearerd.publish.record import Record, dump, load
+from bearerd.publish.render import render
 from support.clock import START
 from support.targets import CLIENT, target
 
@@ -200,7 +205,7 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "x": -Infinity}', Malformed("the reply holds NaN or Infinity"), id="infinity"
     ),
-    pytest.param(200, {}, b"[" * 60_000, Malformed("the reply is not JSON"), id="nested"),
+    pytest.param(200, {}, b"[" * 60_000, Malformed("the reply is nested over 32 levels deep"), id="nested"),
     pytest.param(204, {}, b"", Malformed("HTTP 204, but the reply is empty"), id="204-empty"),
     pytest.param(200, {}, b" \r\n", Malformed("the reply is empty"), id="200-blank"),
     pytest.param(
@@ -427,7 +432,7 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
         pytest.param({"retry-after": "30"}, 30.0, id="seconds"),
         pytest.param({"retry-after": " 30 "}, 30.0, id="seconds-padded"),
         pytest.param({"retry-after": "0"}, 0.0, id="zero"),
-        pytest.param({"retry-after": "9" * 18}, 1e18, id="huge"),
+        pytest.param({"retry-after": "9" * 60_000}, 1e9, id="huge"),
         pytest.param({"retry-after": "Fri, 15 Jan 2027 08:02:00 GMT"}, 120.0, id="date"),
         # The provider's clock is an hour ahead of ours: it says two minutes all the same.
         pytest.param(
@@ -672,6 +677,86 @@ def test_a_token_that_only_our_clock_takes_for_expired_is_good() -> None:
     outcome = understood(200, body, {"date": "Fri, 15 Jan 2027 07:00:00 GMT"})
     assert isinstance(outcome, Issued)
     assert outcome.token.lifetime == 3599.0
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        pytest.param("Fri, 15 Jan 2027 09:00:00 GMT", 3600.0, id="an-hour-ahead"),
+        pytest.param("Fri, 15 Jan 2027 10:00:00 GMT", 3600.0, id="two-hours-ahead"),
+        pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0, id="year-9999"),
+        pytest.param("Mon, 01 Jan 0001 00:00:00 GMT", 10_800.0, id="year-1"),
+    ],
+)
+def test_the_providers_clock_is_followed_for_an_hour(date: str, seconds: float) -> None:
+    outcome = understood(
+        200, b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1800007200}', {"date": date}
+    )
+
+    assert isinstance(outcome, Issued)
+    assert outcome.token.lifetime == seconds
+
+
+def nested(levels: int) -> bytes:
+    """A reply with other fields that are nested, all in all so many levels deep."""
+    return b'{"access_token": "t", "token_type": "Bearer", "x": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+@pytest.mark.parametrize("levels", [33, 100, 960, 970, 980, 990, 1000, 30_000])
+def test_a_reply_that_is_nested_deeper_than_any_is_malformed_at_each_depth(levels: int) -> None:
+    assert understood(200, nested(levels)) == Malformed("HTTP 200, but the reply is nested over 32 levels deep")
+    assert isinstance(understood(401, nested(levels)), Refused)
+
+
+@pytest.mark.parametrize("levels", [2, 31, 32])
+def test_a_reply_that_is_kept_can_be_written_and_read_again(levels: int) -> None:
+    token = issued(nested(levels)).token
+    record = Record(token, "identity", "7e0c5a")
+
+    assert load(dump(record)) == record
+    assert json.loads(render(target(), token, Output("/t", "json")))["x"] == token.extra_fields()["x"]
+
+
+def test_a_claim_that_is_nested_deeper_than_any_makes_a_token_that_is_opaque() -> None:
+    claims = b'{"exp": 1800000060, "x": %s%s}' % (b"[" * 980, b"]" * 980)
+    token = b'{"access_token": "e30.%s.c2ln", "token_type": "Bearer"}' % base64.urlsafe_b64encode(claims).rstrip(b"=")
+
+    assert issued(token).token.lifetime == target().default_lifetime
+
+
+@pytest.mark.parametrize("digits", [310, 4300, 4301, 60_000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_whole_number_that_no_reader_could_hold_is_malformed(digits: int, sign: str) -> None:
+    body = f'{{"access_token": "t", "token_type": "Bearer", "x": {sign}{"9" * digits}}}'.encode()
+
+    assert understood(200, body) == Malformed("HTTP 200, but the reply holds a number that is too large")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" + "1e15," * 13_000 + "1]",
+        '"' + r"\u00e9" * 10_000 + '"',
+        '"' + "é" * 32_000 + '"',
+        "[" + "[]," * 21_000 + "1]",
+    ],
+    ids=["floats", "escapes", "letters", "lists"],
+)
+def test_the_longest_reply_is_a_record_that_is_read_again(value: str) -> None:
+    # JSON grows where it is written again, up to four times.
+    body = f'{{"access_token": "t", "token_type": "Bearer", "x": {value}}}'.encode()
+    assert 60_000 < len(body) <= 65_536
+    content = dump(Record(issued(body).token, "identity", "7e0c5a"))
+
+    assert len(content) <= _MOST_RECORD_BYTES
+    assert load(content) is not None
+
+
+def test_an_empty_scope_is_kept_too() -> None:
+    record = Record(issued(b'{"access_token": "t", "token_type": "Bearer", "scope": ""}', scope="").token, "i", "c")
+
+    assert record.token.scope == ""
+    assert load(dump(record)) == record
 
 
 def test_other_fields_are_kept_but_never_a_refresh_token() -> None:

@@ -142,7 +142,7 @@ def test_a_server_that_speaks_only_tls_1_1_is_refused(ca: trustme.CA, ca_file: s
             pytest.skip("this OpenSSL cannot speak TLS 1.1 at all")
 
         endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
-        trust = endpoint._current_adapter(Request(server.url, {}, b""))._context
+        trust = endpoint._current_transport(Request(server.url, {}, b""))._adapter._context
         assert trust is not None
         # So that it is not the distribution's policy that refuses, but we.
         trust.set_ciphers("ALL:@SECLEVEL=0")
@@ -268,7 +268,7 @@ def test_requests_own_authorities_are_not_added(ca: trustme.CA, ca_file: str) ->
     with serving_as(ca) as server:
         endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
         assert isinstance(endpoint.send(Request(server.url, {}, b"")), Reply)
-        trust = endpoint._current_adapter(Request(server.url, {}, b""))._context
+        trust = endpoint._current_transport(Request(server.url, {}, b""))._adapter._context
         endpoint.close()
 
     # certifi's would have been loaded by the first connection.

@@ -3,10 +3,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import trustme
+
+from support.server import issues, serving
 
 _FLOOD = """
 import logging, sys
@@ -84,3 +89,72 @@ def test_who_writes_elsewhere_than_to_the_journal_that_his_parent_has_writes_as_
     lines = said("text", journal=False)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\S+Z \w+ +what happened", line) for line in lines)
     assert len(lines) == 4
+
+
+# -- what libraries say by themselves ------------------------------------------------------------------
+
+_IN_1970 = """
+import datetime, sys
+import urllib3.connection
+# As if the clock stood before all that urllib3 takes for likely.
+urllib3.connection.RECENT_DATE = datetime.date(9999, 1, 1)
+from bearerd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("verb", [["once"], ["check", "--online"]], ids=["once", "check"])
+def test_a_clock_in_1970_makes_no_raw_warning(verb: list[str], tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    with serving(issues(), context) as server:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"state_directory: {tmp_path}/state\noutput: {{directory: {tmp_path}/tokens}}\n"
+            f"clients:\n  dnb:\n    token_url: {server.url}\n    ca_file: {tmp_path}/ca.pem\n"
+            "    client_id: id\n    client_secret: {env: DNB_SECRET}\n    tokens: {bci: {}}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", _IN_1970, *verb, "-c", config],
+            env={**os.environ, "DNB_SECRET": "s3cr3t"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(server.seen) == 1
+    assert [line for line in done.stderr.splitlines() if not re.match(r"\d{4}-\d\d-\d\dT\S+Z \w+ ", line)] == []
+    assert "SystemTimeWarning" not in done.stdout + done.stderr
+
+
+_WARNS = """
+import os, sys, warnings
+from bearerd.model import Logging
+from bearerd.service import logs
+logs.set_up(Logging(format=sys.argv[1]), os.environ)
+warnings.warn("our own", UserWarning)
+for module in ("urllib3.connection", "requests", "apscheduler.jobstores.base"):
+    warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module=module)
+warnings.warn_explicit("not theirs", UserWarning, "x.py", 1, module="requests_like")
+logs.flush()
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_other_warnings_are_lines_of_the_log(log_format: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _WARNS, log_format], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+
+    if log_format == "json":
+        events = [json.loads(line) for line in lines]
+        assert [(event["level"], event["message"], event["at"]) for event in events] == [
+            ("warning", "UserWarning: our own", "<string>:6"),
+            ("warning", "UserWarning: not theirs", "x.py:1"),
+        ]
+    else:
+        assert [line.partition(" ")[2] for line in lines] == [
+            "WARNING UserWarning: our own at=<string>:6",
+            "WARNING UserWarning: not theirs at=x.py:1",
+        ]

@@ -7,9 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from bearerd.grant.endpoint import NoReply
-from bearerd.grant.metadata import Metadata, places, read_metadata
-from bearerd.grant.outcome import Malformed, Transient, Unsent
+from bearerd.grant.metadata import Metadata, host_of, places, read_metadata
+from bearerd.grant.outcome import Malformed, NoReply, Transient, Unsent
 from bearerd.grant.reply import Reply
 from bearerd.log import say
 from bearerd.model import Provider
@@ -28,6 +27,8 @@ class Discovery:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._known: Metadata | None = None
+        # An endpoint on the issuer's host is what everyone expects.
+        self._hosts = dict.fromkeys(("token endpoint", "token endpoint for certificates"), host_of(provider.issuer))
         self._ask_at = 0.0
         self._asked = 0
         self._failure: Malformed | Transient | Unsent | None = None
@@ -47,6 +48,7 @@ class Discovery:
             self._asked += 1
             self._failure = None if isinstance(found, Metadata) else found
             if isinstance(found, Metadata):
+                self._say_hosts(found, first=self._known is None)
                 self._known, self._ask_at = found, now + _GOOD_FOR
                 return found
             if self._known is None:
@@ -65,14 +67,39 @@ class Discovery:
         for url in places(self._provider.issuer or ""):
             reply = self._fetch(url)
             if isinstance(reply, NoReply):
-                # The same host would fail in the same way.
                 if reply.phase == "set-up":
                     return Unsent(reply.reason, phase="set-up", hint=reply.hint)
-                return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)
-            found = read_metadata(reply, self._provider)
+                if reply.phase != "reply":
+                    # The same host would fail in the same way.
+                    return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)
+                found: Metadata | Malformed | Transient = Malformed(
+                    f"metadata: {reply.reason}", "discovery", reply.hint
+                )
+            else:
+                found = read_metadata(reply, self._provider)
             if isinstance(found, Metadata):
                 return found
-            # That it is another issuer's says more than that there is nothing at the second place.
-            if first is None or (isinstance(first, Malformed) and reply.status != 404):  # noqa: PLR2004
+            # "It is another issuer's" says more than "there is nothing at the second place".
+            nothing = isinstance(reply, Reply) and reply.status == 404  # noqa: PLR2004
+            if first is None or (isinstance(first, Malformed) and not nothing):
                 first = found
         return first or Malformed("metadata: none", phase="discovery")
+
+    def _say_hosts(self, found: Metadata, *, first: bool) -> None:
+        """Say once that an endpoint is on another host than the issuer, and each time that it moves to another."""
+        before = self._hosts
+        urls = (found.token_endpoint, found.mtls_token_endpoint)
+        self._hosts = {name: host_of(url) for name, url in zip(before, urls, strict=True)}
+        said: set[tuple[str, str]] = set()
+        for name, host in self._hosts.items():
+            move = (before[name], host)
+            if move[0] == host or move in said:  # without an alias both are one
+                continue
+            said.add(move)
+            if first:
+                message = f"its {name} is on {host}, not on the issuer's host {move[0]}"
+            else:
+                message = (
+                    f"its metadata moved the {name} from {move[0]} to {host}: ask the provider if you did not expect it"
+                )
+            say(logging.INFO if first else logging.WARNING, f"provider {self._provider.name}: {message}")

@@ -11,8 +11,9 @@ from typing import Final
 
 from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import Malformed, Outcome, Refused
-from bearerd.grant.reply import SKEWED, Reply, description, parse
+from bearerd.grant.reply import Reply, description, parse
 from bearerd.grant.request import Call, Credentials, depends_on_encoding
+from bearerd.grant.times import FOLLOWED, SKEWED
 from bearerd.model import Target
 from bearerd.words import duration
 
@@ -59,9 +60,10 @@ def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
     signs = client.auth in _SIGNED or client.jwt_bearer is not None
     if signs and known.skew is not None and abs(known.skew) > SKEWED:
         way = "ahead of" if known.skew > 0 else "behind"
+        dated = "by the provider's" if abs(known.skew) <= FOLLOWED else f"{duration(FOLLOWED)} off at most"
         return (
             f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: set this one right "
-            "(the next assertion is dated by the provider's)"
+            f"(the next assertion is dated {dated})"
         )
     if signs and re.search(r"\baud\b|audience", said, re.IGNORECASE):
         return (

@@ -8,12 +8,13 @@ the expiry (Deliverect); or another field says it (D&B Direct+).
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from bearerd import boundedjson
 
 # From here up a number of seconds is more likely something else. No provider in the field issues
 # client-credentials tokens for longer than 30 days; 10^9 is a moment in 2001, and 10^12 the same in ms.
@@ -124,8 +125,8 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
     if len(parts) != 3:  # noqa: PLR2004 - header.claims.signature (RFC 7519)
         return {}
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
+        claims = boundedjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)).decode())
+    except ValueError:
         return {}
     return claims if isinstance(claims, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -94,6 +95,8 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
     )
 
 
+# A name or an address, at most as long as DNS has them: the log shows it.
+_HOST: Final = r"[A-Za-z0-9._:-]{1,253}"
 _HINT: Final = "is issuer right? Else set token_url in its place"
 
 
@@ -106,12 +109,19 @@ def _unusable(url: Any, provider: Provider) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "its token_endpoint is no URL"
-    if not host or not url.isascii() or any(char <= " " for char in url) or "#" in url or parts.username is not None:
+    if parts.username is not None or "#" in url or re.fullmatch(r"[\x21-\x7e]+", url) is None:
+        return "its token_endpoint is no URL"
+    if not host or re.fullmatch(_HOST, host) is None:
         return "its token_endpoint is no URL"
     # By plain http the secret could be read on the way; where the issuer itself is there, somebody has allowed it.
     if parts.scheme == "https" or (parts.scheme == "http" and url.startswith(_origin(provider.issuer or ""))):
         return None
     return "its token_endpoint is not https"
+
+
+def host_of(url: str | None) -> str:
+    """The host that a URL names, without its port."""
+    return urlsplit(url or "").hostname or ""
 
 
 def _origin(url: str) -> str:

@@ -15,6 +15,18 @@ Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS
 
 
 @dataclass(frozen=True, slots=True)
+class NoReply:
+    """A request ended without a reply that can be used: in which phase, and why.
+
+    In the phase `set-up` nothing was sent; in the phase `reply` one came that breaks the bounds (heads.py).
+    """
+
+    phase: Phase
+    reason: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """A good token; `notes` are what is odd about it all the same."""
 

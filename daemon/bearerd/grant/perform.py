@@ -16,13 +16,14 @@ from bearerd.errors import ExtraMissing, SecretUnavailable
 from bearerd.grant import rotation as rotations
 from bearerd.grant.credentials import read_credentials, read_parameters
 from bearerd.grant.discovery import Discovery
-from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.hints import Circumstances, hinted
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
-from bearerd.grant.reply import SKEWED, Reply, clock_skew, understand
+from bearerd.grant.outcome import Issued, Malformed, NoReply, Outcome, Performed, Phase, Refused, Transient, Unsent
+from bearerd.grant.reply import Reply, understand
 from bearerd.grant.request import Call, Credentials, compose, get
 from bearerd.grant.rotation import Rotation
+from bearerd.grant.times import FOLLOWED, SKEWED, clock_skew, followed
 from bearerd.log import say
 from bearerd.model import TLS_AUTHS, Client, Provider, Target
 from bearerd.words import duration
@@ -84,7 +85,7 @@ class Grants:
         token_url = metadata.endpoint(client) if metadata else client.provider.token_url or ""
         # The lifetime counts from just before the request: what the way took is not the reader's to use.
         sent = self._clock.now()
-        skew = self._skews.get(client.provider, 0.0)
+        skew = followed(self._skews.get(client.provider))
         audience = client.jwt.audience or client.provider.issuer or token_url
         call = Call(token_url, audience, sent.wall + skew, secrets.token_urlsafe(16))
         try:
@@ -98,7 +99,8 @@ class Grants:
         if isinstance(reply, NoReply):
             if metadata is not None and reply.phase in {"name look-up", "connect"}:
                 self._discovery(client).doubt()  # it may have moved
-            kind = Unsent if reply.phase == "set-up" else Transient
+            kinds: dict[Phase, type[Unsent | Malformed]] = {"set-up": Unsent, "reply": Malformed}
+            kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
             return Performed(outcome, credentials.client_id, token_url, took=took)
         # By the middle of the way; a long one makes the reading worth less.
@@ -172,10 +174,10 @@ class Grants:
             return
         if abs(skew) > SKEWED:
             way = "ahead of" if skew > 0 else "behind"
-            say(
-                logging.WARNING,
-                f"provider {provider.name}: its clock is {duration(abs(skew))} {way} this machine's",
-            )
+            message = f"its clock is {duration(abs(skew))} {way} this machine's"
+            if abs(skew) > FOLLOWED:
+                message += f", and is followed for {duration(FOLLOWED)} only"
+            say(logging.WARNING, f"provider {provider.name}: {message}")
         else:
             say(logging.INFO, f"provider {provider.name}: its clock and this machine's agree again")
 

@@ -9,17 +9,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bearerd import boundedjson
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.grant.times import SKEWED, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
-SKEWED: Final = 30.0
-"""Seconds by which clocks that are kept right never differ, whatever the request's way took."""
 LONGEST_BODY: Final = 64 * 1024
 """Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
 # Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
@@ -79,7 +77,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
-        return _token(fields, reply.status, target, sent, clock_skew(reply.headers, sent.wall) or 0.0)
+        return _token(fields, reply.status, target, sent, followed(clock_skew(reply.headers, sent.wall)))
     return _refusal(reply, fields, code, sent, never_show)
 
 
@@ -190,12 +188,12 @@ def _refusal(
         )
     said = f"HTTP {status}" + (f" {code}" if code else "")
     text = description(fields)
-    retry_after = _retry_after(reply.headers, sent)
+    wait = retry_after(reply.headers, sent.wall)
     spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
-        return RateLimited(f"{said}: asked too often", retry_after=retry_after)
+        return RateLimited(f"{said}: asked too often", retry_after=wait)
     if status in {408, 425} or status >= 500 or code in _PASSING:  # noqa: PLR2004
-        return Transient(f"{said}: the provider is not well", retry_after=retry_after)
+        return Transient(f"{said}: the provider is not well", retry_after=wait)
     if 300 <= status <= 399:  # noqa: PLR2004
         there = _place(reply.headers.get("location", ""), never_show)
         return Malformed(
@@ -261,53 +259,9 @@ def description(fields: dict[str, Any] | None) -> str:
     return " ".join(value for value in values if isinstance(value, str))
 
 
-def _retry_after(headers: Mapping[str, str], sent: Instant) -> float | None:
-    """Seconds, out of Retry-After in both forms (RFC 9110 10.2.3), else out of x-ratelimit-reset."""
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]+", value):
-        return float(value)
-    until = _http_date(value)
-    if until is not None:
-        # By the provider's own clock where it shows it.
-        now = _http_date(headers.get("date", ""))
-        return max(0.0, until - (now if now is not None else sent.wall))
-    reset = next((headers[name].strip() for name in _RESETS if name in headers), "")
-    if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", reset):
-        seconds = float(reset)
-        # Over 10^9 it is the moment, in Unix time; below, how long it takes. A moment that is past says nothing.
-        left = seconds - sent.wall if seconds > 1e9 else seconds  # noqa: PLR2004
-        return left if left > 0 else None
-    return None
-
-
-_RESETS: Final = ("x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
-
-
-def clock_skew(headers: Mapping[str, str], now: float) -> float | None:
-    """By how many seconds the provider's clock is ahead of ours, which says `now` (Unix time); from `Date`.
-
-    A second or two is the way and the rounding. None where the reply does not say.
-    """
-    date = _http_date(headers.get("date", ""))
-    if date is None:
-        return None
-    age = headers.get("age", "").strip()  # a reply out of a cache (RFC 9111 section 5.1)
-    return date + (float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0) - now
-
-
 def _trusted(skew: float) -> float:
     """Small differences are the way's, not the clock's."""
     return skew if abs(skew) > SKEWED else 0.0
-
-
-def _http_date(value: str) -> float | None:
-    if not value:
-        return None
-    try:
-        moment = parsedate_to_datetime(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
 
 
 def _place(location: str, never_show: tuple[str, ...]) -> str:
@@ -341,10 +295,12 @@ def parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
         compressed = reply.body.startswith(b"\x1f\x8b")
         return None, "the reply is compressed, which was not asked for" if compressed else "the reply is not UTF-8"
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-    except _NotJsonError as error:
-        return None, str(error)
-    except (ValueError, RecursionError):
+        value = boundedjson.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
+        )
+    except (_NotJsonError, boundedjson.TooDeepError) as error:
+        return None, f"the reply {error}"
+    except ValueError:
         return None, "the reply is HTML, not JSON" if text.lstrip().startswith("<") else "the reply is not JSON"
     if not isinstance(value, dict):
         return None, "the reply is no JSON object"
@@ -354,19 +310,24 @@ def parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise _NotJsonError("the reply names a field twice")
+        raise _NotJsonError("names a field twice")
     return result
 
 
 def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):  # 1e999
-        raise _NotJsonError("the reply holds a number that is too large")
+        raise _NotJsonError("holds a number that is too large")
     return number
 
 
+def _int(text: str) -> int:
+    _float(text)  # at most what a float can be: a million digits would cost seconds at each reader
+    return int(text)
+
+
 def _constant(_name: str) -> Any:
-    raise _NotJsonError("the reply holds NaN or Infinity, which is not JSON")
+    raise _NotJsonError("holds NaN or Infinity, which is not JSON")
 
 
 def _html_hint(reply: Reply) -> str | None:

@@ -8,9 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bearerd import boundedjson
 from bearerd.model import Instant, Token
 
 SCHEMA: Final = 1
+# Unix time; a moment from there on cannot be written as a date.
+_YEAR_10000: Final = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,12 @@ def dump(record: Record) -> bytes:
 def load(content: bytes) -> Record | None:
     """What was kept; None for anything that this version did not write whole."""
     try:
-        fields = json.loads(content)
+        # The reply's other fields are one level deeper here than in the reply.
+        fields = boundedjson.loads(content.decode(), boundedjson.DEEPEST + 1)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
         return Record(_token(fields), _text(fields["identity"]), _text(fields["client_id"], may_be_empty=True))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -57,12 +61,16 @@ def _token(fields: dict[str, Any]) -> Token:
     extra = fields["extra"]
     if not isinstance(extra, dict):
         raise TypeError
+    lifetime, obtained = _number(fields["lifetime"]), _number(fields["obtained_wall"])
+    if not 0 <= obtained + lifetime < _YEAR_10000:
+        raise ValueError
     return Token(
         access_token=_one_word(_text(fields["access_token"])),
         token_type=_text(fields["token_type"]),
-        scope=None if scope is None else _text(scope),
-        lifetime=_number(fields["lifetime"]),
-        obtained=Instant(_number(fields["obtained_wall"]), _number(fields["obtained_boot"])),
+        # Some providers name an empty scope.
+        scope=None if scope is None else _text(scope, may_be_empty=True),
+        lifetime=lifetime,
+        obtained=Instant(obtained, _number(fields["obtained_boot"])),
         extra=json.dumps(extra) if extra else "{}",
     )
 

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bearerd import boundedjson
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
 from bearerd.log import say
@@ -46,11 +47,11 @@ class State:
         """What was kept under a name, and how many seconds ago."""
         content = self._files.read(self._path(kind, name), _MOST_BYTES)
         try:
-            document = json.loads(content or b"")
+            document = boundedjson.loads((content or b"").decode())
             if document["schema"] != SCHEMA or not isinstance(document["kept"], dict):
                 return None
             elapsed = self._elapsed(document)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None
         if elapsed < 0:  # a clock was set back: from here on it ages, or those who only look would wait for ever
             self.save(kind, name, document["kept"])

@@ -25,6 +25,7 @@ from bearerd.publish.invoke import examine
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
+from bearerd.service.logs import quiet_libraries
 from bearerd.service.trust import writable_by_others
 from bearerd.words import duration
 
@@ -48,6 +49,7 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     """Everything that the daemon will need, one finding after the other."""
     for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
         yield Finding(f"config {path}", meaning, "warning")
+    quiet_libraries()
     publisher = Publisher(config)
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
     for path, meaning in exposed(config).items():

@@ -7,11 +7,12 @@ import logging
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
-from bearerd.log import LOGGER
+from bearerd.log import LOGGER, say
 from bearerd.model import Logging
 from bearerd.words import rfc3339
 
@@ -25,7 +26,7 @@ _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, log
 
 
 def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
-    """Write bearerd's log to stderr, and silence the libraries' own."""
+    """Write bearerd's log to stderr, a line for each event and for each warning of Python's."""
     handler = _Writer()
     journal = _is_journal(environ.get("JOURNAL_STREAM", ""))
     form = _Json() if settings.format == "json" else _Text(timed=not journal)
@@ -35,10 +36,32 @@ def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
     LOGGER.propagate = False
     # A log that cannot be written is no reason for a traceback in it.
     logging.raiseExceptions = False
-    # urllib3 logs URLs, APScheduler a line for each job: what matters of either is said in our words.
+    warnings.showwarning = _say_warning
+    quiet_libraries()
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 - warnings.showwarning has it
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """A warning of Python's warnings module as a line of the log, in place of two raw lines on stderr."""
+    say(logging.WARNING, f"{category.__name__}: {message}", at=f"{filename}:{lineno}")
+
+
+def quiet_libraries() -> None:
+    """Drop what the libraries log and warn of by themselves: what matters of it is said in our words.
+
+    urllib3 logs URLs, and warns of a clock in the past; APScheduler logs a line for each job. Warnings about
+    our own code are not dropped.
+    """
     for library in ("urllib3", "requests", "apscheduler"):
         logging.getLogger(library).handlers[:] = [logging.NullHandler()]
         logging.getLogger(library).propagate = False
+        warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
 
 
 def flush() -> None:

@@ -1,0 +1,55 @@
+"""In which order the addresses of a host are tried (RFC 8305, happy eyeballs). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from typing import Any, Final
+
+REMEMBERED_FOR: Final = 600.0
+"""Seconds for which the address that connected first is tried first. Longer than most outages of a route, and
+short enough that a preferred family that works again is soon used again."""
+MOST_ADDRESSES: Final = 16
+"""Of one name. At 250 ms each this is 4 s; a DNS reply may hold thousands."""
+
+Address = tuple[Any, ...]
+"""As getaddrinfo has it: family, kind, protocol, canonical name, socket address."""
+Place = tuple[str, int]
+"""A host name and a port."""
+
+
+def in_order(found: Iterable[Address], preferred: Address | None) -> list[Address]:
+    """The addresses to try: the preferred one if it is still among them, then the families by turns.
+
+    The family of the first address comes first: getaddrinfo has sorted them (RFC 6724).
+    """
+    families: dict[Any, list[Address]] = {}
+    for address in dict.fromkeys(found):
+        families.setdefault(address[0], []).append(address)
+    by_turns = [one for one in chain.from_iterable(zip_longest(*families.values())) if one is not None]
+    if preferred in by_turns:
+        by_turns.remove(preferred)
+        by_turns.insert(0, preferred)
+    return by_turns[:MOST_ADDRESSES]
+
+
+class Winners:
+    """The address of each place that connected first, for a while. Times are seconds of any steady clock."""
+
+    def __init__(self) -> None:
+        self._known: dict[Place, tuple[Address, float]] = {}
+
+    def preferred(self, place: Place, now: float) -> Address | None:
+        """The address to try first, if one is remembered."""
+        address, until = self._known.get(place, (None, now))
+        return address if now < until else None
+
+    def won(self, place: Place, address: Address, now: float) -> None:
+        """Remember an address. One that wins again because it was tried first gets no more time for that."""
+        if self.preferred(place, now) != address:
+            self._known = {known: kept for known, kept in self._known.items() if now < kept[1]}
+            self._known[place] = (address, now + REMEMBERED_FOR)
+
+    def forget(self, place: Place) -> None:
+        """The address failed."""
+        self._known.pop(place, None)

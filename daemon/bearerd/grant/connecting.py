@@ -1,0 +1,150 @@
+"""Connects to a host by name within an attempt's deadline.
+
+A name look-up cannot be ended, so it runs in a thread of its own that is left behind when the time is up.
+Connections are opened without blocking, in the caller's thread: a dead address costs 250 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, cast
+
+from bearerd.grant.addresses import Address, Place, Winners, in_order
+from bearerd.grant.deadline import Attempt, current_attempt
+
+# What RFC 8305 section 5 recommends: well above the round trip to most hosts.
+_HEAD_START: Final = 0.25
+
+
+class _Lookups:
+    """Name look-ups, one at a time for each name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[Place, _Lookup] = {}
+
+    def addresses(self, place: Place, within: float) -> list[Address]:
+        """The answer of getaddrinfo; raises TimeoutError, or what getaddrinfo raised."""
+        with self._lock:
+            lookup = self._running.get(place)
+            if lookup is None:
+                lookup = _Lookup()
+                threading.Thread(target=self._run, args=(place, lookup), name="look-up", daemon=True).start()
+                # Not before: everyone who comes later would wait for a thread that could not be started.
+                self._running[place] = lookup
+        if not lookup.done.wait(within):
+            raise TimeoutError
+        if lookup.error is not None:
+            raise lookup.error
+        return lookup.found
+
+    def _run(self, place: Place, lookup: _Lookup) -> None:
+        try:
+            lookup.found = list(socket.getaddrinfo(*place, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            lookup.error = error
+        finally:
+            with self._lock:
+                del self._running[place]
+            lookup.done.set()
+
+
+class _Lookup:
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.found: list[Address] = []
+        self.error: Exception | None = None
+
+
+_lookups = _Lookups()
+_winners = Winners()
+_winners_lock = threading.Lock()
+
+
+def connect(place: Place, options: Sequence[tuple[Any, ...]]) -> socket.socket:
+    """A connection to the host, watched by the alarm of this thread's attempt; raises OSError."""
+    attempt = current_attempt()
+    attempt.phase = "name look-up"
+    found = _lookups.addresses(place, attempt.left())
+    attempt.phase = "connect"
+    with _winners_lock:
+        preferred = _winners.preferred(place, time.monotonic())
+    try:
+        connection, address = _race(in_order(found, preferred), options, attempt)
+    except OSError:
+        forget(place)
+        raise
+    attempt.watch(connection.fileno())
+    attempt.connected.add(place)
+    with _winners_lock:
+        _winners.won(place, address, time.monotonic())
+    return connection
+
+
+def forget(place: Place) -> None:
+    """Forget which address of a place answered first: it failed later on."""
+    with _winners_lock:
+        _winners.forget(place)
+
+
+def _race(
+    addresses: Sequence[Address], options: Sequence[tuple[Any, ...]], attempt: Attempt
+) -> tuple[socket.socket, Address]:
+    """The first connection that is made, and its address. All others are closed, at the deadline too."""
+    waiting = deque(addresses)
+    failure = OSError("the name has no address")
+    start_next = 0.0
+    opening: dict[socket.socket, Address] = {}
+    with selectors.PollSelector() as selector:
+        try:
+            while waiting or opening:
+                left, now = attempt.left(), time.monotonic()
+                if waiting and (now >= start_next or not opening):
+                    address = waiting.popleft()
+                    try:
+                        connection = _start(address, options)
+                    except OSError as error:
+                        # Its traceback would hold this frame and its callers, and keep the pool from being closed.
+                        failure = error.with_traceback(None)
+                        continue
+                    opening[connection] = address
+                    selector.register(connection, selectors.EVENT_WRITE)
+                    start_next = now + _HEAD_START
+                for key, _ in selector.select(min(left, max(0.0, start_next - now)) if waiting else left):
+                    connection = cast("socket.socket", key.fileobj)
+                    selector.unregister(connection)
+                    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if code == 0:
+                        connection.settimeout(attempt.left())
+                        return connection, opening.pop(connection)
+                    failure = OSError(code, os.strerror(code))
+                    connection.close()
+                    del opening[connection]
+            raise failure
+        finally:
+            for connection in opening:
+                connection.close()
+
+
+def _start(address: Address, options: Sequence[tuple[Any, ...]]) -> socket.socket:
+    """A connection that is being opened; raises OSError, also where this machine lacks the address family."""
+    family, kind, protocol, _, there = address
+    connection = socket.socket(family, kind, protocol)
+    try:
+        for option in options:
+            connection.setsockopt(*option)
+        connection.setblocking(False)
+        # A connection that takes time is waited for by the caller.
+        with suppress(BlockingIOError):
+            connection.connect(there)
+    except OSError:
+        connection.close()
+        raise
+    return connection

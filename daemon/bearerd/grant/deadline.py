@@ -1,0 +1,131 @@
+"""One deadline for a whole request, whatever the request is doing when its time is up.
+
+A timeout of a socket starts anew at each read, so a peer that drips could hold a request for ever. Here an
+alarm shuts the connection down at the deadline, which wakes the thread that waits for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import cast
+
+from bearerd.grant.heads import Allowance
+from bearerd.grant.outcome import Phase
+
+
+class Alarm:
+    """Ends attempts when their time is up, from one thread that sleeps while none is under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._heap: list[tuple[float, int, Attempt]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def set(self, attempt: Attempt) -> None:
+        """End this attempt at its deadline; raises RuntimeError where the thread cannot be started."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                thread.start()
+                # Not before: after a failure to start (TasksMax) the next attempt tries again.
+                self._thread = thread
+            heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
+            if self._heap[0][2] is attempt:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                # Attempts that ended are dropped once they come first, so an idle process never wakes.
+                while self._heap and self._heap[0][2].ended:
+                    heapq.heappop(self._heap)
+                if not self._heap:
+                    self._changed.wait()
+                    continue
+                left = self._heap[0][0] - time.monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                _, _, attempt = heapq.heappop(self._heap)
+            attempt.expire()
+
+
+ALARM = Alarm()
+_now = threading.local()
+
+
+class Attempt:
+    """One request under way: its deadline, its phase, what it may still read, and its connections."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.phase: Phase = "name look-up"
+        self.heads = Allowance()
+        self.connected: set[tuple[str, int]] = set()
+        """The hosts and ports to which it opened a connection."""
+        self.may_be_stale = False
+        """Whether it uses a kept connection that has not answered yet."""
+        self.ended = False
+        self.expired = False
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the attempt that connections of this thread report to."""
+        _now.attempt = self
+        try:
+            yield
+        finally:
+            _now.attempt = None
+
+    def left(self) -> float:
+        """Seconds until the deadline; raises TimeoutError when there are none."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def watch(self, descriptor: int) -> None:
+        """Shut this connection down at the deadline.
+
+        A duplicate of the descriptor is kept: TLS moves the first into another object, and the end of
+        a response closes it while the body is still being read.
+        """
+        duplicate = socket.socket(fileno=os.dup(descriptor))
+        with self._lock:
+            self._sockets.append(duplicate)
+            expired = self.expired
+        if expired:
+            self.expire()
+
+    def expire(self) -> None:
+        """The time is up: wake the thread that waits for one of the connections."""
+        with self._lock:
+            if self.ended:
+                return
+            self.expired = True
+            for connection in self._sockets:
+                with suppress(OSError):  # no longer connected
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """The request is over."""
+        with self._lock:
+            self.ended = True
+            for connection in self._sockets:
+                connection.close()
+            self._sockets.clear()
+
+
+def current_attempt() -> Attempt:
+    """The attempt that this thread is making."""
+    return cast("Attempt", _now.attempt)

@@ -1,0 +1,103 @@
+"""Puts a request that failed into words that hold no URL, header or body. The exceptions' own texts do."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from http.client import BadStatusLine, HTTPException, RemoteDisconnected
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bearerd.grant.deadline import Attempt
+from bearerd.grant.heads import OutOfBoundsError
+from bearerd.grant.outcome import NoReply, Phase
+from bearerd.model import Provider
+
+
+def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str) -> NoReply:
+    """What went wrong, and what to do about it where that is known."""
+    host = urlsplit(provider.proxy or url).hostname
+    who = f"{'the proxy ' if provider.proxy else ''}{host}"
+    causes = list(causes_of(error))
+    beyond = next((what for cause in causes if (what := _beyond_bounds(cause))), None)
+    if beyond is not None:
+        # A proxy's answer to CONNECT says nothing about the provider.
+        phase: Phase = "connect" if attempt.phase == "connect" else "reply"
+        return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
+    if attempt.expired or time.monotonic() >= attempt.deadline:
+        return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s (in the {attempt.phase})")
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message or "certificate refused"
+            return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            why = (cause.reason or "failed").replace("_", " ").lower()
+            # OpenSSL 3.0 says the first, later ones the second.
+            plain = "wrong version" in why or "record layer" in why
+            hint = "does this port speak TLS at all?" if plain else _ALERT_HINTS.get(why)
+            return NoReply("TLS", f"{who}: TLS: {why}", hint)
+        if isinstance(cause, socket.gaierror):
+            return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
+    tunnels = (re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes)
+    refused = next(filter(None, tunnels), None) if provider.proxy else None
+    if refused is not None:
+        wants = (
+            "it wants to be logged in to, which is not supported"
+            if refused[1] == "407"
+            else "ask who runs it to allow it"
+        )
+        return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
+    if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
+        hint = "does this port want TLS? Then write https://" if urlsplit(url).scheme == "http" else None
+        return NoReply(attempt.phase, f"{who}: the answer is not HTTP (in the {attempt.phase})", hint)
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} (in the {attempt.phase})")
+    return NoReply(attempt.phase, f"{who}: the connection broke off (in the {attempt.phase})")
+
+
+_BEYOND_HINT: Final = "no token endpoint answers so: compare the URL with the provider's"
+
+
+def _beyond_bounds(error: BaseException) -> str | None:
+    if isinstance(error, OutOfBoundsError):
+        return str(error)
+    # http.client's own bound on the lines of one head.
+    many = re.fullmatch(r"got more than ([0-9]+) headers", str(error)) if isinstance(error, HTTPException) else None
+    return f"more than {many[1]} headers" if many else None
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An exception and everything that it was made of, the innermost first."""
+    seen: list[BaseException] = []
+    stack: list[Any] = [error]
+    while stack:
+        current = stack.pop()
+        if not isinstance(current, BaseException) or any(current is known for known in seen):
+            continue
+        seen.append(current)
+        stack += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+    return reversed(seen)
+
+
+# How a provider says in TLS what it thinks of the client's certificate.
+_ALERT_HINTS: Final = {
+    "tlsv13 alert certificate required": "it wants a client certificate: is auth tls_client_auth this client's way?",
+    "sslv3 alert handshake failure": "they agree on nothing, or it wants a client certificate (auth tls_client_auth)",
+    "tlsv1 alert unknown ca": "it does not know the authority of the client certificate",
+    "sslv3 alert bad certificate": "it does not take the client certificate",
+    "sslv3 alert certificate expired": "the client certificate has expired",
+}
+
+
+def _tls_hint(why: str, provider: Provider) -> str | None:
+    if "local issuer" in why or "self-signed" in why or "self signed" in why:
+        if provider.ca_file:
+            return f"it was not issued by what ca_file {provider.ca_file} holds"
+        return "for a private authority set ca_file; for a public one install the system's ca-certificates"
+    if "expired" in why or "not yet valid" in why:
+        return "compare this machine's clock, else tell the provider"
+    return None

@@ -1,0 +1,91 @@
+"""TLS contexts: TLS 1.2 at least, verification always, and trust in the system's store or `ca_file` alone."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from bearerd.model import Provider
+
+
+class SetUpError(Exception):
+    """A fault on this machine that keeps a connection from being made; the operator can mend it."""
+
+
+def set_up_fault(provider: Provider, certificate: str, private_key: str) -> str | None:
+    """The fault that this trust and this certificate ("" for none) would cause at a connection, or None."""
+    try:
+        if certificate:
+            own_context(provider.ca_file, certificate, private_key)
+        else:
+            shared_context(provider.ca_file, signature(provider.ca_file))
+    except SetUpError as error:
+        return str(error)
+    return None
+
+
+def signature(path: str | None) -> object:
+    """A value that changes when the file does; raises SetUpError."""
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise SetUpError(f"ca_file {path}: {error.strerror}") from None
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)  # 0.7 MB each: shared by all providers that trust the same
+def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLContext:
+    """A context without a client certificate; raises SetUpError."""
+    # Not ssl.create_default_context: it writes session keys to $SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        # An SSLError is an OSError too, with a strerror in OpenSSL's words.
+        unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+        raise SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
+    return context
+
+
+def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.SSLContext:
+    """A context with a client certificate; raises SetUpError.
+
+    OpenSSL reads both parts from files only. They are given to it in memory, as the text that was read.
+    """
+    context = shared_context.__wrapped__(ca_file, None)
+    with _in_memory(certificate) as certificate_path, _in_memory(private_key) as key_path:
+        try:
+            # Without a password OpenSSL would ask the terminal for one.
+            context.load_cert_chain(certificate_path, key_path, password=lambda: b"")
+        except ssl.SSLError as error:
+            if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
+                reason = "certificate and private_key do not belong together"
+            elif error.reason == "EE_KEY_TOO_SMALL":
+                reason = "the certificate's key is too small to be taken by OpenSSL"
+            elif "ENCRYPTED" in private_key:
+                reason = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+            else:
+                reason = "certificate or private_key is none in PEM"
+            raise SetUpError(reason) from None
+    return context
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """The path of a file that is on no file system and that no other process sees."""
+    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "w", closefd=False) as file:
+            file.write(text)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""The one user of requests and urllib3: sends a prepared request over connections that report to their attempt.
+
+What requests does by itself is mostly wrong for a secret, so its adapter is used without a session: no
+redirect is followed (307 posts the form, secret and all, to the other host), no proxy variable and no
+~/.netrc is looked at, nothing is decompressed, and TLS trusts only the contexts that it is given.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from typing import Any, cast
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from bearerd.grant.connecting import connect
+from bearerd.grant.deadline import current_attempt
+from bearerd.grant.heads import BoundedReader
+from bearerd.grant.reply import LONGEST_BODY, Reply
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+
+
+class Transport:
+    """Connections to one provider, with one trust and perhaps one client certificate."""
+
+    def __init__(
+        self, provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None
+    ) -> None:
+        self._timeout = provider.timeout
+        self._proxies = {"all": provider.proxy} if provider.proxy else {}
+        self._adapter = _Adapter(provider.max_concurrency, context, proxy_context)
+
+    def exchange(self, request: Request) -> Reply:
+        """Send a request and read its reply; raises whatever the libraries raise."""
+        method = "GET" if request.body is None else "POST"
+        prepared = requests.Request(method, request.url, headers=request.headers, data=request.body).prepare()
+        response = self._adapter.send(prepared, stream=True, timeout=self._timeout, verify=True, proxies=self._proxies)
+        try:
+            current_attempt().phase = "read"
+            body = _read(response)
+        finally:
+            if not response.raw.isclosed():
+                response.close()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, body)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._adapter.close()
+
+
+def _read(response: requests.Response) -> bytes:
+    """The body as it was sent, up to one byte more than is accepted."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= LONGEST_BODY:
+        part: bytes = response.raw.read(LONGEST_BODY + 1 - size, decode_content=False)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+class _Response(HTTPResponse):
+    """Reads within the attempt's bounds, and passes over interim replies (RFC 9110 section 15.2).
+
+    http.client passes over 100 alone. The final reply after any other would be read as the reply to the
+    next request on this connection, and so be another target's token.
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._allowance = current_attempt().heads
+        self.fp: Any = BoundedReader(self.fp.detach(), self._allowance)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            if not 100 <= status[1] <= 199 or status[1] == HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004
+                return status
+            self._allowance.take_interim_reply()
+            parse_headers(self.fp)
+
+
+class _Reporting:
+    """What both kinds of connection add: they report the phase, and put their sockets under the alarm."""
+
+    _answered = False
+
+    def _new_conn(self) -> socket.socket:
+        this = cast("HTTPConnection", self)
+        # urllib3 opens the object of a kept connection again; its history is over.
+        self._answered = False
+        place = (this._dns_host, this.port or 0)  # noqa: SLF001 - the name to look up, with a dot at its end if it has one
+        connection = connect(place, this.socket_options or ())
+        current_attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
+        return connection
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        attempt = current_attempt()
+        current = cast("HTTPConnection", self).sock
+        attempt.may_be_stale = self._answered and current is not None
+        if current is not None:
+            attempt.watch(current.fileno())
+            attempt.phase = "send"
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        attempt = current_attempt()
+        attempt.phase = "wait"
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except HTTPException as error:
+            # All others are about bytes of an answer.
+            attempt.may_be_stale &= isinstance(error, RemoteDisconnected)
+            raise
+        if attempt.expired:
+            # What the alarm cut off looks as if the headers ended there.
+            response.close()
+            raise TimeoutError
+        attempt.may_be_stale = False
+        self._answered = True
+        return response
+
+
+class _HTTPConnection(_Reporting, HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(_Reporting, HTTPSConnection):
+    response_class = _Response
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().request(*args, **kwargs)
+        except OSError:
+            # In TLS 1.3 a server that refuses the certificate says so, and closes, before the request arrives.
+            if self.sock is not None:
+                with suppress(ConnectionError, TimeoutError, ssl.SSLEOFError):
+                    self.sock.recv(1)
+            raise
+
+    def _tunnel(self) -> None:
+        attempt = current_attempt()
+        # A proxy that is silent is most likely waiting for the provider.
+        attempt.phase = "connect"
+        super()._tunnel()
+        if attempt.expired:  # as in getresponse
+            raise TimeoutError
+        attempt.phase = "TLS"
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over our connections and our trust."""
+
+    def __init__(self, size: int, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._proxy_context = proxy_context
+        # Two hosts at most: the token endpoint's and that of its metadata.
+        super().__init__(pool_connections=2, pool_maxsize=size)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._use_our_connections(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if self._proxy_context is not None:
+            # For the connection to an https proxy itself, to which no certificate is shown.
+            kwargs["proxy_ssl_context"] = self._proxy_context
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        self._use_our_connections(manager)
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._context is not None:
+            tls = {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
+        return host, tls
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the original adds the certificates of certifi to whatever the context trusts."""
+
+    @staticmethod
+    def _use_our_connections(manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

@@ -1,0 +1,132 @@
+"""Connections to names with several addresses, of which some are dead, over real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bearerd.grant import addresses
+from bearerd.grant.endpoint import Endpoint
+from bearerd.grant.outcome import NoReply
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import Request
+from bearerd.model import Provider
+from support.peer import WITHIN, Peer, answering, blackhole, peer, refusing, resolve
+
+FOUR = socket.AF_INET
+HEAD_START = 0.25
+names = (f"http://name-{number}.example/token" for number in range(1000))
+
+
+def closes(it: Peer, connection: socket.socket, _number: int) -> None:
+    it.read(connection)
+
+
+@pytest.fixture
+def url() -> str:
+    """A name that no other test used: which address answered is remembered per name."""
+    return next(names)
+
+
+def post(url: str, timeout: float = WITHIN) -> Reply | NoReply:
+    endpoint = Endpoint(Provider(name="p", token_url=url, timeout=timeout))
+    try:
+        return endpoint.send(Request(url, {}, b""))
+    finally:
+        endpoint.close()
+
+
+@pytest.fixture
+def steady_descriptors() -> Iterator[None]:
+    """No socket is left open, whoever won."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.usefixtures("steady_descriptors")
+def test_a_dead_first_address_costs_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with peer(answering) as it, blackhole() as dead:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", dead), (FOUR, "127.0.0.1", it.port))
+        began = time.monotonic()
+        reply = post(url)
+        took = time.monotonic() - began
+        monkeypatch.undo()
+
+    assert isinstance(reply, Reply), reply
+    assert HEAD_START <= took < 20 * HEAD_START
+
+
+@pytest.mark.usefixtures("steady_descriptors")
+def test_several_dead_addresses_and_one_that_refuses_are_tried_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    with peer(answering) as it, blackhole() as one, blackhole() as two, refusing() as nobody:
+        places = [(FOUR, "127.0.0.1", port) for port in (one, two, nobody, it.port)]
+        resolve(monkeypatch, *places)
+        began = time.monotonic()
+        reply = post(url)
+        took = time.monotonic() - began
+        monkeypatch.undo()
+
+    assert isinstance(reply, Reply), reply
+    # The one that refuses has no head start to lose.
+    assert 2 * HEAD_START <= took < 20 * HEAD_START
+
+
+def test_the_address_that_answered_is_tried_first_for_ten_minutes(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with peer(answering) as slow:
+        with blackhole() as port:
+            resolve(monkeypatch, (FOUR, "127.0.0.1", port), (FOUR, "127.0.0.1", slow.port))
+            post(url)
+        with peer(answering) as first:
+            # The first address is back. For ten minutes nobody notices.
+            resolve(monkeypatch, (FOUR, "127.0.0.1", first.port), (FOUR, "127.0.0.1", slow.port))
+            post(url)
+            assert (first.connections, slow.connections) == (0, 2)
+
+            now = time.monotonic()
+            monkeypatch.setattr(time, "monotonic", lambda: now + addresses.REMEMBERED_FOR + 1)
+            post(url)
+            monkeypatch.undo()
+            assert (first.connections, slow.connections) == (1, 2)
+
+
+def test_an_address_that_takes_connections_and_gives_no_reply_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    with peer(answering) as well, peer(closes) as broken:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", broken.port), (FOUR, "127.0.0.1", well.port))
+        assert isinstance(post(url), NoReply)
+        resolve(monkeypatch, (FOUR, "127.0.0.1", well.port), (FOUR, "127.0.0.1", broken.port))
+        assert isinstance(post(url), Reply)
+
+
+@pytest.mark.usefixtures("steady_descriptors")
+def test_the_deadline_ends_all_of_them(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with blackhole() as one, blackhole() as two:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
+        threads = threading.active_count()
+        began = time.monotonic()
+        reply = post(url, timeout=0.6)
+        took = time.monotonic() - began
+        monkeypatch.undo()
+
+    host = url.split("/")[2]
+    assert reply == NoReply("connect", f"{host}: not done within 0.6 s (in the connect)")
+    assert 0.6 <= took < 10 * 0.6
+    # None for an address: the alarm's, at most, is new.
+    assert threading.active_count() <= threads + 1
+
+
+def test_where_no_address_answers_the_last_failure_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with refusing() as one, refusing() as two:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
+        reply = post(url)
+
+    assert reply == NoReply("connect", f"{url.split('/')[2]}: connection refused (in the connect)")
