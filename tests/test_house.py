@@ -17,7 +17,7 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"model", "errors", "words", "log", "clock", "child"}
+BELOW = {"model", "errors", "words", "log", "clock", "child", "mounts"}
 MAY_IMPORT = {
     "model": set(),
     "errors": set(),
@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "log": set(),
     "clock": {"model"},
     "child": set(),
-    "config": {"config"} | BELOW - {"clock", "log", "child"},
+    "mounts": set(),
+    "config": {"config"} | BELOW - {"clock", "log", "child", "mounts"},
     "grant": {"grant"} | BELOW,
     "publish": {"publish"} | BELOW,
     "lifecycle": {"lifecycle", "grant", "publish"} | BELOW,
@@ -42,6 +43,7 @@ PURE = [
     "grant.metadata", "grant.rotation",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
+    "service.links",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.
 IMPURE = {

@@ -150,6 +150,8 @@ class _Daemon:
             if event != _CHANGED:
                 kept.append(event)
                 break  # a signal is not kept waiting
+        # Before the look: what changes after it is an event again.
+        self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
             say(logging.INFO, f"what authenticates {', '.join(sorted(clients))} is another now")
