@@ -23,7 +23,7 @@ from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Asked, Engine
 from bearerd.service.notify import Notify
-from bearerd.service.signals import receive
+from bearerd.service.signals import ENDS, name_of, receive
 from bearerd.service.sources import Sources
 from bearerd.service.status import Status
 
@@ -58,6 +58,7 @@ class _Daemon:
         self._load_again = False
         self._config_error: str | None = None
         self._zombies: frozenset[str] = frozenset()
+        self._ignored: set[int] = set()
 
     def alive(self) -> bool:
         """Whether the schedule's heart beats."""
@@ -77,7 +78,7 @@ class _Daemon:
 
     def start(self) -> None:
         """Take the directory, and begin."""
-        receive(self._events.put, hup=True)
+        receive(self._events.put, others=self._events.put)
         self._sources = Sources(self._config)
         self._engine.start()
         count = len(self._config.targets)
@@ -118,6 +119,8 @@ class _Daemon:
                 continue
             if event == signal.SIGHUP:
                 self._load()
+            elif isinstance(event, int) and event not in ENDS:
+                self._ignore(event)
             elif isinstance(event, int):
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
                 self._notify.stopping()
@@ -129,6 +132,11 @@ class _Daemon:
                 self._settle()
             elif isinstance(event, Config | BearerdError):
                 self._follow(event)
+
+    def _ignore(self, number: int) -> None:
+        if number not in self._ignored:  # once: a timer may send it every night
+            self._ignored.add(number)
+            say(logging.INFO, f"{name_of(number)} has no meaning here and is ignored; SIGHUP reloads the config")
 
     def _now(self) -> float:
         return self._engine.clock.now().boot
