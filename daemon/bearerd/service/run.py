@@ -64,6 +64,10 @@ class _Daemon:
         """Whether the schedule's heart beats."""
         return self._engine.alive()
 
+    def config_error(self) -> str | None:
+        """Why a newer config is not followed."""
+        return self._config_error
+
     def status(self) -> Status:
         """How everything stands."""
         return self._engine.status(self._config_error)
