@@ -17,7 +17,7 @@ MODULES = {
 }
 
 # cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
-BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "process", "regular", "words"}
+BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "mounts", "process", "regular", "words"}
 MAY_IMPORT = {
     "boundedjson": set(),
     "model": set(),
@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "child": set(),
     "process": set(),
     "regular": set(),
-    "config": {"config"} | BELOW - {"clock", "log", "child"},
+    "mounts": set(),
+    "config": {"config"} | BELOW - {"clock", "log", "child", "mounts"},
     "grant": {"grant"} | BELOW,
     "publish": {"publish"} | BELOW,
     "lifecycle": {"lifecycle", "grant", "publish"} | BELOW,
@@ -46,6 +47,7 @@ PURE = [
     "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
+    "service.links",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.
 IMPURE = {

@@ -384,11 +384,6 @@ def test_where_nothing_is_that_is_what_it_says(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[1:] == [f"bearerd: there are no records in {tmp_path}/.bearerd/records"]
 
 
-def test_a_config_that_is_wrong_is_78(tmp_path: Path) -> None:
-    done = bearerd("status", "-c", tmp_path / "none.yaml")
-    assert (done.returncode, done.stdout) == (78, "")
-
-
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
     """One that everybody may enter: pytest's own are for its user."""

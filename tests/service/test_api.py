@@ -100,7 +100,7 @@ def test_curl_has_every_route(tmp_path: Path, server: Server) -> None:
         for address in (site.socket, port):
             for route in ("/livez", "/readyz"):
                 found = curl(address, route)
-                assert (found.status, found.json) == (200, {"ok": True, "reasons": []})
+                assert (found.status, found.json) == (200, {"ok": True, "reasons": [], "config_error": None})
             assert 'bearerd_token_state{failure="",name="dnb/bci"' in curl(address, "/metrics").body
             assert curl(address, "/").body.startswith("<!doctype html>")
             found = curl(address, "/metrics", "--head")
@@ -177,8 +177,8 @@ def test_it_is_ready_when_every_required_token_is_valid_on_disk(tmp_path: Path) 
             for address in (site.socket, port):
                 found = curl(address, "/readyz", "--fail-with-body")
                 assert (found.status, found.code) == (503, 22)
-                assert found.json == {"ok": False, "reasons": ["dnb/slow: starting"]}
-                assert curl(address, "/livez").json == {"ok": True, "reasons": []}
+                assert found.json == {"ok": False, "reasons": ["dnb/slow: starting"], "config_error": None}
+                assert curl(address, "/livez").json == {"ok": True, "reasons": [], "config_error": None}
             assert not (site.tokens / "dnb/slow").exists()
             may_answer.set()
             eventually(lambda: curl(port, "/readyz").status == 200)

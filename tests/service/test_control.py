@@ -44,6 +44,7 @@ class House:
 
     def __init__(self) -> None:
         self.well = True
+        self.error: str | None = None
         self.found: Status | Exception = status(standing(), standing("risk"))
         self.answer = Asked("asked", grants=3)
         self.asked: list[tuple[str, str | None]] = []
@@ -53,6 +54,9 @@ class House:
 
     def alive(self) -> bool:
         return self.well
+
+    def config_error(self) -> str | None:
+        return self.error
 
     def status(self) -> Status:
         self.looks += 1
@@ -200,8 +204,8 @@ def test_each_route_is_answered(site: Site, door: str, route: str, kind: str, me
 
 def test_the_answers_are_what_they_should_be(site: Site) -> None:
     house = site.house
-    assert site.ask("/livez").json == {"ok": True, "reasons": []}
-    assert site.ask("/readyz").json == {"ok": True, "reasons": []}
+    assert site.ask("/livez").json == {"ok": True, "reasons": [], "config_error": None}
+    assert site.ask("/readyz").json == {"ok": True, "reasons": [], "config_error": None}
     assert isinstance(house.found, Status)
     assert site.ask("/metrics").body == b"".join(metrics.expose(house.found))
     assert site.ask("/status").body.decode() == "".join(statuses.text(house.found))
@@ -291,8 +295,20 @@ def test_not_alive_is_said_and_asks_nothing_that_could_hang(site: Site) -> None:
     site.house.well = False
     found = site.ask("/livez", door="tcp")
     assert found.status == 503
-    assert found.json == {"ok": False, "reasons": ["the schedule's heartbeat is stale: no turns are given"]}
+    reasons = ["the schedule's heartbeat is stale: no turns are given"]
+    assert found.json == {"ok": False, "reasons": reasons, "config_error": None}
     assert site.house.looks == 0
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_well_all_the_same(
+    site: Site, path: str
+) -> None:
+    site.house.error = "/etc/c.yaml:3:1: unknown key\n  a line of the config\n/etc/c.yaml:4:1: another"
+    found = site.ask(path)
+    assert found.json == {"ok": True, "reasons": [], "config_error": "/etc/c.yaml:3:1: unknown key"}
+    site.house.error = "x" * 10_000
+    assert site.ask(path).json == {"ok": True, "reasons": [], "config_error": "x" * 400}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +333,8 @@ def test_ready_is_when_every_required_token_is_valid_on_disk(
     site.house.found = status(standing("ok"), replace(one, target=target("t", required=required)))
     found = site.ask("/readyz")
     reasons = [f"dnb/t: {reason}"] if reason and required else []
-    assert (found.status, found.json) == (503 if reasons else 200, {"ok": not reasons, "reasons": reasons})
+    document = {"ok": not reasons, "reasons": reasons, "config_error": None}
+    assert (found.status, found.json) == (503 if reasons else 200, document)
 
 
 def test_of_many_reasons_the_first_are_named(site: Site) -> None:
@@ -508,7 +525,7 @@ def test_a_large_answer_comes_in_pieces_as_the_other_end_understands_them(
 def test_a_small_answer_has_a_length(site: Site) -> None:
     for method in ("GET", "HEAD"):
         found = site.ask("/livez", method)
-        assert found.headers["Content-Length"] == str(len(b'{"ok": true, "reasons": []}\n'))
+        assert found.headers["Content-Length"] == str(len(b'{"ok": true, "reasons": [], "config_error": null}\n'))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a secret may stand here"), ValueError("and here")])

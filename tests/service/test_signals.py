@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from support.process import command, eventually, running
-from support.server import Answer, issues, serving
+from support.process import WITHIN, command, eventually, running
+from support.server import Answer, Seen, issues, serving
 
 _EARLY = """
 import os, queue, signal
@@ -29,6 +30,65 @@ print("alive", signal.alarm(0))
 def test_a_signal_that_came_early_is_taken_when_there_is_somebody_to_take_it() -> None:
     done = subprocess.run([sys.executable, "-c", _EARLY], capture_output=True, text=True, check=True)
     assert done.stdout in {"alive 4\n", "alive 3\n"}  # and the kernel would have ended it
+
+
+_EVERY_SIGNAL = """
+import os, signal, subprocess
+from bearerd.service.signals import hold_back, receive
+sent = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO, signal.SIGPWR, signal.SIGRTMIN, signal.SIGRTMIN + 3,
+        signal.SIGRTMAX]
+def send():
+    for number in sent:
+        os.kill(os.getpid(), number)
+# As a careless parent leaves it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM, signal.SIGRTMIN})
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+hold_back()
+send()
+receive(print)
+send()
+taken = []
+receive(print, others=taken.append)
+send()
+assert taken == sent, taken
+# What a program that we start gets: nothing ignored, nothing blocked.
+print(subprocess.run(["grep", "^Sig[BI]", "/proc/self/status"], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def test_signals_without_a_meaning_end_nothing_and_children_do_not_inherit_that() -> None:
+    done = subprocess.run([sys.executable, "-c", _EVERY_SIGNAL], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+
+def test_a_daemon_ignores_usr1_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        hook = f"grep ^Sig[BI] /proc/self/status > {tmp_path}/seen.new; mv {tmp_path}/seen.new {tmp_path}/seen"
+        more = f"    on_change: [{{run: [/bin/sh, -c, '{hook}']}}]\n"
+        with running("run", "-c", _configure(tmp_path, server.url, more=more)) as daemon:
+            eventually((tmp_path / "seen").exists)
+            for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGRTMIN + 3, signal.SIGUSR1, signal.SIGUSR2):
+                daemon.process.send_signal(number)
+            daemon.wait_for("SIGUSR2 has no meaning here")
+            assert daemon.stop() == 0
+        assert len([line for line in daemon.lines if "SIGUSR1 has no meaning here" in line]) == 1
+        assert any("SIGRTMIN+3 has no meaning here" in line for line in daemon.lines)
+        assert (tmp_path / "seen").read_text().split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+
+def test_once_ignores_usr1(tmp_path: Path) -> None:
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def script(_: Seen) -> Answer:
+        asked.set()
+        assert may_answer.wait(WITHIN)
+        return Answer(200, {"access_token": "t", "expires_in": 3600})
+
+    with serving(script) as server, running("once", "-c", _configure(tmp_path, server.url)) as once:
+        assert asked.wait(WITHIN)
+        once.process.send_signal(signal.SIGUSR1)
+        may_answer.set()
+        assert once.wait() == 0
 
 
 def _configure(directory: Path, url: str, client_id: str = "x", more: str = "") -> Path:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bearerd.model import Config, Output, Reference
+from bearerd.mounts import Mounts
 from bearerd.service import watch as module
 from bearerd.service.sources import Sources
 from bearerd.service.watch import Watch
@@ -91,7 +92,7 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
             pass
 
     if why == "remote":
-        monkeypatch.setattr(module, "_file_system", lambda _: "nfs4")
+        monkeypatch.setattr(module, "mounts", lambda: Mounts(b"1 1 0:5 / / rw - nfs4 host:/x rw"))
     elif why == "too-many":
         monkeypatch.setattr(module, "_MOST_WATCHED", 0)
     else:
@@ -115,14 +116,13 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
     assert look.told.is_set()
 
 
-def test_a_directory_that_is_not_there_yet_is_looked_for(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, watch: Watch, look: Look) -> None:
     watch.follow([str(tmp_path / "later/secret")])
-    watch.poll()
-    assert not look.told.is_set()
     (tmp_path / "later").mkdir()
+    assert look.within()
+    watch.renew()
     (tmp_path / "later/secret").write_text("x")
-    watch.poll()
-    assert look.told.is_set()
+    assert look.within()
 
 
 def test_a_directory_that_was_replaced_is_watched_anew(tmp_path: Path, watch: Watch, look: Look) -> None:
@@ -136,9 +136,146 @@ def test_a_directory_that_was_replaced_is_watched_anew(tmp_path: Path, watch: Wa
     assert look.within()
 
 
-def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
-    assert module._file_system("/proc/self") == "proc"
-    assert module._file_system("/") != "proc"
+def test_a_directory_that_was_removed_is_watched_anew_though_its_inode_number_is_the_same(
+    tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_identity", lambda _: "as on ext4, where the next directory gets the number")
+    (tmp_path / "etc").mkdir()
+    watch.follow([str(tmp_path / "etc/secret")])
+    (tmp_path / "etc").rmdir()
+    assert look.within()
+    (tmp_path / "etc").mkdir()
+    watch.renew()
+    look.told.clear()
+    (tmp_path / "etc/secret").write_text("x")
+    assert look.within()
+
+
+def test_other_files_of_a_directory_are_not_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+    watch.follow([str(tmp_path / "secret")])
+    (tmp_path / "other").write_text("1")
+    (tmp_path / "other").rename(tmp_path / "another")
+    assert not look.told.wait(1)  # what is shown is that nothing comes
+    (tmp_path / "another").rename(tmp_path / "secret")
+    assert look.within()
+
+
+def test_all_files_of_a_directory_are_told_where_the_directory_is_followed(
+    tmp_path: Path, watch: Watch, look: Look
+) -> None:
+    watch.follow([f"{tmp_path}/."])
+    (tmp_path / "any").write_text("1")
+    assert look.within()
+
+
+def test_permissions_that_changed_are_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+    (tmp_path / "secret").write_text("s")
+    watch.follow([str(tmp_path / "secret")])
+    (tmp_path / "secret").chmod(0o600)
+    assert look.within()
+
+
+# -- links on the way --------------------------------------------------------------------------------
+
+
+def switch(link: Path, target: str) -> None:
+    """As `ln -sfn` and Kubernetes do it."""
+    new = link.with_name("new link")
+    new.symlink_to(target)
+    new.rename(link)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """etc/secret -> stow/secret, stow -> v1, v1/secret -> store/a/secret: links of a file, a directory, a file."""
+    for directory in ("etc", "pkg/v1", "pkg/v2", "store/a", "store/b"):
+        (tmp_path / directory).mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "store" / name / "secret").write_text(name)
+    for version in ("v1", "v2"):
+        (tmp_path / "pkg" / version / "secret").symlink_to(tmp_path / "store/a/secret")
+    (tmp_path / "pkg/current").symlink_to("v1")
+    (tmp_path / "etc/secret").symlink_to("../pkg/current/secret")
+    return tmp_path
+
+
+def switch_the_first(chain: Path) -> None:
+    switch(chain / "etc/secret", "../pkg/v2/secret")
+
+
+def switch_a_directory(chain: Path) -> None:
+    switch(chain / "pkg/current", "v2")
+
+
+def switch_the_last(chain: Path) -> None:
+    switch(chain / "pkg/v1/secret", "../../store/b/secret")
+
+
+def write_the_file(chain: Path) -> None:
+    (chain / "store/a/secret").write_text("another")
+
+
+@pytest.mark.parametrize("how", ["watched", "polled"])
+@pytest.mark.parametrize("change", [switch_the_first, switch_a_directory, switch_the_last, write_the_file])
+def test_a_change_anywhere_on_a_chain_of_links_is_told(
+    chain: Path, watch: Watch, look: Look, change: Callable[[Path], None], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "polled":
+        monkeypatch.setattr(module, "_MOST_WATCHED", 0)
+    watch.follow([str(chain / "etc/secret")])
+    watch.poll()
+    assert not look.told.is_set()
+    change(chain)
+    if how == "polled":
+        watch.poll()
+        assert look.told.is_set()
+    else:
+        assert look.within()
+
+
+@pytest.mark.parametrize("how", ["watched", "polled"])
+def test_a_chain_that_leads_elsewhere_is_followed_there(
+    chain: Path, watch: Watch, look: Look, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "polled":
+        monkeypatch.setattr(module, "_MOST_WATCHED", 0)
+    watch.follow([str(chain / "etc/secret")])
+    for change in (
+        switch_a_directory,
+        lambda chain: switch(chain / "pkg/v2/secret", "../../store/b/secret"),
+        lambda chain: (chain / "store/b/secret").write_text("another"),
+    ):
+        change(chain)
+        if how == "polled":
+            watch.poll()
+            assert look.told.is_set()
+            look.told.clear()
+        else:
+            assert look.within()
+            watch.renew()
+    assert set(watch._watched) == (
+        {str(chain / place) for place in ("etc", "pkg", "pkg/v2", "store/b")} if how == "watched" else set()
+    )
+
+
+def test_a_link_that_was_switched_while_the_chain_was_followed_is_seen(
+    chain: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend = watch._attend
+    switched: list[bool] = []
+
+    def late(wanted: dict[str, set[str]]) -> None:
+        if not switched:  # after the first walk, before anything is watched
+            switch_a_directory(chain)
+            switched.append(True)
+        attend(wanted)
+
+    monkeypatch.setattr(watch, "_attend", late)
+    watch.follow([str(chain / "etc/secret")])
+    assert str(chain / "pkg/v2") in watch._watched
+    look.told.clear()
+    switch(chain / "pkg/v2/secret", "../../store/b/secret")
+    assert look.within()
 
 
 # -- what is behind a config -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 import time
 
 TYPE_CHECKING = False  # as in bearerd.cli
@@ -32,6 +33,34 @@ class NoAnswer(Exception):  # noqa: N818 - a state of the world; no BearerdError
 def socket_of(given: str | None, config: str | None) -> str | None:
     """The control socket by option, variable or default; None where it stands in the config that is named."""
     return given or os.environ.get("BEARERD_SOCKET") or (None if config else DEFAULT_SOCKET)
+
+
+def find(given: str | None, config: str | None) -> tuple[str, str | None]:
+    """The control socket; and the output directory, where a config was read for it.
+
+    A config that cannot be read, or is wrong, keeps nobody from a running daemon: the first is a note on stderr, the
+    second is the daemon's to tell (`note_config`).
+    """
+    socket = socket_of(given, config)
+    if socket is not None or not config:
+        return socket or DEFAULT_SOCKET, None
+    from bearerd.config.locate import locate
+
+    found = locate(config, os.environ)
+    if found.fault is not None:
+        note(f"{config}: {found.fault}; asking at {found.socket}")
+    return found.socket, found.directory
+
+
+def note(text: str) -> None:
+    """Say on stderr what changes nothing."""
+    print(f"bearerd: note: {clean(text)}", file=sys.stderr, flush=True)
+
+
+def note_config(error: object) -> None:
+    """Say that the daemon goes on with an earlier config, where it told an error of the present one."""
+    if isinstance(error, str) and error:
+        note(f"the daemon goes on with its earlier config: {error.splitlines()[0]}")
 
 
 def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE) -> tuple[int, bytes]:

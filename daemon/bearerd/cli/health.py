@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from bearerd.cli.ask import PATIENCE, NoAnswer, ask, ask_status, clean, parsed, socket_of
+from bearerd.cli.ask import PATIENCE, NoAnswer, ask, ask_status, clean, find, note_config, parsed
 
 # Seconds between two looks: who waits for a token of a fast provider starts at once, and one that waits for
 # minutes costs nothing.
@@ -20,20 +20,23 @@ _LONGEST_PAUSE = 1.0
 _LEAST_PATIENCE = 1.0
 _GOOD = frozenset({"valid", "failing"})
 _IN_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/")
+_TAKES_PATH = {"--socket": "socket", "-c": "config", "--config": "config"}
 _OK, _NOT_READY = 200, 503
+_NO_ERROR = b'"config_error": null'
 
 
 def quick(arguments: list[str]) -> int | None:
-    """The exit code; None for what takes argparse (--wait, --help, mistakes) or a config."""
-    given: str | None = None
+    """The exit code; None for what takes argparse (--wait, --help, mistakes)."""
+    given: dict[str, str] = {}
     live = ready = False
     names: list[str] = []
     words = iter(arguments)
     for word in words:
-        if word == "--socket":
-            given = next(words, None)
-            if given is None:
+        if word in _TAKES_PATH:
+            path = next(words, None)
+            if path is None:
                 return None
+            given[_TAKES_PATH[word]] = path
         elif word == "--live":
             live = True
         elif word == "--ready":
@@ -42,10 +45,10 @@ def quick(arguments: list[str]) -> int | None:
             return None
         else:
             names.append(word)
-    path = socket_of(given, os.environ.get("BEARERD_CONFIG"))
-    if path is None or (live and (ready or names)):
+    if len(given) > 1 or (live and (ready or names)):
         return None
-    return health(path, live=live, names=names)
+    socket, _ = find(given.get("socket"), given.get("config", os.environ.get("BEARERD_CONFIG")))
+    return health(socket, live=live, names=names)
 
 
 def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int:
@@ -59,13 +62,15 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
         left = end - time.monotonic()
         patience = min(PATIENCE, max(left, _LEAST_PATIENCE)) if wait else PATIENCE
         try:
-            reasons = _unwell(path, patience, live=live, names=names)
+            reasons, error_of_config = _unwell(path, patience, live=live, names=names)
         except NoAnswer as error:
-            reasons = [str(error)]
+            reasons, error_of_config = [str(error)], None
+        left = end - time.monotonic()
+        if not reasons or left <= 0:
+            note_config(error_of_config)
         if not reasons:
             print("alive" if live else "valid" if names else "ready")
             return 0
-        left = end - time.monotonic()
         if left <= 0:
             for reason in reasons:
                 print(f"bearerd: {clean(reason)}", file=sys.stderr)
@@ -74,27 +79,38 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> list[str]:
-    """Why it is not well; raises NoAnswer."""
+def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> tuple[list[str], object]:
+    """Why it is not well; and what the daemon says is wrong with the present config. Raises NoAnswer."""
     if names:
-        return [reason for name in names for reason in _invalid(path, name, patience)]
+        looks = [_invalid(path, name, patience) for name in names]
+        return [reason for reasons, _ in looks for reason in reasons], looks[-1][1]
     status, body = ask(path, "/livez" if live else "/readyz", patience=patience)
-    if status == _OK:
-        return []
-    if status != _NOT_READY:
+    # A good probe does without the JSON module, unless there is something to tell.
+    if status == _OK and (_NO_ERROR in body or b"config_error" not in body):
+        return [], None
+    if status not in {_OK, _NOT_READY}:
         raise NoAnswer(f"what answers at {path} is no bearerd: HTTP {status}")
-    reasons = parsed(path, body).get("reasons")
+    document = parsed(path, body)
+    error = document.get("config_error")
+    if status == _OK:
+        return [], error
+    reasons = document.get("reasons")
     found = reasons if isinstance(reasons, list) else []
-    return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason is given"]]
+    return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason is given"]], error
 
 
-def _invalid(path: str, name: str, patience: float) -> list[str]:
+def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
+    """The same of one token."""
     # What holds other characters would have to be quoted, and is no name.
-    tokens = ask_status(path, name, patience)[0]["tokens"] if name and _IN_NAMES.issuperset(name) else []
-    if not tokens:
-        return [f"there is no token '{name}'"]
-    token = tokens[0]
+    if not name or not _IN_NAMES.issuperset(name):
+        return [f"there is no token '{name}'"], None
+    document, _ = ask_status(path, name, patience)
+    config = document.get("config")
+    error = config.get("error") if isinstance(config, dict) else None
+    if not document["tokens"]:
+        return [f"there is no token '{name}'"], error
+    token = document["tokens"][0]
     if token.get("state") in _GOOD:
-        return []
+        return [], error
     why = "; ".join(str(said) for said in (*token.get("file_errors", ()), token.get("last_error")) if said)
-    return [f"{name}: {token.get('state')}" + (f": {why}" if why else "")]
+    return [f"{name}: {token.get('state')}" + (f": {why}" if why else "")], error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, parsed
+from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note_config, parsed
 from bearerd.words import duration
 
 # Seconds between two looks: most providers answer within the first few.
@@ -91,6 +91,8 @@ class _Daemon:
         document, _ = ask_status(self._socket, only)
         if self._pid not in (None, document["pid"]):
             raise NoAnswer("the daemon was started anew meanwhile: ask again")
+        if self._pid is None:
+            note_config((document.get("config") or {}).get("error"))
         self._pid = document["pid"]
         return {token["name"]: token for token in document["tokens"]}
 

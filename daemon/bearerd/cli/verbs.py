@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
-from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, socket_of
+from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, find
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.words import seconds_of
 
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         named.add_argument(
             "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG"),
-            help="the config, read where nothing else names the socket (default: $BEARERD_CONFIG, else none is read)",
+            help="the config that names the socket, if nothing else does (default: $BEARERD_CONFIG, else none is read)",
         )  # fmt: skip
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
@@ -238,32 +238,17 @@ def _shown(finding: Finding) -> bool:
     return finding.level == "failed"
 
 
-def _socket(arguments: argparse.Namespace) -> tuple[str, str | None]:
-    """The control socket; and the output directory, where a config was read for it."""
-    socket = socket_of(arguments.socket, arguments.config)
-    if socket is not None:
-        return socket, None
-    from bearerd.config.reader import ConfigReader
-
-    reader = ConfigReader()
-    try:
-        config = reader.read(arguments.config)
-    finally:
-        reader.close()
-    return (config.control.socket if config.control else DEFAULT_SOCKET), config.directory
-
-
 def _status(arguments: argparse.Namespace) -> int:
     from bearerd.cli.status import status
 
-    socket, directory = _socket(arguments)
+    socket, directory = find(arguments.socket, arguments.config)
     return status(socket, directory, as_json=arguments.json, watch=arguments.watch)
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
     from bearerd.cli.refresh import refresh
 
-    return refresh(_socket(arguments)[0], arguments.tokens, arguments.timeout)
+    return refresh(find(arguments.socket, arguments.config)[0], arguments.tokens, arguments.timeout)
 
 
 def _health(arguments: argparse.Namespace) -> int:
@@ -271,7 +256,9 @@ def _health(arguments: argparse.Namespace) -> int:
 
     if arguments.live and arguments.tokens:
         arguments.usage_error("argument --live: not allowed with TOKEN: alive is the daemon")
-    return health(_socket(arguments)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait)
+    return health(
+        find(arguments.socket, arguments.config)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait
+    )
 
 
 def _schema(_arguments: argparse.Namespace) -> int:

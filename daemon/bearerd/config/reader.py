@@ -127,7 +127,7 @@ def _config(answer: bytes) -> Config:
 
 def _serve(requests: socket.socket) -> None:
     """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     environ = forget_environment(_ENVIRONMENT)
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):  # a traceback could quote the config

@@ -7,7 +7,6 @@ import grp
 import os
 import posixpath
 import pwd
-import re
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from typing import Final
 
 from bearerd.errors import PublishError
 from bearerd.model import OWN_DIRECTORY, Config, Output
+from bearerd.mounts import Mounts, mounts
 from bearerd.publish.access import SETGID, STICKY, WRITE_BY_OTHERS, Entry, Place, acl_of, inherited
 from bearerd.publish.atomic import gid_of, uid_of, why
 
 # As many as the kernel follows: path_resolution(7).
 _MOST_LINKS: Final = 40
-_MOUNTS: Final = "/proc/self/mountinfo"
 _ACL: Final = "system.posix_acl_access"
 _DEFAULT_ACL: Final = "system.posix_acl_default"
 
@@ -33,34 +32,22 @@ def mounted(paths: Collection[str]) -> dict[str, str]:
 
     Where /proc is hidden it is not known.
     """
-    try:
-        with open(_MOUNTS, "rb") as file:
-            points = mount_points(file.read())
-    except OSError:
-        return {}
+    current = mounts()
     # Most have a name that no mount point has, and need no look.
-    names = {posixpath.basename(point) for point in points}
+    names = {posixpath.basename(point) for point in current.points}
     return {
         path: f"{path} is a mount point, which cannot be replaced: mount the directory in its place (in Docker "
         "-v DIRECTORY:DIRECTORY, in Kubernetes a volume without subPath)"
         for path in paths
-        if posixpath.basename(path) in names and _resolved(path) in points and not os.path.isdir(path)
+        if posixpath.basename(path) in names and _is_mount_point(path, current) and not os.path.isdir(path)
     }
 
 
-def mount_points(mountinfo: bytes) -> frozenset[str]:
-    """The mount points of /proc/self/mountinfo (proc(5)): the fifth word of each line, blanks as octal numbers."""
-    lines = (line.split(b" ") for line in mountinfo.split(b"\n"))
-    return frozenset(os.fsdecode(_unescaped(words[4])) for words in lines if len(words) > 4)  # noqa: PLR2004 - the fifth
-
-
-def _unescaped(word: bytes) -> bytes:
-    return re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), word)
-
-
-def _resolved(path: str) -> str:
+def _is_mount_point(path: str, current: Mounts) -> bool:
     directory, name = posixpath.split(path)
-    return posixpath.join(os.path.realpath(directory), name)
+    resolved = posixpath.join(os.path.realpath(directory), name)
+    mount = current.of(resolved)
+    return mount is not None and mount.point == resolved
 
 
 # -- who else can write there ----------------------------------------------------------------------

@@ -52,6 +52,8 @@ _PART: Final = 64 * 1024
 _SOME_BODY: Final = re.compile(r"[0-9]{1,4}")
 # Of 10,000 tokens that are not ready the first few say enough.
 _MOST_REASONS: Final = 20
+# Characters: a path of 255, a place, and what kind of error it is.
+_LONGEST_ERROR: Final = 400
 _JSON: Final = "application/json"
 
 
@@ -60,6 +62,10 @@ class House(Protocol):
 
     def alive(self) -> bool:
         """Whether the schedule's heart beats; answers at once, whatever hangs."""
+        ...
+
+    def config_error(self) -> str | None:
+        """Why a newer config is not followed; answers at once."""
         ...
 
     def status(self) -> Status:
@@ -89,15 +95,22 @@ _Route = Callable[[House], _Reply]
 
 
 def _livez(house: House) -> _Reply:
-    if house.alive():
-        return _said(200, {"ok": True, "reasons": []})
-    return _said(503, {"ok": False, "reasons": ["the schedule's heartbeat is stale: no turns are given"]})
+    alive = house.alive()
+    reasons = [] if alive else ["the schedule's heartbeat is stale: no turns are given"]
+    return _said(200 if alive else 503, {"ok": alive, "reasons": reasons, "config_error": _config_error(house)})
 
 
 def _readyz(house: House) -> _Reply:
     found = statuses.unready(house.status())
     reasons = [f"{name}: {why}" for name, why in found]
-    return _said(503 if reasons else 200, {"ok": not reasons, "reasons": _some(reasons)})
+    document = {"ok": not reasons, "reasons": _some(reasons), "config_error": _config_error(house)}
+    return _said(503 if reasons else 200, document)
+
+
+def _config_error(house: House) -> str | None:
+    """The first line: a probe is no place for all errors of a config, nor for what stands in it."""
+    error = house.config_error()
+    return error.partition("\n")[0][:_LONGEST_ERROR] if error else None
 
 
 def _some(reasons: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Asked, Engine
 from bearerd.service.notify import Notify
-from bearerd.service.signals import receive
+from bearerd.service.signals import ENDS, name_of, receive
 from bearerd.service.sources import Sources
 from bearerd.service.status import Status
 from bearerd.service.trust import writable_by_others
@@ -63,10 +63,15 @@ class _Daemon:
         self._config_error: str | None = None
         self._zombies: frozenset[str] = frozenset()
         self._warned_of: set[str] = set()
+        self._ignored: set[int] = set()
 
     def alive(self) -> bool:
         """Whether the schedule's heart beats."""
         return self._engine.alive()
+
+    def config_error(self) -> str | None:
+        """Why a newer config is not followed."""
+        return self._config_error
 
     def status(self) -> Status:
         """How everything stands."""
@@ -82,7 +87,7 @@ class _Daemon:
 
     def start(self) -> None:
         """Take the directory, and begin."""
-        receive(self._events.put, hup=True)
+        receive(self._events.put, others=self._events.put)
         self._sources = Sources(self._config)
         self._engine.start()
         self._warn_of_writers()
@@ -124,6 +129,8 @@ class _Daemon:
                 continue
             if event == signal.SIGHUP:
                 self._load()
+            elif isinstance(event, int) and event not in ENDS:
+                self._ignore(event)
             elif isinstance(event, int):
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
                 self._notify.stopping()
@@ -142,6 +149,11 @@ class _Daemon:
         for path in found.keys() - self._warned_of:
             say(logging.WARNING, f"config {path}: {found[path]}")
         self._warned_of = set(found)
+
+    def _ignore(self, number: int) -> None:
+        if number not in self._ignored:  # once: a timer may send it every night
+            self._ignored.add(number)
+            say(logging.INFO, f"{name_of(number)} has no meaning here and is ignored; SIGHUP reloads the config")
 
     def _now(self) -> float:
         return self._engine.clock.now().boot
@@ -163,6 +175,8 @@ class _Daemon:
             if event != _CHANGED:
                 kept.append(event)
                 break  # a signal is not kept waiting
+        # Before the look: what changes after it is an event again.
+        self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
             say(logging.INFO, f"what authenticates {', '.join(sorted(clients))} is another now")

@@ -50,8 +50,11 @@ class Sources:
         self._templates = {path: self._templates.get(path) or _digest(path) for path in tokens}
 
     def paths(self) -> Iterable[str]:
-        """What is to be watched: the files, and a name in each directory in which others may appear."""
-        return [*(os.path.abspath(path) for path in self._paths), *self._clients, *self._tokens, *self._within()]
+        """The absolute paths to watch: the files, and each directory in which more of the config may appear."""
+        config = [path if path.startswith("/") else os.path.join(os.getcwd(), path) for path in self._paths]
+        # Not os.path.abspath: it takes `link/..` for nothing, and the kernel does not.
+        directories = [os.path.join(path, ".") for path in config if os.path.isdir(path)]
+        return [*config, *self._clients, *self._tokens, *directories]
 
     def config_changed(self) -> bool:
         """Whether a file of the config is another since the last look, or one more or less is there."""
@@ -67,11 +70,6 @@ class Sources:
         """The tokens of whose templates one is another since the last look."""
         before, self._templates = self._templates, {path: _digest(path, self._templates[path]) for path in self._tokens}
         return _whose(self._tokens, before, self._templates)
-
-    def _within(self) -> Iterator[str]:
-        for path in self._paths:
-            if os.path.isdir(path):
-                yield os.path.join(path, ".")
 
 
 def _whose(names: dict[str, set[str]], before: dict[str, bytes], now: dict[str, bytes]) -> set[str]:

@@ -1,0 +1,259 @@
+"""Where a daemon is, by its config's text alone: the control socket and the output directory, whatever else it says.
+
+`status`, `refresh` and `health` must reach a running daemon while its config is being edited and is broken. So nothing
+is checked here, and no YAML parser is needed: it would refuse what is broken. It would also cost a probe as much again
+as Python's own start, and half a second for 10,000 clients. Only what config.load accepts has to be read as YAML is,
+which knows no tags and no aliases; of the rest as much as possible. `re` and `typing` would cost a probe, too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False  # as in bearerd.cli
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The same as in bearerd.model and config.load, which a probe does not import.
+_DEFAULT_DIRECTORY = "/run/bearerd"
+_SOCKET_BELOW = ".bearerd/control.sock"
+# 10,000 clients are 2 MB.
+_MOST_BYTES = 8 * 1024 * 1024
+# Characters of one `output: {…}`, which without its closing brace would go on to the end of the file, and how many of
+# such are looked into: a config has about ten keys at its top level.
+_LONGEST_MAPPING = 16 * 1024
+_MOST_MAPPINGS = 32
+# The one key with a path in each of these: `directry: /x` below `output` is taken for it.
+_KEYS = {"output": "directory", "control": "socket"}
+# Any other character stands for itself after a backslash.
+_ESCAPES = {
+    "0": "\0", "a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
+    "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
+}  # fmt: skip
+_HEXADECIMAL = {"x": 2, "u": 4, "U": 8}
+
+
+class Location:
+    """Where a daemon with this config is."""
+
+    def __init__(self, socket: str, directory: str, fault: str | None) -> None:
+        self.socket = socket
+        self.directory = directory
+        """The output directory."""
+        self.fault = fault
+        """Why the config could not be read; None where it could, be it right or not."""
+
+
+def locate(path: str, environ: Mapping[str, str]) -> Location:
+    """Read the config without blocking. Where it names no place the defaults hold, as for the daemon itself."""
+    text, fault = _read(path)
+    found = find(text)
+    # systemd names several directories with colons between them; the first is the service's own.
+    default = environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or _DEFAULT_DIRECTORY
+    directory = _normal(found.get("directory", default))
+    socket = _normal(found.get("socket", f"{directory}/{_SOCKET_BELOW}"))
+    return Location(socket, directory, fault)
+
+
+def find(text: str) -> dict[str, str]:
+    """`directory` of `output` and `socket` of `control`, as far as the text of a config has them. Pure.
+
+    A path under a mistyped key counts where nothing else does: in `output` and `control` there is but one.
+    """
+    exact: dict[str, str] = {}
+    near: dict[str, str] = {}
+    for section, key, value in _pairs(text):
+        if value[:1] != "/" or "\0" in value:
+            continue
+        if _KEYS.get(section) == key:
+            exact.setdefault(key, value)
+        elif section in _KEYS:
+            near.setdefault(_KEYS[section], value)
+        elif key in _KEYS.values():
+            near.setdefault(key, value)
+        if len(exact) == len(_KEYS):
+            break
+    return near | exact
+
+
+def _read(path: str) -> tuple[str, str | None]:
+    try:
+        # A FIFO would hold us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return "", "not a file"
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path that is none
+        reason = error.strerror if isinstance(error, OSError) else None
+        return "", (reason or "not a path").lower()
+    text = content[:_MOST_BYTES].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    if len(content) > _MOST_BYTES:
+        return text, "longer than 8 MiB"
+    return text, None if text.strip() else "empty"
+
+
+def _normal(path: str) -> str:
+    """One spelling for one path, as in config.load."""
+    path = os.path.normpath(path)
+    return path[1:] if path.startswith("//") else path
+
+
+# -- block style ---------------------------------------------------------------------------------------
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
+    """(section, key, value) of the scalars in the top level (its section is empty) and one level below."""
+    outer: int | None = None  # the indentation of the top level, and of the level below in this section
+    inner: int | None = None
+    section = ""
+    waits: tuple[int, str, str] | None = None  # for a value on the next line
+    start = mappings = 0
+    for line in text.splitlines(keepends=True):
+        content = line.strip()
+        # A tab is no indentation to YAML, but to whoever typed it.
+        indent = len(line) - len(line.lstrip())
+        at, start = start + indent, start + len(line)
+        if not content or content.startswith(("#", "%", "---", "...", "- ")):
+            continue
+        outer = indent if outer is None else outer
+        if waits is not None and indent > waits[0]:
+            yield waits[1], waits[2], _scalar(content)
+        waits = None
+        if content[0] == "{":
+            key, value_at = "", 0
+        elif indent > outer and section not in _KEYS and indent != (inner := inner or indent):
+            continue
+        else:
+            key, value_at = _key(content)
+        if indent <= outer:
+            section, inner = "", None
+        value = content[value_at:]
+        if value[:1] == "{" and not (key and section):
+            mappings += 1
+            if mappings <= _MOST_MAPPINGS:
+                yield from _mapping(text, at + value_at, section or key)
+        elif key and value and value[0] not in "|>#":
+            yield section, key, _scalar(value)
+        elif key and section:
+            waits = indent, section, key
+        if indent <= outer:
+            section = key
+
+
+def _mapping(text: str, at: int, section: str) -> Iterator[tuple[str, str, str]]:
+    """The same of a `{…}`; without a section it is the whole text, as in JSON."""
+    text = text[at : at + _LONGEST_MAPPING] if section else text[at:]
+    for (*above, name), scalar in _scalars(text):
+        place = [section, *above] if section else above
+        if len(place) <= 1:
+            yield "".join(place), name, scalar
+
+
+def _key(content: str) -> tuple[str, int]:
+    """The key that a line begins with, and where its value begins; an empty one where there is none."""
+    if content[0] in "'\"":
+        key, end = _quoted(content, 0)
+        colon = end + len(content[end:]) - len(content[end:].lstrip())
+        if content[colon : colon + 1] != ":":
+            return "", 0
+    else:
+        colon = next((at for at, char in enumerate(content) if char == ":" and not content[at + 1 : at + 2].strip()), 0)
+        key = content[:colon].rstrip()
+    rest = content[colon + 1 :]
+    return key, colon + 1 + len(rest) - len(rest.lstrip())
+
+
+def _scalar(value: str) -> str:
+    """The text of a value in one line."""
+    while value[:1] in {"&", "!"}:  # an anchor, a tag
+        value = value.partition(" ")[2].lstrip()
+    if not value:
+        return ""
+    if value[0] in "'\"":
+        return _quoted(value, 0)[0]
+    for at, char in enumerate(value):
+        if char == "#" and value[at - 1] in " \t":
+            return value[:at].rstrip()
+    return value
+
+
+# -- flow style ----------------------------------------------------------------------------------------
+
+
+def _scalars(text: str) -> Iterator[tuple[list[str], str]]:
+    """Each scalar in the mapping that begins here, by the keys that lead to it; up to its end, or the text's."""
+    keys: list[str] = []
+    key = scalar = ""
+    at = 0
+    while at < len(text):
+        char = text[at]
+        if char in "{[":
+            keys.append(key)
+            key = scalar = ""
+        elif char in "}]":
+            keys.pop()
+            key = scalar = ""
+            if not keys:
+                return
+        elif char == ",":
+            key = scalar = ""
+        elif char == ":":
+            key, scalar = scalar, ""
+        elif char == "#":
+            at = text.find("\n", at)
+            if at < 0:
+                return
+        elif not char.isspace():
+            scalar, at = _quoted(text, at) if char in "'\"" else _plain(text, at)
+            if key:
+                yield [*keys[1:], key], scalar
+                key = ""
+            continue
+        at += 1
+
+
+def _plain(text: str, at: int) -> tuple[str, int]:
+    """An unquoted scalar in flow style, within its line, and where it ends."""
+    end = at + 1
+    while end < len(text) and text[end] not in ",[]{}\n":
+        follows = text[end + 1 : end + 2]
+        if text[end] == ":" and (not follows.strip() or follows in ",[]{}"):
+            break
+        if text[end] == "#" and text[end - 1] in " \t":
+            break
+        end += 1
+    return _scalar(text[at:end].rstrip()), end
+
+
+# -- either --------------------------------------------------------------------------------------------
+
+
+def _quoted(text: str, at: int) -> tuple[str, int]:
+    """A quoted scalar and where it ends: with its line where the closing quote is missing."""
+    quote, parts = text[at], ""
+    at = start = at + 1
+    while at < len(text) and text[at] != "\n":
+        char = text[at]
+        if char == quote == "'" == text[at + 1 : at + 2]:
+            parts += text[start : at + 1]
+            at = start = at + 2
+        elif char == quote:
+            return parts + text[start:at], at + 1
+        elif char == "\\" and quote == '"':
+            escaped, length = _escaped(text[at + 1 : at + 10])
+            parts += text[start:at] + escaped
+            at = start = at + 1 + length
+        else:
+            at += 1
+    return (parts + text[start:at]).rstrip(), at
+
+
+def _escaped(text: str) -> tuple[str, int]:
+    """What stands after a backslash, and how many characters that were."""
+    length = _HEXADECIMAL.get(text[:1], 0)
+    try:
+        return chr(int(text[1 : 1 + length], 16)), 1 + length
+    except (ValueError, OverflowError):
+        return _ESCAPES.get(text[:1], text[:1]), 1
