@@ -178,7 +178,7 @@ def test_a_way_goes_through_links_as_the_kernel_does(tmp_path: Path) -> None:
     ("harm", "said"),
     [
         pytest.param(lambda path: path.symlink_to(path.name), "symlink", id="a-loop"),
-        pytest.param(lambda path: path.touch(), "no directory", id="a-file"),
+        pytest.param(lambda path: path.touch(), "not a directory", id="a-file"),
     ],
 )
 def test_where_there_is_no_way_that_is_said(tmp_path: Path, harm: Callable[[Path], object], said: str) -> None:

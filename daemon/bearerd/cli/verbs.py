@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bearerd.service.signals import hold_back
 
     hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
+    os.umask(0o022)
     loading = Loading(arguments.config)
     from bearerd.service.guard import guard
     from bearerd.service.logs import set_up
@@ -163,7 +163,7 @@ def _once(arguments: argparse.Namespace) -> int:
     from bearerd.service.signals import hold_back
 
     hold_back()
-    os.umask(0)  # publish names the mode of all that it makes
+    os.umask(0o022)
     config = _load(arguments)
     set_up(config.log, os.environ)
     guard()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
 import posixpath
-import pwd
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +14,8 @@ from typing import Final
 from bearerd.errors import PublishError
 from bearerd.model import OWN_DIRECTORY, Config, Output
 from bearerd.publish.access import SETGID, STICKY, WRITE_BY_OTHERS, Entry, Place, acl_of, inherited
-from bearerd.publish.atomic import gid_of, uid_of, why
+from bearerd.publish.owners import gid_of, group_name, uid_of, user_name
+from bearerd.publish.why import why
 
 # As many as the kernel follows: path_resolution(7).
 _MOST_LINKS: Final = 40
@@ -163,7 +162,7 @@ class Ways:
     @property
     def daemon(self) -> str:
         """As whom the daemon is taken to run."""
-        return self._name(_user_name, self._uid)
+        return self._name(user_name, self._uid)
 
     def way(self, output: Output) -> Way:
         """The way to a file; raises PublishError where there is none."""
@@ -243,7 +242,7 @@ class Ways:
         return above.gid if above.mode & SETGID else self._gid
 
     def _place(self, path: str, mode: int, uid: int, gid: int, acl: tuple[Entry, ...], *, made: bool = False) -> Place:
-        owner, group = self._name(_user_name, uid), self._name(_group_name, gid)
+        owner, group = self._name(user_name, uid), self._name(group_name, gid)
         return Place(path, mode, uid, gid, owner, group, acl, made)
 
     def _name(self, look_up: Callable[[int], str], number: int) -> str:
@@ -251,20 +250,6 @@ class Ways:
         if key not in self._names:
             self._names[key] = look_up(number)
         return self._names[key]
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def _acl(path: str, attribute: str) -> tuple[Entry, ...]:

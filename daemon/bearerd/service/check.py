@@ -20,8 +20,8 @@ from bearerd.grant.request import Credentials, prove_signing
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
 from bearerd.publish.access import Reader, stops, told
-from bearerd.publish.atomic import gid_of, uid_of
 from bearerd.publish.invoke import examine
+from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
