@@ -155,14 +155,14 @@ class Ways:
         # The lock is made by the daemon, as whom it runs.
         try:
             lock = os.lstat(posixpath.join(config.directory, OWN_DIRECTORY, "lock"))
-            self._uid, self._gid, self._guessed = lock.st_uid, lock.st_gid, False
+            self.uid, self._gid, self._guessed = lock.st_uid, lock.st_gid, False
         except OSError:
-            self._uid, self._gid, self._guessed = os.geteuid(), os.getegid(), True
+            self.uid, self._gid, self._guessed = os.geteuid(), os.getegid(), True
 
     @property
     def daemon(self) -> str:
         """As whom the daemon is taken to run."""
-        return self._name(user_name, self._uid)
+        return self._name(user_name, self.uid)
 
     def way(self, output: Output) -> Way:
         """The way to a file; raises PublishError where there is none."""
@@ -181,7 +181,7 @@ class Ways:
         guessed = self._guessed and (bool(missing) or -1 in (uid, gid))
         parent = places[-1]
         if uid == -1:
-            uid = self._uid
+            uid = self.uid
         if gid == -1:
             gid = self._inherited_group(parent)
         path = posixpath.join(parent.path, name)
@@ -228,7 +228,7 @@ class Ways:
         mode, gid = self._config.directory_mode | above.mode & SETGID, gid_of(self._config.group)
         if gid == -1:
             gid = self._inherited_group(above)
-        return self._place(posixpath.join(above.path, word), mode, self._uid, gid, inherited(default, mode), made=True)
+        return self._place(posixpath.join(above.path, word), mode, self.uid, gid, inherited(default, mode), made=True)
 
     def _now(self, path: str) -> Place | None:
         try:

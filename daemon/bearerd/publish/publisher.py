@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from bearerd.publish.record import Record
 from bearerd.publish.render import fields, render
 from bearerd.publish.template import Templates
 from bearerd.publish.version import unknown_version
+from bearerd.publish.walk import distrust
 from bearerd.publish.why import why
 
 _PRIVATE: Final = Attributes(0o600)
@@ -269,6 +271,30 @@ class Publisher:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:
             raise DirectoryUnusable(f"{self._own}: {why(error)}") from None
+
+    def examine_way(self, directory: str) -> list[str]:
+        """What is special on the way to a directory: symlinks that are followed, directories of other users."""
+        try:
+            with self._files.look(directory) as place:
+                found = [f"symlink {link}" for link in place.links]
+                if place.stranger is not None:
+                    found.append(
+                        f"{place.stranger}: below it no symlink is followed, and files of other users are left alone"
+                    )
+                return found
+        except (OSError, PublishError):
+            return []  # a failure is told with what needs the directory
+
+    def examine_own(self, uid: int) -> list[str]:
+        """Which of bearerd's own directories a daemon of this user would move aside, and why."""
+        found: list[str] = []
+        for path in (self._own, *(posixpath.join(self._own, name) for name in ("records", "owed"))):
+            with suppress(OSError):
+                status = os.lstat(path)
+                reason = distrust(status, uid) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
+                if reason:
+                    found.append(f"{path}: {reason}; bearerd moves it aside and makes it anew")
+        return found
 
     def _look_around(self) -> None:
         """Say once of each place what those who set it up should know, before anything is asked for."""

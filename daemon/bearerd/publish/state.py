@@ -38,14 +38,16 @@ _KEY_BYTES: Final = 32
 class State:
     """The state directory: small documents, each under a kind and a name."""
 
-    def __init__(self, directory: str, clock: Clock) -> None:
+    def __init__(self, directory: str, clock: Clock, uid: int | None = None) -> None:
+        """`uid` is the daemon's user, where that is not the user of this process."""
         root, own = directory, directory
-        self._note = ""
+        self.note = ""
+        """What is to be known of the directory; empty where it is as it should be."""
         if posixpath.basename(directory) == OWN_DIRECTORY:
             root = posixpath.dirname(directory)
-        elif reason := _open_to_others(directory):
+        elif reason := _open_to_others(directory, os.geteuid() if uid is None else uid):
             own = posixpath.join(directory, OWN_DIRECTORY)
-            self._note = f"state directory {directory}: {reason}; the state is kept in {own}, which is bearerd's alone"
+            self.note = f"{directory}: {reason}; the state is kept in {own}, which is bearerd's alone"
         self._directory = own
         self._clock = clock
         self._files = Files(root, _PRIVATE_DIRECTORY, own=own)
@@ -53,8 +55,8 @@ class State:
 
     def sweep(self) -> None:
         """Take away what a killed process left behind. Only under the lock."""
-        if self._note:
-            say(logging.WARNING, self._note)
+        if self.note:
+            say(logging.WARNING, f"state directory {self.note}")
         kinds = ("clients", "budgets", "secrets")
         self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
 
@@ -142,11 +144,11 @@ class State:
         self._failing = True
 
 
-def _open_to_others(directory: str) -> str:
+def _open_to_others(directory: str, uid: int) -> str:
     """Why a directory is not the daemon's alone; empty where it is, or can be made so."""
     files = Files(directory, _PRIVATE_DIRECTORY)
     try:
         with files.look(directory) as place:
-            return "" if place.missing else distrust(place.status, os.geteuid())
+            return "" if place.missing else distrust(place.status, uid)
     except (OSError, PublishError):
         return ""  # whoever reads or writes there says why it cannot be used

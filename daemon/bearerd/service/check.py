@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,9 +50,18 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
+    uid = Ways(config).uid
+    for note in publisher.examine_own(uid):
+        yield Finding("directory", note, "warning")
     mounts = mounted([output.path for target in config.targets for output in target.outputs])
-    state = State(config.state_directory, SystemClock())
+    state = State(config.state_directory, SystemClock(), uid)
     yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
+    if state.note:
+        yield Finding("state directory", state.note, "warning")
+    elsewhere = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
+    ways = [config.directory, config.state_directory, *sorted(elsewhere)]
+    for note in dict.fromkeys(note for directory in ways for note in publisher.examine_way(directory)):
+        yield Finding("on the way", note)
     clients: dict[str, Client] = {}
     for target in config.targets:
         clients.setdefault(target.client.name, target.client)
