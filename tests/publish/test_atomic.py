@@ -200,7 +200,9 @@ def test_a_symlinked_directory_below_the_output_directory_is_refused(tmp_path: P
     real.mkdir()
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/dnb").symlink_to(real)
-    with pytest.raises(PublishError, match="symlink .*/tokens/dnb is not followed: none is, below the output directory"):
+    with pytest.raises(
+        PublishError, match=r"symlink .*/tokens/dnb is not followed: none is, below the output directory"
+    ):
         Files(str(tmp_path / "tokens"), 0o750).replace(str(tmp_path / "tokens/dnb/t"), b"x", PLAIN)
     assert os.listdir(real) == []
 

@@ -126,7 +126,8 @@ def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> 
 def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
     program = (
         "import sys\nfrom bearerd.model import Config\nfrom bearerd.publish.publisher import Publisher\n"
-        "publisher = Publisher(Config(sys.argv[1], sys.argv[1]))\npublisher.prepare()\nprint('held', flush=True)\nsys.stdin.read()"
+        "publisher = Publisher(Config(sys.argv[1], sys.argv[1]))\npublisher.prepare()\n"
+        "print('held', flush=True)\nsys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program, config.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
