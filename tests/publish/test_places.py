@@ -334,7 +334,7 @@ def test_it_is_foreseen_who_can_read_what_is_then_written(
     config = config_of(root, wanted, **changes)
     way = Ways(config).way(wanted)
     foreseen = {reader.name: not stops(way.directories, way.file, reader) for reader in READERS}
-    before = os.umask(0)  # as the daemon has it
+    before = os.umask(0o022)  # as the daemon has it
     try:
         (done,) = [Publisher(config).ensure(target, token()) for target in config.targets]
     finally:

@@ -221,7 +221,9 @@ while not select.select([0], [], [], 0)[0]:
     count += 1
 print(count, flush=True)
 """
-_WRITES = 3000
+# A write that goes through costs a hundred refused ones: the link is there most of the time. The most is for a machine
+# on which the other process hardly gets a turn.
+_DONE, _REFUSED, _MOST = 30, 1000, 300_000
 
 
 @ROOT
@@ -234,18 +236,23 @@ def test_a_user_who_exchanges_a_directory_for_a_link_all_the_time_leads_no_write
     path = f"{home}/d/sub/t"
     with subprocess.Popen(
         [sys.executable, "-c", _SWAPS, str(home), str(victim)],
-        user=ALICE, group=ALICE, extra_groups=[], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as swapping:  # fmt: skip
+        user=ALICE,
+        group=ALICE,
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as swapping:
         assert swapping.stdin is not None
         assert swapping.stdout is not None
         assert swapping.stdout.readline() == "ready\n"
         try:
-            for number in range(_WRITES):
+            while (done < _DONE or refused < _REFUSED) and done + refused < _MOST:
                 try:
-                    files.replace(path, b"%d" % number, PLAIN)
-                    files.matches(path, b"%d" % number, PLAIN)
+                    files.replace(path, b"x", PLAIN)
+                    files.matches(path, b"x", PLAIN)
                     done += 1
-                    if number % 3 == 0:
+                    if done % 3 == 0:
                         files.remove(path)
                         files.sweep({f"{home}/d/sub"})
                 except PublishError:
@@ -256,8 +263,8 @@ def test_a_user_who_exchanges_a_directory_for_a_link_all_the_time_leads_no_write
     assert sorted(victim.rglob("*")) == [victim / "sub"]
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o700)
     assert list(place.rglob("*.tmp")) == []
-    # It was a race: there were many exchanges, of which some came in between.
-    assert swaps > 100
+    # It was a race.
+    assert swaps > 0
     assert done > 0
     assert refused > 0
 
