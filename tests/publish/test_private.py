@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.errors import DirectoryUnusable
+from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.model import Config, Output
 from bearerd.publish import record as records
 from bearerd.publish.publisher import Publisher, peek
@@ -187,6 +187,41 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
         ),
     ):
         Publisher(config).prepare()
+
+
+@ROOT
+@pytest.mark.parametrize("uid", [0, ALICE])
+def test_nobody_takes_the_directory_from_a_daemon_of_its_owner_that_runs(config: Config, uid: int) -> None:
+    # As an administrator who runs `bearerd once` as root beside the service.
+    directory = Path(config.directory)
+    give(directory, BOB)
+    directory.chmod(0o777)
+    with acting_as(BOB):
+        running = Publisher(config)
+        running.prepare()
+    said = rf"{directory} is kept by another bearerd, pid {os.getpid()}" if uid == 0 else "whose bearerd may be running"
+    with acting_as(uid), pytest.raises(DirectoryLocked, match=said):
+        Publisher(config).prepare()
+    assert [path.name for path in directory.iterdir()] == [".bearerd"]
+    running.release()
+    Publisher(config).prepare()
+    assert (directory / ".bearerd").stat().st_uid == 0
+
+
+def test_where_no_directory_can_be_bearerds_alone_nothing_piles_up(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file system that keeps no modes makes everything 0777.
+    real = os.mkdir
+    monkeypatch.setattr("os.mkdir", lambda path, _mode, *, dir_fd: real(path, dir_fd=dir_fd))
+    monkeypatch.setattr("os.fchmod", lambda _descriptor, _mode: None)
+    before = os.umask(0)
+    try:
+        with pytest.raises(DirectoryUnusable, match="cannot be made for bearerd alone: other users can write it"):
+            Publisher(config).prepare()
+    finally:
+        os.umask(before)
+    assert os.listdir(config.directory) == []
 
 
 def test_the_own_directory_is_made_without_write_by_the_group_whatever_the_config_says(config: Config) -> None:

@@ -7,9 +7,13 @@ import fcntl
 import os
 import posixpath
 from contextlib import suppress
+from typing import Final
 
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.publish.why import why
+
+# A FIFO of this name must not hold us.
+_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class DirectoryLock:
@@ -27,28 +31,37 @@ class DirectoryLock:
 
         Raises DirectoryLocked with the holder's pid, or DirectoryUnusable.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            flags = os.O_RDWR | os.O_CREAT | _FLAGS
             descriptor = os.open(posixpath.basename(self._path), flags, 0o600, dir_fd=directory)
         except OSError as error:
             raise DirectoryUnusable(f"{self._path}: {why(error)}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            self._lock(descriptor)
+        except BaseException:
             os.close(descriptor)
-            if error.errno != errno.EWOULDBLOCK:
-                raise DirectoryUnusable(f"{self._path} cannot be locked: {why(error)}") from None
-            kept = posixpath.dirname(posixpath.dirname(self._path))
-            raise DirectoryLocked(
-                f"{kept} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
-                "another output.directory"
-            ) from None
+            raise
         self.release()
         self._descriptor = descriptor
         with suppress(OSError):  # a full disk: the lock holds without the pid in it
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def spare(self, directory: int) -> None:
+        """Raise DirectoryLocked where another user's bearerd may hold the lock in this directory (a descriptor)."""
+        try:
+            descriptor = os.open(posixpath.basename(self._path), os.O_RDWR | _FLAGS, dir_fd=directory)
+        except PermissionError:
+            raise DirectoryLocked(
+                f"{self._path} belongs to another user, whose bearerd may be running: run this one as that user, or "
+                "give it another output.directory"
+            ) from None
+        except OSError:
+            return
+        try:
+            self._lock(descriptor)
+        finally:
+            os.close(descriptor)
 
     def stands(self, directory: int) -> bool:
         """Whether the file in this directory (a descriptor) is the one that is locked."""
@@ -64,3 +77,16 @@ class DirectoryLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor != -1:
             os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise DirectoryUnusable(f"{self._path} cannot be locked: {why(error)}") from None
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            kept = posixpath.dirname(posixpath.dirname(self._path))
+            raise DirectoryLocked(
+                f"{kept} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
+                "another output.directory"
+            ) from None

@@ -94,6 +94,7 @@ class Publisher:
 
     def prepare(self) -> None:
         """Make and prove the directory, lock it, sweep it; raises DirectoryUnusable or DirectoryLocked."""
+        self._spare_another()
         self._take_lock()
         directories = {self._config.directory, self._own, posixpath.join(self._own, "records")}
         for target in self._config.targets:
@@ -115,8 +116,10 @@ class Publisher:
                 if self._lock.stands(place.descriptor):
                     self._lock_fault = ""
                     return
-        except (OSError, PublishError):  # what is wrong is told by whoever makes it anew
-            pass
+        except (FileNotFoundError, NotADirectoryError, PublishError):
+            pass  # what is wrong is told by whoever makes it anew
+        except OSError:
+            return  # nothing is known of it, as where no descriptor is left
         try:
             self._take_lock()
         except DirectoryLocked as error:
@@ -258,6 +261,25 @@ class Publisher:
         except PublishError as error:
             return [str(error)]
         return []
+
+    def _spare_another(self) -> None:
+        """Raise DirectoryLocked where the owner of the directory, who is not our user, runs a bearerd in it.
+
+        Only the owner counts: a lock that anyone else planted keeps nobody out. So root, who may move everything aside,
+        does not take the directory from a daemon that runs.
+        """
+        with suppress(OSError, PublishError), self._files.look(self._config.directory) as place:
+            owner = place.status.st_uid
+            if place.missing or owner == os.geteuid():
+                return
+            own = os.open(
+                OWN_DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.descriptor
+            )
+            try:
+                if os.fstat(own).st_uid == owner:
+                    self._lock.spare(own)
+            finally:
+                os.close(own)
 
     def _take_lock(self) -> None:
         """Make and prove bearerd's own directories and lock them; raises DirectoryUnusable or DirectoryLocked."""

@@ -169,8 +169,8 @@ class _Walker:
                     raise
                 self.here.missing = (step.word, *(later.word for later in self._left[::-1]))
                 break
-        if last == _STEP:
-            self._change(os.open(".", _LAST, dir_fd=self.here.descriptor), self.here.path)
+        if last == _STEP and not self.here.missing:
+            self._change(os.open(".", _LAST, dir_fd=self.here.descriptor), self.here.path, self.here.status)
         self.here.links = tuple(self._links)
         return self.here
 
@@ -178,7 +178,7 @@ class _Walker:
         """Go one step, or put what a symlink says before the steps that are left."""
         if step.word == ".." and self.here.stranger:
             raise PublishError(f"{self.here.path}: '..' is not followed below {self.here.stranger}; use the real path")
-        path = posixpath.normpath(posixpath.join(self.here.path, step.word))
+        path = _joined(self.here.path, step.word)
         try:
             descriptor = self._open(step, path, flags)
         except NotADirectoryError:
@@ -189,17 +189,15 @@ class _Walker:
             else:
                 self._follow(step, path)
             return
-        private = step.private
-        if private:
-            status = os.fstat(descriptor)
-            if reason := distrust(status, self._uid):
-                os.close(descriptor)
-                if not step.movable:
-                    raise PublishError(f"{path} is not used, since {reason}")
-                self._move_aside(step, path, status, reason)
-                return
-        self._change(descriptor, path)
-        self.here.private = private
+        status = os.fstat(descriptor)
+        if step.private and (reason := distrust(status, self._uid)):
+            os.close(descriptor)
+            if not step.movable:
+                raise PublishError(f"{path} is not used, since {reason}")
+            self._move_aside(step, path, status, reason)
+            return
+        self._change(descriptor, path, status)
+        self.here.private = step.private
 
     def _open(self, step: Step, path: str, flags: int) -> int:
         try:
@@ -209,10 +207,9 @@ class _Walker:
                 raise
         return self._made(step, path, flags)
 
-    def _change(self, descriptor: int, path: str) -> None:
+    def _change(self, descriptor: int, path: str, status: os.stat_result) -> None:
         os.close(self.here.descriptor)
-        self.here.descriptor, self.here.path = descriptor, path
-        self.here.status = os.fstat(descriptor)
+        self.here.descriptor, self.here.path, self.here.status = descriptor, path, status
         self._note_stranger()
 
     def _note_stranger(self) -> None:
@@ -245,7 +242,8 @@ class _Walker:
             raise PublishError(f"the symlink {path} is not followed: there are more than {_MOST_LINKS} on the way")
         self._links.append(f"{path} leads to {target}")
         if target.startswith("/"):
-            self._change(os.open("/", _STEP), "/")
+            descriptor = os.open("/", _STEP)
+            self._change(descriptor, "/", os.fstat(descriptor))
         # A target of slashes alone has no words; the last one stands for what the link stood for.
         words = [word for word in target.split("/") if word] or ["."]
         self._left.append(step._replace(word=words[-1]))
@@ -294,12 +292,30 @@ class _Walker:
                 made = stat.S_IMODE(status.st_mode)
                 if made != (wanted := step.mode | made & stat.S_ISGID):
                     _set_mode(descriptor, path, wanted)
+            if step.private:
+                _prove_private(descriptor, path, self._uid)
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):  # half made, it would be taken for one that somebody made on purpose
                 os.rmdir(step.word, dir_fd=above.descriptor)
             raise
         return descriptor
+
+
+def _prove_private(descriptor: int, path: str, uid: int) -> None:
+    """Raise PublishError where a new directory is not the daemon's alone: the next one would not be either."""
+    if reason := distrust(os.fstat(descriptor), uid):
+        raise PublishError(
+            f"{path} cannot be made for bearerd alone: {reason}; use a directory on a file system that keeps owners "
+            "and modes"
+        )
+
+
+def _joined(directory: str, word: str) -> str:
+    """The path of a step, without dots."""
+    if word in {".", ".."}:
+        return posixpath.normpath(posixpath.join(directory, word))
+    return f"{directory}/{word}" if directory != "/" else f"/{word}"
 
 
 def _set_mode(descriptor: int, path: str, mode: int) -> None:
