@@ -46,7 +46,7 @@ PURE = [
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
-    "publish.render", "publish.record", "publish.access",
+    "publish.render", "publish.record", "publish.access", "publish.version",
     "service.links",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.

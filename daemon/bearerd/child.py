@@ -39,7 +39,7 @@ def start(
         cwd="/",
         env={key: environ[key] for key in _ENVIRONMENT if key in environ} | dict(more or {}),
         start_new_session=True,
-        umask=umask,  # the daemon's own is 0: it names the mode of all that it makes
+        umask=umask,
     )
     with _lock:
         _started.add(process)

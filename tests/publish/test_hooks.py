@@ -590,19 +590,18 @@ def test_what_an_earlier_process_owes_stays_noted_until_that_was_done_whatever_e
 def test_a_note_that_cannot_be_written_is_said_once_and_keeps_no_hook_from_being_run(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    in_the_way = rig.directory / "tokens/.bearerd/owed"
-    in_the_way.parent.mkdir(parents=True)
-    in_the_way.write_text("")
+    in_the_way = rig.directory / "tokens/.bearerd/owed/dnb/bci"
+    in_the_way.mkdir(parents=True)
     one = target(on_change=(rig.does("true"),))
     for _ in range(3):  # the files cannot be written either, and are tried again
         rig.hooks.announce(one)
     (line,) = said(caplog, logging.WARNING)
-    assert line.startswith(f"hooks: {in_the_way}/dnb/bci: ")
+    assert line.startswith(f"hooks: {in_the_way}: a directory has this name")
     assert line.endswith("; a crash right now would lose them")
     rig.hooks.forget("dnb/bci")  # it goes and comes back
     rig.hooks.announce(one)
     assert said(caplog, logging.WARNING) == [line] * 2
-    in_the_way.unlink()
+    in_the_way.rmdir()
     rig.hooks.announce(one)
     assert rig.noted()
     rig.hooks.changed(one, first=False)

@@ -149,7 +149,7 @@ def test_a_way_goes_through_links_as_the_kernel_does(tmp_path: Path) -> None:
     ("harm", "said"),
     [
         pytest.param(lambda path: path.symlink_to(path.name), "symlink", id="a-loop"),
-        pytest.param(lambda path: path.touch(), "no directory", id="a-file"),
+        pytest.param(lambda path: path.touch(), "not a directory", id="a-file"),
     ],
 )
 def test_where_there_is_no_way_that_is_said(tmp_path: Path, harm: Callable[[Path], object], said: str) -> None:
@@ -305,7 +305,7 @@ def test_it_is_foreseen_who_can_read_what_is_then_written(
     config = config_of(root, wanted, **changes)
     way = Ways(config).way(wanted)
     foreseen = {reader.name: not stops(way.directories, way.file, reader) for reader in READERS}
-    before = os.umask(0)  # as the daemon has it
+    before = os.umask(0o022)  # as the daemon has it
     try:
         (done,) = [Publisher(config).ensure(target, token()) for target in config.targets]
     finally:

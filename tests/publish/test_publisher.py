@@ -115,17 +115,19 @@ def test_records_are_for_the_daemon_alone(config: Config) -> None:
 
 
 def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> None:
-    lock = Publisher(config).prepare()
+    first = Publisher(config)
+    first.prepare()
     with pytest.raises(DirectoryLocked, match=rf"kept by another bearerd, pid {os.getpid()}: stop it"):
         Publisher(config).prepare()
-    lock.release()
-    Publisher(config).prepare().release()
+    first.release()
+    Publisher(config).prepare()
 
 
 def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
     program = (
         "import sys\nfrom bearerd.model import Config\nfrom bearerd.publish.publisher import Publisher\n"
-        "lock = Publisher(Config(sys.argv[1], sys.argv[1])).prepare()\nprint('held', flush=True)\nsys.stdin.read()"
+        "publisher = Publisher(Config(sys.argv[1], sys.argv[1]))\npublisher.prepare()\n"
+        "print('held', flush=True)\nsys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program, config.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -136,7 +138,7 @@ def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
         Publisher(config).prepare()
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    Publisher(config).prepare().release()
+    Publisher(config).prepare()
 
 
 def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, tmp_path: Path) -> None:
@@ -160,13 +162,13 @@ def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, t
     for file in left:
         file.parent.mkdir(exist_ok=True)
         file.write_text("half a tok")
-    publisher.prepare().release()
+    publisher.prepare()
     assert [file for file in left if file.exists()] == []
 
 
 def test_a_directory_that_cannot_be_made_is_said_at_the_start(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DirectoryUnusable, match="no directory"):
+    with pytest.raises(DirectoryUnusable, match="is not a directory"):
         Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()
 
 
@@ -205,7 +207,7 @@ def test_that_a_file_is_to_change_is_said_also_where_it_cannot(config: Config) -
 
 def test_a_note_is_there_for_the_next_process_until_it_is_taken_away(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
-    publisher.prepare().release()
+    publisher.prepare()
     assert not publisher.noted(target)
     publisher.unnote(target)  # where there is none
     publisher.note(target)
@@ -251,7 +253,7 @@ def test_what_a_killed_process_left_beside_a_note_is_swept(config: Config) -> No
     publisher.note(target)
     left = Path(config.directory) / f".bearerd/owed/dnb/.bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
     left.write_text("")
-    publisher.prepare().release()
+    publisher.prepare()
     assert not left.exists()
     assert publisher.noted(target)
 
@@ -295,11 +297,14 @@ def test_each_reader_of_a_token_gets_a_file_of_its_own(config: Config) -> None:
 
 def test_what_would_keep_a_file_from_being_written_is_told(config: Config, tmp_path: Path) -> None:
     Path(config.targets[0].outputs[0].path).mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path)
-    config = outputs_of(config, *config.targets[0].outputs, Output(f"{tmp_path}/link/t"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(tmp_path)
+    elsewhere.chmod(0o1777)
+    config = outputs_of(config, *config.targets[0].outputs, Output(f"{elsewhere}/link/t"))
     busy, link = Publisher(config).examine(config.targets[0])
     assert busy == f"{config.targets[0].outputs[0].path}: a directory has this name"
-    assert link.startswith(f"{tmp_path}/link: ")
+    assert link.startswith(f"the symlink {elsewhere}/link is not followed: ")
     # A link in a file's place is replaced.
     Path(config.targets[0].outputs[0].path).rmdir()
     Path(config.targets[0].outputs[0].path).symlink_to(tmp_path)
@@ -332,7 +337,7 @@ def test_a_directory_in_which_others_can_write_is_warned_of_once(
         path.mkdir()
         path.chmod(0o777)
     publisher = Publisher(config)
-    publisher.prepare().release()
+    publisher.prepare()
     assert [(record.levelname, record.message.split(":")[0]) for record in caplog.records] == [
         ("WARNING", f"directory {directory}")
     ]
@@ -355,7 +360,7 @@ def test_a_file_that_is_a_mount_point_is_an_error_at_the_start_and_keeps_no_othe
     (tmp_path / "host").touch()
     subprocess.run(["mount", "--bind", tmp_path / "host", mounted], check=True)
     try:
-        publisher.prepare().release()
+        publisher.prepare()
         (said,) = caplog.records
         assert (said.levelname, said.target) == ("ERROR", "dnb/bci")  # type: ignore[attr-defined] # log.say adds it
         assert said.message.startswith(f"this file cannot be kept, all others are: {mounted} is a mount point")

@@ -253,7 +253,7 @@ def test_a_directory_that_cannot_be_written_costs_one_warning(
     state.save("clients", "dnb", {})
     state.sweep()
     assert (state.load("clients", "dnb"), state.names("clients")) == (None, set())
-    why = "a part of the path is no directory, or is a symlink, which is not followed"
+    why = "a part of the path is not a directory"
     cost = "refusals and rate limits are not known after a restart"
     assert warnings() == [f"state: {directory}/key: {why}; {cost}"]
     directory.unlink()
@@ -271,5 +271,5 @@ def test_whether_it_can_be_kept_is_told_without_keeping_anything(start: Callable
     assert os.listdir(directory) == []
     directory.rmdir()
     directory.write_text("in the way")
-    why = "a part of the path is no directory, or is a symlink, which is not followed"
+    why = "a part of the path is not a directory"
     assert start().examine() == [f"{directory}: {why}"]

@@ -217,7 +217,7 @@ def test_a_state_that_cannot_be_kept_costs_a_warning_and_no_token(place: Place) 
     place.write(state=f"{place.directory}/file/state")
     said = place.once(0)
     assert said.count("refusals and rate limits are not known after a restart") == 1
-    assert f"WARNING state: {place.directory}/file/state/key: a part of the path is no directory" in said
+    assert f"WARNING state: {place.directory}/file/state/key: a part of the path is not a directory" in said
     assert place.token.read_text() == "t-1"
 
 

@@ -54,6 +54,10 @@ class Publisher(Protocol):
         """Keep a record; raises PublishError."""
         ...
 
+    def recorded(self, target: Target) -> bool:
+        """Whether there is a record."""
+        ...
+
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = ...) -> Published:
         """Bring the files to what this token makes them; `before` is called before the first one changes."""
         ...
@@ -256,6 +260,10 @@ class Keeper:
         """Whether there is a token that is still good."""
         return self.remaining(self._clock.now().boot) > 0
 
+    def lost_record(self) -> bool:
+        """Whether somebody took the record of a good token away."""
+        return self.valid() and not self._unsaved and not self._publisher.recorded(self.target)
+
     def holds(self, digest: str) -> bool:
         """Whether its token's SHA-256 begins with these 16 hex digits."""
         token = self._token
@@ -427,7 +435,7 @@ class Keeper:
         if self._identity != self.target.identity():
             return  # the files stay as they are until there is what they are for now
         faults: tuple[str, ...] = ()
-        if self._unsaved:
+        if self._unsaved or not self._publisher.recorded(self.target):
             try:
                 # The record first: after a crash between the two the files are made from it.
                 self._publisher.save(self.target, Record(self._token, self._identity, self._client_id))

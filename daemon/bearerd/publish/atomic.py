@@ -14,112 +14,67 @@ How a file is replaced (`replace`):
 
 Before 5 any failure leaves the old file as it was, and takes the temporary one away.
 
-Directories are walked by descriptor without following symlinks below the output directory.
+How the directory is reached is in `walk`.
 """
 
 from __future__ import annotations
 
 import errno
-import grp
 import os
 import posixpath
-import pwd
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from bearerd.errors import PublishError
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_WHY: Final = {
-    errno.ENOSPC: "no space is left; free some, or enlarge the file system",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "the daemon's user may not write there",
-    errno.EPERM: "the daemon's user may not do that (an owner or group it does not have, a setgid bit that systemd's "
-    "RestrictSUIDSGID= forbids, or an immutable file)",
-    errno.EBUSY: "the file is a mount point: mount the directory in its place",
-    errno.EISDIR: "a directory has this name",
-    errno.ELOOP: "a symlink stands in the path, which is not followed",
-    errno.ENOTDIR: "a part of the path is no directory, or is a symlink, which is not followed",
-    errno.EMFILE: "too many files are open; raise LimitNOFILE",
-    errno.ENOENT: "the directory is not there",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """A file's mode, and its owner and group where they are configured (-1 where not)."""
-
-    mode: int
-    uid: int = -1
-    gid: int = -1
-
+from bearerd.publish.owners import Attributes, user_name
+from bearerd.publish.walk import Place, Step, distrust, move_aside, walk
+from bearerd.publish.why import why
 
 # What is written to see whether anything can be.
 _PROOF: Final = Attributes(0o600)
-
-
-def attributes(mode: int, owner: str | None, group: str | None) -> Attributes:
-    """Attributes from names or ids; raises PublishError for a name that this machine does not know."""
-    return Attributes(mode, uid_of(owner), gid_of(group))
-
-
-def uid_of(owner: str | None) -> int:
-    """A user's id by name or number, -1 for none; raises PublishError for an unknown one."""
-    if owner is None:
-        return -1
-    if owner.isdecimal():
-        return int(owner)
-    try:
-        return pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise PublishError(f"there is no user '{owner}' on this machine") from None
-
-
-def gid_of(group: str | None) -> int:
-    """A group's id by name or number, -1 for none; raises PublishError for an unknown one."""
-    if group is None:
-        return -1
-    if group.isdecimal():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise PublishError(f"there is no group '{group}' on this machine") from None
-
-
-def why(error: OSError) -> str:
-    """An OSError in the words of what to do."""
-    return _WHY.get(error.errno or 0, (error.strerror or "failed").lower())
+_WRITE_BY_OTHERS: Final = 0o022
+_PRIVATE_DIRECTORY: Final = 0o700
 
 
 class Files:
-    """The files below one output directory (and, by absolute paths, elsewhere)."""
+    """The files below one output directory (and, by absolute paths, elsewhere).
 
-    def __init__(self, root: str, directory_mode: int, group: str | None = None) -> None:
+    What is in `own`, which is `root` or below it, is read and written only where nobody but the daemon's user can
+    write: other directories and files in it are moved aside, with a warning.
+    """
+
+    def __init__(self, root: str, directory_mode: int, group: str | None = None, own: str | None = None) -> None:
         self.root = root
-        self._directory_mode = directory_mode
-        self._group = group
+        self._own = own
         # Two daemons with different directories may write into a third: each sweeps its own only.
         self._mark = sha256(os.fsencode(root)).hexdigest()[:8]
+        self._given_up = False
+        self.adopt(directory_mode, group)
 
     def adopt(self, directory_mode: int, group: str | None) -> None:
         """Make directories so from now on."""
-        self._directory_mode, self._group = directory_mode, group
+        self._mode, self._group = directory_mode, group
+        self._to_root = [Step(word, self._mode, follow=True) for word in _words(self.root)]
+        if self._own == self.root and self._to_root:
+            self._to_root[-1] = self._to_root[-1]._replace(private=True)
 
-    def replace(self, path: str, content: bytes, wanted: Attributes, directory_mode: int | None = None) -> str | None:
+    def give_up(self) -> None:
+        """Write nothing from now on: another daemon keeps the directory."""
+        self._given_up = True
+
+    def replace(self, path: str, content: bytes, wanted: Attributes) -> str | None:
         """Replace one file; returns a warning where it is published but perhaps not durable.
 
-        Raises PublishError; then what stood there before still stands.
+        Raises PublishError; then what was there before is still there.
         """
-        with self._errors(path), self._parent(path, make=True, mode=directory_mode) as (parent, name):
+        with self._errors(path), self._parent(path, make=True) as (place, name):
+            self._spare_third_users(place, path, wanted.uid)
+            parent = place.descriptor
             temporary = self._write(parent, content, wanted)
             try:
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)  # 5
@@ -136,79 +91,135 @@ class Files:
         """Whether a file is, to the last bit of its mode, what `replace` would make it; raises PublishError."""
         with self._errors(path):
             try:
-                with self._parent(path, make=False) as (parent, name):
-                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                with self._parent(path) as (place, name):
+                    status = os.stat(name, dir_fd=place.descriptor, follow_symlinks=False)
                     if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != wanted.mode:
                         return False
                     if wanted.uid not in (-1, status.st_uid) or wanted.gid not in (-1, status.st_gid):
                         return False
-                    return status.st_size == len(content) and _read(parent, name, len(content) + 1) == content
+                    return status.st_size == len(content) and _read(place.descriptor, name, len(content) + 1) == content
             except (FileNotFoundError, PermissionError):
                 return False
 
     def read(self, path: str, most: int) -> bytes | None:
-        """A file's bytes, up to `most`; None where there is none or it cannot be read."""
+        """A file's bytes, up to `most`; None where there is none, it cannot be read, or it cannot be trusted."""
         try:
-            with self._parent(path, make=False) as (parent, name):
-                return _read(parent, name, most)
-        except OSError:
+            with self._parent(path) as (place, name):
+                if place.private and not _is_own(place, path):
+                    return None
+                return _read(place.descriptor, name, most)
+        except (OSError, PublishError):
             return None
 
-    def list(self, directory: str) -> list[str]:
-        """The names in a directory; none where it is not there or cannot be read."""
+    def judge(self, path: str) -> bool:
+        """Whether a file in `own` is there and can be trusted; one that cannot is moved aside. Raises PublishError."""
+        with self._errors(path), suppress(FileNotFoundError), self._parent(path) as (place, _):
+            return _is_own(place, path)
+        return False
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory; none where it is not there, cannot be read, or cannot be trusted."""
         try:
-            with self._directory(directory, make=False) as descriptor:
-                return os.listdir(descriptor)
-        except OSError:
+            with self.directory(directory) as place:
+                return os.listdir(place.descriptor)
+        except (OSError, PublishError):
             return []
 
-    def remove(self, path: str) -> bool:
-        """Remove a file, if it is there; raises PublishError."""
+    def remove(self, path: str, owner: int = -1) -> bool:
+        """Remove a file, if it is there; `owner` is the one it was given (-1 for none). Raises PublishError."""
         with self._errors(path):
             try:
-                with self._parent(path, make=False) as (parent, name):
-                    os.unlink(name, dir_fd=parent)
+                with self._parent(path) as (place, name):
+                    self._spare_third_users(place, path, owner)
+                    os.unlink(name, dir_fd=place.descriptor)
             except FileNotFoundError:
                 return False
             return True
+
+    def keep_aside(self, path: str, suffix: str) -> str:
+        """Rename a file so that it is neither read nor overwritten; returns its new path. Raises PublishError."""
+        with self._errors(path), self._parent(path) as (place, name):
+            os.rename(name, f"{name}.{suffix}", src_dir_fd=place.descriptor, dst_dir_fd=place.descriptor)
+        return f"{path}.{suffix}"
 
     def sweep(self, directories: set[str]) -> int:
         """Take away what a killed process of this root left behind. Only under the lock."""
         swept = 0
         ours = re.compile(rf"\.bearerd-{self._mark}-[0-9a-f]{{16}}\.tmp")
         for directory in directories:
-            with suppress(OSError), self._directory(directory, make=False) as descriptor:
-                for name in os.listdir(descriptor):
-                    if ours.fullmatch(name):
-                        _unlink(descriptor, name)
+            with suppress(OSError, PublishError), self.directory(directory) as place:
+                for name in filter(ours.fullmatch, os.listdir(place.descriptor)):
+                    with suppress(PublishError):
+                        self._spare_third_users(place, f"{directory}/{name}")
+                        _unlink(place.descriptor, name)
                         swept += 1
         return swept
 
-    def prove_writable(self, directory: str, *, make: bool, mode: int | None = None) -> None:
-        """Write and remove a file in a directory; raises PublishError where that cannot be done."""
-        with self._errors(directory), self._directory(directory, make=make, mode=mode) as descriptor:
-            _unlink(descriptor, self._write(descriptor, b"x", _PROOF))
+    def prove_writable(self, directory: str) -> None:
+        """Make a directory if need be, write and remove a file in it; raises PublishError."""
+        with self._errors(directory), self.directory(directory, make=True) as place:
+            _unlink(place.descriptor, self._write(place.descriptor, b"x", _PROOF))
 
     def prove_usable(self, directory: str, wanted: Attributes = _PROOF) -> None:
         """A directory that is there takes such a file, or one that is not can be made; raises PublishError."""
-        if os.path.lexists(directory):
-            with self._errors(directory), self._directory(directory, make=False) as descriptor:
-                _unlink(descriptor, self._write(descriptor, b"x", wanted))
-        elif not self._makeable(directory):
-            raise PublishError(f"{directory} is not there, and cannot be made by this user")
+        with self._errors(directory), self.look(directory) as place:
+            if not place.missing:
+                _unlink(place.descriptor, self._write(place.descriptor, b"x", wanted))
+            elif not os.access(".", os.W_OK | os.X_OK, dir_fd=place.descriptor, effective_ids=True):
+                raise PublishError(f"{directory} is not there, and cannot be made by this user")
 
-    def _makeable(self, directory: str) -> bool:
-        """Whether this user may make it in the last of the directories above it that is there."""
-        above = posixpath.dirname(directory)
-        while not os.path.lexists(above):
-            above = posixpath.dirname(above)
-        if f"{above}/".startswith(self.root.rstrip("/") + "/"):
-            # Opened as it will be: a symlink on the way is refused.
-            with self._errors(above), self._directory(above, make=False):
-                pass
-        return os.access(above, os.W_OK | os.X_OK, effective_ids=True)
+    @contextmanager
+    def directory(self, directory: str, *, make: bool = False) -> Iterator[Place]:
+        """A directory, for as long as the block lasts; raises OSError (FileNotFoundError) or PublishError."""
+        place = walk(self._way(directory), make=make, group=self._group)
+        try:
+            if place.missing:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            yield place
+        finally:
+            os.close(place.descriptor)
+
+    @contextmanager
+    def look(self, directory: str) -> Iterator[Place]:
+        """A directory, or the last on the way to it that is there, without moving anything aside; raises as above."""
+        place = walk([step._replace(private=False, movable=False) for step in self._way(directory)], make=False)
+        try:
+            yield place
+        finally:
+            os.close(place.descriptor)
 
     # -- steps ---------------------------------------------------------------------------------
+
+    def _way(self, directory: str) -> list[Step]:
+        """Below the root no symlink is followed; below `own` everything is the daemon's alone."""
+        top = self.root.rstrip("/") + "/"
+        if not f"{directory}/".startswith(top):
+            return [Step(word, self._mode, follow=True) for word in _words(directory)]
+        steps, path, within = self._to_root.copy(), self.root.rstrip("/"), self._own == self.root
+        for word in _words(directory[len(top) :]):
+            path = f"{path}/{word}"
+            if within:
+                steps.append(Step(word, _PRIVATE_DIRECTORY, private=True, movable=True))
+            elif path == self._own:
+                within = True  # readers pass it on their way to the control socket
+                steps.append(Step(word, self._mode & ~_WRITE_BY_OTHERS, private=True, movable=True))
+            else:
+                steps.append(Step(word, self._mode))
+        return steps
+
+    def _spare_third_users(self, place: Place, path: str, owner: int = -1) -> None:
+        """Below a directory of another user only his files, root's and ours may be touched; raises PublishError."""
+        if place.stranger is None:
+            return
+        try:
+            found = os.stat(posixpath.basename(path), dir_fd=place.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if found.st_uid not in {0, os.geteuid(), place.status.st_uid, owner}:
+            raise PublishError(
+                f"{path} belongs to {user_name(found.st_uid)}, and is below {place.stranger}: there bearerd leaves the "
+                "files of other users alone; remove it, or use another path"
+            )
 
     def _write(self, parent: int, content: bytes, wanted: Attributes) -> str:
         temporary = f".bearerd-{self._mark}-{secrets.token_hex(8)}.tmp"
@@ -232,81 +243,31 @@ class Files:
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
+        if self._given_up:
+            raise PublishError(f"{path} is left alone: another bearerd keeps {self.root} now")
         try:
             yield
         except OSError as error:
             raise PublishError(f"{path}: {why(error)}") from None
 
     @contextmanager
-    def _parent(self, path: str, *, make: bool, mode: int | None = None) -> Iterator[tuple[int, str]]:
+    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[Place, str]]:
         directory, name = posixpath.split(path)
-        with self._directory(directory, make=make, mode=mode) as descriptor:
-            yield descriptor, name
+        with self.directory(directory, make=make) as place:
+            yield place, name
 
-    @contextmanager
-    def _directory(self, directory: str, *, make: bool, mode: int | None = None) -> Iterator[int]:
-        descriptor = self._open(directory, make=make, mode=mode if mode is not None else self._directory_mode)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
-    def _open(self, directory: str, *, make: bool, mode: int) -> int:
-        """Below the root no part may be a symlink; elsewhere the last may not (/var/run is one)."""
-        below = directory.removeprefix(self.root.rstrip("/") + "/")
-        if below == directory:
-            return self._anchor(directory, make=make, mode=mode)
-        descriptor = self._anchor(self.root, make=make, mode=self._directory_mode)
-        words = below.split("/")
-        for left, word in enumerate(words, start=1 - len(words)):
-            try:
-                deeper = self._step(descriptor, word, make=make, mode=self._directory_mode if left else mode)
-            finally:
-                os.close(descriptor)
-            descriptor = deeper
-        return descriptor
+def _words(path: str) -> list[str]:
+    return [word for word in path.split("/") if word]
 
-    def _anchor(self, directory: str, *, make: bool, mode: int) -> int:
-        """A directory by its whole path, made with those above it if need be."""
-        try:
-            return os.open(directory, _DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            if not make:
-                raise
-        parent, name = posixpath.split(directory)
-        if not os.path.isdir(parent):
-            os.close(self._anchor(parent, make=True, mode=self._directory_mode))
-        descriptor = os.open(parent, _DIRECTORY)
-        try:
-            return self._step(descriptor, name, make=True, mode=mode)
-        finally:
-            os.close(descriptor)
 
-    def _step(self, descriptor: int, word: str, *, make: bool, mode: int) -> int:
-        try:
-            return os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-        except FileNotFoundError:
-            if not make:
-                raise
-        try:
-            os.mkdir(word, mode & 0o777, dir_fd=descriptor)
-        except FileExistsError:  # somebody else's turn made it
-            return os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-        below = os.open(word, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-        try:
-            if (gid := gid_of(self._group)) != -1:
-                os.fchown(below, -1, gid)
-            # The daemon's umask is 0, so the mode is right from the first instant and its setgid bit, where it
-            # came from the directory above, stays: under RestrictSUIDSGID nobody may set that. mkdir never does.
-            made = stat.S_IMODE(os.fstat(below).st_mode)
-            if made != (whole := mode | made & stat.S_ISGID):
-                os.fchmod(below, whole)
-        except BaseException:
-            os.close(below)
-            with suppress(OSError):  # half made it would be taken for somebody's own
-                os.rmdir(word, dir_fd=descriptor)
-            raise
-        return below
+def _is_own(place: Place, path: str) -> bool:
+    """Whether a file is a plain one that only the daemon's user can write; any other is moved aside."""
+    found = os.stat(posixpath.basename(path), dir_fd=place.descriptor, follow_symlinks=False)
+    reason = distrust(found, os.geteuid()) if stat.S_ISREG(found.st_mode) else "it is not a plain file"
+    if reason:
+        move_aside(place.descriptor, path, found, reason)
+    return not reason
 
 
 def _read(parent: int, name: str, most: int) -> bytes:

@@ -1,42 +1,92 @@
-"""One daemon a directory: a flock that the kernel lets go of when its holder dies, however it dies."""
+"""One daemon for each directory: a flock, which the kernel releases when its holder dies, however it dies."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import posixpath
 from contextlib import suppress
+from typing import Final
 
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
-from bearerd.publish.atomic import why
+from bearerd.publish.why import why
+
+# A FIFO of this name must not hold us.
+_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class DirectoryLock:
-    """Held from the start to the end of the process; raises DirectoryLocked with the holder's pid."""
+    """Held from `take` to `release`, or to the end of the process.
+
+    The file stays when the lock is released: removing it would let two daemons hold a lock on two files.
+    """
 
     def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def take(self, directory: int) -> None:
+        """Lock the file in this directory (a descriptor), in place of the one that was locked before, if any.
+
+        Raises DirectoryLocked with the holder's pid, or DirectoryUnusable.
+        """
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | _FLAGS
+            descriptor = os.open(posixpath.basename(self._path), flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise DirectoryUnusable(f"{path}: {why(error)}") from None
+            raise DirectoryUnusable(f"{self._path}: {why(error)}") from None
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                os.close(self._descriptor)
-                raise DirectoryUnusable(f"{path} cannot be locked: {why(error)}") from None
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._descriptor)
-            directory = os.path.dirname(os.path.dirname(path))
-            raise DirectoryLocked(
-                f"{directory} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
-                "another output.directory"
-            ) from None
+            self._lock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.release()
+        self._descriptor = descriptor
         with suppress(OSError):  # a full disk: the lock holds without the pid in it
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def spare(self, directory: int) -> None:
+        """Raise DirectoryLocked where another user's bearerd may hold the lock in this directory (a descriptor)."""
+        try:
+            descriptor = os.open(posixpath.basename(self._path), os.O_RDWR | _FLAGS, dir_fd=directory)
+        except PermissionError:
+            raise DirectoryLocked(
+                f"{self._path} belongs to another user, whose bearerd may be running: run this one as that user, or "
+                "give it another output.directory"
+            ) from None
+        except OSError:
+            return
+        try:
+            self._lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def stands(self, directory: int) -> bool:
+        """Whether the file in this directory (a descriptor) is the one that is locked."""
+        try:
+            found = os.stat(posixpath.basename(self._path), dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        held = os.fstat(self._descriptor)
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def release(self) -> None:
-        """Let go; the file stays, since removing it would let two hold a lock on two files."""
-        os.close(self._descriptor)
+        """Let go of the lock, if it is held."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise DirectoryUnusable(f"{self._path} cannot be locked: {why(error)}") from None
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            kept = posixpath.dirname(posixpath.dirname(self._path))
+            raise DirectoryLocked(
+                f"{kept} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
+                "another output.directory"
+            ) from None

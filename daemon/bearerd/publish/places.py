@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
 import posixpath
-import pwd
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from bearerd.errors import PublishError
 from bearerd.model import OWN_DIRECTORY, Config, Output
 from bearerd.mounts import Mounts, mounts
 from bearerd.publish.access import SETGID, STICKY, WRITE_BY_OTHERS, Entry, Place, acl_of, inherited
-from bearerd.publish.atomic import gid_of, uid_of, why
+from bearerd.publish.owners import gid_of, group_name, uid_of, user_name
+from bearerd.publish.why import why
 
 # As many as the kernel follows: path_resolution(7).
 _MOST_LINKS: Final = 40
@@ -143,14 +142,14 @@ class Ways:
         # The lock is made by the daemon, as whom it runs.
         try:
             lock = os.lstat(posixpath.join(config.directory, OWN_DIRECTORY, "lock"))
-            self._uid, self._gid, self._guessed = lock.st_uid, lock.st_gid, False
+            self.uid, self._gid, self._guessed = lock.st_uid, lock.st_gid, False
         except OSError:
-            self._uid, self._gid, self._guessed = os.geteuid(), os.getegid(), True
+            self.uid, self._gid, self._guessed = os.geteuid(), os.getegid(), True
 
     @property
     def daemon(self) -> str:
         """As whom the daemon is taken to run."""
-        return self._name(_user_name, self._uid)
+        return self._name(user_name, self.uid)
 
     def way(self, output: Output) -> Way:
         """The way to a file; raises PublishError where there is none."""
@@ -169,7 +168,7 @@ class Ways:
         guessed = self._guessed and (bool(missing) or -1 in (uid, gid))
         parent = places[-1]
         if uid == -1:
-            uid = self._uid
+            uid = self.uid
         if gid == -1:
             gid = self._inherited_group(parent)
         path = posixpath.join(parent.path, name)
@@ -216,7 +215,7 @@ class Ways:
         mode, gid = self._config.directory_mode | above.mode & SETGID, gid_of(self._config.group)
         if gid == -1:
             gid = self._inherited_group(above)
-        return self._place(posixpath.join(above.path, word), mode, self._uid, gid, inherited(default, mode), made=True)
+        return self._place(posixpath.join(above.path, word), mode, self.uid, gid, inherited(default, mode), made=True)
 
     def _now(self, path: str) -> Place | None:
         try:
@@ -230,7 +229,7 @@ class Ways:
         return above.gid if above.mode & SETGID else self._gid
 
     def _place(self, path: str, mode: int, uid: int, gid: int, acl: tuple[Entry, ...], *, made: bool = False) -> Place:
-        owner, group = self._name(_user_name, uid), self._name(_group_name, gid)
+        owner, group = self._name(user_name, uid), self._name(group_name, gid)
         return Place(path, mode, uid, gid, owner, group, acl, made)
 
     def _name(self, look_up: Callable[[int], str], number: int) -> str:
@@ -238,20 +237,6 @@ class Ways:
         if key not in self._names:
             self._names[key] = look_up(number)
         return self._names[key]
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def _acl(path: str, attribute: str) -> tuple[Entry, ...]:

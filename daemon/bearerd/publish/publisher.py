@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bearerd.errors import DirectoryUnusable, PublishError
+from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.log import say
 from bearerd.model import OWN_DIRECTORY, Config, Instant, Output, Target, Token
 from bearerd.publish import record as records
-from bearerd.publish.atomic import Attributes, Files, attributes, gid_of
+from bearerd.publish.atomic import Files
 from bearerd.publish.lock import DirectoryLock
+from bearerd.publish.owners import Attributes, attributes, gid_of, uid_of
 from bearerd.publish.places import exposed, mounted
 from bearerd.publish.record import Record
 from bearerd.publish.render import fields, render
 from bearerd.publish.template import Templates
+from bearerd.publish.version import unknown_version
+from bearerd.publish.walk import distrust
+from bearerd.publish.why import why
 
 _PRIVATE: Final = Attributes(0o600)
 _PRIVATE_DIRECTORY: Final = 0o700
@@ -45,6 +50,16 @@ def _template_fields(target: Target, token: Token, output: Output) -> dict[str, 
     return fields(target, token) | {"path": output.path, "variable": output.variable, "vars": dict(output.vars)}
 
 
+def _record_path(directory: str, client: str, token: str) -> str:
+    return posixpath.join(directory, OWN_DIRECTORY, "records", client, f"{token}.json")
+
+
+def peek(directory: str, client: str, token: str) -> Record | None:
+    """A record below an output directory, for a process that only looks: it may be another user's daemon's."""
+    content = Files(directory, _PRIVATE_DIRECTORY).read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
+    return None if content is None else records.load(content)
+
+
 def _look(path: str) -> int:
     """A file's place, size, times, owner and mode, in one number: 10,000 tuples would be 2 MB."""
     try:
@@ -59,7 +74,10 @@ class Publisher:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._files = Files(config.directory, config.directory_mode, config.group)
+        self._own = posixpath.join(config.directory, OWN_DIRECTORY)
+        self._files = Files(config.directory, config.directory_mode, config.group, own=self._own)
+        self._lock = DirectoryLock(posixpath.join(self._own, "lock"))
+        self._lock_fault = ""
         self._templates = Templates()
         self._seen: dict[str, int] = {}
         """How each file looked when it was as it should be: what has changed since is looked at more closely."""
@@ -74,17 +92,11 @@ class Publisher:
         self._files.adopt(config.directory_mode, config.group)
         self._look_around()
 
-    def prepare(self) -> DirectoryLock:
+    def prepare(self) -> None:
         """Make and prove the directory, lock it, sweep it; raises DirectoryUnusable or DirectoryLocked."""
-        own = posixpath.join(self._config.directory, OWN_DIRECTORY)
-        try:
-            self._files.prove_writable(own, make=True)
-            records_directory = posixpath.join(own, "records")
-            self._files.prove_writable(records_directory, make=True, mode=_PRIVATE_DIRECTORY)
-        except PublishError as error:
-            raise DirectoryUnusable(str(error)) from None
-        lock = DirectoryLock(posixpath.join(own, "lock"))
-        directories = {self._config.directory, own, records_directory}
+        self._spare_another()
+        self._take_lock()
+        directories = {self._config.directory, self._own, posixpath.join(self._own, "records")}
         for target in self._config.targets:
             directories.add(posixpath.dirname(self._record_path(target)))
             directories.add(posixpath.dirname(self._note_path(target)))
@@ -93,17 +105,64 @@ class Publisher:
         if swept:
             say(logging.INFO, f"swept {swept} temporary files that a killed bearerd left behind")
         self._look_around()
-        return lock
+
+    def look(self) -> None:
+        """Put the directory and its lock back where they were removed or exchanged since the last look.
+
+        Raises DirectoryLocked where another bearerd took the lock meanwhile; then nothing more is written.
+        """
+        try:
+            with self._files.directory(self._own) as place:
+                if self._lock.stands(place.descriptor):
+                    self._lock_fault = ""
+                    return
+        except (FileNotFoundError, NotADirectoryError, PublishError):
+            pass  # what is wrong is told by whoever makes it anew
+        except OSError:
+            return  # nothing is known of it, as where no descriptor is left
+        try:
+            self._take_lock()
+        except DirectoryLocked as error:
+            self._files.give_up()
+            raise DirectoryLocked(
+                f"the lock was taken away while this bearerd ran, and another one has it now: {error}"
+            ) from None
+        except BearerdError as error:
+            if str(error) != self._lock_fault:
+                self._lock_fault = str(error)
+                say(logging.ERROR, f"the directory's lock was taken away and cannot be put back: {error}; trying again")
+        else:
+            self._lock_fault = ""
+            say(logging.WARNING, f"{self._config.directory}: the lock was taken away; it is locked again")
+
+    def release(self) -> None:
+        """Let go of the lock; the files stay."""
+        self._lock.release()
 
     def load(self, target: Target) -> Record | None:
-        """The target's record, if there is one."""
-        content = self._files.read(self._record_path(target), _MOST_RECORD_BYTES)
-        return None if content is None else records.load(content)
+        """The target's record, if there is one. One of another format version is kept aside for a rollback."""
+        path = self._record_path(target)
+        content = self._files.read(path, _MOST_RECORD_BYTES)
+        if content is None:
+            return None
+        if version := unknown_version(content, records.SCHEMA):
+            try:
+                kept = self._files.keep_aside(path, version)
+            except PublishError as error:
+                say(logging.WARNING, f"record: {error}", name=target.full_name)
+            else:
+                text = f"the record is of another version of bearerd, and was kept as {kept}"
+                say(logging.WARNING, text, name=target.full_name)
+            return None
+        return records.load(content)
+
+    def recorded(self, target: Target) -> bool:
+        """Whether the target's record is there. Cheap: one lstat."""
+        return os.path.lexists(self._record_path(target))
 
     def save(self, target: Target, record: Record) -> None:
         """Keep a target's record; raises PublishError."""
-        path = self._record_path(target)
-        self._files.replace(path, records.dump(record), _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+        self._files.replace(self._record_path(target), records.dump(record), _PRIVATE)
 
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
         """Every file of the target as this token has it: bytes, mode and owner. What is so already is left.
@@ -153,7 +212,7 @@ class Publisher:
     def note(self, target: Target) -> None:
         """Note that hooks are owed for a target; raises PublishError."""
         # What stands in it nobody reads.
-        self._files.replace(self._note_path(target), b"hooks\n", _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+        self._files.replace(self._note_path(target), b"hooks\n", _PRIVATE)
 
     def noted(self, target: Target) -> bool:
         """Whether hooks are owed for a target."""
@@ -173,7 +232,7 @@ class Publisher:
         for output in outputs:
             self._seen.pop(output.path, None)
             try:
-                if self._files.remove(output.path):
+                if self._files.remove(output.path, uid_of(output.owner)):
                     removed.append(output.path)
             except PublishError as error:
                 faults.append(str(error))
@@ -203,6 +262,62 @@ class Publisher:
             return [str(error)]
         return []
 
+    def _spare_another(self) -> None:
+        """Raise DirectoryLocked where the owner of the directory, who is not our user, runs a bearerd in it.
+
+        Only the owner counts: a lock that anyone else planted keeps nobody out. So root, who may move everything aside,
+        does not take the directory from a daemon that runs.
+        """
+        with suppress(OSError, PublishError), self._files.look(self._config.directory) as place:
+            owner = place.status.st_uid
+            if place.missing or owner == os.geteuid():
+                return
+            own = os.open(
+                OWN_DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.descriptor
+            )
+            try:
+                if os.fstat(own).st_uid == owner:
+                    self._lock.spare(own)
+            finally:
+                os.close(own)
+
+    def _take_lock(self) -> None:
+        """Make and prove bearerd's own directories and lock them; raises DirectoryUnusable or DirectoryLocked."""
+        try:
+            self._files.prove_writable(self._own)
+            self._files.prove_writable(posixpath.join(self._own, "records"))
+            self._files.judge(posixpath.join(self._own, "lock"))
+            with self._files.directory(self._own) as place:
+                self._lock.take(place.descriptor)
+        except PublishError as error:
+            raise DirectoryUnusable(str(error)) from None
+        except OSError as error:
+            raise DirectoryUnusable(f"{self._own}: {why(error)}") from None
+
+    def examine_way(self, directory: str) -> list[str]:
+        """What is special on the way to a directory: symlinks that are followed, directories of other users."""
+        try:
+            with self._files.look(directory) as place:
+                found = [f"symlink {link}" for link in place.links]
+                if place.stranger is not None:
+                    found.append(
+                        f"{place.stranger}: below it no symlink is followed, and files of other users are left alone"
+                    )
+                return found
+        except (OSError, PublishError):
+            return []  # a failure is told with what needs the directory
+
+    def examine_own(self, uid: int) -> list[str]:
+        """Which of bearerd's own directories a daemon of this user would move aside, and why."""
+        found: list[str] = []
+        for path in (self._own, *(posixpath.join(self._own, name) for name in ("records", "owed"))):
+            with suppress(OSError):
+                status = os.lstat(path)
+                reason = distrust(status, uid) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
+                if reason:
+                    found.append(f"{path}: {reason}; bearerd moves it aside and makes it anew")
+        return found
+
     def _look_around(self) -> None:
         """Say once of each place what those who set it up should know, before anything is asked for."""
         for path, meaning in exposed(self._config).items():
@@ -230,9 +345,7 @@ class Publisher:
         return render(target, token, output)
 
     def _record_path(self, target: Target) -> str:
-        return posixpath.join(
-            self._config.directory, OWN_DIRECTORY, "records", target.client.name, f"{target.name}.json"
-        )
+        return _record_path(self._config.directory, target.client.name, target.name)
 
     def _note_path(self, target: Target) -> str:
-        return posixpath.join(self._config.directory, OWN_DIRECTORY, "owed", target.client.name, target.name)
+        return posixpath.join(self._own, "owed", target.client.name, target.name)

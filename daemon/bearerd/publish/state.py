@@ -1,7 +1,11 @@
 """What must outlive a restart, and a reboot: refusals, what rate limits have used up, which secret works.
 
-Never a token, never a secret: secrets are known by fingerprints, made with a key that stands beside them.
+Never a token, never a secret: secrets are known by fingerprints, made with a key that is kept beside them.
 A state that cannot be kept costs a warning, no token.
+
+What another user could have written is not used. `.bearerd` in the output directory, the default, is moved aside then,
+like the records. A `state_directory` from the config is not: it may be the root of a volume, or `/tmp`. Where others
+can write it, the state is kept in a `.bearerd` in it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,11 @@ from bearerd import boundedjson
 from bearerd.clock import Clock
 from bearerd.errors import PublishError
 from bearerd.log import say
-from bearerd.publish.atomic import Attributes, Files
+from bearerd.model import OWN_DIRECTORY
+from bearerd.publish.atomic import Files
+from bearerd.publish.owners import Attributes
+from bearerd.publish.version import unknown_version
+from bearerd.publish.walk import distrust
 
 SCHEMA: Final = 1
 _PRIVATE: Final = Attributes(0o600)
@@ -31,23 +39,37 @@ _KEY_BYTES: Final = 32
 class State:
     """The state directory: small documents, each under a kind and a name."""
 
-    def __init__(self, directory: str, clock: Clock) -> None:
-        # systemd makes it a symlink for DynamicUser=; below it none is followed.
-        self._directory = os.path.realpath(directory)
+    def __init__(self, directory: str, clock: Clock, uid: int | None = None) -> None:
+        """`uid` is the daemon's user, where that is not the user of this process."""
+        root, own = directory, directory
+        self.note = ""
+        """What is to be known of the directory; empty where it is as it should be."""
+        if posixpath.basename(directory) == OWN_DIRECTORY:
+            root = posixpath.dirname(directory)
+        elif reason := _open_to_others(directory, os.geteuid() if uid is None else uid):
+            own = posixpath.join(directory, OWN_DIRECTORY)
+            self.note = f"{directory}: {reason}; the state is kept in {own}, which is bearerd's alone"
+        self._directory = own
         self._clock = clock
-        self._files = Files(self._directory, _PRIVATE_DIRECTORY)
+        self._files = Files(root, _PRIVATE_DIRECTORY, own=own)
         self._failing = False
 
     def sweep(self) -> None:
         """Take away what a killed process left behind. Only under the lock."""
+        if self.note:
+            say(logging.WARNING, f"state directory {self.note}")
         kinds = ("clients", "budgets", "secrets")
         self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
 
     def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """What was kept under a name, and how many seconds ago."""
-        content = self._files.read(self._path(kind, name), _MOST_BYTES)
+        """What was kept under a name, and how many seconds ago. Another format version is kept aside for a rollback."""
+        path = self._path(kind, name)
+        content = self._files.read(path, _MOST_BYTES) or b""
+        if version := unknown_version(content, SCHEMA):
+            self._keep_aside(path, version)
+            return None
         try:
-            document = boundedjson.loads((content or b"").decode())
+            document = boundedjson.loads(content.decode())
             if document["schema"] != SCHEMA or not isinstance(document["kept"], dict):
                 return None
             elapsed = self._elapsed(document)
@@ -65,7 +87,7 @@ class State:
         try:
             if fields:
                 content = json.dumps({"schema": SCHEMA, "kept": dict(fields)} | when).encode()
-                self._files.replace(path, content, _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+                self._files.replace(path, content, _PRIVATE)
             else:
                 self._files.remove(path)
         except PublishError as error:
@@ -75,7 +97,7 @@ class State:
 
     def names(self, kind: str) -> set[str]:
         """Under which names there is something."""
-        found = self._files.list(posixpath.join(self._directory, kind))
+        found = self._files.names(posixpath.join(self._directory, kind))
         return {name.removesuffix(".json") for name in found if name.endswith(".json")}
 
     def key(self) -> bytes:
@@ -86,7 +108,7 @@ class State:
             return key
         key = secrets.token_bytes(_KEY_BYTES)
         try:
-            self._files.replace(path, key, _PRIVATE, directory_mode=_PRIVATE_DIRECTORY)
+            self._files.replace(path, key, _PRIVATE)
         except PublishError as error:
             self._say(f"state: {error}; refusals and rate limits are not known after a restart")
         return key
@@ -98,6 +120,14 @@ class State:
         except PublishError as error:
             return [str(error)]
         return []
+
+    def _keep_aside(self, path: str, version: str) -> None:
+        try:
+            kept = self._files.keep_aside(path, version)
+        except PublishError as error:
+            self._say(f"state: {error}")
+        else:
+            say(logging.WARNING, f"state: {path} is of another version of bearerd, and was kept as {kept}")
 
     def _path(self, kind: str, name: str) -> str:
         return posixpath.join(self._directory, kind, f"{name}.json")
@@ -113,3 +143,13 @@ class State:
         if not self._failing:
             say(logging.WARNING, message)
         self._failing = True
+
+
+def _open_to_others(directory: str, uid: int) -> str:
+    """Why a directory is not the daemon's alone; empty where it is, or can be made so."""
+    files = Files(directory, _PRIVATE_DIRECTORY)
+    try:
+        with files.look(directory) as place:
+            return "" if place.missing else distrust(place.status, uid)
+    except (OSError, PublishError):
+        return ""  # whoever reads or writes there says why it cannot be used

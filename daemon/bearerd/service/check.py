@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from bearerd.grant.request import Credentials, prove_signing
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
 from bearerd.publish.access import Reader, stops, told
-from bearerd.publish.atomic import gid_of, uid_of
 from bearerd.publish.invoke import examine
+from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
@@ -47,16 +48,36 @@ class Finding:
 
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
     """Everything that the daemon will need, one finding after the other."""
-    for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
-        yield Finding(f"config {path}", meaning, "warning")
     quiet_libraries()
     publisher = Publisher(config)
+    yield from _places(config, publisher)
+    yield from _clients_and_tokens(config, environ, publisher, online=online)
+
+
+def _places(config: Config, publisher: Publisher) -> Iterator[Finding]:
+    """The config's files, the directories that are written to, and the ways there."""
+    for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
+        yield Finding(f"config {path}", meaning, "warning")
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
-    mounts = mounted([output.path for target in config.targets for output in target.outputs])
-    state = State(config.state_directory, SystemClock())
+    uid = Ways(config).uid
+    for note in publisher.examine_own(uid):
+        yield Finding("directory", note, "warning")
+    state = State(config.state_directory, SystemClock(), uid)
     yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
+    if state.note:
+        yield Finding("state directory", state.note, "warning")
+    elsewhere = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
+    ways = [config.directory, config.state_directory, *sorted(elsewhere)]
+    for note in dict.fromkeys(note for directory in ways for note in publisher.examine_way(directory)):
+        yield Finding("on the way", note)
+
+
+def _clients_and_tokens(
+    config: Config, environ: Mapping[str, str], publisher: Publisher, *, online: bool
+) -> Iterator[Finding]:
+    mounts = mounted([output.path for target in config.targets for output in target.outputs])
     clients: dict[str, Client] = {}
     for target in config.targets:
         clients.setdefault(target.client.name, target.client)

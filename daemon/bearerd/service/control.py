@@ -29,7 +29,8 @@ from bearerd.errors import PublishError
 from bearerd.lifecycle.schedule import where
 from bearerd.log import say
 from bearerd.model import Config, Listen
-from bearerd.publish.atomic import gid_of, why
+from bearerd.publish.owners import gid_of
+from bearerd.publish.why import why
 from bearerd.service import status as statuses
 from bearerd.service.engine import Asked
 from bearerd.service.status import Status

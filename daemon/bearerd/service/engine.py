@@ -144,7 +144,7 @@ class Engine:
 
         `least` seconds is how long a record's token must still be good, not to be renewed at once.
         """
-        self._directory_lock = self._publisher.prepare()
+        self._publisher.prepare()
         self._least = least
         self._state.sweep()
         # Under the lock: what fingerprints are made with is made once.
@@ -193,7 +193,7 @@ class Engine:
         end = self._awake() + _STOP_WITHIN
         self.schedule.stop(_STOP_WITHIN)
         self.hooks.stop(max(0.0, end - self._awake()))
-        self._directory_lock.release()
+        self._publisher.release()
 
     def refresh(self, name: str, instead_of: str | None = None) -> Asked:
         """Somebody wants a new token; `instead_of` the one whose SHA-256 begins with these 16 hex digits."""
@@ -248,7 +248,10 @@ class Engine:
         return self._awake() - self._heartbeat <= _HEARTBEAT or self.schedule.alive()
 
     def tick(self) -> None:
-        """What the main loop does every few seconds: look at the clocks, close what is not used."""
+        """What the main loop does every few seconds: look at the clocks and the directory, close what is not used.
+
+        Raises DirectoryLocked where another bearerd took the directory; this one writes nothing more then.
+        """
         before, self._looked = self._looked, self._awake()
         # After a step all are set anew, which the schedule's own thread is still busy with. And after a pause of the
         # whole process it may not have come to what was due meanwhile.
@@ -256,8 +259,9 @@ class Engine:
             self._heartbeat = self._looked
         self._grants.close_idle()
         self.hooks.tick()
+        self._publisher.look()
         for name, keeper in list(self._keepers.items()):
-            if self._publisher.disturbed(keeper.target):
+            if self._publisher.disturbed(keeper.target) or keeper.lost_record():
                 self.schedule.wake(name)
 
     def standings(self) -> list[Standing]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from bearerd import __version__
 from bearerd.lifecycle.policy import redate
-from bearerd.model import OWN_DIRECTORY, Client, Config, Instant, Provider, Target
-from bearerd.publish.publisher import Publisher
+from bearerd.model import OWN_DIRECTORY, Instant
+from bearerd.publish.publisher import peek
 from bearerd.words import rfc3339
 
 
@@ -29,8 +29,7 @@ def offline(directory: str | None, now: Instant) -> Offline:
     fault: str | None = "the records are not beside this socket: ask with -c, and no socket named, to see what they say"
     if directory is not None:
         names, fault = _names(posixpath.join(directory, OWN_DIRECTORY, "records"))
-        publisher = Publisher(Config(directory=directory, state_directory=directory))
-        tokens = [_token(publisher, client, name, now) for client, name in names]
+        tokens = [_token(directory, client, name, now) for client, name in names]
     document = {
         "version": __version__,
         "pid": None,
@@ -62,14 +61,12 @@ def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
     return names, None if names else f"there are no records in {records}"
 
 
-def _token(publisher: Publisher, client: str, name: str, now: Instant) -> dict[str, Any]:
-    # The rest of a target does not matter for where its record is.
-    target = Target(Client(client, Provider(name="")), name, scope="")
-    record = publisher.load(target)
+def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, Any]:
+    record = peek(directory, client, name)
     token = redate(record.token, now).token if record else None
     left = token.expires.boot - now.boot if token else 0.0
     return {
-        "name": target.full_name,
+        "name": f"{client}/{name}",
         "client": client,
         "token": name,
         "provider": None,

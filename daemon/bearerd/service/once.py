@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
@@ -59,15 +60,13 @@ def once(
     ends: dict[str, _End] = {}
     seen: dict[str, Standing] = {}
     interrupted = False
-    while len(ends) < len(config.targets):
-        now = engine.clock.now().boot
-        left = began + timeout - now
-        if left <= 0:
-            break
+    while len(ends) < len(config.targets) and (left := began + timeout - engine.clock.now().boot) > 0:
         try:
-            event = events.get(timeout=min(left, GUARD))
-        except queue.Empty:
-            engine.tick()
+            event = _next(engine, events, left)
+        except DirectoryLocked as error:
+            say(logging.ERROR, f"{error}; ending")
+            return 1
+        if event is None:
             continue
         if isinstance(event, int):
             interrupted = True
@@ -95,6 +94,15 @@ def once(
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
     return 1 if failed or not told or engine.hooks.given_up else 0
+
+
+def _next(engine: Engine, events: queue.SimpleQueue[Standing | int], within: float) -> Standing | int | None:
+    """The next turn that ended, or a signal; None where nothing came for a while."""
+    try:
+        return events.get(timeout=min(within, GUARD))
+    except queue.Empty:
+        engine.tick()
+        return None
 
 
 def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], until: float) -> bool:

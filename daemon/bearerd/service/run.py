@@ -16,7 +16,7 @@ from typing import Final
 
 from bearerd import __version__
 from bearerd.child import reap
-from bearerd.errors import BearerdError, ConfigError
+from bearerd.errors import BearerdError, ConfigError, DirectoryLocked
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
@@ -115,7 +115,11 @@ class _Daemon:
             # By the clock, not after so long a silence: where somebody writes on and on there is none.
             if self._now() >= look_at:
                 look_at = self._now() + GUARD
-                self._engine.tick()
+                try:
+                    self._engine.tick()
+                except DirectoryLocked as error:
+                    say(logging.ERROR, f"{error}; ending")
+                    return 1
                 self._watch.poll()
                 self._control.tick()
                 if os.getpid() == 1:  # of a container, without an init

@@ -1,0 +1,63 @@
+"""Users and groups: ids from the config's names, and names for what a person reads."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from dataclasses import dataclass
+
+from bearerd.errors import PublishError
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """A file's mode, and its owner and group where they are configured (-1 where not)."""
+
+    mode: int
+    uid: int = -1
+    gid: int = -1
+
+
+def attributes(mode: int, owner: str | None, group: str | None) -> Attributes:
+    """Attributes from names or ids; raises PublishError for a name that this machine does not know."""
+    return Attributes(mode, uid_of(owner), gid_of(group))
+
+
+def uid_of(owner: str | None) -> int:
+    """A user's id by name or number, -1 for none; raises PublishError for an unknown one."""
+    if owner is None:
+        return -1
+    if owner.isdecimal():
+        return int(owner)
+    try:
+        return pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise PublishError(f"there is no user '{owner}' on this machine") from None
+
+
+def gid_of(group: str | None) -> int:
+    """A group's id by name or number, -1 for none; raises PublishError for an unknown one."""
+    if group is None:
+        return -1
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise PublishError(f"there is no group '{group}' on this machine") from None
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """A group's name, or the number where there is none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,338 @@
+"""Opens a directory step by step, by descriptor, so that no other user can lead the daemon elsewhere.
+
+Where the daemon runs as root, a symlink that another user put on the way to a file would have it write wherever
+that user likes. So no path is handed to the kernel whole:
+
+- Each step is opened relative to the one before, without following symlinks.
+- A symlink is followed only if root or the daemon's user owns it, and nobody else can write the directory that
+  holds it (`/var/run` is such a link; one in `/tmp` never is). Owner and target are read from one descriptor of the
+  link, so that it cannot be exchanged between the two.
+- Below a directory of another user no symlink is followed.
+- Below the output directory none is followed, whoever owns it.
+- The directories in which bearerd keeps its own records and state must belong to the daemon's user, and nobody else
+  may write there. Others are moved aside, never read.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import posixpath
+import secrets
+import stat
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from bearerd.errors import PublishError
+from bearerd.log import say
+from bearerd.publish.owners import gid_of, user_name
+from bearerd.publish.why import why
+
+# O_PATH: a directory on the way needs to be passable, not readable.
+_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LAST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# As many as the kernel follows: path_resolution(7).
+_MOST_LINKS: Final = 40
+# One walk moves aside at most that much: .bearerd, a directory in it, one in that. More is somebody planting anew.
+_MOST_MOVED: Final = 4
+# A POSIX ACL needs no look of its own: the group's bits are its mask then, and no entry grants more (acl(5)).
+_WRITE_BY_OTHERS: Final = 0o022
+
+# Two threads that found the same thing must not move aside what one of them already made anew.
+_moving: Final = threading.Lock()
+
+
+class Step(NamedTuple):
+    """One part of a path."""
+
+    word: str
+    mode: int
+    """Of the directory, where it has to be made."""
+    follow: bool = False
+    """Whether a symlink here may be followed, if it can be trusted."""
+    private: bool = False
+    """Whether the directory must be the daemon's alone."""
+    movable: bool = False
+    """Whether it is moved aside where it is not."""
+
+
+class Stranger(NamedTuple):
+    """A directory of another user."""
+
+    path: str
+    uid: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, which belongs to {user_name(self.uid)}"
+
+
+@dataclass(slots=True)
+class Place:
+    """A directory that was walked to. Whoever gets it closes `descriptor`."""
+
+    descriptor: int
+    path: str
+    """Without symlinks."""
+    status: os.stat_result
+    stranger: Stranger | None = None
+    """The first directory on the way that belongs to a user other than root and the daemon's."""
+    private: bool = False
+    missing: tuple[str, ...] = ()
+    """What is not there of the rest of the path; then the place is the last directory before it."""
+    links: tuple[str, ...] = ()
+    """Each symlink that was followed, and where it leads."""
+
+
+def distrust(status: os.stat_result, uid: int) -> str:
+    """Why a file or directory is not the alone one of the daemon's user; empty where it is."""
+    if status.st_uid != uid:
+        return f"it belongs to {user_name(status.st_uid)}, and bearerd runs as {user_name(uid)}"
+    if status.st_mode & _WRITE_BY_OTHERS:
+        return f"other users can write it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> Place:
+    """Walk from `/`; with `make` each missing directory is made, for `group`. Raises OSError or PublishError."""
+    walker = _Walker(steps, group, make=make)
+    try:
+        return walker.arrive()
+    except BaseException:
+        os.close(walker.here.descriptor)
+        raise
+
+
+def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> None:
+    """Move away what must not be used, or remove it; raises PublishError where neither can be done."""
+    name = posixpath.basename(path)
+    aside = f"{name}.untrusted-{secrets.token_hex(4)}"
+    with _moving:
+        try:
+            now = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
+            return  # another thread was faster
+        try:
+            os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+            done = f"it was moved to {posixpath.join(posixpath.dirname(path), aside)}"
+        except OSError as error:
+            if not _removed(parent, name, found):
+                raise PublishError(
+                    f"{path} is not used, since {reason}; it cannot be moved aside either ({why(error)}): remove it"
+                ) from None
+            done = "it could not be moved aside, and was removed"
+    say(logging.WARNING, f"{path} is not used, since {reason}; {done}, and is made anew")
+
+
+def _removed(parent: int, name: str, found: os.stat_result) -> bool:
+    try:
+        if stat.S_ISDIR(found.st_mode):
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+    except OSError:
+        return False
+    return True
+
+
+class _Walker:
+    """One walk."""
+
+    def __init__(self, steps: Sequence[Step], group: str | None, *, make: bool) -> None:
+        self._left = list(steps[::-1])
+        self._make = make
+        self._group = group
+        self._uid = os.geteuid()
+        self._links: list[str] = []
+        self._moved = 0
+        descriptor = os.open("/", _STEP)
+        self.here = Place(descriptor, "/", os.fstat(descriptor))
+        self._note_stranger()
+
+    def arrive(self) -> Place:
+        """The end of the way."""
+        last = _STEP
+        while self._left:
+            step = self._left.pop()
+            # What is private is judged before it is opened for reading: it may be unreadable.
+            last = _STEP if self._left or step.private else _LAST
+            try:
+                self._take(step, last)
+            except FileNotFoundError:
+                if self._make:
+                    raise
+                self.here.missing = (step.word, *(later.word for later in self._left[::-1]))
+                break
+        if last == _STEP and not self.here.missing:
+            self._change(os.open(".", _LAST, dir_fd=self.here.descriptor), self.here.path, self.here.status)
+        self.here.links = tuple(self._links)
+        return self.here
+
+    def _take(self, step: Step, flags: int) -> None:
+        """Go one step, or put what a symlink says before the steps that are left."""
+        if step.word == ".." and self.here.stranger:
+            raise PublishError(f"{self.here.path}: '..' is not followed below {self.here.stranger}; use the real path")
+        path = _joined(self.here.path, step.word)
+        try:
+            descriptor = self._open(step, path, flags)
+        except NotADirectoryError:
+            found = os.stat(step.word, dir_fd=self.here.descriptor, follow_symlinks=False)
+            if step.movable:
+                kind = "a symlink" if stat.S_ISLNK(found.st_mode) else "not a directory"
+                self._move_aside(step, path, found, f"it is {kind}")
+            else:
+                self._follow(step, path)
+            return
+        status = os.fstat(descriptor)
+        if step.private and (reason := distrust(status, self._uid)):
+            os.close(descriptor)
+            if not step.movable:
+                raise PublishError(f"{path} is not used, since {reason}")
+            self._move_aside(step, path, status, reason)
+            return
+        self._change(descriptor, path, status)
+        self.here.private = step.private
+
+    def _open(self, step: Step, path: str, flags: int) -> int:
+        try:
+            return os.open(step.word, flags, dir_fd=self.here.descriptor)
+        except FileNotFoundError:
+            if not self._make:
+                raise
+        return self._made(step, path, flags)
+
+    def _change(self, descriptor: int, path: str, status: os.stat_result) -> None:
+        os.close(self.here.descriptor)
+        self.here.descriptor, self.here.path, self.here.status = descriptor, path, status
+        self._note_stranger()
+
+    def _note_stranger(self) -> None:
+        owner = self.here.status.st_uid
+        if self.here.stranger is None and owner not in {0, self._uid}:
+            self.here.stranger = Stranger(self.here.path, owner)
+
+    def _move_aside(self, step: Step, path: str, found: os.stat_result, reason: str) -> None:
+        self._moved += 1
+        if self._moved > _MOST_MOVED:
+            raise PublishError(f"{path} is put there again and again by another user, since {reason}")
+        move_aside(self.here.descriptor, path, found, reason)
+        self._left.append(step)
+
+    # -- links ---------------------------------------------------------------------------------
+
+    def _follow(self, step: Step, path: str) -> None:
+        """Go on where a symlink leads, if it can be trusted; raises PublishError, or NotADirectoryError for a file."""
+        link = os.open(step.word, _LINK, dir_fd=self.here.descriptor)
+        try:
+            found = os.fstat(link)
+            if not stat.S_ISLNK(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if reason := self._refusal(step, found):
+                raise PublishError(f"the symlink {path} is not followed: {reason}")
+            target = os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+        if len(self._links) >= _MOST_LINKS:
+            raise PublishError(f"the symlink {path} is not followed: there are more than {_MOST_LINKS} on the way")
+        self._links.append(f"{path} leads to {target}")
+        if target.startswith("/"):
+            descriptor = os.open("/", _STEP)
+            self._change(descriptor, "/", os.fstat(descriptor))
+        # A target of slashes alone has no words; the last one stands for what the link stood for.
+        words = [word for word in target.split("/") if word] or ["."]
+        self._left.append(step._replace(word=words[-1]))
+        self._left += [Step(word, step.mode, follow=True) for word in words[-2::-1]]
+
+    def _refusal(self, step: Step, found: os.stat_result) -> str:
+        """Why a symlink here is not followed."""
+        here = self.here
+        if not step.follow:
+            return "none is, below the output directory; replace it by a directory, or use the real path"
+        if here.stranger:
+            return f"none is, below {here.stranger}; use the real path"
+        if found.st_uid not in {0, self._uid}:
+            return (
+                f"it belongs to {user_name(found.st_uid)}, and only links of root and of the daemon's user "
+                f"({user_name(self._uid)}) are; use the real path, or have root make the link"
+            )
+        if here.status.st_mode & _WRITE_BY_OTHERS:
+            mode = stat.S_IMODE(here.status.st_mode)
+            return (
+                f"others than {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}), and so exchange "
+                f"it; use the real path, or chmod go-w {here.path}"
+            )
+        return ""
+
+    # -- directories that are missing ------------------------------------------------------------
+
+    def _made(self, step: Step, path: str, flags: int) -> int:
+        """Make a directory; its mode is never wider than configured, not even for an instant."""
+        above, gid = self.here, gid_of(self._group)
+        inherited = above.status.st_gid if above.status.st_mode & stat.S_ISGID else os.getegid()
+        # A directory that still has to get its group is for its owner alone until then. Any other has its mode from
+        # mkdir, as far as the umask allows, and with it the setgid bit of the directory above: systemd's
+        # RestrictSUIDSGID= refuses every later chmod that names the bit, even where it is set already.
+        first = 0o777 if gid in {-1, inherited} else 0o700
+        try:
+            os.mkdir(step.word, step.mode & first, dir_fd=above.descriptor)
+        except FileExistsError:  # another thread made it
+            return os.open(step.word, flags, dir_fd=above.descriptor)
+        descriptor = os.open(step.word, _LAST, dir_fd=above.descriptor)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid == self._uid:  # else somebody exchanged it: that one stays as it is
+                if gid not in {-1, status.st_gid}:
+                    os.fchown(descriptor, -1, gid)
+                made = stat.S_IMODE(status.st_mode)
+                if made != (wanted := step.mode | made & stat.S_ISGID):
+                    _set_mode(descriptor, path, wanted)
+            if step.private:
+                _prove_private(descriptor, path, self._uid)
+        except BaseException:
+            os.close(descriptor)
+            with suppress(OSError):  # half made, it would be taken for one that somebody made on purpose
+                os.rmdir(step.word, dir_fd=above.descriptor)
+            raise
+        return descriptor
+
+
+def _prove_private(descriptor: int, path: str, uid: int) -> None:
+    """Raise PublishError where a new directory is not the daemon's alone: the next one would not be either."""
+    if reason := distrust(os.fstat(descriptor), uid):
+        raise PublishError(
+            f"{path} cannot be made for bearerd alone: {reason}; use a directory on a file system that keeps owners "
+            "and modes"
+        )
+
+
+def _joined(directory: str, word: str) -> str:
+    """The path of a step, without dots."""
+    if word in {".", ".."}:
+        return posixpath.normpath(posixpath.join(directory, word))
+    return f"{directory}/{word}" if directory != "/" else f"/{word}"
+
+
+def _set_mode(descriptor: int, path: str, mode: int) -> None:
+    """Give a directory its mode; raises PublishError where the setgid bit cannot be had."""
+    refused = ""
+    try:
+        os.fchmod(descriptor, mode)
+    except PermissionError:
+        if not mode & stat.S_ISGID:
+            raise
+        refused = "setting the setgid bit is forbidden, as by systemd's RestrictSUIDSGID="
+    else:
+        # The kernel drops the bit without a word for those who are not in the directory's group (chmod(2)).
+        if mode & stat.S_ISGID and not os.fstat(descriptor).st_mode & stat.S_ISGID:
+            refused = "the daemon's user is not in its group, and so cannot keep the setgid bit"
+    if refused:
+        raise PublishError(
+            f"{path} cannot be made with mode {mode:04o}: {refused}; make it beforehand (tmpfiles.d), or have "
+            "output.directory_mode without the setgid bit and without write by the group"
+        )

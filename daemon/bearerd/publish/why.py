@@ -1,0 +1,25 @@
+"""What an error of the operating system means for a file or directory of bearerd, and what to do."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+_WHY: Final = {
+    errno.ENOSPC: "no space is left; free some, or enlarge the file system",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "the daemon's user may not write there",
+    errno.EPERM: "the daemon's user may not do that (an owner or group it does not have, or an immutable file)",
+    errno.EBUSY: "the file is a mount point: mount the directory in its place",
+    errno.EISDIR: "a directory has this name",
+    errno.ELOOP: "there is a symlink in the path, which is not followed",
+    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.EMFILE: "too many files are open; raise LimitNOFILE",
+    errno.ENOENT: "the directory is not there",
+}
+
+
+def why(error: OSError) -> str:
+    """An OSError in the words of what to do."""
+    return _WHY.get(error.errno or 0, (error.strerror or "failed").lower())

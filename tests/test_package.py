@@ -1,0 +1,61 @@
+"""What the Debian package's scripts do, tried in a mount namespace with an /etc, a /run and a /var/lib of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+POSTRM = Path(__file__).parents[1] / "systemd/deb/postrm"
+
+# The script sees directories that nobody else does, and a user bearerd.
+_APART = """
+set -e
+mkdir "$1/etc"
+cp /etc/group "$1/etc/"
+{ cat /etc/passwd; echo "bearerd:x:64321:64321::/:/usr/sbin/nologin"; } > "$1/etc/passwd"
+mount --bind "$1/etc" /etc
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/lib
+for name in $2; do
+  mkdir -p "$name"
+  echo token > "$name/file"
+done
+for name in $3; do touch "$name"; done
+for name in $4; do chown -R 64321 "$name"; done
+sh "$5" purge
+find /etc/bearerd /etc/systemd /run /var/lib -maxdepth 1 -name "*bearerd*" 2> /dev/null | sort
+"""
+
+
+def purged(tmp_path: Path, directories: str, files: str = "", bearerds: str = "") -> list[str]:
+    """What is left of these after a purge."""
+    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, "sh"]
+    done = subprocess.run(
+        [*apart, str(tmp_path), directories, files, bearerds, str(POSTRM)], capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr:
+        pytest.skip(f"needs mount namespaces: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
+def test_a_purge_takes_what_is_the_packages_and_leaves_what_only_has_a_name_like_it(tmp_path: Path) -> None:
+    ours = "/run/bearerd /var/lib/bearerd /run/bearerd-sales /var/lib/bearerd-sales"
+    # Another package's, one without a config, and one that an administrator gave to another user.
+    others = "/run/bearerd-exporter /var/lib/bearerd-exporter /run/bearerd-old /run/bearerd-billing"
+    left = purged(
+        tmp_path,
+        f"/etc/bearerd {ours} {others}",
+        "/etc/bearerd/config.yaml /etc/bearerd/sales.yaml /etc/bearerd/billing.yaml /etc/bearerd/x.secret",
+        f"{ours} /run/bearerd-old",
+    )
+    assert left == sorted(others.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
+def test_a_purge_where_nothing_was_ever_configured_takes_nothing_else(tmp_path: Path) -> None:
+    assert purged(tmp_path, "/run/bearerd /run/bearerd-exporter", "", "/run/bearerd") == ["/run/bearerd-exporter"]
