@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bearerd import __version__
+from bearerd.api.daemon import Asked
+from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.service.engine import Asked, Engine
+from bearerd.service.engine import Engine
 from bearerd.service.notify import Notify
 from bearerd.service.signals import receive
 from bearerd.service.sources import Sources
-from bearerd.service.status import Status
 
 # An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
 _SETTLES: Final = 0.3
@@ -60,7 +61,7 @@ class _Daemon:
         self._zombies: frozenset[str] = frozenset()
 
     def alive(self) -> bool:
-        """Whether the schedule's heart beats."""
+        """Whether the schedule runs."""
         return self._engine.alive()
 
     def status(self) -> Status:
@@ -87,11 +88,11 @@ class _Daemon:
             pid=os.getpid(),
         )
         # After the first turns have begun: these take a while to be there.
-        from bearerd.service.control import Control  # noqa: PLC0415
+        from bearerd.api.server import Server  # noqa: PLC0415
         from bearerd.service.watch import Watch  # noqa: PLC0415
 
-        self._control = Control(self, self._config, self._now)
-        self._control.tick()
+        self._api = Server(self, self._config)
+        self._api.tick()
         # Ready is who can be asked, too.
         self._notify.start()
         self._watch = Watch(lambda: self._events.put(_CHANGED))
@@ -106,7 +107,7 @@ class _Daemon:
                 look_at = self._now() + GUARD
                 self._engine.tick()
                 self._watch.poll()
-                self._control.tick()
+                self._api.tick()
                 if os.getpid() == 1:  # of a container, without an init
                     self._zombies = reap(self._zombies)
                 if not self._engine.alive():
@@ -122,7 +123,7 @@ class _Daemon:
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
                 self._notify.stopping()
                 self._watch.stop()
-                self._control.stop()
+                self._api.stop()
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:
