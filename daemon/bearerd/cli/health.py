@@ -83,8 +83,9 @@ def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> list
         return []
     if status != _NOT_READY:
         raise NoAnswer(f"what answers at {path} is no bearerd: HTTP {status}")
-    reasons = parsed(path, body).get("reasons")
-    found = reasons if isinstance(reasons, list) else []
+    document = parsed(path, body)
+    reasons = document.get("reasons")
+    found = reasons if isinstance(reasons, list) else [document["error"]] if "error" in document else []
     return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason is given"]]
 
 
