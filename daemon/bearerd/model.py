@@ -298,6 +298,8 @@ class Listen:
     host: str
     port: int
     page: bool = False
+    hosts: tuple[str, ...] = ()
+    """Names that a request's `Host` may have besides IP addresses and `localhost`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _NAIVE = """
 import re, sys, time
 def rss():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-import bearerd.service.metrics
+import bearerd.api.metrics
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 before = rss()
 registry = CollectorRegistry()

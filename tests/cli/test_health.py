@@ -229,6 +229,7 @@ def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: py
         pytest.param(http(404, {}), "what answers at {} is no bearerd: HTTP 404", id="another service"),
         pytest.param(http(503, b"<html>"), "what answered at {} is no bearerd, or was cut off in", id="HTML"),
         pytest.param(http(503, {}), "not ready: no reason is given", id="no reasons"),
+        pytest.param(http(503, {"error": "too many"}), "not ready: too many", id="no room"),
         pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),
     ],
 )  # fmt: skip

@@ -492,6 +492,13 @@ def test_what_is_no_status_is_called_that(body: bytes, tmp_path: Path) -> None:
     assert re.match(rf"bearerd: what answere?[sd] at {tmp_path}/s is no bearerd", done.stderr)
 
 
+def test_a_daemon_without_room_for_another_reply_says_so(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", lambda _: http(503, {"error": "too many requests at once"})):
+        done = bearerd("status", "--socket", tmp_path / "s")
+    assert done.returncode == 1
+    assert f"the daemon at {tmp_path}/s did not answer: too many requests at once" in done.stderr
+
+
 # -- the picture -----------------------------------------------------------------------------------
 
 

@@ -1382,6 +1382,24 @@ def test_what_is_listened_at(folder: Folder, address: str, expected: Listen) -> 
     assert page == replace(expected, page=True)
 
 
+def test_the_names_of_listen_are_host_names(folder: Folder) -> None:
+    names = ("web1", "Web-1.example.com", "my_service", "dotted.example.", "xn--bcher-kva.example", "a" * 63)
+    found = folder.load(f"listen: {{address: '127.0.0.1:1', hosts: [{', '.join(names)}]}}\n{SMALLEST}").listen
+    assert found == Listen("127.0.0.1", 1, hosts=names)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["web1:9810", "http://web1", "web1/", "'*.example.com'", "'[::1]'", "'::1'", "-a", "a-", "a..b", ".a", "''",
+     "bücher", "a" * 64, ".".join(["a" * 50] * 6), "'a b'", '"a\\n"', "1", "[a]", "~"],
+)  # fmt: skip
+def test_other_names_of_listen_are_refused(folder: Folder, host: str) -> None:
+    (said,) = folder.places(f"listen: {{address: '127.0.0.1:1', hosts: [web1, {host}]}}\n{SMALLEST}")
+    assert said.startswith(
+        "config.yaml:1:48: expected a host name without a scheme and a port, such as web1.example.com"
+    )
+
+
 @pytest.mark.parametrize(
     "address",
     ["localhost:9810", "127.0.0.1", ":9810", "127.0.0.1:", "127.0.0.1:65536", "::1:9810", "[127.0.0.1]:1",

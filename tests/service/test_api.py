@@ -316,6 +316,19 @@ def test_members_of_the_group_may_ask_and_read_no_record_and_others_may_not_even
             server.wait_for(2)
 
 
+def test_over_tcp_only_addresses_localhost_and_configured_names_are_answered(tmp_path: Path, server: Server) -> None:
+    top = LISTEN.replace("page: true", "page: true, hosts: [web1.example.com]")
+    with kept(tmp_path, server, top=top) as (site, daemon):
+        port = port_of(daemon)
+        for route in ("/", "/livez", "/readyz", "/metrics"):
+            for host in (f"localhost:{port}", "[::1]", "WEB1.example.com"):
+                assert curl(port, route, "-H", f"Host: {host}").status == 200
+            found = curl(port, route, "-H", f"Host: evil.example:{port}")
+            assert (found.status, list(found.json)) == (421, ["error"])
+            assert "dnb" not in found.body
+            assert curl(site.socket, route, "-H", "Host: evil.example").status == 200
+
+
 # -- start and stop ------------------------------------------------------------------------------------
 
 
@@ -379,8 +392,8 @@ def test_a_port_in_use_and_a_socket_that_is_gone_cost_no_token_and_are_mended_by
         port = other.getsockname()[1]
         site = Site(tmp_path, server.url, top=f'listen: {{address: "127.0.0.1:{port}"}}')
         with looking_often(site) as daemon:
-            said = daemon.wait_for("cannot be listened at")
-            assert f"127.0.0.1:{port} cannot be listened at: address already in use" in said
+            said = daemon.wait_for("cannot listen at")
+            assert f"cannot listen at 127.0.0.1:{port}: address already in use" in said
             site.wait_for(bci="valid")
             assert curl(site.socket, "/readyz").status == 200
             other.close()
@@ -392,7 +405,7 @@ def test_a_port_in_use_and_a_socket_that_is_gone_cost_no_token_and_are_mended_by
             eventually(lambda: curl(site.socket, "/livez").status == 200)
             assert len(server.seen) == 1
             assert daemon.stop() == 0
-        assert sum("cannot be listened at" in line for line in daemon.lines) == 1
+        assert sum("cannot listen at" in line for line in daemon.lines) == 1
 
 
 # -- idle ----------------------------------------------------------------------------------------------

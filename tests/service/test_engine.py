@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
+from bearerd.api.daemon import Asked
 from bearerd.config.load import load
 from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.model import Instant
-from bearerd.service.engine import Asked, Engine
+from bearerd.service.engine import Engine
 from support.clock import FakeClock
 from support.server import Answer, Script, Seen, Server, issues, serving
 

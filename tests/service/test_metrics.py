@@ -8,12 +8,12 @@ from typing import get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bearerd.api.counts import BUCKETS, Counts, Event, Tally
+from bearerd.api.metrics import expose
+from bearerd.api.status import HookStanding, State, Status
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Hook, Instant, Target
-from bearerd.service.metrics import expose
-from bearerd.service.status import HookStanding, State, Status
-from bearerd.service.tally import BUCKETS, Counts, Event, Tally
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, standing, status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from bearerd.api.counts import Tally
+from bearerd.api.status import HookStanding, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
-from bearerd.service.status import HookStanding, Status, settled, summary
-from bearerd.service.tally import Tally
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
 from support.server import Answer, serving

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from bearerd import __version__
+from bearerd.api import status
+from bearerd.api.counts import Counts
+from bearerd.api.status import HookStanding, Status
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Instant, Token
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
-from bearerd.service import status
 from bearerd.service.offline import offline
-from bearerd.service.status import HookStanding, Status
-from bearerd.service.tally import Counts
 from support.clock import START, FakeClock
 from support.targets import target, token
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
+from bearerd.api import page
+from bearerd.api import status as statuses
+from bearerd.api.counts import Counts
+from bearerd.api.status import HookStanding, Status
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Output
-from bearerd.service import page
-from bearerd.service import status as statuses
-from bearerd.service.status import HookStanding, Status
-from bearerd.service.tally import Counts
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
 from support.clock import START

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bearerd.api.counts import Counts, Histogram
+from bearerd.api.metrics import expose
+from bearerd.api.status import HookStanding, Status
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Hook
-from bearerd.service.metrics import expose
-from bearerd.service.status import HookStanding, Status
-from bearerd.service.tally import Counts, Histogram
 from support.clock import START
 from support.targets import TARGET, target
 

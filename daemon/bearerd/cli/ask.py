@@ -24,6 +24,7 @@ STATUS_PATIENCE = 10.0
 
 _PART = 64 * 1024
 _STATUS_LINE = 3  # HTTP/1.1 200 OK
+_OK = 200
 
 
 class NoAnswer(Exception):  # noqa: N818 - a state of the world; no BearerdError, whose module costs a probe 10 ms
@@ -84,9 +85,11 @@ def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE)
 
 def ask_status(path: str, only: str | None = None, patience: float = STATUS_PATIENCE) -> tuple[dict[str, Any], bytes]:
     """How everything stands, or only that token, also as the bytes that came; raises NoAnswer."""
-    _, body = ask(path, f"/status?name={only}" if only else "/status", patience=patience)
+    status, body = ask(path, f"/status?name={only}" if only else "/status", patience=patience)
     document = parsed(path, body)
     if not isinstance(document.get("tokens"), list):
+        if status != _OK and isinstance(document.get("error"), str):
+            raise NoAnswer(f"the daemon at {path} did not answer: {clean(document['error'])}")
         raise NoAnswer(f"what answers at {path} is no bearerd")
     return document, body
 

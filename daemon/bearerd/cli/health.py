@@ -95,7 +95,7 @@ def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> tupl
     if status == _OK:
         return [], error
     reasons = document.get("reasons")
-    found = reasons if isinstance(reasons, list) else []
+    found = reasons if isinstance(reasons, list) else [document["error"]] if "error" in document else []
     return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason is given"]], error
 
 

@@ -45,6 +45,7 @@ from bearerd.model import (
     Hook,
     Jwt,
     JwtBearer,
+    Listen,
     Logging,
     Output,
     Provider,
@@ -167,7 +168,7 @@ class _Loader:
             directory_mode=settings.output.directory_mode,
             group=settings.output.group,
             control=self._control(main, settings),
-            listen=replace(settings.listen.address, page=settings.listen.page) if settings.listen else None,
+            listen=_listen(settings.listen) if settings.listen else None,
             targets=tuple(targets),
             log=Logging(level=settings.log.level, format=settings.log.format),
             reload=settings.reload,
@@ -515,6 +516,10 @@ def _merge_provider(model: types.ClientModel, base: types.ProviderModel | None) 
     merged = inherited | own
     label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
     return Provider(name=label, **merged)
+
+
+def _listen(model: types.ListenModel) -> Listen:
+    return replace(model.address, page=model.page, hosts=tuple(model.hosts))
 
 
 def _hook(model: types.FailureHookModel) -> Hook:

@@ -70,6 +70,9 @@ Algorithm = Literal[
 _LONGEST_TIMEOUT = 86400.0
 _LONGEST = 3650 * 86400.0
 _LAST_PORT = 65535
+# Labels as DNS has them; `_` is in the names of Compose's services. A browser's name of another kind arrives as xn--….
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,254}}$){_LABEL}(\.{_LABEL})*\.?")
 
 
 def _expected(what: str, value: Any = None) -> PydanticCustomError:
@@ -258,6 +261,12 @@ def _parse_address(value: Any) -> Listen:
     return Listen(host=host, port=int(match[4]))
 
 
+def _parse_host_name(value: Any) -> str:
+    if not isinstance(value, str) or _HOST_NAME.fullmatch(value) is None:
+        raise _expected("a host name without a scheme and a port, such as web1.example.com", value)
+    return value
+
+
 def _parse_template(value: Any) -> str:
     text: str = _text(value)
     if text not in TEMPLATES and not text.startswith("/"):
@@ -401,6 +410,7 @@ Parameters = dict[
 Template = Annotated[str, BeforeValidator(_parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
 Argv = Annotated[list[Text], BeforeValidator(_parse_argv)]
 Address = Annotated[Listen, BeforeValidator(_parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]
+HostName = Annotated[str, BeforeValidator(_parse_host_name), _schema(_HOST_NAME.pattern, "web1.example.com")]
 Claims = dict[Annotated[str, AfterValidator(_parse_claim_name)], Annotated[Any, BeforeValidator(_must_be_json)]]
 Issuer = Annotated[str, BeforeValidator(_parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
 Separator = Annotated[str, BeforeValidator(_parse_separator), _schema("[ -~]{1,4}", ",")]
@@ -659,6 +669,7 @@ class ListenModel(Strict):
 
     address: Address
     page: bool = False
+    hosts: list[HostName] = Field(default_factory=list)
 
 
 class LogModel(Strict):

@@ -9,9 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Final, Literal
+from typing import Final
 
 from bearerd import __version__
+from bearerd.api.counts import Tally
+from bearerd.api.daemon import Asked
+from bearerd.api.status import HookStanding, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError, SecretUnavailable
 from bearerd.grant.credentials import read_client_id
@@ -27,8 +30,6 @@ from bearerd.publish.hooks import Hooks
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
-from bearerd.service.status import HookStanding, Status, settled
-from bearerd.service.tally import Tally
 
 # Seconds between two grants that are asked for, of one target: whoever asks in a loop costs the provider little.
 _ASKED_AGAIN: Final = 60.0
@@ -38,20 +39,6 @@ _HEARTBEAT: Final = 30.0
 _PAUSED: Final = 2 * GUARD
 # A turn that ends within this has its token on disk; one that waits for a provider is left behind.
 _STOP_WITHIN: Final = 2.0
-
-
-Answer = Literal["asked", "newer", "later", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of the wish for a new token."""
-
-    answer: Answer
-    after: float = 0.0
-    """Seconds after which it may be wished again, where that is `later`."""
-    grants: int = 0
-    """How many the target had until now: with one more the wish is fulfilled, or has failed."""
 
 
 class _CountedGrants(Grants):

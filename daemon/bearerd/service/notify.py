@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final, Protocol
 
+from bearerd.api.status import Status, summary
 from bearerd.log import say
-from bearerd.service.status import Status, summary
 
 # While it starts: systemd gives up this long after it last heard, or at its own TimeoutStartSec if that is later.
 _EXTENDED_BY: Final = 30.0

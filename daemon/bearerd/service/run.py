@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bearerd import __version__
+from bearerd.api.daemon import Asked
+from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError, DirectoryLocked
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.service.engine import Asked, Engine
+from bearerd.service.engine import Engine
 from bearerd.service.notify import Notify
 from bearerd.service.signals import ENDS, name_of, receive
 from bearerd.service.sources import Sources
-from bearerd.service.status import Status
 from bearerd.service.trust import writable_by_others
 
 # An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
@@ -66,7 +67,7 @@ class _Daemon:
         self._ignored: set[int] = set()
 
     def alive(self) -> bool:
-        """Whether the schedule's heart beats."""
+        """Whether the schedule runs."""
         return self._engine.alive()
 
     def config_error(self) -> str | None:
@@ -98,11 +99,11 @@ class _Daemon:
             pid=os.getpid(),
         )
         # After the first turns have begun: these take a while to be there.
-        from bearerd.service.control import Control  # noqa: PLC0415
+        from bearerd.api.server import Server  # noqa: PLC0415
         from bearerd.service.watch import Watch  # noqa: PLC0415
 
-        self._control = Control(self, self._config, self._now)
-        self._control.tick()
+        self._api = Server(self, self._config)
+        self._api.tick()
         # Ready is who can be asked, too.
         self._notify.start()
         self._watch = Watch(lambda: self._events.put(_CHANGED))
@@ -121,7 +122,7 @@ class _Daemon:
                     say(logging.ERROR, f"{error}; ending")
                     return 1
                 self._watch.poll()
-                self._control.tick()
+                self._api.tick()
                 if os.getpid() == 1:  # of a container, without an init
                     self._zombies = reap(self._zombies)
                 if not self._engine.alive():
@@ -139,7 +140,7 @@ class _Daemon:
                 say(logging.INFO, f"{signal.Signals(event).name}: stopping; the token files stay")
                 self._notify.stopping()
                 self._watch.stop()
-                self._control.stop()
+                self._api.stop()
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:

@@ -18,10 +18,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from bearerd.api.counts import BUCKETS, Event, Histogram
+from bearerd.api.status import HookStanding, Status, state_of
 from bearerd.grant.outcome import KINDS
 from bearerd.lifecycle.keeper import Standing
-from bearerd.service.status import HookStanding, Status, state_of
-from bearerd.service.tally import BUCKETS, Event, Histogram
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""

@@ -18,12 +18,12 @@ from itertools import islice
 from math import inf
 from typing import Final
 
+from bearerd.api import status as statuses
+from bearerd.api.status import State, Status
 from bearerd.lifecycle.keeper import Standing
-from bearerd.service import status as statuses
-from bearerd.service.status import State, Status
 from bearerd.words import duration, rfc3339
 
-_HTML: Final = files("bearerd.service").joinpath("page.html").read_text("utf-8")
+_HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
 _BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:tokens|status)-->", _HTML)
 
 # Trouble first: whose readers have nothing good, then who may soon have nothing.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.lifecycle.keeper import Standing
 from bearerd.model import Config, Instant, Target
-from bearerd.service.tally import Counts
 from bearerd.words import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]

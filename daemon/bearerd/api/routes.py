@@ -1,0 +1,150 @@
+"""The routes: which request gets which reply. Pure; what is true is asked of the daemon.
+
+A route names its cost, which decides where its reply is made (`connections`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import ceil
+from typing import Final
+from urllib.parse import parse_qs
+
+from bearerd.api import host
+from bearerd.api import status as statuses
+from bearerd.api.daemon import Daemon
+from bearerd.api.message import BadRequest, Reply, Request, document
+
+# Of 10,000 tokens that are not ready the first few are enough.
+_MOST_REASONS: Final = 20
+# Characters: a path of 255, a place, and the kind of error.
+_LONGEST_ERROR: Final = 400
+_REFRESH: Final = re.compile(r"/refresh/([^/]+/[^/]+)")
+_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{16}")
+
+
+class Cost(Enum):
+    """What it takes to make and send a reply."""
+
+    INSTANT = "instant"
+    """Never waits for anything."""
+    SMALL = "small"
+    """May wait for the daemon, but fits into a socket's buffer: a slow reader does not delay it."""
+    LARGE = "large"
+    """May be of any size: a slow reader keeps its thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a reply is made."""
+
+    cost: Cost
+    make: Callable[[Daemon], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one listener serves."""
+
+    everything: bool = False
+    """All routes, as on the control socket; otherwise only what `listen` has."""
+    page: bool = False
+    hosts: frozenset[str] | None = None
+    """The names that `Host` may have, in canonical form; None accepts any value, and none at all."""
+
+
+def find(request: Request, access: Access) -> Route:
+    """The route of a request; an error is a route, too."""
+    try:
+        if access.hosts is not None:
+            host.check(request, access.hosts)
+    except BadRequest as error:
+        return _instant(error.reply)
+    routes = dict(_ROUTES)
+    if access.everything or access.page:
+        routes["/"] = _PAGE
+    if access.everything:
+        routes["/status"] = Route(Cost.LARGE, lambda daemon: _status(daemon, request.query))
+    refresh = _REFRESH.fullmatch(request.path) if access.everything else None
+    if refresh is None and request.path not in routes:
+        there = [*sorted(routes), *(["POST /refresh/<client>/<token>"] if access.everything else [])]
+        return _instant(document(404, {"error": f"there is only {', '.join(there)} here"}))
+    allowed = ("POST",) if refresh else ("GET", "HEAD")
+    if request.method not in allowed:
+        said = {"error": f"expected {' or '.join(allowed)}"}
+        return _instant(document(405, said, ("Allow", ", ".join(allowed))))
+    if refresh is None:
+        return routes[request.path]
+    name = refresh[1]
+    return Route(Cost.SMALL, lambda daemon: _refresh(daemon, name, request.query))
+
+
+def _instant(reply: Reply) -> Route:
+    return Route(Cost.INSTANT, lambda _: reply)
+
+
+def _livez(daemon: Daemon) -> Reply:
+    alive = daemon.alive()
+    reasons = [] if alive else ["the schedule's heartbeat is stale: no turns are given"]
+    return document(200 if alive else 503, {"ok": alive, "reasons": reasons, "config_error": _config_error(daemon)})
+
+
+def _readyz(daemon: Daemon) -> Reply:
+    reasons = [f"{name}: {why}" for name, why in statuses.unready(daemon.status())]
+    said = {"ok": not reasons, "reasons": _first(reasons), "config_error": _config_error(daemon)}
+    return document(503 if reasons else 200, said)
+
+
+def _config_error(daemon: Daemon) -> str | None:
+    """The first line: a probe is no place for all errors of a config."""
+    error = daemon.config_error()
+    return error.partition("\n")[0][:_LONGEST_ERROR] if error else None
+
+
+def _first(reasons: list[str]) -> list[str]:
+    rest = len(reasons) - _MOST_REASONS
+    return reasons if rest <= 0 else [*reasons[:_MOST_REASONS], f"and {rest} more"]
+
+
+def _metrics(daemon: Daemon) -> Reply:
+    from bearerd.api import metrics  # noqa: PLC0415 - its library costs memory that only scraped daemons need
+
+    return Reply(200, metrics.expose(daemon.status()), metrics.CONTENT_TYPE)
+
+
+def _page(daemon: Daemon) -> Reply:
+    from bearerd.api import page  # noqa: PLC0415 - likewise
+
+    return Reply(200, page.render(daemon.status()), "text/html; charset=utf-8", page.HEADERS)
+
+
+def _status(daemon: Daemon, query: str) -> Reply:
+    only = parse_qs(query).get("name", [None])[0]
+    return Reply(200, (part.encode() for part in statuses.text(daemon.status(), only)))
+
+
+def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
+    given = parse_qs(query, keep_blank_values=True).get("not", [None])[0]
+    if given is not None and _DIGEST.fullmatch(given) is None:
+        return document(400, {"error": "expected not=<the first 16 hex digits of the failed token's SHA-256>"})
+    asked = daemon.refresh(name, given)
+    if asked.answer == "unknown":
+        return document(404, {"error": f"there is no token '{name}'"})
+    if asked.answer == "newer":
+        return document(200, {"name": name, "answer": "there is a newer token in its files already"})
+    if asked.answer == "later":
+        seconds = ceil(round(asked.after, 3))  # two readings of a clock differ by less than a millisecond
+        said = {"name": name, "error": f"asked for too often: again in {seconds} s", "retry_after": seconds}
+        return document(429, said, ("Retry-After", str(seconds)))
+    return document(202, {"name": name, "answer": "asked for", "grants": asked.grants})
+
+
+_PAGE: Final = Route(Cost.LARGE, _page)
+_ROUTES: Final[Mapping[str, Route]] = {
+    "/livez": Route(Cost.INSTANT, _livez),
+    "/readyz": Route(Cost.SMALL, _readyz),
+    "/metrics": Route(Cost.LARGE, _metrics),
+}

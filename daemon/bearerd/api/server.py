@@ -1,0 +1,99 @@
+"""The listening sockets of the local API while the daemon runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from bearerd.api.connections import Connections, Limits
+from bearerd.api.daemon import Daemon
+from bearerd.api.host import canonical
+from bearerd.api.routes import Access
+from bearerd.api.sockets import Endpoint, TcpEndpoint, UnixEndpoint
+from bearerd.errors import PublishError
+from bearerd.lifecycle.schedule import where
+from bearerd.log import say
+from bearerd.model import Config
+from bearerd.publish.why import why
+
+
+class Server:
+    """The control socket and `listen`."""
+
+    def __init__(self, daemon: Daemon, config: Config) -> None:
+        self._listeners: list[Listener] = []
+        if config.control is not None:
+            endpoint = UnixEndpoint(config.control.socket, config.control.mode, config.group)
+            self._listeners.append(Listener(endpoint, daemon, Access(everything=True)))
+        if config.listen is not None:
+            hosts = frozenset(canonical(name) for name in config.listen.hosts)
+            access = Access(page=config.listen.page, hosts=hosts)
+            self._listeners.append(Listener(TcpEndpoint(config.listen), daemon, access))
+
+    def tick(self) -> None:
+        """Open what is not open: at first, after a failure, and where somebody removed the socket's file."""
+        for listener in self._listeners:
+            listener.tick()
+
+    def stop(self) -> None:
+        """Accept nothing more; replies under way go on for as long as the process does."""
+        for listener in self._listeners:
+            listener.stop()
+
+
+class Listener:
+    """One endpoint: opened by `tick`, served by a thread of its own."""
+
+    def __init__(self, endpoint: Endpoint, daemon: Daemon, access: Access) -> None:
+        self._endpoint = endpoint
+        self._daemon = daemon
+        self._access = access
+        self._connections: Connections | None = None
+        self._thread: threading.Thread | None = None
+        self._fault = ""
+
+    def tick(self) -> None:
+        """Open the endpoint unless it is open, and callers find it, and it is served."""
+        served = self._thread is not None and self._thread.is_alive()
+        if not served or not self._endpoint.intact():
+            self._close()
+            self._open()
+
+    def stop(self) -> None:
+        """Accept nothing more, and remove the socket's file."""
+        if self._connections is not None:
+            self._close()
+            self._endpoint.remove()
+
+    def _open(self) -> None:
+        try:
+            listening = self._endpoint.open()
+            try:
+                connections = Connections(listening, self._daemon, self._access, Limits.of_this_process())
+                thread = threading.Thread(target=self._serve, args=(connections,), name="api", daemon=True)
+                thread.start()
+            except RuntimeError:
+                listening.close()
+                self._endpoint.remove()
+                raise PublishError("no thread can be started; raise TasksMax") from None
+        except (OSError, PublishError) as error:
+            fault = why(error) if isinstance(error, OSError) else str(error)
+            if fault != self._fault:
+                self._fault = fault
+                say(logging.ERROR, f"cannot listen at {self._endpoint.name}: {fault}; trying again, tokens are kept")
+            return
+        self._connections, self._thread = connections, thread
+        say(logging.INFO if self._fault else logging.DEBUG, f"listening at {self._endpoint.name}")
+        self._fault = ""
+
+    def _serve(self, connections: Connections) -> None:
+        try:
+            connections.run()
+        except Exception as error:  # noqa: BLE001 - the next tick listens again
+            fault = f"no longer listening at {self._endpoint.name}: {where(error)}"
+            say(logging.ERROR, f"{fault}; this is a bug of bearerd, please report it; trying again, tokens are kept")
+
+    def _close(self) -> None:
+        if self._connections is not None:
+            self._connections.stop()
+            self._connections = None

@@ -1,0 +1,149 @@
+"""The two kinds of listening sockets: how each is opened, and whether callers still find it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import stat
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import Final
+
+from bearerd.errors import PublishError
+from bearerd.log import say
+from bearerd.model import Listen
+from bearerd.publish.owners import gid_of
+
+# Callers who wait in the kernel for accept. The kernel lowers it to net.core.somaxconn (4096 by default); a full queue
+# costs a TCP caller a second, and emptying one of 1024 takes some 50 ms.
+_BACKLOG: Final = 1024
+
+
+class Endpoint(ABC):
+    """A place to listen at."""
+
+    name: str
+    """The place, as messages name it."""
+
+    @abstractmethod
+    def open(self) -> socket.socket:
+        """Make the socket, listening; raises OSError or PublishError."""
+
+    @abstractmethod
+    def intact(self) -> bool:
+        """Whether callers still find the socket there."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove the file that `open` made, if any, unless somebody else replaced it."""
+
+
+class UnixEndpoint(Endpoint):
+    """The control socket: a file with this mode and group."""
+
+    def __init__(self, path: str, mode: int, group: str | None) -> None:
+        self.name = path
+        self._mode = mode
+        self._group = group
+        self._made: object = None
+
+    def open(self) -> socket.socket:
+        """Make the file; raises PublishError also when something else is in its place."""
+        gid = gid_of(self._group)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(self.name).st_mode):
+                raise PublishError("something else than a socket stands there")
+            if _answers(self.name):
+                raise PublishError("another process listens there; give one of them another control.socket")
+            os.unlink(self.name)  # of a daemon that was killed
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # bind gives the file this mode less the umask: at first nobody may connect, whatever the umask is.
+            os.fchmod(listening.fileno(), 0)
+            listening.bind(self.name)
+            try:
+                self._give_access(gid)
+                listening.listen(_BACKLOG)
+                self._made = _look(self.name)
+            except BaseException:
+                os.unlink(self.name)
+                raise
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+    def _give_access(self, gid: int) -> None:
+        """Set group, then mode. By descriptor, since both calls would follow a symlink that replaced the file."""
+        descriptor = os.open(self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+                raise PublishError("somebody else replaced the socket just now")
+            # An O_PATH descriptor has no fchmod or fchown; this name of it leads to the same file.
+            file = f"/proc/self/fd/{descriptor}"
+            if gid != -1:
+                os.chown(file, -1, gid)
+            os.chmod(file, self._mode)
+        finally:
+            os.close(descriptor)
+
+    def intact(self) -> bool:
+        """Whether the file is still ours, with its mode and group."""
+        try:
+            return _look(self.name) == self._made
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the file, if it is still ours."""
+        if self.intact():
+            with suppress(OSError):
+                os.unlink(self.name)
+
+
+class TcpEndpoint(Endpoint):
+    """`listen`."""
+
+    def __init__(self, listen: Listen) -> None:
+        self._listen = listen
+        shown = f"[{listen.host}]" if ":" in listen.host else listen.host
+        self.name = f"{shown}:{listen.port}"
+
+    def open(self) -> socket.socket:
+        """Bind the address; raises OSError."""
+        family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
+        try:
+            listening = socket.create_server((self._listen.host, self._listen.port), family=family, backlog=_BACKLOG)
+        except OSError as error:  # its text would name the address again
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from None
+        if not self._listen.port:
+            say(logging.INFO, f"listening at port {listening.getsockname()[1]}")
+        return listening
+
+    def intact(self) -> bool:
+        """Nobody can take a bound port away."""
+        return True
+
+    def remove(self) -> None:
+        """A port leaves no file."""
+
+
+def _look(path: str) -> object:
+    """Which file this is, and who may use it; raises OSError."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens at a socket's file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.setblocking(False)
+        try:
+            other.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # their queue is full, or it is another type of socket
+            return True
+    return True
