@@ -19,7 +19,7 @@ from bearerd.cli import health as module
 from bearerd.cli.ask import DEFAULT_SOCKET, socket_of
 from bearerd.cli.health import health
 from support.api import Site, answering, http
-from support.process import bearerd, command, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Seen, issues, serving
 
 LIVE = http(200, {"ok": True, "reasons": []})
@@ -128,7 +128,7 @@ def test_a_consumer_that_starts_before_the_daemon_waits_for_its_token(tmp_path: 
             server.wait_for(1)
             assert waiting.poll() is None
             asked.set()
-            assert waiting.communicate(timeout=30)[0] == "valid\n"
+            assert waiting.communicate(timeout=WITHIN)[0] == "valid\n"
         assert waiting.returncode == 0
         assert (site.tokens / "dnb/bci").exists()
 
@@ -285,7 +285,7 @@ def test_a_reader_that_goes_away_changes_nothing(tmp_path: Path) -> None:
     with open(writer, "wb") as stdout, answering(tmp_path / "s", lambda _: LIVE):
         argv = command("health", "--socket", tmp_path / "s")
         buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that the end of the process is what writes
-        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False, env=buffered)
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, timeout=WITHIN, check=False, env=buffered)
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -14,7 +14,7 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import bearerd, command, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
@@ -207,7 +207,7 @@ def test_one_that_is_killed_meanwhile_is_no_success(tmp_path: Path) -> None:
             with asking(site) as process:
                 server.wait_for(2)
                 daemon.stop(signal.SIGKILL)
-                _, err = process.communicate(timeout=30)
+                _, err = process.communicate(timeout=WITHIN)
                 over.set()
     assert process.returncode == 1
     assert (

@@ -248,7 +248,11 @@ def test_a_reader_that_goes_away_is_no_failure(site: Site) -> None:
     os.close(reader)
     with open(writer, "wb") as stdout:
         done = subprocess.run(
-            command("status", "--socket", site.socket), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False
+            command("status", "--socket", site.socket),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=WITHIN,
+            check=False,
         )
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bearerd.demo.provider import Provider
-from support.process import command
+from support.process import WITHIN, command
 
 SUMMARY = r"calls=(\d+) refused=(\d+) refreshes=(\d+)"
 
@@ -30,7 +30,7 @@ def _run(tmp_path: Path, *arguments: str, interrupt: bool = False) -> subprocess
             if "refreshes" in line:  # the first line of the table
                 break
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WITHIN)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

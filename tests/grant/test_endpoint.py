@@ -24,15 +24,14 @@ from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Call, Credentials, Request, compose, get
 from bearerd.model import Provider
-from support.process import eventually
+from support.process import WITHIN, eventually
 from support.server import Answer, Seen, issues, request_of, serving
 from support.targets import CLIENT, target
 
 TIMEOUT: Final = 0.4
 """Of a provider that will not answer in time: it is waited for in full."""
-LONG: Final = 20.0
+LONG: Final = WITHIN
 """Of a provider that will: only a broken build waits for it."""
-WITHIN: Final = 20.0
 
 OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
 

@@ -17,9 +17,8 @@ from freezegun import freeze_time
 from bearerd.clock import SystemClock
 from bearerd.lifecycle.schedule import Schedule
 from bearerd.model import Instant
-from support.process import eventually
+from support.process import WITHIN, eventually
 
-WITHIN = 20.0
 FAR = 3600.0
 
 

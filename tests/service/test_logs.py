@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support.process import WITHIN
+
 _FLOOD = """
 import logging, sys
 from bearerd.log import say
@@ -36,7 +38,7 @@ def test_lines_that_are_not_read_in_time_are_dropped_and_counted(log_format: str
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "said\n"  # though nobody reads what it logs
-    _, log = process.communicate("go on\n", timeout=20)
+    _, log = process.communicate("go on\n", timeout=WITHIN)
     lines = log.splitlines()
     messages = [json.loads(line)["message"] if log_format == "json" else line.split(maxsplit=2)[2] for line in lines]
     kept = [message for message in messages if message.startswith("line ")]
@@ -51,6 +53,8 @@ import logging, os, sys
 from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
+
+from support.process import WITHIN
 logs.set_up(Logging(format=sys.argv[1], level="debug"), os.environ)
 for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
     say(level, "what happened")
