@@ -24,6 +24,7 @@ from bearerd.errors import HookFailed
 from bearerd.model import Hook, Output, SignalName
 from bearerd.publish.invoke import examine, invoke
 from support.process import eventually
+from support.readers import skip_where_others_cannot_run_python
 from support.targets import TARGET
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}
@@ -244,6 +245,7 @@ def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bearerd.publish.invoke._DIES_WITHIN", 0.05)
+    skip_where_others_cannot_run_python()
     # As sudo and what it starts are: they are somebody else.
     text = f"import os, signal; os.seteuid(0); print(os.getpid(), file=open('{tmp_path}/pid', 'w')); "
     text += f"os.setresuid({THEY}, {THEY}, {THEY}); signal.pause()"  # until it is killed
@@ -528,6 +530,7 @@ def test_neither_we_nor_what_we_started_is_told_by_our_own_name() -> None:
 
 @ROOT
 def test_a_process_that_we_may_not_signal_is_said_unless_another_was_told(tmp_path: Path) -> None:
+    skip_where_others_cannot_run_python()
     may_not = "may not be signalled by the daemon's user: a unit with PathChanged= needs no such right"
     with receiver(new_name(), user=THEY) as theirs, being(WE):
         assert fault(Hook(signal="HUP", process=theirs.name)) == f"pid {theirs.pid} {may_not}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -24,17 +24,29 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "bearerd", *map(str, arguments)]
 
 
-def patched(directory: Path, *lines: str) -> dict[str, str]:
-    """An environment in which `bearerd` runs these lines of Python first, such as `module.CONSTANT = 0.1`.
+def patched(directory: Path, constants: Mapping[str, object], *lines: str) -> dict[str, str]:
+    """An environment in which `bearerd` has other constants, by their full names, and first runs these lines of Python.
 
-    For constants that would make a test wait, or that a slow machine would exceed. Each line may name modules of
-    bearerd in full: they are imported before.
+    For constants that would make a test wait, or that a slow machine would exceed. One that modules import from each
+    other comes first.
     """
-    modules = sorted({name.rpartition(".")[0] for line in lines for name in re.findall(r"bearerd[\w.]+", line)})
-    text = "\n".join([*(f"import {module}" for module in modules), *lines, ""])
+    text = []
+    for name, value in constants.items():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), f"there is no {name}"
+        text += [f"import {module}", f"{name} = {value!r}"]
     place = Path(tempfile.mkdtemp(prefix="patch-", dir=directory))
-    (place / "sitecustomize.py").write_text(text)
+    (place / "sitecustomize.py").write_text("\n".join([*text, *lines, ""]))
     return {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def hurried(directory: Path, *lines: str) -> dict[str, str]:
+    """An environment in which `bearerd` stops without waiting for what is under way, however slow the machine is.
+
+    Else it waits for 2 s, and the kernel ends it after 4: a test that lets a provider hang would measure the machine.
+    """
+    constants = {"bearerd.service.engine._STOP_WITHIN": 0.1, "bearerd.service.signals._KILL_AFTER": 600}
+    return patched(directory, constants, *lines)
 
 
 def bearerd(
