@@ -16,6 +16,7 @@ from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
 logs._MOST_LINES = 3
+logs._FLUSH_WITHIN = 60.0
 logs.set_up(Logging(format=sys.argv[1]), {})
 for number in range(2000):
     say(logging.INFO, f"line {number} " + "x" * 1000)
@@ -53,8 +54,7 @@ import logging, os, sys
 from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
-
-from support.process import WITHIN
+logs._FLUSH_WITHIN = 60.0
 logs.set_up(Logging(format=sys.argv[1], level="debug"), os.environ)
 for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
     say(level, "what happened")
