@@ -26,7 +26,7 @@ _SANDBOX_URL = "https://login.bisnode.com/sandbox/v1/token.oauth2"
 # What a bare ExecStart has is 9.6; design.md and the issue ask for this.
 _MOST_EXPOSED = 1.1
 # Of the time that systemd is given for it, so that a slow machine is no failure; the documented one is 60 s.
-_WATCHDOG = "2s"
+_WATCHDOG = "10s"
 _NOTIFY_RELOAD = 253  # systemd's version
 
 
@@ -78,7 +78,7 @@ class Site:
 
     def restarted(self, before: int) -> None:
         """Until it was, and is ready."""
-        eventually(lambda: self.restarts() == before + 1 and self.active(), 60.0)
+        eventually(lambda: self.restarts() == before + 1 and self.active(), 180.0)
 
 
 def client(url: str, tokens: str = "{bci: {scope: bci}}", secret: str = "{file: /etc/bearerd/dnb.secret}") -> str:
@@ -283,9 +283,9 @@ def down(site: Site) -> None:
     here.run("systemctl", "stop", "bearerd")
     here.sh("rm -r /run/bearerd/dnb /run/bearerd/.bearerd/records")
     site.provider.down = True
-    site.config("startup_timeout: 5s\n")
+    site.config("startup_timeout: 20s\n")
     # Less than startup_timeout: without being told to wait systemd would end it.
-    here.drop_in(DAEMON, "impatient", "[Service]\nTimeoutStartSec=2s\n")
+    here.drop_in(DAEMON, "impatient", "[Service]\nTimeoutStartSec=10s\n")
     here.run("systemctl", "start", "bearerd")
     assert site.active()
     assert site.status().startswith("0 of 1 tokens are valid; missing: dnb/bci"), site.status()
@@ -361,7 +361,7 @@ def consumers(site: Site) -> None:
 
     def another() -> bool:
         """Whether nginx has told of one more of them."""
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             now = answer.read().decode()
         assert re.fullmatch(r"Bearer t-\d+", now), now
         known = len(told)
@@ -391,7 +391,7 @@ def ports(site: Site) -> None:
     for name in ("listen", "egress"):
         here.drop_in(DAEMON, name, (UNITS / f"drop-ins/{name}.conf").read_text().replace("9810", str(port)))
     here.run("systemctl", "restart", "bearerd")
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         assert b"bearerd_build_info" in answer.read()
     here.run("bearerd", "refresh")
     for name in ("listen", "egress"):

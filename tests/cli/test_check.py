@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from bearerd.config.load import load
 from bearerd.service.check import readable, reader_of
-from support.process import bearerd, command
+from support.process import WITHIN, bearerd, command
 from support.readers import ROOT, acting_as, can_read, naming, open_directory, set_acl
 from support.server import Answer, Script, Seen, Server, issues, serving
 
@@ -625,7 +625,7 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WITHIN,
             check=False,
         )
 

@@ -14,10 +14,15 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import bearerd, command, running
+from support.process import WITHIN, bearerd, command, patched, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
+
+
+def never_the_same(directory: Path) -> dict[str, str]:
+    """Two tokens are told apart by their ends, as they are seen half a second apart: not on a machine that pauses."""
+    return patched(directory, {"bearerd.cli.refresh._SAME_END": 0.0})
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
             before = (site.tokens / "dnb/bci").read_text()
-            done = bearerd("refresh", "dnb/bci", "--socket", site.socket)
+            done = bearerd("refresh", "dnb/bci", "--socket", site.socket, env=never_the_same(tmp_path))
             assert (done.returncode, done.stdout, done.stderr) == (0, f"dnb/bci: {GOOD}\n", "")
             assert (site.tokens / "dnb/bci").read_text() not in ("", before)
             assert len(server.seen) == 2
@@ -77,14 +82,14 @@ def test_all_are_asked_for_before_any_is_waited_for(tmp_path: Path) -> None:
         with lock:
             counts[scope] += 1
         if counts[scope] > 1:
-            together.wait(30)
+            together.wait(WITHIN)
         return issue(seen)
 
     with serving(script) as server:
         site = Site(tmp_path, server.url, "{" + ", ".join(f"{name}: {{scope: {name}}}" for name in names) + "}")
         with running("run", "-c", site.config):
             site.wait_for(**dict.fromkeys(names, "valid"))
-            done = bearerd("refresh", "-c", site.config)
+            done = bearerd("refresh", "-c", site.config, env=never_the_same(tmp_path))
             assert (done.returncode, done.stderr) == (0, "")
             assert sorted(done.stdout.splitlines()) == sorted(f"dnb/{name}: {GOOD}" for name in names)
     assert counts == dict.fromkeys(names, 2)
@@ -127,7 +132,7 @@ def test_a_provider_that_does_not_answer_is_waited_for_no_longer_than_asked(tmp_
     over = threading.Event()
 
     def hang(_: Seen) -> Answer:
-        over.wait(60)
+        over.wait()
         return Answer(503)
 
     with serving(after_the_first(hang)) as server:
@@ -148,7 +153,8 @@ def test_the_same_token_again_is_called_that(tmp_path: Path) -> None:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            done = bearerd("refresh", "--socket", site.socket)
+            always = patched(tmp_path, {"bearerd.cli.refresh._SAME_END": 1800.0})
+            done = bearerd("refresh", "--socket", site.socket, env=always)
     assert done.returncode == 0
     assert done.stdout == "dnb/bci: the provider gave the same token again, good for 59 min\n"
 
@@ -160,7 +166,7 @@ def test_one_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
             site.wait_for(bci="valid")
             (site.tokens / "dnb/bci").unlink()
             (site.tokens / "dnb/bci").mkdir()
-            done = bearerd("refresh", "dnb/bci", "--timeout", "1s", "--socket", site.socket)
+            done = bearerd("refresh", "dnb/bci", "--timeout", "5s", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: not in all of its files: {site.tokens}/dnb/bci: ")
     assert done.stdout.endswith("; the present token is good for 59 min\n")
@@ -171,7 +177,8 @@ def test_a_name_that_is_none_is_told_and_the_others_are_renewed(tmp_path: Path) 
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
+            never = never_the_same(tmp_path)
+            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket, env=never)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "dnb/bic: there is no token of this name; did you mean dnb/bci?",
@@ -197,7 +204,7 @@ def test_one_that_is_killed_meanwhile_is_no_success(tmp_path: Path) -> None:
     over = threading.Event()
 
     def hang(_: Seen) -> Answer:
-        over.wait(60)
+        over.wait()
         return Answer(503)
 
     with serving(after_the_first(hang)) as server:
@@ -207,12 +214,11 @@ def test_one_that_is_killed_meanwhile_is_no_success(tmp_path: Path) -> None:
             with asking(site) as process:
                 server.wait_for(2)
                 daemon.stop(signal.SIGKILL)
-                _, err = process.communicate(timeout=30)
+                _, err = process.communicate(timeout=WITHIN)
                 over.set()
     assert process.returncode == 1
-    assert (
-        err == f"bearerd: no daemon answers at {site.socket}: connection refused: whoever listened there was killed\n"
-    )
+    # Killed while it is asked, or before: in both cases it is said that nobody answers.
+    assert err.startswith(f"bearerd: no daemon answers at {site.socket}: ")
 
 
 def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], *answers: bytes) -> tuple[int, str, str]:

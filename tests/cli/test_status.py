@@ -30,7 +30,7 @@ from bearerd import __version__, cli
 from bearerd.cli.ask import clean
 from bearerd.cli.picture import Paper, picture
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, eventually, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Seen, issues, serving
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
@@ -127,7 +127,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One token that is valid, one that is too and cannot be renewed, one that expired, one that never was."""
     lock = threading.Lock()
     scopes: list[str] = []
-    long, short = issues(3600), issues(1)
+    # As short as a machine that pauses allows: one that arrives late never was a token.
+    long, short = issues(3600), issues(6)
 
     def script(seen: Seen) -> Answer:
         scope = seen.body.decode().partition("scope=")[2]
@@ -183,8 +184,9 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
         assert [note.strip()[:30] for note in below] == ([] if state == "valid" else [REFUSED[:30]])
     for colour in ("33", "31"):  # while it is valid, and where there is none
         assert f"\x1b[{colour}m{REFUSED[:30]}" in raw
-    assert table["dnb/good"][0].split()[2:4] == ["59", "min"]
-    assert re.match(r"\S+ +expired +(\d+ s ago|just now)", table["dnb/gone"][0])
+    # How long this module has been at work is the machine's affair.
+    assert re.match(r"\S+ +valid +[345]\d min ", table["dnb/good"][0])
+    assert re.match(r"\S+ +expired +(\d+ \w+ ago|just now)", table["dnb/gone"][0])
     assert ("LIFE" in text) == (columns == 80)
     assert ("█" in text and "│" in text) == (columns == 80)
 
@@ -248,7 +250,11 @@ def test_a_reader_that_goes_away_is_no_failure(site: Site) -> None:
     os.close(reader)
     with open(writer, "wb") as stdout:
         done = subprocess.run(
-            command("status", "--socket", site.socket), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False
+            command("status", "--socket", site.socket),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=WITHIN,
+            check=False,
         )
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -331,15 +337,24 @@ def test_watch_into_a_pipe_writes_one_after_the_other(site: Site) -> None:
 # -- no daemon -------------------------------------------------------------------------------------
 
 
+def make_older(site: Site, name: str) -> None:
+    """As if a token had been obtained two hours earlier: a slow machine is late for one that lives for seconds."""
+    record = site.tokens / f".bearerd/records/dnb/{name}.json"
+    document = json.loads(record.read_text())
+    for clock in ("obtained_wall", "obtained_boot"):
+        document[clock] -= 7200
+    record.write_text(json.dumps(document))
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """What a daemon left that was killed: a token that is good still, and one that expired since."""
-    long, short = issues(3600), issues(2)
-    with serving(lambda seen: short(seen) if b"short" in seen.body else long(seen)) as server:
+    with serving(issues()) as server:
         site = Site(tmp_path_factory.mktemp("s"), server.url, "{long: {scope: long}, short: {scope: short}}")
         with running("run", "-c", site.config) as daemon:
             site.wait_for(long="valid", short="valid")
             daemon.stop(signal.SIGKILL)
+        make_older(site, "short")
         yield site
 
 
@@ -352,14 +367,13 @@ def test_without_a_daemon_the_records_tell_and_it_is_said(left: Site, by: str) -
     def look() -> subprocess.CompletedProcess[str]:
         return bearerd("status", by, left.socket if by == "--socket" else left.config)
 
-    eventually(lambda: "expired" in look().stdout)
     done = look()
     assert done.returncode == 1
     assert done.stderr == NO_DAEMON.format(left.socket)
     assert done.stdout.startswith(f"what the records in {left.tokens} say at 20")
     table = rows(done.stdout)
-    assert re.match(r"dnb/long +valid +59 min +░*█+$", table["dnb/long"][0])
-    assert re.match(r"dnb/short +expired +(\d+ s ago|just now) +░+$", table["dnb/short"][0])
+    assert re.match(r"dnb/long +valid +[345]\d min +░*█+$", table["dnb/long"][0])
+    assert re.match(r"dnb/short +expired +1 h ago +░+$", table["dnb/short"][0])
     assert "NEXT" not in done.stdout
 
 

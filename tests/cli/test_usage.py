@@ -11,7 +11,7 @@ import bearerd as package
 from bearerd import cli
 from bearerd.cli.verbs import parser
 from bearerd.config.load import schema
-from support.process import bearerd, command
+from support.process import WITHIN, bearerd, command
 
 VERBS = ["run", "once", "check", "status", "refresh", "health", "schema", "demo"]
 WITH_CONFIG = ["run", "once", "check"]
@@ -111,5 +111,5 @@ def test_a_reader_that_goes_away_is_no_failure() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as stdout:
-        done = subprocess.run(command("schema"), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(command("schema"), stdout=stdout, stderr=subprocess.PIPE, timeout=WITHIN, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

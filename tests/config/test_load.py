@@ -2175,7 +2175,7 @@ def test_no_error_shows_a_secret_in_any_shape_at_any_place(folder: Folder, shape
 @example("mistyped key", "private_key", "password", SECRET_PLACES[1], "!", "hunter2hunter2", "")
 @example("open quote in a list", "client_secret", "password", SECRET_PLACES[1], "", "hunter2hunter2", "")
 # Each example writes the file anew.
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_error_ever_shows_a_secret(
     folder: Folder, shape: str, key: str, parameter: str, place: str, before: str, secret: str, after: str
 ) -> None:
@@ -2187,7 +2187,7 @@ def test_no_error_ever_shows_a_secret(
     st.from_regex(r"0[1-7][0-7]{8,12}", fullmatch=True),
     st.sampled_from(["client_secret", "client_secrt", "pass", "private_key", "assertion", "subject_token"]),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_error_shows_what_yaml_makes_of_a_secret_of_digits(folder: Folder, secret: str, key: str) -> None:
     error = folder.error(config(client=f"{key}: {secret}"))
     assert secret not in error

@@ -62,7 +62,7 @@ def guarding(provider: Provider, repositories: Path, changed: threading.Conditio
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 30
+        timeout = 120  # a proxy that uses a connection again just when it is closed has a fault
 
         def do_GET(self) -> None:
             self._serve()

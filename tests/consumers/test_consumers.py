@@ -157,7 +157,7 @@ def named(*names: str) -> list[Consumer]:
 
 @needs_curl
 def test_those_that_read_again_go_through_a_refresh() -> None:
-    rows, said = run(named("curl-header", "curl-config", "python"), refreshes=1)
+    rows, said = run(named("curl-header", "curl-config", "python"), refreshes=1, lifetime=2)
     assert [row.name for row in rows] == ["curl-header", "curl-config", "python"]
     assert all(row.good(1) for row in rows), said
     assert not said
@@ -170,7 +170,7 @@ def test_one_that_reads_once_is_seen_to_be_refused() -> None:
         place.repeat(place.block("sh").replace(f"{place.tokens}/dnb/bci.header", first))
 
     consumer = Consumer("once", "curl, with a header file", ("curl",), "", once)
-    (row,), said = run([consumer], lifetime=2)
+    (row,), said = run([consumer], lifetime=2, spare=6)
     assert row.requests > 0
     assert (row.refreshes, row.refused > 0) == (0, True)
     assert not row.good(0)

@@ -48,7 +48,7 @@ class Place:
         (path / "secret").chmod(0o600)
         self.config.write_text(
             f"output: {{directory: {self.tokens}}}\nclients:\n  dnb:\n    token_url: {server.url}\n"
-            f"    allow_http: true\n    timeout: 1s\n    client_id: 7e0c5a\n"
+            f"    allow_http: true\n    timeout: 2s\n    client_id: 7e0c5a\n"
             f"    client_secret: {{file: {path}/secret}}\n"
             "    tokens: {bci: {files: [{format: raw}, {format: json}], on_change: [{run: [/bin/true]}]}}\n"
             f"{more}"
@@ -56,11 +56,11 @@ class Place:
 
     def once(self, *strace: str) -> subprocess.CompletedProcess[str]:
         """A renewal, under strace where that is told something."""
-        arguments = ["once", "-c", str(self.config), "--min-valid", "2h", "--timeout", "5s", "--hooks"]
+        arguments = ["once", "-c", str(self.config), "--min-valid", "2h", "--timeout", "20s", "--hooks"]
         if not strace:
             return bearerd(*arguments)
         argv = ["strace", "-f", "-qq", *strace, *command(*arguments)]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
 
     def injected(self, call: str, number: int, what: str) -> subprocess.CompletedProcess[str] | None:
         """A renewal with this done to a call, the so-manieth of a thread; None where there are not so many."""

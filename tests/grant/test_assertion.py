@@ -25,6 +25,7 @@ from bearerd.errors import ExtraMissing, SecretUnavailable
 from bearerd.grant.assertion import Signer, claims, sign
 from support.clock import START
 from support.oidc import pem, private_key, self_signed
+from support.process import WITHIN
 
 SECRET = "a secret of no less than sixty-four bytes, as RFC 7518 wants one for HS512"
 WHAT: dict[str, Any] = {"iss": "7e0c5a", "sub": "7e0c5a", "deep": {"ä": [1, True, None]}}
@@ -403,6 +404,6 @@ def test_who_signs_nothing_does_not_pay_for_it() -> None:
     child = (
         "import sys, bearerd.grant.perform, bearerd.grant.assertion; print(*{'jwt', 'cryptography'} & {*sys.modules})"
     )
-    ran = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True, timeout=WITHIN)
 
     assert ran.stdout.strip() == ""

@@ -22,6 +22,7 @@ from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import Auth, BasicEncoding
 from support.clock import START, FakeClock
+from support.process import WITHIN
 from support.targets import CLIENT, PROVIDER, target
 
 SECRETS = {
@@ -115,7 +116,7 @@ def granted(
     encoding: BasicEncoding = "compatible",
     scope: str = "bci",
 ) -> Outcome:
-    there = replace(PROVIDER, token_url=token_url, timeout=20.0)
+    there = replace(PROVIDER, token_url=token_url, timeout=WITHIN)
     client = replace(CLIENT, provider=there, client_id=client_id, auth=auth, basic_encoding=encoding)
     return Grants(FakeClock(), {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
 

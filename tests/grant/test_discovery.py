@@ -18,13 +18,13 @@ from bearerd.grant.outcome import Malformed, Transient, Unsent
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import get
 from bearerd.model import Provider
+from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, serving
 
 DAY = 86400.0
 NOW = 5000.0
 RFC8414 = "/.well-known/oauth-authorization-server/realms/acme"
 OPENID = "/realms/acme/.well-known/openid-configuration"
-WITHIN = 20.0
 
 RIGHT = "is issuer right? Else set token_url in its place"
 EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url in its place"

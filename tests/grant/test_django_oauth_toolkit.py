@@ -21,6 +21,7 @@ from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import Auth, BasicEncoding, Instant, Provider
 from support.clock import FakeClock
+from support.process import WITHIN
 from support.targets import CLIENT, target
 
 SCRIPT = Path(__file__).parents[1] / "servers" / "django_server.py"
@@ -53,7 +54,7 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def provider(origin: str) -> Provider:
-    return Provider("django", token_url=f"{origin}/token/", allow_http=True, timeout=20.0)
+    return Provider("django", token_url=f"{origin}/token/", allow_http=True, timeout=WITHIN)
 
 
 def granted(
@@ -136,7 +137,7 @@ def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> 
     # What the refusals above were understood from: a Bearer challenge is about access tokens, one would think.
     assert provider.token_url is not None
     form = {"grant_type": "client_credentials", "scope": "bci"}
-    answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=20)
+    answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=WITHIN)
 
     assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'
@@ -150,14 +151,14 @@ def test_a_scope_it_does_not_know_is_a_refusal_of_this_token_alone(provider: Pro
 
 def test_the_endpoint_is_found_by_the_issuer(origin: str) -> None:
     # It has the document of RFC 8414, not OpenID's.
-    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=20.0)
+    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=WITHIN)
     outcome = granted(by_issuer, "plain", "plain")
 
     assert isinstance(outcome, Issued), outcome
 
 
 def test_an_authentication_that_it_does_not_know_is_told_from_those_that_it_lists(origin: str) -> None:
-    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=20.0)
+    by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=WITHIN)
     outcome = granted(by_issuer, "plain", "plain", "client_secret_jwt")
 
     listed = "client_secret_post, client_secret_basic"

@@ -31,6 +31,7 @@ from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import JWT_BEARER, Auth, Client, Instant, Jwt, JwtBearer, Provider, Reference, Target
 from support.clock import FakeClock
+from support.process import WITHIN
 from support.server import issues, serving
 
 KEY = RSAKey.generate_key(2048, parameters={"kid": "new"})
@@ -204,7 +205,7 @@ def service_account() -> str:
 
 def target(there: There, scope: str = "bci", **client: Any) -> Target:
     """A target whose grant is an assertion, or as `client` has it."""
-    provider = Provider("authlib", token_url=there.token_url, allow_http=True, timeout=20.0)
+    provider = Provider("authlib", token_url=there.token_url, allow_http=True, timeout=WITHIN)
     usual: dict[str, Any] = {
         "client_id": CLIENT_ID,
         "auth": "none",

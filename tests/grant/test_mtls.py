@@ -36,10 +36,10 @@ from bearerd.grant.request import Request
 from bearerd.model import Auth, Provider, Reference, Target
 from support.clock import FakeClock
 from support.oidc import pem, private_key, self_signed
+from support.process import WITHIN
 from support.server import Answer, Script, Server, issues, serving
 from support.targets import CLIENT, PROVIDER, target
 
-WITHIN = 20.0
 ENCRYPTED = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
 
 
@@ -332,7 +332,7 @@ from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.request import Request
 from bearerd.model import Provider
 certificate, private_key = (open(name).read() for name in sys.argv[1:])
-endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/", timeout=20.0))
+endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/", timeout=60.0))
 print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", certificate, private_key)).reason)
 """
 

@@ -29,6 +29,7 @@ from bearerd.grant.perform import Grants
 from bearerd.model import Auth, BasicEncoding, Client, Instant, Jwt, Provider, Reference, Target
 from support.clock import FakeClock
 from support.oidc import OidcProvider, Request, client, oidc_provider, pem, private_key, self_signed, why_not
+from support.process import WITHIN
 
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
@@ -147,13 +148,13 @@ class Bench:
         ca_file = str(self.server.ca_file)
         match where:
             case "https":
-                return Provider("oidc", token_url=self.server.https_token_url, ca_file=ca_file, timeout=20.0)
+                return Provider("oidc", token_url=self.server.https_token_url, ca_file=ca_file, timeout=WITHIN)
             case "http":
-                return Provider("oidc", token_url=self.server.http_token_url, allow_http=True, timeout=20.0)
+                return Provider("oidc", token_url=self.server.http_token_url, allow_http=True, timeout=WITHIN)
             case "issuer":
-                return Provider("oidc", issuer=self.server.https_issuer, ca_file=ca_file, timeout=20.0)
+                return Provider("oidc", issuer=self.server.https_issuer, ca_file=ca_file, timeout=WITHIN)
             case "http-issuer":
-                return Provider("oidc", issuer=self.server.http_issuer, allow_http=True, timeout=20.0)
+                return Provider("oidc", issuer=self.server.http_issuer, allow_http=True, timeout=WITHIN)
 
     def certify(self, ca: trustme.CA, name: str = NAME) -> dict[str, Any]:
         """A certificate of an authority, and its key, in place of those that were there."""

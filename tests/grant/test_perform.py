@@ -21,6 +21,7 @@ from bearerd.grant.perform import Grants
 from bearerd.model import JWT_BEARER, Client, Instant, Jwt, JwtBearer, Reference, Target
 from support.clock import START, FakeClock
 from support.oidc import pem, private_key, self_signed
+from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
 from support.targets import CLIENT, PROVIDER, target
 
@@ -33,7 +34,6 @@ GOOD = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 # Of the length that RFC 7518 wants, lest PyJWT warns where it verifies.
 LONG_SECRET = "a secret of no less than thirty-two bytes"
 SECRET = {"DNB_SECRET": "s3cret"}
-WITHIN = 20.0
 
 
 def at(server: Server | str, *, provider: Mapping[str, Any] | None = None, **client: Any) -> Target:

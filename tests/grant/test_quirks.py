@@ -28,6 +28,7 @@ from bearerd.log import LOGGER
 from bearerd.model import Auth, Client, Provider, Reference, Target
 from support import quirks
 from support.clock import START, FakeClock
+from support.process import WITHIN
 from support.quirks import Fails, Gives, T, Waits, Wire, http, jwt, ok, wired
 
 CLIENT = Client(name="dnb", provider=Provider("p"), client_id="7e0c5a", client_secret=(Reference("env", "SECRET"),))
@@ -45,7 +46,7 @@ def target(wire: Wire, *, proxied: str = "", client: Mapping[str, Any] | None = 
     there, proxy = f"http://127.0.0.1:{wire.port}", None
     if proxied:
         there, proxy = f"{proxied}://provider.invalid", there
-    provider = Provider("p", token_url=f"{there}/token", proxy=proxy, timeout=20.0)
+    provider = Provider("p", token_url=f"{there}/token", proxy=proxy, timeout=WITHIN)
     return Target(
         **{"client": replace(CLIENT, provider=provider, **client or {}), "name": "bci", "scope": "bci", **asked}
     )

@@ -18,6 +18,7 @@ from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
+from support.process import WITHIN
 from support.server import Server, issues, serving
 
 
@@ -46,7 +47,7 @@ def serving_as(ca: trustme.CA, name: str = "127.0.0.1") -> Iterator[Server]:
 
 
 def post(server: Server, ca_file: str | None, *, url: str | None = None) -> Reply | NoReply:
-    endpoint = Endpoint(Provider(name="p", token_url=url or server.url, ca_file=ca_file, timeout=20.0))
+    endpoint = Endpoint(Provider(name="p", token_url=url or server.url, ca_file=ca_file, timeout=WITHIN))
     try:
         return endpoint.send(Request(url or server.url, {}, b"grant_type=client_credentials"))
     finally:
@@ -141,7 +142,7 @@ def test_a_server_that_speaks_only_tls_1_1_is_refused(ca: trustme.CA, ca_file: s
         except ssl.SSLError:
             pytest.skip("this OpenSSL cannot speak TLS 1.1 at all")
 
-        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
+        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=WITHIN))
         trust = endpoint._current_transport(Request(server.url, {}, b""))._adapter._context
         assert trust is not None
         # So that it is not the distribution's policy that refuses, but we.
@@ -169,7 +170,7 @@ def test_a_server_that_speaks_no_tls_is_refused_with_a_question() -> None:
 def test_a_ca_file_that_was_replaced_is_taken_up_by_the_next_request(ca: trustme.CA, ca_file: str) -> None:
     new = trustme.CA()
     with serving_as(ca) as old_server, serving_as(new) as new_server:
-        endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=20.0))
+        endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=WITHIN))
         before = endpoint.send(Request(new_server.url, {}, b""))
         # As a rotation does it: another file is renamed over the first.
         new.cert_pem.write_to_path(f"{ca_file}.new")
@@ -212,7 +213,7 @@ import sys
 from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.request import Request
 from bearerd.model import Provider
-endpoint = Endpoint(Provider(name="p", token_url=sys.argv[1], timeout=20.0))
+endpoint = Endpoint(Provider(name="p", token_url=sys.argv[1], timeout=60.0))
 print(endpoint.send(Request(sys.argv[1], {}, b"")))
 endpoint.close()
 """
@@ -229,7 +230,7 @@ def test_the_systems_store_is_the_default(ca: trustme.CA, ca_file: str, trusted:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WITHIN,
             check=True,
         )
 
@@ -266,7 +267,7 @@ def test_no_variable_of_other_programs_adds_to_what_is_trusted(
 
 def test_requests_own_authorities_are_not_added(ca: trustme.CA, ca_file: str) -> None:
     with serving_as(ca) as server:
-        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=20.0))
+        endpoint = Endpoint(Provider(name="p", token_url=server.url, ca_file=ca_file, timeout=WITHIN))
         assert isinstance(endpoint.send(Request(server.url, {}, b"")), Reply)
         trust = endpoint._current_transport(Request(server.url, {}, b""))._adapter._context
         endpoint.close()

@@ -15,13 +15,13 @@ from bearerd.lifecycle.doors import Admission
 from bearerd.lifecycle.gate import Gate
 from bearerd.model import Client, RateLimit, Target
 from support.clock import FakeClock
+from support.process import WITHIN
 from support.targets import CLIENT, target, token
 
 A, B, C = target("a"), target("b"), target("c")
 ISSUED = Issued(token())
 REFUSED = Refused("HTTP 401")
 KEPT = {"proven": True, "refusals": 2, "opens_in": 100.0, "attempts": [], "message": "HTTP 401", "hint": None}
-WITHIN = 20.0
 
 
 def limited(name: str, window: float = 3600.0) -> Client:

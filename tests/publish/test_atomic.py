@@ -438,7 +438,7 @@ import sys
 path, least = sys.argv[1], int(sys.argv[2])
 seen, bad, count = set(), 0, 0
 print("ready", flush=True)
-while count < least:
+while count < least or len(seen) < 20:
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -449,9 +449,10 @@ while count < least:
         bad += len(content) != 4000 or len(set(content)) != 1
         seen.add(content[:1])
     count += 1
-print(bad, len(seen))
+print(bad)
 """
-_READS = 60_000
+_READS = 20_000
+"""At least; and until each reader has seen twenty kinds, however the machine shares out its time."""
 
 
 def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: Path) -> None:
@@ -468,11 +469,7 @@ def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: 
     while any(reader.poll() is None for reader in readers):
         files.replace(str(path), bytes([97 + writes % 26]) * 4000, PLAIN)
         writes += 1
-    results = [reader.communicate()[0].split() for reader in readers]
-    assert writes > 100
-    for bad, kinds in results:
-        assert int(bad) == 0
-        assert int(kinds) > 1  # it did read while it was being replaced
+    assert [reader.communicate()[0] for reader in readers] == ["0\n"] * 2
 
 
 def test_a_directory_that_could_not_be_given_to_its_group_is_not_left_half_made(root: Path) -> None:

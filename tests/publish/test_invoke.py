@@ -24,6 +24,7 @@ from bearerd.errors import HookFailed
 from bearerd.model import Hook, Output, SignalName
 from bearerd.publish.invoke import examine, invoke
 from support.process import eventually
+from support.readers import skip_where_others_cannot_run_python
 from support.targets import TARGET
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}
@@ -47,10 +48,10 @@ def program(tmp_path: Path) -> Make:
     return write
 
 
-def fault(hook: Hook) -> str:
-    """What a hook fails of."""
+def fault(hook: Hook, started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None) -> str:
+    """What a hook fails of; its time begins when `started` returns."""
     with pytest.raises(HookFailed) as caught:
-        invoke(hook, TARGET, ENVIRON)
+        invoke(hook, TARGET, ENVIRON, started)
     return str(caught.value)
 
 
@@ -173,8 +174,14 @@ def test_one_that_hangs_is_killed_with_all_that_it_started(program: Make, tmp_pa
         while :; do sleep 60; done
         """
     )
-    assert fault(Hook(argv=(path,), timeout=0.5)) == "not done within 500 ms, killed"
-    deeper, itself = number_in(tmp_path / "deeper"), number_in(tmp_path / "itself")
+    both = tmp_path / "deeper", tmp_path / "itself"
+
+    def is_there(_: subprocess.Popen[bytes]) -> None:
+        for one in both:
+            number_in(one)
+
+    assert fault(Hook(argv=(path,), timeout=0.1), is_there) == "not done within 100 ms, killed"
+    deeper, itself = map(number_in, both)
     eventually(lambda: not runs(deeper))
     assert state(itself) == ""  # no zombie
 
@@ -244,13 +251,19 @@ def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bearerd.publish.invoke._DIES_WITHIN", 0.05)
+    skip_where_others_cannot_run_python()
     # As sudo and what it starts are: they are somebody else.
     text = f"import os, signal; os.seteuid(0); print(os.getpid(), file=open('{tmp_path}/pid', 'w')); "
     text += f"os.setresuid({THEY}, {THEY}, {THEY}); signal.pause()"  # until it is killed
-    hook = Hook(argv=(sys.executable, "-c", text), timeout=0.5)
+    hook = Hook(argv=(sys.executable, "-c", text), timeout=0.1)
     said: list[str] = []
+
+    def is_somebody_else(process: subprocess.Popen[bytes]) -> None:
+        status = Path(f"/proc/{process.pid}/status")
+        eventually(lambda: f"\nUid:\t{THEY}\t{THEY}\t" in status.read_text())
+
     with being(WE):
-        waiting = threading.Thread(target=lambda: said.append(fault(hook)))
+        waiting = threading.Thread(target=lambda: said.append(fault(hook, is_somebody_else)))
         waiting.start()
         eventually(lambda: caplog.records)
         assert waiting.is_alive()
@@ -264,7 +277,7 @@ def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
     )
     os.kill(pid, signal.SIGKILL)
     waiting.join()
-    assert said == ["not done within 500 ms, killed"]
+    assert said == ["not done within 100 ms, killed"]
 
 
 def test_whoever_is_handed_the_process_and_fails_leaves_none_running() -> None:
@@ -528,6 +541,7 @@ def test_neither_we_nor_what_we_started_is_told_by_our_own_name() -> None:
 
 @ROOT
 def test_a_process_that_we_may_not_signal_is_said_unless_another_was_told(tmp_path: Path) -> None:
+    skip_where_others_cannot_run_python()
     may_not = "may not be signalled by the daemon's user: a unit with PathChanged= needs no such right"
     with receiver(new_name(), user=THEY) as theirs, being(WE):
         assert fault(Hook(signal="HUP", process=theirs.name)) == f"pid {theirs.pid} {may_not}"

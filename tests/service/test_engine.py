@@ -22,9 +22,8 @@ from bearerd.lifecycle.schedule import GUARD
 from bearerd.model import Instant
 from bearerd.service.engine import Engine
 from support.clock import FakeClock
+from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
-
-WITHIN = 20.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.api import Site
-from support.process import Daemon, command, eventually
+from support.process import WITHIN, Daemon, command, eventually, hurried, patched
 from support.server import Answer, Seen, Server, issues, serving
 
 _ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -39,15 +39,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def restless(tmp_path: Path) -> dict[str, str]:
-    """What has a daemon look around each second in place of eight, and wait for nothing between a hook's attempts."""
-    (tmp_path / "patch").mkdir()
-    (tmp_path / "patch/sitecustomize.py").write_text(
-        "import bearerd.lifecycle.schedule\n"
-        "bearerd.lifecycle.schedule.GUARD = 1.0\n"
-        "from bearerd.publish.hooks import Hooks\n"
-        "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))\n"
+    """What has a daemon look around five times a second, and wait for nothing between a hook's attempts."""
+    return patched(
+        tmp_path,
+        {"bearerd.lifecycle.schedule.GUARD": 0.2},
+        "from bearerd.publish.hooks import Hooks",
+        "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
     )
-    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "patch"), *os.environ.get("PYTHONPATH", "").split(":")])}
 
 
 class First(Daemon):
@@ -63,7 +61,7 @@ class First(Daemon):
         unshare = self.process.pid
         return [int(word) for word in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()]
 
-    def stop(self, number: int = signal.SIGTERM, within: float = 5.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, within: float = WITHIN) -> int:
         os.kill(self.pid, number)
         return self.wait(within)
 
@@ -95,18 +93,18 @@ def program(path: Path, script: str) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_within_5_s_while_a_request_is_under_way(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_it_with_0_while_a_request_is_under_way(tmp_path: Path, number: int) -> None:
     over = threading.Event()
 
     def never(_: Seen) -> Answer:
-        over.wait(60)
+        over.wait()
         return Answer(500)
 
-    with serving(never) as server, first(Site(tmp_path, server.url)) as daemon:
+    with serving(never) as server, first(Site(tmp_path, server.url), hurried(tmp_path)) as daemon:
         daemon.wait_for("pid=1")
         server.wait_for(1)
         try:
-            assert daemon.stop(number, within=5) == 0
+            assert daemon.stop(number) == 0
         finally:
             over.set()
 
@@ -141,7 +139,7 @@ def test_what_a_hook_left_behind_is_waited_for_when_it_ends(
         assert orphan_there.exists()
         (tmp_path / "gate").write_text("\n")
         # Until then it is a zombie, for as long as nobody waits for it.
-        eventually(lambda: not orphan_there.exists(), 30)
+        eventually(lambda: not orphan_there.exists())
         assert site.states() == {"bci": "valid"}
         assert daemon.stop() == 0
 
@@ -154,7 +152,9 @@ def test_how_a_hook_ended_is_seen_whatever_else_ends_meanwhile(tmp_path: Path, r
     script = f"echo >> {runs}\ncode=$(($(wc -l < {runs}) % 3 == 0))\n{orphans}\nsleep 0.0$code; exit $code"
     hook = program(tmp_path / "hook", script)
     with serving(issues(lifetime=2)) as server:
-        site = Site(tmp_path, server.url, f"{{bci: {{on_change: [{{run: [{hook}]}}]}}}}", "log: {level: debug}")
+        # Four of them, so that it is run several times a second.
+        top = f"log: {{level: debug}}\non_change: [{{run: [{hook}]}}]"
+        site = Site(tmp_path, server.url, "{a: {}, b: {}, c: {}, d: {}}", top)
         with first(site, restless) as daemon:
             seen: list[str] = []
             while len(seen) < 12:
@@ -169,7 +169,7 @@ def test_how_a_secrets_command_ended_is_seen_though_what_it_left_keeps_us_readin
     tmp_path: Path, restless: dict[str, str], server: Server
 ) -> None:
     # The command has ended long before its output has: a zombie for several looks at what nobody waits for.
-    secret = program(tmp_path / "command", "sleep 4 &\necho half-a-secret; exit 3")
+    secret = program(tmp_path / "command", "sleep 1 &\necho half-a-secret; exit 3")
     site = Site(tmp_path, server.url)
     site.config.write_text(site.config.read_text().replace(f"{{file: {tmp_path}/secret}}", f"{{command: [{secret}]}}"))
     with first(site, restless) as daemon:

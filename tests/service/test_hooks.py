@@ -17,7 +17,7 @@ import pytest
 
 from bearerd.cli.ask import ask
 from support.api import Site
-from support.process import bearerd, command, eventually, running
+from support.process import WITHIN, bearerd, command, eventually, hurried, patched, running
 from support.server import Answer, Server, issues, serving
 
 GATE = 'read code <> "$0.gate" && exit $code'
@@ -38,12 +38,12 @@ def site(tmp_path: Path, server: Server) -> Site:
 @pytest.fixture
 def impatient(tmp_path: Path) -> dict[str, str]:
     """What has a bearerd wait no time between the attempts at a hook: 21 s would be the test's."""
-    (tmp_path / "patch").mkdir()
-    (tmp_path / "patch/sitecustomize.py").write_text(
-        "from bearerd.publish.hooks import Hooks\n"
-        "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))\n"
+    return patched(
+        tmp_path,
+        {},
+        "from bearerd.publish.hooks import Hooks",
+        "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
     )
-    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "patch"), *os.environ.get("PYTHONPATH", "").split(":")])}
 
 
 class Program:
@@ -175,7 +175,7 @@ def test_a_process_is_sent_a_signal_after_the_files_are_in_place(site: Site) -> 
             (site.path / "pid").write_text(f"{process.pid}\n")
             site.write(f"{{bci: {{on_change: [{{signal: HUP, pid_file: {site.path}/pid}}]}}}}")
             with running("run", "-c", site.config):
-                assert process.communicate(timeout=20)[0] == "t-1\n"
+                assert process.communicate(timeout=WITHIN)[0] == "t-1\n"
         finally:
             process.kill()
 
@@ -225,24 +225,30 @@ def test_a_hook_that_a_killed_daemon_did_not_see_end_is_run_by_the_next_without_
 
 def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path: Path) -> None:
     scripts = {
-        "hang": "trap '' TERM HUP INT; sleep 60 & echo $! >> $HERE/left; while :; do sleep 60; done",
-        "fork": "for one in 1 2 3 4 5; do (trap '' TERM; sleep 60) & echo $! >> $HERE/left; done; wait",
-        "fail": "sleep 60 & echo $! >> $HERE/left; exit 1",
+        "hang": "trap '' TERM HUP INT; sleep 600 & echo $! >> $HERE/left; while :; do sleep 600; done",
+        "fork": "for one in 1 2 3 4 5; do (trap '' TERM; sleep 600) & echo $! >> $HERE/left; done; wait",
+        "fail": "sleep 600 & echo $! >> $HERE/left; exit 1",
         "flood": "exec cat /dev/zero",
         "noise": "exec cat /dev/zero >&2",
     }
     with serving(issues(lifetime=2)) as server:
         site = Site(tmp_path, server.url)
         programs = {name: Program(site, name, script) for name, script in scripts.items()}
-        bad = ", ".join(f"{name}: {{{change(program, more=', timeout: 1d')}}}" for name, program in programs.items())
+        bad = ", ".join(
+            f"{name}: {{scope: {name}, {change(program, more=', timeout: 1d')}}}" for name, program in programs.items()
+        )
         site.write(f"{{{bad}, good: {{scope: good}}}}")
-        with running("run", "-c", site.config) as daemon:
+        with running("run", "-c", site.config, env=hurried(tmp_path)) as daemon:
             eventually(lambda: all(program.runs for program in programs.values()))
-            seen = len(server.seen)
-            server.wait_for(seen + len(programs) + 1)  # each of them is renewed in spite of its hook
+
+            def grants(name: str) -> int:
+                return sum(f"scope={name}".encode() in seen.body for seen in list(server.seen))
+
+            before = {name: grants(name) for name in (*programs, "good")}
+            # Each of them is renewed in spite of its hook.
+            eventually(lambda: all(grants(name) > count for name, count in before.items()))
             assert all(len(programs[name].runs) == 1 for name in ("hang", "fork", "flood", "noise"))
-            assert set(site.states().values()) == {"valid"}
-            assert daemon.stop(within=5) == 0
+            assert daemon.stop() == 0
     processes = [pid for program in programs.values() for pid in program.pids]
     processes += map(int, (tmp_path / "left").read_text().split())
     assert len(processes) >= 5 + 7
@@ -258,7 +264,7 @@ def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path
 def test_a_command_that_takes_too_long_is_killed_and_what_it_failed_of_is_shown(
     site: Site, impatient: dict[str, str]
 ) -> None:
-    program = Program(site, "program", "sleep 60")
+    program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program, more=', timeout: 50ms')}}}, risk: {{}}}}")
     with running("run", "-c", site.config, env=impatient) as daemon:
         fault = f"hook run {program.path}: not done within 50 ms, killed"
@@ -337,9 +343,9 @@ def test_a_hook_that_failed_has_failed_also_where_our_parent_ignores_its_childre
 def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(site: Site) -> None:
     program = Program(site, "program", GATE)
     site.write(f"{{bci: {{{change(program)}}}}}")
-    done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "1s")
+    done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "5s")
     assert done.returncode == 1
-    assert "hooks not done within 1 s; they are run at the next start" in done.stderr
+    assert "hooks not done within 5 s; they are run at the next start" in done.stderr
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
     with running("once", "-c", site.config, "--hooks") as again:
@@ -349,11 +355,11 @@ def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(si
 
 
 def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site: Site) -> None:
-    program = Program(site, "program", "sleep 60")
+    program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program)}}}}}")
-    with running("once", "-c", site.config, "--hooks") as waiting:
+    with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=hurried(site.path)) as waiting:
         eventually(lambda: program.runs)
-        assert waiting.stop(within=4) == 1
+        assert waiting.stop() == 1
         assert any("interrupted before all hooks were done; they are run at" in line for line in waiting.lines)
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)

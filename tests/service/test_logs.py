@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from support.process import WITHIN
 from support.server import issues, serving
 
 _FLOOD = """
@@ -19,6 +20,7 @@ from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
 logs._MOST_LINES = 3
+logs._FLUSH_WITHIN = 60.0
 logs.set_up(Logging(format=sys.argv[1]), {})
 for number in range(2000):
     say(logging.INFO, f"line {number} " + "x" * 1000)
@@ -41,7 +43,7 @@ def test_lines_that_are_not_read_in_time_are_dropped_and_counted(log_format: str
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "said\n"  # though nobody reads what it logs
-    _, log = process.communicate("go on\n", timeout=20)
+    _, log = process.communicate("go on\n", timeout=WITHIN)
     lines = log.splitlines()
     messages = [json.loads(line)["message"] if log_format == "json" else line.split(maxsplit=2)[2] for line in lines]
     kept = [message for message in messages if message.startswith("line ")]
@@ -56,6 +58,7 @@ import logging, os, sys
 from bearerd.log import say
 from bearerd.model import Logging
 from bearerd.service import logs
+logs._FLUSH_WITHIN = 60.0
 logs.set_up(Logging(format=sys.argv[1], level="debug"), os.environ)
 for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
     say(level, "what happened")

@@ -16,7 +16,7 @@ import pytest
 import bearerd as bearerd_package
 from support.oidc import pem, private_key, self_signed
 from support.process import WITHIN, command, eventually, running
-from support.readers import open_directory
+from support.readers import open_directory, skip_where_others_cannot_run_python
 from support.server import Answer, issues, serving
 
 # Not root: what root may look at no process can keep from it.
@@ -25,6 +25,7 @@ SOMEBODY = 65534 if os.geteuid() == 0 else os.geteuid()
 
 @pytest.mark.parametrize("verb", ["run", "once"])
 def test_neither_a_core_nor_the_environment_is_there_for_others_of_the_same_user(verb: str) -> None:
+    skip_where_others_cannot_run_python()
     gate = threading.Event()
 
     def answer(_: object) -> Answer:
@@ -69,6 +70,7 @@ print(set_up_fault(Provider(name="p", token_url="https://localhost/"), certifica
 
 
 def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
+    skip_where_others_cannot_run_python()
     key = private_key("ES256")
     with open_directory() as path:
         files = [path / "certificate", path / "key"]

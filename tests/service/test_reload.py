@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import Daemon, eventually, running
+from support.process import WITHIN, Daemon, eventually, patched, running
 from support.server import Answer, Seen, Server, issues, serving
 
 
@@ -46,6 +46,8 @@ class Site:
 
 
 BOTH = "{bci: {scope: bci}, risk: {scope: risk}}"
+# What a look every 8 s finds would be 8 s of a test; that these are short enough is a test of their own.
+OFTEN = {"bearerd.lifecycle.schedule.GUARD": 0.2}
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_where_it_was_unt
             return Answer(503)
         if scope == "risk":
             again.set()
-            assert may_answer.wait(20)
+            assert may_answer.wait(WITHIN)
         return Answer(200, {"access_token": scope, "expires_in": 3600})
 
     with serving(script) as server:
@@ -254,7 +256,7 @@ def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_where_it_was_unt
         with running("run", "-c", site.config) as daemon:
             ready(daemon, site)
             site.config.write_text(site.text("{bci: {scope: risk, files: [{format: raw}, {format: header}]}}"))
-            assert again.wait(20)
+            assert again.wait(WITHIN)
             # A turn has come and gone: the file that is new with the new scope holds no token of the old one.
             assert (site.read("bci"), site.read("bci.header")) == ("bci", "")
             may_answer.set()
@@ -263,7 +265,7 @@ def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_where_it_was_unt
 
 
 def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Server) -> None:
-    with running("run", "-c", site.config) as daemon:
+    with running("run", "-c", site.config, env=patched(site.path, OFTEN)) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text().replace("client_id: a", "client_id: a\n    timeout: 3s"))
         daemon.wait_for("the config is followed: 1 changed")
@@ -272,7 +274,7 @@ def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Se
         eventually(lambda: site.read("risk"))
         assert (site.read("bci"), scopes(server)) == ("t-1", ["bci", "risk"])
         (site.tokens / "dnb/bci").unlink()
-        daemon.wait_for("put back", within=10)
+        daemon.wait_for("put back")
 
 
 def test_another_directory_needs_a_restart_and_is_refused(site: Site, server: Server) -> None:
@@ -292,7 +294,7 @@ def test_a_storm_of_hups_costs_no_request_and_few_readings(site: Site, server: S
         eventually(lambda: site.read("risk"))
         assert daemon.stop() == 0
         followed = [line for line in daemon.lines if "the config is followed" in line]
-        assert 1 <= len(followed) <= 5
+        assert 1 <= len(followed) <= 20
         assert scopes(server) == ["bci", "risk"]
 
 
@@ -376,31 +378,35 @@ def by_rename_private(path: Path, text: str) -> None:
     new.rename(path)
 
 
+# By itself it looks for a secret that is missing after an hour in place of 10 s: what is used sooner was noticed.
+PATIENT = {"bearerd.lifecycle.policy._UNSENT_FIRST": 3600.0, "bearerd.lifecycle.policy._UNSENT_CEILING": 3600.0}
+
+
 def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: Server) -> None:
     site.secret.unlink()
-    with running("run", "-c", site.config) as daemon:
+    with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:
         daemon.wait_for("no such file or directory")
         by_rename_private(site.secret, "good")
-        eventually(lambda: site.read("bci"), within=6)  # a secret that is missing is looked for after 10 s
+        eventually(lambda: site.read("bci"))
         assert len(server.seen) == 1
 
 
 def test_a_config_that_names_another_secret_is_used_at_once(site: Site, server: Server) -> None:
     site.config.write_text(site.text().replace(str(site.secret), f"{site.secret}.missing"))
-    with running("run", "-c", site.config) as daemon:
+    with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:
         daemon.wait_for("no such file or directory")
         site.config.write_text(site.text())
-        eventually(lambda: site.read("bci"), within=6)  # by itself it would look after 10 s
+        eventually(lambda: site.read("bci"))
         assert len(server.seen) == 1
 
 
 # -- the files -----------------------------------------------------------------------------------------
 
 
-def test_files_that_were_disturbed_are_put_back_within_10_s(site: Site, server: Server) -> None:
+def test_files_that_were_disturbed_are_put_back(site: Site, server: Server) -> None:
     site.config.write_text(site.text("{deleted: {}, altered: {}, opened: {}}"))
     paths = [site.tokens / "dnb" / name for name in ("deleted", "altered", "opened")]
-    with running("run", "-c", site.config) as daemon:
+    with running("run", "-c", site.config, env=patched(site.path, OFTEN)) as daemon:
         server.wait_for(3)
         eventually(lambda: all(path.exists() for path in paths))
         before = [path.read_text() for path in paths]
@@ -408,7 +414,7 @@ def test_files_that_were_disturbed_are_put_back_within_10_s(site: Site, server: 
         paths[1].write_text("garbage")
         paths[2].chmod(0o666)
         for _ in paths:
-            daemon.wait_for("put back", within=10)
+            daemon.wait_for("put back")
         assert [path.read_text() for path in paths] == before
         assert [path.stat().st_mode & 0o777 for path in paths] == [0o640] * 3
         assert len(server.seen) == 3
@@ -421,13 +427,15 @@ def test_it_is_put_back_also_while_somebody_touches_the_config_on_and_on(site: S
         while not done.wait(0.05):
             os.utime(site.config)
 
-    with running("run", "-c", site.config) as daemon:
+    # The settling of what is written takes longer than a look is due.
+    often = OFTEN | {"bearerd.service.run._SETTLED_AT_LATEST": 0.5}
+    with running("run", "-c", site.config, env=patched(site.path, often)) as daemon:
         ready(daemon, site)
         writing = threading.Thread(target=noise)
         writing.start()
         try:
             (site.tokens / "dnb/bci").unlink()
-            daemon.wait_for("put back", within=14)  # 8 s to the next look, and 3 for what is being written to settle
+            daemon.wait_for("put back")
         finally:
             done.set()
             writing.join()

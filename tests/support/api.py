@@ -30,8 +30,8 @@ class Site:
         """The config with other tokens."""
         self.config.write_text(
             f"{self.top}\noutput: {{directory: {self.tokens}}}\nclients:\n  dnb:\n    token_url: {self.url}\n"
-            f"    allow_http: true\n    client_id: a\n    client_secret: {{file: {self.path}/secret}}\n"
-            f"    tokens: {tokens}\n"
+            f"    allow_http: true\n    timeout: 10m\n    client_id: a\n"
+            f"    client_secret: {{file: {self.path}/secret}}\n    tokens: {tokens}\n"
         )
 
     def status(self) -> dict[str, Any]:

@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from support.process import eventually
+from support.process import WITHIN, eventually
 
 PROGRAM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed (apt-get install chromium)")
 
-_WITHIN = 20.0
-"""Seconds for one answer: a bound for a browser that hangs."""
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
@@ -42,7 +40,7 @@ class Browser:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._line.settimeout(_WITHIN)
+        self._line.settimeout(WITHIN)
         self._rest = b""
         self._ids = itertools.count(1)
         self._pages: dict[str, Page] = {}
@@ -163,7 +161,7 @@ def browsing(profile: Path) -> Iterator[Browser]:
     finally:
         ours.close()
         try:
-            process.wait(_WITHIN)
+            process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

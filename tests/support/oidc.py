@@ -33,9 +33,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from support.process import WITHIN
+
 SCRIPT = Path(__file__).parents[1] / "servers" / "oidc_provider.mjs"
-WITHIN = 20.0
-"""Seconds to wait for an answer: a bound for a broken build, not a measure."""
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 

@@ -10,9 +10,8 @@ from typing import Final
 
 import pytest
 
+from support.process import WITHIN
 from support.server import request_of
-
-WITHIN: Final = 20.0
 
 OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
 

@@ -17,6 +17,8 @@ class Provider:
         self.refused = 0
         self.down = False
         self.lifetime = 3600.0
+        self.spare = 5.0
+        """Seconds that a token is good for beyond what it says, so that a machine that pauses is no fault."""
         self._until: dict[str, float] = {}
 
     def __call__(self, seen: Seen) -> Answer:
@@ -28,7 +30,7 @@ class Provider:
             return Answer(401, {"error": "invalid_client"})
         self.grants += 1
         token = f"t-{self.grants}"
-        self._until[token] = time.monotonic() + self.lifetime
+        self._until[token] = time.monotonic() + self.lifetime + self.spare
         return Answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime})
 
     def takes(self, token: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,31 @@ import pytest
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users, owners and mounts")
 
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
+
+
+@cache
+def why_not_as_another() -> str:
+    """Why another user cannot run bearerd with this Python, really tried as root; empty where they can."""
+    nobody = 65534
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import bearerd.service.run"],
+            user=nobody,
+            group=nobody,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return f"{sys.executable}: {error.strerror}"
+    return tried.stderr.strip().rpartition("\n")[2]
+
+
+def skip_where_others_cannot_run_python() -> None:
+    """Skip a test that starts this Python as another user, where the machine's Python is for its owner alone."""
+    if os.geteuid() == 0 and (why := why_not_as_another()):
+        pytest.skip(f"needs a Python that other users can run: {why}")
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from support.process import WITHIN
+
 
 @dataclass
 class Seen:
@@ -57,7 +59,7 @@ class Server:
             self._changed.notify_all()
         return self.script(seen)
 
-    def wait_for(self, count: int, within: float = 20.0) -> None:
+    def wait_for(self, count: int, within: float = WITHIN) -> None:
         """Until that many requests arrived."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.seen) >= count, within), f"only {len(self.seen)} requests"
@@ -69,7 +71,7 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 30
+        timeout = WITHIN
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))

@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
-    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end after this long (default: at Ctrl-C)")
+    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end this long after the first call")
     return root
 
 
