@@ -16,7 +16,8 @@ from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
-from support.peer import WITHIN, Peer, answering, blackhole, peer, refusing, resolve
+from support.peer import Peer, answering, blackhole, peer, refusing, resolve
+from support.process import WITHIN
 
 FOUR = socket.AF_INET
 HEAD_START = 0.25

@@ -15,7 +15,8 @@ from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
-from support.peer import OK, WITHIN, Peer, answering, peer
+from support.peer import OK, Peer, answering, peer
+from support.process import WITHIN
 
 HINT = "no token endpoint answers so: compare the URL with the provider's"
 BYTES = "the reply has more than 64 KiB of headers"
