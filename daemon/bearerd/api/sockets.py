@@ -63,8 +63,8 @@ class UnixEndpoint(Endpoint):
             os.fchmod(listening.fileno(), 0)
             listening.bind(self.name)
             try:
+                listening.listen(_BACKLOG)  # first: who may connect must not be refused
                 self._give_access(gid)
-                listening.listen(_BACKLOG)
                 self._made = _look(self.name)
             except BaseException:
                 os.unlink(self.name)
