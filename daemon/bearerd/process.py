@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
-# Nothing that this process makes is writable by others; a stricter umask that it was given stays.
+# Nothing that this process makes is writable by others. Not stricter: under systemd's RestrictSUIDSGID= a directory
+# below a setgid one can get its mode from mkdir only. What is secret is made with a mode of its own.
 _UMASK: Final = 0o022
 
 
@@ -37,9 +38,7 @@ def harden() -> str | None:
     An undumpable process writes no core file, and its /proc/PID/{environ,fd,mem} are root's alone (proc(5)), which
     matters where several programs run as one user. Processes that it forks are undumpable too, until they exec.
     """
-    given = os.umask(_UMASK)
-    os.umask(given | _UMASK)
-    if given & _UMASK != _UMASK:
+    if os.umask(_UMASK) & _UMASK != _UMASK:
         _tighten_caches()
     import ctypes  # noqa: PLC0415 - `health` has no use for it
     import resource  # noqa: PLC0415
