@@ -144,5 +144,8 @@ def request_of(connection: socket.socket) -> bytes:
     for line in head.split(b"\r\n"):
         if line.lower().startswith(b"content-length:"):
             while len(body) < int(line.split(b":")[1]):
-                body += connection.recv(65536)
+                part = connection.recv(65536)
+                if not part:
+                    return b""
+                body += part
     return head + b"\r\n\r\n" + body
