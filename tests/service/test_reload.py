@@ -391,6 +391,15 @@ def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: 
         assert len(server.seen) == 1
 
 
+def test_a_secret_that_others_could_read_is_used_after_a_chmod(site: Site, server: Server) -> None:
+    site.secret.chmod(0o644)
+    with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:
+        daemon.wait_for("mode 0644 opens it to others")
+        site.secret.chmod(0o600)
+        eventually(lambda: site.read("bci"))
+        assert len(server.seen) == 1
+
+
 def test_a_config_that_names_another_secret_is_used_at_once(site: Site, server: Server) -> None:
     site.config.write_text(site.text().replace(str(site.secret), f"{site.secret}.missing"))
     with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:

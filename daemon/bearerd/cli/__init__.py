@@ -46,6 +46,10 @@ def _run(arguments: list[str]) -> int:
         # First of all, while there are no threads and little is in memory, which the reader's process keeps.
         warning = harden()
         reader = ConfigReader()
+        if arguments[0] != "check":
+            from bearerd.service.signals import hold_back
+
+            hold_back()  # before the imports that take a while
     from bearerd.cli.verbs import act, parser
 
     return act(parser().parse_args(arguments), reader, warning)

@@ -137,14 +137,15 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bearerd.service.signals import ending, hold_back
+    from bearerd.service.signals import ending
 
-    hold_back()
     reader = arguments.config_reader
     with ending(0):
         reader.ask(arguments.config)
         # Meanwhile: these take as long as reading a config of one client.
-        from bearerd.service.logs import set_up
+        from bearerd.service.logs import quiet_libraries, set_up
+
+        quiet_libraries()  # before they are imported: some warn of themselves
         from bearerd.service.run import run
 
         config = reader.answer()
@@ -154,14 +155,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from bearerd.service.signals import ending, hold_back
+    from bearerd.service.signals import ending
 
-    hold_back()
     reader = arguments.config_reader
     with ending(1):
         reader.ask(arguments.config)
         from bearerd.cli.progress import bar
-        from bearerd.service.logs import set_up
+        from bearerd.service.logs import quiet_libraries, set_up
+
+        quiet_libraries()
         from bearerd.service.once import once
 
         config = reader.answer()

@@ -85,14 +85,18 @@ def _references(target: Target) -> Iterator[Reference]:
 
 
 def _digest(path: str, before: bytes = b"") -> bytes:
-    """Of a file its content, of a directory its names; nothing of what is not there or cannot be read.
+    """Of a file its content, owner and mode, of a directory its names; nothing of what is not there or cannot be read.
+
+    The mode matters: a secret that was refused because others could read it may be used after a chmod.
 
     `before` where nothing can be told, such as when no descriptors are left: that is not a change.
     """
     try:
         if os.path.isdir(path):
             return blake2b("\0".join(sorted(os.listdir(path))).encode(errors="surrogateescape")).digest()
-        return blake2b(read_regular(path, _MOST_BYTES)).digest()
+        status = os.stat(path)
+        attributes = f"{status.st_uid}:{status.st_gid}:{status.st_mode:o}:".encode()
+        return blake2b(attributes + read_regular(path, _MOST_BYTES)).digest()
     except NotRegularError:
         return b""
     except OSError as error:
