@@ -277,7 +277,7 @@ SECRETS: Final = (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     hostile=HOSTILE,
     secret=SECRETS,

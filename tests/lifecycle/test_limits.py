@@ -21,7 +21,7 @@ from bearerd.model import RateLimit, Target
 from support.clock import FakeClock
 from support.targets import CLIENT, target, token
 
-SEEDS = 150
+SEEDS = 100
 STEPS = 500
 OWN, SHARED = RateLimit(3, 240.0), RateLimit(10, 600.0)
 

@@ -365,9 +365,9 @@ def test_the_log_is_a_line_an_event_and_holds_no_token_and_no_secret(tmp_path: P
         config = write_config(tmp_path, server.url, more=f"log: {{level: debug, format: {log_format}}}\n")
         with running("run", "-c", config) as daemon:
             daemon.wait_for("token obtained")
-            control = tmp_path / "tokens/.bearerd/control.sock"
-            eventually(control.exists)
-            assert ask(str(control), "/refresh/dnb/bci", "POST")[0] == 202
+            done = bearerd("health", "--wait", "1m", "-c", config)
+            assert done.returncode == 0, done.stderr
+            assert ask(f"{tmp_path}/tokens/.bearerd/control.sock", "/refresh/dnb/bci", "POST")[0] == 202
             daemon.wait_for("HTTP 500")
             daemon.wait_for("HTML")
             assert daemon.stop() == 0
