@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from bearerd.grant.outcome import Refused
 from bearerd.model import Client, RateLimit
@@ -58,8 +57,6 @@ class Ticket:
 
     number: int
     ask: Ask
-    provider: str
-    budgets: tuple[str, ...]
     granted: float
     deadline: float
 
@@ -85,8 +82,7 @@ class Held:
     """When to request again if nothing wakes the target earlier: for the schedule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(NamedTuple):
     """A target that must request (again) at this moment; a moment that has passed means now."""
 
     name: str
@@ -97,10 +93,12 @@ class Wake:
 class Settled:
     """What follows from an outcome."""
 
-    wakes: tuple[Wake, ...] = ()
-    """Most urgent first. The shell has already handed them to its `wake`."""
     until: float = 0.0
-    """The earliest moment of this target's next attempt, if it was refused; else 0: its own backoff decides."""
+    """The earliest moment of this target's next attempt as far as refusals decide; 0 if it is not refused.
+
+    For the log line. A refused target requests again at once and is held, so that changed credentials wake it; after
+    any other failure it requests again when its own backoff is over.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +182,3 @@ class View:
 
     clients: Mapping[str, ClientView]
     providers: Mapping[str, ProviderView]
-
-
-NEVER: Final = inf
