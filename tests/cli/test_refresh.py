@@ -261,10 +261,10 @@ def test_one_whose_turn_comes_in_time_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_HELD_FOR_GOOD", 0.0)
-    held = stands(HAD | {"held_by": "rate_limit", "next_turn_seconds": 5.0})
+    held = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 5.0})
     code, out, _ = told(tmp_path, capsys, held, ASKED, held, held, stands(HAS), stands(HAS))
     assert (code, out) == (0, "dnb/bci: new token, good for 90 s\n")
-    late = stands(HAD | {"held_by": "rate_limit", "next_turn_seconds": 50.0})
+    late = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 50.0})
     code, out, _ = told(tmp_path, capsys, held, ASKED, late)
     assert (code, out) == (
         1,

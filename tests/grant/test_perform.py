@@ -236,20 +236,6 @@ def test_the_lifetime_counts_from_just_before_the_request() -> None:
     assert performed.took == 60.0
 
 
-@pytest.mark.parametrize(("lifetime", "expired"), [(3, True), (4, False)])
-def test_a_token_that_expired_on_its_way_is_none(lifetime: int, expired: bool) -> None:
-    clock = FakeClock()
-
-    def slow(seen: Seen) -> Answer:
-        clock.advance(3.0)
-        return issues(lifetime)(seen)
-
-    with serving(slow) as server:
-        outcome = perform(at(server), clock=clock).outcome
-    assert isinstance(outcome, Malformed) is expired
-    assert isinstance(outcome, Issued) is not expired
-
-
 # -- what a reply may not show, and what it may be about ------------------------------------------------
 
 

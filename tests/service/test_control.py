@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from bearerd.grant.outcome import Transient
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Listen
 from bearerd.model import Control as ControlConfig
 from bearerd.service import control, metrics, page

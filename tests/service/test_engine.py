@@ -16,7 +16,7 @@ import pytest
 from freezegun import freeze_time
 
 from bearerd.config.load import load
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.model import Instant
 from bearerd.service.engine import Asked, Engine

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook, Instant, Target
 from bearerd.service.metrics import expose
 from bearerd.service.status import HookStanding, State, Status
-from bearerd.service.tally import BUCKETS, Counts, Event, Tally
+from bearerd.service.counts import BUCKETS, Counts, Event, Tally
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, standing, status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token
@@ -88,7 +88,7 @@ def test_events_are_counted_and_stand_at_zero_before_the_first(
 
 AFTER = NOW + 0.001
 STATES: list[tuple[State, Standing]] = [
-    ("starting", standing(expires=None, obtained=None, on_disk=False, next_turn=0.0, due=0.0)),
+    ("starting", standing(expires=None, obtained=None, on_disk=False, next_refresh=0.0, due=0.0)),
     ("missing", standing(expires=None, obtained=None, on_disk=False, failure=DOWN)),
     ("valid", standing(expires=AFTER)),
     ("failing", standing(expires=AFTER, failure=DOWN)),
@@ -126,12 +126,12 @@ def test_the_state_says_which_provider_and_whether_readiness_waits_for_the_token
 
 
 def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
-    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_turn=NOW + 1600)
+    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_refresh=NOW + 1600)
     expected = {
         "bearerd_token_obtained_timestamp_seconds": -1201,
         "bearerd_token_expiration_timestamp_seconds": 2399,
         "bearerd_token_refresh_due_timestamp_seconds": 1500,
-        "bearerd_token_next_turn_timestamp_seconds": 1600,
+        "bearerd_token_next_refresh_timestamp_seconds": 1600,
     }
     for step in (0, 3600):  # somebody set the wall clock
         now = Instant(UNIX + step, NOW)
@@ -140,8 +140,8 @@ def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
 
 
 def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
-    never = standing(obtained=None, expires=None, next_turn=0.0, due=0.0)
-    for moment in ("obtained", "expiration", "refresh_due", "next_turn"):
+    never = standing(obtained=None, expires=None, next_refresh=0.0, due=0.0)
+    for moment in ("obtained", "expiration", "refresh_due", "next_refresh"):
         assert series(status(never), f"bearerd_token_{moment}_timestamp_seconds") == {}
 
 

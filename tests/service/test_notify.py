@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
 from bearerd.service.status import HookStanding, Status, settled, summary
-from bearerd.service.tally import Tally
+from bearerd.service.counts import Tally
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
 from support.server import Answer, serving
@@ -264,7 +264,7 @@ def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = T
         on_disk=left is not None,
         failure=None,
         due=NOW,
-        next_turn=NOW + 30,
+        next_refresh=NOW + 30,
     )
     return replace(good, **changes)
 

@@ -301,7 +301,7 @@ def test_a_client_that_was_refused_uses_a_changed_secret_at_once(
             assert len(server.seen) == 2
 
 
-def test_who_is_not_refused_uses_a_changed_secret_at_its_next_turn_only(site: Site, server: Server) -> None:
+def test_who_is_not_refused_uses_a_changed_secret_at_its_next_refresh_only(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         by_rename_private(site.secret, "new")

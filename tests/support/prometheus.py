@@ -12,11 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook
 from bearerd.service.metrics import expose
 from bearerd.service.status import HookStanding, Status
-from bearerd.service.tally import Counts, Histogram
+from bearerd.service.counts import Counts, Histogram
 from support.clock import START
 from support.targets import TARGET, target
 
@@ -48,7 +48,7 @@ def standing(name: str = "bci", **changes: object) -> Standing:
         "on_disk": True,
         "failure": None,
         "due": now + 1500,
-        "next_turn": now + 1500,
+        "next_refresh": now + 1500,
     }
     return Standing(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 

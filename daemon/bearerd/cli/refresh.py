@@ -117,8 +117,8 @@ def _came(wish: _Wish, token: Mapping[str, Any] | None, left: float, timeout: fl
     remaining = token.get("remaining_seconds") or 0.0
     holds = f"; the present token is good for {duration(remaining)}" if remaining else "; there is no valid token"
     if sum(token["grants"].values()) <= wish.grants:
-        turn, held = token.get("next_turn_seconds") or 0.0, token.get("held_by")
-        for_good = held in {"refused", "rate_limit"} and turn > left
+        turn, held = token.get("next_refresh_seconds") or 0.0, token.get("held_by")
+        for_good = held in {"refused", "refused_limit", "rate_limit"} and turn > left
         if late or (for_good and time.monotonic() - wish.asked >= _HELD_FOR_GOOD):
             why = f": {error}" if error else ""
             # Of one that is asked for right now the daemon still says when it was to be.

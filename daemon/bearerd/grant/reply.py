@@ -20,6 +20,8 @@ from bearerd.model import Instant, Target, Token
 
 SKEWED: Final = 30.0
 """Seconds by which clocks that are kept right never differ, whatever the request's way took."""
+# Clocks that are off by a whole hour are set to another time zone; what shows more than that is no clock.
+_MOST_SKEW: Final = 3600.0
 LONGEST_BODY: Final = 64 * 1024
 """Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
 # Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
@@ -43,6 +45,8 @@ _OF_THE_CLIENT_TEXT: Final = re.compile(
 )
 # Salesforce: invalid_client_id; GitHub: incorrect_client_credentials.
 _OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
+# Timeout, a conflict with another request, a lock that somebody holds, too early.
+_PASSING_STATUS: Final = frozenset({408, 409, 423, 425})
 _PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
 _TOO_OFTEN: Final = frozenset(
     {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
@@ -79,17 +83,17 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
-        return _token(fields, reply.status, target, sent, clock_skew(reply.headers, sent.wall) or 0.0)
+        return _token(fields, reply, target, sent)
     return _refusal(reply, fields, code, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, skew: float) -> Outcome:
+def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) -> Outcome:
     access_token = fields.get("access_token")
     if not isinstance(access_token, str) or not access_token:
-        return Malformed(f"HTTP {status} without an access_token")
+        return Malformed(f"HTTP {reply.status} without an access_token")
     fault = _unusable(access_token)
     if fault is not None:
         return Malformed(f"the access token {fault}")
@@ -112,9 +116,9 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, s
             return Refused(f"{note} (strict_scope)", whole_client=False, hint=_SCOPE_HINT)
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
-    lifetime = read_lifetime(fields, access_token, sent.wall + _trusted(skew), target.default_lifetime)
-    if lifetime.seconds <= 0:
-        return Malformed("the new token had expired already", hint="compare this machine's clock with the provider's")
+    lifetime = read_lifetime(
+        fields, access_token, _their_clock(reply.headers, sent.wall), target.default_lifetime, _age(reply.headers)
+    )
     if lifetime.note:
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
@@ -128,7 +132,7 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, s
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes))
+    return Issued(token, tuple(notes), lifetime.named)
 
 
 _CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
@@ -194,7 +198,13 @@ def _refusal(
     spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: asked too often", retry_after=retry_after)
-    if status in {408, 425} or status >= 500 or code in _PASSING:  # noqa: PLR2004
+    if _is_challenge(reply):
+        return Transient(
+            f"HTTP {status}: a firewall wants a browser to solve a challenge",
+            retry_after=retry_after,
+            hint="ask the provider to let this machine's address reach the token endpoint",
+        )
+    if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
         return Transient(f"{said}: the provider is not well", retry_after=retry_after)
     if 300 <= status <= 399:  # noqa: PLR2004
         there = _place(reply.headers.get("location", ""), never_show)
@@ -202,7 +212,7 @@ def _refusal(
             f"HTTP {status}: a redirect{there}, which is not followed: it would carry the secret there",
             hint="set token_url to the endpoint itself",
         )
-    if status in {404, 405, 410} and code not in _OF_THE_CLIENT | _CLEAR:
+    if status in {404, 405, 410, 415} and code not in _OF_THE_CLIENT | _CLEAR:
         return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
     of_client = _is_of_client(code, text)
     # An error with 2xx that is no code (some send text) is a refusal all the same.
@@ -214,6 +224,12 @@ def _refusal(
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
     return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+
+
+def _is_challenge(reply: Reply) -> bool:
+    """Whether a firewall answers in place of the provider: Cloudflare and AWS WAF say so in these headers."""
+    headers = reply.headers
+    return headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}
 
 
 def _is_of_client(code: str | None, text: str) -> bool:
@@ -291,13 +307,25 @@ def clock_skew(headers: Mapping[str, str], now: float) -> float | None:
     date = _http_date(headers.get("date", ""))
     if date is None:
         return None
-    age = headers.get("age", "").strip()  # a reply out of a cache (RFC 9111 section 5.1)
-    return date + (float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0) - now
+    return date + _age(headers) - now
 
 
-def _trusted(skew: float) -> float:
-    """Small differences are the way's, not the clock's."""
-    return skew if abs(skew) > SKEWED else 0.0
+def _age(headers: Mapping[str, str]) -> float:
+    """For how many seconds a cache kept this reply (RFC 9111 section 5.1)."""
+    age = headers.get("age", "").strip()
+    return float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0
+
+
+def _their_clock(headers: Mapping[str, str], now: float) -> float:
+    """The Unix time by the provider's clock when ours said `now`, never earlier than it was there.
+
+    `Date` is in whole seconds. A difference of over an hour is no clock: what is beyond it is not believed.
+    """
+    skew = clock_skew(headers, now)
+    if skew is None:
+        return now
+    ahead = min(max(0.0, skew), skew + 1)  # of all that the whole second of `Date` allows, the nearest to ours
+    return now + min(max(ahead, -_MOST_SKEW), _MOST_SKEW)
 
 
 def _http_date(value: str) -> float | None:

@@ -39,6 +39,8 @@ def offline(directory: str | None, now: Instant) -> Offline:
         "directory": directory,
         "alive": False,
         "config": {"loaded_at": None, "error": None},
+        "clients": {},
+        "providers": {},
         "tokens": tokens,
     }
     return Offline(document, fault)
@@ -81,9 +83,10 @@ def _token(publisher: Publisher, client: str, name: str, now: Instant) -> dict[s
         "expires_at": rfc3339(token.expires.wall) if token else None,
         "remaining_seconds": round(max(0.0, left), 3) if token else None,
         "lifetime_seconds": token.lifetime if token else None,
-        "next_turn": None,
-        "next_turn_seconds": None,
+        "next_refresh": None,
+        "next_refresh_seconds": None,
         "held_by": None,
+        "held_until": None,
         "last_error": None if token else "its record cannot be read, or is no record of this version",
         "failing_since": None,
         "failed_attempts": None,

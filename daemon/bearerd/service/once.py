@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.schedule import GUARD
 from bearerd.log import say
 from bearerd.model import Config
@@ -133,7 +133,7 @@ def _shuts_client(standing: Standing, until: float) -> bool:
     """Whether this run asks the target's client no more."""
     if _is_final(standing.failure):
         return isinstance(standing.failure, Refused) and standing.failure.whole_client
-    return standing.held_by == "refused" and standing.held_until >= until
+    return standing.held_by in {"refused", "refused_limit"} and standing.held_until >= until
 
 
 def _why_shut(standing: Standing, now: float) -> str:
@@ -152,7 +152,7 @@ def _is_final(failure: Failure | None) -> bool:
 
 def _final(standing: Standing, now: float, because: str | None = None) -> _End:
     why = because or str(standing.failure)
-    if because is None and standing.held_by == "refused":
+    if because is None and standing.held_by in {"refused", "refused_limit"}:
         why += (
             f"; it is asked again in {duration(standing.held_until - now)} at the earliest, with another secret at once"
         )

@@ -18,7 +18,7 @@ from itertools import islice
 from math import inf
 from typing import Final
 
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.service import status as statuses
 from bearerd.service.status import State, Status
 from bearerd.words import duration, rfc3339
@@ -82,10 +82,10 @@ def _plain(status: Status) -> Iterator[str]:
         yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"
     if status.config_error is not None:
         yield f"<p>The new config is not followed:</p><pre>{escape(status.config_error)}</pre>\n"
-    yield "<table><tr><th>Token<th>State<th>Expiry<th>Next turn\n"
+    yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
     for standing, _ in islice(status.tokens, _MOST):
         expiry = "" if standing.expires is None else _from_now(standing.expires - now)
-        turn = _from_now(max(0.0, standing.next_turn - now)) if standing.next_turn else ""
+        turn = _from_now(max(0.0, standing.next_refresh - now)) if 0 < standing.next_refresh < inf else ""
         yield f"<tr><th>{escape(standing.name)}<td>{statuses.state_of(standing, now)}<td>{expiry}<td>{turn}\n"
         if standing.failure is not None:
             yield f"<tr><td colspan=4>{escape(str(standing.failure))}\n"

@@ -202,7 +202,7 @@ class _Daemon:
             self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", [why])
             return
         was, self._config, self._config_error = self._config, loaded, None
-        self._engine.tally.event("reloads", "success")
+        self._engine.counters.event("reloads", "success")
         changes = self._engine.apply(loaded)
         self._sources.take(loaded)
         self._watch_over()
@@ -215,7 +215,7 @@ class _Daemon:
     def _refuse(self, why: str, problems: list[str]) -> None:
         """Say so, as a line of the log; where there is room for it, `why` has more."""
         self._config_error = why
-        self._engine.tally.event("reloads", "failure")
+        self._engine.counters.event("reloads", "failure")
         errors = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
         told = "; ".join(problems)
         say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {told}")
