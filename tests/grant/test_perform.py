@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import jwt
 import pytest
 
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.grant.outcome import Issued, Outcome, Performed, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.model import JWT_BEARER, Client, Instant, Jwt, JwtBearer, Reference, Target
 from support.clock import START, FakeClock

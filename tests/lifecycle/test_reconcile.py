@@ -96,10 +96,10 @@ def world(before: Callable[[str], None] = lambda _: None) -> Iterator[World]:
 
     def make(target: Target) -> Simple:
         made = Simple(target, disk)
-        made.before = before  # type: ignore[method-assign]  # what a test does in the middle of a turn
+        made.before = before
         return made
 
-    schedule = Schedule(clock, lambda name: reconciler.turn(name), 4)
+    schedule = Schedule(clock, lambda name: reconciler.turn(name), 4)  # noqa: PLW0108 - it is made below
     reconciler = Reconciler(make, schedule, lambda: clock.now().boot)
     schedule.start()
     try:

@@ -16,8 +16,8 @@ import pytest
 from freezegun import freeze_time
 
 from bearerd.config.load import load
-from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Instant
 from bearerd.service.engine import Asked, Engine
 from support.clock import FakeClock
@@ -181,7 +181,7 @@ def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> 
         pytest.param(Answer(429), 60.0, id="its limit"),
         pytest.param(Answer(200, b"<html>"), 60.0, id="malformed"),
         pytest.param(Answer(401, {"error": "invalid_client"}), 300.0, id="refused"),
-        pytest.param(Answer(400, {"error": "invalid_scope"}), 300.0, id="its scope refused"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), 30.0, id="its scope refused"),
     ],
 )
 def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
@@ -247,7 +247,7 @@ def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking
     with asking() as here:  # type: ignore[attr-defined]
         for number in range(1000):
             here.clock.boot = number * 0.0317
-            here.engine._asked_at.clear()
+            here.engine._requested_at.clear()
             assert here.ask().answer == "asked"
 
 

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook, Instant, Target
+from bearerd.service.counts import BUCKETS, Counters, Counts, Event
 from bearerd.service.metrics import expose
 from bearerd.service.status import HookStanding, State, Status
-from bearerd.service.counts import BUCKETS, Counts, Event, Tally
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, standing, status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token
@@ -195,21 +195,21 @@ def test_a_providers_grants_stand_at_zero_before_the_first() -> None:
 
 
 def test_what_was_counted_stays_when_the_token_or_its_provider_is_gone() -> None:
-    tally = Tally()
+    counters = Counters()
     for one in (TARGET, target("risk")):
-        tally.grant(one, Performed(Issued(token()), took=0.2))
+        counters.grant(one, Performed(Issued(token()), took=0.2))
     both, neither = status(standing(), standing("risk")), status(config=Config("/run/bearerd", "/var/lib/bearerd"))
     for of in (both, status(standing()), neither):
-        now = replace(of, counts=tally.counts())
+        now = replace(of, counts=counters.counts())
         assert series(now, "bearerd_provider_grants_total")["issued", "sandbox"] == 2
         assert series(now, "bearerd_provider_grant_duration_seconds_count") == {("sandbox",): 2}
 
 
 def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> None:
-    tally = Tally()
+    counters = Counters()
     for seconds in (0.001, BUCKETS[0], BUCKETS[0] + 0.001, 1.0, BUCKETS[-1], BUCKETS[-1] + 0.001):
-        tally.grant(TARGET, Performed(DOWN, took=seconds))
-    one = status(standing(), counts=tally.counts())
+        counters.grant(TARGET, Performed(DOWN, took=seconds))
+    one = status(standing(), counts=counters.counts())
     found = series(one, "bearerd_provider_grant_duration_seconds_bucket")
     assert [float(bound) for bound, _ in found] == [*BUCKETS, float("inf")]
     assert list(found.values()) == [2, 3, 3, 3, 3, 4, 4, 4, 5, 6]

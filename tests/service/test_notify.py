@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from bearerd.admission.types import View
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config
+from bearerd.service.counts import Counts
 from bearerd.service.notify import Notify, watchdog
 from bearerd.service.status import HookStanding, Status, settled, summary
-from bearerd.service.counts import Tally
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
 from support.server import Answer, serving
@@ -273,7 +274,7 @@ def status_of(*standings: Standing, config_error: str | None = None) -> Status:
     return Status(
         version="1", pid=1, now=START, started=NOW, config=Config("/run/bearerd", "/var/lib/bearerd"), loaded=NOW,
         config_error=config_error, alive=True, tokens=tuple((each, HookStanding()) for each in standings),
-        counts=Tally().counts(),
+        counts=Counts(), admission=View({}, {}),
     )  # fmt: skip
 
 

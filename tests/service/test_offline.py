@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from bearerd import __version__
+from bearerd.admission.types import View
 from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Instant, Token
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
 from bearerd.service import status
+from bearerd.service.counts import Counts
 from bearerd.service.offline import offline
 from bearerd.service.status import HookStanding, Status
-from bearerd.service.counts import Counts
 from support.clock import START, FakeClock
 from support.targets import target, token
 
@@ -115,6 +116,7 @@ def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
         alive=True,
         tokens=((standing, HookStanding()),),
         counts=Counts(),
+        admission=View({}, {}),
     )
     daemons = json.loads("".join(status.text(running)))
     ours = offline(str(tmp_path), START).document

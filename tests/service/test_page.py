@@ -22,8 +22,8 @@ from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Output
 from bearerd.service import page
 from bearerd.service import status as statuses
-from bearerd.service.status import HookStanding, Status
 from bearerd.service.counts import Counts
+from bearerd.service.status import HookStanding, Status
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
 from support.clock import START

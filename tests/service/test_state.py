@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bearerd.lifecycle.gate import Gate
 
 from bearerd.grant.outcome import Refused
-from bearerd.lifecycle.gate import Gate
 from bearerd.model import RateLimit
 from bearerd.publish.state import State
 from support.clock import FakeClock

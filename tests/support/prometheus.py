@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bearerd.admission.types import View
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook
+from bearerd.service.counts import Counts, Histogram
 from bearerd.service.metrics import expose
 from bearerd.service.status import HookStanding, Status
-from bearerd.service.counts import Counts, Histogram
 from support.clock import START
 from support.targets import TARGET, target
 
@@ -67,6 +68,7 @@ def status(*tokens: Standing | tuple[Standing, HookStanding], **changes: object)
         "alive": True,
         "tokens": pairs,
         "counts": Counts(),
+        "admission": View({}, {}),
     }
     return Status(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 

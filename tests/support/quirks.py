@@ -401,8 +401,8 @@ class Fails:
         if self.after is None or isinstance(self.failure, Refused):
             return WAITS.get(type(self.failure))
         # By half of a fifth later; and of a rate limit at least the backoff.
-        backoff = (1, 60) if isinstance(self.failure, RateLimited) else (0.5, 30)
-        return tuple(max(1.0, 1.1 * self.after, wait * (1.1 if backoff[0] == 1 else 1)) for wait in backoff)
+        first, tenth = (1.1, 66.0) if isinstance(self.failure, RateLimited) else (1.0, 30.0)
+        return max(first, 1.1 * self.after), max(tenth, 1.1 * self.after)
 
 
 _COMPARE: Final = "compare client_id, secret and auth with the provider's"

@@ -102,7 +102,7 @@ class Controller:
             target=self.target,
             obtained=token.obtained.boot if token else None,
             expires=state.ends if token else None,
-            lost_at=max(state.lost_at(), state.ends) if token else 0.0,
+            grace=state.grace,
             on_disk=files.on_disk,
             failure=failure,
             due=attempts.due,

@@ -137,12 +137,8 @@ class Schedule:
         if stepped:
             self._offset, self._suspended = offset, suspended
         with self._lock:
-            if stepped:
-                # Every target looks at its own times; a turn with nothing to do costs a look at its files.
-                names = list(self._due)
-            else:
-                names = self._without_thread(now)
-            for name in names:
+            # After a step every target looks at its own times; a turn with nothing to do costs a look at its files.
+            for name in list(self._due) if stepped else self._without_thread(now):
                 self._due[name] = min(self._due[name], now)
                 if name not in self._running:
                     self._move(name, self._due[name])

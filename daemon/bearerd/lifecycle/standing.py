@@ -19,8 +19,8 @@ class Standing:
     """None before the first token."""
     expires: float | None = None
     """In the past where the token could not be renewed."""
-    lost_at: float = 0.0
-    """When it counts as expired: later than `expires` where its provider may be about to replace it."""
+    grace: float = 0.0
+    """Seconds after `expires` for which it does not count as expired: its provider may be about to replace it."""
     on_disk: bool = False
     """Whether every file is there with this token."""
     failure: Failure | None = None

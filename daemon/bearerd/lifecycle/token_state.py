@@ -82,9 +82,14 @@ class TokenState:
         """For how many seconds it is still good."""
         return max(0.0, self.ends - now) if self.current is not None else 0.0
 
+    @property
+    def grace(self) -> float:
+        """Seconds after the expiry in which the provider, which just confirmed the token, may replace it."""
+        return GRACE if self.confirmed >= self.gone - GRACE else 0.0
+
     def lost_at(self) -> float:
-        """From when on the token counts as lost; the provider may just be about to replace it before that."""
-        return self.gone + GRACE if self.confirmed >= self.gone - GRACE else self.gone
+        """From when on the token counts as lost."""
+        return self.gone + self.grace
 
     def dated(self, token: Token) -> TokenState:
         """The same token with its times by clocks that were set."""

@@ -21,8 +21,8 @@ from prometheus_client.samples import Sample
 from bearerd.admission.types import ProviderView, Reason
 from bearerd.grant.outcome import KINDS
 from bearerd.lifecycle.standing import Standing
-from bearerd.service.status import HookStanding, Status, state_of
 from bearerd.service.counts import BUCKETS, Event, Histogram
+from bearerd.service.status import HookStanding, Status, state_of
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""

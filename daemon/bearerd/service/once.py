@@ -6,11 +6,12 @@ import logging
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
-from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.standing import Standing
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
@@ -124,7 +125,7 @@ def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End]
             ends[standing.name] = _End(good=True)
         elif standing.client in shut:
             ends[standing.name] = _final(standing, now, because=_why_shut(shut[standing.client], now))
-        elif standing.held_by == "rate_limit" and standing.held_until >= until:
+        elif standing.held_by == "rate_limit" and until <= standing.held_until < inf:
             why = f"its rate_limit allows no grant before {duration(standing.held_until - now)} from now"
             ends[standing.name] = _final(standing, now, because=why)
 
@@ -133,7 +134,8 @@ def _shuts_client(standing: Standing, until: float) -> bool:
     """Whether this run asks the target's client no more."""
     if _is_final(standing.failure):
         return isinstance(standing.failure, Refused) and standing.failure.whole_client
-    return standing.held_by in {"refused", "refused_limit"} and standing.held_until >= until
+    # Until an unknown moment: another of its tokens is being asked for.
+    return standing.held_by in {"refused", "refused_limit"} and until <= standing.held_until < inf
 
 
 def _why_shut(standing: Standing, now: float) -> str:
@@ -152,7 +154,7 @@ def _is_final(failure: Failure | None) -> bool:
 
 def _final(standing: Standing, now: float, because: str | None = None) -> _End:
     why = because or str(standing.failure)
-    if because is None and standing.held_by in {"refused", "refused_limit"}:
+    if because is None and standing.held_by in {"refused", "refused_limit"} and standing.held_until < inf:
         why += (
             f"; it is asked again in {duration(standing.held_until - now)} at the earliest, with another secret at once"
         )

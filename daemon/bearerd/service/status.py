@@ -68,7 +68,7 @@ def state_of(standing: Standing, now: float) -> State:
     """A target's state, in one word."""
     if standing.expires is None:
         return "missing" if standing.failure is not None else "starting"
-    if standing.lost_at <= now:
+    if standing.expires + standing.grace <= now:
         return "expired"
     if not standing.on_disk and standing.readable_until <= now:
         return "unwritten"
