@@ -125,8 +125,8 @@ class World:
     def follow(self) -> None:
         """Take note of wakes, and of what goes into the journal."""
         for name, at in self.core.take_wakes():
-            if name not in self.tickets:
-                self.alarms[name] = min(self.alarms.get(name, inf), max(at, self.now))
+            if name not in self.tickets:  # put last, so that those that are woken at once come in their order
+                self.alarms[name] = min(self.alarms.pop(name, inf), max(at, self.now))
         self.journal += [(self.now, entry) for entry in self.core.take_entries()]
 
     def due(self) -> str | None:
@@ -233,7 +233,9 @@ def check_counts(core: Core, limits: Limits) -> None:
     flights = [*core._flights.values(), *waiting.offers.values()]
     providers = Counter(flight.provider for flight in flights)
     clients = Counter(flight.client for flight in flights)
-    current = Counter(flight.client for flight in flights if flight.epoch == flight.client.breaker.epoch)
+    current = Counter(
+        flight.client for flight in flights if flight.epoch == flight.client.breaker.epoch and not flight.terms.own
+    )
     governed = Counter(flight.client for flight in flights if flight.governed)
     rates = Counter(rate for flight in flights for rate, _ in flight.rates)
     for provider in core.registry.providers.values():
