@@ -84,7 +84,7 @@ class Breaker:
         self.own: dict[str, Own] = {}
         """The targets that are refused on their own."""
         self.in_flight = 0
-        """Attempts with the present credentials."""
+        """Attempts with the present credentials, without those of targets that are refused on their own."""
         self.epoch = 0
         """Counts changes of the credentials: what was sent before one says nothing about the present ones."""
         self._dirty: set[str] = set()
@@ -144,7 +144,7 @@ class Breaker:
     def refused_client(self, name: str, outcome: Refused, sent: float, now: float, *, governed: bool) -> None:
         """The target was refused with a code that means the client."""
         own = self.own.get(name)
-        if own is None and (self._other_sent if name == self._last else self._last_sent) >= sent:
+        if own is None and (self._other_sent if name == self._last else self._last_sent) > sent:
             own = self.own[name] = Own(outcome, 0, now)  # another target got a token with a later attempt
         if own is not None:
             self._again(name, own, outcome, now)

@@ -45,7 +45,7 @@ def launch(number: int, client: Client, terms: Terms, ask: Ask, now: float) -> F
         provider.retry.take(now)
     provider.in_flight += 1
     client.in_flight += 1
-    breaker.in_flight += 1
+    breaker.in_flight += not terms.own
     return flight
 
 
@@ -55,7 +55,7 @@ def land(flight: Flight) -> bool:
     flight.provider.in_flight -= 1
     client.in_flight -= 1
     current = flight.epoch == client.breaker.epoch
-    client.breaker.in_flight -= current
+    client.breaker.in_flight -= current and not flight.terms.own
     return current
 
 

@@ -21,7 +21,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bearerd.model import RateLimit
 
@@ -101,26 +101,32 @@ class Past:
     targets: dict[tuple[str, str], Noted] = field(default_factory=dict)
     """By client and target."""
 
-    def end(self, age: float, client: str, governed: bool, budgets: list[Any], *, refused: bool, reached: bool) -> None:
+    def end(self, attempt: _Attempt, age: float, *, refused: bool, reached: bool) -> None:
         """An attempt came to its end."""
-        if refused and governed:
-            self.refused[client].append(age)
-        for budget in budgets if reached else ():
+        if refused and attempt.governed:
+            self.refused[attempt.client].append(age)
+        for budget in attempt.budgets if reached else ():
             self.spent[str(budget)].append(age)
+
+
+class _Attempt(NamedTuple):
+    age: float
+    client: str
+    governed: bool
+    budgets: list[Any]
 
 
 def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
     """The entries of a journal, oldest first, each with its age. What makes no sense is passed over."""
     past = Past()
-    open_attempts: dict[int, tuple[float, str, bool, list[Any]]] = {}
+    open_attempts: dict[int, _Attempt] = {}
     for raw, entry in entries:
         age = max(0.0, raw) if isfinite(raw) else 0.0
         match entry:
             case ["sent", int(number), str(client), bool(governed), list(budgets)]:
-                open_attempts[number] = (age, client, governed, budgets)
+                open_attempts[number] = _Attempt(age, client, governed, budgets)
             case ["end", int(number), bool(refused), bool(reached)] if number in open_attempts:
-                _, *attempt = open_attempts.pop(number)
-                past.end(age, *attempt, refused=refused, reached=reached)
+                past.end(open_attempts.pop(number), age, refused=refused, reached=reached)
             case ["refused", str(client)]:
                 past.refused[client].append(age)
             case ["spent", str(budget)]:
@@ -131,6 +137,6 @@ def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
                 past.targets[client, target] = (age, fields if isinstance(fields, list) else None)
             case _:
                 pass
-    for age, *attempt in open_attempts.values():
-        past.end(max(0.0, age - _REPLY_WITHIN), *attempt, refused=True, reached=True)
+    for attempt in open_attempts.values():
+        past.end(attempt, max(0.0, attempt.age - _REPLY_WITHIN), refused=True, reached=True)
     return past

@@ -126,7 +126,8 @@ class Client:
         until: float = now
         reason: Reason = "half_open"
         if terms.own or not breaker.just_worked(now):
-            if not terms.last_attempt:
+            # A target that is refused on its own is no probe of its client, and keeps no other from probing.
+            if not terms.last_attempt and not (terms.own and breaker.refusal is None):
                 until, reason = breaker.opens(now, tried=name in breaker.tried)
             if self.governed(terms, now):
                 at = self.ledger.opens(self.limits.refused_limit, now)

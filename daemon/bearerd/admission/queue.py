@@ -55,9 +55,9 @@ class Queue(Generic[K]):
         self._entries: dict[K, _Entry[K]] = {}
         self._numbers = count()
         # Tokens that were valid when they were pushed: by rank, then expiry.
-        self._valid: list[tuple[int, float, int, _Entry[K]]] = []
+        self._valid: list[tuple[int, float, int, int, _Entry[K]]] = []
         # Targets without a valid token: by rank, then failures, then expiry.
-        self._without: list[tuple[int, int, float, int, _Entry[K]]] = []
+        self._without: list[tuple[int, int, float, int, int, _Entry[K]]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -101,7 +101,7 @@ class Queue(Generic[K]):
         """The most urgent key."""
         valid, without = self._valid, self._without
         while valid:
-            rank, expires, _, entry = valid[0]
+            rank, expires, *_, entry = valid[0]
             if not entry.live:
                 heappop(valid)
             elif expires <= now:
@@ -113,7 +113,7 @@ class Queue(Generic[K]):
             heappop(without)
         if not valid:
             return without[0][-1].key if without else None
-        rank, expires, _, entry = valid[0]
+        rank, expires, *_, entry = valid[0]
         if not without or rank < without[0][0] or (rank == without[0][0] and expires - now <= URGENT):
             return entry.key
         return without[0][-1].key
@@ -125,10 +125,10 @@ class Queue(Generic[K]):
     def _insert(self, entry: _Entry[K], now: float) -> None:
         ask = entry.ask
         if ask.expires is not None and ask.expires > now:
-            heappush(self._valid, (entry.rank, ask.expires, entry.number, entry))
+            heappush(self._valid, (entry.rank, ask.expires, entry.number, next(self._numbers), entry))
         else:
             expires = -inf if ask.expires is None else ask.expires
-            heappush(self._without, (entry.rank, ask.failures, expires, entry.number, entry))
+            heappush(self._without, (entry.rank, ask.failures, expires, entry.number, next(self._numbers), entry))
 
     def _compact(self) -> None:
         self._valid = [item for item in self._valid if item[-1].live]
