@@ -134,7 +134,7 @@ def test_killed_while_it_fetches_and_writes_readers_see_old_or_new_and_whole(tmp
     with serving(dated_tokens(600)) as server:  # type: ignore[arg-type]
         config = write_config(tmp_path, server.url)
         token, record = tmp_path / "tokens/dnb/bci", tmp_path / "tokens/.bearerd/records/dnb/bci.json"
-        ledger = tmp_path / "tokens/.bearerd/state/ledger"
+        ledger = tmp_path / "tokens/.bearerd/ledger"
         assert bearerd("once", "-c", config).returncode == 0
         with reading(token) as counts:
             # At least twelve, and on a slow machine more, until some were killed late enough to have written.

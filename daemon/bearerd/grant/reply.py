@@ -188,22 +188,14 @@ def _refusal(
     reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant, never_show: tuple[str, ...]
 ) -> Outcome:
     status = reply.status
-    if status == 407 or reply.headers.keys() & _OF_PROXIES:  # noqa: PLR2004
-        return Transient(
-            f"HTTP {status} from a proxy, not from the provider", hint="ask who runs the proxy to allow it"
-        )
+    if (stopped := _stopped_before(reply)) is not None:
+        return stopped
     said = f"HTTP {status}" + (f" {code}" if code else "")
     text = description(fields)
     retry_after = _retry_after(reply.headers, sent)
     spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: asked too often", retry_after=retry_after)
-    if _is_challenge(reply):
-        return Transient(
-            f"HTTP {status}: a firewall wants a browser to solve a challenge",
-            retry_after=retry_after,
-            hint="ask the provider to let this machine's address reach the token endpoint",
-        )
     if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
         return Transient(f"{said}: the provider is not well", retry_after=retry_after)
     if 300 <= status <= 399:  # noqa: PLR2004
@@ -226,10 +218,18 @@ def _refusal(
     return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
 
 
-def _is_challenge(reply: Reply) -> bool:
-    """Whether a firewall answers in place of the provider: Cloudflare and AWS WAF say so in these headers."""
+def _stopped_before(reply: Reply) -> Transient | None:
+    """The answer of something in front of the provider: a proxy, or a firewall that wants a browser."""
     headers = reply.headers
-    return headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}
+    if reply.status == 407 or headers.keys() & _OF_PROXIES:  # noqa: PLR2004
+        said = f"HTTP {reply.status} from a proxy, not from the provider"
+        return Transient(said, hint="ask who runs the proxy to allow it")
+    # Cloudflare and AWS WAF say so in these headers.
+    if headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}:
+        hint = "ask the provider to let this machine's address reach the token endpoint"
+        said = f"HTTP {reply.status}: a firewall wants a browser to solve a challenge"
+        return Transient(said, hint=hint)
+    return None
 
 
 def _is_of_client(code: str | None, text: str) -> bool:

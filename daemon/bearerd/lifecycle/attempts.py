@@ -11,6 +11,7 @@ import hmac
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from math import inf
 from typing import Final
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
@@ -35,7 +36,7 @@ class Attempts:
 
     # With so many attributes a dict of its own for each would be 2 KB: 20 MB of ten thousand.
     __slots__ = (
-        "_client_id", "_last_attempt", "_last_made", "_not_before", "_outcomes", "_parts", "_requested", "due", "held",
+        "_client_id", "_last_attempt", "_last_held", "_last_made", "_not_before", "_outcomes", "_parts", "_requested", "due", "held",
         "identity", "log", "next", "same", "state", "target",
     )  # fmt: skip
 
@@ -53,6 +54,8 @@ class Attempts:
         self._not_before = 0.0
         self._last_attempt: float | None = None
         """When one more attempt is made before the token expires; None while nothing stands in its way."""
+        self._last_held = False
+        """Whether admission holds even that attempt."""
         self._last_made = False
         self._requested = False
         """Whether somebody asked for a new token before it is due."""
@@ -175,12 +178,26 @@ class Attempts:
         """How the target is refused at present, on its own or with its client."""
         return self._parts.admission.refusal(self.target.full_name, self.target.client.name)
 
+    def what_holds(self) -> Held | None:
+        """What holds the target now. What was known when it asked may have changed since, without a turn of it."""
+        held = self.held
+        if held is None or held.until < inf:
+            return held
+        now = self._parts.clock.now().boot
+        return self._parts.admission.preview(self.ask(now, requested=self._requested), now) or held
+
     def next_turn(self) -> float:
         """When it asks admission next."""
         at = self.held.again if self.held is not None else self.due
         if self._requested and self.held is None:
             at = min(at, self._not_before)
-        return at if self._last_attempt is None else min(at, self._last_attempt)
+        return self._or_last(at)
+
+    def _or_last(self, at: float) -> float:
+        """That moment, or the one of the last attempt before the token expires."""
+        if self._last_attempt is None or (self.held is not None and self._last_held):
+            return at
+        return min(at, self._last_attempt)
 
     # -- an attempt ------------------------------------------------------------------------------
 
@@ -188,6 +205,8 @@ class Attempts:
         """Ask, if that is due: admission first, and if it lets the target go the provider."""
         now = self._parts.clock.now()
         self.held = None
+        if not self.state.remaining(now.boot):
+            self._last_attempt = None  # there is nothing to lose any more
         if now.boot >= self.next_turn():
             self.held = self._ask(now)
         self.next = self._next(self._parts.clock.now().boot)
@@ -200,6 +219,7 @@ class Attempts:
             if ask.requested and answer.reason == "rate_limit":
                 self._requested = False  # what is left of the limit is for the refresh that is due
                 return None
+            self._last_held = ask.last_attempt
             self._plan_last_attempt(now.boot)
             return answer
         self._requested = False
@@ -282,9 +302,7 @@ class Attempts:
             wait = policy.wait_after(failure, self.log.count(failure), remaining, self._parts.dice())
             until = self.due = self._not_before = now + wait
         self._plan_last_attempt(now)
-        if self._last_attempt is not None:
-            until = min(until, self._last_attempt)
-        self.say(self.log.told(failure, now, remaining, until))
+        self.say(self.log.told(failure, now, remaining, self._or_last(until)))
 
     def _next(self, now: float) -> float:
         """When the next attempt is made, as far as that is known."""
@@ -295,7 +313,7 @@ class Attempts:
             refusal = self.refusal() if isinstance(self.log.failure, Refused) else None
             if refusal is not None and at <= now + policy.LEAST_BETWEEN_ATTEMPTS:
                 at = max(at, refusal.next_probe)  # what admission will say when it is asked
-        return at if self._last_attempt is None else min(at, self._last_attempt)
+        return self._or_last(at)
 
     def _plan_last_attempt(self, now: float) -> None:
         """Something stands in the way: plan one more attempt before the token expires, once for each token."""

@@ -45,7 +45,7 @@ class Controller:
         """
         if not self._resumed:
             self._resume()
-        if target is not self.target:
+        if target is not self.target and target != self.target:
             self._adopt(target, wanted_paths)
         for wish in wishes:
             self._take_wish(wish, wanted_paths)
@@ -93,7 +93,7 @@ class Controller:
     def standing(self) -> Standing:
         """How it stands."""
         attempts, files = self._attempts, self._files
-        state, held, log = attempts.state, attempts.held, attempts.log
+        state, held, log = attempts.state, attempts.what_holds(), attempts.log
         token, failure = state.current, log.failure
         if held is not None and failure is None and held.reason == "refused":
             refusal = attempts.refusal()

@@ -28,6 +28,10 @@ class Admission(Protocol):
         """Whether the target may send one attempt now."""
         ...
 
+    def preview(self, ask: Ask, now: float) -> Held | None:
+        """What `request` would answer, changing nothing; None means granted."""
+        ...
+
     def settle(self, ticket: Ticket, outcome: Outcome | None, now: float) -> Settled:
         """What the attempt came to."""
         ...

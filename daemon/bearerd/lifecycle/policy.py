@@ -48,6 +48,9 @@ CLOCKS_DISAGREE: Final = 30.0
 LOST_AFTER: Final = 600.0
 """Seconds without any token after which a provider that does not answer is not about to."""
 
+# No moment is worth a turn sooner: whatever is wrong, a target has twenty turns a second at most.
+_BETWEEN_TURNS: Final = 0.05
+
 _PUBLISH_CEILING: Final = 10.0  # design.md: a file is put back within 10 s
 
 
@@ -161,7 +164,7 @@ def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bo
 
 def next_moment(now: float, *moments: float | None) -> float:
     """The earliest of the moments at which there is something to do, and always a later one than `now`."""
-    return max(min((moment for moment in moments if moment is not None), default=math.inf), now + 0.001)
+    return max(min((moment for moment in moments if moment is not None), default=math.inf), now + _BETWEEN_TURNS)
 
 
 # -- two clocks --------------------------------------------------------------------------------------

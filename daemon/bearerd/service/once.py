@@ -18,6 +18,8 @@ from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
 from bearerd.words import duration
 
+# Seconds between two looks at the targets that are held: what holds them changes without a turn of theirs.
+_LOOK_AT_HELD: Final = 0.5
 # Seconds between two looks for a signal while hooks are waited for.
 _LOOK: Final = 0.2
 
@@ -60,15 +62,26 @@ def once(
     ends: dict[str, _End] = {}
     seen: dict[str, Standing] = {}
     interrupted = False
+    ticks = looks = began
     while len(ends) < len(config.targets):
         now = engine.clock.now().boot
         left = began + timeout - now
         if left <= 0:
             break
-        try:
-            event = events.get(timeout=min(left, GUARD))
-        except queue.Empty:
+        if now >= ticks + GUARD:
+            ticks = now
             engine.tick()
+        if now >= looks + _LOOK_AT_HELD:
+            looks = now
+            for standing in engine.standings():
+                if standing.held_by and standing.name in seen:
+                    seen[standing.name] = standing
+                    _settle(standing, seen, ends, now, began + timeout)
+            progress(len(ends), len(config.targets))
+            continue
+        try:
+            event = events.get(timeout=min(left, _LOOK_AT_HELD))
+        except queue.Empty:
             continue
         if isinstance(event, int):
             interrupted = True
