@@ -16,7 +16,8 @@ MODULES = {
     if path != ROOT / "__init__.py"
 }
 
-# cli -> service -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what stands below.
+# cli -> service -> lifecycle -> {admission, grant, publish} -> model; config -> model; admission knows what a grant
+# may come to. Everyone may use what stands below.
 BELOW = {"model", "errors", "words", "log", "clock", "child"}
 MAY_IMPORT = {
     "model": set(),
@@ -27,9 +28,10 @@ MAY_IMPORT = {
     "child": set(),
     "config": {"config"} | BELOW - {"clock", "log", "child"},
     "grant": {"grant"} | BELOW,
+    "admission": {"admission", "grant"} | BELOW,
     "publish": {"publish"} | BELOW,
-    "lifecycle": {"lifecycle", "grant", "publish"} | BELOW,
-    "service": {"service", "lifecycle", "grant", "publish"} | BELOW,
+    "lifecycle": {"lifecycle", "admission", "grant", "publish"} | BELOW,
+    "service": {"service", "lifecycle", "admission", "grant", "publish"} | BELOW,
     "demo": {"demo"},
     "cli": {"cli", "service", "config", "demo"} | BELOW,
     "__main__": {"cli"},
@@ -40,6 +42,9 @@ PURE = [
     "config.source", "config.types",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation",
+    "admission.types", "admission.queue", "admission.breaker", "admission.ledger", "admission.retry", "admission.rate",
+    "admission.parts", "admission.flights", "admission.waiting", "admission.registry", "admission.core",
+    "admission.view",
     "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
     "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
@@ -62,7 +67,7 @@ ONE_USER = {
     "prometheus_client": {"service.metrics"},
     "jinja2": {"publish.template"},
     "rich": {"cli.progress", "cli.picture", "cli.status", "demo.show"},
-    "fcntl": {"publish.lock"},
+    "fcntl": {"publish.lock", "admission.journal"},
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
     "random": {"clock"},

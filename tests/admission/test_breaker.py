@@ -315,7 +315,9 @@ def test_ten_targets_that_are_refused_on_their_own_send_three_attempts_in_2_min(
     assert refused_until(w, 119.0, OWN) <= 3
 
 
-@pytest.mark.parametrize(("limit", "ordinary"), [(RateLimit(4, 120.0), 3), (RateLimit(2, 60.0), 1), (RateLimit(1, 60.0), 1)])
+@pytest.mark.parametrize(
+    ("limit", "ordinary"), [(RateLimit(4, 120.0), 3), (RateLimit(2, 60.0), 1), (RateLimit(1, 60.0), 1)]
+)
 def test_one_refused_attempt_is_kept_for_changed_credentials(limit: RateLimit, ordinary: int) -> None:
     w = world(refused_limit=limit)
     for number in range(10):

@@ -24,7 +24,9 @@ def replied(limit: RateLimit, *moments: float) -> Rate:
 
 
 @pytest.mark.parametrize(
-    ("now", "opens"), [(0.0, 10.0), (9.999, 10.0), (10.0, 10.0), (11.0, 11.0)], ids=["full", "tick", "boundary", "after"]
+    ("now", "opens"),
+    [(0.0, 10.0), (9.999, 10.0), (10.0, 10.0), (11.0, 11.0)],
+    ids=["full", "tick", "boundary", "after"],
 )
 def test_an_attempt_counts_for_a_window_after_its_reply(now: float, opens: float) -> None:
     assert replied(RateLimit(1, 10.0), 0.0).opens(now, "first") == opens

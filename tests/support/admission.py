@@ -219,10 +219,7 @@ class World:
 def most_within(attempts: list[Attempt], window: float) -> int:
     """The most attempts that a provider may count in one window, wherever between sending and reply it counts them."""
     return max(
-        (
-            sum(other.ended >= one.ended and other.sent < one.ended + window for other in attempts)
-            for one in attempts
-        ),
+        (sum(other.ended >= one.ended and other.sent < one.ended + window for other in attempts) for one in attempts),
         default=0,
     )
 

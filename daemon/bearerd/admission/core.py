@@ -146,6 +146,9 @@ class Core:
                 rate.replied(now)
             else:
                 rate.give_back(sent)
+            if isinstance(outcome, Issued) and ticket.ask.expires is None:
+                # What renewals need has to be known before the first of them is due.
+                rate.expect(ticket.ask.name, outcome.token.lifetime, outcome.token.lifetime)
         self._settle_retry(flight, outcome, reached=reached, now=now)
         counted = self._judge(flight, outcome, now, reached=reached, current=current)
         if counted:

@@ -130,24 +130,19 @@ class Journal:
         while True:
             try:
                 descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
-            except IsADirectoryError:
-                self._set_aside("not-a-file")
-                continue
-            except OSError as error:
-                if not os.path.islink(self._path):
-                    raise
-                say(logging.WARNING, f"state: {self._path}: {_why(error)}")
-                self._set_aside("not-a-file")
-                continue
-            found = os.fstat(descriptor)
-            # Another process may have replaced it between our open and our lock.
+            except OSError:
+                if os.path.islink(self._path) or os.path.isdir(self._path):
+                    self._set_aside("not-a-file")
+                    continue
+                raise
             try:
+                found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                    os.close(descriptor)
                     self._set_aside("not-ours")
+                    os.close(descriptor)
                     continue
                 _lock(descriptor)
-                if not self._is_at_path(found):
+                if not self._is_at_path(found):  # another process replaced it between our open and our lock
                     os.close(descriptor)
                     continue
                 content = _read(descriptor, found.st_size)
@@ -191,7 +186,8 @@ class Journal:
         _lock(self._descriptor)
 
     def _set_aside(self, suffix: str) -> None:
-        aside = f"{self._path}.{suffix}"
+        names = (f"{self._path}.{suffix}{number}" for number in ("", *(f".{each}" for each in range(2, 10))))
+        aside = next((name for name in names if not os.path.lexists(name)), f"{self._path}.{suffix}.9")
         os.rename(self._path, aside)
         say(
             logging.WARNING,
