@@ -45,7 +45,8 @@ PURE = [
     "admission.types", "admission.queue", "admission.breaker", "admission.ledger", "admission.retry", "admission.rate",
     "admission.parts", "admission.flights", "admission.waiting", "admission.registry", "admission.core",
     "admission.view",
-    "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
+    "lifecycle.policy", "lifecycle.plan", "lifecycle.token_state", "lifecycle.failure_log", "lifecycle.standing",
+    "lifecycle.wishes",
     "publish.render", "publish.record", "publish.access",
 ]  # fmt: skip
 # What would read a clock, dice, a file or the network.

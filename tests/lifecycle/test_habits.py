@@ -151,7 +151,7 @@ def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def rotating(clock: FakeClock, lifetime: float) -> tuple[Callable[[float], str], Callable[[str, float], bool]]:
-    """A provider that issues a token for `lifetime` seconds, and another once it is over: `t-0`, `t-1` …"""
+    """A provider that issues a token for `lifetime` seconds, and another once it is over."""
     began = clock.boot
 
     def current(now: float) -> str:
@@ -280,7 +280,7 @@ def test_a_body_from_a_gateways_cache_gives_no_jwt_more_than_its_own_exp(life: L
 def test_a_token_that_arrives_expired_is_asked_for_again_within_seconds(life: Life) -> None:
     count = 0
 
-    def answer(now: float) -> Answer:
+    def answer(_now: float) -> Answer:
         nonlocal count
         count += 1
         if count == 1:
@@ -310,18 +310,18 @@ def test_a_token_that_arrives_expired_is_asked_for_again_within_seconds(life: Li
     ],
 )
 def test_one_bad_answer_at_the_due_moment_kills_no_token(life: Life, lifetime: int, bad: Answer) -> None:
-    count, current = 0, {"good": "", "until": 0.0}
+    count, ends = 0, dict[str, float]()
 
     def answer(now: float) -> Answer:
         nonlocal count
         count += 1
         if count == 2:  # the one at the due moment
             return bad
-        current.update(good=f"t-{count}", until=now + lifetime)
+        ends[f"t-{count}"] = now + lifetime
         return 200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": lifetime}, {}
 
     life.provider.answer = answer
-    life.provider.good = lambda text, now: text == current["good"] and now < float(current["until"])
+    life.provider.good = lambda text, now: now < ends[text]
     life.live(5 * lifetime)
     assert (life.dead, life.missing) == ([], [])
     assert life.states <= {"valid", "failing"}

@@ -36,8 +36,8 @@ class Attempts:
 
     # With so many attributes a dict of its own for each would be 2 KB: 20 MB of ten thousand.
     __slots__ = (
-        "_client_id", "_last_attempt", "_last_held", "_last_made", "_not_before", "_outcomes", "_parts", "_requested", "due", "held",
-        "identity", "log", "next", "same", "state", "target",
+        "_client_id", "_last_attempt", "_last_held", "_last_made", "_not_before", "_outcomes", "_parts", "_requested",
+        "due", "held", "identity", "log", "next", "same", "state", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, parts: Parts) -> None:

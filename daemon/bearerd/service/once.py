@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
@@ -60,35 +61,7 @@ def once(
     began = engine.clock.now().boot
     engine.start(least=min_valid)
     ends: dict[str, _End] = {}
-    seen: dict[str, Standing] = {}
-    interrupted = False
-    ticks = looks = began
-    while len(ends) < len(config.targets):
-        now = engine.clock.now().boot
-        left = began + timeout - now
-        if left <= 0:
-            break
-        if now >= ticks + GUARD:
-            ticks = now
-            engine.tick()
-        if now >= looks + _LOOK_AT_HELD:
-            looks = now
-            for standing in engine.standings():
-                if standing.held_by and standing.name in seen:
-                    seen[standing.name] = standing
-                    _settle(standing, seen, ends, now, began + timeout)
-            progress(len(ends), len(config.targets))
-            continue
-        try:
-            event = events.get(timeout=min(left, _LOOK_AT_HELD))
-        except queue.Empty:
-            continue
-        if isinstance(event, int):
-            interrupted = True
-            break
-        seen[event.name] = event
-        _settle(event, seen, ends, engine.clock.now().boot, began + timeout)
-        progress(len(ends), len(config.targets))
+    interrupted = _wait_for_ends(engine, events, ends, began + timeout, len(config.targets), progress)
     now = engine.clock.now().boot
     for standing in engine.standings():
         if standing.name not in ends:
@@ -109,6 +82,38 @@ def once(
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
     return 1 if failed or not told or engine.hooks.given_up else 0
+
+
+def _wait_for_ends(
+    engine: Engine,
+    events: queue.SimpleQueue[Standing | int],
+    ends: dict[str, _End],
+    until: float,
+    total: int,
+    progress: Progress,
+) -> bool:
+    """Until every target is at its end, or that moment; whether a signal ended it before."""
+    seen: dict[str, Standing] = {}
+    ticked = looked = engine.clock.now().boot
+    while len(ends) < total and (now := engine.clock.now().boot) < until:
+        if now >= ticked + GUARD:
+            ticked = now
+            engine.tick()
+        changed: list[Standing] = []
+        if now >= looked + _LOOK_AT_HELD:
+            looked = now
+            changed = [standing for standing in engine.standings() if standing.held_by and standing.name in seen]
+        with suppress(queue.Empty):
+            event = events.get(timeout=0 if changed else min(until - now, _LOOK_AT_HELD))
+            if isinstance(event, int):
+                return True
+            changed.append(event)
+        now = engine.clock.now().boot  # not earlier than what is looked at
+        for standing in changed:
+            seen[standing.name] = standing
+            _settle(standing, seen, ends, now, until)
+        progress(len(ends), total)
+    return False
 
 
 def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], until: float) -> bool:
