@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ def granted(answer: Granted | Held) -> Granted:
 
 
 def make(tmp_path: Path, clock: FakeClock, wakes: list[tuple[str, float]] | None = None, **changes: Any) -> Admission:
-    wake: Callable[[str, float], None] = lambda name, at: (wakes if wakes is not None else []).append((name, at))
-    return Admission(limits("cd", **changes), wake, Journal(str(tmp_path), clock), clock.boot)
+    woken = wakes if wakes is not None else []
+    journal = Journal(str(tmp_path), clock)
+    return Admission(limits("cd", **changes), lambda name, at: woken.append((name, at)), journal, clock.boot)
 
 
 def test_whoever_is_next_is_woken_by_the_outcome_and_whoever_requests_is_not(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_client_that_never_had_a_token_tries_three_targets_2_s_apart_before_it
     start = w.now
     for name in ("c/a", "c/b", "c/c", "c/d"):
         w.add(name)
-    sent = []
+    sent: list[tuple[str, float]] = []
     while len(sent) < 4:
         w.run()
         for name in list(w.tickets):

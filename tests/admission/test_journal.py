@@ -83,11 +83,11 @@ def test_rewriting_keeps_only_what_it_is_given(tmp_path: Path, clock: FakeClock,
 
 
 def test_it_is_worth_rewriting_when_it_has_grown_and_not_again_at_once(journal: Journal) -> None:
-    assert not journal.grown
+    assert not journal.grown()
     journal.append([["refused", "c" * 1000]] * 300)
-    assert journal.grown
+    assert journal.grown()
     journal.rewrite([(0.0, ["refused", "c" * 1000])] * 280)
-    assert not journal.grown
+    assert not journal.grown()
 
 
 @pytest.mark.parametrize("tail", [b'[1.0, 2.0, "refu', b"\x00\x00\x00", b"{}\n[]\n[1]\nnull\n", b"[" * 100_000])
@@ -173,7 +173,7 @@ def test_a_second_process_keeps_no_ledger_and_says_so_once(
     assert second.past == []
     second.rewrite([])
     second.append([["refused", "other"]])
-    assert not second.grown
+    assert not second.grown()
     assert not second.missing()
     second.close()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

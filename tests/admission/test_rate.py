@@ -83,9 +83,9 @@ def test_a_target_that_is_removed_or_whose_token_lives_longer_needs_less() -> No
     rate = scarce(10)
     rate.forget("c/0")
     rate.expect("c/1", lifetime=24 * HOURS, period=19 * HOURS)
-    assert rate.late
+    assert (rate.late, rate.spaced) == (True, False)
     rate.expect("c/2", lifetime=24 * HOURS, period=19 * HOURS)
-    assert not rate.late
+    assert (rate.late, rate.spaced) == (False, False)
     rate.forget("c/unknown")
 
 
@@ -112,7 +112,9 @@ KINDS: list[Kind] = ["first", "renewal", "requested"]
 def test_no_window_holds_more_than_the_limit_wherever_the_provider_counts(
     count: int, actions: list[tuple[float, bool, Kind]]
 ) -> None:
-    rate, now, flying, log = Rate(RateLimit(count, 5.0)), 0.0, [], []
+    rate, now = Rate(RateLimit(count, 5.0)), 0.0
+    flying: list[float] = []
+    log: list[Attempt] = []
     for passed, ends, kind in actions:
         now += passed
         if ends and flying:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from math import inf
@@ -136,7 +136,7 @@ def _listed(path: Any) -> list[Step]:
     return [*_listed(path[0]), path[1]] if path else []
 
 
-WORLDS = {
+WORLDS: dict[str, Callable[[], World]] = {
     "few slots": lambda: World(limits("cd", max_concurrency=2)),
     "many slots, two refused": lambda: World(limits("cd", refused_limit=RateLimit(2, 120.0))),
     "a rate limit": lambda: World(limits("cd", max_concurrency=2, rates={"p": RateLimit(2, 30.0)})),

@@ -10,8 +10,8 @@ from math import inf
 from bearerd.admission.core import Core
 from bearerd.admission.ledger import replay
 from bearerd.admission.parts import Group
-from bearerd.admission.types import Ask, ClientLimits, Granted, Held, Limits, Ticket
-from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
+from bearerd.admission.types import REFUSED_LIMIT, Ask, ClientLimits, Granted, Held, Limits, Ticket
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Instant, RateLimit, Token
 
 ISSUED = Issued(Token("opaque", Instant(0.0, 0.0), 3600.0))
@@ -34,7 +34,7 @@ def limits(
     clients: Iterable[str] = ("c",),
     *,
     max_concurrency: int = 8,
-    refused_limit: RateLimit = RateLimit(4, 120.0),
+    refused_limit: RateLimit = REFUSED_LIMIT,
     rates: dict[str, RateLimit] | None = None,
     provider: str = PROVIDER,
 ) -> Limits:
@@ -110,7 +110,7 @@ class World:
         flight = self.core._flights.get(ticket.number)
         governed = flight is not None and flight.governed
         until = self.core.settle(ticket, outcome, self.now).until
-        reached = outcome is None or not hasattr(outcome, "phase") or outcome.reached_the_endpoint
+        reached = not isinstance(outcome, Failure) or outcome.reached_the_endpoint
         refused = isinstance(outcome, Refused)
         self.log.append(Attempt(ticket.ask.client, ticket.granted, self.now, refused, reached, governed))
         known = self.asks[name]

@@ -100,7 +100,7 @@ class Admission:
     def sweep(self, now: float) -> None:
         """To be called every few seconds: settles tickets past their deadline, and wakes the next where one slept."""
         self._change(lambda core: core.sweep(now))
-        if self._journal is not None and (self._journal.grown or self._journal.missing()):
+        if self._journal is not None and (self._journal.grown() or self._journal.missing()):
             with self._writing:
                 with self._lock:
                     everything = list(self._core.dump(now))

@@ -198,9 +198,7 @@ class Core:
         else:
             breaker.refused_target(name, outcome, now)
         if breaker.refusal is not None and not was_open:
-            # Whoever was offered a slot before was woken, and requests again.
-            self._withdraw_offers(client, now)
-            return True
+            return True  # an offer of the time before is not good any more: its target finds out as it comes
         # Not governed: in flight when the first refusal came, which is not counted, or the first of this target.
         return flight.governed or (name in breaker.own and self._has_room(client, now))
 
@@ -245,7 +243,8 @@ class Core:
         if client is None:
             return
         waiting, breaker = self.waiting, client.breaker
-        self._withdraw_offers(client, now)
+        for offer in [offer for offer in waiting.offers.values() if offer.client is client]:
+            waiting.withdraw(offer, now)  # whoever has one was woken, and requests again
         own = [name for name in breaker.own if name in waiting.timed]
         breaker.forgive()
         client.ledger.changed = True
@@ -319,10 +318,6 @@ class Core:
 
     def _note(self, client: Client, now: float) -> None:
         self._entries += client.breaker.take_entries(client.name, now)
-
-    def _withdraw_offers(self, client: Client, now: float) -> None:
-        for offer in [offer for offer in self.waiting.offers.values() if offer.client is client]:
-            self.waiting.withdraw(offer, now)
 
     def _at(self, now: float) -> float:
         self._now = max(self._now, now)

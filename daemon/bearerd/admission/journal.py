@@ -54,7 +54,6 @@ class Journal:
         except OSError as error:
             self._cannot(error)
 
-    @property
     def grown(self) -> bool:
         """Whether it is worth rewriting."""
         return self._size > max(2 * self._rewritten, _WORTH_REWRITING)
