@@ -536,11 +536,11 @@ def test_the_bar_shows_what_was_what_is_left_and_the_next_refresh(token: dict[st
         ),
         pytest.param(
             {"last_error": "HTTP 401", "held_by": "refused"},
-            ["HTTP 401 (waits since its client was refused)"],
+            ["HTTP 401 (held: the provider refused it or its client)"],
             id="refused",
         ),
-        pytest.param({"held_by": "rate_limit"}, ["waits for its rate limit"], id="held"),
-        pytest.param({"held_by": "a_new_door"}, ["held by a_new_door"], id="held by what we do not know"),
+        pytest.param({"held_by": "rate_limit"}, ["held by its rate limit"], id="held"),
+        pytest.param({"held_by": "a_new_reason"}, ["held by a_new_reason"], id="held by what we do not know"),
         pytest.param(
             {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"},
             ["HTTP 503", "files: /x: full", "files: /y: full"],

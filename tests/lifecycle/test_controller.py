@@ -46,7 +46,7 @@ class Script:
 
 
 @dataclass
-class Told:
+class HookEvents:
     """What others are told, in order; `owed` is what an earlier process left to be told."""
 
     owing: bool = False
@@ -95,7 +95,7 @@ class Rig:
     grants: Script
     target: Target
     woken: list[str]
-    told: Told = field(default_factory=Told)
+    hooks: HookEvents = field(default_factory=HookEvents)
     controller: Controller = field(init=False)
     admission: Admission = field(init=False)
 
@@ -115,7 +115,7 @@ class Rig:
             self.grants,
             self.publisher,
             self.admission,
-            self.told,
+            self.hooks,
             Known(client_id),
             least=least,
         )
@@ -707,9 +707,9 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
 # -- hooks ---------------------------------------------------------------------------------------------
 
 
-def told(rig: Rig) -> list[str]:
+def hook_events(rig: Rig) -> list[str]:
     """What others were told since this was asked last."""
-    events, rig.told.events = rig.told.events, []
+    events, rig.hooks.events = rig.hooks.events, []
     return events
 
 
@@ -718,7 +718,7 @@ def json_of(rig: Rig) -> Path:
     return rig.directory / "dnb/bci.json"
 
 
-class Watching(Told):
+class Watching(HookEvents):
     """Notes of each event which token stands in which file then."""
 
     directory: Path
@@ -742,20 +742,20 @@ class Watching(Told):
 def test_others_are_told_when_all_files_are_in_place_and_a_change_is_announced_before_the_first_of_them(
     rig: Rig,
 ) -> None:
-    rig.told = Watching()
-    rig.told.directory = rig.directory
+    rig.hooks = Watching()
+    rig.hooks.directory = rig.directory
     rig.start()
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    assert told(rig) == ["announced  ", "first t-1 t-1"]
+    assert hook_events(rig) == ["announced  ", "first t-1 t-1"]
     rig.clock.advance(2880)
     rig.turn()
-    assert told(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
+    assert hook_events(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
 
 
 def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.turn()
     rig.clock.advance(2880)
     rig.turn()  # the same token again
@@ -763,13 +763,13 @@ def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
     rig.answer(Transient("reset"))
     rig.clock.advance(360)
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 @pytest.mark.parametrize("harm", ["deleted", "altered", "opened"])
 def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     match harm:
         case "deleted":
             rig.file.unlink()
@@ -778,13 +778,13 @@ def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> Non
         case "opened":
             rig.file.chmod(0o666)
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     before = json_of(rig).read_text()
     rig.clock.step(20)
     rig.turn()
@@ -792,60 +792,60 @@ def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     rig.clock.step(-7200)  # by so much that it is to be refreshed, which fails
     rig.turn()
     assert len({before, between, json_of(rig).read_text()}) == 3
-    assert told(rig) == []
+    assert hook_events(rig) == []
     rig.live(10)
     assert rig.file.read_text() == "t-2"
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(60)
     rig.clock.step(7200)
     rig.turn()
     assert rig.file.read_text() == "t-2"
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_after_times_were_put_right_a_file_that_is_put_back_is_news_again(rig: Rig) -> None:
     rig.turn()
     rig.clock.step(20)
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_new_config_is_news_also_where_times_could_not_be_put_right_yet(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     json_of(rig).unlink()
     json_of(rig).mkdir()
     rig.clock.step(20)
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     header = Output(path=str(rig.directory / "dnb/bci.header"), format="header")
     rig.target = replace(rig.target, outputs=(rig.target.outputs[0], header))
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: Rig) -> None:
     json_of(rig).mkdir(parents=True)
     rig.turn()
-    assert told(rig) == ["announced"]
+    assert hook_events(rig) == ["announced"]
     rig.clock.step(20)
     json_of(rig).rmdir()
     rig.turn()
-    assert told(rig) == ["announced", "first"]
+    assert hook_events(rig) == ["announced", "first"]
 
 
 def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clocks(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.start()
     rig.turn()
     before = json_of(rig).read_text()
@@ -857,134 +857,134 @@ def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clo
     rig.answer(Transient("the network is not there yet"))
     rig.start()
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     assert len(rig.grants.asked) == 2
 
 
 def test_a_record_whose_files_were_harmed_meanwhile_is_news_but_not_the_first(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.start()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
     assert len(rig.grants.asked) == 1
 
 
 def test_a_token_after_one_that_expired_meanwhile_is_not_the_first(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(3600)
     rig.start()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_what_an_earlier_process_owes_is_told_once_the_files_are_in_place(rig: Rig) -> None:
     rig.turn()
-    told(rig)
-    rig.told.owing = True
+    hook_events(rig)
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     assert len(rig.grants.asked) == 1
 
 
 def test_what_an_earlier_process_owes_is_told_of_the_next_token_where_that_one_has_expired(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(3600)
-    rig.told.owing = True
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     rig.live(10)
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 @pytest.mark.parametrize("owing", [False, True])
 def test_while_one_file_cannot_be_written_nobody_is_told(rig: Rig, *, owing: bool) -> None:
     if owing:
         rig.turn()
-        told(rig)
+        hook_events(rig)
         json_of(rig).unlink()
     json_of(rig).mkdir(parents=True)
-    rig.told.owing = owing
+    rig.hooks.owing = owing
     rig.start()
     for _ in range(3):
         rig.turn()
         rig.clock.advance(10)
     assert rig.file.read_text() == "t-1"
-    assert set(told(rig)) == {"announced"}
+    assert set(hook_events(rig)) == {"announced"}
     json_of(rig).rmdir()
     rig.turn()
-    assert told(rig) == ["announced", "changed" if owing else "first"]
+    assert hook_events(rig) == ["announced", "changed" if owing else "first"]
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_not(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60))
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     more = (*rig.target.outputs, Output(path=str(rig.directory / "dnb/bci.header"), format="header"))
     rig.target = replace(rig.target, outputs=more)
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_of_hooks_that_another_config_mends_those_that_were_not_told_are_told(rig: Rig, *, failing: bool) -> None:
     rig.turn()
-    told(rig)
-    rig.told.failing = failing
+    hook_events(rig)
+    rig.hooks.failing = failing
     rig.target = replace(rig.target, on_failure=(Hook(argv=("/bin/true",)),))
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     rig.target = replace(rig.target, on_change=(Hook(argv=("/bin/true",)),))
     rig.turn()
-    assert told(rig) == ["changed"] * failing
+    assert hook_events(rig) == ["changed"] * failing
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 def test_what_an_earlier_process_owes_is_not_the_first_also_where_its_record_is_broken(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     (rig.directory / ".bearerd/records/dnb/bci.json").write_text("{")
-    rig.told.owing = True
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]  # the same token again
+    assert hook_events(rig) == ["changed"]  # the same token again
 
 
 def test_after_a_step_a_file_without_times_that_is_put_back_is_news(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.clock.step(20)
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
     rig.file.unlink()
     rig.clock.step(20)
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
 
 
 def lost_after(rig: Rig, within: float) -> float | None:
     """After how many seconds others are told that the token is not renewed; None where they are not within so many."""
-    told(rig)
+    hook_events(rig)
     began = rig.clock.boot
     while rig.clock.boot - began <= within:
         wait = rig.turn()
-        if "failed" in told(rig):
+        if "failed" in hook_events(rig):
             return rig.clock.boot - began
         rig.clock.advance(max(wait, 0.001))
     return None
@@ -1050,40 +1050,40 @@ def test_while_there_is_a_token_others_are_told_of_what_happened_twice_and_of_it
 def test_of_a_trouble_others_are_told_once_and_of_the_next_one_again(rig: Rig) -> None:
     rig.answer(REFUSED)
     rig.live(3 * 3600)
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
     rig.answer(Issued(token("t-1")), DOWN)
     rig.live(3600)
-    assert told(rig) == ["announced", "first"]
+    assert hook_events(rig) == ["announced", "first"]
     rig.live(3600)
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
     rig.answer(Issued(token("t-2")), REFUSED)
     rig.live(7200)
-    assert told(rig) == ["announced", "changed", "failed"]
+    assert hook_events(rig) == ["announced", "changed", "failed"]
 
 
 def test_a_token_that_was_not_renewed_and_then_expires_is_one_trouble(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), REFUSED)
     rig.live(3600 + 3600)
-    assert told(rig) == ["announced", "first", "failed"]
+    assert hook_events(rig) == ["announced", "first", "failed"]
 
 
 def test_one_that_others_were_told_is_lost_and_that_then_comes_as_the_same_again_is_well(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), MALFORMED, MALFORMED, Issued(token("t-1")), MALFORMED)
     rig.live(3500)
-    assert told(rig) == ["announced", "first", "failed", "failed"]
+    assert hook_events(rig) == ["announced", "first", "failed", "failed"]
 
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_too(rig: Rig, others: int) -> None:
     rig.turn()
     rig.clock.advance(2880)
-    told(rig)
+    hook_events(rig)
     for number in range(others):
         rig.admission.settle(ticket(rig, f"dnb/other-{number}"), Refused("HTTP 401"), rig.clock.boot)
         rig.clock.advance(30 if number + 1 < others else 1)
     rig.turn()
     assert rig.controller.standing().held_by == "refused"
-    assert told(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
+    assert hook_events(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
 
 
 def test_a_refused_client_is_lost_though_the_token_itself_failed_of_what_passes(rig: Rig) -> None:
@@ -1093,14 +1093,14 @@ def test_a_refused_client_is_lost_though_the_token_itself_failed_of_what_passes(
     rig.clock.advance(5)
     rig.turn()
     assert rig.controller.standing().held_by == "refused"
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
 
 
 def test_of_a_client_that_was_refused_to_another_others_are_told_at_once_where_there_is_no_token(rig: Rig) -> None:
     refuse(rig)
     rig.turn()
     assert rig.grants.asked == []
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
 
 
 def test_who_waits_for_a_rate_limit_has_not_lost_its_token_until_it_expires(rig: Rig) -> None:
@@ -1117,7 +1117,7 @@ def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(ri
     rig.turn()
     rig.start()
     rig.turn()
-    assert told(rig) == ["failed", "failed"]
+    assert hook_events(rig) == ["failed", "failed"]
 
 
 def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
@@ -1164,7 +1164,7 @@ def by_template(rig: Rig) -> tuple[Path, Path]:
     rig.target = replace(rig.target, outputs=(*rig.target.outputs, output))
     rig.start()
     rig.turn()
-    rig.told.events.clear()
+    rig.hooks.events.clear()
     return template, made
 
 
@@ -1174,7 +1174,7 @@ def test_what_another_template_makes_is_told_and_not_put_back_and_what_is_altere
     template, made = by_template(rig)
     template.write_text("two")
     rig.turn(TemplateChanged())
-    assert (made.read_text(), rig.told.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
+    assert (made.read_text(), rig.hooks.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
     assert not any("put back" in line for line in spoken(log))
     made.write_text("altered")
     rig.turn()
@@ -1188,7 +1188,7 @@ def test_another_template_is_told_also_where_the_clock_is_set_meanwhile(rig: Rig
     if while_it_is_broken:
         template.write_text("{{ nope }}")
         rig.turn()
-        assert (made.read_text(), rig.told.events) == ("one", [])
+        assert (made.read_text(), rig.hooks.events) == ("one", [])
     template.write_text("two")
     rig.turn(TemplateChanged())
-    assert (made.read_text(), rig.told.events) == ("two", ["announced", "changed"])
+    assert (made.read_text(), rig.hooks.events) == ("two", ["announced", "changed"])

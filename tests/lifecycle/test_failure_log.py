@@ -10,7 +10,7 @@ DOWN = Transient("reset")
 
 def fail(log: FailureLog, now: float, failure: Transient | Malformed | Refused = DOWN, remaining: float = 720) -> Line:
     log.failed(failure, now)
-    return log.told(failure, now, remaining, now + 5)
+    return log.describe(failure, now, remaining, now + 5)
 
 
 def test_the_first_failure_is_told_and_further_ones_of_its_kind_are_for_debugging() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bearerd.admission.types import View
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Output
@@ -90,6 +91,7 @@ def status(*tokens: Standing, hooks: HookStanding = HookStanding(), **changes: A
         "alive": True,
         "tokens": tuple((token, hooks) for token in tokens),
         "counts": Counts(),
+        "admission": View({}, {}),
     }
     return Status(**given | changes)
 
@@ -320,7 +322,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     }  # fmt: skip
     assert expired["words"] == "expired 20 min ago\nnext attempt now"
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
-    assert missing["words"] == "no token\nnext attempt in 2 min\nwaits: its client was refused"
+    assert missing["words"] == "no token\nnext attempt in 2 min\nheld: the provider refused it or its client"
     assert missing["errors"] == "401 invalid_client"
     assert found["dnb/starting"]["words"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)

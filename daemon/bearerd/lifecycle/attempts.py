@@ -302,7 +302,7 @@ class Attempts:
             wait = policy.wait_after(failure, self.log.count(failure), remaining, self._parts.dice())
             until = self.due = self._not_before = now + wait
         self._plan_last_attempt(now)
-        self.say(self.log.told(failure, now, remaining, self._or_last(until)))
+        self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
 
     def _next(self, now: float) -> float:
         """When the next attempt is made, as far as that is known."""

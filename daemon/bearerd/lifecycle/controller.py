@@ -64,7 +64,7 @@ class Controller:
         line = attempts.log.still_failing(now.boot, attempts.state.remaining(now.boot), attempts.next)
         if line is not None:
             attempts.say(line)
-        may_be_lost = attempts.state.current is not None and not attempts.log.told_expired
+        may_be_lost = attempts.state.current is not None and not attempts.log.expiry_logged
         return policy.next_moment(
             now.boot,
             attempts.next_turn(),

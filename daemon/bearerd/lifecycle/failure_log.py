@@ -33,7 +33,7 @@ class Line:
 class FailureLog:
     """The failures of one target since its last success. All moments are those of the boot clock."""
 
-    __slots__ = ("_counts", "_said_at", "_told", "_told_expired", "attempts", "failure", "moments", "since")
+    __slots__ = ("_announced", "_counts", "_expiry_logged", "_said_at", "attempts", "failure", "moments", "since")
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -45,22 +45,22 @@ class FailureLog:
         """How many attempts failed."""
         self._counts: Counter[type[Failure]] = Counter()
         self._said_at = 0.0
-        self._told = False
-        self._told_expired = False
+        self._announced = False
+        self._expiry_logged = False
 
     def count(self, failure: Failure) -> int:
         """How many of them were of this kind, since what the target fails of was last mended."""
         return self._counts[type(failure)]
 
     def failed(self, failure: Failure, now: float) -> None:
-        """Take note of a failed attempt; `told` says it."""
+        """Take note of a failed attempt; `describe` says it."""
         self._counts[type(failure)] += 1
         self.attempts += 1
         self.moments = (*self.moments, now)[-_MOST_MOMENTS:]
         if self.since is None:
             self.since = now
 
-    def told(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
+    def describe(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
         """The line about a failed attempt: new, or of another kind, for everybody; else only for debugging.
 
         `remaining` is for how many seconds the present token is good.
@@ -94,40 +94,40 @@ class FailureLog:
             )
         self.failure, self.since, self.moments, self.attempts = None, None, (), 0
         self._counts.clear()
-        self._told = False
+        self._announced = False
         return line
 
     def forgive(self) -> None:
-        """What the target failed of may be mended: its waits begin anew, what was told stays told."""
+        """What the target failed of may be mended: its waits begin anew, what was said stays said."""
         self._counts.clear()
 
     def renewed(self) -> None:
         """There is a token that is good again."""
-        self._told_expired = False
+        self._expiry_logged = False
 
     def expired(self, *, removed: bool) -> Line | None:
         """The token is lost; `removed`: its files go."""
-        if self._told_expired:
+        if self._expiry_logged:
             return None
-        self._told_expired = True
+        self._expiry_logged = True
         files = "its files are removed" if removed else "its files hold the expired one"
         return Line("error", f"the token has expired and could not be renewed; {files}")
 
     @property
-    def told_expired(self) -> bool:
-        """Whether it was told that the token is lost."""
-        return self._told_expired
+    def expiry_logged(self) -> bool:
+        """Whether the log says that the token is lost."""
+        return self._expiry_logged
 
     def is_lost(self, failure: Failure | None, count: int, now: float, remaining: float, *, expired: bool) -> bool:
         """Whether `on_failure` runs now: once for each trouble.
 
         `failure` and `count` are what the target, or its client, failed of and how often.
         """
-        if self._told:
+        if self._announced:
             return False
         lasted = 0.0 if self.since is None else now - self.since
-        self._told = expired or (failure is not None and policy.is_lost(failure, count, remaining, lasted))
-        return self._told
+        self._announced = expired or (failure is not None and policy.is_lost(failure, count, remaining, lasted))
+        return self._announced
 
     def _trouble(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
         """What fails and why, what still holds, and when the next attempt is."""

@@ -70,8 +70,17 @@ class FileState:
     """The files of one target. Called by one thread at a time."""
 
     __slots__ = (
-        "_attempts", "_first", "_hooks", "_only_times", "_publisher", "_rewritten", "_unsaved", "_untold", "faults",
-        "on_disk", "readable_until",
+        "_attempts",
+        "_first",
+        "_hooks",
+        "_only_times",
+        "_publisher",
+        "_rewritten",
+        "_unannounced",
+        "_unsaved",
+        "faults",
+        "on_disk",
+        "readable_until",
     )  # fmt: skip
 
     def __init__(self, publisher: Publisher, hooks: Hooks) -> None:
@@ -93,14 +102,14 @@ class FileState:
         """Whether nothing of the files is to change but times, after a step of the clock."""
         self._rewritten = False
         """Whether a template changed: nobody altered the files, and they are not put back."""
-        self._untold = False
+        self._unannounced = False
         """Whether files changed and no hook was told yet."""
 
     def load(self, target: Target) -> Record | None:
         """The record that an earlier process left, and what it owes to hooks."""
-        self._untold = self._hooks.owed(target)
+        self._unannounced = self._hooks.owed(target)
         record = self._publisher.load(target)
-        self._first = record is None and not self._untold
+        self._first = record is None and not self._unannounced
         return record
 
     def token_changed(self) -> None:
@@ -119,7 +128,7 @@ class FileState:
     def config_changed(self, old: Target, new: Target) -> None:
         """Other files, or other hooks."""
         if new.on_change != old.on_change and self._hooks.undone(new.full_name):
-            self._untold = True  # a hook that was mended is what somebody waits for
+            self._unannounced = True  # a hook that was mended is what somebody waits for
         self.on_disk, self._only_times, self.readable_until = False, False, 0.0
 
     def template_changed(self) -> None:
@@ -144,11 +153,11 @@ class FileState:
         self._rewritten = False
         self._note(target, faults + published.faults)
         times = {output.path for output in target.outputs if output.holds_times} if self._only_times else set()
-        self._untold = self._untold or not times.issuperset(published.written)
+        self._unannounced = self._unannounced or not times.issuperset(published.written)
         if self.on_disk:
-            if self._untold:
+            if self._unannounced:
                 self._hooks.changed(target, first=self._first)
-            self._untold = self._only_times = self._first = False
+            self._unannounced = self._only_times = self._first = False
 
     def expire(self, target: Target) -> None:
         """There is no good token: its files go where the config says so."""

@@ -93,6 +93,7 @@ def _token(publisher: Publisher, client: str, name: str, now: Instant) -> dict[s
         "failures": [],
         "grants": {},
         "on_disk": None,
+        "same_token": None,
         "file_errors": [],
         "hooks": {"owed": None, "last_run_at": None, "last_error": None},
     }

@@ -68,9 +68,9 @@ def once(
             ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
     if not interrupted:
         interrupted = _wait_for_hooks(engine, events, began + timeout)
-    told = engine.hooks.wait(0)
+    done = engine.hooks.wait(0)
     engine.stop()
-    if not told:
+    if not done:
         why = "interrupted before all hooks were done" if interrupted else f"hooks not done within {duration(timeout)}"
         say(logging.ERROR, f"{why}; they are run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
@@ -81,7 +81,7 @@ def once(
         logging.ERROR if failed else logging.INFO,
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
-    return 1 if failed or not told or engine.hooks.given_up else 0
+    return 1 if failed or not done or engine.hooks.given_up else 0
 
 
 def _wait_for_ends(

@@ -75,8 +75,8 @@ def _plain(status: Status) -> Iterator[str]:
     """What is to be read where no script runs."""
     now, count = status.now.boot, len(status.tokens)
     states = Counter(statuses.state_of(standing, now) for standing, _ in status.tokens)
-    told = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
-    yield f"<p>{count} token{'' if count == 1 else 's'}: {told}, in {escape(status.config.directory)} "
+    counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
+    yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
     yield f"at {rfc3339(status.now.wall)}.</p>\n"
     if not status.alive:
         yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"

@@ -217,5 +217,5 @@ class _Daemon:
         self._config_error = why
         self._engine.counters.event("reloads", "failure")
         errors = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
-        told = "; ".join(problems)
-        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {told}")
+        listed = "; ".join(problems)
+        say(logging.ERROR, f"the new config has {errors} and is not followed, all goes on as it was: {listed}")

@@ -89,15 +89,15 @@ def summary(status: Status) -> str:
     for standing, _ in status.tokens:
         names.setdefault(state_of(standing, now), []).append(standing.name)
     good = len(names.pop("valid", ())) + len(names.get("failing", ()))
-    told = [f"{good} of {len(status.tokens)} tokens are valid"]
-    told += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
+    parts = [f"{good} of {len(status.tokens)} tokens are valid"]
+    parts += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
     lasting = [standing for standing, _ in status.tokens if standing.expires is not None and standing.expires > now]
     if lasting:
         first = min(lasting, key=lambda standing: standing.expires or 0.0)
-        told.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
+        parts.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
     if status.config_error is not None:
-        told.append("the new config is not followed: see the log")
-    return "; ".join(told)
+        parts.append("the new config is not followed: see the log")
+    return "; ".join(parts)
 
 
 def unready(status: Status) -> Iterator[tuple[str, str]]:
@@ -158,6 +158,7 @@ def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, A
         "failures": [_when(moment, now) for moment in standing.failures],
         "grants": {kind: count for kind, count in zip(KINDS.values(), standing.outcomes, strict=True) if count},
         "on_disk": standing.on_disk,
+        "same_token": standing.same_token,
         "file_errors": list(standing.faults),
         "hooks": {"owed": hooks.owed, "last_run_at": _when(hooks.ended, now), "last_error": hooks.error},
     }
