@@ -313,12 +313,22 @@ def test_a_rate_limit_that_a_reload_removes_holds_nobody_any_longer(asking: Call
         assert all(standing.on_disk for standing in here.engine.standings())
 
 
-def test_changed_credentials_wake_a_target_whatever_it_fails_of(asking: Callable[..., object]) -> None:
-    good, answers = issues(), [Answer(404)]
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(404), id="404"),
+        pytest.param(Answer(500), id="500"),
+        pytest.param(Answer(429, headers={"Retry-After": "600"}), id="429"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), id="refused alone"),
+    ],
+)
+def test_changed_credentials_wake_a_target_whatever_it_fails_of(asking: Callable[..., object], answer: Answer) -> None:
+    good, answers = issues(), [answer]
     with asking(lambda seen: answers.pop() if answers else good(seen)) as here:  # type: ignore[attr-defined]
         assert here.grants == 1
         here.turn()
-        assert here.grants == 1  # a minute later at the earliest
+        assert here.grants == 1
+        here.clock.advance(0.1)
         here.engine.secrets_changed({"dnb"})
         here.turn()
         assert (here.grants, here.token) == (2, "t-1")

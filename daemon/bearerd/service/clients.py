@@ -35,7 +35,7 @@ class Clients:
             reading = self._reading[client.name]
         with reading:
             if client.name not in self._client_ids:
-                self.credentials_changed(target)
+                self._look_at_refusal(target)
                 try:
                     self._client_ids[client.name] = read_client_id(client, self._environ)
                 except SecretUnavailable:
@@ -43,6 +43,14 @@ class Clients:
             return self._client_ids[client.name]
 
     def credentials_changed(self, target: Target) -> None:
+        """What the client authenticates with is different: a refusal of what it had says nothing any more."""
+        refusal = self._admission.refusal(target.full_name, target.client.name)
+        if refusal is not None and refusal.own:
+            self._admission.forgive(target.client.name, self._clock.now().boot)
+        else:
+            self._look_at_refusal(target)
+
+    def _look_at_refusal(self, target: Target) -> None:
         """If the client was refused and has credentials now that were not, it may ask at once."""
         client = target.client
         refusal = self._admission.refusal(target.full_name, client.name)
