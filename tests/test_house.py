@@ -16,7 +16,8 @@ MODULES = {
     if path != ROOT / "__init__.py"
 }
 
-# cli -> service -> api -> lifecycle -> {grant, publish} -> model; config -> model. Everyone may use what is in BELOW.
+# cli -> service -> api -> lifecycle -> {admission, grant, publish} -> model; config -> model; admission knows what a
+# grant may come to. Everyone may use what is in BELOW.
 BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "mounts", "process", "regular", "words"}
 MAY_IMPORT = {
     "boundedjson": set(),
@@ -31,10 +32,11 @@ MAY_IMPORT = {
     "mounts": set(),
     "config": {"config"} | BELOW - {"clock", "log", "child", "mounts"},
     "grant": {"grant"} | BELOW,
+    "admission": {"admission", "grant"} | BELOW,
     "publish": {"publish"} | BELOW,
-    "lifecycle": {"lifecycle", "grant", "publish"} | BELOW,
-    "api": {"api", "lifecycle", "grant", "publish"} | BELOW,
-    "service": {"service", "api", "lifecycle", "grant", "publish"} | BELOW,
+    "lifecycle": {"lifecycle", "admission", "grant", "publish"} | BELOW,
+    "api": {"api", "lifecycle", "admission", "grant", "publish"} | BELOW,
+    "service": {"service", "api", "lifecycle", "admission", "grant", "publish"} | BELOW,
     "demo": {"demo"},
     "cli": {"cli", "service", "config", "demo"} | BELOW,
     "__main__": {"cli"},
@@ -46,7 +48,11 @@ PURE = [
     "config.plain",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
     "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
-    "lifecycle.policy", "lifecycle.doors", "lifecycle.plan",
+    "admission.types", "admission.queue", "admission.breaker", "admission.ledger", "admission.retry", "admission.rate",
+    "admission.parts", "admission.flights", "admission.waiting", "admission.registry", "admission.core",
+    "admission.view",
+    "lifecycle.policy", "lifecycle.plan", "lifecycle.token_state", "lifecycle.failure_log", "lifecycle.standing",
+    "lifecycle.wishes",
     "publish.render", "publish.record", "publish.access", "publish.version",
     "service.links",
     "api.message", "api.host",
@@ -70,7 +76,7 @@ ONE_USER = {
     "prometheus_client": {"api.metrics"},
     "jinja2": {"publish.template"},
     "rich": {"cli.progress", "cli.picture", "cli.status", "demo.show"},
-    "fcntl": {"publish.lock"},
+    "fcntl": {"publish.lock", "admission.journal"},
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
     "random": {"clock"},

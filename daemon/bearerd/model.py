@@ -214,6 +214,8 @@ class Target:
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
+    max_age: float = 86400.0
+    """Seconds after which a token is refreshed, however long it lives: a token that was revoked is replaced then."""
     on_expiry: OnExpiry = "keep"
     outputs: tuple[Output, ...] = ()
     required: bool = True

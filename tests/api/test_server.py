@@ -27,7 +27,7 @@ from bearerd.api.daemon import Answer, Asked
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Control, Listen
 from support.clock import START
 from support.process import WITHIN, eventually

@@ -73,7 +73,8 @@ def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
 
 
 def test_all_are_asked_for_before_any_is_waited_for(tmp_path: Path) -> None:
-    names = [f"t{number}" for number in range(8)]
+    # A client whose last token is over a second old has four requests in flight at most.
+    names = [f"t{number}" for number in range(4)]
     # Those of the refresh are answered when all are there.
     issue, lock, counts, together = issues(), threading.Lock(), dict.fromkeys(names, 0), threading.Barrier(len(names))
 
@@ -267,10 +268,10 @@ def test_one_whose_turn_comes_in_time_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_HELD_FOR_GOOD", 0.0)
-    held = stands(HAD | {"held_by": "rate_limit", "next_turn_seconds": 5.0})
+    held = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 5.0})
     code, out, _ = told(tmp_path, capsys, held, ASKED, held, held, stands(HAS), stands(HAS))
     assert (code, out) == (0, "dnb/bci: new token, good for 90 s\n")
-    late = stands(HAD | {"held_by": "rate_limit", "next_turn_seconds": 50.0})
+    late = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 50.0})
     code, out, _ = told(tmp_path, capsys, held, ASKED, late)
     assert (code, out) == (
         1,

@@ -462,7 +462,7 @@ VALID: dict[str, Any] = {
     "state": "valid",
     "remaining_seconds": 1800.0,
     "lifetime_seconds": 3600.0,
-    "next_turn_seconds": 900.0,
+    "next_refresh_seconds": 900.0,
     "last_error": None,
     "held_by": None,
     "failing_since": None,
@@ -523,18 +523,18 @@ def drawn(*tokens: Mapping[str, Any], paper: Paper | None = None, **more: Any) -
 @pytest.mark.parametrize(
     ("token", "bar"),
     [
-        pytest.param({}, "." * 15 + "#" * 7 + "|" + "#" * 7, id="half its life, the next turn half-way from there"),
-        pytest.param({"remaining_seconds": 3600.0, "next_turn_seconds": None}, "#" * 30, id="new"),
-        pytest.param({"next_turn_seconds": 0.0}, "." * 15 + "|" + "#" * 14, id="due"),
-        pytest.param({"next_turn_seconds": 1800.0}, "." * 15 + "#" * 15, id="next turn at its end"),
-        pytest.param({"next_turn_seconds": 99999.0}, "." * 15 + "#" * 15, id="next turn after its end"),
+        pytest.param({}, "." * 15 + "#" * 7 + "|" + "#" * 7, id="half its life, the next refresh half-way from there"),
+        pytest.param({"remaining_seconds": 3600.0, "next_refresh_seconds": None}, "#" * 30, id="new"),
+        pytest.param({"next_refresh_seconds": 0.0}, "." * 15 + "|" + "#" * 14, id="due"),
+        pytest.param({"next_refresh_seconds": 1800.0}, "." * 15 + "#" * 15, id="next refresh at its end"),
+        pytest.param({"next_refresh_seconds": 99999.0}, "." * 15 + "#" * 15, id="next refresh after its end"),
         pytest.param({"state": "expired", "remaining_seconds": 0.0}, "." * 30, id="expired"),
         pytest.param({"remaining_seconds": 9999.0}, "#" * 7 + "|" + "#" * 22, id="longer than its life"),
         pytest.param({"remaining_seconds": 1.0, "lifetime_seconds": 0.0}, "15 min", id="no life"),
         pytest.param({"remaining_seconds": None, "lifetime_seconds": None}, "15 min", id="no token"),
     ],
 )
-def test_the_bar_shows_what_was_what_is_left_and_the_next_turn(token: dict[str, Any], bar: str) -> None:
+def test_the_bar_shows_what_was_what_is_left_and_the_next_refresh(token: dict[str, Any], bar: str) -> None:
     lines = drawn(VALID | token, VALID, paper=Paper(encoding="ascii"))
     row = next(line for line in lines if line.startswith("dnb/bci"))
     assert row.endswith(" " + bar)
@@ -552,11 +552,11 @@ def test_the_bar_shows_what_was_what_is_left_and_the_next_turn(token: dict[str, 
         ),
         pytest.param(
             {"last_error": "HTTP 401", "held_by": "refused"},
-            ["HTTP 401 (waits since its client was refused)"],
+            ["HTTP 401 (held: the provider refused it or its client)"],
             id="refused",
         ),
-        pytest.param({"held_by": "rate_limit"}, ["waits for its rate limit"], id="held"),
-        pytest.param({"held_by": "a_new_door"}, ["held by a_new_door"], id="held by what we do not know"),
+        pytest.param({"held_by": "rate_limit"}, ["held by its rate limit"], id="held"),
+        pytest.param({"held_by": "a_new_reason"}, ["held by a_new_reason"], id="held by what we do not know"),
         pytest.param(
             {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"},
             ["HTTP 503", "files: /x: full", "files: /y: full"],
@@ -588,7 +588,7 @@ def test_columns_go_one_by_one_where_it_is_narrow() -> None:
 
 def test_a_column_in_which_nothing_stands_is_none() -> None:
     for paper in (Paper(80), Paper()):
-        lines = drawn(VALID | {"next_turn_seconds": None}, paper=paper)
+        lines = drawn(VALID | {"next_refresh_seconds": None}, paper=paper)
         assert next(line for line in lines if line.startswith("TOKEN")).split() == ["TOKEN", "STATE", "LEFT", "LIFE"]
         assert "LIFE" not in "\n".join(drawn(NEVER, paper=paper))
 
@@ -625,7 +625,7 @@ def test_whatever_there_is_to_show_fits(
     states = ["valid", "failing", "expired", "missing", "starting"]
     tokens = [
         VALID | {"name": name, "state": states[index % 5], "last_error": error, "remaining_seconds": left,
-                 "lifetime_seconds": 3600.0, "next_turn_seconds": turn, "expires_at": "2026-01-01T00:00:00Z"}
+                 "lifetime_seconds": 3600.0, "next_refresh_seconds": turn, "expires_at": "2026-01-01T00:00:00Z"}
         for index, name in enumerate(names)
     ]  # fmt: skip
     lines = picture(document(*tokens, config={"error": config_error}), Paper(width, height, encoding), error)

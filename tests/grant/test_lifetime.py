@@ -20,6 +20,11 @@ NO_LIFETIME = "the reply names no lifetime: default_lifetime, 1234 s, was taken"
 NONSENSE = "the reply's lifetime makes no sense: default_lifetime, 1234 s, was taken"
 
 
+def ms(number: int, field: str = "expires_in") -> str:
+    """What is said of a number that was read as milliseconds: both readings, for who knows which is meant."""
+    return f"{field} {number} was read as milliseconds: {number / 1000:.0f} s, not {number} s"
+
+
 def jwt(claims: Any) -> str:
     """A JWT with these claims; nobody verifies its signature."""
     middle = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
@@ -49,15 +54,15 @@ def jwt(claims: Any) -> str:
         pytest.param("one hour", DEFAULT, NONSENSE, id="words"),
         pytest.param([3600], DEFAULT, NONSENSE, id="list"),
         pytest.param({"seconds": 3600}, DEFAULT, NONSENSE, id="object"),
-        pytest.param(3_600_000, 3600, "expires_in was read as milliseconds: 3600 s", id="ms-postman"),
-        pytest.param("3600000", 3600, "expires_in was read as milliseconds: 3600 s", id="ms-string"),
+        pytest.param(3_600_000, 3600, ms(3_600_000), id="ms-postman"),
+        pytest.param("3600000", 3600, ms(3_600_000), id="ms-string"),
         pytest.param(NOW + 3600, 3600, "expires_in was read as a Unix time: 3600 s", id="unix-deliverect"),
         pytest.param(
             (NOW + 3600) * 1000, 3600, "expires_in was read as a Unix time in milliseconds: 3600 s", id="unix-ms"
         ),
         pytest.param(30 * DAY, 30 * DAY, None, id="30-days"),
-        pytest.param(30 * DAY + 1, 2592.001, "expires_in was read as milliseconds: 2592 s", id="30-days-and-a-tick"),
-        pytest.param(10**9, 10**6, "expires_in was read as milliseconds: 1000000 s", id="10^9"),
+        pytest.param(30 * DAY + 1, 2592.001, ms(30 * 86400 + 1), id="30-days-and-a-tick"),
+        pytest.param(10**9, 10**6, ms(10**9), id="10^9"),
         # A moment of 2001: it has passed, which is for the caller to refuse.
         pytest.param(
             10**9 + 1, 10**9 + 1 - NOW, "expires_in was read as a Unix time: -799999999 s", id="10^9-and-a-tick"
@@ -89,14 +94,17 @@ def test_expires_in_in_every_form_of_the_field(expires_in: Any, seconds: float, 
         pytest.param(90 * DAY, {"iat": NOW, "exp": NOW + 90 * DAY}, 90 * DAY, id="seconds-though-over-30-days"),
         pytest.param(1_800_000, {"iat": NOW, "exp": NOW + 1800}, 1800, id="ms-though-under-30-days"),
         pytest.param(1_800_000, {"exp": NOW + 1800}, 1800, id="no-iat-so-from-now"),
-        # The provider's clock is an hour behind: its own difference counts.
-        pytest.param(1_800_000, {"iat": NOW - 3600, "exp": NOW - 1800}, 1800, id="iat-of-another-clock"),
+        # By its own times these are milliseconds; and it had expired, for all we know.
+        pytest.param(1_800_000, {"iat": NOW - 3600, "exp": NOW - 1800}, -1800, id="iat-of-another-clock"),
         pytest.param(1_140_000, {"iat": NOW, "exp": NOW + 1200}, 1140, id="60-s-off"),
-        pytest.param(1_139_000, {"iat": NOW, "exp": NOW + 1200}, 1_139_000, id="61-s-off"),
+        pytest.param(1_139_000, {"iat": NOW, "exp": NOW + 1200}, 1200, id="61-s-off"),
         pytest.param(9_500_000, {"iat": NOW, "exp": NOW + 10_000}, 9500, id="5-percent-off"),
-        pytest.param(2_590_000, {"iat": NOW, "exp": NOW + 2800}, 2_590_000, id="over-5-percent-off"),
+        pytest.param(2_590_000, {"iat": NOW, "exp": NOW + 2800}, 2800, id="over-5-percent-off"),
         pytest.param(30, {"iat": NOW, "exp": NOW + 40}, 30, id="agrees-with-two-readings"),
         pytest.param(3600, {"iat": NOW, "exp": NOW + 8 * 3600}, 3600, id="agrees-with-none"),
+        pytest.param(3600, {"iat": NOW - 3000, "exp": NOW + 600}, 600, id="a-cached-body-of-50-min"),
+        pytest.param(3600, {"exp": NOW - 1}, -1, id="a-cached-body-of-a-dead-token"),
+        pytest.param(3600, {"exp": 3600}, 3600, id="exp-that-is-no-moment"),
         pytest.param(3600, {"iat": -1e308, "exp": 1e308}, 3600, id="claims-that-overflow"),
         pytest.param(3600, {"iat": NOW, "exp": "soon"}, 3600, id="exp-no-number"),
     ],
@@ -117,6 +125,11 @@ def test_a_jwts_own_expiry_decides_between_readings(expires_in: float, claims: d
         pytest.param({"expires_at": (NOW + 600) * 1000}, 600, id="expires_at-ms"),
         pytest.param({"expires_on": f"{NOW + 600:.0f}"}, 600, id="expires_on-string-entra"),
         pytest.param({"expires_at": NOW - 600}, -600, id="expires_at-past"),
+        pytest.param({"expiresAt": NOW + 600}, 600, id="expiresAt"),
+        pytest.param({"expires": 600}, 600, id="expires-seconds"),
+        pytest.param({"expires": NOW + 600}, 600, id="expires-unix"),
+        pytest.param({"expires": "2027-01-15T09:00:00Z"}, 3600, id="expires-iso"),
+        pytest.param({"expires_in": "2027-01-15T09:00:00Z"}, 3600, id="expires_in-iso"),
         pytest.param({"expires_at": "2027-01-15T09:00:00Z"}, 3600, id="iso-z"),
         pytest.param({"expires_at": "2027-01-15T10:30:00+01:30"}, 3600, id="iso-offset"),
         pytest.param({"expires_on": "2027-01-15T09:00:00"}, 3600, id="iso-naive-is-utc"),
@@ -168,7 +181,7 @@ def test_a_jwts_expiry_is_the_last_resort_before_default_lifetime(token: str, se
     ("fields", "note"),
     [
         ({"expiresIn": 600}, None),
-        ({"expiresIn": 3_600_000}, "expiresIn was read as milliseconds: 3600 s"),
+        ({"expiresIn": 3_600_000}, ms(3_600_000, "expiresIn")),
         ({"expiresIn": "soon"}, NONSENSE),
         ({"expires_at": NOW + 600}, None),
         ({"expires_at": "soon"}, NO_LIFETIME),
@@ -180,6 +193,43 @@ def test_the_note_says_what_was_made_of_it(fields: dict[str, Any], note: str | N
 
 def test_a_jwts_expiry_goes_before_an_expires_in_of_zero() -> None:
     assert read_lifetime({"expires_in": 0}, jwt({"exp": NOW + 900}), NOW, DEFAULT).seconds == pytest.approx(900)
+
+
+def test_a_body_from_a_cache_never_gives_a_jwt_more_than_its_own_exp_and_says_so() -> None:
+    # Cognito's guide caches whole replies: exp in 10 min, expires_in still 3600.
+    lifetime = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 600}), NOW, DEFAULT)
+
+    assert lifetime.seconds == 600
+    assert lifetime.note == "the reply names 3600 s, the JWT's own exp 600 s: the shorter was taken"
+    near = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 3570}), NOW, DEFAULT)
+    assert (near.seconds, near.note) == (3570, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "token", "named"),
+    [
+        ({"expires_in": 3600}, "opaque", "named"),
+        ({"expires_in": -5}, "opaque", "named"),
+        ({"expires_at": NOW + 5}, "opaque", "named"),
+        ({"expires_in": 0}, "opaque", "zero"),
+        ({"expires_in": "0"}, "opaque", "zero"),
+        ({"expires_in": None}, "opaque", "unnamed"),
+        ({}, "opaque", "unnamed"),
+        ({"expires_in": "soon"}, "opaque", "unnamed"),
+        ({}, jwt({"exp": NOW + 900}), "named"),
+        ({"expires_in": 0}, jwt({"exp": NOW + 900}), "named"),
+    ],
+)
+def test_it_is_known_whether_a_lifetime_was_named(fields: dict[str, Any], token: str, named: str) -> None:
+    assert read_lifetime(fields, token, NOW, DEFAULT).named == named
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [({"expires_in": 3600}, 3540), ({"expires_in": 30}, -30), ({"expires_in": NOW + 600}, 600), ({}, DEFAULT)],
+)
+def test_what_a_cache_kept_is_good_for_that_much_less(fields: dict[str, Any], seconds: float) -> None:
+    assert read_lifetime(fields, "opaque", NOW, DEFAULT, age=60.0).seconds == seconds
 
 
 JSON = st.recursive(

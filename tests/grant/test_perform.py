@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import jwt
 import pytest
 
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, Refused, Transient, Unsent
+from bearerd.grant.outcome import Issued, Outcome, Performed, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.model import JWT_BEARER, Client, Instant, Jwt, JwtBearer, Reference, Target
 from support.clock import START, FakeClock
@@ -234,20 +234,6 @@ def test_the_lifetime_counts_from_just_before_the_request() -> None:
     # After the secret was fetched, and before the provider took its minute.
     assert performed.outcome.token.obtained == Instant(START.wall + environ.lookups, START.boot + environ.lookups)
     assert performed.took == 60.0
-
-
-@pytest.mark.parametrize(("lifetime", "expired"), [(3, True), (4, False)])
-def test_a_token_that_expired_on_its_way_is_none(lifetime: int, expired: bool) -> None:
-    clock = FakeClock()
-
-    def slow(seen: Seen) -> Answer:
-        clock.advance(3.0)
-        return issues(lifetime)(seen)
-
-    with serving(slow) as server:
-        outcome = perform(at(server), clock=clock).outcome
-    assert isinstance(outcome, Malformed) is expired
-    assert isinstance(outcome, Issued) is not expired
 
 
 # -- what a reply may not show, and what it may be about ------------------------------------------------

@@ -234,20 +234,6 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "token_type": "PoP"}', Malformed("the token is of type pop"), id="pop"
     ),
-    pytest.param(
-        200,
-        {},
-        b'{"access_token": "t", "expires_at": %d}' % START.wall,
-        Malformed("the new token had expired already"),
-        id="expires-now",
-    ),
-    pytest.param(
-        200,
-        {},
-        b'{"access_token": "t", "expires_in": -1}',
-        Malformed("the new token had expired already; compare this machine's clock"),
-        id="expired-already",
-    ),
     pytest.param(404, {}, HTML, Malformed("HTTP 404: no token endpoint answers so; compare token_url"), id="404"),
     pytest.param(405, {}, b"", Malformed("HTTP 405: no token endpoint answers so"), id="405"),
     pytest.param(
@@ -637,11 +623,16 @@ def test_a_reply_shows_its_providers_clock(headers: Headers, skew: float | None)
 @pytest.mark.parametrize(
     ("date", "seconds"),
     [
-        # A difference that the way or the rounding may have made is none.
-        pytest.param("Fri, 15 Jan 2027 08:00:30 GMT", 3600.0, id="30-s"),
-        pytest.param("Fri, 15 Jan 2027 08:00:31 GMT", 3569.0, id="31-s"),
-        pytest.param("Fri, 15 Jan 2027 07:59:30 GMT", 3600.0, id="30-s-behind"),
-        pytest.param("Fri, 15 Jan 2027 07:59:29 GMT", 3631.0, id="31-s-behind"),
+        # `Date` is a whole second: of all moments within it the one that is nearest to our clock.
+        pytest.param("Fri, 15 Jan 2027 08:00:00 GMT", 3600.0, id="the same"),
+        pytest.param("Fri, 15 Jan 2027 08:00:01 GMT", 3599.0, id="1-s"),
+        pytest.param("Fri, 15 Jan 2027 07:59:59 GMT", 3600.0, id="1-s-behind"),
+        pytest.param("Fri, 15 Jan 2027 07:59:58 GMT", 3601.0, id="2-s-behind"),
+        pytest.param("Fri, 15 Jan 2027 08:50:00 GMT", 600.0, id="50-min"),
+        pytest.param("Fri, 15 Jan 2027 07:10:00 GMT", 6599.0, id="50-min-behind"),
+        # Beyond an hour it is no clock.
+        pytest.param("Fri, 15 Jan 2027 18:00:00 GMT", 0.0, id="10-h"),
+        pytest.param("Fri, 15 Jan 2027 01:00:00 GMT", 7200.0, id="7-h-behind"),
         pytest.param("garbage", 3600.0, id="garbage"),
     ],
 )
@@ -673,10 +664,34 @@ def test_a_lifetime_in_seconds_is_the_same_by_any_clock() -> None:
 def test_a_token_that_only_our_clock_takes_for_expired_is_good() -> None:
     body = b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1799999999}'
 
-    assert isinstance(understood(200, body), Malformed)
-    outcome = understood(200, body, {"date": "Fri, 15 Jan 2027 07:00:00 GMT"})
+    early = understood(200, body)
+    assert isinstance(early, Issued)
+    assert early.token.lifetime == -1.0
+    outcome = understood(200, body, {"date": "Fri, 15 Jan 2027 07:30:00 GMT"})
     assert isinstance(outcome, Issued)
-    assert outcome.token.lifetime == 3599.0
+    assert outcome.token.lifetime == 1798.0
+
+
+def test_what_a_cache_kept_for_a_while_is_good_for_that_much_less() -> None:
+    outcome = understood(200, GOOD, {"date": "Fri, 15 Jan 2027 07:58:20 GMT", "age": "100"})
+
+    assert isinstance(outcome, Issued)
+    assert outcome.token.lifetime == 3500.0
+
+
+@pytest.mark.parametrize("status", [408, 409, 423, 425, 500, 599])
+def test_a_status_that_passes_by_itself_is_transient(status: int) -> None:
+    assert isinstance(understood(status, b"<html>"), Transient)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"cf-mitigated": "challenge"}, {"x-amzn-waf-action": "challenge"}, {"x-amzn-waf-action": "captcha"}]
+)
+def test_a_firewall_that_wants_a_browser_is_transient_and_named(headers: Headers) -> None:
+    outcome = understood(403, b"<html>", headers)
+
+    assert isinstance(outcome, Transient)
+    assert "a firewall wants a browser" in str(outcome)
 
 
 @pytest.mark.parametrize(

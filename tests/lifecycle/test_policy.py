@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle import policy
-from bearerd.model import Instant, RateLimit, RefreshBefore
+from bearerd.model import Instant, RefreshBefore
 from support.clock import START
 from support.targets import token
 
@@ -80,10 +80,30 @@ def test_whatever_comes_a_refresh_is_a_second_away_and_before_the_expiry_where_t
 
 @pytest.mark.parametrize(
     ("remaining", "expected"),
-    [(720.0, 360.0), (2.1, 1.05), (2.0, 1.0), (1.9, 1.0), (0.0, 1.0), (-60.0, 1.0)],
+    [(720.0, 360.0), (2.1, 1.05), (2.0, 1.0), (1.9, 1.9), (1.0, 1.0), (0.9, 1.0), (0.0, 1.0), (-60.0, 1.0)],
 )
-def test_the_same_token_again_halves_the_way_to_the_expiry(remaining: float, expected: float) -> None:
-    assert policy.due_after_same(START.boot + remaining, START.boot) - START.boot == pytest.approx(expected)
+def test_the_same_token_again_halves_the_way_to_the_expiry_and_the_last_request_is_at_it(
+    remaining: float, expected: float
+) -> None:
+    assert policy.halfway(START.boot, START.boot + remaining) - START.boot == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "max_age", "dice", "expected"),
+    [
+        pytest.param(3600, 86400, 0.0, 2880, id="the lead comes first"),
+        pytest.param(30 * 86400, 86400, 0.0, 86400, id="30 days: after a day"),
+        pytest.param(30 * 86400, 86400, ALMOST, 0.9 * 86400, id="and up to a tenth of it earlier"),
+        pytest.param(30 * 86400, math.inf, 0.0, 24 * 86400, id="never: by the lead"),
+        pytest.param(3600, 60, 0.0, 60, id="a minute"),
+        pytest.param(3600, 0.5, 0.0, 1, id="never under a second"),
+    ],
+)
+def test_a_token_is_refreshed_at_the_latest_after_max_age(
+    lifetime: float, max_age: float, dice: float, expected: float
+) -> None:
+    due = policy.due_after_issue(token(lifetime=lifetime), SHARE, 0, START.boot, dice, max_age)
+    assert due - START.boot == pytest.approx(expected)
 
 
 TRANSIENT = Transient("reset")
@@ -105,12 +125,19 @@ LIMITED = RateLimited("429")
         pytest.param(TRANSIENT, 7, 4, ALMOST, 1, id="a quarter is 1 s"),
         pytest.param(TRANSIENT, 7, 3, ALMOST, 1, id="a quarter is under 1 s"),
         pytest.param(Transient("503", retry_after=120), 1, 40, 0, 120, id="never against a Retry-After"),
-        pytest.param(Transient("503", retry_after=0), 9, 0, ALMOST, 1, id="a Retry-After of 0 is 1 s"),
+        pytest.param(Transient("503", retry_after=30), 1, 0, ALMOST, 36, id="up to a fifth later, each at its moment"),
+        pytest.param(Transient("503", retry_after=5), 7, 0, ALMOST, 60, id="a Retry-After is only a floor"),
+        pytest.param(Transient("503", retry_after=0), 9, 0, 0, 1, id="a Retry-After of 0 is 1 s"),
         pytest.param(Transient("503", retry_after=3600), 1, 0, 0, 3600, id="a Retry-After of 1 h"),
         pytest.param(Transient("503", retry_after=3601), 1, 0, 0, 3600, id="a Retry-After over 1 h"),
         pytest.param(RateLimited("429", retry_after=7), 1, 0, 0, 7, id="429 with a Retry-After"),
+        pytest.param(RateLimited("429", retry_after=7), 1, 0, ALMOST, 8.4, id="429 up to a fifth later"),
+        pytest.param(RateLimited("429", retry_after=7), 5, 0, 0, 16, id="429 with a Retry-After below the backoff"),
+        pytest.param(RateLimited("429", retry_after=0), 1, 0, 0, 1, id="429 with a Retry-After of 0"),
+        pytest.param(RateLimited("429", retry_after=0), 9, 0, 0, 60, id="429 with a Retry-After of 0, for minutes"),
         pytest.param(RateLimited("429", retry_after=1e9), 1, 0, 0, 3600, id="429 with a huge one"),
         pytest.param(LIMITED, 1, 0, 0, 60, id="429 without one: 60 s at least"),
+        pytest.param(LIMITED, 1, 0, ALMOST, 72, id="429 without one: up to a fifth later"),
         pytest.param(LIMITED, 1, 8, 0, 60, id="also when the token expires before"),
         pytest.param(LIMITED, 2, 0, 0, 120, id="429 again"),
         pytest.param(LIMITED, 99, 0, 0, 600, id="429 for ever"),
@@ -123,45 +150,34 @@ LIMITED = RateLimited("429")
     ],
 )
 def test_the_wait_after_a_failure(failure: Failure, count: int, remaining: float, dice: float, expected: float) -> None:
-    assert policy.wait_after(failure, count, remaining, proven=True, dice=dice) == pytest.approx(expected)
-
-
-def _refused(count: int, *, proven: bool) -> float:
-    return policy.wait_after(Refused("401"), count, 0, proven=proven, dice=0.5)
-
-
-def test_credentials_that_worked_before_are_tried_again_soon_then_seldom() -> None:
-    waits = [_refused(count, proven=True) for count in range(1, 12)]
-    assert waits == [30, 60, 120, 240, 300, 600, 1200, 2400, 3600, 3600, 3600]
-
-
-@pytest.mark.parametrize("proven", [True, False])
-@pytest.mark.parametrize("count", [1, 50])
-def test_a_refusal_that_another_secret_follows_is_waited_for_no_longer_than_any_turn(count: int, proven: bool) -> None:
-    failure = Refused("401", another_secret=True)
-    assert policy.wait_after(failure, count, 0, proven=proven, dice=0.5) == 1
-
-
-def test_credentials_that_never_worked_are_tried_seldom() -> None:
-    waits = [_refused(count, proven=False) for count in range(1, 8)]
-    assert waits == [300, 600, 1200, 2400, 3600, 3600, 3600]
+    assert policy.wait_after(failure, count, remaining, dice=dice) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("due", "expires", "expected"),
+    ("remaining", "dice", "expected"),
     [
-        pytest.param(300, 200, 185, id="the wait reaches beyond the chance"),
-        pytest.param(185, 200, 185, id="the wait ends at the chance"),
-        pytest.param(184, 200, 184, id="the wait ends before"),
-        pytest.param(300, 16, 1, id="the chance is a second away"),
-        pytest.param(300, 15.9, 300, id="the chance is under a second away"),
-        pytest.param(300, -5, 300, id="expired already"),
+        pytest.param(720, 0.0, 705, id="15 s before its expiry"),
+        pytest.param(720, 0.5, 697.5, id="or some time earlier"),
+        pytest.param(720, ALMOST, 690, id="30 s at most"),
+        pytest.param(31, ALMOST, 1, id="a second from now"),
+        pytest.param(30, ALMOST, 15, id="too near: half of what remains"),
+        pytest.param(15, 0.0, 7.5, id="nearer"),
+        pytest.param(2, 0.0, 1, id="a second from now, at half"),
+        pytest.param(1.9, 0.0, None, id="too late"),
+        pytest.param(-60, 0.0, None, id="expired already"),
     ],
 )
-def test_a_refused_token_has_one_more_chance_15_s_before_its_expiry(
-    due: float, expires: float, expected: float
+def test_a_token_that_is_not_refreshed_has_one_more_attempt(
+    remaining: float, dice: float, expected: float | None
 ) -> None:
-    assert policy.last_chance(0.0, due, expires) == expected
+    at = policy.last_attempt(START.boot, START.boot + remaining, dice)
+    assert (None if at is None else at - START.boot) == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_next_moment_is_the_earliest_and_always_to_come() -> None:
+    assert policy.next_moment(10.0, 30.0, None, 20.0, math.inf) == 20.0
+    assert policy.next_moment(10.0, None, 5.0) == pytest.approx(10.05)
+    assert policy.next_moment(10.0, None) == math.inf
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (4, 8), (5, 10), (50, 10)])
@@ -205,35 +221,6 @@ def test_a_token_is_lost_when_it_takes_somebody_to_get_it_back(
     failure: Failure, count: int, remaining: float, lasted: float, expected: bool
 ) -> None:
     assert policy.is_lost(failure, count, remaining, lasted) is expected
-
-
-@pytest.mark.parametrize(
-    ("taken", "now", "expected"),
-    [
-        pytest.param([], 100, 100, id="none yet"),
-        pytest.param([99], 100, 100, id="one of two"),
-        pytest.param([99, 99.5], 100, 109, id="both: when the first is a window ago"),
-        pytest.param([90, 99.5], 100, 100, id="the first is exactly a window ago"),
-        pytest.param([99, 99.5, 109], 100, 109.5, id="one is promised already"),
-    ],
-)
-def test_a_rate_limit_names_the_first_moment_that_keeps_it(taken: list[float], now: float, expected: float) -> None:
-    assert policy.reserve(taken, RateLimit(2, 10), now) == expected
-
-
-@given(
-    count=st.integers(1, 5),
-    window=st.floats(0.5, 50),
-    gaps=st.lists(st.floats(0, 30), min_size=1, max_size=60),
-)
-def test_no_window_ever_holds_more_than_the_limit(count: int, window: float, gaps: list[float]) -> None:
-    limit, now, slots = RateLimit(count, window), 0.0, list[float]()
-    for gap in gaps:
-        now += gap
-        slots.append(policy.reserve(sorted(slots), limit, now))
-    slots.sort()
-    for first, over in zip(slots, slots[count:], strict=False):
-        assert over - first >= window - 1e-6
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def boot() -> float:
 
 @contextmanager
 def scheduled(turns: Turns, *names: str, due: float = 0.0, workers: int = 4) -> Iterator[Schedule]:
-    schedule = Schedule(SystemClock(), turns)
+    schedule = Schedule(SystemClock(), turns, workers)
     for name in names:
-        schedule.add(name, "pool", workers, boot() + due)
+        schedule.add(name, boot() + due)
     schedule.start()
     try:
         yield schedule
@@ -151,28 +151,6 @@ def test_a_wake_brings_a_turn_forward() -> None:
         schedule.wake("unknown")
 
 
-def test_a_black_hole_in_one_pool_delays_no_turn_in_another() -> None:
-    go_on = threading.Event()
-
-    def act(name: str) -> float:
-        if name.startswith("hole"):
-            go_on.wait(WITHIN)
-        return 0.01
-
-    turns = Turns(act)
-    schedule = Schedule(SystemClock(), turns)
-    for number in range(20):
-        schedule.add(f"hole-{number}", "black hole", 8, boot())
-    schedule.add("good", "good", 8, boot())
-    schedule.start()
-    try:
-        turns.wait("good", 10)
-        assert sum(turns.count[f"hole-{number}"] for number in range(20)) == 8  # and no more than its workers
-    finally:
-        go_on.set()
-        schedule.stop(WITHIN)
-
-
 def test_a_hung_worker_delays_no_stop() -> None:
     go_on = threading.Event()
     turns = Turns(lambda _: float(go_on.wait(WITHIN)))
@@ -195,23 +173,10 @@ def test_a_stop_waits_for_a_turn_that_is_about_to_end_even_if_it_touches_the_sch
 
     turns = Turns(act)
     with scheduled(turns, "a") as schedule:
-        schedule.add("b", "pool", 4, boot() + FAR)
+        schedule.add("b", boot() + FAR)
         assert inside.wait(WITHIN)
         threading.Timer(0.05, stopping.set).start()
         assert schedule.stop(WITHIN)
-
-
-def test_idle_workers_end() -> None:
-    turns = Turns()
-    before = threading.active_count()
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr("bearerd.lifecycle.schedule._WORKER_IDLE", 0.01)
-    try:
-        with scheduled(turns, *map(str, range(50)), workers=8):
-            turns.wait_all(50)
-            eventually(lambda: threading.active_count() <= before + 1)  # APScheduler's own
-    finally:
-        monkey.undo()
 
 
 @pytest.mark.parametrize("step", [-7200, -86400, 7200], ids=["2 h back", "a day back", "2 h forward"])
@@ -220,7 +185,7 @@ def test_a_step_of_the_wall_clock_moves_no_turn(step: int) -> None:
     with freeze_time(datetime.now(UTC), tick=True) as frozen:
         turns = Turns()
         with scheduled(turns, "soon", due=0.4) as schedule:
-            schedule.add("late", "pool", 4, boot() + FAR)
+            schedule.add("late", boot() + FAR)
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
             assert schedule.guard()
             # The guard gives each a turn, to look at its own times; and the next is when it said.
@@ -283,8 +248,8 @@ class Sleeper(SystemClock):
 def test_after_a_suspend_every_target_has_a_turn() -> None:
     with freeze_time(datetime.now(UTC), tick=True) as frozen:
         clock, turns = Sleeper(), Turns()
-        schedule = Schedule(clock, turns)
-        schedule.add("a", "pool", 1, clock.now().boot + FAR)
+        schedule = Schedule(clock, turns, 1)
+        schedule.add("a", clock.now().boot + FAR)
         schedule.start()
         try:
             assert not schedule.guard()
@@ -304,7 +269,7 @@ def test_the_guard_sees_nothing_where_nothing_happened() -> None:
 
 
 def test_a_dead_schedule_is_known_as_dead() -> None:
-    schedule = Schedule(SystemClock(), Turns())
+    schedule = Schedule(SystemClock(), Turns(), 1)
     assert not schedule.alive()
     schedule.start()
     assert schedule.alive()
@@ -324,12 +289,12 @@ class Later(SystemClock):
 
 def test_a_scheduler_that_leaves_turns_lying_is_known_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, turns = Later(), Turns()
-    schedule = Schedule(clock, turns)
+    schedule = Schedule(clock, turns, 2)
     schedule.start()
     try:
         monkeypatch.setattr(schedule._scheduler, "_process_jobs", lambda: FAR)  # its thread is there and does nothing
-        schedule.add("late", "pool", 1, boot() + FAR)
-        schedule.add("soon", "pool", 1, boot() + 5)
+        schedule.add("late", boot() + FAR)
+        schedule.add("soon", boot() + 5)
         for clock.by, alive in ((0.0, True), (20.0, True), (36.0, False)):
             assert schedule.alive() is alive
         assert not turns.count
@@ -346,7 +311,7 @@ def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest
     def end() -> float:
         raise SystemExit
 
-    schedule = Schedule(SystemClock(), Turns())
+    schedule = Schedule(SystemClock(), Turns(), 1)
     schedule.start()
     try:
         assert schedule.alive()
@@ -362,9 +327,9 @@ def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest
 def test_one_whose_workers_all_hang_is_alive() -> None:
     clock, go_on = Later(), threading.Event()
     turns = Turns(lambda _: float(go_on.wait(WITHIN)))
-    schedule = Schedule(clock, turns)
+    schedule = Schedule(clock, turns, 2)
     for number in range(10):
-        schedule.add(str(number), "pool", 2, boot())
+        schedule.add(str(number), boot())
     schedule.start()
     try:
         turns.wait_all(2)
@@ -401,8 +366,8 @@ def test_a_step_of_the_clock_during_a_turn_does_not_make_it_look_dead(step: int)
 
 
 def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns()
-    schedule = Schedule(SystemClock(), turns)
+    clock, turns = Later(), Turns()
+    schedule = Schedule(clock, turns, 1)
     schedule.start()
     try:
         with monkeypatch.context() as patch:
@@ -413,9 +378,10 @@ def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pyte
                 raise RuntimeError("can't start new thread")
 
             patch.setattr(threading.Thread, "start", no_more)
-            schedule.add("a", "pool", 1, boot())
+            schedule.add("a", boot())
             assert tried.wait(WITHIN)
         assert not turns.count
+        clock.by = 5.0
         schedule.guard()
         turns.wait("a")
     finally:
@@ -443,29 +409,49 @@ def test_a_target_that_was_removed_has_no_more_turns() -> None:
         schedule.remove("nobody")
 
 
-def test_a_target_that_goes_to_another_pool_has_its_next_turn_after_the_one_under_way() -> None:
+def test_a_target_that_is_removed_during_its_turn_and_put_back_goes_on() -> None:
     under_way, may_end = threading.Event(), threading.Event()
 
-    def act(name: str) -> float:
-        if name == "a" and not under_way.is_set():
+    def act(_: str) -> float:
+        if turns.count["a"] == 1:
             under_way.set()
             assert may_end.wait(WITHIN)
-        return 0.01 if name == "b" else FAR
+        return FAR
 
     turns = Turns(act)
     with scheduled(turns, "a") as schedule:
         assert under_way.wait(WITHIN)
-        schedule.add("a", "other", 1, boot())
-        # Of the same pool's only worker: when it has had several turns, so had "a" what it could have.
-        schedule.add("b", "other", 1, boot())
-        turns.wait("b", 5)
-        schedule.wake("a")
-        turns.wait("b", turns.count["b"] + 5)
-        assert turns.count["a"] == 1
+        schedule.remove("a")
+        schedule.add("a", boot())
         may_end.set()
         turns.wait("a", 2)
-        turns.wait("b", turns.count["b"] + 5)
-        assert turns.count["a"] == 2
-
         schedule.wake("a")
         turns.wait("a", 3)
+
+
+def test_a_wake_at_a_later_moment_never_delays_a_turn() -> None:
+    turns = Turns()
+    with scheduled(turns, "a", due=FAR) as schedule:
+        schedule.wake("a", boot() + 0.2)
+        schedule.wake("a", boot() + 2 * FAR)
+        turns.wait("a")
+
+
+def test_more_workers_serve_the_targets_that_are_there_too() -> None:
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def act(_: str) -> float:
+        inside.release()
+        assert go_on.wait(WITHIN)
+        return FAR
+
+    names = list(map(str, range(4)))
+    with scheduled(Turns(act), *names, due=FAR, workers=1) as schedule:
+        schedule.resize(4)
+        for name in names:
+            schedule.wake(name)
+        try:
+            for _ in names:  # all at once
+                assert inside.acquire(timeout=WITHIN)
+        finally:
+            go_on.set()

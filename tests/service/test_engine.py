@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -17,9 +18,9 @@ from freezegun import freeze_time
 
 from bearerd.api.daemon import Asked
 from bearerd.config.load import load
-from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.model import Instant
+from bearerd.lifecycle.standing import Standing
+from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
 from support.clock import FakeClock
 from support.process import WITHIN
@@ -181,7 +182,7 @@ def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> 
         pytest.param(Answer(429), 60.0, id="its limit"),
         pytest.param(Answer(200, b"<html>"), 60.0, id="malformed"),
         pytest.param(Answer(401, {"error": "invalid_client"}), 300.0, id="refused"),
-        pytest.param(Answer(400, {"error": "invalid_scope"}), 300.0, id="its scope refused"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), 30.0, id="its scope refused"),
     ],
 )
 def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
@@ -247,7 +248,7 @@ def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking
     with asking() as here:  # type: ignore[attr-defined]
         for number in range(1000):
             here.clock.boot = number * 0.0317
-            here.engine._asked_at.clear()
+            here.engine._requested_at.clear()
             assert here.ask().answer == "asked"
 
 
@@ -268,3 +269,66 @@ def test_what_is_rewritten_is_not_put_back_and_what_is_altered_later_is(
         made.write_text("altered")
         here.turn()
         assert (made.read_text(), caplog.messages[-1]) == ("two", f"put back: {made}")
+
+
+# -- configs that follow each other ----------------------------------------------------------------------
+
+
+def test_a_token_that_is_put_back_while_its_files_are_deleted_is_kept(
+    engine: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleting, may_go_on = threading.Event(), threading.Event()
+    with engine() as (built, turns, server):  # type: ignore[attr-defined]
+        assert turns.get(timeout=WITHIN).on_disk
+        config, forget = built._config, built._publisher.forget
+
+        def slowly(target: Target) -> None:
+            deleting.set()
+            assert may_go_on.wait(WITHIN)
+            forget(target)
+
+        monkeypatch.setattr(built._publisher, "forget", slowly)
+        built.apply(replace(config, targets=()))
+        assert deleting.wait(WITHIN)
+        assert built.standings() == []
+        built.apply(config)
+        may_go_on.set()
+        assert turns.get(timeout=WITHIN).on_disk
+        assert [standing.name for standing in built.standings()] == ["dnb/bci"]
+        assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
+        assert len(server.seen) == 2
+        assert built._reconciler.problems() == []
+
+
+def test_a_rate_limit_that_a_reload_removes_holds_nobody_any_longer(asking: Callable[..., object]) -> None:
+    with asking(limit="    rate_limit: 1/8h\n", tokens="{bci: {}, risk: {}}") as here:  # type: ignore[attr-defined]
+        assert here.grants == 1
+        held = [standing for standing in here.engine.standings() if standing.held_by == "rate_limit"]
+        assert len(held) == 1
+        config = here.engine._config
+        free = replace(config.targets[0].client, budgets=())
+        here.engine.apply(replace(config, targets=tuple(replace(each, client=free) for each in config.targets)))
+        here.turn(held[0].name)
+        assert here.grants == 2
+        assert all(standing.on_disk for standing in here.engine.standings())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(404), id="404"),
+        pytest.param(Answer(500), id="500"),
+        pytest.param(Answer(429, headers={"Retry-After": "600"}), id="429"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), id="refused alone"),
+    ],
+)
+def test_changed_credentials_wake_a_target_whatever_it_fails_of(asking: Callable[..., object], answer: Answer) -> None:
+    good, answers = issues(), [answer]
+    with asking(lambda seen: answers.pop() if answers else good(seen)) as here:  # type: ignore[attr-defined]
+        assert here.grants == 1
+        here.turn()
+        assert here.grants == 1
+        here.clock.advance(0.1)
+        here.engine.secrets_changed({"dnb"})
+        here.turn()
+        assert (here.grants, here.token) == (2, "t-1")

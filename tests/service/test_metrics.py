@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bearerd.api.counts import BUCKETS, Counts, Event, Tally
+from bearerd.api.counts import BUCKETS, Counters, Counts, Event
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStanding, State, Status
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook, Instant, Target
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, standing, status
@@ -88,7 +88,7 @@ def test_events_are_counted_and_stand_at_zero_before_the_first(
 
 AFTER = NOW + 0.001
 STATES: list[tuple[State, Standing]] = [
-    ("starting", standing(expires=None, obtained=None, on_disk=False, next_turn=0.0, due=0.0)),
+    ("starting", standing(expires=None, obtained=None, on_disk=False, next_refresh=0.0, due=0.0)),
     ("missing", standing(expires=None, obtained=None, on_disk=False, failure=DOWN)),
     ("valid", standing(expires=AFTER)),
     ("failing", standing(expires=AFTER, failure=DOWN)),
@@ -126,12 +126,12 @@ def test_the_state_says_which_provider_and_whether_readiness_waits_for_the_token
 
 
 def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
-    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_turn=NOW + 1600)
+    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_refresh=NOW + 1600)
     expected = {
         "bearerd_token_obtained_timestamp_seconds": -1201,
         "bearerd_token_expiration_timestamp_seconds": 2399,
         "bearerd_token_refresh_due_timestamp_seconds": 1500,
-        "bearerd_token_next_turn_timestamp_seconds": 1600,
+        "bearerd_token_next_refresh_timestamp_seconds": 1600,
     }
     for step in (0, 3600):  # somebody set the wall clock
         now = Instant(UNIX + step, NOW)
@@ -140,8 +140,8 @@ def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
 
 
 def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
-    never = standing(obtained=None, expires=None, next_turn=0.0, due=0.0)
-    for moment in ("obtained", "expiration", "refresh_due", "next_turn"):
+    never = standing(obtained=None, expires=None, next_refresh=0.0, due=0.0)
+    for moment in ("obtained", "expiration", "refresh_due", "next_refresh"):
         assert series(status(never), f"bearerd_token_{moment}_timestamp_seconds") == {}
 
 
@@ -195,21 +195,21 @@ def test_a_providers_grants_stand_at_zero_before_the_first() -> None:
 
 
 def test_what_was_counted_stays_when_the_token_or_its_provider_is_gone() -> None:
-    tally = Tally()
+    counters = Counters()
     for one in (TARGET, target("risk")):
-        tally.grant(one, Performed(Issued(token()), took=0.2))
+        counters.grant(one, Performed(Issued(token()), took=0.2))
     both, neither = status(standing(), standing("risk")), status(config=Config("/run/bearerd", "/var/lib/bearerd"))
     for of in (both, status(standing()), neither):
-        now = replace(of, counts=tally.counts())
+        now = replace(of, counts=counters.counts())
         assert series(now, "bearerd_provider_grants_total")["issued", "sandbox"] == 2
         assert series(now, "bearerd_provider_grant_duration_seconds_count") == {("sandbox",): 2}
 
 
 def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> None:
-    tally = Tally()
+    counters = Counters()
     for seconds in (0.001, BUCKETS[0], BUCKETS[0] + 0.001, 1.0, BUCKETS[-1], BUCKETS[-1] + 0.001):
-        tally.grant(TARGET, Performed(DOWN, took=seconds))
-    one = status(standing(), counts=tally.counts())
+        counters.grant(TARGET, Performed(DOWN, took=seconds))
+    one = status(standing(), counts=counters.counts())
     found = series(one, "bearerd_provider_grant_duration_seconds_bucket")
     assert [float(bound) for bound, _ in found] == [*BUCKETS, float("inf")]
     assert list(found.values()) == [2, 3, 3, 3, 3, 4, 4, 4, 5, 6]

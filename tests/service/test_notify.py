@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from bearerd.api.counts import Tally
+from bearerd.admission.types import View
+from bearerd.api.counts import Counts
 from bearerd.api.status import HookStanding, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
 from support.clock import START, FakeClock
@@ -261,7 +262,7 @@ def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = T
         on_disk=left is not None,
         failure=None,
         due=NOW,
-        next_turn=NOW + 30,
+        next_refresh=NOW + 30,
     )
     return replace(good, **changes)
 
@@ -270,7 +271,7 @@ def status_of(*standings: Standing, config_error: str | None = None) -> Status:
     return Status(
         version="1", pid=1, now=START, started=NOW, config=Config("/run/bearerd", "/var/lib/bearerd"), loaded=NOW,
         config_error=config_error, alive=True, tokens=tuple((each, HookStanding()) for each in standings),
-        counts=Tally().counts(),
+        counts=Counts(), admission=View({}, {}),
     )  # fmt: skip
 
 

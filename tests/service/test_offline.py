@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from bearerd import __version__
+from bearerd.admission.types import View
 from bearerd.api import status
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStanding, Status
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Instant, Token
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
@@ -103,7 +104,7 @@ def test_no_token_is_in_it(tmp_path: Path) -> None:
 
 def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
-    standing = Standing(target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_turn=0.0)
+    standing = Standing(target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_refresh=0.0)
     running = Status(
         version=__version__,
         pid=1,
@@ -115,6 +116,7 @@ def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
         alive=True,
         tokens=((standing, HookStanding()),),
         counts=Counts(),
+        admission=View({}, {}),
     )
     daemons = json.loads("".join(status.text(running)))
     ours = offline(str(tmp_path), START).document

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
+from bearerd.admission.types import View
 from bearerd.api import page
 from bearerd.api import status as statuses
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStanding, Status
 from bearerd.grant.outcome import Refused, Transient
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Output
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
@@ -44,7 +45,7 @@ def standing(name: str = "bci", **changes: Any) -> Standing:
         "on_disk": True,
         "failure": None,
         "due": NOW + 1830,
-        "next_turn": NOW + 1830,
+        "next_refresh": NOW + 1830,
     }
     return Standing(**given | changes)
 
@@ -63,7 +64,7 @@ EXPIRED = standing(
     failures=(NOW - 2000, NOW - 30),
     attempts=47,
     failing_since=NOW - 3000,
-    next_turn=NOW,
+    next_refresh=NOW,
 )
 MISSING = standing(
     "missing",
@@ -71,9 +72,9 @@ MISSING = standing(
     expires=None,
     failure=Refused("401 invalid_client"),
     held_by="refused",
-    next_turn=NOW + 150,
+    next_refresh=NOW + 150,
 )
-STARTING = standing("starting", obtained=None, expires=None, on_disk=False, next_turn=0.0)
+STARTING = standing("starting", obtained=None, expires=None, on_disk=False, next_refresh=0.0)
 ALL = (VALID, STARTING, FAILING, UNWRITTEN, MISSING, EXPIRED)
 
 
@@ -90,6 +91,7 @@ def status(*tokens: Standing, hooks: HookStanding = HookStanding(), **changes: A
         "alive": True,
         "tokens": tuple((token, hooks) for token in tokens),
         "counts": Counts(),
+        "admission": View({}, {}),
     }
     return Status(**given | changes)
 
@@ -308,9 +310,9 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     assert {name: valid[name] for name in ("lived", "left", "now", "next", "expiry", "without", "failures")} == {
         "lived": 25, "left": 75, "now": 25, "next": 75, "expiry": 100, "without": 0, "failures": [],
     }  # fmt: skip
-    assert valid["words"] == "45 min left of 1 h\nnext turn in 30 min"
+    assert valid["words"] == "45 min left of 1 h\nnext refresh in 30 min"
     assert valid["more"] == "1\xa0file · bci"
-    assert valid["bar"] == "obtained 07:45:00, expires 08:45:30, 24 % of its life is over, next turn 08:30:30"
+    assert valid["bar"] == "obtained 07:45:00, expires 08:45:30, 24 % of its life is over, next refresh 08:30:30"
     assert failing["failures"] == [23, 24]
     assert failing["errors"] == f"Failing since 07:59:00, 2\xa0attempts: {DOWN}"
     assert failing["words"].endswith("next attempt in 30 min")
@@ -320,7 +322,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     }  # fmt: skip
     assert expired["words"] == "expired 20 min ago\nnext attempt now"
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
-    assert missing["words"] == "no token\nnext attempt in 2 min\nwaits: its client was refused"
+    assert missing["words"] == "no token\nnext attempt in 2 min\nheld: the provider refused it or its client"
     assert missing["errors"] == "401 invalid_client"
     assert found["dnb/starting"]["words"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
@@ -342,7 +344,7 @@ def test_in_a_browser_too_what_others_wrote_is_nothing_but_text(browser: Browser
 
 @needs_chromium
 def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser) -> None:
-    short = standing(obtained=NOW - 90, expires=NOW + 30, next_turn=NOW + 20)
+    short = standing(obtained=NOW - 90, expires=NOW + 30, next_refresh=NOW + 20)
 
     def left() -> list[int]:
         return [int(figure) for figure in re.findall(r"(\d+) s", rows(tab)["dnb/bci"]["words"])]

@@ -362,7 +362,7 @@ def test_a_secret_behind_three_links_of_which_the_middle_one_is_switched_is_noti
         daemon.wait_for("what authenticates dnb is another now")
 
 
-def test_who_is_not_refused_uses_a_changed_secret_at_its_next_turn_only(site: Site, server: Server) -> None:
+def test_who_is_not_refused_uses_a_changed_secret_at_its_next_refresh_only(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         by_rename_private(site.secret, "new")

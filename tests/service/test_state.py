@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import re
 import shutil
 import signal
@@ -13,14 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bearerd.admission.admission import Admission
+from bearerd.admission.journal import Journal
+from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import Refused
-from bearerd.lifecycle.gate import Gate
 from bearerd.model import RateLimit
-from bearerd.publish.state import State
 from support.clock import FakeClock
 from support.process import bearerd, eventually, running
 from support.server import Answer, Script, Seen, Server, issues, serving
@@ -235,7 +234,7 @@ def test_its_files_are_for_the_daemon_alone_and_hold_no_secret_and_no_token(plac
     place.server.script = lambda _: REFUSAL
     place.once(0, "--min-valid", "2h")
     found = sorted(path for path in place.state.rglob("*") if path.is_file())
-    names = ["budgets/client-dnb.json", "clients/dnb.json", "key", "secrets/dnb.json"]
+    names = ["key", "ledger", "secrets/dnb.json"]
     assert [str(path.relative_to(place.state)) for path in found] == names
     assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (place.state, *place.state.glob("*/"))} == {0o700}
@@ -244,32 +243,13 @@ def test_its_files_are_for_the_daemon_alone_and_hold_no_secret_and_no_token(plac
         assert not [path for path in found if text.encode() in path.read_bytes()]
 
 
-def edited(**changes: Any) -> Callable[[bytes], bytes]:
-    """The same document with some of what it keeps changed; JSON has no 1e999 of its own to dump."""
-
-    def edit(content: bytes) -> bytes:
-        document = json.loads(content)
-        document["kept"] |= changes
-        return json.dumps(document).replace("Infinity", "1e999").encode()
-
-    return edit
-
-
 @pytest.mark.parametrize(
     ("name", "harm", "asked_again"),
     [
-        pytest.param("clients/dnb.json", lambda _: b"\xff{]", True, id="garbage"),
-        pytest.param("clients/dnb.json", lambda content: content[:-1], True, id="truncated"),
-        pytest.param(
-            "clients/dnb.json",
-            lambda content: content.replace(b'"schema": 1', b'"schema": 99'),
-            True,
-            id="from the future",
-        ),
-        pytest.param("clients/dnb.json", edited(refusals=float("inf")), True, id="endless refusals"),
-        pytest.param("clients/dnb.json", edited(attempts=["now"]), True, id="words"),
-        pytest.param("clients/dnb.json", edited(refusals=-9), False, id="negative refusals"),
-        pytest.param("clients/dnb.json", edited(opens_in=float("inf")), False, id="never opens: an hour"),
+        pytest.param("ledger", lambda _: b"\xff{]", True, id="garbage"),
+        pytest.param("ledger", lambda content: content.replace(b", 1, ", b", 99, ", 1), True, id="from the future"),
+        pytest.param("ledger", lambda content: content[:-1], False, id="a line without its end"),
+        pytest.param("ledger", lambda content: content + b'[1e999, "now"', False, id="half a line"),
         pytest.param("secrets/dnb.json", lambda _: b"{}", True, id="no fingerprints"),
         pytest.param("key", lambda _: b"", True, id="another key"),
     ],
@@ -284,32 +264,13 @@ def test_a_state_that_makes_no_sense_is_passed_over(
     assert len(place.server.seen) == 1 + asked_again
 
 
-@pytest.mark.parametrize(
-    ("harm", "asked_again"),
-    [
-        pytest.param(lambda content: content[:-1], True, id="truncated"),
-        pytest.param(edited(sent=[{}]), True, id="no numbers"),
-        pytest.param(edited(sent=[-1e300, float("inf")]), False, id="a grant to come, and one long ago"),
-    ],
-)
-def test_a_budget_that_makes_no_sense_is_passed_over(
-    place: Place, harm: Callable[[bytes], bytes], asked_again: bool
-) -> None:
+@pytest.mark.parametrize("harm", [b"", b"[[]]\n"], ids=["empty", "no ledger"])
+def test_a_ledger_of_rate_limits_that_makes_no_sense_is_passed_over(place: Place, harm: bytes) -> None:
     place.server.script = issues()
     place.write("rate_limit: 1/8h")
     place.once(0)
-    path = place.state / "budgets/client-dnb.json"
-    path.write_bytes(harm(path.read_bytes()))
+    (place.state / "ledger").write_bytes(harm)
     place.once(0, "--min-valid", "2h")
-    assert len(place.server.seen) == 1 + asked_again
-
-
-def test_a_client_that_may_be_asked_again_before_the_end_is_waited_for(place: Place) -> None:
-    place.once(1)
-    place.server.script = issues()
-    path = place.state / "clients/dnb.json"
-    path.write_bytes(edited(message=None, attempts=[119.0] * 4)(path.read_bytes()))
-    place.once(0)
     assert len(place.server.seen) == 2
 
 
@@ -327,12 +288,24 @@ class Machine:
     def look(self) -> float:
         """A process that is started, looks whether it may ask, and ends: in how many seconds it may."""
         subject = target(client=replace(CLIENT, budgets=self.budgets))
-        self.gate = Gate(lambda _: None, State(str(self.directory), self.clock))
-        self.gate.restore([subject], self.clock)
-        return self.gate.admit(subject, self.clock.boot, 0.0).until - self.clock.boot
+        journal, now = Journal(str(self.directory), self.clock), self.clock.boot
+        self.admission = Admission(Limits.of([subject.client]), lambda _name, _at: None, journal, now)
+        answer = self.admission.request(Ask(subject.full_name, "dnb"), now)
+        self.ticket: Ticket | None = None
+        if isinstance(answer, Granted):
+            self.ticket = answer.ticket
+            return 0.0
+        self.admission.close()
+        return answer.until - now
 
-    def refuse(self, wait: float) -> None:
-        self.gate.report(target(client=replace(CLIENT, budgets=self.budgets)), Refused("401"), self.clock.boot, wait)
+    def refuse(self) -> None:
+        assert self.ticket is not None
+        self.admission.settle(self.ticket, Refused("401"), self.clock.boot)
+        self.admission.close()
+
+    def end(self) -> None:
+        """Killed, without an answer."""
+        self.admission.close()
 
 
 @pytest.fixture
@@ -342,7 +315,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_after_a_reboot_what_is_left_of_a_wait_is_left(machine: Machine) -> None:
     assert machine.look() == 0
-    machine.refuse(300)
+    machine.refuse()
     machine.clock.advance(100)
     machine.clock.reboot()
     assert machine.look() == pytest.approx(200)
@@ -353,6 +326,7 @@ def test_after_a_reboot_what_is_left_of_a_wait_is_left(machine: Machine) -> None
 def test_after_a_reboot_what_is_left_of_a_limit_is_left(machine: Machine) -> None:
     machine.budgets = (("client-dnb", RateLimit(1, 28_800.0)),)
     assert machine.look() == 0
+    machine.end()
     machine.clock.advance(100)
     machine.clock.reboot()
     assert machine.look() == pytest.approx(28_700)
@@ -364,7 +338,7 @@ def test_a_clock_that_was_set_by_a_year_makes_nobody_wait_longer_than_an_hour(
     machine: Machine, step: float, reboots: bool
 ) -> None:
     machine.look()
-    machine.refuse(3600)
+    machine.refuse()
     machine.clock.step(step)
     if reboots:
         machine.clock.reboot()

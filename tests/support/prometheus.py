@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bearerd.admission.types import View
 from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStanding, Status
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook
 from support.clock import START
 from support.targets import TARGET, target
@@ -48,7 +49,7 @@ def standing(name: str = "bci", **changes: object) -> Standing:
         "on_disk": True,
         "failure": None,
         "due": now + 1500,
-        "next_turn": now + 1500,
+        "next_refresh": now + 1500,
     }
     return Standing(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 
@@ -67,6 +68,7 @@ def status(*tokens: Standing | tuple[Standing, HookStanding], **changes: object)
         "alive": True,
         "tokens": pairs,
         "counts": Counts(),
+        "admission": View({}, {}),
     }
     return Status(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 

@@ -44,7 +44,7 @@ class Counts:
     """By what it is and how it ended."""
 
 
-class Tally:
+class Counters:
     """Counts, from any thread."""
 
     def __init__(self) -> None:

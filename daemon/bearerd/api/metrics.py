@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
-from math import floor
-from typing import Final, Literal, NamedTuple
+from math import floor, inf
+from typing import Final, Literal, NamedTuple, get_args
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from bearerd.admission.types import ProviderView, Reason
 from bearerd.api.counts import BUCKETS, Event, Histogram
 from bearerd.api.status import HookStanding, Status, state_of
 from bearerd.grant.outcome import KINDS
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""
@@ -130,7 +131,7 @@ def _moments(moment_of: Callable[[Standing], float | None]) -> Callable[[Status]
 
 def _refresh_due(standing: Standing) -> float | None:
     """When the renewal was or is due; after failed attempts `due` is only that of the next one."""
-    if not standing.next_turn:  # it had no turn yet
+    if not standing.next_refresh:  # it had no turn yet
         return None
     return standing.due if standing.failing_since is None else min(standing.due, standing.failing_since)
 
@@ -178,6 +179,25 @@ def _provider_durations(status: Status) -> _Points:
         yield from (_Point(labels | {"le": bound}, count, "_bucket") for bound, count in upto)
         yield _Point(labels, sum(histogram.counts), "_count")
         yield _Point(labels, histogram.total, "_sum")
+
+
+def _admitted(value_of: Callable[[ProviderView], float]) -> Callable[[Status], _Points]:
+    """A figure of admission for each provider."""
+    return lambda status: (_Point({"provider": name}, value_of(view)) for name, view in status.providers().items())
+
+
+def _held_targets(status: Status) -> _Points:
+    for name, view in status.providers().items():
+        for reason in get_args(Reason):
+            yield _Point({"provider": name, "reason": reason}, view.held.get(reason, 0))
+
+
+# -- per client --------------------------------------------------------------------------------------
+
+
+def _breakers(status: Status) -> _Points:
+    for name, view in status.admission.clients.items():
+        yield _Point({"client": name, "state": view.state}, 1)
 
 
 def _unix(status: Status, moment: float) -> int:
@@ -248,6 +268,31 @@ _FAMILIES: Final = (
         _provider_durations,
     ),
     _Family(
+        "bearerd_client_breaker_state",
+        "gauge",
+        "Always 1; the label is the state of the client's circuit breaker: closed, half_open (one attempt at a time), "
+        "or open (refused).",
+        _breakers,
+    ),
+    _Family(
+        "bearerd_provider_held_tokens",
+        "gauge",
+        "Tokens that are due and may not be asked for now, by provider and by what holds them.",
+        _held_targets,
+    ),
+    _Family(
+        "bearerd_provider_longest_wait_seconds",
+        "gauge",
+        "For how long the token that waits longest has been held.",
+        _admitted(lambda view: view.longest_wait),
+    ),
+    _Family(
+        "bearerd_provider_retry_budget",
+        "gauge",
+        "How many retries may be sent to the provider at once; at 0 it fails, and retries are spread.",
+        _admitted(lambda view: view.retry_budget),
+    ),
+    _Family(
         "bearerd_token_state",
         "gauge",
         "Always 1; labels say how a token stands: starting (nothing is known yet), valid, failing (valid, but its "
@@ -274,10 +319,10 @@ _FAMILIES: Final = (
         _moments(_refresh_due),
     ),
     _Family(
-        "bearerd_token_next_turn_timestamp_seconds",
+        "bearerd_token_next_refresh_timestamp_seconds",
         "gauge",
         "When the next attempt to get a new token is to be made, as Unix time.",
-        _moments(lambda standing: standing.next_turn or None),
+        _moments(lambda standing: standing.next_refresh if 0 < standing.next_refresh < inf else None),
     ),
     _Family(
         "bearerd_token_grants_total",

@@ -20,7 +20,7 @@ from typing import Final
 
 from bearerd.api import status as statuses
 from bearerd.api.status import State, Status
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.words import duration, rfc3339
 
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
@@ -75,17 +75,17 @@ def _plain(status: Status) -> Iterator[str]:
     """What is to be read where no script runs."""
     now, count = status.now.boot, len(status.tokens)
     states = Counter(statuses.state_of(standing, now) for standing, _ in status.tokens)
-    told = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
-    yield f"<p>{count} token{'' if count == 1 else 's'}: {told}, in {escape(status.config.directory)} "
+    counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
+    yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
     yield f"at {rfc3339(status.now.wall)}.</p>\n"
     if not status.alive:
         yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"
     if status.config_error is not None:
         yield f"<p>The new config is not followed:</p><pre>{escape(status.config_error)}</pre>\n"
-    yield "<table><tr><th>Token<th>State<th>Expiry<th>Next turn\n"
+    yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
     for standing, _ in islice(status.tokens, _MOST):
         expiry = "" if standing.expires is None else _from_now(standing.expires - now)
-        turn = _from_now(max(0.0, standing.next_turn - now)) if standing.next_turn else ""
+        turn = _from_now(max(0.0, standing.next_refresh - now)) if 0 < standing.next_refresh < inf else ""
         yield f"<tr><th>{escape(standing.name)}<td>{statuses.state_of(standing, now)}<td>{expiry}<td>{turn}\n"
         if standing.failure is not None:
             yield f"<tr><td colspan=4>{escape(str(standing.failure))}\n"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Literal, get_args
 
+from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.keeper import Standing
+from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Instant, Target
 from bearerd.words import rfc3339
 
@@ -52,13 +54,21 @@ class Status:
     """Whether turns are given."""
     tokens: tuple[tuple[Standing, HookStanding], ...]
     counts: Counts
+    admission: View
+    """Which clients and providers hold targets back."""
+
+    def providers(self) -> dict[str, ProviderView]:
+        """Admission's view of each provider, by its name in the config."""
+        views = self.admission.providers
+        urls = {target.client.provider.name: target.client.provider.url for target in self.config.targets}
+        return {name: views[url] for name, url in urls.items() if url in views}
 
 
 def state_of(standing: Standing, now: float) -> State:
     """A target's state, in one word."""
     if standing.expires is None:
         return "missing" if standing.failure is not None else "starting"
-    if standing.expires <= now:
+    if standing.expires + standing.grace <= now:
         return "expired"
     if not standing.on_disk and standing.readable_until <= now:
         return "unwritten"
@@ -79,15 +89,15 @@ def summary(status: Status) -> str:
     for standing, _ in status.tokens:
         names.setdefault(state_of(standing, now), []).append(standing.name)
     good = len(names.pop("valid", ())) + len(names.get("failing", ()))
-    told = [f"{good} of {len(status.tokens)} tokens are valid"]
-    told += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
+    parts = [f"{good} of {len(status.tokens)} tokens are valid"]
+    parts += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
     lasting = [standing for standing, _ in status.tokens if standing.expires is not None and standing.expires > now]
     if lasting:
         first = min(lasting, key=lambda standing: standing.expires or 0.0)
-        told.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
+        parts.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
     if status.config_error is not None:
-        told.append("the new config is not followed: see the log")
-    return "; ".join(told)
+        parts.append("the new config is not followed: see the log")
+    return "; ".join(parts)
 
 
 def unready(status: Status) -> Iterator[tuple[str, str]]:
@@ -111,6 +121,8 @@ def text(status: Status, only: str | None = None) -> Iterator[str]:
         "directory": status.config.directory,
         "alive": status.alive,
         "config": {"loaded_at": _when(status.loaded, now), "error": status.config_error},
+        "clients": {name: _client(view, now) for name, view in status.admission.clients.items()},
+        "providers": {name: _provider(view) for name, view in status.providers().items()},
     }
     yield json.dumps(head)[:-1] + ', "tokens": ['
     separator = "\n"
@@ -128,6 +140,7 @@ def _some(names: list[str]) -> str:
 
 def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, Any]:
     target, expires, obtained = standing.target, standing.expires, standing.obtained
+    known = 0 < standing.next_refresh < inf
     return {
         **_named(target),
         "state": state_of(standing, now.boot),
@@ -135,17 +148,41 @@ def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, A
         "expires_at": _when(expires, now),
         "remaining_seconds": None if expires is None else round(max(0.0, expires - now.boot), 3),
         "lifetime_seconds": None if expires is None or obtained is None else round(expires - obtained, 3),
-        "next_turn": _when(standing.next_turn, now) if standing.next_turn else None,
-        "next_turn_seconds": round(max(0.0, standing.next_turn - now.boot), 3) if standing.next_turn else None,
+        "next_refresh": _when(standing.next_refresh, now) if known else None,
+        "next_refresh_seconds": round(max(0.0, standing.next_refresh - now.boot), 3) if known else None,
         "held_by": standing.held_by or None,
+        "held_until": _when(standing.held_until, now) if now.boot < standing.held_until < inf else None,
         "last_error": None if standing.failure is None else str(standing.failure),
         "failing_since": _when(standing.failing_since, now),
         "failed_attempts": standing.attempts,
         "failures": [_when(moment, now) for moment in standing.failures],
         "grants": {kind: count for kind, count in zip(KINDS.values(), standing.outcomes, strict=True) if count},
         "on_disk": standing.on_disk,
+        "same_token": standing.same_token,
         "file_errors": list(standing.faults),
         "hooks": {"owed": hooks.owed, "last_run_at": _when(hooks.ended, now), "last_error": hooks.error},
+    }
+
+
+def _client(view: ClientView, now: Instant) -> dict[str, Any]:
+    refusal = view.refusal
+    return {
+        "breaker": view.state,
+        "refused": None if refusal is None else str(refusal.outcome),
+        "refusals": 0 if refusal is None else refusal.attempts,
+        "next_probe": None if refusal is None else _when(refusal.next_probe, now),
+        "in_flight": view.in_flight,
+        "held": view.held,
+    }
+
+
+def _provider(view: ProviderView) -> dict[str, Any]:
+    return {
+        "in_flight": view.in_flight,
+        "max_concurrency": view.max_concurrency,
+        "retry_budget": round(view.retry_budget, 3),
+        "held": dict(view.held),
+        "longest_wait_seconds": round(view.longest_wait, 3),
     }
 
 

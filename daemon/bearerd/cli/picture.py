@@ -33,10 +33,13 @@ _MOST_BAR: Final = 30
 # So much of a long name is worth more than the bar beside it.
 _LEAST_NAME: Final = 24
 _HELD: Final = {
-    "asking": "waits for another of its client's tokens",
-    "refused": "waits since its client was refused",
-    "provider": "waits for another's attempt at its provider",
-    "rate_limit": "waits for its rate limit",
+    "refused": "held: the provider refused it or its client",
+    "half_open": "held: another token of its client is asked for first",
+    "refused_limit": "held: its client was refused too often of late",
+    "retry_budget": "held: its provider fails, and retries share a budget",
+    "rate_limit": "held by its rate limit",
+    "concurrency": "held: its provider is asked for as many tokens as it may be at once",
+    "unknown_client": "held: a new config is being followed",
 }
 
 
@@ -106,7 +109,7 @@ class _Row:
     left: str
     turn: str
     life: tuple[float, float | None] | None
-    """How much of its life is over, and where in it the next turn is."""
+    """How much of its life is over, and where in it the next refresh is."""
     notes: tuple[tuple[str, str], ...]
     """What is to be said below it, and in which style."""
 
@@ -197,7 +200,7 @@ def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
 
 def _row(token: Mapping[str, Any], paper: Paper, now: Any) -> _Row:
     state = paper.safe(token.get("state"))
-    left, turn = token.get("remaining_seconds"), token.get("next_turn_seconds")
+    left, turn = token.get("remaining_seconds"), token.get("next_refresh_seconds")
     said = "-" if left is None else duration(left)
     if state == "expired":
         ago = _seconds(token.get("expires_at"), now)
@@ -298,7 +301,7 @@ class _Columns:
     def legend(self, paper: Paper) -> list[Text]:
         """What the bar means, where there is room to say it."""
         glyphs = paper.glyphs
-        text = f"{glyphs.lived} lived  {glyphs.left} left  {glyphs.turn} next turn"
+        text = f"{glyphs.lived} lived  {glyphs.left} left  {glyphs.turn} next refresh"
         if self.bar is None or (paper.width is not None and len(text) > paper.width):
             return []
         return [Text(), Text(text, "dim")]

@@ -17,8 +17,6 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 # By then a turn that was asked for has been given, and says what holds it back.
 _HELD_FOR_GOOD: Final = 1.0
-# Two readings of one token's end differ by what an answer takes.
-_SAME_END: Final = 0.5
 _ACCEPTED, _TOO_OFTEN = 202, 429
 
 _Tokens = Mapping[str, Mapping[str, Any]]
@@ -30,8 +28,6 @@ class _Wish:
 
     grants: int
     """How many it had until then."""
-    ends: float | None
-    """When (by our clock) the one that it had expires."""
     asked: float
     seen: bool = False
     """Whether there was one more at the last look."""
@@ -101,11 +97,10 @@ class _Daemon:
         if name not in had:
             near = get_close_matches(name, had, n=1)
             return _End(False, "there is no token of this name" + (f"; did you mean {near[0]}?" if near else ""))
-        left, now = had[name].get("remaining_seconds"), time.monotonic()
         status, body = ask(self._socket, f"/refresh/{name}", "POST")
         said = parsed(self._socket, body)
         if status == _ACCEPTED:
-            return _Wish(said["grants"], now + left if left else None, time.monotonic())
+            return _Wish(said["grants"], time.monotonic())
         if status == _TOO_OFTEN:
             return _End(False, f"asked for too often: again in {said['retry_after']} s")
         return _End(False, str(said.get("error", f"HTTP {status}")))
@@ -119,8 +114,8 @@ def _came(wish: _Wish, token: Mapping[str, Any] | None, left: float, timeout: fl
     remaining = token.get("remaining_seconds") or 0.0
     holds = f"; the present token is good for {duration(remaining)}" if remaining else "; there is no valid token"
     if sum(token["grants"].values()) <= wish.grants:
-        turn, held = token.get("next_turn_seconds") or 0.0, token.get("held_by")
-        for_good = held in {"refused", "rate_limit"} and turn > left
+        turn, held = token.get("next_refresh_seconds") or 0.0, token.get("held_by")
+        for_good = held in {"refused", "refused_limit", "rate_limit"} and turn > left
         if late or (for_good and time.monotonic() - wish.asked >= _HELD_FOR_GOOD):
             why = f": {error}" if error else ""
             # Of one that is asked for right now the daemon still says when it was to be.
@@ -137,6 +132,5 @@ def _came(wish: _Wish, token: Mapping[str, Any] | None, left: float, timeout: fl
         if not late:
             return None
         return _End(False, f"not in all of its files: {'; '.join(token.get('file_errors') or ['not yet'])}{holds}")
-    same = wish.ends is not None and abs(time.monotonic() + remaining - wish.ends) < _SAME_END
-    what = "the provider gave the same token again" if same else "new token"
+    what = "the provider gave the same token again" if token.get("same_token") else "new token"
     return _End(True, f"{what}, good for {duration(remaining)}")

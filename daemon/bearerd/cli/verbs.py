@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         help="also whether this user can read each file, and what stops him: a name or number, and after a colon the "
         "group of his process where that is not his login group",
     )  # fmt: skip
-    status = verb("status", _status, "show every token: its state, expiry, next turn, last error", config=False)
+    status = verb("status", _status, "show every token: its state, expiry, next refresh, last error", config=False)
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="what the daemon says, as it says it")
     form.add_argument("--watch", action="store_true", help="draw it anew each second, until Ctrl-C")

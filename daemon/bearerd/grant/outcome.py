@@ -11,6 +11,9 @@ from typing import Final, Literal
 
 from bearerd.model import Token
 
+Named = Literal["named", "zero", "unnamed"]
+"""What a reply says of a lifetime: `named`, also in the past; `zero`: 0 where a lifetime should be, and no JWT that
+knows better; `unnamed`: nothing. With the last two the lifetime is `default_lifetime`."""
 Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
 
 
@@ -28,11 +31,16 @@ class NoReply:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A good token; `notes` are what is odd about it all the same."""
+    """A token as the reply has it; `notes` are what is odd about it.
+
+    Its lifetime may be over: only who knows the token that was held until now can tell what that means
+    (lifecycle/token_state.py).
+    """
 
     # Not in repr: its scope and token_type are the provider's text, which could quote anything.
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
+    named: Named = "named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Unsent(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Transient(Failure):
-    """The network, or a provider that says it is not well (408, 5xx): it passes by itself."""
+    """The network, a provider that is not well (408, 5xx), a token that arrived expired: it passes by itself."""
 
     retry_after: float | None = None
 

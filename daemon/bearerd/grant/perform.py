@@ -107,8 +107,6 @@ class Grants:
         seen = clock_skew(reply.headers, sent.wall + took / 2)
         self._note_skew(client.provider, seen)
         outcome = understand(reply, target, sent, request.secrets)
-        if isinstance(outcome, Issued) and took >= outcome.token.lifetime:
-            outcome = Malformed("the new token had expired before it was here")
         outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen))
         if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
             self._discovery(client).doubt()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from bearerd import boundedjson
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
-from bearerd.grant.times import SKEWED, clock_skew, followed, retry_after
+from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
 LONGEST_BODY: Final = 64 * 1024
@@ -41,6 +41,8 @@ _OF_THE_CLIENT_TEXT: Final = re.compile(
 )
 # Salesforce: invalid_client_id; GitHub: incorrect_client_credentials.
 _OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
+# Timeout, a conflict with another request, a lock that somebody holds, too early.
+_PASSING_STATUS: Final = frozenset({408, 409, 423, 425})
 _PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
 _TOO_OFTEN: Final = frozenset(
     {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
@@ -77,17 +79,17 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
-        return _token(fields, reply.status, target, sent, followed(clock_skew(reply.headers, sent.wall)))
+        return _token(fields, reply, target, sent)
     return _refusal(reply, fields, code, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, skew: float) -> Outcome:
+def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) -> Outcome:
     access_token = fields.get("access_token")
     if not isinstance(access_token, str) or not access_token:
-        return Malformed(f"HTTP {status} without an access_token")
+        return Malformed(f"HTTP {reply.status} without an access_token")
     fault = _unusable(access_token)
     if fault is not None:
         return Malformed(f"the access token {fault}")
@@ -110,9 +112,9 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, s
             return Refused(f"{note} (strict_scope)", whole_client=False, hint=_SCOPE_HINT)
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
-    lifetime = read_lifetime(fields, access_token, sent.wall + _trusted(skew), target.default_lifetime)
-    if lifetime.seconds <= 0:
-        return Malformed("the new token had expired already", hint="compare this machine's clock with the provider's")
+    lifetime = read_lifetime(
+        fields, access_token, _their_clock(reply.headers, sent.wall), target.default_lifetime, age(reply.headers)
+    )
     if lifetime.note:
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
@@ -126,7 +128,7 @@ def _token(fields: dict[str, Any], status: int, target: Target, sent: Instant, s
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes))
+    return Issued(token, tuple(notes), lifetime.named)
 
 
 _CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
@@ -182,17 +184,15 @@ def _refusal(
     reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant, never_show: tuple[str, ...]
 ) -> Outcome:
     status = reply.status
-    if status == 407 or reply.headers.keys() & _OF_PROXIES:  # noqa: PLR2004
-        return Transient(
-            f"HTTP {status} from a proxy, not from the provider", hint="ask who runs the proxy to allow it"
-        )
+    if (stopped := _stopped_before(reply)) is not None:
+        return stopped
     said = f"HTTP {status}" + (f" {code}" if code else "")
     text = description(fields)
     wait = retry_after(reply.headers, sent.wall)
     spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: asked too often", retry_after=wait)
-    if status in {408, 425} or status >= 500 or code in _PASSING:  # noqa: PLR2004
+    if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
         return Transient(f"{said}: the provider is not well", retry_after=wait)
     if 300 <= status <= 399:  # noqa: PLR2004
         there = _place(reply.headers.get("location", ""), never_show)
@@ -200,7 +200,7 @@ def _refusal(
             f"HTTP {status}: a redirect{there}, which is not followed: it would carry the secret there",
             hint="set token_url to the endpoint itself",
         )
-    if status in {404, 405, 410} and code not in _OF_THE_CLIENT | _CLEAR:
+    if status in {404, 405, 410, 415} and code not in _OF_THE_CLIENT | _CLEAR:
         return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
     of_client = _is_of_client(code, text)
     # An error with 2xx that is no code (some send text) is a refusal all the same.
@@ -212,6 +212,20 @@ def _refusal(
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
     return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+
+
+def _stopped_before(reply: Reply) -> Transient | None:
+    """The answer of something in front of the provider: a proxy, or a firewall that wants a browser."""
+    headers = reply.headers
+    if reply.status == 407 or headers.keys() & _OF_PROXIES:  # noqa: PLR2004
+        said = f"HTTP {reply.status} from a proxy, not from the provider"
+        return Transient(said, hint="ask who runs the proxy to allow it")
+    # Cloudflare and AWS WAF say so in these headers.
+    if headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}:
+        hint = "ask the provider to let this machine's address reach the token endpoint"
+        said = f"HTTP {reply.status}: a firewall wants a browser to solve a challenge"
+        return Transient(said, hint=hint)
+    return None
 
 
 def _is_of_client(code: str | None, text: str) -> bool:
@@ -259,9 +273,16 @@ def description(fields: dict[str, Any] | None) -> str:
     return " ".join(value for value in values if isinstance(value, str))
 
 
-def _trusted(skew: float) -> float:
-    """Small differences are the way's, not the clock's."""
-    return skew if abs(skew) > SKEWED else 0.0
+def _their_clock(headers: Mapping[str, str], now: float) -> float:
+    """The Unix time by the provider's clock when ours said `now`, never earlier than it was there.
+
+    `Date` is in whole seconds. A difference of over an hour is no clock: what is beyond it is not believed.
+    """
+    skew = clock_skew(headers, now)
+    if skew is None:
+        return now
+    ahead = min(max(0.0, skew), skew + 1)  # of all that the whole second of `Date` allows, the nearest to ours
+    return now + followed(ahead)
 
 
 def _place(location: str, never_show: tuple[str, ...]) -> str:

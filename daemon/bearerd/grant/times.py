@@ -29,8 +29,13 @@ def clock_skew(headers: Mapping[str, str], now: float) -> float | None:
     date = _http_date(headers.get("date", ""))
     if date is None:
         return None
-    age = headers.get("age", "").strip()  # a reply out of a cache (RFC 9111 section 5.1)
-    return date + (float(age) if re.fullmatch(r"[0-9]{1,9}", age) else 0.0) - now
+    return date + age(headers) - now
+
+
+def age(headers: Mapping[str, str]) -> float:
+    """For how many seconds a cache kept this reply (RFC 9111 section 5.1)."""
+    given = headers.get("age", "").strip()
+    return float(given) if re.fullmatch(r"[0-9]{1,9}", given) else 0.0
 
 
 def followed(skew: float | None) -> float:

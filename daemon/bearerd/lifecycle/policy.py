@@ -2,47 +2,43 @@
 
 A refresh is due its *lead* before expiry. The lead is a share of the lifetime (or exactly some seconds),
 long enough for readers that cache, and never over half the lifetime. Jitter only ever makes it earlier.
-What follows a failure depends on its kind: what passes by itself is asked again within seconds, what was
-refused within minutes, since failures lock accounts.
+The wait after a failure depends on its kind: a transient failure is retried within seconds, a malformed reply within
+minutes. How long a refused client waits is decided by admission, since its targets wait together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient
-from bearerd.model import Instant, RateLimit, RefreshBefore, Token
+from bearerd.model import Instant, RefreshBefore, Token
 
-LEAST_BETWEEN_TURNS: Final = 1.0
+LEAST_BETWEEN_ATTEMPTS: Final = 1.0
 """Whatever a provider answers, no target asks again sooner: a lifetime of 0 is no loop."""
 
 LONGEST_WAIT: Final = 3600.0
-"""No wait is longer: the longest of a refused client, and of a Retry-After that is believed."""
+"""No wait is longer: the longest pace of a refused client, and the longest Retry-After that is believed."""
 
 # As a share of the lifetime alone a short-lived token would be asked for in its last seconds.
 _LEAST_LEAD_OF_SHARE: Final = 60.0
 _JITTER_SHARE: Final = 0.1  # 1000 daemons restarted together: from 1000 requests a second to 10, simulated
+# Of 1000 daemons that all read `Retry-After: 30` each comes at a moment of its own.
+_LATER_SHARE: Final = 0.2
 
+_TRANSIENT_FIRST: Final = 1.0
 _TRANSIENT_CEILING: Final = 60.0  # everyone is back a minute after an outage
 _SHARE_OF_REMAINING: Final = 0.25  # at least four attempts, whatever little time is left
-_RATE_LIMITED_LEAST: Final = 60.0
+_RATE_LIMITED_FIRST: Final = 60.0
 _RATE_LIMITED_CEILING: Final = 600.0
 _MALFORMED_FIRST: Final = 60.0
 _MALFORMED_CEILING: Final = 600.0
 _UNSENT_FIRST: Final = 10.0  # costs a look at a file, and nobody else anything
 _UNSENT_CEILING: Final = 60.0
 
-# Creditsafe locks an account for 5 minutes at five identical bad requests in 2 minutes.
-REFUSALS: Final = RateLimit(count=4, window=120.0)
-# Credentials that never worked are wrong until somebody corrects them.
-_NEVER_WORKED_FIRST: Final = 300.0
-# Credentials that worked: a load balancer's passing 401 is real, a revoked secret too.
-_WORKED_BEFORE: Final = (30.0, 60.0, 120.0, 240.0, 300.0)
-LAST_CHANCE: Final = 15.0
-"""Seconds before expiry at which a refused client is tried once more."""
+# Late enough that a short outage is over, early enough that one request and its timeout fit.
+_LAST_ATTEMPT: Final = (15.0, 30.0)
 
 # A step of the wall clock below this is the clock being kept right; above 30 s one of the two clocks
 # has missed something, and nobody can tell which.
@@ -51,6 +47,9 @@ CLOCKS_DISAGREE: Final = 30.0
 
 LOST_AFTER: Final = 600.0
 """Seconds without any token after which a provider that does not answer is not about to."""
+
+# No moment is worth a turn sooner: whatever is wrong, a target has twenty turns a second at most.
+_BETWEEN_TURNS: Final = 0.05
 
 _PUBLISH_CEILING: Final = 10.0  # design.md: a file is put back within 10 s
 
@@ -67,60 +66,70 @@ def lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 
     return max(0.0, min(max(wanted, max_staleness), lifetime / 2))
 
 
-def due_after_issue(
-    token: Token, refresh_before: RefreshBefore, max_staleness: float, last_turn: float, dice: float
+def planned(
+    lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 0.0, max_age: float = math.inf
 ) -> float:
-    """When (boot clock) the refresh of a token is due; `last_turn` is when it was asked for."""
-    ahead = lead(token.lifetime, refresh_before, max_staleness) * (1 + _JITTER_SHARE * dice)
-    return max(token.expires.boot - ahead, last_turn + LEAST_BETWEEN_TURNS)
+    """How long after it was issued a token's refresh is due, without jitter; `max_age` at the latest."""
+    return max(0.0, min(lifetime - lead(lifetime, refresh_before, max_staleness), max_age))
 
 
-def due_after_same(expires: float, now: float) -> float:
-    """When to ask again after the provider gave the same token back: half-way to its expiry."""
-    return now + max(LEAST_BETWEEN_TURNS, (expires - now) / 2)
+def due_after_issue(
+    token: Token,
+    refresh_before: RefreshBefore,
+    max_staleness: float,
+    last_attempt: float,
+    dice: float,
+    max_age: float = math.inf,
+) -> float:
+    """When (boot clock) the refresh of a token is due; `last_attempt` is when it was asked for."""
+    age = planned(token.lifetime, refresh_before, max_staleness, max_age)
+    # The jitter of a token of 60 days may be hours, but a part of what `max_age` leaves of it.
+    jitter = _JITTER_SHARE * dice * min(lead(token.lifetime, refresh_before, max_staleness), max_age)
+    return max(token.obtained.boot + age - jitter, last_attempt + LEAST_BETWEEN_ATTEMPTS)
+
+
+def halfway(now: float, expires: float) -> float:
+    """When to ask again after the provider confirmed the same token: half-way to its expiry, at last at the expiry."""
+    remaining = expires - now
+    half = remaining / 2
+    return now + (half if half >= LEAST_BETWEEN_ATTEMPTS else max(LEAST_BETWEEN_ATTEMPTS, remaining))
 
 
 # -- failures ----------------------------------------------------------------------------------------
 
 
-def wait_after(failure: Failure, count: int, remaining: float, proven: bool, dice: float) -> float:
-    """Seconds until the next attempt after the `count`-th (from 1) failure of this kind.
+def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> float:
+    """Seconds until the next attempt after the `count`-th (from 1) failure of this kind that was no refusal.
 
-    `remaining` is how long the present token is still good (0 for none), `proven` whether these
-    credentials ever got one.
+    `remaining` is how long the present token is still good, 0 for none.
     """
-    if isinstance(failure, Transient | RateLimited) and failure.retry_after is not None:
-        return min(max(failure.retry_after, LEAST_BETWEEN_TURNS), LONGEST_WAIT)
+    later = 1 + _LATER_SHARE * dice
     match failure:
-        case Refused(another_secret=True):
-            return LEAST_BETWEEN_TURNS
         case Transient():
-            wait = dice * _doubling(1.0, count, _TRANSIENT_CEILING)
-            return max(LEAST_BETWEEN_TURNS, min(wait, longest_wait(remaining)))
-        case RateLimited():
+            wait = dice * _doubling(_TRANSIENT_FIRST, count, _TRANSIENT_CEILING)
+            wait = min(wait, _longest_wait(remaining))
+            if failure.retry_after is not None:
+                wait = max(wait, min(failure.retry_after, LONGEST_WAIT) * later)
+        case RateLimited(retry_after=None):
             # Twice as long each time: the limit may be one of ten in eight hours.
-            least = _doubling(_RATE_LIMITED_LEAST, count, _RATE_LIMITED_CEILING)
-            return least * (1 + _JITTER_SHARE * dice)
+            wait = _doubling(_RATE_LIMITED_FIRST, count, _RATE_LIMITED_CEILING) * later
+        case RateLimited():
+            backoff = _doubling(_TRANSIENT_FIRST, count, _TRANSIENT_CEILING)
+            wait = max(min(failure.retry_after or 0.0, LONGEST_WAIT), backoff) * later
         case Malformed():
-            return _doubling(_MALFORMED_FIRST, count, _MALFORMED_CEILING)
-        case Refused() if not proven:
-            return _doubling(_NEVER_WORKED_FIRST, count, LONGEST_WAIT)
-        case Refused() if count <= len(_WORKED_BEFORE):
-            return _WORKED_BEFORE[count - 1]
-        case Refused():
-            return _doubling(_WORKED_BEFORE[-1], count - len(_WORKED_BEFORE) + 1, LONGEST_WAIT)
+            wait = _doubling(_MALFORMED_FIRST, count, _MALFORMED_CEILING)
         case _:
-            return _doubling(_UNSENT_FIRST, count, _UNSENT_CEILING)
+            wait = _doubling(_UNSENT_FIRST, count, _UNSENT_CEILING)
+    return max(LEAST_BETWEEN_ATTEMPTS, wait)
 
 
-def longest_wait(remaining: float) -> float:
-    """The longest that may be waited for what passes by itself while a token is good for that long."""
-    return max(LEAST_BETWEEN_TURNS, remaining * _SHARE_OF_REMAINING) if remaining > 0 else math.inf
-
-
-def is_last_chance(remaining: float) -> bool:
-    """Whether a token that is good for that long is so near its expiry that its one more attempt is due."""
-    return 0 < remaining <= LAST_CHANCE
+def last_attempt(now: float, expires: float, dice: float) -> float | None:
+    """When a token that is not renewed is asked for one more time before it expires; None where it is too late."""
+    least, most = _LAST_ATTEMPT
+    at = expires - (least + (most - least) * dice)
+    if at < now + LEAST_BETWEEN_ATTEMPTS:
+        at = now + (expires - now) / 2
+    return at if at >= now + LEAST_BETWEEN_ATTEMPTS else None
 
 
 def wait_after_publish_fault(count: int) -> float:
@@ -128,10 +137,9 @@ def wait_after_publish_fault(count: int) -> float:
     return _doubling(1.0, count, _PUBLISH_CEILING)
 
 
-def last_chance(now: float, due: float, expires: float) -> float:
-    """When a refused target is tried next, if that may not be later than shortly before its expiry."""
-    chance = expires - LAST_CHANCE
-    return chance if now + LEAST_BETWEEN_TURNS <= chance < due else due
+def _longest_wait(remaining: float) -> float:
+    """The longest wait after a transient failure while a token is good for that long."""
+    return max(LEAST_BETWEEN_ATTEMPTS, remaining * _SHARE_OF_REMAINING) if remaining > 0 else math.inf
 
 
 def _doubling(first: float, count: int, ceiling: float) -> float:
@@ -142,8 +150,8 @@ def _doubling(first: float, count: int, ceiling: float) -> float:
 def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bool:
     """Whether somebody should be told that a token is not renewed, after `count` such failures in `lasted` seconds.
 
-    What passes by itself is no trouble while a token is good, nor for a while at a start before the network is
-    there. A refusal may be a load balancer's that passes: while a token is good it takes two.
+    A transient failure is no trouble while a token is good, nor for a while at a start before the network is
+    there. A single refusal may be a load balancer's: while a token is good it takes two.
     """
     match failure:
         case Refused(another_secret=True):
@@ -154,23 +162,9 @@ def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bo
             return remaining <= 0 or count > 1
 
 
-# -- budgets -----------------------------------------------------------------------------------------
-
-
-def reserve(taken: Sequence[float], limit: RateLimit, now: float) -> float:
-    """The first moment at which one more grant keeps within the limit.
-
-    `taken` are the moments of earlier grants and of those already promised, in order. A window of the
-    limit's length that begins at any of them holds at most `count`.
-    """
-    if len(taken) < limit.count:
-        return now
-    return max(now, taken[-limit.count] + limit.window)
-
-
-def forget(taken: Sequence[float], limit: RateLimit, now: float) -> list[float]:
-    """The moments that still matter."""
-    return [moment for moment in taken if moment > now - limit.window]
+def next_moment(now: float, *moments: float | None) -> float:
+    """The earliest of the moments at which there is something to do, and always a later one than `now`."""
+    return max(min((moment for moment in moments if moment is not None), default=math.inf), now + _BETWEEN_TURNS)
 
 
 # -- two clocks --------------------------------------------------------------------------------------

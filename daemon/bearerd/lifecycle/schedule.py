@@ -5,27 +5,26 @@
 - An interval job whose clock leaps makes a list of every run that it missed, under the scheduler's lock: from
   1970 on, half a million for each target. So the trigger is our own, and never catches up.
 - A job is late as soon as its workers are busy: `misfire_grace_time=None`.
-- A run that comes while the last one is not booked out is skipped. So the next run is set by the executor
-  after APScheduler has booked the job out, never from inside the job.
+- A run that comes while the last one is not booked out is skipped, unless `max_instances` allows more. It does, and
+  a target's turns are kept apart here: by one set, under one lock.
 - It sleeps on differences of the wall clock, on a monotonic clock that stops in a suspend, and never
   looks again. So `guard`, called every few seconds, compares the clocks and sets all runs anew.
-- `shutdown(wait=True)` deadlocks with jobs that touch the store, and pool threads are joined at exit. So
-  it is never waited for, and workers are daemon threads: a hung one delays nothing.
+- `shutdown(wait=True)` deadlocks with jobs that touch the store. So it is never waited for; the pool joins its
+  threads when the interpreter ends, and the process ends by `os._exit` before that.
+- A pool that cannot start a thread keeps the run and raises; the run has no worker until the next one is started.
+  So `guard` submits another where there is no thread at all: a turn too many costs a look.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from math import inf
+from typing import Final
 
-from apscheduler.executors.base import BaseExecutor, run_job
-from apscheduler.jobstores.base import JobLookupError
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -39,66 +38,79 @@ GUARD: Final = 8.0
 # The wall clock is slewed at up to 0.5 ms a second: this far off, turns are set anew.
 _DRIFT: Final = 1.0
 # A busy machine hands turns over late by a second or two; a scheduler that hangs does not at all.
-_LEFT_LYING: Final = 30.0
+_OVERDUE: Final = 30.0
 # It is held for as long as 10,000 turns take to be handed over.
 _LOCK_WITHIN: Final = 3.0
-# A worker without work ends: a burst needs many, an hour's refresh one.
-_WORKER_IDLE: Final = 20.0
-# What a turn that raised is given, in place of the moment it did not come to name.
+# A turn that raised names no moment; a fault of ours costs a minute, never the target.
 _AFTER_EXCEPTION: Final = 60.0
+_THREADS: Final = "turn"
+# Of one target: a run that finds another under way ends at once.
+_MOST_INSTANCES: Final = 1000
 
 
 class Schedule:
-    """Calls `turn(name)` for each target when it is due, on a worker of its pool.
+    """Calls `turn(name)` for each target when it is due, on at most `workers` threads, never twice at once.
 
-    Times are those of the boot clock. `turn` returns when its next one is.
+    Times are those of the boot clock. `turn` returns when its next one is; `inf` where only `wake` brings one.
     """
 
-    def __init__(self, clock: Clock, turn: Callable[[str], float]) -> None:
+    def __init__(self, clock: Clock, turn: Callable[[str], float], workers: int) -> None:
         self._clock = clock
         self._turn = turn
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._due: dict[str, float] = {}
+        """Of each target that has a job: when its next turn is; while one is under way, when another was asked for."""
         self._running: set[str] = set()
-        self._again: set[str] = set()
-        self._passed_over: Counter[str] = Counter()
-        self._pools: dict[Hashable, _Workers] = {}
+        self._stopped = False
+        self._pools = 0
+        self._workers = 0
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": _MOST_INSTANCES},
         )
         self._offset = self._wall_offset()
         self._suspended = clock.suspended()
+        self.resize(workers)
 
-    def add(self, name: str, pool: Hashable, workers: int, due: float) -> None:
-        """A target, whose turns run on at most `workers` threads that it shares with the rest of its pool.
-
-        One that is there already goes over to this pool, after the turn that is under way.
-        """
-        if pool not in self._pools:
-            self._pools[pool] = _Workers(f"pool-{len(self._pools)}", workers, self._booked_out)
-            self._scheduler.add_executor(self._pools[pool], alias=self._pools[pool].alias)
+    def resize(self, workers: int) -> None:
+        """Turns from now on share so many threads, if that is more than before."""
+        if workers <= self._workers:
+            return
+        self._workers, self._pools = workers, self._pools + 1
+        pool = ThreadPoolExecutor(workers, {"thread_name_prefix": _THREADS})
+        self._scheduler.add_executor(pool, alias=self._alias())
         with self._lock:
+            for name in self._due:
+                self._scheduler.modify_job(name, executor=self._alias())
+
+    def add(self, name: str, due: float) -> None:
+        """A target; one that is there already has its next turn by then, too."""
+        with self._lock:
+            if name in self._due:
+                self._set(name, due)
+                return
             self._due[name] = due
-        self._scheduler.add_job(
-            self._run,
-            _Hourly(),
-            args=[name],
-            id=name,
-            name=name,
-            executor=self._pools[pool].alias,
-            next_run_time=self._wall(due),
-            replace_existing=True,
-        )
+            self._scheduler.add_job(
+                self._run,
+                _Hourly(),
+                args=[name],
+                id=name,
+                name=name,
+                executor=self._alias(),
+                next_run_time=self._wall(due),
+            )
 
     def remove(self, name: str) -> None:
         """No more turns for this target; one that is under way goes on to its end."""
         with self._lock:
-            self._due.pop(name, None)
-            self._again.discard(name)
-        with suppress(JobLookupError):
-            self._scheduler.remove_job(name)
+            if self._due.pop(name, None) is not None:
+                self._scheduler.remove_job(name)
+
+    def names(self) -> set[str]:
+        """The targets that have turns."""
+        with self._lock:
+            return set(self._due)
 
     def start(self) -> None:
         """Begin; what is due already runs at once."""
@@ -106,99 +118,93 @@ class Schedule:
 
     def stop(self, within: float) -> bool:
         """Give no more turns; whether those under way ended within that many seconds."""
+        with self._lock:
+            self._stopped = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         with self._ended:
             return self._ended.wait_for(lambda: not self._running, within)
 
-    def wake(self, name: str) -> None:
-        """A turn now; if one is under way, another after it."""
+    def wake(self, name: str, at: float | None = None) -> None:
+        """A turn at that moment at the latest, else now; if one is under way, another after it."""
         with self._lock:
-            if name in self._running:
-                self._again.add(name)
-                return
-            if name not in self._due:
-                return
-            self._due[name] = self._clock.now().boot
-            self._set(name)
+            self._set(name, self._clock.now().boot if at is None else at)
 
     def guard(self) -> bool:
         """Notice steps of the wall clock and suspends, and set every turn anew; whether there was one."""
-        for workers in self._pools.values():
-            workers.staff()
-        offset, suspended = self._wall_offset(), self._clock.suspended()
-        stepped = abs(offset - self._offset)
-        if stepped <= _DRIFT and abs(suspended - self._suspended) <= _DRIFT:
-            return False
-        self._offset, self._suspended = offset, suspended
+        offset, suspended, now = self._wall_offset(), self._clock.suspended(), self._clock.now().boot
+        stepped = abs(offset - self._offset) > _DRIFT or abs(suspended - self._suspended) > _DRIFT
+        if stepped:
+            self._offset, self._suspended = offset, suspended
         with self._lock:
-            names = list(self._due)
-        for name in names:
-            # Every target looks at its own times then; a turn with nothing to do costs a look at its files.
-            self.wake(name)
-        self._scheduler.wakeup()  # for those whose turn is under way
-        return True
+            # After a step every target looks at its own times; a turn with nothing to do costs a look at its files.
+            for name in list(self._due) if stepped else self._without_thread(now):
+                self._due[name] = min(self._due[name], now)
+                if name not in self._running:
+                    self._move(name, self._due[name])
+        if stepped:
+            self._scheduler.wakeup()  # for those whose turn is under way
+        return stepped
 
     def alive(self) -> bool:
-        """Whether turns are given: the thread that does it runs, and left none lying.
+        """Whether turns are given: the thread that hands them over runs, and none has been due for long.
 
-        A run is handed to its worker, however busy that is, and set an hour later in the same moment.
+        A turn is handed to the pool, however busy that is, and its job set an hour later in the same moment.
         """
+        # Private: the scheduler's own `running` stays true when an exception ends its thread.
         thread = getattr(self._scheduler, "_thread", None)
         if thread is None or not thread.is_alive():
             return False
-        # All jobs are in the one store, which knows its soonest without a search. There is no public way to ask.
-        lock = self._scheduler._jobstores_lock  # noqa: SLF001
-        if not lock.acquire(timeout=_LOCK_WITHIN):
-            return False
-        try:
-            soonest = self._scheduler._lookup_jobstore("default").get_next_run_time()  # noqa: SLF001
-        finally:
-            lock.release()
-        return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _LEFT_LYING
+        if not self._lock.acquire(timeout=_LOCK_WITHIN):
+            return False  # somebody waits for the scheduler's own lock for as long
+        self._lock.release()
+        soonest = min((job.next_run_time for job in self._scheduler.get_jobs()), default=None)
+        return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _OVERDUE
 
     # -- inside --------------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
         with self._lock:
-            if name in self._running:  # on the pool that it came from
-                self._again.add(name)
-                self._passed_over[name] += 1
+            if self._stopped or name in self._running or name not in self._due:
                 return
             self._running.add(name)
-            self._again.discard(name)
+            self._due[name] = inf
+        due = self._clock.now().boot + _AFTER_EXCEPTION
         try:
             due = self._turn(name)
         except Exception as error:  # noqa: BLE001 - a fault of ours may cost a minute, never the target
-            due = self._clock.now().boot + _AFTER_EXCEPTION
-            say(
-                logging.ERROR,
-                f"a turn failed: {where(error)}; this is a bug of bearerd, please report it",
-                name=name,
-            )
-        with self._lock:
-            if name in self._due:  # not removed meanwhile
-                self._due[name] = due
+            text = f"a turn failed: {where(error)}; this is a bug of bearerd, please report it"
+            say(logging.ERROR, text, name=name)
+        finally:
+            with self._lock:
+                self._running.discard(name)
+                if name in self._due:  # not removed meanwhile
+                    self._due[name] = min(due, self._due[name])
+                    self._move(name, self._due[name])
+                self._ended.notify_all()
 
-    def _booked_out(self, name: str) -> None:
-        with self._lock:
-            if self._passed_over[name]:  # of two runs one was none, and whichever ends last is the one
-                self._passed_over[name] -= 1
-                return
-            del self._passed_over[name]
-            self._running.discard(name)
-            self._ended.notify_all()
-            if name not in self._due:
-                return
-            if name in self._again:
-                self._again.discard(name)
-                self._due[name] = self._clock.now().boot
-            self._set(name)
+    def _without_thread(self, now: float) -> list[str]:
+        """One of the targets whose turns are due, if no thread could be started: whoever has one serves the rest."""
+        overdue = next((name for name, due in self._due.items() if due < now - _DRIFT), None)
+        if overdue is None or any(thread.name.startswith(_THREADS) for thread in threading.enumerate()):
+            return []
+        say(logging.ERROR, "no thread can be started; raise TasksMax, or lower max_concurrency")
+        return [overdue]
 
-    def _set(self, name: str) -> None:
-        """Hand the due time to APScheduler. Under our lock: of two at once the later must win there too."""
-        with suppress(JobLookupError):  # removed meanwhile
-            self._scheduler.modify_job(name, next_run_time=self._wall(self._due[name]))
+    def _set(self, name: str, due: float) -> None:
+        """A turn by then. With the lock held: of two at once the earlier must win in the scheduler too."""
+        if name in self._due and due < self._due[name]:
+            self._due[name] = due
+            if name not in self._running:
+                self._move(name, due)
+
+    def _move(self, name: str, due: float) -> None:
+        """Hand the moment to the scheduler."""
+        soon = min(due, self._clock.now().boot + LONGEST_WAIT)
+        self._scheduler.modify_job(name, next_run_time=self._wall(soon))
+
+    def _alias(self) -> str:
+        return f"pool-{self._pools}"
 
     def _wall(self, due: float) -> datetime:
         return datetime.fromtimestamp(due + self._wall_offset(), UTC)
@@ -222,66 +228,3 @@ class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
         return now + timedelta(seconds=LONGEST_WAIT)
-
-
-class _Workers(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
-    """A pool of daemon threads that are started as they are needed and end when they are not."""
-
-    def __init__(self, alias: str, most: int, booked_out: Callable[[str], None]) -> None:
-        super().__init__()
-        self.alias = alias
-        self._most = most
-        self._booked_out = booked_out
-        self._jobs: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        self._threads_lock = threading.Lock()
-        self._threads = 0
-        self._idle = 0
-        self._stopped = False
-
-    def shutdown(self, wait: bool = True) -> None:  # noqa: ARG002 - APScheduler's signature
-        """Begin nothing that is still queued."""
-        self._stopped = True
-
-    def _do_submit_job(self, job: Any, run_times: Any) -> None:
-        self._jobs.put((job, run_times))
-        self.staff()
-
-    def staff(self) -> None:
-        """Start a worker, if there is more to do than workers that wait for it."""
-        with self._threads_lock:
-            if self._idle >= self._jobs.qsize() or self._threads >= self._most:
-                return
-            self._threads += 1
-        try:
-            threading.Thread(target=self._work, name="worker", daemon=True).start()
-        except RuntimeError:  # no more threads may be started (TasksMax): the guard tries again
-            with self._threads_lock:
-                self._threads -= 1
-            say(logging.ERROR, "no thread can be started; raise TasksMax, or lower max_concurrency")
-
-    def _work(self) -> None:
-        while True:
-            with self._threads_lock:
-                self._idle += 1
-            try:
-                job, run_times = self._jobs.get(timeout=_WORKER_IDLE)
-            except queue.Empty:
-                job = None
-            with self._threads_lock:
-                self._idle -= 1
-                if job is None and self._jobs.empty():
-                    self._threads -= 1
-                    return
-            if job is None or self._stopped:
-                continue
-            try:
-                # One run, however many were missed.
-                events = run_job(job, job._jobstore_alias, run_times[-1:], self._logger.name)  # noqa: SLF001 - as APScheduler's own pools do
-            except BaseException as error:  # noqa: BLE001
-                self._run_job_error(job.id, error, error.__traceback__)
-            else:
-                self._run_job_success(job.id, events)
-            try:
-                self._booked_out(job.id)
-            except Exception as error:  # noqa: BLE001 - a worker that ended here would be counted for ever
-                say(logging.ERROR, f"a turn was not booked out: {where(error)}; this is a bug of bearerd", name=job.id)

@@ -23,6 +23,10 @@ class Record:
     token: Token
     identity: str
     client_id: str
+    named: bool = True
+    """Whether its provider named a lifetime for it."""
+    sliding: bool = False
+    """Whether its provider prolongs it for as long as it is used."""
 
 
 def dump(record: Record) -> bytes:
@@ -33,6 +37,8 @@ def dump(record: Record) -> bytes:
             "schema": SCHEMA,
             "identity": record.identity,
             "client_id": record.client_id,
+            "named": record.named,
+            "sliding": record.sliding,
             "access_token": token.access_token,
             "token_type": token.token_type,
             "scope": token.scope,
@@ -51,7 +57,13 @@ def load(content: bytes) -> Record | None:
         fields = boundedjson.loads(content.decode(), boundedjson.DEEPEST + 1)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
-        return Record(_token(fields), _text(fields["identity"]), _text(fields["client_id"], may_be_empty=True))
+        return Record(
+            _token(fields),
+            _text(fields["identity"]),
+            _text(fields["client_id"], may_be_empty=True),
+            named=fields.get("named") is not False,
+            sliding=fields.get("sliding") is True,
+        )
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 

@@ -54,6 +54,11 @@ class State:
         self._files = Files(root, _PRIVATE_DIRECTORY, own=own)
         self._failing = False
 
+    @property
+    def directory(self) -> str:
+        """Where it is kept: the one that was given, or where others can write that, one in it."""
+        return self._directory
+
     def sweep(self) -> None:
         """Take away what a killed process left behind. Only under the lock."""
         if self.note:

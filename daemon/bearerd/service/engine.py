@@ -1,36 +1,41 @@
-"""The rooms wired together: one keeper a target, on one schedule, over one directory."""
+"""All parts wired together: one controller for each target, on one schedule, over one directory."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 from bearerd import __version__
-from bearerd.api.counts import Tally
+from bearerd.admission.admission import Admission
+from bearerd.admission.journal import Journal
+from bearerd.admission.types import Limits
+from bearerd.api.counts import Counters
 from bearerd.api.daemon import Asked
 from bearerd.api.status import HookStanding, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
-from bearerd.errors import PublishError, SecretUnavailable
-from bearerd.grant.credentials import read_client_id
-from bearerd.grant.outcome import Performed
+from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
-from bearerd.lifecycle.gate import Gate
-from bearerd.lifecycle.keeper import Keeper, Standing
+from bearerd.lifecycle.controller import Controller
+from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
+from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import GUARD, Schedule
-from bearerd.log import say
-from bearerd.model import Config, Output, Target, Token
+from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
+from bearerd.model import Config, Target, Token
 from bearerd.publish.hooks import Hooks
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
+from bearerd.service.clients import Clients
 
+# Threads. Each that waits for the network costs 8 KB; more at once would be a herd.
+_MOST_GRANTS: Final = 256
+_BESIDE_GRANTS: Final = 2
 # Seconds between two grants that are asked for, of one target: whoever asks in a loop costs the provider little.
 _ASKED_AGAIN: Final = 60.0
 # The main loop looks every 8 s; three looks that were missed are no accident.
@@ -41,53 +46,25 @@ _PAUSED: Final = 2 * GUARD
 _STOP_WITHIN: Final = 2.0
 
 
-class _CountedGrants(Grants):
-    """Counts what they come to."""
-
-    def __init__(self, tally: Tally, clock: Clock, environ: Mapping[str, str], memory: State) -> None:
-        super().__init__(clock, environ, memory)
-        self._tally = tally
-
-    def perform(self, target: Target) -> Performed:
-        performed = super().perform(target)
-        self._tally.grant(target, performed)
-        return performed
-
-
 class _CountedPublisher(Publisher):
     """Counts the files; of records only those that cannot be kept."""
 
-    def __init__(self, tally: Tally, config: Config) -> None:
+    def __init__(self, counters: Counters, config: Config) -> None:
         super().__init__(config)
-        self._tally = tally
+        self._counters = counters
 
     def save(self, target: Target, record: Record) -> None:
         try:
             super().save(target, record)
         except PublishError:
-            self._tally.event("files", "failure")
+            self._counters.event("files", "failure")
             raise
 
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
         published = super().ensure(target, token, before)
-        self._tally.event("files", "success", len(published.written))
-        self._tally.event("files", "failure", len(published.faults))
+        self._counters.event("files", "success", len(published.written))
+        self._counters.event("files", "failure", len(published.faults))
         return published
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What a new config asks of one target: to go on as this one, or (None) to end."""
-
-    target: Target | None
-    gone: tuple[Output, ...] = ()
-    renew: bool = False
-
-    def after(self, before: _Change) -> _Change:
-        """Both in one, where a second config came before the first was followed."""
-        paths = {output.path for output in self.target.outputs} if self.target else set()
-        kept = tuple(output for output in before.gone if output.path not in paths)
-        return _Change(self.target, (*kept, *self.gone), renew=before.renew or self.renew)
 
 
 class Engine:
@@ -104,26 +81,17 @@ class Engine:
         self._environ = environ
         self._observer = observer
         self.clock = clock or SystemClock()
-        self.tally = Tally()
-        self._publisher = _CountedPublisher(self.tally, config)
-        self.hooks = Hooks(environ, self._publisher, self.clock, lambda outcome: self.tally.event("hooks", outcome))
+        self.counters = Counters()
+        self._publisher = _CountedPublisher(self.counters, config)
+        self.hooks = Hooks(environ, self._publisher, self.clock, lambda end: self.counters.event("hooks", end))
         self._state = State(config.state_directory, self.clock)
-        self.schedule = Schedule(self.clock, self._turn)
-        self._gate = Gate(self.schedule.wake, self._state)
-        self._least = 0.0
+        self.schedule = Schedule(self.clock, self._turn, _workers(config))
+        self._reconciler = Reconciler(self._controller, self.schedule, self._now)
         self._lock = threading.Lock()
-        self._resumed: set[str] = set()
-        self._pending: dict[str, _Change] = {}
-        self._hurried: set[str] = set()
-        self._remade: set[str] = set()
-        self._client_ids: dict[str, str | None] = {}
-        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._keepers: dict[str, Keeper] = {}
-        self._asked: dict[str, str | None] = {}
-        """Who is to have a new token, and instead of which."""
-        self._asked_at: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
+        """When somebody last asked for a new token of each target."""
         self._on_their_way = [target.full_name for target in config.targets if target.required]
-        self._started = self._loaded = self.clock.now().boot
+        self._started = self._loaded = self._now()
         self._heartbeat = self._looked = self._awake()
 
     def start(self, least: float = 0.0) -> None:
@@ -132,74 +100,81 @@ class Engine:
         `least` seconds is how long a record's token must still be good, not to be renewed at once.
         """
         self._publisher.prepare()
-        self._least = least
         self._state.sweep()
         # Under the lock: what fingerprints are made with is made once.
-        self._grants = _CountedGrants(self.tally, self.clock, self._environ, self._state)
-        self._gate.restore(self._config.targets, self.clock)
-        for target in self._config.targets:
-            self._add(target)
+        self._grants = Grants(self.clock, self._environ, self._state)
+        journal = Journal(self._state.directory, self.clock)
+        self._admission = Admission(_limits(self._config), self.schedule.wake, journal, self._now())
+        self._clients = Clients(self._environ, self._grants, self._admission, self.clock)
+        self._parts = Parts(
+            self.clock,
+            dice,
+            self._grants,
+            self._publisher,
+            self._admission,
+            self.hooks,
+            self._clients,
+            self.counters.grant,
+            least,
+        )
+        self._reconciler.apply(self._config.targets)
         self.schedule.start()
 
     def apply(self, config: Config) -> Plan:
         """Go on as another config has it; what it does not change goes on as it was."""
         changes = plan(self._config, config)
         self._config = config
-        self._loaded = self.clock.now().boot
+        self._loaded = self._now()
         self._publisher.adopt(config)
-        for target in changes.start:
-            self._change(target.full_name, _Change(target))
-        for target in (*changes.change, *changes.renew):
-            gone = changes.gone.get(target.full_name, ())
-            self._change(target.full_name, _Change(target, gone, renew=target in changes.renew))
-        for target in changes.stop:
-            self._change(target.full_name, _Change(None, changes.gone.get(target.full_name, ())))
-        # After these: who is held and woken here must not ask as the old config has it.
+        self.schedule.resize(_workers(config))
         for name in changes.judged_anew:
-            self._client_ids.pop(name, None)
-            self._gate.renew(name, self.clock.now().boot)
+            self._clients.forget(name)
+        self._reconciler.apply(config.targets)
+        # After these: who is held and woken here must not ask as the old config has it.
+        self._admission.revise(_limits(config), self._now())
+        for name in changes.judged_anew:
+            self._admission.forgive(name, self._now())
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
-        """What these clients authenticate with is another: who failed of the old one asks at once."""
-        for name, keeper in list(self._keepers.items()):
-            if keeper.target.client.name in clients and keeper.standing().failure is not None:
-                with self._lock:
-                    self._hurried.add(name)
-                self.schedule.wake(name)
+        """The credentials of these clients changed: whoever fails asks at once, whatever the reason."""
+        for controller in self._reconciler.controllers():
+            standing = controller.standing()
+            if standing.client in clients and (standing.failure is not None or standing.held_by):
+                self._reconciler.wish(standing.name, CredentialsChanged())
 
     def rewrite(self, names: Iterable[str]) -> None:
-        """What the files of these tokens are made from is another."""
+        """What the files of these tokens are made from changed."""
         for name in names:
-            with self._lock:
-                self._remade.add(name)
-            self.schedule.wake(name)
+            self._reconciler.wish(name, TemplateChanged())
 
     def stop(self) -> None:
         """End; the files stay."""
         end = self._awake() + _STOP_WITHIN
         self.schedule.stop(_STOP_WITHIN)
         self.hooks.stop(max(0.0, end - self._awake()))
+        self._admission.close()
         self._publisher.release()
 
     def refresh(self, name: str, instead_of: str | None = None) -> Asked:
         """Somebody wants a new token; `instead_of` the one whose SHA-256 begins with these 16 hex digits."""
-        keeper = self._keepers.get(name)
-        if keeper is None:
+        if not self._reconciler.is_wanted(name):
             return Asked("unknown")
-        if _is_newer(keeper, instead_of):
+        controller = self._reconciler.controller(name)
+        if controller is not None and controller.is_newer(instead_of):
             return Asked("newer")
-        now = self.clock.now().boot
+        now = self._now()
         with self._lock:
-            after = self._asked_at.get(name, -inf) + _ASKED_AGAIN
-            if after <= now:
-                after = self._gate.ask(keeper.target, now)
+            after = self._requested_at.get(name, -inf) + _ASKED_AGAIN
+            if after <= now and controller is not None:
+                held = self._admission.preview(controller.ask(now, requested=True), now)
+                if held is not None and held.reason == "rate_limit":
+                    after = held.until if held.until < inf else held.again
             if after > now:
                 return Asked("later", after=after - now)
-            self._asked_at[name] = now
-            self._asked[name] = instead_of
-        grants = sum(keeper.standing().outcomes)
-        self.schedule.wake(name)
+            self._requested_at[name] = now
+        grants = 0 if controller is None else sum(controller.standing().outcomes)
+        self._reconciler.wish(name, RefreshRequested(instead_of))
         return Asked("asked", grants=grants)
 
     def status(self, config_error: str | None = None) -> Status:
@@ -214,16 +189,19 @@ class Engine:
             config_error=config_error,
             alive=self.alive(),
             tokens=tuple((standing, self._hooks_of(standing.name)) for standing in self.standings()),
-            counts=self.tally.counts(),
+            counts=self.counters.counts(),
+            admission=self._admission.view(self._now()),
         )
 
     def unsettled(self) -> bool:
         """Whether a required token is still on its way; those that once arrived are not looked at again."""
-        now = self.clock.now().boot
+        now = self._now()
         while self._on_their_way:
-            keeper = self._keepers.get(self._on_their_way[-1])
-            if keeper is not None and not settled(keeper.standing(), now):
-                return True
+            name = self._on_their_way[-1]
+            if self._reconciler.is_wanted(name):
+                controller = self._reconciler.controller(name)
+                if controller is None or not settled(controller.standing(), now):
+                    return True
             self._on_their_way.pop()
         return False
 
@@ -245,119 +223,43 @@ class Engine:
         if self.schedule.guard() or self._looked - before > _PAUSED or self.schedule.alive():
             self._heartbeat = self._looked
         self._grants.close_idle()
+        self._admission.sweep(self._now())
         self.hooks.tick()
         self._publisher.look()
-        for name, keeper in list(self._keepers.items()):
-            if self._publisher.disturbed(keeper.target) or keeper.lost_record():
-                self.schedule.wake(name)
+        for controller in self._reconciler.controllers():
+            if self._publisher.disturbed(controller.target) or controller.lost_record():
+                self.schedule.wake(controller.target.full_name)
 
     def standings(self) -> list[Standing]:
         """How every target stands."""
-        return [keeper.standing() for keeper in list(self._keepers.values())]
+        return list(self._reconciler.standings())
 
     def _hooks_of(self, name: str) -> HookStanding:
         return HookStanding(self.hooks.pending(name), *self.hooks.last(name))
 
+    def _now(self) -> float:
+        return self.clock.now().boot
+
     def _awake(self) -> float:
         """Seconds, without those in which the machine slept: nobody can beat then."""
-        return self.clock.now().boot - self.clock.suspended()
+        return self._now() - self.clock.suspended()
 
-    def _add(self, target: Target) -> None:
-        name, provider = target.full_name, target.client.provider
-        self._keepers[name] = Keeper(target, self.clock, dice, self._grants, self._publisher, self._gate, self.hooks)
-        # A first turn in any case: files may have to be put back.
-        self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
-
-    def _change(self, name: str, change: _Change) -> None:
-        """Have a target's own worker do it: nobody else touches its files, and no lock is held meanwhile."""
-        keeper = self._keepers.get(name)
-        if keeper is None and change.target is not None:
-            self._add(change.target)
-            return
-        with self._lock:
-            before = self._pending.get(name)
-            self._pending[name] = change if before is None else change.after(before)
-        provider = change.target.client.provider if change.target else None
-        if provider is not None and keeper is not None and provider != keeper.target.client.provider:
-            self.schedule.add(name, provider, provider.max_concurrency, self.clock.now().boot)
-        self.schedule.wake(name)
+    def _controller(self, target: Target) -> Controller:
+        return Controller(target, self._parts)
 
     def _turn(self, name: str) -> float:
-        keeper = self._keepers.get(name)
-        if keeper is None:  # removed meanwhile
-            return inf
-        with self._lock:
-            change, hurried, asked = self._pending.pop(name, None), name in self._hurried, name in self._asked
-            remade = name in self._remade
-            self._hurried.discard(name)
-            self._remade.discard(name)
-            instead_of = self._asked.pop(name, None)
-        if change is not None and not self._adopt(keeper, change):
-            return inf
-        if hurried:
-            self._look_at_refusal(keeper.target)
-            keeper.hurry()
-        if remade:
-            keeper.remake()
-        if name not in self._resumed:
-            # Here, on a worker: what is read may come from a command that hangs.
-            keeper.resume(self._client_id(keeper.target), self._least)
-            self._resumed.add(name)
-        if asked and not _is_newer(keeper, instead_of):  # the turn that was under way may have brought it
-            keeper.refresh()
-        due = keeper.turn()
-        self._observer(keeper.standing())
+        due = self._reconciler.turn(name)
+        if (controller := self._reconciler.controller(name)) is not None:
+            self._observer(controller.standing())
         return due
 
-    def _adopt(self, keeper: Keeper, change: _Change) -> bool:
-        """Do to a target what a new config asks; whether it goes on."""
-        name = keeper.target.full_name
-        if change.target is not None:
-            keeper.adopt(change.target, renew=change.renew)
-        else:
-            self._publisher.forget(keeper.target)
-        removed = self._publisher.withdraw(change.gone)
-        for fault in removed.faults:
-            say(logging.ERROR, f"no longer in the config, but not removed: {fault}", name=name)
-        if removed.written:
-            say(logging.INFO, f"no longer in the config, removed: {', '.join(removed.written)}", name=name)
-        if change.target is not None:
-            return True
-        self.schedule.remove(name)
-        del self._keepers[name]
-        self._resumed.discard(name)
-        self.hooks.forget(name)
-        return False
 
-    def _client_id(self, target: Target) -> str | None:
-        client = target.client
-        with self._lock:
-            reading = self._reading[client.name]
-        with reading:  # once for all its targets
-            if client.name not in self._client_ids:
-                self._look_at_refusal(target)
-                try:
-                    self._client_ids[client.name] = read_client_id(client, self._environ)
-                except SecretUnavailable:
-                    self._client_ids[client.name] = None  # its grants will say so
-            return self._client_ids[client.name]
-
-    def _look_at_refusal(self, target: Target) -> None:
-        """A client that was refused is heard again at once if its secret is another now."""
-        client, refusal = target.client, self._gate.refusal(target)
-        if refusal is None:
-            return
-        if self._grants.untried(client):
-            self._gate.renew(client.name, self.clock.now().boot)
-            say(logging.INFO, f"client {client.name} was refused with another secret: trying again")
-        else:
-            say(
-                logging.WARNING,
-                f"client {client.name} was refused with this same secret ({refusal.message}): "
-                "it waits its time; another secret is tried at once",
-            )
+def _limits(config: Config) -> Limits:
+    return Limits.of(target.client for target in config.targets)
 
 
-def _is_newer(keeper: Keeper, instead_of: str | None) -> bool:
-    """Whether there is a good token that is another than this one."""
-    return instead_of is not None and keeper.valid() and not keeper.holds(instead_of)
+def _workers(config: Config) -> int:
+    """How many turns may run at once: as many grants as admission lets go, and a few that look at files meanwhile."""
+    counts = Counter(target.client.provider for target in config.targets)
+    grants = sum(min(count, provider.max_concurrency) for provider, count in counts.items())
+    return min(grants, _MOST_GRANTS) + _BESIDE_GRANTS

@@ -38,6 +38,8 @@ def offline(directory: str | None, now: Instant) -> Offline:
         "directory": directory,
         "alive": False,
         "config": {"loaded_at": None, "error": None},
+        "clients": {},
+        "providers": {},
         "tokens": tokens,
     }
     return Offline(document, fault)
@@ -78,15 +80,17 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "expires_at": rfc3339(token.expires.wall) if token else None,
         "remaining_seconds": round(max(0.0, left), 3) if token else None,
         "lifetime_seconds": token.lifetime if token else None,
-        "next_turn": None,
-        "next_turn_seconds": None,
+        "next_refresh": None,
+        "next_refresh_seconds": None,
         "held_by": None,
+        "held_until": None,
         "last_error": None if token else "its record cannot be read, or is no record of this version",
         "failing_since": None,
         "failed_attempts": None,
         "failures": [],
         "grants": {},
         "on_disk": None,
+        "same_token": None,
         "file_errors": [],
         "hooks": {"owed": None, "last_run_at": None, "last_error": None},
     }

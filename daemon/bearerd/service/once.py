@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
-from bearerd.lifecycle.keeper import Standing
 from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.standing import Standing
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
 from bearerd.words import duration
 
+# Seconds between two looks at the targets that are held: what holds them changes without a turn of theirs.
+_LOOK_AT_HELD: Final = 0.5
 # Seconds between two looks for a signal while hooks are waited for.
 _LOOK: Final = 0.2
 
@@ -58,31 +62,20 @@ def once(
     began = engine.clock.now().boot
     engine.start(least=min_valid)
     ends: dict[str, _End] = {}
-    seen: dict[str, Standing] = {}
-    interrupted = False
-    while len(ends) < len(config.targets) and (left := began + timeout - engine.clock.now().boot) > 0:
-        try:
-            event = _next(engine, events, left)
-        except DirectoryLocked as error:
-            say(logging.ERROR, f"{error}; ending")
-            return 1
-        if event is None:
-            continue
-        if isinstance(event, int):
-            interrupted = True
-            break
-        seen[event.name] = event
-        _settle(event, seen, ends, engine.clock.now().boot, began + timeout)
-        progress(len(ends), len(config.targets))
+    try:
+        interrupted = _wait_for_ends(engine, events, ends, began + timeout, len(config.targets), progress)
+    except DirectoryLocked as error:
+        say(logging.ERROR, f"{error}; ending")
+        return 1
     now = engine.clock.now().boot
     for standing in engine.standings():
         if standing.name not in ends:
             ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
     if not interrupted:
         interrupted = _wait_for_hooks(engine, events, began + timeout)
-    told = engine.hooks.wait(0)
+    done = engine.hooks.wait(0)
     engine.stop()
-    if not told:
+    if not done:
         why = "interrupted before all hooks were done" if interrupted else f"hooks not done within {duration(timeout)}"
         say(logging.ERROR, f"{why}; they are run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
@@ -93,16 +86,39 @@ def once(
         logging.ERROR if failed else logging.INFO,
         f"{len(ends) - len(failed)} of {len(ends)} tokens are valid in {config.directory}",
     )
-    return 1 if failed or not told or engine.hooks.given_up else 0
+    return 1 if failed or not done or engine.hooks.given_up else 0
 
 
-def _next(engine: Engine, events: queue.SimpleQueue[Standing | int], within: float) -> Standing | int | None:
-    """The next turn that ended, or a signal; None where nothing came for a while."""
-    try:
-        return events.get(timeout=min(within, GUARD))
-    except queue.Empty:
-        engine.tick()
-        return None
+def _wait_for_ends(
+    engine: Engine,
+    events: queue.SimpleQueue[Standing | int],
+    ends: dict[str, _End],
+    until: float,
+    total: int,
+    progress: Progress,
+) -> bool:
+    """Until every target is at its end, or that moment; whether a signal ended it before."""
+    seen: dict[str, Standing] = {}
+    ticked = looked = engine.clock.now().boot
+    while len(ends) < total and (now := engine.clock.now().boot) < until:
+        if now >= ticked + GUARD:
+            ticked = now
+            engine.tick()
+        changed: list[Standing] = []
+        if now >= looked + _LOOK_AT_HELD:
+            looked = now
+            changed = [standing for standing in engine.standings() if standing.held_by and standing.name in seen]
+        with suppress(queue.Empty):
+            event = events.get(timeout=0 if changed else min(until - now, _LOOK_AT_HELD))
+            if isinstance(event, int):
+                return True
+            changed.append(event)
+        now = engine.clock.now().boot  # not earlier than what is looked at
+        for standing in changed:
+            seen[standing.name] = standing
+            _settle(standing, seen, ends, now, until)
+        progress(len(ends), total)
+    return False
 
 
 def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], until: float) -> bool:
@@ -132,7 +148,7 @@ def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End]
             ends[standing.name] = _End(good=True)
         elif standing.client in shut:
             ends[standing.name] = _final(standing, now, because=_why_shut(shut[standing.client], now))
-        elif standing.held_by == "rate_limit" and standing.held_until >= until:
+        elif standing.held_by == "rate_limit" and until <= standing.held_until < inf:
             why = f"its rate_limit allows no grant before {duration(standing.held_until - now)} from now"
             ends[standing.name] = _final(standing, now, because=why)
 
@@ -141,7 +157,8 @@ def _shuts_client(standing: Standing, until: float) -> bool:
     """Whether this run asks the target's client no more."""
     if _is_final(standing.failure):
         return isinstance(standing.failure, Refused) and standing.failure.whole_client
-    return standing.held_by == "refused" and standing.held_until >= until
+    # Until an unknown moment: another of its tokens is being asked for.
+    return standing.held_by in {"refused", "refused_limit"} and until <= standing.held_until < inf
 
 
 def _why_shut(standing: Standing, now: float) -> str:
@@ -160,7 +177,7 @@ def _is_final(failure: Failure | None) -> bool:
 
 def _final(standing: Standing, now: float, because: str | None = None) -> _End:
     why = because or str(standing.failure)
-    if because is None and standing.held_by == "refused":
+    if because is None and standing.held_by in {"refused", "refused_limit"} and standing.held_until < inf:
         why += (
             f"; it is asked again in {duration(standing.held_until - now)} at the earliest, with another secret at once"
         )

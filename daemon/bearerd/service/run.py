@@ -236,7 +236,7 @@ class _Daemon:
             self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", why)
             return
         was, self._config, self._config_error = self._config, loaded, None
-        self._engine.tally.event("reloads", "success")
+        self._engine.counters.event("reloads", "success")
         changes = self._engine.apply(loaded)
         self._sources.take(loaded)
         self._warn_of_writers()
@@ -250,7 +250,7 @@ class _Daemon:
     def _refuse(self, error: str, why: str) -> None:
         """Keep the present config; `error` is for the status, `why` is a line for the log."""
         self._config_error = error
-        self._engine.tally.event("reloads", "failure")
+        self._engine.counters.event("reloads", "failure")
         say(logging.ERROR, f"{why}; the present config stays in use")
 
 

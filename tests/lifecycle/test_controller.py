@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from bearerd.admission.admission import Admission
+from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, RateLimited, Refused, Transient, Unsent
-from bearerd.lifecycle.gate import Gate
-from bearerd.lifecycle.keeper import Keeper
+from bearerd.lifecycle.controller import Controller
+from bearerd.lifecycle.parts import Parts
+from bearerd.lifecycle.wishes import TemplateChanged, Wish
 from bearerd.model import Config, Hook, Output, RateLimit, RefreshBefore, Target
 from bearerd.publish.publisher import Published, Publisher
 from support.clock import START, FakeClock
@@ -43,7 +46,7 @@ class Script:
 
 
 @dataclass
-class Told:
+class HookEvents:
     """What others are told, in order; `owed` is what an earlier process left to be told."""
 
     owing: bool = False
@@ -65,30 +68,58 @@ class Told:
     def failed(self, _target: Target) -> None:
         self.events.append("failed")
 
+    def forget(self, name: str) -> None:
+        self.events.append(f"forgotten {name}")
+
+
+@dataclass
+class Known:
+    """The client id that can be read."""
+
+    id: str | None = CLIENT_ID
+    looked: int = 0
+
+    def client_id(self, _target: Target) -> str | None:
+        return self.id
+
+    def credentials_changed(self, _target: Target) -> None:
+        self.looked += 1
+
 
 @dataclass
 class Rig:
-    """A keeper and all around it."""
+    """A controller and all around it."""
 
     directory: Path
     clock: FakeClock
     grants: Script
     target: Target
     woken: list[str]
-    told: Told = field(default_factory=Told)
-    keeper: Keeper = field(init=False)
-    gate: Gate = field(init=False)
+    hooks: HookEvents = field(default_factory=HookEvents)
+    controller: Controller = field(init=False)
+    admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
 
-    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID, gate: Gate | None = None) -> None:
-        """A new process over the same directory; it knows of its client what the gate does."""
+    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID, admission: Admission | None = None) -> None:
+        """A new process over the same directory; it knows of its client what admission does."""
         config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.target,))
         self.publisher = Publisher(config)
-        self.gate = gate or Gate(self.woken.append)
-        self.keeper = Keeper(self.target, self.clock, lambda: 0.0, self.grants, self.publisher, self.gate, self.told)
-        self.keeper.resume(client_id, least)
+        self.admission = admission or Admission(
+            Limits.of([self.target.client]), lambda name, _: self.woken.append(name), now=self.clock.boot
+        )
+        self.parts = Parts(
+            self.clock,
+            lambda: 0.0,
+            self.grants,
+            self.publisher,
+            self.admission,
+            self.hooks,
+            Known(client_id),
+            least=least,
+        )
+        self.controller = Controller(self.target, self.parts)
 
     @property
     def file(self) -> Path:
@@ -99,9 +130,13 @@ class Rig:
         rest = list(outcomes)
         self.grants.next = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
 
-    def turn(self) -> float:
+    def turn(self, *wishes: Wish) -> float:
         """A turn; seconds until the next."""
-        return self.keeper.turn() - self.clock.boot
+        return self.controller.reconcile(self.target, wishes, self.paths) - self.clock.boot
+
+    def paths(self) -> set[str]:
+        """What is wanted of files."""
+        return {output.path for output in self.target.outputs}
 
     def live(self, seconds: float) -> None:
         """Let that much time pass, with each turn when it is due."""
@@ -138,7 +173,7 @@ def spoken(log: pytest.LogCaptureFixture) -> list[str]:
 def test_the_first_turn_fetches_and_writes_and_names_the_next(rig: Rig) -> None:
     assert rig.turn() == pytest.approx(2880)
     assert rig.file.read_bytes() == b"t-1"
-    assert rig.keeper.standing().on_disk
+    assert rig.controller.standing().on_disk
 
 
 def test_a_turn_before_its_time_asks_nobody(rig: Rig) -> None:
@@ -189,7 +224,7 @@ def test_the_same_token_after_its_expiry_is_taken_as_new(rig: Rig) -> None:
     rig.turn()
     rig.clock.advance(3601)
     rig.turn()
-    assert rig.keeper.remaining(rig.clock.boot) == pytest.approx(3600)
+    assert rig.controller.standing().expires == rig.clock.boot + 3600
 
 
 def test_a_failure_leaves_token_and_files_and_is_tried_again_sooner_the_less_time_is_left(rig: Rig) -> None:
@@ -197,7 +232,7 @@ def test_a_failure_leaves_token_and_files_and_is_tried_again_sooner_the_less_tim
     rig.live(3590)
     assert rig.file.read_bytes() == b"t-1"
     assert len(rig.grants.asked) > 10
-    assert rig.keeper.standing().expires is not None
+    assert rig.controller.standing().expires is not None
 
 
 def test_the_log_tells_of_a_trouble_once_then_every_ten_minutes_and_of_its_end_with_counts(
@@ -234,7 +269,7 @@ def test_a_token_that_expires_is_told_of_and_kept_by_default(rig: Rig, log: pyte
     rig.live(4000)
     assert rig.file.read_bytes() == b"t-1"
     assert len([line for line in spoken(log) if "has expired" in line]) == 1
-    assert not rig.keeper.standing().on_disk
+    assert not rig.controller.standing().on_disk
 
 
 def test_with_on_expiry_remove_the_files_go_when_the_token_expires_and_come_with_the_next(rig: Rig) -> None:
@@ -305,7 +340,7 @@ def test_files_that_cannot_be_written_cost_no_grant_and_are_tried_again(
     assert rig.turn() == pytest.approx(1)
     rig.clock.advance(1)
     assert rig.turn() == pytest.approx(2)
-    assert not rig.keeper.standing().on_disk
+    assert not rig.controller.standing().on_disk
     (rig.directory / "dnb").unlink()
     rig.clock.advance(2)
     assert rig.turn() == pytest.approx(2877)
@@ -368,7 +403,7 @@ def test_a_record_of_another_identity_is_not_used(rig: Rig, changes: dict[str, o
     rig.start()
     rig.turn()
     assert len(rig.grants.asked) == 2
-    assert rig.keeper.standing().expires is None
+    assert rig.controller.standing().expires is None
     assert rig.file.read_bytes() == b"t-1"  # what stands is left until there is better
 
 
@@ -454,42 +489,38 @@ def test_after_a_suspend_what_is_due_is_asked_for(rig: Rig) -> None:
     assert rig.file.read_bytes() == b"t-2"
 
 
-# -- the doors ------------------------------------------------------------------------------------
+# -- admission -----------------------------------------------------------------------------------
 
 
-def test_those_who_were_held_are_woken_when_a_grant_opens_the_door(rig: Rig, tmp_path: Path) -> None:
-    gate = Gate(rig.woken.append)
-    names = ("a", "b")
-    keepers = {
-        name: Keeper(
-            target(name, outputs=(Output(path=str(tmp_path / name)),)),
-            rig.clock,
-            lambda: 0.0,
-            rig.grants,
-            rig.publisher,
-            gate,
-            rig.told,
-        )
-        for name in names
-    }
-    gate.admit(keepers["a"].target, rig.clock.boot, 0.0)
-    assert keepers["b"].turn() > rig.clock.boot + 1
+def ticket(rig: Rig, name: str = "dnb/other") -> Ticket:
+    """Another token of the client is asked for."""
+    granted = rig.admission.request(Ask(name, "dnb"), rig.clock.boot)
+    assert isinstance(granted, Granted)
+    return granted.ticket
+
+
+def test_a_target_that_is_held_is_woken_when_another_ones_grant_lets_it_go(rig: Rig) -> None:
+    other = ticket(rig)
+    assert rig.turn() > 1
     assert rig.grants.asked == []
-    gate.report(keepers["a"].target, Issued(token()), rig.clock.boot, 0.0)
-    assert rig.woken == ["dnb/b"]
-    keepers["b"].turn()
+    assert rig.controller.standing().held_by == "half_open"
+    rig.admission.settle(other, Issued(token()), rig.clock.boot)
+    assert rig.woken == ["dnb/bci"]
+    rig.turn()
     assert len(rig.grants.asked) == 1
+    assert rig.controller.standing().held_by == ""
 
 
-def test_a_grant_that_raises_leaves_the_door_as_it_was(rig: Rig) -> None:
+def test_a_grant_that_raises_gives_its_place_back(rig: Rig) -> None:
     def breaks() -> Outcome:
         raise ValueError
 
     rig.grants.next = breaks
     with pytest.raises(ValueError, match=r"^$"):
         rig.turn()
+    assert rig.admission.view(rig.clock.boot).clients["dnb"].in_flight == 0
     rig.answer(Issued(token("t-1")))
-    rig.turn()
+    rig.live(30)
     assert rig.file.read_bytes() == b"t-1"
 
 
@@ -518,7 +549,7 @@ def test_with_an_unreadable_client_id_no_record_of_another_identity_is_used(rig:
     rig.start(client_id=None)
     rig.turn()
     assert len(rig.grants.asked) == 2
-    assert rig.keeper.standing().expires is None
+    assert rig.controller.standing().expires is None
 
 
 def test_a_file_that_cannot_be_removed_is_tried_again_without_haste(rig: Rig, log: pytest.LogCaptureFixture) -> None:
@@ -569,71 +600,77 @@ def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> No
     assert not rig.file.exists()  # an hour is over by any clock
 
 
-def test_a_refused_client_waits_at_its_door_and_goes_when_it_works_again(rig: Rig, tmp_path: Path) -> None:
-    gate = Gate(rig.woken.append)
-    other = target("other", outputs=(Output(path=str(tmp_path / "other")),))
-    keeper = Keeper(other, rig.clock, lambda: 0.0, rig.grants, rig.publisher, gate, rig.told)
-    rig.answer(Refused("401 invalid_client"))
-    assert keeper.turn() - rig.clock.boot == pytest.approx(300)
-    rig.clock.advance(200)
-    gate.report(rig.target, Issued(token()), rig.clock.boot, 0.0)  # another of its tokens got through
-    assert rig.woken == ["dnb/other"]
-    keeper.turn()
-    assert len(rig.grants.asked) == 2
+def test_a_target_of_a_refused_client_goes_when_another_of_its_tokens_gets_through(rig: Rig) -> None:
+    rig.answer(Refused("HTTP 401 invalid_client"))
+    rig.live(200)
+    asked = len(rig.grants.asked)
+    rig.clock.advance(100)
+    other = ticket(rig)
+    rig.woken.clear()
+    rig.admission.settle(other, Issued(token()), rig.clock.boot)
+    assert rig.woken == ["dnb/bci"]
+    rig.answer(Issued(token("t-1")))
+    rig.turn()
+    assert (len(rig.grants.asked), rig.file.read_bytes()) == (asked + 1, b"t-1")
 
 
 # -- how it stands where it is held, and with several secrets -------------------------------------------
 
 
-def refuse(rig: Rig, wait: float) -> Refused:
-    """Another token of the client finds that it is refused."""
-    other, refusal = target("other"), Refused("HTTP 401", hint="try this")
-    rig.gate.admit(other, rig.clock.boot, 0.0)
-    rig.gate.report(other, refusal, rig.clock.boot, wait)
+def refuse(rig: Rig, times: int = 3) -> Refused:
+    """Other tokens of the client find that it is refused, as many as may at a start; then the client waits."""
+    refusal = Refused("HTTP 401", hint="try this")
+    for number in range(times):
+        rig.clock.advance(2)
+        rig.admission.settle(ticket(rig, f"dnb/other-{number}"), refusal, rig.clock.boot)
     return refusal
 
 
 def test_who_waits_for_a_refused_client_shows_its_refusal_and_until_when(rig: Rig) -> None:
-    refusal = refuse(rig, 300)
+    refusal = refuse(rig)
     assert rig.turn() == pytest.approx(300)
-    standing = rig.keeper.standing()
+    standing = rig.controller.standing()
     assert (standing.failure, standing.held_by, standing.on_disk) == (refusal, "refused", False)
     assert standing.held_until == rig.clock.boot + 300
     rig.clock.advance(300)
     rig.turn()
-    standing = rig.keeper.standing()
+    standing = rig.controller.standing()
     assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
 
 
 def test_what_it_failed_of_itself_is_shown_before_its_clients_refusal(rig: Rig) -> None:
     rig.answer(Malformed("HTML"))
     rig.turn()
-    refuse(rig, 300)
+    refuse(rig)
     rig.clock.advance(60)
     rig.turn()
-    standing = rig.keeper.standing()
+    standing = rig.controller.standing()
     assert (standing.failure, standing.held_by) == (Malformed("HTML"), "refused")
 
 
 def test_a_token_that_is_not_due_has_nothing_to_do_with_its_clients_refusal(rig: Rig) -> None:
     rig.turn()
-    refuse(rig, 300)
-    rig.start(gate=rig.gate)
+    refuse(rig, times=1)
+    rig.start(admission=rig.admission)
     rig.turn()
-    standing = rig.keeper.standing()
+    standing = rig.controller.standing()
     assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
 
 
 def test_a_due_token_of_a_refused_client_is_served_while_it_waits(rig: Rig) -> None:
     rig.turn()
     rig.clock.advance(2880)
-    refusal = refuse(rig, 3600)
+    refusal = refuse(rig, times=1)
     rig.file.unlink()
-    rig.start(gate=rig.gate)
-    assert rig.turn() == pytest.approx(720 - 15)  # its last chance
-    standing = rig.keeper.standing()
-    assert (standing.failure, standing.on_disk) == (refusal, True)
+    rig.start(admission=rig.admission)
+    assert rig.turn() == pytest.approx(30)
+    standing = rig.controller.standing()
+    assert (standing.failure, standing.on_disk, standing.held_by) == (refusal, True, "refused")
     assert rig.file.read_bytes() == b"t-1"
+    rig.answer(refusal)
+    rig.live(720 - 3)
+    assert standing.expires is not None
+    assert standing.expires - rig.grants.asked[-1] == pytest.approx(15, abs=0.1)  # its last attempt
 
 
 def test_who_waits_for_a_rate_limit_says_so_and_has_not_failed(rig: Rig) -> None:
@@ -644,9 +681,9 @@ def test_who_waits_for_a_rate_limit_says_so_and_has_not_failed(rig: Rig) -> None
     rig.turn()
     rig.clock.advance(2880)
     rig.turn()
-    standing = rig.keeper.standing()
+    standing = rig.controller.standing()
     assert (standing.failure, standing.held_by, standing.on_disk) == (None, "rate_limit", True)
-    assert standing.held_until == rig.clock.boot - 2880 + 28_800
+    assert standing.held_until > rig.clock.boot
 
 
 def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of(
@@ -670,9 +707,9 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
 # -- hooks ---------------------------------------------------------------------------------------------
 
 
-def told(rig: Rig) -> list[str]:
+def hook_events(rig: Rig) -> list[str]:
     """What others were told since this was asked last."""
-    events, rig.told.events = rig.told.events, []
+    events, rig.hooks.events = rig.hooks.events, []
     return events
 
 
@@ -681,7 +718,7 @@ def json_of(rig: Rig) -> Path:
     return rig.directory / "dnb/bci.json"
 
 
-class Watching(Told):
+class Watching(HookEvents):
     """Notes of each event which token stands in which file then."""
 
     directory: Path
@@ -705,20 +742,20 @@ class Watching(Told):
 def test_others_are_told_when_all_files_are_in_place_and_a_change_is_announced_before_the_first_of_them(
     rig: Rig,
 ) -> None:
-    rig.told = Watching()
-    rig.told.directory = rig.directory
+    rig.hooks = Watching()
+    rig.hooks.directory = rig.directory
     rig.start()
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    assert told(rig) == ["announced  ", "first t-1 t-1"]
+    assert hook_events(rig) == ["announced  ", "first t-1 t-1"]
     rig.clock.advance(2880)
     rig.turn()
-    assert told(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
+    assert hook_events(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
 
 
 def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.turn()
     rig.clock.advance(2880)
     rig.turn()  # the same token again
@@ -726,13 +763,13 @@ def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
     rig.answer(Transient("reset"))
     rig.clock.advance(360)
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 @pytest.mark.parametrize("harm", ["deleted", "altered", "opened"])
 def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     match harm:
         case "deleted":
             rig.file.unlink()
@@ -741,13 +778,13 @@ def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> Non
         case "opened":
             rig.file.chmod(0o666)
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     before = json_of(rig).read_text()
     rig.clock.step(20)
     rig.turn()
@@ -755,60 +792,60 @@ def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     rig.clock.step(-7200)  # by so much that it is to be refreshed, which fails
     rig.turn()
     assert len({before, between, json_of(rig).read_text()}) == 3
-    assert told(rig) == []
+    assert hook_events(rig) == []
     rig.live(10)
     assert rig.file.read_text() == "t-2"
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(60)
     rig.clock.step(7200)
     rig.turn()
     assert rig.file.read_text() == "t-2"
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_after_times_were_put_right_a_file_that_is_put_back_is_news_again(rig: Rig) -> None:
     rig.turn()
     rig.clock.step(20)
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_new_config_is_news_also_where_times_could_not_be_put_right_yet(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     json_of(rig).unlink()
     json_of(rig).mkdir()
     rig.clock.step(20)
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     header = Output(path=str(rig.directory / "dnb/bci.header"), format="header")
-    rig.keeper.adopt(replace(rig.target, outputs=(rig.target.outputs[0], header)), renew=False)
+    rig.target = replace(rig.target, outputs=(rig.target.outputs[0], header))
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: Rig) -> None:
     json_of(rig).mkdir(parents=True)
     rig.turn()
-    assert told(rig) == ["announced"]
+    assert hook_events(rig) == ["announced"]
     rig.clock.step(20)
     json_of(rig).rmdir()
     rig.turn()
-    assert told(rig) == ["announced", "first"]
+    assert hook_events(rig) == ["announced", "first"]
 
 
 def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clocks(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.start()
     rig.turn()
     before = json_of(rig).read_text()
@@ -820,134 +857,134 @@ def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clo
     rig.answer(Transient("the network is not there yet"))
     rig.start()
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     assert len(rig.grants.asked) == 2
 
 
 def test_a_record_whose_files_were_harmed_meanwhile_is_news_but_not_the_first(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.start()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
     assert len(rig.grants.asked) == 1
 
 
 def test_a_token_after_one_that_expired_meanwhile_is_not_the_first(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(3600)
     rig.start()
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 def test_what_an_earlier_process_owes_is_told_once_the_files_are_in_place(rig: Rig) -> None:
     rig.turn()
-    told(rig)
-    rig.told.owing = True
+    hook_events(rig)
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     assert len(rig.grants.asked) == 1
 
 
 def test_what_an_earlier_process_owes_is_told_of_the_next_token_where_that_one_has_expired(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.clock.advance(3600)
-    rig.told.owing = True
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     rig.live(10)
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 @pytest.mark.parametrize("owing", [False, True])
 def test_while_one_file_cannot_be_written_nobody_is_told(rig: Rig, *, owing: bool) -> None:
     if owing:
         rig.turn()
-        told(rig)
+        hook_events(rig)
         json_of(rig).unlink()
     json_of(rig).mkdir(parents=True)
-    rig.told.owing = owing
+    rig.hooks.owing = owing
     rig.start()
     for _ in range(3):
         rig.turn()
         rig.clock.advance(10)
     assert rig.file.read_text() == "t-1"
-    assert set(told(rig)) == {"announced"}
+    assert set(hook_events(rig)) == {"announced"}
     json_of(rig).rmdir()
     rig.turn()
-    assert told(rig) == ["announced", "changed" if owing else "first"]
+    assert hook_events(rig) == ["announced", "changed" if owing else "first"]
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_not(rig: Rig) -> None:
     rig.turn()
-    told(rig)
-    rig.keeper.adopt(replace(rig.target, refresh_before=RefreshBefore(seconds=60)), renew=False)
+    hook_events(rig)
+    rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60))
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
     more = (*rig.target.outputs, Output(path=str(rig.directory / "dnb/bci.header"), format="header"))
-    rig.keeper.adopt(replace(rig.target, outputs=more), renew=False)
+    rig.target = replace(rig.target, outputs=more)
     rig.turn()
-    assert told(rig) == ["announced", "changed"]
+    assert hook_events(rig) == ["announced", "changed"]
 
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_of_hooks_that_another_config_mends_those_that_were_not_told_are_told(rig: Rig, *, failing: bool) -> None:
     rig.turn()
-    told(rig)
-    rig.told.failing = failing
-    rig.keeper.adopt(replace(rig.target, on_failure=(Hook(argv=("/bin/true",)),)), renew=False)
+    hook_events(rig)
+    rig.hooks.failing = failing
+    rig.target = replace(rig.target, on_failure=(Hook(argv=("/bin/true",)),))
     rig.turn()
-    assert told(rig) == []
-    rig.keeper.adopt(replace(rig.target, on_change=(Hook(argv=("/bin/true",)),)), renew=False)
+    assert hook_events(rig) == []
+    rig.target = replace(rig.target, on_change=(Hook(argv=("/bin/true",)),))
     rig.turn()
-    assert told(rig) == ["changed"] * failing
+    assert hook_events(rig) == ["changed"] * failing
     rig.turn()
-    assert told(rig) == []
+    assert hook_events(rig) == []
 
 
 def test_what_an_earlier_process_owes_is_not_the_first_also_where_its_record_is_broken(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     (rig.directory / ".bearerd/records/dnb/bci.json").write_text("{")
-    rig.told.owing = True
+    rig.hooks.owing = True
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]  # the same token again
+    assert hook_events(rig) == ["changed"]  # the same token again
 
 
 def test_after_a_step_a_file_without_times_that_is_put_back_is_news(rig: Rig) -> None:
     rig.turn()
-    told(rig)
+    hook_events(rig)
     rig.file.unlink()
     rig.clock.step(20)
     rig.start()
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
     rig.file.unlink()
     rig.clock.step(20)
     rig.turn()
-    assert told(rig) == ["changed"]
+    assert hook_events(rig) == ["changed"]
 
 
 def lost_after(rig: Rig, within: float) -> float | None:
     """After how many seconds others are told that the token is not renewed; None where they are not within so many."""
-    told(rig)
+    hook_events(rig)
     began = rig.clock.boot
     while rig.clock.boot - began <= within:
         wait = rig.turn()
-        if "failed" in told(rig):
+        if "failed" in hook_events(rig):
             return rig.clock.boot - began
         rig.clock.advance(max(wait, 0.001))
     return None
@@ -1013,57 +1050,57 @@ def test_while_there_is_a_token_others_are_told_of_what_happened_twice_and_of_it
 def test_of_a_trouble_others_are_told_once_and_of_the_next_one_again(rig: Rig) -> None:
     rig.answer(REFUSED)
     rig.live(3 * 3600)
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
     rig.answer(Issued(token("t-1")), DOWN)
     rig.live(3600)
-    assert told(rig) == ["announced", "first"]
+    assert hook_events(rig) == ["announced", "first"]
     rig.live(3600)
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
     rig.answer(Issued(token("t-2")), REFUSED)
     rig.live(7200)
-    assert told(rig) == ["announced", "changed", "failed"]
+    assert hook_events(rig) == ["announced", "changed", "failed"]
 
 
 def test_a_token_that_was_not_renewed_and_then_expires_is_one_trouble(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), REFUSED)
     rig.live(3600 + 3600)
-    assert told(rig) == ["announced", "first", "failed"]
+    assert hook_events(rig) == ["announced", "first", "failed"]
 
 
 def test_one_that_others_were_told_is_lost_and_that_then_comes_as_the_same_again_is_well(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), MALFORMED, MALFORMED, Issued(token("t-1")), MALFORMED)
     rig.live(3500)
-    assert told(rig) == ["announced", "first", "failed", "failed"]
+    assert hook_events(rig) == ["announced", "first", "failed", "failed"]
 
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_too(rig: Rig, others: int) -> None:
     rig.turn()
     rig.clock.advance(2880)
-    told(rig)
-    for _ in range(others):
-        refuse(rig, 300)
-        rig.clock.advance(1)
+    hook_events(rig)
+    for number in range(others):
+        rig.admission.settle(ticket(rig, f"dnb/other-{number}"), Refused("HTTP 401"), rig.clock.boot)
+        rig.clock.advance(30 if number + 1 < others else 1)
     rig.turn()
-    assert rig.keeper.standing().held_by == "refused"
-    assert told(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
+    assert rig.controller.standing().held_by == "refused"
+    assert hook_events(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
 
 
 def test_a_refused_client_is_lost_though_the_token_itself_failed_of_what_passes(rig: Rig) -> None:
     rig.answer(DOWN)
     rig.turn()
-    refuse(rig, 300)
+    refuse(rig)
     rig.clock.advance(5)
     rig.turn()
-    assert rig.keeper.standing().held_by == "refused"
-    assert told(rig) == ["failed"]
+    assert rig.controller.standing().held_by == "refused"
+    assert hook_events(rig) == ["failed"]
 
 
 def test_of_a_client_that_was_refused_to_another_others_are_told_at_once_where_there_is_no_token(rig: Rig) -> None:
-    refuse(rig, 300)
+    refuse(rig)
     rig.turn()
     assert rig.grants.asked == []
-    assert told(rig) == ["failed"]
+    assert hook_events(rig) == ["failed"]
 
 
 def test_who_waits_for_a_rate_limit_has_not_lost_its_token_until_it_expires(rig: Rig) -> None:
@@ -1080,7 +1117,7 @@ def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(ri
     rig.turn()
     rig.start()
     rig.turn()
-    assert told(rig) == ["failed", "failed"]
+    assert hook_events(rig) == ["failed", "failed"]
 
 
 def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
@@ -1090,7 +1127,7 @@ def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
     real = rig.publisher.ensure
 
     def ensure(*arguments: Any) -> Published:
-        standing = rig.keeper.standing()
+        standing = rig.controller.standing()
         seen.append((standing.on_disk, standing.readable_until - START.boot))
         return real(*arguments)
 
@@ -1100,18 +1137,20 @@ def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
     rig.clock.advance(2880)
     rig.turn()
     assert seen == [(False, -START.boot), (False, 3600.0)]
-    assert rig.keeper.standing().readable_until == START.boot + 2880 + 3600
+    assert rig.controller.standing().readable_until == START.boot + 2880 + 3600
     # What could not be written may not be there at all.
     rig.file.unlink()
     rig.file.mkdir()
     rig.turn()
-    assert (rig.keeper.standing().on_disk, rig.keeper.standing().readable_until) == (False, 0.0)
+    assert (rig.controller.standing().on_disk, rig.controller.standing().readable_until) == (False, 0.0)
     rig.file.rmdir()
     rig.turn()
-    assert rig.keeper.standing().readable_until > rig.clock.boot
+    assert rig.controller.standing().readable_until > rig.clock.boot
     # Of a token that is asked for otherwise now nothing is there yet.
-    rig.keeper.adopt(target(outputs=rig.target.outputs, scope="other"), renew=True)
-    assert rig.keeper.standing().readable_until == 0.0
+    rig.target = target(outputs=rig.target.outputs, scope="other")
+    rig.answer(Transient("down"))
+    rig.turn()
+    assert rig.controller.standing().readable_until == 0.0
 
 
 # -- templates -----------------------------------------------------------------------------------------
@@ -1125,7 +1164,7 @@ def by_template(rig: Rig) -> tuple[Path, Path]:
     rig.target = replace(rig.target, outputs=(*rig.target.outputs, output))
     rig.start()
     rig.turn()
-    rig.told.events.clear()
+    rig.hooks.events.clear()
     return template, made
 
 
@@ -1134,9 +1173,8 @@ def test_what_another_template_makes_is_told_and_not_put_back_and_what_is_altere
 ) -> None:
     template, made = by_template(rig)
     template.write_text("two")
-    rig.keeper.remake()
-    rig.turn()
-    assert (made.read_text(), rig.told.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
+    rig.turn(TemplateChanged())
+    assert (made.read_text(), rig.hooks.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
     assert not any("put back" in line for line in spoken(log))
     made.write_text("altered")
     rig.turn()
@@ -1150,8 +1188,7 @@ def test_another_template_is_told_also_where_the_clock_is_set_meanwhile(rig: Rig
     if while_it_is_broken:
         template.write_text("{{ nope }}")
         rig.turn()
-        assert (made.read_text(), rig.told.events) == ("one", [])
+        assert (made.read_text(), rig.hooks.events) == ("one", [])
     template.write_text("two")
-    rig.keeper.remake()
-    rig.turn()
-    assert (made.read_text(), rig.told.events) == ("two", ["announced", "changed"])
+    rig.turn(TemplateChanged())
+    assert (made.read_text(), rig.hooks.events) == ("two", ["announced", "changed"])

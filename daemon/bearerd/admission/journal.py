@@ -1,0 +1,241 @@
+"""The ledger's file: one per state directory, append-only, locked while it is open.
+
+A line is a JSON array: both clocks, then an entry (`ledger.py`). The first line names format and version, and the
+boot of the machine whose boot clock the lines have. Lines are written before an attempt is sent and not synced: a
+killed process loses none, a machine that loses power may lose the last seconds. The file is rewritten when it is
+opened and when it has grown.
+
+A state that cannot be kept costs a warning, no token.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import posixpath
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+from bearerd.admission.ledger import Entry
+from bearerd.clock import Clock
+from bearerd.log import say
+
+NAME: Final = "ledger"
+_FORMAT: Final = "bearerd-ledger"
+VERSION: Final = 1
+# A day of a limit such as 100,000 a day; and what nobody wrote here in earnest is not read.
+_MOST_BYTES: Final = 16 * 1024 * 1024
+# Rewriting costs a sync: not before it saves this much, and not before the file has doubled.
+_WORTH_REWRITING: Final = 256 * 1024
+_OPEN: Final = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Journal:
+    """`<directory>/ledger`. Not safe for threads."""
+
+    def __init__(self, directory: str, clock: Clock) -> None:
+        """Open and lock the file, and read what earlier processes wrote (`past`)."""
+        # systemd makes the directory a symlink for DynamicUser=.
+        self._directory = os.path.realpath(directory)
+        self._path = posixpath.join(self._directory, NAME)
+        self._clock = clock
+        self._descriptor = -1
+        self._size = self._rewritten = 0
+        self._failing = False
+        self.past: list[tuple[float, Entry]] = []
+        """What earlier processes wrote, oldest first, each with its age in seconds."""
+        try:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            self.past = self._take()
+        except OSError as error:
+            self._cannot(error)
+
+    def grown(self) -> bool:
+        """Whether it is worth rewriting."""
+        return self._size > max(2 * self._rewritten, _WORTH_REWRITING)
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Write entries, as of now."""
+        if self._descriptor < 0:
+            return
+        now = self._clock.now()
+        content = b"".join(_line(now.boot, now.wall, entry) for entry in entries)
+        try:
+            written = os.write(self._descriptor, content)
+            if written < len(content):  # a full disk; half a line is passed over when it is read
+                written += os.write(self._descriptor, b"\n" + content[written:])
+        except OSError as error:
+            self._cannot(error)
+        else:
+            self._size += written
+            self._failing = False
+
+    def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
+        """Replace the file by these entries, each with its age."""
+        if self._descriptor < 0:
+            return
+        now = self._clock.now()
+        content = json.dumps([_FORMAT, VERSION, self._clock.boot_id()]).encode() + b"\n"
+        content += b"".join(_line(now.boot - age, now.wall - age, entry) for age, entry in entries)
+        temporary = posixpath.join(self._directory, f".{NAME}.new")
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            descriptor = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                _lock(descriptor)  # before it has its name: nobody can get in between
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                os.fsync(descriptor)
+                os.rename(temporary, self._path)
+            except OSError:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # not again with every look
+            self._cannot(error)
+            return
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._size = self._rewritten = len(content)
+        self._failing = False
+
+    def missing(self) -> bool:
+        """Whether somebody removed or replaced the file."""
+        if self._descriptor < 0:
+            return False
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            return True
+        own = os.fstat(self._descriptor)
+        return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def _take(self) -> list[tuple[float, Entry]]:
+        """Open, lock and read; what is not a ledger of ours is moved aside."""
+        while True:
+            try:
+                descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
+            except OSError:
+                if os.path.islink(self._path) or os.path.isdir(self._path):
+                    self._set_aside("not-a-file")
+                    continue
+                raise
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                    self._set_aside("not-ours")
+                    os.close(descriptor)
+                    continue
+                _lock(descriptor)
+                if not self._is_at_path(found):  # another process replaced it between our open and our lock
+                    os.close(descriptor)
+                    continue
+                content = _read(descriptor, found.st_size)
+            except OSError:
+                os.close(descriptor)
+                raise
+            self._descriptor, self._size = descriptor, found.st_size
+            return self._understand(content)
+
+    def _understand(self, content: bytes | None) -> list[tuple[float, Entry]]:
+        if content == b"":
+            return []
+        lines = content.split(b"\n") if content is not None else [b""]
+        match _parsed(lines[0]):
+            case [str(name), int(version), str(boot_id)] if (name, version) == (_FORMAT, VERSION):
+                return self._aged(lines[1:], boot_id)
+            case [str(name), int(version), *_] if name == _FORMAT:
+                self._leave(f"v{version}")  # so that going back to the version that wrote it works
+            case _:
+                self._leave("damaged")
+        return []
+
+    def _aged(self, lines: list[bytes], boot_id: str) -> list[tuple[float, Entry]]:
+        now, same_boot = self._clock.now(), boot_id != "" and boot_id == self._clock.boot_id()
+        entries: list[tuple[float, Entry]] = []
+        for line in lines:
+            match _parsed(line):
+                case [int() | float() as boot, int() | float() as wall, *entry]:
+                    # By the clock that nobody can set, while that is the same one. What lies ahead ages from now on.
+                    age = now.boot - boot if same_boot else now.wall - wall
+                    entries.append((max(0.0, age), entry))
+                case _:  # half a line, after a crash or on a full disk
+                    pass
+        return entries
+
+    def _leave(self, suffix: str) -> None:
+        """Keep the file aside, and go on with a new one."""
+        self._set_aside(suffix)
+        os.close(self._descriptor)
+        self._descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+        _lock(self._descriptor)
+
+    def _set_aside(self, suffix: str) -> None:
+        names = (f"{self._path}.{suffix}{number}" for number in ("", *(f".{each}" for each in range(2, 10))))
+        aside = next((name for name in names if not os.path.lexists(name)), f"{self._path}.{suffix}.9")
+        os.rename(self._path, aside)
+        say(
+            logging.WARNING,
+            f"state: {self._path} is not a ledger that this version can use; it was moved to {aside}, and earlier "
+            "refusals and used rate limits are not known",
+        )
+
+    def _is_at_path(self, found: os.stat_result) -> bool:
+        with suppress(OSError):
+            there = os.stat(self._path, follow_symlinks=False)
+            return (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino)
+        return False
+
+    def _cannot(self, error: OSError) -> None:
+        if not self._failing:
+            say(
+                logging.WARNING,
+                f"state: {self._path}: {_why(error)}; refusals and used rate limits will not be known after a restart",
+            )
+        self._failing = True
+
+
+def _lock(descriptor: int) -> None:
+    """Lock the file; raises OSError (EWOULDBLOCK) if another process has it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    """The whole file; None if it is too large to be a ledger."""
+    if size > _MOST_BYTES:
+        return None
+    content = b""
+    while chunk := os.pread(descriptor, _MOST_BYTES, len(content)):
+        content += chunk
+    return content
+
+
+def _line(boot: float, wall: float, entry: Entry) -> bytes:
+    return json.dumps([round(boot, 6), round(wall, 3), *entry], separators=(",", ":")).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, BlockingIOError):
+        return "another bearerd uses it"
+    return (error.strerror or "failed").lower()

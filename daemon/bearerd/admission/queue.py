@@ -1,0 +1,137 @@
+"""Targets that wait for the same thing, most urgent first. Pure.
+
+The order: valid tokens that expire within 5 s; then targets without a valid token, fewest failures first; then
+valid tokens by expiry. A waiting token that comes within 5 s of its expiry, or expires, changes its class by the
+mere passing of time; only the two tops are looked at, so that each decision stays O(log n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Final, Generic, TypeVar
+
+from bearerd.admission.types import Ask
+
+URGENT: Final = 5.0
+"""Seconds before expiry from which a valid token goes first: a grant takes well under 5 s, as a rule."""
+# Entries that were removed stay in the heaps until they are this many more than the live ones.
+_SLACK: Final = 64
+
+K = TypeVar("K")
+Urgency = tuple[int, float, float]
+
+
+def urgency(ask: Ask, now: float) -> Urgency:
+    """A sort key: the lower, the more urgent."""
+    expires = ask.expires
+    if expires is None:
+        return (1, ask.failures, -inf)
+    if expires <= now:
+        return (1, ask.failures, expires)
+    if expires - now <= URGENT:
+        return (0, expires, 0.0)
+    return (2, expires, 0.0)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[K]):
+    key: K
+    ask: Ask
+    rank: int
+    number: int
+    live: bool = True
+
+
+class Queue(Generic[K]):
+    """Keys with the ask that each stands for. A lower `rank` goes before any urgency; among equals, first come."""
+
+    __slots__ = ("_entries", "_numbers", "_valid", "_without")
+
+    def __init__(self) -> None:
+        self._entries: dict[K, _Entry[K]] = {}
+        self._numbers = count()
+        # Tokens that were valid when they were pushed: by rank, then expiry.
+        self._valid: list[tuple[int, float, int, int, _Entry[K]]] = []
+        # Targets without a valid token: by rank, then failures, then expiry.
+        self._without: list[tuple[int, int, float, int, int, _Entry[K]]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._entries)
+
+    def ask(self, key: K) -> Ask:
+        """What the key stands for."""
+        return self._entries[key].ask
+
+    def push(self, key: K, ask: Ask, now: float, rank: int = 0) -> None:
+        """Add a key; one that waits already keeps its place among equals."""
+        number = None
+        known = self._entries.get(key)
+        if known is not None:
+            if known.rank == rank and known.ask.expires == ask.expires and known.ask.failures == ask.failures:
+                known.ask = ask
+                return
+            known.live = False
+            number = known.number
+        entry = _Entry(key, ask, rank, next(self._numbers) if number is None else number)
+        self._entries[key] = entry
+        self._insert(entry, now)
+        if len(self._valid) + len(self._without) > 2 * len(self._entries) + _SLACK:
+            self._compact()
+
+    def discard(self, key: K) -> None:
+        """Remove a key, if it is there."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            entry.live = False
+            if not self._entries:
+                self._valid.clear()
+                self._without.clear()
+
+    def top(self, now: float) -> K | None:
+        """The most urgent key."""
+        valid, without = self._valid, self._without
+        while valid:
+            rank, expires, *_, entry = valid[0]
+            if not entry.live:
+                heappop(valid)
+            elif expires <= now:
+                heappop(valid)
+                self._insert(entry, now)
+            else:
+                break
+        while without and not without[0][-1].live:
+            heappop(without)
+        if not valid:
+            return without[0][-1].key if without else None
+        rank, expires, *_, entry = valid[0]
+        if not without or rank < without[0][0] or (rank == without[0][0] and expires - now <= URGENT):
+            return entry.key
+        return without[0][-1].key
+
+    def rank(self, key: K) -> int:
+        """The rank with which the key was pushed."""
+        return self._entries[key].rank
+
+    def _insert(self, entry: _Entry[K], now: float) -> None:
+        ask = entry.ask
+        if ask.expires is not None and ask.expires > now:
+            heappush(self._valid, (entry.rank, ask.expires, entry.number, next(self._numbers), entry))
+        else:
+            expires = -inf if ask.expires is None else ask.expires
+            heappush(self._without, (entry.rank, ask.failures, expires, entry.number, next(self._numbers), entry))
+
+    def _compact(self) -> None:
+        self._valid = [item for item in self._valid if item[-1].live]
+        self._without = [item for item in self._without if item[-1].live]
+        heapify(self._valid)
+        heapify(self._without)

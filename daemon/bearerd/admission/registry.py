@@ -1,0 +1,114 @@
+"""The clients, providers and rate limits of the present config. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+
+from bearerd.admission.ledger import Entry, Past
+from bearerd.admission.parts import Client, Provider
+from bearerd.admission.rate import Rate
+from bearerd.admission.types import Limits
+
+
+class Registry:
+    """Everything that has limits. Clients that left the config are kept while their refused attempts count."""
+
+    def __init__(self, limits: Limits, past: Past, now: float) -> None:
+        self.clients: dict[str, Client] = {}
+        self.providers: dict[str, Provider] = {}
+        self._removed: dict[str, Client] = {}
+        self._rates: dict[str, Rate] = {}
+        self._users: dict[Rate, list[Provider]] = {}
+        self._stale = False
+        self.revise(limits)
+        self._restore(past, now)
+
+    def users(self, rate: Rate) -> list[Provider]:
+        """The providers at which clients share this limit."""
+        return self._users.get(rate, [])
+
+    def revise(self, limits: Limits) -> tuple[list[Client], list[Client]]:
+        """Take over the limits of a changed config.
+
+        Returns the clients whose waiting targets face other constraints now, and those that are gone.
+        """
+        self._stale = True
+        touched = self._revise_rates(limits)
+        for provider in self.providers.values():
+            provider.max_concurrency = 0
+        sharing = Counter(budget for each in limits.clients.values() for budget in each.budgets)
+        gone = [self.clients.pop(name) for name in [*self.clients] if name not in limits.clients]
+        self._removed |= {client.name: client for client in gone}
+        changed: list[Client] = []
+        users: dict[Rate, set[Provider]] = {}
+        for name, given in limits.clients.items():
+            provider = self.providers.get(given.provider) or Provider(given.provider)
+            self.providers[given.provider] = provider
+            provider.max_concurrency = max(provider.max_concurrency, given.max_concurrency)
+            rates = [(budget, self._rates[budget]) for budget in given.budgets]
+            own = tuple(rate for budget, rate in rates if sharing[budget] == 1)
+            shared = tuple(rate for budget, rate in rates if sharing[budget] > 1)
+            client = self.clients.get(name) or self._removed.pop(name, None) or Client(name, given, provider)
+            self.clients[name] = client
+            faced = (client.provider, client.rates, client.shared)
+            if faced != (provider, own, shared) or not touched.isdisjoint(given.budgets):
+                changed.append(client)
+            client.limits, client.provider, client.rates, client.shared = given, provider, own, shared
+            for rate in shared:
+                users.setdefault(rate, set()).add(provider)
+        self._users = {rate: sorted(providers, key=lambda each: each.name) for rate, providers in users.items()}
+        return changed, gone
+
+    def prune(self, now: float) -> None:
+        """Forget removed clients whose refused attempts count no more, and providers and lanes that nobody uses."""
+        if not self._stale:
+            return
+        for name, client in list(self._removed.items()):
+            if not client.in_flight and not client.ledger.count(client.limits.refused_limit.window, now):
+                del self._removed[name]
+        used = {client.provider for client in self.clients.values()}
+        lanes = {group.lane for client in self.clients.values() for group in client.groups.values()}
+        for name, provider in list(self.providers.items()):
+            provider.lanes = {key: lane for key, lane in provider.lanes.items() if lane in lanes}
+            if provider not in used and not provider.in_flight:
+                del self.providers[name]
+        self._stale = bool(self._removed) or len(used) < len(self.providers)
+
+    def entries(self, now: float) -> Iterator[tuple[float, Entry]]:
+        """What has to be known after a restart, each with its age, attempts in flight apart."""
+        for client in (*self.clients.values(), *self._removed.values()):
+            for age in client.ledger.ages(client.limits.refused_limit.window, now):
+                yield age, ["refused", client.name]
+            for entry in client.breaker.entries(client.name, now):
+                yield 0.0, entry
+        for budget, rate in self._rates.items():
+            for age in rate.ages(now):
+                yield age, ["spent", budget]
+
+    def _revise_rates(self, limits: Limits) -> set[str]:
+        """Which rate limits are new or other than they were."""
+        touched = {budget for budget, limit in limits.rates.items() if self._limit_of(budget) != limit}
+        self._rates = {budget: self._rates.get(budget) or Rate(limit) for budget, limit in limits.rates.items()}
+        for budget in touched:
+            self._rates[budget].limit = limits.rates[budget]
+        return touched
+
+    def _limit_of(self, budget: str) -> object:
+        rate = self._rates.get(budget)
+        return rate.limit if rate else None
+
+    def _restore(self, past: Past, now: float) -> None:
+        for name, client in self.clients.items():
+            client.ledger.restore(past.refused.get(name, ()), now)
+            age, fields = past.clients.get(name, (0.0, None))
+            with suppress(ValueError, TypeError, OverflowError):  # what makes no sense is passed over
+                if fields is not None:
+                    client.breaker.restore(fields, age, now)
+        for (name, target), (age, fields) in past.targets.items():
+            with suppress(ValueError, TypeError, OverflowError):
+                if fields is not None and name in self.clients:
+                    self.clients[name].breaker.restore_target(target, fields, age, now)
+        for budget, rate in self._rates.items():
+            rate.restore(past.spent.get(budget, ()), now)

@@ -1,0 +1,181 @@
+"""Drives one target to its desired state, a turn at a time.
+
+A turn is level-triggered: it looks at what is, and brings it to what should be, in this order: what was asked of
+the target since the last turn; times, after a step of the clock; a grant, if one is due and admission lets it go;
+the files; the log. It ends with the moment at which the next turn is needed. A turn too many costs a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import assert_never
+
+from bearerd.admission.types import Ask
+from bearerd.grant.outcome import Refused
+from bearerd.lifecycle import policy
+from bearerd.lifecycle.attempts import Attempts
+from bearerd.lifecycle.file_state import FileState
+from bearerd.lifecycle.parts import Parts
+from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
+from bearerd.model import Instant, Output, Target
+
+Paths = Callable[[], Collection[str]]
+"""The paths of all wanted files, as they are at that moment."""
+
+
+class Controller:
+    """Keeps one target's token fresh and in its files. `reconcile` is called by one thread at a time."""
+
+    __slots__ = ("_attempts", "_files", "_parts", "_resumed", "target")
+
+    def __init__(self, target: Target, parts: Parts) -> None:
+        self.target = target
+        self._parts = parts
+        self._attempts = Attempts(target, parts)
+        self._files = FileState(parts.publisher, parts.hooks)
+        self._resumed = False
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Paths) -> float:
+        """Do what is due; returns when (boot clock) the next turn is needed.
+
+        `wanted_paths` are those of all targets: what is in it is no longer this target's to remove.
+        """
+        if not self._resumed:
+            self._resume()
+        if target is not self.target and target != self.target:
+            self._adopt(target, wanted_paths)
+        for wish in wishes:
+            self._take_wish(wish, wanted_paths)
+        attempts, clock = self._attempts, self._parts.clock
+        if attempts.correct_times(clock.now()):
+            self._files.times_changed()
+        before = attempts.state
+        attempts.run()
+        if attempts.state.token is not before.token:
+            self._files.token_changed()
+        elif (attempts.state.sliding, attempts.state.named) != (before.sliding, before.named):
+            self._files.record_changed()
+        now = clock.now()
+        self._tend_files(now)
+        self._tell_if_lost(now.boot)
+        line = attempts.log.still_failing(now.boot, attempts.state.remaining(now.boot), attempts.next)
+        if line is not None:
+            attempts.say(line)
+        may_be_lost = attempts.state.current is not None and not attempts.log.expiry_logged
+        return policy.next_moment(
+            now.boot,
+            attempts.next_turn(),
+            attempts.state.lost_at() if may_be_lost else None,
+            self._files.next_attempt(now.boot),
+            attempts.log.next_line(),
+        )
+
+    def withdraw(self, wishes: Iterable[Wish], wanted_paths: Paths) -> None:
+        """The target is no longer wanted: its record and its files go, but for those that are another's now."""
+        self._files.forget(self.target)
+        for old in (self.target, *(wish.target for wish in wishes if isinstance(wish, Leftover))):
+            self._withdraw(old.outputs, wanted_paths)
+        self._parts.admission.forget(self.target.full_name, self.target.client.name, self._parts.clock.now().boot)
+
+    # -- for others, at any moment ---------------------------------------------------------------
+
+    def is_newer(self, instead_of: str | None) -> bool:
+        """Whether there is a good token that is another than the one with this digest."""
+        return self._attempts.is_newer(instead_of)
+
+    def lost_record(self) -> bool:
+        """Whether somebody removed the record of its token."""
+        return self._attempts.state.current is not None and self._files.lost_record(self.target)
+
+    def ask(self, now: float, *, requested: bool = False) -> Ask:
+        """What it asks admission, also if somebody `requested` a new token."""
+        return self._attempts.ask(now, requested=requested)
+
+    def standing(self) -> Standing:
+        """How it stands."""
+        attempts, files = self._attempts, self._files
+        state, held, log = attempts.state, attempts.what_holds(), attempts.log
+        token, failure = state.current, log.failure
+        if held is not None and failure is None and held.reason == "refused":
+            refusal = attempts.refusal()
+            failure = refusal.outcome if refusal else None
+        return Standing(
+            target=self.target,
+            obtained=token.obtained.boot if token else None,
+            expires=state.ends if token else None,
+            grace=state.grace,
+            on_disk=files.on_disk,
+            failure=failure,
+            due=attempts.due,
+            next_refresh=attempts.next,
+            held_by=held.reason if held is not None else "",
+            held_until=held.until if held is not None else 0.0,
+            failures=log.moments,
+            attempts=log.attempts,
+            failing_since=log.since if log.failure is not None else None,
+            faults=files.faults,
+            readable_until=files.readable_until,
+            outcomes=attempts.outcomes,
+            same_token=attempts.same,
+        )
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Take up what an earlier process left."""
+        record = self._files.load(self.target)
+        if self._attempts.resume(record, self._parts.clients.client_id(self.target)):
+            self._files.times_changed(at_start=True)
+        self._resumed = True
+
+    def _adopt(self, target: Target, wanted_paths: Paths) -> None:
+        """Go on as a changed config has it."""
+        old, self.target = self.target, target
+        self._files.config_changed(old, target)
+        self._withdraw(old.outputs, wanted_paths)
+        self._attempts.adopt(target)
+
+    def _take_wish(self, wish: Wish, wanted_paths: Paths) -> None:
+        match wish:
+            case CredentialsChanged():
+                self._attempts.credentials_changed()
+            case TemplateChanged():
+                self._files.template_changed()
+            case RefreshRequested(instead_of=instead_of):
+                self._attempts.request(instead_of)
+            case Leftover(target=old):
+                self._withdraw(old.outputs, wanted_paths)
+            case _:
+                assert_never(wish)
+
+    def _withdraw(self, outputs: Iterable[Output], wanted_paths: Paths) -> None:
+        """Take away those of these files that nobody wants."""
+        taken = wanted_paths()
+        self._files.withdraw(self.target, [output for output in outputs if output.path not in taken])
+
+    def _tend_files(self, now: Instant) -> None:
+        attempts = self._attempts
+        if attempts.state.current is None:
+            self._files.expire(self.target)
+        elif now.boot >= attempts.state.lost_at():
+            self._files.expire(self.target)
+            if (line := attempts.log.expired(removed=self.target.on_expiry == "remove")) is not None:
+                attempts.say(line)
+        elif (record := attempts.record) is not None:  # else they stay until there is what they are for now
+            self._files.publish(self.target, record, attempts.state.lost_at())
+
+    def _tell_if_lost(self, now: float) -> None:
+        """Run `on_failure` once for each trouble: the token is not refreshed, and that is more than passing."""
+        attempts = self._attempts
+        failure = attempts.log.failure
+        count = attempts.log.count(failure) if failure is not None else 0
+        if isinstance(failure, Refused) or (attempts.held is not None and attempts.held.reason == "refused"):
+            refusal = attempts.refusal()
+            if refusal is not None:
+                failure, count = refusal.outcome, refusal.attempts
+        expired = attempts.state.current is not None and now >= attempts.state.lost_at()
+        if attempts.log.is_lost(failure, count, now, attempts.state.remaining(now), expired=expired):
+            self._parts.hooks.failed(self.target)

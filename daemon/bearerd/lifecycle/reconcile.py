@@ -1,0 +1,173 @@
+"""Makes what runs match what is wanted: one map of wanted targets, and one inbox for each.
+
+Invariants, which `problems` checks and the tests assert:
+
+- Once no turn is due, every wanted name has exactly one controller, and exactly one scheduled turn.
+- An unwanted name has neither, nor a record, nor files, nor wishes.
+- A turn changes only its own target, and no two turns of one target run at once.
+- A wish is handled by a turn that begins after it came; none is lost, whatever a turn does meanwhile.
+- No lock is held while a file, a secret or the network is touched. Locks are taken in one order: the one of this
+  module, then the schedule's, then the scheduler's own.
+
+A controller is made and dropped by its target's own turn only. A turn that finds its target unwanted withdraws the
+files without the lock, and then compares under it: if the target is wanted again by then, the next turn begins anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.wishes import Leftover, Wish
+from bearerd.model import Target
+
+
+class Controls(Protocol):
+    """What drives one target (controller.py)."""
+
+    target: Target
+
+    def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> float:
+        """Bring the target to where it should be; returns when (boot clock) the next turn is needed."""
+        ...
+
+    def withdraw(self, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> None:
+        """Take away what there is of the target."""
+        ...
+
+    def standing(self) -> Standing:
+        """How it stands."""
+        ...
+
+
+class Turns(Protocol):
+    """What gives each target its turns (schedule.py)."""
+
+    def add(self, name: str, due: float) -> None:
+        """A target, or an earlier turn for one that is there."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """No more turns for this target."""
+        ...
+
+    def wake(self, name: str, at: float | None = None) -> None:
+        """A turn by then, else now; if one is under way, another after it."""
+        ...
+
+    def names(self) -> set[str]:
+        """The targets that have turns."""
+        ...
+
+
+C = TypeVar("C", bound=Controls)
+
+
+class Reconciler(Generic[C]):
+    """The wanted targets and their controllers. `make` makes a controller, quickly and without I/O."""
+
+    def __init__(self, make: Callable[[Target], C], turns: Turns, now: Callable[[], float]) -> None:
+        self._make = make
+        self._turns = turns
+        self._now = now
+        self._lock = threading.Lock()
+        self._wanted: dict[str, Target] = {}
+        self._paths: frozenset[str] = frozenset()
+        self._controllers: dict[str, C] = {}
+        self._inbox: dict[str, set[Wish]] = {}
+
+    def apply(self, targets: Iterable[Target]) -> None:
+        """These targets are wanted, and no others; each that differs has a turn."""
+        wanted = {target.full_name: target for target in targets}
+        with self._lock:
+            before, self._wanted = self._wanted, wanted
+            self._paths = frozenset(output.path for target in wanted.values() for output in target.outputs)
+            different = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name)]
+            for name in different:
+                if name in before and name not in self._controllers:
+                    self._inbox.setdefault(name, set()).add(Leftover(before[name]))
+        for name in different:
+            if name in wanted:
+                self._turns.add(name, self._now())
+            else:
+                self._turns.wake(name)
+
+    def wish(self, name: str, wish: Wish) -> None:
+        """Something is asked of a target; one that is not wanted hears nothing."""
+        with self._lock:
+            if name not in self._wanted:
+                return
+            self._inbox.setdefault(name, set()).add(wish)
+        self._turns.wake(name)
+
+    def turn(self, name: str) -> float:
+        """One turn of a target, on a worker; returns when (boot clock) the next is."""
+        with self._lock:
+            wishes = self._inbox.pop(name, set())
+            target, controller = self._wanted.get(name), self._controllers.get(name)
+            # Of a config that no turn followed the files may be there, from an earlier process.
+            left = [wish.target for wish in wishes if isinstance(wish, Leftover)]
+            begins_as = left[0] if left else target
+            if controller is None and begins_as is not None:
+                controller = self._controllers[name] = self._make(begins_as)
+        try:
+            return self._turn(name, target, controller, wishes)
+        except BaseException:
+            with self._lock:
+                if name in self._wanted or name in self._controllers:
+                    self._inbox.setdefault(name, set()).update(wishes)
+            raise
+
+    def _turn(self, name: str, target: Target | None, controller: C | None, wishes: Collection[Wish]) -> float:
+        if target is not None and controller is not None:
+            due = controller.reconcile(target, wishes, self._wanted_paths)
+            with self._lock:
+                same = self._wanted.get(name) is target and name not in self._inbox
+            return due if same else self._now()
+        if controller is not None:
+            controller.withdraw(wishes, self._wanted_paths)
+        with self._lock:
+            self._controllers.pop(name, None)
+            if name in self._wanted:
+                return self._now()
+            self._inbox.pop(name, None)
+            self._turns.remove(name)
+            return inf
+
+    def controller(self, name: str) -> C | None:
+        """The controller of a wanted target that had a turn."""
+        with self._lock:
+            return self._controllers.get(name) if name in self._wanted else None
+
+    def controllers(self) -> list[C]:
+        """All controllers."""
+        with self._lock:
+            return list(self._controllers.values())
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether there is a target of this name."""
+        return name in self._wanted
+
+    def standings(self) -> Iterator[Standing]:
+        """How every wanted target stands, also before its first turn, in the order of the config."""
+        with self._lock:
+            pairs = [(target, self._controllers.get(name)) for name, target in self._wanted.items()]
+        for target, controller in pairs:
+            yield controller.standing() if controller is not None else Standing(target)
+
+    def problems(self) -> list[str]:
+        """What of the invariants does not hold; to be asked while no turn is due."""
+        with self._lock:
+            wanted, controllers, inbox = set(self._wanted), set(self._controllers), set(self._inbox)
+        turns = self._turns.names()
+        found = [f"{name}: wanted, without a controller" for name in wanted - controllers]
+        found += [f"{name}: wanted, without a turn" for name in wanted - turns]
+        found += [f"{name}: not wanted, with a controller" for name in controllers - wanted]
+        found += [f"{name}: not wanted, with a turn" for name in turns - wanted]
+        return found + [f"{name}: a wish that no turn handles" for name in inbox]
+
+    def _wanted_paths(self) -> frozenset[str]:
+        return self._paths

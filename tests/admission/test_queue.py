@@ -1,0 +1,134 @@
+"""The order of those that wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearerd.admission.queue import Queue, urgency
+from bearerd.admission.types import Ask
+from support.admission import ask
+
+NOW = 1000.0
+
+
+def order(queue: Queue[str], now: float = NOW) -> list[str]:
+    names = []
+    while (name := queue.top(now)) is not None:
+        names.append(name)
+        queue.discard(name)
+    return names
+
+
+def queue_of(*asks: Ask, now: float = NOW) -> Queue[str]:
+    queue: Queue[str] = Queue()
+    for each in asks:
+        queue.push(each.name, each, now)
+    return queue
+
+
+def test_tokens_about_to_expire_go_first_then_targets_without_a_token_then_by_expiry() -> None:
+    queue = queue_of(
+        ask("c/later", expires=NOW + 900.0),
+        ask("c/expired", expires=NOW - 1.0, failures=1),
+        ask("c/about", expires=NOW + 5.0),
+        ask("c/none"),
+        ask("c/soon", expires=NOW + 60.0),
+        ask("c/sooner", expires=NOW + 1.0),
+    )
+    assert order(queue) == ["c/sooner", "c/about", "c/none", "c/expired", "c/soon", "c/later"]
+
+
+@pytest.mark.parametrize(("remaining", "first"), [(5.0, "c/token"), (5.001, "c/none"), (0.001, "c/token")])
+def test_a_valid_token_goes_first_from_5_s_before_its_expiry(remaining: float, first: str) -> None:
+    assert queue_of(ask("c/none"), ask("c/token", expires=NOW + remaining)).top(NOW) == first
+
+
+def test_an_expired_token_stands_with_the_targets_without_one() -> None:
+    queue = queue_of(ask("c/none", failures=1), ask("c/token", expires=NOW))
+    assert order(queue) == ["c/token", "c/none"]
+
+
+def test_without_a_token_fewest_failures_go_first_and_among_equals_whoever_came_first() -> None:
+    queue = queue_of(ask("c/two", failures=2), ask("c/first"), ask("c/second"), ask("c/one", failures=1))
+    assert order(queue) == ["c/first", "c/second", "c/one", "c/two"]
+
+
+def test_time_that_passes_in_the_queue_makes_a_token_urgent_and_then_expired() -> None:
+    queue = queue_of(ask("c/none", failures=1), ask("c/token", expires=NOW + 60.0))
+    assert queue.top(NOW) == "c/none"
+    assert queue.top(NOW + 55.0) == "c/token"
+    queue.push("c/none", ask("c/none", failures=0), NOW)
+    assert order(queue, NOW + 60.0) == ["c/none", "c/token"]
+
+
+def test_whoever_requests_again_keeps_their_place_and_whoever_changed_gets_theirs() -> None:
+    queue = queue_of(ask("c/a"), ask("c/b"))
+    queue.push("c/a", ask("c/a"), NOW)
+    assert queue.top(NOW) == "c/a"
+    queue.push("c/a", ask("c/a", failures=1), NOW)
+    assert order(queue) == ["c/b", "c/a"]
+
+
+def test_a_lower_rank_goes_before_any_urgency() -> None:
+    queue: Queue[str] = Queue()
+    queue.push("c/tried", ask("c/tried", expires=NOW + 1.0), NOW, rank=1)
+    queue.push("c/other", ask("c/other", expires=NOW + 900.0), NOW)
+    assert order(queue) == ["c/other", "c/tried"]
+
+
+@dataclass
+class Model:
+    """The queue as a dict that is sorted each time."""
+
+    asks: dict[str, Ask] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def push(self, each: Ask, number: int) -> None:
+        self.asks[each.name] = each
+        self.numbers.setdefault(each.name, number)
+
+    def discard(self, name: str) -> None:
+        self.asks.pop(name, None)
+        self.numbers.pop(name, None)
+
+    def top(self, now: float) -> str | None:
+        return min(self.asks, key=lambda name: (urgency(self.asks[name], now), self.numbers[name]), default=None)
+
+
+NAMES = st.sampled_from([f"c/{letter}" for letter in "abcdefgh"])
+PUSH = st.tuples(
+    NAMES,
+    st.integers(0, 2),
+    st.one_of(st.none(), st.integers(-3, 30).map(lambda seconds: NOW + seconds)),
+)
+PASS = st.sampled_from([0.0, 0.5, 1.0, 4.0])
+
+
+@given(st.lists(st.one_of(PUSH, NAMES, PASS), max_size=60))
+def test_the_heaps_agree_with_a_sorted_list_whatever_comes_and_goes(actions: list[object]) -> None:
+    queue: Queue[str] = Queue()
+    model, now = Model(), NOW
+    for number, action in enumerate(actions):
+        if isinstance(action, tuple):
+            name, failures, expires = action
+            each = ask(name, failures=failures, expires=expires)
+            queue.push(name, each, now)
+            model.push(each, number)
+        elif isinstance(action, str):
+            queue.discard(action)
+            model.discard(action)
+        elif isinstance(action, float):
+            now += action
+        assert queue.top(now) == model.top(now)
+        assert set(queue) == set(model.asks)
+
+
+def test_the_heaps_do_not_grow_with_what_left_them() -> None:
+    queue = queue_of(ask("c/stays"))
+    for number in range(5000):
+        queue.push("c/moves", ask("c/moves", failures=number), NOW)
+    assert len(queue._without) + len(queue._valid) < 200

@@ -1,0 +1,88 @@
+"""What is told of failures: outcomes in, lines out."""
+
+from __future__ import annotations
+
+from bearerd.grant.outcome import Malformed, Refused, Transient
+from bearerd.lifecycle.failure_log import FailureLog, Line
+
+DOWN = Transient("reset")
+
+
+def fail(log: FailureLog, now: float, failure: Transient | Malformed | Refused = DOWN, remaining: float = 720) -> Line:
+    log.failed(failure, now)
+    return log.describe(failure, now, remaining, now + 5)
+
+
+def test_the_first_failure_is_told_and_further_ones_of_its_kind_are_for_debugging() -> None:
+    log = FailureLog()
+    assert fail(log, 100) == Line("warning", "reset; the present token is good for 12 min; next attempt in 5 s")
+    assert fail(log, 105) == Line("debug", "attempt failed: reset")
+    assert fail(log, 110, Malformed("HTML")).text.startswith("still failing after 3 attempts in 10 s: HTML; ")
+
+
+def test_without_a_token_it_is_an_error() -> None:
+    line = fail(FailureLog(), 100, remaining=0)
+    assert line == Line("error", "reset; there is no valid token; next attempt in 5 s")
+
+
+def test_a_refusal_that_promised_another_secret_is_not_the_last_word() -> None:
+    log = FailureLog()
+    fail(log, 100, Refused("401", another_secret=True))
+    assert fail(log, 101, Refused("401")).level == "warning"
+    assert fail(log, 131, Refused("401")).level == "debug"
+
+
+def test_it_is_told_again_every_ten_minutes_also_between_attempts() -> None:
+    log = FailureLog()
+    assert log.next_line() is None
+    fail(log, 100)
+    assert log.next_line() == 700
+    assert log.still_failing(699, 60, 3600) is None
+    line = log.still_failing(700, 0, 3600)
+    assert line is not None
+    assert line == Line(
+        "error", "still failing after 1 attempt in 10 min: reset; there is no valid token; next attempt in 48 min"
+    )
+    assert log.next_line() == 1300
+
+
+def test_the_end_of_a_trouble_is_told_with_counts_also_of_what_was_forgiven() -> None:
+    log = FailureLog()
+    assert log.succeeded(50) is None
+    fail(log, 100)
+    fail(log, 200)
+    log.forgive()
+    assert log.count(DOWN) == 0
+    fail(log, 300)
+    assert log.succeeded(400) == Line("info", "recovered after 3 failed attempts in 5 min")
+    assert (log.failure, log.since, log.moments, log.attempts) == (None, None, (), 0)
+
+
+def test_of_the_moments_of_failures_the_last_twenty_are_kept() -> None:
+    log = FailureLog()
+    for moment in range(30):
+        fail(log, float(moment))
+    assert log.moments == tuple(float(moment) for moment in range(10, 30))
+    assert log.attempts == 30
+
+
+def test_an_expiry_is_told_once_until_there_is_a_good_token_again() -> None:
+    log = FailureLog()
+    line = log.expired(removed=False)
+    assert line is not None
+    assert (line.level, "hold the expired one" in line.text) == ("error", True)
+    assert log.expired(removed=False) is None
+    log.renewed()
+    line = log.expired(removed=True)
+    assert line is not None
+    assert "are removed" in line.text
+
+
+def test_a_loss_is_told_once_for_each_trouble() -> None:
+    log = FailureLog()
+    assert not log.is_lost(None, 0, 100, 720, expired=False)
+    assert log.is_lost(None, 0, 100, 0, expired=True)
+    assert not log.is_lost(None, 0, 101, 0, expired=True)
+    log.succeeded(200)
+    fail(log, 300, Malformed("HTML"), remaining=0)
+    assert log.is_lost(Malformed("HTML"), 1, 300, 0, expired=False)

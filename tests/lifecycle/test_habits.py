@@ -1,0 +1,360 @@
+"""Habits of providers, and what a reader of the file has of them: a life in simulated time, over real files.
+
+The provider keeps its own truth, which token is good when; a reader asks it each half second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd.admission.admission import Admission
+from bearerd.admission.types import Limits
+from bearerd.api.status import state_of
+from bearerd.grant.outcome import Performed
+from bearerd.grant.reply import Reply, understand
+from bearerd.grant.times import clock_skew
+from bearerd.lifecycle.controller import Controller
+from bearerd.lifecycle.parts import Parts
+from bearerd.model import Config, Output, Target
+from bearerd.publish.publisher import Publisher
+from support.clock import FakeClock
+from support.targets import CLIENT, target
+
+SAMPLE = 0.5
+Answer = tuple[int, dict[str, Any] | bytes, dict[str, str]]
+
+
+@dataclass
+class Provider:
+    """Answers requests, `latency` seconds after they were sent, by `answer`; `good` tells which token is good."""
+
+    clock: FakeClock
+    answer: Callable[[float], Answer] = lambda _: (503, b"", {})
+    good: Callable[[str, float], bool] = lambda _text, _now: True
+    latency: float = 0.05
+    asked: list[float] = field(default_factory=list)
+
+    def perform(self, wanted: Target) -> Performed:
+        sent = self.clock.now()
+        self.asked.append(sent.boot)
+        self.clock.advance(self.latency / 2)
+        status, body, headers = self.answer(self.clock.boot)
+        self.clock.advance(self.latency / 2)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        reply = Reply(status, headers, content)
+        return Performed(understand(reply, wanted, sent), "7e0c5a", skew=clock_skew(headers, sent.wall))
+
+
+@dataclass
+class Hooks:
+    failed_at: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def announce(self, _target: Target) -> None:
+        pass
+
+    def owed(self, _target: Target) -> bool:
+        return False
+
+    def undone(self, _name: str) -> bool:
+        return False
+
+    def changed(self, _target: Target, *, first: bool) -> None:
+        self.events.append("first" if first else "changed")
+
+    def failed(self, _target: Target) -> None:
+        self.events.append("failed")
+
+    def forget(self, _name: str) -> None:
+        pass
+
+
+class Clients:
+    def client_id(self, _target: Target) -> str:
+        return "7e0c5a"
+
+    def credentials_changed(self, _target: Target) -> None:
+        pass
+
+
+@dataclass
+class Life:
+    """One target, its provider and its reader."""
+
+    directory: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    hooks: Hooks = field(default_factory=Hooks)
+    dead: list[float] = field(default_factory=list)
+    """When the reader had a token that its provider refused."""
+    missing: list[float] = field(default_factory=list)
+    states: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.provider = Provider(self.clock)
+        self.wanted = target(outputs=(Output(str(self.directory / "bci")),), on_expiry="remove", scope="")
+        self.start()
+
+    def start(self) -> None:
+        """A new process over the same directory."""
+        config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.wanted,))
+        admission = Admission(Limits.of([CLIENT]), lambda _name, _at: None, now=self.clock.boot)
+        parts = Parts(self.clock, lambda: 0.5, self.provider, Publisher(config), admission, self.hooks, Clients())
+        self.controller = Controller(self.wanted, parts)
+
+    def live(self, seconds: float) -> None:
+        """Let that much time pass, with each turn when it is due."""
+        end = self.clock.boot + seconds
+        while (due := self.turn()) < end:
+            self.sample_until(due)
+        self.sample_until(end)
+
+    def turn(self) -> float:
+        due = self.controller.reconcile(self.wanted, (), lambda: {output.path for output in self.wanted.outputs})
+        self.look()
+        return max(due, self.clock.boot + 0.001)
+
+    def sample_until(self, moment: float) -> None:
+        while self.clock.boot + SAMPLE < moment:
+            self.clock.advance(SAMPLE)
+            self.look()
+        self.clock.advance(moment - self.clock.boot)
+
+    def look(self) -> None:
+        """What a reader finds."""
+        file, now = self.directory / "bci", self.clock.boot
+        if not file.exists():
+            self.missing.append(now)
+        elif not self.provider.good(file.read_text(), now):
+            self.dead.append(now)
+        self.states.add(state_of(self.controller.standing(), now))
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Life:
+    return Life(tmp_path / "tokens")
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "bearerd")
+    return caplog
+
+
+def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def rotating(clock: FakeClock, lifetime: float) -> tuple[Callable[[float], str], Callable[[str, float], bool]]:
+    """A provider that issues a token for `lifetime` seconds, and another once it is over."""
+    began = clock.boot
+
+    def current(now: float) -> str:
+        return f"t-{int((now - began) // lifetime)}"
+
+    return current, lambda text, now: text == current(now)
+
+
+# -- the same token again (L1, L2) -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("offset", [0.0, 0.25, 0.6, 0.95])
+def test_a_provider_that_gives_the_same_token_until_its_end_leaves_no_reader_without_for_long(
+    life: Life, latency: float, offset: float, quiet: pytest.LogCaptureFixture
+) -> None:
+    # Spring Security OAuth, WSO2: whole seconds left, 0 in the last one.
+    life.provider.latency = latency
+    current, life.provider.good = rotating(life.clock, 600.0)
+    began = life.clock.boot
+    life.clock.advance(offset)
+
+    def answer(now: float) -> Answer:
+        left = 600.0 - (now - began) % 600.0
+        return 200, {"access_token": current(now), "token_type": "Bearer", "expires_in": int(left)}, {}
+
+    life.provider.answer = answer
+    life.live(6000)
+    # Nothing could be had earlier than at its end: a request a second, its latency, and the reader's own step.
+    assert len(life.dead) * SAMPLE <= 10 * (1 + 2 * latency + SAMPLE + 0.5)
+    assert (alarms(quiet), life.hooks.events.count("failed")) == ([], 0)
+    assert life.states <= {"starting", "valid"}
+    assert len(life.provider.asked) <= 10 * 16
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"expires_in": 3600}, {"expires_in": None}], ids=["no lifetime", "always an hour", "null"]
+)
+def test_a_provider_that_confirms_the_same_token_for_ever_causes_no_alarm(
+    life: Life, fields: dict[str, Any], quiet: pytest.LogCaptureFixture
+) -> None:
+    # ServiceNow's sliding sessions, Salesforce, Doorkeeper with reuse.
+    life.provider.answer = lambda _: (200, {"access_token": "same", "token_type": "Bearer", **fields}, {})
+    life.live(5 * 3600)
+    assert (life.missing, life.dead) == ([], [])
+    assert [text for text in alarms(quiet) if "default_lifetime" not in text] == []
+    assert "failed" not in life.hooks.events
+    assert life.states <= {"valid"}
+    first_round, later = 30, 20
+    assert len(life.provider.asked) <= first_round + 5 * later
+
+
+def test_a_restart_does_not_take_a_sliding_token_for_a_new_one(life: Life, quiet: pytest.LogCaptureFixture) -> None:
+    life.provider.answer = lambda _: (200, {"access_token": "same", "token_type": "Bearer", "expires_in": 600}, {})
+    life.live(3000)
+    asked = len(life.provider.asked)
+    life.start()
+    life.live(1200)
+    assert len(life.provider.asked) - asked <= 2 * 16  # no first round again
+    assert (life.missing, life.dead, alarms(quiet)) == ([], [], [])
+
+
+def test_a_provider_that_stays_with_a_dead_token_is_an_alarm_ten_seconds_later(
+    life: Life, quiet: pytest.LogCaptureFixture
+) -> None:
+    began = life.clock.boot
+
+    def answer(now: float) -> Answer:
+        left = max(0, int(600 - (now - began)))
+        return 200, {"access_token": "same", "token_type": "Bearer", "expires_in": left}, {}
+
+    life.provider.answer = answer
+    life.live(605)
+    assert (alarms(quiet), life.hooks.events) == ([], ["first"])
+    life.live(10)
+    assert life.hooks.events == ["first", "failed"]
+    assert any("still answers with the token that has expired" in text for text in alarms(quiet))
+    assert not (life.directory / "bci").exists()
+
+
+def test_a_cache_in_front_is_found_out_within_seconds(life: Life, quiet: pytest.LogCaptureFixture) -> None:
+    # It keeps a reply for as long as that says, without Age, and its entry outlives ours by the way to its origin.
+    current, life.provider.good = rotating(life.clock, 600.0)
+    kept: list[tuple[float, str]] = []
+
+    def answer(now: float) -> Answer:
+        if not kept or now >= kept[-1][0]:
+            life.clock.advance(0.7)
+            kept.append((life.clock.boot + 600, current(life.clock.boot)))
+        return 200, {"access_token": kept[-1][1], "token_type": "Bearer", "expires_in": 600}, {}
+
+    life.provider.answer = answer
+    life.live(6000)
+    assert len(life.dead) * SAMPLE <= 60  # a tenth of what plain acceptance would cost
+    assert [text for text in alarms(quiet) if "ERROR" in text] == []
+    assert "failed" not in life.hooks.events
+
+
+# -- lifetimes (L3, L16) -----------------------------------------------------------------------------------
+
+
+def test_a_body_from_a_gateways_cache_gives_no_jwt_more_than_its_own_exp(life: Life) -> None:
+    import base64  # noqa: PLC0415 - only here
+
+    def jwt(expires: float) -> str:
+        claims = base64.urlsafe_b64encode(json.dumps({"exp": expires}).encode()).rstrip(b"=").decode()
+        return f"e30.{claims}.c2ln"
+
+    started = life.clock.wall
+
+    def cached(_now: float) -> Answer:
+        # An hour's tokens, each kept by the gateway for 50 min: it is given with `expires_in: 3600` to the last.
+        issued = started + (life.clock.wall - started) // 3000 * 3000
+        return 200, {"access_token": jwt(issued + 3600), "token_type": "Bearer", "expires_in": 3600}, {}
+
+    def good(text: str, _now: float) -> bool:
+        claims = json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
+        return bool(life.clock.wall < claims["exp"])
+
+    life.clock.advance(2990)  # the first one has ten minutes left
+    life.provider.answer, life.provider.good = cached, good
+    life.live(5 * 3600)
+    assert (life.dead, life.missing) == ([], [])
+
+
+def test_a_token_that_arrives_expired_is_asked_for_again_within_seconds(life: Life) -> None:
+    count = 0
+
+    def answer(_now: float) -> Answer:
+        nonlocal count
+        count += 1
+        if count == 1:
+            life.clock.advance(9)  # a reply that takes longer than its token lives
+        return 200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": 8}, {}
+
+    life.provider.answer = answer
+    began = life.clock.boot
+    life.live(9 + 3)
+    assert (life.directory / "bci").exists()
+    assert life.provider.asked[1] - began <= 9 + 2
+
+
+# -- one bad answer at the due moment (L12) ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lifetime", [60, 3600])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param((429, b"", {}), id="429"),
+        pytest.param((429, b"", {"retry-after": "3600"}), id="429 with an hour"),
+        pytest.param((503, b"", {"retry-after": "3600"}), id="503 with an hour"),
+        pytest.param((200, b"<html>", {}), id="an HTML page"),
+        pytest.param((404, b"", {}), id="404"),
+        pytest.param((401, {"error": "invalid_client"}, {}), id="refused"),
+    ],
+)
+def test_one_bad_answer_at_the_due_moment_kills_no_token(life: Life, lifetime: int, bad: Answer) -> None:
+    count, ends = 0, dict[str, float]()
+
+    def answer(now: float) -> Answer:
+        nonlocal count
+        count += 1
+        if count == 2:  # the one at the due moment
+            return bad
+        ends[f"t-{count}"] = now + lifetime
+        return 200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": lifetime}, {}
+
+    life.provider.answer = answer
+    life.provider.good = lambda text, now: now < ends[text]
+    life.live(5 * lifetime)
+    assert (life.dead, life.missing) == ([], [])
+    assert life.states <= {"valid", "failing"}
+
+
+def test_a_target_that_is_held_to_the_end_and_beyond_has_few_turns(life: Life) -> None:
+    life.provider.answer = lambda _: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 120}, {})
+    life.turn()
+    life.provider.answer = lambda _: (401, {"error": "invalid_client"}, {})
+    turns, end = 0, life.clock.boot + 300
+    while (due := life.turn()) < end:
+        turns += 1
+        life.clock.advance(due - life.clock.boot)
+    assert turns < 40
+
+
+def test_a_last_attempt_is_one_attempt(life: Life) -> None:
+    life.provider.answer = lambda _: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}, {})
+    life.turn()
+    life.provider.answer = lambda _: (429, b"", {"retry-after": "3600"})
+    life.live(3600)
+    # The first, the one at the due moment, and the last, 15 to 30 s before the expiry.
+    assert len(life.provider.asked) == 3
+    assert 15 <= life.provider.asked[0] + 3600 - life.provider.asked[2] <= 30
+
+
+def test_a_token_is_refreshed_after_max_age_however_long_it_lives(life: Life) -> None:
+    life.provider.answer = lambda now: (
+        200,
+        {"access_token": f"t-{now}", "token_type": "Bearer", "expires_in": 30 * 86400 - 1},
+        {},
+    )
+    life.wanted = replace(life.wanted, max_age=600.0)
+    life.live(1900)
+    assert len(life.provider.asked) == 4

@@ -1,0 +1,227 @@
+"""Wanted targets, their controllers and inboxes: every order of events ends in what is wanted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import inf
+from random import Random
+
+import pytest
+
+from bearerd.clock import SystemClock
+from bearerd.lifecycle.reconcile import Reconciler
+from bearerd.lifecycle.schedule import Schedule
+from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
+from bearerd.model import Output, Target
+from support.process import eventually
+from support.targets import target
+
+WITHIN = 20.0
+A, B = target("a", outputs=(Output("/t/a"),)), target("b", outputs=(Output("/t/b"),))
+
+
+@dataclass
+class Disk:
+    """What is there, and whose it is."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    records: set[str] = field(default_factory=set)
+
+
+class Simple:
+    """A controller that only keeps the files of its target."""
+
+    before: Callable[[str], None] = staticmethod(lambda _: None)
+
+    def __init__(self, target: Target, disk: Disk) -> None:
+        self.target = target
+        self.disk = disk
+        self.wishes: list[Wish] = []
+        self.busy = threading.Lock()
+
+    def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> float:
+        assert self.busy.acquire(blocking=False), "two turns of one target at once"
+        try:
+            self.before(target.full_name)
+            old, self.target = self.target, target
+            self.wishes += wishes
+            for gone in (old, *(wish.target for wish in wishes if isinstance(wish, Leftover))):
+                self._remove(gone, wanted_paths)
+            for output in target.outputs:
+                self.disk.files[output.path] = target.full_name
+            self.disk.records.add(target.full_name)
+            return inf
+        finally:
+            self.busy.release()
+
+    def withdraw(self, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> None:
+        assert self.busy.acquire(blocking=False), "two turns of one target at once"
+        try:
+            self.before(self.target.full_name)
+            self.disk.records.discard(self.target.full_name)
+            for gone in (self.target, *(wish.target for wish in wishes if isinstance(wish, Leftover))):
+                self._remove(gone, wanted_paths)
+        finally:
+            self.busy.release()
+
+    def standing(self) -> Standing:
+        return Standing(self.target)
+
+    def _remove(self, gone: Target, wanted_paths: Callable[[], Collection[str]]) -> None:
+        for output in gone.outputs:
+            if output.path not in wanted_paths():
+                self.disk.files.pop(output.path, None)
+
+
+@dataclass
+class World:
+    reconciler: Reconciler[Simple]
+    disk: Disk
+    schedule: Schedule
+
+    def settled(self) -> bool:
+        return not self.reconciler.problems()
+
+    def names(self) -> list[str]:
+        return [standing.name for standing in self.reconciler.standings()]
+
+
+@contextmanager
+def world(before: Callable[[str], None] = lambda _: None) -> Iterator[World]:
+    disk, clock = Disk(), SystemClock()
+
+    def make(target: Target) -> Simple:
+        made = Simple(target, disk)
+        made.before = before
+        return made
+
+    schedule = Schedule(clock, lambda name: reconciler.turn(name), 4)  # noqa: PLW0108 - it is made below
+    reconciler = Reconciler(make, schedule, lambda: clock.now().boot)
+    schedule.start()
+    try:
+        yield World(reconciler, disk, schedule)
+    finally:
+        schedule.stop(5)
+
+
+def test_a_wanted_target_has_a_controller_and_a_turn_and_an_unwanted_one_has_nothing() -> None:
+    with world() as here:
+        here.reconciler.apply([A, B])
+        eventually(lambda: here.disk.files == {"/t/a": "dnb/a", "/t/b": "dnb/b"} and here.settled())
+        here.reconciler.apply([B])
+        eventually(lambda: here.disk == Disk({"/t/b": "dnb/b"}, {"dnb/b"}) and here.settled())
+        assert here.names() == ["dnb/b"]
+        assert here.reconciler.controller("dnb/a") is None
+
+
+def test_a_target_that_is_put_back_while_its_files_are_deleted_is_there_again() -> None:
+    deleting, may_go_on = threading.Event(), threading.Event()
+
+    def before(name: str) -> None:
+        if name == "dnb/a" and not here.reconciler.is_wanted(name):
+            deleting.set()
+            assert may_go_on.wait(WITHIN)
+
+    with world(before) as here:
+        here.reconciler.apply([A])
+        eventually(lambda: "dnb/a" in here.disk.records)
+        here.reconciler.apply([])
+        assert deleting.wait(WITHIN)
+        here.reconciler.apply([A])
+        may_go_on.set()
+        eventually(lambda: here.disk == Disk({"/t/a": "dnb/a"}, {"dnb/a"}) and here.settled())
+        assert here.names() == ["dnb/a"]
+
+
+def test_a_target_is_listed_before_its_first_turn() -> None:
+    with world() as here:
+        here.schedule.stop(5)
+        here.reconciler.apply([A, B])
+        assert [standing.expires for standing in here.reconciler.standings()] == [None, None]
+        assert here.names() == ["dnb/a", "dnb/b"]
+
+
+def test_wishes_during_a_turn_are_handled_by_the_next_and_a_storm_is_one() -> None:
+    inside, may_go_on = threading.Event(), threading.Event()
+
+    def before(_: str) -> None:
+        inside.set()
+        assert may_go_on.wait(WITHIN)
+
+    with world(before) as here:
+        here.reconciler.apply([A])
+        assert inside.wait(WITHIN)
+        for _ in range(100):
+            here.reconciler.wish("dnb/a", CredentialsChanged())
+            here.reconciler.wish("dnb/a", TemplateChanged())
+        here.reconciler.wish("dnb/a", RefreshRequested("0" * 16))
+        here.reconciler.wish("dnb/b", TemplateChanged())  # nobody wants it
+        may_go_on.set()
+        eventually(here.settled)
+        controller = here.reconciler.controller("dnb/a")
+        assert controller is not None
+        wished = {CredentialsChanged(), TemplateChanged(), RefreshRequested("0" * 16)}
+        eventually(lambda: (set(controller.wishes), len(controller.wishes)) == (wished, 3))
+
+
+def test_a_turn_that_raises_loses_no_wish() -> None:
+    raised = threading.Event()
+
+    def before(_: str) -> None:
+        if not raised.is_set():
+            raised.set()
+            raise ValueError
+
+    with world(before) as here:
+        here.schedule.stop(5)
+        here.reconciler.apply([A])
+        here.reconciler.wish("dnb/a", TemplateChanged())
+        with pytest.raises(ValueError, match=r"^$"):
+            here.reconciler.turn("dnb/a")
+        here.reconciler.turn("dnb/a")
+        controller = here.reconciler.controller("dnb/a")
+        assert controller is not None
+        assert controller.wishes == [TemplateChanged()]
+
+
+def test_files_of_a_config_that_no_turn_followed_are_removed_too() -> None:
+    with world() as here:
+        here.schedule.stop(5)
+        here.disk.files |= {"/t/a": "an earlier process", "/t/old": "an earlier process"}
+        here.reconciler.apply([replace(A, outputs=(Output("/t/old"),))])
+        here.reconciler.apply([A])
+        here.reconciler.turn("dnb/a")
+        assert here.disk.files == {"/t/a": "dnb/a"}
+
+
+def test_a_path_that_goes_from_one_target_to_another_is_not_removed() -> None:
+    with world() as here:
+        here.reconciler.apply([A, B])
+        eventually(here.settled)
+        here.reconciler.apply([replace(B, outputs=(Output("/t/a"), Output("/t/b")))])
+        eventually(lambda: here.settled() and here.disk.records == {"dnb/b"})
+        assert here.disk.files == {"/t/a": "dnb/b", "/t/b": "dnb/b"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_configs_come_in_a_row_the_last_one_is_followed(seed: int) -> None:
+    dice = Random(seed)
+    names = [f"t{number}" for number in range(6)]
+    with world() as here:
+        for _ in range(60):
+            wanted = [
+                target(name, outputs=(Output(f"/t/{name}-{dice.randint(0, 1)}"),))
+                for name in names
+                if dice.random() < 0.6
+            ]
+            here.reconciler.apply(wanted)
+            for name in names:
+                here.reconciler.wish(f"dnb/{name}", TemplateChanged())
+        eventually(here.settled)
+        files = {output.path: one.full_name for one in wanted for output in one.outputs}
+        eventually(lambda: here.disk == Disk(files, {one.full_name for one in wanted}))
+        assert here.names() == [one.full_name for one in wanted]

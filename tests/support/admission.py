@@ -1,0 +1,255 @@
+"""Admission's core with a clock, targets and a provider's log around it, and the invariants that always hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from bearerd.admission.core import Core
+from bearerd.admission.ledger import replay
+from bearerd.admission.parts import Group
+from bearerd.admission.types import REFUSED_LIMIT, Ask, ClientLimits, Granted, Held, Limits, Ticket
+from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
+from bearerd.model import Instant, RateLimit, Token
+
+ISSUED = Issued(Token("opaque", Instant(0.0, 0.0), 3600.0))
+REFUSED = Refused("401 invalid_client")
+OWN = Refused("400 invalid_scope", whole_client=False)
+OTHER_SECRET = Refused("401 invalid_client", another_secret=True)
+SILENCE = Transient("no reply", phase="wait")
+NO_ROUTE = Transient("no route", phase="connect")
+UNSENT = Unsent("no secret", phase="secret")
+TOO_MANY = RateLimited("429")
+HTML = Malformed("HTML")
+OUTCOMES: tuple[Outcome | None, ...] = (
+    ISSUED, REFUSED, OWN, OTHER_SECRET, SILENCE, NO_ROUTE, UNSENT, TOO_MANY, HTML, None,
+)  # fmt: skip
+
+PROVIDER = "https://login.example.com/token"
+
+
+def limits(
+    clients: Iterable[str] = ("c",),
+    *,
+    max_concurrency: int = 8,
+    refused_limit: RateLimit = REFUSED_LIMIT,
+    rates: dict[str, RateLimit] | None = None,
+    provider: str = PROVIDER,
+) -> Limits:
+    """The limits of clients that are alike; every rate limit counts for all of them."""
+    each = ClientLimits(provider, max_concurrency, refused_limit, tuple(rates or ()), 40.0)
+    return Limits(dict.fromkeys(clients, each), rates or {})
+
+
+def ask(name: str = "c/a", **changes: object) -> Ask:
+    """An ask of a target; its client is the first half of its name."""
+    return replace(Ask(name, name.split("/", maxsplit=1)[0]), **changes)  # type: ignore[arg-type]  # a test's keywords
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt as its provider may have counted it: at any moment from `sent` to `ended`."""
+
+    client: str
+    sent: float
+    ended: float
+    refused: bool
+    reached: bool
+    governed: bool
+
+
+@dataclass
+class World:
+    """A core and its targets. Each target requests when it is woken, as its lifecycle would."""
+
+    limits: Limits
+    now: float = 1000.0
+    core: Core = field(init=False)
+    asks: dict[str, Ask] = field(default_factory=dict)
+    alarms: dict[str, float] = field(default_factory=dict)
+    """When each target requests next."""
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    log: list[Attempt] = field(default_factory=list)
+    granted: list[str] = field(default_factory=list)
+    journal: list[tuple[float, list[object]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.core = Core(self.limits, None, self.now)
+
+    # -- what happens --------------------------------------------------------------------------
+
+    def add(self, name: str, **changes: object) -> None:
+        """A target that is due now."""
+        self.asks[name] = ask(name, **changes)
+        self.alarms[name] = self.now
+
+    def turn(self, name: str, **changes: object) -> Granted | Held | None:
+        """The target requests; None if its attempt is in flight."""
+        if name in self.tickets:
+            return None
+        if changes or name not in self.asks:
+            self.asks[name] = replace(self.asks.get(name, ask(name)), **changes)  # type: ignore[arg-type]  # as above
+        answer = self.core.request(self.asks[name], self.now)
+        if isinstance(answer, Granted):
+            self.tickets[name] = answer.ticket
+            self.alarms.pop(name, None)
+            self.held.pop(name, None)
+            self.granted.append(name)
+        else:
+            self.alarms[name] = answer.again
+            self.held[name] = answer
+        self.follow()
+        return answer
+
+    def settle(self, name: str, outcome: Outcome | None) -> float:
+        """The target's attempt ends; returns until when its refusal holds it."""
+        ticket = self.tickets.pop(name)
+        flight = self.core._flights.get(ticket.number)
+        governed = flight is not None and flight.governed
+        until = self.core.settle(ticket, outcome, self.now).until
+        reached = not isinstance(outcome, Failure) or outcome.reached_the_endpoint
+        refused = isinstance(outcome, Refused)
+        self.log.append(Attempt(ticket.ask.client, ticket.granted, self.now, refused, reached, governed))
+        known = self.asks[name]
+        if isinstance(outcome, Issued):
+            self.asks[name] = replace(known, failures=0, retry=False)
+        else:
+            retry = outcome is None or isinstance(outcome, Transient)
+            self.asks[name] = replace(known, failures=known.failures + 1, retry=retry)
+        self.follow()
+        return until
+
+    def follow(self) -> None:
+        """Take note of wakes, and of what goes into the journal."""
+        for name, at in self.core.take_wakes():
+            if name not in self.tickets:  # put last, so that those that are woken at once come in their order
+                self.alarms[name] = min(self.alarms.pop(name, inf), max(at, self.now))
+        self.journal += [(self.now, entry) for entry in self.core.take_entries()]
+
+    def due(self) -> str | None:
+        """Who requests first of those whose moment has come."""
+        name = min(self.alarms, key=lambda each: self.alarms[each], default=None)
+        return name if name is not None and self.alarms[name] <= self.now else None
+
+    def run(self) -> None:
+        """Everybody whose moment has come requests."""
+        while (name := self.due()) is not None:
+            del self.alarms[name]
+            self.turn(name)
+
+    def jump(self) -> bool:
+        """Time passes up to the next moment; whether there is one."""
+        if not self.alarms:
+            return False
+        self.now = max(self.now, min(self.alarms.values()))
+        self.run()
+        return True
+
+    def restart(self, *, after: float = 0.0) -> None:
+        """The process is killed, and another takes over what its journal says."""
+        self.now += after
+        past = replay((self.now - at, list(entry)) for at, entry in self.journal)
+        for name, ticket in self.tickets.items():  # each may have been refused, while it was waited for
+            flight = self.core._flights[ticket.number]
+            ended = min(self.now, ticket.deadline)
+            self.log.append(Attempt(ticket.ask.client, ticket.granted, ended, flight.governed, True, flight.governed))
+            self.alarms[name] = self.now
+        self.tickets.clear()
+        self.held.clear()
+        self.core = Core(self.limits, past, self.now)
+        self.journal = [(self.now - age, entry) for age, entry in self.core.dump(self.now)]
+        self.alarms = dict.fromkeys(self.asks, self.now)
+
+    # -- what always holds ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant is broken."""
+        check_counts(self.core, self.limits)
+        self.check_nobody_waits_for_nothing()
+        self.check_windows()
+
+    def check_nobody_waits_for_nothing(self) -> None:
+        """Whoever waits could not go now, and something frees it: an attempt in flight, or a moment that is kept."""
+        core = self.core
+        for name in core.waiting.offers:
+            assert self.alarms.get(name, inf) <= self.now + 5.0, f"{name} was not woken for its offer"
+        for client in core.registry.clients.values():
+            for group in client.groups.values():
+                self._check_group(group)
+        for name, timed in core.waiting.timed.items():
+            assert self.alarms.get(name, inf) <= max(timed.until, self.now), f"{name} is not to request at its moment"
+
+    def _check_group(self, group: Group) -> None:
+        now, top = self.now, group.queue.top(self.now)
+        assert top is not None, "an empty group was left behind"
+        client, lane = group.client, group.lane
+        at = max(client.opens(group.terms, top, now)[0], lane.opens(now)[0])
+        provider = client.provider
+        full = provider.in_flight >= provider.max_concurrency
+        assert at > now or full, f"{top} waits, and could go"
+        if at == inf or full:
+            busy = client.in_flight + provider.in_flight + sum(rate.in_flight for rate in lane.rates)
+            assert busy, f"{top} waits for an outcome, and nothing is in flight"
+            return
+        # Whoever of them requests, all are looked at.
+        groups = lane.queue if group in lane.queue else client.groups.values()
+        first = min(self.alarms.get(name, inf) for each in groups for name in each.queue)
+        assert first <= at, f"{top} waits until {at - now} s from now, and nobody requests then but in {first - now} s"
+
+    def check_windows(self) -> None:
+        """No window holds more attempts than a rate limit, nor more refused ones than the refused limit."""
+        for name, each in self.limits.clients.items():
+            ours = [attempt for attempt in self.log if attempt.client == name and attempt.governed]
+            assert most_within([a for a in ours if a.refused], each.refused_limit.window) <= each.refused_limit.count
+        flying = [
+            Attempt(ticket.ask.client, ticket.granted, inf, False, True, False) for ticket in self.tickets.values()
+        ]
+        for budget, limit in self.limits.rates.items():
+            ours = [
+                attempt
+                for attempt in (*self.log, *flying)
+                if attempt.reached and budget in self.limits.clients[attempt.client].budgets
+            ]
+            assert most_within(ours, limit.window) <= limit.count
+
+
+def most_within(attempts: list[Attempt], window: float) -> int:
+    """The most attempts that a provider may count in one window, wherever between sending and reply it counts them."""
+    return max(
+        (sum(other.ended >= one.ended and other.sent < one.ended + window for other in attempts) for one in attempts),
+        default=0,
+    )
+
+
+def check_counts(core: Core, limits: Limits) -> None:
+    """Each count is the number of attempts and offers behind it; everybody waits in one place at most."""
+    waiting = core.waiting
+    flights = [*core._flights.values(), *waiting.offers.values()]
+    providers = Counter(flight.provider for flight in flights)
+    clients = Counter(flight.client for flight in flights)
+    current = Counter(
+        flight.client for flight in flights if flight.epoch == flight.client.breaker.epoch and not flight.terms.own
+    )
+    governed = Counter(flight.client for flight in flights if flight.governed)
+    rates = Counter(rate for flight in flights for rate, _ in flight.rates)
+    for provider in core.registry.providers.values():
+        assert provider.in_flight == providers[provider]
+        most = max(each.max_concurrency for each in limits.clients.values() if each.provider == provider.name)
+        assert provider.in_flight <= most
+    for client in core.registry.clients.values():
+        assert client.in_flight == clients[client]
+        assert client.in_flight <= client.limits.max_concurrency
+        assert client.breaker.in_flight == current[client]
+        assert client.ledger.in_flight == governed[client]
+        for rate in client.rates + client.shared:
+            assert rate.in_flight == rates[rate]
+        assert not client.breaker.tried.keys() & client.breaker.own.keys()
+    names = Counter((*waiting.groups, *waiting.timed, *waiting.offers, *(f.ask.name for f in core._flights.values())))
+    assert all(times == 1 for times in names.values()), names
+    assert set(waiting.groups) == {
+        name for client in core.registry.clients.values() for group in client.groups.values() for name in group.queue
+    }
+    assert waiting.since.keys() >= waiting.groups.keys() | waiting.timed.keys()
