@@ -257,3 +257,13 @@ def test_names_and_kinds_are_as_prometheus_has_them() -> None:
 def test_promtool_finds_nothing_wrong() -> None:
     for of in (eventful(), status(*(standing(f"t{number}") for number in range(1_201)))):
         assert promtool("check", "metrics", given=text(of).encode()) == ""
+
+
+def test_what_admission_holds_is_counted_by_its_reason() -> None:
+    of = eventful()
+    assert series(of, "bearerd_client_breaker_state") == {("dnb", "open"): 1}
+    held = series(of, "bearerd_provider_held_tokens")
+    assert held["sandbox", "refused"] == 3
+    assert sum(held.values()) == 3
+    assert value(of, "bearerd_provider_longest_wait_seconds") == 12.0
+    assert value(of, "bearerd_provider_retry_budget") == 9.5

@@ -160,6 +160,7 @@ def test_files_and_directories_have_their_modes_under_any_umask_of_the_caller(tm
         "tokens/dnb/bci": "0o640",
         "tokens/.bearerd": "0o750",
         "tokens/.bearerd/key": "0o600",
+        "tokens/.bearerd/ledger": "0o600",
         "tokens/.bearerd/lock": "0o600",
         "tokens/.bearerd/records": "0o700",
         "tokens/.bearerd/records/dnb": "0o700",

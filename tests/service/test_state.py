@@ -179,15 +179,15 @@ def test_the_same_secret_in_another_encoding_is_tried_at_once(place: Place) -> N
 
 
 def test_a_rate_limit_holds_over_runs_and_says_what_holds(place: Place) -> None:
-    place.server.script = issues()
+    place.server.script = issues(86_400)  # of an hour 2 in 8 h would be too few
     place.write("rate_limit: 2/8h")
-    said = [place.once(0, "--min-valid", "2h") for _ in range(4)]
+    said = [place.once(0, "--min-valid", "2d") for _ in range(4)]
     assert len(place.server.seen) == 2
     assert not any("its rate_limit" in each for each in said[:2])
     for each in said[2:]:
         assert re.search(
             r"name=dnb/bci not renewed: its rate_limit allows no grant before 7 h 5\d min from now; "
-            r"the present token is good for 5\d min",
+            r"the present token is good for 23 h \d+ min",
             each,
         )
 
@@ -266,11 +266,11 @@ def test_a_state_that_makes_no_sense_is_passed_over(
 
 @pytest.mark.parametrize("harm", [b"", b"[[]]\n"], ids=["empty", "no ledger"])
 def test_a_ledger_of_rate_limits_that_makes_no_sense_is_passed_over(place: Place, harm: bytes) -> None:
-    place.server.script = issues()
+    place.server.script = issues(86_400)
     place.write("rate_limit: 1/8h")
     place.once(0)
     (place.state / "ledger").write_bytes(harm)
-    place.once(0, "--min-valid", "2h")
+    place.once(0, "--min-valid", "2d")
     assert len(place.server.seen) == 2
 
 
@@ -329,7 +329,8 @@ def test_after_a_reboot_what_is_left_of_a_limit_is_left(machine: Machine) -> Non
     machine.end()
     machine.clock.advance(100)
     machine.clock.reboot()
-    assert machine.look() == pytest.approx(28_700)
+    # Killed before the answer came, it counts from when that would have come at the latest.
+    assert machine.look() == pytest.approx(28_700 + 40)
 
 
 @pytest.mark.parametrize("reboots", [False, True], ids=["set", "set and rebooted"])
@@ -344,7 +345,7 @@ def test_a_clock_that_was_set_by_a_year_makes_nobody_wait_longer_than_an_hour(
         machine.clock.reboot()
     # Cron comes every ten minutes: none of its processes lives long enough to wait.
     waits = list(itertools.takewhile(lambda wait: wait > 0, (ten_minutes_later(machine) for _ in range(9))))
-    assert len(waits) == (0 if reboots and step > 0 else 6)
+    assert len(waits) == (0 if reboots and step > 0 else 1)
 
 
 def ten_minutes_later(machine: Machine) -> float:

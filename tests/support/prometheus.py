@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bearerd.admission.types import View
+from bearerd.admission.types import ClientView, ProviderView, Refusal, View
 from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStanding, Status
@@ -86,6 +86,10 @@ def eventful() -> Status:
             {(TARGET.client.provider.name, kind): 1 for kind in KINDS.values()},
             {TARGET.client.provider.name: Histogram().plus(0.3)},
             {("files", "success"): 1, ("hooks", "success"): 1, ("reloads", "failure"): 1},
+        ),
+        admission=View(
+            {TARGET.client.name: ClientView("open", Refusal(Refused("no"), 2, START.boot + 60, own=False), 1, 3)},
+            {TARGET.client.provider.url: ProviderView(1, 8, 9.5, {"refused": 3}, 12.0)},
         ),
     )
 

@@ -61,8 +61,8 @@ def load(content: bytes) -> Record | None:
             _token(fields),
             _text(fields["identity"]),
             _text(fields["client_id"], may_be_empty=True),
-            named=fields.get("named") is not False,
-            sliding=fields.get("sliding") is True,
+            named=_flag(fields["named"]),
+            sliding=_flag(fields["sliding"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
@@ -85,6 +85,12 @@ def _token(fields: dict[str, Any]) -> Token:
         obtained=Instant(obtained, _number(fields["obtained_boot"])),
         extra=json.dumps(extra) if extra else "{}",
     )
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _number(value: Any) -> float:
