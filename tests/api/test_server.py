@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from bearerd.api import connections, metrics, page
+from bearerd.api import connections, metrics, page, replies
 from bearerd.api import status as statuses
-from bearerd.api.connections import Connections, Limits
+from bearerd.api.connections import Connections
 from bearerd.api.daemon import Answer, Asked
+from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
@@ -149,8 +150,9 @@ def reply(line: socket.socket, method: str = "GET") -> Reply:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody is dropped by a timeout here, unless the test is about that one.
-    for name in ("_REQUEST_WITHIN", "_REPLY_WITHIN", "_PART_WITHIN", "_SMALL_WITHIN"):
-        monkeypatch.setattr(connections, name, 2 * WITHIN)
+    monkeypatch.setattr(connections, "_REQUEST_WITHIN", 2 * WITHIN)
+    for name in ("_REPLY_WITHIN", "_PART_WITHIN", "_SMALL_WITHIN"):
+        monkeypatch.setattr(replies, name, 2 * WITHIN)
 
 
 @pytest.fixture
@@ -682,7 +684,7 @@ def test_a_reader_that_takes_nothing_gives_its_place_up(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, large=1)
-    monkeypatch.setattr(connections, "_PART_WITHIN", 0.05)
+    monkeypatch.setattr(replies, "_PART_WITHIN", 0.05)
     site = build()
     site.daemon.found = status(*many())
     with clients(site, 1, b"GET /status HTTP/1.0\r\n\r\n") as (line,):
@@ -695,7 +697,7 @@ def test_a_reader_that_takes_a_little_gives_its_place_up_in_the_end(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, large=1)
-    monkeypatch.setattr(connections, "_REPLY_WITHIN", 0.5)
+    monkeypatch.setattr(replies, "_REPLY_WITHIN", 0.5)
     site = build()
     site.daemon.found = status(*many())
     over, pause = threading.Event(), threading.Event()
@@ -740,6 +742,22 @@ def test_of_too_many_large_replies_the_one_that_waited_longest_is_refused(
         assert refused.json == {"error": "too many requests at once"}
         site.daemon.go_on.set()
         assert [reply(lines[0]).status, reply(lines[2]).status] == [200, 200]
+
+
+def test_probes_that_wait_share_one_reply_which_is_made_after_they_came(site: Site) -> None:
+    site.daemon.go_on.clear()
+    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with clients(site, Limits().small, request) as first, ExitStack() as stack:
+        eventually(lambda: site.daemon.looks == len(first))
+        later = stack.enter_context(clients(site, 50, request))
+        wish = stack.enter_context(clients(site, 2, b"POST /refresh/dnb/bci HTTP/1.1\r\n\r\n"))
+        assert site.ask("/livez").status == 200  # by then these have been read
+        site.daemon.found = status(GONE)
+        site.daemon.go_on.set()
+        assert {reply(line).status for line in later} == {503}
+        assert [reply(line).status for line in wish] == [202, 202]
+    assert site.daemon.looks == len(first) + 1
+    assert len(site.daemon.asked) == 2
 
 
 def test_livez_is_answered_even_when_the_rest_hangs(site: Site) -> None:

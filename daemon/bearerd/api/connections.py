@@ -1,42 +1,31 @@
-"""The connections of one listening socket, from accept to the end of the reply.
+"""The connections of one listening socket, from accept to a complete request.
 
 One thread reads all incomplete requests, without blocking; it sleeps without a timeout while there are none. Their
 number, their size and their time are bounded, and when a new one comes and there are too many, the oldest is dropped.
 So a caller that sends its request at once is answered, whatever the others do: nothing here waits for a caller.
 
-Complete requests are answered by cost (`routes`). Instant replies are sent by this thread. Small and large ones have
-workers and queues of their own, so that slow readers of large replies take no place from a probe.
+Complete requests are answered by cost (`routes`). Instant replies are sent by this thread. Small and large ones are
+made and sent elsewhere (`replies`), so that slow readers of large replies take no place from a probe.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
-import resource
 import selectors
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from typing import Final, NamedTuple
+from typing import Final
 
 from bearerd.api.daemon import Daemon
-from bearerd.api.message import CONTINUE, HEAD_LIMIT, BadRequest, Reply, Request, document, parse, serialise, split
-from bearerd.api.routes import Access, Cost, Route, find
-from bearerd.api.workers import Workers
-from bearerd.lifecycle.schedule import where
-from bearerd.log import say
+from bearerd.api.limits import Limits
+from bearerd.api.message import CONTINUE, HEAD_LIMIT, BadRequest, Reply, Request, parse, split
+from bearerd.api.replies import Job, Replies, report, send_now
+from bearerd.api.routes import Access, Cost, find
 
 # Seconds from accept to a complete request, and to the end of what is read after an error. A request is one packet.
 _REQUEST_WITHIN: Final = 5.0
-# Seconds for a large reply and for each 64 KiB of it: 10,000 tokens (7 MB) take a healthy reader one.
-_REPLY_WITHIN: Final = 10.0
-_PART_WITHIN: Final = 2.0
-# Seconds for a small reply. It fits into the socket's buffer, so this passes only when a reader made that tiny.
-_SMALL_WITHIN: Final = 0.25
 # Seconds without accepting when no descriptor is left and no connection can be dropped.
 _PAUSE: Final = 1.0
 # Connections accepted before those that have sent something are read again.
@@ -45,46 +34,8 @@ _BATCH: Final = 32
 # could be lost with it.
 _DISCARD: Final = 256 * 1024
 _DISCARD_PART: Final = 64 * 1024
-# Descriptors that `Limits` is made for: the usual soft limit.
-_USUAL: Final = 1024
-
+# Only that one caller has gone.
 _AGAIN: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many connections a listener may have; together a quarter of the usual 1024 descriptors."""
-
-    incomplete: int = 96
-    """Requests that are being read, at most 8 KiB each. Enough that a flood of connections does not drop a request
-    in the milliseconds that it takes to arrive."""
-    small: int = 4
-    """Threads. They wait for nobody but the daemon."""
-    small_waiting: int = 128
-    large: int = 8
-    """Threads: a scraper or two, a page, a few commands."""
-    large_waiting: int = 16
-
-    @classmethod
-    def for_descriptors(cls, number: int) -> Limits:
-        """Smaller in proportion where a process has fewer descriptors: the rest of the daemon needs some, too."""
-        usual, number = cls(), _USUAL if number < 0 else min(number, _USUAL)
-
-        def share(limit: int) -> int:
-            return max(2, limit * number // _USUAL)
-
-        return cls(
-            incomplete=share(usual.incomplete),
-            small=usual.small,
-            small_waiting=share(usual.small_waiting),
-            large=share(usual.large),
-            large_waiting=share(usual.large_waiting),
-        )
-
-    @classmethod
-    def of_this_process(cls) -> Limits:
-        """By RLIMIT_NOFILE."""
-        return cls.for_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 @dataclass(slots=True, eq=False)
@@ -102,12 +53,6 @@ class _Incomplete:
     """Bytes still to be discarded: those of the body, or after an error at most `_DISCARD`."""
 
 
-class _Job(NamedTuple):
-    socket: socket.socket
-    request: Request
-    route: Route
-
-
 class Connections:
     """Serves a listening socket until `stop`. `run` is for a thread of its own, which then owns the socket."""
 
@@ -121,11 +66,7 @@ class Connections:
         self._most = limits.incomplete
         self._incomplete: dict[socket.socket, _Incomplete] = {}
         """The oldest first. All have the same time, so that the first is also the first to run out of it."""
-        self._small: Workers[_Job] = Workers(limits.small, limits.small_waiting, self._serve)
-        self._large: Workers[_Job] = Workers(limits.large, limits.large_waiting, self._serve)
-        # One large reply at a time makes its next part: each thread that computes costs the selector's thread up to
-        # 5 ms (the interpreter's switch interval) at every call.
-        self._making = threading.Lock()
+        self._replies = Replies(daemon, limits)
         self._paused_until: float | None = None
         # poll needs no descriptor of its own, which matters when there is none left.
         self._selector = selectors.PollSelector()
@@ -211,7 +152,7 @@ class Connections:
             self._answer_unread(entry, error.reply)
         except Exception as error:  # noqa: BLE001 - see above
             self._drop(entry)
-            _report(error)
+            report(error)
 
     def _take(self, entry: _Incomplete) -> None:
         """Take bytes from the socket, and answer when they make the request complete; raises OSError, BadRequest."""
@@ -245,33 +186,21 @@ class Connections:
     def _answer(self, entry: _Incomplete, request: Request) -> None:
         route = find(request, self._access)
         if route.cost is Cost.INSTANT:
-            _send_now(entry.socket, route.make(self._daemon), request)
+            send_now(entry.socket, route.make(self._daemon), request)
             self._drop(entry)
         else:
             self._forget(entry)
-            self._hand_over(_Job(entry.socket, request, route))
+            self._replies.submit(Job(entry.socket, request, route))
 
     def _answer_unread(self, entry: _Incomplete, reply: Reply) -> None:
         """Answer a request that was not read to its end; then discard some more of it."""
         entry.received.clear()
         entry.answered, entry.left = True, _DISCARD
-        if _send_now(entry.socket, reply, None):
+        if send_now(entry.socket, reply, None):
             with suppress(OSError):
                 entry.socket.shutdown(socket.SHUT_WR)
         else:
             self._drop(entry)
-
-    def _hand_over(self, job: _Job) -> None:
-        try:
-            refused = (self._small if job.route.cost is Cost.SMALL else self._large).submit(job)
-        except RuntimeError:  # no thread can be started
-            if job.route.cost is Cost.SMALL:
-                self._serve(job)
-                return
-            _refuse(job, "no thread can be started; raise TasksMax")
-        else:
-            if refused is not None:
-                _refuse(refused, "too many requests at once")
 
     def _drop_oldest(self) -> None:
         self._drop(next(iter(self._incomplete.values())))
@@ -283,70 +212,3 @@ class Connections:
     def _forget(self, entry: _Incomplete) -> None:
         if self._incomplete.pop(entry.socket, None) is not None:
             self._selector.unregister(entry.socket)
-
-    # -- the workers' threads ----------------------------------------------------------------------------
-
-    def _serve(self, job: _Job) -> None:
-        small = job.route.cost is Cost.SMALL
-        within, part_within = (_SMALL_WITHIN, _SMALL_WITHIN) if small else (_REPLY_WITHIN, _PART_WITHIN)
-        end = time.monotonic() + within
-        try:
-            parts = self._parts(job, nullcontext() if small else self._making)
-            while (left := end - time.monotonic()) > 0 and (part := next(parts, None)) is not None:
-                if not _send(job.socket, part, min(left, part_within)):
-                    return
-        except Exception as error:  # noqa: BLE001 - a fault of ours costs this reply only
-            _report(error)
-        finally:
-            _close(job.socket)
-
-    def _parts(self, job: _Job, making: AbstractContextManager[object]) -> Iterator[bytes]:
-        with making:
-            parts = serialise(job.route.make(self._daemon), _date(), job.request)
-        while True:
-            with making:
-                part = next(parts, None)
-            if part is None:
-                return
-            yield part
-
-
-def _send(connection: socket.socket, data: bytes, within: float) -> bool:
-    """Whether the other end took it all in time."""
-    try:
-        connection.settimeout(within)
-        connection.sendall(data)
-    except OSError:  # it is too slow, or has gone
-        return False
-    return True
-
-
-def _send_now(connection: socket.socket, reply: Reply, request: Request | None) -> bool:
-    """Send a reply that fits into the socket's buffer, without waiting. Whether that worked."""
-    data = b"".join(serialise(reply, _date(), request))
-    try:
-        return connection.send(data) == len(data)
-    except OSError:  # the other end has gone
-        return False
-
-
-def _refuse(job: _Job, error: str) -> None:
-    """Tell a caller for whom there is no room."""
-    with suppress(OSError):
-        job.socket.setblocking(False)
-        _send_now(job.socket, document(503, {"error": error}, ("Retry-After", "1")), job.request)
-    _close(job.socket)
-
-
-def _close(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_WR)
-    connection.close()
-
-
-def _date() -> str:
-    return formatdate(usegmt=True)
-
-
-def _report(error: Exception) -> None:
-    say(logging.ERROR, f"a request was not answered: {where(error)}; this is a bug of bearerd, please report it")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
-from bearerd.api.connections import Connections, Limits
+from bearerd.api.connections import Connections
 from bearerd.api.daemon import Daemon
 from bearerd.api.host import canonical
+from bearerd.api.limits import Limits
 from bearerd.api.routes import Access
 from bearerd.api.sockets import Endpoint, TcpEndpoint, UnixEndpoint
 from bearerd.errors import PublishError

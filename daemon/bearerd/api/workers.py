@@ -1,27 +1,36 @@
-"""Short-lived threads for replies that may take time: a bounded number, and a bounded queue before them."""
+"""Short-lived threads for work that may take time: a bounded number, and a bounded queue before them."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
 
 class Workers(Generic[Job]):
-    """Runs `serve` for each job in at most `most` threads; `waiting` more jobs wait, in order.
+    """Runs `serve` in at most `most` threads; `waiting` more jobs wait, in order.
 
-    A thread takes the next waiting job when it has done one, and ends when there is none. `serve` must not raise.
+    A thread takes the next waiting job when it has done one, and all others that are `alike` with it; it ends when
+    there is none. Those taken together count as waiting until they are served. `serve` must not raise.
     """
 
-    def __init__(self, most: int, waiting: int, serve: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        waiting: int,
+        serve: Callable[[Sequence[Job]], None],
+        alike: Callable[[Job, Job], bool] = lambda one, other: one is other,
+    ) -> None:
         self._most = most
-        self._longest = waiting
+        self._most_jobs = most + waiting
         self._serve = serve
+        self._alike = alike
         self._lock = threading.Lock()
         self._running = 0
+        self._taken = 0
         self._waiting: deque[Job] = deque()
 
     def submit(self, job: Job) -> Job | None:
@@ -29,21 +38,33 @@ class Workers(Generic[Job]):
         with self._lock:
             if self._running >= self._most:
                 self._waiting.append(job)
-                return self._waiting.popleft() if len(self._waiting) > self._longest else None
+                too_many = self._taken + len(self._waiting) > self._most_jobs
+                return self._waiting.popleft() if too_many else None
             self._running += 1
+            self._taken += 1
         try:
-            threading.Thread(target=self._run, args=(job,), name="api", daemon=True).start()
+            threading.Thread(target=self._run, args=([job],), name="api", daemon=True).start()
         except BaseException:
             with self._lock:
                 self._running -= 1
+                self._taken -= 1
             raise
         return None
 
-    def _run(self, job: Job) -> None:
-        while True:
-            self._serve(job)
+    def _run(self, jobs: Sequence[Job]) -> None:
+        while jobs:
+            self._serve(jobs)
             with self._lock:
-                if not self._waiting:
-                    self._running -= 1
-                    return
-                job = self._waiting.popleft()
+                self._taken -= len(jobs)
+                jobs = self._next()
+                self._taken += len(jobs)
+                self._running -= not jobs
+
+    def _next(self) -> Sequence[Job]:
+        """What waits longest, with all that is alike. With the lock held."""
+        if not self._waiting:
+            return ()
+        first = self._waiting[0]
+        taken = [job for job in self._waiting if self._alike(first, job)]
+        self._waiting = deque(job for job in self._waiting if not self._alike(first, job))
+        return taken

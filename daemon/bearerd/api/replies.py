@@ -1,0 +1,142 @@
+"""Making and sending replies that may take time: small and large ones have workers and queues of their own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Final, NamedTuple
+
+from bearerd.api.daemon import Daemon
+from bearerd.api.limits import Limits
+from bearerd.api.message import Reply, Request, document, serialise
+from bearerd.api.routes import Cost, Route
+from bearerd.api.workers import Workers
+from bearerd.lifecycle.schedule import where
+from bearerd.log import say
+
+# Seconds for a large reply and for each 64 KiB of it: 10,000 tokens (7 MB) take a healthy reader one.
+_REPLY_WITHIN: Final = 10.0
+_PART_WITHIN: Final = 2.0
+# Seconds for a small reply. It fits into the socket's buffer, so this passes only when a reader made that tiny.
+_SMALL_WITHIN: Final = 0.25
+
+
+class Job(NamedTuple):
+    """A complete request; whoever has the job closes its socket."""
+
+    socket: socket.socket
+    request: Request
+    route: Route
+
+
+class Replies:
+    """Replies to the requests of one listener."""
+
+    def __init__(self, daemon: Daemon, limits: Limits) -> None:
+        self._daemon = daemon
+        self._small: Workers[Job] = Workers(limits.small, limits.small_waiting, self._serve_small, _alike)
+        self._large: Workers[Job] = Workers(limits.large, limits.large_waiting, self._serve_large)
+        # One large reply at a time makes its next part: each thread that computes costs the thread that reads
+        # requests up to 5 ms (the interpreter's switch interval) at every call.
+        self._making = threading.Lock()
+
+    def submit(self, job: Job) -> None:
+        """Reply from a worker; without one, to small requests at once, and to others that there is none."""
+        small = job.route.cost is Cost.SMALL
+        try:
+            refused = (self._small if small else self._large).submit(job)
+        except RuntimeError:  # no thread can be started
+            if small:
+                self._serve_small([job])
+            else:
+                _refuse(job, "no thread can be started; raise TasksMax")
+        else:
+            if refused is not None:
+                _refuse(refused, "too many requests at once")
+
+    def _serve_small(self, jobs: Sequence[Job]) -> None:
+        """All of one route, whose reply is made once."""
+        try:
+            reply = jobs[0].route.make(self._daemon)
+            for job in jobs:
+                _send(job.socket, b"".join(serialise(reply, date(), job.request)), _SMALL_WITHIN)
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs these replies only
+            report(error)
+        finally:
+            for job in jobs:
+                _close(job.socket)
+
+    def _serve_large(self, jobs: Sequence[Job]) -> None:
+        """One: a reply that is made while it is sent is nobody else's."""
+        (job,) = jobs
+        end = time.monotonic() + _REPLY_WITHIN
+        try:
+            parts = self._parts(job)
+            while (left := end - time.monotonic()) > 0 and (part := next(parts, None)) is not None:
+                if not _send(job.socket, part, min(left, _PART_WITHIN)):
+                    return
+        except Exception as error:  # noqa: BLE001 - as above
+            report(error)
+        finally:
+            _close(job.socket)
+
+    def _parts(self, job: Job) -> Iterator[bytes]:
+        with self._making:
+            parts = serialise(job.route.make(self._daemon), date(), job.request)
+        while True:
+            with self._making:
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+
+def send_now(connection: socket.socket, reply: Reply, request: Request | None) -> bool:
+    """Send a reply that fits into the socket's buffer, without waiting. Whether that worked."""
+    data = b"".join(serialise(reply, date(), request))
+    try:
+        return connection.send(data) == len(data)
+    except OSError:  # the other end has gone
+        return False
+
+
+def date() -> str:
+    """Now, as the Date header has it."""
+    return formatdate(usegmt=True)
+
+
+def report(error: Exception) -> None:
+    """Log a fault of ours, without its text."""
+    say(logging.ERROR, f"a request was not answered: {where(error)}; this is a bug of bearerd, please report it")
+
+
+def _alike(one: Job, other: Job) -> bool:
+    """Whether one reply answers both, as for probes; a refresh request has a route of its own."""
+    return one.route is other.route
+
+
+def _send(connection: socket.socket, data: bytes, within: float) -> bool:
+    """Whether the other end took it all in time."""
+    try:
+        connection.settimeout(within)
+        connection.sendall(data)
+    except OSError:  # it is too slow, or has gone
+        return False
+    return True
+
+
+def _refuse(job: Job, error: str) -> None:
+    """Tell a caller for whom there is no room."""
+    send_now(job.socket, document(503, {"error": error}, ("Retry-After", "1")), job.request)
+    _close(job.socket)
+
+
+def _close(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+    connection.close()
