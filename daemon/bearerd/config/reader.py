@@ -149,8 +149,8 @@ def _serve(requests: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     environ = forget_environment(_ENVIRONMENT)
     null = os.memfd_create("null")  # not /dev/null, which not every chroot has
-    for number in range(3):  # a traceback could quote the config
-        os.dup2(null, number)
+    for standard in range(3):  # a traceback could quote the config
+        os.dup2(null, standard)
     os.dup2(requests.detach(), 3)
     _close_from(4)
     requests = socket.socket(fileno=3)
