@@ -98,7 +98,10 @@ def reap(seen: Container[str] = ()) -> frozenset[str]:
     """
     with _lock:
         awaited = {str(process.pid) for process in _started if process.returncode is None}
-    zombies = frozenset(zombie for zombie in _zombies() if zombie.split()[0] not in awaited)
+    try:
+        zombies = frozenset(zombie for zombie in _zombies() if zombie.split()[0] not in awaited)
+    except OSError:  # no descriptors are left, or no /proc is mounted
+        return frozenset()
     for zombie in zombies:
         if zombie in seen:
             with suppress(ChildProcessError):

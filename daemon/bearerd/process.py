@@ -59,10 +59,14 @@ def _tighten_caches() -> None:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             continue  # it is not there, or not ours
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and found.st_mode & _UMASK:
-            os.fchmod(descriptor, found.st_mode & 0o7777 & ~_UMASK)
-        os.close(descriptor)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid == os.geteuid() and found.st_mode & _UMASK:
+                os.fchmod(descriptor, found.st_mode & 0o7777 & ~_UMASK)
+        except OSError:
+            continue  # of a read-only file system, on which Python made none
+        finally:
+            os.close(descriptor)
 
 
 def end_with_parent(parent: int) -> None:

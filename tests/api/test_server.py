@@ -10,6 +10,8 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from bearerd.model import Config, Control, Listen
 from support.clock import START
 from support.process import WITHIN, eventually
 from support.prometheus import standing, status
+from support.readers import open_directory, skip_where_others_cannot_run_python
 from support.targets import target
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to give a file to another group")
@@ -960,6 +963,45 @@ def test_the_socket_of_a_daemon_that_was_killed_is_replaced(tmp_path: Path, buil
         dead.bind(str(tmp_path / "control.sock"))
         dead.listen()
     assert build().ask("/livez").status == 200
+
+
+OPENS = """
+import os, sys
+from bearerd.api import sockets
+for name in sys.argv[2:]:
+    exec(name)
+made = sockets.UnixEndpoint(sys.argv[1], 0o660, None)
+made.open()
+print(oct(os.lstat(sys.argv[1]).st_mode))
+"""
+
+
+def opens(directory: Path, *first: str) -> str:
+    """What comes of opening a control socket in a process of a user other than root."""
+    user = NOBODY if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(directory, user, -1)
+    argv = [sys.executable, "-c", OPENS, str(directory / "control.sock"), *first]
+    done = subprocess.run(argv, user=user, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr.splitlines()[-1]
+
+
+def test_the_socket_of_one_that_was_killed_before_it_gave_access_is_replaced() -> None:
+    skip_where_others_cannot_run_python()
+    with open_directory() as path:
+        left = "import socket; dead = socket.socket(socket.AF_UNIX); dead.bind(sys.argv[1]); os.chmod(sys.argv[1], 0)"
+        assert opens(path, left) == "0o140660"
+
+
+def test_without_proc_access_is_given_by_name_where_nobody_else_can_write() -> None:
+    skip_where_others_cannot_run_python()
+    hidden = "exists = os.path.exists; os.path.exists = lambda path: not path.startswith('/proc/') and exists(path)"
+    with open_directory() as path:
+        assert opens(path, hidden) == "0o140660"
+        (path / "control.sock").unlink()
+        path.chmod(0o777)
+        assert "/proc is not mounted" in opens(path, hidden)
+        assert not (path / "control.sock").exists()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])

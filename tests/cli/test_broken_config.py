@@ -76,8 +76,8 @@ def test_a_broken_config_keeps_nobody_from_the_daemon(
     ("kind", "said"),
     [
         ("missing", "no such file or directory"),
-        ("a FIFO", "not a file"),
-        ("a directory", "is a directory"),
+        ("a FIFO", "it is a FIFO, not a regular file"),
+        ("a directory", "it is a directory, not a regular file"),
         ("empty", "empty"),
     ],
 )
@@ -121,7 +121,7 @@ def test_where_no_daemon_runs_it_is_exit_1(verb: str, tmp_path: Path, capsys: py
 def noted(daemon: Daemon, site: Site) -> None:
     """Break the config of a running daemon."""
     site.write("{bci: {scope: bci}, more: {scop: x}}\n    client_scret: hunter2")
-    daemon.wait_for("is not followed")
+    daemon.wait_for("stays in use")
 
 
 def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:

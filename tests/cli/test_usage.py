@@ -11,7 +11,7 @@ import bearerd as package
 from bearerd import cli
 from bearerd.cli.verbs import parser
 from bearerd.config.load import schema
-from support.process import WITHIN, bearerd, command
+from support.process import WITHIN, bearerd, command, patched
 
 VERBS = ["run", "once", "check", "status", "refresh", "health", "schema", "demo"]
 WITH_CONFIG = ["run", "once", "check"]
@@ -113,3 +113,15 @@ def test_a_reader_that_goes_away_is_no_failure() -> None:
     with open(writer, "wb") as stdout:
         done = subprocess.run(command("schema"), stdout=stdout, stderr=subprocess.PIPE, timeout=WITHIN, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("verb", WITH_CONFIG)
+def test_that_no_process_can_be_started_to_read_the_config_is_one_line(verb: str, tmp_path: Path) -> None:
+    done = bearerd(
+        verb,
+        env=patched(
+            tmp_path, {}, "import os", "def fork(): raise BlockingIOError(11, os.strerror(11))", "os.fork = fork"
+        ),
+    )
+    said = "no process can be started to read the config: resource temporarily unavailable"
+    assert (done.returncode, done.stderr) == (1, f"bearerd: {said}\n")

@@ -158,8 +158,8 @@ def test_the_defaults_are_those_of_the_daemon() -> None:
     ("kind", "fault"),
     [
         ("missing", "no such file or directory"),
-        ("a directory", "is a directory"),
-        ("a FIFO", "not a file"),
+        ("a directory", "it is a directory, not a regular file"),
+        ("a FIFO", "it is a FIFO, not a regular file"),
         ("a loop", "too many levels of symbolic links"),
         ("empty", "empty"),
         ("long", "longer than 8 MiB"),

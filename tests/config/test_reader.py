@@ -30,11 +30,15 @@ from bearerd.config import reader
 from bearerd.process import harden
 for name, value in json.loads(sys.argv[1]).items():
     setattr(reader, name, value)
+exec(sys.argv[2])
 assert harden() is None
 made = reader.ConfigReader()
 from bearerd.errors import ConfigError, ConfigUnavailable
 for line in sys.stdin:
     path, full = json.loads(line)
+    if path == "patience":
+        reader._GRACE = 60
+        continue
     if path == "no more descriptors":
         lowest = os.dup(0)
         os.close(lowest)
@@ -54,9 +58,9 @@ for line in sys.stdin:
 class Host:
     """A process with a reader."""
 
-    def __init__(self, environ: Mapping[str, str], changes: Mapping[str, Any]) -> None:
+    def __init__(self, environ: Mapping[str, str], first: str, changes: Mapping[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOST, json.dumps(changes)],
+            [sys.executable, "-c", HOST, json.dumps(changes), first],
             env={**os.environ, **environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -96,8 +100,8 @@ def children(pid: int) -> list[int]:
 def host() -> Iterator[Callable[..., Host]]:
     hosts: list[Host] = []
 
-    def make(environ: Mapping[str, str] | None = None, **changes: Any) -> Host:
-        hosts.append(Host(environ or {}, changes))
+    def make(environ: Mapping[str, str] | None = None, *, first: str = "", **changes: Any) -> Host:
+        hosts.append(Host(environ or {}, first, changes))
         return hosts[-1]
 
     yield make
@@ -184,6 +188,34 @@ def test_a_reader_that_was_killed_is_named(host: Callable[..., Host], config: Pa
     assert said == "the process that reads the config has ended; restart bearerd to read it again"
 
 
+def test_a_reply_to_a_request_that_was_given_up_is_not_taken_for_the_next(
+    host: Callable[..., Host], config: Path
+) -> None:
+    made = host(_GRACE=-59.5)
+    os.kill(made.reader, signal.SIGSTOP)  # as a file on a dead network file system would hold it
+    assert made.read(config) == ["unavailable", "the config could not be read within 60 s"]
+    config.write_text(SMALLEST.replace("bci: {}", "bci: {}, risk: {}"))
+    made.ask(config.with_name("another.yaml"))
+    assert made.answer()[0] == "unavailable"
+    made.ask(Path("patience"))
+    made.ask(config)
+    os.kill(made.reader, signal.SIGCONT)
+    assert made.answer()[:2] == ["config", 2]
+
+
+def test_a_reply_in_the_form_of_another_version_is_named(host: Callable[..., Host], config: Path) -> None:
+    # As after an upgrade of the package under a running daemon.
+    made = host(first="from bearerd.config import plain; plain.encode = lambda _: b'{\"Config\": [[]]}'")
+    kind, said = made.read(config)
+    assert kind == "unavailable"
+    assert said == "the config was read by another version of bearerd than the one that runs; restart bearerd"
+
+
+def test_it_needs_no_dev_null(host: Callable[..., Host], config: Path) -> None:
+    # Not every chroot has one.
+    assert host(first="os.devnull = '/nonexistent'").read(config)[0] == "config"
+
+
 def test_it_holds_nothing_that_it_does_not_need(host: Callable[..., Host], config: Path) -> None:
     made = host({"DNB_SECRET": "hunter2", "STATE_DIRECTORY": "/var/lib/mine"})
     made.read(config)
@@ -191,7 +223,7 @@ def test_it_holds_nothing_that_it_does_not_need(host: Callable[..., Host], confi
     if os.geteuid() == 0:  # nobody else may look
         assert b"hunter2" not in (here / "environ").read_bytes()
         links = {os.readlink(link) for link in (here / "fd").iterdir()}
-        assert {link.split(":")[0] for link in links} == {"/dev/null", "socket"}
+        assert {link.split(":")[0] for link in links} == {"/memfd", "socket"}
         assert len(list((here / "fd").iterdir())) == 4
     # Of an undumpable process these are root's.
     assert {(here / name).stat().st_uid for name in ("environ", "mem", "maps", "fd")} == {0}

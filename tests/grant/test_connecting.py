@@ -125,6 +125,19 @@ def test_the_deadline_ends_all_of_them(monkeypatch: pytest.MonkeyPatch, url: str
     assert threading.active_count() <= threads + 1
 
 
+def test_that_no_thread_is_left_for_the_look_up_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    start = threading.Thread.start
+
+    def no_more(self: threading.Thread) -> None:
+        if self.name == "look-up":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    host = url.split("/")[2]
+    assert post(url) == NoReply("name look-up", f"{host}: no thread can be started (in the name look-up)")
+
+
 def test_where_no_address_answers_the_last_failure_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with refusing() as one, refusing() as two:
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))

@@ -153,13 +153,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_no_secret(tmp_path: Path) -> None:
-    assert refusal(file(tmp_path)) == f"file {tmp_path}: not a regular file"
+    assert refusal(file(tmp_path)) == f"file {tmp_path}: it is a directory, not a regular file"
 
 
 def test_a_fifo_is_no_secret_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     # Were it waited for, the test would not end.
-    assert refusal(file(tmp_path / "fifo")) == f"file {tmp_path}/fifo: not a regular file"
+    assert refusal(file(tmp_path / "fifo")) == f"file {tmp_path}/fifo: it is a FIFO, not a regular file"
 
 
 # -- variables ---------------------------------------------------------------------------------------

@@ -589,9 +589,9 @@ def test_a_template_is_at_most_1_mib(write: Write) -> None:
     ("make", "said"),
     [
         (lambda _: None, "no such file or directory"),
-        (os.mkdir, "is a directory"),
-        (os.mkfifo, "not a regular file"),
-        (lambda path: os.symlink("/dev/zero", path), "not a regular file"),
+        (os.mkdir, "it is a directory, not a regular file"),
+        (os.mkfifo, "it is a FIFO, not a regular file"),
+        (lambda path: os.symlink("/dev/zero", path), "it is a device, not a regular file"),
         (lambda path: os.symlink(path, path), "too many levels of symbolic links"),
     ],
     ids=["nothing", "a directory", "a FIFO", "a device", "a link to itself"],
@@ -607,7 +607,7 @@ def test_a_pipe_that_somebody_holds_open_keeps_nobody_waiting(tmp_path: Path) ->
     os.mkfifo(path)
     held = os.open(path, os.O_RDWR)
     try:
-        assert fault(path) == "not a regular file"
+        assert fault(path) == "it is a FIFO, not a regular file"
     finally:
         os.close(held)
 

@@ -86,6 +86,65 @@ def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
     assert (done.stdout, done.stderr) == ("None\n", "")
 
 
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", "Too many open files"),
+        ("from bearerd.grant import tls; tls._IN_MEMORY = '/nonexistent/{}'", "No such file or directory"),
+    ],
+    ids=["no-descriptors", "no-proc"],
+)
+def test_a_certificate_that_cannot_be_handed_to_openssl_is_a_fault_of_its_client_alone(fault: str, why: str) -> None:
+    program = HARDENED.replace("print(", f"{fault}\nprint(")
+    done = subprocess.run(
+        [sys.executable, "-c", program, __file__, __file__], capture_output=True, text=True, check=False
+    )
+    said = f"certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {why}"
+    assert (done.stdout, done.stderr) == (f"{said}\n", "")
+
+
+BYTECODE_THAT_CANNOT_BE_CHANGED = """
+import errno, os
+os.umask(0)
+from bearerd import process
+changed = []
+def read_only(descriptor, mode):
+    changed.append(mode)
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+os.fchmod = read_only
+print(process.harden(), len(changed) > 0)
+"""
+
+
+def test_bytecode_on_a_read_only_file_system_keeps_nothing_from_starting() -> None:
+    with open_directory() as path:
+        package = Path(bearerd_package.__file__).parent
+        shutil.copytree(package, path / "bearerd", ignore=shutil.ignore_patterns("__pycache__"))
+        environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        done = subprocess.run(
+            [sys.executable, "-c", BYTECODE_THAT_CANNOT_BE_CHANGED],
+            env=environ | {"PYTHONPATH": str(path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == ("None True\n", "")
+
+
+REAPS = """
+import resource
+from bearerd.child import reap
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+print(reap())
+"""
+
+
+def test_process_1_goes_on_where_it_cannot_look_for_zombies() -> None:
+    # No descriptor is left, or /proc is not mounted.
+    done = subprocess.run([sys.executable, "-c", REAPS], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("frozenset()\n", "")
+
+
 @pytest.mark.parametrize("verb", ["run", "once"])
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_no_log_line_goes_anywhere_else_when_standard_descriptors_are_closed(verb: str, closed: str) -> None:

@@ -210,6 +210,37 @@ def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: 
         assert scopes(server) == ["bci", "risk"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        pytest.param(
+            'def start(self):\n    if self.name == "config" and not failed: failed.append(0); raise RuntimeError\n'
+            "    once(self)\nonce, threading.Thread.start = threading.Thread.start, start",
+            "the config was not read: no thread can be started; raise TasksMax",
+            id="no-thread",
+        ),
+        pytest.param(
+            "def answer(self):\n"
+            "    if threading.current_thread().name == 'config' and not failed: failed.append(0); 1 / 0\n"
+            "    return once(self)\nonce, ConfigReader.answer = ConfigReader.answer, answer",
+            "the config was not read: ZeroDivisionError",
+            id="a-bug",
+        ),
+    ],
+)
+def test_a_reload_that_failed_keeps_no_later_one_from_the_daemon(
+    tmp_path: Path, site: Site, fault: str, said: str
+) -> None:
+    lines = ["import threading", "from bearerd.config.reader import ConfigReader", "failed = []", fault]
+    with running("run", "-c", site.config, env=patched(tmp_path, {}, *lines)) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(BOTH))
+        assert "the present config stays in use" in daemon.wait_for(said)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("the config is followed: 1 added")
+        assert daemon.stop() == 0
+
+
 def test_a_removed_token_loses_its_file_and_its_record_and_the_others_nothing(site: Site, server: Server) -> None:
     site.config.write_text(site.text(BOTH))
     with running("run", "-c", site.config) as daemon:

@@ -116,6 +116,24 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
     assert look.told.is_set()
 
 
+def test_where_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
+    tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "secret"
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        watch.follow([str(path)])
+    path.write_text("old")
+    watch.poll()
+    assert look.within()
+    watch.renew()
+    path.write_text("new")
+    assert look.within()
+
+
 def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, watch: Watch, look: Look) -> None:
     watch.follow([str(tmp_path / "later/secret")])
     (tmp_path / "later").mkdir()

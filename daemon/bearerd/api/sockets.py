@@ -14,10 +14,12 @@ from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
 from bearerd.publish.owners import gid_of
+from bearerd.publish.walk import distrust
 
 # Callers who wait in the kernel for accept. The kernel lowers it to net.core.somaxconn (4096 by default); a full queue
 # costs a TCP caller a second, and emptying one of 1024 takes some 50 ms.
 _BACKLOG: Final = 1024
+_EXCHANGED: Final = "somebody else replaced the socket just now"
 
 
 class Endpoint(ABC):
@@ -80,12 +82,33 @@ class UnixEndpoint(Endpoint):
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-                raise PublishError("somebody else replaced the socket just now")
+                raise PublishError(_EXCHANGED)
             # An O_PATH descriptor has no fchmod or fchown; this name of it leads to the same file.
             file = f"/proc/self/fd/{descriptor}"
+            if not os.path.exists(file):
+                self._give_access_without_proc(gid, found)
+                return
             if gid != -1:
                 os.chown(file, -1, gid)
             os.chmod(file, self._mode)
+        finally:
+            os.close(descriptor)
+
+    def _give_access_without_proc(self, gid: int, found: os.stat_result) -> None:
+        """The same by name, in a directory in which nobody else can exchange the file; raises PublishError."""
+        directory, name = os.path.split(self.name)
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if distrust(os.fstat(descriptor), os.geteuid()):
+                raise PublishError(
+                    f"/proc is not mounted, and {directory} is not bearerd's alone: mount /proc, or use the default "
+                    "socket"
+                )
+            if not os.path.samestat(os.stat(name, dir_fd=descriptor, follow_symlinks=False), found):
+                raise PublishError(_EXCHANGED)
+            if gid != -1:
+                os.chown(name, -1, gid, dir_fd=descriptor, follow_symlinks=False)
+            os.chmod(name, self._mode, dir_fd=descriptor)
         finally:
             os.close(descriptor)
 
@@ -144,6 +167,10 @@ def _answers(path: str) -> bool:
             other.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except PermissionError:
+            # Of a file of ours that not even we may write: nobody can connect. A process that was killed between
+            # bind and chmod leaves one.
+            return os.lstat(path).st_uid != os.geteuid()
         except OSError:  # their queue is full, or it is another type of socket
             return True
     return True

@@ -28,6 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read our output has gone (`bearerd schema | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        from bearerd.errors import ConfigUnavailable
+
+        if not isinstance(error, ConfigUnavailable):
+            raise
+        # There is no process or descriptor for the reader; all other errors are shown by `act`.
+        print(f"bearerd: {error}", file=sys.stderr)
+        return 1
     return code
 
 

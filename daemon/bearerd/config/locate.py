@@ -9,7 +9,8 @@ which knows no tags and no aliases; of the rest as much as possible. `re` and `t
 from __future__ import annotations
 
 import os
-import stat
+
+from bearerd.regular import NotRegularError, read_regular
 
 TYPE_CHECKING = False  # as in bearerd.cli
 if TYPE_CHECKING:
@@ -79,12 +80,9 @@ def find(text: str) -> dict[str, str]:
 
 def _read(path: str) -> tuple[str, str | None]:
     try:
-        # A FIFO would hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "", "not a file"
-            content = file.read(_MOST_BYTES + 1)
+        content = read_regular(path, _MOST_BYTES + 1)
+    except NotRegularError as error:
+        return "", str(error)
     except (OSError, ValueError) as error:  # ValueError: a path that is none
         reason = error.strerror if isinstance(error, OSError) else None
         return "", (reason or "not a path").lower()

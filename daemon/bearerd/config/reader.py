@@ -34,11 +34,12 @@ _GRACE: Final = 5
 _MOST_MEMORY: Final = 2**30
 # What the config's defaults depend on.
 _ENVIRONMENT: Final = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
-# PATH_MAX, and the letter before it.
+# PATH_MAX, and what comes before it.
 _MOST_REQUEST: Final = 8192
-# A request: one letter, and the path.
+# A request: its number, one letter, and the path. A reply begins with the number of its request.
 _FULL, _BRIEF = b"f", b"b"
-# An answer that comes with a descriptor; any other is why there is none.
+_NUMBER: Final = 4
+# A reply that comes with a descriptor; any other is why there is none.
 _READ: Final = b"read"
 # Its content: one letter, and the config or its problems.
 _GOOD, _WRONG = b"g", b"w"
@@ -49,9 +50,9 @@ class ConfigReader:
 
     def __init__(self) -> None:
         """Fork the process; raises ConfigUnavailable."""
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         try:
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
             raise _unavailable(f"no process can be started to read the config: {_words(error)}") from None
@@ -64,36 +65,38 @@ class ConfigReader:
                 os._exit(0)
         there.close()
         self._socket = here
+        self._number = 0
 
     def ask(self, path: str, *, full: bool = False) -> None:
         """Begin to read a config; `full` also brings what its errors quote, which is for `check` only."""
-        # Not to be mistaken for the answer to a question that was given up.
-        self._socket.settimeout(0)
-        with suppress(OSError):
-            while (late := socket.recv_fds(self._socket, 1024, 1))[0]:
-                for descriptor in late[1]:
-                    os.close(descriptor)
+        self._number += 1
+        self._socket.settimeout(MOST_SECONDS + _GRACE)
         with suppress(OSError):  # it has ended: `answer` says so
-            self._socket.send((_FULL if full else _BRIEF) + os.fsencode(path))
+            self._socket.send(_numbered(self._number, _FULL if full else _BRIEF, os.fsencode(path)))
 
     def answer(self) -> Config:
         """What was asked for; raises ConfigError, or ConfigUnavailable."""
-        self._socket.settimeout(MOST_SECONDS + _GRACE)
-        try:
-            said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
-        except TimeoutError:
-            raise _unavailable(f"the config could not be read within {MOST_SECONDS} s") from None
-        except OSError as error:
-            raise _unavailable(f"the config could not be read: {_words(error)}") from None
-        if not said:
-            raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
+        said, descriptors = self._reply()
+        while said[:_NUMBER] != _numbered(self._number):
+            # It answers a request that was given up: what it says may be out of date.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            said, descriptors = self._reply()
+        said = said[_NUMBER:]
         if said != _READ:
             raise _unavailable(f"the config could not be read: {said.decode(errors='replace')}")
         if not descriptors:  # the kernel drops it where the limit is reached
             raise _unavailable("the config could not be read: too many files are open; raise LimitNOFILE")
         with open(descriptors[0], "rb") as file:
             file.seek(0)
-            return _config(file.read())
+            content = file.read()
+        try:
+            return _config(content)
+        except (ValueError, TypeError):
+            # The process imports what it needs at each request, and so from another version after an upgrade.
+            raise _unavailable(
+                "the config was read by another version of bearerd than the one that runs; restart bearerd"
+            ) from None
 
     def read(self, path: str, *, full: bool = False) -> Config:
         """Ask, and wait for the answer."""
@@ -103,6 +106,22 @@ class ConfigReader:
     def close(self) -> None:
         """End the process."""
         self._socket.close()
+
+    def _reply(self) -> tuple[bytes, list[int]]:
+        """The next reply and its descriptors; raises ConfigUnavailable."""
+        try:
+            said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
+        except TimeoutError:
+            raise _unavailable(f"the config could not be read within {MOST_SECONDS} s") from None
+        except OSError as error:
+            raise _unavailable(f"the config could not be read: {_words(error)}") from None
+        if not said:
+            raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
+        return said, descriptors
+
+
+def _numbered(number: int, *parts: bytes) -> bytes:
+    return b"".join([number.to_bytes(_NUMBER, "big"), *parts])
 
 
 def _unavailable(why: str) -> Exception:
@@ -129,26 +148,41 @@ def _serve(requests: socket.socket) -> None:
     """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     environ = forget_environment(_ENVIRONMENT)
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):  # a traceback could quote the config
-        os.dup2(null, number)
+    null = os.memfd_create("null")  # not /dev/null, which not every chroot has
+    for standard in range(3):  # a traceback could quote the config
+        os.dup2(null, standard)
     os.dup2(requests.detach(), 3)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    _close_from(4)
     requests = socket.socket(fileno=3)
-    while request := requests.recv(_MOST_REQUEST):
+    while received := requests.recv(_MOST_REQUEST):
+        number, request = received[:_NUMBER], received[_NUMBER:]
         try:
             answer = os.memfd_create("config", os.MFD_CLOEXEC)
         except OSError as error:
-            requests.send(_words(error).encode())
+            requests.send(number + _words(error).encode())
             continue
         try:
             failed = _in_a_process(answer, request, environ)
             if failed:
-                requests.send(failed.encode())
+                requests.send(number + failed.encode())
             else:
-                socket.send_fds(requests, [_READ], [answer])
+                socket.send_fds(requests, [number + _READ], [answer])
         finally:
             os.close(answer)
+
+
+def _close_from(lowest: int) -> None:
+    """Close these descriptors and all above."""
+    try:
+        # A container may allow a billion, and closing each number takes minutes where Python lacks close_range.
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc is mounted
+        os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+        return
+    for descriptor in descriptors:
+        if descriptor >= lowest:
+            with suppress(OSError):  # that of the listing itself has gone already
+                os.close(descriptor)
 
 
 def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
@@ -191,7 +225,8 @@ def _bound() -> None:
     import resource  # noqa: PLC0415 - not in the process that stays
 
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-    # When a memory cgroup is full, this process is to be ended, and not the daemon.
+    # When a memory cgroup is full, this process is to be ended, and not the daemon. Of an undumpable process only root
+    # can set this; otherwise the kernel takes the largest process, which a config at its bounds makes this one.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
 

@@ -6,6 +6,7 @@ Connections are opened without blocking, in the caller's thread: a dead address 
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -31,12 +32,15 @@ class _Lookups:
         self._running: dict[Place, _Lookup] = {}
 
     def addresses(self, place: Place, within: float) -> list[Address]:
-        """The answer of getaddrinfo; raises TimeoutError, or what getaddrinfo raised."""
+        """The answer of getaddrinfo; raises TimeoutError, OSError without a thread, or what getaddrinfo raised."""
         with self._lock:
             lookup = self._running.get(place)
             if lookup is None:
                 lookup = _Lookup()
-                threading.Thread(target=self._run, args=(place, lookup), name="look-up", daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, args=(place, lookup), name="look-up", daemon=True).start()
+                except RuntimeError:
+                    raise OSError(errno.EAGAIN, "no thread can be started") from None
                 # Not before: everyone who comes later would wait for a thread that could not be started.
                 self._running[place] = lookup
         if not lookup.done.wait(within):

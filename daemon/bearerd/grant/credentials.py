@@ -18,6 +18,7 @@ from bearerd import child
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Credentials
 from bearerd.model import Client, Reference, Target
+from bearerd.regular import NotRegularError, open_regular
 
 # A secret is a line; a private key of 16384 bits is 12 KiB. What is larger is another file.
 _MOST_BYTES: Final = 64 * 1024
@@ -89,14 +90,13 @@ def read(reference: Reference, environ: Mapping[str, str]) -> str:
 
 def _file(path: str, permissions: str) -> bytes:
     try:
-        # Without O_NONBLOCK a FIFO at this path would hold the worker for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_regular(path)
+    except NotRegularError as error:
+        raise SecretUnavailable(f"file {path}: {error}") from None
     except OSError as error:
         raise SecretUnavailable(f"file {path}: {_reason(error)}") from None
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretUnavailable(f"file {path}: not a regular file")
         mode = stat.S_IMODE(status.st_mode)
         forbidden = {"owner": 0o077, "group": 0o027, "any": 0}[permissions]
         if mode & forbidden:

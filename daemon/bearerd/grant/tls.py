@@ -7,8 +7,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Final
 
 from bearerd.model import Provider
+
+_IN_MEMORY: Final = "/proc/self/fd/{}"
+_NOT_HANDED_OVER: Final = "certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {}"
 
 
 class SetUpError(Exception):
@@ -76,16 +80,21 @@ def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.
             else:
                 reason = "certificate or private_key is none in PEM"
             raise SetUpError(reason) from None
+        except OSError as error:  # no /proc is mounted, and so no file in memory has a path
+            raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None
     return context
 
 
 @contextmanager
 def _in_memory(text: str) -> Iterator[str]:
     """The path of a file that is on no file system and that no other process sees."""
-    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
+    except OSError as error:  # no descriptors are left
+        raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None
     try:
         with open(descriptor, "w", closefd=False) as file:
             file.write(text)
-        yield f"/proc/self/fd/{descriptor}"
+        yield _IN_MEMORY.format(descriptor)
     finally:
         os.close(descriptor)

@@ -85,8 +85,9 @@ class DirectoryLock:
             if error.errno != errno.EWOULDBLOCK:
                 raise DirectoryUnusable(f"{self._path} cannot be locked: {why(error)}") from None
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            if not holder.isdecimal():  # another user may have written it, and this may go to a terminal
+                holder = "unknown"
             kept = posixpath.dirname(posixpath.dirname(self._path))
             raise DirectoryLocked(
-                f"{kept} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
-                "another output.directory"
+                f"{kept} is kept by another bearerd, pid {holder}: stop it, or give this one another output.directory"
             ) from None

@@ -18,9 +18,9 @@ from bearerd import __version__
 from bearerd.api.daemon import Asked
 from bearerd.api.status import Status
 from bearerd.child import reap
-from bearerd.errors import BearerdError, ConfigError, DirectoryLocked
+from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked
 from bearerd.lifecycle.plan import needs_restart
-from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.schedule import GUARD, where
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
@@ -205,7 +205,10 @@ class _Daemon:
         self._notify.reloading()
         # What is written from here on may not be in what is loaded: it is a change after this look.
         self._sources.config_changed()
-        threading.Thread(target=self._read_config, name="config", daemon=True).start()
+        try:
+            threading.Thread(target=self._read_config, name="config", daemon=True).start()
+        except RuntimeError:
+            self._events.put(ConfigUnavailable("the config was not read: no thread can be started; raise TasksMax"))
 
     def _read_config(self) -> None:
         loaded: _Loaded
@@ -213,6 +216,8 @@ class _Daemon:
             loaded = self._load_config()
         except BearerdError as error:
             loaded = error
+        except Exception as error:  # noqa: BLE001 - without an answer no config would ever be read again
+            loaded = ConfigUnavailable(f"the config was not read: {where(error)}; this is a bug of bearerd")
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:

@@ -134,9 +134,11 @@ class Watch:
 
     def _started(self) -> Any:
         if self._observer is None:
-            self._observer = Observer()
-            self._observer.daemon = True
-            self._observer.start()
+            observer = Observer()
+            observer.daemon = True
+            observer.start()
+            # Not before: one that could not be started takes watches, and reports nothing.
+            self._observer = observer
         return self._observer
 
 
