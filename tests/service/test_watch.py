@@ -124,7 +124,7 @@ def test_where_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
 
     path = tmp_path / "secret"
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_more)
+        patch.setattr(module.Observer, "start", no_more)
         watch.follow([str(path)])
     path.write_text("old")
     watch.poll()
