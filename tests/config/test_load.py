@@ -1178,6 +1178,21 @@ def test_a_parameter_of_the_grants_own_is_refused_at_its_name(folder: Folder, wh
 SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]
 
 
+@pytest.mark.parametrize(
+    "client",
+    [
+        'proxy: "http://user:hunter2@proxy"',
+        "proxy: ftp://user:hunter2@proxy",
+        "token_url: https://login.example.com/t?sig=hunter2, timeout: 5",
+        "on_change: [{run: [curl, -u, 'user:hunter2']}]",
+    ],
+)
+def test_nothing_is_shown_of_an_address_or_an_argument_that_may_hold_a_password(folder: Folder, client: str) -> None:
+    error = folder.error(f"{config()}\n  other: {{{client}, tokens: {{a: {{}}}}}}\n")
+    assert "  other: {" in error
+    assert "hunter2" not in error
+
+
 @pytest.mark.parametrize("name", SECRET_PARAMETERS)
 @pytest.mark.parametrize("value", ["hunter2", "[hunter2]", "[{file: /p}, hunter2]"])
 def test_a_parameter_that_is_a_secret_is_refused_as_text_without_its_line(

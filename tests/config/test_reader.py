@@ -193,14 +193,13 @@ def test_a_reply_to_a_request_that_was_given_up_is_not_taken_for_the_next(
 ) -> None:
     made = host(_GRACE=-59.5)
     os.kill(made.reader, signal.SIGSTOP)  # as a file on a dead network file system would hold it
-    assert made.read(config) == ["unavailable", "the config could not be read within 60 s"]
-    config.write_text(SMALLEST.replace("bci: {}", "bci: {}, risk: {}"))
-    made.ask(config.with_name("another.yaml"))
-    assert made.answer()[0] == "unavailable"
+    for _ in range(2):
+        said = made.read(config.with_name("another.yaml"))
+        assert said == ["unavailable", "the config could not be read within 60 s"]
     made.ask(Path("patience"))
     made.ask(config)
     os.kill(made.reader, signal.SIGCONT)
-    assert made.answer()[:2] == ["config", 2]
+    assert made.answer()[:2] == ["config", 1]
 
 
 def test_a_reply_in_the_form_of_another_version_is_named(host: Callable[..., Host], config: Path) -> None:

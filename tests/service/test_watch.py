@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watchdog.observers import Observer
 
 from bearerd.model import Config, Output, Reference
 from bearerd.mounts import Mounts
@@ -119,12 +120,12 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
 def test_where_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
     tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_more(_: threading.Thread) -> None:
+    def no_more(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     path = tmp_path / "secret"
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_more)
+        patch.setattr(Observer, "start", no_more)
         watch.follow([str(path)])
     path.write_text("old")
     watch.poll()

@@ -31,6 +31,8 @@ _TAKES_SECRET: Final = re.compile(
 )
 # A word that is near one of these is one of them, mistyped.
 _SECRET_WORDS: Final = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
+# Values with one of these may have a password or a key in them, as `https://user:password@host/?code=…` has.
+_COULD_HOLD_A_SECRET: Final = re.compile(r"[@?=]")
 # A line of a file in flow form can be megabytes long. This much fits two lines of a terminal.
 _LONGEST_LINE: Final = 160
 # YAML's own signs, which say nothing.
@@ -40,6 +42,11 @@ _SIGNS: Final = r"\s{}\[\],:?'\"-"
 def is_plain_key(key: str) -> bool:
     """Whether a key looks like a key, and may be named in a message."""
     return _PLAIN_KEY.fullmatch(key) is not None
+
+
+def is_plain_value(value: str) -> bool:
+    """Whether a value has nothing in it that could be a password, whatever key it stands under."""
+    return _COULD_HOLD_A_SECRET.search(value) is None
 
 
 @lru_cache(maxsize=1024)  # a config repeats the same few keys

@@ -16,7 +16,17 @@ from typing import Any, Final
 
 import yaml
 
-from bearerd.config.redaction import HIDDEN, Path, Piece, Shows, excerpt, excerpt_of_no_yaml, is_plain_key, takes_secret
+from bearerd.config.redaction import (
+    HIDDEN,
+    Path,
+    Piece,
+    Shows,
+    excerpt,
+    excerpt_of_no_yaml,
+    is_plain_key,
+    is_plain_value,
+    takes_secret,
+)
 from bearerd.config.scalar import Scalar, kind_of, read_plain
 from bearerd.errors import Kind, Problem
 
@@ -224,7 +234,7 @@ class Document:
             if any(map(takes_secret, path)):
                 secret.update(range(start.line, end.line + 1))
             elif start.line == end.line:
-                shown = self.may_name(path) if is_key else self._may_show(path)
+                shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
                 found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 
@@ -243,7 +253,9 @@ class Document:
         )
 
     def _may_show(self, path: Path) -> bool:
-        return bool(path) and not any(map(takes_secret, path)) and _FREE_TEXT.isdisjoint(path) and self._shows(path)
+        argument = path[-2:-1] == ("run",) and path[-1] != 0  # of a hook's program: `curl -u user:password`
+        free_text = argument or not _FREE_TEXT.isdisjoint(path)
+        return bool(path) and not free_text and not any(map(takes_secret, path)) and self._shows(path)
 
     # -- what is wrong with the text itself ----------------------------------------------------
 
