@@ -801,19 +801,17 @@ def test_callers_that_go_away_leave_no_line_in_the_log(site: Site, caplog: pytes
         with closing(site.connect()) as line:
             line.sendall(said)
     assert site.ask("/livez").status == 200  # by then these have been read
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: threading.active_count() <= before)
     assert caplog.messages == []
 
 
 def test_no_descriptor_and_no_thread_is_left_behind(site: Site) -> None:
-    def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), threading.active_count()
-
-    before = held()
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     with clients(site, 200, b"GET /livez"), clients(site, 20, b"x" * 9000), clients(site, 100, HALVES[3], "tcp"):
         for _ in range(30):
             assert site.ask("/readyz").status == 200
-    eventually(lambda: held() == before)
+    # Not more: those of the test before may have ended meanwhile.
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors and threading.active_count() <= threads)
 
 
 @pytest.mark.parametrize("number", [32, 64, 1024, 4096, -1])
@@ -1143,7 +1141,7 @@ def test_a_listener_that_died_is_opened_again(
     with monkeypatch.context() as patch:
         patch.setattr(Connections, "_timeout", die)
         site = build()
-        eventually(lambda: caplog.text.count("this is a bug of bearerd, please report it") == 2)
+        eventually(lambda: caplog.text.count("this is a bug of bearerd, please report it") >= 2)
     assert f"no longer listening at {site.path}: RuntimeError at " in caplog.text
     assert "secret" not in caplog.text
     site.server.tick()
