@@ -20,7 +20,7 @@ from support.server import issues, serving
 LISTEN = 'listen: {address: "127.0.0.1:0", page: true}'
 GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
 # What a probe's own timeout is by default, twice: the machine of a test may be busy.
-PROBE_WITHIN = 2.0
+PROBE_WITHIN = 10.0
 # All of it fits into no head: 99 lines of 65 KB are what http.server reads.
 HUGE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + (b"A: " + b"x" * 65_000 + b"\r\n") * 98 + b"\r\n"
 MORE_THAN_IDLE = 30 * 1024

@@ -312,7 +312,9 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
         probe = loaded(f"{named}from bearerd.cli import main\nassert main(['health', *{given + arguments}]) == 0")
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
     ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process"}
-    assert probe - needed == ours | (set() if how == "--socket" else {"bearerd.config", "bearerd.config.locate"})
+    assert probe - needed == ours | (
+        set() if how == "--socket" else {"bearerd.config", "bearerd.config.locate", "bearerd.regular"}
+    )
 
 
 # -- the command line ------------------------------------------------------------------------------

@@ -14,15 +14,10 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, patched, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
-
-
-def never_the_same(directory: Path) -> dict[str, str]:
-    """Two tokens are told apart by their ends, as they are seen half a second apart: not on a machine that pauses."""
-    return patched(directory, {"bearerd.cli.refresh._SAME_END": 0.0})
 
 
 @contextmanager
@@ -60,7 +55,7 @@ def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
             before = (site.tokens / "dnb/bci").read_text()
-            done = bearerd("refresh", "dnb/bci", "--socket", site.socket, env=never_the_same(tmp_path))
+            done = bearerd("refresh", "dnb/bci", "--socket", site.socket)
             assert (done.returncode, done.stdout, done.stderr) == (0, f"dnb/bci: {GOOD}\n", "")
             assert (site.tokens / "dnb/bci").read_text() not in ("", before)
             assert len(server.seen) == 2
@@ -90,7 +85,7 @@ def test_all_are_asked_for_before_any_is_waited_for(tmp_path: Path) -> None:
         site = Site(tmp_path, server.url, "{" + ", ".join(f"{name}: {{scope: {name}}}" for name in names) + "}")
         with running("run", "-c", site.config):
             site.wait_for(**dict.fromkeys(names, "valid"))
-            done = bearerd("refresh", "-c", site.config, env=never_the_same(tmp_path))
+            done = bearerd("refresh", "-c", site.config)
             assert (done.returncode, done.stderr) == (0, "")
             assert sorted(done.stdout.splitlines()) == sorted(f"dnb/{name}: {GOOD}" for name in names)
     assert counts == dict.fromkeys(names, 2)
@@ -154,8 +149,7 @@ def test_the_same_token_again_is_called_that(tmp_path: Path) -> None:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            always = patched(tmp_path, {"bearerd.cli.refresh._SAME_END": 1800.0})
-            done = bearerd("refresh", "--socket", site.socket, env=always)
+            done = bearerd("refresh", "--socket", site.socket)
     assert done.returncode == 0
     assert done.stdout == "dnb/bci: the provider gave the same token again, good for 59 min\n"
 
@@ -178,8 +172,7 @@ def test_a_name_that_is_none_is_told_and_the_others_are_renewed(tmp_path: Path) 
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            never = never_the_same(tmp_path)
-            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket, env=never)
+            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "dnb/bic: there is no token of this name; did you mean dnb/bci?",

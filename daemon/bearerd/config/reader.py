@@ -147,6 +147,8 @@ def _config(answer: bytes) -> Config:
 def _serve(requests: socket.socket) -> None:
     """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # Whoever started us may ignore it; then nobody would learn how a process ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     environ = forget_environment(_ENVIRONMENT)
     null = os.memfd_create("null")  # not /dev/null, which not every chroot has
     for standard in range(3):  # a traceback could quote the config
