@@ -333,3 +333,18 @@ def test_an_output_directory_behind_a_link_of_roots_works_and_of_another_user_en
     done = bearerd("run", "-c", site.config)
     assert done.returncode == 1
     assert f"bearerd: the symlink {link} is not followed: it belongs to nobody" in done.stderr
+
+
+@ROOT
+def test_the_control_socket_is_not_made_where_a_link_of_another_user_leads(site: Site) -> None:
+    home, victim = site.place / "home", site.place / "victim"
+    home.mkdir()
+    os.chown(home, ALICE, GROUP)
+    victim.mkdir()
+    as_alice("ln", "-s", str(victim), str(home / "d"))
+    site.config.write_text(f"control: {{socket: {home}/d/x.sock}}\n{site.config.read_text()}")
+    with running("run", "-c", site.config) as daemon:
+        assert f"the symlink {home}/d is not followed" in daemon.wait_for("cannot listen at")
+        eventually((site.tokens / "dnb/bci").exists)
+        assert list(victim.iterdir()) == []
+        assert daemon.stop() == 0

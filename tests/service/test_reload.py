@@ -228,15 +228,15 @@ def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: 
         ),
     ],
 )
-def test_a_reload_that_failed_keeps_no_later_one_from_the_daemon(
+def test_a_reload_that_failed_for_a_passing_reason_is_tried_again(
     tmp_path: Path, site: Site, fault: str, said: str
 ) -> None:
     lines = ["import threading", "from bearerd.config.reader import ConfigReader", "failed = []", fault]
-    with running("run", "-c", site.config, env=patched(tmp_path, {}, *lines)) as daemon:
+    env = patched(tmp_path, {"bearerd.lifecycle.schedule.GUARD": 0.2}, *lines)
+    with running("run", "-c", site.config, env=env) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text(BOTH))
         assert "the present config stays in use" in daemon.wait_for(said)
-        daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("the config is followed: 1 added")
         assert daemon.stop() == 0
 

@@ -11,6 +11,7 @@ made and sent elsewhere (`replies`), so that slow readers of large replies take 
 from __future__ import annotations
 
 import errno
+import logging
 import selectors
 import socket
 import time
@@ -23,6 +24,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.message import CONTINUE, HEAD_LIMIT, BadRequest, Reply, Request, parse, split
 from bearerd.api.replies import Job, Replies, report, send_now
 from bearerd.api.routes import Access, Cost, find
+from bearerd.log import say
 
 # Seconds from accept to a complete request, and to the end of what is read after an error. A request is one packet.
 _REQUEST_WITHIN: Final = 5.0
@@ -36,6 +38,8 @@ _DISCARD: Final = 256 * 1024
 _DISCARD_PART: Final = 64 * 1024
 # Only that one caller has gone.
 _AGAIN: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
+# What dropping a connection helps against. Other errors of accept(2) are the network's, and pass.
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +72,7 @@ class Connections:
         """The oldest first. All have the same time, so that the first is also the first to run out of it."""
         self._replies = Replies(daemon, limits)
         self._paused_until: float | None = None
+        self._shortage_reported = False
         # poll needs no descriptor of its own, which matters when there is none left.
         self._selector = selectors.PollSelector()
         self._selector.register(listening, selectors.EVENT_READ)
@@ -121,7 +126,12 @@ class Connections:
             except OSError as error:
                 if error.errno in _AGAIN:
                     continue
-                if not self._incomplete:  # no descriptors or no memory
+                shortage = error.errno in _SHORTAGE
+                if shortage and not self._shortage_reported:
+                    self._shortage_reported = True
+                    what = (error.strerror or "no room").lower()
+                    say(logging.WARNING, f"callers of the local API wait: {what}; raise LimitNOFILE; tokens are kept")
+                if not (shortage and self._incomplete):
                     self._selector.unregister(self._listening)
                     self._paused_until = time.monotonic() + _PAUSE
                     return

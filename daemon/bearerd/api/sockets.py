@@ -13,8 +13,8 @@ from typing import Final
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
-from bearerd.publish.owners import gid_of
-from bearerd.publish.walk import distrust
+from bearerd.publish.owners import gid_of, user_name
+from bearerd.publish.walk import Place, Step, distrust, walk
 
 # Callers who wait in the kernel for accept. The kernel lowers it to net.core.somaxconn (4096 by default); a full queue
 # costs a TCP caller a second, and emptying one of 1024 takes some 50 ms.
@@ -51,20 +51,43 @@ class UnixEndpoint(Endpoint):
         self._made: object = None
 
     def open(self) -> socket.socket:
-        """Make the file; raises PublishError also when something else is in its place."""
+        """Make the file; raises PublishError also when something else is in its place.
+
+        The directory is walked to as for a token file: no other user can have the socket made elsewhere.
+        """
         gid = gid_of(self._group)
-        with suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.lstat(self.name).st_mode):
-                raise PublishError("something else than a socket stands there")
-            if _answers(self.name):
-                raise PublishError("another process listens there; give one of them another control.socket")
-            os.unlink(self.name)  # of a daemon that was killed
+        directory, name = os.path.split(self.name)
+        place = walk([Step(word, 0, follow=True) for word in directory.split("/") if word], make=False)
+        try:
+            if place.missing:
+                raise PublishError("the directory is not there")
+            self._clear(place, name)
+            return self._bind(place.descriptor, name, gid)
+        finally:
+            os.close(place.descriptor)
+
+    def _clear(self, place: Place, name: str) -> None:
+        """Remove the socket of a daemon that was killed; raises PublishError for anything else."""
+        try:
+            found = os.stat(name, dir_fd=place.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise PublishError("something else than a socket stands there")
+        if place.stranger is not None and found.st_uid != os.geteuid():
+            raise PublishError(f"a socket of {user_name(found.st_uid)} stands there, below {place.stranger}")
+        if _answers(self.name):
+            raise PublishError("another process listens there; give one of them another control.socket")
+        os.unlink(name, dir_fd=place.descriptor)
+
+    def _bind(self, directory: int, name: str, gid: int) -> socket.socket:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # bind gives the file this mode less the umask: at first nobody may connect, whatever the umask is.
             os.fchmod(listening.fileno(), 0)
             listening.bind(self.name)
             try:
+                self._prove_place(directory, name)
                 listening.listen(_BACKLOG)  # first: who may connect must not be refused
                 self._give_access(gid)
                 self._made = _look(self.name)
@@ -75,6 +98,11 @@ class UnixEndpoint(Endpoint):
             listening.close()
             raise
         return listening
+
+    def _prove_place(self, directory: int, name: str) -> None:
+        """That the file is where the walk led: it was bound by its whole name, which `ss` shows."""
+        if not os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), os.lstat(self.name)):
+            raise PublishError(_EXCHANGED)
 
     def _give_access(self, gid: int) -> None:
         """Set group, then mode. By descriptor, since both calls would follow a symlink that replaced the file."""

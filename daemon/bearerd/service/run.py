@@ -61,6 +61,7 @@ class _Daemon:
         self._notify = Notify(self, environ, self._now, config.startup_timeout)
         self._loading = False
         self._load_again = False
+        self._try_again = False
         self._config_error: str | None = None
         self._zombies: frozenset[str] = frozenset()
         self._warned_of: set[str] = set()
@@ -116,17 +117,7 @@ class _Daemon:
             # By the clock, not after so long a silence: where somebody writes on and on there is none.
             if self._now() >= look_at:
                 look_at = self._now() + GUARD
-                try:
-                    self._engine.tick()
-                except DirectoryLocked as error:
-                    say(logging.ERROR, f"{error}; ending")
-                    return 1
-                self._watch.poll()
-                self._api.tick()
-                if os.getpid() == 1:  # of a container, without an init
-                    self._zombies = reap(self._zombies)
-                if not self._engine.alive():
-                    say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
+                if not self._look():
                     return 1
             try:
                 event = self._events.get(timeout=max(0.0, look_at - self._now()))
@@ -147,6 +138,24 @@ class _Daemon:
                 self._settle()
             elif isinstance(event, Config | BearerdError):
                 self._follow(event)
+
+    def _look(self) -> bool:
+        """What is done every few seconds; whether the daemon can go on."""
+        try:
+            self._engine.tick()
+        except DirectoryLocked as error:
+            say(logging.ERROR, f"{error}; ending")
+            return False
+        self._watch.poll()
+        self._api.tick()
+        if self._try_again:
+            self._load()
+        if os.getpid() == 1:  # of a container, without an init
+            self._zombies = reap(self._zombies)
+        if not self._engine.alive():
+            say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
+            return False
+        return True
 
     def _warn_of_writers(self) -> None:
         """Once for each file of the config that others can write."""
@@ -201,7 +210,7 @@ class _Daemon:
         if self._loading:
             self._load_again = True
             return
-        self._loading = True
+        self._loading, self._try_again = True, False
         self._notify.reloading()
         # What is written from here on may not be in what is loaded: it is a change after this look.
         self._sources.config_changed()
@@ -234,7 +243,9 @@ class _Daemon:
             self._refuse(str(loaded), f"the new config has {_errors(loaded)}")
             return
         if isinstance(loaded, BearerdError):
-            self._refuse(str(loaded), str(loaded))
+            # Nothing is known of the config: what keeps it from being read may pass.
+            self._try_again = True
+            self._refuse(str(loaded), f"{loaded}; trying again every {GUARD:.0f} s")
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
@@ -253,10 +264,11 @@ class _Daemon:
         say(logging.INFO, f"the config is followed: {changes}")
 
     def _refuse(self, error: str, why: str) -> None:
-        """Keep the present config; `error` is for the status, `why` is a line for the log."""
-        self._config_error = error
+        """Keep the present config; `error` is for the status, `why` is a line for the log, once for the same error."""
+        known, self._config_error = self._config_error == error, error
         self._engine.counters.event("reloads", "failure")
-        say(logging.ERROR, f"{why}; the present config stays in use")
+        if not (known and self._try_again):
+            say(logging.ERROR, f"{why}; the present config stays in use")
 
 
 def _errors(error: ConfigError) -> str:
