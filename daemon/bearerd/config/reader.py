@@ -48,13 +48,16 @@ class ConfigReader:
     """Reads the config in a process of its own. To be made before the first thread is started."""
 
     def __init__(self) -> None:
-        """Fork the process; raises ConfigUnavailable."""
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Fork the process; where that fails, `answer` says so."""
+        self._socket: socket.socket | None = None
+        self._fault = ""
         parent = os.getpid()
         try:
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
-            raise _unavailable(f"no process can be started to read the config: {_words(error)}") from None
+            self._fault = f"no process can be started to read the config: {_words(error)}"
+            return
         if pid == 0:
             try:
                 end_with_parent(parent)
@@ -67,6 +70,8 @@ class ConfigReader:
 
     def ask(self, path: str, *, full: bool = False) -> None:
         """Begin to read a config; `full` also brings what its errors quote, which is for `check` only."""
+        if self._socket is None:
+            return
         # Not to be mistaken for the answer to a question that was given up.
         self._socket.settimeout(0)
         with suppress(OSError):
@@ -78,6 +83,8 @@ class ConfigReader:
 
     def answer(self) -> Config:
         """What was asked for; raises ConfigError, or ConfigUnavailable."""
+        if self._socket is None:
+            raise _unavailable(self._fault)
         self._socket.settimeout(MOST_SECONDS + _GRACE)
         try:
             said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
@@ -102,7 +109,8 @@ class ConfigReader:
 
     def close(self) -> None:
         """End the process."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 def _unavailable(why: str) -> Exception:
@@ -128,6 +136,8 @@ def _config(answer: bytes) -> Config:
 def _serve(requests: socket.socket) -> None:
     """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # Ignored by whoever started us, it would hide how a process ended, and that it did.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     environ = forget_environment(_ENVIRONMENT)
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):  # a traceback could quote the config
@@ -170,7 +180,9 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
     return _why(os.waitstatus_to_exitcode(status))
 
 
+# Exit codes of the process that loads a config.
 _NO_MEMORY: Final = 3
+_NO_ANSWER: Final = 4
 
 
 def _why(code: int) -> str:
@@ -178,6 +190,7 @@ def _why(code: int) -> str:
     return {
         0: "",
         _NO_MEMORY: "there is not enough memory",
+        _NO_ANSWER: "its answer could not be written; is there a limit on the size of files (LimitFSIZE)?",
         -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
         -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
     }.get(code, f"its process ended with {code}, which is a bug of bearerd")
@@ -190,7 +203,10 @@ def _bound() -> None:
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
     import resource  # noqa: PLC0415 - not in the process that stays
 
-    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    # A lower limit that is there already stays: only root can raise one.
+    limits = [limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY]
+    most = min([_MOST_MEMORY, *limits])
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     # When a memory cgroup is full, this process is to be ended, and not the daemon.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
@@ -211,10 +227,13 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
             content = _GOOD + encode(load(path, environ))
         except ConfigError as error:
             content = _WRONG + json.dumps([_fields(problem, full) for problem in error.problems]).encode()
-        with open(answer, "wb", closefd=False) as file:
-            file.write(content)
     except MemoryError:
         return _NO_MEMORY
+    try:
+        with open(answer, "wb", closefd=False) as file:
+            file.write(content)
+    except OSError:
+        return _NO_ANSWER
     return 0
 
 
