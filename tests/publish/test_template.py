@@ -589,7 +589,7 @@ def test_a_template_is_at_most_1_mib(write: Write) -> None:
     ("make", "said"),
     [
         (lambda _: None, "no such file or directory"),
-        (os.mkdir, "is a directory"),
+        (os.mkdir, "not a regular file"),
         (os.mkfifo, "not a regular file"),
         (lambda path: os.symlink("/dev/zero", path), "not a regular file"),
         (lambda path: os.symlink(path, path), "too many levels of symbolic links"),

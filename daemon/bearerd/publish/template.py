@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from typing import Any, Final
 
 from bearerd.errors import ExtraMissing, PublishError
+from bearerd.regular import NotRegularError, read_regular
 
 _BUILT_IN: Final = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -88,10 +88,9 @@ def _read(name: str) -> str:
     """A template's text; raises PublishError."""
     path = name if "/" in name else os.path.join(_BUILT_IN, f"{name}.j2")
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise PublishError(f"template {name}: not a regular file")
-            content = file.read(_MOST_BYTES + 1)
+        content = read_regular(path, _MOST_BYTES + 1)
+    except NotRegularError:
+        raise PublishError(f"template {name}: not a regular file") from None
     except OSError as error:
         raise PublishError(f"template {name}: {(error.strerror or type(error).__name__).lower()}") from None
     if len(content) > _MOST_BYTES:
@@ -174,8 +173,3 @@ def _words(text: str, error: Exception) -> str:
     if isinstance(error, TemplateSyntaxError | _UnfitError):
         return said
     return f"{type(error).__name__} (what else it says is left out: it could hold the token)"
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # A FIFO at this path would hold us for ever.
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
