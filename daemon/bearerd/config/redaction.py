@@ -29,6 +29,8 @@ _TAKES_SECRET: Final = re.compile(
     r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
     re.IGNORECASE,
 )
+# A URL with a login or a query, an assignment: beside what was asked for may stand a secret.
+_MORE_THAN_ASKED: Final = re.compile(r"[@?=]")
 # A word that is near one of these is one of them, mistyped.
 _SECRET_WORDS: Final = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
 # A line of a file in flow form can be megabytes long. This much fits two lines of a terminal.
@@ -40,6 +42,11 @@ _SIGNS: Final = r"\s{}\[\],:?'\"-"
 def is_plain_key(key: str) -> bool:
     """Whether a key looks like a key, and may be named in a message."""
     return _PLAIN_KEY.fullmatch(key) is not None
+
+
+def may_hold_secret(value: str) -> bool:
+    """Whether a value may hold a secret, though its key takes none: `proxy: http://user:password@host` is a mistake."""
+    return _MORE_THAN_ASKED.search(value) is not None
 
 
 @lru_cache(maxsize=1024)  # a config repeats the same few keys

@@ -16,7 +16,17 @@ from typing import Any, Final
 
 import yaml
 
-from bearerd.config.redaction import HIDDEN, Path, Piece, Shows, excerpt, excerpt_of_no_yaml, is_plain_key, takes_secret
+from bearerd.config.redaction import (
+    HIDDEN,
+    Path,
+    Piece,
+    Shows,
+    excerpt,
+    excerpt_of_no_yaml,
+    is_plain_key,
+    may_hold_secret,
+    takes_secret,
+)
 from bearerd.config.scalar import Scalar, kind_of, read_plain
 from bearerd.errors import Kind, Problem
 
@@ -42,7 +52,7 @@ MOST_NODES: Final = 1_000_000
 # A file with more errors than this is not a config; nobody reads further.
 MOST_PROBLEMS: Final = 1000
 # Under these a key of the config may hold free text, and secrets by name or by mistake.
-_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars"})
+_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
 _NOT_USED: Final[Kind] = "not used in this config's YAML"
 
 
@@ -224,7 +234,9 @@ class Document:
             if any(map(takes_secret, path)):
                 secret.update(range(start.line, end.line + 1))
             elif start.line == end.line:
-                shown = self.may_name(path) if is_key else self._may_show(path)
+                shown = self.may_name(path) if is_key else self._may_show(path) and not may_hold_secret(event.value)
+                # The piece of a tagged or anchored scalar begins with its tag or anchor.
+                shown = shown and event.tag is None and event.anchor is None
                 found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 
