@@ -68,8 +68,9 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """`file:line:column`."""
-        return f"{self.file}:{self.line}:{self.column}"
+        """`file:line:column`, with `?` for what cannot be printed: a name in conf.d may hold any bytes."""
+        file = "".join(char if char.isprintable() else "?" for char in self.file)
+        return f"{file}:{self.line}:{self.column}"
 
     @property
     def brief(self) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Final
+
+# Bytes of one read. Secrets and most configs are smaller.
+_PART: Final = 64 * 1024
 
 
 class NotRegularError(OSError):
@@ -30,6 +34,16 @@ def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -
 
 
 def read_regular(path: str, most: int) -> bytes:
-    """The bytes of a regular file, up to `most`; raises OSError, of anything else NotRegularError."""
-    with open(open_regular(path), "rb") as file:
-        return file.read(most)
+    """The bytes of a regular file, up to `most`; raises OSError, of anything else NotRegularError.
+
+    It reads in parts, since one read would take memory for all of `most` at once. Some files of /proc are regular and
+    would block all the same; reading one raises BlockingIOError.
+    """
+    descriptor = open_regular(path)
+    try:
+        parts = bytearray()
+        while len(parts) < most and (part := os.read(descriptor, min(_PART, most - len(parts)))):
+            parts += part
+        return bytes(parts)
+    finally:
+        os.close(descriptor)

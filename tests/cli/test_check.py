@@ -893,3 +893,14 @@ def test_online_nothing_that_is_secret_is_shown(
     assert " grant dnb/bci: " in shown
     for secret in [*sent, *seen.headers.get("authorization", "").split()[1:], TOKEN, SECRET, "hunter2", "e30"]:
         assert secret not in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_say_nothing(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / os.fsdecode(b"\xc3\xa9\xff.yaml")
+    client = "{token_url: https://x/, client_id: a, client_secret: {file: /\u00e9}, tokens: {t: {}}}"
+    path.write_text(f"output: {{directory: {tmp_path}/t}}\nclients: {{d: {client}}}\n", encoding="utf-8")
+    done = bearerd("check", "-c", path, env={"PYTHONIOENCODING": f"{encoding}:strict"})
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "ok       config " in done.stdout
+    assert "failed   client d: file /" in done.stdout

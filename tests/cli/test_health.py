@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,8 @@ def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: py
         pytest.param(b"SSH-2.0-x\r\n", "what answers at {} is no bearerd", id="no HTTP"),
         pytest.param(http(404, {}), "what answers at {} is no bearerd: HTTP 404", id="another service"),
         pytest.param(http(503, b"<html>"), "what answered at {} is no bearerd, or was cut off in", id="HTML"),
+        pytest.param(http(503, b"[" * 200_000), "what answered at {} is no bearerd, or was cut off in", id="deep JSON"),
+        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "what answers at {} is no bearerd", id="a long status"),
         pytest.param(http(503, {}), "not ready: no reason is given", id="no reasons"),
         pytest.param(http(503, {"error": "too many"}), "not ready: too many", id="no room"),
         pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),
@@ -241,6 +244,21 @@ def test_what_is_not_well_is_said_in_words(
     assert (out, err.startswith(f"bearerd: {said.format(path)}")) == ("", True)
     assert err.endswith("\n")
     assert "\x1b" not in err
+
+
+def test_an_answer_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path, limit = tmp_path / "s", 2**30
+    with answering(path, lambda _: chain([b"HTTP/1.1 200 OK\r\n\r\n"], repeat(b"x" * 65536))):
+        done = subprocess.run(
+            command("health", "--socket", path),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WITHIN,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"bearerd: what answers at {path} is no bearerd: it says more than 64 MiB\n"
 
 
 def test_a_status_that_was_cut_off_in_the_middle_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2251,3 +2251,19 @@ def test_the_example_shows_every_key(key: str) -> None:
 
 def test_an_included_file_with_nothing_but_comments_is_no_mistake(folder: Folder) -> None:
     assert folder.load("include: [more.yaml]\n" + config(), None, more="# dnb: …\n").targets
+
+
+def test_of_the_name_of_a_file_only_what_can_be_printed_is_said(folder: Folder) -> None:
+    name = b"\xff\x1b[2J\n2026 ERROR.yaml"
+    (folder.path / os.fsdecode(name)).write_text("clients: {x: 1}")
+    said = folder.error("include: ['*ERROR*']\n")
+    assert said.splitlines()[0].startswith("??[2J?2026 ERROR.yaml:1:14: ")
+    assert "\x1b" not in said
+    said.encode()
+
+
+def test_of_many_names_the_first_are_listed(folder: Folder) -> None:
+    providers = "".join(f"  p{number}: {{token_url: https://x/}}\n" for number in range(100))
+    said = folder.error(f"providers:\n{providers}clients: {{d: {{provider: zzz}}}}\n")
+    assert "'p0', 'p1', " in said
+    assert "'p49', and 50 more\n" in said

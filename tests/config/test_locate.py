@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,12 @@ def test_what_cannot_be_read_is_said_and_the_defaults_hold(kind: str, fault: str
     found = locate(f"{path}\0" if kind == "no path" else str(path), {})
     assert (found.socket, found.directory) == ("/run/bearerd/.bearerd/control.sock", "/run/bearerd")
     assert found.fault == fault
+
+
+@pytest.mark.parametrize("piece", ["{\n", '{"a":', '{"a":{b: 1, c: ', "a: {\n", "[{\n"])
+def test_no_text_takes_long_to_look_through(piece: str) -> None:
+    text = piece * (4 * 2**20 // len(piece))
+    began = time.process_time()
+    assert find(text) == {}
+    # Once for all its characters: 2 s. Once for each line or level would be minutes.
+    assert time.process_time() - began < 20

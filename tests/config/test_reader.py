@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.process import WITHIN, eventually
+from support.process import WITHIN, command, eventually
 
 SMALLEST = """\
 clients:
@@ -233,3 +235,44 @@ def test_signals_to_the_whole_group_do_not_end_it(host: Callable[..., Host], con
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         os.kill(made.reader, number)
     assert made.read(config)[0] == "config"
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "expected"),
+    [
+        ("signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "ok       config "),
+        ("resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29)); as_nobody()", "ok       config "),
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", "LimitFSIZE"),
+        (
+            "as_nobody(); resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))",
+            "no process can be started to read the config",
+        ),
+    ],
+    ids=["SIGCHLD is ignored", "a limit on memory is lower", "no file may be written", "no process may be started"],
+)
+def test_surroundings_that_the_parent_process_chose(config: Path, surroundings: str, expected: str) -> None:
+    if "nobody" in surroundings and os.geteuid() != 0:
+        pytest.skip("only root can become another user, and root is above these limits")
+    script = f"""
+import os, resource, signal, sys
+def as_nobody():
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+{surroundings}
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+    # The other user has no access to tmp_path.
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copy(config, place / "config.yaml")
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command("check", "-c", place / "config.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            timeout=WITHIN,
+        )
+    assert expected in done.stdout + done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr

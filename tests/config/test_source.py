@@ -257,6 +257,25 @@ def test_a_line_that_a_secret_stands_in_is_not_shown_for_its_neighbour(text: str
 @pytest.mark.parametrize(
     "text",
     [
+        pytest.param("{proxy: 'http://bob:hunter2@proxy:3128', a: no}", id="a login in a URL"),
+        pytest.param("{token_url: 'https://h/?sig=hunter2', a: no}", id="a query of a URL"),
+        pytest.param("{name: 'FOO=hunter2', a: no}", id="an assignment"),
+        pytest.param("{run: [/usr/bin/curl, -u, 'bob:hunter2'], a: no}", id="an argument of a hook"),
+        pytest.param("{client_id: {command: [/usr/bin/vault, hunter2]}, a: no}", id="an argument of a command"),
+        pytest.param("{scope: !hunter2 b, a: no}", id="a tag"),
+        pytest.param("{scope: &hunter2 b, a: no}", id="an anchor"),
+        pytest.param("{&hunter2 scope: b, a: no}", id="an anchor of a key"),
+    ],
+)
+def test_what_stands_beside_the_value_that_was_asked_for_is_not_shown(text: str) -> None:
+    found = [problem for problem in problems(text) if "truth value" in problem.message]
+    assert [problem.source and "a: no" in problem.source for problem in found] == [True]
+    assert "hunter2" not in shown(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         pytest.param("client_secret: {file: /x}\na: no", id="the line after it"),
         pytest.param("c:\n  client_secret: {file: /x}\n  a: no", id="its sibling"),
         pytest.param("client_secrets_are_elsewhere: 1\n\nc:\n  - a: no", id="the block after it"),

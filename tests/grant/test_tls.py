@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.endpoint import Endpoint, NoReply, set_up_fault
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
@@ -286,3 +286,32 @@ def test_session_keys_are_not_written(
         assert isinstance(post(server, ca_file), Reply)
 
     assert not keys.exists()
+
+
+def huge(path: str) -> None:
+    """A file of 64 GiB that takes no room."""
+    Path(path).touch()
+    os.truncate(path, 2**36)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "not a regular file"),
+        (os.mkdir, "not a regular file"),
+        (lambda path: os.symlink("/dev/zero", path), "not a regular file"),
+        (huge, "larger than 16 MiB"),
+    ],
+    ids=["a FIFO", "a directory", "a device", "a huge file"],
+)
+@pytest.mark.parametrize("own", [False, True], ids=["", "with a client certificate"])
+def test_openssl_is_not_given_what_it_would_wait_for_or_read_for_ever(
+    ca: trustme.CA, tmp_path: Path, make: Callable[[str], object], said: str, *, own: bool
+) -> None:
+    path = str(tmp_path / "ca")
+    make(path)
+    pair = ca.issue_cert("client")
+    certificate, key = (pair.cert_chain_pems[0], pair.private_key_pem) if own else (None, None)
+    provider = Provider(name="p", token_url="https://127.0.0.1:9/", ca_file=path)
+    texts = [part.bytes().decode() if part else "" for part in (certificate, key)]
+    assert set_up_fault(provider, *texts) == f"ca_file {path}: {said}"

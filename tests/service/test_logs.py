@@ -161,3 +161,17 @@ def test_other_warnings_are_lines_of_the_log(log_format: str) -> None:
             "WARNING UserWarning: our own at=<string>:6",
             "WARNING UserWarning: not theirs at=x.py:1",
         ]
+
+
+def test_no_line_holds_what_a_terminal_would_obey() -> None:
+    script = """
+import logging
+from bearerd.log import say
+from bearerd.model import Logging
+from bearerd.service import logs
+logs.set_up(Logging(), {})
+say(logging.INFO, "a\\x1b[2Jb\\r\\nc\\u2028d\\x9be\\udcff", key="f\\x1bg")
+logs.flush()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=WITHIN)
+    assert done.stderr.split(maxsplit=2)[2] == 'a [2Jb  c d e\\udcff key="f g"\n'

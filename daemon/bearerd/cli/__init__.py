@@ -5,6 +5,7 @@ Nothing is imported here that `health` can do without: a probe runs every few se
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 done, 1 failed, 2 usage, 78 the config is wrong)."""
     open_standard_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As for stderr: a locale, or a name of a file, that cannot express what is said is no reason to say nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _run(arguments)

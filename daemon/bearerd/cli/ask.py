@@ -23,6 +23,8 @@ STATUS_PATIENCE = 10.0
 """Of 10,000 tokens it is 7 MB."""
 
 _PART = 64 * 1024
+# Ten times the status of 10,000 tokens. What says more is no bearerd, and is not to fill our memory.
+_MOST_BYTES = 64 * 1024 * 1024
 _STATUS_LINE = 3  # HTTP/1.1 200 OK
 _OK = 200
 
@@ -78,9 +80,13 @@ def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE)
         raise NoAnswer(f"no daemon answers at {path}: it hung up; it is stopping, or too many ask at once")
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.partition(b"\r\n")[0].split(b" ", 2)
-    if len(words) < _STATUS_LINE or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+    if len(words) < _STATUS_LINE or not words[0].startswith(b"HTTP/1.") or not _is_status(words[1]):
         raise NoAnswer(f"what answers at {path} is no bearerd")
     return int(words[1]), body
+
+
+def _is_status(word: bytes) -> bool:
+    return len(word) == 3 and word.isdigit()  # noqa: PLR2004 - RFC 9112 section 4
 
 
 def ask_status(path: str, only: str | None = None, patience: float = STATUS_PATIENCE) -> tuple[dict[str, Any], bytes]:
@@ -100,7 +106,7 @@ def parsed(path: str, body: bytes) -> dict[str, Any]:
 
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise NoAnswer(f"what answered at {path} is no bearerd, or was cut off in the middle")
@@ -115,6 +121,7 @@ def clean(text: object) -> str:
 def _exchange(path: str, request: bytes, patience: float) -> bytes:
     end = time.monotonic() + patience
     parts: list[bytes] = []
+    size = 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(patience)
         line.connect(path)
@@ -124,6 +131,9 @@ def _exchange(path: str, request: bytes, patience: float) -> bytes:
             if not part:
                 return b"".join(parts)
             parts.append(part)
+            size += len(part)
+            if size > _MOST_BYTES:
+                raise NoAnswer(f"what answers at {path} is no bearerd: it says more than {_MOST_BYTES // 2**20} MiB")
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError

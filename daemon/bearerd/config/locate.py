@@ -27,6 +27,8 @@ _LONGEST_MAPPING = 16 * 1024
 _MOST_MAPPINGS = 32
 # The one key with a path in each of these: `directry: /x` below `output` is taken for it.
 _KEYS = {"output": "directory", "control": "socket"}
+# As deep as a config may be.
+_DEEPEST = 50
 # Any other character stands for itself after a backslash.
 _ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
@@ -130,7 +132,8 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
         value = content[value_at:]
         if value[:1] == "{" and not (key and section):
             mappings += 1
-            if mappings <= _MOST_MAPPINGS:
+            # A whole config in flow style is looked through to its end, and begins only once.
+            if mappings <= (_MOST_MAPPINGS if section or key else 1):
                 yield from _mapping(text, at + value_at, section or key)
         elif key and value and value[0] not in "|>#":
             yield section, key, _scalar(value)
@@ -189,6 +192,8 @@ def _scalars(text: str) -> Iterator[tuple[list[str], str]]:
         char = text[at]
         if char in "{[":
             keys.append(key)
+            if len(keys) > _DEEPEST:
+                return
             key = scalar = ""
         elif char in "}]":
             keys.pop()

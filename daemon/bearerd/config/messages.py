@@ -18,6 +18,9 @@ from bearerd.errors import Kind
 # A key with one of these could be a URL with a password in it, or a line of an env file.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[:=@]")
 
+# A client has 34 keys. A config may have thousands of providers, and name a wrong one a thousand times.
+_MOST_LISTED: Final = 50
+
 
 def bad_name(name: str) -> str:
     """What is wrong with the name of a provider, client or token."""
@@ -28,8 +31,10 @@ def bad_name(name: str) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """`'a', 'b'`."""
-    return ", ".join(f"'{word}'" for word in words)
+    """`'a', 'b'`; of very many the first ones."""
+    words = list(words)
+    more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
+    return ", ".join([*(f"'{word}'" for word in words[:_MOST_LISTED]), *more])
 
 
 def unknown_key(key: str, known: Iterable[str], hint: str = "") -> str:

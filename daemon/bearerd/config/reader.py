@@ -206,7 +206,9 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
     return _why(os.waitstatus_to_exitcode(status))
 
 
+# Exit codes of the process that loads a config.
 _NO_MEMORY: Final = 3
+_NO_ANSWER: Final = 4
 
 
 def _why(code: int) -> str:
@@ -214,6 +216,7 @@ def _why(code: int) -> str:
     return {
         0: "",
         _NO_MEMORY: "there is not enough memory",
+        _NO_ANSWER: "its answer could not be written; is there a limit on the size of files (LimitFSIZE)?",
         -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
         -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
     }.get(code, f"its process ended with {code}, which is a bug of bearerd")
@@ -226,7 +229,10 @@ def _bound() -> None:
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
     import resource  # noqa: PLC0415 - not in the process that stays
 
-    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    # A lower limit that is there already stays: only root can raise one.
+    limits = [limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY]
+    most = min([_MOST_MEMORY, *limits])
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     # When a memory cgroup is full, this process is to be ended, and not the daemon. Of an undumpable process only root
     # can set this; otherwise the kernel takes the largest process, which a config at its bounds makes this one.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -248,10 +254,13 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
             content = _GOOD + encode(load(path, environ))
         except ConfigError as error:
             content = _WRONG + json.dumps([_fields(problem, full) for problem in error.problems]).encode()
-        with open(answer, "wb", closefd=False) as file:
-            file.write(content)
     except MemoryError:
         return _NO_MEMORY
+    try:
+        with open(answer, "wb", closefd=False) as file:
+            file.write(content)
+    except OSError:
+        return _NO_ANSWER
     return 0
 
 

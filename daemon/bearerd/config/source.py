@@ -52,7 +52,7 @@ MOST_NODES: Final = 1_000_000
 # A file with more errors than this is not a config; nobody reads further.
 MOST_PROBLEMS: Final = 1000
 # Under these a key of the config may hold free text, and secrets by name or by mistake.
-_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars"})
+_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
 _NOT_USED: Final[Kind] = "not used in this config's YAML"
 
 
@@ -235,6 +235,8 @@ class Document:
                 secret.update(range(start.line, end.line + 1))
             elif start.line == end.line:
                 shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
+                # The piece of a tagged or anchored scalar begins with its tag or anchor.
+                shown = shown and event.tag is None and event.anchor is None
                 found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,6 +12,8 @@ from typing import Final
 
 from bearerd.model import Provider
 
+# The largest bundles of authorities are 1 MB.
+_MOST_BYTES: Final = 16 * 2**20
 _IN_MEMORY: Final = "/proc/self/fd/{}"
 _NOT_HANDED_OVER: Final = "certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {}"
 
@@ -35,11 +38,21 @@ def signature(path: str | None) -> object:
     """A value that changes when the file does; raises SetUpError."""
     if path is None:
         return None
+    status = _look(path)
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _look(path: str) -> os.stat_result:
+    """What stands there; raises SetUpError for what OpenSSL would wait for, or read for ever."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise SetUpError(f"ca_file {path}: {error.strerror}") from None
-    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    if not stat.S_ISREG(status.st_mode):
+        raise SetUpError(f"ca_file {path}: not a regular file")
+    if status.st_size > _MOST_BYTES:
+        raise SetUpError(f"ca_file {path}: larger than {_MOST_BYTES // 2**20} MiB")
+    return status
 
 
 @lru_cache(maxsize=64)  # 0.7 MB each: shared by all providers that trust the same
@@ -51,6 +64,7 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
     if ca_file is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         return context
+    _look(ca_file)
     try:
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ValueError) as error:

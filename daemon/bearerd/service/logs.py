@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import warnings
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from bearerd.words import rfc3339
 _MOST_LINES: Final = 10_000
 _FLUSH_WITHIN: Final = 1.0
 
+
+# A name of a file may hold any of them.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 # As systemd's journal has them (sd-daemon(3)): `journalctl --priority=warning` shows what matters.
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
@@ -169,7 +173,8 @@ class _Prioritised(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")
+    """Without line ends, and without what a terminal would obey."""
+    return _CONTROL.sub(" ", text)
 
 
 def _quoted(value: object) -> str:
