@@ -86,7 +86,7 @@ def summary(status: Status) -> str:
         first = min(lasting, key=lambda standing: standing.expires or 0.0)
         told.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
     if status.config_error is not None:
-        told.append("the new config is not followed: see the log")
+        told.append("the new config was refused: see the log")
     return "; ".join(told)
 
 

@@ -87,6 +87,6 @@ class DirectoryLock:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             kept = posixpath.dirname(posixpath.dirname(self._path))
             raise DirectoryLocked(
-                f"{kept} is kept by another bearerd, pid {holder or 'unknown'}: stop it, or give this one "
+                f"{kept} is in use by another bearerd, pid {holder or 'unknown'}: stop that one, or give this one "
                 "another output.directory"
             ) from None
