@@ -33,7 +33,7 @@ def depth_of(value: Any) -> int:
     ("start", "end"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]"), ("[", ""), ('["[",', "]")], ids=repr
 )
 def test_any_depth_beyond_the_bound_is_the_same_error(levels: int, start: str, end: str) -> None:
-    with pytest.raises(TooDeepError, match="is nested over 32 levels deep"):
+    with pytest.raises(TooDeepError, match="is nested more than 32 levels deep"):
         loads(nested(levels, start, end))
 
 
@@ -102,5 +102,5 @@ def test_a_stack_that_is_used_up_is_an_error_of_the_document() -> None:
     def hook(_: list[tuple[str, Any]]) -> Any:
         raise RecursionError
 
-    with pytest.raises(TooDeepError, match="is nested deeper than the stack allows"):
+    with pytest.raises(TooDeepError, match="is nested too deeply"):
         loads("{}", object_pairs_hook=hook)

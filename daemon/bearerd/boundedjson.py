@@ -24,11 +24,11 @@ def loads(text: str, deepest: int = DEEPEST, **hooks: Any) -> Any:
     """As json.loads, which takes the hooks; raises ValueError, and TooDeepError among them."""
     # Most documents have so few brackets that there is no need to look where they are.
     if text.count("[") + text.count("{") > deepest and _depth(text) > deepest:
-        raise TooDeepError(f"is nested over {deepest} levels deep")
+        raise TooDeepError(f"is nested more than {deepest} levels deep")
     try:
         return json.loads(text, **hooks)
     except RecursionError:
-        raise TooDeepError("is nested deeper than the stack allows") from None
+        raise TooDeepError("is nested too deeply") from None
 
 
 def _depth(text: str) -> int:

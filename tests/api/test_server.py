@@ -244,11 +244,11 @@ def test_over_tcp_there_are_only_probes_and_metrics_and_the_page_where_it_is_wan
     assert site.ask("/refresh/dnb/bci", "POST", via="tcp").status == 404
     assert site.daemon.asked == []
     routes = "/, /livez, /metrics, /readyz" if wanted else "/livez, /metrics, /readyz"
-    assert site.ask("/x", via="tcp").json == {"error": f"there is only {routes} here"}
+    assert site.ask("/x", via="tcp").json == {"error": f"not found; the paths here are {routes}"}
 
 
 def test_who_asks_for_what_is_not_there_is_told_what_is(site: Site) -> None:
-    said = "there is only /, /livez, /metrics, /readyz, /status, POST /refresh/<client>/<token> here"
+    said = "not found; the paths here are /, /livez, /metrics, /readyz, /status, POST /refresh/<client>/<token>"
     assert (site.ask("/x").status, site.ask("/x").json) == (404, {"error": said})
 
 
@@ -389,13 +389,13 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
         (
             Asked("later", after=12.1),
             429,
-            {"name": "dnb/bci", "error": "asked for too often: again in 13 s", "retry_after": 13},
+            {"name": "dnb/bci", "error": "requested too often; try again in 13 s", "retry_after": 13},
             "13",
         ),
         (
             Asked("later", after=0.001),
             429,
-            {"name": "dnb/bci", "error": "asked for too often: again in 1 s", "retry_after": 1},
+            {"name": "dnb/bci", "error": "requested too often; try again in 1 s", "retry_after": 1},
             "1",
         ),
     ],

@@ -199,7 +199,7 @@ def reloads(site: Site) -> None:
                 assert len(site.states()) == len(json.loads(re.sub(r"(\w+)", r'"\1"', tokens)))
             here.drop_in(DAEMON, "notify-reload", None)
             here.run("systemctl", "restart", "bearerd")
-            how = "under notify-reload it returns when the config is followed"
+            how = "under notify-reload it returns when config reloaded"
     site.config()
     here.run("systemctl", "reload", "bearerd")  # the last time: from here on the file is watched
     eventually(lambda: site.states() == {"dnb/bci": "valid"})
@@ -211,7 +211,7 @@ def rotation(site: Site) -> None:
     with site.reader.reading():
         site.provider.secret = "second"
         site.secret("second\n")
-        eventually(lambda: "what authenticates dnb is another now" in site.here.journal(DAEMON))
+        eventually(lambda: "credentials for dnb changed" in site.here.journal(DAEMON))
         before = site.token()
         site.here.run("bearerd", "refresh")
         assert site.token() != before

@@ -134,7 +134,7 @@ def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:
                 done = bearerd(*arguments, "-c", site.config)
                 assert (done.returncode, done.stderr.count("\n")) == (0, 1)
                 assert done.stderr.startswith(
-                    f"bearerd: note: the daemon goes on with its earlier config: {site.config}:"
+                    f"bearerd: note: the daemon refused the new config and keeps the earlier one: {site.config}:"
                 )
                 assert "hunter2" not in done.stderr
             done = bearerd("status", "-c", site.config)

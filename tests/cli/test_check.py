@@ -149,8 +149,8 @@ def test_a_config_that_will_do_is_exit_0_and_nothing_is_made(site: Site) -> None
         f"ok       directory {site.directory}: can be written",
         f"ok       state directory {site.directory}/.bearerd: can be written",
         f"ok       client dnb: file {site.secret} can be used",
-        "ok       token dnb/bci: 1 file(s) can be written",
-        "ok       token dnb/other: 1 file(s) can be written",
+        "ok       token dnb/bci: 1 file can be written",
+        "ok       token dnb/other: 1 file can be written",
     ]
     assert sorted(os.listdir(site.path)) == ["config.yaml", "dnb.secret"]
 
@@ -187,7 +187,7 @@ def test_all_that_would_fail_is_told_at_once(site: Site) -> None:
     assert client == f"client dnb: file {site.secret}: empty; ca_file {site.path}/none.pem: No such file or directory"
     assert [token.split(":")[0] for token in tokens] == ["token dnb/bci", "token dnb/other"]
     assert "no-such-group" in tokens[0]
-    assert "bearerd: 5 of these would fail" in done.stderr
+    assert "bearerd: 5 checks failed" in done.stderr
 
 
 def test_a_reader_that_may_use_an_expired_token_is_a_warning(site: Site) -> None:
@@ -233,28 +233,28 @@ BY_ASSERTION: Keys = WITHOUT_SECRET | {"auth": "assertion"}
 @pytest.mark.parametrize(
     ("keys", "files", "named"),
     [
-        pytest.param({"auth": "client_secret_jwt"}, (), "file SITE/dnb.secret", id="secret"),
+        pytest.param({"auth": "client_secret_jwt"}, (), "file SITE/dnb.secret can be used", id="secret"),
         pytest.param(
             {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: OLD}, {command: [/bin/echo, older]}]"},
             (),
-            "file SITE/dnb.secret, env OLD, command /bin/echo",
+            "file SITE/dnb.secret, env OLD, command /bin/echo can be used",
             id="list-of-secrets",
         ),
-        pytest.param(BY_KEY, ("private_key",), "file SITE/private_key", id="private_key_jwt"),
+        pytest.param(BY_KEY, ("private_key",), "file SITE/private_key can be used", id="private_key_jwt"),
         pytest.param(
             BY_KEY,
             ("private_key", "certificate"),
-            "file SITE/private_key, file SITE/certificate",
+            "file SITE/private_key, file SITE/certificate can be used",
             id="private_key_jwt-with-certificate",
         ),
         pytest.param(
             BY_CERTIFICATE,
             ("private_key", "certificate"),
-            "file SITE/private_key, file SITE/certificate",
+            "file SITE/private_key, file SITE/certificate can be used",
             id="tls_client_auth",
         ),
-        pytest.param(BY_ASSERTION, ("assertion",), "file SITE/assertion", id="assertion"),
-        pytest.param(WITHOUT_SECRET | {"auth": "none"}, (), "its id alone", id="none"),
+        pytest.param(BY_ASSERTION, ("assertion",), "file SITE/assertion can be used", id="assertion"),
+        pytest.param(WITHOUT_SECRET | {"auth": "none"}, (), "no credentials but its client_id", id="none"),
     ],
 )
 def test_it_names_what_authenticates_a_client(
@@ -267,14 +267,14 @@ def test_it_names_what_authenticates_a_client(
         (site.path / "certificate").chmod(0o644)  # it is public
     done = site.check(OLD="old")
     assert done.returncode == 0, done.stdout
-    assert f"client dnb: {site.here(named)} can be used" in findings(done, "ok")
+    assert f"client dnb: {site.here(named)}" in findings(done, "ok")
 
 
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
         pytest.param(None, "no such file or directory", id="missing"),
-        pytest.param(0o644, "mode 0644 opens it to others; chmod 600 it", id="too-readable"),
+        pytest.param(0o644, "mode 0644 lets others access it; run chmod 600 on it", id="too-readable"),
     ],
 )
 def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site, mode: int | None, said: str) -> None:
@@ -287,7 +287,7 @@ def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site,
     assert done.returncode == 1
     assert f"failed   client dnb: file {site.secret}: {said}" in done.stdout
     assert "grant" not in done.stdout
-    assert done.stderr == "bearerd: 1 of these would fail; the daemon would run, and go on trying\n"
+    assert done.stderr == "bearerd: 1 check failed; the daemon would start and keep trying\n"
     assert SECRET not in done.stdout
 
 
@@ -762,7 +762,7 @@ def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
     assert done.returncode == 1
     assert grants(done) == [
         (
-            "failed   grant dnb/bci: 127.0.0.1: connection refused (in the connect)",
+            "failed   grant dnb/bci: 127.0.0.1: connection refused (while connecting)",
             {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope asked": "bci"},
         )
     ]
@@ -810,7 +810,7 @@ def test_online_the_providers_clock_is_compared(tmp_path: Path, off: int, clock:
             "bci risk",
             "bci",
             ("bci risk", "bci"),
-            ["grant dnb/bci: the token's scope lacks risk; ask the provider to allow this client the rest"],
+            ["grant dnb/bci: the token's scope lacks risk; ask the provider to grant it to this client"],
             id="narrower",
         ),
         pytest.param("bci", "bci more", ("bci", "bci more"), [], id="wider"),

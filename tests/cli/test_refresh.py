@@ -62,8 +62,8 @@ def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
 
             done = bearerd("refresh", "dnb/bci", env={"BEARERD_SOCKET": str(site.socket)})
             assert done.returncode == 1
-            assert done.stdout.startswith("dnb/bci: asked for too often: again in ")
-            assert done.stderr == "bearerd: 1 of 1 were not renewed\n"
+            assert done.stdout.startswith("dnb/bci: requested too often; try again in ")
+            assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
             assert len(server.seen) == 2
 
 
@@ -108,7 +108,7 @@ def test_what_it_failed_of_is_said_and_what_still_holds(then: Answer, said: str,
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: {said}")
     assert done.stdout.endswith("; the present token is good for 59 min\n")
-    assert done.stderr == "bearerd: 1 of 1 were not renewed\n"
+    assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
 
 
 def test_who_is_held_back_for_longer_than_is_waited_is_told_at_once(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_name_that_is_none_is_told_and_the_others_are_renewed(tmp_path: Path) 
         "?[2J: there is no token of this name",
         f"dnb/bci: {GOOD}",
     ]
-    assert done.stderr == "bearerd: 2 of 3 were not renewed\n"
+    assert done.stderr == "bearerd: 2 of 3 tokens not renewed\n"
 
 
 # -- a daemon that goes ----------------------------------------------------------------------------

@@ -173,4 +173,4 @@ def test_a_scope_it_silently_narrows_is_noted(token_url: str) -> None:
     outcome = granted(token_url, "plain", "plain", scope="bci risk")
 
     assert isinstance(outcome, Issued)
-    assert outcome.notes == ("the token's scope lacks risk; ask the provider to allow this client the rest",)
+    assert outcome.notes == ("the token's scope lacks risk; ask the provider to grant it to this client",)

@@ -119,7 +119,7 @@ def test_the_deadline_ends_all_of_them(monkeypatch: pytest.MonkeyPatch, url: str
         monkeypatch.undo()
 
     host = url.split("/")[2]
-    assert reply == NoReply("connect", f"{host}: not done within 0.6 s (in the connect)")
+    assert reply == NoReply("connect", f"{host}: not done within 0.6 s (while connecting)")
     assert 0.6 <= took < 10 * 0.6
     # None for an address: the alarm's, at most, is new.
     assert threading.active_count() <= threads + 1
@@ -135,7 +135,7 @@ def test_that_no_thread_is_left_for_the_look_up_is_told(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(threading.Thread, "start", no_more)
     host = url.split("/")[2]
-    assert post(url) == NoReply("name look-up", f"{host}: no thread can be started (in the name look-up)")
+    assert post(url) == NoReply("name look-up", f"{host}: no thread can be started (during name lookup)")
 
 
 def test_where_no_address_answers_the_last_failure_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -143,4 +143,4 @@ def test_where_no_address_answers_the_last_failure_is_told(monkeypatch: pytest.M
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
         reply = post(url)
 
-    assert reply == NoReply("connect", f"{url.split('/')[2]}: connection refused (in the connect)")
+    assert reply == NoReply("connect", f"{url.split('/')[2]}: connection refused (while connecting)")

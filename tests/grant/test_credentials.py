@@ -127,10 +127,10 @@ def test_a_file_that_is_more_open_is_refused_as_ssh_does(
 ) -> None:
     secret.chmod(mode)
     said = refusal(file(secret, permissions))
-    assert said.startswith(f"file {secret}: mode {mode:04o} opens it to {who}; chmod ")
+    assert said.startswith(f"file {secret}: mode {mode:04o} lets {who} access it; run chmod ")
     # What is advised is what helps.
-    assert ("chmod 640 it" if permissions == "group" else "chmod 600 it") in said
-    assert ("say permissions: any" if permissions == "group" else "permissions: group or any") in said
+    assert ("run chmod 640 on it" if permissions == "group" else "run chmod 600 on it") in said
+    assert ("set permissions: any" if permissions == "group" else "permissions: group or any") in said
 
 
 def test_a_link_is_judged_by_the_file_that_it_leads_to(secret: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_link_is_judged_by_the_file_that_it_leads_to(secret: Path) -> None:
     link.symlink_to(secret)
     assert read(file(link), {}) == SECRET
     secret.chmod(0o644)
-    assert "mode 0644 opens it to others" in refusal(file(link))
+    assert "mode 0644 lets others access it" in refusal(file(link))
 
 
 def test_a_file_is_read_anew_each_time(secret: Path) -> None:

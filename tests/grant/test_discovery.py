@@ -90,7 +90,7 @@ def test_the_place_of_openid_is_asked_where_the_first_holds_nothing_good(first: 
 
 NO_METADATA = Malformed("metadata: HTTP 404", "discovery", RIGHT)
 NO_JSON = Malformed("metadata: HTTP 200, but the reply is HTML, not JSON", "discovery", RIGHT)
-NOT_WELL = Transient("metadata: HTTP 503: the provider is not well", "discovery")
+NOT_WELL = Transient("metadata: HTTP 503: a temporary error at the provider", "discovery")
 ANOTHER = Malformed("metadata: it is another issuer's", "discovery", EXACTLY)
 
 
@@ -129,7 +129,7 @@ def test_where_nobody_answers_the_second_place_is_not_asked() -> None:
 
         outcome = Discovery(provider, fetch).metadata(NOW)
 
-    assert outcome == Transient("metadata: 127.0.0.1: connection refused (in the connect)", phase="connect")
+    assert outcome == Transient("metadata: 127.0.0.1: connection refused (while connecting)", phase="connect")
     assert len(asked) == 1
 
 
@@ -194,7 +194,7 @@ def test_the_last_good_answer_is_kept_where_asking_again_fails(log: pytest.LogCa
         issuer = issuer_of(server)
 
     assert [(record.levelname, record.getMessage()) for record in log.records] == [
-        ("WARNING", f"metadata: HTTP 503: the provider is not well; going on with what {issuer} said before")
+        ("WARNING", f"metadata: HTTP 503: a temporary error at the provider; going on with what {issuer} said before")
     ]
 
 
@@ -319,7 +319,7 @@ def test_token_endpoints_on_the_issuers_host_are_not_told(log: pytest.LogCapture
 
 def test_metadata_that_break_the_bounds_are_malformed_and_the_second_place_is_asked() -> None:
     flooded = Answer(200, b"", {"X-Much": "x" * 70_000})
-    hint = "no token endpoint answers so: compare the URL with the provider's"
+    hint = "no token endpoint replies like this; compare the URL with the provider's"
     with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == Malformed(
             "metadata: 127.0.0.1: the reply has more than 64 KiB of headers", "discovery", hint

@@ -172,5 +172,5 @@ def test_a_token_url_without_its_last_slash_is_no_token_endpoint(provider: Provi
     elsewhere = replace(provider, token_url=provider.token_url.removesuffix("/"))
 
     assert granted(elsewhere, "plain", "plain") == Malformed(
-        "HTTP 404: no token endpoint answers so", hint="compare token_url with the provider's"
+        "HTTP 404: no token endpoint replies like this", hint="compare token_url with the provider's"
     )

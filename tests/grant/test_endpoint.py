@@ -34,7 +34,7 @@ TIMEOUT: Final = 0.4
 """Of a provider that will not answer in time: it is waited for in full."""
 LONG: Final = WITHIN
 """Of a provider that will: only a broken build waits for it."""
-BEYOND: Final = "no token endpoint answers so: compare the URL with the provider's"
+BEYOND: Final = "no token endpoint replies like this; compare the URL with the provider's"
 """The hint for a reply that breaks a bound."""
 
 
@@ -87,6 +87,14 @@ def drips(start: bytes, drop: bytes) -> Callable[[Peer, socket.socket, int], Non
     return behaviour
 
 
+DURING = {
+    "wait": "while waiting for the reply",
+    "read": "while reading the reply",
+    "TLS": "during the TLS handshake",
+    "connect": "while connecting",
+}
+
+
 def silent(it: Peer, _connection: socket.socket, _number: int) -> None:
     it.over.wait()
 
@@ -114,7 +122,7 @@ def test_a_request_ends_in_time_wherever_it_is(
         reply = post(f"{scheme}://127.0.0.1:{it.port}/token", timeout=TIMEOUT)
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"127.0.0.1: not done within 0.4 s (in the {phase})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"127.0.0.1: not done within 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -126,7 +134,7 @@ def test_a_drip_on_a_kept_connection_ends_in_time_too() -> None:
 
     with peer(behaviour) as it, posting(it.url, timeout=5.0) as send:
         assert isinstance(send(), Reply)
-        assert send() == NoReply("wait", "127.0.0.1: not done within 5 s (in the wait)")
+        assert send() == NoReply("wait", "127.0.0.1: not done within 5 s (while waiting for the reply)")
         assert it.connections == 1
 
 
@@ -144,7 +152,7 @@ def test_a_request_through_a_proxy_ends_in_time_too(scheme: str, start: bytes, d
         reply = post(f"{scheme}://token.invalid/token", timeout=TIMEOUT, proxy=f"http://127.0.0.1:{proxy.port}")
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"the proxy 127.0.0.1: not done within 0.4 s (in the {phase})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"the proxy 127.0.0.1: not done within 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -187,7 +195,7 @@ def test_a_hanging_name_lookup_is_left_behind_and_none_is_added(monkeypatch: pyt
         finally:
             release.set()
 
-    assert replies[:2] == [NoReply("name look-up", "hangs.example: not done within 0.4 s (in the name look-up)")] * 2
+    assert replies[:2] == [NoReply("name look-up", "hangs.example: not done within 0.4 s (during name lookup)")] * 2
     assert took < WITHIN
     assert isinstance(replies[2], Reply)
     assert lookups == [("hangs.example", it.port)]
@@ -223,7 +231,7 @@ def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.M
         first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
 
     assert isinstance(first, NoReply)
-    assert second == NoReply("wait", "127.0.0.1: not done within 0.4 s (in the wait)")
+    assert second == NoReply("wait", "127.0.0.1: not done within 0.4 s (while waiting for the reply)")
 
 
 def test_a_provider_that_is_waited_for_holds_up_no_other() -> None:
@@ -465,13 +473,17 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
-        pytest.param(closes, NoReply("wait", "127.0.0.1: the connection broke off (in the wait)"), id="close"),
-        pytest.param(resets, NoReply("wait", "127.0.0.1: connection reset by peer (in the wait)"), id="reset"),
+        pytest.param(
+            closes, NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)"), id="close"
+        ),
+        pytest.param(
+            resets, NoReply("wait", "127.0.0.1: connection reset by peer (while waiting for the reply)"), id="reset"
+        ),
         pytest.param(
             says(b"SSH-2.0-OpenSSH_9.2\r\n"),
             NoReply(
                 "wait",
-                "127.0.0.1: the answer is not HTTP (in the wait)",
+                "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
                 "does this port want TLS? Then write https://",
             ),
             id="not-http",
@@ -483,12 +495,12 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
         ),
         pytest.param(
             says(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
-            NoReply("read", "127.0.0.1: the connection broke off (in the read)"),
+            NoReply("read", "127.0.0.1: the connection was closed (while reading the reply)"),
             id="short-body",
         ),
         pytest.param(
             says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"),
-            NoReply("read", "127.0.0.1: the connection broke off (in the read)"),
+            NoReply("read", "127.0.0.1: the connection was closed (while reading the reply)"),
             id="short-chunk",
         ),
     ],
@@ -514,14 +526,14 @@ def test_an_answer_over_tls_that_is_not_http_raises_no_question_about_tls(tmp_pa
     with peer(behaviour) as it:
         reply = post(it.url.replace("http:", "https:"), ca_file=str(tmp_path / "ca.pem"))
 
-    assert reply == NoReply("wait", "127.0.0.1: the answer is not HTTP (in the wait)")
+    assert reply == NoReply("wait", "127.0.0.1: the reply is not HTTP (while waiting for the reply)")
 
 
 def test_nobody_listening_is_a_failure_to_connect() -> None:
     with refusing() as port:
         reply = post(f"http://127.0.0.1:{port}/token")
 
-    assert reply == NoReply("connect", "127.0.0.1: connection refused (in the connect)")
+    assert reply == NoReply("connect", "127.0.0.1: connection refused (while connecting)")
 
 
 def test_a_name_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,7 +551,7 @@ def test_a_name_without_addresses_is_a_failure_to_connect(monkeypatch: pytest.Mo
     resolve(monkeypatch)
 
     assert post("http://token.invalid/token") == NoReply(
-        "connect", "token.invalid: the connection broke off (in the connect)"
+        "connect", "token.invalid: the connection was closed (while connecting)"
     )
 
 
@@ -612,7 +624,7 @@ def test_what_replaces_a_kept_connection_is_not_replaced_again() -> None:
 
     with peer(behaviour) as it, posting(it.url) as send:
         assert isinstance(send(), Reply)
-        assert send() == NoReply("wait", "127.0.0.1: the connection broke off (in the wait)")
+        assert send() == NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)")
         # The first, the one on the connection that had gone stale, the one on a new connection.
         assert (it.connections, len(it.requests)) == (2, 3)
 

@@ -223,7 +223,7 @@ def test_what_another_issuer_says_is_not_used(named: Any, issuer: str, hint: str
             pytest.param(
                 status,
                 b"{}",
-                Transient(f"metadata: HTTP {status}: the provider is not well", "discovery"),
+                Transient(f"metadata: HTTP {status}: a temporary error at the provider", "discovery"),
                 id=f"{status}",
             )
             for status in (408, 425, 429, 500, 503, 599)

@@ -480,7 +480,7 @@ def test_a_scope_that_is_silently_dropped_is_noted(bench: Bench) -> None:
     token_of(outcome, request)
     assert isinstance(outcome, Issued)
     assert request.form["scope"] == ["alpha nonsense"]
-    assert outcome.notes == ("the token's scope lacks nonsense; ask the provider to allow this client the rest",)
+    assert outcome.notes == ("the token's scope lacks nonsense; ask the provider to grant it to this client",)
     assert outcome.token.scope == "alpha"
 
 
@@ -490,7 +490,7 @@ def test_a_scope_that_is_silently_dropped_is_a_refusal_where_it_is_strict(bench:
     assert request.status == 200
     assert outcome == Refused(
         "the token's scope lacks nonsense (strict_scope)",
-        hint="ask the provider to allow this client the rest",
+        hint="ask the provider to grant it to this client",
         whole_client=False,
     )
 

@@ -187,7 +187,7 @@ def test_no_reply_is_transient_in_its_phase() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/token"
         performed = perform(at(url))
 
-    gone = Transient("127.0.0.1: connection refused (in the connect)", phase="connect")
+    gone = Transient("127.0.0.1: connection refused (while connecting)", phase="connect")
     assert performed == Performed(gone, "7e0c5a", url, took=0.0)
 
 
@@ -399,7 +399,7 @@ def test_a_provider_that_is_not_found_is_a_failure_before_any_request_and_is_tri
         grants, wanted = Grants(FakeClock(), SECRET), found_at(server)
         failed, well = grants.perform(wanted), grants.perform(wanted)
 
-    busy = Transient("metadata: HTTP 503: the provider is not well", phase="discovery")
+    busy = Transient("metadata: HTTP 503: a temporary error at the provider", phase="discovery")
     assert failed == Performed(busy, "7e0c5a")
     assert isinstance(well.outcome, Issued)
 

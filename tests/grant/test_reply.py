@@ -142,21 +142,29 @@ PASSING = [
     pytest.param(200, {}, b'{"errcode":45009}', RateLimited("HTTP 200 with errcode 45009"), id="wechat-too-often"),
     pytest.param(200, {}, b'{"errcode":-1}', Transient("HTTP 200 with errcode -1"), id="wechat-busy"),
     pytest.param(200, {}, b'{"errcode":45011}', RateLimited("HTTP 200 with errcode 45011"), id="wechat-too-often-2"),
-    pytest.param(408, {}, b"", Transient("HTTP 408: the provider is not well"), id="408"),
-    pytest.param(425, {}, b"", Transient("HTTP 425: the provider is not well"), id="425"),
-    pytest.param(500, {}, HTML, Transient("HTTP 500: the provider is not well"), id="500-html"),
+    pytest.param(408, {}, b"", Transient("HTTP 408: a temporary error at the provider"), id="408"),
+    pytest.param(425, {}, b"", Transient("HTTP 425: a temporary error at the provider"), id="425"),
+    pytest.param(500, {}, HTML, Transient("HTTP 500: a temporary error at the provider"), id="500-html"),
     pytest.param(
-        503, {"retry-after": "120"}, b"", Transient("HTTP 503: the provider is not well", retry_after=120.0), id="503"
+        503,
+        {"retry-after": "120"},
+        b"",
+        Transient("HTTP 503: a temporary error at the provider", retry_after=120.0),
+        id="503",
     ),
     # Not this client's fault, whatever it is called.
     pytest.param(
-        500, {}, b'{"error": "invalid_client"}', Transient("HTTP 500 invalid_client: the"), id="500-invalid-client"
+        500,
+        {},
+        b'{"error": "invalid_client"}',
+        Transient("HTTP 500 invalid_client: a temporary error"),
+        id="500-invalid-client",
     ),
     pytest.param(
         400,
         {},
         b'{"error": "temporarily_unavailable"}',
-        Transient("HTTP 400 temporarily_unavailable: the provider is not well"),
+        Transient("HTTP 400 temporarily_unavailable: a temporary error at the provider"),
         id="temporarily-unavailable",
     ),
     # What a proxy says in its own name is no refusal by the provider.
@@ -205,7 +213,7 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "x": -Infinity}', Malformed("the reply holds NaN or Infinity"), id="infinity"
     ),
-    pytest.param(200, {}, b"[" * 60_000, Malformed("the reply is nested over 32 levels deep"), id="nested"),
+    pytest.param(200, {}, b"[" * 60_000, Malformed("the reply is nested more than 32 levels deep"), id="nested"),
     pytest.param(204, {}, b"", Malformed("HTTP 204, but the reply is empty"), id="204-empty"),
     pytest.param(200, {}, b" \r\n", Malformed("the reply is empty"), id="200-blank"),
     pytest.param(
@@ -234,8 +242,10 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "token_type": "PoP"}', Malformed("the token is of type pop"), id="pop"
     ),
-    pytest.param(404, {}, HTML, Malformed("HTTP 404: no token endpoint answers so; compare token_url"), id="404"),
-    pytest.param(405, {}, b"", Malformed("HTTP 405: no token endpoint answers so"), id="405"),
+    pytest.param(
+        404, {}, HTML, Malformed("HTTP 404: no token endpoint replies like this; compare token_url"), id="404"
+    ),
+    pytest.param(405, {}, b"", Malformed("HTTP 405: no token endpoint replies like this"), id="405"),
     pytest.param(
         302,
         {"location": "https://sso.example.com/login?client_secret=s3cret"},
@@ -446,7 +456,7 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
     ("status", "kind", "message"),
     [
         (429, RateLimited, "HTTP 429: asked too often"),
-        (503, Transient, "HTTP 503: the provider is not well"),
+        (503, Transient, "HTTP 503: a temporary error at the provider"),
     ],
 )
 def test_a_provider_may_say_how_long_to_wait(
@@ -520,7 +530,7 @@ def test_a_scope_that_is_not_named_is_the_one_asked_for_but_to_who_is_strict(giv
     body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
 
     assert (issued(body, scope="bci").token.scope, issued(body, scope="bci").notes) == ("bci", ())
-    ask = "ask the provider to allow this client the rest"
+    ask = "ask the provider to grant it to this client"
     strict = understood(200, body, scope="bci", strict_scope=True)
     assert strict == Refused("the reply names no scope (strict_scope)", whole_client=False, hint=ask)
 
@@ -549,7 +559,7 @@ def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
     strict = understood(200, body, scope=asked, strict_scope=True)
 
     assert outcome.token.scope == scope
-    ask = "ask the provider to allow this client the rest"
+    ask = "ask the provider to grant it to this client"
     assert outcome.notes == (() if lacks is None else (f"the token's scope lacks {lacks}; {ask}",))
     if lacks is None:
         assert isinstance(strict, Issued)
@@ -719,7 +729,7 @@ def nested(levels: int) -> bytes:
 
 @pytest.mark.parametrize("levels", [33, 100, 960, 970, 980, 990, 1000, 30_000])
 def test_a_reply_that_is_nested_deeper_than_any_is_malformed_at_each_depth(levels: int) -> None:
-    assert understood(200, nested(levels)) == Malformed("HTTP 200, but the reply is nested over 32 levels deep")
+    assert understood(200, nested(levels)) == Malformed("HTTP 200, but the reply is nested more than 32 levels deep")
     assert isinstance(understood(401, nested(levels)), Refused)
 
 

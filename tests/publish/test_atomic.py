@@ -487,7 +487,7 @@ def test_a_lock_holds_on_a_full_disk(small: Path) -> None:
     directory = os.open(small, os.O_RDONLY)
     try:
         lock.take(directory)
-        with pytest.raises(DirectoryLocked, match="kept by another bearerd"):
+        with pytest.raises(DirectoryLocked, match="in use by another bearerd"):
             other.take(directory)
         lock.release()
     finally:

@@ -93,16 +93,16 @@ def opened_by_an_acl(own: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        pytest.param(replaced, "since it belongs to nobody, and bearerd runs as root", id="of another user"),
+        pytest.param(replaced, "because it belongs to user nobody, and bearerd runs as root", id="of another user"),
         pytest.param(
             lambda own: give(own, ALICE),
-            "since it belongs to nobody, and bearerd runs as root",
+            "because it belongs to user nobody, and bearerd runs as root",
             id="given to another user",
         ),
-        pytest.param(linked, "since it is a symlink", id="a link"),
-        pytest.param(a_file, "since it is not a directory", id="a file"),
-        pytest.param(opened, "since other users can write it (mode 0770)", id="its group can write"),
-        pytest.param(opened_by_an_acl, "since other users can write it (mode 0770)", id="by its ACL"),
+        pytest.param(linked, "because it is a symlink", id="a link"),
+        pytest.param(a_file, "because it is not a directory", id="a file"),
+        pytest.param(opened, "because other users can write it (mode 0770)", id="its group can write"),
+        pytest.param(opened_by_an_acl, "because other users can write it (mode 0770)", id="by its ACL"),
     ],
 )
 @pytest.mark.parametrize("below", ["", "records", "records/dnb", "clients", "owed"])
@@ -119,7 +119,7 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_made_anew(
     assert publisher.noted(target) == (below in {"records", "records/dnb", "clients"})
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     aside = said.rpartition(" it was moved to ")[2].partition(",")[0]
-    assert said == f"{harmed} is not used, {reason}; it was moved to {aside}, and is made anew"
+    assert said == f"{harmed} is not used {reason}; it was moved to {aside}, and a new one is made"
     assert Path(aside).parent == harmed.parent
     assert Path(aside).name.startswith(f"{harmed.name}.untrusted-")
     assert os.path.lexists(aside)
@@ -165,7 +165,7 @@ def test_a_file_that_others_could_have_written_is_not_read_but_moved_aside(
     assert (state.key() != key) == (name == "key")
     assert publisher.noted(target) == (name != "owed/dnb/bci")
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
-    assert said.startswith(f"{path} is not used, since ")
+    assert said.startswith(f"{path} is not used because ")
     assert [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.untrusted-")]
     publisher.save(target, GOOD)
     assert publisher.load(target) == GOOD
@@ -182,7 +182,7 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
         acting_as(BOB),
         pytest.raises(
             DirectoryUnusable,
-            match=rf"{directory}/.bearerd is not used, since it belongs to nobody, and bearerd runs as {BOB}; "
+            match=rf"{directory}/.bearerd is not used because it belongs to user nobody, and bearerd runs as {BOB}; "
             r"it cannot be moved aside either .*: remove it",
         ),
     ):
@@ -199,7 +199,9 @@ def test_nobody_takes_the_directory_from_a_daemon_of_its_owner_that_runs(config:
     with acting_as(BOB):
         running = Publisher(config)
         running.prepare()
-    said = rf"{directory} is kept by another bearerd, pid {os.getpid()}" if uid == 0 else "whose bearerd may be running"
+    said = (
+        rf"{directory} is in use by another bearerd, pid {os.getpid()}" if uid == 0 else "whose bearerd may be running"
+    )
     with acting_as(uid), pytest.raises(DirectoryLocked, match=said):
         Publisher(config).prepare()
     assert [path.name for path in directory.iterdir()] == [".bearerd"]

@@ -117,7 +117,7 @@ def test_records_are_for_the_daemon_alone(config: Config) -> None:
 def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> None:
     first = Publisher(config)
     first.prepare()
-    with pytest.raises(DirectoryLocked, match=rf"kept by another bearerd, pid {os.getpid()}: stop it"):
+    with pytest.raises(DirectoryLocked, match=rf"in use by another bearerd, pid {os.getpid()}: stop that one"):
         Publisher(config).prepare()
     # Another user may have written it, and what is told may go to root's terminal.
     (Path(config.directory) / ".bearerd/lock").write_text("\x1b[2J\x1b[31m")

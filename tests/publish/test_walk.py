@@ -67,7 +67,8 @@ def test_a_link_that_only_root_or_the_daemons_user_could_have_made_is_followed(p
 def test_a_link_of_another_user_is_refused_with_its_owner_and_the_cure(place: Path, directory: str) -> None:
     (place / "run/deep").mkdir(parents=True)
     link(place / "var", "run", ALICE)
-    said = rf"the symlink {place}/var is not followed: it belongs to nobody, and only links of root .*use the real path"
+    links = "only links of root .*use the real path"
+    said = rf"the symlink {place}/var is not followed: it belongs to user nobody, and {links}"
     for files in (Files(f"{place}/{directory}", 0o755), files_of(place)):
         with pytest.raises(PublishError, match=said):
             files.replace(f"{place}/{directory}/t", b"x", PLAIN)
@@ -117,7 +118,7 @@ def test_below_a_directory_of_another_user_no_link_is_followed_not_even_of_root(
     link(place / "home/var", place / "run")
     link(place / "home/of-root/var", place / "run")
     for path in ("home/var", "home/of-root/var"):
-        said = rf"{path} is not followed: none is, below {place}/home, which belongs to nobody; use the real path"
+        said = rf"{path} is not followed: none is, below {place}/home, which belongs to user nobody; use the real path"
         with pytest.raises(PublishError, match=said):
             files_of(place).replace(f"{place}/{path}/t", b"x", PLAIN)
     # A link of root that leads into it is one thing, one that leads out again another.
@@ -142,7 +143,7 @@ def test_a_daemon_without_rights_follows_its_own_links_and_roots_and_no_others(p
         files = files_of(place)
         files.replace(f"{home}/mine/t", b"1", PLAIN)
         files.replace(f"{place}/roots/t", b"2", PLAIN)
-        with pytest.raises(PublishError, match="it belongs to nobody"):
+        with pytest.raises(PublishError, match="it belongs to user nobody"):
             files.replace(f"{place}/alices/t", b"3", PLAIN)
     assert (place / "run/t").read_bytes() == b"2"
 
@@ -175,7 +176,8 @@ def test_below_a_directory_of_another_user_a_third_users_file_is_left_alone(plac
     theirs = home / "t"
     theirs.write_text("theirs")
     os.chown(theirs, BOB, BOB)
-    said = rf"{theirs} belongs to {BOB}, and is below {home}, which belongs to nobody: .*remove it, or use another path"
+    below = rf"{home}, which belongs to user nobody: .*remove it, or use another path"
+    said = rf"{theirs} belongs to user {BOB}, and is below {below}"
     with pytest.raises(PublishError, match=said):
         files.replace(str(theirs), b"x", PLAIN)
     with pytest.raises(PublishError, match=said):

@@ -222,7 +222,7 @@ def test_status_says_why_a_new_config_is_not_followed_until_it_is_mended(tmp_pat
         assert [curl(site.socket, route).status for route in ("/livez", "/readyz")] == [200, 200]
         assert site.socket.stat().st_mode & 0o777 == 0o660
         site.config.write_text(good)
-        daemon.wait_for("the config is followed")
+        daemon.wait_for("config reloaded")
         assert config()["error"] is None
 
 

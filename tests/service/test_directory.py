@@ -128,7 +128,7 @@ def test_what_a_cleaner_took_is_back_and_locked_again_and_costs_no_grant(
             assert {path: path.read_bytes() for path in site.tokens.glob("dnb/*")} == before
             second = bearerd("run", "-c", site.config)
             assert second.returncode == 1
-            assert f"kept by another bearerd, pid {daemon.process.pid}" in second.stderr
+            assert f"in use by another bearerd, pid {daemon.process.pid}" in second.stderr
             status = bearerd("status", "--socket", site.own / "control.sock", "--json")
             assert status.returncode == 0, status.stderr
             assert daemon.stop() == 0
@@ -147,9 +147,9 @@ def test_a_daemon_that_finds_anothers_lock_in_place_of_its_own_ends_with_1_and_w
         with running("run", "-c", site.config) as second:
             second.wait_for("keeps 2 tokens")
             eventually((site.tokens / "dnb/bci").exists)
-            line = first.wait_for("the lock was taken away", WITHIN)
+            line = first.wait_for("another bearerd took the lock", WITHIN)
             assert " ERROR " in line
-            assert f"another one has it now: {site.tokens} is kept by another bearerd, pid {second.process.pid}" in line
+            assert f"while this one ran: {site.tokens} is in use by another bearerd, pid {second.process.pid}" in line
             assert first.wait() == 1
             eventually(site.whole)
             assert (site.own / "lock").read_text() == f"{second.process.pid}\n"
@@ -161,11 +161,11 @@ def test_what_cannot_be_put_back_is_told_once_and_tried_until_it_can(site: Site)
         eventually(site.whole)
         site.tokens.rename(site.place / "away")
         site.tokens.write_text("in the way")
-        line = daemon.wait_for("the directory's lock was taken away and cannot be put back", WITHIN)
+        line = daemon.wait_for("the lock file was removed or replaced and cannot be restored", WITHIN)
         assert f"{site.tokens}" in line
         assert "not a directory; trying again" in line
         site.tokens.unlink()
-        daemon.wait_for("the lock was taken away; it is locked again", WITHIN)
+        daemon.wait_for("the lock file was removed or replaced; it is locked again", WITHIN)
         eventually(site.whole, WITHIN)
         assert daemon.stop() == 0
     assert len([line for line in daemon.lines if "cannot be put back" in line]) == 1
@@ -206,7 +206,7 @@ def test_a_record_that_another_user_planted_between_two_runs_is_never_published(
     with running("run", "-c", site.config) as daemon:
         line = daemon.wait_for("is not used")
         assert (
-            f"WARNING {site.own} is not used, since it belongs to nobody, and bearerd runs as root; it was moved"
+            f"WARNING {site.own} is not used because it belongs to user nobody, and bearerd runs as root; it was moved"
             in line
         )
         eventually(site.whole)
@@ -228,7 +228,7 @@ def test_a_record_that_another_user_plants_while_the_daemon_runs_is_never_publis
             ["flock", str(site.own / "lock"), "cat"],
             user=ALICE, group=GROUP, extra_groups=[], cwd="/", stdin=subprocess.PIPE,
         ) as holder:  # fmt: skip
-            daemon.wait_for(f"{site.own} is not used, since it belongs to nobody", WITHIN)
+            daemon.wait_for(f"{site.own} is not used because it belongs to user nobody", WITHIN)
             daemon.wait_for("it is locked again", WITHIN)
             eventually(site.whole, WITHIN)
             assert holder.stdin is not None
@@ -295,12 +295,12 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
     assert done.returncode == 1
     assert f"ok       on the way: symlink {site.place}/var leads to run\n" in done.stdout
     assert (
-        f"ok       on the way: {site.place}/home, which belongs to nobody: below it no symlink is followed"
+        f"ok       on the way: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
         in done.stdout
     )
     assert (
         f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: none is, below "
-        f"{site.place}/home, which belongs to nobody; use the real path\n"
+        f"{site.place}/home, which belongs to user nobody; use the real path\n"
     ) in done.stdout
 
 
@@ -332,7 +332,7 @@ def test_an_output_directory_behind_a_link_of_roots_works_and_of_another_user_en
     os.chown(link, ALICE, ALICE, follow_symlinks=False)
     done = bearerd("run", "-c", site.config)
     assert done.returncode == 1
-    assert f"bearerd: the symlink {link} is not followed: it belongs to nobody" in done.stderr
+    assert f"bearerd: the symlink {link} is not followed: it belongs to user nobody" in done.stderr
 
 
 @ROOT

@@ -115,7 +115,7 @@ def test_hup_reloads_the_config(tmp_path: Path, server: Server) -> None:
         site.wait_for(bci="valid")
         site.write("{bci: {scope: bci}, risk: {scope: risk}}")
         os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for("the config is followed")
+        daemon.wait_for("config reloaded")
         site.wait_for(bci="valid", risk="valid")
         assert daemon.stop() == 0
 

@@ -64,6 +64,6 @@ def test_a_running_daemon_shows_nothing_of_it_anywhere(tmp_path: Path, server: S
             for route in ("/status", "/", "/metrics", "/readyz"):
                 assert CANARY.encode() not in ask(str(site.socket), route)[1]
             foreign.unlink()
-            daemon.wait_for("the config is followed")
+            daemon.wait_for("config reloaded")
         assert daemon.stop() == 0
         assert CANARY not in "\n".join(daemon.lines)

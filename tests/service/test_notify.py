@@ -104,7 +104,7 @@ def test_a_unit_is_ready_when_its_tokens_are_on_disk_and_told_of_each_step_until
             ]
             # A reload before READY: nothing is told of it, and READY does not come of it.
             daemon.process.send_signal(signal.SIGHUP)
-            daemon.wait_for("the config is followed")
+            daemon.wait_for("config reloaded")
             gate.set()
             manager.wait_for("READY=1")
             assert token.read_text() == "t0k3n"
@@ -122,7 +122,7 @@ def test_a_unit_is_ready_when_its_tokens_are_on_disk_and_told_of_each_step_until
             daemon.process.send_signal(signal.SIGHUP)
             manager.wait_for("RELOADING=1")
             manager.wait_for("READY=1")
-            manager.wait_for("STATUS=2 of 2 tokens are valid; .*; the new config is not followed: see the log")
+            manager.wait_for("STATUS=2 of 2 tokens are valid; .*; the new config was refused: see the log")
 
             assert daemon.stop() == 0
             assert manager.rest()[-1] == "STOPPING=1"
@@ -316,7 +316,7 @@ def test_what_is_waited_for(how: Standing, *, is_settled: bool) -> None:
         pytest.param(
             status_of(standing(on_disk=False), config_error="line 1"),
             "0 of 1 tokens are valid; unwritten: dnb/bci; the next to expire is dnb/bci, at 2027-01-15T08:01:00Z; "
-            "the new config is not followed: see the log",
+            "the new config was refused: see the log",
             id="not written, and a broken config",
         ),
     ],

@@ -161,7 +161,7 @@ def test_it_ends_at_its_timeout(configure: Callable[..., Path]) -> None:
     with serving(lambda _: Answer(503)) as server:
         done = bearerd("once", "-c", configure(server.url), "--timeout", "5s")
     assert done.returncode == 1
-    assert "no valid token: not done within 5 s; last: HTTP 503: the provider is not well" in done.stderr
+    assert "no valid token: not done within 5 s; last: HTTP 503: a temporary error at the provider" in done.stderr
 
 
 def test_a_missing_secret_ends_it_at_once(configure: Callable[..., Path]) -> None:

@@ -420,7 +420,7 @@ def test_while_nobody_sees_it_it_asks_nothing_and_when_seen_at_once(browser: Bro
 def test_a_daemon_that_is_gone_is_said_to_be_and_its_last_picture_is_marked_as_old(browser: Browser) -> None:
     with shown(browser, status(VALID)) as (tab, shelf, _):
         assert text(tab, "#lost") == ""
-        shelf.answer = Answer(404, {"error": "there is only /livez, /metrics, /readyz here"})
+        shelf.answer = Answer(404, {"error": "not found; the paths here are /livez, /metrics, /readyz"})
         tab.pass_time(100)
         assert text(tab, "#lost").startswith("Out of touch with the daemon since 08:00:00: what answers there (404)")
         assert tab.evaluate("document.querySelector('#lost [role=alert]') !== null")
@@ -464,7 +464,7 @@ def test_troubles_of_the_daemon_itself_are_in_boxes_of_their_own(browser: Browse
         shelf.status = status(VALID, alive=False, config_error=error)
         tab.pass_time(6)
         assert text(tab, "#dead").startswith("The schedule's heartbeat is stale")
-        assert text(tab, "#config h2") == "The new config is not followed; all goes on as it was at 07:59:00"
+        assert text(tab, "#config h2") == "The new config was refused; the one loaded at 07:59:00 stays in use"
         assert tab.evaluate("document.querySelector('#config pre').innerText") == error
 
 

@@ -172,7 +172,7 @@ def test_a_link_in_the_middle_of_the_way_to_the_config_is_switched_and_followed(
 def looked(daemon: Daemon, site: Site) -> None:
     """Until the first look at all files is over: what changes from now on is noticed only by what is watched."""
     site.secret.write_text("another")
-    daemon.wait_for("what authenticates dnb is another now")
+    daemon.wait_for("credentials for dnb changed")
 
 
 def switch(link: Path, target: Path) -> None:
@@ -199,13 +199,14 @@ def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: 
         said = daemon.wait_for("stays in use")
         # Its place and kind, on one line; what it quotes of the config is for `check` alone.
         assert re.search(
-            rf"ERROR +the new config has 1 error: {site.config}:\d+:\d+: unknown key; the present config stays in use$",
+            rf"ERROR +the new config has 1 error: {site.config}:\d+:\d+: unknown key; the current config "
+            rf"stays in use; bearerd check -c {site.config} shows more$",
             said,
         )
         assert (site.read("bci"), site.read("risk"), len(server.seen)) == ("t-1", "", 1)
 
         site.config.write_text(site.text(BOTH))
-        daemon.wait_for("the config is followed: 1 added")
+        daemon.wait_for("config reloaded: 1 added")
         eventually(lambda: site.read("risk"))
         assert scopes(server) == ["bci", "risk"]
 
@@ -236,8 +237,8 @@ def test_a_reload_that_failed_for_a_passing_reason_is_tried_again(
     with running("run", "-c", site.config, env=env) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text(BOTH))
-        assert "the present config stays in use" in daemon.wait_for(said)
-        daemon.wait_for("the config is followed: 1 added")
+        assert "the current config stays in use" in daemon.wait_for(said)
+        daemon.wait_for("config reloaded: 1 added")
         assert daemon.stop() == 0
 
 
@@ -299,7 +300,7 @@ def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Se
     with running("run", "-c", site.config, env=patched(site.path, OFTEN)) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text().replace("client_id: a", "client_id: a\n    timeout: 3s"))
-        daemon.wait_for("the config is followed: 1 changed")
+        daemon.wait_for("config reloaded: 1 changed")
         # The turn on its new workers has come and gone when one that came after it was followed.
         site.config.write_text(site.text(BOTH).replace("client_id: a", "client_id: a\n    timeout: 3s"))
         eventually(lambda: site.read("risk"))
@@ -324,7 +325,7 @@ def test_a_storm_of_hups_costs_no_request_and_few_readings(site: Site, server: S
             os.kill(daemon.process.pid, signal.SIGHUP)
         eventually(lambda: site.read("risk"))
         assert daemon.stop() == 0
-        followed = [line for line in daemon.lines if "the config is followed" in line]
+        followed = [line for line in daemon.lines if "config reloaded" in line]
         assert 1 <= len(followed) <= 20
         assert scopes(server) == ["bci", "risk"]
 
@@ -336,7 +337,7 @@ def test_by_signal_only_a_changed_config_waits_for_hup(site: Site, server: Serve
         site.config.write_text(site.text(BOTH, top="reload: signal"))
         # Secrets are watched all the same; what is said of this one comes after the config was looked at.
         site.secret.write_text("another")
-        daemon.wait_for("what authenticates dnb is another now")
+        daemon.wait_for("credentials for dnb changed")
         assert (site.read("risk"), len(server.seen)) == ("", 1)
         os.kill(daemon.process.pid, signal.SIGHUP)
         eventually(lambda: site.read("risk"))
@@ -390,14 +391,14 @@ def test_a_secret_behind_three_links_of_which_the_middle_one_is_switched_is_noti
         ready(daemon, site)
         looked(daemon, site)
         switch(middle, Path("../new/third"))
-        daemon.wait_for("what authenticates dnb is another now")
+        daemon.wait_for("credentials for dnb changed")
 
 
 def test_who_is_not_refused_uses_a_changed_secret_at_its_next_refresh_only(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         by_rename_private(site.secret, "new")
-        daemon.wait_for("what authenticates dnb is another now")
+        daemon.wait_for("credentials for dnb changed")
         assert daemon.stop() == 0
         assert len(server.seen) == 1
 
@@ -425,7 +426,7 @@ def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: 
 def test_a_secret_that_others_could_read_is_used_after_a_chmod(site: Site, server: Server) -> None:
     site.secret.chmod(0o644)
     with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:
-        daemon.wait_for("mode 0644 opens it to others")
+        daemon.wait_for("mode 0644 lets others access it")
         site.secret.chmod(0o600)
         eventually(lambda: site.read("bci"))
         assert len(server.seen) == 1

@@ -268,7 +268,7 @@ def test_a_second_daemon_on_the_directory_ends_with_1_and_names_the_first(tmp_pa
             for verb in ("run", "once"):
                 second = bearerd(verb, "-c", config)
                 assert second.returncode == 1
-                assert f"kept by another bearerd, pid {daemon.process.pid}" in second.stderr
+                assert f"in use by another bearerd, pid {daemon.process.pid}" in second.stderr
 
 
 def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(tmp_path: Path) -> None:

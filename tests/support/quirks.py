@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from bearerd.grant.outcome import Failure, Issued, Malformed, Named, Phase, RateLimited, Refused, Transient
+from bearerd.grant.outcome import Failure, Issued, Malformed, Named, RateLimited, Refused, Transient
 from bearerd.model import Token
 from support.clock import START
 from support.server import request_of
@@ -142,7 +142,7 @@ _NONE: Final = "the reply names no lifetime: default_lifetime, 3600 s, was taken
 _NONSENSE: Final = "the reply's lifetime makes no sense: default_lifetime, 3600 s, was taken"
 _NO_TYPE: Final = "the reply has no token_type: used as a bearer token"
 _OTHER_TYPE: Final = "the reply has a token_type other than Bearer: used as a bearer token"
-_REST: Final = "ask the provider to allow this client the rest"
+_REST: Final = "ask the provider to grant it to this client"
 _EXP: Final = jwt({"iat": START.wall, "exp": START.wall + 900})
 
 LIFETIMES: Final = [
@@ -697,7 +697,7 @@ RATE_LIMITS: Final = [
 
 
 def _unwell(said: str, retry_after: float | None = None) -> Transient:
-    return Transient(f"{said}: the provider is not well", retry_after=retry_after)
+    return Transient(f"{said}: a temporary error at the provider", retry_after=retry_after)
 
 
 PASSING: Final = [
@@ -784,7 +784,9 @@ def _reply(what: str, hint: str | None = None, status: int = 200) -> Malformed:
 
 
 def _elsewhere(status: int) -> Malformed:
-    return Malformed(f"HTTP {status}: no token endpoint answers so", hint="compare token_url with the provider's")
+    return Malformed(
+        f"HTTP {status}: no token endpoint replies like this", hint="compare token_url with the provider's"
+    )
 
 
 def _redirect(status: int, there: str) -> Malformed:
@@ -851,17 +853,20 @@ NO_TOKENS: Final = [
 ]
 
 
-def _broken(phase: Phase = "wait") -> Transient:
-    return Transient(f"127.0.0.1: the connection broke off (in the {phase})", phase=phase)
+def _broken(phase: Literal["wait", "read"] = "wait") -> Transient:
+    during = "reading" if phase == "read" else "waiting for"
+    return Transient(f"127.0.0.1: the connection was closed (while {during} the reply)", phase=phase)
 
 
 def _beyond(bound: str) -> Malformed:
-    hint = "no token endpoint answers so: compare the URL with the provider's"
+    hint = "no token endpoint replies like this; compare the URL with the provider's"
     return Malformed(f"127.0.0.1: the reply has {bound}", hint=hint)
 
 
 _NOT_HTTP: Final = Transient(
-    "127.0.0.1: the answer is not HTTP (in the wait)", phase="wait", hint="does this port want TLS? Then write https://"
+    "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
+    phase="wait",
+    hint="does this port want TLS? Then write https://",
 )
 
 BROKEN: Final = [

@@ -81,7 +81,8 @@ def _plain(status: Status) -> Iterator[str]:
     if not status.alive:
         yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"
     if status.config_error is not None:
-        yield f"<p>The new config is not followed:</p><pre>{escape(status.config_error)}</pre>\n"
+        yield "<p>The new config was refused, and the earlier one stays in use:</p>"
+        yield f"<pre>{escape(status.config_error)}</pre>\n"
     yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
     for standing, _ in islice(status.tokens, _MOST):
         expiry = "" if standing.expires is None else _from_now(standing.expires - now)

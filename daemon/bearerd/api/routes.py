@@ -71,7 +71,7 @@ def find(request: Request, access: Access) -> Route:
     refresh = _REFRESH.fullmatch(request.path) if access.everything else None
     if refresh is None and request.path not in routes:
         there = [*sorted(routes), *(["POST /refresh/<client>/<token>"] if access.everything else [])]
-        return _instant(document(404, {"error": f"there is only {', '.join(there)} here"}))
+        return _instant(document(404, {"error": f"not found; the paths here are {', '.join(there)}"}))
     allowed = ("POST",) if refresh else ("GET", "HEAD")
     if request.method not in allowed:
         said = {"error": f"expected {' or '.join(allowed)}"}
@@ -137,7 +137,7 @@ def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
         return document(200, {"name": name, "answer": "there is a newer token in its files already"})
     if asked.answer == "later":
         seconds = ceil(round(asked.after, 3))  # two readings of a clock differ by less than a millisecond
-        said = {"name": name, "error": f"asked for too often: again in {seconds} s", "retry_after": seconds}
+        said = {"name": name, "error": f"requested too often; try again in {seconds} s", "retry_after": seconds}
         return document(429, said, ("Retry-After", str(seconds)))
     return document(202, {"name": name, "answer": "asked for", "grants": asked.grants})
 

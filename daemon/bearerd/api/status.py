@@ -96,7 +96,7 @@ def summary(status: Status) -> str:
         first = min(lasting, key=lambda standing: standing.expires or 0.0)
         parts.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
     if status.config_error is not None:
-        parts.append("the new config is not followed: see the log")
+        parts.append("the new config was refused: see the log")
     return "; ".join(parts)
 
 

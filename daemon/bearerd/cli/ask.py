@@ -63,7 +63,7 @@ def note(text: str) -> None:
 def note_config(error: object) -> None:
     """Say that the daemon goes on with an earlier config, where it told an error of the present one."""
     if isinstance(error, str) and error:
-        note(f"the daemon goes on with its earlier config: {error.splitlines()[0]}")
+        note(f"the daemon refused the new config and keeps the earlier one: {error.splitlines()[0]}")
 
 
 def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE) -> tuple[int, bytes]:

@@ -174,7 +174,7 @@ def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterat
     config = document.get("config") or {}
     if config.get("error"):
         yield from paper.filled(
-            paper.safe(f"the new config is not followed, the one of {config.get('loaded_at')} is:"), _BAD
+            paper.safe(f"the new config was refused; the one loaded at {config.get('loaded_at')} stays in use:"), _BAD
         )
         yield from paper.folded(config["error"], "red")
     if rows:

@@ -71,7 +71,7 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
                 tell(name, came)
                 del wishes[name]
     if failed:
-        print(f"bearerd: {failed} of {len(wanted)} were not renewed", file=sys.stderr)
+        print(f"bearerd: {failed} of {len(wanted)} tokens not renewed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -102,7 +102,7 @@ class _Daemon:
         if status == _ACCEPTED:
             return _Wish(said["grants"], time.monotonic())
         if status == _TOO_OFTEN:
-            return _End(False, f"asked for too often: again in {said['retry_after']} s")
+            return _End(False, f"requested too often; try again in {said['retry_after']} s")
         return _End(False, str(said.get("error", f"HTTP {status}")))
 
 

@@ -221,8 +221,8 @@ def _check(arguments: argparse.Namespace) -> int:
         stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
     unread = sum(map(_shown, readable(config, arguments.reader))) if arguments.reader else 0
     if failed:
-        then = "the daemon would not start" if stops else "the daemon would run, and go on trying"
-        print(f"bearerd: {failed} of these would fail; {then}", file=sys.stderr)
+        then = "the daemon would not start" if stops else "the daemon would start and keep trying"
+        print(f"bearerd: {_count(failed, 'check')} failed; {then}", file=sys.stderr)
     if unread:
         print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
     return 1 if failed or unread else 0

@@ -26,6 +26,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _LONGEST_MAPPING = 16 * 1024
 _MOST_MAPPINGS = 32
 # The one key with a path in each of these: `directry: /x` below `output` is taken for it.
+# White space as YAML has it: a no-break space is part of a value.
+_BLANKS = " \t\r\n"
 _KEYS = {"output": "directory", "control": "socket"}
 # As deep as a config may be.
 _DEEPEST = 50
@@ -91,7 +93,7 @@ def _read(path: str) -> tuple[str, str | None]:
     text = content[:_MOST_BYTES].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     if len(content) > _MOST_BYTES:
         return text, "longer than 8 MiB"
-    return text, None if text.strip() else "empty"
+    return text, None if text.strip(_BLANKS) else "empty"
 
 
 def _normal(path: str) -> str:
@@ -111,9 +113,9 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
     waits: tuple[int, str, str] | None = None  # for a value on the next line
     start = mappings = 0
     for line in text.splitlines(keepends=True):
-        content = line.strip()
+        content = line.strip(_BLANKS)
         # A tab is no indentation to YAML, but to whoever typed it.
-        indent = len(line) - len(line.lstrip())
+        indent = len(line) - len(line.lstrip(_BLANKS))
         at, start = start + indent, start + len(line)
         if not content or content.startswith(("#", "%", "---", "...", "- ")):
             continue
@@ -156,27 +158,29 @@ def _key(content: str) -> tuple[str, int]:
     """The key that a line begins with, and where its value begins; an empty one where there is none."""
     if content[0] in "'\"":
         key, end = _quoted(content, 0)
-        colon = end + len(content[end:]) - len(content[end:].lstrip())
+        colon = end + len(content[end:]) - len(content[end:].lstrip(_BLANKS))
         if content[colon : colon + 1] != ":":
             return "", 0
     else:
-        colon = next((at for at, char in enumerate(content) if char == ":" and not content[at + 1 : at + 2].strip()), 0)
-        key = content[:colon].rstrip()
+        colon = next(
+            (at for at, char in enumerate(content) if char == ":" and not content[at + 1 : at + 2].strip(_BLANKS)), 0
+        )
+        key = content[:colon].rstrip(_BLANKS)
     rest = content[colon + 1 :]
-    return key, colon + 1 + len(rest) - len(rest.lstrip())
+    return key, colon + 1 + len(rest) - len(rest.lstrip(_BLANKS))
 
 
 def _scalar(value: str) -> str:
     """The text of a value in one line."""
     while value[:1] in {"&", "!"}:  # an anchor, a tag
-        value = value.partition(" ")[2].lstrip()
+        value = value.partition(" ")[2].lstrip(_BLANKS)
     if not value:
         return ""
     if value[0] in "'\"":
         return _quoted(value, 0)[0]
     for at, char in enumerate(value):
         if char == "#" and value[at - 1] in " \t":
-            return value[:at].rstrip()
+            return value[:at].rstrip(_BLANKS)
     return value
 
 
@@ -208,7 +212,7 @@ def _scalars(text: str) -> Iterator[tuple[list[str], str]]:
             at = text.find("\n", at)
             if at < 0:
                 return
-        elif not char.isspace():
+        elif char not in _BLANKS:
             scalar, at = _quoted(text, at) if char in "'\"" else _plain(text, at)
             if key:
                 yield [*keys[1:], key], scalar
@@ -222,12 +226,12 @@ def _plain(text: str, at: int) -> tuple[str, int]:
     end = at + 1
     while end < len(text) and text[end] not in ",[]{}\n":
         follows = text[end + 1 : end + 2]
-        if text[end] == ":" and (not follows.strip() or follows in ",[]{}"):
+        if text[end] == ":" and (not follows.strip(_BLANKS) or follows in ",[]{}"):
             break
         if text[end] == "#" and text[end - 1] in " \t":
             break
         end += 1
-    return _scalar(text[at:end].rstrip()), end
+    return _scalar(text[at:end].rstrip(_BLANKS)), end
 
 
 # -- either --------------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
             at = start = at + 1 + length
         else:
             at += 1
-    return (parts + text[start:at]).rstrip(), at
+    return (parts + text[start:at]).rstrip(_BLANKS), at
 
 
 def _escaped(text: str) -> tuple[str, int]:

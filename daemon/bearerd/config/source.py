@@ -53,6 +53,12 @@ MOST_NODES: Final = 1_000_000
 MOST_PROBLEMS: Final = 1000
 # Under these a key of the config may hold free text, and secrets by name or by mistake.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
+# What libyaml says of the most common mistakes, in the words of somebody who writes a config.
+_SYNTAX_HINTS: Final = (
+    ("did not find expected key", "a key is indented differently from the others here, or a bracket or quote is open"),
+    ("found character that cannot start any token", "a value that begins with @, ` or % must be in quotes"),
+    ("mapping values are not allowed", "a second ': ' in a line: put the value in quotes, or check the indentation"),
+)
 _NOT_USED: Final[Kind] = "not used in this config's YAML"
 
 
@@ -272,6 +278,9 @@ class Document:
         elif "increasing flow level" in f"{error.context}":
             # libyaml from 0.2.6 on gives up at a thousand levels, before we count fifty.
             problem, kind = "nested too deeply", "nested too deeply"
+        for words, meaning in _SYNTAX_HINTS:
+            if words in problem:
+                problem = meaning
         # What it quotes could be a secret; a single sign is not.
         problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", HIDDEN, problem)
         seen = excerpt_of_no_yaml(text, self._vocabulary, column)

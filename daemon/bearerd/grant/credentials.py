@@ -105,8 +105,8 @@ def _file(path: str, permissions: str) -> bytes:
             if permissions == "group":
                 tighter, wider = "640", "permissions: any"
             raise SecretUnavailable(
-                f"file {path}: mode {mode:04o} opens it to {who}; chmod {tighter} it, or, where the mode is not yours "
-                f"to set (a Kubernetes mount), say {wider} beside file"
+                f"file {path}: mode {mode:04o} lets {who} access it; run chmod {tighter} on it, or, where you cannot "
+                f"set its mode (a Kubernetes mount), set {wider} next to file"
             )
         if status.st_size > _MOST_BYTES:
             raise SecretUnavailable(f"file {path}: larger than 64 KiB, this is no secret")

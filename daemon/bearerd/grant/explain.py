@@ -28,7 +28,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         phase: Phase = "connect" if attempt.phase == "connect" else "reply"
         return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
     if attempt.expired or time.monotonic() >= attempt.deadline:
-        return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s (in the {attempt.phase})")
+        return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s ({_DURING[attempt.phase]})")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message or "certificate refused"
@@ -52,14 +52,23 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
     if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
         hint = "does this port want TLS? Then write https://" if urlsplit(url).scheme == "http" else None
-        return NoReply(attempt.phase, f"{who}: the answer is not HTTP (in the {attempt.phase})", hint)
+        return NoReply(attempt.phase, f"{who}: the reply is not HTTP ({_DURING[attempt.phase]})", hint)
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
-            return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} (in the {attempt.phase})")
-    return NoReply(attempt.phase, f"{who}: the connection broke off (in the {attempt.phase})")
+            return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} ({_DURING[attempt.phase]})")
+    return NoReply(attempt.phase, f"{who}: the connection was closed ({_DURING[attempt.phase]})")
 
 
-_BEYOND_HINT: Final = "no token endpoint answers so: compare the URL with the provider's"
+# How a log line names the phase in which a request ended.
+_DURING: Final[dict[Phase, str]] = {
+    "name look-up": "during name lookup",
+    "connect": "while connecting",
+    "TLS": "during the TLS handshake",
+    "send": "while sending",
+    "wait": "while waiting for the reply",
+    "read": "while reading the reply",
+}
+_BEYOND_HINT: Final = "no token endpoint replies like this; compare the URL with the provider's"
 
 
 def _beyond_bounds(error: BaseException) -> str | None:

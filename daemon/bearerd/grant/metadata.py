@@ -65,7 +65,7 @@ def places(issuer: str) -> tuple[str, str]:
 def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Transient:
     """What a reply to one of the `places` says."""
     if reply.status >= 500 or reply.status in {408, 425, 429}:  # noqa: PLR2004
-        return Transient(f"metadata: HTTP {reply.status}: the provider is not well", phase="discovery")
+        return Transient(f"metadata: HTTP {reply.status}: a temporary error at the provider", phase="discovery")
     if reply.status != 200:  # noqa: PLR2004
         return Malformed(f"metadata: HTTP {reply.status}", phase="discovery", hint=_HINT)
     fields, fault = parse(reply)

@@ -132,7 +132,7 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
 
 
 _CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
-_SCOPE_HINT: Final = "ask the provider to allow this client the rest"
+_SCOPE_HINT: Final = "ask the provider to grant it to this client"
 
 
 def _bound(access_token: str) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _refusal(
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: asked too often", retry_after=wait)
     if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
-        return Transient(f"{said}: the provider is not well", retry_after=wait)
+        return Transient(f"{said}: a temporary error at the provider", retry_after=wait)
     if 300 <= status <= 399:  # noqa: PLR2004
         there = _place(reply.headers.get("location", ""), never_show)
         return Malformed(
@@ -201,7 +201,7 @@ def _refusal(
             hint="set token_url to the endpoint itself",
         )
     if status in {404, 405, 410, 415} and code not in _OF_THE_CLIENT | _CLEAR:
-        return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+        return Malformed(f"{said}: no token endpoint replies like this", hint="compare token_url with the provider's")
     of_client = _is_of_client(code, text)
     # An error with 2xx that is no code (some send text) is a refusal all the same.
     if of_client or (code is None and (status in {401, 403} or 200 <= status <= 299)):  # noqa: PLR2004
@@ -211,7 +211,7 @@ def _refusal(
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
-    return Malformed(f"{said}: no token endpoint answers so", hint="compare token_url with the provider's")
+    return Malformed(f"{said}: no token endpoint replies like this", hint="compare token_url with the provider's")
 
 
 def _stopped_before(reply: Reply) -> Transient | None:
@@ -242,7 +242,7 @@ def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
         number = None
     said = f"HTTP {reply.status} with errcode" + (f" {number}" if number is not None else "")
     if number == _WECHAT_BUSY:
-        return Transient(f"{said}: the provider is not well")
+        return Transient(f"{said}: a temporary error at the provider")
     if number in _WECHAT_TOO_OFTEN:
         return RateLimited(f"{said}: asked too often")
     return Refused(f"{said}: the client was refused")

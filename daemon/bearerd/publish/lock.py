@@ -89,5 +89,6 @@ class DirectoryLock:
                 holder = "unknown"
             kept = posixpath.dirname(posixpath.dirname(self._path))
             raise DirectoryLocked(
-                f"{kept} is kept by another bearerd, pid {holder}: stop it, or give this one another output.directory"
+                f"{kept} is in use by another bearerd, pid {holder}: stop that one, or give this one another "
+                "output.directory"
             ) from None

@@ -124,16 +124,18 @@ class Publisher:
             self._take_lock()
         except DirectoryLocked as error:
             self._files.give_up()
-            raise DirectoryLocked(
-                f"the lock was taken away while this bearerd ran, and another one has it now: {error}"
-            ) from None
+            raise DirectoryLocked(f"another bearerd took the lock while this one ran: {error}") from None
         except BearerdError as error:
             if str(error) != self._lock_fault:
                 self._lock_fault = str(error)
-                say(logging.ERROR, f"the directory's lock was taken away and cannot be put back: {error}; trying again")
+                say(
+                    logging.ERROR,
+                    f"the lock file was removed or replaced and cannot be restored: {error}; "
+                    "trying again, tokens are kept",
+                )
         else:
             self._lock_fault = ""
-            say(logging.WARNING, f"{self._config.directory}: the lock was taken away; it is locked again")
+            say(logging.WARNING, f"{self._config.directory}: the lock file was removed or replaced; it is locked again")
 
     def release(self) -> None:
         """Let go of the lock; the files stay."""

@@ -68,7 +68,7 @@ class Stranger(NamedTuple):
     uid: int
 
     def __str__(self) -> str:
-        return f"{self.path}, which belongs to {user_name(self.uid)}"
+        return f"{self.path}, which belongs to user {user_name(self.uid)}"
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Place:
 def distrust(status: os.stat_result, uid: int) -> str:
     """Why a file or directory is not the alone one of the daemon's user; empty where it is."""
     if status.st_uid != uid:
-        return f"it belongs to {user_name(status.st_uid)}, and bearerd runs as {user_name(uid)}"
+        return f"it belongs to user {user_name(status.st_uid)}, and bearerd runs as {user_name(uid)}"
     if status.st_mode & _WRITE_BY_OTHERS:
         return f"other users can write it (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""
@@ -124,10 +124,10 @@ def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> No
         except OSError as error:
             if not _removed(parent, name, found):
                 raise PublishError(
-                    f"{path} is not used, since {reason}; it cannot be moved aside either ({why(error)}): remove it"
+                    f"{path} is not used because {reason}; it cannot be moved aside either ({why(error)}): remove it"
                 ) from None
             done = "it could not be moved aside, and was removed"
-    say(logging.WARNING, f"{path} is not used, since {reason}; {done}, and is made anew")
+    say(logging.WARNING, f"{path} is not used because {reason}; {done}, and a new one is made")
 
 
 def _removed(parent: int, name: str, found: os.stat_result) -> bool:
@@ -193,7 +193,7 @@ class _Walker:
         if step.private and (reason := distrust(status, self._uid)):
             os.close(descriptor)
             if not step.movable:
-                raise PublishError(f"{path} is not used, since {reason}")
+                raise PublishError(f"{path} is not used because {reason}")
             self._move_aside(step, path, status, reason)
             return
         self._change(descriptor, path, status)
@@ -220,7 +220,7 @@ class _Walker:
     def _move_aside(self, step: Step, path: str, found: os.stat_result, reason: str) -> None:
         self._moved += 1
         if self._moved > _MOST_MOVED:
-            raise PublishError(f"{path} is put there again and again by another user, since {reason}")
+            raise PublishError(f"{path} is put there again and again by another user: {reason}")
         move_aside(self.here.descriptor, path, found, reason)
         self._left.append(step)
 
@@ -258,7 +258,7 @@ class _Walker:
             return f"none is, below {here.stranger}; use the real path"
         if found.st_uid not in {0, self._uid}:
             return (
-                f"it belongs to {user_name(found.st_uid)}, and only links of root and of the daemon's user "
+                f"it belongs to user {user_name(found.st_uid)}, and only links of root and of the daemon's user "
                 f"({user_name(self._uid)}) are; use the real path, or have root make the link"
             )
         if here.status.st_mode & _WRITE_BY_OTHERS:

@@ -86,7 +86,7 @@ def _clients_and_tokens(
         if not unusable[name] and (hidden := _hidden(_references(client), environ)):
             yield Finding(f"client {name}", f"{hidden}: {_HIDDEN}", "warning", _rotation(client))
         else:
-            yield _finding(f"client {name}", unusable[name], f"{_named(client)} can be used", _rotation(client))
+            yield _finding(f"client {name}", unusable[name], _usable(client), _rotation(client))
     able: list[Target] = []
     for target in config.targets:
         unread = _parameter_faults(target, environ)
@@ -95,7 +95,8 @@ def _clients_and_tokens(
         unable = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
         busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
         faults = publisher.examine(target) + busy + unread + unable
-        yield _finding(f"token {target.full_name}", faults, f"{len(target.outputs)} file(s) can be written")
+        count = len(target.outputs)
+        yield _finding(f"token {target.full_name}", faults, f"{count} file{'' if count == 1 else 's'} can be written")
         if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
             yield Finding(
                 f"token {target.full_name}",
@@ -229,9 +230,12 @@ def _shown(scope: str | None) -> str:
     return scope if re.fullmatch(r"[\x20-\x7e]{1,1000}", scope) else "(not shown: unusual characters)"
 
 
-def _named(client: Client) -> str:
-    """By what a client authenticates, as the config names it."""
-    return ", ".join(map(str, _references(client))) or ("its id alone" if client.client_id else "nothing")
+def _usable(client: Client) -> str:
+    """What a client authenticates with, as the config names it, once all of it could be read."""
+    named = ", ".join(map(str, _references(client)))
+    if named:
+        return f"{named} can be used"
+    return "no credentials but its client_id" if client.client_id else "no credentials are configured"
 
 
 def _references(client: Client) -> list[Reference]:

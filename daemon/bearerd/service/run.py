@@ -193,11 +193,11 @@ class _Daemon:
         self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
-            say(logging.INFO, f"what authenticates {', '.join(sorted(clients))} is another now")
+            say(logging.INFO, f"credentials for {', '.join(sorted(clients))} changed")
             self._engine.secrets_changed(clients)
         tokens = self._sources.templates_changed()
         if tokens:
-            say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} is another now")
+            say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} changed")
             self._engine.rewrite(tokens)
         # Also where only HUP is heard: else the files that are new there would never be known.
         if self._sources.config_changed() and self._config.reload == "watch":
@@ -240,7 +240,8 @@ class _Daemon:
 
     def _take(self, loaded: _Loaded) -> None:
         if isinstance(loaded, ConfigError):
-            self._refuse(str(loaded), f"the new config has {_errors(loaded)}")
+            shows = f"; bearerd check -c {self._config.sources[0]} shows more" if self._config.sources else ""
+            self._refuse(str(loaded), f"the new config has {_errors(loaded)}", shows)
             return
         if isinstance(loaded, BearerdError):
             # Nothing is known of the config: what keeps it from being read may pass.
@@ -261,14 +262,14 @@ class _Daemon:
             from bearerd.service.logs import set_up  # noqa: PLC0415 - the same as at the start
 
             set_up(loaded.log, os.environ)
-        say(logging.INFO, f"the config is followed: {changes}")
+        say(logging.INFO, f"config reloaded: {changes}")
 
-    def _refuse(self, error: str, why: str) -> None:
-        """Keep the present config; `error` is for the status, `why` is a line for the log, once for the same error."""
+    def _refuse(self, error: str, why: str, cure: str = "") -> None:
+        """Keep the current config; `error` is for the status, `why` and `cure` for the log, once for the same error."""
         known, self._config_error = self._config_error == error, error
         self._engine.counters.event("reloads", "failure")
         if not (known and self._try_again):
-            say(logging.ERROR, f"{why}; the present config stays in use")
+            say(logging.ERROR, f"{why}; the current config stays in use{cure}")
 
 
 def _errors(error: ConfigError) -> str:
