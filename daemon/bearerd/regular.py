@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
 
-# Bytes of one read. Secrets and most configs are smaller.
-_PART: Final = 64 * 1024
+# Bytes of one read. Secrets and most configs are smaller. Not `Final`: importing typing would cost a probe 3 ms.
+_PART = 64 * 1024
 
 
 class NotRegularError(OSError):

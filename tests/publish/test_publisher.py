@@ -121,7 +121,7 @@ def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> 
         Publisher(config).prepare()
     # Another user may have written it, and what is told may go to root's terminal.
     (Path(config.directory) / ".bearerd/lock").write_text("\x1b[2J\x1b[31m")
-    with pytest.raises(DirectoryLocked, match="kept by another bearerd, pid unknown: stop it"):
+    with pytest.raises(DirectoryLocked, match="in use by another bearerd, pid unknown: stop that one"):
         Publisher(config).prepare()
     first.release()
     Publisher(config).prepare()
