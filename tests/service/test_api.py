@@ -207,7 +207,7 @@ def test_status_says_why_a_new_config_is_not_followed_until_it_is_mended(tmp_pat
         good = site.config.read_text()
         loaded = config()["loaded_at"]
         broken = {
-            good.replace("scope:", "scop:"): "did you mean 'scope'?",
+            good.replace("scope:", "scop:"): ": unknown key",
             f"{good}listen: {{address: '127.0.0.1:0'}}\ncontrol: {{mode: '0600'}}\n": (
                 "a changed control and listen needs a restart"
             ),

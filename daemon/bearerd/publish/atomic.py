@@ -217,8 +217,8 @@ class Files:
             return
         if found.st_uid not in {0, os.geteuid(), place.status.st_uid, owner}:
             raise PublishError(
-                f"{path} belongs to user {user_name(found.st_uid)}, and is below {place.stranger}: there bearerd leaves "
-                "the files of other users alone; remove it, or use another path"
+                f"{path} belongs to user {user_name(found.st_uid)}, and is below {place.stranger}: there bearerd "
+                "leaves the files of other users alone; remove it, or use another path"
             )
 
     def _write(self, parent: int, content: bytes, wanted: Attributes) -> str:
