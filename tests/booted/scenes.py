@@ -199,7 +199,7 @@ def reloads(site: Site) -> None:
                 assert len(site.states()) == len(json.loads(re.sub(r"(\w+)", r'"\1"', tokens)))
             here.drop_in(DAEMON, "notify-reload", None)
             here.run("systemctl", "restart", "bearerd")
-            how = "under notify-reload it returns when config reloaded"
+            how = "under notify-reload it returns when the config is reloaded"
     site.config()
     here.run("systemctl", "reload", "bearerd")  # the last time: from here on the file is watched
     eventually(lambda: site.states() == {"dnb/bci": "valid"})
@@ -268,7 +268,7 @@ def wrong(site: Site) -> None:
         site.here.run("systemctl", "restart", "bearerd", code=1)
         said = site.here.run("systemctl", "status", "bearerd", "--no-pager", "--lines=10", code=3)
         assert "Active: failed (Result: exit-code)" in said, said
-        assert f"{CONFIG}:7:20: unknown key 'scop'; did you mean 'scope'?" in said, said
+        assert f"{CONFIG}:7:20: unknown key\n" in said, said
         assert site.here.show(DAEMON, "ExecMainStatus") == "78"
         assert site.restarts() == before
         site.config()
