@@ -179,6 +179,25 @@ def test_a_stop_waits_for_a_turn_that_is_about_to_end_even_if_it_touches_the_sch
         assert schedule.stop(WITHIN)
 
 
+def test_a_turn_that_outlasts_the_stop_ends_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def act(name: str) -> float:
+        if name == "slow":
+            entered.set()
+            go_on.wait(WITHIN)
+            schedule.wake("other")  # as a grant does for those that waited for it
+        return FAR
+
+    with scheduled(Turns(act), "slow") as schedule:
+        schedule.add("other", boot() + FAR)
+        assert entered.wait(WITHIN)
+        assert not schedule.stop(0)
+        go_on.set()
+        assert schedule.stop(WITHIN)
+    assert "a turn failed" not in caplog.text
+
+
 @pytest.mark.parametrize("step", [-7200, -86400, 7200], ids=["2 h back", "a day back", "2 h forward"])
 def test_a_step_of_the_wall_clock_moves_no_turn(step: int) -> None:
     # APScheduler would sleep until the wall clock says so: two hours too long, or not at all.

@@ -199,7 +199,9 @@ class Schedule:
                 self._move(name, due)
 
     def _move(self, name: str, due: float) -> None:
-        """Hand the moment to the scheduler."""
+        """Hand the moment to the scheduler, while it has jobs."""
+        if self._stopped:
+            return
         soon = min(due, self._clock.now().boot + LONGEST_WAIT)
         self._scheduler.modify_job(name, next_run_time=self._wall(soon))
 
