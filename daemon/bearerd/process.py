@@ -32,6 +32,16 @@ def open_standard_descriptors() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
+def tell(text: str) -> None:
+    """Write to stderr, if that can be written to: otherwise the exit code says the rest."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        # What is left in the buffer would fail again at the end, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def harden() -> str | None:
     """Set the umask, and keep others from reading this process's memory; returns why that failed, if it did.
 

@@ -125,3 +125,10 @@ def test_that_no_process_can_be_started_to_read_the_config_is_one_line(verb: str
     )
     said = "no process can be started to read the config: resource temporarily unavailable"
     assert (done.returncode, done.stderr) == (1, f"bearerd: {said}\n")
+
+
+@pytest.mark.parametrize("verb", WITH_CONFIG)
+def test_the_exit_code_says_it_where_stderr_is_full(verb: str, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command(verb, "-c", tmp_path / "none.yaml"), stderr=full, check=False)
+    assert done.returncode == 78

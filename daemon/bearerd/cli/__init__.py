@@ -9,7 +9,7 @@ import io
 import os
 import sys
 
-from bearerd.process import open_standard_descriptors
+from bearerd.process import open_standard_descriptors, tell
 
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` for it would cost a probe 3 ms
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, ConfigUnavailable):
             raise
         # There is no process or descriptor for the reader; all other errors are shown by `act`.
-        print(f"bearerd: {error}", file=sys.stderr)
+        tell(f"bearerd: {error}")
         return 1
     return code
 
