@@ -132,3 +132,9 @@ def test_the_exit_code_says_it_where_stderr_is_full(verb: str, tmp_path: Path) -
     with open("/dev/full", "w") as full:
         done = subprocess.run(command(verb, "-c", tmp_path / "none.yaml"), stderr=full, check=False)
     assert done.returncode == 78
+
+
+def test_output_that_cannot_be_written_is_a_failure_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "bearerd: the output could not be written: no space left on device\n")

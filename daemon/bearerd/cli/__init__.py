@@ -5,6 +5,7 @@ Nothing is imported here that `health` can do without: a probe runs every few se
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -23,15 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As for stderr: a locale, or a name of a file, that cannot express what is said is no reason to say nothing.
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else list(argv)
+    code = 0
     try:
         code = _run(arguments)
-        print(end="", flush=True)  # here, where a reader that has gone can still be borne with
+        sys.stdout.flush()  # here, where a reader that has gone or a full disk can still be borne with
     except KeyboardInterrupt:
         return 130  # as shells have it: 128 + SIGINT
     except BrokenPipeError:
         # Who read our output has gone (`bearerd schema | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Our output goes to a full disk. What is left of it would fail again at the end, and change the exit code.
+        tell("bearerd: the output could not be written: no space left on device")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or 1
     except Exception as error:
         from bearerd.errors import ConfigUnavailable
 
