@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count, product
 from pathlib import Path
 
-from bearerd.cli.ask import ask_status
+from bearerd.cli.ask import NoAnswer, ask_status
 from support.process import Daemon, bearerd, command, eventually, running
 from support.provider import Provider
 from support.reader import Reader
@@ -117,7 +117,7 @@ def kept(here: Place, before: Sequence[str] = (), env: Mapping[str, str] | None 
             stack.callback(process.kill)
         else:
             daemon = stack.enter_context(running("run", "-c", here.config, env=env))
-        eventually(here.json.exists)
+        eventually(lambda: here.json.exists() and _answers(here))
         yield Reader(here.raw, here.provider.takes)
         assert daemon.stop() == 0, daemon.lines
 
@@ -253,6 +253,15 @@ def _clock(path: Path, number: int, step: str) -> tuple[int, int]:
         wall = json.loads(here.json.read_text())["expires_at"]
         assert (wall[:4] == "1970") == (step[0] == "@"), wall
         return reader.reads, here.provider.grants
+
+
+def _answers(here: Place) -> bool:
+    """Whether the daemon answers already: the first token may be there before the control socket is."""
+    try:
+        _status(here)
+    except NoAnswer:
+        return False
+    return True
 
 
 def _status(here: Place) -> dict[str, object]:
