@@ -29,7 +29,7 @@ class Flight:
 
     @property
     def recorded(self) -> bool:
-        """Whether it stands in the journal: a killed process must not forget it."""
+        """Whether it is in the journal: a killed process must not forget it."""
         return self.governed or bool(self.rates)
 
 

@@ -12,7 +12,7 @@ from bearerd.grant.outcome import KINDS, Performed
 from bearerd.model import Target
 
 BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: from a provider next door to `timeout`'s default, beyond which nobody waits."""
+"""Seconds: from a provider in the same building to the default of `timeout`, beyond which no request lasts."""
 
 Event = Literal["files", "hooks", "reloads"]
 
