@@ -1,4 +1,4 @@
-"""Admission as threads see it: with its lock, its wakes and its journal."""
+"""`Admission` with its lock, its wakes and its journal, used by threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(tmp_path: Path, clock: FakeClock, wakes: list[tuple[str, float]] | None
     return Admission(limits("cd", **changes), lambda name, at: woken.append((name, at)), journal, clock.boot)
 
 
-def test_whoever_is_next_is_woken_by_the_outcome_and_whoever_requests_is_not(tmp_path: Path) -> None:
+def test_an_outcome_wakes_the_next_target_but_not_the_requesting_one(tmp_path: Path) -> None:
     clock, wakes = FakeClock(), list[tuple[str, float]]()
     admission = make(tmp_path, clock, wakes)
     ticket = granted(admission.request(ask("c/a"), clock.boot)).ticket
@@ -37,7 +37,7 @@ def test_whoever_is_next_is_woken_by_the_outcome_and_whoever_requests_is_not(tmp
     admission.close()
 
 
-def test_an_attempt_is_in_the_ledger_before_it_is_sent_unless_its_client_just_succeeded(tmp_path: Path) -> None:
+def test_an_attempt_is_in_the_ledger_before_it_is_sent_unless_the_breaker_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock)
     ledger = tmp_path / "ledger"
@@ -51,12 +51,12 @@ def test_an_attempt_is_in_the_ledger_before_it_is_sent_unless_its_client_just_su
     admission.close()
 
 
-def test_another_process_takes_over_what_the_last_one_knew(tmp_path: Path) -> None:
+def test_a_new_process_restores_the_state_of_the_last_one(tmp_path: Path) -> None:
     clock = FakeClock()
     first = make(tmp_path, clock, rates={"p": RateLimit(2, 3600.0)})
     first.settle(granted(first.request(ask("c/a"), clock.boot)).ticket, REFUSED, clock.boot)
     granted(first.request(ask("d/a"), clock.boot))
-    first.close()  # as a killed process lets go of its lock
+    first.close()  # a killed process releases its lock, too
     clock.advance(10.0)
     clock.reboot()
     second = make(tmp_path, clock, rates={"p": RateLimit(2, 3600.0)})
@@ -70,7 +70,7 @@ def test_another_process_takes_over_what_the_last_one_knew(tmp_path: Path) -> No
     second.close()
 
 
-def test_a_sweep_rewrites_a_ledger_that_has_grown_or_is_gone(tmp_path: Path) -> None:
+def test_a_sweep_rewrites_a_ledger_that_has_grown_or_was_removed(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock, rates={"p": RateLimit(10_000, 60.0)})
     ledger = tmp_path / "ledger"
@@ -89,7 +89,7 @@ def test_a_sweep_rewrites_a_ledger_that_has_grown_or_is_gone(tmp_path: Path) -> 
     admission.close()
 
 
-def test_a_changed_config_changed_credentials_and_removed_targets_wake_whoever_may_go(tmp_path: Path) -> None:
+def test_changed_configs_and_credentials_and_removed_targets_wake_waiting_targets(tmp_path: Path) -> None:
     clock, wakes = FakeClock(), list[tuple[str, float]]()
     admission = make(tmp_path, clock, wakes, max_concurrency=1)
     admission.worked("c")
@@ -109,7 +109,7 @@ def test_a_changed_config_changed_credentials_and_removed_targets_wake_whoever_m
     admission.close()
 
 
-def test_what_status_and_metrics_show(tmp_path: Path) -> None:
+def test_the_view_for_status_and_metrics(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock, max_concurrency=2)
     admission.settle(granted(admission.request(ask("c/a"), clock.boot)).ticket, REFUSED, clock.boot)
@@ -133,7 +133,7 @@ def test_what_status_and_metrics_show(tmp_path: Path) -> None:
     admission.close()
 
 
-def test_without_a_journal_nothing_is_kept_and_all_else_is_the_same() -> None:
+def test_admission_works_without_a_journal() -> None:
     admission = Admission(limits(), lambda _name, _at: None)
     admission.settle(granted(admission.request(ask("c/a"), 0.0)).ticket, REFUSED, 0.0)
     assert isinstance(admission.request(ask("c/a"), 1.0), Held)
@@ -141,7 +141,7 @@ def test_without_a_journal_nothing_is_kept_and_all_else_is_the_same() -> None:
     admission.close()
 
 
-def test_of_many_threads_no_more_than_max_concurrency_send_at_once_and_every_one_comes_through(tmp_path: Path) -> None:
+def test_many_threads_respect_max_concurrency_and_all_get_through(tmp_path: Path) -> None:
     clock = FakeClock()
     names = [f"{'cd'[number % 2]}/{number}" for number in range(60)]
     turns = {name: threading.Event() for name in names}

@@ -35,13 +35,13 @@ def held(answer: Granted | Held | None) -> Held:
 
 
 def send(w: World, name: str, outcome: Outcome | None) -> float:
-    """A whole attempt of a target that is let go; returns until when its refusal holds it."""
+    """A whole attempt of a target that is granted one. Returns until when a refusal holds it."""
     assert isinstance(w.turn(name), Granted)
     return w.settle(name, outcome)
 
 
 def closed(w: World, *names: str) -> None:
-    """Each of these gets a token."""
+    """Let each of these get a token."""
     for name in names:
         send(w, name, ISSUED)
 
@@ -61,7 +61,7 @@ def test_the_pace_of_refusals_depends_on_whether_the_credentials_ever_worked(wor
     assert pace(10_000, worked=worked) == 3600.0
 
 
-def test_a_refused_client_is_probed_at_its_pace_and_not_a_tick_before() -> None:
+def test_a_refused_client_is_probed_at_its_pace_and_not_earlier() -> None:
     w = world(refused_limit=RateLimit(100, 120.0))
     closed(w, "c/a")
     w.now += 3000.0
@@ -75,7 +75,7 @@ def test_a_refused_client_is_probed_at_its_pace_and_not_a_tick_before() -> None:
 # -- half-open and closed --------------------------------------------------------------------------
 
 
-def test_a_client_that_got_no_token_yet_sends_one_attempt_at_a_time() -> None:
+def test_a_client_without_any_token_sends_one_attempt_at_a_time() -> None:
     w = world()
     assert isinstance(w.turn("c/a"), Granted)
     assert held(w.turn("c/b")).reason == "half_open"
@@ -85,9 +85,7 @@ def test_a_client_that_got_no_token_yet_sends_one_attempt_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(("ago", "at_once"), [(0.0, 8), (1.0, 8), (1.001, 4), (60.0, 4), (60.001, 1)])
-def test_how_many_attempts_a_client_may_have_in_flight_depends_on_when_it_last_got_a_token(
-    ago: float, at_once: int
-) -> None:
+def test_the_number_of_attempts_in_flight_depends_on_the_age_of_the_last_token(ago: float, at_once: int) -> None:
     w = world()
     closed(w, "c/first")
     w.now += ago
@@ -95,7 +93,7 @@ def test_how_many_attempts_a_client_may_have_in_flight_depends_on_when_it_last_g
     assert sum(isinstance(answer, Granted) for answer in answers) == at_once
 
 
-def test_a_first_token_lets_all_others_go_most_urgent_first() -> None:
+def test_the_first_token_releases_all_others_most_urgent_first() -> None:
     w = world()
     w.turn("c/a")
     w.turn("c/b", expires=w.now + 600.0)
@@ -109,7 +107,7 @@ def test_a_first_token_lets_all_others_go_most_urgent_first() -> None:
 # -- the client's refusal, and a target's own -------------------------------------------------------
 
 
-def test_after_a_refusal_another_target_probes_next_the_most_urgent_first() -> None:
+def test_after_a_refusal_the_most_urgent_other_target_probes_next() -> None:
     w = world()
     closed(w, "c/a")
     w.now += 300.0
@@ -141,14 +139,14 @@ def test_a_client_that_never_had_a_token_tries_three_targets_2_s_apart_before_it
     assert sent == [("c/a", 0.0), ("c/b", 2.0), ("c/c", 4.0), ("c/d", 304.0)]
 
 
-def test_a_client_of_one_target_that_never_had_a_token_waits_5_min() -> None:
+def test_a_new_client_with_one_target_waits_5_min_after_a_refusal() -> None:
     w = world()
     send(w, "c/a", REFUSED)
     assert held(w.turn("c/a")).until == w.now + 300.0
 
 
-def test_a_siblings_token_makes_the_refusal_the_targets_own_and_holds_nobody_else() -> None:
-    """L6: in 0.1.0 the others waited 15 min, or for ever."""
+def test_a_siblings_token_makes_the_refusal_the_targets_own() -> None:
+    """L6: 0.1.0 held the others for 15 min, or for ever."""
     w = world()
     send(w, "c/bad", REFUSED)
     w.turn("c/bad")
@@ -165,8 +163,8 @@ def test_a_siblings_token_makes_the_refusal_the_targets_own_and_holds_nobody_els
     assert refusal.own
 
 
-def test_a_target_refused_on_its_own_keeps_its_own_pace_and_never_holds_its_siblings_again() -> None:
-    """L6: in 0.1.0 each of its attempts shut the client's door for 30 s and more."""
+def test_a_target_refused_on_its_own_has_its_own_pace_and_does_not_hold_siblings() -> None:
+    """L6: in 0.1.0 each of its attempts held the whole client for 30 s or more."""
     w = world(refused_limit=RateLimit(100, 120.0))
     send(w, "c/bad", REFUSED)
     w.turn("c/good")
@@ -182,7 +180,7 @@ def test_a_target_refused_on_its_own_keeps_its_own_pace_and_never_holds_its_sibl
         closed(w, "c/good", "c/other")
 
 
-def test_a_refusal_that_a_sibling_overtook_with_a_token_is_the_targets_own_at_once() -> None:
+def test_a_refusal_is_the_targets_own_at_once_if_a_later_attempt_of_a_sibling_succeeded() -> None:
     w = world()
     closed(w, "c/first")
     w.turn("c/bad")
@@ -192,21 +190,21 @@ def test_a_refusal_that_a_sibling_overtook_with_a_token_is_the_targets_own_at_on
     closed(w, "c/other")
 
 
-def test_a_token_that_was_asked_for_before_says_nothing_about_a_later_refusal() -> None:
+def test_a_token_requested_before_does_not_excuse_a_later_refusal() -> None:
     w = world()
     closed(w, "c/good")
     send(w, "c/bad", REFUSED)
     assert held(w.turn("c/good")).reason == "refused"
 
 
-def test_its_own_earlier_token_does_not_excuse_a_targets_refusal() -> None:
+def test_a_targets_own_earlier_token_does_not_excuse_its_refusal() -> None:
     w = world()
     closed(w, "c/a")
     send(w, "c/a", REFUSED)
     assert held(w.turn("c/b")).reason == "refused"
 
 
-def test_a_code_that_means_the_target_alone_does_not_open_the_breaker_and_half_opens_one_that_is_open() -> None:
+def test_a_code_for_one_target_does_not_open_the_breaker_and_half_opens_an_open_one() -> None:
     w = world()
     send(w, "c/a", REFUSED)
     w.turn("c/b")
@@ -217,8 +215,8 @@ def test_a_code_that_means_the_target_alone_does_not_open_the_breaker_and_half_o
 
 
 @pytest.mark.parametrize("outcome", [SILENCE, TOO_MANY, HTML, None])
-def test_an_attempt_after_a_refusal_that_tells_nothing_changes_neither_pace_nor_reason(outcome: Outcome | None) -> None:
-    """L4: in 0.1.0 a refusal that came too late was a timeout, and its reason was forgotten."""
+def test_an_unclear_outcome_after_a_refusal_changes_neither_pace_nor_reason(outcome: Outcome | None) -> None:
+    """L4: in 0.1.0 a late refusal was a timeout, and its reason was forgotten."""
     w = world()
     closed(w, "c/a")
     w.now += 300.0
@@ -230,14 +228,14 @@ def test_an_attempt_after_a_refusal_that_tells_nothing_changes_neither_pace_nor_
         assert refusal is not None
         assert (refusal.outcome, refusal.attempts, refusal.next_probe) == (REFUSED, 1, w.now + 30.0)
         assert held(w.turn("c/a")).reason == "refused"
-        w.now += 60.0  # the ledger counts it, for it may have been refused
+        w.now += 60.0  # the ledger counts it, because it may have been refused
         w.turn("c/a")
         if "c/a" in w.tickets:
             w.settle("c/a", NO_ROUTE)
 
 
 @pytest.mark.parametrize("outcome", [UNSENT, NO_ROUTE])
-def test_an_attempt_that_the_endpoint_never_saw_leaves_the_probe_to_the_next(outcome: Outcome) -> None:
+def test_an_attempt_that_never_reached_the_endpoint_leaves_the_probe_to_the_next(outcome: Outcome) -> None:
     w = world()
     closed(w, "c/a")
     w.now += 300.0
@@ -251,7 +249,7 @@ def test_an_attempt_that_the_endpoint_never_saw_leaves_the_probe_to_the_next(out
     assert list(w.tickets) == ["c/a"]
 
 
-def test_refusals_of_attempts_that_were_in_flight_together_are_one() -> None:
+def test_refusals_of_attempts_in_flight_together_count_once() -> None:
     w = world()
     closed(w, "c/first")
     for number in range(5):
@@ -265,7 +263,7 @@ def test_refusals_of_attempts_that_were_in_flight_together_are_one() -> None:
     assert isinstance(w.turn("c/first"), Granted), "they take no room from the probe"
 
 
-def test_targets_that_were_let_go_but_did_not_send_yet_do_not_send_after_the_first_refusal() -> None:
+def test_offers_are_void_after_the_first_refusal() -> None:
     w = world(max_concurrency=2)
     closed(w, "c/first")
     for name in ("c/a", "c/b", "c/d", "c/e"):
@@ -277,7 +275,7 @@ def test_targets_that_were_let_go_but_did_not_send_yet_do_not_send_after_the_fir
     assert not w.tickets
 
 
-def test_another_secret_is_tried_after_a_second_and_counts_as_no_refusal_of_the_pace() -> None:
+def test_another_secret_is_tried_after_a_second_and_does_not_lengthen_the_pace() -> None:
     w = world()
     closed(w, "c/a")
     w.now += 300.0
@@ -290,7 +288,7 @@ def test_another_secret_is_tried_after_a_second_and_counts_as_no_refusal_of_the_
 
 
 def refused_until(w: World, seconds: float, outcome: Outcome | None = REFUSED) -> int:
-    """Everybody sends as soon as they may, and is refused; returns how many attempts that were."""
+    """Let every target send as soon as it may, and refuse it. Returns the number of attempts."""
     end, before = w.now + seconds, len(w.log)
     while w.now < end:
         w.run()
@@ -304,8 +302,8 @@ def refused_until(w: World, seconds: float, outcome: Outcome | None = REFUSED) -
     return len(w.log) - before
 
 
-def test_ten_targets_that_are_refused_on_their_own_send_three_attempts_in_2_min() -> None:
-    """Uncounted, each at its own pace, they sent 28."""
+def test_ten_targets_refused_on_their_own_send_three_attempts_in_2_min() -> None:
+    """With a pace of their own and without the ledger, they sent 28."""
     w = world()
     for number in range(10):
         closed(w, "c/good")
@@ -318,7 +316,7 @@ def test_ten_targets_that_are_refused_on_their_own_send_three_attempts_in_2_min(
 @pytest.mark.parametrize(
     ("limit", "ordinary"), [(RateLimit(4, 120.0), 3), (RateLimit(2, 60.0), 1), (RateLimit(1, 60.0), 1)]
 )
-def test_one_refused_attempt_is_kept_for_changed_credentials(limit: RateLimit, ordinary: int) -> None:
+def test_one_refused_attempt_is_reserved_for_changed_credentials(limit: RateLimit, ordinary: int) -> None:
     w = world(refused_limit=limit)
     for number in range(10):
         w.add(f"c/{number}")
@@ -326,12 +324,12 @@ def test_one_refused_attempt_is_kept_for_changed_credentials(limit: RateLimit, o
     w.core.forgive("c", w.now)
     w.follow()
     assert refused_until(w, 1.0) == limit.count - ordinary
-    w.core.forgive("c", w.now)  # changed once more: none is left
+    w.core.forgive("c", w.now)  # a second change finds the reserved attempt used
     w.follow()
     assert refused_until(w, 1.0) == 0
 
 
-def test_changed_credentials_are_tried_at_once_by_the_most_urgent_target_and_all_go_when_they_work() -> None:
+def test_the_most_urgent_target_tries_changed_credentials_at_once() -> None:
     w = world()
     w.add("c/a")
     w.add("c/b")
@@ -346,7 +344,7 @@ def test_changed_credentials_are_tried_at_once_by_the_most_urgent_target_and_all
     assert len(w.tickets) == 2
 
 
-def test_a_refusal_of_the_old_credentials_says_nothing_about_the_changed_ones() -> None:
+def test_a_refusal_of_old_credentials_does_not_affect_new_ones() -> None:
     w = world()
     w.turn("c/a")
     w.core.forgive("c", w.now)
@@ -358,7 +356,7 @@ def test_a_refusal_of_the_old_credentials_says_nothing_about_the_changed_ones() 
     closed(w, "c/a")
 
 
-def test_a_token_clears_its_own_attempt_from_the_ledger() -> None:
+def test_a_successful_attempt_is_cleared_from_the_ledger() -> None:
     w = world()
     for _ in range(20):
         closed(w, "c/a")
@@ -377,7 +375,7 @@ def test_a_last_attempt_passes_the_breaker_but_not_the_ledger() -> None:
     assert held(w.turn("c/e", expires=w.now + 20.0, last_attempt=True)).reason == "refused_limit"
 
 
-def test_clients_are_judged_apart() -> None:
+def test_breakers_of_clients_are_independent() -> None:
     w = world("cd")
     send(w, "c/a", REFUSED)
     closed(w, "d/a")
@@ -398,7 +396,7 @@ def test_a_client_has_its_own_refused_limit() -> None:
 # -- over restarts ---------------------------------------------------------------------------------
 
 
-def test_a_wrong_secret_and_a_process_that_is_killed_in_each_attempt_make_no_more_than_four_in_2_min() -> None:
+def test_a_process_killed_in_each_attempt_sends_at_most_four_in_2_min() -> None:
     """L9: 0.1.0 sent 14 in 57 s."""
     w = world()
     w.add("c/a")
@@ -411,7 +409,7 @@ def test_a_wrong_secret_and_a_process_that_is_killed_in_each_attempt_make_no_mor
     assert sent <= 4
 
 
-def test_a_refused_client_keeps_its_pace_its_reason_and_its_tried_targets_over_a_restart() -> None:
+def test_a_refused_client_keeps_its_pace_and_reason_over_a_restart() -> None:
     w = world()
     closed(w, "c/a")
     w.now += 300.0
@@ -428,7 +426,7 @@ def test_a_refused_client_keeps_its_pace_its_reason_and_its_tried_targets_over_a
     assert list(w.tickets) == ["c/b"], "each time another target"
 
 
-def test_a_target_refused_on_its_own_stays_so_over_a_restart_and_over_two() -> None:
+def test_a_target_refused_on_its_own_stays_so_over_restarts() -> None:
     w = world()
     closed(w, "c/good")
     until = send(w, "c/bad", OWN)
@@ -438,7 +436,7 @@ def test_a_target_refused_on_its_own_stays_so_over_a_restart_and_over_two() -> N
     closed(w, "c/good")
 
 
-def test_what_was_forgiven_or_works_again_is_not_known_after_a_restart() -> None:
+def test_cleared_refusals_are_not_restored() -> None:
     w = world()
     send(w, "c/a", REFUSED)
     w.core.forgive("c", w.now)

@@ -1,4 +1,4 @@
-"""Slots, retry budget and rate limits together: who goes, who is held and by what, and who is woken."""
+"""Slots, retry budget and rate limits together: which targets go, are held and are woken."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def held(answer: Granted | Held | None) -> Held:
 # -- slots and order -------------------------------------------------------------------------------
 
 
-def test_no_more_than_max_concurrency_and_the_next_is_woken_when_a_slot_is_free() -> None:
+def test_at_most_max_concurrency_attempts_run_and_a_free_slot_wakes_the_next_target() -> None:
     w = world(max_concurrency=2)
     for name in ("c/a", "c/b", "c/d", "c/e"):
         w.turn(name)
@@ -50,7 +50,7 @@ def test_no_more_than_max_concurrency_and_the_next_is_woken_when_a_slot_is_free(
     assert list(w.tickets) == ["c/b", "c/d"]
 
 
-def test_slots_of_a_provider_are_shared_by_its_clients_and_each_client_has_its_own_bound() -> None:
+def test_clients_share_the_slots_of_a_provider_within_their_own_limits() -> None:
     w = world("cd", max_concurrency=3)
     one = replace(w.limits.clients["d"], max_concurrency=1)
     w.limits = replace(w.limits, clients={**w.limits.clients, "d": one})
@@ -64,7 +64,7 @@ def test_slots_of_a_provider_are_shared_by_its_clients_and_each_client_has_its_o
     w.check()
 
 
-def test_another_providers_clients_are_not_held() -> None:
+def test_clients_of_other_providers_are_not_held() -> None:
     w = World(limits("c", max_concurrency=1))
     other = limits("d", provider="https://other.example.com/token").clients
     w.limits = Limits({**w.limits.clients, **other})
@@ -87,7 +87,7 @@ def test_slots_go_to_the_most_urgent_of_all_clients() -> None:
     assert w.granted == ["c/first", "c/about", "d/new", "d/none", "e/soon", "c/later"]
 
 
-def test_nobody_gets_in_between_a_wake_and_the_request_that_follows() -> None:
+def test_no_other_target_takes_the_slot_between_a_wake_and_its_request() -> None:
     w = world(max_concurrency=1)
     w.turn("c/a")
     w.turn("c/b", failures=3)
@@ -97,7 +97,7 @@ def test_nobody_gets_in_between_a_wake_and_the_request_that_follows() -> None:
     assert list(w.tickets) == ["c/b"]
 
 
-def test_an_offer_that_is_not_taken_goes_to_the_next_after_5_s() -> None:
+def test_an_offer_that_is_not_taken_within_5_s_goes_to_the_next_target() -> None:
     w = world(max_concurrency=1)
     w.turn("c/a")
     w.turn("c/lost")
@@ -114,7 +114,7 @@ def test_an_offer_that_is_not_taken_goes_to_the_next_after_5_s() -> None:
     assert list(w.tickets) == ["c/b"]
 
 
-def test_a_ticket_that_nobody_settles_counts_as_a_timeout_after_its_deadline() -> None:
+def test_an_unsettled_ticket_counts_as_a_timeout_after_its_deadline() -> None:
     w = world(max_concurrency=1)
     w.turn("c/a")
     w.turn("c/b")
@@ -131,7 +131,7 @@ def test_a_ticket_that_nobody_settles_counts_as_a_timeout_after_its_deadline() -
     w.check()
 
 
-def test_a_head_that_does_not_come_at_its_moment_holds_nobody_for_long() -> None:
+def test_a_first_target_that_does_not_request_in_time_is_passed_over() -> None:
     w = world(rates={"p": RateLimit(1, 60.0)})
     w.turn("c/a")
     w.settle("c/a", ISSUED)
@@ -139,7 +139,7 @@ def test_a_head_that_does_not_come_at_its_moment_holds_nobody_for_long() -> None
     w.turn("c/b")
     del w.alarms["c/lost"]
     w.now += 61.0
-    w.core.sweep(w.now)  # offers it to the head, once more
+    w.core.sweep(w.now)  # offers it to the first target again
     w.follow()
     del w.alarms["c/lost"]
     w.now += 5.0
@@ -149,7 +149,7 @@ def test_a_head_that_does_not_come_at_its_moment_holds_nobody_for_long() -> None
     assert list(w.tickets) == ["c/b"]
 
 
-def test_a_target_that_is_forgotten_makes_room_for_the_next() -> None:
+def test_a_removed_target_makes_room_for_the_next() -> None:
     w = world(max_concurrency=1)
     for name in ("c/a", "c/b", "c/d", "c/e"):
         w.turn(name)
@@ -164,7 +164,7 @@ def test_a_target_that_is_forgotten_makes_room_for_the_next() -> None:
     assert list(w.tickets) == ["c/e"]
 
 
-def test_a_client_that_the_limits_do_not_name_is_held() -> None:
+def test_an_unknown_client_is_held() -> None:
     w = world()
     assert held(w.turn("x/a")).reason == "unknown_client"
     assert held(w.core.preview(ask("x/a"), w.now)).reason == "unknown_client"
@@ -177,14 +177,14 @@ def test_a_client_that_the_limits_do_not_name_is_held() -> None:
 
 
 def failing(w: World, count: int) -> None:
-    """That many targets fail once, and wait to try again."""
+    """Let this many targets fail once and wait to retry."""
     for number in range(count):
         w.turn(f"c/{number}")
         w.settle(f"c/{number}", SILENCE)
         just_worked(w, "c")
 
 
-def test_retries_share_a_budget_and_first_attempts_are_not_held_by_it() -> None:
+def test_retries_share_a_budget_that_does_not_hold_first_attempts() -> None:
     w = world(max_concurrency=100)
     failing(w, 12)
     answers = [w.turn(f"c/{number}") for number in range(12)]
@@ -202,7 +202,7 @@ def test_retries_share_a_budget_and_first_attempts_are_not_held_by_it() -> None:
     ("outcome", "fills"),
     [(ISSUED, True), (OWN, True), (TOO_MANY, True), (HTML, True), (SILENCE, False), (UNSENT, False), (NO_ROUTE, False)],
 )
-def test_any_answer_of_the_endpoint_fills_it(outcome: Outcome, fills: bool) -> None:
+def test_any_answer_of_the_endpoint_fills_the_retry_budget(outcome: Outcome, fills: bool) -> None:
     w = world(max_concurrency=100)
     failing(w, 12)
     for number in range(12):
@@ -214,7 +214,7 @@ def test_any_answer_of_the_endpoint_fills_it(outcome: Outcome, fills: bool) -> N
     assert ("c/11" in w.tickets) is fills
 
 
-def test_a_retry_that_sent_nothing_is_given_back() -> None:
+def test_a_retry_that_was_not_sent_is_given_back() -> None:
     w = world(max_concurrency=100)
     failing(w, 11)
     for number in range(11):
@@ -235,8 +235,8 @@ def test_a_last_attempt_passes_the_retry_budget_but_not_slots() -> None:
     assert held(w.turn("c/11", expires=w.now + 20.0, last_attempt=True)).reason == "concurrency"
 
 
-def test_one_target_that_always_fails_holds_no_other_up() -> None:
-    """L7: in 0.1.0, after an outage, it kept the provider's door shut for those without a token."""
+def test_a_target_that_always_fails_does_not_hold_others() -> None:
+    """L7: in 0.1.0 such a target held targets without a token after an outage."""
     w = world()
     failing(w, 3)
     for _ in range(20):
@@ -251,7 +251,7 @@ def test_one_target_that_always_fails_holds_no_other_up() -> None:
 # -- rate limits -----------------------------------------------------------------------------------
 
 
-def test_a_limit_that_clients_share_holds_all_of_them_and_goes_to_the_most_urgent_when_it_has_room() -> None:
+def test_a_shared_rate_limit_holds_all_clients_and_lets_the_most_urgent_go_first() -> None:
     w = world("cd", rates={"p": RateLimit(1, 60.0)})
     w.turn("c/a")
     w.settle("c/a", ISSUED)
@@ -265,7 +265,7 @@ def test_a_limit_that_clients_share_holds_all_of_them_and_goes_to_the_most_urgen
     assert list(w.tickets) == ["c/sooner"]
 
 
-def test_a_last_attempt_and_a_retry_keep_within_the_limit_too() -> None:
+def test_rate_limits_also_hold_last_attempts_and_retries() -> None:
     w = world(rates={"p": RateLimit(1, 60.0)})
     w.turn("c/a")
     w.settle("c/a", SILENCE)
@@ -273,8 +273,8 @@ def test_a_last_attempt_and_a_retry_keep_within_the_limit_too() -> None:
     assert held(w.turn("c/b", expires=w.now + 20.0, last_attempt=True)).reason == "rate_limit"
 
 
-def test_a_removed_rate_limit_lets_everyone_go_at_once() -> None:
-    """L8: in 0.1.0 they went on waiting for their promised moment, 8 h away."""
+def test_removing_a_rate_limit_releases_all_targets_at_once() -> None:
+    """L8: in 0.1.0 they went on waiting for up to 8 h."""
     w = world("cd", rates={"p": RateLimit(2, 8 * 3600.0)})
     for name in ("c/a", "c/b"):
         w.turn(name)
@@ -289,7 +289,7 @@ def test_a_removed_rate_limit_lets_everyone_go_at_once() -> None:
 
 
 @pytest.mark.parametrize(("limit", "until"), [(RateLimit(3, 100.0), 0.0), (RateLimit(2, 10.0), 10.0)])
-def test_a_changed_rate_limit_applies_at_once_to_those_that_wait(limit: RateLimit, until: float) -> None:
+def test_a_changed_rate_limit_applies_at_once_to_waiting_targets(limit: RateLimit, until: float) -> None:
     w = world("cd", rates={"p": RateLimit(2, 3600.0)})
     for name in ("c/a", "c/b"):
         w.turn(name)
@@ -305,7 +305,7 @@ def test_a_changed_rate_limit_applies_at_once_to_those_that_wait(limit: RateLimi
     w.check()
 
 
-def test_a_renewal_under_a_scarce_limit_waits_until_shortly_before_expiry_unless_somebody_asks() -> None:
+def test_a_renewal_under_a_scarce_limit_waits_until_shortly_before_expiry_unless_requested() -> None:
     w = world(rates={"p": RateLimit(10, 8 * 3600.0)})
     token = {"lifetime": 3600.0, "period": 2880.0, "expires": w.now + 3600.0}
     late = w.now + 3600.0 - late_margin("c/a")
@@ -317,13 +317,13 @@ def test_a_renewal_under_a_scarce_limit_waits_until_shortly_before_expiry_unless
     assert isinstance(w.turn("c/a", requested=True), Granted)
 
 
-def test_a_limit_that_covers_the_renewals_leaves_them_at_their_time() -> None:
+def test_a_sufficient_rate_limit_does_not_move_renewals() -> None:
     w = world(rates={"p": RateLimit(30, 8 * 3600.0)})
     for name in ("c/a", "c/b", "c/d"):
         assert isinstance(w.turn(name, lifetime=3600.0, period=2880.0, expires=w.now + 720.0), Granted)
 
 
-def test_those_that_wait_for_a_late_renewal_are_woken_when_the_limit_changes() -> None:
+def test_late_renewals_are_woken_when_the_limit_changes() -> None:
     w = world(rates={"p": RateLimit(10, 8 * 3600.0)})
     for name in ("c/a", "c/b", "c/d"):
         w.turn(name, lifetime=3600.0, period=2880.0, expires=w.now + 3600.0)
@@ -336,7 +336,7 @@ def test_those_that_wait_for_a_late_renewal_are_woken_when_the_limit_changes() -
     assert waiting <= set(w.tickets)
 
 
-def test_a_rate_limit_is_kept_over_restarts_whatever_its_length() -> None:
+def test_rate_limits_of_any_length_hold_across_restarts() -> None:
     """L10: 0.1.0 sent 30 in 24 s with 5/30s."""
     w = World(limits("c", rates={"p": RateLimit(5, 30.0)}))
     for number in range(10):
@@ -356,7 +356,7 @@ def test_a_rate_limit_is_kept_over_restarts_whatever_its_length() -> None:
 # -- changes ---------------------------------------------------------------------------------------
 
 
-def test_more_slots_in_a_changed_config_are_used_at_once_and_fewer_as_attempts_end() -> None:
+def test_a_changed_max_concurrency_applies_at_once() -> None:
     w = world(max_concurrency=1)
     for name in ("c/a", "c/b", "c/d"):
         w.turn(name)
@@ -374,7 +374,7 @@ def test_more_slots_in_a_changed_config_are_used_at_once_and_fewer_as_attempts_e
     assert list(w.tickets) == ["c/d"]
 
 
-def test_a_client_that_moves_to_another_provider_waits_there_and_frees_its_old_slot_when_it_ends() -> None:
+def test_a_client_that_moves_to_another_provider_waits_there_and_frees_its_old_slots() -> None:
     w = world("cd", max_concurrency=1)
     w.turn("c/a")
     w.turn("d/a")
@@ -394,12 +394,12 @@ def test_a_client_that_moves_to_another_provider_waits_there_and_frees_its_old_s
 # -- preview ---------------------------------------------------------------------------------------
 
 
-def test_a_preview_says_what_a_request_would_and_changes_nothing() -> None:
+def test_a_preview_gives_the_answer_of_a_request_and_changes_nothing() -> None:
     w = world(max_concurrency=1)
     assert w.core.preview(ask("c/a"), w.now) is None
     w.turn("c/a")
     assert held(w.core.preview(ask("c/b"), w.now)).reason == "concurrency"
-    assert not w.core.waiting.groups
+    assert not w.core.waiting.queued
     w.turn("c/b")
     w.settle("c/a", OWN)
     assert w.core.preview(ask("c/b"), w.now) is None
@@ -410,7 +410,7 @@ def test_a_preview_says_what_a_request_would_and_changes_nothing() -> None:
 # -- limits of a config ----------------------------------------------------------------------------
 
 
-def test_the_limits_of_clients_are_those_of_their_config() -> None:
+def test_limits_come_from_the_config() -> None:
     slow = replace(PROVIDER, timeout=60.0, max_concurrency=3)
     limited = replace(CLIENT, name="b", provider=slow, budgets=(("client-b", RateLimit(1, 2.0)),))
     found = Limits.of(each.client for each in (target("x"), target("y"), target("z", limited)))

@@ -38,7 +38,7 @@ def reopened(tmp_path: Path, clock: FakeClock) -> list[tuple[float, list[object]
     return again.past
 
 
-def test_what_was_appended_is_read_with_its_age(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
+def test_appended_entries_are_read_with_their_age(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
     journal.append([ENTRY])
     clock.advance(5.0)
     journal.append([["spent", "p"]])
@@ -47,7 +47,7 @@ def test_what_was_appended_is_read_with_its_age(tmp_path: Path, clock: FakeClock
     assert reopened(tmp_path, clock) == [(6.0, ENTRY), (1.0, ["spent", "p"])]
 
 
-def test_after_a_reboot_ages_go_by_the_wall_clock(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
+def test_ages_use_the_wall_clock_after_a_reboot(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
     journal.append([ENTRY])
     journal.close()
     clock.advance(60.0)
@@ -55,7 +55,7 @@ def test_after_a_reboot_ages_go_by_the_wall_clock(tmp_path: Path, clock: FakeClo
     assert [age for age, _ in reopened(tmp_path, clock)] == [pytest.approx(60.0)]
 
 
-def test_a_wall_clock_that_is_set_changes_no_age_within_one_boot(
+def test_setting_the_wall_clock_does_not_change_ages_within_one_boot(
     tmp_path: Path, clock: FakeClock, journal: Journal
 ) -> None:
     journal.append([ENTRY])
@@ -65,7 +65,7 @@ def test_a_wall_clock_that_is_set_changes_no_age_within_one_boot(
     assert [age for age, _ in reopened(tmp_path, clock)] == [7.0]
 
 
-def test_what_lies_in_the_future_ages_from_now_on(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
+def test_an_entry_from_the_future_has_age_zero(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
     journal.append([ENTRY])
     journal.close()
     clock.reboot()
@@ -73,7 +73,7 @@ def test_what_lies_in_the_future_ages_from_now_on(tmp_path: Path, clock: FakeClo
     assert [age for age, _ in reopened(tmp_path, clock)] == [0.0]
 
 
-def test_rewriting_keeps_only_what_it_is_given(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
+def test_rewriting_keeps_only_the_given_entries(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
     for _ in range(10):
         journal.append([ENTRY])
     journal.rewrite([(3.0, ["spent", "p"])])
@@ -82,7 +82,7 @@ def test_rewriting_keeps_only_what_it_is_given(tmp_path: Path, clock: FakeClock,
     assert reopened(tmp_path, clock) == [(3.0, ["spent", "p"]), (0.0, ENTRY)]
 
 
-def test_it_is_worth_rewriting_when_it_has_grown_and_not_again_at_once(journal: Journal) -> None:
+def test_the_file_is_rewritten_when_it_has_grown_and_not_again_at_once(journal: Journal) -> None:
     assert not journal.grown()
     journal.append([["refused", "c" * 1000]] * 300)
     assert journal.grown()
@@ -91,9 +91,7 @@ def test_it_is_worth_rewriting_when_it_has_grown_and_not_again_at_once(journal: 
 
 
 @pytest.mark.parametrize("tail", [b'[1.0, 2.0, "refu', b"\x00\x00\x00", b"{}\n[]\n[1]\nnull\n", b"[" * 100_000])
-def test_half_a_line_and_nonsense_cost_only_themselves(
-    tmp_path: Path, clock: FakeClock, journal: Journal, tail: bytes
-) -> None:
+def test_malformed_lines_are_skipped(tmp_path: Path, clock: FakeClock, journal: Journal, tail: bytes) -> None:
     journal.append([ENTRY])
     journal.close()
     with (tmp_path / "ledger").open("ab") as file:
@@ -101,7 +99,7 @@ def test_half_a_line_and_nonsense_cost_only_themselves(
     assert reopened(tmp_path, clock)[0] == (0.0, ENTRY)
 
 
-def test_a_ledger_of_another_version_is_kept_aside(
+def test_a_ledger_of_another_version_is_moved_aside(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = json.dumps(["bearerd-ledger", VERSION + 1, "boot-1"]) + '\n[1, 2, "refused", "c"]\n'
@@ -112,7 +110,7 @@ def test_a_ledger_of_another_version_is_kept_aside(
 
 
 @pytest.mark.parametrize("content", ["nonsense\n", "[]\n", '["something", 1, "boot-1"]\n', "\n"])
-def test_what_is_no_ledger_is_kept_aside(tmp_path: Path, clock: FakeClock, content: str) -> None:
+def test_a_file_that_is_not_a_ledger_is_moved_aside(tmp_path: Path, clock: FakeClock, content: str) -> None:
     (tmp_path / "ledger").write_text(content)
     again = Journal(str(tmp_path), clock)
     again.rewrite([])
@@ -122,13 +120,13 @@ def test_what_is_no_ledger_is_kept_aside(tmp_path: Path, clock: FakeClock, conte
     assert reopened(tmp_path, clock) == [(0.0, ENTRY)]
 
 
-def test_a_file_that_is_too_large_to_be_a_ledger_is_not_read(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, clock: FakeClock) -> None:
     with (tmp_path / "ledger").open("wb") as file:
         file.truncate(17 * 1024 * 1024)
     assert reopened(tmp_path, clock) == []
 
 
-def test_a_link_a_pipe_a_directory_or_a_file_that_others_can_write_is_moved_aside(
+def test_links_pipes_directories_and_files_that_others_can_write_are_moved_aside(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     target = tmp_path / "elsewhere"
@@ -159,13 +157,13 @@ def test_a_link_a_pipe_a_directory_or_a_file_that_others_can_write_is_moved_asid
     assert target.read_text() == "precious"
 
 
-def test_the_state_directory_may_be_a_link_and_is_made_for_its_owner_alone(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_state_directory_may_be_a_symlink_and_is_private(tmp_path: Path, clock: FakeClock) -> None:
     (tmp_path / "state").symlink_to(tmp_path / "private")
     Journal(str(tmp_path / "state"), clock).close()
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_second_process_keeps_no_ledger_and_says_so_once(
+def test_a_second_process_runs_without_a_ledger_and_warns_once(
     tmp_path: Path, clock: FakeClock, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal.append([ENTRY])
@@ -189,7 +187,7 @@ def test_rewriting_keeps_the_lock(tmp_path: Path, clock: FakeClock, journal: Jou
     second.close()
 
 
-def test_a_removed_ledger_is_noticed_and_written_anew(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
+def test_a_removed_ledger_is_noticed_and_rewritten(tmp_path: Path, clock: FakeClock, journal: Journal) -> None:
     assert not journal.missing()
     (tmp_path / "ledger").unlink()
     assert journal.missing()
@@ -199,7 +197,7 @@ def test_a_removed_ledger_is_noticed_and_written_anew(tmp_path: Path, clock: Fak
     assert reopened(tmp_path, clock) == [(0.0, ENTRY)]
 
 
-def test_a_full_disk_costs_one_warning_and_no_more_than_what_was_not_written(
+def test_a_full_disk_causes_one_warning_and_loses_only_unwritten_entries(
     clock: FakeClock, caplog: pytest.LogCaptureFixture, tmp_path: Path, journal: Journal
 ) -> None:
     full = os.open("/dev/full", os.O_RDWR)
@@ -212,11 +210,11 @@ def test_a_full_disk_costs_one_warning_and_no_more_than_what_was_not_written(
     os.close(full)
     assert reopened(tmp_path, clock) == [(0.0, ["spent", "p"])]
     assert [record.message.split(";")[1] for record in caplog.records] == [
-        " refusals and used rate limits will not be known after a restart"
+        " refusals and used rate limits will be forgotten at a restart"
     ]
 
 
-def test_a_state_directory_that_cannot_be_made_costs_a_warning(
+def test_a_state_directory_that_cannot_be_created_causes_a_warning(
     clock: FakeClock, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -238,7 +236,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_process_that_is_killed_loses_no_line_and_its_lock_is_free(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_killed_process_loses_no_line_and_releases_its_lock(tmp_path: Path, clock: FakeClock) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [entry for _, entry in reopened(tmp_path, clock)] == [["sent", 1, "c", True, ["p"]]]

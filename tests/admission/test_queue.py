@@ -1,4 +1,4 @@
-"""The order of those that wait."""
+"""The order of waiting targets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def queue_of(*asks: Ask, now: float = NOW) -> Queue[str]:
     return queue
 
 
-def test_tokens_about_to_expire_go_first_then_targets_without_a_token_then_by_expiry() -> None:
+def test_order_is_about_to_expire_then_without_a_token_then_by_expiry() -> None:
     queue = queue_of(
         ask("c/later", expires=NOW + 900.0),
         ask("c/expired", expires=NOW - 1.0, failures=1),
@@ -47,17 +47,17 @@ def test_a_valid_token_goes_first_from_5_s_before_its_expiry(remaining: float, f
     assert queue_of(ask("c/none"), ask("c/token", expires=NOW + remaining)).top(NOW) == first
 
 
-def test_an_expired_token_stands_with_the_targets_without_one() -> None:
+def test_an_expired_token_is_ordered_like_no_token() -> None:
     queue = queue_of(ask("c/none", failures=1), ask("c/token", expires=NOW))
     assert order(queue) == ["c/token", "c/none"]
 
 
-def test_without_a_token_fewest_failures_go_first_and_among_equals_whoever_came_first() -> None:
+def test_without_a_token_fewest_failures_go_first_then_first_come() -> None:
     queue = queue_of(ask("c/two", failures=2), ask("c/first"), ask("c/second"), ask("c/one", failures=1))
     assert order(queue) == ["c/first", "c/second", "c/one", "c/two"]
 
 
-def test_time_that_passes_in_the_queue_makes_a_token_urgent_and_then_expired() -> None:
+def test_a_queued_token_becomes_urgent_and_then_expired_as_time_passes() -> None:
     queue = queue_of(ask("c/none", failures=1), ask("c/token", expires=NOW + 60.0))
     assert queue.top(NOW) == "c/none"
     assert queue.top(NOW + 55.0) == "c/token"
@@ -65,7 +65,7 @@ def test_time_that_passes_in_the_queue_makes_a_token_urgent_and_then_expired() -
     assert order(queue, NOW + 60.0) == ["c/none", "c/token"]
 
 
-def test_whoever_requests_again_keeps_their_place_and_whoever_changed_gets_theirs() -> None:
+def test_requesting_again_keeps_the_place_and_a_changed_urgency_moves_it() -> None:
     queue = queue_of(ask("c/a"), ask("c/b"))
     queue.push("c/a", ask("c/a"), NOW)
     assert queue.top(NOW) == "c/a"
@@ -82,7 +82,7 @@ def test_a_lower_rank_goes_before_any_urgency() -> None:
 
 @dataclass
 class Model:
-    """The queue as a dict that is sorted each time."""
+    """A model of the queue: a dict that is sorted at each look."""
 
     asks: dict[str, Ask] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
@@ -109,7 +109,7 @@ PASS = st.sampled_from([0.0, 0.5, 1.0, 4.0])
 
 
 @given(st.lists(st.one_of(PUSH, NAMES, PASS), max_size=60))
-def test_the_heaps_agree_with_a_sorted_list_whatever_comes_and_goes(actions: list[object]) -> None:
+def test_the_queue_agrees_with_a_sorted_list(actions: list[object]) -> None:
     queue: Queue[str] = Queue()
     model, now = Model(), NOW
     for number, action in enumerate(actions):
@@ -127,7 +127,7 @@ def test_the_heaps_agree_with_a_sorted_list_whatever_comes_and_goes(actions: lis
         assert set(queue) == set(model.asks)
 
 
-def test_the_heaps_do_not_grow_with_what_left_them() -> None:
+def test_removed_entries_do_not_accumulate_in_the_heaps() -> None:
     queue = queue_of(ask("c/stays"))
     for number in range(5000):
         queue.push("c/moves", ask("c/moves", failures=number), NOW)

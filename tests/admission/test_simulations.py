@@ -1,4 +1,4 @@
-"""Small simulations of many targets at one provider. The figures at full size: run this file as a program."""
+"""Small simulations of many targets at one provider. Run this file as a program for the figures at full size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOUR = 3600.0
 
 @dataclass
 class Target:
-    """One target: its token, and how it comes to its turns."""
+    """One target, its token and its turns."""
 
     ask: Ask
     issued_at: float = -inf
@@ -66,7 +66,7 @@ class Simulation:
         self.events: list[tuple[float, int, str, Ticket | None]] = []
 
     def give(self, name: str, age: float) -> None:
-        """The target has a token of that age, and its refresh is due in its time."""
+        """Give the target a token of this age. Its refresh is due as planned."""
         target = self.targets[name]
         target.first_token = self.now
         self.accept(target, self.now - age)
@@ -112,7 +112,7 @@ class Simulation:
     def end(self, target: Target, ticket: Ticket) -> None:
         name = target.ask.name
         outcome = self.answer(name, self.now)
-        governed = self.core._flights[ticket.number].governed
+        governed = self.core._attempts[ticket.number].governed
         self.core.settle(ticket, outcome, self.now)
         if isinstance(outcome, Issued):
             target.first_token = min(target.first_token, self.now)
@@ -121,7 +121,7 @@ class Simulation:
         target.ask = replace(target.ask, failures=target.ask.failures + 1, retry=isinstance(outcome, Transient))
         wait = 1.0
         if isinstance(outcome, Refused):
-            if governed:  # else it was in flight when the first refusal came
+            if governed:  # else it was in flight when the first refusal arrived
                 self.refused_at.append(self.now)
         else:
             wait = self.random.random() * min(60.0, 2.0**target.transient)
@@ -132,7 +132,7 @@ class Simulation:
         self.turn(name, self.now + max(1.0, wait))
 
     def start(self) -> None:
-        """All are due now."""
+        """Make all targets due now."""
         for name in self.names:
             self.turn(name, self.now)
 
@@ -148,7 +148,7 @@ def issued(_name: str, now: float) -> Outcome:
 
 
 def sibling_probes(good: int) -> tuple[float, int]:
-    """Ten cold targets of one client, all refused with its code but one: when that has a token; refusals in 2 min."""
+    """Ten cold targets of one client, one of them good: when that has a token, and the refusals in 2 min."""
 
     def answer(name: str, now: float) -> Outcome:
         return issued(name, now) if name == f"c/{good}" else REFUSED
@@ -160,7 +160,7 @@ def sibling_probes(good: int) -> tuple[float, int]:
 
 
 def cold(size: int, share: float, clients: int = 10) -> float:
-    """Seconds until all of so many cold targets have a token, at a provider that fails for a share of attempts."""
+    """Seconds until all cold targets have a token, at a provider that fails a share of the attempts."""
     dice = Random(7)
     names = [f"c{number % clients}/{number}" for number in range(size)]
     found = Simulation(
@@ -174,7 +174,7 @@ def cold(size: int, share: float, clients: int = 10) -> float:
 
 
 def one_good(size: int) -> float:
-    """Seconds until the one good target among others that always fail has its token; each has its own client."""
+    """Seconds until one good target among others that always fail has its token. Each has a client of its own."""
     names = [f"c{number}/t" for number in range(size)]
     good = names[-1]
     found = Simulation(
@@ -189,18 +189,18 @@ def one_good(size: int) -> float:
 
 @dataclass
 class Outage:
-    """What came of an outage."""
+    """The effects of an outage."""
 
     per_second: float
     """Attempts during it."""
     back_after: float
-    """Seconds after its end until all that had expired are back."""
+    """Seconds after its end until all expired targets have tokens."""
     expired: int
-    """Tokens that expired only after the outage, before their turn came."""
+    """Tokens that expired in the queue after the outage."""
 
 
 def outage(size: int, minutes: float, clients: int = 10) -> Outage:
-    """Tokens of random age; the provider answers nothing for a while."""
+    """Tokens of random age, and a provider that does not answer for a while."""
     begins, ends = 600.0, 600.0 + minutes * 60.0
     names = [f"c{number % clients}/{number}" for number in range(size)]
     found = Simulation(
@@ -230,7 +230,7 @@ def scarce(days: float) -> tuple[float, float]:
     return 1 - without / (3 * end), max(target.worst for target in found.targets.values()) / 60.0
 
 
-def test_one_good_target_among_ten_is_found_within_half_an_hour_and_four_refusals_in_2_min() -> None:
+def test_one_good_target_among_ten_gets_its_token_within_half_an_hour() -> None:
     found = [sibling_probes(good) for good in range(10)]
     # Three at once; with the pace alone it took 2.3 h on average.
     assert [first < 10.0 for first, _ in found] == [True] * 3 + [False] * 7
@@ -238,26 +238,26 @@ def test_one_good_target_among_ten_is_found_within_half_an_hour_and_four_refusal
     assert max(refused for _, refused in found) <= 4
 
 
-def test_a_provider_that_fails_for_a_fifth_of_attempts_slows_a_cold_start_by_less_than_a_half() -> None:
+def test_a_fifth_of_failures_slows_a_cold_start_by_less_than_half() -> None:
     floor = 1000 * LATENCY / 8 / 0.8
     assert cold(1000, 0.2) < 1.5 * floor + 10.0
 
 
-def test_one_good_target_is_not_hostage_to_300_that_always_fail() -> None:
-    """L7: in 0.1.0 whoever had no token waited for hours."""
+def test_one_good_target_is_not_held_by_300_that_always_fail() -> None:
+    """L7: in 0.1.0 targets without a token waited for hours."""
     assert one_good(300) < 5.0
 
 
 @pytest.mark.parametrize("clients", [1, 10])
-def test_after_an_outage_all_are_back_within_a_minute_and_next_to_none_expires_in_the_queue(clients: int) -> None:
-    """L15: 0.1.0 paid no regard to urgency, and 67 of 10,000 tokens expired in the queue."""
+def test_all_targets_recover_within_a_minute_of_an_outage(clients: int) -> None:
+    """L15: 0.1.0 ignored urgency, and 67 of 10,000 tokens expired in the queue."""
     found = outage(1000, 30.0, clients)
     assert found.back_after < 60.0
     assert found.expired <= 1, "only a token that expires within a retry's interval of the end can"
     assert found.per_second < 3.0
 
 
-def test_under_a_scarce_limit_the_budget_is_not_spent_early() -> None:
+def test_a_scarce_rate_limit_is_not_used_up_early() -> None:
     """L17: in 0.1.0 one gap lasted 5.4 h."""
     share, worst = scarce(10.0)
     assert share > 0.4

@@ -1,7 +1,7 @@
-"""Every order of requests and outcomes of two clients with three targets each, as far as the time allows.
+"""An exhaustive search over all orders of requests and outcomes of two clients with three targets each.
 
-The states are searched breadth-first; two states that differ only in the moment they are reached are one. A longer
-walk: `python tests/admission/test_walk.py SECONDS`.
+The search is breadth-first. States that differ only in the time at which they are reached are the same. For a longer
+search, run `python tests/admission/test_walk.py SECONDS`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Step = tuple[str, str, Outcome | None]
 
 
 def steps(world: World) -> Iterator[Step]:
-    """Everything that can happen next."""
+    """All events that can happen next."""
     fresh = set()
     for name in TARGETS:
-        # Targets of a client that did not request yet are alike, and so are clients.
+        # Targets that did not request yet are interchangeable, and so are clients.
         kind = name if name in world.asks else name[0] if world.asks else ""
         if name not in world.tickets and name not in world.held and kind not in fresh:
             fresh.add(kind)
@@ -47,7 +47,7 @@ def steps(world: World) -> Iterator[Step]:
 
 
 def take(world: World, step: Step) -> None:
-    """Let it happen; whoever is woken requests at once."""
+    """Let the event happen. Targets that are woken request at once."""
     kind, name, outcome = step
     if kind == "request":
         world.turn(name)
@@ -62,7 +62,7 @@ def take(world: World, step: Step) -> None:
 
 
 def state(world: World) -> Hashable:
-    """All that the next decisions depend on; moments count from now."""
+    """Everything that later decisions depend on, with times relative to now."""
     now, core, waiting = world.now, world.core, world.core.waiting
 
     def ago(moment: float) -> float:
@@ -81,14 +81,14 @@ def state(world: World) -> Hashable:
             tuple(ago(moment) for moment in ledger._refused if now < moment + client.limits.refused_limit.window),
         ))  # fmt: skip
     provider = core.registry.providers[next(iter(core.registry.providers))]
-    flights = sorted((f.ask.name, f.governed, f.epoch, ago(f.granted), f.kept) for f in core._flights.values())
+    attempts = sorted((f.ask.name, f.governed, f.epoch, ago(f.granted), f.kept) for f in core._attempts.values())
     rates = tuple(
         ago(moment) for rate in core.registry._rates.values() for moment in rate._done
         if now < moment + rate.limit.window
     )  # fmt: skip
     return (
-        *clients, str(flights), round(provider.retry.left(now), 3), provider.retry._unanswered, rates,
-        tuple(waiting.groups), tuple(sorted((n, t.reason, ago(t.until)) for n, t in waiting.timed.items())),
+        *clients, str(attempts), round(provider.retry.left(now), 3), provider.retry._unanswered, rates,
+        tuple(waiting.queued), tuple(sorted((n, t.reason, ago(t.until)) for n, t in waiting.timed.items())),
         tuple(sorted((n, ago(at)) for n, at in world.alarms.items())),
         tuple(sorted((n, a.failures, a.retry) for n, a in world.asks.items())),
     )  # fmt: skip
@@ -96,7 +96,7 @@ def state(world: World) -> Hashable:
 
 @dataclass
 class Walk:
-    """What was seen."""
+    """The extent of a search."""
 
     states: int = 0
     steps: int = 0
@@ -104,7 +104,7 @@ class Walk:
 
 
 def walk(start: World, *, seconds: float = inf, states: float = inf) -> Walk:
-    """Search from a world, breadth-first, until the time or the number of states is used up."""
+    """Search breadth-first from a world, until the time or the number of states is used up."""
     seen, found = {state(start)}, Walk(states=1)
     level = [(pickle.dumps(start), ())]
     end = time.monotonic() + seconds
@@ -144,7 +144,7 @@ WORLDS: dict[str, Callable[[], World]] = {
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_every_order_of_requests_and_outcomes_keeps_the_invariants(name: str) -> None:
+def test_invariants_hold_for_every_order_of_requests_and_outcomes(name: str) -> None:
     found = walk(WORLDS[name](), states=4000)
     assert found.depth >= 5
 

@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: the invariants of admission, in random lives of two clients."""
+"""Random lives of two clients, in which the invariants of admission must hold."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ LIMITS = st.builds(
 
 
 def changed(remaining: float | None, now: float, **changes: Any) -> dict[str, Any]:
-    """A token's remaining seconds, as an ask has them."""
+    """The remaining seconds of a token."""
     return {"expires": None if remaining is None else now + remaining, "lifetime": 3600.0, "period": 2880.0, **changes}
 
 
 class Lives(RuleBasedStateMachine):
-    """Everything that can happen to a core, by hypothesis."""
+    """All events that can happen to a core, chosen by hypothesis."""
 
     @initialize(given=LIMITS)
     def begin(self, given: Any) -> None:
@@ -114,7 +114,7 @@ def sweep(world: World) -> None:
     world.core.sweep(world.now)
     world.follow()
     for name, ticket in list(world.tickets.items()):
-        if ticket.number not in world.core._flights:
+        if ticket.number not in world.core._attempts:
             del world.tickets[name]
 
 
@@ -132,7 +132,7 @@ TestLives = Lives.TestCase
 
 
 def live(dice: Random, steps: int, *, reloads: bool) -> World:
-    """A life by dice; with reloads, windows are not looked at: limits change under them."""
+    """A random life. Windows are not checked with reloads, because these change the limits."""
 
     def some() -> Any:
         rate = dice.choice([None, (dice.randint(1, 5), dice.choice([10.0, 60.0, 300.0]))])
@@ -167,11 +167,11 @@ def live(dice: Random, steps: int, *, reloads: bool) -> World:
     for _ in range(steps):
         dice.choices([action for _, action in actions], [weight for weight, _ in actions])[0]()
         if reloads:
-            for flight in world.core._flights.values():  # fewer slots apply as attempts end
-                if flight.provider.in_flight > flight.provider.max_concurrency:
+            for attempt in world.core._attempts.values():  # fewer slots apply as attempts end
+                if attempt.provider.in_flight > attempt.provider.max_concurrency:
                     break
             else:
-                world.check_nobody_waits_for_nothing()
+                world.check_waiting()
         else:
             world.check()
     return world
@@ -179,7 +179,7 @@ def live(dice: Random, steps: int, *, reloads: bool) -> World:
 
 @pytest.mark.parametrize("reloads", [False, True])
 @pytest.mark.parametrize("seeds", [range(100 * part, 100 * part + 100) for part in range(4)], ids=str)
-def test_once_all_outcomes_are_tokens_everybody_gets_theirs(seeds: range, reloads: bool) -> None:
+def test_every_target_gets_its_token_once_the_provider_works(seeds: range, reloads: bool) -> None:
     for seed in seeds:
         world = live(Random(seed), 120, reloads=reloads)
         for _ in range(2000):

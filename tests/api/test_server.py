@@ -30,7 +30,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Control, Listen
 from support.clock import START
 from support.process import WITHIN, eventually
@@ -189,7 +189,7 @@ def clients(site: Site, count: int, said: bytes = b"", via: str = "unix") -> Ite
         yield lines
 
 
-def many() -> tuple[Standing, ...]:
+def many() -> tuple[TargetStatus, ...]:
     """More than goes into any socket's buffers."""
     return tuple(standing(f"t{number}") for number in range(3000))
 
@@ -359,7 +359,7 @@ def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_we
 )
 @pytest.mark.parametrize("required", [True, False])
 def test_ready_is_when_every_required_token_is_valid_on_disk(
-    site: Site, one: Standing, reason: str | None, required: bool
+    site: Site, one: TargetStatus, reason: str | None, required: bool
 ) -> None:
     site.daemon.found = status(standing("ok"), replace(one, target=target("t", required=required)))
     found = site.ask("/readyz")

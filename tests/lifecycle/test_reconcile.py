@@ -14,7 +14,7 @@ import pytest
 from bearerd.clock import SystemClock
 from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import Schedule
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Output, Target
 from support.process import eventually
@@ -68,8 +68,8 @@ class Simple:
         finally:
             self.busy.release()
 
-    def standing(self) -> Standing:
-        return Standing(self.target)
+    def standing(self) -> TargetStatus:
+        return TargetStatus(self.target)
 
     def _remove(self, gone: Target, wanted_paths: Callable[[], Collection[str]]) -> None:
         for output in gone.outputs:

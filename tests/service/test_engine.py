@@ -19,7 +19,7 @@ from freezegun import freeze_time
 from bearerd.api.daemon import Asked
 from bearerd.config.load import load
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
 from support.clock import FakeClock
@@ -32,14 +32,14 @@ def engine(tmp_path: Path) -> Callable[..., object]:
     """An engine over one token, its turns as they end, and its provider."""
 
     @contextmanager
-    def build() -> Iterator[tuple[Engine, queue.SimpleQueue[Standing], Server]]:
+    def build() -> Iterator[tuple[Engine, queue.SimpleQueue[TargetStatus], Server]]:
         with serving(issues()) as server:
             (tmp_path / "config.yaml").write_text(
                 f"output: {{directory: {tmp_path}/tokens}}\nclients:\n  dnb:\n    token_url: {server.url}\n"
                 "    allow_http: true\n    client_id: x\n    client_secret: {env: S}\n"
                 "    tokens: {bci: {files: [{format: raw}, {format: json}]}}\n"
             )
-            turns: queue.SimpleQueue[Standing] = queue.SimpleQueue()
+            turns: queue.SimpleQueue[TargetStatus] = queue.SimpleQueue()
             config = load(str(tmp_path / "config.yaml"), {})
             built = Engine(config, {"S": "s3cr3t"}, observer=turns.put)
             built.start()

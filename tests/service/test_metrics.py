@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bearerd.api.counts import BUCKETS, Counters, Counts, Event
 from bearerd.api.metrics import expose
-from bearerd.api.status import HookStanding, State, Status
+from bearerd.api.status import HookStatus, State, Status
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Hook, Instant, Target
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, standing, status
@@ -87,7 +87,7 @@ def test_events_are_counted_and_stand_at_zero_before_the_first(
 # -- tokens ------------------------------------------------------------------------------------------
 
 AFTER = NOW + 0.001
-STATES: list[tuple[State, Standing]] = [
+STATES: list[tuple[State, TargetStatus]] = [
     ("starting", standing(expires=None, obtained=None, on_disk=False, next_refresh=0.0, due=0.0)),
     ("missing", standing(expires=None, obtained=None, on_disk=False, failure=DOWN)),
     ("valid", standing(expires=AFTER)),
@@ -100,7 +100,7 @@ STATES: list[tuple[State, Standing]] = [
 
 
 @pytest.mark.parametrize(("state", "one"), STATES)
-def test_only_the_present_state_is_a_series(state: State, one: Standing) -> None:
+def test_only_the_present_state_is_a_series(state: State, one: TargetStatus) -> None:
     failure = "transient" if one.failure else ""
     found = series(status(one), "bearerd_token_state")
     assert found == {(failure, "dnb/bci", "sandbox", "true", state): 1}
@@ -172,10 +172,10 @@ HOOKS = (Hook(argv=("true",)),)
 
 @pytest.mark.parametrize("some", [target("risk", on_change=HOOKS), target("risk", on_failure=HOOKS)])
 def test_hooks_are_of_those_tokens_that_have_some(some: Target) -> None:
-    failed = status(standing(), (standing(target=some), HookStanding(ended=NOW, error="exit 1")))
+    failed = status(standing(), (standing(target=some), HookStatus(ended=NOW, error="exit 1")))
     assert series(failed, "bearerd_token_hooks_owed") == {("dnb/risk",): 0}
     assert series(failed, "bearerd_token_hook_failing") == {("dnb/risk",): 1}
-    waiting = status((standing(target=some), HookStanding(owed=2, ended=NOW)))
+    waiting = status((standing(target=some), HookStatus(owed=2, ended=NOW)))
     assert series(waiting, "bearerd_token_hooks_owed") == {("dnb/risk",): 2}
     assert series(waiting, "bearerd_token_hook_failing") == {("dnb/risk",): 0}
 

@@ -18,9 +18,9 @@ import pytest
 
 from bearerd.admission.types import View
 from bearerd.api.counts import Counts
-from bearerd.api.status import HookStanding, Status, settled, summary
+from bearerd.api.status import HookStatus, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
 from support.clock import START, FakeClock
@@ -254,8 +254,8 @@ def test_the_watchdog_is_who_the_environment_says(environ: dict[str, str], secon
 # -- what: pure ------------------------------------------------------------------------------------
 
 
-def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = True, **changes: Any) -> Standing:
-    good = Standing(
+def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = True, **changes: Any) -> TargetStatus:
+    good = TargetStatus(
         target=target(name, required=required),
         obtained=None if left is None else NOW - 10,
         expires=None if left is None else NOW + left,
@@ -267,10 +267,10 @@ def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = T
     return replace(good, **changes)
 
 
-def status_of(*standings: Standing, config_error: str | None = None) -> Status:
+def status_of(*standings: TargetStatus, config_error: str | None = None) -> Status:
     return Status(
         version="1", pid=1, now=START, started=NOW, config=Config("/run/bearerd", "/var/lib/bearerd"), loaded=NOW,
-        config_error=config_error, alive=True, tokens=tuple((each, HookStanding()) for each in standings),
+        config_error=config_error, alive=True, tokens=tuple((each, HookStatus()) for each in standings),
         counts=Counts(), admission=View({}, {}),
     )  # fmt: skip
 
@@ -289,7 +289,7 @@ def status_of(*standings: Standing, config_error: str | None = None) -> Status:
         pytest.param(standing(on_disk=False), False, id="not in its files"),
     ],
 )
-def test_what_is_waited_for(how: Standing, *, is_settled: bool) -> None:
+def test_what_is_waited_for(how: TargetStatus, *, is_settled: bool) -> None:
     assert settled(how, NOW) is is_settled
 
 

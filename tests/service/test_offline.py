@@ -13,8 +13,8 @@ from bearerd import __version__
 from bearerd.admission.types import View
 from bearerd.api import status
 from bearerd.api.counts import Counts
-from bearerd.api.status import HookStanding, Status
-from bearerd.lifecycle.standing import Standing
+from bearerd.api.status import HookStatus, Status
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Instant, Token
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
@@ -104,7 +104,9 @@ def test_no_token_is_in_it(tmp_path: Path) -> None:
 
 def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
-    standing = Standing(target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_refresh=0.0)
+    standing = TargetStatus(
+        target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_refresh=0.0
+    )
     running = Status(
         version=__version__,
         pid=1,
@@ -114,7 +116,7 @@ def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
         loaded=START.boot,
         config_error=None,
         alive=True,
-        tokens=((standing, HookStanding()),),
+        tokens=((standing, HookStatus()),),
         counts=Counts(),
         admission=View({}, {}),
     )

@@ -21,9 +21,9 @@ from bearerd.admission.types import View
 from bearerd.api import page
 from bearerd.api import status as statuses
 from bearerd.api.counts import Counts
-from bearerd.api.status import HookStanding, Status
+from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import Refused, Transient
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Output
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
@@ -36,7 +36,7 @@ NOW = START.boot
 HOSTILE = "</script><!--<script>alert(1)</script><img src=x onerror=alert(1)>\u2028&lt;\"'"
 
 
-def standing(name: str = "bci", **changes: Any) -> Standing:
+def standing(name: str = "bci", **changes: Any) -> TargetStatus:
     """An hour's token, and half a minute, after a quarter of its life: so much time a slow machine has."""
     given: dict[str, Any] = {
         "target": target(name, outputs=(Output(path=f"/run/bearerd/dnb/{name}"),)),
@@ -47,7 +47,7 @@ def standing(name: str = "bci", **changes: Any) -> Standing:
         "due": NOW + 1830,
         "next_refresh": NOW + 1830,
     }
-    return Standing(**given | changes)
+    return TargetStatus(**given | changes)
 
 
 DOWN = Transient("no connection to login.example.com:443")
@@ -78,7 +78,7 @@ STARTING = standing("starting", obtained=None, expires=None, on_disk=False, next
 ALL = (VALID, STARTING, FAILING, UNWRITTEN, MISSING, EXPIRED)
 
 
-def status(*tokens: Standing, hooks: HookStanding = HookStanding(), **changes: Any) -> Status:  # noqa: B008 - frozen
+def status(*tokens: TargetStatus, hooks: HookStatus = HookStatus(), **changes: Any) -> Status:  # noqa: B008 - frozen
     """A daemon that keeps these."""
     given: dict[str, Any] = {
         "version": "1.2.3",
@@ -107,7 +107,7 @@ def hostile() -> Status:
         failure=Transient(HOSTILE, hint=HOSTILE),
         failing_since=NOW - 60,
     )
-    return status(bad, hooks=HookStanding(error=HOSTILE), config=Config(HOSTILE, ""), config_error=HOSTILE)
+    return status(bad, hooks=HookStatus(error=HOSTILE), config=Config(HOSTILE, ""), config_error=HOSTILE)
 
 
 # -- the bytes ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Admission's core with a clock, targets and a provider's log around it, and the invariants that always hold."""
+"""The core of admission in a simulated world of clock, targets and provider, and the invariants that always hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import inf
 
 from bearerd.admission.core import Core
 from bearerd.admission.ledger import replay
-from bearerd.admission.parts import Group
+from bearerd.admission.parts import ClientQueue
 from bearerd.admission.types import REFUSED_LIMIT, Ask, ClientLimits, Granted, Held, Limits, Ticket
 from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Instant, RateLimit, Token
@@ -38,19 +38,19 @@ def limits(
     rates: dict[str, RateLimit] | None = None,
     provider: str = PROVIDER,
 ) -> Limits:
-    """The limits of clients that are alike; every rate limit counts for all of them."""
+    """The limits of clients that are alike. They share every rate limit."""
     each = ClientLimits(provider, max_concurrency, refused_limit, tuple(rates or ()), 40.0)
     return Limits(dict.fromkeys(clients, each), rates or {})
 
 
 def ask(name: str = "c/a", **changes: object) -> Ask:
-    """An ask of a target; its client is the first half of its name."""
+    """A request of a target, whose name begins with its client's."""
     return replace(Ask(name, name.split("/", maxsplit=1)[0]), **changes)  # type: ignore[arg-type]  # a test's keywords
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as its provider may have counted it: at any moment from `sent` to `ended`."""
+    """One attempt. The provider may count it at any moment from `sent` to `ended`."""
 
     client: str
     sent: float
@@ -62,7 +62,7 @@ class Attempt:
 
 @dataclass
 class World:
-    """A core and its targets. Each target requests when it is woken, as its lifecycle would."""
+    """A core and its targets. Each target requests when it is woken, as its controller would."""
 
     limits: Limits
     now: float = 1000.0
@@ -87,7 +87,7 @@ class World:
         self.alarms[name] = self.now
 
     def turn(self, name: str, **changes: object) -> Granted | Held | None:
-        """The target requests; None if its attempt is in flight."""
+        """Let the target request. Returns None if its attempt is in flight."""
         if name in self.tickets:
             return None
         if changes or name not in self.asks:
@@ -105,10 +105,10 @@ class World:
         return answer
 
     def settle(self, name: str, outcome: Outcome | None) -> float:
-        """The target's attempt ends; returns until when its refusal holds it."""
+        """End the target's attempt. Returns until when a refusal holds it."""
         ticket = self.tickets.pop(name)
-        flight = self.core._flights.get(ticket.number)
-        governed = flight is not None and flight.governed
+        attempt = self.core._attempts.get(ticket.number)
+        governed = attempt is not None and attempt.governed
         until = self.core.settle(ticket, outcome, self.now).until
         reached = not isinstance(outcome, Failure) or outcome.reached_the_endpoint
         refused = isinstance(outcome, Refused)
@@ -123,25 +123,25 @@ class World:
         return until
 
     def follow(self) -> None:
-        """Take note of wakes, and of what goes into the journal."""
+        """Take the wakes and journal entries."""
         for name, at in self.core.take_wakes():
-            if name not in self.tickets:  # put last, so that those that are woken at once come in their order
+            if name not in self.tickets:  # inserted last, so that targets woken together keep their order
                 self.alarms[name] = min(self.alarms.pop(name, inf), max(at, self.now))
         self.journal += [(self.now, entry) for entry in self.core.take_entries()]
 
     def due(self) -> str | None:
-        """Who requests first of those whose moment has come."""
+        """The target that is due first, if any is due."""
         name = min(self.alarms, key=lambda each: self.alarms[each], default=None)
         return name if name is not None and self.alarms[name] <= self.now else None
 
     def run(self) -> None:
-        """Everybody whose moment has come requests."""
+        """Let all due targets request."""
         while (name := self.due()) is not None:
             del self.alarms[name]
             self.turn(name)
 
     def jump(self) -> bool:
-        """Time passes up to the next moment; whether there is one."""
+        """Advance the time to the next request. Returns False if there is none."""
         if not self.alarms:
             return False
         self.now = max(self.now, min(self.alarms.values()))
@@ -149,13 +149,13 @@ class World:
         return True
 
     def restart(self, *, after: float = 0.0) -> None:
-        """The process is killed, and another takes over what its journal says."""
+        """Kill the process, and restore another from its journal."""
         self.now += after
         past = replay((self.now - at, list(entry)) for at, entry in self.journal)
-        for name, ticket in self.tickets.items():  # each may have been refused, while it was waited for
-            flight = self.core._flights[ticket.number]
+        for name, ticket in self.tickets.items():  # each may have been refused meanwhile
+            attempt = self.core._attempts[ticket.number]
             ended = min(self.now, ticket.deadline)
-            self.log.append(Attempt(ticket.ask.client, ticket.granted, ended, flight.governed, True, flight.governed))
+            self.log.append(Attempt(ticket.ask.client, ticket.granted, ended, attempt.governed, True, attempt.governed))
             self.alarms[name] = self.now
         self.tickets.clear()
         self.held.clear()
@@ -163,41 +163,41 @@ class World:
         self.journal = [(self.now - age, entry) for age, entry in self.core.dump(self.now)]
         self.alarms = dict.fromkeys(self.asks, self.now)
 
-    # -- what always holds ---------------------------------------------------------------------
+    # -- invariants ----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise AssertionError if an invariant is broken."""
+        """Raise AssertionError if an invariant is violated."""
         check_counts(self.core, self.limits)
-        self.check_nobody_waits_for_nothing()
+        self.check_waiting()
         self.check_windows()
 
-    def check_nobody_waits_for_nothing(self) -> None:
-        """Whoever waits could not go now, and something frees it: an attempt in flight, or a moment that is kept."""
+    def check_waiting(self) -> None:
+        """No waiting target could go now, and an attempt in flight or a request in time will release each."""
         core = self.core
         for name in core.waiting.offers:
             assert self.alarms.get(name, inf) <= self.now + 5.0, f"{name} was not woken for its offer"
         for client in core.registry.clients.values():
-            for group in client.groups.values():
-                self._check_group(group)
+            for client_queue in client.queues.values():
+                self._check_queue(client_queue)
         for name, timed in core.waiting.timed.items():
-            assert self.alarms.get(name, inf) <= max(timed.until, self.now), f"{name} is not to request at its moment"
+            assert self.alarms.get(name, inf) <= max(timed.until, self.now), f"{name} does not request when it is due"
 
-    def _check_group(self, group: Group) -> None:
-        now, top = self.now, group.queue.top(self.now)
-        assert top is not None, "an empty group was left behind"
-        client, lane = group.client, group.lane
-        at = max(client.opens(group.terms, top, now)[0], lane.opens(now)[0])
+    def _check_queue(self, client_queue: ClientQueue) -> None:
+        now, top = self.now, client_queue.targets.top(self.now)
+        assert top is not None, "an empty queue was left behind"
+        client, provider_queue = client_queue.client, client_queue.provider_queue
+        at = max(client.earliest(client_queue.terms, top, now)[0], provider_queue.earliest(now)[0])
         provider = client.provider
         full = provider.in_flight >= provider.max_concurrency
         assert at > now or full, f"{top} waits, and could go"
         if at == inf or full:
-            busy = client.in_flight + provider.in_flight + sum(rate.in_flight for rate in lane.rates)
+            busy = client.in_flight + provider.in_flight + sum(rate.in_flight for rate in provider_queue.rates)
             assert busy, f"{top} waits for an outcome, and nothing is in flight"
             return
-        # Whoever of them requests, all are looked at.
-        groups = lane.queue if group in lane.queue else client.groups.values()
-        first = min(self.alarms.get(name, inf) for each in groups for name in each.queue)
-        assert first <= at, f"{top} waits until {at - now} s from now, and nobody requests then but in {first - now} s"
+        # A request of any of them updates all of them.
+        queues = provider_queue.ready if client_queue in provider_queue.ready else client.queues.values()
+        first = min(self.alarms.get(name, inf) for each in queues for name in each.targets)
+        assert first <= at, f"{top} may go in {at - now} s, and the next request is in {first - now} s"
 
     def check_windows(self) -> None:
         """No window holds more attempts than a rate limit, nor more refused ones than the refused limit."""
@@ -217,7 +217,7 @@ class World:
 
 
 def most_within(attempts: list[Attempt], window: float) -> int:
-    """The most attempts that a provider may count in one window, wherever between sending and reply it counts them."""
+    """The most attempts that a provider can count in one window, wherever between sending and reply it counts them."""
     return max(
         (sum(other.ended >= one.ended and other.sent < one.ended + window for other in attempts) for one in attempts),
         default=0,
@@ -225,16 +225,16 @@ def most_within(attempts: list[Attempt], window: float) -> int:
 
 
 def check_counts(core: Core, limits: Limits) -> None:
-    """Each count is the number of attempts and offers behind it; everybody waits in one place at most."""
+    """Each counter equals the attempts and offers behind it, and no target waits in two places."""
     waiting = core.waiting
-    flights = [*core._flights.values(), *waiting.offers.values()]
-    providers = Counter(flight.provider for flight in flights)
-    clients = Counter(flight.client for flight in flights)
+    attempts = [*core._attempts.values(), *waiting.offers.values()]
+    providers = Counter(attempt.provider for attempt in attempts)
+    clients = Counter(attempt.client for attempt in attempts)
     current = Counter(
-        flight.client for flight in flights if flight.epoch == flight.client.breaker.epoch and not flight.terms.own
+        each.client for each in attempts if each.epoch == each.client.breaker.epoch and not each.terms.own
     )
-    governed = Counter(flight.client for flight in flights if flight.governed)
-    rates = Counter(rate for flight in flights for rate, _ in flight.rates)
+    governed = Counter(attempt.client for attempt in attempts if attempt.governed)
+    rates = Counter(rate for attempt in attempts for rate, _ in attempt.rates)
     for provider in core.registry.providers.values():
         assert provider.in_flight == providers[provider]
         most = max(each.max_concurrency for each in limits.clients.values() if each.provider == provider.name)
@@ -247,9 +247,8 @@ def check_counts(core: Core, limits: Limits) -> None:
         for rate in client.rates + client.shared:
             assert rate.in_flight == rates[rate]
         assert not client.breaker.tried.keys() & client.breaker.own.keys()
-    names = Counter((*waiting.groups, *waiting.timed, *waiting.offers, *(f.ask.name for f in core._flights.values())))
+    names = Counter((*waiting.queued, *waiting.timed, *waiting.offers, *(f.ask.name for f in core._attempts.values())))
     assert all(times == 1 for times in names.values()), names
-    assert set(waiting.groups) == {
-        name for client in core.registry.clients.values() for group in client.groups.values() for name in group.queue
-    }
-    assert waiting.since.keys() >= waiting.groups.keys() | waiting.timed.keys()
+    queues = [queue for client in core.registry.clients.values() for queue in client.queues.values()]
+    assert set(waiting.queued) == {name for queue in queues for name in queue.targets}
+    assert waiting.since.keys() >= waiting.queued.keys() | waiting.timed.keys()

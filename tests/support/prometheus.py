@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from bearerd.admission.types import ClientView, ProviderView, Refusal, View
 from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
-from bearerd.api.status import HookStanding, Status
+from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Hook
 from support.clock import START
 from support.targets import TARGET, target
@@ -39,7 +39,7 @@ def promtool(*arguments: str | Path, given: bytes = b"") -> str:
     return said
 
 
-def standing(name: str = "bci", **changes: object) -> Standing:
+def standing(name: str = "bci", **changes: object) -> TargetStatus:
     """An hour's token, twenty minutes old."""
     now = START.boot
     given: dict[str, object] = {
@@ -51,12 +51,12 @@ def standing(name: str = "bci", **changes: object) -> Standing:
         "due": now + 1500,
         "next_refresh": now + 1500,
     }
-    return Standing(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
+    return TargetStatus(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 
 
-def status(*tokens: Standing | tuple[Standing, HookStanding], **changes: object) -> Status:
+def status(*tokens: TargetStatus | tuple[TargetStatus, HookStatus], **changes: object) -> Status:
     """A daemon that keeps these."""
-    pairs = tuple(token if isinstance(token, tuple) else (token, HookStanding()) for token in tokens)
+    pairs = tuple(token if isinstance(token, tuple) else (token, HookStatus()) for token in tokens)
     given: dict[str, object] = {
         "version": "1.2.3",
         "pid": 42,
@@ -81,7 +81,7 @@ def eventful() -> Status:
     outcomes = tuple(range(1, len(KINDS) + 1))
     return status(
         standing(outcomes=outcomes),
-        (hooked, HookStanding(1, START.boot, "exit 1")),
+        (hooked, HookStatus(1, START.boot, "exit 1")),
         counts=Counts(
             {(TARGET.client.provider.name, kind): 1 for kind in KINDS.values()},
             {TARGET.client.provider.name: Histogram().plus(0.3)},

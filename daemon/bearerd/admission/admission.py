@@ -1,21 +1,21 @@
-"""Admission for threads: the core behind one lock, its journal, and a way to wake targets.
+"""Thread-safe admission: the core behind one lock, its journal, and a callback that wakes targets.
 
-Order of events for one attempt:
+One attempt looks like this:
 
     answer = admission.request(ask, now)
     match answer:
         case Held():
-            ...                                # next turn at answer.again at the latest, earlier if woken
+            ...                                # next turn at answer.again, or earlier if woken
         case Granted(ticket):
             outcome = None
             try:
                 outcome = grants.perform(target).outcome
             finally:
-                settled = admission.settle(ticket, outcome, clock.now().boot)   # None: it broke off
+                settled = admission.settle(ticket, outcome, clock.now().boot)   # None: an exception, outcome unknown
 
-`wake(name, at)` is called without admission's lock held, from any thread that calls a method here, and never for the
-target of that very `request`. It must give the target a turn at `at` at the latest, or, if a turn of it is under
-way, another one after that: no wake may be lost.
+`wake(name, at)` is called without admission's lock, from any thread that calls a method here, and never for the target
+whose `request` is being answered. It must give the target a turn by `at`. If a turn of the target is running, it must
+give another one afterwards. No wake may be lost.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from bearerd.grant.outcome import Outcome
 
 
 class Admission:
-    """Decides which targets may ask. Safe for threads; its lock is held for microseconds and never during a grant.
+    """Decides which targets may request a token. Thread-safe. The lock is held for microseconds, never during a grant.
 
-    `now` is always the boot clock's. Locks are taken in this order: the journal's, the core's.
+    `now` is always a time of the boot clock. Locks are taken in this order: the journal's, the core's.
     """
 
     def __init__(
         self, limits: Limits, wake: Callable[[str, float], None], journal: Journal | None = None, now: float = 0.0
     ) -> None:
-        """`journal` holds what earlier processes did, and is written before an attempt is sent; None keeps nothing."""
+        """`journal` holds the attempts of earlier processes, and is written before an attempt is sent."""
         self._core = Core(limits, replay(journal.past) if journal else None, now)
         self._lock = threading.Lock()
         self._wake = wake
@@ -51,22 +51,22 @@ class Admission:
             journal.rewrite(self._core.dump(now))
 
     def request(self, ask: Ask, now: float) -> Granted | Held:
-        """Whether the target may send one attempt now. Granted: the ticket must be settled."""
+        """Decide whether the target may send one attempt now. The ticket of a `Granted` must be settled."""
         with self._lock:
             answer = self._core.request(ask, now)
             wakes, noted = self._core.take_wakes(), self._core.noted
         if noted:
-            self._write()  # before the attempt is sent: a killed process must not forget it
+            self._write()  # before the attempt is sent, so that a crash does not forget it
         self._wake_all(wakes)
         return answer
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, changing nothing: None means granted. For `refresh`, which says why at once."""
+        """What `request` would answer, without changing anything. None means granted."""
         with self._lock:
             return self._core.preview(ask, now)
 
     def settle(self, ticket: Ticket, outcome: Outcome | None, now: float) -> Settled:
-        """What the attempt came to; None: it broke off (an exception), and nobody knows what the provider saw.
+        """Report the outcome of an attempt. None: an exception interrupted it, and its outcome is unknown.
 
         Wakes targets that may go now, most urgent first.
         """
@@ -79,46 +79,46 @@ class Admission:
         return settled
 
     def revise(self, limits: Limits, now: float) -> None:
-        """A changed config: waits under old limits are void. Wakes every target that may go now, or sooner."""
+        """Apply the limits of a changed config. Wakes every target that may go now, or earlier than before."""
         self._change(lambda core: core.revise(limits, now))
 
     def forgive(self, client: str, now: float) -> None:
-        """The client's credentials (or what else it is judged by) changed: its breaker half-opens at once.
+        """Half-open the client's breaker, because its credentials or its config changed.
 
-        Wakes its held targets in their order. The one refused attempt that is kept for this case may be used.
+        Wakes its held targets in order. They may use the one refused attempt that is reserved for this case.
         """
         self._change(lambda core: core.forgive(client, now))
 
     def worked(self, client: str) -> None:
-        """The client got a token with its present credentials before (a record holds one): sets a refusal's pace."""
+        """Note that the client's credentials worked before, which shortens the waits after refusals."""
         self._change(lambda core: core.worked(client))
 
     def forget(self, name: str, client: str, now: float) -> None:
-        """The target is no longer wanted: it waits for nothing. Wakes the next in its place."""
+        """Remove a target that is no longer wanted. Wakes the next one in the queue."""
         self._change(lambda core: core.forget(name, client, now))
 
     def sweep(self, now: float) -> None:
-        """To be called every few seconds: settles tickets past their deadline, and wakes the next where one slept."""
+        """Settle tickets past their deadline and pass over targets that did not request. Call it every few seconds."""
         self._change(lambda core: core.sweep(now))
         if self._journal is not None and (self._journal.grown() or self._journal.missing()):
             with self._writing:
                 with self._lock:
                     everything = list(self._core.dump(now))
-                    self._core.take_entries()  # they are in it
+                    self._core.take_entries()  # `everything` includes them
                 self._journal.rewrite(everything)
 
     def refusal(self, name: str, client: str) -> Refusal | None:
-        """How the target is refused at present: on its own, or with its client; None if it is not."""
+        """The refusal that holds the target, its own or its client's; None if it is not refused."""
         with self._lock:
             return self._core.refusal(name, client)
 
     def view(self, now: float) -> View:
-        """Everything, for status and metrics."""
+        """Breakers, budgets and queues, for status and metrics."""
         with self._lock:
             return view(self._core, now)
 
     def close(self) -> None:
-        """Give the journal's lock back."""
+        """Close the journal, which releases its lock."""
         if self._journal is not None:
             with self._writing:
                 self._journal.close()
@@ -132,7 +132,7 @@ class Admission:
             self._write()
 
     def _write(self) -> None:
-        """Write all that was noted; when it returns, whatever was noted before is written, whoever wrote it."""
+        """Write all pending entries. On return, no entry that was pending at the call is unwritten."""
         with self._writing:
             with self._lock:
                 entries = self._core.take_entries()

@@ -1,11 +1,11 @@
-"""The circuit breaker of one client, and the pace of its targets that are refused on their own. Pure.
+"""The circuit breaker of one client, and the backoff of its targets that are refused on their own. Pure.
 
-closed      a token came within the last minute: all targets go (four at a time once it is over a second ago)
-half-open   no token came lately: one attempt at a time, so that a secret that was revoked meanwhile is refused once
-open        the client was refused: a probe at growing intervals, each time another target
+closed      a token arrived within the last minute: all targets may go (four at a time when it is over a second old)
+half-open   no token arrived within the last minute: one attempt at a time, so that a revoked secret is refused once
+open        the client was refused: one probe at growing intervals, each time with a different target
 
-A refusal is at first the client's. Once another target of the client gets a token, it was the refused target's
-own: that target has a pace of its own from then on and holds nobody else.
+A refusal first counts against the client. If another target of the client then gets a token, the refusal was the
+target's own: the target gets its own backoff and no longer holds the others.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from bearerd.admission.types import BreakerState, Reason
 from bearerd.grant.outcome import Refused
 
 LATELY: Final = 60.0
-"""Seconds after a token for which the client is not probed by one attempt alone."""
+"""Seconds after a token for which the breaker stays closed: a secret may be revoked at any time."""
+# For a second after a token, the attempts in flight are not limited, so that a burst at a start is not slowed down.
 _JUST_NOW: Final = 1.0
 _FEW: Final = 4
-"""Attempts in flight when the last token is over a second ago: as many as a default `refused_limit` has."""
+"""Attempts in flight when the last token is over a second old: the default of `refused_limit`."""
 
-# Credentials that never worked are wrong until somebody corrects them.
+# Credentials that never worked stay wrong until an administrator corrects them.
 _NEVER_WORKED_FIRST: Final = 300.0
-# Credentials that worked: a load balancer's passing 401 is real, a revoked secret too.
+# Credentials that worked may be refused in passing, by a load balancer for example, or may have been revoked.
 _WORKED: Final = (30.0, 60.0, 120.0, 240.0, 300.0)
+# An hour: a corrected config wakes the target anyway, and a corrected registration is found within the hour.
 LONGEST_PACE: Final = 3600.0
-# A client that never had a token may have one bad target among good ones: with the pace alone the first token of
-# ten targets, one of them good, came after 2.3 h on average.
+# The first target of a new client may be the only bad one. With the pace alone, ten targets of which one is good had
+# their first token after 2.3 h on average.
 FIRST_TARGETS: Final = 3
 _FIRST_INTERVAL: Final = 2.0
-# Another secret of the client was not refused yet: it is tried at once.
+# A secret that was not refused yet is tried without a backoff.
 _OTHER_SECRET: Final = 1.0
 
 
 def pace(refusals: int, *, worked: bool) -> float:
-    """Seconds to the next attempt after that many refusals in a row (from 1)."""
+    """Seconds until the next attempt after this many refusals in a row (from 1)."""
     refusals = max(1, refusals)
     if not worked:
         first, doublings = _NEVER_WORKED_FIRST, refusals - 1
@@ -52,18 +54,18 @@ def pace(refusals: int, *, worked: bool) -> float:
 
 
 @dataclass(slots=True)
-class Own:
-    """A target that is refused (on its own, or by its client): how often in a row, and when it may try again."""
+class TargetRefusal:
+    """The refusals of one target in a row, and when it may try again."""
 
     outcome: Refused
     refusals: int
     at: float
-    """When it was refused last."""
+    """The time of the last refusal."""
     next_at: float = 0.0
 
 
 class Breaker:
-    """What the outcomes of one client say about its credentials."""
+    """The circuit breaker of one client, driven by the outcomes of its attempts."""
 
     __slots__ = (
         "_dirty", "_early_at", "_last", "_last_sent", "_last_token", "_other_sent", "epoch", "in_flight", "own",
@@ -74,41 +76,41 @@ class Breaker:
         self.worked = False
         """Whether these credentials ever got a token."""
         self.refusal: Refused | None = None
-        """How the client was refused last, while it is."""
+        """The last refusal of the client; None if it is not refused."""
         self.refusals = 0
-        """In a row, as its pace counts them."""
+        """Refusals in a row that lengthen the pace."""
         self.probe_at = 0.0
         self._early_at = 0.0
-        self.tried: dict[str, Own] = {}
-        """The targets that were refused since the last token."""
-        self.own: dict[str, Own] = {}
-        """The targets that are refused on their own."""
+        self.tried: dict[str, TargetRefusal] = {}
+        """Targets that were refused since the last token."""
+        self.own: dict[str, TargetRefusal] = {}
+        """Targets that are refused on their own."""
         self.in_flight = 0
-        """Attempts with the present credentials, without those of targets that are refused on their own."""
+        """Attempts with the current credentials, except those of targets that are refused on their own."""
         self.epoch = 0
-        """Counts changes of the credentials: what was sent before one says nothing about the present ones."""
+        """Counts changes of the credentials. The outcome of an attempt from an earlier epoch is ignored."""
         self._dirty: set[str] = set()
-        # The names of targets whose entries changed; "" for the client's own.
+        # Names of targets whose journal entry changed; "" stands for the client.
         self._last_token = -inf
-        # When the latest attempt that got a token was sent and whose it was, and the same of any other target.
+        # When the last successful attempt was sent, its target, and when the last one of any other target was sent.
         self._last_sent, self._last, self._other_sent = -inf, "", -inf
 
     def state(self, now: float) -> BreakerState:
-        """Closed, open or half-open; an open breaker half-opens when its probe is due or on its way."""
+        """Closed, open or half-open. An open breaker half-opens when its probe is due or in flight."""
         if self.refusal is not None:
             return "open" if now < self.probe_at and not self.in_flight else "half_open"
         return "closed" if now - self._last_token <= LATELY else "half_open"
 
     def closed(self, now: float) -> bool:
-        """Whether all targets may go."""
+        """Whether the breaker is closed: all targets may go."""
         return self.refusal is None and now - self._last_token <= LATELY
 
     def just_worked(self, now: float) -> bool:
-        """Whether it is closed and a token came within the last second: the usual case in a burst."""
+        """Whether the breaker is closed and a token arrived within the last second, as in a burst."""
         return self.refusal is None and now - self._last_token <= _JUST_NOW
 
-    def opens(self, now: float, *, tried: bool) -> tuple[float, Reason]:
-        """When one more attempt may go (`now`, later, or `inf`: an attempt in flight tells) and what holds it.
+    def earliest(self, now: float, *, tried: bool) -> tuple[float, Reason]:
+        """When one more attempt may go (`inf`: an attempt in flight decides), and the reason that holds it.
 
         `tried`: whether the target was refused since the last token.
         """
@@ -123,7 +125,7 @@ class Breaker:
     # -- outcomes ------------------------------------------------------------------------------
 
     def got_token(self, name: str, sent: float, now: float) -> None:
-        """The target got a token: the client is not refused, and whoever was refused meanwhile is so on their own."""
+        """Close the breaker. Targets that were refused meanwhile are refused on their own from now on."""
         if self.refusal is not None or self.refusals:
             self._dirty.add("")
         self.worked, self.refusal, self.refusals, self._last_token = True, None, 0, now
@@ -142,10 +144,10 @@ class Breaker:
         self.tried.clear()
 
     def refused_client(self, name: str, outcome: Refused, sent: float, now: float, *, governed: bool) -> None:
-        """The target was refused with a code that means the client."""
+        """Note that the target was refused with a code that concerns the whole client."""
         own = self.own.get(name)
         if own is None and (self._other_sent if name == self._last else self._last_sent) > sent:
-            own = self.own[name] = Own(outcome, 0, now)  # another target got a token with a later attempt
+            own = self.own[name] = TargetRefusal(outcome, 0, now)  # another target got a token with a later attempt
         if own is not None:
             self._again(name, own, outcome, now)
             return
@@ -153,27 +155,27 @@ class Breaker:
         if outcome.another_secret:
             self.refusal, self.probe_at, self._early_at = outcome, now + _OTHER_SECRET, now + _OTHER_SECRET
             return
-        tried = self.tried.setdefault(name, Own(outcome, 0, now))
+        tried = self.tried.setdefault(name, TargetRefusal(outcome, 0, now))
         tried.outcome, tried.at, tried.refusals = outcome, now, tried.refusals + 1
         if self.refusal is not None and not governed:
-            return  # it was in flight when the first refusal came: nothing new
+            return  # it was in flight when the first refusal arrived, and says nothing new
         if self.refusal is None or self.refusal.another_secret or sent >= self.probe_at:
             self.refusals += 1
         self.refusal = outcome
         self._wait(now)
 
     def refused_target(self, name: str, outcome: Refused, now: float) -> None:
-        """The target was refused with a code that means it alone: its client was authenticated."""
+        """Note that the target was refused with a code that concerns this target alone: its client is authenticated."""
         if self.refusal is not None:
             self.refusal = None
             self._dirty.add("")
         self.tried.pop(name, None)
-        self._again(name, self.own.setdefault(name, Own(outcome, 0, now)), outcome, now)
+        self._again(name, self.own.setdefault(name, TargetRefusal(outcome, 0, now)), outcome, now)
 
     def unclear(self, name: str, now: float, *, governed: bool) -> bool:
-        """An attempt that the endpoint may have seen came to nothing that tells whether it was refused.
+        """Note an attempt that may have reached the endpoint, with an outcome that says nothing about the credentials.
 
-        After a refusal it changes neither pace nor reason. Returns whether it has to count as refused.
+        After a refusal it changes neither pace nor reason. Returns whether the attempt counts as refused.
         """
         own = self.own.get(name)
         if own is not None:
@@ -187,7 +189,7 @@ class Breaker:
         return True
 
     def forgive(self) -> None:
-        """The credentials changed: nothing that was refused says anything about the present ones."""
+        """Forget all refusals, because the credentials changed."""
         self._dirty |= {"", *self.tried, *self.own}
         self.refusal, self.refusals = None, 0
         self.tried.clear()
@@ -198,12 +200,12 @@ class Breaker:
         self.epoch += 1
 
     def forget(self, name: str) -> None:
-        """A target is no longer wanted."""
+        """Remove a target that is no longer wanted."""
         self._dirty.add(name)
         self.tried.pop(name, None)
         self.own.pop(name, None)
 
-    def _again(self, name: str, own: Own, outcome: Refused, now: float) -> None:
+    def _again(self, name: str, own: TargetRefusal, outcome: Refused, now: float) -> None:
         self._dirty.add(name)
         own.outcome, own.at = outcome, now
         own.refusals += not outcome.another_secret
@@ -217,23 +219,23 @@ class Breaker:
     # -- over restarts -------------------------------------------------------------------------
 
     def take_entries(self, client: str, now: float) -> list[Entry]:
-        """What changed since the last call, for the journal."""
+        """Journal entries for all changes since the last call."""
         if not self._dirty:
             return []
         dirty, self._dirty = sorted(self._dirty), set()
         return [self._target_entry(client, name, now) if name else self._client_entry(client, now) for name in dirty]
 
     def entries(self, client: str, now: float) -> Iterator[Entry]:
-        """All that has to be known after a restart."""
+        """All journal entries that a restart needs."""
         if self.refusal is not None or self.refusals:
             yield self._client_entry(client, now)
         for name in (*self.tried, *self.own):
             yield self._target_entry(client, name, now)
 
     def restore(self, fields: list[Any], age: float, now: float) -> None:
-        """A client's entry, so many seconds old.
+        """Restore a client's entry that is `age` seconds old.
 
-        Raises ValueError, TypeError or OverflowError for what `entries` never gives, and changes nothing then.
+        Raises ValueError, TypeError or OverflowError for fields that `entries` never writes, without any change.
         """
         worked, refusals, probe_in, early_in, refused = fields
         probe_at, early_at = now + _wait_left(probe_in, age), now + _wait_left(early_in, age)
@@ -242,11 +244,11 @@ class Breaker:
         self.probe_at, self._early_at = probe_at, early_at
 
     def restore_target(self, name: str, fields: list[Any], age: float, now: float) -> None:
-        """A target's entry, so many seconds old; raises as `restore` does."""
+        """Restore a target's entry that is `age` seconds old. Raises like `restore`."""
         is_own, refusals, ago, next_in, refused = fields
-        own = Own(_load_refused(refused), max(0, int(refusals)), now - max(0.0, float(ago)) - age)
+        own = TargetRefusal(_load_refused(refused), max(0, int(refusals)), now - max(0.0, float(ago)) - age)
         own.next_at = now + _wait_left(next_in, age)
-        if own.at > now - LONGEST_PACE - pace(own.refusals, worked=True):  # else long over
+        if own.at > now - LONGEST_PACE - pace(own.refusals, worked=True):  # older refusals no longer matter
             (self.own if is_own else self.tried)[name] = own
 
     def _client_entry(self, client: str, now: float) -> Entry:
@@ -264,7 +266,7 @@ class Breaker:
 
 
 def _wait_left(seconds: Any, age: float) -> float:
-    # Whatever was written there, nobody waits longer than anybody ever does.
+    # A damaged entry must not hold a target for longer than the longest pace.
     value = float(seconds)
     if isnan(value):
         raise ValueError("not a number")

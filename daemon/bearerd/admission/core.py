@@ -2,10 +2,10 @@
 
 Invariants, after every call:
 
-- a target waits in one place at most, and never both waits and has an offer;
-- no waiting target could be granted at this moment;
-- a waiting target that only time can free requests at that moment, or stands behind one that does;
-- each `in_flight` is the number of flights and offers that count against it.
+- a target waits in at most one queue, and never waits while it has an offer;
+- no waiting target could be granted now;
+- if only time can free a waiting target, it requests at that time, or a target before it in the queue does;
+- each `in_flight` is the number of attempts and offers that count against that limit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
-from bearerd.admission.flights import Flight, land, launch
+from bearerd.admission.attempt import Attempt, finish, start
 from bearerd.admission.ledger import Entry, Past
-from bearerd.admission.parts import Client, Opening, Terms, Timed
+from bearerd.admission.parts import Client, Earliest, Terms, Timed
 from bearerd.admission.rate import late_margin
 from bearerd.admission.registry import Registry
 from bearerd.admission.types import Ask, Granted, Held, Limits, Refusal, Settled, Ticket, Wake
@@ -25,24 +25,24 @@ from bearerd.admission.waiting import Waiting
 from bearerd.grant.outcome import Failure, Issued, Outcome, Refused, Transient
 
 FALLBACK: Final = 600.0
-"""Seconds after which a held target requests again though nothing woke it: only a lost wake makes it matter."""
+"""Seconds after which a held target requests again without a wake. It matters only if a wake was lost."""
 
 
 class Core:
-    """Not safe for threads. `now` never goes back: an earlier one counts as the latest known."""
+    """Not thread-safe. Time never goes back: an earlier `now` counts as the latest one seen."""
 
     def __init__(self, limits: Limits, past: Past | None = None, now: float = 0.0) -> None:
         self.registry = Registry(limits, past or Past(), now)
         self.waiting = Waiting()
         self._now = now
-        self._flights: dict[int, Flight] = {}
+        self._attempts: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._entries: list[Entry] = []
 
     # -- requests ------------------------------------------------------------------------------
 
     def request(self, ask: Ask, now: float) -> Granted | Held:
-        """Whether the target may send one attempt now. Others may have to be woken (`take_wakes`)."""
+        """Decide whether the target may send one attempt now. Call `take_wakes` afterwards."""
         now = self._at(now)
         waiting, name = self.waiting, ask.name
         client = self.registry.clients.get(ask.client)
@@ -61,22 +61,22 @@ class Core:
                 waiting.arrange(client, now)
                 return Held(timed.until, timed.reason, timed.until)
             terms = client.terms(ask, now)
-            alone = not client.groups and not client.provider.waiting
-            if alone and self._opening(client, terms, name, now)[0] <= now:
+            alone = not client.queues and not client.provider.waiting
+            if alone and self._earliest(client, terms, name, now)[0] <= now:
                 waiting.leave(name)
-                return self._claim(launch(next(waiting.numbers), client, terms, ask, now), ask, now)
-            group = waiting.join(client, terms, ask, now)
+                return self._claim(start(next(waiting.numbers), client, terms, ask, now), ask, now)
+            client_queue = waiting.join(client, terms, ask, now)
             waiting.arrange(client, now)
             offer = waiting.offers.get(name)
             if offer is not None:
                 return self._claim(offer, ask, now)
-            until, reason = waiting.opening(group, now)
-            return Held(until, reason, min(waiting.moment(name, group, now), now + FALLBACK))
+            until, reason = waiting.earliest(client_queue, now)
+            return Held(until, reason, min(waiting.moment(name, client_queue, now), now + FALLBACK))
         finally:
             waiting.requester = ""
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer; None means granted."""
+        """What `request` would answer, without changing anything. None means granted."""
         now = max(self._now, now)
         client = self.registry.clients.get(ask.client)
         if client is None:
@@ -86,15 +86,15 @@ class Core:
         timed = self._own_moment(client, ask, now)
         if timed is not None:
             return Held(timed.until, timed.reason, timed.until)
-        until, reason = self._opening(client, client.terms(ask, now), ask.name, now)
+        until, reason = self._earliest(client, client.terms(ask, now), ask.name, now)
         return Held(until, reason, min(until, now + FALLBACK)) if until > now else None
 
     def take_wakes(self) -> tuple[Wake, ...]:
-        """Who has to request, and when; those for now most urgent first."""
+        """The targets that have to request, now or later; those for now in the order of urgency."""
         return self.waiting.take_wakes()
 
     def _own_moment(self, client: Client, ask: Ask, now: float) -> Timed | None:
-        """A moment of the target's own that has not come: its pace, or a late renewal under a scarce limit."""
+        """The target's own due time, if it is ahead: its backoff, or a late renewal under a scarce rate limit."""
         rates = client.rates + client.shared
         for rate in rates:
             rate.expect(ask.name, ask.lifetime, ask.period)
@@ -108,99 +108,100 @@ class Core:
         late = ask.expires - late_margin(ask.name)
         return Timed(client.name, "rate_limit", late) if late > now else None
 
-    def _opening(self, client: Client, terms: Terms, name: str, now: float) -> Opening:
-        """When an ask may go, if nobody else waits."""
-        until, reason = client.opens(terms, name, now)
-        lane = client.provider.lane(client.shared, terms.kind, retry=terms.retry)
-        at, why = lane.opens(now)
+    def _earliest(self, client: Client, terms: Terms, name: str, now: float) -> Earliest:
+        """When this target may go if no other target waits."""
+        until, reason = client.earliest(terms, name, now)
+        provider_queue = client.provider.queue(client.shared, terms.kind, retry=terms.retry)
+        at, why = provider_queue.earliest(now)
         if at > until:
             until, reason = at, why
         if until <= now and client.provider.in_flight >= client.provider.max_concurrency:
             return inf, "concurrency"
         return until, reason
 
-    def _claim(self, flight: Flight, ask: Ask, now: float) -> Granted:
+    def _claim(self, attempt: Attempt, ask: Ask, now: float) -> Granted:
         self.waiting.offers.pop(ask.name, None)
         self.waiting.since.pop(ask.name, None)
-        flight.granted = now
-        ticket = Ticket(flight.number, ask, now, now + flight.client.limits.deadline)
-        self._flights[flight.number] = flight
+        attempt.granted = now
+        ticket = Ticket(attempt.number, ask, now, now + attempt.client.limits.deadline)
+        self._attempts[attempt.number] = attempt
         heappush(self._deadlines, (ticket.deadline, ticket.number, ticket))
-        if flight.recorded:
-            self._entries.append(_sent(flight))
+        if attempt.recorded:
+            self._entries.append(_sent(attempt))
         return Granted(ticket)
 
     # -- outcomes ------------------------------------------------------------------------------
 
     def settle(self, ticket: Ticket, outcome: Outcome | None, now: float) -> Settled:
-        """What the attempt came to; None: nobody knows. A ticket that was settled before changes nothing."""
+        """Report the outcome of an attempt; None if it is unknown. A ticket that is already settled changes nothing."""
         now = self._at(now)
-        flight = self._flights.pop(ticket.number, None)
-        if flight is None:
+        attempt = self._attempts.pop(ticket.number, None)
+        if attempt is None:
             return Settled()
-        client = flight.client
-        current = land(flight)
+        client = attempt.client
+        current = finish(attempt)
         reached = not isinstance(outcome, Failure) or outcome.reached_the_endpoint
-        for rate, sent in flight.rates:
+        for rate, sent in attempt.rates:
             if reached:
                 rate.replied(now)
             else:
                 rate.give_back(sent)
             if isinstance(outcome, Issued) and ticket.ask.expires is None:
-                # What renewals need has to be known before the first of them is due.
+                # The demand of renewals must be known before the first of them is due.
                 rate.expect(ticket.ask.name, outcome.token.lifetime, outcome.token.lifetime)
-        self._settle_retry(flight, outcome, reached=reached, now=now)
-        counted = self._judge(flight, outcome, now, reached=reached, current=current)
+        self._settle_retry(attempt, outcome, reached=reached, now=now)
+        counted = self._judge(attempt, outcome, now, reached=reached, current=current)
         if counted:
-            client.ledger.refused(now, governed=flight.governed)
-        elif flight.governed:
-            client.ledger.give_back(kept=flight.kept and not reached)
-        if flight.recorded:
-            self._entries.append(["end", flight.number, counted, reached])
-        if counted and not flight.governed:
+            client.ledger.refused(now, governed=attempt.governed)
+        elif attempt.governed:
+            client.ledger.give_back(kept=attempt.kept and not reached)
+        if attempt.recorded:
+            self._entries.append(["end", attempt.number, counted, reached])
+        if counted and not attempt.governed:
             self._entries.append(["refused", client.name])
         self._note(client, now)
         self.waiting.arrange(client, now)
-        for provider in {flight.provider, *(user for rate, _ in flight.rates for user in self.registry.users(rate))}:
+        for provider in {attempt.provider, *(user for rate, _ in attempt.rates for user in self.registry.users(rate))}:
             self.waiting.dispatch(provider, now)
         return Settled(self._next_attempt(client, ticket.ask.name))
 
-    def _settle_retry(self, flight: Flight, outcome: Outcome | None, *, reached: bool, now: float) -> None:
-        retry = flight.provider.retry
+    def _settle_retry(self, attempt: Attempt, outcome: Outcome | None, *, reached: bool, now: float) -> None:
+        retry = attempt.provider.retry
         if outcome is None or isinstance(outcome, Transient):
-            if flight.terms.retry:
+            if attempt.terms.retry:
                 retry.failed(now)
         elif reached:
             retry.answered()
-        elif flight.terms.retry:
+        elif attempt.terms.retry:
             retry.give_back(now)
 
-    def _judge(self, flight: Flight, outcome: Outcome | None, now: float, *, reached: bool, current: bool) -> bool:
-        """What the outcome says about the client; whether the ledger counts the attempt."""
-        client, breaker, name = flight.client, flight.client.breaker, flight.ask.name
+    def _judge(self, attempt: Attempt, outcome: Outcome | None, now: float, *, reached: bool, current: bool) -> bool:
+        """Update the client's breaker. Returns whether the ledger counts the attempt as refused."""
+        client, breaker, name = attempt.client, attempt.client.breaker, attempt.ask.name
         if not current:
-            return isinstance(outcome, Refused) and flight.governed
+            return isinstance(outcome, Refused) and attempt.governed
         if isinstance(outcome, Issued):
             refused = [other for other in breaker.tried if other != name]
-            breaker.got_token(name, flight.granted, now)
+            breaker.got_token(name, attempt.granted, now)
             client.ledger.changed = False  # the changed credentials work
             for other in refused:
-                if other in self.waiting.groups:  # from now on it waits for its own pace
+                if other in self.waiting.queued:  # from now on it waits for its own backoff
                     timed = Timed(client.name, "refused", breaker.own[other].next_at)
                     self.waiting.wait_for(other, timed, now)
                     self.waiting.wake(other, timed.until)
             return False
         if not isinstance(outcome, Refused):
-            return reached and breaker.unclear(name, now, governed=flight.governed)
+            return reached and breaker.unclear(name, now, governed=attempt.governed)
         was_open = breaker.refusal is not None
         if outcome.whole_client:
-            breaker.refused_client(name, outcome, flight.granted, now, governed=flight.governed)
+            breaker.refused_client(name, outcome, attempt.granted, now, governed=attempt.governed)
         else:
             breaker.refused_target(name, outcome, now)
         if breaker.refusal is not None and not was_open:
-            return True  # an offer of the time before is not good any more: its target finds out as it comes
-        # Not governed: in flight when the first refusal came, which is not counted, or the first of this target.
-        return flight.governed or (name in breaker.own and self._has_room(client, now))
+            return True  # offers made before are void: `request` takes them back
+        # An ungoverned attempt was in flight when the first refusal arrived, and is not counted, or it is the first
+        # refusal of a target on its own.
+        return attempt.governed or (name in breaker.own and self._has_room(client, now))
 
     def _has_room(self, client: Client, now: float) -> bool:
         limit = client.limits.refused_limit
@@ -215,53 +216,53 @@ class Core:
     # -- what changes from outside -------------------------------------------------------------
 
     def revise(self, limits: Limits, now: float) -> None:
-        """A changed config: waits under old limits are void."""
+        """Apply the limits of a changed config."""
         now = self._at(now)
         waiting = self.waiting
         for offer in list(waiting.offers.values()):
-            waiting.withdraw(offer, now)  # whoever has one was woken, and requests again
+            waiting.withdraw(offer, now)  # its target was woken, and requests again
         changed, gone = self.registry.revise(limits)
         for client in gone:
-            for name in [name for group in client.groups.values() for name in group.queue]:
+            for name in [name for client_queue in client.queues.values() for name in client_queue.targets]:
                 waiting.leave(name)
                 waiting.since.pop(name, None)
             waiting.arrange(client, now)
         for client in changed:
-            waiting.regroup(client, now)
+            waiting.requeue(client, now)
         others = {client.name for client in changed}
         for name, timed in list(waiting.timed.items()):
             if timed.reason == "rate_limit" and timed.client in others:
                 waiting.wake(name, now)
         for client in self.registry.clients.values():
-            if client.groups:
+            if client.queues:
                 waiting.arrange(client, now)
 
     def forgive(self, client_name: str, now: float) -> None:
-        """The client's credentials changed: its breaker half-opens at once."""
+        """Half-open the client's breaker, because its credentials changed."""
         now = self._at(now)
         client = self.registry.clients.get(client_name)
         if client is None:
             return
         waiting, breaker = self.waiting, client.breaker
         for offer in [offer for offer in waiting.offers.values() if offer.client is client]:
-            waiting.withdraw(offer, now)  # whoever has one was woken, and requests again
+            waiting.withdraw(offer, now)  # its target was woken, and requests again
         own = [name for name in breaker.own if name in waiting.timed]
         breaker.forgive()
         client.ledger.changed = True
-        waiting.regroup(client, now)
+        waiting.requeue(client, now)
         self._note(client, now)
         waiting.arrange(client, now)
         for name in own:
             waiting.wake(name, now)
 
     def worked(self, client_name: str) -> None:
-        """The client got a token with its credentials before."""
+        """Note that the client's credentials worked before."""
         client = self.registry.clients.get(client_name)
         if client is not None:
             client.breaker.worked = True
 
     def forget(self, name: str, client_name: str, now: float) -> None:
-        """The target is no longer wanted."""
+        """Remove a target that is no longer wanted."""
         now = self._at(now)
         offer = self.waiting.offers.get(name)
         if offer is not None:
@@ -277,7 +278,7 @@ class Core:
             self.waiting.arrange(client, now)
 
     def sweep(self, now: float) -> None:
-        """Settle tickets past their deadline, and go on where a target that was woken did not request."""
+        """Settle tickets past their deadline, and pass over targets that were woken and did not request."""
         now = self._at(now)
         while self._deadlines and self._deadlines[0][0] <= now:
             self.settle(heappop(self._deadlines)[2], None, now)
@@ -285,7 +286,7 @@ class Core:
         self.registry.prune(now)
 
     def refusal(self, name: str, client_name: str) -> Refusal | None:
-        """How the target is refused at present, on its own or with its client."""
+        """The refusal that holds the target, its own or its client's; None if it is not refused."""
         client = self.registry.clients.get(client_name)
         if client is None:
             return None
@@ -300,21 +301,21 @@ class Core:
 
     @property
     def noted(self) -> bool:
-        """Whether something has to go into the journal."""
+        """Whether there are entries for the journal."""
         return bool(self._entries)
 
     def take_entries(self) -> list[Entry]:
-        """What has to go into the journal, in order."""
+        """The entries for the journal since the last call, in order."""
         entries, self._entries = self._entries, []
         return entries
 
     def dump(self, now: float) -> Iterator[tuple[float, Entry]]:
-        """All that has to be known after a restart, each with its age in seconds."""
+        """All entries that a restart needs, each with its age in seconds."""
         now = max(self._now, now)
         yield from self.registry.entries(now)
-        for flight in self._flights.values():
-            if flight.recorded:
-                yield now - flight.granted, _sent(flight)
+        for attempt in self._attempts.values():
+            if attempt.recorded:
+                yield now - attempt.granted, _sent(attempt)
 
     def _note(self, client: Client, now: float) -> None:
         self._entries += client.breaker.take_entries(client.name, now)
@@ -324,5 +325,5 @@ class Core:
         return self._now
 
 
-def _sent(flight: Flight) -> Entry:
-    return ["sent", flight.number, flight.client.name, flight.governed, list(flight.client.limits.budgets)]
+def _sent(attempt: Attempt) -> Entry:
+    return ["sent", attempt.number, attempt.client.name, attempt.governed, list(attempt.client.limits.budgets)]

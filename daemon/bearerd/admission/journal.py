@@ -1,11 +1,11 @@
 """The ledger's file: one per state directory, append-only, locked while it is open.
 
-A line is a JSON array: both clocks, then an entry (`ledger.py`). The first line names format and version, and the
-boot of the machine whose boot clock the lines have. Lines are written before an attempt is sent and not synced: a
-killed process loses none, a machine that loses power may lose the last seconds. The file is rewritten when it is
-opened and when it has grown.
+A line is a JSON array: the times of both clocks, then an entry (`ledger.py`). The first line has the format, its
+version, and the id of the boot to which the boot clock's times belong. Lines are written before an attempt is sent,
+without fsync: a killed process loses none, and a power failure may lose the last seconds. The file is rewritten when
+it is opened and when it has grown.
 
-A state that cannot be kept costs a warning, no token.
+If the file cannot be written, bearerd logs a warning and goes on without it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from bearerd.log import say
 NAME: Final = "ledger"
 _FORMAT: Final = "bearerd-ledger"
 VERSION: Final = 1
-# A day of a limit such as 100,000 a day; and what nobody wrote here in earnest is not read.
+# A day of a limit such as 100,000 a day fits. A larger file is not a ledger.
 _MOST_BYTES: Final = 16 * 1024 * 1024
-# Rewriting costs a sync: not before it saves this much, and not before the file has doubled.
+# Rewriting costs an fsync, so it has to save this much, and the file has to have doubled.
 _WORTH_REWRITING: Final = 256 * 1024
 _OPEN: Final = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -38,8 +38,8 @@ class Journal:
     """`<directory>/ledger`. Not safe for threads."""
 
     def __init__(self, directory: str, clock: Clock) -> None:
-        """Open and lock the file, and read what earlier processes wrote (`past`)."""
-        # systemd makes the directory a symlink for DynamicUser=.
+        """Open and lock the file, and read the entries of earlier processes into `past`."""
+        # With DynamicUser=, systemd makes the directory a symlink.
         self._directory = os.path.realpath(directory)
         self._path = posixpath.join(self._directory, NAME)
         self._clock = clock
@@ -47,7 +47,7 @@ class Journal:
         self._size = self._rewritten = 0
         self._failing = False
         self.past: list[tuple[float, Entry]] = []
-        """What earlier processes wrote, oldest first, each with its age in seconds."""
+        """The entries of earlier processes, oldest first, each with its age in seconds."""
         try:
             os.makedirs(self._directory, 0o700, exist_ok=True)
             self.past = self._take()
@@ -55,18 +55,18 @@ class Journal:
             self._cannot(error)
 
     def grown(self) -> bool:
-        """Whether it is worth rewriting."""
+        """Whether the file has grown enough to be rewritten."""
         return self._size > max(2 * self._rewritten, _WORTH_REWRITING)
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Write entries, as of now."""
+        """Append entries with the current time."""
         if self._descriptor < 0:
             return
         now = self._clock.now()
         content = b"".join(_line(now.boot, now.wall, entry) for entry in entries)
         try:
             written = os.write(self._descriptor, content)
-            if written < len(content):  # a full disk; half a line is passed over when it is read
+            if written < len(content):  # a full disk; half a line is skipped by the next reader
                 written += os.write(self._descriptor, b"\n" + content[written:])
         except OSError as error:
             self._cannot(error)
@@ -75,7 +75,7 @@ class Journal:
             self._failing = False
 
     def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
-        """Replace the file by these entries, each with its age."""
+        """Replace the file's content with these entries, each with its age in seconds."""
         if self._descriptor < 0:
             return
         now = self._clock.now()
@@ -87,7 +87,7 @@ class Journal:
                 os.unlink(temporary)
             descriptor = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                _lock(descriptor)  # before it has its name: nobody can get in between
+                _lock(descriptor)  # before the rename, so that no other process can take the lock
                 view = memoryview(content)
                 while view:
                     view = view[os.write(descriptor, view) :]
@@ -97,7 +97,7 @@ class Journal:
                 os.close(descriptor)
                 raise
         except OSError as error:
-            self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # not again with every look
+            self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # no new attempt at every sweep
             self._cannot(error)
             return
         os.close(self._descriptor)
@@ -106,7 +106,7 @@ class Journal:
         self._failing = False
 
     def missing(self) -> bool:
-        """Whether somebody removed or replaced the file."""
+        """Whether another process removed or replaced the file."""
         if self._descriptor < 0:
             return False
         try:
@@ -117,15 +117,15 @@ class Journal:
         return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Close the file, which releases its lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    # -- opening -------------------------------------------------------------------------------
+    # -- earliest -------------------------------------------------------------------------------
 
     def _take(self) -> list[tuple[float, Entry]]:
-        """Open, lock and read; what is not a ledger of ours is moved aside."""
+        """Open, lock and read the file. Anything that is not our ledger is moved aside."""
         while True:
             try:
                 descriptor = os.open(self._path, _OPEN | os.O_CREAT, 0o600)
@@ -159,7 +159,7 @@ class Journal:
             case [str(name), int(version), str(boot_id)] if (name, version) == (_FORMAT, VERSION):
                 return self._aged(lines[1:], boot_id)
             case [str(name), int(version), *_] if name == _FORMAT:
-                self._leave(f"v{version}")  # so that going back to the version that wrote it works
+                self._leave(f"v{version}")  # kept, so that a rollback to the version that wrote it works
             case _:
                 self._leave("damaged")
         return []
@@ -170,15 +170,15 @@ class Journal:
         for line in lines:
             match _parsed(line):
                 case [int() | float() as boot, int() | float() as wall, *entry]:
-                    # By the clock that nobody can set, while that is the same one. What lies ahead ages from now on.
+                    # The boot clock cannot be set, but holds only for one boot. A time in the future counts as now.
                     age = now.boot - boot if same_boot else now.wall - wall
                     entries.append((max(0.0, age), entry))
-                case _:  # half a line, after a crash or on a full disk
+                case _:  # half a line, from a crash or a full disk
                     pass
         return entries
 
     def _leave(self, suffix: str) -> None:
-        """Keep the file aside, and go on with a new one."""
+        """Move the file aside, and start a new one."""
         self._set_aside(suffix)
         os.close(self._descriptor)
         self._descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
@@ -190,8 +190,8 @@ class Journal:
         os.rename(self._path, aside)
         say(
             logging.WARNING,
-            f"state: {self._path} is not a ledger that this version can use; it was moved to {aside}, and earlier "
-            "refusals and used rate limits are not known",
+            f"state: {self._path} is not a ledger that this version can read; it was moved to {aside}, and refusals "
+            "and used rate limits from before are forgotten",
         )
 
     def _is_at_path(self, found: os.stat_result) -> bool:
@@ -204,18 +204,18 @@ class Journal:
         if not self._failing:
             say(
                 logging.WARNING,
-                f"state: {self._path}: {_why(error)}; refusals and used rate limits will not be known after a restart",
+                f"state: {self._path}: {_why(error)}; refusals and used rate limits will be forgotten at a restart",
             )
         self._failing = True
 
 
 def _lock(descriptor: int) -> None:
-    """Lock the file; raises OSError (EWOULDBLOCK) if another process has it."""
+    """Lock the file. Raises OSError (EWOULDBLOCK) if another process holds the lock."""
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read(descriptor: int, size: int) -> bytes | None:
-    """The whole file; None if it is too large to be a ledger."""
+    """The file's content; None if it is too large to be a ledger."""
     if size > _MOST_BYTES:
         return None
     content = b""

@@ -1,18 +1,18 @@
-"""Attempts of one client that were refused, or may be: providers count them and lock accounts. Pure.
+"""Attempts of one client that were refused, or may have been. Providers count them and lock accounts. Pure.
 
-Only *governed* attempts are limited: those of a client that is not closed, and those of targets that are refused on
-their own. One refused attempt is kept for changed credentials.
+Only *governed* attempts are limited: those of a client whose breaker is not closed, and those of targets that are
+refused on their own. One refused attempt is reserved for changed credentials.
 
-An entry is a list that goes into the journal, one a line; its age is kept beside it.
+An entry is a list that becomes one line of the journal. Its age is kept next to it.
 
     ["sent", number, client, governed, [budget, …]]     before an attempt is sent
-    ["end", number, refused, reached]                   what it came to
+    ["end", number, refused, reached]                   its outcome
     ["refused", client]                                 a refused attempt that was not governed when it was sent
-    ["spent", budget]                                   an attempt that a rate limit counts
-    ["client", client, […] or null]                     how the client is refused; the latest counts
-    ["target", client, target, […] or null]             how one of its targets is refused; the latest counts
+    ["spent", budget]                                   an attempt that counts against a rate limit
+    ["client", client, […] or null]                     the client's refusal; the last entry counts
+    ["target", client, target, […] or null]             a target's refusal; the last entry counts
 
-`replay` turns them into what an earlier process knew. An attempt without an end counts as refused.
+`replay` restores the state of an earlier process from them. An attempt without an end counts as refused.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from typing import Any, Final, NamedTuple
 from bearerd.model import RateLimit
 
 Entry = list[Any]
-# A process that was killed may have waited this long for the reply: the attempt counts from then.
+# A killed process may have waited this long for the reply: default timeout and the time before sending. The provider
+# may have counted the attempt at any moment of that.
 _REPLY_WITHIN: Final = 40.0
 
 
 class Ledger:
-    """The refused attempts of one client, and the governed ones in flight."""
+    """The refused attempts of one client, and its governed attempts in flight."""
 
     __slots__ = ("_refused", "changed", "in_flight")
 
@@ -39,10 +40,10 @@ class Ledger:
         self._refused: deque[float] = deque()
         self.in_flight = 0
         self.changed = False
-        """Whether credentials changed since the attempt that is kept for them was last used."""
+        """Whether the credentials changed since the reserved attempt was last used."""
 
-    def opens(self, limit: RateLimit, now: float) -> float:
-        """`now` if one more governed attempt may be sent, else when; `inf` if that depends on a reply."""
+    def earliest(self, limit: RateLimit, now: float) -> float:
+        """When one more governed attempt may be sent; `inf` if that depends on a reply."""
         refused, window = self._refused, limit.window
         while refused and refused[0] + window <= now:
             refused.popleft()
@@ -53,8 +54,8 @@ class Ledger:
         return now if too_many <= 0 else refused[too_many - 1] + window
 
     def send(self, limit: RateLimit, now: float) -> bool:
-        """A governed attempt goes; whether it used the one that is kept for changed credentials."""
-        self.opens(limit, now)
+        """Count a governed attempt as sent. Returns whether it used the one reserved for changed credentials."""
+        self.earliest(limit, now)
         kept = self.changed and len(self._refused) + self.in_flight >= max(1, limit.count - 1)
         self.in_flight += 1
         if kept:
@@ -62,12 +63,12 @@ class Ledger:
         return kept
 
     def give_back(self, kept: bool) -> None:
-        """A governed attempt did not go after all, or was not refused."""
+        """Give a governed attempt back that was not sent or not refused."""
         self.in_flight -= 1
         self.changed = self.changed or kept
 
     def refused(self, now: float, *, governed: bool) -> None:
-        """An attempt was refused, or may have been."""
+        """Count an attempt that was refused, or may have been."""
         if governed:
             self.in_flight -= 1
         self._refused.append(now)
@@ -77,32 +78,32 @@ class Ledger:
         return sum(moment + window > now for moment in self._refused)
 
     def ages(self, window: float, now: float) -> Iterator[float]:
-        """How long ago each refused attempt was that still counts."""
+        """The ages, in seconds, of the refused attempts that still count."""
         return (now - moment for moment in self._refused if moment + window > now)
 
     def restore(self, ages: Iterable[float], now: float) -> None:
-        """Refused attempts of an earlier process, so many seconds ago."""
+        """Add refused attempts of an earlier process, given their ages in seconds."""
         self._refused = deque(sorted((*self._refused, *(now - age for age in ages))))
 
 
 Noted = tuple[float, list[Any] | None]
-"""How long ago something was noted, and what; None: there is nothing to know any more."""
+"""The age of an entry in seconds, and its fields; None if the entry was cleared."""
 
 
 @dataclass(slots=True)
 class Past:
-    """What an earlier process knew. Ages are seconds before now."""
+    """The state of an earlier process. Ages are in seconds."""
 
     refused: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """By client: the ages of its refused attempts."""
+    """By client: ages of its refused attempts."""
     spent: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """By budget: the ages of attempts that count."""
+    """By rate limit: ages of the attempts that count against it."""
     clients: dict[str, Noted] = field(default_factory=dict)
     targets: dict[tuple[str, str], Noted] = field(default_factory=dict)
     """By client and target."""
 
     def end(self, attempt: _Attempt, age: float, *, refused: bool, reached: bool) -> None:
-        """An attempt came to its end."""
+        """Note that an attempt ended."""
         if refused and attempt.governed:
             self.refused[attempt.client].append(age)
         for budget in attempt.budgets if reached else ():
@@ -117,7 +118,7 @@ class _Attempt(NamedTuple):
 
 
 def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
-    """The entries of a journal, oldest first, each with its age. What makes no sense is passed over."""
+    """Restore a state from journal entries, oldest first, each with its age. Malformed entries are skipped."""
     past = Past()
     open_attempts: dict[int, _Attempt] = {}
     for raw, entry in entries:

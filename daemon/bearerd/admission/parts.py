@@ -1,4 +1,4 @@
-"""What the core keeps of providers, clients, and waiting targets. Pure."""
+"""The state of providers, clients and the queues of waiting targets. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bearerd.admission.rate import Kind, Rate
 from bearerd.admission.retry import RetryBudget
 from bearerd.admission.types import Ask, ClientLimits, Reason
 
-Opening = tuple[float, Reason]
-"""The moment from which an attempt may go (`inf`: only an event tells), and what holds it until then."""
+Earliest = tuple[float, Reason]
+"""The earliest moment at which an attempt may go (`inf`: an event decides), and the reason that holds it until then."""
 
 
 class Terms(NamedTuple):
-    """Which constraints an ask faces: asks of one client with the same terms wait in one group."""
+    """The constraints that apply to a request. Requests of one client with the same terms share a queue."""
 
     own: bool
     """The target is refused on its own."""
@@ -27,63 +27,66 @@ class Terms(NamedTuple):
 
 
 class Provider:
-    """Slots and retry budget, and the lanes in which groups wait for them."""
+    """Slots and retry budget, and the queues of targets that wait for them."""
 
-    __slots__ = ("in_flight", "lanes", "max_concurrency", "name", "retry")
+    __slots__ = ("in_flight", "max_concurrency", "name", "queues", "retry")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.max_concurrency = 1
         self.in_flight = 0
         self.retry = RetryBudget()
-        self.lanes: dict[tuple[tuple[Rate, ...], Kind, bool], Lane] = {}
+        self.queues: dict[tuple[tuple[Rate, ...], Kind, bool], ProviderQueue] = {}
 
     @property
     def waiting(self) -> bool:
-        """Whether any group waits in its lanes."""
-        return any(lane.queue for lane in self.lanes.values())
+        """Whether any target waits for this provider."""
+        return any(provider_queue.ready for provider_queue in self.queues.values())
 
-    def lane(self, rates: tuple[Rate, ...], kind: Kind, *, retry: bool) -> Lane:
-        """The lane for these constraints."""
+    def queue(self, rates: tuple[Rate, ...], kind: Kind, *, retry: bool) -> ProviderQueue:
+        """The queue for these constraints."""
         key = (rates, kind, retry)
-        lane = self.lanes.get(key)
-        if lane is None:
-            lane = self.lanes[key] = Lane(self, rates, kind, retry=retry)
-        return lane
+        provider_queue = self.queues.get(key)
+        if provider_queue is None:
+            provider_queue = self.queues[key] = ProviderQueue(self, rates, kind, retry=retry)
+        return provider_queue
 
 
-class Lane:
-    """Groups that face the same constraints of their provider: its retry budget, and rate limits that clients share."""
+class ProviderQueue:
+    """Client queues under the same constraints of a provider: its retry budget, and rate limits that clients share.
 
-    __slots__ = ("armed", "kind", "provider", "queue", "rates", "retry")
+    It holds only those whose own client lets them go.
+    """
+
+    __slots__ = ("armed", "kind", "provider", "rates", "ready", "retry")
 
     def __init__(self, provider: Provider, rates: tuple[Rate, ...], kind: Kind, *, retry: bool) -> None:
         self.provider = provider
         self.rates = rates
         self.kind = kind
         self.retry = retry
-        self.queue: Queue[Group] = Queue()
+        self.ready: Queue[ClientQueue] = Queue()
         self.armed: tuple[str, float] | None = None
-        """Which target requests when the lane opens, and when that is."""
+        """The target that requests at the earliest moment, and that moment."""
 
-    def opens(self, now: float) -> Opening:
-        """When the next of its groups may go, slots apart."""
+    def earliest(self, now: float) -> Earliest:
+        """When its next target may go if there is a slot."""
         until: float = now
         reason: Reason = "retry_budget"
         if self.retry:
-            until = self.provider.retry.opens(now)
+            until = self.provider.retry.earliest(now)
         for rate in self.rates:
-            at = rate.opens(now, self.kind)
+            at = rate.earliest(now, self.kind)
             if at > until:
                 until, reason = at, "rate_limit"
         return until, reason
 
 
 class Client:
-    """One client: its breaker and ledger, the rate limits that are its own or shared, and its waiting groups."""
+    """One client: breaker, ledger, its own and shared rate limits, and the queues of its waiting targets."""
 
     __slots__ = (
-        "breaker", "groups", "in_flight", "ledger", "limits", "name", "provider", "rates", "removed", "shared",
+        "breaker", "in_flight", "ledger", "limits", "name", "provider", "queues", "rates", "removed", "shared",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: ClientLimits, provider: Provider) -> None:
@@ -91,73 +94,73 @@ class Client:
         self.limits = limits
         self.provider = provider
         self.rates: tuple[Rate, ...] = ()
-        """Those that no other client shares."""
+        """The rate limits that no other client shares."""
         self.shared: tuple[Rate, ...] = ()
         self.breaker = Breaker()
         self.ledger = Ledger()
-        self.groups: dict[Terms, Group] = {}
+        self.queues: dict[Terms, ClientQueue] = {}
         self.in_flight = 0
         self.removed = False
 
     def terms(self, ask: Ask, now: float) -> Terms:
-        """Which constraints this ask faces."""
+        """The constraints that apply to this request."""
         kind: Kind = "first"
         if ask.expires is not None and (self.rates or self.shared):
             kind = "requested" if ask.requested and ask.expires > now else "renewal"
         return Terms(ask.name in self.breaker.own, ask.last_attempt, ask.retry and not ask.last_attempt, kind)
 
-    def group(self, terms: Terms) -> Group:
-        """The group of asks with these terms."""
-        group = self.groups.get(terms)
-        if group is None:
-            lane = self.provider.lane(self.shared, terms.kind, retry=terms.retry)
-            group = self.groups[terms] = Group(self, terms, lane)
-        return group
+    def queue(self, terms: Terms) -> ClientQueue:
+        """The queue for these terms."""
+        client_queue = self.queues.get(terms)
+        if client_queue is None:
+            provider_queue = self.provider.queue(self.shared, terms.kind, retry=terms.retry)
+            client_queue = self.queues[terms] = ClientQueue(self, terms, provider_queue)
+        return client_queue
 
     def governed(self, terms: Terms, now: float) -> bool:
-        """Whether the ledger limits such an attempt."""
+        """Whether the ledger limits an attempt under these terms."""
         return terms.own or not self.breaker.closed(now)
 
-    def opens(self, terms: Terms, name: str, now: float) -> Opening:
-        """When an attempt with these terms may go as far as the client is concerned; `name` is who would go."""
+    def earliest(self, terms: Terms, name: str, now: float) -> Earliest:
+        """When target `name` may go under these terms, by the limits of its client alone."""
         breaker = self.breaker
         if self.in_flight >= self.limits.max_concurrency:
             return inf, "concurrency"
         until: float = now
         reason: Reason = "half_open"
         if terms.own or not breaker.just_worked(now):
-            # A target that is refused on its own is no probe of its client, and keeps no other from probing.
+            # A target that is refused on its own does not probe its client, and does not keep others from probing.
             if not terms.last_attempt and not (terms.own and breaker.refusal is None):
-                until, reason = breaker.opens(now, tried=name in breaker.tried)
+                until, reason = breaker.earliest(now, tried=name in breaker.tried)
             if self.governed(terms, now):
-                at = self.ledger.opens(self.limits.refused_limit, now)
+                at = self.ledger.earliest(self.limits.refused_limit, now)
                 if at > until:
                     until, reason = at, "refused_limit"
         for rate in self.rates:
-            at = rate.opens(now, terms.kind)
+            at = rate.earliest(now, terms.kind)
             if at > until:
                 until, reason = at, "rate_limit"
         return until, reason
 
 
-class Group:
+class ClientQueue:
     """Targets of one client that wait under the same terms."""
 
-    __slots__ = ("armed", "client", "lane", "opening", "queue", "terms")
+    __slots__ = ("armed", "client", "earliest", "provider_queue", "targets", "terms")
 
-    def __init__(self, client: Client, terms: Terms, lane: Lane) -> None:
+    def __init__(self, client: Client, terms: Terms, provider_queue: ProviderQueue) -> None:
         self.client = client
         self.terms = terms
-        self.lane = lane
-        self.queue: Queue[str] = Queue()
-        self.opening: Opening = (0.0, "concurrency")
-        """As its client was seen last; in the past while it stands in its lane."""
+        self.provider_queue = provider_queue
+        self.targets: Queue[str] = Queue()
+        self.earliest: Earliest = (0.0, "concurrency")
+        """As last computed for its client; in the past while it is in the provider's queue."""
         self.armed: tuple[str, float] | None = None
-        """Which target requests when the client lets it, and when that is."""
+        """The target that requests at the earliest moment, and that moment."""
 
 
 class Timed(NamedTuple):
-    """A target that waits for a moment of its own."""
+    """A target that waits for its own due time, not for other targets."""
 
     client: str
     reason: Reason

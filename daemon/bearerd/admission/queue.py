@@ -1,8 +1,8 @@
-"""Targets that wait for the same thing, most urgent first. Pure.
+"""A priority queue of waiting targets, ordered by urgency. Pure.
 
-The order: valid tokens that expire within 5 s; then targets without a valid token, fewest failures first; then
-valid tokens by expiry. A waiting token that comes within 5 s of its expiry, or expires, changes its class by the
-mere passing of time; only the two tops are looked at, so that each decision stays O(log n).
+The order: valid tokens that expire within 5 s; then targets without a valid token, fewest failures first; then valid
+tokens by expiry. The order changes as time passes, when a token comes within 5 s of its expiry or expires. Two heaps
+make up for that: only their tops are compared, so a decision costs O(log n).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final, Generic, TypeVar
 from bearerd.admission.types import Ask
 
 URGENT: Final = 5.0
-"""Seconds before expiry from which a valid token goes first: a grant takes well under 5 s, as a rule."""
-# Entries that were removed stay in the heaps until they are this many more than the live ones.
+"""Seconds before expiry from which a valid token goes first: a grant usually takes well under 5 s."""
+# Removed entries stay in the heaps until they outnumber the live ones by this many, so that removing is cheap.
 _SLACK: Final = 64
 
 K = TypeVar("K")
@@ -26,7 +26,7 @@ Urgency = tuple[int, float, float]
 
 
 def urgency(ask: Ask, now: float) -> Urgency:
-    """A sort key: the lower, the more urgent."""
+    """A sort key. The lowest is the most urgent."""
     expires = ask.expires
     if expires is None:
         return (1, ask.failures, -inf)
@@ -47,14 +47,14 @@ class _Entry(Generic[K]):
 
 
 class Queue(Generic[K]):
-    """Keys with the ask that each stands for. A lower `rank` goes before any urgency; among equals, first come."""
+    """A queue of keys, each with a request. Ordered by `rank`, then urgency, then arrival."""
 
     __slots__ = ("_entries", "_numbers", "_valid", "_without")
 
     def __init__(self) -> None:
         self._entries: dict[K, _Entry[K]] = {}
         self._numbers = count()
-        # Tokens that were valid when they were pushed: by rank, then expiry.
+        # Targets whose token was valid when they were pushed: by rank, then expiry.
         self._valid: list[tuple[int, float, int, int, _Entry[K]]] = []
         # Targets without a valid token: by rank, then failures, then expiry.
         self._without: list[tuple[int, int, float, int, int, _Entry[K]]] = []
@@ -69,11 +69,11 @@ class Queue(Generic[K]):
         return iter(self._entries)
 
     def ask(self, key: K) -> Ask:
-        """What the key stands for."""
+        """The request of this key."""
         return self._entries[key].ask
 
     def push(self, key: K, ask: Ask, now: float, rank: int = 0) -> None:
-        """Add a key; one that waits already keeps its place among equals."""
+        """Add a key. One that is already queued keeps its place among equals."""
         number = None
         known = self._entries.get(key)
         if known is not None:
@@ -89,7 +89,7 @@ class Queue(Generic[K]):
             self._compact()
 
     def discard(self, key: K) -> None:
-        """Remove a key, if it is there."""
+        """Remove a key if it is queued."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             entry.live = False

@@ -1,11 +1,12 @@
 """One rate limit, kept over any window. Pure.
 
-An attempt counts from when it is sent until a window after its reply: wherever between the two the provider counts
-it, no window of the provider's holds more than the limit. Without a reply it counts for as long as it is in flight.
+An attempt counts from the moment it is sent until one window after its reply. The provider counts it somewhere between
+the two, so none of its windows ever holds more attempts than the limit. An attempt without a reply counts as long as
+it is in flight.
 
-First tokens may use all the room there is. When the limit does not cover what the renewals need, they are made
-as late as possible (`late`), and when even that is too much, evenly spaced (`spaced`): a budget that is spent
-early leaves one long gap (three 1 h tokens at 10/8h: 5.4 h).
+First tokens may use the whole limit. If the limit does not cover the renewals, they are made as late as possible
+(`late`). If even that is too many, they are evenly spaced (`spaced`). Otherwise the limit is used up early and leaves
+one long gap: 5.4 h for three 1 h tokens at 10/8h.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from zlib import crc32
 from bearerd.model import RateLimit
 
 Kind = Literal["first", "renewal", "requested"]
-"""A first token; a renewal (also of a token that has expired); a renewal that somebody asked for before it was due."""
+"""A first token; a renewal, also of an expired token; a renewal that a user requested before it was due."""
 
 Sent = tuple[float, float]
-"""When an attempt was sent, and when the one before it."""
+"""When an attempt was sent, and when the one before it was sent."""
 
 LATEST: Final = 15.0
 EARLIEST: Final = 30.0
-"""Seconds before expiry between which a renewal under a scarce limit is due: time for one retry."""
-# Demand is summed in whole attempts per this many seconds: sums of floats would drift.
+"""Seconds before expiry between which a renewal under a scarce limit is due. This leaves time for one retry."""
+# Demand is summed as integers, in attempts per this many seconds, because sums of floats would drift.
 _SCALE: Final = 1e12
 
 
 def late_margin(name: str) -> float:
-    """Seconds before expiry at which this target renews under a scarce limit: spread over its range by name."""
+    """Seconds before expiry at which this target renews under a scarce limit, spread over the range by name."""
     return LATEST + (EARLIEST - LATEST) * (crc32(name.encode()) / 2**32)
 
 
 class Rate:
-    """What one rate limit allows."""
+    """The attempts that count against one rate limit, and the demand of its targets."""
 
     __slots__ = ("_demand", "_done", "_late_need", "_need", "_started", "in_flight", "limit")
 
@@ -45,16 +46,16 @@ class Rate:
         self.limit = limit
         self.in_flight = 0
         self._done: deque[float] = deque()
-        """When replies came, oldest first."""
+        """The times of replies, oldest first."""
         self._started = -inf
         """When the last attempt was sent."""
         self._demand: dict[str, tuple[int, int]] = {}
         self._need = self._late_need = 0
 
-    # -- what is needed ------------------------------------------------------------------------
+    # -- demand --------------------------------------------------------------------------------
 
     def expect(self, name: str, lifetime: float, period: float) -> None:
-        """A target renews every `period` seconds as planned, or every `lifetime` at the latest; 0: not known."""
+        """Note that a target renews every `period` seconds as planned, every `lifetime` at the latest; 0 if unknown."""
         late = lifetime - (LATEST + EARLIEST) / 2
         need = (int(_SCALE / period) if period > 0 else 0, int(_SCALE / late) if late > 0 else 0)
         known = self._demand.get(name, (0, 0))
@@ -64,31 +65,31 @@ class Rate:
             self._late_need += need[1] - known[1]
 
     def forget(self, name: str) -> None:
-        """A target needs nothing any more."""
+        """Remove a target's demand."""
         need, late = self._demand.pop(name, (0, 0))
         self._need -= need
         self._late_need -= late
 
     @property
     def late(self) -> bool:
-        """Whether renewals are to be as late as possible: the limit does not cover them as planned."""
+        """Whether renewals have to be as late as possible, because the limit does not cover them as planned."""
         return self._need * self.limit.window > self.limit.count * _SCALE
 
     @property
     def spaced(self) -> bool:
-        """Whether renewals are to be evenly spaced: the limit does not cover them at their latest either."""
+        """Whether renewals have to be evenly spaced, because the limit does not cover them even when they are late."""
         return self._late_need * self.limit.window > self.limit.count * _SCALE
 
-    # -- what is there -------------------------------------------------------------------------
+    # -- attempts ------------------------------------------------------------------------------
 
-    def opens(self, now: float, kind: Kind) -> float:
-        """`now` if one more attempt may be sent, else when; `inf` if that depends on a reply."""
+    def earliest(self, now: float, kind: Kind) -> float:
+        """When one more attempt may be sent; `inf` if that depends on a reply."""
         done, window = self._done, self.limit.window
         while done and done[0] + window <= now:
             done.popleft()
         allowed = self.limit.count
         if kind == "requested":
-            # Half, so that a renewal that is due never waits for those who ask.
+            # Half, so that a due renewal never waits because of requested ones.
             allowed //= 2
             if not allowed:
                 return now + window
@@ -101,31 +102,31 @@ class Rate:
         return opens
 
     def send(self, now: float) -> Sent:
-        """An attempt goes."""
+        """Count an attempt as sent."""
         sent = (now, self._started)
         self._started = now
         self.in_flight += 1
         return sent
 
     def give_back(self, sent: Sent) -> None:
-        """That attempt did not go after all, or the endpoint never saw it."""
+        """Give an attempt back that was not sent, or never reached the endpoint."""
         self.in_flight -= 1
         if self._started == sent[0]:
             self._started = sent[1]
 
     def replied(self, now: float) -> None:
-        """Its reply came, or nobody waits for it any longer."""
+        """Note that an attempt got its reply, or was given up."""
         self.in_flight -= 1
         self._done.append(now)
 
     # -- over restarts -------------------------------------------------------------------------
 
     def ages(self, now: float) -> Iterator[float]:
-        """How long ago each reply came that still counts."""
+        """The ages, in seconds, of the replies that still count."""
         return (now - moment for moment in self._done if moment + self.limit.window > now)
 
     def restore(self, ages: Iterable[float], now: float) -> None:
-        """Replies that an earlier process had, so many seconds ago."""
+        """Add replies of an earlier process, given their ages in seconds."""
         self._done = deque(sorted((*self._done, *(now - age for age in ages))))
         if self._done:
             self._started = max(self._started, self._done[-1])

@@ -1,4 +1,4 @@
-"""The clients, providers and rate limits of the present config. Pure."""
+"""The clients, providers and rate limits of the current config. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bearerd.admission.types import Limits
 
 
 class Registry:
-    """Everything that has limits. Clients that left the config are kept while their refused attempts count."""
+    """All clients, providers and rate limits. Removed clients are kept as long as their refused attempts count."""
 
     def __init__(self, limits: Limits, past: Past, now: float) -> None:
         self.clients: dict[str, Client] = {}
@@ -26,13 +26,13 @@ class Registry:
         self._restore(past, now)
 
     def users(self, rate: Rate) -> list[Provider]:
-        """The providers at which clients share this limit."""
+        """The providers of the clients that share this limit."""
         return self._users.get(rate, [])
 
     def revise(self, limits: Limits) -> tuple[list[Client], list[Client]]:
-        """Take over the limits of a changed config.
+        """Apply the limits of a changed config.
 
-        Returns the clients whose waiting targets face other constraints now, and those that are gone.
+        Returns the clients whose constraints changed, and the clients that were removed.
         """
         self._stale = True
         touched = self._revise_rates(limits)
@@ -62,22 +62,22 @@ class Registry:
         return changed, gone
 
     def prune(self, now: float) -> None:
-        """Forget removed clients whose refused attempts count no more, and providers and lanes that nobody uses."""
+        """Drop removed clients whose refused attempts no longer count, and unused providers and queues."""
         if not self._stale:
             return
         for name, client in list(self._removed.items()):
             if not client.in_flight and not client.ledger.count(client.limits.refused_limit.window, now):
                 del self._removed[name]
         used = {client.provider for client in self.clients.values()}
-        lanes = {group.lane for client in self.clients.values() for group in client.groups.values()}
+        used_queues = {queue.provider_queue for client in self.clients.values() for queue in client.queues.values()}
         for name, provider in list(self.providers.items()):
-            provider.lanes = {key: lane for key, lane in provider.lanes.items() if lane in lanes}
+            provider.queues = {key: queue for key, queue in provider.queues.items() if queue in used_queues}
             if provider not in used and not provider.in_flight:
                 del self.providers[name]
         self._stale = bool(self._removed) or len(used) < len(self.providers)
 
     def entries(self, now: float) -> Iterator[tuple[float, Entry]]:
-        """What has to be known after a restart, each with its age, attempts in flight apart."""
+        """All entries that a restart needs, each with its age in seconds, except attempts in flight."""
         for client in (*self.clients.values(), *self._removed.values()):
             for age in client.ledger.ages(client.limits.refused_limit.window, now):
                 yield age, ["refused", client.name]
@@ -88,7 +88,7 @@ class Registry:
                 yield age, ["spent", budget]
 
     def _revise_rates(self, limits: Limits) -> set[str]:
-        """Which rate limits are new or other than they were."""
+        """Update the rate limits. Returns the names of those that are new or changed."""
         touched = {budget for budget, limit in limits.rates.items() if self._limit_of(budget) != limit}
         self._rates = {budget: self._rates.get(budget) or Rate(limit) for budget, limit in limits.rates.items()}
         for budget in touched:
@@ -103,7 +103,7 @@ class Registry:
         for name, client in self.clients.items():
             client.ledger.restore(past.refused.get(name, ()), now)
             age, fields = past.clients.get(name, (0.0, None))
-            with suppress(ValueError, TypeError, OverflowError):  # what makes no sense is passed over
+            with suppress(ValueError, TypeError, OverflowError):  # malformed entries are skipped
                 if fields is not None:
                     client.breaker.restore(fields, age, now)
         for (name, target), (age, fields) in past.targets.items():

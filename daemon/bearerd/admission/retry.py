@@ -1,6 +1,6 @@
-"""The retry budget of one provider, as gRPC and the AWS clients have it. Pure.
+"""The retry budget of one provider, as in gRPC and the AWS SDKs. Pure.
 
-Retries after transient failures draw on it; first attempts do not, so nobody is hostage to another's failures.
+Retries after transient failures draw on it. First attempts do not, so the failures of one target never hold another.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from math import inf
 from typing import Final
 
 CAPACITY: Final = 10
-"""Retries that may go at once: a passing 503 that hit a few is gone with their next attempt."""
-# Seconds for one more retry: at first, and at the most, while the provider answers nothing.
+"""Retries that may go at once: enough for the few targets that one passing 503 hits."""
+# Seconds per retry. The interval grows while the provider does not answer.
 _INTERVAL: Final = 1.0
-_LONGEST_INTERVAL: Final = 5.0  # after an outage the first answer, which fills the budget, is at most 5 s away
-# Each retry without an answer makes the interval longer by this: it is at its longest after 40.
+_LONGEST_INTERVAL: Final = 5.0  # after an outage, the first answer comes within 5 s and fills the budget
+# Seconds by which each unanswered retry lengthens the interval: it is longest after 40 of them.
 _SLOWER: Final = 0.1
-# Sums of floats: a budget that lacks this little is full enough.
+# Sums of floats: a retry that is missing this little is available.
 _ROUNDING: Final = 1e-9
 
 
 class RetryBudget:
-    """Ten retries at once, refilled one per second, slowing to one in five seconds; any answer fills it."""
+    """Ten retries at once, refilled one per second, slowing to one in five seconds. Any answer fills it."""
 
     __slots__ = ("_at", "_left", "_unanswered")
 
@@ -35,25 +35,25 @@ class RetryBudget:
             return float(CAPACITY)
         return min(CAPACITY, self._left + max(0.0, now - self._at) / self._interval())
 
-    def opens(self, now: float) -> float:
-        """`now` if a retry may go, else when."""
+    def earliest(self, now: float) -> float:
+        """When one more retry may go."""
         missing = 1.0 - self.left(now)
         return now if missing <= _ROUNDING else now + missing * self._interval()
 
     def take(self, now: float) -> None:
-        """A retry goes."""
+        """Count a retry as sent."""
         self._left, self._at = max(0.0, self.left(now) - 1.0), now
 
     def give_back(self, now: float) -> None:
-        """A retry did not go after all."""
+        """Give a retry back that was not sent."""
         self._left, self._at = min(float(CAPACITY), self.left(now) + 1.0), now
 
     def answered(self) -> None:
-        """The provider answered, whatever it said."""
+        """Fill the budget: the provider answered."""
         self._left, self._unanswered = float(CAPACITY), 0
 
     def failed(self, now: float) -> None:
-        """A retry failed as transient."""
+        """Slow the refill down: a retry failed with a transient failure."""
         self._left, self._at = self.left(now), now
         self._unanswered += 1
 

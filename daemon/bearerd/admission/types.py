@@ -1,4 +1,4 @@
-"""What admission is asked, what it answers, and the limits it keeps. Pure. Moments are those of the boot clock."""
+"""The requests, answers and limits of admission. Pure. All times are those of the boot clock."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from bearerd.grant.outcome import Refused
 from bearerd.model import Client, RateLimit
 
 REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
-"""Creditsafe locks an account for 5 minutes after five identical bad requests in 2 minutes."""
-# A grant may run a command for its secret (10 s) and look its endpoint up (one more request) before it sends.
+"""One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
+# Before it sends, a grant may run a command for its secret (10 s) and look up its endpoint (one more request).
 _BESIDE_REQUEST: Final = 30.0
 
 Reason = Literal["refused", "half_open", "refused_limit", "retry_budget", "rate_limit", "concurrency", "unknown_client"]
 """Why a target is held.
 
-refused         the client, or this target, was refused: a later probe decides
-half_open       the client did not get a token lately: it sends one attempt at a time (four, shortly after a token)
-refused_limit   refused attempts, or attempts that may be refused, have used up `refused_limit`
-retry_budget    the provider fails: retries share a budget
-rate_limit      a `rate_limit` has no room, or the renewal is scheduled for later because the limit is scarce
+refused         the client or this target was refused, and its next probe is not due yet
+half_open       the client got no token in the last minute, so only one attempt (shortly after a token, four) may run
+refused_limit   `refused_limit` is used up by attempts that were refused, or may yet be
+retry_budget    the provider fails, and its retry budget is used up
+rate_limit      a `rate_limit` is used up, or too small, so that the renewal waits until shortly before expiry
 concurrency     `max_concurrency` attempts are in flight
-unknown_client  the present limits name no such client: the target is about to be removed
+unknown_client  the current config has no such client: the target is about to be removed
 """
 BreakerState = Literal["closed", "open", "half_open"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A target that is due and asks to send one attempt."""
+    """A request of a due target to send one attempt."""
 
     name: str
     """The target's full name."""
     client: str
     expires: float | None = None
-    """When its present token expires (also in the past); None if it has none."""
+    """When its current token expires, also in the past; None if it has no token."""
     lifetime: float = 0.0
-    """Seconds that its present token is good in all; 0 if that is not known."""
+    """The lifetime of its current token in seconds; 0 if unknown."""
     period: float = 0.0
-    """Seconds from one refresh to the next as planned: lifetime less lead; 0 if that is not known."""
+    """Planned seconds from one refresh to the next: lifetime minus lead; 0 if unknown."""
     failures: int = 0
     """Failed attempts since the last success."""
     retry: bool = False
-    """Whether its last attempt failed as transient: it then draws on the provider's retry budget."""
+    """Whether its last attempt failed with a transient failure. It then draws on the provider's retry budget."""
     last_attempt: bool = False
-    """The one more attempt before expiry: passes breaker and retry budget, not ledger, rate limits and slots."""
+    """The last attempt before expiry. Breaker and retry budget let it pass; ledger, rate limits and slots hold it."""
     requested: bool = False
-    """Somebody asked for a new token before it is due: it may use half of a rate limit, no more."""
+    """A user requested a new token before it is due. Such requests may use half of a rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The right to send one attempt. It must be settled, whatever happens; `sweep` settles it after `deadline`."""
+    """Permission to send one attempt. It must be settled in any case; `sweep` settles it after `deadline`."""
 
     number: int
     ask: Ask
@@ -70,20 +70,17 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The target may not ask now.
-
-    Whoever holds the target gives it a turn when admission wakes it, and at the latest at `again`.
-    """
+    """The target may not send an attempt now. It must request again when it is woken, and at `again` at the latest."""
 
     until: float
-    """When it may be let go, as far as that is known: for people. `inf` where only an event tells."""
+    """When it may go, as far as that is known; `inf` if an event decides. For people."""
     reason: Reason
     again: float
-    """When to request again if nothing wakes the target earlier: for the schedule."""
+    """When to request again if the target is not woken earlier. For the schedule."""
 
 
 class Wake(NamedTuple):
-    """A target that must request (again) at this moment; a moment that has passed means now."""
+    """A target that must request at this time; a time in the past means now."""
 
     name: str
     at: float
@@ -91,28 +88,28 @@ class Wake(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What follows from an outcome."""
+    """The result of settling a ticket."""
 
     until: float = 0.0
-    """The earliest moment of this target's next attempt as far as refusals decide; 0 if it is not refused.
+    """When a refused target may try again; 0 if it is not refused. For the log line.
 
-    For the log line. A refused target requests again at once and is held, so that changed credentials wake it; after
-    any other failure it requests again when its own backoff is over.
+    A refused target requests again at once and is held, so that changed credentials wake it. After any other failure
+    it requests again when its own backoff is over.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What one client may do."""
+    """The limits of one client."""
 
     provider: str
-    """Clients with the same text share slots and retry budget: the URL of the provider."""
+    """The URL of the provider. Clients with the same URL share slots and a retry budget."""
     max_concurrency: int = 8
     refused_limit: RateLimit = REFUSED_LIMIT
     budgets: tuple[str, ...] = ()
-    """The names of the rate limits that its attempts count against."""
+    """Names of the rate limits that its attempts count against."""
     deadline: float = 10.0 + _BESIDE_REQUEST
-    """Seconds after which a ticket that nobody settled counts as a timeout."""
+    """Seconds after which an unsettled ticket counts as a timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +118,11 @@ class Limits:
 
     clients: Mapping[str, ClientLimits] = field(default_factory=dict)
     rates: Mapping[str, RateLimit] = field(default_factory=dict)
-    """Each `rate_limit`, by the name under which it is counted."""
+    """Each `rate_limit` by its name."""
 
     @staticmethod
     def of(clients: Iterable[Client]) -> Limits:
-        """The limits that a config sets for these clients."""
+        """The limits that the config sets for these clients."""
         unique = {client.name: client for client in clients}
         return Limits(
             {
@@ -143,14 +140,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a client, or a target on its own, is refused at present."""
+    """The refusal that holds a client, or one target on its own."""
 
     outcome: Refused
     attempts: int
-    """Refusals in a row; one after which another secret was tried does not count."""
+    """Refusals in a row, except those after which another secret was tried."""
     next_probe: float
     own: bool
-    """Whether it is the target's own: its siblings get tokens."""
+    """Whether only this target is refused, while other targets of the client get tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +167,15 @@ class ProviderView:
     in_flight: int
     max_concurrency: int
     retry_budget: float
-    """Retries that may be sent at once."""
+    """Retries that may be sent now."""
     held: Mapping[Reason, int]
     longest_wait: float
-    """Seconds for which the target that waits longest has been held; 0 if none is."""
+    """Seconds since the target that waits longest was first held; 0 if none is held."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything, for status and metrics."""
+    """All breakers and providers, for status and metrics."""
 
     clients: Mapping[str, ClientView]
     providers: Mapping[str, ProviderView]

@@ -1,4 +1,4 @@
-"""What status and metrics show of admission. Pure."""
+"""The view of admission for status and metrics. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bearerd.admission.types import ClientView, ProviderView, Reason, Refusal, V
 
 
 def view(core: Core, now: float) -> View:
-    """Breakers, budgets and whoever is held."""
+    """Breakers, budgets and held targets."""
     waiting, clients = core.waiting, core.registry.clients
     held: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[Reason]] = defaultdict(Counter)
     longest: defaultdict[str, float] = defaultdict(float)
     for client in clients.values():
-        for group in client.groups.values():
-            held[client.name] += len(group.queue)
-            reasons[client.provider.name][waiting.opening(group, now)[1]] += len(group.queue)
+        for client_queue in client.queues.values():
+            held[client.name] += len(client_queue.targets)
+            reasons[client.provider.name][waiting.earliest(client_queue, now)[1]] += len(client_queue.targets)
     for timed in waiting.timed.values():
         if timed.client in clients:
             held[timed.client] += 1

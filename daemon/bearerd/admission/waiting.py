@@ -1,12 +1,12 @@
-"""Who waits for what, and who goes next. Pure.
+"""The queues of held targets, and the choice of the next one to go. Pure.
 
-A client's waiting targets stand in groups, one for each set of constraints. What holds the client (breaker, ledger,
-its own rate limits) keeps its groups out of the provider's lanes. What holds a lane (retry budget, shared rate
-limits) is the same for all groups in it. A group stands in its lane with its most urgent target, so a decision
-costs O(log n) however many wait.
+There are two levels. A client has a queue of targets for each set of constraints. A provider has a queue of client
+queues for each retry budget and set of shared rate limits. A client queue is in its provider's queue only while the
+client's own limits (breaker, ledger, its own rate limits) let it go. It is ordered there by its most urgent target, so
+a decision costs O(log n), however many targets wait.
 
-A slot that is free for a waiting target is granted to it in advance (an *offer*) and the target is woken; its next
-request takes the offer. Nobody can get in between.
+A free slot is granted to a waiting target in advance (an *offer*), and the target is woken. Its next request takes the
+offer, so no other target can take the slot meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from itertools import count
 from math import inf
 from typing import Final
 
-from bearerd.admission.flights import Flight, launch, withdraw
-from bearerd.admission.parts import Client, Group, Lane, Opening, Provider, Terms, Timed
+from bearerd.admission.attempt import Attempt, start, withdraw
+from bearerd.admission.parts import Client, ClientQueue, Earliest, Provider, ProviderQueue, Terms, Timed
 from bearerd.admission.queue import Urgency, urgency
 from bearerd.admission.types import Ask, Wake
 
 OFFER_LASTS: Final = 5.0
-"""Seconds in which a woken target takes its offer: it only has to be given a turn."""
-# Whoever was to request at a moment and did not within this has lost its turn.
-_ALARM_GRACE: Final = 1.0
+"""Seconds for which an offer is kept: a woken target needs only a turn to take it."""
+# Seconds after which a target that did not request when it was due no longer delays the others in its queue.
+_TIMER_GRACE: Final = 1.0
 
 
 class Waiting:
@@ -33,48 +33,48 @@ class Waiting:
     def __init__(self) -> None:
         self.numbers = count(1)
         self.requester = ""
-        """Who requests just now: it needs no wake, it is told."""
-        self.offers: dict[str, Flight] = {}
-        self.groups: dict[str, Group] = {}
-        """By target: where it waits for others."""
+        """The target whose request is being decided. It gets an answer, so it needs no wake."""
+        self.offers: dict[str, Attempt] = {}
+        self.queued: dict[str, ClientQueue] = {}
+        """By target: the queue in which it waits."""
         self.timed: dict[str, Timed] = {}
-        """By target: the moment of its own for which it waits."""
+        """By target: its own due time, if it waits for that."""
         self.since: dict[str, float] = {}
-        """By target: since when it has been held."""
+        """By target: when it was first held."""
         self._wakes: list[Wake] = []
-        self._alarms: list[tuple[float, int, Group | Lane]] = []
+        self._timers: list[tuple[float, int, ClientQueue | ProviderQueue]] = []
 
     # -- one target ----------------------------------------------------------------------------
 
-    def join(self, client: Client, terms: Terms, ask: Ask, now: float) -> Group:
-        """The target waits under these terms. Its client has to be arranged then."""
+    def join(self, client: Client, terms: Terms, ask: Ask, now: float) -> ClientQueue:
+        """Put the target into the queue for these terms. The caller must call `arrange` for its client afterwards."""
         name = ask.name
-        group = client.group(terms)
-        if self.groups.get(name) is not group:
+        client_queue = client.queue(terms)
+        if self.queued.get(name) is not client_queue:
             self.leave(name)
-            self.groups[name] = group
+            self.queued[name] = client_queue
         tried = client.breaker.tried.get(name)
-        group.queue.push(name, ask, now, tried.refusals if tried else 0)
+        client_queue.targets.push(name, ask, now, tried.refusals if tried else 0)
         self.since.setdefault(name, now)
-        return group
+        return client_queue
 
     def wait_for(self, name: str, timed: Timed, now: float) -> None:
-        """The target waits for a moment of its own."""
+        """Let the target wait for its own due time."""
         self.leave(name)
         self.timed[name] = timed
         self.since.setdefault(name, now)
 
     def leave(self, name: str) -> None:
-        """The target waits for nothing. If it stood in a group, its client has to be arranged then."""
+        """Let the target wait no longer. If it was queued, the caller must call `arrange` for its client afterwards."""
         self.timed.pop(name, None)
-        group = self.groups.pop(name, None)
-        if group is not None:
-            group.queue.discard(name)
+        client_queue = self.queued.pop(name, None)
+        if client_queue is not None:
+            client_queue.targets.discard(name)
 
     def client_of(self, name: str) -> str | None:
         """The client of a target that waits."""
-        group, timed = self.groups.get(name), self.timed.get(name)
-        return group.client.name if group else timed.client if timed else None
+        client_queue, timed = self.queued.get(name), self.timed.get(name)
+        return client_queue.client.name if client_queue else timed.client if timed else None
 
     def wake(self, name: str, at: float) -> None:
         """Have the target request at a moment."""
@@ -82,113 +82,114 @@ class Waiting:
             self._wakes.append(Wake(name, at))
 
     def take_wakes(self) -> tuple[Wake, ...]:
-        """Who has to request, in order; for moments to come, and for now, most urgent first."""
+        """The targets that have to request, now or later; those for now in the order of urgency."""
         wakes, self._wakes = tuple(self._wakes), []
         return wakes
 
-    def withdraw(self, flight: Flight, now: float) -> None:
-        """Take an offer back. Its client has to be arranged then."""
-        del self.offers[flight.ask.name]
-        withdraw(flight, now)
+    def withdraw(self, attempt: Attempt, now: float) -> None:
+        """Take an offer back. The caller must call `arrange` for its client afterwards."""
+        del self.offers[attempt.ask.name]
+        withdraw(attempt, now)
 
     # -- the order -----------------------------------------------------------------------------
 
     def arrange(self, client: Client, now: float) -> None:
-        """Something of this client changed: put its groups where they belong, and let go whoever may."""
-        for group in list(client.groups.values()):
-            self._place(group, now)
+        """Move the client's queues after a change, and offer slots to the targets that may go."""
+        for client_queue in list(client.queues.values()):
+            self._place(client_queue, now)
         self.dispatch(client.provider, now)
 
     def dispatch(self, provider: Provider, now: float) -> None:
         """Offer free slots, most urgent first."""
         while provider.in_flight < provider.max_concurrency:
-            best: tuple[Urgency, Group] | None = None
-            for lane in provider.lanes.values():
-                group = self._first(lane, now)
-                if group is not None:
-                    candidate = urgency(lane.queue.ask(group), now)
+            best: tuple[Urgency, ClientQueue] | None = None
+            for provider_queue in provider.queues.values():
+                client_queue = self._first(provider_queue, now)
+                if client_queue is not None:
+                    candidate = urgency(provider_queue.ready.ask(client_queue), now)
                     if best is None or candidate < best[0]:
-                        best = (candidate, group)
+                        best = (candidate, client_queue)
             if best is None:
                 return
             self._offer(best[1], now)
 
-    def opening(self, group: Group, now: float) -> Opening:
-        """When the group's next target may go, as far as that is known, and what holds it."""
-        if group not in group.lane.queue:
-            return group.opening
-        until, reason = group.lane.opens(now)
+    def earliest(self, client_queue: ClientQueue, now: float) -> Earliest:
+        """When the queue's next target may go, as far as that is known, and what holds it."""
+        if client_queue not in client_queue.provider_queue.ready:
+            return client_queue.earliest
+        until, reason = client_queue.provider_queue.earliest(now)
         return (until, reason) if until > now else (inf, "concurrency")
 
-    def moment(self, name: str, group: Group, now: float) -> float:
-        """When this target has to request by itself; `inf` if another does, or an event wakes it."""
-        armed = (group.armed, group.lane.armed)
+    def moment(self, name: str, client_queue: ClientQueue, now: float) -> float:
+        """When this target has to request without being woken; `inf` if another target or an event wakes it."""
+        armed = (client_queue.armed, client_queue.provider_queue.armed)
         return min((each[1] for each in armed if each is not None and each[0] == name and each[1] > now), default=inf)
 
     def sweep(self, now: float) -> None:
-        """Take back offers that were not taken, and go on where somebody did not request at their moment."""
-        for flight in [each for each in self.offers.values() if each.granted + OFFER_LASTS <= now]:
-            self.withdraw(flight, now)
-            self.arrange(flight.client, now)
-        while self._alarms and self._alarms[0][0] + _ALARM_GRACE <= now:
-            _, _, holder = heappop(self._alarms)
-            if isinstance(holder, Lane):
+        """Take back offers that were not taken, and pass over targets that did not request when they were due."""
+        for attempt in [each for each in self.offers.values() if each.granted + OFFER_LASTS <= now]:
+            self.withdraw(attempt, now)
+            self.arrange(attempt.client, now)
+        while self._timers and self._timers[0][0] + _TIMER_GRACE <= now:
+            _, _, holder = heappop(self._timers)
+            if isinstance(holder, ProviderQueue):
                 self.dispatch(holder.provider, now)
             else:
                 self.arrange(holder.client, now)
 
-    def regroup(self, client: Client, now: float) -> None:
-        """The client's constraints changed: its targets wait under other terms. It has to be arranged then."""
-        groups, client.groups = list(client.groups.values()), {}
-        for group in groups:
-            group.lane.queue.discard(group)
-            for name in list(group.queue):
-                self.join(client, client.terms(group.queue.ask(name), now), group.queue.ask(name), now)
+    def requeue(self, client: Client, now: float) -> None:
+        """Queue the client's targets again under its new constraints. The caller must call `arrange` afterwards."""
+        old, client.queues = list(client.queues.values()), {}
+        for client_queue in old:
+            client_queue.provider_queue.ready.discard(client_queue)
+            for name in list(client_queue.targets):
+                ask = client_queue.targets.ask(name)
+                self.join(client, client.terms(ask, now), ask, now)
 
-    def _place(self, group: Group, now: float) -> None:
-        """Into its lane if its client lets it, else out of it."""
-        name = group.queue.top(now)
+    def _place(self, client_queue: ClientQueue, now: float) -> None:
+        """Put the queue into its provider's queue if its client lets it go, else take it out."""
+        name = client_queue.targets.top(now)
         if name is None:
-            group.lane.queue.discard(group)
-            group.client.groups.pop(group.terms, None)
+            client_queue.provider_queue.ready.discard(client_queue)
+            client_queue.client.queues.pop(client_queue.terms, None)
             return
-        group.opening = group.client.opens(group.terms, name, now)
-        if group.opening[0] <= now:
-            group.lane.queue.push(group, group.queue.ask(name), now)
+        client_queue.earliest = client_queue.client.earliest(client_queue.terms, name, now)
+        if client_queue.earliest[0] <= now:
+            client_queue.provider_queue.ready.push(client_queue, client_queue.targets.ask(name), now)
         else:
-            group.lane.queue.discard(group)
-            self._arm(group, name, group.opening[0], now)
+            client_queue.provider_queue.ready.discard(client_queue)
+            self._arm(client_queue, name, client_queue.earliest[0], now)
 
-    def _first(self, lane: Lane, now: float) -> Group | None:
-        """The most urgent group of a lane, if it may go now."""
-        while (group := lane.queue.top(now)) is not None:
-            self._place(group, now)  # time passed since it was put there
-            if group not in lane.queue:
+    def _first(self, provider_queue: ProviderQueue, now: float) -> ClientQueue | None:
+        """The most urgent client queue of a provider's queue, if it may go now."""
+        while (client_queue := provider_queue.ready.top(now)) is not None:
+            self._place(client_queue, now)  # time has passed since it was put there
+            if client_queue not in provider_queue.ready:
                 continue
-            opens, _ = lane.opens(now)
+            opens, _ = provider_queue.earliest(now)
             if opens <= now:
-                return group
-            name = group.queue.top(now)
+                return client_queue
+            name = client_queue.targets.top(now)
             if name is not None:
-                self._arm(lane, name, opens, now)
+                self._arm(provider_queue, name, opens, now)
             return None
         return None
 
-    def _offer(self, group: Group, now: float) -> None:
-        name = group.queue.top(now)
+    def _offer(self, client_queue: ClientQueue, now: float) -> None:
+        name = client_queue.targets.top(now)
         if name is None:
             return
-        ask = group.queue.ask(name)
+        ask = client_queue.targets.ask(name)
         self.leave(name)
-        self.offers[name] = launch(next(self.numbers), group.client, group.terms, ask, now)
+        self.offers[name] = start(next(self.numbers), client_queue.client, client_queue.terms, ask, now)
         self.wake(name, now)
-        for each in list(group.client.groups.values()):
+        for each in list(client_queue.client.queues.values()):
             self._place(each, now)
 
-    def _arm(self, holder: Group | Lane, name: str, at: float, now: float) -> None:
-        """Have the most urgent target of a group or lane request at the moment at which that opens."""
+    def _arm(self, holder: ClientQueue | ProviderQueue, name: str, at: float, now: float) -> None:
+        """Have the most urgent target of a queue request at the queue's earliest moment."""
         if at == inf or (holder.armed is not None and holder.armed[0] == name and now < holder.armed[1] <= at):
             return
         holder.armed = (name, at)
-        heappush(self._alarms, (at, next(self.numbers), holder))
+        heappush(self._timers, (at, next(self.numbers), holder))
         self.wake(name, at)

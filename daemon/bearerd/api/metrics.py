@@ -20,9 +20,9 @@ from prometheus_client.samples import Sample
 
 from bearerd.admission.types import ProviderView, Reason
 from bearerd.api.counts import BUCKETS, Event, Histogram
-from bearerd.api.status import HookStanding, Status, state_of
+from bearerd.api.status import HookStatus, Status, state_of
 from bearerd.grant.outcome import KINDS
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""
@@ -118,7 +118,7 @@ def _states(status: Status) -> _Points:
         yield _Point(labels, 1)
 
 
-def _moments(moment_of: Callable[[Standing], float | None]) -> Callable[[Status], _Points]:
+def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Status], _Points]:
     """A moment of each token that has one."""
 
     def points(status: Status) -> _Points:
@@ -129,7 +129,7 @@ def _moments(moment_of: Callable[[Standing], float | None]) -> Callable[[Status]
     return points
 
 
-def _refresh_due(standing: Standing) -> float | None:
+def _refresh_due(standing: TargetStatus) -> float | None:
     """When the renewal was or is due; after failed attempts `due` is only that of the next one."""
     if not standing.next_refresh:  # it had no turn yet
         return None
@@ -143,7 +143,7 @@ def _token_grants(status: Status) -> _Points:
                 yield _Point({"name": standing.name, "outcome": outcome}, count)
 
 
-def _hooks(value_of: Callable[[HookStanding], float]) -> Callable[[Status], _Points]:
+def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], _Points]:
     """A figure of each token that has hooks."""
 
     def points(status: Status) -> _Points:

@@ -20,7 +20,7 @@ from typing import Final
 
 from bearerd.api import status as statuses
 from bearerd.api.status import State, Status
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.words import duration, rfc3339
 
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
@@ -58,7 +58,7 @@ def render(status: Status) -> Iterator[bytes]:
     """The page, in pieces."""
     now = status.now.boot
 
-    def urgency(standing: Standing) -> tuple[int, float, str]:
+    def urgency(standing: TargetStatus) -> tuple[int, float, str]:
         return _ORDER.index(statuses.state_of(standing, now)), standing.expires or inf, standing.name
 
     ordered = replace(status, tokens=tuple(sorted(status.tokens, key=lambda token: urgency(token[0]))))

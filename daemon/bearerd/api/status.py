@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Instant, Target
 from bearerd.words import rfc3339
 
@@ -26,7 +26,7 @@ _NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class HookStanding:
+class HookStatus:
     """How a target's hooks stand."""
 
     owed: int = 0
@@ -52,7 +52,7 @@ class Status:
     """Why a newer config is not followed."""
     alive: bool
     """Whether turns are given."""
-    tokens: tuple[tuple[Standing, HookStanding], ...]
+    tokens: tuple[tuple[TargetStatus, HookStatus], ...]
     counts: Counts
     admission: View
     """Which clients and providers hold targets back."""
@@ -64,7 +64,7 @@ class Status:
         return {name: views[url] for name, url in urls.items() if url in views}
 
 
-def state_of(standing: Standing, now: float) -> State:
+def state_of(standing: TargetStatus, now: float) -> State:
     """A target's state, in one word."""
     if standing.expires is None:
         return "missing" if standing.failure is not None else "starting"
@@ -75,7 +75,7 @@ def state_of(standing: Standing, now: float) -> State:
     return "failing" if standing.failure is not None else "valid"
 
 
-def settled(standing: Standing, now: float) -> bool:
+def settled(standing: TargetStatus, now: float) -> bool:
     """Whether nothing is gained by waiting for it: valid on disk, refused, or not required."""
     if not standing.target.required or isinstance(standing.failure, Refused):
         return True
@@ -138,7 +138,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _token(standing: Standing, hooks: HookStanding, now: Instant) -> dict[str, Any]:
+def _token(standing: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
     target, expires, obtained = standing.target, standing.expires, standing.obtained
     known = 0 < standing.next_refresh < inf
     return {

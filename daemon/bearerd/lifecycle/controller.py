@@ -16,7 +16,7 @@ from bearerd.lifecycle import policy
 from bearerd.lifecycle.attempts import Attempts
 from bearerd.lifecycle.file_state import FileState
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Instant, Output, Target
 
@@ -94,7 +94,7 @@ class Controller:
         """What it asks admission, also if somebody `requested` a new token."""
         return self._attempts.ask(now, requested=requested)
 
-    def standing(self) -> Standing:
+    def standing(self) -> TargetStatus:
         """How it stands."""
         attempts, files = self._attempts, self._files
         state, held, log = attempts.state, attempts.what_holds(), attempts.log
@@ -102,7 +102,7 @@ class Controller:
         if held is not None and failure is None and held.reason == "refused":
             refusal = attempts.refusal()
             failure = refusal.outcome if refusal else None
-        return Standing(
+        return TargetStatus(
             target=self.target,
             obtained=token.obtained.boot if token else None,
             expires=state.ends if token else None,

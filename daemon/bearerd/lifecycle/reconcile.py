@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import Leftover, Wish
 from bearerd.model import Target
 
@@ -38,7 +38,7 @@ class Controls(Protocol):
         """Take away what there is of the target."""
         ...
 
-    def standing(self) -> Standing:
+    def standing(self) -> TargetStatus:
         """How it stands."""
         ...
 
@@ -151,12 +151,12 @@ class Reconciler(Generic[C]):
         """Whether there is a target of this name."""
         return name in self._wanted
 
-    def standings(self) -> Iterator[Standing]:
+    def standings(self) -> Iterator[TargetStatus]:
         """How every wanted target stands, also before its first turn, in the order of the config."""
         with self._lock:
             pairs = [(target, self._controllers.get(name)) for name, target in self._wanted.items()]
         for target, controller in pairs:
-            yield controller.standing() if controller is not None else Standing(target)
+            yield controller.standing() if controller is not None else TargetStatus(target)
 
     def problems(self) -> list[str]:
         """What of the invariants does not hold; to be asked while no turn is due."""

@@ -15,7 +15,7 @@ from bearerd.admission.journal import Journal
 from bearerd.admission.types import Limits
 from bearerd.api.counts import Counters
 from bearerd.api.daemon import Asked
-from bearerd.api.status import HookStanding, Status, settled
+from bearerd.api.status import HookStatus, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
@@ -24,7 +24,7 @@ from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import GUARD, Schedule
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
 from bearerd.model import Config, Target, Token
 from bearerd.publish.hooks import Hooks
@@ -74,7 +74,7 @@ class Engine:
         self,
         config: Config,
         environ: Mapping[str, str],
-        observer: Callable[[Standing], None] = lambda _: None,
+        observer: Callable[[TargetStatus], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
@@ -230,12 +230,12 @@ class Engine:
             if self._publisher.disturbed(controller.target) or controller.lost_record():
                 self.schedule.wake(controller.target.full_name)
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[TargetStatus]:
         """How every target stands."""
         return list(self._reconciler.standings())
 
-    def _hooks_of(self, name: str) -> HookStanding:
-        return HookStanding(self.hooks.pending(name), *self.hooks.last(name))
+    def _hooks_of(self, name: str) -> HookStatus:
+        return HookStatus(self.hooks.pending(name), *self.hooks.last(name))
 
     def _now(self) -> float:
         return self.clock.now().boot

@@ -13,7 +13,7 @@ from typing import Final
 from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.lifecycle.standing import Standing
+from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
@@ -56,7 +56,7 @@ def once(
         # What an earlier run owes stays noted for the daemon.
         targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
         config = replace(config, targets=targets)
-    events: queue.SimpleQueue[Standing | int] = queue.SimpleQueue()
+    events: queue.SimpleQueue[TargetStatus | int] = queue.SimpleQueue()
     receive(events.put)
     engine = Engine(config, environ, observer=events.put)
     began = engine.clock.now().boot
@@ -91,20 +91,20 @@ def once(
 
 def _wait_for_ends(
     engine: Engine,
-    events: queue.SimpleQueue[Standing | int],
+    events: queue.SimpleQueue[TargetStatus | int],
     ends: dict[str, _End],
     until: float,
     total: int,
     progress: Progress,
 ) -> bool:
     """Until every target is at its end, or that moment; whether a signal ended it before."""
-    seen: dict[str, Standing] = {}
+    seen: dict[str, TargetStatus] = {}
     ticked = looked = engine.clock.now().boot
     while len(ends) < total and (now := engine.clock.now().boot) < until:
         if now >= ticked + GUARD:
             ticked = now
             engine.tick()
-        changed: list[Standing] = []
+        changed: list[TargetStatus] = []
         if now >= looked + _LOOK_AT_HELD:
             looked = now
             changed = [standing for standing in engine.standings() if standing.held_by and standing.name in seen]
@@ -121,7 +121,7 @@ def _wait_for_ends(
     return False
 
 
-def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], until: float) -> bool:
+def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[TargetStatus | int], until: float) -> bool:
     """Until no hook is owed, or that moment; whether a signal ended it before."""
     while not engine.hooks.wait(min(_LOOK, max(0.0, until - engine.clock.now().boot))):
         while not events.empty():
@@ -132,7 +132,9 @@ def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[Standing | int], u
     return False
 
 
-def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End], now: float, until: float) -> None:
+def _settle(
+    event: TargetStatus, seen: Mapping[str, TargetStatus], ends: dict[str, _End], now: float, until: float
+) -> None:
     """Whether targets are at their end now: this one, and with a client that is asked no more its others.
 
     Of these only such as had a turn: before it nobody knows what is on record for them. `until` is when
@@ -153,7 +155,7 @@ def _settle(event: Standing, seen: Mapping[str, Standing], ends: dict[str, _End]
             ends[standing.name] = _final(standing, now, because=why)
 
 
-def _shuts_client(standing: Standing, until: float) -> bool:
+def _shuts_client(standing: TargetStatus, until: float) -> bool:
     """Whether this run asks the target's client no more."""
     if _is_final(standing.failure):
         return isinstance(standing.failure, Refused) and standing.failure.whole_client
@@ -161,7 +163,7 @@ def _shuts_client(standing: Standing, until: float) -> bool:
     return standing.held_by in {"refused", "refused_limit"} and until <= standing.held_until < inf
 
 
-def _why_shut(standing: Standing, now: float) -> str:
+def _why_shut(standing: TargetStatus, now: float) -> str:
     if _is_final(standing.failure):
         return f"its client was refused ({standing.name} asked)"
     left = duration(standing.held_until - now)
@@ -175,7 +177,7 @@ def _is_final(failure: Failure | None) -> bool:
     return isinstance(failure, Refused | Malformed | Unsent)
 
 
-def _final(standing: Standing, now: float, because: str | None = None) -> _End:
+def _final(standing: TargetStatus, now: float, because: str | None = None) -> _End:
     why = because or str(standing.failure)
     if because is None and standing.held_by in {"refused", "refused_limit"} and standing.held_until < inf:
         why += (
@@ -186,7 +188,7 @@ def _final(standing: Standing, now: float, because: str | None = None) -> _End:
     return _End(good=False, why=f"no valid token: {why}")
 
 
-def _timed_out(standing: Standing, now: float, timeout: float, *, interrupted: bool) -> _End:
+def _timed_out(standing: TargetStatus, now: float, timeout: float, *, interrupted: bool) -> _End:
     ended = "interrupted" if interrupted else f"not done within {duration(timeout)}"
     why = f"{ended}; last: {standing.failure}" if standing.failure else ended
     if standing.expires is not None and standing.expires > now and not standing.on_disk:
@@ -196,9 +198,9 @@ def _timed_out(standing: Standing, now: float, timeout: float, *, interrupted: b
     return _End(good=False, why=f"no valid token: {why}")
 
 
-def _good(standing: Standing, now: float) -> bool:
+def _good(standing: TargetStatus, now: float) -> bool:
     return standing.expires is not None and standing.expires > now and standing.on_disk
 
 
-def _still(standing: Standing, now: float) -> str:
+def _still(standing: TargetStatus, now: float) -> str:
     return f"the present token is good for {duration((standing.expires or now) - now)}"

@@ -11,7 +11,7 @@ from bearerd.model import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetStatus:
     """How a target stands after a turn. Moments are those of the boot clock."""
 
     target: Target
