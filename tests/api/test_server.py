@@ -34,13 +34,13 @@ from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Control, Listen
 from support.clock import START
 from support.process import WITHIN, eventually
-from support.prometheus import standing, status
+from support.prometheus import status, target_status
 from support.readers import open_directory, skip_where_others_cannot_run_python
 from support.targets import target
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to give a file to another group")
 NOBODY = 65534
-GONE = standing(expires=None, obtained=None, on_disk=False, failure=Transient("HTTP 503"))
+GONE = target_status(expires=None, obtained=None, on_disk=False, failure=Transient("HTTP 503"))
 
 
 class FakeDaemon:
@@ -49,7 +49,7 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.well = True
         self.error: str | None = None
-        self.found: Status | Exception = status(standing(), standing("risk"))
+        self.found: Status | Exception = status(target_status(), target_status("risk"))
         self.answer = Asked("asked", grants=3)
         self.asked: list[tuple[str, str | None]] = []
         self.looks = 0
@@ -191,7 +191,7 @@ def clients(site: Site, count: int, said: bytes = b"", via: str = "unix") -> Ite
 
 def many() -> tuple[TargetStatus, ...]:
     """More than goes into any socket's buffers."""
-    return tuple(standing(f"t{number}") for number in range(3000))
+    return tuple(target_status(f"t{number}") for number in range(3000))
 
 
 # -- routes --------------------------------------------------------------------------------------------
@@ -345,23 +345,23 @@ def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_we
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (standing(), None),
-        (standing(failure=Transient("HTTP 503")), None),
-        (standing(expires=None, obtained=None, on_disk=False), "starting"),
+        (target_status(), None),
+        (target_status(failure=Transient("HTTP 503")), None),
+        (target_status(expires=None, obtained=None, on_disk=False), "starting"),
         (GONE, "missing: HTTP 503"),
-        (standing(on_disk=False), "unwritten"),
-        (standing(on_disk=False, readable_until=START.boot + 0.1), None),  # being written, over one that is good
-        (standing(on_disk=False, readable_until=START.boot), "unwritten"),
-        (standing(on_disk=False, faults=("f: no space", "g: no space")), "unwritten: f: no space; g: no space"),
-        (standing(expires=1.0), "expired"),
-        (standing(expires=1.0, failure=Transient("HTTP 503")), "expired: HTTP 503"),
+        (target_status(on_disk=False), "unwritten"),
+        (target_status(on_disk=False, readable_until=START.boot + 0.1), None),  # being written, over one that is good
+        (target_status(on_disk=False, readable_until=START.boot), "unwritten"),
+        (target_status(on_disk=False, faults=("f: no space", "g: no space")), "unwritten: f: no space; g: no space"),
+        (target_status(expires=1.0), "expired"),
+        (target_status(expires=1.0, failure=Transient("HTTP 503")), "expired: HTTP 503"),
     ],
 )
 @pytest.mark.parametrize("required", [True, False])
 def test_ready_is_when_every_required_token_is_valid_on_disk(
     site: Site, one: TargetStatus, reason: str | None, required: bool
 ) -> None:
-    site.daemon.found = status(standing("ok"), replace(one, target=target("t", required=required)))
+    site.daemon.found = status(target_status("ok"), replace(one, target=target("t", required=required)))
     found = site.ask("/readyz")
     reasons = [f"dnb/t: {reason}"] if reason and required else []
     document = {"ok": not reasons, "reasons": reasons, "config_error": None}
@@ -692,7 +692,7 @@ def test_a_reader_that_takes_nothing_gives_its_place_up(
     site.daemon.found = status(*many())
     with clients(site, 1, b"GET /status HTTP/1.0\r\n\r\n") as (line,):
         line.recv(1)
-        site.daemon.found = status(standing())
+        site.daemon.found = status(target_status())
         assert site.ask("/status").status == 200
 
 
@@ -715,7 +715,7 @@ def test_a_reader_that_takes_a_little_gives_its_place_up_in_the_end(
         thread = threading.Thread(target=drip, args=(line,))
         thread.start()
         try:
-            site.daemon.found = status(standing())
+            site.daemon.found = status(target_status())
             assert site.ask("/status").status == 200
         finally:
             over.set()

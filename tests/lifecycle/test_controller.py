@@ -1,4 +1,4 @@
-"""One target's turns, over real files, with the clock by hand and the grants' outcomes as a script."""
+"""The turns of one target, with real files, a simulated clock and scripted outcomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLIENT_ID = str(CLIENT.client_id)
 
 @dataclass
 class Script:
-    """Grants that come to what the test says; `asked` holds the moments."""
+    """Grants with scripted outcomes; `asked` holds their times."""
 
     clock: FakeClock
     next: Callable[[], Outcome]
@@ -47,7 +47,7 @@ class Script:
 
 @dataclass
 class HookEvents:
-    """What others are told, in order; `owed` is what an earlier process left to be told."""
+    """The events for hooks, in order; `owed`: an earlier process left hooks to run."""
 
     owing: bool = False
     failing: bool = False
@@ -74,7 +74,7 @@ class HookEvents:
 
 @dataclass
 class Known:
-    """The client id that can be read."""
+    """A client id that can be read, or not."""
 
     id: str | None = CLIENT_ID
     looked: int = 0
@@ -88,7 +88,7 @@ class Known:
 
 @dataclass
 class Rig:
-    """A controller and all around it."""
+    """A controller with its dependencies."""
 
     directory: Path
     clock: FakeClock
@@ -102,8 +102,10 @@ class Rig:
     def __post_init__(self) -> None:
         self.start()
 
-    def start(self, least: float = 0.0, client_id: str | None = CLIENT_ID, admission: Admission | None = None) -> None:
-        """A new process over the same directory; it knows of its client what admission does."""
+    def start(
+        self, min_valid: float = 0.0, client_id: str | None = CLIENT_ID, admission: Admission | None = None
+    ) -> None:
+        """Start a new process over the same directory."""
         config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.target,))
         self.publisher = Publisher(config)
         self.admission = admission or Admission(
@@ -117,7 +119,7 @@ class Rig:
             self.admission,
             self.hooks,
             Known(client_id),
-            least=least,
+            min_valid=min_valid,
         )
         self.controller = Controller(self.target, self.parts)
 
@@ -126,20 +128,20 @@ class Rig:
         return self.directory / "dnb/bci"
 
     def answer(self, *outcomes: Outcome) -> None:
-        """What the next grants come to; the last stays."""
+        """Script the next outcomes; the last one repeats."""
         rest = list(outcomes)
         self.grants.next = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
 
     def turn(self, *wishes: Wish) -> float:
-        """A turn; seconds until the next."""
+        """Run a turn. Returns the seconds until the next."""
         return self.controller.reconcile(self.target, wishes, self.paths) - self.clock.boot
 
     def paths(self) -> set[str]:
-        """What is wanted of files."""
+        """The paths of all wanted files."""
         return {output.path for output in self.target.outputs}
 
     def live(self, seconds: float) -> None:
-        """Let that much time pass, with each turn when it is due."""
+        """Let time pass, and run each turn when it is due."""
         end = self.clock.boot + seconds
         while (due := self.clock.boot + max(self.turn(), 0.001)) < end:
             self.clock.advance(due - self.clock.boot)
@@ -166,17 +168,17 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def spoken(log: pytest.LogCaptureFixture) -> list[str]:
-    """What stands in the log at info and above."""
+    """The log lines at info and above."""
     return [record.getMessage() for record in log.records if record.levelno >= logging.INFO]
 
 
-def test_the_first_turn_fetches_and_writes_and_names_the_next(rig: Rig) -> None:
+def test_the_first_turn_obtains_and_writes_a_token(rig: Rig) -> None:
     assert rig.turn() == pytest.approx(2880)
     assert rig.file.read_bytes() == b"t-1"
-    assert rig.controller.standing().on_disk
+    assert rig.controller.status().on_disk
 
 
-def test_a_turn_before_its_time_asks_nobody(rig: Rig) -> None:
+def test_an_early_turn_sends_no_request(rig: Rig) -> None:
     rig.turn()
     rig.clock.advance(2879)
     assert rig.turn() == pytest.approx(1)
@@ -188,7 +190,7 @@ def test_the_lifetime_counts_from_before_the_request(rig: Rig) -> None:
     assert rig.turn() == pytest.approx(2880 - 9)
 
 
-def test_a_lifetime_of_nothing_is_no_loop(rig: Rig) -> None:
+def test_a_lifetime_of_0_causes_no_loop(rig: Rig) -> None:
     rig.answer(Issued(token("t-1", lifetime=0.001)))
     rig.live(10)
     assert len(rig.grants.asked) <= 11
@@ -201,18 +203,18 @@ def test_a_refresh_replaces_the_token(rig: Rig) -> None:
     assert len(rig.grants.asked) == 2
 
 
-def test_the_same_token_again_rewrites_nothing_and_comes_closer_to_its_expiry(rig: Rig) -> None:
+def test_the_same_token_rewrites_nothing_and_is_requested_closer_to_its_expiry(rig: Rig) -> None:
     rig.turn()
     before = (rig.directory / "dnb/bci.json").stat()
     rig.clock.advance(2880)
-    assert rig.turn() == pytest.approx(360)  # though the reply says 3600 s again
+    assert rig.turn() == pytest.approx(360)  # although the reply names 3600 s again
     rig.clock.advance(360)
     assert rig.turn() == pytest.approx(180)
     after = (rig.directory / "dnb/bci.json").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_the_same_token_with_less_time_left_is_believed(rig: Rig) -> None:
+def test_an_earlier_expiry_of_the_same_token_is_accepted(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-1", lifetime=100)))
     rig.turn()
     rig.clock.advance(2880)
@@ -220,22 +222,22 @@ def test_the_same_token_with_less_time_left_is_believed(rig: Rig) -> None:
     assert json.loads((rig.directory / "dnb/bci.json").read_text())["expires_in"] == 100
 
 
-def test_the_same_token_after_its_expiry_is_taken_as_new(rig: Rig) -> None:
+def test_the_same_token_after_its_expiry_is_accepted_as_renewed(rig: Rig) -> None:
     rig.turn()
     rig.clock.advance(3601)
     rig.turn()
-    assert rig.controller.standing().expires == rig.clock.boot + 3600
+    assert rig.controller.status().expires == rig.clock.boot + 3600
 
 
-def test_a_failure_leaves_token_and_files_and_is_tried_again_sooner_the_less_time_is_left(rig: Rig) -> None:
+def test_a_failure_keeps_the_files_and_is_retried_sooner_near_expiry(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("reset"))
     rig.live(3590)
     assert rig.file.read_bytes() == b"t-1"
     assert len(rig.grants.asked) > 10
-    assert rig.controller.standing().expires is not None
+    assert rig.controller.status().expires is not None
 
 
-def test_the_log_tells_of_a_trouble_once_then_every_ten_minutes_and_of_its_end_with_counts(
+def test_a_failure_is_logged_once_then_every_ten_minutes_and_the_recovery_with_counts(
     rig: Rig, log: pytest.LogCaptureFixture
 ) -> None:
     rig.answer(Issued(token("t-1", lifetime=7200)), Transient("login.example.com: connection refused"))
@@ -251,7 +253,7 @@ def test_the_log_tells_of_a_trouble_once_then_every_ten_minutes_and_of_its_end_w
     assert any(line.startswith("recovered after") and "25 min" in line for line in said)
 
 
-def test_a_refused_client_is_told_of_every_ten_minutes_though_it_asks_once_an_hour(
+def test_a_refused_client_is_logged_every_ten_minutes_between_hourly_attempts(
     rig: Rig, log: pytest.LogCaptureFixture
 ) -> None:
     rig.answer(Refused("HTTP 401 invalid_client: the client was refused"))
@@ -264,15 +266,15 @@ def test_a_refused_client_is_told_of_every_ten_minutes_though_it_asks_once_an_ho
     assert said[-1].endswith("there is no valid token; next attempt in 15 min")
 
 
-def test_a_token_that_expires_is_told_of_and_kept_by_default(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+def test_an_expiry_is_logged_and_the_files_stay_by_default(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.answer(Issued(token("t-1")), Transient("reset"))
     rig.live(4000)
     assert rig.file.read_bytes() == b"t-1"
     assert len([line for line in spoken(log) if "has expired" in line]) == 1
-    assert not rig.controller.standing().on_disk
+    assert not rig.controller.status().on_disk
 
 
-def test_with_on_expiry_remove_the_files_go_when_the_token_expires_and_come_with_the_next(rig: Rig) -> None:
+def test_on_expiry_remove_removes_files_until_the_next_token(rig: Rig) -> None:
     rig.target = replace(rig.target, on_expiry="remove")
     rig.start()
     rig.answer(Issued(token("t-1")), Refused("401"))
@@ -285,22 +287,22 @@ def test_with_on_expiry_remove_the_files_go_when_the_token_expires_and_come_with
     assert rig.file.read_bytes() == b"t-2"
 
 
-def test_credentials_that_worked_and_are_refused_have_a_last_chance(rig: Rig) -> None:
+def test_refused_credentials_that_worked_before_get_a_last_attempt(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Refused("401 invalid_client"))
     rig.live(3590)
     since = [moment - rig.grants.asked[1] for moment in rig.grants.asked[1:]]
-    # 30 s, 1, 2, 4 min later; the next would be 5 min on, after the expiry.
+    # After 30 s, 1, 2 and 4 min. The next one would be after the expiry.
     assert since == pytest.approx([0, 30, 90, 210, 450, 705], abs=0.1)
 
 
-def test_credentials_that_never_worked_are_not_hammered(rig: Rig) -> None:
+def test_credentials_that_never_worked_are_retried_rarely(rig: Rig) -> None:
     rig.answer(Refused("401 invalid_client"))
     rig.live(3599)
     since = [moment - rig.grants.asked[0] for moment in rig.grants.asked]
     assert since == pytest.approx([0, 300, 900, 2100], abs=0.1)
 
 
-def test_nothing_is_sent_and_nothing_lost_while_a_secret_cannot_be_read(rig: Rig) -> None:
+def test_an_unreadable_secret_sends_nothing_and_keeps_the_token(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Unsent("file /s: empty", phase="secret"))
     rig.live(3000)
     assert rig.file.read_bytes() == b"t-1"
@@ -310,9 +312,7 @@ def test_nothing_is_sent_and_nothing_lost_while_a_secret_cannot_be_read(rig: Rig
 
 
 @pytest.mark.parametrize("harm", ["deleted", "altered", "mode", "symlink"])
-def test_a_file_that_was_harmed_is_put_back_at_the_next_turn(
-    rig: Rig, log: pytest.LogCaptureFixture, harm: str
-) -> None:
+def test_an_altered_file_is_restored_at_the_next_turn(rig: Rig, log: pytest.LogCaptureFixture, harm: str) -> None:
     rig.turn()
     match harm:
         case "deleted":
@@ -328,19 +328,17 @@ def test_a_file_that_was_harmed_is_put_back_at_the_next_turn(
     assert rig.file.read_bytes() == b"t-1"
     assert rig.file.lstat().st_mode & 0o7777 == 0o640
     assert not rig.file.is_symlink()
-    assert any(line == f"put back: {rig.file}" for line in spoken(log))
+    assert any(line == f"restored: {rig.file}" for line in spoken(log))
     assert len(rig.grants.asked) == 1
 
 
-def test_files_that_cannot_be_written_cost_no_grant_and_are_tried_again(
-    rig: Rig, log: pytest.LogCaptureFixture
-) -> None:
+def test_failed_writes_are_retried_without_a_grant(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.directory.mkdir()
     (rig.directory / "dnb").write_text("in the way")
     assert rig.turn() == pytest.approx(1)
     rig.clock.advance(1)
     assert rig.turn() == pytest.approx(2)
-    assert not rig.controller.standing().on_disk
+    assert not rig.controller.status().on_disk
     (rig.directory / "dnb").unlink()
     rig.clock.advance(2)
     assert rig.turn() == pytest.approx(2877)
@@ -348,13 +346,13 @@ def test_files_that_cannot_be_written_cost_no_grant_and_are_tried_again(
     assert len(rig.grants.asked) == 1
     said = spoken(log)
     assert len([line for line in said if line.startswith("files: ")]) == 1
-    assert "files are well again after 2 attempts" in said
+    assert "files are written again after 2 failed attempts" in said
 
 
 # -- a new process over the same directory -------------------------------------------------------
 
 
-def test_a_good_record_is_used_without_a_request(rig: Rig) -> None:
+def test_a_valid_record_is_used_without_a_request(rig: Rig) -> None:
     rig.turn()
     rig.file.unlink()
     rig.clock.advance(600)
@@ -364,7 +362,7 @@ def test_a_good_record_is_used_without_a_request(rig: Rig) -> None:
     assert len(rig.grants.asked) == 1
 
 
-def test_a_record_that_is_due_is_served_while_it_is_renewed(rig: Rig) -> None:
+def test_a_due_record_is_published_while_it_is_renewed(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("reset"))
     rig.turn()
     rig.clock.advance(3000)
@@ -374,14 +372,14 @@ def test_a_record_that_is_due_is_served_while_it_is_renewed(rig: Rig) -> None:
     assert rig.file.read_bytes() == b"t-1"
 
 
-def test_a_record_that_is_short_of_the_least_is_renewed_at_once(rig: Rig) -> None:
+def test_a_record_below_min_valid_is_renewed_at_once(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
-    rig.start(least=3600)
+    rig.start(min_valid=3600)
     rig.turn()
-    assert len(rig.grants.asked) == 1  # exactly as long as it must be
+    assert len(rig.grants.asked) == 1  # exactly min_valid
     rig.clock.advance(1)
-    rig.start(least=3600)
+    rig.start(min_valid=3600)
     rig.turn()
     assert rig.file.read_bytes() == b"t-2"
 
@@ -403,8 +401,8 @@ def test_a_record_of_another_identity_is_not_used(rig: Rig, changes: dict[str, o
     rig.start()
     rig.turn()
     assert len(rig.grants.asked) == 2
-    assert rig.controller.standing().expires is None
-    assert rig.file.read_bytes() == b"t-1"  # what stands is left until there is better
+    assert rig.controller.status().expires is None
+    assert rig.file.read_bytes() == b"t-1"  # the old token stays until there is a new one
 
 
 def test_a_record_of_another_client_id_is_not_used(rig: Rig) -> None:
@@ -414,7 +412,7 @@ def test_a_record_of_another_client_id_is_not_used(rig: Rig) -> None:
     assert len(rig.grants.asked) == 2
 
 
-def test_a_record_is_used_when_the_client_id_cannot_be_read_now(rig: Rig) -> None:
+def test_a_record_is_used_while_the_client_id_cannot_be_read(rig: Rig) -> None:
     rig.turn()
     rig.start(client_id=None)
     rig.turn()
@@ -423,7 +421,7 @@ def test_a_record_is_used_when_the_client_id_cannot_be_read_now(rig: Rig) -> Non
     assert len(rig.grants.asked) == 1
 
 
-def test_what_does_not_change_the_token_keeps_its_record(rig: Rig) -> None:
+def test_changes_that_do_not_affect_the_token_keep_its_record(rig: Rig) -> None:
     rig.turn()
     rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60), outputs=rig.target.outputs[:1])
     rig.start()
@@ -432,7 +430,7 @@ def test_what_does_not_change_the_token_keeps_its_record(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 99}', b"\xff", b'{"schema": 1}'])
-def test_a_broken_record_costs_a_grant_and_nothing_else(rig: Rig, content: bytes) -> None:
+def test_a_damaged_record_costs_only_a_grant(rig: Rig, content: bytes) -> None:
     rig.turn()
     (rig.directory / ".bearerd/records/dnb/bci.json").write_bytes(content)
     rig.start()
@@ -451,9 +449,7 @@ def test_an_expired_record_is_not_used(rig: Rig) -> None:
 # -- the clocks ------------------------------------------------------------------------------------
 
 
-def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(
-    rig: Rig, log: pytest.LogCaptureFixture
-) -> None:
+def test_a_short_clock_step_rewrites_times_without_a_request(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.turn()
     raw = rig.file.stat().st_ino
     expires = json.loads((rig.directory / "dnb/bci.json").read_text())["expires_at"]
@@ -463,11 +459,11 @@ def test_a_step_of_the_wall_clock_by_seconds_rewrites_the_times_and_asks_nobody(
     assert int(again[17:19]) - int(expires[17:19]) in (20, -40)
     assert rig.file.stat().st_ino == raw
     assert len(rig.grants.asked) == 1
-    assert not any("put back" in line for line in spoken(log))
+    assert not any("restored" in line for line in spoken(log))
 
 
 @pytest.mark.parametrize("step", [7200, -7200, -86400], ids=["2 h forward", "2 h back", "a day back"])
-def test_after_a_long_step_the_token_is_refreshed_and_the_old_served_meanwhile(rig: Rig, step: float) -> None:
+def test_a_long_clock_step_refreshes_the_token_and_keeps_the_old_one_meanwhile(rig: Rig, step: float) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"))
     rig.turn()
     rig.clock.advance(60)
@@ -481,7 +477,7 @@ def test_after_a_long_step_the_token_is_refreshed_and_the_old_served_meanwhile(r
     assert len(rig.grants.asked) == 3
 
 
-def test_after_a_suspend_what_is_due_is_asked_for(rig: Rig) -> None:
+def test_due_tokens_are_requested_after_a_suspend(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
     rig.clock.suspend(5000)
@@ -493,25 +489,25 @@ def test_after_a_suspend_what_is_due_is_asked_for(rig: Rig) -> None:
 
 
 def ticket(rig: Rig, name: str = "dnb/other") -> Ticket:
-    """Another token of the client is asked for."""
+    """An attempt of another target of the client."""
     granted = rig.admission.request(Ask(name, "dnb"), rig.clock.boot)
     assert isinstance(granted, Granted)
     return granted.ticket
 
 
-def test_a_target_that_is_held_is_woken_when_another_ones_grant_lets_it_go(rig: Rig) -> None:
+def test_a_held_target_is_woken_by_the_outcome_of_another(rig: Rig) -> None:
     other = ticket(rig)
     assert rig.turn() > 1
     assert rig.grants.asked == []
-    assert rig.controller.standing().held_by == "half_open"
+    assert rig.controller.status().held_by == "half_open"
     rig.admission.settle(other, Issued(token()), rig.clock.boot)
     assert rig.woken == ["dnb/bci"]
     rig.turn()
     assert len(rig.grants.asked) == 1
-    assert rig.controller.standing().held_by == ""
+    assert rig.controller.status().held_by == ""
 
 
-def test_a_grant_that_raises_gives_its_place_back(rig: Rig) -> None:
+def test_a_grant_that_raises_gives_its_slot_back(rig: Rig) -> None:
     def breaks() -> Outcome:
         raise ValueError
 
@@ -529,7 +525,7 @@ def test_a_malformed_reply_waits_a_minute(rig: Rig) -> None:
     assert rig.turn() == pytest.approx(60)
 
 
-def test_no_token_ever_stands_in_the_log(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+def test_the_log_never_contains_a_token(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.answer(Issued(token("s3cr3t-one"), notes=("odd",)), Transient("reset"), Issued(token("s3cr3t-two")))
     rig.live(4000)
     os.unlink(rig.file)
@@ -542,17 +538,17 @@ def test_no_token_ever_stands_in_the_log(rig: Rig, log: pytest.LogCaptureFixture
 # -- what a review found -----------------------------------------------------------------------------
 
 
-def test_with_an_unreadable_client_id_no_record_of_another_identity_is_used(rig: Rig) -> None:
+def test_an_unreadable_client_id_does_not_allow_a_record_of_another_identity(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"))
     rig.turn()
     rig.target = replace(rig.target, scope="admin")
     rig.start(client_id=None)
     rig.turn()
     assert len(rig.grants.asked) == 2
-    assert rig.controller.standing().expires is None
+    assert rig.controller.status().expires is None
 
 
-def test_a_file_that_cannot_be_removed_is_tried_again_without_haste(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+def test_failed_removals_are_retried_with_backoff(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.target = replace(rig.target, on_expiry="remove")
     rig.start()
     rig.answer(Issued(token("t-1")), Refused("401"))
@@ -568,11 +564,11 @@ def test_a_file_that_cannot_be_removed_is_tried_again_without_haste(rig: Rig, lo
     assert len([line for line in spoken(log) if "a directory has this name" in line]) == 1
     rig.file.rmdir()
     rig.turn()
-    assert any("files are well again" in line for line in spoken(log))
+    assert any("files are written again" in line for line in spoken(log))
 
 
 @pytest.mark.parametrize("step", [31, -31])
-def test_clocks_that_are_set_again_and_again_bring_no_attempt_before_its_time(rig: Rig, step: float) -> None:
+def test_repeated_clock_steps_do_not_cause_early_attempts(rig: Rig, step: float) -> None:
     rig.answer(Issued(token("t-1")), Transient("503", retry_after=3600))
     rig.turn()
     rig.clock.advance(2880)
@@ -584,7 +580,7 @@ def test_clocks_that_are_set_again_and_again_bring_no_attempt_before_its_time(ri
     assert len(rig.grants.asked) == 2
 
 
-def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> None:
+def test_a_clock_set_forward_and_back_removes_no_file(rig: Rig) -> None:
     rig.target = replace(rig.target, on_expiry="remove")
     rig.start()
     rig.answer(Issued(token("t-1")), Transient("down"))
@@ -597,10 +593,10 @@ def test_a_clock_set_forward_by_mistake_and_back_removes_no_file(rig: Rig) -> No
     rig.live(3000)
     assert rig.file.read_bytes() == b"t-1"
     rig.live(600)
-    assert not rig.file.exists()  # an hour is over by any clock
+    assert not rig.file.exists()  # it has expired by both clocks
 
 
-def test_a_target_of_a_refused_client_goes_when_another_of_its_tokens_gets_through(rig: Rig) -> None:
+def test_a_siblings_success_releases_a_target_of_a_refused_client(rig: Rig) -> None:
     rig.answer(Refused("HTTP 401 invalid_client"))
     rig.live(200)
     asked = len(rig.grants.asked)
@@ -618,7 +614,7 @@ def test_a_target_of_a_refused_client_goes_when_another_of_its_tokens_gets_throu
 
 
 def refuse(rig: Rig, times: int = 3) -> Refused:
-    """Other tokens of the client find that it is refused, as many as may at a start; then the client waits."""
+    """Let other targets of the client be refused, as many as may try at a start. Then the client waits."""
     refusal = Refused("HTTP 401", hint="try this")
     for number in range(times):
         rig.clock.advance(2)
@@ -626,67 +622,67 @@ def refuse(rig: Rig, times: int = 3) -> Refused:
     return refusal
 
 
-def test_who_waits_for_a_refused_client_shows_its_refusal_and_until_when(rig: Rig) -> None:
+def test_a_target_held_by_a_refused_client_shows_the_refusal_and_until_when(rig: Rig) -> None:
     refusal = refuse(rig)
     assert rig.turn() == pytest.approx(300)
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.held_by, standing.on_disk) == (refusal, "refused", False)
-    assert standing.held_until == rig.clock.boot + 300
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.held_by, target_status.on_disk) == (refusal, "refused", False)
+    assert target_status.held_until == rig.clock.boot + 300
     rig.clock.advance(300)
     rig.turn()
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.held_by, target_status.on_disk) == (None, "", True)
 
 
-def test_what_it_failed_of_itself_is_shown_before_its_clients_refusal(rig: Rig) -> None:
+def test_a_targets_own_failure_is_shown_before_its_clients_refusal(rig: Rig) -> None:
     rig.answer(Malformed("HTML"))
     rig.turn()
     refuse(rig)
     rig.clock.advance(60)
     rig.turn()
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.held_by) == (Malformed("HTML"), "refused")
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.held_by) == (Malformed("HTML"), "refused")
 
 
-def test_a_token_that_is_not_due_has_nothing_to_do_with_its_clients_refusal(rig: Rig) -> None:
+def test_a_token_that_is_not_due_is_not_affected_by_its_clients_refusal(rig: Rig) -> None:
     rig.turn()
     refuse(rig, times=1)
     rig.start(admission=rig.admission)
     rig.turn()
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "", True)
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.held_by, target_status.on_disk) == (None, "", True)
 
 
-def test_a_due_token_of_a_refused_client_is_served_while_it_waits(rig: Rig) -> None:
+def test_a_valid_token_of_a_refused_client_stays_in_its_files(rig: Rig) -> None:
     rig.turn()
     rig.clock.advance(2880)
     refusal = refuse(rig, times=1)
     rig.file.unlink()
     rig.start(admission=rig.admission)
     assert rig.turn() == pytest.approx(30)
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.on_disk, standing.held_by) == (refusal, True, "refused")
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.on_disk, target_status.held_by) == (refusal, True, "refused")
     assert rig.file.read_bytes() == b"t-1"
     rig.answer(refusal)
     rig.live(720 - 3)
-    assert standing.expires is not None
-    assert standing.expires - rig.grants.asked[-1] == pytest.approx(15, abs=0.1)  # its last attempt
+    assert target_status.expires is not None
+    assert target_status.expires - rig.grants.asked[-1] == pytest.approx(15, abs=0.1)  # its last attempt
 
 
-def test_who_waits_for_a_rate_limit_says_so_and_has_not_failed(rig: Rig) -> None:
+def test_a_target_held_by_a_rate_limit_shows_it_and_has_not_failed(rig: Rig) -> None:
     rig.target = replace(
         rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
-    rig.start(least=3600)
+    rig.start(min_valid=3600)
     rig.turn()
     rig.clock.advance(2880)
     rig.turn()
-    standing = rig.controller.standing()
-    assert (standing.failure, standing.held_by, standing.on_disk) == (None, "rate_limit", True)
-    assert standing.held_until > rig.clock.boot
+    target_status = rig.controller.status()
+    assert (target_status.failure, target_status.held_by, target_status.on_disk) == (None, "rate_limit", True)
+    assert target_status.held_until > rig.clock.boot
 
 
-def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of(
+def test_another_secret_is_tried_a_second_after_a_refusal_and_each_refusal_is_logged(
     rig: Rig, log: pytest.LogCaptureFixture
 ) -> None:
     rig.answer(
@@ -695,7 +691,7 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
     )
     rig.live(3599)
     asked = [moment - rig.grants.asked[0] for moment in rig.grants.asked]
-    assert asked == pytest.approx([0, 1, 301, 901, 2101], abs=0.1)  # a wrong list is refused as one secret is
+    assert asked == pytest.approx([0, 1, 301, 901, 2101], abs=0.1)  # a list of wrong secrets has the pace of one
     said = spoken(log)
     assert said[:2] == [
         "HTTP 401; it has another secret, which is tried next; there is no valid token; next attempt in 1 s",
@@ -708,18 +704,18 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
 
 
 def hook_events(rig: Rig) -> list[str]:
-    """What others were told since this was asked last."""
+    """The events since the last call."""
     events, rig.hooks.events = rig.hooks.events, []
     return events
 
 
 def json_of(rig: Rig) -> Path:
-    """The second of its files."""
+    """The second file of the target."""
     return rig.directory / "dnb/bci.json"
 
 
 class Watching(HookEvents):
-    """Notes of each event which token stands in which file then."""
+    """Notes at each event the content of each file."""
 
     directory: Path
 
@@ -739,7 +735,7 @@ class Watching(HookEvents):
         )
 
 
-def test_others_are_told_when_all_files_are_in_place_and_a_change_is_announced_before_the_first_of_them(
+def test_hooks_run_once_all_files_are_written_and_are_noted_before_the_first(
     rig: Rig,
 ) -> None:
     rig.hooks = Watching()
@@ -753,7 +749,7 @@ def test_others_are_told_when_all_files_are_in_place_and_a_change_is_announced_b
     assert hook_events(rig) == ["announced t-1 t-1", "changed t-2 t-2"]
 
 
-def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
+def test_hooks_do_not_run_without_a_change(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.turn()
@@ -767,7 +763,7 @@ def test_where_nothing_changed_nobody_is_told(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("harm", ["deleted", "altered", "opened"])
-def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> None:
+def test_hooks_run_after_a_file_was_restored(rig: Rig, harm: str) -> None:
     rig.turn()
     hook_events(rig)
     match harm:
@@ -781,7 +777,7 @@ def test_of_a_file_that_was_put_back_others_are_told(rig: Rig, harm: str) -> Non
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
+def test_hooks_do_not_run_for_times_corrected_after_a_clock_step(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
     hook_events(rig)
@@ -789,7 +785,7 @@ def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     rig.clock.step(20)
     rig.turn()
     between = json_of(rig).read_text()
-    rig.clock.step(-7200)  # by so much that it is to be refreshed, which fails
+    rig.clock.step(-7200)  # far enough to cause a refresh, which fails
     rig.turn()
     assert len({before, between, json_of(rig).read_text()}) == 3
     assert hook_events(rig) == []
@@ -798,7 +794,7 @@ def test_times_that_are_put_right_after_a_step_are_no_news(rig: Rig) -> None:
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
+def test_hooks_run_for_a_new_token_in_the_turn_after_a_clock_step(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
     hook_events(rig)
@@ -809,7 +805,7 @@ def test_a_new_token_is_news_also_in_the_turn_after_a_step(rig: Rig) -> None:
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_after_times_were_put_right_a_file_that_is_put_back_is_news_again(rig: Rig) -> None:
+def test_hooks_run_for_a_file_restored_after_times_were_corrected(rig: Rig) -> None:
     rig.turn()
     rig.clock.step(20)
     rig.turn()
@@ -819,7 +815,7 @@ def test_after_times_were_put_right_a_file_that_is_put_back_is_news_again(rig: R
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_a_new_config_is_news_also_where_times_could_not_be_put_right_yet(rig: Rig) -> None:
+def test_hooks_run_for_a_new_config_while_times_are_not_corrected_yet(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     json_of(rig).unlink()
@@ -833,7 +829,7 @@ def test_a_new_config_is_news_also_where_times_could_not_be_put_right_yet(rig: R
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: Rig) -> None:
+def test_hooks_run_for_a_retried_file_after_a_clock_step(rig: Rig) -> None:
     json_of(rig).mkdir(parents=True)
     rig.turn()
     assert hook_events(rig) == ["announced"]
@@ -843,7 +839,7 @@ def test_a_step_before_the_next_attempt_at_a_file_makes_no_old_news_of_it(rig: R
     assert hook_events(rig) == ["announced", "first"]
 
 
-def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clocks(rig: Rig) -> None:
+def test_hooks_do_not_run_at_a_start_with_files_in_place(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.start()
@@ -861,7 +857,7 @@ def test_a_record_whose_files_are_in_place_is_no_news_whatever_became_of_the_clo
     assert len(rig.grants.asked) == 2
 
 
-def test_a_record_whose_files_were_harmed_meanwhile_is_news_but_not_the_first(rig: Rig) -> None:
+def test_hooks_run_at_a_start_for_altered_files_but_not_as_the_first_token(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.file.unlink()
@@ -871,7 +867,7 @@ def test_a_record_whose_files_were_harmed_meanwhile_is_news_but_not_the_first(ri
     assert len(rig.grants.asked) == 1
 
 
-def test_a_token_after_one_that_expired_meanwhile_is_not_the_first(rig: Rig) -> None:
+def test_a_token_after_an_expired_record_is_not_the_first(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()
     hook_events(rig)
@@ -881,7 +877,7 @@ def test_a_token_after_one_that_expired_meanwhile_is_not_the_first(rig: Rig) -> 
     assert hook_events(rig) == ["announced", "changed"]
 
 
-def test_what_an_earlier_process_owes_is_told_once_the_files_are_in_place(rig: Rig) -> None:
+def test_hooks_owed_by_an_earlier_process_run_once_the_files_are_written(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.hooks.owing = True
@@ -893,7 +889,7 @@ def test_what_an_earlier_process_owes_is_told_once_the_files_are_in_place(rig: R
     assert len(rig.grants.asked) == 1
 
 
-def test_what_an_earlier_process_owes_is_told_of_the_next_token_where_that_one_has_expired(rig: Rig) -> None:
+def test_hooks_owed_for_an_expired_token_run_for_the_next_one(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("down"), Issued(token("t-2")))
     rig.turn()
     hook_events(rig)
@@ -907,7 +903,7 @@ def test_what_an_earlier_process_owes_is_told_of_the_next_token_where_that_one_h
 
 
 @pytest.mark.parametrize("owing", [False, True])
-def test_while_one_file_cannot_be_written_nobody_is_told(rig: Rig, *, owing: bool) -> None:
+def test_hooks_do_not_run_while_a_file_cannot_be_written(rig: Rig, *, owing: bool) -> None:
     if owing:
         rig.turn()
         hook_events(rig)
@@ -927,7 +923,7 @@ def test_while_one_file_cannot_be_written_nobody_is_told(rig: Rig, *, owing: boo
     assert hook_events(rig) == []
 
 
-def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_not(rig: Rig) -> None:
+def test_hooks_run_for_added_files_but_not_for_a_changed_schedule(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60))
@@ -940,7 +936,7 @@ def test_of_files_that_a_new_config_adds_others_are_told_and_of_a_new_schedule_n
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_of_hooks_that_another_config_mends_those_that_were_not_told_are_told(rig: Rig, *, failing: bool) -> None:
+def test_corrected_hooks_run_if_the_old_ones_failed_or_are_owed(rig: Rig, *, failing: bool) -> None:
     rig.turn()
     hook_events(rig)
     rig.hooks.failing = failing
@@ -954,7 +950,7 @@ def test_of_hooks_that_another_config_mends_those_that_were_not_told_are_told(ri
     assert hook_events(rig) == []
 
 
-def test_what_an_earlier_process_owes_is_not_the_first_also_where_its_record_is_broken(rig: Rig) -> None:
+def test_owed_hooks_are_not_for_the_first_token_even_with_a_damaged_record(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     (rig.directory / ".bearerd/records/dnb/bci.json").write_text("{")
@@ -964,7 +960,7 @@ def test_what_an_earlier_process_owes_is_not_the_first_also_where_its_record_is_
     assert hook_events(rig) == ["changed"]  # the same token again
 
 
-def test_after_a_step_a_file_without_times_that_is_put_back_is_news(rig: Rig) -> None:
+def test_hooks_run_for_a_restored_file_without_times_after_a_clock_step(rig: Rig) -> None:
     rig.turn()
     hook_events(rig)
     rig.file.unlink()
@@ -979,7 +975,7 @@ def test_after_a_step_a_file_without_times_that_is_put_back_is_news(rig: Rig) ->
 
 
 def lost_after(rig: Rig, within: float) -> float | None:
-    """After how many seconds others are told that the token is not renewed; None where they are not within so many."""
+    """Seconds until `on_failure` runs; None if it does not run within this many seconds."""
     hook_events(rig)
     began = rig.clock.boot
     while rig.clock.boot - began <= within:
@@ -1014,7 +1010,7 @@ LIMITED = RateLimited("HTTP 429")
         pytest.param([DOWN, DOWN, MALFORMED], 2, id="down, and then another that answers"),
     ],
 )
-def test_where_there_is_no_token_others_are_told_of_what_does_not_pass(
+def test_on_failure_without_a_token_runs_for_lasting_failures(
     rig: Rig, outcomes: list[Outcome], seconds: float
 ) -> None:
     rig.answer(*outcomes)
@@ -1037,7 +1033,7 @@ def test_where_there_is_no_token_others_are_told_of_what_does_not_pass(
         pytest.param([DOWN, MALFORMED, DOWN, MALFORMED], 62, id="one of two answers no good token"),
     ],
 )
-def test_while_there_is_a_token_others_are_told_of_what_happened_twice_and_of_its_end(
+def test_on_failure_with_a_token_runs_for_repeated_failures_and_its_expiry(
     rig: Rig, outcomes: list[Outcome], seconds: float | None
 ) -> None:
     rig.turn()
@@ -1047,7 +1043,7 @@ def test_while_there_is_a_token_others_are_told_of_what_happened_twice_and_of_it
     assert found == (seconds if seconds is None else pytest.approx(seconds, abs=0.1))
 
 
-def test_of_a_trouble_others_are_told_once_and_of_the_next_one_again(rig: Rig) -> None:
+def test_on_failure_runs_once_per_failure_and_again_for_the_next(rig: Rig) -> None:
     rig.answer(REFUSED)
     rig.live(3 * 3600)
     assert hook_events(rig) == ["failed"]
@@ -1061,20 +1057,20 @@ def test_of_a_trouble_others_are_told_once_and_of_the_next_one_again(rig: Rig) -
     assert hook_events(rig) == ["announced", "changed", "failed"]
 
 
-def test_a_token_that_was_not_renewed_and_then_expires_is_one_trouble(rig: Rig) -> None:
+def test_on_failure_runs_once_for_a_failed_renewal_and_the_expiry_after_it(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), REFUSED)
     rig.live(3600 + 3600)
     assert hook_events(rig) == ["announced", "first", "failed"]
 
 
-def test_one_that_others_were_told_is_lost_and_that_then_comes_as_the_same_again_is_well(rig: Rig) -> None:
+def test_a_lost_token_that_the_provider_returns_again_has_recovered(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), MALFORMED, MALFORMED, Issued(token("t-1")), MALFORMED)
     rig.live(3500)
     assert hook_events(rig) == ["announced", "first", "failed", "failed"]
 
 
 @pytest.mark.parametrize("others", [1, 2])
-def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_too(rig: Rig, others: int) -> None:
+def test_on_failure_also_runs_for_targets_held_by_their_clients_refusal(rig: Rig, others: int) -> None:
     rig.turn()
     rig.clock.advance(2880)
     hook_events(rig)
@@ -1082,28 +1078,28 @@ def test_of_a_client_that_was_refused_to_another_of_its_tokens_others_are_told_t
         rig.admission.settle(ticket(rig, f"dnb/other-{number}"), Refused("HTTP 401"), rig.clock.boot)
         rig.clock.advance(30 if number + 1 < others else 1)
     rig.turn()
-    assert rig.controller.standing().held_by == "refused"
-    assert hook_events(rig) == ["failed"] * (others - 1)  # with a token that is still good it takes two
+    assert rig.controller.status().held_by == "refused"
+    assert hook_events(rig) == ["failed"] * (others - 1)  # with a valid token it takes two refusals
 
 
-def test_a_refused_client_is_lost_though_the_token_itself_failed_of_what_passes(rig: Rig) -> None:
+def test_on_failure_runs_for_a_refused_client_after_a_transient_failure(rig: Rig) -> None:
     rig.answer(DOWN)
     rig.turn()
     refuse(rig)
     rig.clock.advance(5)
     rig.turn()
-    assert rig.controller.standing().held_by == "refused"
+    assert rig.controller.status().held_by == "refused"
     assert hook_events(rig) == ["failed"]
 
 
-def test_of_a_client_that_was_refused_to_another_others_are_told_at_once_where_there_is_no_token(rig: Rig) -> None:
+def test_on_failure_runs_at_once_for_a_refused_client_without_a_token(rig: Rig) -> None:
     refuse(rig)
     rig.turn()
     assert rig.grants.asked == []
     assert hook_events(rig) == ["failed"]
 
 
-def test_who_waits_for_a_rate_limit_has_not_lost_its_token_until_it_expires(rig: Rig) -> None:
+def test_a_target_held_by_a_rate_limit_is_lost_only_at_its_expiry(rig: Rig) -> None:
     rig.target = replace(
         rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
@@ -1112,7 +1108,7 @@ def test_who_waits_for_a_rate_limit_has_not_lost_its_token_until_it_expires(rig:
     assert lost_after(rig, 7200) == pytest.approx(3600)
 
 
-def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(rig: Rig) -> None:
+def test_on_failure_runs_again_after_a_restart(rig: Rig) -> None:
     rig.answer(REFUSED)
     rig.turn()
     rig.start()
@@ -1120,15 +1116,13 @@ def test_a_process_that_finds_a_trouble_tells_of_it_though_an_earlier_one_did(ri
     assert hook_events(rig) == ["failed", "failed"]
 
 
-def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_files_hold_a_valid_token_while_a_new_one_is_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, float]] = []
     real = rig.publisher.ensure
 
     def ensure(*arguments: Any) -> Published:
-        standing = rig.controller.standing()
-        seen.append((standing.on_disk, standing.readable_until - START.boot))
+        target_status = rig.controller.status()
+        seen.append((target_status.on_disk, target_status.readable_until - START.boot))
         return real(*arguments)
 
     monkeypatch.setattr(rig.publisher, "ensure", ensure)
@@ -1137,27 +1131,27 @@ def test_while_a_new_token_is_written_the_files_hold_one_that_is_good(
     rig.clock.advance(2880)
     rig.turn()
     assert seen == [(False, -START.boot), (False, 3600.0)]
-    assert rig.controller.standing().readable_until == START.boot + 2880 + 3600
-    # What could not be written may not be there at all.
+    assert rig.controller.status().readable_until == START.boot + 2880 + 3600
+    # A file that could not be written may be missing.
     rig.file.unlink()
     rig.file.mkdir()
     rig.turn()
-    assert (rig.controller.standing().on_disk, rig.controller.standing().readable_until) == (False, 0.0)
+    assert (rig.controller.status().on_disk, rig.controller.status().readable_until) == (False, 0.0)
     rig.file.rmdir()
     rig.turn()
-    assert rig.controller.standing().readable_until > rig.clock.boot
-    # Of a token that is asked for otherwise now nothing is there yet.
+    assert rig.controller.status().readable_until > rig.clock.boot
+    # After a change of identity no file holds the new token yet.
     rig.target = target(outputs=rig.target.outputs, scope="other")
     rig.answer(Transient("down"))
     rig.turn()
-    assert rig.controller.standing().readable_until == 0.0
+    assert rig.controller.status().readable_until == 0.0
 
 
 # -- templates -----------------------------------------------------------------------------------------
 
 
 def by_template(rig: Rig) -> tuple[Path, Path]:
-    """The target has one more file, which is there: its template, and itself."""
+    """Give the target another file, made from a template. Returns the paths of template and file."""
     template, made = rig.directory.parent / "own.j2", rig.directory / "made"
     template.write_text("one")
     output = Output(str(made), "template", template=str(template))
@@ -1168,21 +1162,19 @@ def by_template(rig: Rig) -> tuple[Path, Path]:
     return template, made
 
 
-def test_what_another_template_makes_is_told_and_not_put_back_and_what_is_altered_then_is(
-    rig: Rig, log: pytest.LogCaptureFixture
-) -> None:
+def test_a_changed_template_runs_hooks_and_is_not_logged_as_a_restore(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     template, made = by_template(rig)
     template.write_text("two")
     rig.turn(TemplateChanged())
     assert (made.read_text(), rig.hooks.events, len(rig.grants.asked)) == ("two", ["announced", "changed"], 1)
-    assert not any("put back" in line for line in spoken(log))
+    assert not any("restored" in line for line in spoken(log))
     made.write_text("altered")
     rig.turn()
-    assert (made.read_text(), spoken(log)[-1]) == ("two", f"put back: {made}")
+    assert (made.read_text(), spoken(log)[-1]) == ("two", f"restored: {made}")
 
 
 @pytest.mark.parametrize("while_it_is_broken", [False, True])
-def test_another_template_is_told_also_where_the_clock_is_set_meanwhile(rig: Rig, while_it_is_broken: bool) -> None:
+def test_hooks_run_for_a_changed_template_despite_a_clock_step(rig: Rig, while_it_is_broken: bool) -> None:
     template, made = by_template(rig)
     rig.clock.step(100)
     if while_it_is_broken:

@@ -1,4 +1,4 @@
-"""What is told of failures: outcomes in, lines out."""
+"""Log lines and `on_failure` for failures: outcomes in, lines out."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ def fail(log: FailureLog, now: float, failure: Transient | Malformed | Refused =
     return log.describe(failure, now, remaining, now + 5)
 
 
-def test_the_first_failure_is_told_and_further_ones_of_its_kind_are_for_debugging() -> None:
+def test_the_first_failure_is_logged_and_repetitions_only_at_debug() -> None:
     log = FailureLog()
     assert fail(log, 100) == Line("warning", "reset; the present token is good for 12 min; next attempt in 5 s")
     assert fail(log, 105) == Line("debug", "attempt failed: reset")
     assert fail(log, 110, Malformed("HTML")).text.startswith("still failing after 3 attempts in 10 s: HTML; ")
 
 
-def test_without_a_token_it_is_an_error() -> None:
+def test_a_failure_without_a_token_is_an_error() -> None:
     line = fail(FailureLog(), 100, remaining=0)
     assert line == Line("error", "reset; there is no valid token; next attempt in 5 s")
 
 
-def test_a_refusal_that_promised_another_secret_is_not_the_last_word() -> None:
+def test_a_refusal_after_one_that_announced_another_secret_is_logged() -> None:
     log = FailureLog()
     fail(log, 100, Refused("401", another_secret=True))
     assert fail(log, 101, Refused("401")).level == "warning"
     assert fail(log, 131, Refused("401")).level == "debug"
 
 
-def test_it_is_told_again_every_ten_minutes_also_between_attempts() -> None:
+def test_a_failure_is_logged_again_every_ten_minutes() -> None:
     log = FailureLog()
     assert log.next_line() is None
     fail(log, 100)
@@ -46,7 +46,7 @@ def test_it_is_told_again_every_ten_minutes_also_between_attempts() -> None:
     assert log.next_line() == 1300
 
 
-def test_the_end_of_a_trouble_is_told_with_counts_also_of_what_was_forgiven() -> None:
+def test_a_recovery_is_logged_with_the_count_of_all_failures() -> None:
     log = FailureLog()
     assert log.succeeded(50) is None
     fail(log, 100)
@@ -58,7 +58,7 @@ def test_the_end_of_a_trouble_is_told_with_counts_also_of_what_was_forgiven() ->
     assert (log.failure, log.since, log.moments, log.attempts) == (None, None, (), 0)
 
 
-def test_of_the_moments_of_failures_the_last_twenty_are_kept() -> None:
+def test_the_times_of_the_last_twenty_failures_are_kept() -> None:
     log = FailureLog()
     for moment in range(30):
         fail(log, float(moment))
@@ -66,7 +66,7 @@ def test_of_the_moments_of_failures_the_last_twenty_are_kept() -> None:
     assert log.attempts == 30
 
 
-def test_an_expiry_is_told_once_until_there_is_a_good_token_again() -> None:
+def test_an_expiry_is_logged_once_until_there_is_a_valid_token() -> None:
     log = FailureLog()
     line = log.expired(removed=False)
     assert line is not None
@@ -78,7 +78,7 @@ def test_an_expiry_is_told_once_until_there_is_a_good_token_again() -> None:
     assert "are removed" in line.text
 
 
-def test_a_loss_is_told_once_for_each_trouble() -> None:
+def test_on_failure_runs_once_per_lasting_failure() -> None:
     log = FailureLog()
     assert not log.is_lost(None, 0, 100, 720, expired=False)
     assert log.is_lost(None, 0, 100, 0, expired=True)

@@ -1,6 +1,6 @@
-"""Habits of providers, and what a reader of the file has of them: a life in simulated time, over real files.
+"""Habits of providers and their effect on a reader of the file, in simulated time, over real files.
 
-The provider keeps its own truth, which token is good when; a reader asks it each half second.
+The provider knows which token is valid when. A reader checks its file against that every half second.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, Any] | bytes, dict[str, str]]
 
 @dataclass
 class Provider:
-    """Answers requests, `latency` seconds after they were sent, by `answer`; `good` tells which token is good."""
+    """Answers requests by `answer`, after `latency` seconds; `good` decides which token is valid."""
 
     clock: FakeClock
     answer: Callable[[float], Answer] = lambda _: (503, b"", {})
@@ -92,7 +92,7 @@ class Life:
     clock: FakeClock = field(default_factory=FakeClock)
     hooks: Hooks = field(default_factory=Hooks)
     dead: list[float] = field(default_factory=list)
-    """When the reader had a token that its provider refused."""
+    """The times at which the reader had a token that its provider refused."""
     missing: list[float] = field(default_factory=list)
     states: set[str] = field(default_factory=set)
 
@@ -102,14 +102,14 @@ class Life:
         self.start()
 
     def start(self) -> None:
-        """A new process over the same directory."""
+        """Start a new process over the same directory."""
         config = Config(str(self.directory), str(self.directory / ".bearerd"), targets=(self.wanted,))
         admission = Admission(Limits.of([CLIENT]), lambda _name, _at: None, now=self.clock.boot)
         parts = Parts(self.clock, lambda: 0.5, self.provider, Publisher(config), admission, self.hooks, Clients())
         self.controller = Controller(self.wanted, parts)
 
     def live(self, seconds: float) -> None:
-        """Let that much time pass, with each turn when it is due."""
+        """Let time pass, and run each turn when it is due."""
         end = self.clock.boot + seconds
         while (due := self.turn()) < end:
             self.sample_until(due)
@@ -127,13 +127,13 @@ class Life:
         self.clock.advance(moment - self.clock.boot)
 
     def look(self) -> None:
-        """What a reader finds."""
+        """Note a moment at which a reader finds an invalid token."""
         file, now = self.directory / "bci", self.clock.boot
         if not file.exists():
             self.missing.append(now)
         elif not self.provider.good(file.read_text(), now):
             self.dead.append(now)
-        self.states.add(state_of(self.controller.standing(), now))
+        self.states.add(state_of(self.controller.status(), now))
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def rotating(clock: FakeClock, lifetime: float) -> tuple[Callable[[float], str], Callable[[str, float], bool]]:
-    """A provider that issues a token for `lifetime` seconds, and another once it is over."""
+    """A provider that issues a new token only when the last one has expired."""
     began = clock.boot
 
     def current(now: float) -> str:
@@ -166,7 +166,7 @@ def rotating(clock: FakeClock, lifetime: float) -> tuple[Callable[[float], str],
 
 @pytest.mark.parametrize("latency", [0.02, 0.3, 0.9])
 @pytest.mark.parametrize("offset", [0.0, 0.25, 0.6, 0.95])
-def test_a_provider_that_gives_the_same_token_until_its_end_leaves_no_reader_without_for_long(
+def test_the_same_token_until_its_end_leaves_readers_only_a_short_gap(
     life: Life, latency: float, offset: float, quiet: pytest.LogCaptureFixture
 ) -> None:
     # Spring Security OAuth, WSO2: whole seconds left, 0 in the last one.
@@ -181,7 +181,7 @@ def test_a_provider_that_gives_the_same_token_until_its_end_leaves_no_reader_wit
 
     life.provider.answer = answer
     life.live(6000)
-    # Nothing could be had earlier than at its end: a request a second, its latency, and the reader's own step.
+    # The best possible gap: one request per second, its latency, and the reader's own interval.
     assert len(life.dead) * SAMPLE <= 10 * (1 + 2 * latency + SAMPLE + 0.5)
     assert (alarms(quiet), life.hooks.events.count("failed")) == ([], 0)
     assert life.states <= {"starting", "valid"}
@@ -191,7 +191,7 @@ def test_a_provider_that_gives_the_same_token_until_its_end_leaves_no_reader_wit
 @pytest.mark.parametrize(
     "fields", [{}, {"expires_in": 3600}, {"expires_in": None}], ids=["no lifetime", "always an hour", "null"]
 )
-def test_a_provider_that_confirms_the_same_token_for_ever_causes_no_alarm(
+def test_a_provider_that_always_returns_the_same_token_causes_no_alarm(
     life: Life, fields: dict[str, Any], quiet: pytest.LogCaptureFixture
 ) -> None:
     # ServiceNow's sliding sessions, Salesforce, Doorkeeper with reuse.
@@ -205,17 +205,17 @@ def test_a_provider_that_confirms_the_same_token_for_ever_causes_no_alarm(
     assert len(life.provider.asked) <= first_round + 5 * later
 
 
-def test_a_restart_does_not_take_a_sliding_token_for_a_new_one(life: Life, quiet: pytest.LogCaptureFixture) -> None:
+def test_a_sliding_token_is_recognised_after_a_restart(life: Life, quiet: pytest.LogCaptureFixture) -> None:
     life.provider.answer = lambda _: (200, {"access_token": "same", "token_type": "Bearer", "expires_in": 600}, {})
     life.live(3000)
     asked = len(life.provider.asked)
     life.start()
     life.live(1200)
-    assert len(life.provider.asked) - asked <= 2 * 16  # no first round again
+    assert len(life.provider.asked) - asked <= 2 * 16  # no second round of re-checks
     assert (life.missing, life.dead, alarms(quiet)) == ([], [], [])
 
 
-def test_a_provider_that_stays_with_a_dead_token_is_an_alarm_ten_seconds_later(
+def test_a_provider_that_keeps_returning_an_expired_token_causes_an_alarm_after_10_s(
     life: Life, quiet: pytest.LogCaptureFixture
 ) -> None:
     began = life.clock.boot
@@ -229,12 +229,14 @@ def test_a_provider_that_stays_with_a_dead_token_is_an_alarm_ten_seconds_later(
     assert (alarms(quiet), life.hooks.events) == ([], ["first"])
     life.live(10)
     assert life.hooks.events == ["first", "failed"]
-    assert any("still answers with the token that has expired" in text for text in alarms(quiet))
+    assert any("still returns the expired token" in text for text in alarms(quiet))
     assert not (life.directory / "bci").exists()
 
 
-def test_a_cache_in_front_is_found_out_within_seconds(life: Life, quiet: pytest.LogCaptureFixture) -> None:
-    # It keeps a reply for as long as that says, without Age, and its entry outlives ours by the way to its origin.
+def test_a_cache_in_front_of_the_provider_is_detected_within_seconds(
+    life: Life, quiet: pytest.LogCaptureFixture
+) -> None:
+    # The cache keeps a reply for its `expires_in`, sends no Age, and its entry outlives ours by the upstream latency.
     current, life.provider.good = rotating(life.clock, 600.0)
     kept: list[tuple[float, str]] = []
 
@@ -254,7 +256,7 @@ def test_a_cache_in_front_is_found_out_within_seconds(life: Life, quiet: pytest.
 # -- lifetimes (L3, L16) -----------------------------------------------------------------------------------
 
 
-def test_a_body_from_a_gateways_cache_gives_no_jwt_more_than_its_own_exp(life: Life) -> None:
+def test_a_cached_reply_does_not_extend_a_jwt_beyond_its_exp(life: Life) -> None:
     import base64  # noqa: PLC0415 - only here
 
     def jwt(expires: float) -> str:
@@ -264,7 +266,7 @@ def test_a_body_from_a_gateways_cache_gives_no_jwt_more_than_its_own_exp(life: L
     started = life.clock.wall
 
     def cached(_now: float) -> Answer:
-        # An hour's tokens, each kept by the gateway for 50 min: it is given with `expires_in: 3600` to the last.
+        # The gateway caches 1 h tokens for 50 min, and always sends `expires_in: 3600`.
         issued = started + (life.clock.wall - started) // 3000 * 3000
         return 200, {"access_token": jwt(issued + 3600), "token_type": "Bearer", "expires_in": 3600}, {}
 
@@ -278,14 +280,14 @@ def test_a_body_from_a_gateways_cache_gives_no_jwt_more_than_its_own_exp(life: L
     assert (life.dead, life.missing) == ([], [])
 
 
-def test_a_token_that_arrives_expired_is_asked_for_again_within_seconds(life: Life) -> None:
+def test_a_token_that_arrives_expired_is_requested_again_within_seconds(life: Life) -> None:
     count = 0
 
     def answer(_now: float) -> Answer:
         nonlocal count
         count += 1
         if count == 1:
-            life.clock.advance(9)  # a reply that takes longer than its token lives
+            life.clock.advance(9)  # the reply takes longer than the token's lifetime
         return 200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": 8}, {}
 
     life.provider.answer = answer
@@ -310,13 +312,13 @@ def test_a_token_that_arrives_expired_is_asked_for_again_within_seconds(life: Li
         pytest.param((401, {"error": "invalid_client"}, {}), id="refused"),
     ],
 )
-def test_one_bad_answer_at_the_due_moment_kills_no_token(life: Life, lifetime: int, bad: Answer) -> None:
+def test_one_bad_answer_at_the_due_time_does_not_lose_the_token(life: Life, lifetime: int, bad: Answer) -> None:
     count, ends = 0, dict[str, float]()
 
     def answer(now: float) -> Answer:
         nonlocal count
         count += 1
-        if count == 2:  # the one at the due moment
+        if count == 2:  # the request at the due time
             return bad
         ends[f"t-{count}"] = now + lifetime
         return 200, {"access_token": f"t-{count}", "token_type": "Bearer", "expires_in": lifetime}, {}
@@ -328,7 +330,7 @@ def test_one_bad_answer_at_the_due_moment_kills_no_token(life: Life, lifetime: i
     assert life.states <= {"valid", "failing"}
 
 
-def test_a_target_that_is_held_to_the_end_and_beyond_has_few_turns(life: Life) -> None:
+def test_a_target_held_beyond_its_expiry_has_few_turns(life: Life) -> None:
     life.provider.answer = lambda _: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 120}, {})
     life.turn()
     life.provider.answer = lambda _: (401, {"error": "invalid_client"}, {})
@@ -339,12 +341,12 @@ def test_a_target_that_is_held_to_the_end_and_beyond_has_few_turns(life: Life) -
     assert turns < 40
 
 
-def test_a_last_attempt_is_one_attempt(life: Life) -> None:
+def test_there_is_one_last_attempt(life: Life) -> None:
     life.provider.answer = lambda _: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}, {})
     life.turn()
     life.provider.answer = lambda _: (429, b"", {"retry-after": "3600"})
     life.live(3600)
-    # The first, the one at the due moment, and the last, 15 to 30 s before the expiry.
+    # The first one, the one at the due time, and the last attempt 15 to 30 s before expiry.
     assert len(life.provider.asked) == 3
     assert 15 <= life.provider.asked[0] + 3600 - life.provider.asked[2] <= 30
 

@@ -18,7 +18,7 @@ def config(*targets: Target, **changes: Any) -> Config:
     return replace(Config("/run/bearerd", "/run/bearerd/.bearerd", targets=targets), **changes)
 
 
-def test_the_same_config_asks_for_nothing() -> None:
+def test_an_unchanged_config_requires_nothing() -> None:
     assert plan(config(BCI, RISK), config(RISK, BCI)) == Plan()
 
 
@@ -31,7 +31,7 @@ def test_the_same_config_asks_for_nothing() -> None:
         pytest.param(replace(BCI, on_expiry="remove"), id="on_expiry"),
     ],
 )
-def test_what_changes_no_token_is_followed_without_a_request(changed: Target) -> None:
+def test_changes_that_do_not_affect_the_token_need_no_request(changed: Target) -> None:
     assert plan(config(BCI), config(changed)) == Plan(change=(changed,))
 
 
@@ -43,9 +43,9 @@ def test_what_changes_no_token_is_followed_without_a_request(changed: Target) ->
         pytest.param(replace(CLIENT, provider=replace(PROVIDER, timeout=3.0)), id="way-to-the-provider"),
     ],
 )
-def test_a_client_that_authenticates_otherwise_keeps_its_tokens_and_is_judged_anew(client: Any) -> None:
+def test_a_client_with_changed_authentication_keeps_its_tokens(client: Any) -> None:
     changed = replace(BCI, client=client)
-    assert plan(config(BCI), config(changed)) == Plan(change=(changed,), judged_anew=frozenset({"dnb"}))
+    assert plan(config(BCI), config(changed)) == Plan(change=(changed,), changed_clients=frozenset({"dnb"}))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_client_that_authenticates_otherwise_keeps_its_tokens_and_is_judged_an
         pytest.param(replace(BCI, parameters=(("audience", "https://a"),)), id="parameters"),
     ],
 )
-def test_another_token_is_a_new_grant(changed: Target) -> None:
+def test_another_token_needs_a_new_grant(changed: Target) -> None:
     assert plan(config(BCI), config(changed)) == Plan(renew=(changed,))
 
 
@@ -67,21 +67,21 @@ def test_another_token_is_a_new_grant(changed: Target) -> None:
         pytest.param(replace(CLIENT, auth="client_secret_post"), id="auth"),
     ],
 )
-def test_a_token_for_another_client_is_a_new_grant(client: Any) -> None:
+def test_a_token_of_another_client_needs_a_new_grant(client: Any) -> None:
     changed = replace(BCI, client=client)
-    assert plan(config(BCI), config(changed)) == Plan(renew=(changed,), judged_anew=frozenset({"dnb"}))
+    assert plan(config(BCI), config(changed)) == Plan(renew=(changed,), changed_clients=frozenset({"dnb"}))
 
 
-def test_tokens_come_and_go_with_their_files() -> None:
+def test_added_and_removed_tokens_take_their_files_along() -> None:
     assert plan(config(BCI), config(RISK)) == Plan(start=(RISK,), stop=(BCI,), gone={"dnb/bci": (RAW,)})
 
 
-def test_a_file_that_moved_leaves_its_old_place() -> None:
+def test_a_moved_file_is_removed_from_its_old_path() -> None:
     moved = replace(BCI, outputs=(replace(RAW, path="/run/bearerd/elsewhere"),))
     assert plan(config(BCI), config(moved)) == Plan(change=(moved,), gone={"dnb/bci": (RAW,)})
 
 
-def test_a_path_that_another_token_takes_over_is_not_removed() -> None:
+def test_a_path_taken_over_by_another_token_is_not_removed() -> None:
     heir = replace(RISK, outputs=(RAW,))
     assert plan(config(BCI, RISK), config(heir)) == Plan(change=(heir,), stop=(BCI,), gone={"dnb/risk": RISK.outputs})
 
@@ -100,16 +100,16 @@ def test_a_path_that_another_token_takes_over_is_not_removed() -> None:
         ),
     ],
 )
-def test_what_needs_a_restart(changes: dict[str, Any], keys: list[str]) -> None:
+def test_keys_that_need_a_restart(changes: dict[str, Any], keys: list[str]) -> None:
     assert needs_restart(config(BCI), config(BCI, **changes)) == keys
 
 
 @pytest.mark.parametrize(
     ("said", "of"),
     [
-        ("no token has changed", Plan()),
-        ("1 added, 2 changed, 1 to be asked for anew, 1 removed", Plan((BCI,), (BCI, RISK), (RISK,), (BCI,))),
+        ("no token changed", Plan()),
+        ("1 added, 2 changed, 1 to be requested again, 1 removed", Plan((BCI,), (BCI, RISK), (RISK,), (BCI,))),
     ],
 )
-def test_a_plan_is_told_in_one_line(said: str, of: Plan) -> None:
+def test_a_plan_is_described_in_one_line(said: str, of: Plan) -> None:
     assert str(of) == said

@@ -15,7 +15,7 @@ from support.targets import token
 SHARE = RefreshBefore(share=0.2)
 MINUTE = RefreshBefore(seconds=60)
 ALMOST = math.nextafter(1.0, 0.0)
-"""The highest throw of the dice."""
+"""The highest random draw."""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_refresh_is_due_its_lead_before_the_expiry(lifetime: float, dice: floa
     staleness=st.floats(0, 1e6),
     dice=st.floats(0, 1, exclude_max=True),
 )
-def test_whatever_comes_a_refresh_is_a_second_away_and_before_the_expiry_where_that_fits(
+def test_a_refresh_is_at_least_a_second_away_and_before_expiry_if_possible(
     lifetime: float, share: float, staleness: float, dice: float
 ) -> None:
     due = policy.due_after_issue(token(lifetime=lifetime), RefreshBefore(share=share), staleness, START.boot, dice)
@@ -82,7 +82,7 @@ def test_whatever_comes_a_refresh_is_a_second_away_and_before_the_expiry_where_t
     ("remaining", "expected"),
     [(720.0, 360.0), (2.1, 1.05), (2.0, 1.0), (1.9, 1.9), (1.0, 1.0), (0.9, 1.0), (0.0, 1.0), (-60.0, 1.0)],
 )
-def test_the_same_token_again_halves_the_way_to_the_expiry_and_the_last_request_is_at_it(
+def test_the_same_token_is_requested_half_way_to_its_expiry_and_finally_at_it(
     remaining: float, expected: float
 ) -> None:
     assert policy.halfway(START.boot, START.boot + remaining) - START.boot == pytest.approx(expected)
@@ -99,7 +99,7 @@ def test_the_same_token_again_halves_the_way_to_the_expiry_and_the_last_request_
         pytest.param(3600, 0.5, 0.0, 1, id="never under a second"),
     ],
 )
-def test_a_token_is_refreshed_at_the_latest_after_max_age(
+def test_a_token_is_refreshed_after_max_age_at_the_latest(
     lifetime: float, max_age: float, dice: float, expected: float
 ) -> None:
     due = policy.due_after_issue(token(lifetime=lifetime), SHARE, 0, START.boot, dice, max_age)
@@ -167,21 +167,19 @@ def test_the_wait_after_a_failure(failure: Failure, count: int, remaining: float
         pytest.param(-60, 0.0, None, id="expired already"),
     ],
 )
-def test_a_token_that_is_not_refreshed_has_one_more_attempt(
-    remaining: float, dice: float, expected: float | None
-) -> None:
+def test_one_more_attempt_is_made_before_expiry(remaining: float, dice: float, expected: float | None) -> None:
     at = policy.last_attempt(START.boot, START.boot + remaining, dice)
     assert (None if at is None else at - START.boot) == (None if expected is None else pytest.approx(expected))
 
 
-def test_the_next_moment_is_the_earliest_and_always_to_come() -> None:
+def test_the_next_moment_is_the_earliest_and_in_the_future() -> None:
     assert policy.next_moment(10.0, 30.0, None, 20.0, math.inf) == 20.0
     assert policy.next_moment(10.0, None, 5.0) == pytest.approx(10.05)
     assert policy.next_moment(10.0, None) == math.inf
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (4, 8), (5, 10), (50, 10)])
-def test_files_that_could_not_be_written_are_tried_again_within_10_s(count: int, expected: float) -> None:
+def test_failed_writes_are_retried_within_10_s(count: int, expected: float) -> None:
     assert policy.wait_after_publish_fault(count) == expected
 
 
@@ -217,7 +215,7 @@ TINY = math.nextafter(0.0, 1.0)
         pytest.param(Unsent("no secret"), 2, TINY, 0, True, id="no secret twice"),
     ],
 )
-def test_a_token_is_lost_when_it_takes_somebody_to_get_it_back(
+def test_when_a_token_counts_as_lost(
     failure: Failure, count: int, remaining: float, lasted: float, expected: bool
 ) -> None:
     assert policy.is_lost(failure, count, remaining, lasted) is expected
@@ -236,7 +234,7 @@ def test_a_token_is_lost_when_it_takes_somebody_to_get_it_back(
         pytest.param(-7200, 3000, True, True, id="two hours back"),
     ],
 )
-def test_after_a_step_of_the_wall_clock_the_earlier_expiry_counts(
+def test_the_earlier_expiry_counts_after_a_clock_step(
     step: float, remaining: float, stepped: bool, disagreed: bool
 ) -> None:
     now = Instant(START.wall + 600 + step, START.boot + 600)
@@ -249,14 +247,14 @@ def test_after_a_step_of_the_wall_clock_the_earlier_expiry_counts(
         assert not again.stepped
 
 
-def test_after_a_restart_of_the_machine_the_wall_clock_counts() -> None:
-    # 10 minutes later by the wall clock; the boot clock began anew.
+def test_the_wall_clock_counts_after_a_reboot() -> None:
+    # 10 minutes later by the wall clock; the boot clock was reset.
     dated = policy.redate(token(), Instant(START.wall + 600, 20.0))
     assert dated.disagreed
     assert dated.token.expires.boot - 20.0 == pytest.approx(3000)
 
 
-def test_a_clock_that_fell_back_to_1970_makes_no_token_live_longer_than_its_lifetime() -> None:
+def test_a_clock_set_back_to_1970_does_not_extend_a_token() -> None:
     dated = policy.redate(token(), Instant(0.0, 20.0))
     assert dated.disagreed
     assert dated.token.expires.boot - 20.0 <= 3600

@@ -1,4 +1,4 @@
-"""Wanted targets, their controllers and inboxes: every order of events ends in what is wanted."""
+"""Wanted targets, their controllers and inboxes: every order of events ends in the desired state."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ A, B = target("a", outputs=(Output("/t/a"),)), target("b", outputs=(Output("/t/b
 
 @dataclass
 class Disk:
-    """What is there, and whose it is."""
+    """The files on disk and their owners."""
 
     files: dict[str, str] = field(default_factory=dict)
     records: set[str] = field(default_factory=set)
 
 
 class Simple:
-    """A controller that only keeps the files of its target."""
+    """A controller that only manages the files of its target."""
 
     before: Callable[[str], None] = staticmethod(lambda _: None)
 
@@ -68,7 +68,7 @@ class Simple:
         finally:
             self.busy.release()
 
-    def standing(self) -> TargetStatus:
+    def status(self) -> TargetStatus:
         return TargetStatus(self.target)
 
     def _remove(self, gone: Target, wanted_paths: Callable[[], Collection[str]]) -> None:
@@ -87,7 +87,7 @@ class World:
         return not self.reconciler.problems()
 
     def names(self) -> list[str]:
-        return [standing.name for standing in self.reconciler.standings()]
+        return [target_status.name for target_status in self.reconciler.statuses()]
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def world(before: Callable[[str], None] = lambda _: None) -> Iterator[World]:
         schedule.stop(5)
 
 
-def test_a_wanted_target_has_a_controller_and_a_turn_and_an_unwanted_one_has_nothing() -> None:
+def test_wanted_targets_have_a_controller_and_a_turn_and_unwanted_ones_have_nothing() -> None:
     with world() as here:
         here.reconciler.apply([A, B])
         eventually(lambda: here.disk.files == {"/t/a": "dnb/a", "/t/b": "dnb/b"} and here.settled())
@@ -118,7 +118,7 @@ def test_a_wanted_target_has_a_controller_and_a_turn_and_an_unwanted_one_has_not
         assert here.reconciler.controller("dnb/a") is None
 
 
-def test_a_target_that_is_put_back_while_its_files_are_deleted_is_there_again() -> None:
+def test_a_target_added_again_while_its_files_are_being_removed_is_restored() -> None:
     deleting, may_go_on = threading.Event(), threading.Event()
 
     def before(name: str) -> None:
@@ -137,15 +137,15 @@ def test_a_target_that_is_put_back_while_its_files_are_deleted_is_there_again() 
         assert here.names() == ["dnb/a"]
 
 
-def test_a_target_is_listed_before_its_first_turn() -> None:
+def test_a_target_has_a_status_before_its_first_turn() -> None:
     with world() as here:
         here.schedule.stop(5)
         here.reconciler.apply([A, B])
-        assert [standing.expires for standing in here.reconciler.standings()] == [None, None]
+        assert [target_status.expires for target_status in here.reconciler.statuses()] == [None, None]
         assert here.names() == ["dnb/a", "dnb/b"]
 
 
-def test_wishes_during_a_turn_are_handled_by_the_next_and_a_storm_is_one() -> None:
+def test_wishes_during_a_turn_are_handled_together_by_the_next_turn() -> None:
     inside, may_go_on = threading.Event(), threading.Event()
 
     def before(_: str) -> None:
@@ -159,7 +159,7 @@ def test_wishes_during_a_turn_are_handled_by_the_next_and_a_storm_is_one() -> No
             here.reconciler.wish("dnb/a", CredentialsChanged())
             here.reconciler.wish("dnb/a", TemplateChanged())
         here.reconciler.wish("dnb/a", RefreshRequested("0" * 16))
-        here.reconciler.wish("dnb/b", TemplateChanged())  # nobody wants it
+        here.reconciler.wish("dnb/b", TemplateChanged())  # not a wanted target
         may_go_on.set()
         eventually(here.settled)
         controller = here.reconciler.controller("dnb/a")
@@ -168,7 +168,7 @@ def test_wishes_during_a_turn_are_handled_by_the_next_and_a_storm_is_one() -> No
         eventually(lambda: (set(controller.wishes), len(controller.wishes)) == (wished, 3))
 
 
-def test_a_turn_that_raises_loses_no_wish() -> None:
+def test_a_turn_that_raises_keeps_its_wishes() -> None:
     raised = threading.Event()
 
     def before(_: str) -> None:
@@ -188,7 +188,7 @@ def test_a_turn_that_raises_loses_no_wish() -> None:
         assert controller.wishes == [TemplateChanged()]
 
 
-def test_files_of_a_config_that_no_turn_followed_are_removed_too() -> None:
+def test_files_of_a_config_that_no_turn_applied_are_removed() -> None:
     with world() as here:
         here.schedule.stop(5)
         here.disk.files |= {"/t/a": "an earlier process", "/t/old": "an earlier process"}
@@ -198,7 +198,7 @@ def test_files_of_a_config_that_no_turn_followed_are_removed_too() -> None:
         assert here.disk.files == {"/t/a": "dnb/a"}
 
 
-def test_a_path_that_goes_from_one_target_to_another_is_not_removed() -> None:
+def test_a_path_that_moves_to_another_target_is_not_removed() -> None:
     with world() as here:
         here.reconciler.apply([A, B])
         eventually(here.settled)
@@ -208,7 +208,7 @@ def test_a_path_that_goes_from_one_target_to_another_is_not_removed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_whatever_configs_come_in_a_row_the_last_one_is_followed(seed: int) -> None:
+def test_after_any_sequence_of_configs_the_last_one_is_in_effect(seed: int) -> None:
     dice = Random(seed)
     names = [f"t{number}" for number in range(6)]
     with world() as here:

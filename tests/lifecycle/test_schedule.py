@@ -1,4 +1,4 @@
-"""The adapter over the real APScheduler: each of its traps has a test that fails with the naive code."""
+"""The adapter over the real APScheduler. Each property that it works around has a test that fails with naive code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAR = 3600.0
 
 
 class Turns:
-    """What the schedule called, and what each target's turns return."""
+    """The turns that the schedule ran, and their return values."""
 
     def __init__(self, act: Callable[[str], float] = lambda _: FAR) -> None:
         self.act = act
@@ -61,14 +61,14 @@ def scheduled(turns: Turns, *names: str, due: float = 0.0, workers: int = 4) -> 
         schedule.stop(WITHIN)
 
 
-def test_each_target_has_its_turns_when_they_are_due() -> None:
+def test_turns_run_when_they_are_due() -> None:
     turns = Turns(lambda _: 0.01)
     with scheduled(turns, "a", "b"):
         turns.wait("a", 5)
         turns.wait("b", 5)
 
 
-def test_ten_thousand_due_at_once_and_few_workers_lose_none() -> None:
+def test_ten_thousand_due_turns_on_few_workers_all_run() -> None:
     turns = Turns()
     with scheduled(turns, *map(str, range(10_000)), due=-30.0, workers=4) as schedule:
         turns.wait_all(10_000)
@@ -76,7 +76,7 @@ def test_ten_thousand_due_at_once_and_few_workers_lose_none() -> None:
     assert set(turns.count.values()) == {1}
 
 
-def test_a_turn_that_raises_costs_a_minute_and_not_the_target(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_target_whose_turn_raises_runs_again_after_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     def act(_: str) -> float:
         raise ValueError("a secret may stand here")
 
@@ -89,7 +89,7 @@ def test_a_turn_that_raises_costs_a_minute_and_not_the_target(caplog: pytest.Log
     assert "secret" not in caplog.text
 
 
-def test_a_system_exit_in_a_turn_ends_no_worker() -> None:
+def test_system_exit_in_a_turn_does_not_end_the_worker() -> None:
     def act(name: str) -> float:
         if name == "a":
             raise SystemExit(1)
@@ -102,14 +102,14 @@ def test_a_system_exit_in_a_turn_ends_no_worker() -> None:
         assert schedule.alive()
 
 
-def test_a_next_turn_that_is_due_at_once_is_not_skipped() -> None:
-    # Set from inside the job, it is skipped as a second instance, and gone for an hour.
+def test_a_next_turn_that_is_due_at_once_runs() -> None:
+    # Naively set from inside the job, the run is skipped as a second instance, and the next one is an hour later.
     turns = Turns(lambda _: 0.0 if turns.count["a"] < 200 else FAR)
     with scheduled(turns, "a"):
         turns.wait("a", 200)
 
 
-def test_a_wake_during_a_turn_gives_another_after_it() -> None:
+def test_a_wake_during_a_turn_schedules_another_one() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def act(_: str) -> float:
@@ -125,17 +125,17 @@ def test_a_wake_during_a_turn_gives_another_after_it() -> None:
         turns.wait("a", 2)
 
 
-def test_no_wake_is_lost_whenever_in_a_turn_it_comes() -> None:
+def test_a_wake_at_any_point_of_a_turn_is_kept() -> None:
     names = list(map(str, range(20)))
     turns = Turns()
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # threads change places wherever they can
+    sys.setswitchinterval(1e-6)  # switch threads at almost every instruction
     try:
         with scheduled(turns, *names, workers=8) as schedule:
             turns.wait_all(20)
             for _ in range(150):
                 before = Counter(turns.count)
-                for name in names:  # some are just ending their turn
+                for name in names:  # some are just finishing their turn
                     schedule.wake(name)
                 for name in names:
                     turns.wait(name, before[name] + 1)
@@ -143,7 +143,7 @@ def test_no_wake_is_lost_whenever_in_a_turn_it_comes() -> None:
         sys.setswitchinterval(interval)
 
 
-def test_a_wake_brings_a_turn_forward() -> None:
+def test_a_wake_moves_a_turn_forward() -> None:
     turns = Turns()
     with scheduled(turns, "a", due=FAR) as schedule:
         schedule.wake("a")
@@ -151,17 +151,17 @@ def test_a_wake_brings_a_turn_forward() -> None:
         schedule.wake("unknown")
 
 
-def test_a_hung_worker_delays_no_stop() -> None:
+def test_a_hung_worker_does_not_delay_the_stop() -> None:
     go_on = threading.Event()
     turns = Turns(lambda _: float(go_on.wait(WITHIN)))
     with scheduled(turns, "a", "b", workers=1) as schedule:
         turns.wait_all(1)
         assert not schedule.stop(0.05)
         go_on.set()
-    assert len(turns.count) == 1  # what was queued is not begun
+    assert len(turns.count) == 1  # queued turns are not started
 
 
-def test_a_stop_waits_for_a_turn_that_is_about_to_end_even_if_it_touches_the_schedule() -> None:
+def test_a_stop_waits_for_a_running_turn_that_uses_the_schedule() -> None:
     # shutdown(wait=True) deadlocks here: it joins the worker while holding the lock that the worker needs.
     inside, stopping = threading.Event(), threading.Event()
 
@@ -179,14 +179,14 @@ def test_a_stop_waits_for_a_turn_that_is_about_to_end_even_if_it_touches_the_sch
         assert schedule.stop(WITHIN)
 
 
-def test_a_turn_that_outlasts_the_stop_ends_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_turn_that_outlasts_the_stop_ends_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def act(name: str) -> float:
         if name == "slow":
             entered.set()
             go_on.wait(WITHIN)
-            schedule.wake("other")  # as a grant does for those that waited for it
+            schedule.wake("other")  # as admission does after a grant
         return FAR
 
     with scheduled(Turns(act), "slow") as schedule:
@@ -199,34 +199,34 @@ def test_a_turn_that_outlasts_the_stop_ends_as_any_other(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("step", [-7200, -86400, 7200], ids=["2 h back", "a day back", "2 h forward"])
-def test_a_step_of_the_wall_clock_moves_no_turn(step: int) -> None:
-    # APScheduler would sleep until the wall clock says so: two hours too long, or not at all.
+def test_a_step_of_the_wall_clock_does_not_move_turns(step: int) -> None:
+    # APScheduler by itself would sleep two hours too long, or not at all.
     with freeze_time(datetime.now(UTC), tick=True) as frozen:
         turns = Turns()
         with scheduled(turns, "soon", due=0.4) as schedule:
             schedule.add("late", boot() + FAR)
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
-            assert schedule.guard()
-            # The guard gives each a turn, to look at its own times; and the next is when it said.
+            assert schedule.check_clocks()
+            # The check gives each target a turn for its own times. The next turn is when that one said.
             turns.wait("soon")
             turns.wait("late")
             schedule.stop(WITHIN)
         assert schedule._due["late"] - boot() == pytest.approx(FAR, abs=30)
 
 
-def test_turns_after_a_step_come_in_time() -> None:
+def test_turns_after_a_clock_step_run_in_time() -> None:
     with freeze_time(datetime.now(UTC), tick=True) as frozen:
         turns = Turns(lambda _: 0.2)
         with scheduled(turns, "a") as schedule:
             turns.wait("a", 2)
             frozen.move_to(datetime.now(UTC) - timedelta(hours=2))
-            schedule.guard()
+            schedule.check_clocks()
             turns.wait("a", 6)
 
 
-def test_a_clock_that_leaps_from_1970_is_no_list_of_missed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    # APScheduler computes each missed run, under its lock, before it coalesces them: with an interval of an
-    # hour half a million for each target.
+def test_a_clock_step_from_1970_does_not_compute_missed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # APScheduler computes each missed run under its lock before it coalesces them: with an interval of an hour, half a
+    # million per target.
     computed = 0
     real = Job._get_run_times
 
@@ -244,7 +244,7 @@ def test_a_clock_that_leaps_from_1970_is_no_list_of_missed_runs(monkeypatch: pyt
             schedule.wake("a")
             turns.wait("a", 2)
             frozen.move_to(datetime(2026, 11, 23, tzinfo=UTC))
-            schedule._scheduler.wakeup()  # before the guard saw it
+            schedule._scheduler.wakeup()  # before the clocks are checked
             turns.wait("a", 3)
             schedule.stop(WITHIN)
         assert turns.count["a"] == 3
@@ -252,7 +252,7 @@ def test_a_clock_that_leaps_from_1970_is_no_list_of_missed_runs(monkeypatch: pyt
 
 
 class Sleeper(SystemClock):
-    """A machine that slept: wall and boot clock went on, the monotonic one, on which threads wait, did not."""
+    """A machine that was suspended: the wall and boot clocks ran on, the monotonic clock of waiting threads did not."""
 
     slept = 0.0
 
@@ -264,30 +264,30 @@ class Sleeper(SystemClock):
         return self.slept
 
 
-def test_after_a_suspend_every_target_has_a_turn() -> None:
+def test_every_target_has_a_turn_after_a_suspend() -> None:
     with freeze_time(datetime.now(UTC), tick=True) as frozen:
         clock, turns = Sleeper(), Turns()
         schedule = Schedule(clock, turns, 1)
         schedule.add("a", clock.now().boot + FAR)
         schedule.start()
         try:
-            assert not schedule.guard()
+            assert not schedule.check_clocks()
             clock.slept = 5000.0
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=5000))
-            assert schedule.guard()
+            assert schedule.check_clocks()
             turns.wait("a")
         finally:
             schedule.stop(WITHIN)
 
 
-def test_the_guard_sees_nothing_where_nothing_happened() -> None:
+def test_check_clocks_reports_no_step_without_one() -> None:
     turns = Turns()
     with scheduled(turns, "a", due=FAR) as schedule:
-        assert not schedule.guard()
+        assert not schedule.check_clocks()
         assert not turns.count
 
 
-def test_a_dead_schedule_is_known_as_dead() -> None:
+def test_a_stopped_schedule_is_not_alive() -> None:
     schedule = Schedule(SystemClock(), Turns(), 1)
     assert not schedule.alive()
     schedule.start()
@@ -297,7 +297,7 @@ def test_a_dead_schedule_is_known_as_dead() -> None:
 
 
 class Later(SystemClock):
-    """A clock by which it is later than it is."""
+    """A clock that can be set ahead."""
 
     by = 0.0
 
@@ -306,12 +306,12 @@ class Later(SystemClock):
         return Instant(now.wall + self.by, now.boot + self.by)
 
 
-def test_a_scheduler_that_leaves_turns_lying_is_known_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_run_due_turns_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, turns = Later(), Turns()
     schedule = Schedule(clock, turns, 2)
     schedule.start()
     try:
-        monkeypatch.setattr(schedule._scheduler, "_process_jobs", lambda: FAR)  # its thread is there and does nothing
+        monkeypatch.setattr(schedule._scheduler, "_process_jobs", lambda: FAR)  # its thread runs and does nothing
         schedule.add("late", boot() + FAR)
         schedule.add("soon", boot() + 5)
         for clock.by, alive in ((0.0, True), (20.0, True), (36.0, False)):
@@ -326,7 +326,7 @@ def test_a_scheduler_that_leaves_turns_lying_is_known_as_dead(monkeypatch: pytes
         schedule.stop(WITHIN)
 
 
-def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_whose_thread_ended_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def end() -> float:
         raise SystemExit
 
@@ -334,7 +334,7 @@ def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest
     schedule.start()
     try:
         assert schedule.alive()
-        monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's makes a warning of it
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's hook would raise a warning
         monkeypatch.setattr(schedule._scheduler, "_process_jobs", end)
         schedule._scheduler.wakeup()
         eventually(lambda: not schedule._scheduler._thread.is_alive())
@@ -343,7 +343,7 @@ def test_a_scheduler_whose_thread_has_ended_is_known_as_dead(monkeypatch: pytest
         schedule.stop(WITHIN)
 
 
-def test_one_whose_workers_all_hang_is_alive() -> None:
+def test_a_scheduler_whose_workers_all_hang_is_alive() -> None:
     clock, go_on = Later(), threading.Event()
     turns = Turns(lambda _: float(go_on.wait(WITHIN)))
     schedule = Schedule(clock, turns, 2)
@@ -361,7 +361,7 @@ def test_one_whose_workers_all_hang_is_alive() -> None:
 
 
 @pytest.mark.parametrize("step", [7200, -7200], ids=["2 h forward", "2 h back"])
-def test_a_step_of_the_clock_during_a_turn_does_not_make_it_look_dead(step: int) -> None:
+def test_a_clock_step_during_a_turn_keeps_it_alive(step: int) -> None:
     under_way, may_end = threading.Event(), threading.Event()
 
     def act(_: str) -> float:
@@ -374,17 +374,17 @@ def test_a_step_of_the_clock_during_a_turn_does_not_make_it_look_dead(step: int)
         with scheduled(turns, "a") as schedule:
             assert under_way.wait(WITHIN)
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
-            assert schedule.guard()
+            assert schedule.check_clocks()
             eventually(schedule.alive)
-            assert not schedule.guard()
+            assert not schedule.check_clocks()
             assert schedule.alive()
             assert turns.count["a"] == 1
             may_end.set()
-            turns.wait("a", 2)  # the guard's
+            turns.wait("a", 2)  # from the check
             assert schedule.alive()
 
 
-def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_without_a_thread_get_one_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, turns = Later(), Turns()
     schedule = Schedule(clock, turns, 1)
     schedule.start()
@@ -401,13 +401,13 @@ def test_turns_that_found_no_thread_have_one_at_the_next_guard(monkeypatch: pyte
             assert tried.wait(WITHIN)
         assert not turns.count
         clock.by = 5.0
-        schedule.guard()
+        schedule.check_clocks()
         turns.wait("a")
     finally:
         schedule.stop(WITHIN)
 
 
-def test_a_target_that_was_removed_has_no_more_turns() -> None:
+def test_a_removed_target_has_no_more_turns() -> None:
     under_way, may_end = threading.Event(), threading.Event()
 
     def act(name: str) -> float:
@@ -428,7 +428,7 @@ def test_a_target_that_was_removed_has_no_more_turns() -> None:
         schedule.remove("nobody")
 
 
-def test_a_target_that_is_removed_during_its_turn_and_put_back_goes_on() -> None:
+def test_a_target_removed_during_its_turn_and_added_again_goes_on() -> None:
     under_way, may_end = threading.Event(), threading.Event()
 
     def act(_: str) -> float:
@@ -448,7 +448,7 @@ def test_a_target_that_is_removed_during_its_turn_and_put_back_goes_on() -> None
         turns.wait("a", 3)
 
 
-def test_a_wake_at_a_later_moment_never_delays_a_turn() -> None:
+def test_a_later_wake_does_not_delay_a_turn() -> None:
     turns = Turns()
     with scheduled(turns, "a", due=FAR) as schedule:
         schedule.wake("a", boot() + 0.2)
@@ -456,7 +456,7 @@ def test_a_wake_at_a_later_moment_never_delays_a_turn() -> None:
         turns.wait("a")
 
 
-def test_more_workers_serve_the_targets_that_are_there_too() -> None:
+def test_additional_workers_also_serve_existing_targets() -> None:
     inside, go_on = threading.Semaphore(0), threading.Event()
 
     def act(_: str) -> float:

@@ -1,4 +1,4 @@
-"""The same token again, and other habits of providers: what each reply means beside the token that is held."""
+"""Replies compared with the held token: the same token again, countdowns, missing lifetimes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def due(token: Token) -> float:
 
 @dataclass
 class Life:
-    """One target's replies, at moments counted from `START`."""
+    """The replies to one target, at times relative to `START`."""
 
     state: TokenState = field(default_factory=TokenState)
     last: Accepted | None = None
@@ -47,7 +47,7 @@ class Life:
 
     @property
     def again(self) -> float:
-        """When it asks again."""
+        """When the next request is due."""
         assert self.last is not None
         return self.last.due - START.boot
 
@@ -65,15 +65,15 @@ def life() -> Life:
     return Life()
 
 
-def test_a_new_token_is_refreshed_when_its_lead_begins(life: Life) -> None:
+def test_a_new_token_is_refreshed_at_its_lead(life: Life) -> None:
     assert life.reply(0, "a", 3600).kind == "new"
     assert (life.again, life.ends, life.lost_at) == (2880, 3600, 3600)
     assert life.reply(2880, "b", 100).kind == "new"
     assert (life.again, life.ends) == (2960, 2980)
 
 
-def test_a_countdown_to_the_end_is_followed_to_the_end_and_then_each_second(life: Life) -> None:
-    # Spring Security OAuth: the same token with whole seconds left, 0 in the last one; then another.
+def test_a_counted_down_token_is_requested_at_its_end_and_then_every_second(life: Life) -> None:
+    # Spring Security OAuth: the same token with whole seconds left, 0 in the last one; then a new one.
     life.reply(0, "a", 3600)
     at, kinds = life.again, []
     while at < 3600.7:
@@ -84,18 +84,18 @@ def test_a_countdown_to_the_end_is_followed_to_the_end_and_then_each_second(life
         assert life.state.remaining(START.boot + at) <= 3600.7 - at
         at = life.again
     assert set(kinds) == {"same", "at_end"}
-    assert at <= 3600.7 + 1  # dead for a second at most
+    assert at <= 3600.7 + 1  # expired for a second at most
     assert life.reply(at, "b", 3600).kind == "new"
     assert life.again == at + 2880
 
 
-def test_of_0_for_a_token_whose_lifetime_was_named_no_default_comes(life: Life) -> None:
+def test_a_lifetime_of_0_never_becomes_the_default_if_one_was_named_before(life: Life) -> None:
     life.reply(0, "a", 3600)
     life.zero(3599.5, "a")
     assert (life.ends, life.again) == (3599.5, 3600.5)
 
 
-def test_a_token_at_its_end_is_asked_for_each_second_and_a_failure_after_ten(life: Life) -> None:
+def test_a_token_at_its_end_is_requested_every_second_and_fails_after_10_s(life: Life) -> None:
     life.reply(0, "a", 3600)
     outcomes = [(life.zero(3600 + second, "a"), life.again)[0] for second in range(12)]
     assert [accepted.failure is None for accepted in outcomes] == [True] * 10 + [False] * 2
@@ -103,25 +103,25 @@ def test_a_token_at_its_end_is_asked_for_each_second_and_a_failure_after_ten(lif
     assert life.lost_at == 3610
 
 
-def test_a_token_first_seen_with_0_is_asked_about_once_more(life: Life) -> None:
+def test_a_new_token_with_a_lifetime_of_0_is_requested_once_more(life: Life) -> None:
     assert life.zero(0, "a").kind == "new"
     assert life.again == 2
     assert life.reply(2, "b", 3600).kind == "new"  # it was in its last second
     assert (life.again, life.state.never_named) == (2882, False)
 
 
-def test_a_provider_that_names_no_lifetime_is_asked_about_it_once(life: Life) -> None:
+def test_a_provider_that_never_names_a_lifetime_is_asked_once_more(life: Life) -> None:
     life.zero(0, "a")
     assert life.zero(2, "a").kind == "same"
     assert (life.again, life.ends) == (2880, 3600)
     assert life.zero(3600, "a").kind == "renewed"
     assert (life.again, life.ends) == (3600 + 2880, 7200)
-    # Another one, without asking about it again.
+    # A new token is not requested once more.
     assert life.zero(6480, "b").kind == "new"
     assert life.again == 6480 + 2880
 
 
-def test_a_provider_that_rotates_tokens_and_names_no_lifetime_is_asked_about_it_once(life: Life) -> None:
+def test_a_provider_that_rotates_tokens_without_a_lifetime_is_asked_once_more(life: Life) -> None:
     life.zero(0, "a")
     assert life.zero(2, "b").kind == "new"
     assert life.again == 2 + 2880
@@ -129,22 +129,22 @@ def test_a_provider_that_rotates_tokens_and_names_no_lifetime_is_asked_about_it_
     assert life.again == 2882 + 2880
 
 
-def test_before_the_known_expiry_nothing_prolongs_a_token(life: Life) -> None:
+def test_no_reply_extends_a_token_before_its_known_expiry(life: Life) -> None:
     life.reply(0, "a", 3600)
     for at, lifetime, named in ((2880, 3600, "named"), (3240, DEFAULT, "unnamed"), (3420, 86400, "named")):
         assert life.reply(at, "a", lifetime, named).kind == "same"  # type: ignore[arg-type]  # the table's names
         assert (life.ends, life.again) == (3600, at + (3600 - at) / 2)
 
 
-def test_before_the_known_expiry_an_earlier_one_is_believed(life: Life) -> None:
+def test_an_earlier_expiry_is_accepted_before_the_known_one(life: Life) -> None:
     life.reply(0, "a", 3600)
     assert life.reply(2880, "a", 100).kind == "same"
     assert (life.ends, life.again) == (2980, 2930)
     assert life.state.token is not None
-    assert life.state.token.lifetime == 100  # and files say so
+    assert life.state.token.lifetime == 100  # the files show it
     life.reply(2930, "a", 48)
     assert (life.ends, life.again) == (2978, 2954)
-    assert life.state.token.lifetime == 100  # two seconds are no reason to write them anew
+    assert life.state.token.lifetime == 100  # the files are not rewritten for two seconds
 
 
 def test_the_last_request_before_the_known_expiry_is_at_the_expiry(life: Life) -> None:
@@ -157,7 +157,7 @@ def test_the_last_request_before_the_known_expiry_is_at_the_expiry(life: Life) -
     assert at == 3600
 
 
-def test_at_the_known_expiry_a_token_with_a_new_lifetime_is_accepted_and_re_checked(life: Life) -> None:
+def test_a_new_lifetime_at_the_known_expiry_is_accepted_and_re_checked(life: Life) -> None:
     life.reply(0, "a", 3600)
     life.reply(2880, "a", 3600)
     assert life.reply(3600, "a", 3600).kind == "renewed"
@@ -175,7 +175,7 @@ def test_at_the_known_expiry_a_token_with_a_new_lifetime_is_accepted_and_re_chec
     assert life.again == at + 360
 
 
-def test_a_cache_that_answered_with_a_dead_token_is_found_out_at_the_next_re_check(life: Life) -> None:
+def test_a_re_check_detects_a_cached_token(life: Life) -> None:
     life.reply(0, "a", 3600)
     life.reply(3600, "a", 3600)
     assert life.again == 3601
@@ -183,7 +183,7 @@ def test_a_cache_that_answered_with_a_dead_token_is_found_out_at_the_next_re_che
     assert (life.again, life.ends, life.state.sliding) == (3601 + 2880, 7201, False)
 
 
-def test_a_sliding_token_is_re_checked_twice_and_one_that_is_new_forgets_it(life: Life) -> None:
+def test_a_sliding_token_is_re_checked_twice_until_a_new_token_arrives(life: Life) -> None:
     token = reply("a", 3600, 0).token
     life.state = resumed(token, START.boot, named=True, sliding=True)
     life.reply(3600, "a", 3600)
@@ -196,7 +196,7 @@ def test_a_sliding_token_is_re_checked_twice_and_one_that_is_new_forgets_it(life
     assert not life.state.sliding
 
 
-def test_an_expiry_that_moves_by_less_than_5_s_is_a_countdown_and_not_for_ever(life: Life) -> None:
+def test_an_expiry_that_moves_by_less_than_5_s_is_a_countdown(life: Life) -> None:
     life.reply(0, "a", 60)
     at, kinds = 60.0, []
     for _ in range(6):
@@ -207,7 +207,7 @@ def test_an_expiry_that_moves_by_less_than_5_s_is_a_countdown_and_not_for_ever(l
 
 
 @pytest.mark.parametrize("named", ["named", "unnamed"])
-def test_an_expired_record_only_tells_the_same_token_from_a_new_one(named: Named) -> None:
+def test_an_expired_record_only_serves_to_recognise_the_same_token(named: Named) -> None:
     life = Life(resumed(reply("a", 3600, -9000).token, START.boot, named=True, sliding=False))
     assert life.state.current is None
     assert life.state.remaining(START.boot) == 0
@@ -216,7 +216,7 @@ def test_an_expired_record_only_tells_the_same_token_from_a_new_one(named: Named
     assert life.state.current is not None
 
 
-def test_a_token_that_was_dead_before_the_start_and_comes_with_0_is_at_its_end() -> None:
+def test_a_token_that_expired_before_the_start_and_returns_with_0_is_at_its_end() -> None:
     life = Life(resumed(reply("a", 3600, -3599.5).token, START.boot + 1, named=True, sliding=False))
     assert life.zero(1, "a").kind == "at_end"
     assert life.again == 2
@@ -227,7 +227,7 @@ def test_a_token_that_was_dead_before_the_start_and_comes_with_0_is_at_its_end()
 @pytest.mark.parametrize(
     ("lifetime", "took"), [(-1.0, 0.0), (0.0, 0.0), (8.0, 9.0), (8.0, 8.0)], ids=["past", "now", "on its way", "just"]
 )
-def test_a_new_token_that_arrived_expired_is_transient_and_the_third_malformed(
+def test_new_tokens_that_arrive_expired_are_transient_and_the_third_is_malformed(
     life: Life, lifetime: float, took: float
 ) -> None:
     life.reply(0, "a", 3600)
@@ -240,21 +240,21 @@ def test_a_new_token_that_arrived_expired_is_transient_and_the_third_malformed(
     assert isinstance(life.reply(5880, "d", -1).failure, Transient)
 
 
-def test_the_held_token_that_arrives_expired_is_at_its_end_and_no_failure(life: Life) -> None:
+def test_the_held_token_arriving_expired_is_not_a_failure(life: Life) -> None:
     life.reply(0, "a", 8)
     accepted = life.reply(7, "a", 1, took=2)
     assert (accepted.kind, accepted.failure) == ("at_end", None)
 
 
-def test_while_its_provider_confirms_it_a_token_is_lost_ten_seconds_after_its_expiry(life: Life) -> None:
+def test_a_token_that_the_provider_still_returns_is_lost_10_s_after_its_expiry(life: Life) -> None:
     life.reply(0, "a", 3600)
     life.reply(2880, "a", 3600)
-    assert life.lost_at == 3600  # that was long before its end
+    assert life.lost_at == 3600  # the provider last returned it long before its expiry
     life.reply(3591, "a", 3600)
     assert life.lost_at == 3610
 
 
-def test_a_clock_that_was_set_moves_the_expiry_but_not_the_loss(life: Life) -> None:
+def test_a_clock_step_moves_the_expiry_but_not_the_loss(life: Life) -> None:
     life.reply(0, "a", 3600)
     earlier = Token("a", Instant(START.wall, START.boot - 3000), 3600.0)
     life.state = life.state.dated(earlier)
@@ -273,7 +273,7 @@ def test_a_clock_that_was_set_moves_the_expiry_but_not_the_loss(life: Life) -> N
         max_size=40,
     )
 )
-def test_whatever_comes_no_known_expiry_is_exceeded_and_no_request_comes_too_soon(
+def test_no_sequence_of_replies_exceeds_a_known_expiry_or_causes_early_requests(
     replies: list[tuple[float, str, float, Named, float]],
 ) -> None:
     life, at = Life(), 0.0

@@ -364,7 +364,9 @@ def test_a_stop_waits_for_no_client_and_takes_the_socket_away(tmp_path: Path, se
 
 
 # A daemon whose main loop looks every 0.1 s instead of every 8.
-OFTEN = "import bearerd.service.run as r; r.GUARD = 0.1; from bearerd import cli; raise SystemExit(cli.main())"
+OFTEN = (
+    "import bearerd.service.run as r; r.CHECK_CLOCKS_EVERY = 0.1; from bearerd import cli; raise SystemExit(cli.main())"
+)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from freezegun import freeze_time
 
 from bearerd.api.daemon import Asked
 from bearerd.config.load import load
-from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
@@ -52,7 +52,7 @@ def engine(tmp_path: Path) -> Callable[..., object]:
 
 
 def test_the_clocks_are_looked_at_often_enough_to_notice_a_step_within_10_s() -> None:
-    assert GUARD < 10
+    assert CHECK_CLOCKS_EVERY < 10
 
 
 def test_a_step_of_the_wall_clock_is_noticed_by_the_next_tick(engine: Callable[..., object], tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ def test_what_is_rewritten_is_not_put_back_and_what_is_altered_later_is(
         template.write_text("two")
         here.engine.rewrite(here.names)
         here.turn()
-        assert (made.read_text(), [line for line in caplog.messages if "put back" in line]) == ("two", [])
+        assert (made.read_text(), [line for line in caplog.messages if "restored" in line]) == ("two", [])
         made.write_text("altered")
         here.turn()
-        assert (made.read_text(), caplog.messages[-1]) == ("two", f"put back: {made}")
+        assert (made.read_text(), caplog.messages[-1]) == ("two", f"restored: {made}")
 
 
 # -- configs that follow each other ----------------------------------------------------------------------
@@ -290,11 +290,11 @@ def test_a_token_that_is_put_back_while_its_files_are_deleted_is_kept(
         monkeypatch.setattr(built._publisher, "forget", slowly)
         built.apply(replace(config, targets=()))
         assert deleting.wait(WITHIN)
-        assert built.standings() == []
+        assert built.statuses() == []
         built.apply(config)
         may_go_on.set()
         assert turns.get(timeout=WITHIN).on_disk
-        assert [standing.name for standing in built.standings()] == ["dnb/bci"]
+        assert [target_status.name for target_status in built.statuses()] == ["dnb/bci"]
         assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
         assert len(server.seen) == 2
         assert built._reconciler.problems() == []
@@ -303,14 +303,14 @@ def test_a_token_that_is_put_back_while_its_files_are_deleted_is_kept(
 def test_a_rate_limit_that_a_reload_removes_holds_nobody_any_longer(asking: Callable[..., object]) -> None:
     with asking(limit="    rate_limit: 1/8h\n", tokens="{bci: {}, risk: {}}") as here:  # type: ignore[attr-defined]
         assert here.grants == 1
-        held = [standing for standing in here.engine.standings() if standing.held_by == "rate_limit"]
+        held = [target_status for target_status in here.engine.statuses() if target_status.held_by == "rate_limit"]
         assert len(held) == 1
         config = here.engine._config
         free = replace(config.targets[0].client, budgets=())
         here.engine.apply(replace(config, targets=tuple(replace(each, client=free) for each in config.targets)))
         here.turn(held[0].name)
         assert here.grants == 2
-        assert all(standing.on_disk for standing in here.engine.standings())
+        assert all(target_status.on_disk for target_status in here.engine.statuses())
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def restless(tmp_path: Path) -> dict[str, str]:
     """What has a daemon look around five times a second, and wait for nothing between a hook's attempts."""
     return patched(
         tmp_path,
-        {"bearerd.lifecycle.schedule.GUARD": 0.2},
+        {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2},
         "from bearerd.publish.hooks import Hooks",
         "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
     )

@@ -15,7 +15,7 @@ from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimit
 from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Hook, Instant, Target
 from support.clock import START
-from support.prometheus import eventful, needs_promtool, promtool, standing, status
+from support.prometheus import eventful, needs_promtool, promtool, status, target_status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token
 
 NOW = START.boot
@@ -88,14 +88,14 @@ def test_events_are_counted_and_stand_at_zero_before_the_first(
 
 AFTER = NOW + 0.001
 STATES: list[tuple[State, TargetStatus]] = [
-    ("starting", standing(expires=None, obtained=None, on_disk=False, next_refresh=0.0, due=0.0)),
-    ("missing", standing(expires=None, obtained=None, on_disk=False, failure=DOWN)),
-    ("valid", standing(expires=AFTER)),
-    ("failing", standing(expires=AFTER, failure=DOWN)),
-    ("unwritten", standing(expires=AFTER, on_disk=False)),
-    ("unwritten", standing(expires=AFTER, on_disk=False, failure=DOWN)),
-    ("expired", standing(expires=NOW)),
-    ("expired", standing(expires=NOW - 1, on_disk=False, failure=DOWN)),
+    ("starting", target_status(expires=None, obtained=None, on_disk=False, next_refresh=0.0, due=0.0)),
+    ("missing", target_status(expires=None, obtained=None, on_disk=False, failure=DOWN)),
+    ("valid", target_status(expires=AFTER)),
+    ("failing", target_status(expires=AFTER, failure=DOWN)),
+    ("unwritten", target_status(expires=AFTER, on_disk=False)),
+    ("unwritten", target_status(expires=AFTER, on_disk=False, failure=DOWN)),
+    ("expired", target_status(expires=NOW)),
+    ("expired", target_status(expires=NOW - 1, on_disk=False, failure=DOWN)),
 ]
 
 
@@ -108,7 +108,9 @@ def test_only_the_present_state_is_a_series(state: State, one: TargetStatus) -> 
 
 def test_every_state_is_among_these_cases_and_in_the_help() -> None:
     assert {state for state, _ in STATES} == set(get_args(State))
-    (line,) = [line for line in text(status(standing())).splitlines() if line.startswith("# HELP bearerd_token_state ")]
+    (line,) = [
+        line for line in text(status(target_status())).splitlines() if line.startswith("# HELP bearerd_token_state ")
+    ]
     assert all(state in line for state in get_args(State))
 
 
@@ -116,17 +118,19 @@ def test_every_state_is_among_these_cases_and_in_the_help() -> None:
 def test_the_state_says_of_what_kind_the_last_failure_was(
     failure: Unsent | Transient | RateLimited | Refused | Malformed,
 ) -> None:
-    found = series(status(standing(failure=failure)), "bearerd_token_state")
+    found = series(status(target_status(failure=failure)), "bearerd_token_state")
     assert found == {(KINDS[type(failure)], "dnb/bci", "sandbox", "true", "failing"): 1}
 
 
 def test_the_state_says_which_provider_and_whether_readiness_waits_for_the_token() -> None:
     other = target("x", client=replace(CLIENT, name="c", provider=replace(PROVIDER, name="sso")), required=False)
-    assert list(series(status(standing(target=other)), "bearerd_token_state")) == [("", "c/x", "sso", "false", "valid")]
+    assert list(series(status(target_status(target=other)), "bearerd_token_state")) == [
+        ("", "c/x", "sso", "false", "valid")
+    ]
 
 
 def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
-    one = standing(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_refresh=NOW + 1600)
+    one = target_status(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_refresh=NOW + 1600)
     expected = {
         "bearerd_token_obtained_timestamp_seconds": -1201,
         "bearerd_token_expiration_timestamp_seconds": 2399,
@@ -140,7 +144,7 @@ def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
 
 
 def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
-    never = standing(obtained=None, expires=None, next_refresh=0.0, due=0.0)
+    never = target_status(obtained=None, expires=None, next_refresh=0.0, due=0.0)
     for moment in ("obtained", "expiration", "refresh_due", "next_refresh"):
         assert series(status(never), f"bearerd_token_{moment}_timestamp_seconds") == {}
 
@@ -157,13 +161,13 @@ def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
 def test_the_refresh_stays_due_from_the_first_attempt_that_failed(
     due: float, failing_since: float | None, expected: float
 ) -> None:
-    one = standing(due=due, failing_since=failing_since, failure=DOWN if failing_since else None)
+    one = target_status(due=due, failing_since=failing_since, failure=DOWN if failing_since else None)
     assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == UNIX + expected
 
 
 def test_a_tokens_grants_are_counted_by_what_they_came_to_and_what_never_came_is_left_out() -> None:
     outcomes = tuple({"issued": 24, "refused": 1}.get(kind, 0) for kind in KINDS.values())
-    found = series(status(standing(outcomes=outcomes)), "bearerd_token_grants_total")
+    found = series(status(target_status(outcomes=outcomes)), "bearerd_token_grants_total")
     assert found == {("dnb/bci", "issued"): 24, ("dnb/bci", "refused"): 1}
 
 
@@ -172,17 +176,17 @@ HOOKS = (Hook(argv=("true",)),)
 
 @pytest.mark.parametrize("some", [target("risk", on_change=HOOKS), target("risk", on_failure=HOOKS)])
 def test_hooks_are_of_those_tokens_that_have_some(some: Target) -> None:
-    failed = status(standing(), (standing(target=some), HookStatus(ended=NOW, error="exit 1")))
+    failed = status(target_status(), (target_status(target=some), HookStatus(ended=NOW, error="exit 1")))
     assert series(failed, "bearerd_token_hooks_owed") == {("dnb/risk",): 0}
     assert series(failed, "bearerd_token_hook_failing") == {("dnb/risk",): 1}
-    waiting = status((standing(target=some), HookStatus(owed=2, ended=NOW)))
+    waiting = status((target_status(target=some), HookStatus(owed=2, ended=NOW)))
     assert series(waiting, "bearerd_token_hooks_owed") == {("dnb/risk",): 2}
     assert series(waiting, "bearerd_token_hook_failing") == {("dnb/risk",): 0}
 
 
 def test_a_label_may_hold_any_text() -> None:
     odd = 'a"b\\c\nd{e="f"} é'
-    one = standing(target=target(odd, client=replace(CLIENT, provider=replace(PROVIDER, name=odd))))
+    one = target_status(target=target(odd, client=replace(CLIENT, provider=replace(PROVIDER, name=odd))))
     assert list(series(status(one), "bearerd_token_state")) == [("", f"dnb/{odd}", odd, "true", "valid")]
 
 
@@ -190,7 +194,7 @@ def test_a_label_may_hold_any_text() -> None:
 
 
 def test_a_providers_grants_stand_at_zero_before_the_first() -> None:
-    found = series(status(standing(), standing("risk")), "bearerd_provider_grants_total")
+    found = series(status(target_status(), target_status("risk")), "bearerd_provider_grants_total")
     assert found == {(kind, "sandbox"): 0 for kind in KINDS.values()}
 
 
@@ -198,8 +202,11 @@ def test_what_was_counted_stays_when_the_token_or_its_provider_is_gone() -> None
     counters = Counters()
     for one in (TARGET, target("risk")):
         counters.grant(one, Performed(Issued(token()), took=0.2))
-    both, neither = status(standing(), standing("risk")), status(config=Config("/run/bearerd", "/var/lib/bearerd"))
-    for of in (both, status(standing()), neither):
+    both, neither = (
+        status(target_status(), target_status("risk")),
+        status(config=Config("/run/bearerd", "/var/lib/bearerd")),
+    )
+    for of in (both, status(target_status()), neither):
         now = replace(of, counts=counters.counts())
         assert series(now, "bearerd_provider_grants_total")["issued", "sandbox"] == 2
         assert series(now, "bearerd_provider_grant_duration_seconds_count") == {("sandbox",): 2}
@@ -209,7 +216,7 @@ def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> Non
     counters = Counters()
     for seconds in (0.001, BUCKETS[0], BUCKETS[0] + 0.001, 1.0, BUCKETS[-1], BUCKETS[-1] + 0.001):
         counters.grant(TARGET, Performed(DOWN, took=seconds))
-    one = status(standing(), counts=counters.counts())
+    one = status(target_status(), counts=counters.counts())
     found = series(one, "bearerd_provider_grant_duration_seconds_bucket")
     assert [float(bound) for bound, _ in found] == [*BUCKETS, float("inf")]
     assert list(found.values()) == [2, 3, 3, 3, 3, 4, 4, 4, 5, 6]
@@ -218,7 +225,7 @@ def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> Non
 
 
 def test_a_provider_that_was_never_asked_has_an_empty_histogram() -> None:
-    assert set(series(status(standing()), "bearerd_provider_grant_duration_seconds_bucket").values()) == {0}
+    assert set(series(status(target_status()), "bearerd_provider_grant_duration_seconds_bucket").values()) == {0}
 
 
 # -- the text ----------------------------------------------------------------------------------------
@@ -230,7 +237,7 @@ def test_a_daemon_without_tokens_has_metrics_too() -> None:
 
 
 def test_many_tokens_come_in_small_pieces_of_one_family() -> None:
-    many = status(*(standing(f"t{number}") for number in range(1_201)))
+    many = status(*(target_status(f"t{number}") for number in range(1_201)))
     pieces = list(expose(many))
     assert max(map(len, pieces)) < 100_000
     assert all(piece.endswith(b"\n") for piece in pieces)
@@ -241,8 +248,8 @@ def test_many_tokens_come_in_small_pieces_of_one_family() -> None:
 
 
 def test_a_removed_token_is_gone_from_the_next_scrape() -> None:
-    assert "dnb/risk" in text(status(standing(), standing("risk")))
-    assert "dnb/risk" not in text(status(standing()))
+    assert "dnb/risk" in text(status(target_status(), target_status("risk")))
+    assert "dnb/risk" not in text(status(target_status()))
 
 
 def test_names_and_kinds_are_as_prometheus_has_them() -> None:
@@ -255,7 +262,7 @@ def test_names_and_kinds_are_as_prometheus_has_them() -> None:
 
 @needs_promtool
 def test_promtool_finds_nothing_wrong() -> None:
-    for of in (eventful(), status(*(standing(f"t{number}") for number in range(1_201)))):
+    for of in (eventful(), status(*(target_status(f"t{number}") for number in range(1_201)))):
         assert promtool("check", "metrics", given=text(of).encode()) == ""
 
 

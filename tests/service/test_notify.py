@@ -254,7 +254,9 @@ def test_the_watchdog_is_who_the_environment_says(environ: dict[str, str], secon
 # -- what: pure ------------------------------------------------------------------------------------
 
 
-def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = True, **changes: Any) -> TargetStatus:
+def target_status(
+    name: str = "bci", *, left: float | None = 60.0, required: bool = True, **changes: Any
+) -> TargetStatus:
     good = TargetStatus(
         target=target(name, required=required),
         obtained=None if left is None else NOW - 10,
@@ -267,10 +269,10 @@ def standing(name: str = "bci", *, left: float | None = 60.0, required: bool = T
     return replace(good, **changes)
 
 
-def status_of(*standings: TargetStatus, config_error: str | None = None) -> Status:
+def status_of(*statuses: TargetStatus, config_error: str | None = None) -> Status:
     return Status(
         version="1", pid=1, now=START, started=NOW, config=Config("/run/bearerd", "/var/lib/bearerd"), loaded=NOW,
-        config_error=config_error, alive=True, tokens=tuple((each, HookStatus()) for each in standings),
+        config_error=config_error, alive=True, tokens=tuple((each, HookStatus()) for each in statuses),
         counts=Counts(), admission=View({}, {}),
     )  # fmt: skip
 
@@ -278,15 +280,15 @@ def status_of(*standings: TargetStatus, config_error: str | None = None) -> Stat
 @pytest.mark.parametrize(
     ("how", "is_settled"),
     [
-        pytest.param(standing(), True, id="valid on disk"),
-        pytest.param(standing(failure=Transient("503")), True, id="valid on disk and failing"),
-        pytest.param(standing(left=None), False, id="on its way"),
-        pytest.param(standing(left=None, failure=Transient("503")), False, id="it passes by itself"),
-        pytest.param(standing(left=None, failure=Malformed("HTML")), False, id="malformed may pass"),
-        pytest.param(standing(left=None, failure=Refused("401")), True, id="refused"),
-        pytest.param(standing(left=None, required=False), True, id="not required"),
-        pytest.param(standing(left=0), False, id="expired"),
-        pytest.param(standing(on_disk=False), False, id="not in its files"),
+        pytest.param(target_status(), True, id="valid on disk"),
+        pytest.param(target_status(failure=Transient("503")), True, id="valid on disk and failing"),
+        pytest.param(target_status(left=None), False, id="on its way"),
+        pytest.param(target_status(left=None, failure=Transient("503")), False, id="it passes by itself"),
+        pytest.param(target_status(left=None, failure=Malformed("HTML")), False, id="malformed may pass"),
+        pytest.param(target_status(left=None, failure=Refused("401")), True, id="refused"),
+        pytest.param(target_status(left=None, required=False), True, id="not required"),
+        pytest.param(target_status(left=0), False, id="expired"),
+        pytest.param(target_status(on_disk=False), False, id="not in its files"),
     ],
 )
 def test_what_is_waited_for(how: TargetStatus, *, is_settled: bool) -> None:
@@ -298,23 +300,23 @@ def test_what_is_waited_for(how: TargetStatus, *, is_settled: bool) -> None:
     [
         pytest.param(status_of(), "0 of 0 tokens are valid", id="none"),
         pytest.param(
-            status_of(standing("a", left=90), standing("b", left=60), standing("c", left=0)),
+            status_of(target_status("a", left=90), target_status("b", left=60), target_status("c", left=0)),
             "2 of 3 tokens are valid; expired: dnb/c; the next to expire is dnb/b, at 2027-01-15T08:01:00Z",
             id="the next to expire is no expired one",
         ),
         pytest.param(
-            status_of(standing("a", failure=Transient("503")), standing("b", left=None)),
+            status_of(target_status("a", failure=Transient("503")), target_status("b", left=None)),
             "1 of 2 tokens are valid; starting: dnb/b; failing: dnb/a; "
             "the next to expire is dnb/a, at 2027-01-15T08:01:00Z",
             id="failing is valid",
         ),
         pytest.param(
-            status_of(*(standing(name, left=None, failure=Transient("503")) for name in "abcde")),
+            status_of(*(target_status(name, left=None, failure=Transient("503")) for name in "abcde")),
             "0 of 5 tokens are valid; missing: dnb/a, dnb/b, dnb/c and 2 more",
             id="three names are enough",
         ),
         pytest.param(
-            status_of(standing(on_disk=False), config_error="line 1"),
+            status_of(target_status(on_disk=False), config_error="line 1"),
             "0 of 1 tokens are valid; unwritten: dnb/bci; the next to expire is dnb/bci, at 2027-01-15T08:01:00Z; "
             "the new config was refused: see the log",
             id="not written, and a broken config",

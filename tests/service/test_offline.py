@@ -104,7 +104,7 @@ def test_no_token_is_in_it(tmp_path: Path) -> None:
 
 def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
-    standing = TargetStatus(
+    target_status = TargetStatus(
         target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_refresh=0.0
     )
     running = Status(
@@ -116,7 +116,7 @@ def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
         loaded=START.boot,
         config_error=None,
         alive=True,
-        tokens=((standing, HookStatus()),),
+        tokens=((target_status, HookStatus()),),
         counts=Counts(),
         admission=View({}, {}),
     )

@@ -36,7 +36,7 @@ NOW = START.boot
 HOSTILE = "</script><!--<script>alert(1)</script><img src=x onerror=alert(1)>\u2028&lt;\"'"
 
 
-def standing(name: str = "bci", **changes: Any) -> TargetStatus:
+def target_status(name: str = "bci", **changes: Any) -> TargetStatus:
     """An hour's token, and half a minute, after a quarter of its life: so much time a slow machine has."""
     given: dict[str, Any] = {
         "target": target(name, outputs=(Output(path=f"/run/bearerd/dnb/{name}"),)),
@@ -51,12 +51,12 @@ def standing(name: str = "bci", **changes: Any) -> TargetStatus:
 
 
 DOWN = Transient("no connection to login.example.com:443")
-VALID = standing("valid")
-FAILING = standing("failing", failure=DOWN, failures=(NOW - 60, NOW - 20), attempts=2, failing_since=NOW - 60)
-UNWRITTEN = standing(
+VALID = target_status("valid")
+FAILING = target_status("failing", failure=DOWN, failures=(NOW - 60, NOW - 20), attempts=2, failing_since=NOW - 60)
+UNWRITTEN = target_status(
     "unwritten", on_disk=False, faults=("/x: no space is left",), target=target("unwritten", required=False, scope="")
 )
-EXPIRED = standing(
+EXPIRED = target_status(
     "expired",
     obtained=NOW - 4800,
     expires=NOW - 1200,
@@ -66,7 +66,7 @@ EXPIRED = standing(
     failing_since=NOW - 3000,
     next_refresh=NOW,
 )
-MISSING = standing(
+MISSING = target_status(
     "missing",
     obtained=None,
     expires=None,
@@ -74,7 +74,7 @@ MISSING = standing(
     held_by="refused",
     next_refresh=NOW + 150,
 )
-STARTING = standing("starting", obtained=None, expires=None, on_disk=False, next_refresh=0.0)
+STARTING = target_status("starting", obtained=None, expires=None, on_disk=False, next_refresh=0.0)
 ALL = (VALID, STARTING, FAILING, UNWRITTEN, MISSING, EXPIRED)
 
 
@@ -102,7 +102,7 @@ def rendered(of: Status) -> bytes:
 
 def hostile() -> Status:
     """What others wrote is as bad as it can be."""
-    bad = standing(
+    bad = target_status(
         target=replace(target(outputs=(Output(path=HOSTILE),)), scope=HOSTILE, client=replace(CLIENT, name="dnb")),
         failure=Transient(HOSTILE, hint=HOSTILE),
         failing_since=NOW - 60,
@@ -188,7 +188,7 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 
 def test_trouble_comes_first_then_what_expires_soonest() -> None:
-    late, soon = standing("late", expires=NOW + 3000), standing("soon", expires=NOW + 10)
+    late, soon = target_status("late", expires=NOW + 3000), target_status("soon", expires=NOW + 10)
     tokens = Parts(rendered(status(late, *ALL, soon))).embedded()["tokens"]
     assert [token["token"] for token in tokens] == [
         "expired", "missing", "unwritten", "failing", "starting", "soon", "valid", "late",
@@ -213,13 +213,13 @@ def test_without_scripts_there_is_a_table() -> None:
 
 
 def test_of_very_many_tokens_the_table_has_the_first_only() -> None:
-    html = rendered(status(*(standing(f"t{number}") for number in range(302)))).decode()
+    html = rendered(status(*(target_status(f"t{number}") for number in range(302)))).decode()
     assert html.count("<tr><th>dnb/") == 300
     assert "2 more are not shown" in html
 
 
 def test_very_many_tokens_take_little_memory() -> None:
-    many = status(*(standing(f"t{number}") for number in range(10_000)))
+    many = status(*(target_status(f"t{number}") for number in range(10_000)))
     tracemalloc.start()
     size = sum(len(part) for part in page.render(many))
     _, peak = tracemalloc.get_traced_memory()
@@ -344,7 +344,7 @@ def test_in_a_browser_too_what_others_wrote_is_nothing_but_text(browser: Browser
 
 @needs_chromium
 def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser) -> None:
-    short = standing(obtained=NOW - 90, expires=NOW + 30, next_refresh=NOW + 20)
+    short = target_status(obtained=NOW - 90, expires=NOW + 30, next_refresh=NOW + 20)
 
     def left() -> list[int]:
         return [int(figure) for figure in re.findall(r"(\d+) s", rows(tab)["dnb/bci"]["words"])]
@@ -353,7 +353,7 @@ def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser
         before = left()
         assert 28 <= before[0] <= 30
         assert before[0] - before[1] == 10
-        shelf.status = status(short, standing("risk", failure=DOWN, failures=(NOW - 9, NOW)))
+        shelf.status = status(short, target_status("risk", failure=DOWN, failures=(NOW - 9, NOW)))
         tab.pass_time(3)
         assert all(3 <= was - now <= 4 for was, now in zip(before, left(), strict=True))
         assert rows(tab)["dnb/bci"]["now"] in {77, 78, 79}
@@ -362,7 +362,7 @@ def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser
         assert list(rows(tab)) == ["dnb/risk", "dnb/bci"]
         assert text(tab, "#verdict") == "2 tokens: 1 valid, 1 failing"
         assert len(rows(tab)["dnb/risk"]["failures"]) == 2
-        shelf.status = status(short, standing("risk"))
+        shelf.status = status(short, target_status("risk"))
         tab.pass_time(6)
         assert text(tab, "#verdict") == "2 tokens, all valid"
         assert (rows(tab)["dnb/risk"]["failures"], rows(tab)["dnb/risk"]["errors"]) == ([], "")
@@ -375,11 +375,11 @@ def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser
 
 @needs_chromium
 def test_what_somebody_opened_stays_open_and_focused_when_rows_change_places(browser: Browser) -> None:
-    with shown(browser, status(standing("a"), standing("b"), standing("c"))) as (tab, shelf, _):
+    with shown(browser, status(target_status("a"), target_status("b"), target_status("c"))) as (tab, shelf, _):
         tab.evaluate(
             "document.querySelectorAll('details')[2].open = true, document.querySelectorAll('summary')[2].focus()"
         )
-        shelf.status = status(standing("a"), standing("b"), replace(FAILING, target=target("c")))
+        shelf.status = status(target_status("a"), target_status("b"), replace(FAILING, target=target("c")))
         tab.pass_time(6)
         assert list(rows(tab)) == ["dnb/c", "dnb/a", "dnb/b"]
         assert tab.evaluate("[...document.querySelectorAll('details')].map((more) => more.open)") == [
@@ -476,7 +476,7 @@ def test_of_ten_thousand_tokens_a_few_are_shown_and_any_is_found(browser: Browse
             "box.dispatchEvent(new Event('input', {bubbles: true}))"
         )
 
-    many = [standing(f"t{number}", expires=NOW + 3000 + number) for number in range(10_000)]
+    many = [target_status(f"t{number}", expires=NOW + 3000 + number) for number in range(10_000)]
     with shown(browser, status(*many, FAILING)) as (tab, _, _):
         found = list(rows(tab))
         assert len(found) == 300
@@ -523,7 +523,7 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_is_readable_on_a_phone_by_day_and_in_the_dark(browser: Browser, dark: bool) -> None:
     long = replace(
-        standing("a" * 64, failure=DOWN),
+        target_status("a" * 64, failure=DOWN),
         target=target("a" * 64, scope="b" * 300, outputs=(Output(path="/" + "c" * 200),)),
     )
     everything = status(*ALL, long, alive=False, config_error="d" * 300)
@@ -559,7 +559,7 @@ def test_a_screen_reader_is_told_all_of_it(browser: Browser) -> None:
 
 @needs_chromium
 def test_the_keyboard_reaches_the_filter_and_every_token(browser: Browser) -> None:
-    with shown(browser, status(*(standing(f"t{number}", expires=NOW + 99 + number) for number in range(21)))) as (
+    with shown(browser, status(*(target_status(f"t{number}", expires=NOW + 99 + number) for number in range(21)))) as (
         tab,
         *_,
     ):

@@ -47,7 +47,7 @@ class Site:
 
 BOTH = "{bci: {scope: bci}, risk: {scope: risk}}"
 # What a look every 8 s finds would be 8 s of a test; that these are short enough is a test of their own.
-OFTEN = {"bearerd.lifecycle.schedule.GUARD": 0.2}
+OFTEN = {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2}
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_reload_that_failed_for_a_passing_reason_is_tried_again(
     tmp_path: Path, site: Site, fault: str, said: str
 ) -> None:
     lines = ["import threading", "from bearerd.config.reader import ConfigReader", "failed = []", fault]
-    env = patched(tmp_path, {"bearerd.lifecycle.schedule.GUARD": 0.2}, *lines)
+    env = patched(tmp_path, {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2}, *lines)
     with running("run", "-c", site.config, env=env) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text(BOTH))
@@ -306,7 +306,7 @@ def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Se
         eventually(lambda: site.read("risk"))
         assert (site.read("bci"), scopes(server)) == ("t-1", ["bci", "risk"])
         (site.tokens / "dnb/bci").unlink()
-        daemon.wait_for("put back")
+        daemon.wait_for("restored")
 
 
 def test_another_directory_needs_a_restart_and_is_refused(site: Site, server: Server) -> None:
@@ -455,7 +455,7 @@ def test_files_that_were_disturbed_are_put_back(site: Site, server: Server) -> N
         paths[1].write_text("garbage")
         paths[2].chmod(0o666)
         for _ in paths:
-            daemon.wait_for("put back")
+            daemon.wait_for("restored")
         assert [path.read_text() for path in paths] == before
         assert [path.stat().st_mode & 0o777 for path in paths] == [0o640] * 3
         assert len(server.seen) == 3
@@ -476,7 +476,7 @@ def test_it_is_put_back_also_while_somebody_touches_the_config_on_and_on(site: S
         writing.start()
         try:
             (site.tokens / "dnb/bci").unlink()
-            daemon.wait_for("put back")
+            daemon.wait_for("restored")
         finally:
             done.set()
             writing.join()

@@ -109,7 +109,7 @@ def test_an_edited_template_is_written_anew_without_a_request_and_the_hooks_are_
         assert daemon.stop() == 0
         (said,) = [line for line in daemon.lines if "a template of" in line]
         assert "a template of 1 token changed" in said
-        assert [line for line in daemon.lines if "put back" in line] == []
+        assert [line for line in daemon.lines if "restored" in line] == []
 
 
 def test_all_tokens_of_one_template_are_written_anew(site: Templated, server: Server) -> None:
@@ -138,7 +138,7 @@ def test_a_broken_template_leaves_its_file_until_it_is_mended(site: Templated, s
         token = ready(site)
         before = look(site.made)
         site.template.write_text("one\n{{ nope }}\n")
-        said = daemon.wait_for("what stood there before still stands")
+        said = daemon.wait_for("the previous content is unchanged")
         fault = f"template {site.template}: line 2: there is no 'nope'"
         assert fault in said
         assert (site.bci()["state"], site.bci()["file_errors"]) == ("unwritten", [fault])
@@ -146,7 +146,7 @@ def test_a_broken_template_leaves_its_file_until_it_is_mended(site: Templated, s
         assert site.states()["risk"] == "valid"
 
         site.template.write_text("two {{ access_token }}\n")
-        daemon.wait_for("files are well again")
+        daemon.wait_for("files are written again")
         site.wait_for(bci="valid", risk="valid")
         assert (site.bci()["file_errors"], site.made.read_text()) == ([], f"two {token}\n")
         eventually(lambda: site.hooks() == 2)
@@ -157,7 +157,7 @@ def test_a_broken_template_keeps_no_new_token_from_the_other_files(site: Templat
     with running("run", "-c", site.config) as daemon:
         old = ready(site)
         site.template.write_text("{% if %}")
-        daemon.wait_for("what stood there before still stands")
+        daemon.wait_for("the previous content is unchanged")
         assert ask(str(site.socket), "/refresh/dnb/bci", "POST")[0] == 202
         eventually(lambda: site.raw() not in {"", old})
         assert site.made.read_text() == f"one {old} b\n"
@@ -182,7 +182,7 @@ def test_no_complaint_shows_the_token(tmp_path: Path) -> None:
         site = Templated(tmp_path, server.url)
         site.template.write_text("{{ vars[access_token] }}")
         with running("run", "-c", site.config) as daemon:
-            daemon.wait_for("what stood there before still stands")
+            daemon.wait_for("the previous content is unchanged")
             site.wait_for(bci="unwritten", risk="valid")
             shown = str(site.status()) + ask(str(site.socket), "/metrics")[1].decode()
             assert daemon.stop() == 0
@@ -202,7 +202,7 @@ NEEDS = "format template needs a part that is not installed: pip install 'bearer
 
 def test_without_the_extra_all_but_those_files_is_kept_and_the_extra_is_named(site: Templated) -> None:
     with running("run", "-c", site.config, env=without_jinja2(site.path)) as daemon:
-        assert NEEDS in daemon.wait_for("what stood there before still stands")
+        assert NEEDS in daemon.wait_for("the previous content is unchanged")
         site.wait_for(bci="unwritten", risk="valid")
         assert site.bci()["file_errors"] == [NEEDS]
         assert site.raw()

@@ -39,7 +39,7 @@ def promtool(*arguments: str | Path, given: bytes = b"") -> str:
     return said
 
 
-def standing(name: str = "bci", **changes: object) -> TargetStatus:
+def target_status(name: str = "bci", **changes: object) -> TargetStatus:
     """An hour's token, twenty minutes old."""
     now = START.boot
     given: dict[str, object] = {
@@ -75,12 +75,12 @@ def status(*tokens: TargetStatus | tuple[TargetStatus, HookStatus], **changes: o
 
 def eventful() -> Status:
     """Something of everything."""
-    hooked = standing(
+    hooked = target_status(
         target=target("risk", on_change=(Hook(argv=("true",)),)), failure=Refused("no"), failing_since=START.boot
     )
     outcomes = tuple(range(1, len(KINDS) + 1))
     return status(
-        standing(outcomes=outcomes),
+        target_status(outcomes=outcomes),
         (hooked, HookStatus(1, START.boot, "exit 1")),
         counts=Counts(
             {(TARGET.client.provider.name, kind): 1 for kind in KINDS.values()},

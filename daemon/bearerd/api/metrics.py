@@ -106,13 +106,13 @@ def _events(what: Event, *known: str) -> Callable[[Status], _Points]:
 
 
 def _states(status: Status) -> _Points:
-    for standing, _ in status.tokens:
-        target, failure = standing.target, standing.failure
+    for target_status, _ in status.tokens:
+        target, failure = target_status.target, target_status.failure
         labels = {
-            "name": standing.name,
+            "name": target_status.name,
             "provider": target.client.provider.name,
             "required": "true" if target.required else "false",
-            "state": state_of(standing, status.now.boot),
+            "state": state_of(target_status, status.now.boot),
             "failure": "" if failure is None else KINDS[type(failure)],
         }
         yield _Point(labels, 1)
@@ -122,34 +122,38 @@ def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Sta
     """A moment of each token that has one."""
 
     def points(status: Status) -> _Points:
-        for standing, _ in status.tokens:
-            if (moment := moment_of(standing)) is not None:
-                yield _Point({"name": standing.name}, _unix(status, moment))
+        for target_status, _ in status.tokens:
+            if (moment := moment_of(target_status)) is not None:
+                yield _Point({"name": target_status.name}, _unix(status, moment))
 
     return points
 
 
-def _refresh_due(standing: TargetStatus) -> float | None:
+def _refresh_due(target_status: TargetStatus) -> float | None:
     """When the renewal was or is due; after failed attempts `due` is only that of the next one."""
-    if not standing.next_refresh:  # it had no turn yet
+    if not target_status.next_refresh:  # it had no turn yet
         return None
-    return standing.due if standing.failing_since is None else min(standing.due, standing.failing_since)
+    return (
+        target_status.due
+        if target_status.failing_since is None
+        else min(target_status.due, target_status.failing_since)
+    )
 
 
 def _token_grants(status: Status) -> _Points:
-    for standing, _ in status.tokens:
-        for outcome, count in zip(KINDS.values(), standing.outcomes, strict=True):
+    for target_status, _ in status.tokens:
+        for outcome, count in zip(KINDS.values(), target_status.outcomes, strict=True):
             if count:  # most have had one kind only
-                yield _Point({"name": standing.name, "outcome": outcome}, count)
+                yield _Point({"name": target_status.name, "outcome": outcome}, count)
 
 
 def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], _Points]:
     """A figure of each token that has hooks."""
 
     def points(status: Status) -> _Points:
-        for standing, hooks in status.tokens:
-            if standing.target.on_change or standing.target.on_failure:
-                yield _Point({"name": standing.name}, value_of(hooks))
+        for target_status, hooks in status.tokens:
+            if target_status.target.on_change or target_status.target.on_failure:
+                yield _Point({"name": target_status.name}, value_of(hooks))
 
     return points
 
@@ -304,13 +308,13 @@ _FAMILIES: Final = (
         "bearerd_token_expiration_timestamp_seconds",
         "gauge",
         "When the present token expires or did expire, as Unix time; none before the first token.",
-        _moments(lambda standing: standing.expires),
+        _moments(lambda target_status: target_status.expires),
     ),
     _Family(
         "bearerd_token_obtained_timestamp_seconds",
         "gauge",
         "When the present token was asked for, as Unix time; none before the first token.",
-        _moments(lambda standing: standing.obtained),
+        _moments(lambda target_status: target_status.obtained),
     ),
     _Family(
         "bearerd_token_refresh_due_timestamp_seconds",
@@ -322,7 +326,7 @@ _FAMILIES: Final = (
         "bearerd_token_next_refresh_timestamp_seconds",
         "gauge",
         "When the next attempt to get a new token is to be made, as Unix time.",
-        _moments(lambda standing: standing.next_refresh if 0 < standing.next_refresh < inf else None),
+        _moments(lambda target_status: target_status.next_refresh if 0 < target_status.next_refresh < inf else None),
     ),
     _Family(
         "bearerd_token_grants_total",

@@ -58,8 +58,8 @@ def render(status: Status) -> Iterator[bytes]:
     """The page, in pieces."""
     now = status.now.boot
 
-    def urgency(standing: TargetStatus) -> tuple[int, float, str]:
-        return _ORDER.index(statuses.state_of(standing, now)), standing.expires or inf, standing.name
+    def urgency(target_status: TargetStatus) -> tuple[int, float, str]:
+        return _ORDER.index(statuses.state_of(target_status, now)), target_status.expires or inf, target_status.name
 
     ordered = replace(status, tokens=tuple(sorted(status.tokens, key=lambda token: urgency(token[0]))))
     yield _BEFORE.encode()
@@ -74,7 +74,7 @@ def render(status: Status) -> Iterator[bytes]:
 def _plain(status: Status) -> Iterator[str]:
     """What is to be read where no script runs."""
     now, count = status.now.boot, len(status.tokens)
-    states = Counter(statuses.state_of(standing, now) for standing, _ in status.tokens)
+    states = Counter(statuses.state_of(target_status, now) for target_status, _ in status.tokens)
     counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
     yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
     yield f"at {rfc3339(status.now.wall)}.</p>\n"
@@ -84,12 +84,12 @@ def _plain(status: Status) -> Iterator[str]:
         yield "<p>The new config was refused, and the earlier one stays in use:</p>"
         yield f"<pre>{escape(status.config_error)}</pre>\n"
     yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
-    for standing, _ in islice(status.tokens, _MOST):
-        expiry = "" if standing.expires is None else _from_now(standing.expires - now)
-        turn = _from_now(max(0.0, standing.next_refresh - now)) if 0 < standing.next_refresh < inf else ""
-        yield f"<tr><th>{escape(standing.name)}<td>{statuses.state_of(standing, now)}<td>{expiry}<td>{turn}\n"
-        if standing.failure is not None:
-            yield f"<tr><td colspan=4>{escape(str(standing.failure))}\n"
+    for target_status, _ in islice(status.tokens, _MOST):
+        expiry = "" if target_status.expires is None else _from_now(target_status.expires - now)
+        turn = _from_now(max(0.0, target_status.next_refresh - now)) if 0 < target_status.next_refresh < inf else ""
+        yield f"<tr><th>{escape(target_status.name)}<td>{statuses.state_of(target_status, now)}<td>{expiry}<td>{turn}\n"
+        if target_status.failure is not None:
+            yield f"<tr><td colspan=4>{escape(str(target_status.failure))}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"

@@ -64,36 +64,40 @@ class Status:
         return {name: views[url] for name, url in urls.items() if url in views}
 
 
-def state_of(standing: TargetStatus, now: float) -> State:
+def state_of(target_status: TargetStatus, now: float) -> State:
     """A target's state, in one word."""
-    if standing.expires is None:
-        return "missing" if standing.failure is not None else "starting"
-    if standing.expires + standing.grace <= now:
+    if target_status.expires is None:
+        return "missing" if target_status.failure is not None else "starting"
+    if target_status.expires + target_status.grace <= now:
         return "expired"
-    if not standing.on_disk and standing.readable_until <= now:
+    if not target_status.on_disk and target_status.readable_until <= now:
         return "unwritten"
-    return "failing" if standing.failure is not None else "valid"
+    return "failing" if target_status.failure is not None else "valid"
 
 
-def settled(standing: TargetStatus, now: float) -> bool:
+def settled(target_status: TargetStatus, now: float) -> bool:
     """Whether nothing is gained by waiting for it: valid on disk, refused, or not required."""
-    if not standing.target.required or isinstance(standing.failure, Refused):
+    if not target_status.target.required or isinstance(target_status.failure, Refused):
         return True
-    return state_of(standing, now) in {"valid", "failing"}
+    return state_of(target_status, now) in {"valid", "failing"}
 
 
 def summary(status: Status) -> str:
     """How everything stands, in a line: what systemd shows as the status of the unit."""
     now = status.now.boot
     names: dict[State, list[str]] = {}
-    for standing, _ in status.tokens:
-        names.setdefault(state_of(standing, now), []).append(standing.name)
+    for target_status, _ in status.tokens:
+        names.setdefault(state_of(target_status, now), []).append(target_status.name)
     good = len(names.pop("valid", ())) + len(names.get("failing", ()))
     parts = [f"{good} of {len(status.tokens)} tokens are valid"]
     parts += [f"{state}: {_some(names[state])}" for state in get_args(State) if state in names]
-    lasting = [standing for standing, _ in status.tokens if standing.expires is not None and standing.expires > now]
+    lasting = [
+        target_status
+        for target_status, _ in status.tokens
+        if target_status.expires is not None and target_status.expires > now
+    ]
     if lasting:
-        first = min(lasting, key=lambda standing: standing.expires or 0.0)
+        first = min(lasting, key=lambda target_status: target_status.expires or 0.0)
         parts.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
     if status.config_error is not None:
         parts.append("the new config was refused: see the log")
@@ -103,11 +107,11 @@ def summary(status: Status) -> str:
 def unready(status: Status) -> Iterator[tuple[str, str]]:
     """Each required token that is not valid on disk, and why."""
     now = status.now.boot
-    for standing, _ in status.tokens:
-        state = state_of(standing, now)
-        if standing.target.required and state not in {"valid", "failing"}:
-            why = "; ".join((*standing.faults, *([str(standing.failure)] if standing.failure else [])))
-            yield standing.name, f"{state}: {why}" if why else state
+    for target_status, _ in status.tokens:
+        state = state_of(target_status, now)
+        if target_status.target.required and state not in {"valid", "failing"}:
+            why = "; ".join((*target_status.faults, *([str(target_status.failure)] if target_status.failure else [])))
+            yield target_status.name, f"{state}: {why}" if why else state
 
 
 def text(status: Status, only: str | None = None) -> Iterator[str]:
@@ -126,9 +130,9 @@ def text(status: Status, only: str | None = None) -> Iterator[str]:
     }
     yield json.dumps(head)[:-1] + ', "tokens": ['
     separator = "\n"
-    for standing, hooks in status.tokens:
-        if only in (None, standing.name):
-            yield separator + json.dumps(_token(standing, hooks, now))
+    for target_status, hooks in status.tokens:
+        if only in (None, target_status.name):
+            yield separator + json.dumps(_token(target_status, hooks, now))
             separator = ",\n"
     yield "\n]}\n"
 
@@ -138,28 +142,28 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _token(standing: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
-    target, expires, obtained = standing.target, standing.expires, standing.obtained
-    known = 0 < standing.next_refresh < inf
+def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
+    target, expires, obtained = target_status.target, target_status.expires, target_status.obtained
+    known = 0 < target_status.next_refresh < inf
     return {
         **_named(target),
-        "state": state_of(standing, now.boot),
+        "state": state_of(target_status, now.boot),
         "obtained_at": _when(obtained, now),
         "expires_at": _when(expires, now),
         "remaining_seconds": None if expires is None else round(max(0.0, expires - now.boot), 3),
         "lifetime_seconds": None if expires is None or obtained is None else round(expires - obtained, 3),
-        "next_refresh": _when(standing.next_refresh, now) if known else None,
-        "next_refresh_seconds": round(max(0.0, standing.next_refresh - now.boot), 3) if known else None,
-        "held_by": standing.held_by or None,
-        "held_until": _when(standing.held_until, now) if now.boot < standing.held_until < inf else None,
-        "last_error": None if standing.failure is None else str(standing.failure),
-        "failing_since": _when(standing.failing_since, now),
-        "failed_attempts": standing.attempts,
-        "failures": [_when(moment, now) for moment in standing.failures],
-        "grants": {kind: count for kind, count in zip(KINDS.values(), standing.outcomes, strict=True) if count},
-        "on_disk": standing.on_disk,
-        "same_token": standing.same_token,
-        "file_errors": list(standing.faults),
+        "next_refresh": _when(target_status.next_refresh, now) if known else None,
+        "next_refresh_seconds": round(max(0.0, target_status.next_refresh - now.boot), 3) if known else None,
+        "held_by": target_status.held_by or None,
+        "held_until": _when(target_status.held_until, now) if now.boot < target_status.held_until < inf else None,
+        "last_error": None if target_status.failure is None else str(target_status.failure),
+        "failing_since": _when(target_status.failing_since, now),
+        "failed_attempts": target_status.attempts,
+        "failures": [_when(moment, now) for moment in target_status.failures],
+        "grants": {kind: count for kind, count in zip(KINDS.values(), target_status.outcomes, strict=True) if count},
+        "on_disk": target_status.on_disk,
+        "same_token": target_status.same_token,
+        "file_errors": list(target_status.faults),
         "hooks": {"owed": hooks.owed, "last_run_at": _when(hooks.ended, now), "last_error": hooks.error},
     }
 

@@ -1,12 +1,14 @@
-"""When: which target asks its provider at what moment.
+"""The lifecycle of targets: when each one requests a token, writes its files and fails.
 
-policy       due times, waits after failures, two clocks (pure)
-plan         what a changed config means (pure)
-token_state  the token that is held, and what a further reply says of it (pure)
-failure_log  what is told of failures (pure)
-file_state   one target's record and files
-attempts     when a target asks for a token, and what comes of it
-controller   one target: a turn brings it from what is to what should be
-reconcile    the wanted targets, their controllers and inboxes
-schedule     gives turns; the one user of APScheduler
+policy         due times, waits after failures, the two clocks (pure)
+plan           the difference between two configs (pure)
+wishes         the requests to a target between two turns (pure)
+token_state    the held token, compared with each reply (pure)
+target_status  a snapshot of a target for status, metrics and logs (pure)
+failure_log    log lines and `on_failure`, from outcomes (pure)
+file_state     one target's record and files
+attempts       one target's attempts and their outcomes
+controller     one target: a turn compares its actual with its desired state and acts
+reconcile      the wanted targets, their controllers and inboxes
+schedule       runs the turns; the one user of APScheduler
 """

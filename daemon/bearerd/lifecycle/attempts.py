@@ -1,7 +1,7 @@
-"""When one target asks for a token, and what comes of it: the token that is held, and the failures since the last one.
+"""The attempts of one target: its held token, its failures since the last success, and its next attempt.
 
-A target that is due asks admission; once it is let go it performs a grant, compares the reply with the token that is
-held, and sets the moment of the next attempt.
+A due target requests admission. When that is granted, it performs a grant, compares the reply with the held token, and
+sets the time of the next attempt.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bearerd.model import Instant, Target, Token
 from bearerd.publish.record import Record
 from bearerd.words import duration
 
-# Hex digits of a token's SHA-256: enough to tell it from any other, and nothing to find it by.
+# Hex digits of a token's SHA-256: enough to distinguish tokens, and useless for recovering one.
 _DIGEST: Final = 16
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _KINDS: Final = tuple(KINDS)
 
 
 class Attempts:
-    """The attempts of one target. Called by one thread at a time; attributes may be read by any."""
+    """The attempts of one target. One thread at a time may call methods; any thread may read attributes."""
 
-    # With so many attributes a dict of its own for each would be 2 KB: 20 MB of ten thousand.
+    # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (
         "_client_id", "_last_attempt", "_last_held", "_last_made", "_not_before", "_outcomes", "_parts", "_requested",
         "due", "held", "identity", "log", "next", "same", "state", "target",
@@ -47,32 +47,32 @@ class Attempts:
         self.log = FailureLog()
         self._client_id = ""
         self.identity = ""
-        """What the token was asked for; another than the target's from a changed config until the next grant."""
+        """The identity under which the token was requested. It differs from the target's after a config change."""
         self.due = 0.0
-        """Boot clock, as all moments here: when the token is to be refreshed, or asked for again."""
-        # What the last outcome asked for; neither a step of the clock nor a request brings an attempt before it.
+        """When the next refresh is due. Boot clock, like all times here."""
+        # The wait after the last outcome. Neither a clock step nor a refresh request shortens it.
         self._not_before = 0.0
         self._last_attempt: float | None = None
-        """When one more attempt is made before the token expires; None while nothing stands in its way."""
+        """The time of the last attempt before expiry; None if none is planned."""
         self._last_held = False
         """Whether admission holds even that attempt."""
         self._last_made = False
         self._requested = False
-        """Whether somebody asked for a new token before it is due."""
+        """Whether a user requested a new token before it is due."""
         self.held: Held | None = None
-        """What holds the target, where it is due."""
+        """The answer of admission if it holds the target."""
         self.next = 0.0
-        """When the next attempt is made, as far as that is known."""
+        """The time of the next attempt, as far as it is known."""
         self.same = False
-        """Whether the provider last answered with the token that was held."""
+        """Whether the last reply contained the token that was already held."""
         self._outcomes = [0] * len(KINDS)
 
-    # -- what is asked between two turns ---------------------------------------------------------
+    # -- events between two turns ----------------------------------------------------------------
 
     def resume(self, record: Record | None, client_id: str | None) -> bool:
-        """Take up the record, if it is this target's; whether its times were written by clocks that were set since.
+        """Take the token from the record if it belongs to this target. Returns whether its times had to be corrected.
 
-        An expired one only tells the same token from a new one.
+        An expired record serves only to recognise the same token in a later reply.
         """
         now = self._parts.clock.now()
         self.due = now.boot
@@ -86,36 +86,36 @@ class Attempts:
         if self.state.stale:
             return False
         remaining = self.state.remaining(now.boot)
-        if not dated.disagreed and remaining >= self._parts.least:
+        if not dated.disagreed and remaining >= self._parts.min_valid:
             self.due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
         say(logging.INFO, f"the token on record is good for {duration(remaining)}", name=target.full_name)
         return dated.stepped
 
     def adopt(self, target: Target) -> None:
-        """Go on as a changed config has it: another token is asked for now, and whoever fails asks now."""
+        """Apply a changed config. A target that needs another token, or is failing, requests one at once."""
         old, self.target = self.target, target
         now = self._parts.clock.now().boot
-        asks_otherwise = old.identity() != target.identity() or old.client.client_id != target.client.client_id
-        if asks_otherwise:
+        needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
+        if needs_grant:
             self._parts.admission.forget(target.full_name, old.client.name, now)
         token = self.state.current
-        if asks_otherwise or self.log.failure is not None or (token is not None and not self.is_for_target):
+        if needs_grant or self.log.failure is not None or (token is not None and not self.is_for_target):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
 
     def credentials_changed(self) -> None:
-        """The client's credentials changed: a target that fails asks at once, whatever the reason."""
+        """Retry at once if the target is failing for any reason, because the client's credentials changed."""
         self._parts.clients.credentials_changed(self.target)
         if self.log.failure is not None:
             self._due_now(self._parts.clock.now().boot)
 
     def request(self, instead_of: str | None) -> None:
-        """Somebody wants a new token, unless the turn that was under way brought it."""
+        """Request a new token, unless the held one is newer already."""
         self._requested = self._requested or not self.is_newer(instead_of)
 
     def correct_times(self, now: Instant) -> bool:
-        """Whether the clocks were set, and the token's times with them."""
+        """Correct the token's times after a step of the wall clock. Returns whether there was one."""
         token = self.state.current
         dated = None if token is None else policy.redate(token, now)
         if dated is None or not dated.stepped:
@@ -125,19 +125,19 @@ class Attempts:
             self.due = max(now.boot, self._not_before)
         good = duration(self.state.remaining(now.boot))
         refreshing = "; refreshing it" if dated.disagreed else ""
-        self.say(Line("warning", f"the clock was set: by the earlier reading the token is good for {good}{refreshing}"))
+        self.say(Line("warning", f"the clock was set; by its earlier reading the token is good for {good}{refreshing}"))
         return True
 
-    # -- what there is to know -------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------
 
     @property
     def is_for_target(self) -> bool:
-        """Whether the token that is held is what the present config asks for."""
+        """Whether the held token is the one that the current config wants."""
         return self.identity == self.target.identity()
 
     @property
     def record(self) -> Record | None:
-        """What is kept of the token; None without one that is for the target."""
+        """The record of the held token; None without one that the current config wants."""
         state = self.state
         token = state.current
         if token is None or not self.is_for_target:
@@ -146,11 +146,11 @@ class Attempts:
 
     @property
     def outcomes(self) -> tuple[int, ...]:
-        """How many grants came to each kind (`KINDS`)."""
+        """The number of grants by kind of outcome, in the order of `KINDS`."""
         return tuple(self._outcomes)
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether there is a good token that is another than the one with this digest."""
+        """Whether the held token is valid and differs from the one with this digest."""
         state = self.state
         token = state.current
         if instead_of is None or token is None or state.ends <= self._parts.clock.now().boot:
@@ -159,7 +159,7 @@ class Attempts:
         return not hmac.compare_digest(known, instead_of.lower())
 
     def ask(self, now: float, *, requested: bool = False) -> Ask:
-        """What it asks admission."""
+        """The request to admission at this time."""
         target, token = self.target, self.state.current
         lifetime = token.lifetime if token else 0.0
         return Ask(
@@ -175,11 +175,11 @@ class Attempts:
         )
 
     def refusal(self) -> Refusal | None:
-        """How the target is refused at present, on its own or with its client."""
+        """The refusal that holds the target, its own or its client's; None if it is not refused."""
         return self._parts.admission.refusal(self.target.full_name, self.target.client.name)
 
-    def what_holds(self) -> Held | None:
-        """What holds the target now. What was known when it asked may have changed since, without a turn of it."""
+    def current_hold(self) -> Held | None:
+        """What holds the target now. It may have changed since the last request, without a turn of this target."""
         held = self.held
         if held is None or held.until < inf:
             return held
@@ -187,14 +187,14 @@ class Attempts:
         return self._parts.admission.preview(self.ask(now, requested=self._requested), now) or held
 
     def next_turn(self) -> float:
-        """When it asks admission next."""
+        """When the target requests admission next."""
         at = self.held.again if self.held is not None else self.due
         if self._requested and self.held is None:
             at = min(at, self._not_before)
         return self._or_last(at)
 
     def _or_last(self, at: float) -> float:
-        """That moment, or the one of the last attempt before the token expires."""
+        """The earlier of this time and the last attempt before expiry."""
         if self._last_attempt is None or (self.held is not None and self._last_held):
             return at
         return min(at, self._last_attempt)
@@ -202,22 +202,22 @@ class Attempts:
     # -- an attempt ------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Ask, if that is due: admission first, and if it lets the target go the provider."""
+        """Request admission if an attempt is due, and perform the grant if admission allows it."""
         now = self._parts.clock.now()
         self.held = None
         if not self.state.remaining(now.boot):
-            self._last_attempt = None  # there is nothing to lose any more
+            self._last_attempt = None  # the token has expired
         if now.boot >= self.next_turn():
             self.held = self._ask(now)
         self.next = self._next(self._parts.clock.now().boot)
 
     def _ask(self, now: Instant) -> Held | None:
-        """What holds the target, where it was not let go."""
+        """Make an attempt. Returns what holds the target if admission does not allow it."""
         parts, ask = self._parts, self.ask(now.boot, requested=self._requested)
         answer = parts.admission.request(ask, now.boot)
         if isinstance(answer, Held):
             if ask.requested and answer.reason == "rate_limit":
-                self._requested = False  # what is left of the limit is for the refresh that is due
+                self._requested = False  # the rest of the limit is reserved for refreshes that are due
                 return None
             self._last_held = ask.last_attempt
             self._plan_last_attempt(now.boot)
@@ -237,7 +237,7 @@ class Attempts:
                 if accepted.failure is not None:
                     outcome = accepted.failure
         finally:
-            # Whatever happens: its place is another's now.
+            # Even after an exception the slot must be given back.
             settled = parts.admission.settle(answer.ticket, outcome, parts.clock.now().boot)
         first = self.state.current is None
         if accepted is not None:
@@ -247,17 +247,17 @@ class Attempts:
         elif accepted is not None:
             self._succeed(accepted, outcome.notes if first else (), now)
         parts.counted(self.target, replace(performed, outcome=outcome))
-        # After all else is noted: who waits for one more grant sees what came of it.
+        # Counted last: a thread that waits for the next grant then also sees its result.
         self._outcomes[_KINDS.index(type(outcome))] += 1
         return None
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
-        """What the reply says, compared with the token that is held for the same thing."""
+        """Compare the reply with the held token."""
         state = self.state if self.is_for_target else TokenState()
         return accept(state, issued, now, lambda token: self._refresh_due(token, now.boot), performed.skew)
 
     def _take(self, accepted: Accepted, client_id: str) -> None:
-        """Go on with the state after a reply."""
+        """Store the state after a reply."""
         self.state = accepted.state
         if accepted.kind == "expired":
             return
@@ -282,20 +282,19 @@ class Attempts:
             case "new":
                 line = Line("info", f"token obtained, good for {good}; next refresh {when}")
             case "renewed":
-                line = Line("info", f"the provider prolonged the token: good for {good}; asking again {when}")
+                line = Line("info", f"the provider extended the same token, good for {good}; next request {when}")
             case "at_end":
-                line = Line("debug", f"the provider answers with the token that is at its end; asking again {when}")
+                line = Line("debug", f"the provider still returns the token that is expiring; next request {when}")
             case _:
-                line = Line("debug", f"the same token again, good for {good}; asking again {when}")
+                line = Line("debug", f"the provider returned the same token, good for {good}; next request {when}")
         self.say(line)
 
     def _fail(self, failure: Failure, settled: Settled, now: float) -> None:
-        """Take note of a failure, and of when the next attempt is."""
+        """Record a failure, and set the time of the next attempt."""
         self.log.failed(failure, now)
         remaining = self.state.remaining(now)
         if isinstance(failure, Refused):
-            # It asks admission right away, and is told there how long it waits: whoever finds that the client works
-            # again wakes the others.
+            # It requests admission right away and is held there, so that a sibling's success wakes it.
             self.due = self._not_before = now + policy.LEAST_BETWEEN_ATTEMPTS
             until = max(settled.until, self.due)
         else:
@@ -305,18 +304,18 @@ class Attempts:
         self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
 
     def _next(self, now: float) -> float:
-        """When the next attempt is made, as far as that is known."""
+        """The time of the next attempt, as far as it is known."""
         if self.held is not None:
             at = self.held.until
         else:
             at = self.next_turn()
             refusal = self.refusal() if isinstance(self.log.failure, Refused) else None
             if refusal is not None and at <= now + policy.LEAST_BETWEEN_ATTEMPTS:
-                at = max(at, refusal.next_probe)  # what admission will say when it is asked
+                at = max(at, refusal.next_probe)  # admission will hold it until then
         return self._or_last(at)
 
     def _plan_last_attempt(self, now: float) -> None:
-        """Something stands in the way: plan one more attempt before the token expires, once for each token."""
+        """Plan one more attempt before expiry, once per token, because the target is failing or held."""
         if self._last_attempt is None and not self._last_made and self.state.remaining(now):
             self._last_attempt = policy.last_attempt(now, self.state.ends, self._parts.dice())
 
@@ -327,15 +326,15 @@ class Attempts:
         )
 
     def _due_now(self, now: float) -> None:
-        """What stood in the way is different: ask now, whatever the last failure asked for."""
+        """Make an attempt due now, because the cause of the last failure may be gone."""
         self.due = self._not_before = now
         self.log.forgive()
 
     def say(self, line: Line) -> None:
-        """One line of the log."""
+        """Write one log line."""
         say(_LEVELS[line.level], line.text, name=self.target.full_name)
 
 
 def _schedule(target: Target) -> tuple[object, ...]:
-    """What of a target decides when its token is refreshed."""
+    """The settings of a target that decide when its token is refreshed."""
     return target.refresh_before, target.max_staleness, target.max_age

@@ -1,8 +1,8 @@
-"""Drives one target to its desired state, a turn at a time.
+"""Drives one target to its desired state, one turn at a time.
 
-A turn is level-triggered: it looks at what is, and brings it to what should be, in this order: what was asked of
-the target since the last turn; times, after a step of the clock; a grant, if one is due and admission lets it go;
-the files; the log. It ends with the moment at which the next turn is needed. A turn too many costs a look.
+A turn is level-triggered: it compares the actual with the desired state and acts on the difference. It handles, in this
+order, the wishes since the last turn, a step of the clock, a grant if one is due and admission allows it, the files,
+and the log. It returns when the next turn is needed. An extra turn costs only a check.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshReques
 from bearerd.model import Instant, Output, Target
 
 Paths = Callable[[], Collection[str]]
-"""The paths of all wanted files, as they are at that moment."""
+"""Returns the paths of all wanted files at the time of the call."""
 
 
 class Controller:
-    """Keeps one target's token fresh and in its files. `reconcile` is called by one thread at a time."""
+    """Keeps one target's token and files current. One thread at a time may call `reconcile`."""
 
     __slots__ = ("_attempts", "_files", "_parts", "_resumed", "target")
 
@@ -39,9 +39,9 @@ class Controller:
     # -- a turn --------------------------------------------------------------------------------
 
     def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Paths) -> float:
-        """Do what is due; returns when (boot clock) the next turn is needed.
+        """Do everything that is due. Returns when (boot clock) the next turn is needed.
 
-        `wanted_paths` are those of all targets: what is in it is no longer this target's to remove.
+        `wanted_paths` are those of all targets. A file in it belongs to a target, and is never removed.
         """
         if not self._resumed:
             self._resume()
@@ -59,8 +59,8 @@ class Controller:
         elif (attempts.state.sliding, attempts.state.named) != (before.sliding, before.named):
             self._files.record_changed()
         now = clock.now()
-        self._tend_files(now)
-        self._tell_if_lost(now.boot)
+        self._reconcile_files(now)
+        self._run_on_failure_if_lost(now.boot)
         line = attempts.log.still_failing(now.boot, attempts.state.remaining(now.boot), attempts.next)
         if line is not None:
             attempts.say(line)
@@ -74,30 +74,30 @@ class Controller:
         )
 
     def withdraw(self, wishes: Iterable[Wish], wanted_paths: Paths) -> None:
-        """The target is no longer wanted: its record and its files go, but for those that are another's now."""
+        """Remove the record and files of a target that is no longer wanted, except files that another target owns."""
         self._files.forget(self.target)
         for old in (self.target, *(wish.target for wish in wishes if isinstance(wish, Leftover))):
             self._withdraw(old.outputs, wanted_paths)
         self._parts.admission.forget(self.target.full_name, self.target.client.name, self._parts.clock.now().boot)
 
-    # -- for others, at any moment ---------------------------------------------------------------
+    # -- for other threads, at any time ----------------------------------------------------------
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether there is a good token that is another than the one with this digest."""
+        """Whether the held token is valid and differs from the one with this digest."""
         return self._attempts.is_newer(instead_of)
 
     def lost_record(self) -> bool:
-        """Whether somebody removed the record of its token."""
+        """Whether the record of its token was removed."""
         return self._attempts.state.current is not None and self._files.lost_record(self.target)
 
     def ask(self, now: float, *, requested: bool = False) -> Ask:
-        """What it asks admission, also if somebody `requested` a new token."""
+        """The request to admission at this time; `requested`: for a refresh that a user requested."""
         return self._attempts.ask(now, requested=requested)
 
-    def standing(self) -> TargetStatus:
-        """How it stands."""
+    def status(self) -> TargetStatus:
+        """A snapshot of the target."""
         attempts, files = self._attempts, self._files
-        state, held, log = attempts.state, attempts.what_holds(), attempts.log
+        state, held, log = attempts.state, attempts.current_hold(), attempts.log
         token, failure = state.current, log.failure
         if held is not None and failure is None and held.reason == "refused":
             refusal = attempts.refusal()
@@ -122,17 +122,17 @@ class Controller:
             same_token=attempts.same,
         )
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- steps of a turn -----------------------------------------------------------------------
 
     def _resume(self) -> None:
-        """Take up what an earlier process left."""
+        """Take over the record of an earlier process."""
         record = self._files.load(self.target)
         if self._attempts.resume(record, self._parts.clients.client_id(self.target)):
             self._files.times_changed(at_start=True)
         self._resumed = True
 
     def _adopt(self, target: Target, wanted_paths: Paths) -> None:
-        """Go on as a changed config has it."""
+        """Apply a changed config."""
         old, self.target = self.target, target
         self._files.config_changed(old, target)
         self._withdraw(old.outputs, wanted_paths)
@@ -152,11 +152,11 @@ class Controller:
                 assert_never(wish)
 
     def _withdraw(self, outputs: Iterable[Output], wanted_paths: Paths) -> None:
-        """Take away those of these files that nobody wants."""
+        """Remove those of these files that no target wants."""
         taken = wanted_paths()
         self._files.withdraw(self.target, [output for output in outputs if output.path not in taken])
 
-    def _tend_files(self, now: Instant) -> None:
+    def _reconcile_files(self, now: Instant) -> None:
         attempts = self._attempts
         if attempts.state.current is None:
             self._files.expire(self.target)
@@ -164,11 +164,11 @@ class Controller:
             self._files.expire(self.target)
             if (line := attempts.log.expired(removed=self.target.on_expiry == "remove")) is not None:
                 attempts.say(line)
-        elif (record := attempts.record) is not None:  # else they stay until there is what they are for now
+        elif (record := attempts.record) is not None:  # else the old token stays until the new one is there
             self._files.publish(self.target, record, attempts.state.lost_at())
 
-    def _tell_if_lost(self, now: float) -> None:
-        """Run `on_failure` once for each trouble: the token is not refreshed, and that is more than passing."""
+    def _run_on_failure_if_lost(self, now: float) -> None:
+        """Run `on_failure` once per lasting failure."""
         attempts = self._attempts
         failure = attempts.log.failure
         count = attempts.log.count(failure) if failure is not None else 0

@@ -1,7 +1,7 @@
-"""What the log and `on_failure` tell of a target's failures: outcomes in, lines out. Pure.
+"""Log lines and `on_failure` for the failures of a target: outcomes in, lines out. Pure.
 
-The log tells of transitions: failing, still failing every ten minutes, recovered with counts. A provider that
-answers, whatever its habits, never causes an error.
+The log shows transitions: failing, still failing every ten minutes, recovered with counts. A provider that answers
+never causes an ERROR, even if it returns the same token again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bearerd.lifecycle import policy
 from bearerd.words import duration
 
 STILL_FAILING: Final = 600.0
-"""Seconds between two lines about one failure: often enough to be seen, seldom enough to be read."""
-# A drawing does not tell more apart.
+"""Seconds between two lines about one failure: rare enough not to flood the log, frequent enough to be seen."""
+# `bearerd status` draws them in one line, which has room for no more.
 _MOST_MOMENTS: Final = 20
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -31,29 +31,29 @@ class Line:
 
 
 class FailureLog:
-    """The failures of one target since its last success. All moments are those of the boot clock."""
+    """The failures of one target since its last success. All times are those of the boot clock."""
 
     __slots__ = ("_announced", "_counts", "_expiry_logged", "_said_at", "attempts", "failure", "moments", "since")
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
         self.since: float | None = None
-        """When the first of them came."""
+        """The time of the first failure."""
         self.moments: tuple[float, ...] = ()
-        """When the last twenty came."""
+        """The times of the last twenty failures."""
         self.attempts = 0
-        """How many attempts failed."""
+        """The number of failed attempts."""
         self._counts: Counter[type[Failure]] = Counter()
         self._said_at = 0.0
         self._announced = False
         self._expiry_logged = False
 
     def count(self, failure: Failure) -> int:
-        """How many of them were of this kind, since what the target fails of was last mended."""
+        """The number of failures of this kind since `forgive`. It sets the backoff."""
         return self._counts[type(failure)]
 
     def failed(self, failure: Failure, now: float) -> None:
-        """Take note of a failed attempt; `describe` says it."""
+        """Record a failed attempt; `describe` returns the line for it."""
         self._counts[type(failure)] += 1
         self.attempts += 1
         self.moments = (*self.moments, now)[-_MOST_MOMENTS:]
@@ -61,29 +61,29 @@ class FailureLog:
             self.since = now
 
     def describe(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
-        """The line about a failed attempt: new, or of another kind, for everybody; else only for debugging.
+        """The line for a failed attempt: a warning or error if the failure is new or of another kind, else debug.
 
-        `remaining` is for how many seconds the present token is good.
+        `remaining`: seconds until the current token expires, 0 without a token.
         """
         known, self.failure = self.failure, failure
-        # A refusal that promised another secret is not the last word.
+        # After a refusal that announced another secret, the next refusal is news.
         another = isinstance(known, Refused) and known.another_secret
         if type(failure) is type(known) and not another:
             return Line("debug", f"attempt failed: {failure}")
-        return self._trouble(failure, now, remaining, next_attempt)
+        return self._failing(failure, now, remaining, next_attempt)
 
     def still_failing(self, now: float, remaining: float, next_attempt: float) -> Line | None:
-        """The line that is due every ten minutes, also between attempts."""
+        """The line that is due every ten minutes, even between attempts."""
         if self.failure is None or now < self._said_at + STILL_FAILING:
             return None
-        return self._trouble(self.failure, now, remaining, next_attempt)
+        return self._failing(self.failure, now, remaining, next_attempt)
 
     def next_line(self) -> float | None:
-        """When the next line is due without any attempt."""
+        """When the next line is due without an attempt."""
         return None if self.failure is None else self._said_at + STILL_FAILING
 
     def succeeded(self, now: float) -> Line | None:
-        """The provider answered with a token; a new one or the same."""
+        """Record a success, with a new token or the same. Returns the line about a recovery from failures."""
         line = None
         if self.failure is not None and self.since is not None:
             attempts = self.attempts
@@ -98,15 +98,15 @@ class FailureLog:
         return line
 
     def forgive(self) -> None:
-        """What the target failed of may be mended: its waits begin anew, what was said stays said."""
+        """Restart the backoff, because the cause may be gone. Lines that were logged are not repeated."""
         self._counts.clear()
 
     def renewed(self) -> None:
-        """There is a token that is good again."""
+        """Note that there is a valid token again."""
         self._expiry_logged = False
 
     def expired(self, *, removed: bool) -> Line | None:
-        """The token is lost; `removed`: its files go."""
+        """The line about an expired token, once; `removed`: its files are removed."""
         if self._expiry_logged:
             return None
         self._expiry_logged = True
@@ -115,13 +115,13 @@ class FailureLog:
 
     @property
     def expiry_logged(self) -> bool:
-        """Whether the log says that the token is lost."""
+        """Whether the expiry was logged."""
         return self._expiry_logged
 
     def is_lost(self, failure: Failure | None, count: int, now: float, remaining: float, *, expired: bool) -> bool:
-        """Whether `on_failure` runs now: once for each trouble.
+        """Whether `on_failure` has to run now, once per lasting failure.
 
-        `failure` and `count` are what the target, or its client, failed of and how often.
+        `failure` and `count`: the last failure of the target or its client, and how often it occurred.
         """
         if self._announced:
             return False
@@ -129,8 +129,8 @@ class FailureLog:
         self._announced = expired or (failure is not None and policy.is_lost(failure, count, remaining, lasted))
         return self._announced
 
-    def _trouble(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
-        """What fails and why, what still holds, and when the next attempt is."""
+    def _failing(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
+        """The line with the failure, the state of the current token, and the time of the next attempt."""
         self._said_at = now
         holds = f"the present token is good for {duration(remaining)}" if remaining else "there is no valid token"
         lasted = 0.0 if self.since is None else now - self.since

@@ -1,4 +1,4 @@
-"""One target's record and files: what is on disk, what failed, and what hooks are still to be told."""
+"""One target's record and files: their state on disk, failed writes, and hooks that still have to run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bearerd.publish.record import Record
 
 
 class Publisher(Protocol):
-    """What keeps records and files."""
+    """Stores records and files (publish/publisher.py)."""
 
     def load(self, target: Target) -> Record | None:
         """The record, if there is one."""
         ...
 
     def save(self, target: Target, record: Record) -> None:
-        """Keep a record; raises PublishError."""
+        """Write a record. Raises PublishError."""
         ...
 
     def recorded(self, target: Target) -> bool:
@@ -30,48 +30,48 @@ class Publisher(Protocol):
         ...
 
     def forget(self, target: Target) -> None:
-        """Take the record away."""
+        """Remove the record."""
         ...
 
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = ...) -> Published:
-        """Bring the files to what this token makes them; `before` is called before the first one changes."""
+        """Make the files hold this token. `before` is called before the first file changes."""
         ...
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
-        """Take files away."""
+        """Remove files."""
         ...
 
 
 class Hooks(Protocol):
-    """What tells others."""
+    """Runs the hooks."""
 
     def announce(self, target: Target) -> None:
-        """The target's files are about to change."""
+        """Note that the target's files are about to change."""
         ...
 
     def owed(self, target: Target) -> bool:
-        """Whether an earlier process changed the files and told nobody."""
+        """Whether an earlier process changed the files without running the hooks."""
         ...
 
     def undone(self, name: str) -> bool:
-        """Whether hooks of the target are owed, or failed for good."""
+        """Whether hooks of the target are still owed, or were given up."""
         ...
 
     def changed(self, target: Target, *, first: bool) -> None:
-        """All files are in place; `first`: there was no token before."""
+        """Run `on_change`: all files are in place; `first`: this is the first token."""
         ...
 
     def failed(self, target: Target) -> None:
-        """The token stopped being renewable."""
+        """Run `on_failure`."""
         ...
 
     def forget(self, name: str) -> None:
-        """The target is no more."""
+        """Forget a removed target."""
         ...
 
 
 class FileState:
-    """The files of one target. Called by one thread at a time."""
+    """The files of one target. One thread at a time may call methods."""
 
     __slots__ = (
         "_attempts",
@@ -91,64 +91,64 @@ class FileState:
         self._publisher = publisher
         self._hooks = hooks
         self.on_disk = False
-        """Whether every file is there with the present token."""
+        """Whether every file holds the current token."""
         self.readable_until = 0.0
-        """Boot clock: until when what every file holds is good."""
+        """Boot clock: until when the token in every file is valid."""
         self.faults: tuple[str, ...] = ()
-        """What went wrong at the last look."""
+        """The errors of the last write."""
         self._attempts = 0
-        """How many looks in a row went wrong."""
+        """The number of failed writes in a row."""
         self._unsaved = False
-        """Whether the record is still to be written."""
+        """Whether the record still has to be written."""
         self._first = True
-        """Whether there was no token of this name before."""
+        """Whether there was no token before."""
         self._only_times = False
-        """Whether nothing of the files is to change but times, after a step of the clock."""
+        """Whether only times in the files have to change, after a step of the clock."""
         self._rewritten = False
-        """Whether a template changed: nobody altered the files, and they are not put back."""
+        """Whether a template changed. The files then differ although no other process altered them."""
         self._unannounced = False
-        """Whether files changed and no hook was told yet."""
+        """Whether files changed and hooks still have to run."""
 
     def load(self, target: Target) -> Record | None:
-        """The record that an earlier process left, and what it owes to hooks."""
+        """Load the record of an earlier process, and whether its hooks are still owed."""
         self._unannounced = self._hooks.owed(target)
         record = self._publisher.load(target)
         self._first = record is None and not self._unannounced
         return record
 
     def lost_record(self, target: Target) -> bool:
-        """Whether somebody removed the record that was written."""
+        """Whether the record was removed after it was written."""
         return self.on_disk and not self._unsaved and not self._publisher.recorded(target)
 
     def token_changed(self) -> None:
-        """There is another token, or it lives for another time."""
+        """Note that the token or its lifetime changed."""
         self._unsaved, self.on_disk, self._only_times = True, False, False
 
     def record_changed(self) -> None:
-        """Something of the record alone is different."""
+        """Note that only the record changed."""
         self._unsaved = True
 
     def times_changed(self, *, at_start: bool = False) -> None:
-        """The clock was set: times are written anew, which is no news unless something else is to change."""
+        """Note that the clock was set: times are rewritten, and hooks run only if something else changes, too."""
         self._only_times = (at_start or self.on_disk) and not self._rewritten
         self._unsaved, self.on_disk = True, False
 
     def config_changed(self, old: Target, new: Target) -> None:
-        """Other files, or other hooks."""
+        """Note that the config changed: other files or other hooks."""
         if new.on_change != old.on_change and self._hooks.undone(new.full_name):
-            self._unannounced = True  # a hook that was mended is what somebody waits for
+            self._unannounced = True  # a corrected hook runs for the change that the old one missed
         self.on_disk, self._only_times, self.readable_until = False, False, 0.0
 
     def template_changed(self) -> None:
-        """What a file is made from is different."""
+        """Note that a template changed."""
         self._rewritten, self._only_times = True, False
 
     def publish(self, target: Target, record: Record, good_until: float) -> None:
-        """Bring the record and every file to what they should be; `good_until` (boot clock) is how long they are."""
+        """Make the record and every file hold this token, which is valid until `good_until` (boot clock)."""
         faults: tuple[str, ...] = ()
         if self._unsaved or not self._publisher.recorded(target):
             try:
-                # The record first: after a crash between the two the files are made from it.
+                # The record comes first: after a crash between the two, the files are made from it.
                 self._publisher.save(target, record)
                 self._unsaved = False
             except PublishError as error:
@@ -157,7 +157,7 @@ class FileState:
         was_on_disk, self.on_disk = self.on_disk, not published.faults
         self.readable_until = good_until if self.on_disk else 0.0
         if published.written and was_on_disk and not self._attempts and not self._rewritten:
-            say(logging.WARNING, f"put back: {', '.join(published.written)}", name=target.full_name)
+            say(logging.WARNING, f"restored: {', '.join(published.written)}", name=target.full_name)
         self._rewritten = False
         self._note(target, faults + published.faults)
         times = {output.path for output in target.outputs if output.holds_times} if self._only_times else set()
@@ -168,13 +168,13 @@ class FileState:
             self._unannounced = self._only_times = self._first = False
 
     def expire(self, target: Target) -> None:
-        """There is no good token: its files go where the config says so."""
+        """Handle an expired token: remove its files if the config says so."""
         self.on_disk, self.readable_until = False, 0.0
         if target.on_expiry == "remove":
             self._note(target, self._publisher.withdraw(target.outputs).faults)
 
     def withdraw(self, target: Target, outputs: Iterable[Output]) -> None:
-        """Take away files that the config no longer names."""
+        """Remove files that are no longer in the config."""
         removed = self._publisher.withdraw(outputs)
         for fault in removed.faults:
             say(logging.ERROR, f"no longer in the config, but not removed: {fault}", name=target.full_name)
@@ -183,12 +183,12 @@ class FileState:
             say(logging.INFO, f"no longer in the config, removed: {paths}", name=target.full_name)
 
     def forget(self, target: Target) -> None:
-        """The target is no longer wanted: its record and what is owed to its hooks go."""
+        """Remove the record and owed hooks of a target that is no longer wanted."""
         self._publisher.forget(target)
         self._hooks.forget(target.full_name)
 
     def next_attempt(self, now: float) -> float | None:
-        """When files that could not be written are tried again; None where there are none."""
+        """When failed writes are retried; None if there are none."""
         return now + policy.wait_after_publish_fault(self._attempts) if self._attempts else None
 
     def _announce(self, target: Target) -> None:
@@ -196,17 +196,18 @@ class FileState:
             self._hooks.announce(target)
 
     def _note(self, target: Target, faults: tuple[str, ...]) -> None:
-        """Count a look at the files that went wrong, and say so once; or that it went well again."""
+        """Count failed writes. Logs the first failure and the recovery."""
         self.faults = faults
         if not faults:
             if self._attempts:
-                say(logging.INFO, f"files are well again after {self._attempts} attempts", name=target.full_name)
+                attempts = f"{self._attempts} failed attempt{'' if self._attempts == 1 else 's'}"
+                say(logging.INFO, f"files are written again after {attempts}", name=target.full_name)
             self._attempts = 0
             return
         self._attempts += 1
         if self._attempts == 1:
             say(
                 logging.ERROR,
-                f"files: {'; '.join(faults)}; what stood there before still stands; trying again",
+                f"files: {'; '.join(faults)}; the previous content is unchanged; retrying",
                 name=target.full_name,
             )

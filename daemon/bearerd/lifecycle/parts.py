@@ -1,4 +1,4 @@
-"""What all controllers share, and what they expect of it."""
+"""The dependencies that all controllers share, and their interfaces."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ from bearerd.model import Target
 
 
 class Grants(Protocol):
-    """What performs a grant."""
+    """Performs grants (grant/perform.py)."""
 
     def perform(self, target: Target) -> Performed:
-        """What a grant came to, and the client id it was for."""
+        """Perform a grant. Returns its outcome and the client id that it used."""
         ...
 
 
 class Admission(Protocol):
-    """What decides whether a target may ask (admission/admission.py)."""
+    """Decides whether a target may send an attempt (admission/admission.py)."""
 
     def request(self, ask: Ask, now: float) -> Granted | Held:
-        """Whether the target may send one attempt now."""
+        """Decide whether the target may send one attempt now."""
         ...
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, changing nothing; None means granted."""
+        """What `request` would answer, without changing anything. None means granted."""
         ...
 
     def settle(self, ticket: Ticket, outcome: Outcome | None, now: float) -> Settled:
-        """What the attempt came to."""
+        """Report the outcome of an attempt."""
         ...
 
     def refusal(self, name: str, client: str) -> Refusal | None:
-        """How the target is refused at present."""
+        """The refusal that holds the target; None if it is not refused."""
         ...
 
     def worked(self, client: str) -> None:
-        """The client got a token with its present credentials before."""
+        """Note that the client's credentials worked before."""
         ...
 
     def forget(self, name: str, client: str, now: float) -> None:
-        """The target waits for nothing."""
+        """Remove a target that is no longer wanted."""
         ...
 
 
 class Clients(Protocol):
-    """What is known of clients, once for all of their targets; may wait for a command that reads a secret."""
+    """The state of clients, shared by their targets. Calls may wait for a command that reads a secret."""
 
     def client_id(self, target: Target) -> str | None:
-        """The client id; None where it cannot be read now."""
+        """The client id; None if it cannot be read now."""
         ...
 
     def credentials_changed(self, target: Target) -> None:
-        """If the client was refused, see whether it has other credentials now."""
+        """Check whether the credentials of a refused client changed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What all controllers share."""
+    """The dependencies that all controllers share."""
 
     clock: Clock
     dice: Callable[[], float]
@@ -73,6 +73,6 @@ class Parts:
     hooks: Hooks
     clients: Clients
     counted: Callable[[Target, Performed], None] = lambda _target, _performed: None
-    """Told of each grant and what it came to."""
-    least: float = 0.0
-    """Seconds: a token on record that is good for less is refreshed at once."""
+    """Called with the result of each grant."""
+    min_valid: float = 0.0
+    """Seconds: a token on record that is valid for less is refreshed at once."""

@@ -1,7 +1,7 @@
-"""What a changed config means for what is running. Pure.
+"""The difference between two configs, by the names of targets. Pure.
 
-A token is told by its name, and what matters of it decides: asked for in the same way it is kept, whatever
-else has changed, and costs no request; asked for in another way it is a new grant.
+If a target's identity (provider, client id, scope, parameters, auth) is unchanged, its token is kept, and the change
+costs no request. Otherwise it needs a new grant.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from bearerd.model import Config, Output, Target
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done; targets are as the new config has them, but for `stop`."""
+    """The changes. Targets are those of the new config, except in `stop`."""
 
     start: tuple[Target, ...] = ()
     change: tuple[Target, ...] = ()
-    """Kept, with its token: other files, another schedule, another way to the same provider."""
+    """Targets that keep their token: other files, another schedule, another way to the same provider."""
     renew: tuple[Target, ...] = ()
-    """To be asked for anew; the old token stays in its files until then."""
+    """Targets that need a new token. The old one stays in their files until then."""
     stop: tuple[Target, ...] = ()
     gone: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
-    """By the token that had them: files that no token has any more."""
-    judged_anew: frozenset[str] = frozenset()
-    """Clients whom their provider could answer otherwise now."""
+    """By target of the old config: its files that are no longer in the config."""
+    changed_clients: frozenset[str] = frozenset()
+    """Clients whose config changed, so that their provider may answer differently."""
 
     def __str__(self) -> str:
         counts = {
             "added": len(self.start),
             "changed": len(self.change),
-            "to be asked for anew": len(self.renew),
+            "to be requested again": len(self.renew),
             "removed": len(self.stop),
         }
-        return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no token has changed"
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no token changed"
 
 
 def plan(old: Config, new: Config) -> Plan:
-    """From one config to the next."""
+    """The changes from one config to the next."""
     before = {target.full_name: target for target in old.targets}
     after = {target.full_name: target for target in new.targets}
     changed = [target for name, target in after.items() if name in before and target != before[name]]
-    renew = [target for target in changed if _asks_otherwise(before[target.full_name], target)]
+    renew = [target for target in changed if _needs_grant(before[target.full_name], target)]
     taken = {output.path for target in new.targets for output in target.outputs}
     gone = {
         name: outputs
@@ -56,7 +56,7 @@ def plan(old: Config, new: Config) -> Plan:
         renew=tuple(renew),
         stop=tuple(target for name, target in before.items() if name not in after),
         gone=gone,
-        judged_anew=frozenset(
+        changed_clients=frozenset(
             target.client.name
             for target in new.targets
             if clients.get(target.client.name, target.client) != target.client
@@ -65,9 +65,9 @@ def plan(old: Config, new: Config) -> Plan:
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
-    """The keys whose change a running daemon cannot follow."""
+    """The changed keys that take effect only after a restart."""
     if old.directory != new.directory:
-        return ["output.directory"]  # by which others have their defaults
+        return ["output.directory"]  # other keys have their defaults from it
     fixed = {
         "state_directory": (old.state_directory, new.state_directory),
         "control": (old.control, new.control),
@@ -76,6 +76,6 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     return [key for key, (was, wanted) in fixed.items() if was != wanted]
 
 
-def _asks_otherwise(old: Target, new: Target) -> bool:
-    """Whether the token on hand is another one than the new config asks for."""
+def _needs_grant(old: Target, new: Target) -> bool:
+    """Whether the new config needs another token."""
     return old.identity() != new.identity() or old.client.client_id != new.client.client_id

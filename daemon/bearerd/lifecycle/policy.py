@@ -1,9 +1,9 @@
-"""When to ask: every decision over time, as functions of what they are handed. Pure; seconds throughout.
+"""All decisions about time, as functions of their arguments. Pure; all values in seconds.
 
-A refresh is due its *lead* before expiry. The lead is a share of the lifetime (or exactly some seconds),
-long enough for readers that cache, and never over half the lifetime. Jitter only ever makes it earlier.
-The wait after a failure depends on its kind: a transient failure is retried within seconds, a malformed reply within
-minutes. How long a refused client waits is decided by admission, since its targets wait together.
+A refresh is due its *lead* before expiry. The lead is a share of the lifetime or a fixed number of seconds, long
+enough for readers that cache the file, and at most half the lifetime. Jitter only makes a refresh earlier. The wait
+after a failure depends on its kind: a transient failure is retried within seconds, a malformed reply within minutes.
+Admission decides how long a refused client waits, because its targets wait together.
 """
 
 from __future__ import annotations
@@ -16,49 +16,48 @@ from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Tran
 from bearerd.model import Instant, RefreshBefore, Token
 
 LEAST_BETWEEN_ATTEMPTS: Final = 1.0
-"""Whatever a provider answers, no target asks again sooner: a lifetime of 0 is no loop."""
+"""The shortest time between two attempts of a target, so that a lifetime of 0 does not cause a loop."""
 
 LONGEST_WAIT: Final = 3600.0
-"""No wait is longer: the longest pace of a refused client, and the longest Retry-After that is believed."""
+"""The longest wait of all: the longest pace of a refused client, and the longest Retry-After that is honoured."""
 
-# As a share of the lifetime alone a short-lived token would be asked for in its last seconds.
+# A share of the lifetime alone would refresh a short-lived token in its last seconds.
 _LEAST_LEAD_OF_SHARE: Final = 60.0
-_JITTER_SHARE: Final = 0.1  # 1000 daemons restarted together: from 1000 requests a second to 10, simulated
-# Of 1000 daemons that all read `Retry-After: 30` each comes at a moment of its own.
+_JITTER_SHARE: Final = 0.1  # simulated: 1000 daemons restarted together send 10 requests a second instead of 1000
+# Spreads 1000 daemons that all got `Retry-After: 30`.
 _LATER_SHARE: Final = 0.2
 
 _TRANSIENT_FIRST: Final = 1.0
-_TRANSIENT_CEILING: Final = 60.0  # everyone is back a minute after an outage
-_SHARE_OF_REMAINING: Final = 0.25  # at least four attempts, whatever little time is left
+_TRANSIENT_CEILING: Final = 60.0  # every target recovers within a minute of an outage
+_SHARE_OF_REMAINING: Final = 0.25  # at least four attempts fit into the time that is left
 _RATE_LIMITED_FIRST: Final = 60.0
 _RATE_LIMITED_CEILING: Final = 600.0
 _MALFORMED_FIRST: Final = 60.0
 _MALFORMED_CEILING: Final = 600.0
-_UNSENT_FIRST: Final = 10.0  # costs a look at a file, and nobody else anything
+_UNSENT_FIRST: Final = 10.0  # a retry only reads a file, and sends nothing
 _UNSENT_CEILING: Final = 60.0
 
-# Late enough that a short outage is over, early enough that one request and its timeout fit.
+# Late enough for a short outage to be over, early enough for one request with its timeout.
 _LAST_ATTEMPT: Final = (15.0, 30.0)
 
-# A step of the wall clock below this is the clock being kept right; above 30 s one of the two clocks
-# has missed something, and nobody can tell which.
+# A smaller difference is NTP at work. Above 30 s one of the two clocks is wrong, and it is unknown which.
 STEP: Final = 5.0
 CLOCKS_DISAGREE: Final = 30.0
 
 LOST_AFTER: Final = 600.0
-"""Seconds without any token after which a provider that does not answer is not about to."""
+"""Seconds without any token after which a transient failure counts as lasting. A network may be late after a boot."""
 
-# No moment is worth a turn sooner: whatever is wrong, a target has twenty turns a second at most.
+# Limits a target to twenty turns a second, whatever is wrong.
 _BETWEEN_TURNS: Final = 0.05
 
-_PUBLISH_CEILING: Final = 10.0  # design.md: a file is put back within 10 s
+_PUBLISH_CEILING: Final = 10.0  # a deleted or altered file is restored within 10 s
 
 
 # -- the lead ----------------------------------------------------------------------------------------
 
 
 def lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 0.0) -> float:
-    """How long before expiry a refresh is due, without jitter."""
+    """Seconds before expiry at which a refresh is due, without jitter."""
     if refresh_before.seconds is not None:
         wanted = refresh_before.seconds
     else:
@@ -69,7 +68,7 @@ def lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 
 def planned(
     lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 0.0, max_age: float = math.inf
 ) -> float:
-    """How long after it was issued a token's refresh is due, without jitter; `max_age` at the latest."""
+    """Seconds after issue at which a refresh is due, without jitter; at most `max_age`."""
     return max(0.0, min(lifetime - lead(lifetime, refresh_before, max_staleness), max_age))
 
 
@@ -81,15 +80,15 @@ def due_after_issue(
     dice: float,
     max_age: float = math.inf,
 ) -> float:
-    """When (boot clock) the refresh of a token is due; `last_attempt` is when it was asked for."""
+    """When (boot clock) the refresh of a token is due; `last_attempt` is when the token was requested."""
     age = planned(token.lifetime, refresh_before, max_staleness, max_age)
-    # The jitter of a token of 60 days may be hours, but a part of what `max_age` leaves of it.
+    # The jitter of a 60-day token may be hours, but at most a tenth of `max_age`.
     jitter = _JITTER_SHARE * dice * min(lead(token.lifetime, refresh_before, max_staleness), max_age)
     return max(token.obtained.boot + age - jitter, last_attempt + LEAST_BETWEEN_ATTEMPTS)
 
 
 def halfway(now: float, expires: float) -> float:
-    """When to ask again after the provider confirmed the same token: half-way to its expiry, at last at the expiry."""
+    """When to ask again for a token that the provider returned again: half-way to its expiry, finally at its expiry."""
     remaining = expires - now
     half = remaining / 2
     return now + (half if half >= LEAST_BETWEEN_ATTEMPTS else max(LEAST_BETWEEN_ATTEMPTS, remaining))
@@ -99,9 +98,9 @@ def halfway(now: float, expires: float) -> float:
 
 
 def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> float:
-    """Seconds until the next attempt after the `count`-th (from 1) failure of this kind that was no refusal.
+    """Seconds until the next attempt after the `count`-th (from 1) failure of this kind, except refusals.
 
-    `remaining` is how long the present token is still good, 0 for none.
+    `remaining`: seconds until the current token expires, 0 without a token.
     """
     later = 1 + _LATER_SHARE * dice
     match failure:
@@ -111,7 +110,7 @@ def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> f
             if failure.retry_after is not None:
                 wait = max(wait, min(failure.retry_after, LONGEST_WAIT) * later)
         case RateLimited(retry_after=None):
-            # Twice as long each time: the limit may be one of ten in eight hours.
+            # The wait doubles, because the limit may be as low as ten in eight hours.
             wait = _doubling(_RATE_LIMITED_FIRST, count, _RATE_LIMITED_CEILING) * later
         case RateLimited():
             backoff = _doubling(_TRANSIENT_FIRST, count, _TRANSIENT_CEILING)
@@ -124,7 +123,7 @@ def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> f
 
 
 def last_attempt(now: float, expires: float, dice: float) -> float | None:
-    """When a token that is not renewed is asked for one more time before it expires; None where it is too late."""
+    """When to make the last attempt before expiry; None if it is too late for one."""
     least, most = _LAST_ATTEMPT
     at = expires - (least + (most - least) * dice)
     if at < now + LEAST_BETWEEN_ATTEMPTS:
@@ -133,12 +132,12 @@ def last_attempt(now: float, expires: float, dice: float) -> float | None:
 
 
 def wait_after_publish_fault(count: int) -> float:
-    """Seconds until files that could not be written are tried again."""
+    """Seconds until a failed write is retried."""
     return _doubling(1.0, count, _PUBLISH_CEILING)
 
 
 def _longest_wait(remaining: float) -> float:
-    """The longest wait after a transient failure while a token is good for that long."""
+    """The longest wait after a transient failure, given the remaining seconds of the current token."""
     return max(LEAST_BETWEEN_ATTEMPTS, remaining * _SHARE_OF_REMAINING) if remaining > 0 else math.inf
 
 
@@ -148,10 +147,10 @@ def _doubling(first: float, count: int, ceiling: float) -> float:
 
 
 def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bool:
-    """Whether somebody should be told that a token is not renewed, after `count` such failures in `lasted` seconds.
+    """Whether `on_failure` has to run after `count` such failures in `lasted` seconds.
 
-    A transient failure is no trouble while a token is good, nor for a while at a start before the network is
-    there. A single refusal may be a load balancer's: while a token is good it takes two.
+    A transient failure does not matter while a token is valid, nor for a while after a boot without network. A load
+    balancer may refuse once in passing, so a refusal counts from the second one while a token is valid.
     """
     match failure:
         case Refused(another_secret=True):
@@ -163,7 +162,7 @@ def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bo
 
 
 def next_moment(now: float, *moments: float | None) -> float:
-    """The earliest of the moments at which there is something to do, and always a later one than `now`."""
+    """The earliest of these times, but always later than `now`."""
     return max(min((moment for moment in moments if moment is not None), default=math.inf), now + _BETWEEN_TURNS)
 
 
@@ -172,7 +171,7 @@ def next_moment(now: float, *moments: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A token as the clocks have it now: `token` with times that agree, and whether they had not."""
+    """A token with corrected times, and how far the two clocks were apart: over `STEP`, over `CLOCKS_DISAGREE`."""
 
     token: Token
     disagreed: bool
@@ -180,11 +179,11 @@ class Dated:
 
 
 def redate(token: Token, now: Instant) -> Dated:
-    """A token's times by the clocks as they are now.
+    """Correct a token's times by the current clocks.
 
-    After a step of the wall clock (or a restart of the machine, which starts the boot clock anew) the two
-    readings of its expiry differ. Up to 30 s the boot clock is right. Beyond, nobody knows: the earlier
-    expiry counts, and the token is to be refreshed.
+    After a step of the wall clock, or a reboot, which resets the boot clock, the two readings of its expiry differ. Up
+    to 30 s the boot clock counts. Beyond that it is unknown which clock is wrong: the earlier expiry counts, and the
+    token is refreshed.
     """
     by_wall = min(token.expires.wall - now.wall, token.lifetime)
     by_boot = min(token.expires.boot - now.boot, token.lifetime)

@@ -1,16 +1,16 @@
-"""Makes what runs match what is wanted: one map of wanted targets, and one inbox for each.
+"""Keeps the running controllers in line with the wanted targets: one map of targets, and one inbox for each.
 
 Invariants, which `problems` checks and the tests assert:
 
-- Once no turn is due, every wanted name has exactly one controller, and exactly one scheduled turn.
-- An unwanted name has neither, nor a record, nor files, nor wishes.
-- A turn changes only its own target, and no two turns of one target run at once.
-- A wish is handled by a turn that begins after it came; none is lost, whatever a turn does meanwhile.
-- No lock is held while a file, a secret or the network is touched. Locks are taken in one order: the one of this
-  module, then the schedule's, then the scheduler's own.
+- Once no turn is due, every wanted name has exactly one controller and exactly one scheduled turn.
+- An unwanted name has no controller, no turn, no record, no files and no wishes.
+- A turn changes only its own target. Two turns of one target never run at once.
+- A wish is handled by a turn that starts after the wish arrived. No wish is lost, whatever a turn does meanwhile.
+- No lock is held during access to files, secrets or the network. Locks are taken in one order: this module's, the
+  schedule's, APScheduler's.
 
-A controller is made and dropped by its target's own turn only. A turn that finds its target unwanted withdraws the
-files without the lock, and then compares under it: if the target is wanted again by then, the next turn begins anew.
+Only a target's own turn creates and drops its controller. A turn of an unwanted target removes its files without the
+lock, and then checks under the lock. If the target is wanted again by then, the next turn starts from scratch.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from bearerd.lifecycle.wishes import Leftover, Wish
 from bearerd.model import Target
 
 
-class Controls(Protocol):
-    """What drives one target (controller.py)."""
+class TargetController(Protocol):
+    """Drives one target (controller.py)."""
 
     target: Target
 
     def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> float:
-        """Bring the target to where it should be; returns when (boot clock) the next turn is needed."""
+        """Drive the target to its desired state. Returns when (boot clock) the next turn is needed."""
         ...
 
     def withdraw(self, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> None:
-        """Take away what there is of the target."""
+        """Remove the target's record and files."""
         ...
 
-    def standing(self) -> TargetStatus:
-        """How it stands."""
+    def status(self) -> TargetStatus:
+        """A snapshot of the target."""
         ...
 
 
 class Turns(Protocol):
-    """What gives each target its turns (schedule.py)."""
+    """Runs the turns of each target (schedule.py)."""
 
     def add(self, name: str, due: float) -> None:
-        """A target, or an earlier turn for one that is there."""
+        """Add a target, or move the next turn of a known one forward."""
         ...
 
     def remove(self, name: str) -> None:
-        """No more turns for this target."""
+        """Schedule no more turns for this target."""
         ...
 
     def wake(self, name: str, at: float | None = None) -> None:
-        """A turn by then, else now; if one is under way, another after it."""
+        """Schedule a turn by this time, or now. If a turn is running, another one follows."""
         ...
 
     def names(self) -> set[str]:
@@ -63,11 +63,11 @@ class Turns(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Controls)
+C = TypeVar("C", bound=TargetController)
 
 
 class Reconciler(Generic[C]):
-    """The wanted targets and their controllers. `make` makes a controller, quickly and without I/O."""
+    """The wanted targets and their controllers. `make` creates a controller, quickly and without I/O."""
 
     def __init__(self, make: Callable[[Target], C], turns: Turns, now: Callable[[], float]) -> None:
         self._make = make
@@ -80,7 +80,7 @@ class Reconciler(Generic[C]):
         self._inbox: dict[str, set[Wish]] = {}
 
     def apply(self, targets: Iterable[Target]) -> None:
-        """These targets are wanted, and no others; each that differs has a turn."""
+        """Replace the wanted targets, and schedule a turn for each one that differs."""
         wanted = {target.full_name: target for target in targets}
         with self._lock:
             before, self._wanted = self._wanted, wanted
@@ -96,7 +96,7 @@ class Reconciler(Generic[C]):
                 self._turns.wake(name)
 
     def wish(self, name: str, wish: Wish) -> None:
-        """Something is asked of a target; one that is not wanted hears nothing."""
+        """Put a wish into the target's inbox, if the target is wanted."""
         with self._lock:
             if name not in self._wanted:
                 return
@@ -104,11 +104,11 @@ class Reconciler(Generic[C]):
         self._turns.wake(name)
 
     def turn(self, name: str) -> float:
-        """One turn of a target, on a worker; returns when (boot clock) the next is."""
+        """Run one turn of a target, on a worker thread. Returns when (boot clock) the next one is due."""
         with self._lock:
             wishes = self._inbox.pop(name, set())
             target, controller = self._wanted.get(name), self._controllers.get(name)
-            # Of a config that no turn followed the files may be there, from an earlier process.
+            # No turn applied that config, but its files may exist from an earlier process.
             left = [wish.target for wish in wishes if isinstance(wish, Leftover)]
             begins_as = left[0] if left else target
             if controller is None and begins_as is not None:
@@ -138,7 +138,7 @@ class Reconciler(Generic[C]):
             return inf
 
     def controller(self, name: str) -> C | None:
-        """The controller of a wanted target that had a turn."""
+        """The controller of a wanted target; None before its first turn."""
         with self._lock:
             return self._controllers.get(name) if name in self._wanted else None
 
@@ -148,18 +148,18 @@ class Reconciler(Generic[C]):
             return list(self._controllers.values())
 
     def is_wanted(self, name: str) -> bool:
-        """Whether there is a target of this name."""
+        """Whether a target of this name is wanted."""
         return name in self._wanted
 
-    def standings(self) -> Iterator[TargetStatus]:
-        """How every wanted target stands, also before its first turn, in the order of the config."""
+    def statuses(self) -> Iterator[TargetStatus]:
+        """Snapshots of all wanted targets in the order of the config, including those without a turn yet."""
         with self._lock:
             pairs = [(target, self._controllers.get(name)) for name, target in self._wanted.items()]
         for target, controller in pairs:
-            yield controller.standing() if controller is not None else TargetStatus(target)
+            yield controller.status() if controller is not None else TargetStatus(target)
 
     def problems(self) -> list[str]:
-        """What of the invariants does not hold; to be asked while no turn is due."""
+        """The violated invariants. Call it while no turn is due."""
         with self._lock:
             wanted, controllers, inbox = set(self._wanted), set(self._controllers), set(self._inbox)
         turns = self._turns.names()

@@ -1,18 +1,20 @@
-"""Gives each target its turns: the one module that uses APScheduler (3.11), and knows its traps.
+"""Runs the turns of each target.
 
-- A date job that is late is deleted, and an exception before it is armed again loses it for ever. So each
-  target has one recurring job; a turn moves its next run, and whatever goes wrong costs one interval.
-- An interval job whose clock leaps makes a list of every run that it missed, under the scheduler's lock: from
-  1970 on, half a million for each target. So the trigger is our own, and never catches up.
-- A job is late as soon as its workers are busy: `misfire_grace_time=None`.
-- A run that comes while the last one is not booked out is skipped, unless `max_instances` allows more. It does, and
-  a target's turns are kept apart here: by one set, under one lock.
-- It sleeps on differences of the wall clock, on a monotonic clock that stops in a suspend, and never
-  looks again. So `guard`, called every few seconds, compares the clocks and sets all runs anew.
-- `shutdown(wait=True)` deadlocks with jobs that touch the store. So it is never waited for; the pool joins its
-  threads when the interpreter ends, and the process ends by `os._exit` before that.
-- A pool that cannot start a thread keeps the run and raises; the run has no worker until the next one is started.
-  So `guard` submits another where there is no thread at all: a turn too many costs a look.
+This is the one module that uses APScheduler (3.11). It works around these properties:
+
+- A late date job is deleted, and an exception before it is rescheduled loses it for ever. So each target has one
+  recurring job, whose next run a turn moves. An error costs one interval at most.
+- An interval job computes every run that it missed, under the scheduler's lock. After a step from 1970 that is half a
+  million runs per target. So the trigger is our own, and never catches up.
+- A job counts as late as soon as its workers are busy. So `misfire_grace_time` is None.
+- A run that is due while the last one is still registered is skipped, unless `max_instances` allows more. It does, and
+  this module keeps a target's turns from overlapping, with one set under one lock.
+- The scheduler computes its sleep from the wall clock once, and sleeps on a monotonic clock that stops in a suspend. So
+  `check_clocks`, called every few seconds, compares the clocks and reschedules all runs.
+- `shutdown(wait=True)` deadlocks with jobs that use the store, so it is not used. The pool would join its threads when
+  the interpreter ends; the process ends by `os._exit` before that.
+- A pool that cannot start a thread keeps the run and raises. The run has no worker until another one is started. So
+  `check_clocks` submits another run if the pool has no thread at all. An extra turn costs only a check.
 """
 
 from __future__ import annotations
@@ -32,26 +34,26 @@ from bearerd.clock import Clock
 from bearerd.lifecycle.policy import LONGEST_WAIT
 from bearerd.log import say
 
-GUARD: Final = 8.0
-"""Seconds between two looks at the clocks: a step or a suspend is to be noticed within 10."""
+CHECK_CLOCKS_EVERY: Final = 8.0
+"""Seconds between two comparisons of the clocks: a step or a suspend has to be noticed within 10 s."""
 
-# The wall clock is slewed at up to 0.5 ms a second: this far off, turns are set anew.
+# The wall clock is slewed at up to 0.5 ms per second. Turns are rescheduled when it is off by this much.
 _DRIFT: Final = 1.0
-# A busy machine hands turns over late by a second or two; a scheduler that hangs does not at all.
+# A busy machine submits turns a second or two late. A scheduler that hangs submits none.
 _OVERDUE: Final = 30.0
-# It is held for as long as 10,000 turns take to be handed over.
+# The lock is held while 10,000 turns are submitted, which takes about a second.
 _LOCK_WITHIN: Final = 3.0
-# A turn that raised names no moment; a fault of ours costs a minute, never the target.
+# A turn that raised does not say when the next one is due. A bug costs a minute, not the target.
 _AFTER_EXCEPTION: Final = 60.0
 _THREADS: Final = "turn"
-# Of one target: a run that finds another under way ends at once.
+# Per target. A run that finds another one running ends at once.
 _MOST_INSTANCES: Final = 1000
 
 
 class Schedule:
     """Calls `turn(name)` for each target when it is due, on at most `workers` threads, never twice at once.
 
-    Times are those of the boot clock. `turn` returns when its next one is; `inf` where only `wake` brings one.
+    All times are those of the boot clock. `turn` returns when the next turn is due; `inf` if only `wake` schedules one.
     """
 
     def __init__(self, clock: Clock, turn: Callable[[str], float], workers: int) -> None:
@@ -60,7 +62,7 @@ class Schedule:
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._due: dict[str, float] = {}
-        """Of each target that has a job: when its next turn is; while one is under way, when another was asked for."""
+        """By target with a job: when its next turn is due, or, during a turn, when another one was requested."""
         self._running: set[str] = set()
         self._stopped = False
         self._pools = 0
@@ -74,7 +76,7 @@ class Schedule:
         self.resize(workers)
 
     def resize(self, workers: int) -> None:
-        """Turns from now on share so many threads, if that is more than before."""
+        """Raise the number of threads; a lower number changes nothing."""
         if workers <= self._workers:
             return
         self._workers, self._pools = workers, self._pools + 1
@@ -85,7 +87,7 @@ class Schedule:
                 self._scheduler.modify_job(name, executor=self._alias())
 
     def add(self, name: str, due: float) -> None:
-        """A target; one that is there already has its next turn by then, too."""
+        """Add a target, or move the next turn of a known one forward."""
         with self._lock:
             if name in self._due:
                 self._set(name, due)
@@ -102,22 +104,22 @@ class Schedule:
             )
 
     def remove(self, name: str) -> None:
-        """No more turns for this target; one that is under way goes on to its end."""
+        """Schedule no more turns for this target. A running turn continues to its end."""
         with self._lock:
             if self._due.pop(name, None) is not None:
                 self._scheduler.remove_job(name)
 
     def names(self) -> set[str]:
-        """The targets that have turns."""
+        """The names of the targets that have turns."""
         with self._lock:
             return set(self._due)
 
     def start(self) -> None:
-        """Begin; what is due already runs at once."""
+        """Start the scheduler. Turns that are due run at once."""
         self._scheduler.start()
 
     def stop(self, within: float) -> bool:
-        """Give no more turns; whether those under way ended within that many seconds."""
+        """Stop scheduling turns. Returns whether the running ones ended within this many seconds."""
         with self._lock:
             self._stopped = True
         if self._scheduler.running:
@@ -126,37 +128,37 @@ class Schedule:
             return self._ended.wait_for(lambda: not self._running, within)
 
     def wake(self, name: str, at: float | None = None) -> None:
-        """A turn at that moment at the latest, else now; if one is under way, another after it."""
+        """Schedule a turn by this time, or now. If a turn is running, another one follows."""
         with self._lock:
             self._set(name, self._clock.now().boot if at is None else at)
 
-    def guard(self) -> bool:
-        """Notice steps of the wall clock and suspends, and set every turn anew; whether there was one."""
+    def check_clocks(self) -> bool:
+        """Reschedule all turns after a step of the wall clock or a suspend. Returns whether there was one."""
         offset, suspended, now = self._wall_offset(), self._clock.suspended(), self._clock.now().boot
         stepped = abs(offset - self._offset) > _DRIFT or abs(suspended - self._suspended) > _DRIFT
         if stepped:
             self._offset, self._suspended = offset, suspended
         with self._lock:
-            # After a step every target looks at its own times; a turn with nothing to do costs a look at its files.
+            # After a step every target has to check its own times.
             for name in list(self._due) if stepped else self._without_thread(now):
                 self._due[name] = min(self._due[name], now)
                 if name not in self._running:
                     self._move(name, self._due[name])
         if stepped:
-            self._scheduler.wakeup()  # for those whose turn is under way
+            self._scheduler.wakeup()  # for targets whose turn is running
         return stepped
 
     def alive(self) -> bool:
-        """Whether turns are given: the thread that hands them over runs, and none has been due for long.
+        """Whether the scheduler works: its thread runs, and no turn has been due for long.
 
-        A turn is handed to the pool, however busy that is, and its job set an hour later in the same moment.
+        A due turn is submitted to the pool, however busy the pool is, and its job then moves an hour ahead.
         """
         # Private: the scheduler's own `running` stays true when an exception ends its thread.
         thread = getattr(self._scheduler, "_thread", None)
         if thread is None or not thread.is_alive():
             return False
         if not self._lock.acquire(timeout=_LOCK_WITHIN):
-            return False  # somebody waits for the scheduler's own lock for as long
+            return False  # another thread has been waiting for the scheduler's own lock
         self._lock.release()
         soonest = min((job.next_run_time for job in self._scheduler.get_jobs()), default=None)
         return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _OVERDUE
@@ -192,14 +194,14 @@ class Schedule:
         return [overdue]
 
     def _set(self, name: str, due: float) -> None:
-        """A turn by then. With the lock held: of two at once the earlier must win in the scheduler too."""
+        """Schedule a turn by this time. Needs the lock, so that the earlier of two calls also wins in the scheduler."""
         if name in self._due and due < self._due[name]:
             self._due[name] = due
             if name not in self._running:
                 self._move(name, due)
 
     def _move(self, name: str, due: float) -> None:
-        """Hand the moment to the scheduler, while it has jobs."""
+        """Set the time of the job's next run, unless the scheduler is stopped."""
         if self._stopped:
             return
         soon = min(due, self._clock.now().boot + LONGEST_WAIT)
@@ -217,7 +219,7 @@ class Schedule:
 
 
 def where(error: BaseException) -> str:
-    """An exception's type and place: its text could hold what it was about."""
+    """The type and place of an exception, without its text, which could contain a secret."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -226,7 +228,7 @@ def where(error: BaseException) -> str:
 
 
 class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """An hour from now, whenever now is: should a turn never set the next, no target is forgotten for longer."""
+    """Runs an hour from now, so that a turn that never sets the next one delays its target by an hour at most."""
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
         return now + timedelta(seconds=LONGEST_WAIT)

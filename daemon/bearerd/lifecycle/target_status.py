@@ -1,4 +1,4 @@
-"""How a target stands, for whoever watches. Pure."""
+"""A snapshot of a target, for status, metrics and logs. Pure."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from bearerd.model import Target
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """How a target stands after a turn. Moments are those of the boot clock."""
+    """The state of a target after a turn. All times are those of the boot clock."""
 
     target: Target
     obtained: float | None = None
     """None before the first token."""
     expires: float | None = None
-    """In the past where the token could not be renewed."""
+    """In the past if the token could not be renewed."""
     grace: float = 0.0
-    """Seconds after `expires` for which it does not count as expired: its provider may be about to replace it."""
+    """Seconds after `expires` before it counts as expired, while its provider may be about to replace it."""
     on_disk: bool = False
-    """Whether every file is there with this token."""
+    """Whether every file holds this token."""
     failure: Failure | None = None
-    """How its last attempt failed; or how its client was refused, while it waits for that."""
+    """The last failure of the target, or the refusal of its client while that holds the target."""
     due: float = 0.0
-    """When it is to be refreshed."""
+    """When its refresh is due."""
     next_refresh: float = 0.0
-    """When it is asked for next, as far as that is known; 0 if it is not."""
+    """The time of the next attempt, as far as it is known; 0 if it is not."""
     held_by: Reason | Literal[""] = ""
     held_until: float = 0.0
-    """When admission lets it go, as far as that is known."""
+    """Until when admission holds it, as far as that is known; `inf` if an event decides."""
     failures: tuple[float, ...] = ()
-    """When its last attempts failed, since the last success; the last twenty at most."""
+    """The times of at most twenty failed attempts since the last success."""
     attempts: int = 0
-    """How many failed since the last success."""
+    """The number of failed attempts since the last success."""
     failing_since: float | None = None
     faults: tuple[str, ...] = ()
-    """What went wrong with its files at the last look."""
+    """The errors of the last write of its files."""
     readable_until: float = 0.0
-    """Until when what every file holds is good: this token, or while it is written the one before."""
+    """Until when the token in every file is valid: this token, or the previous one while this one is being written."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
-    """How many of its grants came to each kind (`KINDS`)."""
+    """The number of its grants by kind of outcome, in the order of `KINDS`."""
     same_token: bool = False
-    """Whether the provider answered the last refresh with the token that was held."""
+    """Whether the last reply contained the token that was already held."""
 
     @property
     def name(self) -> str:

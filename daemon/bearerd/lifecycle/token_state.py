@@ -1,10 +1,9 @@
-"""What is known of the token that a target holds, and what a further reply says of it. Pure.
+"""The token that a target holds, and its changes with each reply. Pure.
 
-Many providers answer with the token that they issued before: until it expires (Spring Security OAuth, WSO2), for
-as long as it is used (ServiceNow), or out of a cache in front of them. So a reply is compared with the token that is
-held. Before the known expiry nothing prolongs a token; at the known expiry a provider that still names a lifetime is
-believed, and asked again soon; and a token at its end is no failure for as long as the provider may be about to
-replace it.
+Many providers return a token that they issued before: until it expires (Spring Security OAuth, WSO2), as long as it is
+in use (ServiceNow), or from a cache in front of them. So each reply is compared with the held token. Before the known
+expiry, no reply extends a token. At the known expiry, a new lifetime for the same token is accepted and checked again
+soon. A token at its end is not a failure as long as the provider may be about to replace it.
 """
 
 from __future__ import annotations
@@ -20,107 +19,107 @@ from bearerd.model import Instant, Token
 from bearerd.words import rfc3339
 
 COUNTDOWN: Final = 5.0
-"""Seconds. An expiry that moves by less moved by rounding and by the time that replies take."""
+"""Seconds. Rounding and latency move a counted-down expiry by less than this."""
 GRACE: Final = 10.0
-"""Seconds after the known expiry for which a provider that just confirmed a token may take to replace it."""
-# A token that came with a lifetime of 0 is in its last second, or its provider never names one.
+"""Seconds after the known expiry that a provider may take to replace a token that it just returned again."""
+# A lifetime of 0 means that the token is in its last second, or that the provider never names a lifetime.
 _ASK_ABOUT_ZERO: Final = 2.0
-# Seconds after a renewal at which a token of a provider that is known to prolong tokens is asked for once more.
+# Seconds after a renewal at which a sliding token is checked: soon, for a cache, and once more.
 _SLIDING_CHECKS: Final = (5.0, 60.0)
-# Two may be slow replies or a clock that is being set; a third is a clock that is wrong.
+# Slow replies or a clock that is being set may cause two in a row. A third one means that a clock is wrong.
 _ARRIVED_EXPIRED: Final = 3
 
 Kind = Literal["new", "same", "renewed", "at_end", "expired"]
-"""What a reply was.
+"""The kind of a reply.
 
 new      a token that was not held before
-same     the token that is held: nothing changed, or its expiry is earlier than was known
-renewed  the token that is held, at its expiry, with a new lifetime
-at_end   the token that is held, which is at its end
-expired  another token, which had expired when it arrived: a failure
+same     the held token, with the same or an earlier expiry
+renewed  the held token at its expiry, with a new lifetime
+at_end   the held token, which is at its end
+expired  another token that had expired when it arrived: a failure
 """
 
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
-    """The token that a target holds; moments are those of the boot clock."""
+    """The token that a target holds. All times are those of the boot clock."""
 
     token: Token | None = None
     ends: float = -inf
-    """The known expiry: the earliest that was named, at most `COUNTDOWN` from the one that files show."""
+    """The known expiry: the earliest one named so far, at most `COUNTDOWN` from the one in the files."""
     gone: float = -inf
-    """The same, but never moved by a clock that was set: a wrong clock removes no file."""
+    """The same, but not corrected by clock steps, so that a wrong clock never removes a file."""
     stale: bool = False
-    """Whether it is from a record that had expired: good for nothing but to be known again."""
+    """Whether it is from an expired record. It serves only to recognise the same token in a reply."""
     named: bool = True
     """Whether a reply named a lifetime for it."""
     sliding: bool = False
-    """Whether the provider prolonged it for a whole round: kept in its record."""
+    """Whether the provider extended it for a whole round of re-checks. Kept in the record."""
     zero: bool = False
-    """Whether it came with a lifetime of 0: the next reply tells what that means."""
+    """Whether it arrived with a lifetime of 0. The next reply decides what that means."""
     never_named: bool = False
-    """Whether this provider names no lifetimes."""
+    """Whether this provider never names lifetimes."""
     round_ends: float | None = None
-    """After a renewal: when the refresh is due with which its round of re-checks is complete."""
+    """After a renewal: when its round of re-checks ends, which is when the refresh is due."""
     renewed: float = 0.0
-    """When it was renewed."""
+    """The time of the last renewal."""
     checks: int = 0
-    """How many re-checks of this round were made."""
+    """The number of re-checks made in this round."""
     confirmed: float = -inf
-    """When the provider last answered with this same token."""
+    """When the provider last returned this same token."""
     ended: float = inf
-    """Since when the provider answers with a token that is at its end."""
+    """When the provider first returned the token at its end."""
     arrived_expired: int = 0
-    """How many tokens in a row had expired when they arrived."""
+    """The number of tokens in a row that had expired when they arrived."""
 
     @property
     def current(self) -> Token | None:
-        """The token that files are made from."""
+        """The token for the files; None if there is none or it is stale."""
         return None if self.stale else self.token
 
     def remaining(self, now: float) -> float:
-        """For how many seconds it is still good."""
+        """Seconds until it expires."""
         return max(0.0, self.ends - now) if self.current is not None else 0.0
 
     @property
     def grace(self) -> float:
-        """Seconds after the expiry in which the provider, which just confirmed the token, may replace it."""
+        """Seconds after the expiry in which the provider may replace a token that it just returned again."""
         return GRACE if self.confirmed >= self.gone - GRACE else 0.0
 
     def lost_at(self) -> float:
-        """From when on the token counts as lost."""
+        """When the token counts as lost."""
         return self.gone + self.grace
 
     def dated(self, token: Token) -> TokenState:
-        """The same token with its times by clocks that were set."""
+        """The same token with corrected times."""
         return replace(self, token=token, ends=min(self.ends, token.expires.boot))
 
 
 def resumed(token: Token, now: float, *, named: bool, sliding: bool) -> TokenState:
-    """The state of a token from its record, also of one that has expired."""
+    """The state of a token from its record, which may have expired."""
     ends = token.expires.boot
     return TokenState(token, ends, gone=ends, stale=ends <= now, named=named, sliding=sliding)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a reply was, the state after it, and when to ask again."""
+    """The kind of a reply, the state after it, and the time of the next request."""
 
     state: TokenState
     kind: Kind
     due: float
-    """Boot clock; meaningless after a failure."""
+    """Boot clock. Without meaning after a failure."""
     failure: Transient | Malformed | None = None
-    """In place of a success."""
+    """The failure that replaces a success."""
 
 
 def accept(
     state: TokenState, issued: Issued, now: Instant, refresh_due: Callable[[Token], float], skew: float | None = None
 ) -> Accepted:
-    """What a reply says, compared with the token that is held.
+    """Compare a reply with the held token.
 
-    `refresh_due` says when (boot clock) the refresh of a token is due. `skew` is by how many seconds the
-    provider's clock is ahead of ours, if that is known.
+    `refresh_due` returns when (boot clock) the refresh of a token is due. `skew`: seconds by which the provider's clock
+    is ahead of ours, if known.
     """
     accepted = _accept(state, issued, now, refresh_due, skew)
     if accepted.kind == "expired":
@@ -151,7 +150,7 @@ def _accept(
 
 def _new(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[Token], float]) -> Accepted:
     token = issued.token
-    # Two in a row that came with 0 are of a provider that names no lifetimes, whether it rotates tokens or not.
+    # A provider that sends 0 twice in a row never names lifetimes, whether it rotates tokens or not.
     never_named = issued.named == "zero" and (state.zero or state.never_named)
     after = TokenState(token, token.expires.boot, named=issued.named == "named", never_named=never_named)
     if issued.named == "zero" and not never_named:
@@ -160,7 +159,7 @@ def _new(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[T
 
 
 def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[Token], float]) -> Accepted:
-    """The second reply with a token that first came with 0."""
+    """The second reply with a token that first arrived with 0."""
     if issued.named == "named":
         after = TokenState(issued.token, issued.token.expires.boot, confirmed=now)
         return Accepted(after, "renewed", refresh_due(issued.token))
@@ -169,7 +168,7 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
 
 
 def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
-    """The token that is held, before its known expiry."""
+    """The held token, before its known expiry."""
     token, after = issued.token, replace(state, confirmed=now, ended=inf, arrived_expired=0)
     if issued.named == "named" and token.expires.boot < state.ends:
         after = replace(after, ends=token.expires.boot, named=True)
@@ -185,7 +184,7 @@ def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
 
 
 def _renewed(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[Token], float]) -> Accepted:
-    """The token that is held, at its known expiry, with a new lifetime: believed, and asked about again soon."""
+    """The held token at its known expiry, with a new lifetime: accepted, and checked again soon."""
     token = issued.token
     after = TokenState(
         token,
@@ -197,14 +196,14 @@ def _renewed(state: TokenState, issued: Issued, now: float, refresh_due: Callabl
         renewed=now,
         confirmed=now,
     )
-    if not after.named and after.never_named:  # its bytes say nothing of its end: there is nothing to re-check
+    if not after.named and after.never_named:  # without a lifetime, a re-check learns nothing
         after = replace(after, round_ends=None)
         return Accepted(after, "renewed", refresh_due(token))
     return Accepted(after, "renewed", _next_check(after, now))
 
 
 def _next_check(state: TokenState, now: float) -> float:
-    """When the next re-check of a round is due: after 1, 2, 4 … s, of a sliding token after 5 and 60 s."""
+    """When the next re-check of a round is due: after 1, 2, 4 … s, for a sliding token after 5 and 60 s."""
     end = state.round_ends if state.round_ends is not None else state.ends
     if not state.sliding:
         wait = LEAST_BETWEEN_ATTEMPTS * 2.0 ** min(state.checks, 32)
@@ -214,13 +213,13 @@ def _next_check(state: TokenState, now: float) -> float:
 
 
 def _at_end(state: TokenState, now: float) -> Accepted:
-    """The token that is held, which is at its end: asked for each second, until that took too long."""
+    """The held token at its end: requested every second, and a failure if that takes too long."""
     after = replace(
         state, ends=min(state.ends, now), confirmed=now, ended=min(state.ended, now), round_ends=None, zero=False
     )
     failure = None
     if now - after.ended >= GRACE:
-        failure = Transient("the provider still answers with the token that has expired")
+        failure = Transient("the provider still returns the expired token")
     return Accepted(after, "at_end", now + LEAST_BETWEEN_ATTEMPTS, failure)
 
 
@@ -229,7 +228,7 @@ def _arrived_expired(state: TokenState, token: Token, now: Instant, skew: float 
     failure: Transient | Malformed = Transient("the new token had expired when it arrived")
     if count >= _ARRIVED_EXPIRED:
         ours = rfc3339(now.wall)
-        theirs = "the reply names none" if skew is None else f"the provider's {rfc3339(now.wall + skew)}"
+        theirs = "the reply has no Date" if skew is None else f"the provider's {rfc3339(now.wall + skew)}"
         failure = Malformed(
             f"{count} new tokens in a row had expired when they arrived: this machine's clock says {ours}, {theirs}",
             hint="compare this machine's clock with the provider's",

@@ -1,4 +1,4 @@
-"""What may be asked of a target between two turns. Pure."""
+"""Wishes: the requests to a target between two turns. Pure."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from bearerd.model import Target
 
 @dataclass(frozen=True, slots=True)
 class CredentialsChanged:
-    """What the client authenticates with is different now: a target that fails asks again at once."""
+    """The client's credentials changed: a failing target retries at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateChanged:
-    """What a file is made from is different now."""
+    """A template of one of its files changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequested:
-    """Somebody wants a new token."""
+    """A user or consumer requested a new token."""
 
     instead_of: str | None = None
-    """The first 16 hex digits of the SHA-256 of the token that failed; None for a new one in any case."""
+    """The first 16 hex digits of the SHA-256 of the failed token; None to get a new token in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A config that no turn has followed yet is gone: its files are not wanted any more."""
+    """The target of an earlier config that no turn applied. Its files have to be removed."""
 
     target: Target
 

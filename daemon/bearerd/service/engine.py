@@ -23,7 +23,7 @@ from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.reconcile import Reconciler
-from bearerd.lifecycle.schedule import GUARD, Schedule
+from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, Schedule
 from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
 from bearerd.model import Config, Target, Token
@@ -41,7 +41,7 @@ _ASKED_AGAIN: Final = 60.0
 # The main loop looks every 8 s; three looks that were missed are no accident.
 _HEARTBEAT: Final = 30.0
 # Between two looks so much time passes only where this process itself was stopped (SIGSTOP, a paused VM).
-_PAUSED: Final = 2 * GUARD
+_PAUSED: Final = 2 * CHECK_CLOCKS_EVERY
 # A turn that ends within this has its token on disk; one that waits for a provider is left behind.
 _STOP_WITHIN: Final = 2.0
 
@@ -94,10 +94,10 @@ class Engine:
         self._started = self._loaded = self._now()
         self._heartbeat = self._looked = self._awake()
 
-    def start(self, least: float = 0.0) -> None:
+    def start(self, min_valid: float = 0.0) -> None:
         """Take the directory and every good record, then begin; raises DirectoryUnusable, DirectoryLocked.
 
-        `least` seconds is how long a record's token must still be good, not to be renewed at once.
+        `min_valid` seconds is how long a record's token must still be good, not to be renewed at once.
         """
         self._publisher.prepare()
         self._state.sweep()
@@ -115,7 +115,7 @@ class Engine:
             self.hooks,
             self._clients,
             self.counters.grant,
-            least,
+            min_valid,
         )
         self._reconciler.apply(self._config.targets)
         self.schedule.start()
@@ -127,21 +127,21 @@ class Engine:
         self._loaded = self._now()
         self._publisher.adopt(config)
         self.schedule.resize(_workers(config))
-        for name in changes.judged_anew:
+        for name in changes.changed_clients:
             self._clients.forget(name)
         self._reconciler.apply(config.targets)
         # After these: who is held and woken here must not ask as the old config has it.
         self._admission.revise(_limits(config), self._now())
-        for name in changes.judged_anew:
+        for name in changes.changed_clients:
             self._admission.forgive(name, self._now())
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
         """The credentials of these clients changed: whoever fails asks at once, whatever the reason."""
         for controller in self._reconciler.controllers():
-            standing = controller.standing()
-            if standing.client in clients and (standing.failure is not None or standing.held_by):
-                self._reconciler.wish(standing.name, CredentialsChanged())
+            target_status = controller.status()
+            if target_status.client in clients and (target_status.failure is not None or target_status.held_by):
+                self._reconciler.wish(target_status.name, CredentialsChanged())
 
     def rewrite(self, names: Iterable[str]) -> None:
         """What the files of these tokens are made from changed."""
@@ -173,7 +173,7 @@ class Engine:
             if after > now:
                 return Asked("later", after=after - now)
             self._requested_at[name] = now
-        grants = 0 if controller is None else sum(controller.standing().outcomes)
+        grants = 0 if controller is None else sum(controller.status().outcomes)
         self._reconciler.wish(name, RefreshRequested(instead_of))
         return Asked("asked", grants=grants)
 
@@ -188,7 +188,7 @@ class Engine:
             loaded=self._loaded,
             config_error=config_error,
             alive=self.alive(),
-            tokens=tuple((standing, self._hooks_of(standing.name)) for standing in self.standings()),
+            tokens=tuple((target_status, self._hooks_of(target_status.name)) for target_status in self.statuses()),
             counts=self.counters.counts(),
             admission=self._admission.view(self._now()),
         )
@@ -200,7 +200,7 @@ class Engine:
             name = self._on_their_way[-1]
             if self._reconciler.is_wanted(name):
                 controller = self._reconciler.controller(name)
-                if controller is None or not settled(controller.standing(), now):
+                if controller is None or not settled(controller.status(), now):
                     return True
             self._on_their_way.pop()
         return False
@@ -220,7 +220,7 @@ class Engine:
         before, self._looked = self._looked, self._awake()
         # After a step all are set anew, which the schedule's own thread is still busy with. And after a pause of the
         # whole process it may not have come to what was due meanwhile.
-        if self.schedule.guard() or self._looked - before > _PAUSED or self.schedule.alive():
+        if self.schedule.check_clocks() or self._looked - before > _PAUSED or self.schedule.alive():
             self._heartbeat = self._looked
         self._grants.close_idle()
         self._admission.sweep(self._now())
@@ -230,9 +230,9 @@ class Engine:
             if self._publisher.disturbed(controller.target) or controller.lost_record():
                 self.schedule.wake(controller.target.full_name)
 
-    def standings(self) -> list[TargetStatus]:
+    def statuses(self) -> list[TargetStatus]:
         """How every target stands."""
-        return list(self._reconciler.standings())
+        return list(self._reconciler.statuses())
 
     def _hooks_of(self, name: str) -> HookStatus:
         return HookStatus(self.hooks.pending(name), *self.hooks.last(name))
@@ -250,7 +250,7 @@ class Engine:
     def _turn(self, name: str) -> float:
         due = self._reconciler.turn(name)
         if (controller := self._reconciler.controller(name)) is not None:
-            self._observer(controller.standing())
+            self._observer(controller.status())
         return due
 
 

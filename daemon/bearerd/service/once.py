@@ -12,7 +12,7 @@ from typing import Final
 
 from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
-from bearerd.lifecycle.schedule import GUARD
+from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.log import say
 from bearerd.model import Config
@@ -60,7 +60,7 @@ def once(
     receive(events.put)
     engine = Engine(config, environ, observer=events.put)
     began = engine.clock.now().boot
-    engine.start(least=min_valid)
+    engine.start(min_valid=min_valid)
     ends: dict[str, _End] = {}
     try:
         interrupted = _wait_for_ends(engine, events, ends, began + timeout, len(config.targets), progress)
@@ -68,9 +68,9 @@ def once(
         say(logging.ERROR, f"{error}; ending")
         return 1
     now = engine.clock.now().boot
-    for standing in engine.standings():
-        if standing.name not in ends:
-            ends[standing.name] = _timed_out(standing, now, timeout, interrupted=interrupted)
+    for status in engine.statuses():
+        if status.name not in ends:
+            ends[status.name] = _timed_out(status, now, timeout, interrupted=interrupted)
     if not interrupted:
         interrupted = _wait_for_hooks(engine, events, began + timeout)
     done = engine.hooks.wait(0)
@@ -101,22 +101,22 @@ def _wait_for_ends(
     seen: dict[str, TargetStatus] = {}
     ticked = looked = engine.clock.now().boot
     while len(ends) < total and (now := engine.clock.now().boot) < until:
-        if now >= ticked + GUARD:
+        if now >= ticked + CHECK_CLOCKS_EVERY:
             ticked = now
             engine.tick()
         changed: list[TargetStatus] = []
         if now >= looked + _LOOK_AT_HELD:
             looked = now
-            changed = [standing for standing in engine.standings() if standing.held_by and standing.name in seen]
+            changed = [status for status in engine.statuses() if status.held_by and status.name in seen]
         with suppress(queue.Empty):
             event = events.get(timeout=0 if changed else min(until - now, _LOOK_AT_HELD))
             if isinstance(event, int):
                 return True
             changed.append(event)
         now = engine.clock.now().boot  # not earlier than what is looked at
-        for standing in changed:
-            seen[standing.name] = standing
-            _settle(standing, seen, ends, now, until)
+        for status in changed:
+            seen[status.name] = status
+            _settle(status, seen, ends, now, until)
         progress(len(ends), total)
     return False
 
@@ -140,33 +140,33 @@ def _settle(
     Of these only such as had a turn: before it nobody knows what is on record for them. `until` is when
     this run gives up.
     """
-    shut = {standing.client: standing for standing in seen.values() if _shuts_client(standing, until)}
-    for standing in seen.values() if shut.get(event.client) is event else (event,):
-        if standing.name in ends:
+    shut = {status.client: status for status in seen.values() if _shuts_client(status, until)}
+    for status in seen.values() if shut.get(event.client) is event else (event,):
+        if status.name in ends:
             continue
-        if _is_final(standing.failure):
-            ends[standing.name] = _final(standing, now)
-        elif standing.failure is None and _good(standing, now) and standing.due > now:
-            ends[standing.name] = _End(good=True)
-        elif standing.client in shut:
-            ends[standing.name] = _final(standing, now, because=_why_shut(shut[standing.client], now))
-        elif standing.held_by == "rate_limit" and until <= standing.held_until < inf:
-            why = f"its rate_limit allows no grant before {duration(standing.held_until - now)} from now"
-            ends[standing.name] = _final(standing, now, because=why)
+        if _is_final(status.failure):
+            ends[status.name] = _final(status, now)
+        elif status.failure is None and _good(status, now) and status.due > now:
+            ends[status.name] = _End(good=True)
+        elif status.client in shut:
+            ends[status.name] = _final(status, now, because=_why_shut(shut[status.client], now))
+        elif status.held_by == "rate_limit" and until <= status.held_until < inf:
+            why = f"its rate_limit allows no grant before {duration(status.held_until - now)} from now"
+            ends[status.name] = _final(status, now, because=why)
 
 
-def _shuts_client(standing: TargetStatus, until: float) -> bool:
+def _shuts_client(status: TargetStatus, until: float) -> bool:
     """Whether this run asks the target's client no more."""
-    if _is_final(standing.failure):
-        return isinstance(standing.failure, Refused) and standing.failure.whole_client
+    if _is_final(status.failure):
+        return isinstance(status.failure, Refused) and status.failure.whole_client
     # Until an unknown moment: another of its tokens is being asked for.
-    return standing.held_by in {"refused", "refused_limit"} and until <= standing.held_until < inf
+    return status.held_by in {"refused", "refused_limit"} and until <= status.held_until < inf
 
 
-def _why_shut(standing: TargetStatus, now: float) -> str:
-    if _is_final(standing.failure):
-        return f"its client was refused ({standing.name} asked)"
-    left = duration(standing.held_until - now)
+def _why_shut(status: TargetStatus, now: float) -> str:
+    if _is_final(status.failure):
+        return f"its client was refused ({status.name} asked)"
+    left = duration(status.held_until - now)
     return f"its client was refused so often of late that it is not asked before {left} from now"
 
 
@@ -177,30 +177,28 @@ def _is_final(failure: Failure | None) -> bool:
     return isinstance(failure, Refused | Malformed | Unsent)
 
 
-def _final(standing: TargetStatus, now: float, because: str | None = None) -> _End:
-    why = because or str(standing.failure)
-    if because is None and standing.held_by in {"refused", "refused_limit"} and standing.held_until < inf:
-        why += (
-            f"; it is asked again in {duration(standing.held_until - now)} at the earliest, with another secret at once"
-        )
-    if _good(standing, now):
-        return _End(good=True, why=f"not renewed: {why}; {_still(standing, now)}")
+def _final(status: TargetStatus, now: float, because: str | None = None) -> _End:
+    why = because or str(status.failure)
+    if because is None and status.held_by in {"refused", "refused_limit"} and status.held_until < inf:
+        why += f"; it is asked again in {duration(status.held_until - now)} at the earliest; a changed secret is tried at once"
+    if _good(status, now):
+        return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")
 
 
-def _timed_out(standing: TargetStatus, now: float, timeout: float, *, interrupted: bool) -> _End:
+def _timed_out(status: TargetStatus, now: float, timeout: float, *, interrupted: bool) -> _End:
     ended = "interrupted" if interrupted else f"not done within {duration(timeout)}"
-    why = f"{ended}; last: {standing.failure}" if standing.failure else ended
-    if standing.expires is not None and standing.expires > now and not standing.on_disk:
+    why = f"{ended}; last: {status.failure}" if status.failure else ended
+    if status.expires is not None and status.expires > now and not status.on_disk:
         return _End(good=False, why=f"there is a token, but its files could not be written; {why}")
-    if _good(standing, now):
-        return _End(good=True, why=f"not renewed: {why}; {_still(standing, now)}")
+    if _good(status, now):
+        return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")
 
 
-def _good(standing: TargetStatus, now: float) -> bool:
-    return standing.expires is not None and standing.expires > now and standing.on_disk
+def _good(status: TargetStatus, now: float) -> bool:
+    return status.expires is not None and status.expires > now and status.on_disk
 
 
-def _still(standing: TargetStatus, now: float) -> str:
-    return f"the present token is good for {duration((standing.expires or now) - now)}"
+def _still(status: TargetStatus, now: float) -> str:
+    return f"the present token is good for {duration((status.expires or now) - now)}"

@@ -20,7 +20,7 @@ from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked
 from bearerd.lifecycle.plan import needs_restart
-from bearerd.lifecycle.schedule import GUARD, where
+from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, where
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
@@ -112,11 +112,11 @@ class _Daemon:
 
     def loop(self) -> int:
         """Until a signal ends it; returns the exit code."""
-        look_at = self._now() + GUARD
+        look_at = self._now() + CHECK_CLOCKS_EVERY
         while True:
             # By the clock, not after so long a silence: where somebody writes on and on there is none.
             if self._now() >= look_at:
-                look_at = self._now() + GUARD
+                look_at = self._now() + CHECK_CLOCKS_EVERY
                 if not self._look():
                     return 1
             try:
@@ -246,7 +246,7 @@ class _Daemon:
         if isinstance(loaded, BearerdError):
             # Nothing is known of the config: what keeps it from being read may pass.
             self._try_again = True
-            self._refuse(str(loaded), f"{loaded}; trying again every {GUARD:.0f} s")
+            self._refuse(str(loaded), f"{loaded}; trying again every {CHECK_CLOCKS_EVERY:.0f} s")
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
