@@ -32,7 +32,7 @@ Kind = Literal[
     "nested too deeply",
     "the file is empty",
     "expected a mapping",
-    "not used in this config's YAML",
+    "not supported in this config",
     "duplicate key",
     "unknown key",
     "missing key",

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.config import locate as module
-from bearerd.config.load import DEFAULT_DIRECTORY, load
+from bearerd.config.load import load
 from bearerd.config.locate import find, locate
+from bearerd.config.paths import DEFAULT_DIRECTORY
 from bearerd.model import OWN_DIRECTORY
 
 BOTH = {"directory": "/d", "socket": "/s"}

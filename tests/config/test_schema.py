@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bearerd.config import types
 from bearerd.config.load import schema
+from bearerd.config.models import ConfigFile
 from bearerd.model import TEMPLATES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
@@ -143,7 +143,7 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
-ALL_MODELS = sorted(set(models(types.ConfigFile)), key=lambda model: model.__name__)
+ALL_MODELS = sorted(set(models(ConfigFile)), key=lambda model: model.__name__)
 
 
 def test_the_schema_is_of_the_draft_that_it_names() -> None:
@@ -179,7 +179,7 @@ def test_the_walk_finds_every_model() -> None:
 @pytest.mark.parametrize("model", ALL_MODELS)
 def test_the_schema_lists_every_key_of_a_model_and_allows_no_other(model: type[BaseModel]) -> None:
     whole = schema()
-    here = whole if model is types.ConfigFile else whole["$defs"][model.__name__]
+    here = whole if model is ConfigFile else whole["$defs"][model.__name__]
     assert list(here["properties"]) == list(model.model_fields)
     assert here["additionalProperties"] is False
     assert set(here.get("required", [])) == {name for name, field in model.model_fields.items() if field.is_required()}

@@ -19,9 +19,9 @@ from freezegun import freeze_time
 from bearerd.api.daemon import Asked
 from bearerd.config.load import load
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.lifecycle.standing import Standing
 from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
+from bearerd.standing import Standing
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving

@@ -20,9 +20,9 @@ from bearerd.admission.types import View
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStanding, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
+from bearerd.standing import Standing
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
 from support.server import Answer, serving

@@ -14,11 +14,11 @@ from bearerd.admission.types import View
 from bearerd.api import status
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStanding, Status
-from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Instant, Token
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
 from bearerd.service.offline import offline
+from bearerd.standing import Standing
 from support.clock import START, FakeClock
 from support.targets import target, token
 

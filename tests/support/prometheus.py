@@ -16,8 +16,8 @@ from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStanding, Status
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.standing import Standing
 from bearerd.model import Config, Hook
+from bearerd.standing import Standing
 from support.clock import START
 from support.targets import TARGET, target
 

@@ -110,14 +110,16 @@ class ConfigReader:
     def _reply(self) -> tuple[bytes, list[int]]:
         """The next reply and its descriptors; raises ConfigUnavailable."""
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
+            reply, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
         except TimeoutError:
             raise _unavailable(f"the config could not be read within {MOST_SECONDS} s") from None
+        except ConnectionResetError:  # the process ended before it took the request
+            reply, descriptors = b"", []
         except OSError as error:
             raise _unavailable(f"the config could not be read: {_words(error)}") from None
-        if not said:
+        if not reply:
             raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
-        return said, descriptors
+        return reply, descriptors
 
 
 def _numbered(number: int, *parts: bytes) -> bytes:

@@ -16,9 +16,9 @@ from bearerd.lifecycle import policy
 from bearerd.lifecycle.attempts import Attempts
 from bearerd.lifecycle.file_state import FileState
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Instant, Output, Target
+from bearerd.standing import Standing
 
 Paths = Callable[[], Collection[str]]
 """The paths of all wanted files, as they are at that moment."""

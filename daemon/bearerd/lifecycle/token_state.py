@@ -17,7 +17,7 @@ from typing import Final, Literal
 from bearerd.grant.outcome import Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
 from bearerd.model import Instant, Token
-from bearerd.words import rfc3339
+from bearerd.timeformat import rfc3339
 
 COUNTDOWN: Final = 5.0
 """Seconds. An expiry that moves by less moved by rounding and by the time that replies take."""

@@ -13,12 +13,12 @@ from typing import Final
 from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.schedule import GUARD
-from bearerd.lifecycle.standing import Standing
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
-from bearerd.words import duration
+from bearerd.standing import Standing
+from bearerd.timeformat import duration
 
 # Seconds between two looks at the targets that are held: what holds them changes without a turn of theirs.
 _LOOK_AT_HELD: Final = 0.5
