@@ -1,4 +1,4 @@
-"""The nouns: frozen, without I/O. Times are seconds; which clock is said at each field."""
+"""The values that all packages share: frozen, and without I/O. Times are in seconds. Pure."""
 
 from __future__ import annotations
 

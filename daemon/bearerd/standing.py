@@ -1,4 +1,4 @@
-"""How a target stands, for whoever watches. Pure."""
+"""The state of a target after a turn, as status and metrics show it. Pure."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from bearerd.model import Target
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a target stands after a turn. Moments are those of the boot clock."""
+    """The state of a target after a turn. Times are those of the boot clock."""
 
     target: Target
     obtained: float | None = None
     """None before the first token."""
     expires: float | None = None
-    """In the past where the token could not be renewed."""
+    """In the past if the token could not be renewed."""
     grace: float = 0.0
-    """Seconds after `expires` for which it does not count as expired: its provider may be about to replace it."""
+    """Seconds after `expires` until it counts as expired: its provider may be about to replace it."""
     on_disk: bool = False
-    """Whether every file is there with this token."""
+    """Whether every file has this token."""
     failure: Failure | None = None
-    """How its last attempt failed; or how its client was refused, while it waits for that."""
+    """The failure of its last attempt, or the refusal of its client while it is held for that."""
     due: float = 0.0
-    """When it is to be refreshed."""
+    """When its refresh is due."""
     next_refresh: float = 0.0
-    """When it is asked for next, as far as that is known; 0 if it is not."""
+    """When the next attempt is; 0 if that is not known."""
     held_by: Reason | Literal[""] = ""
     held_until: float = 0.0
-    """When admission lets it go, as far as that is known."""
+    """When admission will grant an attempt, if that is known."""
     failures: tuple[float, ...] = ()
-    """When its last attempts failed, since the last success; the last twenty at most."""
+    """The times of the attempts that failed since the last success; the last twenty at most."""
     attempts: int = 0
-    """How many failed since the last success."""
+    """How many attempts failed since the last success."""
     failing_since: float | None = None
     faults: tuple[str, ...] = ()
-    """What went wrong with its files at the last look."""
+    """What was wrong with its files at the last check."""
     readable_until: float = 0.0
-    """Until when what every file holds is good: this token, or while it is written the one before."""
+    """The earliest expiry of the tokens in its files: of this one, or of the one before while files are written."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
-    """How many of its grants came to each kind (`KINDS`)."""
+    """How many of its grants had each outcome (`KINDS`)."""
     same_token: bool = False
-    """Whether the provider answered the last refresh with the token that was held."""
+    """Whether the last refresh returned the token that was held already."""
 
     @property
     def name(self) -> str:

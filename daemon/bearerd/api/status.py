@@ -1,4 +1,4 @@
-"""How everything stands, as `status`, the page and the metrics show it. Pure.
+"""How everything stands, as `status`, the page and the metrics show it.
 
 No token, no secret and nothing of a response's body is in any of it.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Mapping
@@ -54,7 +53,7 @@ class Paths:
         """The control socket."""
         given = self._settings.control.socket
         socket = _normal(given or posixpath.join(self.directory, OWN_DIRECTORY, "control.sock"))
-        if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        if _bytes(socket) > _LONGEST_SOCKET:
             configured = ("output", "directory") if self._settings.output.directory else ()
             message = (
                 f"the path of the control socket is longer than {_LONGEST_SOCKET} bytes, the limit of Linux: {socket}"
@@ -91,9 +90,14 @@ class Paths:
             return "expected the path of a file, found a directory"
         if OWN_DIRECTORY in path.split("/"):
             return f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself"
-        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
+        if any(_bytes(part) > _LONGEST_NAME for part in parts):
             return f"a name in this path is longer than {_LONGEST_NAME} bytes"
         return None
+
+
+def _bytes(path: str) -> int:
+    """The length of a path in bytes."""
+    return len(path.encode("utf-8", "surrogatepass"))
 
 
 def _normal(path: str) -> str:

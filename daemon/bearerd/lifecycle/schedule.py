@@ -29,6 +29,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from bearerd.clock import Clock
+from bearerd.errors import origin_of
 from bearerd.lifecycle.policy import LONGEST_WAIT
 from bearerd.log import say
 
@@ -173,7 +174,7 @@ class Schedule:
         try:
             due = self._turn(name)
         except Exception as error:  # noqa: BLE001 - a fault of ours may cost a minute, never the target
-            text = f"a turn failed: {where(error)}; this is a bug of bearerd, please report it"
+            text = f"a turn failed: {origin_of(error)}; this is a bug of bearerd, please report it"
             say(logging.ERROR, text, name=name)
         finally:
             with self._lock:
@@ -214,15 +215,6 @@ class Schedule:
     def _wall_offset(self) -> float:
         now = self._clock.now()
         return now.wall - now.boot
-
-
-def where(error: BaseException) -> str:
-    """An exception's type and place: its text could hold what it was about."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
-    return f"{type(error).__name__}{place}"
 
 
 class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
