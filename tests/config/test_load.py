@@ -158,7 +158,7 @@ def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
     )
 
 
-def test_the_output_and_log_of_the_config_are_taken(folder: Folder) -> None:
+def test_output_and_log_settings_are_read(folder: Folder) -> None:
     found = folder.load(
         "output: {directory: /srv/tokens/, directory_mode: '2750', mode: '0600', owner: 0, group: www-data,"
         " on_expiry: remove}\n"
@@ -172,7 +172,7 @@ def test_the_output_and_log_of_the_config_are_taken(folder: Folder) -> None:
     )
 
 
-def test_each_format_has_its_place_and_its_own_settings(folder: Folder) -> None:
+def test_each_format_has_its_default_path_and_its_own_settings(folder: Folder) -> None:
     files = (
         "files: [{format: raw, newline: true}, {format: json, mode: '600', owner: root, group: 7}, {format: header},"
         " {format: env}, {format: env, name: T, path: a/./b}, {format: raw, path: /x/y, max_staleness: 1m}]"
@@ -226,7 +226,7 @@ def test_a_secret_is_a_reference_of_one_kind(folder: Folder, secret: str, refere
         pytest.param("strict_scope", ("false", False), ("true", True), ("false", False), id="strict_scope"),
     ],
 )
-def test_what_is_inherited_comes_from_the_nearest(
+def test_the_nearest_level_of_an_inherited_key_wins(
     folder: Folder, key: str, nearest: tuple[str, Any], middle: tuple[str, Any], farthest: tuple[str, Any]
 ) -> None:
     def found(**where: str) -> Any:
@@ -244,7 +244,7 @@ def test_what_is_inherited_comes_from_the_nearest(
     assert found(token=levels["token"], top=levels["top"]) == nearest[1]
 
 
-def test_parameters_of_client_and_token_are_merged_and_the_tokens_win(folder: Folder) -> None:
+def test_parameters_of_client_and_token_are_merged_and_the_token_wins(folder: Folder) -> None:
     target = folder.target(
         config(client="parameters: {audience: a, resource: [r1, r2]}", token="parameters: {audience: b, x: ''}")
     )
@@ -298,7 +298,7 @@ def test_a_lead_is_a_share_or_a_duration(folder: Folder, given_lead: str, lead: 
     [("10/s", RateLimit(10, 1)), ("10/8h", RateLimit(10, 28800)), ("1/500ms", RateLimit(1, 0.5)),
      ("999999999/d", RateLimit(999999999, 86400))],
 )  # fmt: skip
-def test_a_rate_limit_is_a_number_in_a_time(folder: Folder, rate: str, limit: RateLimit) -> None:
+def test_a_rate_limit_is_a_number_of_requests_per_time(folder: Folder, rate: str, limit: RateLimit) -> None:
     assert folder.target(config(client=f"rate_limit: {rate}")).client.budgets == (("client-dnb", limit),)
 
 
@@ -335,7 +335,7 @@ SSO = Provider(
 )
 
 
-def test_a_client_takes_all_from_its_provider(folder: Folder) -> None:
+def test_a_client_has_the_keys_of_its_provider(folder: Folder) -> None:
     assert folder.target(config(top=PROVIDER, url=None, client="provider: sso")).client.provider == SSO
 
 
@@ -358,13 +358,13 @@ def test_clients_that_name_the_same_endpoint_share_one_provider(folder: Folder) 
     assert inline.targets[0].client.provider == inline.targets[1].client.provider
 
 
-def test_an_endpoint_that_is_reached_in_another_way_is_another_provider(folder: Folder) -> None:
+def test_the_same_endpoint_with_other_settings_is_another_provider(folder: Folder) -> None:
     other = SMALLEST.removeprefix("clients:\n").replace("  dnb:\n", "  other:\n    timeout: 11s\n")
     first, second = folder.load(SMALLEST + other).targets
     assert first.client.provider != second.client.provider
 
 
-def test_an_unknown_provider_is_told_with_a_near_name(folder: Folder) -> None:
+def test_an_unknown_provider_is_an_error_that_suggests_a_similar_name(folder: Folder) -> None:
     assert folder.error(config(top=PROVIDER, url=None, client="provider: ssso")) == (
         "config.yaml:4:15: unknown provider 'ssso'; did you mean 'sso'?\n"
         "    4 |     provider: ssso\n"
@@ -379,7 +379,7 @@ def test_an_unknown_provider_is_told_with_a_near_name(folder: Folder) -> None:
         ("", "unknown provider 'entra'; no providers are configured"),
     ],
 )
-def test_an_unknown_provider_is_told_with_those_that_are_there(folder: Folder, top: str, said: str) -> None:
+def test_an_unknown_provider_is_an_error_that_lists_the_providers(folder: Folder, top: str, said: str) -> None:
     assert said in folder.error(config(top=top, url=None, client="provider: entra"))
 
 
@@ -496,7 +496,7 @@ def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, c
         pytest.param("https://h:8443/realms/acme", id="port and path"),
     ],
 )
-def test_an_issuer_stands_in_place_of_the_token_url_and_is_kept_as_written(folder: Folder, issuer: str) -> None:
+def test_an_issuer_replaces_the_token_url_and_is_kept_as_written(folder: Folder, issuer: str) -> None:
     client = folder.target(config(url=None, client=f"issuer: {issuer}")).client
     assert client.provider == Provider("h", token_url=None, issuer=issuer)
 
@@ -539,7 +539,7 @@ def test_an_issuer_on_loopback_is_allowed_with_allow_http(folder: Folder) -> Non
         ),
     ],
 )  # fmt: skip
-def test_token_url_and_issuer_at_one_level_are_an_error_at_the_issuer_beside_all_others(
+def test_token_url_and_issuer_at_one_level_are_an_error_beside_others(
     folder: Folder, top: str, client: str, url: str, place: str
 ) -> None:
     text = config(top=top, client=client, url=url, token="scope: 1")
@@ -605,7 +605,7 @@ OPEN = replace(BASE, client_secret=(Reference("file", "/s"),))
         ("none", replace(BASE, client_id="")),
     ],
 )
-def test_what_each_auth_needs_is_enough(folder: Folder, auth: Auth, client: Client) -> None:
+def test_the_required_keys_of_each_auth_are_enough(folder: Folder, auth: Auth, client: Client) -> None:
     assert folder.target(config(credentials=WAYS[auth])).client == replace(client, auth=auth)
 
 
@@ -635,7 +635,7 @@ def test_what_each_auth_needs_is_enough(folder: Folder, auth: Auth, client: Clie
         pytest.param("none", "client_id: a", BASE, id="none"),
     ],
 )
-def test_what_each_auth_may_have_besides_is_taken(folder: Folder, auth: Auth, more: str, client: Client) -> None:
+def test_the_optional_keys_of_each_auth_are_read(folder: Folder, auth: Auth, more: str, client: Client) -> None:
     text = config(credentials=f"{WAYS[auth]}\n{more}")
     assert folder.target(text).client == replace(client, auth=auth)
 
@@ -649,7 +649,7 @@ def test_what_each_auth_may_have_besides_is_taken(folder: Folder, auth: Auth, mo
         pytest.param("providers: {p: {issuer: 'http://[::1]', allow_http: true}}", "provider: p", id="its provider's"),
     ],
 )
-def test_a_certificate_needs_tls_to_be_shown_in(folder: Folder, auth: str, top: str, endpoint: str) -> None:
+def test_a_client_certificate_needs_https(folder: Folder, auth: str, top: str, endpoint: str) -> None:
     text = config(top=top, url=None, credentials=f"{WAYS[auth]}\n{endpoint}")
     line = text.splitlines().index(f"    auth: {auth}") + 1
     assert folder.places(text) == [
@@ -666,7 +666,7 @@ NEEDED = [
 
 
 @pytest.mark.parametrize(("auth", "key"), NEEDED)
-def test_what_an_auth_needs_is_missing_without_it(folder: Folder, auth: str, key: str) -> None:
+def test_a_required_key_of_an_auth_that_is_missing_is_an_error(folder: Folder, auth: str, key: str) -> None:
     without = [line for line in WAYS[auth].splitlines() if not line.startswith(f"{key}:")]
     assert folder.places(config(credentials="\n".join(without))) == [f"config.yaml:2:3: key '{key}' is missing"]
 
@@ -681,7 +681,7 @@ def test_what_an_auth_needs_is_missing_without_it(folder: Folder, auth: str, key
         ("assertion", ["assertion"]),
     ],
 )
-def test_all_that_is_missing_is_told_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
+def test_all_missing_keys_are_reported_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
     assert sorted(folder.places(config(credentials=f"auth: {auth}"))) == [
         f"config.yaml:2:3: key '{key}' is missing" for key in keys
     ]
@@ -720,7 +720,7 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
 @pytest.mark.parametrize(
     ("auth", "key"), [(auth, key) for key, (_, users, _) in USED_BY.items() for auth in WAYS if auth not in users]
 )
-def test_a_key_that_an_auth_does_not_look_at_is_an_error_at_the_key(folder: Folder, auth: str, key: str) -> None:
+def test_a_key_that_does_not_apply_to_the_auth_is_an_error(folder: Folder, auth: str, key: str) -> None:
     value, _, words = USED_BY[key]
     text = config(credentials=f"{WAYS[auth]}\n{key}: {value}")
     line = 4 + len(WAYS[auth].splitlines())
@@ -756,7 +756,7 @@ SIGNED_BESIDES = (
         ),
     ],
 )
-def test_an_algorithm_fits_what_it_signs_with(
+def test_an_algorithm_must_suit_the_secret_or_key(
     folder: Folder, algorithm: str, credentials: str, right: list[str], said: str
 ) -> None:
     text = config(credentials=f"algorithm: {algorithm}\n{credentials}")
@@ -778,7 +778,7 @@ def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorith
     ]
 
 
-def test_all_that_does_not_fit_is_told_at_once_beside_what_is_wrong_by_itself(folder: Folder) -> None:
+def test_conflicting_keys_and_wrong_values_are_reported_together(folder: Folder) -> None:
     text = """\
 clients:
   dnb:
@@ -828,9 +828,7 @@ clients:
         ("grant_tpye", "grant_type", SIGNED_BESIDES),
     ],
 )
-def test_what_stands_under_a_mistyped_name_is_there_all_the_same(
-    folder: Folder, typo: str, meant: str, credentials: str
-) -> None:
+def test_a_mistyped_key_is_not_reported_as_missing_too(folder: Folder, typo: str, meant: str, credentials: str) -> None:
     text = config(credentials=re.sub(rf"^{meant}:", f"{typo}:", credentials, flags=re.MULTILINE))
     (place,) = folder.places(text)
     assert re.fullmatch(rf"config\.yaml:\d:5: unknown key '{typo}'; did you mean '{meant}'\?", place)
@@ -848,14 +846,14 @@ def test_a_mistyped_key_is_one_error(folder: Folder, credentials: str, line: int
     assert place.startswith(f"config.yaml:{line}:5: unknown key '{typo}'; did you mean ")
 
 
-def test_an_endpoint_under_a_mistyped_name_is_not_missing_too(folder: Folder) -> None:
+def test_a_mistyped_endpoint_is_not_reported_as_missing_too(folder: Folder) -> None:
     assert folder.places(config(url=None, client="isuer: https://i", top="providers: {p: {tokenurl: https://h}}")) == [
         "config.yaml:1:17: unknown key 'tokenurl'; did you mean 'token_url'?",
         "config.yaml:4:5: unknown key 'isuer'; did you mean 'issuer'?",
     ]
 
 
-def test_nothing_is_said_to_fit_or_not_to_fit_an_auth_that_is_none(folder: Folder) -> None:
+def test_an_unknown_auth_causes_no_other_errors(folder: Folder) -> None:
     (place,) = folder.places(config(credentials="auth: digest\nkey_id: k1"))
     assert place.startswith("config.yaml:4:11: expected 'client_secret_basic', ")
 
@@ -889,7 +887,7 @@ def test_the_kinds_of_references_may_be_mixed_in_a_list(folder: Folder) -> None:
         pytest.param("[{file: /s}, !x y]", 33, "tags are not supported", id="what is no YAML of ours"),
     ],
 )
-def test_a_wrong_list_of_secrets_is_told_at_its_item_without_the_line(
+def test_an_error_in_a_list_of_secrets_names_the_item_without_its_line(
     folder: Folder, secret: str, column: int, said: str
 ) -> None:
     text = config(credentials=f"client_id: a\nclient_secret: {secret}")
@@ -906,12 +904,12 @@ def test_a_wrong_list_of_secrets_is_told_at_its_item_without_the_line(
     ],
 )
 @pytest.mark.parametrize("value", ["hunter2", "[{file: /k}]", "5"])
-def test_other_references_stand_alone(folder: Folder, key: str, credentials: str, value: str) -> None:
+def test_other_references_are_not_lists(folder: Folder, key: str, credentials: str, value: str) -> None:
     (place,) = folder.places(config(credentials=f"{key}: {value}\n{credentials}"))
     assert place == f"config.yaml:4:{7 + len(key)}: {WANTED}"
 
 
-def test_a_subject_token_is_a_parameter_of_each_token_and_read_where_it_stands(folder: Folder) -> None:
+def test_a_subject_token_is_a_parameter_of_each_token_and_stays_a_reference(folder: Folder) -> None:
     text = config(client="subject_token: {file: /t, permissions: any}", token="parameters: {audience: x}")
     assert folder.target(text).parameters == (
         ("audience", "x"),
@@ -922,14 +920,14 @@ def test_a_subject_token_is_a_parameter_of_each_token_and_read_where_it_stands(f
 # -- the grant ---------------------------------------------------------------------------------------
 
 
-def test_a_grant_type_is_whatever_the_provider_calls_it(folder: Folder) -> None:
+def test_any_grant_type_is_accepted(folder: Folder) -> None:
     client = folder.target(config(client="grant_type: account_credentials")).client
     assert client.grant_type == "account_credentials"
     assert client.jwt_bearer is None
 
 
 @pytest.mark.parametrize("separator", [",", " ", "%20;", "|"])
-def test_a_scope_separator_is_the_clients_and_the_scope_stays_as_it_was(folder: Folder, separator: str) -> None:
+def test_a_scope_separator_belongs_to_the_client_and_does_not_change_the_scope(folder: Folder, separator: str) -> None:
     target = folder.target(config(client=f"scope_separator: '{separator}'", token="scope: [a, b]"))
     assert target.client.scope_separator == separator
     assert target.scope == "a b"
@@ -952,7 +950,7 @@ JWT_BEARER = "grant_type: urn:ietf:params:oauth:grant-type:jwt-bearer"
 SIGNING = f"{JWT_BEARER}\nprivate_key: {{file: /k}}\n"
 
 
-def test_the_jwt_bearer_grant_is_signed_by_a_private_key_without_more(folder: Folder) -> None:
+def test_the_jwt_bearer_grant_needs_only_a_private_key(folder: Folder) -> None:
     client = folder.target(config(credentials=SIGNING + SECRET)).client
     assert client == replace(
         OPEN,
@@ -962,7 +960,7 @@ def test_the_jwt_bearer_grant_is_signed_by_a_private_key_without_more(folder: Fo
     )
 
 
-def test_all_that_its_assertion_may_say_is_taken(folder: Folder) -> None:
+def test_all_keys_of_its_assertion_are_read(folder: Folder) -> None:
     more = """\
 auth: none
 assertion_issuer: svc@example.com
@@ -984,7 +982,7 @@ assertion_audience: https://a
     )
 
 
-def test_the_scope_may_be_said_to_stand_in_the_assertion_where_it_does_anyhow(folder: Folder) -> None:
+def test_scope_in_assertion_is_the_default(folder: Folder) -> None:
     client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nscope_in: assertion")).client
     assert client.jwt_bearer == JwtBearer(scope_in_form=False)
 
@@ -1003,7 +1001,7 @@ ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x", "assertion_claims
         ),
     ],
 )
-def test_what_an_assertion_says_is_only_for_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
+def test_keys_of_an_assertion_need_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
     assert folder.places(config(credentials=f"{key}: {ASSERTED[key]}\n{credentials}")) == [
         (
             f"config.yaml:4:5: {key} only applies to grant_type urn:ietf:params:oauth:grant-type:jwt-bearer with a "
@@ -1012,7 +1010,7 @@ def test_what_an_assertion_says_is_only_for_one_that_bearerd_signs(folder: Folde
     ]
 
 
-def test_what_signs_is_not_used_by_an_assertion_that_is_ready(folder: Folder) -> None:
+def test_signing_keys_do_not_apply_to_an_existing_assertion(folder: Folder) -> None:
     credentials = f"certificate: {{file: /c}}\nkey_id: k1\nalgorithm: RS256\nassertion_audience: x\n{SECRET}"
     text = config(credentials=f"{credentials}\n{JWT_BEARER}\nparameters: {{assertion: {{file: /a}}}}")
     assert [place.split(" does not apply to auth client_secret_basic")[0] for place in folder.places(text)] == [
@@ -1045,7 +1043,7 @@ NOT_BOTH = (
         pytest.param(SIGNING, ("", ITS_OWN), [NOT_BOTH], id="a key and a token's"),
     ],
 )
-def test_the_jwt_bearer_grant_is_either_signed_or_ready_for_each_token(
+def test_the_jwt_bearer_grant_has_a_key_or_an_assertion_for_each_token(
     folder: Folder, credentials: str, tokens: tuple[str, str], places: list[str]
 ) -> None:
     text = config(credentials=f"{credentials}\n{SECRET}").partition("    tokens:")[0] + TWO_TOKENS.format(*tokens)
@@ -1088,7 +1086,7 @@ def test_claims_are_kept_as_json(folder: Folder, claims: str, text: Any) -> None
     assert json.loads(client.jwt_bearer.claims) == text
 
 
-def test_a_claim_of_bearerds_own_is_refused_at_its_name_each_with_its_reason(folder: Folder) -> None:
+def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folder) -> None:
     claims = "assertion_claims:\n  iss: x\n  sub: x\n  aud: x\n  scope: x\n  exp: 1\n  iat: 1\n  jti: x\n"
     assert folder.places(config(credentials=claims + SIGNING + SECRET)) == [
         "config.yaml:5:7: claim 'iss' cannot be set here: use the key assertion_issuer",
@@ -1124,13 +1122,13 @@ def test_a_claim_of_bearerds_own_is_refused_at_its_name_each_with_its_reason(fol
         pytest.param("{1: x}", 24, "YAML reads this key as a number: put it in quotes", id="a number as a name"),
     ],
 )
-def test_claims_that_are_no_json_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
+def test_claims_that_json_cannot_express_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
     assert folder.places(config(credentials=f"assertion_claims: {claims}\n{SIGNING}{SECRET}")) == [
         f"config.yaml:4:{column}: {said}"
     ]
 
 
-def test_a_claim_that_is_no_yaml_of_ours_hides_no_other(folder: Folder) -> None:
+def test_an_unsupported_value_of_a_claim_hides_no_other_error(folder: Folder) -> None:
     credentials = f"assertion_claims:\n  a: 2026-11-23\n  exp: 1\n  b:\n{SIGNING}{SECRET}"
     assert [place.split(": ")[0] for place in folder.places(config(credentials=credentials))] == [
         "config.yaml:5:10",
@@ -1164,7 +1162,7 @@ def test_a_parameter_is_text_or_a_reference_or_a_list_of_both(folder: Folder) ->
     ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
 )
 @pytest.mark.parametrize("where", ["client", "token"])
-def test_a_parameter_of_the_grants_own_is_refused_at_its_name(folder: Folder, where: str, name: str) -> None:
+def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, name: str) -> None:
     text = config(**{where: f"parameters: {{{name}: {{file: /x}}}}"})
     place = "4:18" if where == "client" else "7:26"
     said = f"parameter '{name}' cannot be set here: bearerd sets it from other keys"
@@ -1183,7 +1181,7 @@ SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "c
         "on_change: [{run: [curl, -u, 'user:hunter2']}]",
     ],
 )
-def test_nothing_is_shown_of_an_address_or_an_argument_that_may_hold_a_password(folder: Folder, client: str) -> None:
+def test_urls_and_arguments_that_may_contain_a_password_are_not_shown(folder: Folder, client: str) -> None:
     error = folder.error(f"{config()}\n  other: {{{client}, tokens: {{a: {{}}}}}}\n")
     assert "  other: {" in error
     assert "hunter2" not in error
@@ -1200,7 +1198,7 @@ def test_a_parameter_that_is_a_secret_is_refused_as_text_without_its_line(
     assert folder.error(config(token=f"parameters: {{{name}: {value}}}")) == f"config.yaml:7:{column + 8}: {said}"
 
 
-def test_each_secret_among_the_parameters_is_told_at_its_own_place(folder: Folder) -> None:
+def test_each_secret_among_the_parameters_is_reported_at_its_place(folder: Folder) -> None:
     credentials = f"{SECRET}\nparameters:\n  audience: x\n  password: hunter2\n  code: hunter2\n  resource: 5"
     error = folder.error(config(credentials=credentials, token="parameters: {device_code: hunter2}"))
     assert re.findall(r"^config\.yaml:(\S+): (?:.* is a secret: )?expected", error, re.MULTILINE) == [
@@ -1235,7 +1233,7 @@ def test_each_secret_among_the_parameters_is_told_at_its_own_place(folder: Folde
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_parameter_is_told_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
+def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
     assert folder.places(config(client=f"parameters: {{x: {value}}}")) == [f"config.yaml:4:{column}: {said}"]
 
 
@@ -1254,7 +1252,7 @@ def test_a_wrong_parameter_is_told_at_its_place(folder: Folder, value: str, colu
         ),
     ],
 )  # fmt: skip
-def test_what_has_the_name_of_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
+def test_a_client_or_token_named_like_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
     (place,) = folder.places(text)
     assert place.endswith(f"; expected one of {known}")
 
@@ -1267,7 +1265,7 @@ RELOAD = Hook(argv=("/bin/reload", "app"))
 @pytest.mark.parametrize(
     ("where", "key"), [(where, key) for where in ("top", "client", "token") for key in ("on_change", "on_failure")]
 )
-def test_hooks_may_stand_at_each_level(folder: Folder, where: str, key: str) -> None:
+def test_hooks_are_read_at_each_level(folder: Folder, where: str, key: str) -> None:
     found = folder.target(config(**{where: f"{key}: [{{run: [/bin/reload, app]}}]"}))
     assert (found.on_change, found.on_failure) == (((RELOAD,), ()) if key == "on_change" else ((), (RELOAD,)))
 
@@ -1338,16 +1336,16 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
         pytest.param("{signal: HUP, pid_file: p}", 49, "expected an absolute path (/…)", id="relative"),
     ],
 )
-def test_a_wrong_hook_is_told_at_its_place(folder: Folder, hook: str, column: int, said: str) -> None:
+def test_a_wrong_hook_is_reported_at_its_place(folder: Folder, hook: str, column: int, said: str) -> None:
     assert folder.places(config(token=f"on_change: [{hook}]")) == [f"config.yaml:7:{column}: {said}"]
 
 
-def test_a_failure_is_never_the_first_token(folder: Folder) -> None:
+def test_on_failure_has_no_skip_first(folder: Folder) -> None:
     (said,) = folder.places(config(token="on_failure: [{run: [/a], skip_first: true}]"))
     assert "unknown key 'skip_first'; expected one of" in said
 
 
-def test_a_token_may_be_one_that_nobody_waits_for(folder: Folder) -> None:
+def test_a_token_may_be_not_required(folder: Folder) -> None:
     assert folder.target(config(client="required: false")).required is False
     assert folder.target(config(client="required: false", token="required: true")).required is True
 
@@ -1355,7 +1353,7 @@ def test_a_token_may_be_one_that_nobody_waits_for(folder: Folder) -> None:
 # -- control and listen ------------------------------------------------------------------------------
 
 
-def test_the_control_socket_is_in_the_output_directory_or_where_it_is_wanted(folder: Folder) -> None:
+def test_the_control_socket_is_in_the_output_directory_or_at_the_configured_path(folder: Folder) -> None:
     assert folder.load("output: {directory: /srv/t}\n" + SMALLEST).control == Control("/srv/t/.bearerd/control.sock")
     given = "control: {socket: //run/x/../b.sock, mode: '0600'}\n"
     assert folder.load(given + SMALLEST).control == Control("/run/b.sock", mode=0o600)
@@ -1379,7 +1377,7 @@ def test_a_directory_may_be_too_long_for_its_socket(folder: Folder) -> None:
     assert said.startswith("config.yaml:1:21: the path of the control socket is longer than 107 bytes")
 
 
-def test_the_socket_is_no_token_file(folder: Folder) -> None:
+def test_the_socket_and_a_token_file_cannot_have_one_path(folder: Folder) -> None:
     (said,) = folder.places("control: {socket: /run/bearerd/dnb/bci}\n" + SMALLEST)
     assert said == "config.yaml:1:19: 'dnb/bci' would be written to /run/bearerd/dnb/bci too"
 
@@ -1392,7 +1390,7 @@ def test_the_socket_is_no_token_file(folder: Folder) -> None:
         ("[::1]:65535", Listen("::1", 65535)),
     ],
 )
-def test_what_is_listened_at(folder: Folder, address: str, expected: Listen) -> None:
+def test_the_address_of_listen_is_read(folder: Folder, address: str, expected: Listen) -> None:
     assert folder.load(f"listen: {{address: '{address}'}}\n{SMALLEST}").listen == expected
     page = folder.load(f"listen: {{address: '{address}', page: true}}\n{SMALLEST}").listen
     assert page == replace(expected, page=True)
@@ -1449,7 +1447,7 @@ def test_listening_needs_an_address(folder: Folder) -> None:
         ("token", "timeout: 1s", "7:13", "; expected one of 'files', 'refresh_before', 'default_lifetime', "),
     ],
 )
-def test_an_unknown_key_is_told_with_what_is_near_or_known(
+def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
     folder: Folder, where: str, key: str, place: str, hint: str
 ) -> None:
     text = config(**{where: key})
@@ -1515,7 +1513,7 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
         ("top", "providers:", "expected a mapping of names, found nothing"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
+def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
     places = folder.places(config(**{where: key}))
     assert len(places) == 1
     assert said in places[0]
@@ -1611,7 +1609,7 @@ def test_a_file_is_never_setgid(folder: Folder) -> None:
         ("{command: [/bin/pass, 1]}", "expected text in quotes, found a number"),
     ],
 )
-def test_a_wrong_secret_is_told_without_its_line(folder: Folder, secret: str, said: str) -> None:
+def test_a_wrong_secret_is_reported_without_its_line(folder: Folder, secret: str, said: str) -> None:
     error = folder.error(config().replace("{file: /s}", secret))
     assert re.match(r"config\.yaml:5:\d\d: ", error)
     assert said in error
@@ -1624,7 +1622,7 @@ def test_a_client_id_is_text(folder: Folder, client_id: str, found: str) -> None
     assert said.endswith(f", found {found}")
 
 
-def test_missing_tokens_are_told_at_their_client(folder: Folder) -> None:
+def test_missing_tokens_are_reported_at_their_client(folder: Folder) -> None:
     assert folder.places(config().partition("    tokens:")[0]) == ["config.yaml:2:3: key 'tokens' is missing"]
 
 
@@ -1633,12 +1631,12 @@ def test_a_client_without_tokens_is_an_error(folder: Folder) -> None:
     assert folder.places(text) == ["config.yaml:6:13: expected at least one entry"]
 
 
-def test_a_token_with_nothing_in_it_is_written_as_an_empty_mapping(folder: Folder) -> None:
+def test_a_token_without_keys_is_an_empty_mapping(folder: Folder) -> None:
     assert folder.places(config().replace("bci: {}", "bci:")) == ["config.yaml:7:11: expected a mapping, found nothing"]
 
 
 @pytest.mark.parametrize("name", ["a", "1a", "a.b_c-d", "A" * 64, "a..b"])
-def test_a_name_is_letters_digits_and_a_few_signs(folder: Folder, name: str) -> None:
+def test_a_name_is_letters_digits_and_some_punctuation(folder: Folder, name: str) -> None:
     target = folder.target(config().replace("dnb:", f"{name}:").replace("bci:", f"{name}:"))
     assert target.full_name == f"{name}/{name}"
 
@@ -1734,7 +1732,7 @@ def test_a_config_without_clients_is_an_error(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "found"), [("[a]", "a list"), ("a", "text"), ("--- ~\n", "nothing"), ("1", "a number")]
 )
-def test_a_config_that_is_no_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
+def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
     (said,) = folder.places(text)
     assert said.endswith(f": expected a mapping, found {found}")
 
@@ -1742,17 +1740,17 @@ def test_a_config_that_is_no_mapping_is_an_error(folder: Folder, text: str, foun
 # -- files -------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_config(tmp_path: Path) -> None:
+def test_a_config_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml:1:1: cannot be read: No such file or directory"):
         load(str(tmp_path / "none.yaml"), {})
 
 
-def test_a_directory_is_no_config(tmp_path: Path) -> None:
+def test_a_directory_is_not_a_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: it is a directory, not a regular file"):
         load(str(tmp_path), {})
 
 
-def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
+def test_a_byte_order_mark_is_ignored(folder: Folder) -> None:
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SMALLEST.encode())
     assert load(str(folder.path / "bom.yaml"), {}).targets == folder.load(SMALLEST).targets
     # It is no column.
@@ -1769,14 +1767,16 @@ def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
         pytest.param("# one\n# two\nclients: ä".encode("latin-1"), id="Latin-1"),
     ],
 )
-def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_where_that_shows(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_of_the_first_wrong_byte(
+    tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"c\.yaml:3:1: not UTF-8 text"):
         load(str(file), {})
 
 
-def test_files_over_16_mib_together_are_not_a_config(folder: Folder) -> None:
+def test_files_over_16_mib_together_are_an_error(folder: Folder) -> None:
     with (folder.path / "large.yaml").open("wb") as stream:
         stream.truncate(MOST_BYTES - 100)
     assert folder.places("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
@@ -1785,19 +1785,19 @@ def test_files_over_16_mib_together_are_not_a_config(folder: Folder) -> None:
     ]
 
 
-def test_more_keys_and_values_than_a_config_has_are_an_error_that_comes_at_once(folder: Folder) -> None:
+def test_too_many_keys_and_values_are_an_error(folder: Folder) -> None:
     [place] = folder.places("clients: [" + "a," * MOST_NODES + "]")
     assert place.endswith("more than 1,000,000 keys and values")
 
 
-def test_of_more_errors_than_anybody_reads_the_rest_are_counted(folder: Folder) -> None:
+def test_errors_beyond_the_limit_are_counted(folder: Folder) -> None:
     places = folder.places("clients:\n" + "".join(f"  c{number}: {{x: 1}}\n" for number in range(MOST_PROBLEMS)))
     assert len(places) == MOST_PROBLEMS + 1
     assert any(re.search(r"and \d+ more errors; is this the right file\?", place) for place in places)
 
 
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
-def test_a_fifo_is_an_error_and_nothing_waits_for_it(folder: Folder, included: bool) -> None:
+def test_a_fifo_is_an_error_and_does_not_block(folder: Folder, included: bool) -> None:
     os.mkfifo(folder.path / "fifo")
     (folder.path / "main.yaml").write_text("include: [fif*]\n" + SMALLEST)
     with pytest.raises(ConfigError, match=r"fifo:1:1: cannot be read: it is a FIFO, not a regular file"):
@@ -1824,7 +1824,7 @@ def test_included_files_add_providers_and_clients(folder: Folder) -> None:
     )
 
 
-def test_included_files_are_found_beside_the_config_not_the_working_directory(
+def test_included_files_are_relative_to_the_config_and_not_to_the_working_directory(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder.path)
@@ -1842,7 +1842,7 @@ def test_a_file_that_two_patterns_match_is_read_once(folder: Folder) -> None:
     assert len(folder.load(config(top="include: [other.yaml, o*.yaml]"), other=OTHER).targets) == 2
 
 
-def test_a_missing_file_that_is_named_is_an_error_at_its_name(folder: Folder) -> None:
+def test_a_missing_included_file_is_an_error_at_its_name(folder: Folder) -> None:
     assert folder.places(config(top="include: [conf.d/*.yaml, dnb.yaml]")) == [
         "config.yaml:1:26: file dnb.yaml does not exist"
     ]
@@ -1854,7 +1854,7 @@ def test_a_file_that_includes_itself_is_an_error(folder: Folder, pattern: str) -
     assert place == "config.yaml:1:10: the file includes itself"
 
 
-def test_a_name_that_stands_in_two_files_is_an_error_that_names_both(folder: Folder) -> None:
+def test_a_name_that_is_defined_in_two_files_is_an_error_that_names_both(folder: Folder) -> None:
     provider = "providers:\n  p: {token_url: https://h/t}\n"
     places = folder.places(config(top=f"include: [a.yaml, b.yaml]\n{provider}"), a=provider, b="# twice\n" + SMALLEST)
     assert places == [
@@ -1864,7 +1864,7 @@ def test_a_name_that_stands_in_two_files_is_an_error_that_names_both(folder: Fol
 
 
 @pytest.mark.parametrize("key", ["output: {mode: '0600'}", "refresh_before: 5m", "include: [c.yaml]", "log: {}"])
-def test_an_included_file_holds_providers_and_clients_only(folder: Folder, key: str) -> None:
+def test_an_included_file_may_only_have_providers_and_clients(folder: Folder, key: str) -> None:
     assert folder.places(config(top="include: [a.yaml]"), a=f"{key}\n") == [
         f"a.yaml:1:1: unknown key '{key.partition(':')[0]}': an included file may only have providers and clients"
     ]
@@ -1884,7 +1884,7 @@ def test_an_included_file_holds_providers_and_clients_only(folder: Folder, key: 
         pytest.param("output: {directory: //srv//t/./}", None, "/srv/t", id="in one spelling"),
     ],
 )
-def test_the_directory_is_the_configs_or_systemds_or_the_default(
+def test_the_directory_comes_from_the_config_or_systemd_or_is_the_default(
     folder: Folder, given_directory: str, runtime: str | None, directory: str
 ) -> None:
     environ = {} if runtime is None else {"RUNTIME_DIRECTORY": runtime}
@@ -1905,7 +1905,7 @@ def test_the_directory_is_the_configs_or_systemds_or_the_default(
         pytest.param("state_directory: //srv//state/./", None, "/srv/state", id="in one spelling"),
     ],
 )
-def test_the_state_directory_is_the_configs_or_systemds_or_in_the_outputs(
+def test_the_state_directory_comes_from_the_config_or_systemd_or_is_in_the_output_directory(
     folder: Folder, top: str, state: str | None, directory: str
 ) -> None:
     environ = {} if state is None else {"STATE_DIRECTORY": state}
@@ -1934,13 +1934,13 @@ def test_the_state_directory_is_the_configs_or_systemds_or_in_the_outputs(
         pytest.param(f"{'x' * 256}/a", "a name in this path is longer than 255 bytes", id="a directory of 256 bytes"),
     ],
 )
-def test_a_path_that_is_no_files_or_not_ours_is_refused(folder: Folder, path: str, said: str) -> None:
+def test_a_path_of_a_directory_or_of_bearerd_itself_is_refused(folder: Folder, path: str, said: str) -> None:
     (place,) = folder.places(config(token=f"files: [{{format: raw, path: {path}}}]"))
     assert place.startswith(f"config.yaml:7:41: {said}")
 
 
 @pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "/srv/a", "...", "a..b", ".bearerd-x"])
-def test_other_paths_are_taken(folder: Folder, path: str) -> None:
+def test_other_paths_are_accepted(folder: Folder, path: str) -> None:
     assert folder.target(config(token=f"files: [{{format: raw, path: {path}}}]")).outputs[0].path.endswith(path)
 
 
@@ -1950,20 +1950,20 @@ def template(more: str = "", name: str = "nginx", path: str = ", path: x") -> st
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "/etc/bearerd/own.j2", "/a b", "/"])
-def test_a_template_is_one_that_is_built_in_or_a_file_by_its_absolute_path(folder: Folder, name: str) -> None:
+def test_a_template_is_built_in_or_an_absolute_path(folder: Folder, name: str) -> None:
     assert folder.target(template(name=name)).outputs == (
         Output("/run/bearerd/x", "template", template=name, variable="DNB_BCI_TOKEN"),
     )
 
 
-def test_a_template_is_told_what_it_needs(folder: Folder) -> None:
+def test_the_settings_of_a_template_are_read(folder: Folder) -> None:
     (output,) = folder.target(template(", vars: {url: 'https://a', _b2: \" c\\n\"}, name: T, mode: '600'")).outputs
     assert (output.vars, output.variable, output.mode) == ((("url", "https://a"), ("_b2", " c\n")), "T", 0o600)
     assert folder.target(template(", vars: {}")).outputs[0].vars == ()
 
 
 @pytest.mark.parametrize("name", ["ngnix", "nginx.j2", "own.j2", "./own.j2", "../own.j2", "Nginx", "' nginx'"])
-def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder, name: str) -> None:
+def test_an_unknown_template_is_an_error_that_lists_the_built_in_ones(folder: Folder, name: str) -> None:
     (place,) = folder.places(template(name=name))
     said = "config.yaml:7:50: expected the absolute path of a template (/…), or a built-in one: "
     assert place.startswith(said + ", ".join(TEMPLATES))
@@ -1980,7 +1980,7 @@ def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder,
         ("", "expected a value, found nothing"),
     ],
 )
-def test_what_is_no_text_is_no_template(folder: Folder, name: str, said: str) -> None:
+def test_a_template_must_be_text(folder: Folder, name: str, said: str) -> None:
     (place,) = folder.places(template(name=name))
     assert place.endswith(f": {said}")
 
@@ -2000,7 +2000,7 @@ def test_what_is_no_text_is_no_template(folder: Folder, name: str, said: str) ->
         ("format: template, template: nginx, path: x, newline: true", "newline only applies to format raw"),
     ],
 )
-def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder, file: str, said: str) -> None:
+def test_a_template_needs_a_path_and_the_format_template(folder: Folder, file: str, said: str) -> None:
     (place,) = folder.places(config(token=f"files: [{{{file}}}]"))
     assert place.startswith(f"config.yaml:7:21: {said}")
 
@@ -2018,24 +2018,22 @@ def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder
         ("{a-b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
     ],
 )
-def test_vars_are_words_that_a_template_can_name_and_their_texts(
-    folder: Folder, given: str, at: str, said: str
-) -> None:
+def test_vars_are_names_and_texts(folder: Folder, given: str, at: str, said: str) -> None:
     (place,) = folder.places(template(f", vars: {given}"))
     assert place.startswith(f"config.yaml:{at}: {said}")
 
 
-def test_a_template_is_not_written_over(folder: Folder) -> None:
+def test_an_output_over_its_own_template_is_an_error(folder: Folder) -> None:
     text = template(name="/etc/own.conf", path=", path: //etc/./own.conf")
     assert folder.places(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
 
 
 @pytest.mark.parametrize(("client", "variable"), [("3scale", "_3SCALE_BCI_TOKEN"), ("a.b-c", "A_B_C_BCI_TOKEN")])
-def test_a_variable_is_one_that_a_shell_takes(folder: Folder, client: str, variable: str) -> None:
+def test_a_variable_is_valid_in_a_shell(folder: Folder, client: str, variable: str) -> None:
     assert folder.target(config().replace("dnb:", f"{client}:")).outputs[0].variable == variable
 
 
-def test_a_file_by_a_template_is_a_file_as_others_are(folder: Folder) -> None:
+def test_an_output_with_a_template_is_checked_like_others(folder: Folder) -> None:
     assert "and 'dnb/abc'" in folder.error(
         template(path=", path: /run/bearerd/dnb/abc").replace("      bci", "      abc: {}\n      bci")
     )
@@ -2079,7 +2077,7 @@ def test_a_shared_list_of_files_with_a_path_collides_for_the_second_token(folder
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a"), ("dnb", "dnb/x")])
-def test_a_path_that_is_anothers_directory_is_an_error(folder: Folder, first: str, second: str) -> None:
+def test_a_path_below_another_output_is_an_error(folder: Folder, first: str, second: str) -> None:
     files = f"files: [{{format: raw, path: {first}}}, {{format: raw, path: {second}}}]"
     (place,) = folder.places(config(token=files))
     assert place == (
@@ -2209,13 +2207,13 @@ def test_no_error_ever_shows_a_secret(
     st.sampled_from(["client_secret", "client_secrt", "pass", "private_key", "assertion", "subject_token"]),
 )
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_no_error_shows_what_yaml_makes_of_a_secret_of_digits(folder: Folder, secret: str, key: str) -> None:
+def test_no_error_shows_a_secret_of_digits_as_yaml_reads_it(folder: Folder, secret: str, key: str) -> None:
     error = folder.error(config(client=f"{key}: {secret}"))
     assert secret not in error
     assert str(int(secret, 8)) not in error
 
 
-def test_the_line_of_a_secret_is_not_shown_and_that_of_its_neighbour_is(folder: Folder) -> None:
+def test_the_line_of_a_secret_is_not_shown_but_the_next_one_is(folder: Folder) -> None:
     assert folder.error(config(client="timeout: 5").replace("{file: /s}", "hunter2")) == (
         "config.yaml:4:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number\n"
         "    4 |     timeout: 5\n"
@@ -2255,11 +2253,11 @@ def test_the_example_shows_every_key(key: str) -> None:
     assert re.search(rf"(?<!\w){key}:(\s|$)", EXAMPLE.read_text(), re.MULTILINE)
 
 
-def test_an_included_file_with_nothing_but_comments_is_no_mistake(folder: Folder) -> None:
+def test_an_included_file_may_have_only_comments(folder: Folder) -> None:
     assert folder.load("include: [more.yaml]\n" + config(), None, more="# dnb: …\n").targets
 
 
-def test_of_the_name_of_a_file_only_what_can_be_printed_is_said(folder: Folder) -> None:
+def test_unprintable_characters_in_file_names_are_replaced(folder: Folder) -> None:
     name = b"\xff\x1b[2J\n2026 ERROR.yaml"
     (folder.path / os.fsdecode(name)).write_text("clients: {x: 1}")
     said = folder.error("include: ['*ERROR*']\n")
@@ -2268,7 +2266,7 @@ def test_of_the_name_of_a_file_only_what_can_be_printed_is_said(folder: Folder) 
     said.encode()
 
 
-def test_of_many_names_the_first_are_listed(folder: Folder) -> None:
+def test_a_long_list_of_names_is_cut(folder: Folder) -> None:
     providers = "".join(f"  p{number}: {{token_url: https://x/}}\n" for number in range(100))
     said = folder.error(f"providers:\n{providers}clients: {{d: {{provider: zzz}}}}\n")
     assert "'p0', 'p1', " in said

@@ -48,7 +48,7 @@ def shown(text: str) -> str:
         pytest.param("a: " + "[" * 40 + "]" * 40, None, id="nested 41 deep"),
     ],
 )
-def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> None:
+def test_unambiguous_values_are_read(text: str, value: Any) -> None:
     document = Document(text, "f.yaml")
     assert document.problems == []
     if value is not None:
@@ -138,14 +138,16 @@ def test_what_can_be_read_in_one_way_only_is_read_so(text: str, value: Any) -> N
         pytest.param("".join(" " * n + "a:\n" for n in range(60)), 51, 51, "nested too deeply", id="60 levels"),
     ],
 )
-def test_a_trap_of_yaml_is_an_error_at_its_place(text: str, line: int, column: int, words: str) -> None:
+def test_an_ambiguous_or_unsupported_value_is_an_error_at_its_place(
+    text: str, line: int, column: int, words: str
+) -> None:
     found = problems(text)
     assert [(problem.line, problem.column) for problem in found] == [(line, column)]
     assert words in found[0].message
     assert found[0].file == "f.yaml"
 
 
-def test_brackets_deeper_than_the_c_stack_would_carry_are_one_error() -> None:
+def test_very_deep_brackets_are_one_error() -> None:
     [problem] = problems("a: " + "[" * 200_000)
     assert problem.message.endswith("nested too deeply")
     # Where depends on the libyaml: from 0.2.6 on it counts them itself, ahead of us.
@@ -165,7 +167,7 @@ def test_all_errors_of_a_file_are_reported_ordered_by_place() -> None:
     ]
 
 
-def test_the_mark_stands_under_the_column() -> None:
+def test_the_mark_is_below_the_column() -> None:
     assert shown("x: 1\nab:   no") == (
         "f.yaml:2:7: YAML reads 'no' as a boolean: write true or false, or put it in quotes\n"
         "    2 | ab:   no\n"
@@ -173,7 +175,7 @@ def test_the_mark_stands_under_the_column() -> None:
     )
 
 
-def test_the_mark_keeps_its_column_behind_a_tab() -> None:
+def test_the_mark_keeps_its_column_after_a_tab() -> None:
     assert shown("x: {a:\tno}").splitlines()[1:] == ["    1 | x: {a:\tno}", "      |       \t^"]
 
 
@@ -235,7 +237,7 @@ def test_neither_line_nor_value_of_a_secret_is_shown(text: str, value: str) -> N
         pytest.param("a: &x b\nclient_secret:\n  [*x, hunter2]", id="an alias beside it"),
     ],
 )
-def test_text_that_is_no_yaml_shows_no_line_that_may_hold_a_secret(text: str) -> None:
+def test_errors_about_invalid_yaml_show_no_line_that_may_contain_a_secret(text: str) -> None:
     said = shown(text)
     assert said.startswith("f.yaml:")
     assert "hunter2" not in said
@@ -251,7 +253,7 @@ def test_text_that_is_no_yaml_shows_no_line_that_may_hold_a_secret(text: str) ->
         pytest.param('c: {password: "x\nhunter2", a: no}', id="a text's second line"),
     ],
 )
-def test_a_line_that_a_secret_stands_in_is_not_shown_for_its_neighbour(text: str) -> None:
+def test_a_line_with_a_secret_is_not_shown_for_another_error_in_it(text: str) -> None:
     # In flow form nothing has to be indented, so that the key's own line is not above it.
     said = shown(text)
     assert re.fullmatch(r"f\.yaml:2:\d+: YAML reads this as a boolean: .*", said)
@@ -270,7 +272,7 @@ def test_a_line_that_a_secret_stands_in_is_not_shown_for_its_neighbour(text: str
         pytest.param("{&hunter2 scope: b, a: no}", id="an anchor of a key"),
     ],
 )
-def test_what_stands_beside_the_value_that_was_asked_for_is_not_shown(text: str) -> None:
+def test_values_beside_the_wrong_one_are_not_shown_if_they_may_be_secret(text: str) -> None:
     found = [problem for problem in problems(text) if "as a boolean" in problem.message]
     assert [problem.source and "a: no" in problem.source for problem in found] == [True]
     assert "hunter2" not in shown(text)
@@ -306,7 +308,7 @@ def test_a_wrong_key_is_shown_without_its_value(text: str, line: str, mark: str)
     assert document.problems[0].full == f"f.yaml:2:{len(mark)}: unknown key\n    2 | {line}\n      | {mark}"
 
 
-def test_what_is_wrong_already_is_not_complained_of_again() -> None:
+def test_a_reported_value_is_not_reported_again() -> None:
     document = Document("a: {b: no}", "f.yaml")
     assert document.value == {"a": {"b": BROKEN}}
     document.add(("a", "b"), "expected a number")
@@ -314,7 +316,7 @@ def test_what_is_wrong_already_is_not_complained_of_again() -> None:
     assert len(document.problems) == 1
 
 
-def test_a_wrong_key_of_a_wrong_value_is_complained_of() -> None:
+def test_a_wrong_key_is_reported_beside_its_wrong_value() -> None:
     document = Document("modee: 0640", "f.yaml")
     document.add(("modee",), "unknown key 'modee'", at_key=True)
     assert [(problem.column, problem.message[:11]) for problem in ConfigError(document.problems).problems] == [
@@ -334,7 +336,7 @@ def test_a_wrong_key_of_a_wrong_value_is_complained_of() -> None:
         ((), False, (1, 1)),
     ],
 )
-def test_a_problem_stands_at_the_deepest_place_of_its_path(
+def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
     path: tuple[str | int, ...], at_key: bool, place: tuple[int, int]
 ) -> None:
     document = Document("a:\n  b:\n    - x\n    - c: d\n", "f.yaml")
@@ -351,7 +353,7 @@ def test_a_problem_stands_at_the_deepest_place_of_its_path(
         ("", ""),
     ],
 )
-def test_only_a_word_that_is_near_is_suggested(word: str, said: str) -> None:
+def test_only_a_similar_name_is_suggested(word: str, said: str) -> None:
     assert near(word, ["clients", "output", "client_secret"]) == said
 
 
