@@ -68,7 +68,7 @@ def test_json_is_read_up_to_its_depth_and_no_further(value: Any, deepest: int) -
 
 
 @given(st.text(alphabet='[]{}"\\,:1'))
-def test_what_is_no_json_is_a_value_error(text: str) -> None:
+def test_invalid_json_is_a_value_error(text: str) -> None:
     try:
         json.loads(text)
     except ValueError:
@@ -79,7 +79,7 @@ def test_what_is_no_json_is_a_value_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ['\\"', '"', "[", '"\\', '["'], ids=repr)
-def test_no_text_takes_long_to_look_through(piece: str) -> None:
+def test_no_text_takes_long_to_search(piece: str) -> None:
     text = piece * (65_536 // len(piece))
     began = time.process_time()
     with pytest.raises(ValueError):  # noqa: PT011 - either kind
@@ -88,7 +88,7 @@ def test_no_text_takes_long_to_look_through(piece: str) -> None:
     assert time.process_time() - began < 5
 
 
-def test_what_was_read_can_be_written_again_where_the_stack_is_deep() -> None:
+def test_a_document_that_was_read_can_be_written_on_a_deep_stack() -> None:
     def below(frames: int) -> str:
         if frames:
             return below(frames - 1)
@@ -98,7 +98,7 @@ def test_what_was_read_can_be_written_again_where_the_stack_is_deep() -> None:
     assert below(sys.getrecursionlimit() - used - 100) == nested(DEEPEST)
 
 
-def test_a_stack_that_is_used_up_is_an_error_of_the_document() -> None:
+def test_a_full_stack_is_an_error_of_the_document() -> None:
     def hook(_: list[tuple[str, Any]]) -> Any:
         raise RecursionError
 

@@ -72,14 +72,14 @@ def test_the_page_names_a_provider(provider: str) -> None:
     assert any(provider in heading for heading in headings(PROVIDERS))
 
 
-def test_each_config_of_the_page_is_a_whole_one_below_a_heading_of_its_own() -> None:
+def test_each_config_of_the_page_is_complete_and_has_a_heading_of_its_own() -> None:
     found = configs(PROVIDERS)
     assert len(found) >= len(REQUIRED)
     assert all(block.text.startswith(("clients:\n", "providers:\n")) for block in found)
     assert len({block.heading for block in found}) == len(found)
 
 
-def test_no_config_of_the_page_holds_what_is_secret() -> None:
+def test_no_config_of_the_page_contains_a_secret() -> None:
     for block in configs(PROVIDERS):
         for key in ("client_secret", "private_key", "assertion", "subject_token"):
             assert not re.search(rf"^ *{key}: (?!\{{)", block.text, re.MULTILINE), block.heading

@@ -81,7 +81,7 @@ def mounts(container: dict[str, Any]) -> dict[str, tuple[str, bool]]:
 # -- the page ------------------------------------------------------------------------------------------
 
 
-def test_each_block_says_whose_it_is() -> None:
+def test_each_block_names_its_file() -> None:
     known = ("# kubernetes: ", "# bearerd: ", "# prometheus.yml\n", "# compose: ")
     assert [text.partition("\n")[0] for text in texts("yaml") if not text.startswith(known)] == []
     assert len(texts("yaml")) == 7
@@ -99,7 +99,7 @@ def test_each_image_has_a_version_and_bearerds_is_this_one() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
-def test_each_object_is_what_the_api_server_takes(version: str) -> None:
+def test_each_object_is_valid_for_the_api_server(version: str) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     found = [*objects(), patched()]
     assert [document["kind"] for document in found] == ["ConfigMap", "Deployment", "Job", "Deployment"]
@@ -184,7 +184,7 @@ def test_each_command_line_is_one_that_bearerd_understands() -> None:
         parser().parse_args(words)
 
 
-def test_bearerd_signals_who_is_of_the_same_user(tmp_path: Path) -> None:
+def test_bearerd_signals_processes_of_the_same_user(tmp_path: Path) -> None:
     spec = patched()["spec"]["template"]["spec"]
     assert spec["shareProcessNamespace"] is True
     assert len({container["securityContext"]["runAsUser"] for container in containers(spec)}) == 1
@@ -208,7 +208,7 @@ def test_the_secret_is_made_as_it_is_mounted(tmp_path: Path) -> None:
 
 
 @needs_promtool
-def test_prometheus_takes_the_scrape_config_and_it_names_the_port(tmp_path: Path) -> None:
+def test_the_scrape_config_is_valid_and_names_the_port(tmp_path: Path) -> None:
     [text] = texts("yaml", "prometheus.yml")
     whole = yaml.safe_load(text)
     [job] = whole["scrape_configs"]
@@ -224,7 +224,7 @@ def test_prometheus_takes_the_scrape_config_and_it_names_the_port(tmp_path: Path
 # -- Compose, Docker, Podman ---------------------------------------------------------------------------
 
 
-def test_compose_starts_the_program_when_the_images_own_check_is_well() -> None:
+def test_compose_starts_the_program_when_the_image_is_healthy() -> None:
     [text] = texts("yaml", "compose")
     services, volumes = (yaml.safe_load(text)[key] for key in ("services", "volumes"))
     ours, theirs = services["bearerd"], services["companies"]

@@ -61,7 +61,7 @@ def test_in_a_chroot_the_root_need_not_be_listed() -> None:
     assert mounted.of("/etc") is None
 
 
-def test_what_is_mounted_here_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_present_mounts_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     current = mounts()
     assert current.of("/proc/self") == Mount("/proc", "proc")
     assert current.of("/") != Mount("/", "proc")

@@ -43,7 +43,7 @@ def purged(tmp_path: Path, directories: str, files: str = "", bearerds: str = ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
-def test_a_purge_takes_what_is_the_packages_and_leaves_what_only_has_a_name_like_it(tmp_path: Path) -> None:
+def test_a_purge_removes_the_files_of_the_package_and_no_others(tmp_path: Path) -> None:
     ours = "/run/bearerd /var/lib/bearerd /run/bearerd-sales /var/lib/bearerd-sales"
     # Another package's, one without a config, and one that an administrator gave to another user.
     others = "/run/bearerd-exporter /var/lib/bearerd-exporter /run/bearerd-old /run/bearerd-billing"
@@ -57,5 +57,5 @@ def test_a_purge_takes_what_is_the_packages_and_leaves_what_only_has_a_name_like
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
-def test_a_purge_where_nothing_was_ever_configured_takes_nothing_else(tmp_path: Path) -> None:
+def test_a_purge_without_a_config_removes_nothing_else(tmp_path: Path) -> None:
     assert purged(tmp_path, "/run/bearerd /run/bearerd-exporter", "", "/run/bearerd") == ["/run/bearerd-exporter"]

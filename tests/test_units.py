@@ -20,6 +20,6 @@ def test_an_instance_is_the_service_with_a_config_and_directories_of_its_own() -
     assert sum("%i" in line for line in settings("bearerd@.service")) == 5
 
 
-def test_a_config_that_takes_too_much_memory_ends_its_reader_alone() -> None:
+def test_a_config_that_takes_too_much_memory_ends_only_its_reader() -> None:
     # systemd's default (stop) ends a unit when the kernel kills any process of it.
     assert "OOMPolicy=continue" in settings("bearerd.service")

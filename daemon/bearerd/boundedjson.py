@@ -1,7 +1,7 @@
-"""Reads JSON whose nesting is bounded, so that it can be handled and written again wherever the stack is. Pure.
+"""Reads JSON with a bound on its nesting, so that it can be written again anywhere. Pure.
 
-json reads and writes with one level of the stack for each level of nesting. A document that was just read at
-one place of the program would raise RecursionError at another.
+The json module uses a stack frame for each level of nesting. A document that one part of the program could just read
+would raise RecursionError in another part with a deeper stack.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import re
 from typing import Any, Final
 
 DEEPEST: Final = 32
-"""Levels. Replies, metadata and claims of real providers have four at most."""
+"""Levels of nesting. Replies, metadata and claims of real providers have at most four."""
 
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class TooDeepError(ValueError):
-    """The document is nested deeper than is read."""
+    """The document is nested too deeply."""
 
 
 def loads(text: str, deepest: int = DEEPEST, **hooks: Any) -> Any:
-    """As json.loads, which takes the hooks; raises ValueError, and TooDeepError among them."""
-    # Most documents have so few brackets that there is no need to look where they are.
+    """Like json.loads, which gets the hooks; raises ValueError, of which TooDeepError is one."""
+    # Most documents have so few brackets that their nesting does not matter.
     if text.count("[") + text.count("{") > deepest and _depth(text) > deepest:
         raise TooDeepError(f"is nested more than {deepest} levels deep")
     try:
@@ -32,7 +32,7 @@ def loads(text: str, deepest: int = DEEPEST, **hooks: Any) -> Any:
 
 
 def _depth(text: str) -> int:
-    """How deep a document is nested; for text that is no JSON as much or more than json would go."""
+    """The depth of nesting. For a text that is not JSON, at least the depth that json would reach."""
     depth = deepest = 0
     for found in _BRACKETS.finditer(text):
         if found[0] in "[{":

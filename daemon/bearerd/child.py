@@ -1,4 +1,4 @@
-"""Other people's programs: run without a shell, in a clean environment, in a process group of their own."""
+"""Child processes, without a shell, in a clean environment and in a process group of their own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakSet
 
-# All that a program needs to find others and its own config; nothing else of the daemon's environment.
+# The variables of the daemon that a program gets. Others could contain secrets.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
-# Whoever started a program waits for it, be it long after its end: `reap` must not, or how it ended would be lost.
+# The code that starts a program waits for it, perhaps long after its end. `reap` must not: the exit code would be lost.
 _started: Final = WeakSet[subprocess.Popen[bytes]]()
 _lock: Final = threading.Lock()
 
@@ -29,7 +29,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a program; `more` is added to its environment. Raises OSError.
 
-    What it has to say, other than on a pipe that it was given, is dropped: it could quote a secret.
+    Its stderr is dropped, and its stdout too unless it is a pipe: both could contain a secret.
     """
     process = subprocess.Popen(
         argv,
@@ -47,7 +47,7 @@ def start(
 
 
 def ended(process: subprocess.Popen[bytes], within: float) -> bool:
-    """Wait for its end; whether that came within so many seconds."""
+    """Wait for its end, at most `within` seconds; returns whether it has ended."""
     descriptor = descriptor_of(process.pid)
     if descriptor is None:
         with suppress(subprocess.TimeoutExpired):
@@ -66,23 +66,23 @@ def ended(process: subprocess.Popen[bytes], within: float) -> bool:
 
 
 def descriptor_of(pid: int) -> int | None:
-    """What tells a process from a later one with its number; None where there is no such thing."""
-    # A Python that was built for an old kernel lacks the call, a sandbox may forbid it, and all may be used up.
+    """A pidfd, which no later process with the same pid can take over; None if there is none."""
+    # A Python built for an old kernel lacks the call, a sandbox may forbid it, and there may be no descriptor left.
     with suppress(AttributeError, OSError):
         return os.pidfd_open(pid)
     return None
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it left running."""
+    """Kill it and the rest of its process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def bury(process: subprocess.Popen[bytes]) -> None:
-    """After `kill`: wait for the end of it, and of what became ours of its group, as it does for a container's first.
+    """After `kill`: wait for it, and for those of its process group that became our children.
 
-    Such would stay zombies: nobody else waits for them.
+    As process 1 we inherit orphans, and they would stay zombies.
     """
     process.wait()
     with suppress(ChildProcessError):
@@ -91,10 +91,10 @@ def bury(process: subprocess.Popen[bytes]) -> None:
 
 
 def reap(seen: Container[str] = ()) -> frozenset[str]:
-    """Bury what ended in our care though we did not start it, as process 1 must; returns what may be such.
+    """Wait for zombies that we inherited, as process 1 must; returns the zombies that may be such.
 
-    What is still a zombie at the next look (`seen`: what the last one returned, seconds ago), and was not started by
-    `start`, nobody waits for.
+    A zombie that is still there at the next call, seconds later, is waited for by nobody, unless `start` started it.
+    `seen` is what the last call returned.
     """
     with _lock:
         awaited = {str(process.pid) for process in _started if process.returncode is None}
@@ -110,16 +110,16 @@ def reap(seen: Container[str] = ()) -> frozenset[str]:
 
 
 def _zombies() -> Iterator[str]:
-    """Our children that have ended, as `pid start`: a number may come again, but not at the same time."""
+    """Our children that have ended, as `pid start-time`: a pid may be used again, but not with the same start time."""
     for entry in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError):  # it has gone meanwhile, or is not to be seen
+        with suppress(OSError):  # it has gone meanwhile, or is hidden from us
             with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                # proc(5): after the name, which may hold anything, come the state, the parent, and, 22nd, the start.
+                # proc(5): after the name, which may contain anything, are the state, the parent, and as 22nd the start.
                 state, parent, *others = file.read().rpartition(")")[2].split()
             if state == "Z" and int(parent) == os.getpid():
                 yield f"{entry} {others[17]}"
 
 
 def fault_of(returncode: int) -> str:
-    """How it ended, in words."""
+    """Its end, as messages name it."""
     return f"exit {returncode}" if returncode > 0 else f"signal {-returncode}"

@@ -1,4 +1,4 @@
-"""The clocks and the dice: the one place that reads them, so that everything else can be handed them."""
+"""The only module that reads the clocks and random numbers. Everything else gets them as arguments."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from bearerd.model import Instant
 
 
 class Clock(Protocol):
-    """What the shell asks for the time."""
+    """A source of time. Tests have their own."""
 
     def now(self) -> Instant:
-        """This moment on both clocks."""
+        """The present time on both clocks."""
         ...
 
     def suspended(self) -> float:
-        """Seconds this machine has slept since it booted; a change means it just woke."""
+        """Seconds that this machine was suspended since it booted. A change means that it just woke."""
         ...
 
     def boot_id(self) -> str:
-        """What tells this boot of the machine from others; empty where that is not known."""
+        """The id of this boot of the machine; empty if it is not known."""
         ...
 
 
 class SystemClock:
-    """The machine's clocks. CLOCK_BOOTTIME goes on while the machine sleeps, and no one can set it."""
+    """The machine's clocks. CLOCK_BOOTTIME includes suspends, and cannot be set."""
 
     def now(self) -> Instant:
-        """This moment on both clocks."""
+        """The present time on both clocks."""
         return Instant(wall=time.time(), boot=time.clock_gettime(time.CLOCK_BOOTTIME))
 
     def suspended(self) -> float:
-        """Seconds this machine has slept since it booted."""
-        # Not time.monotonic: a frozen one (freezegun) would look like a suspend.
+        """Seconds that this machine was suspended since it booted."""
+        # Not time.monotonic: freezegun freezes it in tests, which would look like a suspend.
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def boot_id(self) -> str:
-        """What tells this boot of the machine from others (random(4))."""
+        """The id of this boot of the machine (random(4))."""
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 return file.read().strip()
@@ -50,5 +50,5 @@ _RANDOM = random.SystemRandom()
 
 
 def dice() -> float:
-    """A random number in [0, 1): what jitter is made of."""
+    """A random number in [0, 1), for jitter."""
     return _RANDOM.random()

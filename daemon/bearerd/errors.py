@@ -1,15 +1,15 @@
-"""The failures that are raised. What a provider answers is no exception but a value (grant/outcome.py).
+"""The exceptions of bearerd. A provider's refusal is not an exception but a value (`grant/outcome`). Pure.
 
     BearerdError
-    ├── ConfigError          the config is wrong: every problem, each with its place; exit 78
-    ├── ConfigUnavailable    the config could not be read at all (no process, no memory, no time)
-    ├── SecretUnavailable    a reference that cannot be read or used now; fails its client alone
-    │   └── KeyUnusable      what was read signs nothing
-    ├── ExtraMissing         what the config asks for needs a part that is not installed; fails its client alone
-    ├── PublishError         a file that could not be replaced; what stood there still stands
-    ├── HookFailed           a command or a signal that did not do what it should
-    ├── DirectoryUnusable    the output directory cannot be made or written; exit 1
-    └── DirectoryLocked      another daemon keeps this directory; exit 1
+    ├── ConfigError          the config is wrong: every problem with its place; exit 78
+    ├── ConfigUnavailable    the config could not be read (no process, no memory, no time)
+    ├── SecretUnavailable    a secret cannot be read or used now; affects its client only
+    │   └── KeyUnusable      a key or certificate was read, but cannot be used
+    ├── ExtraMissing         an optional part of bearerd is not installed; affects its client only
+    ├── PublishError         a file could not be replaced; the previous one is still there
+    ├── HookFailed           a command or a signal failed
+    ├── DirectoryUnusable    the output directory cannot be created or written; exit 1
+    └── DirectoryLocked      another daemon uses this directory; exit 1
 
 Each message is one line for the person on call: what failed, where, why, and what to do.
 """
@@ -21,7 +21,7 @@ from typing import Literal
 
 
 class BearerdError(Exception):
-    """The root of all that bearerd raises on purpose."""
+    """The base of all exceptions that bearerd raises on purpose."""
 
 
 Kind = Literal[
@@ -32,7 +32,7 @@ Kind = Literal[
     "nested too deeply",
     "the file is empty",
     "expected a mapping",
-    "not used in this config's YAML",
+    "not supported in this config",
     "duplicate key",
     "unknown key",
     "missing key",
@@ -47,39 +47,39 @@ Kind = Literal[
     "conflicting paths",
     "too many errors",
 ]
-"""What is wrong, in words that hold nothing of the config: this is all that the log, the API and the page say."""
+"""The kinds of problem. They contain nothing of the config, so the log, the API and the page may show them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in the config, and where. Lines and columns count from 1."""
+    """One error in the config, and its place. Lines and columns count from 1."""
 
     file: str
     line: int
     column: int
     kind: str
-    """One of `Kind`, or why the file cannot be read."""
+    """One of `Kind`, or the reason why the file cannot be read."""
     message: str = ""
-    """For `check` only: it may quote the config."""
+    """For `check` only, since it may quote the config."""
     source: str | None = None
-    """For `check` only: the source line, as far as it may be shown."""
+    """For `check` only: the source line, without the parts that may be secret."""
     caret: int = 0
-    """The column of `source`, from 0, at which the mark stands."""
+    """The column (from 0) of the mark below `source`."""
 
     @property
     def place(self) -> str:
-        """`file:line:column`, with `?` for what cannot be printed: a name in conf.d may hold any bytes."""
+        """`file:line:column`. Unprintable characters are `?`, since a file name in conf.d may contain any bytes."""
         file = "".join(char if char.isprintable() else "?" for char in self.file)
         return f"{file}:{self.line}:{self.column}"
 
     @property
     def brief(self) -> str:
-        """Its place and kind: what may be said anywhere."""
+        """Its place and kind, which may be shown anywhere."""
         return f"{self.place}: {self.kind}"
 
     @property
     def full(self) -> str:
-        """All of it, on several lines: for `check`'s own output and for nothing else."""
+        """All of it, on several lines. For the output of `check` only."""
         headline = f"{self.place}: {self.message or self.kind}"
         if self.source is None:
             return headline
@@ -90,7 +90,7 @@ class Problem:
 
 
 class ConfigError(BearerdError):
-    """The config is wrong. Holds every problem, ordered by place; its text is brief, and safe to show anywhere."""
+    """The config is wrong. Has every problem, ordered by place. Its text is brief, and may be shown anywhere."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
@@ -98,20 +98,20 @@ class ConfigError(BearerdError):
 
     @property
     def full(self) -> str:
-        """Every problem in full: for `check`'s own output."""
+        """Every problem in full. For the output of `check` only."""
         return "\n".join(problem.full for problem in self.problems)
 
 
-class ConfigUnavailable(BearerdError):  # noqa: N818 - a state of the world, not a mistake
-    """Nothing is known of the config: it was not read within its time, or there was no process or memory for it."""
+class ConfigUnavailable(BearerdError):  # noqa: N818 - a state, not a mistake
+    """The config could not be read in time, or there was no process or memory to read it."""
 
 
-class SecretUnavailable(BearerdError):  # noqa: N818 - a state of the world, not a mistake
-    """A secret, key or client id could not be read or used; the message never holds what was read."""
+class SecretUnavailable(BearerdError):  # noqa: N818 - a state, not a mistake
+    """A secret, key or client id could not be read or used. The message never contains it."""
 
 
 class KeyUnusable(SecretUnavailable):
-    """What was read signs nothing: the secret, the private key, or the certificate beside it."""
+    """A secret, private key or certificate was read, but cannot be used to sign or connect."""
 
     def __init__(self, part: Literal["client_secret", "private_key", "certificate"], why: str) -> None:
         self.part = part
@@ -119,23 +119,32 @@ class KeyUnusable(SecretUnavailable):
 
 
 class ExtraMissing(BearerdError):  # noqa: N818 - as above
-    """What the config asks for needs an extra of the package."""
+    """The config needs an extra of the package that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs a part that is not installed: pip install 'bearerd[{extra}]'")
 
 
 class PublishError(BearerdError):
-    """A file could not be replaced; what stood there before still stands."""
+    """A file could not be replaced; the previous one is still there."""
 
 
 class HookFailed(BearerdError):  # noqa: N818 - as above
-    """A hook's command ended badly or not at all, or there is nobody to be signalled."""
+    """A hook's command failed or did not end in time, or the process to be signalled was not found."""
 
 
 class DirectoryUnusable(BearerdError):  # noqa: N818 - as above
-    """The output directory cannot be made, opened or written."""
+    """The output directory cannot be created, opened or written."""
 
 
 class DirectoryLocked(BearerdError):  # noqa: N818 - as above
-    """Another bearerd keeps the directory."""
+    """Another bearerd uses the directory."""
+
+
+def origin_of(error: BaseException) -> str:
+    """The type of an exception and the line that raised it. Its text could contain a secret."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    line = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
+    return f"{type(error).__name__}{line}"

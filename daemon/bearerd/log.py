@@ -1,4 +1,4 @@
-"""What the rest says to the log: a level, a sentence, and fields. service/logs.py writes it out."""
+"""Log events: a level, a sentence, and fields. `service/logs` writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LOGGER: Final = logging.getLogger("bearerd")
 
 
 def say(level: int, message: str, *, name: str | None = None, **fields: object) -> None:
-    """One event, one line; `name` is the target's."""
+    """Log one event, on one line; `name` is the full name of its target."""
     if LOGGER.isEnabledFor(level):
         given = {key: value for key, value in fields.items() if value is not None}
         LOGGER.log(level, message, extra={"target": name, "fields": given})

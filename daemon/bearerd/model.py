@@ -1,4 +1,4 @@
-"""The nouns: frozen, without I/O. Times are seconds; which clock is said at each field."""
+"""The values that all packages share: frozen, and without I/O. Times are in seconds. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 OWN_DIRECTORY: Final = ".bearerd"
-"""Below the output directory: bearerd's own copies and its lock."""
+"""Below the output directory: the records, the lock and the control socket."""
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """RFC 7523 section 2.1."""
@@ -26,7 +26,7 @@ Auth = Literal[
     "none",
 ]
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
-"""The client is authenticated by its certificate (RFC 8705)."""
+"""Methods that authenticate a client by its certificate (RFC 8705)."""
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
@@ -39,7 +39,7 @@ TEMPLATES: Final = (
     "nginx",
     "wgetrc",
 )
-"""Those that are built in: one file each in publish/templates."""
+"""The built-in templates, one file each in publish/templates."""
 OnExpiry = Literal["keep", "remove"]
 Reload = Literal["watch", "signal"]
 SignalName = Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"]
@@ -55,17 +55,17 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a secret (or a client id) is to be read: never the text itself."""
+    """Where a secret or a client id is read."""
 
     kind: Literal["file", "env", "credential", "command"]
     at: str
-    """A path, a variable's name or a credential's name; for a command its first word."""
+    """The path of a file, the name of a variable or credential, or the program of a command."""
     argv: tuple[str, ...] = ()
     permissions: Literal["owner", "group", "any"] = "owner"
-    """Who may be able to read the file, at most."""
+    """Who may be able to read the file."""
 
     def __str__(self) -> str:
-        """How messages name it: `file /etc/bearerd/dnb.secret`."""
+        """As messages name it: `file /etc/bearerd/dnb.secret`."""
         return f"{self.kind} {self.at}"
 
 
@@ -79,7 +79,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class RefreshBefore:
-    """How long before expiry a refresh is due: a share of the lifetime, or exactly some seconds."""
+    """How long before its expiry a token is refreshed: a share of its lifetime, or seconds."""
 
     share: float | None = None
     seconds: float | None = None
@@ -92,18 +92,18 @@ class Provider:
     name: str
     token_url: str | None = None
     issuer: str | None = None
-    """In place of the token URL, which is then asked for (RFC 8414)."""
+    """Instead of the token URL, which is then in the issuer's metadata (RFC 8414)."""
     allow_http: bool = False
-    """Plain http to this machine is no mistake."""
+    """Plain http to loopback is intended."""
     ca_file: str | None = None
     proxy: str | None = None
     timeout: float = 10.0
-    """Seconds for one whole request, name look-up to last byte."""
+    """Seconds for a whole request, from name look-up to last byte."""
     max_concurrency: int = 8
 
     @property
     def url(self) -> str:
-        """The one URL that the config names for it."""
+        """The URL in the config: the token URL or the issuer."""
         return self.token_url or self.issuer or ""
 
 
@@ -113,22 +113,22 @@ class Jwt:
 
     key_id: str | None = None
     algorithm: str | None = None
-    """None: by the kind of key."""
+    """None: it depends on the kind of key."""
     audience: str | None = None
-    """None: the issuer where it is configured, else the token URL."""
+    """None: the issuer if it is configured, else the token URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class JwtBearer:
-    """What the assertion of the jwt-bearer grant says, where bearerd signs it (RFC 7523 section 2.1)."""
+    """The assertion of the jwt-bearer grant, if bearerd signs it (RFC 7523 section 2.1)."""
 
     issuer: str | None = None
     """None: the client id."""
     subject: str | None = None
     claims: str = "{}"
-    """More of them: a JSON object, as text."""
+    """Additional claims: a JSON object, as text."""
     scope_in_form: bool = False
-    """Else the scope is a claim of the assertion, as Google and Maskinporten have it."""
+    """Otherwise the scope is a claim of the assertion, as Google and Maskinporten want it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +138,22 @@ class Client:
     name: str
     provider: Provider
     client_id: str | Reference = ""
-    """Empty where the provider wants none (token exchange at some)."""
+    """Empty if the provider wants none, as some do for token exchange."""
     client_secret: tuple[Reference, ...] = ()
-    """Newest first: the next is tried when one was refused."""
+    """Newest first. When one is refused, the next is tried."""
     auth: Auth = "client_secret_basic"
     basic_encoding: BasicEncoding = "compatible"
     private_key: Reference | None = None
     certificate: Reference | None = None
     assertion: Reference | None = None
-    """A ready JWT that somebody else keeps fresh, for auth `assertion`."""
+    """A JWT that another program keeps fresh, for auth `assertion`."""
     assertion_type: str = CLIENT_ASSERTION
     jwt: Jwt = Jwt()
     grant_type: str = "client_credentials"
     jwt_bearer: JwtBearer | None = None
     scope_separator: str = " "
     budgets: tuple[tuple[str, RateLimit], ...] = ()
-    """Each `rate_limit` that its grants count against, by the name under which it is counted."""
+    """Each `rate_limit` that its grants count against, with the name under which it is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,36 +167,36 @@ class Output:
     group: str | None = None
     newline: bool = False
     variable: str = ""
-    """A name for the token, in `env` and for templates."""
+    """The name of the variable, in `env` and for templates."""
     template: str = ""
-    """A path, or the name of one that is built in."""
+    """A path, or the name of a built-in template."""
     vars: tuple[tuple[str, str], ...] = ()
-    """What its template is told besides the token."""
+    """Values for the template, besides the token."""
     max_staleness: float = 0.0
-    """How many seconds its readers may go on using an old copy."""
+    """Seconds for which readers may use an old copy."""
 
     @property
     def holds_times(self) -> bool:
-        """Whether it is another after the clock was set."""
+        """Whether its content depends on the wall clock."""
         return self.format in {"json", "template"}
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """What is done when a token's files changed, or when it stops being renewable: a command or a signal."""
+    """A command or a signal, for when a token's files changed or when it stops being renewable."""
 
     argv: tuple[str, ...] = ()
     signal: SignalName | None = None
-    """In place of a command: the signal, for the process in `pid_file` or the one that has the name `process`."""
+    """Instead of a command: the signal for the process in `pid_file` or with the name `process`."""
     pid_file: str | None = None
     process: str | None = None
     timeout: float = 30.0
-    """Seconds that a command may take."""
+    """Seconds for a command to end."""
     skip_first: bool = False
-    """Not for the first token: whoever reads it is not running yet."""
+    """Do not run for the first token: its readers are not running yet."""
 
     def __str__(self) -> str:
-        """How messages name it."""
+        """As messages name it."""
         if self.signal is None:
             return f"run {self.argv[0]}"
         return f"signal {self.signal} to " + (f"the pid in {self.pid_file}" if self.pid_file else f"{self.process}")
@@ -204,39 +204,39 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One (client, scope) pair that is kept fresh: what the config calls a token."""
+    """A (client, scope) pair that is kept fresh. The config calls it a token."""
 
     client: Client
     name: str
     scope: str
-    """Separated by spaces, whatever the provider wants between them."""
+    """Separated by spaces, whatever separator the provider wants."""
     parameters: tuple[tuple[str, str | Reference], ...] = ()
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
     max_age: float = 86400.0
-    """Seconds after which a token is refreshed, however long it lives: a token that was revoked is replaced then."""
+    """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then."""
     on_expiry: OnExpiry = "keep"
     outputs: tuple[Output, ...] = ()
     required: bool = True
-    """Whether the daemon is not ready without it."""
+    """Whether the daemon is ready only with it."""
     on_change: tuple[Hook, ...] = ()
     on_failure: tuple[Hook, ...] = ()
 
     @property
     def full_name(self) -> str:
-        """`client/token`, as logs, paths and the command line have it."""
+        """`client/token`, as in logs, paths and on the command line."""
         return f"{self.client.name}/{self.name}"
 
     @property
     def max_staleness(self) -> float:
-        """The longest of its readers' caches, in seconds."""
+        """The longest `max_staleness` of its outputs, in seconds."""
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     def identity(self) -> str:
-        """What a token is asked for, but for the client id; a record of another identity is not this target's.
+        """A hash of all that makes the token this one, except the client id. A record with another one is not used.
 
-        A hash, since parameters may hold what is nobody's business.
+        It is a hash because parameters may be confidential.
         """
         client = self.client
         named = [
@@ -252,11 +252,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a provider issued for a target.
+    """A token that a provider issued for a target.
 
-    It counts from `obtained`, the moment just before its request was sent, and lives `lifetime`
-    seconds. `extra` is a JSON object of the provider's other fields, as text: ten thousand small
-    dicts cost five times as much memory.
+    Its lifetime, in seconds, counts from `obtained`, just before the request was sent. `extra` is a JSON object with
+    the provider's other fields, as text: ten thousand small dicts would take five times as much memory.
     """
 
     access_token: str = field(repr=False)
@@ -268,7 +267,7 @@ class Token:
 
     @property
     def expires(self) -> Instant:
-        """When it expires, on both clocks."""
+        """Its expiry on both clocks."""
         return Instant(self.obtained.wall + self.lifetime, self.obtained.boot + self.lifetime)
 
     def extra_fields(self) -> dict[str, Any]:
@@ -287,7 +286,7 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The socket of the local API; its group is that of the directories."""
+    """The control socket. It has the group of the directories."""
 
     socket: str
     mode: int = 0o660
@@ -295,33 +294,33 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where metrics and probes are served over TCP; port 0 is any that is free."""
+    """The address for metrics and probes over TCP. Port 0 is any free port."""
 
     host: str
     port: int
     page: bool = False
     hosts: tuple[str, ...] = ()
-    """Names that a request's `Host` may have besides IP addresses and `localhost`."""
+    """Names that `Host` may have, besides IP addresses and `localhost`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that a valid config says, resolved: nothing is inherited or defaulted any more."""
+    """A valid config with everything inherited and defaulted filled in."""
 
     directory: str
     state_directory: str
-    """Where refusals and what rate limits have used up outlive a restart."""
+    """Where the ledger and the use of rate limits survive a restart."""
     directory_mode: int = 0o750
     group: str | None = None
-    """The group of the directories that bearerd makes: readers must get through them."""
+    """The group of the directories that bearerd creates, so that readers can enter them."""
     targets: tuple[Target, ...] = ()
     control: Control | None = None
     listen: Listen | None = None
     log: Logging = Logging()
     reload: Reload = "watch"
     startup_timeout: float = 30.0
-    """Seconds after which systemd is told READY, whatever tokens are missing then."""
+    """Seconds after which READY is sent to systemd even if tokens are missing."""
     sources: tuple[str, ...] = ()
     """The files it was read from."""
     source_directories: tuple[str, ...] = ()
-    """Where more of them would be taken up: the directories of `include`."""
+    """The directories of `include`, in which more files may appear."""

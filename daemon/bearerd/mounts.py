@@ -1,4 +1,4 @@
-"""What is mounted where, as /proc/self/mountinfo lists it (proc_pid_mountinfo(5)). The one parser of that file."""
+"""The mounts of this process: the only parser of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
-# Mount id, parent id, device, root, mount point; the rest is optional up to the separator.
-_LEAST_WORDS: Final = 5
+# Mount id, parent id, device, root, mount point. What follows up to the separator is optional.
+_LEAST_FIELDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Mount:
 
 
 class Mounts:
-    """The mounts of this process, by the text of mountinfo. Pure."""
+    """The mounts in a text of mountinfo."""
 
     def __init__(self, mountinfo: bytes) -> None:
         found: dict[bytes, tuple[bytes, Mount]] = {}
         for line in mountinfo.split(b"\n"):
             before, _, after = line.partition(b" - ")
-            words = before.split(b" ")
-            if len(words) >= _LEAST_WORDS:
-                found[words[0]] = words[1], Mount(_text(words[4]), _text(after.split(b" ")[0]))
-        # The parent of the first mount is not listed, or is that mount itself. Of two mounts on one point of one
-        # parent the last is on top.
+            fields = before.split(b" ")
+            if len(fields) >= _LEAST_FIELDS:
+                found[fields[0]] = fields[1], Mount(_text(fields[4]), _text(after.split(b" ")[0]))
+        # The parent of the first mount is not listed, or is that mount itself. Of two mounts with the same parent and
+        # mount point, the last one is on top.
         self._on: dict[tuple[bytes, str], tuple[bytes, Mount]] = {
             (parent if parent in found and parent != number else b"", mount.point): (number, mount)
             for number, (parent, mount) in found.items()
@@ -42,23 +42,23 @@ class Mounts:
 
     @property
     def points(self) -> frozenset[str]:
-        """The mount points, those that another mount hides included."""
+        """The mount points, including those that another mount hides."""
         return frozenset(point for _, point in self._on)
 
     def of(self, path: str) -> Mount | None:
-        """The mount that a path without symlinks is on; None where that is not listed, as in some chroots.
+        """The mount of a path without symlinks; None if it is not listed, as in some chroots.
 
-        It goes from mount to mount as the kernel does: a mount that a later one covers does not count.
+        Like the kernel, it goes from mount to mount, so that a mount hidden by a later one does not count.
         """
         number, mount = b"", None
-        for place in _prefixes(path):
-            while (above := self._on.get((number, place))) is not None:
+        for prefix in _prefixes(path):
+            while (above := self._on.get((number, prefix))) is not None:
                 number, mount = above
         return mount
 
 
 def mounts() -> Mounts:
-    """What is mounted now; nothing where /proc is hidden."""
+    """The present mounts; none if /proc is hidden."""
     try:
         with open(_MOUNTINFO, "rb") as file:
             return Mounts(file.read())
@@ -75,6 +75,6 @@ def _prefixes(path: str) -> list[str]:
     return found[::-1]
 
 
-def _text(word: bytes) -> str:
-    """The kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
-    return os.fsdecode(re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), word))
+def _text(field: bytes) -> str:
+    """Decode a field: the kernel escapes blanks, tabs, newlines and backslashes as three octal digits."""
+    return os.fsdecode(re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), field))

@@ -1,19 +1,19 @@
-"""What this process does for its own safety before anything else: descriptors, umask, core dumps, ptrace."""
+"""How the process protects itself at its start: standard descriptors, umask, core dumps, ptrace, environment."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-TYPE_CHECKING = False  # as type checkers know it: `health` imports this module, and typing costs it 3 ms
+TYPE_CHECKING = False  # type checkers take it as true; `health` imports this module, and typing costs it 3 ms
 if TYPE_CHECKING:
     from typing import Final
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
-# Nothing that this process makes is writable by others. Not stricter: under systemd's RestrictSUIDSGID= a directory
-# below a setgid one can get its mode from mkdir only. What is secret is made with a mode of its own.
+# Others can write nothing that this process creates. It is not stricter, because under systemd's RestrictSUIDSGID= a
+# directory below a setgid one gets its mode from mkdir only. Secret files are created with a mode of their own.
 _UMASK: Final = 0o022
 
 
@@ -26,34 +26,34 @@ def open_standard_descriptors() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
 def tell(text: str) -> None:
-    """Write to stderr, if that can be written to: otherwise the exit code says the rest."""
+    """Write a line to stderr. If that fails, the exit code has to do."""
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
-        # What is left in the buffer would fail again at the end, and change the exit code.
+        # The rest of the buffer would fail again at exit, and change the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def harden() -> str | None:
-    """Set the umask, and keep others from reading this process's memory; returns why that failed, if it did.
+    """Set the umask, and hide this process's memory from others; returns why that failed, or None.
 
-    An undumpable process writes no core file, and its /proc/PID/{environ,fd,mem} are root's alone (proc(5)), which
-    matters where several programs run as one user. Processes that it forks are undumpable too, until they exec.
+    An undumpable process writes no core file, and only root can read its /proc/PID/{environ,fd,mem} (proc(5)), which
+    matters if several programs run as one user. Processes that it forks are undumpable too, until they exec.
     """
     if os.umask(_UMASK) & _UMASK != _UMASK:
         _tighten_caches()
-    import ctypes  # noqa: PLC0415 - `health` has no use for it
+    import ctypes  # noqa: PLC0415 - `health` does not need it
     import resource  # noqa: PLC0415
 
-    # A core that goes into a pipe ignores this limit (core(5)); it is for the programs that we start.
+    # For the programs that we start. A core that is piped to a program ignores this limit (core(5)).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
@@ -62,25 +62,25 @@ def harden() -> str | None:
 
 
 def _tighten_caches() -> None:
-    """Take the right to write from others on the bytecode directories that Python made before the umask was set."""
+    """Remove write permission for others from the bytecode directories that Python created before the umask was set."""
     cached = {getattr(module, "__cached__", None) for module in list(sys.modules.values())}
     for directory in {os.path.dirname(path) for path in cached if path}:
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            continue  # it is not there, or not ours
+            continue  # it does not exist, or is not ours
         try:
             found = os.fstat(descriptor)
             if found.st_uid == os.geteuid() and found.st_mode & _UMASK:
                 os.fchmod(descriptor, found.st_mode & 0o7777 & ~_UMASK)
         except OSError:
-            continue  # of a read-only file system, on which Python made none
+            continue  # on a read-only file system, where Python created none
         finally:
             os.close(descriptor)
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent ends; ends it now if the parent has gone already."""
+    """Have the kernel kill this process when its parent ends; exits now if the parent has ended already."""
     import ctypes  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
@@ -90,16 +90,16 @@ def end_with_parent(parent: int) -> None:
 
 
 def forget_environment(keep: tuple[str, ...]) -> dict[str, str]:
-    """Remove all but these variables, also from what /proc/PID/environ shows; returns these."""
+    """Remove all variables but these, also from /proc/PID/environ; returns the kept ones."""
     import ctypes  # noqa: PLC0415
 
     kept = {name: os.environ[name] for name in keep if name in os.environ}
     os.environ.clear()
     try:
         with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
-            # proc(5): behind the name, which may hold anything, env_start and env_end are the 50th and 51st field.
+            # proc(5): after the name, which may contain anything; env_start and env_end are the 50th and 51st field.
             start, end = map(int, file.read().rpartition(")")[2].split()[47:49])
-    except OSError:  # no /proc is mounted, so nobody sees it there either
+    except OSError:  # no /proc is mounted, so nobody can read it there either
         start = end = 0
     ctypes.memset(start, 0, end - start)
     os.environ.update(kept)

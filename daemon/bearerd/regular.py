@@ -1,11 +1,11 @@
-"""Opens files that somebody else may have put there: a FIFO or a device never blocks, and is refused."""
+"""Opens and reads regular files only. A FIFO or device that somebody put there is refused, and never blocks."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-# Bytes of one read. Secrets and most configs are smaller. Not `Final`: importing typing would cost a probe 3 ms.
+# Bytes of one read. Secrets and most configs are smaller. Not `Final`, since importing typing costs a probe 3 ms.
 _PART = 64 * 1024
 
 
@@ -21,8 +21,8 @@ class NotRegularError(OSError):
 
 
 def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -> int:
-    """A descriptor of a regular file, for reading; raises OSError, of anything else NotRegularError."""
-    # O_NONBLOCK: the open of a FIFO would wait for a writer. O_NOCTTY: a terminal would become ours.
+    """A descriptor of a regular file, for reading; raises NotRegularError for anything else, and OSError."""
+    # O_NONBLOCK: opening a FIFO would wait for a writer. O_NOCTTY: a terminal would become our controlling terminal.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=dir_fd)
     mode = os.fstat(descriptor).st_mode
@@ -33,10 +33,10 @@ def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -
 
 
 def read_regular(path: str, most: int) -> bytes:
-    """The bytes of a regular file, up to `most`; raises OSError, of anything else NotRegularError.
+    """The first `most` bytes of a regular file; raises NotRegularError for anything else, and OSError.
 
-    It reads in parts, since one read would take memory for all of `most` at once. Some files of /proc are regular and
-    would block all the same; reading one raises BlockingIOError.
+    It reads in parts, since a single read would allocate `most` bytes. Some files in /proc are regular and would still
+    block; reading one raises BlockingIOError.
     """
     descriptor = open_regular(path)
     try:

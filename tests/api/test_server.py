@@ -30,8 +30,8 @@ from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Control, Listen
+from bearerd.target_status import TargetStatus
 from support.clock import START
 from support.process import WITHIN, eventually
 from support.prometheus import status, target_status

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from attacks import config, files, local_api, process, provider
-from attacks.place import Attack, Found, other_users_cannot
+from attacks.common import Attack, Found, other_users_cannot
 from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
 
 _PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux"}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from attacks.place import Found, Place, body, ends, happens, log_of, placed, session_of, started
+from attacks.common import Found, Site, body, ends, happens, log_of, session_of, site_with_provider, started
 from support.oidc import pem, private_key
 from support.process import Daemon, bearerd, command, eventually
 
@@ -60,30 +60,30 @@ def s3(path: Path) -> Iterator[Found]:
         said = f"SHOWN of {', '.join(files)}" if files else f"nothing is shown of {len(shown)} files"
         yield Found(f"secrets in conf.d: {where}", said, ok=not files)
     leaked: dict[str, list[str]] = {"/status": [], "the page over TCP": [], "/metrics": [], "the log": []}
-    with placed(path / "reload") as (place, _, _):
-        conf = place.path / "conf.d"
+    with site_with_provider(path / "reload") as (site, _, _):
+        conf = site.path / "conf.d"
         conf.mkdir()
-        listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true}}"
-        place.write("include: [conf.d/*]", "reload: signal", "log: {level: debug}", listen)
-        with started("run", "-c", place.config) as daemon:
-            eventually(place.raw.exists)
-            eventually(lambda: place.status()["tokens"])
+        listen = f"listen: {{address: '127.0.0.1:{site.port}', page: true}}"
+        site.write("include: [conf.d/*]", "reload: signal", "log: {level: debug}", listen)
+        with started("run", "-c", site.config) as daemon:
+            eventually(site.raw.exists)
+            eventually(lambda: site.status()["tokens"])
             for what, text in _files():
                 file = conf / "other"
                 file.write_bytes(text)
                 daemon.process.send_signal(signal.SIGHUP)
-                assert happens(place.config_error, 4.0), f"no error of {what}"
+                assert happens(site.config_error, 4.0), f"no error of {what}"
                 shows = {
-                    "/status": str(place.status()),
-                    "the page over TCP": body(place.port, "/"),
-                    "/metrics": body(place.port, "/metrics"),
+                    "/status": str(site.status()),
+                    "the page over TCP": body(site.port, "/"),
+                    "/metrics": body(site.port, "/metrics"),
                 }
                 for where, said in shows.items():
                     if _CANARY in said:
                         leaked[where].append(what)
                 file.unlink()
                 daemon.process.send_signal(signal.SIGHUP)
-                assert happens(lambda: not place.config_error(), 4.0), f"{what} is still an error though it is gone"
+                assert happens(lambda: not site.config_error(), 4.0), f"{what} is still an error though it is gone"
             daemon.stop()
         if _CANARY in log_of(daemon):
             leaked["the log"].append("some")
@@ -95,17 +95,17 @@ def s3(path: Path) -> Iterator[Found]:
 def _shown_at_start(path: Path, number: int, item: tuple[str, bytes]) -> tuple[str, set[str]]:
     """Start and check with one such file; returns the outputs that show its secret."""
     what, text = item
-    place = Place(path / str(number))
-    (place.path / "conf.d").mkdir()
-    (place.path / "conf.d/other").write_bytes(text)
-    place.write("include: [conf.d/*]")
-    with started("run", "-c", place.config) as daemon:
+    site = Site(path / str(number))
+    (site.path / "conf.d").mkdir()
+    (site.path / "conf.d/other").write_bytes(text)
+    site.write("include: [conf.d/*]")
+    with started("run", "-c", site.config) as daemon:
         assert ends(daemon, 4.0), f"it starts with {what}"
-    piped = bearerd("check", "-c", place.config)
+    piped = bearerd("check", "-c", site.config)
     said = {
         "run": log_of(daemon),
         "check": piped.stdout + piped.stderr,
-        "check on a terminal": _on_a_terminal("check", "-c", place.config),
+        "check on a terminal": _on_a_terminal("check", "-c", site.config),
     }
     return what, {where for where, text in said.items() if _CANARY in text}
 
@@ -128,21 +128,21 @@ def _on_a_terminal(*arguments: str | Path) -> str:
 def s5(path: Path) -> Iterator[Found]:
     """Put a FIFO without a writer in place of a config file, at the start and before a reload."""
     for number, where in enumerate(("in conf.d", "as the config", "as an included file")):
-        place = Place(path / str(number))
-        fifo = _fifo(place, where)
-        with started("run", "-c", fifo if where == "as the config" else place.config) as daemon:
+        site = Site(path / str(number))
+        fifo = _fifo(site, where)
+        with started("run", "-c", fifo if where == "as the config" else site.config) as daemon:
             said, ok = _refused(daemon)
             yield Found(f"a FIFO {where}: run", said, ok=ok)
     for number, moment in enumerate(("a reload", "a reload, and TERM in the middle of it")):
-        with placed(path / f"reload-{number}") as (place, _, _):
-            (place.path / "conf.d").mkdir()
-            place.write("include: [conf.d/*]", "reload: signal")
-            with started("run", "-c", place.config) as daemon:
-                eventually(place.raw.exists)
-                eventually(lambda: place.status()["tokens"])
-                os.mkfifo(place.path / "conf.d/a.yaml")
+        with site_with_provider(path / f"reload-{number}") as (site, _, _):
+            (site.path / "conf.d").mkdir()
+            site.write("include: [conf.d/*]", "reload: signal")
+            with started("run", "-c", site.config) as daemon:
+                eventually(site.raw.exists)
+                eventually(lambda: site.status()["tokens"])
+                os.mkfifo(site.path / "conf.d/a.yaml")
                 daemon.process.send_signal(signal.SIGHUP)
-                told = moment != "a reload" or happens(place.config_error, 2.0)
+                told = moment != "a reload" or happens(site.config_error, 2.0)
                 if moment != "a reload":
                     threading.Event().wait(_READING)
                 daemon.process.terminate()
@@ -154,12 +154,12 @@ def s5(path: Path) -> Iterator[Found]:
             yield Found(f"a FIFO in conf.d: {moment}", said, ok=told and stopped and not left)
 
 
-def _fifo(place: Place, where: str) -> Path:
+def _fifo(site: Site, where: str) -> Path:
     """Make the FIFO and a config that leads to it."""
-    (place.path / "conf.d").mkdir()
-    fifo = place.path / ("conf.d/a.yaml" if where == "in conf.d" else "fifo")
+    (site.path / "conf.d").mkdir()
+    fifo = site.path / ("conf.d/a.yaml" if where == "in conf.d" else "fifo")
     os.mkfifo(fifo)
-    place.write("include: [conf.d/*]" if where == "in conf.d" else "include: [fifo]")
+    site.write("include: [conf.d/*]" if where == "in conf.d" else "include: [fifo]")
     return fifo
 
 
@@ -175,24 +175,24 @@ def _refused(daemon: Daemon) -> tuple[str, bool]:
 def r3(path: Path) -> Iterator[Found]:
     """Put config and secret behind three links, then switch the middle one to a new generation."""
     for number, kind in enumerate(_CHAINS):
-        with placed(path / str(number)) as (place, provider, _):
+        with site_with_provider(path / str(number)) as (site, provider, _):
             provider.secret = "second"
-            place.write()
-            second = place.config.read_text().replace("{bci: {}}", "{bci: {}, two: {scope: two}}")
-            config = _chain(place.path / "c", kind, "config.yaml", place.config.read_text(), second)
-            secret = _chain(place.path / "s", kind, "secret", "first", "second")
-            for generation in (place.path / "c").rglob("config.yaml"):
+            site.write()
+            second = site.config.read_text().replace("{bci: {}}", "{bci: {}, two: {scope: two}}")
+            config = _chain(site.path / "c", kind, "config.yaml", site.config.read_text(), second)
+            secret = _chain(site.path / "s", kind, "secret", "first", "second")
+            for generation in (site.path / "c").rglob("config.yaml"):
                 if not generation.is_symlink():
-                    generation.write_text(generation.read_text().replace(str(place.secret), str(secret)))
+                    generation.write_text(generation.read_text().replace(str(site.secret), str(secret)))
             with started("run", "-c", config):
                 eventually(lambda: provider.refused)
-                eventually(place.states)
+                eventually(site.states)
                 threading.Event().wait(_FIRST_LOOK)
-                _switch(place.path / "s", kind)
-                followed = happens(place.raw.exists, _FOLLOWED / 5)
+                _switch(site.path / "s", kind)
+                followed = happens(site.raw.exists, _FOLLOWED / 5)
                 yield Found(f"a secret behind {kind}", "followed" if followed else "NOT followed", ok=followed)
-                _switch(place.path / "c", kind)
-                followed = happens((place.tokens / "dnb/two").exists, _FOLLOWED / 5)
+                _switch(site.path / "c", kind)
+                followed = happens((site.tokens / "dnb/two").exists, _FOLLOWED / 5)
                 yield Found(f"a config behind {kind}", "followed" if followed else "NOT followed", ok=followed)
 
 
@@ -232,20 +232,20 @@ def r5(path: Path) -> Iterator[Found]:
         "an empty file, and $RUNTIME_DIRECTORY": lambda _: "",
     }
     tokens = ", ".join(f"t{number}: {{scope: s{number}}}" for number in range(len(typos)))
-    with placed(path / "p") as (place, _, _):
-        place.write(clients={"dnb": place.client(tokens=f"{{{tokens}}}")})
-        good = place.config.read_text()
-        with started("run", "-c", place.config):
-            eventually(lambda: set(place.states()) == {"valid"})
+    with site_with_provider(path / "p") as (site, _, _):
+        site.write(clients={"dnb": site.client(tokens=f"{{{tokens}}}")})
+        good = site.config.read_text()
+        with started("run", "-c", site.config):
+            eventually(lambda: set(site.states()) == {"valid"})
             for number, (what, typo) in enumerate(typos.items()):
-                place.config.write_text(typo(good))
+                site.config.write_text(typo(good))
                 if typo(good):
                     # The daemon looks at once, but on a loaded machine that takes a while.
-                    eventually(lambda: place.status()["config"]["error"])
+                    eventually(lambda: site.status()["config"]["error"])
                 # An empty file names no directory; the default is the one that systemd sets.
-                env = {} if typo(good) else {"RUNTIME_DIRECTORY": str(place.tokens)}
+                env = {} if typo(good) else {"RUNTIME_DIRECTORY": str(site.tokens)}
                 asked = {
-                    verb: bearerd(verb, "-c", place.config, *arguments, env=env)
+                    verb: bearerd(verb, "-c", site.config, *arguments, env=env)
                     for verb, arguments in (("health", ()), ("status", ()), ("refresh", (f"dnb/t{number}",)))
                 }
                 codes = {verb: done.returncode for verb, done in asked.items() if done.returncode}

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import bearerd as package
-from attacks.place import NOBODY, Found, Place, attacker, happens, log_of, placed, started, writable
+from attacks.common import NOBODY, Found, Site, attacker, happens, log_of, site_with_provider, started, writable
 from support.process import WITHIN, bearerd, eventually
 from support.server import Answer, serving
 
@@ -41,27 +41,27 @@ def s1(path: Path) -> Iterator[Found]:
                 return Answer(200, {"access_token": "t", "expires_in": 3600})
 
             with serving(answer) as server:
-                place = Place(here / "p", server.url)
-                state = place.path / "state"
-                place.write(f"state_directory: {state}")
+                site = Site(here / "p", server.url)
+                state = site.path / "state"
+                site.write(f"state_directory: {state}")
                 env = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": ""}
                 where = [sys.executable, "-B", "-c", "import bearerd; print(bearerd.__file__)"]
                 found = subprocess.check_output(where, env={**os.environ, **env}, text=True, cwd="/")
                 assert found.startswith(str(copy)), found
-                with started(verb, "-c", place.config, env=env, umask=umask) as daemon:
+                with started(verb, "-c", site.config, env=env, umask=umask) as daemon:
                     server.wait_for(1)
                     status = Path(f"/proc/{daemon.process.pid}/status").read_text()
                     gate.set()
-                    eventually(place.raw.exists)
+                    eventually(site.raw.exists)
                     if verb == "run":
-                        eventually(place.socket.exists)
-                        place.refresh()
-                        socket_mode = place.socket.stat().st_mode & 0o777
+                        eventually(site.socket.exists)
+                        site.refresh()
+                        socket_mode = site.socket.stat().st_mode & 0o777
                         assert daemon.stop() == 0, daemon.lines
                     else:
                         assert daemon.wait() == 0, daemon.lines
             now = re.findall(r"^Umask:\s+(\d+)", status, re.MULTILINE)[0]
-            open_to_others = writable(copy, place.tokens, *([state] if state.exists() else []))
+            open_to_others = writable(copy, site.tokens, *([state] if state.exists() else []))
             said = f"Umask {now}; writable by others: {', '.join(open_to_others[:3]) or 'nothing'}"
             said += f" and {len(open_to_others) - 3} more" if len(open_to_others) > 3 else ""
             if verb == "run":
@@ -75,12 +75,12 @@ def s7(path: Path) -> Iterator[Found]:
     for which in ("app", "app/conf"):
         for moment in ("before the start", "while it runs", "again and again"):
             here = path / f"{which.replace('/', '-')}-{moment.replace(' ', '-')}"
-            with placed(here, lifetime=4.0) as (place, _, _):
-                yield _swapped(place, which, moment)
+            with site_with_provider(here, lifetime=4.0) as (site, _, _):
+                yield _swapped(site, which, moment)
 
 
-def _swapped(place: Place, which: str, moment: str) -> Found:
-    home, roots = place.path / "home", place.path / "roots"
+def _swapped(site: Site, which: str, moment: str) -> Found:
+    home, roots = site.path / "home", site.path / "roots"
     swapped = home / which
     (home / "app/conf").mkdir(parents=True)
     (roots / "conf").mkdir(parents=True)
@@ -91,9 +91,9 @@ def _swapped(place: Place, which: str, moment: str) -> Found:
         f"t{number}: {{scope: s{number}, files: [{{format: raw, path: {home}/app/conf/{number}, owner: {NOBODY}}}]}}"
         for number in range(count)
     )
-    place.write(clients={"dnb": place.client("max_concurrency: 8, ", tokens=f"{{{tokens}}}")})
+    site.write(clients={"dnb": site.client("max_concurrency: 8, ", tokens=f"{{{tokens}}}")})
     before = _seen(roots)
-    with started("run", "-c", place.config) as daemon:
+    with started("run", "-c", site.config) as daemon:
         eventually((home / "app/conf/0").exists)
         if moment == "before the start":
             daemon.stop()
@@ -101,9 +101,9 @@ def _swapped(place: Place, which: str, moment: str) -> Found:
         with attacker("swap", swapped, _leads_to(which, roots), 1) as swap:
             swap.wait(WITHIN)
     reported = False
-    with started("run", "-c", place.config) as daemon:
+    with started("run", "-c", site.config) as daemon:
         if moment == "while it runs":
-            eventually(lambda: place.status()["tokens"])
+            eventually(lambda: site.status()["tokens"])
             with attacker("swap", swapped, _leads_to(which, roots), 1) as swap:
                 swap.wait(WITHIN)
         if moment == "again and again":
@@ -112,7 +112,7 @@ def _swapped(place: Place, which: str, moment: str) -> Found:
             reported = True
         else:
             assert swapped.is_symlink()
-            reported = happens(lambda: _reported(place, home / "app"), 4.0)
+            reported = happens(lambda: _reported(site, home / "app"), 4.0)
         assert daemon.stop() == 0, daemon.lines
     wrote = _seen(roots) != before
     said = "WRITTEN where the link leads" if wrote else "nothing is written where the link leads"
@@ -120,9 +120,9 @@ def _swapped(place: Place, which: str, moment: str) -> Found:
     return Found(f"uid {NOBODY} swaps {which} for a symlink {moment}", said, ok=not wrote and reported)
 
 
-def _reported(place: Place, path: Path) -> bool:
+def _reported(site: Site, path: Path) -> bool:
     """Whether the status of a token has an error that names the path."""
-    errors = [value for token in place.status()["tokens"] for key, value in token.items() if "error" in key]
+    errors = [value for token in site.status()["tokens"] for key, value in token.items() if "error" in key]
     return str(path) in str(errors)
 
 
@@ -138,35 +138,35 @@ def _seen(roots: Path) -> object:
 def s8(path: Path) -> Iterator[Found]:
     """Let a member of the output directory's group replace `.bearerd` by one with a forged record."""
     for what in ("a directory", "a symlink to a directory", "a directory that root made and all can write"):
-        with placed(path / what.replace(" ", "-")) as (place, provider, _):
-            yield _planted(place, what, provider.takes)
+        with site_with_provider(path / what.replace(" ", "-")) as (site, provider, _):
+            yield _planted(site, what, provider.takes)
 
 
-def _planted(place: Place, what: str, good: Callable[[str], bool]) -> Found:
-    second = place.path / "roots/token"
+def _planted(site: Site, what: str, good: Callable[[str], bool]) -> Found:
+    second = site.path / "roots/token"
     second.parent.mkdir()
     tokens = f"{{bci: {{files: [{{format: raw}}, {{format: raw, path: {second}}}]}}}}"
-    place.write(
+    site.write(
         output=f", directory_mode: '2770', group: '{_GROUP}'",
-        clients={"dnb": place.client(tokens=tokens)},
+        clients={"dnb": site.client(tokens=tokens)},
     )
-    with started("run", "-c", place.config) as daemon:
+    with started("run", "-c", site.config) as daemon:
         eventually(second.exists)
         assert daemon.stop() == 0, daemon.lines
-    own = place.tokens / ".bearerd"
+    own = site.tokens / ".bearerd"
     with attacker("plant", own, user=_MEMBER, groups=[_GROUP]) as plant:
         assert plant.wait(WITHIN) == 0, "the member of the group could not rename .bearerd"
-    [record] = (place.tokens / ".bearerd.old/records").rglob("*.json")
-    token = place.raw.read_text()
+    [record] = (site.tokens / ".bearerd.old/records").rglob("*.json")
+    token = site.raw.read_text()
     assert token in record.read_text()
-    forged = own / record.relative_to(place.tokens / ".bearerd.old")
+    forged = own / record.relative_to(site.tokens / ".bearerd.old")
     forged.parent.mkdir(parents=True)
     forged.write_text(record.read_text().replace(token, "forged"))
     for name in (own, *own.rglob("*")):
         os.chown(name, _MEMBER, _MEMBER)
         name.chmod(0o700 if name.is_dir() else 0o600)
     if what == "a symlink to a directory":
-        aside = place.path / "aside"
+        aside = site.path / "aside"
         own.rename(aside)
         own.symlink_to(aside)
         os.chown(own, _MEMBER, _MEMBER, follow_symlinks=False)
@@ -177,16 +177,16 @@ def _planted(place: Place, what: str, good: Callable[[str], bool]) -> Found:
     seen: set[str] = set()
 
     def settled() -> bool:
-        for file in (place.raw, second):
+        for file in (site.raw, second):
             with suppress(OSError):
                 seen.add(file.read_text())
-        return "forged" in seen or place.states() == ["valid"]
+        return "forged" in seen or site.states() == ["valid"]
 
-    with started("run", "-c", place.config) as daemon:
+    with started("run", "-c", site.config) as daemon:
         happens(settled, 4.0)
         settled()
-        happens(lambda: daemon.process.poll() is not None or place.states(), 4.0)
-        lives = daemon.process.poll() is None and bool(place.states())
+        happens(lambda: daemon.process.poll() is not None or site.states(), 4.0)
+        lives = daemon.process.poll() is None and bool(site.states())
         daemon.stop()
     warned = [line for line in daemon.lines if ".bearerd" in line and "WARNING" in line]
     said = "the forged token is PUBLISHED" if "forged" in seen else "no forged token"
@@ -200,33 +200,33 @@ def r2(path: Path) -> Iterator[Found]:
     """Remove the directories and the lock of a running daemon, as a cleaner does."""
     cases = {"the output directory": "", ".bearerd": ".bearerd", "the lock": ".bearerd/lock"}
     with ExitStack() as stack:
-        daemons: dict[str, tuple[Place, int]] = {}
+        daemons: dict[str, tuple[Site, int]] = {}
         for number, what in enumerate(cases):
-            place, _, _ = stack.enter_context(placed(path / str(number)))
-            daemon = stack.enter_context(started("run", "-c", place.write()))
-            eventually(place.raw.exists)
-            eventually(place.socket.exists)
-            daemons[what] = place, daemon.process.pid
-        for what, (place, _) in daemons.items():
-            gone = place.tokens / cases[what]
+            site, _, _ = stack.enter_context(site_with_provider(path / str(number)))
+            daemon = stack.enter_context(started("run", "-c", site.write()))
+            eventually(site.raw.exists)
+            eventually(site.socket.exists)
+            daemons[what] = site, daemon.process.pid
+        for what, (site, _) in daemons.items():
+            gone = site.tokens / cases[what]
             if gone.is_dir():
                 shutil.rmtree(gone)
             else:
                 gone.unlink()
         end = time.monotonic() + _RESTORED
-        for what, (place, pid) in daemons.items():
-            yield _restored(what, place, pid, end)
+        for what, (site, pid) in daemons.items():
+            yield _restored(what, site, pid, end)
 
 
-def _restored(what: str, place: Place, pid: int, end: float) -> Found:
+def _restored(what: str, site: Site, pid: int, end: float) -> Found:
     back: Mapping[str, Callable[[], object]] = {
-        "the token": lambda: place.raw.read_text().startswith("t-") if place.raw.exists() else False,
-        "the record": lambda: [*place.tokens.glob(".bearerd/records/**/*.json")],
-        "the lock": (place.tokens / ".bearerd/lock").exists,
-        "the socket": lambda: place.status()["tokens"],
+        "the token": lambda: site.raw.read_text().startswith("t-") if site.raw.exists() else False,
+        "the record": lambda: [*site.tokens.glob(".bearerd/records/**/*.json")],
+        "the lock": (site.tokens / ".bearerd/lock").exists,
+        "the socket": lambda: site.status()["tokens"],
     }
     missing = [name for name, there in back.items() if not happens(there, within=0.0, until=end)]
-    other = bearerd("once", "-c", place.config, "--timeout", "5s")
+    other = bearerd("once", "-c", site.config, "--timeout", "5s")
     refused = other.returncode == 1 and str(pid) in other.stderr
     said = f"NOT back: {', '.join(missing)}" if missing else "token, record, lock and socket are back"
     said += "; a second daemon is refused" if refused else f"; a second one is NOT refused (exit {other.returncode})"

@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attacks.place import MB, NOBODY, Found, Place, attacker, body, get, grew, growth, happens, idle, placed, started
+from attacks.common import (
+    MB,
+    NOBODY,
+    Found,
+    Site,
+    attacker,
+    body,
+    get,
+    grew,
+    growth,
+    happens,
+    idle,
+    site_with_provider,
+    started,
+)
 from support.process import Daemon, bearerd, eventually
 
 _FLOOD = 6.0
@@ -29,42 +43,42 @@ _HELD = 60.0
 
 
 @contextmanager
-def _listening(place: Place, before: tuple[str, ...] = (), clients: dict[str, str] | None = None) -> Iterator[Daemon]:
+def _listening(site: Site, before: tuple[str, ...] = (), clients: dict[str, str] | None = None) -> Iterator[Daemon]:
     """A daemon with its tokens, which has answered each kind of request once."""
-    listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true}}"
-    place.write(listen, output=f", group: '{NOBODY}'", clients=clients)
-    with started("run", "-c", place.config, before=before) as daemon:
-        eventually(place.raw.exists)
-        eventually(lambda: get(place.port, "/readyz", "127.0.0.1") == 200)
+    listen = f"listen: {{address: '127.0.0.1:{site.port}', page: true}}"
+    site.write(listen, output=f", group: '{NOBODY}'", clients=clients)
+    with started("run", "-c", site.config, before=before) as daemon:
+        eventually(site.raw.exists)
+        eventually(lambda: get(site.port, "/readyz", "127.0.0.1") == 200)
         for target in ("/metrics", "/"):
-            body(place.port, target)
-        place.status()
+            body(site.port, target)
+        site.status()
         yield daemon
 
 
 def s2(path: Path) -> Iterator[Found]:
     """Send heads of 6 MB from 16 threads of another user to `listen` and to the control socket."""
-    with placed(path) as (place, _, _):
-        with _listening(place) as daemon:
-            yield _flooded("listen", place, daemon, str(place.port))
-        with _listening(place) as daemon:
-            yield _flooded("the socket", place, daemon, str(place.socket))
+    with site_with_provider(path) as (site, _, _):
+        with _listening(site) as daemon:
+            yield _flooded("listen", site, daemon, str(site.port))
+        with _listening(site) as daemon:
+            yield _flooded("the socket", site, daemon, str(site.socket))
         group = _memory_cgroup()
         if isinstance(group, str):
             yield Found("in a cgroup of 256 MiB", f"SKIPPED: {group}", ok=True)
             return
         try:
             enter = ("/bin/sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"))
-            with _listening(place, before=enter) as daemon, attacker("flood", place.port, _FLOOD, 16) as flood:
+            with _listening(site, before=enter) as daemon, attacker("flood", site.port, _FLOOD, 16) as flood:
                 flood.wait(_FLOOD * 5)
-                lives = daemon.process.poll() is None and get(place.port, "/livez", "127.0.0.1") == 200
+                lives = daemon.process.poll() is None and get(site.port, "/livez", "127.0.0.1") == 200
             happened = "alive, and answers" if lives else f"ended with {daemon.process.returncode}"
             yield Found("the first again, in a memory cgroup of 256 MiB", happened, ok=lives)
         finally:
             eventually(lambda: _gone(group))
 
 
-def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
+def _flooded(where: str, site: Site, daemon: Daemon, address: str) -> Found:
     pid = daemon.process.pid
     before = idle(pid)
     with attacker("flood", address, _FLOOD, 16) as flood:
@@ -73,7 +87,7 @@ def _flooded(where: str, place: Place, daemon: Daemon, address: str) -> Found:
             growth(pid, before, lambda: flood.poll() is None),
         )
         sent = flood.stdout.read().strip() if flood.stdout and flood.poll() == 0 else "many"
-    alive = happens(lambda: get(place.port, "/livez", "127.0.0.1") == 200, 2.0)
+    alive = happens(lambda: get(site.port, "/livez", "127.0.0.1") == 200, 2.0)
     assert flood.returncode in {0, -9}, f"uid {NOBODY} could not send anything to {where}"
     return Found(found.tried, f"{found.happened} after {sent} heads; /livez answers: {alive}", ok=found.ok and alive)
 
@@ -106,16 +120,16 @@ def _gone(group: Path) -> bool:
 
 def s11(path: Path) -> Iterator[Found]:
     """Probe while 16 or 200 connections send half a request, or ask for metrics and read none."""
-    with placed(path) as (place, _, _):
+    with site_with_provider(path) as (site, _, _):
         many = ", ".join(f"t{number}: {{scope: s{number}}}" for number in range(_TOKENS))
-        clients = {"dnb": place.client(tokens=f"{{bci: {{}}, {many}}}")}
-        with _listening(place, clients=clients):
-            size = len(body(place.port, "/metrics"))
+        clients = {"dnb": site.client(tokens=f"{{bci: {{}}, {many}}}")}
+        with _listening(site, clients=clients):
+            size = len(body(site.port, "/metrics"))
             for kind, count in (("half", 16), ("half", 200), ("slow", 16), ("slow", 200)):
-                with attacker("hold", kind, place.port, _HELD, count) as held:
+                with attacker("hold", kind, site.port, _HELD, count) as held:
                     assert held.stdout is not None
                     assert held.stdout.readline() == "begun\n"
-                    took = list(_probed(place.port))
+                    took = list(_probed(site.port))
                 missed, late = (sum(seconds >= bound for seconds in took) for bound in (_PATIENCE, _KUBELET))
                 what = (
                     "half-sent requests" if kind == "half" else f"clients that ask for {size >> 10} KB and read nothing"
@@ -142,26 +156,26 @@ def _probed(port: int) -> Iterator[float]:
 
 def s12(path: Path) -> Iterator[Found]:
     """Send the requests of a page on another site whose name leads to this machine (DNS rebinding)."""
-    with placed(path) as (place, _, _):
+    with site_with_provider(path) as (site, _, _):
         own = ["127.0.0.1", "localhost", "[::1]", "10.1.2.3"]
-        own = [*own, *(f"{host}:{place.port}" for host in own)]
-        listen = f"listen: {{address: '127.0.0.1:{place.port}', page: true%s}}"
-        place.write(listen % ", hosts: [tokens.example]")
-        named = bearerd("check", "-c", place.config).returncode == 0
-        place.write(listen % (", hosts: [tokens.example]" if named else ""))
-        with started("run", "-c", place.config):
-            eventually(lambda: get(place.port, "/readyz", "127.0.0.1") == 200)
+        own = [*own, *(f"{host}:{site.port}" for host in own)]
+        listen = f"listen: {{address: '127.0.0.1:{site.port}', page: true%s}}"
+        site.write(listen % ", hosts: [tokens.example]")
+        named = bearerd("check", "-c", site.config).returncode == 0
+        site.write(listen % (", hosts: [tokens.example]" if named else ""))
+        with started("run", "-c", site.config):
+            eventually(lambda: get(site.port, "/readyz", "127.0.0.1") == 200)
             targets = ("/", "/metrics", "/livez", "/readyz", "/status", "/nothing")
-            for host in ("evil.example", f"evil.example:{place.port}", f"127.0.0.1.evil.example:{place.port}"):
-                statuses = {target: get(place.port, target, host) for target in targets}
+            for host in ("evil.example", f"evil.example:{site.port}", f"127.0.0.1.evil.example:{site.port}"):
+                statuses = {target: get(site.port, target, host) for target in targets}
                 wrong = {target: status for target, status in statuses.items() if status != 421}
                 yield Found(f"Host: {host}", f"not 421: {wrong}" if wrong else "421 on each path", ok=not wrong)
-            statuses = {host: get(place.port, "/", host) for host in own}
+            statuses = {host: get(site.port, "/", host) for host in own}
             wrong = {host: status for host, status in statuses.items() if status != 200}
             yield Found("Host: an address or localhost", f"not 200: {wrong}" if wrong else "200", ok=not wrong)
             if named:
                 statuses = {
-                    host: get(place.port, "/", host) for host in ("tokens.example", f"Tokens.Example:{place.port}")
+                    host: get(site.port, "/", host) for host in ("tokens.example", f"Tokens.Example:{site.port}")
                 }
                 ok = set(statuses.values()) == {200}
                 yield Found("Host: a name in `hosts`", str(statuses), ok=ok)

@@ -1,4 +1,4 @@
-"""Renames a directory of somebody else, whose parent is writable, and makes one in its place: `plant.py DIRECTORY`."""
+"""Renames a directory of somebody else, whose parent is writable, and makes one in its site: `plant.py DIRECTORY`."""
 
 from __future__ import annotations
 

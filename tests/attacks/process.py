@@ -11,11 +11,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from attacks.place import Found, Place, attacker, placed, started
+from attacks.common import Found, Listener, Site, attacker, site_with_provider, started
 from support.process import Daemon, command, eventually
 
 _USER = 64731
@@ -34,12 +34,12 @@ def s4(path: Path) -> Iterator[Found]:
     looks = reloads = others = 0
     window = 0.0
     for number in range(_STARTS):
-        with placed(path / str(number)) as (place, _, _):
-            place.write("reload: signal")
-            for file in (place.path, place.secret, place.config):
+        with site_with_provider(path / str(number)) as (site, _, _):
+            site.write("reload: signal")
+            for file in (site.path, site.secret, site.config):
                 os.chown(file, _USER, _USER)
-            argv = [str(place.config), str(_RELOADS), str(_SPIED), *command("run", "-c", place.config)]
-            with attacker("spy", *argv, user=_USER, env={"READY": str(place.raw)}) as spy:
+            argv = [str(site.config), str(_RELOADS), str(_SPIED), *command("run", "-c", site.config)]
+            with attacker("spy", *argv, user=_USER, env={"READY": str(site.raw)}) as spy:
                 told = spy.communicate(timeout=_SPIED * 5)[0]
         said = json.loads(told)
         for what, how in found.items():
@@ -57,27 +57,18 @@ def s4(path: Path) -> Iterator[Found]:
     yield Found("the limit: the main process until its own first lines have run", limit, ok=True)
 
 
-class _Recorder:
-    """A provider that keeps each byte that it is sent; every third request fails."""
+class _Recorder(Listener):
+    """A provider that records every byte that it receives; every third request fails."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/token"
         self.heard: list[bytes] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # shut
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
+        """Answer the requests of a connection."""
         data = b""
-        with connection, suppress(OSError):
-            connection.settimeout(30.0)
+        connection.settimeout(30.0)
+        try:
             while part := connection.recv(65536):
                 data += part
                 while end := _ends_at(data):
@@ -86,17 +77,13 @@ class _Recorder:
                     status = b"503 X" if len(self.heard) % 3 == 1 else b"200 OK"
                     answer = b'{"access_token":"t-1","token_type":"Bearer","expires_in":3}'
                     connection.sendall(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(answer), answer))
-        if data:
-            self.heard.append(data)
-
-    def stop(self) -> None:
-        """Take no more connections."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        finally:
+            if data:
+                self.heard.append(data)
 
 
 def _ends_at(data: bytes) -> int:
-    """Where the first request of these bytes ends; 0 where that is not yet there."""
+    """The length of the first request in these bytes; 0 if it is not complete."""
     head, end, form = data.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
     wanted = int(length[1]) if length else 0
@@ -119,7 +106,7 @@ def r1(path: Path) -> Iterator[Found]:
         with _recording() as recorder, ThreadPoolExecutor(2) as pool:
             faults = pool.map(
                 lambda numbered, verb=verb, recorder=recorder: _closed(
-                    Place(path / f"{verb}-{numbered[0]}", recorder.url), verb, numbered[1]
+                    Site(path / f"{verb}-{numbered[0]}", recorder.url), verb, numbered[1]
                 ),
                 enumerate(combinations),
             )
@@ -131,33 +118,33 @@ def r1(path: Path) -> Iterator[Found]:
         yield Found(f"{verb} with 0 to 2 closed, 8 combinations", said, ok=not found)
 
 
-def _closed(place: Place, verb: str, closed: tuple[str, ...]) -> list[str]:
+def _closed(site: Site, verb: str, closed: tuple[str, ...]) -> list[str]:
     """Run a verb with these descriptors closed; returns the faults."""
-    place.write("log: {level: debug}")
+    site.write("log: {level: debug}")
     before = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh")
     arguments = ["--online"] if verb == "check" else []
     faults = []
-    with started(verb, "-c", place.config, *arguments, before=before) as daemon:
+    with started(verb, "-c", site.config, *arguments, before=before) as daemon:
         if verb == "run":
-            eventually(place.raw.exists)
-            eventually(lambda: place.status()["tokens"])
-            written = place.raw.stat().st_mtime_ns
-            eventually(lambda: place.raw.stat().st_mtime_ns != written or place.refresh() == 202)
-            faults += _descriptors(daemon, place)
+            eventually(site.raw.exists)
+            eventually(lambda: site.status()["tokens"])
+            written = site.raw.stat().st_mtime_ns
+            eventually(lambda: site.raw.stat().st_mtime_ns != written or site.refresh() == 202)
+            faults += _descriptors(daemon, site)
             daemon.process.terminate()
         code = daemon.wait()
         # The provider fails at times.
         if code != 0 and not (verb == "check" and code == 1):
             faults.append(f"exit {code}")
-    if verb != "check" and place.raw.read_text() != "t-1":
+    if verb != "check" and site.raw.read_text() != "t-1":
         faults.append("a token that is none")
-    files = [file for file in place.tokens.rglob("*") if file.is_file()]
+    files = [file for file in site.tokens.rglob("*") if file.is_file()]
     faults += [f"log lines in {file.name}" for file in files if _LEVELS.search(file.read_bytes())]
-    shutil.rmtree(place.path)
+    shutil.rmtree(site.path)
     return faults
 
 
-def _descriptors(daemon: Daemon, place: Place) -> list[str]:
+def _descriptors(daemon: Daemon, site: Site) -> list[str]:
     """The faults of descriptors 0 to 2 of a running daemon."""
     faults = []
     for number in range(3):
@@ -166,8 +153,8 @@ def _descriptors(daemon: Daemon, place: Place) -> list[str]:
         except FileNotFoundError:
             faults.append(f"descriptor {number} is closed")
             continue
-        if there.startswith(("socket:", "anon_inode:", str(place.path))):
-            faults.append(f"descriptor {number} is {there.split(':[')[0].replace(str(place.path), '')}")
+        if there.startswith(("socket:", "anon_inode:", str(site.path))):
+            faults.append(f"descriptor {number} is {there.split(':[')[0].replace(str(site.path), '')}")
     return faults
 
 
@@ -197,9 +184,9 @@ def r4(path: Path) -> Iterator[Found]:
 
 
 def _hup_then_term(path: Path) -> tuple[int, str]:
-    with placed(path) as (place, _, _), started("run", "-c", place.write()) as daemon:
-        eventually(place.raw.exists)
-        eventually(lambda: place.status()["tokens"])
+    with site_with_provider(path) as (site, _, _), started("run", "-c", site.write()) as daemon:
+        eventually(site.raw.exists)
+        eventually(lambda: site.status()["tokens"])
         os.kill(daemon.process.pid, 1)
         threading.Event().wait(_TERM_AFTER)
         daemon.process.terminate()

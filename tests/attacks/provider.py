@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attacks.place import MB, Found, Place, grew, growth, happens, idle, log_of, placed, started
+from attacks.common import MB, Found, Listener, Site, grew, growth, happens, idle, log_of, site_with_provider, started
 from support.oidc import pem, private_key
 from support.process import WITHIN, eventually
 from support.provider import Provider
@@ -49,41 +49,29 @@ _DEPTHS: Final = (10, 100, 500, *range(880, 1012, 4), 1100, 2000, 5000, 20_000, 
 _DAY: Final = 86400.0
 
 
-class Flood:
-    """A provider that waits with its replies until it is told to, and never ends them."""
+class Flood(Listener):
+    """A provider that begins its replies when `opened` is set, and never ends them."""
 
     def __init__(self, flow: _Flow) -> None:
         self._head, self._again = flow
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/token"
         self.asked, self.opened, self.closed = (threading.Event() for _ in range(3))
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # shut
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(10.0)
-            request_of(connection)
-            self.asked.set()
-            self.opened.wait(60.0)
-            connection.sendall(self._head)
-            while not self.closed.is_set():
-                connection.sendall(self._again)
+    def serve(self, connection: socket.socket) -> None:
+        """Answer one request without end."""
+        connection.settimeout(10.0)
+        request_of(connection)
+        self.asked.set()
+        self.opened.wait(60.0)
+        connection.sendall(self._head)
+        while not self.closed.is_set():
+            connection.sendall(self._again)
 
     def stop(self) -> None:
-        """Take no more connections, and leave those that are there."""
+        """End the replies."""
         self.closed.set()
         self.opened.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().stop()
 
 
 def s6(path: Path) -> Iterator[Found]:
@@ -91,32 +79,32 @@ def s6(path: Path) -> Iterator[Found]:
     for number, (what, flows) in enumerate(_FLOODS.items()):
         floods = [Flood(flow) for flow, _ in zip(itertools.cycle(flows), range(_CLIENTS), strict=False)]
         try:
-            with placed(path / str(number), lifetime=8.0) as (place, provider, _):
-                evil = {f"evil{n}": place.client("timeout: 60s, ", url=flood.url) for n, flood in enumerate(floods)}
-                place.write(clients={"dnb": place.client(), **evil})
-                with started("run", "-c", place.config) as daemon:
-                    eventually(place.raw.exists)
+            with site_with_provider(path / str(number), lifetime=8.0) as (site, provider, _):
+                evil = {f"evil{n}": site.client("timeout: 60s, ", url=flood.url) for n, flood in enumerate(floods)}
+                site.write(clients={"dnb": site.client(), **evil})
+                with started("run", "-c", site.config) as daemon:
+                    eventually(site.raw.exists)
                     assert all(flood.asked.wait(WITHIN) for flood in floods)
-                    yield _flooded(what, floods, place, daemon.process.pid, provider)
+                    yield _flooded(what, floods, site, daemon.process.pid, provider)
         finally:
             for flood in floods:
                 flood.stop()
 
 
-def _flooded(what: str, floods: list[Flood], place: Place, pid: int, provider: Provider) -> Found:
+def _flooded(what: str, floods: list[Flood], site: Site, pid: int, provider: Provider) -> Found:
     before, grants = idle(pid), provider.grants
     for flood in floods:
         flood.opened.set()
     end = time.monotonic() + _FLOODED
     found = grew(f"{_CLIENTS} clients are sent {what}", growth(pid, before, lambda: time.monotonic() < end))
-    kept = happens(lambda: provider.grants > grants, 4.0) and _keeps(place, provider.takes)
+    kept = happens(lambda: provider.grants > grants, 4.0) and _keeps(site, provider.takes)
     neighbour = "kept its token" if kept else "lost its token"
     return Found(found.tried, f"{found.happened}; a ninth {neighbour}", ok=found.ok and kept)
 
 
-def _keeps(place: Place, good: Callable[[str], bool]) -> bool:
+def _keeps(site: Site, good: Callable[[str], bool]) -> bool:
     with suppress(OSError):
-        return good(place.raw.read_text())
+        return good(site.raw.read_text())
     return False
 
 
@@ -136,13 +124,13 @@ def s9(path: Path) -> Iterator[Found]:
             return Answer(200, {"access_token": f"t-{len(seen)}", "expires_in": 3}, headers)
 
         with serving(answer) as server:
-            place = Place(path / str(year), server.url)
-            signing = place.path / "key"
+            site = Site(path / str(year), server.url)
+            signing = site.path / "key"
             signing.write_text(pem(key))
             signing.chmod(0o600)
-            client = place.client().replace("client_secret: ", "auth: private_key_jwt, private_key: ")
-            place.write(clients={"dnb": client.replace(str(place.secret), str(signing))})
-            with started("run", "-c", place.config):
+            client = site.client().replace("client_secret: ", "auth: private_key_jwt, private_key: ")
+            site.write(clients={"dnb": client.replace(str(site.secret), str(signing))})
+            with started("run", "-c", site.config):
                 server.wait_for(5, within=60.0)
         furthest = max(seen, key=abs)
         yield Found(
@@ -174,22 +162,22 @@ def s10(path: Path) -> Iterator[Found]:
         return Answer(200, objects.encode())
 
     with serving(answer) as server:
-        place = Place(path / "p", server.url)
+        site = Site(path / "p", server.url)
         formats = "{t: {files: [{format: raw}, {format: json}]}}"
         names = [f"{shape}-{depth}" for shape, depth in asked]
-        place.write(
+        site.write(
             "log: {level: debug}",
-            clients={name: place.client(tokens=formats).replace("7e0c5a", name) for name in names},
+            clients={name: site.client(tokens=formats).replace("7e0c5a", name) for name in names},
         )
         logs = []
-        with started("run", "-c", place.config) as daemon:
+        with started("run", "-c", site.config) as daemon:
             eventually(lambda: min(asked.values()) >= 2, within=90.0)
-            held = {(place.tokens / name / "t").read_text() for name in names}
-            answers = len(place.status()["tokens"]) == len(names)
+            held = {(site.tokens / name / "t").read_text() for name in names}
+            answers = len(site.status()["tokens"]) == len(names)
             daemon.stop()
             logs.append(log_of(daemon))
-        with started("run", "-c", place.config) as daemon:
-            again = happens(lambda: len(place.status()["tokens"]) == len(names), 5.0)
+        with started("run", "-c", site.config) as daemon:
+            again = happens(lambda: len(site.status()["tokens"]) == len(names), 5.0)
             daemon.stop()
             logs.append(log_of(daemon))
         faults = sum(log.count("Traceback") + log.count("bug of bearerd") for log in logs)
@@ -228,21 +216,21 @@ def r6(path: Path) -> Iterator[Found]:
     """Ask a provider with two addresses of which the first drops all packets."""
     reply = Answer(200, {"access_token": "t", "expires_in": 3600}, {"Connection": "close"})
     with serving(lambda _: reply) as server, _first_address_dead(path, server.port) as first:
-        place = Place(path / "p", f"http://localhost:{server.port}/token")
+        site = Site(path / "p", f"http://localhost:{server.port}/token")
         if first == "127.0.0.1":
             yield Found("a dead first address", "SKIPPED: there is no IPv6 here", ok=True)
             return
-        place.write(clients={"dnb": place.client("timeout: 20s, ")})
+        site.write(clients={"dnb": site.client("timeout: 20s, ")})
         took = []
-        with started("run", "-c", place.config):
-            eventually(lambda: place.status()["tokens"], within=60.0)
+        with started("run", "-c", site.config):
+            eventually(lambda: site.status()["tokens"], within=60.0)
             for grant in ("first", "second"):
                 began, before = time.monotonic(), len(server.seen)
                 if grant == "second":
-                    assert place.refresh() == 202
+                    assert site.refresh() == 202
                 server.wait_for(before + 1, within=60.0)
                 took.append(time.monotonic() - began)
-                eventually(place.raw.exists)
+                eventually(site.raw.exists)
         for which, seconds in zip(("first", "second"), took, strict=True):
             yield Found(
                 f"localhost is {first}, which swallows packets, and 127.0.0.1; timeout 20s: the {which} grant",

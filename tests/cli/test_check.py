@@ -31,16 +31,20 @@ Said = tuple[str, ...]
 
 
 CASES: list[tuple[str, str, Said]] = [
-    ("alias", "13:13", ("aliases (*name) are not used here",)),
-    ("bare-mode", "4:9", ("'0640' is read as the octal number 416", "put it in quotes", "    4 |   mode: 0640\n")),
-    ("duplicate-key", "9:5", ("key 'client_id' is there twice; first in line 5",)),
+    ("alias", "13:13", ("aliases (*name) are not supported",)),
+    ("bare-mode", "4:9", ("YAML reads '0640' as the octal number 416", "put it in quotes", "    4 |   mode: 0640\n")),
+    ("duplicate-key", "9:5", ("duplicate key 'client_id'; first in line 5",)),
     ("mistyped-key", "6:5", ("unknown key 'client_secrt'; did you mean 'client_secret'?",)),
-    ("norway", "9:32", ("'no' is read as a truth value", ":7:21: expected a share of the lifetime above 0% and")),
-    ("one-path-twice", "13:33", ("'dnb/companies' would be written to /run/bearerd/dnb/bci, and so is 'dnb/bci'",)),
-    ("plain-http", "4:16", ("expected https://…: over plain http the secret could be read on the way",)),
-    ("secret-in-the-config", "6:20", ("expected a reference such as {file:", "never stands in the config")),
+    ("norway", "9:32", ("YAML reads 'no' as a boolean", ":7:21: expected a share of the lifetime above 0% and")),
+    (
+        "one-path-twice",
+        "13:33",
+        ("'dnb/companies' and 'dnb/bci'", "would be written to the same file, /run/bearerd/dnb/bci"),
+    ),
+    ("plain-http", "4:16", ("expected https://…: plain http would send the secret unencrypted",)),
+    ("secret-in-the-config", "6:20", ("expected a reference such as {file:", "never the secret itself")),
     ("tab", "8:1", ("not YAML: YAML is indented with spaces, not tabs",)),
-    ("unknown-provider", "7:15", ("there is no provider 'dnb_sandbox'; did you mean 'dnb-sandbox'?",)),
+    ("unknown-provider", "7:15", ("unknown provider 'dnb_sandbox'; did you mean 'dnb-sandbox'?",)),
 ]
 
 

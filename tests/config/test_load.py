@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from bearerd.config import types
+from bearerd.config import models
+from bearerd.config.document import MOST_PROBLEMS
 from bearerd.config.files import MOST_BYTES
 from bearerd.config.load import load
-from bearerd.config.source import MOST_NODES, MOST_PROBLEMS
+from bearerd.config.source import MOST_NODES
 from bearerd.errors import ConfigError
 from bearerd.model import (
     TEMPLATES,
@@ -157,7 +158,7 @@ def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
     )
 
 
-def test_the_output_and_log_of_the_config_are_taken(folder: Folder) -> None:
+def test_output_and_log_settings_are_read(folder: Folder) -> None:
     found = folder.load(
         "output: {directory: /srv/tokens/, directory_mode: '2750', mode: '0600', owner: 0, group: www-data,"
         " on_expiry: remove}\n"
@@ -171,7 +172,7 @@ def test_the_output_and_log_of_the_config_are_taken(folder: Folder) -> None:
     )
 
 
-def test_each_format_has_its_place_and_its_own_settings(folder: Folder) -> None:
+def test_each_format_has_its_default_path_and_its_own_settings(folder: Folder) -> None:
     files = (
         "files: [{format: raw, newline: true}, {format: json, mode: '600', owner: root, group: 7}, {format: header},"
         " {format: env}, {format: env, name: T, path: a/./b}, {format: raw, path: /x/y, max_staleness: 1m}]"
@@ -225,7 +226,7 @@ def test_a_secret_is_a_reference_of_one_kind(folder: Folder, secret: str, refere
         pytest.param("strict_scope", ("false", False), ("true", True), ("false", False), id="strict_scope"),
     ],
 )
-def test_what_is_inherited_comes_from_the_nearest(
+def test_the_nearest_level_of_an_inherited_key_wins(
     folder: Folder, key: str, nearest: tuple[str, Any], middle: tuple[str, Any], farthest: tuple[str, Any]
 ) -> None:
     def found(**where: str) -> Any:
@@ -243,7 +244,7 @@ def test_what_is_inherited_comes_from_the_nearest(
     assert found(token=levels["token"], top=levels["top"]) == nearest[1]
 
 
-def test_parameters_of_client_and_token_are_merged_and_the_tokens_win(folder: Folder) -> None:
+def test_parameters_of_client_and_token_are_merged_and_the_token_wins(folder: Folder) -> None:
     target = folder.target(
         config(client="parameters: {audience: a, resource: [r1, r2]}", token="parameters: {audience: b, x: ''}")
     )
@@ -297,7 +298,7 @@ def test_a_lead_is_a_share_or_a_duration(folder: Folder, given_lead: str, lead: 
     [("10/s", RateLimit(10, 1)), ("10/8h", RateLimit(10, 28800)), ("1/500ms", RateLimit(1, 0.5)),
      ("999999999/d", RateLimit(999999999, 86400))],
 )  # fmt: skip
-def test_a_rate_limit_is_a_number_in_a_time(folder: Folder, rate: str, limit: RateLimit) -> None:
+def test_a_rate_limit_is_a_number_of_requests_per_time(folder: Folder, rate: str, limit: RateLimit) -> None:
     assert folder.target(config(client=f"rate_limit: {rate}")).client.budgets == (("client-dnb", limit),)
 
 
@@ -334,7 +335,7 @@ SSO = Provider(
 )
 
 
-def test_a_client_takes_all_from_its_provider(folder: Folder) -> None:
+def test_a_client_has_the_keys_of_its_provider(folder: Folder) -> None:
     assert folder.target(config(top=PROVIDER, url=None, client="provider: sso")).client.provider == SSO
 
 
@@ -357,15 +358,15 @@ def test_clients_that_name_the_same_endpoint_share_one_provider(folder: Folder) 
     assert inline.targets[0].client.provider == inline.targets[1].client.provider
 
 
-def test_an_endpoint_that_is_reached_in_another_way_is_another_provider(folder: Folder) -> None:
+def test_the_same_endpoint_with_other_settings_is_another_provider(folder: Folder) -> None:
     other = SMALLEST.removeprefix("clients:\n").replace("  dnb:\n", "  other:\n    timeout: 11s\n")
     first, second = folder.load(SMALLEST + other).targets
     assert first.client.provider != second.client.provider
 
 
-def test_an_unknown_provider_is_told_with_a_near_name(folder: Folder) -> None:
+def test_an_unknown_provider_is_an_error_that_suggests_a_similar_name(folder: Folder) -> None:
     assert folder.error(config(top=PROVIDER, url=None, client="provider: ssso")) == (
-        "config.yaml:4:15: there is no provider 'ssso'; did you mean 'sso'?\n"
+        "config.yaml:4:15: unknown provider 'ssso'; did you mean 'sso'?\n"
         "    4 |     provider: ssso\n"
         "      |               ^"
     )
@@ -374,24 +375,24 @@ def test_an_unknown_provider_is_told_with_a_near_name(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("top", "said"),
     [
-        (PROVIDER, "there is no provider 'entra': there are 'sso'"),
-        ("", "there is no provider 'entra': there are no pr"),
+        (PROVIDER, "unknown provider 'entra'; expected one of 'sso'"),
+        ("", "unknown provider 'entra'; no providers are configured"),
     ],
 )
-def test_an_unknown_provider_is_told_with_those_that_are_there(folder: Folder, top: str, said: str) -> None:
+def test_an_unknown_provider_is_an_error_that_lists_the_providers(folder: Folder, top: str, said: str) -> None:
     assert said in folder.error(config(top=top, url=None, client="provider: entra"))
 
 
 def test_a_client_without_an_endpoint_is_an_error_at_its_name(folder: Folder) -> None:
     assert folder.places(config(url=None)) == [
-        "config.yaml:2:3: key 'token_url' is missing, or issuer or provider in its place"
+        "config.yaml:2:3: key 'token_url' is missing; issuer or provider can take its place"
     ]
 
 
 def test_a_provider_without_an_endpoint_is_an_error_at_its_name_and_not_at_its_clients(folder: Folder) -> None:
     top = "providers:\n  p: {timeout: 1s}"
     assert folder.places(config(top=top, url=None, client="provider: p")) == [
-        "config.yaml:2:3: key 'token_url' is missing, or issuer in its place"
+        "config.yaml:2:3: key 'token_url' is missing; issuer can take its place"
     ]
 
 
@@ -412,8 +413,8 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        pytest.param("https://user@h/t", "expected a URL without a user or password in it", id="user"),
-        pytest.param("https://user:pass@h/t", "expected a URL without a user or password in it", id="password"),
+        pytest.param("https://user@h/t", "expected a URL without a user name and password", id="user"),
+        pytest.param("https://user:pass@h/t", "expected a URL without a user name and password", id="password"),
         pytest.param("https://h/t#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/t#'", "expected a URL without a fragment (#…)", id="empty fragment"),
         pytest.param("https://h/a b", "expected a URL, https://… or http://…", id="space"),
@@ -445,7 +446,7 @@ def test_plain_http_to_loopback_is_allowed_with_allow_http(folder: Folder, url: 
 @pytest.mark.parametrize("client", ["", "allow_http: false"])
 def test_plain_http_to_loopback_is_refused_without(folder: Folder, url: str, client: str) -> None:
     assert folder.places(config(url=url, client=client)) == [
-        "config.yaml:3:16: plain http to loopback needs allow_http: true beside it"
+        "config.yaml:3:16: plain http to loopback needs allow_http: true"
     ]
 
 
@@ -462,7 +463,7 @@ def test_plain_http_to_loopback_is_refused_without(folder: Folder, url: str, cli
 )
 def test_plain_http_to_another_machine_is_never_allowed(folder: Folder, url: str) -> None:
     assert folder.places(config(url=url, client="allow_http: true")) == [
-        "config.yaml:3:16: expected https://…: over plain http the secret could be read on the way"
+        "config.yaml:3:16: expected https://…: plain http would send the secret unencrypted"
     ]
 
 
@@ -495,7 +496,7 @@ def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, c
         pytest.param("https://h:8443/realms/acme", id="port and path"),
     ],
 )
-def test_an_issuer_stands_in_place_of_the_token_url_and_is_kept_as_written(folder: Folder, issuer: str) -> None:
+def test_an_issuer_replaces_the_token_url_and_is_kept_as_written(folder: Folder, issuer: str) -> None:
     client = folder.target(config(url=None, client=f"issuer: {issuer}")).client
     assert client.provider == Provider("h", token_url=None, issuer=issuer)
 
@@ -507,15 +508,11 @@ def test_an_issuer_stands_in_place_of_the_token_url_and_is_kept_as_written(folde
         pytest.param("https://h/?", "expected an issuer without a query (RFC 8414 section 2)", id="empty query"),
         pytest.param("https://h/#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/#'", "expected a URL without a fragment (#…)", id="empty fragment"),
-        pytest.param("https://u:p@h/", "expected a URL without a user or password in it", id="user"),
+        pytest.param("https://u:p@h/", "expected a URL without a user name and password", id="user"),
         pytest.param("h.example.com", "expected a URL, https://… or http://…", id="no scheme"),
         pytest.param("5", "expected a URL, https://… or http://…, found a number", id="a number"),
-        pytest.param(
-            "http://h/", "expected https://…: over plain http the secret could be read on the way", id="plain http"
-        ),
-        pytest.param(
-            "http://127.0.0.1/", "plain http to loopback needs allow_http: true beside it", id="loopback by default"
-        ),
+        pytest.param("http://h/", "expected https://…: plain http would send the secret unencrypted", id="plain http"),
+        pytest.param("http://127.0.0.1/", "plain http to loopback needs allow_http: true", id="loopback by default"),
     ],
 )
 def test_any_other_issuer_is_refused(folder: Folder, issuer: str, said: str) -> None:
@@ -542,7 +539,7 @@ def test_an_issuer_on_loopback_is_allowed_with_allow_http(folder: Folder) -> Non
         ),
     ],
 )  # fmt: skip
-def test_token_url_and_issuer_at_one_level_are_an_error_at_the_issuer_beside_all_others(
+def test_token_url_and_issuer_at_one_level_are_an_error_beside_others(
     folder: Folder, top: str, client: str, url: str, place: str
 ) -> None:
     text = config(top=top, client=client, url=url, token="scope: 1")
@@ -575,7 +572,7 @@ SECRET = "client_id: a\nclient_secret: {file: /s}"
 KEY = "client_id: a\nprivate_key: {file: /k}"
 WANTED = (
     "expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
-    "{command: [argv…]}; the secret itself never stands in the config"
+    "{command: [argv…]}, never the secret itself"
 )
 # Each way with all that it needs, and nothing else.
 WAYS = {
@@ -608,7 +605,7 @@ OPEN = replace(BASE, client_secret=(Reference("file", "/s"),))
         ("none", replace(BASE, client_id="")),
     ],
 )
-def test_what_each_auth_needs_is_enough(folder: Folder, auth: Auth, client: Client) -> None:
+def test_the_required_keys_of_each_auth_are_enough(folder: Folder, auth: Auth, client: Client) -> None:
     assert folder.target(config(credentials=WAYS[auth])).client == replace(client, auth=auth)
 
 
@@ -638,7 +635,7 @@ def test_what_each_auth_needs_is_enough(folder: Folder, auth: Auth, client: Clie
         pytest.param("none", "client_id: a", BASE, id="none"),
     ],
 )
-def test_what_each_auth_may_have_besides_is_taken(folder: Folder, auth: Auth, more: str, client: Client) -> None:
+def test_the_optional_keys_of_each_auth_are_read(folder: Folder, auth: Auth, more: str, client: Client) -> None:
     text = config(credentials=f"{WAYS[auth]}\n{more}")
     assert folder.target(text).client == replace(client, auth=auth)
 
@@ -652,11 +649,11 @@ def test_what_each_auth_may_have_besides_is_taken(folder: Folder, auth: Auth, mo
         pytest.param("providers: {p: {issuer: 'http://[::1]', allow_http: true}}", "provider: p", id="its provider's"),
     ],
 )
-def test_a_certificate_needs_tls_to_be_shown_in(folder: Folder, auth: str, top: str, endpoint: str) -> None:
+def test_a_client_certificate_needs_https(folder: Folder, auth: str, top: str, endpoint: str) -> None:
     text = config(top=top, url=None, credentials=f"{WAYS[auth]}\n{endpoint}")
     line = text.splitlines().index(f"    auth: {auth}") + 1
     assert folder.places(text) == [
-        f"config.yaml:{line}:11: expected https for this auth: a certificate is shown in TLS only"
+        f"config.yaml:{line}:11: expected https for auth {auth}: a client certificate works over TLS only"
     ]
 
 
@@ -669,7 +666,7 @@ NEEDED = [
 
 
 @pytest.mark.parametrize(("auth", "key"), NEEDED)
-def test_what_an_auth_needs_is_missing_without_it(folder: Folder, auth: str, key: str) -> None:
+def test_a_required_key_of_an_auth_that_is_missing_is_an_error(folder: Folder, auth: str, key: str) -> None:
     without = [line for line in WAYS[auth].splitlines() if not line.startswith(f"{key}:")]
     assert folder.places(config(credentials="\n".join(without))) == [f"config.yaml:2:3: key '{key}' is missing"]
 
@@ -684,7 +681,7 @@ def test_what_an_auth_needs_is_missing_without_it(folder: Folder, auth: str, key
         ("assertion", ["assertion"]),
     ],
 )
-def test_all_that_is_missing_is_told_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
+def test_all_missing_keys_are_reported_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
     assert sorted(folder.places(config(credentials=f"auth: {auth}"))) == [
         f"config.yaml:2:3: key '{key}' is missing" for key in keys
     ]
@@ -723,13 +720,11 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
 @pytest.mark.parametrize(
     ("auth", "key"), [(auth, key) for key, (_, users, _) in USED_BY.items() for auth in WAYS if auth not in users]
 )
-def test_a_key_that_an_auth_does_not_look_at_is_an_error_at_the_key(folder: Folder, auth: str, key: str) -> None:
+def test_a_key_that_does_not_apply_to_the_auth_is_an_error(folder: Folder, auth: str, key: str) -> None:
     value, _, words = USED_BY[key]
     text = config(credentials=f"{WAYS[auth]}\n{key}: {value}")
     line = 4 + len(WAYS[auth].splitlines())
-    assert folder.places(text) == [
-        f"config.yaml:{line}:5: {key} is not used by auth {auth}: expected it only with {words}"
-    ]
+    assert folder.places(text) == [f"config.yaml:{line}:5: {key} does not apply to auth {auth}, only to {words}"]
 
 
 RSA_AND_EC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -744,22 +739,24 @@ SIGNED_BESIDES = (
 @pytest.mark.parametrize(
     ("credentials", "right", "said"),
     [
-        pytest.param(WAYS["client_secret_jwt"], HMAC, "expected one for a secret: HS256 …", id="client_secret_jwt"),
+        pytest.param(
+            WAYS["client_secret_jwt"], HMAC, "expected an algorithm for a secret, such as HS256", id="client_secret_jwt"
+        ),
         pytest.param(
             WAYS["private_key_jwt"],
             RSA_AND_EC,
-            "expected one for a private key: RS256, PS256, ES256, EdDSA …",
+            "expected an algorithm for a private key, such as RS256 or ES256",
             id="private_key_jwt",
         ),
         pytest.param(
             SIGNED_BESIDES,
             RSA_AND_EC,
-            "expected one for a private key: RS256, PS256, ES256, EdDSA …",
+            "expected an algorithm for a private key, such as RS256 or ES256",
             id="client_secret_jwt with a grant that is signed",
         ),
     ],
 )
-def test_an_algorithm_fits_what_it_signs_with(
+def test_an_algorithm_must_suit_the_secret_or_key(
     folder: Folder, algorithm: str, credentials: str, right: list[str], said: str
 ) -> None:
     text = config(credentials=f"algorithm: {algorithm}\n{credentials}")
@@ -781,7 +778,7 @@ def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorith
     ]
 
 
-def test_all_that_does_not_fit_is_told_at_once_beside_what_is_wrong_by_itself(folder: Folder) -> None:
+def test_conflicting_keys_and_wrong_values_are_reported_together(folder: Folder) -> None:
     text = """\
 clients:
   dnb:
@@ -800,20 +797,17 @@ clients:
         "config.yaml:2:3: key 'private_key' is missing",
         "config.yaml:2:3: key 'certificate' is missing",
         "config.yaml:3:5: expected either token_url or issuer, not both",
+        ("config.yaml:6:5: basic_encoding does not apply to auth tls_client_auth, only to client_secret_basic"),
         (
-            "config.yaml:6:5: basic_encoding is not used by auth tls_client_auth: expected it only with "
-            "client_secret_basic"
-        ),
-        (
-            "config.yaml:7:5: client_secret is not used by auth tls_client_auth: expected it only with "
+            "config.yaml:7:5: client_secret does not apply to auth tls_client_auth, only to "
             "client_secret_basic, client_secret_post or client_secret_jwt"
         ),
         f"config.yaml:7:33: {WANTED}",
-        "config.yaml:8:5: key_id is not used by auth tls_client_auth: expected it only with private_key_jwt",
+        "config.yaml:8:5: key_id does not apply to auth tls_client_auth, only to private_key_jwt",
         "config.yaml:8:13: expected text in quotes, found a number",
         (
-            "config.yaml:9:5: expected scope_in only with grant_type urn:ietf:params:oauth:grant-type:jwt-bearer and a "
-            "private_key that signs the assertion"
+            "config.yaml:9:5: scope_in only applies to grant_type urn:ietf:params:oauth:grant-type:jwt-bearer with a "
+            "private_key"
         ),
         "config.yaml:9:15: expected 'assertion' or 'form'",
         "config.yaml:10:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number",
@@ -834,9 +828,7 @@ clients:
         ("grant_tpye", "grant_type", SIGNED_BESIDES),
     ],
 )
-def test_what_stands_under_a_mistyped_name_is_there_all_the_same(
-    folder: Folder, typo: str, meant: str, credentials: str
-) -> None:
+def test_a_mistyped_key_is_not_reported_as_missing_too(folder: Folder, typo: str, meant: str, credentials: str) -> None:
     text = config(credentials=re.sub(rf"^{meant}:", f"{typo}:", credentials, flags=re.MULTILINE))
     (place,) = folder.places(text)
     assert re.fullmatch(rf"config\.yaml:\d:5: unknown key '{typo}'; did you mean '{meant}'\?", place)
@@ -854,14 +846,14 @@ def test_a_mistyped_key_is_one_error(folder: Folder, credentials: str, line: int
     assert place.startswith(f"config.yaml:{line}:5: unknown key '{typo}'; did you mean ")
 
 
-def test_an_endpoint_under_a_mistyped_name_is_not_missing_too(folder: Folder) -> None:
+def test_a_mistyped_endpoint_is_not_reported_as_missing_too(folder: Folder) -> None:
     assert folder.places(config(url=None, client="isuer: https://i", top="providers: {p: {tokenurl: https://h}}")) == [
         "config.yaml:1:17: unknown key 'tokenurl'; did you mean 'token_url'?",
         "config.yaml:4:5: unknown key 'isuer'; did you mean 'issuer'?",
     ]
 
 
-def test_nothing_is_said_to_fit_or_not_to_fit_an_auth_that_is_none(folder: Folder) -> None:
+def test_an_unknown_auth_causes_no_other_errors(folder: Folder) -> None:
     (place,) = folder.places(config(credentials="auth: digest\nkey_id: k1"))
     assert place.startswith("config.yaml:4:11: expected 'client_secret_basic', ")
 
@@ -892,10 +884,10 @@ def test_the_kinds_of_references_may_be_mixed_in_a_list(folder: Folder) -> None:
         pytest.param("[{file: /s}, [{file: /t}]]", 33, WANTED, id="a list in it"),
         pytest.param("[{file: /s}, {env: A-B}]", 39, "expected text of the form ^[A-Za-z_][A-Za-z0-9_]*$", id="a name"),
         pytest.param("[{file: /s}, {}]", 33, "expected exactly one of file, env, credential, command", id="nothing"),
-        pytest.param("[{file: /s}, !x y]", 33, "tags are not used here", id="what is no YAML of ours"),
+        pytest.param("[{file: /s}, !x y]", 33, "tags are not supported", id="what is no YAML of ours"),
     ],
 )
-def test_a_wrong_list_of_secrets_is_told_at_its_item_without_the_line(
+def test_an_error_in_a_list_of_secrets_names_the_item_without_its_line(
     folder: Folder, secret: str, column: int, said: str
 ) -> None:
     text = config(credentials=f"client_id: a\nclient_secret: {secret}")
@@ -912,12 +904,12 @@ def test_a_wrong_list_of_secrets_is_told_at_its_item_without_the_line(
     ],
 )
 @pytest.mark.parametrize("value", ["hunter2", "[{file: /k}]", "5"])
-def test_other_references_stand_alone(folder: Folder, key: str, credentials: str, value: str) -> None:
+def test_other_references_are_not_lists(folder: Folder, key: str, credentials: str, value: str) -> None:
     (place,) = folder.places(config(credentials=f"{key}: {value}\n{credentials}"))
     assert place == f"config.yaml:4:{7 + len(key)}: {WANTED}"
 
 
-def test_a_subject_token_is_a_parameter_of_each_token_and_read_where_it_stands(folder: Folder) -> None:
+def test_a_subject_token_is_a_parameter_of_each_token_and_stays_a_reference(folder: Folder) -> None:
     text = config(client="subject_token: {file: /t, permissions: any}", token="parameters: {audience: x}")
     assert folder.target(text).parameters == (
         ("audience", "x"),
@@ -928,14 +920,14 @@ def test_a_subject_token_is_a_parameter_of_each_token_and_read_where_it_stands(f
 # -- the grant ---------------------------------------------------------------------------------------
 
 
-def test_a_grant_type_is_whatever_the_provider_calls_it(folder: Folder) -> None:
+def test_any_grant_type_is_accepted(folder: Folder) -> None:
     client = folder.target(config(client="grant_type: account_credentials")).client
     assert client.grant_type == "account_credentials"
     assert client.jwt_bearer is None
 
 
 @pytest.mark.parametrize("separator", [",", " ", "%20;", "|"])
-def test_a_scope_separator_is_the_clients_and_the_scope_stays_as_it_was(folder: Folder, separator: str) -> None:
+def test_a_scope_separator_belongs_to_the_client_and_does_not_change_the_scope(folder: Folder, separator: str) -> None:
     target = folder.target(config(client=f"scope_separator: '{separator}'", token="scope: [a, b]"))
     assert target.client.scope_separator == separator
     assert target.scope == "a b"
@@ -949,7 +941,7 @@ def test_a_scope_separator_is_the_clients_and_the_scope_stays_as_it_was(folder: 
 )  # fmt: skip
 def test_any_other_scope_separator_is_refused(folder: Folder, separator: str, found: str) -> None:
     assert folder.places(config(client=f"scope_separator: {separator}")) == [
-        f'config.yaml:4:22: expected what stands between scopes, such as " " or ","{found}'
+        f'config.yaml:4:22: expected a separator of 1 to 4 printable characters, such as " " or ","{found}'
     ]
 
 
@@ -958,7 +950,7 @@ JWT_BEARER = "grant_type: urn:ietf:params:oauth:grant-type:jwt-bearer"
 SIGNING = f"{JWT_BEARER}\nprivate_key: {{file: /k}}\n"
 
 
-def test_the_jwt_bearer_grant_is_signed_by_a_private_key_without_more(folder: Folder) -> None:
+def test_the_jwt_bearer_grant_needs_only_a_private_key(folder: Folder) -> None:
     client = folder.target(config(credentials=SIGNING + SECRET)).client
     assert client == replace(
         OPEN,
@@ -968,7 +960,7 @@ def test_the_jwt_bearer_grant_is_signed_by_a_private_key_without_more(folder: Fo
     )
 
 
-def test_all_that_its_assertion_may_say_is_taken(folder: Folder) -> None:
+def test_all_keys_of_its_assertion_are_read(folder: Folder) -> None:
     more = """\
 auth: none
 assertion_issuer: svc@example.com
@@ -990,7 +982,7 @@ assertion_audience: https://a
     )
 
 
-def test_the_scope_may_be_said_to_stand_in_the_assertion_where_it_does_anyhow(folder: Folder) -> None:
+def test_scope_in_assertion_is_the_default(folder: Folder) -> None:
     client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nscope_in: assertion")).client
     assert client.jwt_bearer == JwtBearer(scope_in_form=False)
 
@@ -1009,19 +1001,19 @@ ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x", "assertion_claims
         ),
     ],
 )
-def test_what_an_assertion_says_is_only_for_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
+def test_keys_of_an_assertion_need_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
     assert folder.places(config(credentials=f"{key}: {ASSERTED[key]}\n{credentials}")) == [
         (
-            f"config.yaml:4:5: expected {key} only with grant_type urn:ietf:params:oauth:grant-type:jwt-bearer and a "
-            "private_key that signs the assertion"
+            f"config.yaml:4:5: {key} only applies to grant_type urn:ietf:params:oauth:grant-type:jwt-bearer with a "
+            "private_key"
         )
     ]
 
 
-def test_what_signs_is_not_used_by_an_assertion_that_is_ready(folder: Folder) -> None:
+def test_signing_keys_do_not_apply_to_an_existing_assertion(folder: Folder) -> None:
     credentials = f"certificate: {{file: /c}}\nkey_id: k1\nalgorithm: RS256\nassertion_audience: x\n{SECRET}"
     text = config(credentials=f"{credentials}\n{JWT_BEARER}\nparameters: {{assertion: {{file: /a}}}}")
-    assert [place.split(" is not used by auth client_secret_basic")[0] for place in folder.places(text)] == [
+    assert [place.split(" does not apply to auth client_secret_basic")[0] for place in folder.places(text)] == [
         "config.yaml:4:5: certificate",
         "config.yaml:5:5: key_id",
         "config.yaml:6:5: algorithm",
@@ -1031,11 +1023,9 @@ def test_what_signs_is_not_used_by_an_assertion_that_is_ready(folder: Folder) ->
 
 TWO_TOKENS = "    tokens:\n      a: {{{}}}\n      b: {{{}}}\n"
 ITS_OWN = "parameters: {assertion: {file: /a}}"
-NOT_READY = (
-    "config.yaml:4:5: expected private_key beside it, or parameters: {assertion: {file: …}} for one that is ready"
-)
+NOT_READY = "config.yaml:4:5: this grant needs private_key to sign an assertion, or parameters: {assertion: {file: …}}"
 NOT_BOTH = (
-    "config.yaml:5:5: expected private_key or parameters.assertion, not both: one signs this grant, the other is it"
+    "config.yaml:5:5: expected either private_key, which signs an assertion, or parameters.assertion, which is one"
 )
 
 
@@ -1053,7 +1043,7 @@ NOT_BOTH = (
         pytest.param(SIGNING, ("", ITS_OWN), [NOT_BOTH], id="a key and a token's"),
     ],
 )
-def test_the_jwt_bearer_grant_is_either_signed_or_ready_for_each_token(
+def test_the_jwt_bearer_grant_has_a_key_or_an_assertion_for_each_token(
     folder: Folder, credentials: str, tokens: tuple[str, str], places: list[str]
 ) -> None:
     text = config(credentials=f"{credentials}\n{SECRET}").partition("    tokens:")[0] + TWO_TOKENS.format(*tokens)
@@ -1067,7 +1057,7 @@ def test_the_jwt_bearer_grant_is_either_signed_or_ready_for_each_token(
 @pytest.mark.parametrize("auth", ["auth: none", "auth: assertion\nassertion: {file: /a}"])
 def test_an_assertion_that_bearerd_signs_names_its_issuer(folder: Folder, auth: str) -> None:
     assert folder.places(config(credentials=SIGNING + auth)) == [
-        "config.yaml:4:5: expected client_id or assertion_issuer beside it: the assertion names who issues it"
+        "config.yaml:4:5: this grant needs client_id or assertion_issuer as the issuer of the assertion"
     ]
     assert folder.load(config(credentials=f"{SIGNING}{auth}\nclient_id: a")).targets
     assert folder.load(config(credentials=f"{SIGNING}{auth}\nassertion_issuer: a")).targets
@@ -1096,16 +1086,16 @@ def test_claims_are_kept_as_json(folder: Folder, claims: str, text: Any) -> None
     assert json.loads(client.jwt_bearer.claims) == text
 
 
-def test_a_claim_of_bearerds_own_is_refused_at_its_name_each_with_its_reason(folder: Folder) -> None:
+def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folder) -> None:
     claims = "assertion_claims:\n  iss: x\n  sub: x\n  aud: x\n  scope: x\n  exp: 1\n  iat: 1\n  jti: x\n"
     assert folder.places(config(credentials=claims + SIGNING + SECRET)) == [
-        "config.yaml:5:7: expected no claim 'iss' here: it has its own key, assertion_issuer",
-        "config.yaml:6:7: expected no claim 'sub' here: it has its own key, assertion_subject",
-        "config.yaml:7:7: expected no claim 'aud' here: it has its own key, assertion_audience",
-        "config.yaml:8:7: expected no claim 'scope' here: it has its own key, scope",
-        "config.yaml:9:7: expected no claim 'exp' here: bearerd sets it",
-        "config.yaml:10:7: expected no claim 'iat' here: bearerd sets it",
-        "config.yaml:11:7: expected no claim 'jti' here: bearerd sets it",
+        "config.yaml:5:7: claim 'iss' cannot be set here: use the key assertion_issuer",
+        "config.yaml:6:7: claim 'sub' cannot be set here: use the key assertion_subject",
+        "config.yaml:7:7: claim 'aud' cannot be set here: use the key assertion_audience",
+        "config.yaml:8:7: claim 'scope' cannot be set here: use the key scope",
+        "config.yaml:9:7: claim 'exp' cannot be set here: bearerd sets it",
+        "config.yaml:10:7: claim 'iat' cannot be set here: bearerd sets it",
+        "config.yaml:11:7: claim 'jti' cannot be set here: bearerd sets it",
     ]
 
 
@@ -1115,26 +1105,30 @@ def test_a_claim_of_bearerds_own_is_refused_at_its_name_each_with_its_reason(fol
         pytest.param("role", 23, "expected a mapping, found text", id="text"),
         pytest.param("[role]", 23, "expected a mapping, found a list", id="a list"),
         pytest.param("", 22, "expected a value, found nothing", id="nothing"),
-        pytest.param("{a: }", 27, "expected text, numbers, truth values, lists and mappings", id="a claim of nothing"),
         pytest.param(
-            "{a: [{b: }]}", 27, "expected text, numbers, truth values, lists and mappings", id="nested nothing"
+            "{a: }", 27, "expected text, a number, true or false, a list or a mapping", id="a claim of nothing"
         ),
-        pytest.param("{a: 2026-11-23}", 27, "this is read as a date: put it in quotes", id="a date"),
-        pytest.param("{a: [x, {b: 2026-11-23}]}", 35, "this is read as a date: put it in quotes", id="a nested date"),
-        pytest.param("{a: no}", 27, "this is read as a truth value: write true or false, or put it in quotes", id="no"),
         pytest.param(
-            "{a: 1.5e+999}", 27, "this is read as a number: put it in quotes", id="a number that JSON has not"
+            "{a: [{b: }]}", 27, "expected text, a number, true or false, a list or a mapping", id="nested nothing"
         ),
-        pytest.param("{1: x}", 24, "a name that is read as a number: put it in quotes", id="a number as a name"),
+        pytest.param("{a: 2026-11-23}", 27, "YAML reads this as a date: put it in quotes", id="a date"),
+        pytest.param(
+            "{a: [x, {b: 2026-11-23}]}", 35, "YAML reads this as a date: put it in quotes", id="a nested date"
+        ),
+        pytest.param("{a: no}", 27, "YAML reads this as a boolean: write true or false, or put it in quotes", id="no"),
+        pytest.param(
+            "{a: 1.5e+999}", 27, "YAML reads this as a number: put it in quotes", id="a number that JSON has not"
+        ),
+        pytest.param("{1: x}", 24, "YAML reads this key as a number: put it in quotes", id="a number as a name"),
     ],
 )
-def test_claims_that_are_no_json_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
+def test_claims_that_json_cannot_express_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
     assert folder.places(config(credentials=f"assertion_claims: {claims}\n{SIGNING}{SECRET}")) == [
         f"config.yaml:4:{column}: {said}"
     ]
 
 
-def test_a_claim_that_is_no_yaml_of_ours_hides_no_other(folder: Folder) -> None:
+def test_an_unsupported_value_of_a_claim_hides_no_other_error(folder: Folder) -> None:
     credentials = f"assertion_claims:\n  a: 2026-11-23\n  exp: 1\n  b:\n{SIGNING}{SECRET}"
     assert [place.split(": ")[0] for place in folder.places(config(credentials=credentials))] == [
         "config.yaml:5:10",
@@ -1168,10 +1162,10 @@ def test_a_parameter_is_text_or_a_reference_or_a_list_of_both(folder: Folder) ->
     ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
 )
 @pytest.mark.parametrize("where", ["client", "token"])
-def test_a_parameter_of_the_grants_own_is_refused_at_its_name(folder: Folder, where: str, name: str) -> None:
+def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, name: str) -> None:
     text = config(**{where: f"parameters: {{{name}: {{file: /x}}}}"})
     place = "4:18" if where == "client" else "7:26"
-    said = f"expected no parameter '{name}' here: it is the grant's own, and has its place in the config"
+    said = f"parameter '{name}' cannot be set here: bearerd sets it from other keys"
     assert folder.places(text) == [f"config.yaml:{place}: {said}"]
 
 
@@ -1187,7 +1181,7 @@ SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "c
         "on_change: [{run: [curl, -u, 'user:hunter2']}]",
     ],
 )
-def test_nothing_is_shown_of_an_address_or_an_argument_that_may_hold_a_password(folder: Folder, client: str) -> None:
+def test_urls_and_arguments_that_may_contain_a_password_are_not_shown(folder: Folder, client: str) -> None:
     error = folder.error(f"{config()}\n  other: {{{client}, tokens: {{a: {{}}}}}}\n")
     assert "  other: {" in error
     assert "hunter2" not in error
@@ -1198,16 +1192,21 @@ def test_nothing_is_shown_of_an_address_or_an_argument_that_may_hold_a_password(
 def test_a_parameter_that_is_a_secret_is_refused_as_text_without_its_line(
     folder: Folder, name: str, value: str
 ) -> None:
-    said = f"expected for '{name}' a reference such as {{file: …}}: the secret itself never stands in the config"
+    said = f"'{name}' is a secret: expected a reference such as {{file: …}}, never the secret itself"
     column = 20 + len(name)
     assert folder.error(config(client=f"parameters: {{{name}: {value}}}")) == f"config.yaml:4:{column}: {said}"
     assert folder.error(config(token=f"parameters: {{{name}: {value}}}")) == f"config.yaml:7:{column + 8}: {said}"
 
 
-def test_each_secret_among_the_parameters_is_told_at_its_own_place(folder: Folder) -> None:
+def test_each_secret_among_the_parameters_is_reported_at_its_place(folder: Folder) -> None:
     credentials = f"{SECRET}\nparameters:\n  audience: x\n  password: hunter2\n  code: hunter2\n  resource: 5"
     error = folder.error(config(credentials=credentials, token="parameters: {device_code: hunter2}"))
-    assert re.findall(r"^config\.yaml:(\S+): expected", error, re.MULTILINE) == ["8:17", "9:13", "10:17", "12:39"]
+    assert re.findall(r"^config\.yaml:(\S+): (?:.* is a secret: )?expected", error, re.MULTILINE) == [
+        "8:17",
+        "9:13",
+        "10:17",
+        "12:39",
+    ]
     assert "hunter2" not in error
 
 
@@ -1234,7 +1233,7 @@ def test_each_secret_among_the_parameters_is_told_at_its_own_place(folder: Folde
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_parameter_is_told_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
+def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
     assert folder.places(config(client=f"parameters: {{x: {value}}}")) == [f"config.yaml:4:{column}: {said}"]
 
 
@@ -1253,7 +1252,7 @@ def test_a_wrong_parameter_is_told_at_its_place(folder: Folder, value: str, colu
         ),
     ],
 )  # fmt: skip
-def test_what_has_the_name_of_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
+def test_a_client_or_token_named_like_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
     (place,) = folder.places(text)
     assert place.endswith(f"; expected one of {known}")
 
@@ -1266,7 +1265,7 @@ RELOAD = Hook(argv=("/bin/reload", "app"))
 @pytest.mark.parametrize(
     ("where", "key"), [(where, key) for where in ("top", "client", "token") for key in ("on_change", "on_failure")]
 )
-def test_hooks_may_stand_at_each_level(folder: Folder, where: str, key: str) -> None:
+def test_hooks_are_read_at_each_level(folder: Folder, where: str, key: str) -> None:
     found = folder.target(config(**{where: f"{key}: [{{run: [/bin/reload, app]}}]"}))
     assert (found.on_change, found.on_failure) == (((RELOAD,), ()) if key == "on_change" else ((), (RELOAD,)))
 
@@ -1307,25 +1306,25 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
         pytest.param("{}", 25, "expected exactly one of run, signal", id="nothing"),
         pytest.param("{run: [/a], signal: HUP, process: x}", 25, "expected exactly one of run, signal", id="both"),
         pytest.param(
-            "{run: /a}", 31, "expected a list: the program, then its arguments (there is no shell)", id="a line"
+            "{run: /a}", 31, "expected a list of the program and its arguments (there is no shell)", id="a line"
         ),
         pytest.param(
-            "{run: []}", 31, "expected a list: the program, then its arguments (there is no shell)", id="an empty list"
+            "{run: []}", 31, "expected a list of the program and its arguments (there is no shell)", id="an empty list"
         ),
-        pytest.param("{run: [a]}", 31, "expected a program by its absolute path (/…)", id="no path"),
+        pytest.param("{run: [a]}", 31, "expected the absolute path of a program (/…)", id="no path"),
         pytest.param("{run: [/a, 1]}", 36, "expected text in quotes, found a number", id="a number"),
-        pytest.param("{signal: HUP}", 25, "expected exactly one of pid_file, process beside signal", id="to nobody"),
+        pytest.param("{signal: HUP}", 25, "expected exactly one of pid_file, process with signal", id="to nobody"),
         pytest.param(
             "{signal: HUP, pid_file: /p, process: x}",
             25,
-            "expected exactly one of pid_file, process beside signal",
+            "expected exactly one of pid_file, process with signal",
             id="to two",
         ),
-        pytest.param("{run: [/a], process: x}", 25, "expected pid_file and process only beside signal", id="no signal"),
+        pytest.param("{run: [/a], process: x}", 25, "pid_file and process only apply to signal", id="no signal"),
         pytest.param(
             "{signal: HUP, process: x, timeout: 1s}",
             25,
-            "expected timeout only beside run: a signal takes no time",
+            "timeout only applies to run",
             id="a signal's time",
         ),
         pytest.param(
@@ -1337,16 +1336,16 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
         pytest.param("{signal: HUP, pid_file: p}", 49, "expected an absolute path (/…)", id="relative"),
     ],
 )
-def test_a_wrong_hook_is_told_at_its_place(folder: Folder, hook: str, column: int, said: str) -> None:
+def test_a_wrong_hook_is_reported_at_its_place(folder: Folder, hook: str, column: int, said: str) -> None:
     assert folder.places(config(token=f"on_change: [{hook}]")) == [f"config.yaml:7:{column}: {said}"]
 
 
-def test_a_failure_is_never_the_first_token(folder: Folder) -> None:
+def test_on_failure_has_no_skip_first(folder: Folder) -> None:
     (said,) = folder.places(config(token="on_failure: [{run: [/a], skip_first: true}]"))
     assert "unknown key 'skip_first'; expected one of" in said
 
 
-def test_a_token_may_be_one_that_nobody_waits_for(folder: Folder) -> None:
+def test_a_token_may_be_not_required(folder: Folder) -> None:
     assert folder.target(config(client="required: false")).required is False
     assert folder.target(config(client="required: false", token="required: true")).required is True
 
@@ -1354,7 +1353,7 @@ def test_a_token_may_be_one_that_nobody_waits_for(folder: Folder) -> None:
 # -- control and listen ------------------------------------------------------------------------------
 
 
-def test_the_control_socket_is_in_the_output_directory_or_where_it_is_wanted(folder: Folder) -> None:
+def test_the_control_socket_is_in_the_output_directory_or_at_the_configured_path(folder: Folder) -> None:
     assert folder.load("output: {directory: /srv/t}\n" + SMALLEST).control == Control("/srv/t/.bearerd/control.sock")
     given = "control: {socket: //run/x/../b.sock, mode: '0600'}\n"
     assert folder.load(given + SMALLEST).control == Control("/run/b.sock", mode=0o600)
@@ -1369,16 +1368,16 @@ def test_a_socket_path_is_at_most_107_bytes(folder: Folder, length: int) -> None
         assert control is not None
         assert control.socket == path
     else:
-        said = f"config.yaml:1:19: the control socket's path is longer than 107 bytes, which no socket's may be: {path}"
+        said = f"config.yaml:1:19: the path of the control socket is longer than 107 bytes, the limit of Linux: {path}"
         assert folder.places(text) == [said]
 
 
 def test_a_directory_may_be_too_long_for_its_socket(folder: Folder) -> None:
     (said,) = folder.places(f"output: {{directory: /{'x' * 90}}}\n{SMALLEST}")
-    assert said.startswith("config.yaml:1:21: the control socket's path is longer than 107 bytes")
+    assert said.startswith("config.yaml:1:21: the path of the control socket is longer than 107 bytes")
 
 
-def test_the_socket_is_no_token_file(folder: Folder) -> None:
+def test_the_socket_and_a_token_file_cannot_have_one_path(folder: Folder) -> None:
     (said,) = folder.places("control: {socket: /run/bearerd/dnb/bci}\n" + SMALLEST)
     assert said == "config.yaml:1:19: 'dnb/bci' would be written to /run/bearerd/dnb/bci too"
 
@@ -1391,7 +1390,7 @@ def test_the_socket_is_no_token_file(folder: Folder) -> None:
         ("[::1]:65535", Listen("::1", 65535)),
     ],
 )
-def test_what_is_listened_at(folder: Folder, address: str, expected: Listen) -> None:
+def test_the_address_of_listen_is_read(folder: Folder, address: str, expected: Listen) -> None:
     assert folder.load(f"listen: {{address: '{address}'}}\n{SMALLEST}").listen == expected
     page = folder.load(f"listen: {{address: '{address}', page: true}}\n{SMALLEST}").listen
     assert page == replace(expected, page=True)
@@ -1410,9 +1409,7 @@ def test_the_names_of_listen_are_host_names(folder: Folder) -> None:
 )  # fmt: skip
 def test_other_names_of_listen_are_refused(folder: Folder, host: str) -> None:
     (said,) = folder.places(f"listen: {{address: '127.0.0.1:1', hosts: [web1, {host}]}}\n{SMALLEST}")
-    assert said.startswith(
-        "config.yaml:1:48: expected a host name without a scheme and a port, such as web1.example.com"
-    )
+    assert said.startswith("config.yaml:1:48: expected a host name without scheme and port, such as web1.example.com")
 
 
 @pytest.mark.parametrize(
@@ -1450,7 +1447,7 @@ def test_listening_needs_an_address(folder: Folder) -> None:
         ("token", "timeout: 1s", "7:13", "; expected one of 'files', 'refresh_before', 'default_lifetime', "),
     ],
 )
-def test_an_unknown_key_is_told_with_what_is_near_or_known(
+def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
     folder: Folder, where: str, key: str, place: str, hint: str
 ) -> None:
     text = config(**{where: key})
@@ -1479,18 +1476,18 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
         ("token", "files: [{}]", "key 'format' is missing"),
         ("token", "files: [raw]", "expected a mapping, found text"),
         ("token", "files: {format: raw}", "expected a list, found a mapping"),
-        ("token", "files: []", "token 'dnb/bci' is written to no file: leave files out for one raw file"),
-        ("token", "files: [{format: raw, name: X}]", "expected name only for format env or template"),
+        ("token", "files: []", "token 'dnb/bci' has no files: remove this key to get one raw file"),
+        ("token", "files: [{format: raw, name: X}]", "name only applies to the formats env and template"),
         ("token", "files: [{format: env, name: 1X}]", "expected text of the form"),
-        ("token", "files: [{format: json, newline: true}]", "expected newline only for format raw"),
+        ("token", "files: [{format: json, newline: true}]", "newline only applies to format raw"),
         ("token", "strict_scope: 'true'", "expected true or false, found text"),
-        ("token", "strict_scope: yes", "'yes' is read as a truth value"),
+        ("token", "strict_scope: yes", "YAML reads 'yes' as a boolean"),
         ("client", "max_concurrency: 0", "expected a whole number, at least 1"),
         ("client", "max_concurrency: 1025", "expected a whole number, at most 1024"),
         ("client", "max_concurrency: '8'", "expected a whole number, found text"),
         ("client", "max_concurrency: 0o10", "expected a whole number, found text"),
         ("client", "proxy: socks5://h:1", "expected a URL, http://… or https://…"),
-        ("client", "proxy: http://u:p@h:1", "expected a URL without a user or password in it"),
+        ("client", "proxy: http://u:p@h:1", "expected a URL without a user name and password"),
         ("client", "ca_file: ca.pem", "expected an absolute path (/…)"),
         ("client", "proxy:", "expected a value, found nothing"),
         (
@@ -1498,16 +1495,16 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
             "parameters: {a: 1}",
             "expected text in quotes, a reference such as {file: …}, or a list of these, f",
         ),
-        ("client", "parameters: {a: []}", "expected text, or a list of texts that is not empty"),
-        ("client", "parameters: {'': a}", "expected a parameter's name"),
+        ("client", "parameters: {a: []}", "expected text, or a list with at least one text"),
+        ("client", "parameters: {'': a}", "expected the name of a parameter, found an empty one"),
         ("client", "parameters: [a]", "expected a mapping, found a list"),
-        ("client", "grant_type: ''", "expected text that is not empty"),
+        ("client", "grant_type: ''", "expected text, found an empty one"),
         ("client", "grant_type: 5", "expected text in quotes, found a number"),
         ("client", "basic_encoding: base64", "expected 'compatible', 'rfc6749' or 'raw'"),
         ("top", "state_directory: state", "expected an absolute path (/…)"),
         ("top", "output: {directory: tokens}", "expected an absolute path (/…)"),
-        ("top", "output: {owner: -1}", "expected a name or a number, found a number"),
-        ("top", "output: {group: ''}", "expected a name or a number"),
+        ("top", "output: {owner: -1}", "expected the name or number of a user or group, found a number"),
+        ("top", "output: {group: ''}", "expected the name or number of a user or group"),
         ("top", "output: {on_expiry: delete}", "expected 'keep' or 'remove'"),
         ("top", "output: /run/bearerd", "expected a mapping, found text"),
         ("top", "log: {level: warn}", "did you mean 'warning'?"),
@@ -1516,7 +1513,7 @@ def test_an_unknown_key_is_told_with_what_is_near_or_known(
         ("top", "providers:", "expected a mapping of names, found nothing"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
+def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
     places = folder.places(config(**{where: key}))
     assert len(places) == 1
     assert said in places[0]
@@ -1530,8 +1527,8 @@ def test_a_wrong_value_is_told_with_what_was_expected(folder: Folder, where: str
             ["10", "'10'", "10 s", "-1s", "1w", "1h30m", "1e3s", "10S", ".5s", "''", "[]", "1_0s", "٣s"],
             "expected a duration such as 500ms, 10s, 15m, 1h or 2d",
         ),
-        ("default_lifetime", ["0s", "0ms", "0.0h"], "expected a duration longer than nothing"),
-        ("default_lifetime", ["3651d", "9" * 400 + "d"], "expected at most 3650d"),
+        ("default_lifetime", ["0s", "0ms", "0.0h"], "expected a duration above zero"),
+        ("default_lifetime", ["3651d", "9" * 400 + "d"], "expected a duration of at most 3650d"),
         ("refresh_before", ["0%", "0.0%", "50.1%", "51%", "100%"], "expected a share of the lifetime above 0% and up"),
         (
             "refresh_before",
@@ -1552,11 +1549,11 @@ def test_a_wrong_value_of_a_token_is_refused(folder: Folder, key: str, values: l
 @pytest.mark.parametrize(
     ("key", "values", "said"),
     [
-        ("timeout", ["0s"], "expected a duration longer than nothing"),
-        ("timeout", ["86401s", "2d"], "expected at most 1d"),
+        ("timeout", ["0s"], "expected a duration above zero"),
+        ("timeout", ["86401s", "2d"], "expected a timeout of at most 1d"),
         ("rate_limit", ["10", "10/", "/s", "0/s", "-1/s", "10 / s", "10/w", "1.5/s", "1000000000/s"], "expected a num"),
-        ("rate_limit", ["10/0s"], "expected a duration longer than nothing"),
-        ("rate_limit", ["10/3651d"], "expected at most 3650d"),
+        ("rate_limit", ["10/0s"], "expected a duration above zero"),
+        ("rate_limit", ["10/3651d"], "expected a duration of at most 3650d"),
     ],
 )
 def test_a_wrong_value_of_a_client_is_refused(folder: Folder, key: str, values: list[str], said: str) -> None:
@@ -1572,7 +1569,7 @@ def test_a_timeout_may_be_a_day(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("0640", "'0640' is read as the octal number 416: put it in quotes"),
+        ("0640", "YAML reads '0640' as the octal number 416: put it in quotes"),
         ("416", 'expected a mode in quotes, such as "0640" (YAML reads 0640 as the number 416)'),
         ("0o640", 'expected a mode of octal digits in quotes, such as "0640"'),
         ("'0648'", "expected a mode of octal digits"),
@@ -1595,37 +1592,37 @@ def test_a_file_is_never_setgid(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("secret", "said"),
     [
-        ("hunter2", "{command: [argv…]}; the secret itself never stands in the config"),
+        ("hunter2", "{command: [argv…]}, never the secret itself"),
         ("", "expected a value, found nothing"),
         ("{}", "expected exactly one of file, env, credential, command"),
         ("{file: /a, env: A}", "expected exactly one of file, env, credential, command"),
-        ("{env: A, permissions: any}", "expected permissions only beside file"),
+        ("{env: A, permissions: any}", "permissions only applies to file"),
         ("{file: /a, permissions: world}", "expected 'owner', 'group' or 'any'"),
         ("{file: a}", "expected an absolute path (/…)"),
-        ("{file: ''}", "expected text that is not empty"),
-        ('{file: "/a\\0"}', "expected text without NUL"),
+        ("{file: ''}", "expected text, found an empty one"),
+        ('{file: "/a\\0"}', "expected text without NUL characters"),
         ("{env: A-B}", "expected text of the form"),
         ("{credential: ../a}", "expected text of the form"),
         ("{command: /bin/pass}", "expected a list, found text"),
         ("{command: []}", "expected at least one entry"),
-        ("{command: [pass]}", "expected a command by its absolute path"),
+        ("{command: [pass]}", "expected the absolute path of a program (/…)"),
         ("{command: [/bin/pass, 1]}", "expected text in quotes, found a number"),
     ],
 )
-def test_a_wrong_secret_is_told_without_its_line(folder: Folder, secret: str, said: str) -> None:
+def test_a_wrong_secret_is_reported_without_its_line(folder: Folder, secret: str, said: str) -> None:
     error = folder.error(config().replace("{file: /s}", secret))
     assert re.match(r"config\.yaml:5:\d\d: ", error)
     assert said in error
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("client_id", "found"), [("123", "a number"), ("true", "a truth value"), ("[a]", "a list")])
+@pytest.mark.parametrize(("client_id", "found"), [("123", "a number"), ("true", "a boolean"), ("[a]", "a list")])
 def test_a_client_id_is_text(folder: Folder, client_id: str, found: str) -> None:
     (said,) = folder.places(config().replace("7e0c5a", client_id))
     assert said.endswith(f", found {found}")
 
 
-def test_missing_tokens_are_told_at_their_client(folder: Folder) -> None:
+def test_missing_tokens_are_reported_at_their_client(folder: Folder) -> None:
     assert folder.places(config().partition("    tokens:")[0]) == ["config.yaml:2:3: key 'tokens' is missing"]
 
 
@@ -1634,12 +1631,12 @@ def test_a_client_without_tokens_is_an_error(folder: Folder) -> None:
     assert folder.places(text) == ["config.yaml:6:13: expected at least one entry"]
 
 
-def test_a_token_with_nothing_in_it_is_written_as_an_empty_mapping(folder: Folder) -> None:
+def test_a_token_without_keys_is_an_empty_mapping(folder: Folder) -> None:
     assert folder.places(config().replace("bci: {}", "bci:")) == ["config.yaml:7:11: expected a mapping, found nothing"]
 
 
 @pytest.mark.parametrize("name", ["a", "1a", "a.b_c-d", "A" * 64, "a..b"])
-def test_a_name_is_letters_digits_and_a_few_signs(folder: Folder, name: str) -> None:
+def test_a_name_is_letters_digits_and_some_punctuation(folder: Folder, name: str) -> None:
     target = folder.target(config().replace("dnb:", f"{name}:").replace("bci:", f"{name}:"))
     assert target.full_name == f"{name}/{name}"
 
@@ -1654,7 +1651,7 @@ def test_any_other_name_is_refused_at_its_place(folder: Folder, name: str) -> No
     assert [place.split(": ")[0] for place in folder.places(config().replace("bci:", f"{quoted}:"))] == [
         "config.yaml:7:7"
     ]
-    assert "a name" in folder.error(text)
+    assert "invalid name" in folder.error(text)
 
 
 # -- all errors at once ------------------------------------------------------------------------------
@@ -1728,14 +1725,14 @@ def test_errors_of_several_files_are_reported_at_once(folder: Folder) -> None:
 
 
 def test_a_config_without_clients_is_an_error(folder: Folder) -> None:
-    assert "there are no clients" in folder.error("log: {level: info}")
-    assert "there are no clients" in folder.error("clients: {}")
+    assert "no clients are configured" in folder.error("log: {level: info}")
+    assert "no clients are configured" in folder.error("clients: {}")
 
 
 @pytest.mark.parametrize(
     ("text", "found"), [("[a]", "a list"), ("a", "text"), ("--- ~\n", "nothing"), ("1", "a number")]
 )
-def test_a_config_that_is_no_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
+def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
     (said,) = folder.places(text)
     assert said.endswith(f": expected a mapping, found {found}")
 
@@ -1743,24 +1740,24 @@ def test_a_config_that_is_no_mapping_is_an_error(folder: Folder, text: str, foun
 # -- files -------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_config(tmp_path: Path) -> None:
+def test_a_config_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml:1:1: cannot be read: No such file or directory"):
         load(str(tmp_path / "none.yaml"), {})
 
 
-def test_a_directory_is_no_config(tmp_path: Path) -> None:
+def test_a_directory_is_not_a_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: it is a directory, not a regular file"):
         load(str(tmp_path), {})
 
 
-def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
+def test_a_byte_order_mark_is_ignored(folder: Folder) -> None:
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SMALLEST.encode())
     assert load(str(folder.path / "bom.yaml"), {}).targets == folder.load(SMALLEST).targets
     # It is no column.
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbflog: no")
     with pytest.raises(ConfigError) as raised:
         load(str(folder.path / "bom.yaml"), {})
-    assert re.search(r"bom\.yaml:1:6: 'no' .*\n +1 \| log: no\n", raised.value.full)
+    assert re.search(r"bom\.yaml:1:6: YAML reads 'no' .*\n +1 \| log: no\n", raised.value.full)
 
 
 @pytest.mark.parametrize(
@@ -1770,14 +1767,16 @@ def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
         pytest.param("# one\n# two\nclients: ä".encode("latin-1"), id="Latin-1"),
     ],
 )
-def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_where_that_shows(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_of_the_first_wrong_byte(
+    tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"c\.yaml:3:1: not UTF-8 text"):
         load(str(file), {})
 
 
-def test_files_over_16_mib_together_are_not_a_config(folder: Folder) -> None:
+def test_files_over_16_mib_together_are_an_error(folder: Folder) -> None:
     with (folder.path / "large.yaml").open("wb") as stream:
         stream.truncate(MOST_BYTES - 100)
     assert folder.places("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
@@ -1786,19 +1785,19 @@ def test_files_over_16_mib_together_are_not_a_config(folder: Folder) -> None:
     ]
 
 
-def test_more_keys_and_values_than_a_config_has_are_an_error_that_comes_at_once(folder: Folder) -> None:
+def test_too_many_keys_and_values_are_an_error(folder: Folder) -> None:
     [place] = folder.places("clients: [" + "a," * MOST_NODES + "]")
     assert place.endswith("more than 1,000,000 keys and values")
 
 
-def test_of_more_errors_than_anybody_reads_the_rest_are_counted(folder: Folder) -> None:
+def test_errors_beyond_the_limit_are_counted(folder: Folder) -> None:
     places = folder.places("clients:\n" + "".join(f"  c{number}: {{x: 1}}\n" for number in range(MOST_PROBLEMS)))
     assert len(places) == MOST_PROBLEMS + 1
     assert any(re.search(r"and \d+ more errors; is this the right file\?", place) for place in places)
 
 
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
-def test_a_fifo_is_an_error_and_nothing_waits_for_it(folder: Folder, included: bool) -> None:
+def test_a_fifo_is_an_error_and_does_not_block(folder: Folder, included: bool) -> None:
     os.mkfifo(folder.path / "fifo")
     (folder.path / "main.yaml").write_text("include: [fif*]\n" + SMALLEST)
     with pytest.raises(ConfigError, match=r"fifo:1:1: cannot be read: it is a FIFO, not a regular file"):
@@ -1825,7 +1824,7 @@ def test_included_files_add_providers_and_clients(folder: Folder) -> None:
     )
 
 
-def test_included_files_are_found_beside_the_config_not_the_working_directory(
+def test_included_files_are_relative_to_the_config_and_not_to_the_working_directory(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder.path)
@@ -1843,9 +1842,9 @@ def test_a_file_that_two_patterns_match_is_read_once(folder: Folder) -> None:
     assert len(folder.load(config(top="include: [other.yaml, o*.yaml]"), other=OTHER).targets) == 2
 
 
-def test_a_missing_file_that_is_named_is_an_error_at_its_name(folder: Folder) -> None:
+def test_a_missing_included_file_is_an_error_at_its_name(folder: Folder) -> None:
     assert folder.places(config(top="include: [conf.d/*.yaml, dnb.yaml]")) == [
-        "config.yaml:1:26: there is no file dnb.yaml"
+        "config.yaml:1:26: file dnb.yaml does not exist"
     ]
 
 
@@ -1855,19 +1854,19 @@ def test_a_file_that_includes_itself_is_an_error(folder: Folder, pattern: str) -
     assert place == "config.yaml:1:10: the file includes itself"
 
 
-def test_a_name_that_stands_in_two_files_is_an_error_that_names_both(folder: Folder) -> None:
+def test_a_name_that_is_defined_in_two_files_is_an_error_that_names_both(folder: Folder) -> None:
     provider = "providers:\n  p: {token_url: https://h/t}\n"
     places = folder.places(config(top=f"include: [a.yaml, b.yaml]\n{provider}"), a=provider, b="# twice\n" + SMALLEST)
     assert places == [
-        "a.yaml:2:3: 'p' is there twice in providers; first at config.yaml:3",
-        "b.yaml:3:3: 'dnb' is there twice in clients; first at config.yaml:6",
+        "a.yaml:2:3: 'p' is defined twice in providers; first at config.yaml:3",
+        "b.yaml:3:3: 'dnb' is defined twice in clients; first at config.yaml:6",
     ]
 
 
 @pytest.mark.parametrize("key", ["output: {mode: '0600'}", "refresh_before: 5m", "include: [c.yaml]", "log: {}"])
-def test_an_included_file_holds_providers_and_clients_only(folder: Folder, key: str) -> None:
+def test_an_included_file_may_only_have_providers_and_clients(folder: Folder, key: str) -> None:
     assert folder.places(config(top="include: [a.yaml]"), a=f"{key}\n") == [
-        f"a.yaml:1:1: unknown key '{key.partition(':')[0]}': an included file holds providers and clients only"
+        f"a.yaml:1:1: unknown key '{key.partition(':')[0]}': an included file may only have providers and clients"
     ]
 
 
@@ -1885,7 +1884,7 @@ def test_an_included_file_holds_providers_and_clients_only(folder: Folder, key: 
         pytest.param("output: {directory: //srv//t/./}", None, "/srv/t", id="in one spelling"),
     ],
 )
-def test_the_directory_is_the_configs_or_systemds_or_the_default(
+def test_the_directory_comes_from_the_config_or_systemd_or_is_the_default(
     folder: Folder, given_directory: str, runtime: str | None, directory: str
 ) -> None:
     environ = {} if runtime is None else {"RUNTIME_DIRECTORY": runtime}
@@ -1906,7 +1905,7 @@ def test_the_directory_is_the_configs_or_systemds_or_the_default(
         pytest.param("state_directory: //srv//state/./", None, "/srv/state", id="in one spelling"),
     ],
 )
-def test_the_state_directory_is_the_configs_or_systemds_or_in_the_outputs(
+def test_the_state_directory_comes_from_the_config_or_systemd_or_is_in_the_output_directory(
     folder: Folder, top: str, state: str | None, directory: str
 ) -> None:
     environ = {} if state is None else {"STATE_DIRECTORY": state}
@@ -1923,25 +1922,25 @@ def test_the_state_directory_is_the_configs_or_systemds_or_in_the_outputs(
         pytest.param(".bearerd/x", "expected a path outside .bearerd, which bearerd keeps for itself", id=".bearerd"),
         pytest.param("/srv/.bearerd/x", "expected a path outside .bearerd", id=".bearerd of another directory"),
         pytest.param(".bearerd", "expected a path outside .bearerd", id=".bearerd itself"),
-        pytest.param("a/", "expected a file's path, this is a directory's", id="slash at the end"),
-        pytest.param(".", "expected a file's path, this is a directory's", id="the directory"),
-        pytest.param("/run/bearerd", "expected a file's path, this is a directory's", id="the directory in full"),
-        pytest.param("/run", "expected a file's path, this is a directory's", id="above the directory"),
-        pytest.param("/", "expected a file's path, this is a directory's", id="the root"),
-        pytest.param("''", "expected text that is not empty", id="nothing"),
-        pytest.param('"a\\0b"', "expected text without NUL", id="NUL"),
+        pytest.param("a/", "expected the path of a file, found a directory", id="slash at the end"),
+        pytest.param(".", "expected the path of a file, found a directory", id="the directory"),
+        pytest.param("/run/bearerd", "expected the path of a file, found a directory", id="the directory in full"),
+        pytest.param("/run", "expected the path of a file, found a directory", id="above the directory"),
+        pytest.param("/", "expected the path of a file, found a directory", id="the root"),
+        pytest.param("''", "expected text, found an empty one", id="nothing"),
+        pytest.param('"a\\0b"', "expected text without NUL characters", id="NUL"),
         pytest.param("x" * 256, "a name in this path is longer than 255 bytes", id="256 bytes"),
         pytest.param("ä" * 128, "a name in this path is longer than 255 bytes", id="128 characters of two bytes"),
         pytest.param(f"{'x' * 256}/a", "a name in this path is longer than 255 bytes", id="a directory of 256 bytes"),
     ],
 )
-def test_a_path_that_is_no_files_or_not_ours_is_refused(folder: Folder, path: str, said: str) -> None:
+def test_a_path_of_a_directory_or_of_bearerd_itself_is_refused(folder: Folder, path: str, said: str) -> None:
     (place,) = folder.places(config(token=f"files: [{{format: raw, path: {path}}}]"))
     assert place.startswith(f"config.yaml:7:41: {said}")
 
 
 @pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "/srv/a", "...", "a..b", ".bearerd-x"])
-def test_other_paths_are_taken(folder: Folder, path: str) -> None:
+def test_other_paths_are_accepted(folder: Folder, path: str) -> None:
     assert folder.target(config(token=f"files: [{{format: raw, path: {path}}}]")).outputs[0].path.endswith(path)
 
 
@@ -1951,22 +1950,22 @@ def template(more: str = "", name: str = "nginx", path: str = ", path: x") -> st
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "/etc/bearerd/own.j2", "/a b", "/"])
-def test_a_template_is_one_that_is_built_in_or_a_file_by_its_absolute_path(folder: Folder, name: str) -> None:
+def test_a_template_is_built_in_or_an_absolute_path(folder: Folder, name: str) -> None:
     assert folder.target(template(name=name)).outputs == (
         Output("/run/bearerd/x", "template", template=name, variable="DNB_BCI_TOKEN"),
     )
 
 
-def test_a_template_is_told_what_it_needs(folder: Folder) -> None:
+def test_the_settings_of_a_template_are_read(folder: Folder) -> None:
     (output,) = folder.target(template(", vars: {url: 'https://a', _b2: \" c\\n\"}, name: T, mode: '600'")).outputs
     assert (output.vars, output.variable, output.mode) == ((("url", "https://a"), ("_b2", " c\n")), "T", 0o600)
     assert folder.target(template(", vars: {}")).outputs[0].vars == ()
 
 
 @pytest.mark.parametrize("name", ["ngnix", "nginx.j2", "own.j2", "./own.j2", "../own.j2", "Nginx", "' nginx'"])
-def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder, name: str) -> None:
+def test_an_unknown_template_is_an_error_that_lists_the_built_in_ones(folder: Folder, name: str) -> None:
     (place,) = folder.places(template(name=name))
-    said = "config.yaml:7:50: expected a template by its absolute path (/…), or one that is built in: "
+    said = "config.yaml:7:50: expected the absolute path of a template (/…), or a built-in one: "
     assert place.startswith(said + ", ".join(TEMPLATES))
     assert ("did you mean 'nginx'?" in place) is ("ng" in name.lower())
 
@@ -1974,14 +1973,14 @@ def test_any_other_template_is_refused_with_those_that_there_are(folder: Folder,
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("''", "expected text that is not empty"),
-        ('"/a\\0b"', "expected text without NUL"),
+        ("''", "expected text, found an empty one"),
+        ('"/a\\0b"', "expected text without NUL characters"),
         ("5", "expected text in quotes, found a number"),
         ("[nginx]", "expected text, found a list"),
         ("", "expected a value, found nothing"),
     ],
 )
-def test_what_is_no_text_is_no_template(folder: Folder, name: str, said: str) -> None:
+def test_a_template_must_be_text(folder: Folder, name: str, said: str) -> None:
     (place,) = folder.places(template(name=name))
     assert place.endswith(f": {said}")
 
@@ -1989,16 +1988,19 @@ def test_what_is_no_text_is_no_template(folder: Folder, name: str, said: str) ->
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("format: template, path: x", "expected template beside format template"),
-        ("format: template", "expected template beside format template"),
-        ("format: template, template: nginx", "expected path beside format template: no name says what it makes"),
-        ("format: json, template: nginx", "expected template beside format template, and only there"),
-        ("format: json, vars: {a: b}", "expected vars only for format template"),
-        ("format: json, vars: {}", "expected vars only for format template"),
-        ("format: template, template: nginx, path: x, newline: true", "expected newline only for format raw"),
+        ("format: template, path: x", "expected template and path beside format template"),
+        ("format: template", "expected template and path beside format template"),
+        (
+            "format: template, template: nginx",
+            "expected template and path beside format template, which has no default for them",
+        ),
+        ("format: json, template: nginx", "template only applies to format template"),
+        ("format: json, vars: {a: b}", "vars only applies to format template"),
+        ("format: json, vars: {}", "vars only applies to format template"),
+        ("format: template, template: nginx, path: x, newline: true", "newline only applies to format raw"),
     ],
 )
-def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder, file: str, said: str) -> None:
+def test_a_template_needs_a_path_and_the_format_template(folder: Folder, file: str, said: str) -> None:
     (place,) = folder.places(config(token=f"files: [{{{file}}}]"))
     assert place.startswith(f"config.yaml:7:21: {said}")
 
@@ -2009,32 +2011,30 @@ def test_a_template_has_a_path_and_is_only_where_it_is_the_format(folder: Folder
         ("[a]", "7:72", "expected a mapping, found a list"),
         ("", "7:72", "expected a value, found nothing"),
         ("{a: 5}", "7:76", "expected text in quotes, found a number"),
-        ("{a: b, c: ''}", "7:82", "expected text that is not empty"),
+        ("{a: b, c: ''}", "7:82", "expected text, found an empty one"),
         ("{a: {b: c}}", "7:76", "expected text, found a mapping"),
         ("{1a: b}", "7:73", "expected a name of the form ^[A-Za-z_]"),
         ("{a.b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
         ("{a-b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
     ],
 )
-def test_vars_are_words_that_a_template_can_name_and_their_texts(
-    folder: Folder, given: str, at: str, said: str
-) -> None:
+def test_vars_are_names_and_texts(folder: Folder, given: str, at: str, said: str) -> None:
     (place,) = folder.places(template(f", vars: {given}"))
     assert place.startswith(f"config.yaml:{at}: {said}")
 
 
-def test_a_template_is_not_written_over(folder: Folder) -> None:
+def test_an_output_over_its_own_template_is_an_error(folder: Folder) -> None:
     text = template(name="/etc/own.conf", path=", path: //etc/./own.conf")
     assert folder.places(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
 
 
 @pytest.mark.parametrize(("client", "variable"), [("3scale", "_3SCALE_BCI_TOKEN"), ("a.b-c", "A_B_C_BCI_TOKEN")])
-def test_a_variable_is_one_that_a_shell_takes(folder: Folder, client: str, variable: str) -> None:
+def test_a_variable_is_valid_in_a_shell(folder: Folder, client: str, variable: str) -> None:
     assert folder.target(config().replace("dnb:", f"{client}:")).outputs[0].variable == variable
 
 
-def test_a_file_by_a_template_is_a_file_as_others_are(folder: Folder) -> None:
-    assert "is 'dnb/abc'" in folder.error(
+def test_an_output_with_a_template_is_checked_like_others(folder: Folder) -> None:
+    assert "and 'dnb/abc'" in folder.error(
         template(path=", path: /run/bearerd/dnb/abc").replace("      bci", "      abc: {}\n      bci")
     )
     assert "expected a path without .." in folder.error(template(path=", path: ../x"))
@@ -2055,7 +2055,7 @@ def test_two_outputs_with_one_path_are_an_error_that_names_both(folder: Folder, 
     )
     (place,) = folder.places(text)
     assert re.fullmatch(
-        r"config\.yaml:8:41: 'dnb/bci' would be written to (\S+), and so is 'dnb/abc' \(config\.yaml:7\)", place
+        r"config\.yaml:8:41: 'dnb/bci' and 'dnb/abc' \(config\.yaml:7\) would be written to the same file, (\S+)", place
     )
 
 
@@ -2064,21 +2064,25 @@ def test_outputs_of_two_clients_in_two_files_collide_too(folder: Folder) -> None
         config(top="include: [a.yaml]", token="files: [{format: raw, path: t}]"),
         a=OTHER.replace("{scope: bci}", "{files: [{format: raw, path: t}]}"),
     )
-    assert place == ("a.yaml:7:41: 'other/bci' would be written to /run/bearerd/t, and so is 'dnb/bci' (config.yaml:8)")
+    assert place == (
+        "a.yaml:7:41: 'other/bci' and 'dnb/bci' (config.yaml:8) would be written to the same file, /run/bearerd/t"
+    )
 
 
 def test_a_shared_list_of_files_with_a_path_collides_for_the_second_token(folder: Folder) -> None:
     text = config(top="files: [{format: raw, path: t}]").replace("bci: {}", "bci: {}\n      abc: {}")
-    assert "'dnb/abc' would be written to /run/bearerd/t, and so is 'dnb/bci'" in folder.error(text)
+    assert "'dnb/abc' and 'dnb/bci' (config.yaml:8) would be written to the same file, /run/bearerd/t" in folder.error(
+        text
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a"), ("dnb", "dnb/x")])
-def test_a_path_that_is_anothers_directory_is_an_error(folder: Folder, first: str, second: str) -> None:
+def test_a_path_below_another_output_is_an_error(folder: Folder, first: str, second: str) -> None:
     files = f"files: [{{format: raw, path: {first}}}, {{format: raw, path: {second}}}]"
     (place,) = folder.places(config(token=files))
     assert place == (
-        f"config.yaml:7:{64 + len(first)}: 'dnb/bci' would be written to /run/bearerd/{second}, "
-        f"but 'dnb/bci' to /run/bearerd/{first}: one is a directory"
+        f"config.yaml:7:{64 + len(first)}: 'dnb/bci' would be written to /run/bearerd/{second} "
+        f"and 'dnb/bci' to /run/bearerd/{first}: one is a directory of the other"
     )
 
 
@@ -2203,19 +2207,19 @@ def test_no_error_ever_shows_a_secret(
     st.sampled_from(["client_secret", "client_secrt", "pass", "private_key", "assertion", "subject_token"]),
 )
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_no_error_shows_what_yaml_makes_of_a_secret_of_digits(folder: Folder, secret: str, key: str) -> None:
+def test_no_error_shows_a_secret_of_digits_as_yaml_reads_it(folder: Folder, secret: str, key: str) -> None:
     error = folder.error(config(client=f"{key}: {secret}"))
     assert secret not in error
     assert str(int(secret, 8)) not in error
 
 
-def test_the_line_of_a_secret_is_not_shown_and_that_of_its_neighbour_is(folder: Folder) -> None:
+def test_the_line_of_a_secret_is_not_shown_but_the_next_one_is(folder: Folder) -> None:
     assert folder.error(config(client="timeout: 5").replace("{file: /s}", "hunter2")) == (
         "config.yaml:4:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number\n"
         "    4 |     timeout: 5\n"
         "      |              ^\n"
         "config.yaml:6:20: expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, "
-        "{credential: NAME} or {command: [argv…]}; the secret itself never stands in the config"
+        "{credential: NAME} or {command: [argv…]}, never the secret itself"
     )
 
 
@@ -2244,16 +2248,16 @@ def keys(annotation: Any) -> Iterator[str]:
         yield from keys(argument)
 
 
-@pytest.mark.parametrize("key", sorted(set(keys(types.ConfigFile))))
+@pytest.mark.parametrize("key", sorted(set(keys(models.ConfigFile))))
 def test_the_example_shows_every_key(key: str) -> None:
     assert re.search(rf"(?<!\w){key}:(\s|$)", EXAMPLE.read_text(), re.MULTILINE)
 
 
-def test_an_included_file_with_nothing_but_comments_is_no_mistake(folder: Folder) -> None:
+def test_an_included_file_may_have_only_comments(folder: Folder) -> None:
     assert folder.load("include: [more.yaml]\n" + config(), None, more="# dnb: …\n").targets
 
 
-def test_of_the_name_of_a_file_only_what_can_be_printed_is_said(folder: Folder) -> None:
+def test_unprintable_characters_in_file_names_are_replaced(folder: Folder) -> None:
     name = b"\xff\x1b[2J\n2026 ERROR.yaml"
     (folder.path / os.fsdecode(name)).write_text("clients: {x: 1}")
     said = folder.error("include: ['*ERROR*']\n")
@@ -2262,7 +2266,7 @@ def test_of_the_name_of_a_file_only_what_can_be_printed_is_said(folder: Folder) 
     said.encode()
 
 
-def test_of_many_names_the_first_are_listed(folder: Folder) -> None:
+def test_a_long_list_of_names_is_cut(folder: Folder) -> None:
     providers = "".join(f"  p{number}: {{token_url: https://x/}}\n" for number in range(100))
     said = folder.error(f"providers:\n{providers}clients: {{d: {{provider: zzz}}}}\n")
     assert "'p0', 'p1', " in said

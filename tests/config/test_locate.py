@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.config import locate as module
-from bearerd.config.load import DEFAULT_DIRECTORY, load
+from bearerd.config.load import load
 from bearerd.config.locate import find, locate
+from bearerd.config.paths import DEFAULT_DIRECTORY
 from bearerd.model import OWN_DIRECTORY
 
 BOTH = {"directory": "/d", "socket": "/s"}
@@ -86,7 +87,7 @@ BOTH = {"directory": "/d", "socket": "/s"}
         pytest.param("", {}, id="nothing"),
     ],
 )
-def test_the_places_are_found_however_they_are_written(text: str, found: dict[str, str]) -> None:
+def test_both_paths_are_found_in_any_style(text: str, found: dict[str, str]) -> None:
     assert find(text) == found
 
 
@@ -110,7 +111,7 @@ NOISE = st.recursive(
     st.booleans(),
     st.randoms(use_true_random=False),
 )
-def test_what_is_yaml_is_read_as_yaml_reads_it(
+def test_yaml_is_read_as_a_yaml_parser_reads_it(
     document: dict[str, Any], flow: bool | None, quotes: str | None, in_json: bool, order: random.Random
 ) -> None:
     keys = list(document)
@@ -127,7 +128,7 @@ def test_what_is_yaml_is_read_as_yaml_reads_it(
 
 
 @given(st.text("outpcnrldiey:sk/{}[],'\"\\# \t\n&!|>-%", max_size=80))
-def test_no_text_is_too_broken(text: str) -> None:
+def test_any_broken_text_is_read_without_an_exception(text: str) -> None:
     find(text)
 
 
@@ -141,7 +142,9 @@ def test_no_text_is_too_broken(text: str) -> None:
         ("output: {directory: /a}\ncontrol: {socket: /b}\n", {}),
     ],
 )
-def test_a_right_config_means_the_same_places_to_the_daemon(text: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_for_a_valid_config_the_paths_are_those_of_the_daemon(
+    text: str, environ: dict[str, str], tmp_path: Path
+) -> None:
     path = tmp_path / "config.yaml"
     clients = "clients: {a: {token_url: https://x.example/, client_id: a, auth: none, tokens: {t: {}}}}\n"
     path.write_text(text + clients)
@@ -168,7 +171,9 @@ def test_the_defaults_are_those_of_the_daemon() -> None:
         ("no path", "not a path"),
     ],
 )
-def test_what_cannot_be_read_is_said_and_the_defaults_hold(kind: str, fault: str | None, tmp_path: Path) -> None:
+def test_an_unreadable_config_is_reported_and_the_defaults_are_used(
+    kind: str, fault: str | None, tmp_path: Path
+) -> None:
     path = tmp_path / "config.yaml"
     if kind == "a directory":
         path.mkdir()
@@ -184,7 +189,7 @@ def test_what_cannot_be_read_is_said_and_the_defaults_hold(kind: str, fault: str
 
 
 @pytest.mark.parametrize("piece", ["{\n", '{"a":', '{"a":{b: 1, c: ', "a: {\n", "[{\n"])
-def test_no_text_takes_long_to_look_through(piece: str) -> None:
+def test_no_text_takes_long_to_search(piece: str) -> None:
     text = piece * (4 * 2**20 // len(piece))
     began = time.process_time()
     assert find(text) == {}

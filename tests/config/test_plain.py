@@ -20,12 +20,12 @@ def shared(count: int) -> Config:
     return Config("/d", "/s", targets=tuple(Target(client, f"t{number}", "s") for number in range(count)))
 
 
-def test_the_example_arrives_as_it_was() -> None:
+def test_the_example_is_the_same_after_encoding_and_decoding() -> None:
     config = load(str(EXAMPLE), {})
     assert decode(encode(config)) == config
 
 
-def test_what_targets_share_is_sent_once_and_shared_again() -> None:
+def test_shared_objects_are_encoded_once_and_shared_after_decoding() -> None:
     config = decode(encode(shared(100)))
     assert len({id(target.client) for target in config.targets}) == 1
     assert len(encode(shared(1000))) < 2 * len(encode(shared(500)))
@@ -51,7 +51,7 @@ def test_anything_else_is_refused(content: bytes) -> None:
         decode(content)
 
 
-def test_no_row_counts_from_the_end_of_its_table() -> None:
+def test_negative_row_numbers_are_refused() -> None:
     tables = json.loads(encode(shared(1)))
     tables["Target"][0][0] = -1
     with pytest.raises(ValueError, match="no such row"):

@@ -119,7 +119,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_reads_a_config_again_and_again(host: Callable[..., Host], config: Path) -> None:
+def test_a_reader_reads_many_configs(host: Callable[..., Host], config: Path) -> None:
     made = host({"RUNTIME_DIRECTORY": "/run/mine"})
     assert made.read(config) == ["config", 1, "/run/mine"]
     config.write_text(SMALLEST.replace("bci: {}", "bci: {}, risk: {}"))
@@ -127,7 +127,7 @@ def test_it_reads_a_config_again_and_again(host: Callable[..., Host], config: Pa
     assert children(made.reader) == []
 
 
-def test_an_error_is_its_place_and_kind_and_only_check_is_told_more(host: Callable[..., Host], config: Path) -> None:
+def test_an_error_has_its_place_and_kind_and_only_for_check_more(host: Callable[..., Host], config: Path) -> None:
     config.write_text(SMALLEST.replace("{}", "{scope: 5}").replace("client_id", "client_idd"))
     made = host()
     assert made.read(config) == ["wrong", f"{config}:4:5: unknown key\n{config}:6:27: wrong value"]
@@ -137,7 +137,7 @@ def test_an_error_is_its_place_and_kind_and_only_check_is_told_more(host: Callab
     assert "scope: 5" in said
 
 
-def test_a_config_that_takes_too_long_is_given_up(host: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_config_that_takes_too_long_is_unavailable(host: Callable[..., Host], tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(100_000)))
     made = host(MOST_SECONDS=0.05)
@@ -145,16 +145,14 @@ def test_a_config_that_takes_too_long_is_given_up(host: Callable[..., Host], tmp
     assert children(made.reader) == []
 
 
-def test_a_config_that_takes_too_much_memory_is_given_up(host: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_config_that_takes_too_much_memory_is_unavailable(host: Callable[..., Host], tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(100_000)))
     kind, said = host(_MOST_MEMORY=64 * 2**20).read(large)
     assert (kind, said) == ("unavailable", "the config could not be read: there is not enough memory")
 
 
-def test_the_reader_ends_with_its_parent_also_in_the_middle_of_a_config(
-    host: Callable[..., Host], tmp_path: Path
-) -> None:
+def test_the_reader_ends_with_its_parent_even_while_it_reads(host: Callable[..., Host], tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_text("clients:\n" + "".join(f"  c{number}: {{x: [a, b, c]}}\n" for number in range(150_000)))
     made = host()
@@ -172,7 +170,7 @@ def _zombie(pid: int) -> bool:
         return True
 
 
-def test_that_no_descriptors_are_left_is_not_called_an_error_of_the_config(
+def test_a_lack_of_descriptors_is_not_reported_as_an_error_of_the_config(
     host: Callable[..., Host], config: Path
 ) -> None:
     made = host()
@@ -182,7 +180,7 @@ def test_that_no_descriptors_are_left_is_not_called_an_error_of_the_config(
     assert made.read(config) == ["unavailable", said]
 
 
-def test_a_reader_that_was_killed_is_named(host: Callable[..., Host], config: Path) -> None:
+def test_a_killed_reader_is_reported(host: Callable[..., Host], config: Path) -> None:
     made = host()
     os.kill(made.reader, signal.SIGKILL)
     kind, said = made.read(config)
@@ -190,9 +188,7 @@ def test_a_reader_that_was_killed_is_named(host: Callable[..., Host], config: Pa
     assert said == "the process that reads the config has ended; restart bearerd to read it again"
 
 
-def test_a_reply_to_a_request_that_was_given_up_is_not_taken_for_the_next(
-    host: Callable[..., Host], config: Path
-) -> None:
+def test_a_late_reply_is_not_taken_for_the_next(host: Callable[..., Host], config: Path) -> None:
     made = host(_GRACE=-59.5)
     os.kill(made.reader, signal.SIGSTOP)  # as a file on a dead network file system would hold it
     for _ in range(2):
@@ -204,7 +200,7 @@ def test_a_reply_to_a_request_that_was_given_up_is_not_taken_for_the_next(
     assert made.answer()[:2] == ["config", 1]
 
 
-def test_a_reply_in_the_form_of_another_version_is_named(host: Callable[..., Host], config: Path) -> None:
+def test_a_reply_of_another_version_is_reported(host: Callable[..., Host], config: Path) -> None:
     # As after an upgrade of the package under a running daemon.
     made = host(first="from bearerd.config import plain; plain.encode = lambda _: b'{\"Config\": [[]]}'")
     kind, said = made.read(config)
@@ -212,12 +208,14 @@ def test_a_reply_in_the_form_of_another_version_is_named(host: Callable[..., Hos
     assert said == "the config was read by another version of bearerd than the one that runs; restart bearerd"
 
 
-def test_it_needs_no_dev_null(host: Callable[..., Host], config: Path) -> None:
+def test_the_reader_needs_no_dev_null(host: Callable[..., Host], config: Path) -> None:
     # Not every chroot has one.
     assert host(first="os.devnull = '/nonexistent'").read(config)[0] == "config"
 
 
-def test_it_holds_nothing_that_it_does_not_need(host: Callable[..., Host], config: Path) -> None:
+def test_the_reader_keeps_no_descriptors_environment_or_modules_that_it_does_not_need(
+    host: Callable[..., Host], config: Path
+) -> None:
     made = host({"DNB_SECRET": "hunter2", "STATE_DIRECTORY": "/var/lib/mine"})
     made.read(config)
     here = Path(f"/proc/{made.reader}")
@@ -230,7 +228,7 @@ def test_it_holds_nothing_that_it_does_not_need(host: Callable[..., Host], confi
     assert {(here / name).stat().st_uid for name in ("environ", "mem", "maps", "fd")} == {0}
 
 
-def test_signals_to_the_whole_group_do_not_end_it(host: Callable[..., Host], config: Path) -> None:
+def test_signals_to_the_process_group_do_not_end_the_reader(host: Callable[..., Host], config: Path) -> None:
     made = host()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         os.kill(made.reader, number)
@@ -250,7 +248,7 @@ def test_signals_to_the_whole_group_do_not_end_it(host: Callable[..., Host], con
     ],
     ids=["SIGCHLD is ignored", "a limit on memory is lower", "no file may be written", "no process may be started"],
 )
-def test_surroundings_that_the_parent_process_chose(config: Path, surroundings: str, expected: str) -> None:
+def test_the_reader_works_whatever_its_parent_ignores(config: Path, surroundings: str, expected: str) -> None:
     if "nobody" in surroundings and os.geteuid() != 0:
         pytest.skip("only root can become another user, and root is above these limits")
     script = f"""

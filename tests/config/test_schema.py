@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bearerd.config import types
 from bearerd.config.load import schema
+from bearerd.config.models import ConfigFile
 from bearerd.model import TEMPLATES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
@@ -143,10 +143,10 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
-ALL_MODELS = sorted(set(models(types.ConfigFile)), key=lambda model: model.__name__)
+ALL_MODELS = sorted(set(models(ConfigFile)), key=lambda model: model.__name__)
 
 
-def test_the_schema_is_of_the_draft_that_it_names() -> None:
+def test_the_schema_is_valid_in_its_draft() -> None:
     whole = json.loads(json.dumps(schema()))
     assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     for here in subschemas(whole):
@@ -179,7 +179,7 @@ def test_the_walk_finds_every_model() -> None:
 @pytest.mark.parametrize("model", ALL_MODELS)
 def test_the_schema_lists_every_key_of_a_model_and_allows_no_other(model: type[BaseModel]) -> None:
     whole = schema()
-    here = whole if model is types.ConfigFile else whole["$defs"][model.__name__]
+    here = whole if model is ConfigFile else whole["$defs"][model.__name__]
     assert list(here["properties"]) == list(model.model_fields)
     assert here["additionalProperties"] is False
     assert set(here.get("required", [])) == {name for name, field in model.model_fields.items() if field.is_required()}
@@ -200,12 +200,12 @@ def test_the_schema_knows_every_key_of_the_example() -> None:
         ({"clients": {"dnb": {"client_id": {"vault": "x"}}}}, ["/clients/dnb/client_id/vault"]),
     ],
 )
-def test_the_walk_over_the_example_sees_what_the_schema_does_not_know(value: Any, paths: list[str]) -> None:
+def test_the_walk_over_the_example_finds_unknown_keys(value: Any, paths: list[str]) -> None:
     whole = schema()
     assert unknown(whole, whole, value) == paths
 
 
-def test_the_schema_takes_nothing_for_no_value() -> None:
+def test_the_schema_allows_no_null() -> None:
     # As the loader: `proxy:` with nothing after it is an unfinished line. An editor would offer a default of null.
     for here in subschemas(schema()):
         assert here.get("type") != "null"
@@ -248,16 +248,14 @@ REFERENCE = {"file": "/s"}
         pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
     ],
 )
-def test_the_schema_fits_what_may_stand_on_a_client_and_nothing_else(
-    key: str, right: list[Any], wrong: list[Any]
-) -> None:
+def test_the_schema_accepts_valid_clients_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:
     whole = schema()
     client = {"client_id": "a", "tokens": {"t": {}}}
     assert [value for value in right if not fits(whole, whole, {"clients": {"c": client | {key: value}}})] == []
     assert [value for value in wrong if fits(whole, whole, {"clients": {"c": client | {key: value}}})] == []
 
 
-def test_the_schema_asks_no_more_of_a_client_than_its_tokens() -> None:
+def test_the_schema_requires_only_tokens_of_a_client() -> None:
     # What else it needs is a matter of its auth.
     whole = schema()
     assert fits(whole, whole, {"clients": {"c": {"tokens": {"t": {}}}}})
@@ -266,7 +264,7 @@ def test_the_schema_asks_no_more_of_a_client_than_its_tokens() -> None:
 
 
 @pytest.mark.parametrize(("directory", "right"), [("/var/lib/bearerd", True), ("state", False), (5, False)])
-def test_the_schema_takes_a_state_directory_by_its_absolute_path(directory: Any, right: bool) -> None:
+def test_the_schema_accepts_absolute_state_directories(directory: Any, right: bool) -> None:
     whole = schema()
     assert fits(whole, whole, {"state_directory": directory}) is right
 
@@ -288,7 +286,7 @@ def test_the_schema_takes_a_state_directory_by_its_absolute_path(directory: Any,
         ),
     ],
 )
-def test_the_schema_fits_what_a_template_is_told_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:
+def test_the_schema_accepts_valid_templates_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:
     whole = schema()
     file = {"format": "template", "template": "nginx", "path": "x"}
     assert [value for value in right if not fits(whole, whole, {"files": [file | {key: value}]})] == []

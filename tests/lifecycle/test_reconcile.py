@@ -14,9 +14,9 @@ import pytest
 from bearerd.clock import SystemClock
 from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import Schedule
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Output, Target
+from bearerd.target_status import TargetStatus
 from support.process import eventually
 from support.targets import target
 

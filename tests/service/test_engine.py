@@ -19,9 +19,9 @@ from freezegun import freeze_time
 from bearerd.api.daemon import Asked
 from bearerd.config.load import load
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
+from bearerd.target_status import TargetStatus
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving

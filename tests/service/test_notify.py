@@ -20,9 +20,9 @@ from bearerd.admission.types import View
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config
 from bearerd.service.notify import Notify, watchdog
+from bearerd.target_status import TargetStatus
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
 from support.server import Answer, serving

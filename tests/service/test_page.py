@@ -23,8 +23,8 @@ from bearerd.api import status as statuses
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import Refused, Transient
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Output
+from bearerd.target_status import TargetStatus
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
 from support.clock import START

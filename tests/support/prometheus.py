@@ -16,8 +16,8 @@ from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Hook
+from bearerd.target_status import TargetStatus
 from support.clock import START
 from support.targets import TARGET, target
 

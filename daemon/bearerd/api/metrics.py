@@ -22,7 +22,7 @@ from bearerd.admission.types import ProviderView, Reason
 from bearerd.api.counts import BUCKETS, Event, Histogram
 from bearerd.api.status import HookStatus, Status, state_of
 from bearerd.grant.outcome import KINDS
-from bearerd.lifecycle.target_status import TargetStatus
+from bearerd.target_status import TargetStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""

@@ -20,8 +20,8 @@ from typing import Final
 
 from bearerd.api import status as statuses
 from bearerd.api.status import State, Status
-from bearerd.lifecycle.target_status import TargetStatus
-from bearerd.words import duration, rfc3339
+from bearerd.target_status import TargetStatus
+from bearerd.timeformat import duration, rfc3339
 
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
 _BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:tokens|status)-->", _HTML)

@@ -16,7 +16,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.message import Reply, Request, document, serialise
 from bearerd.api.routes import Cost, Route
 from bearerd.api.workers import Workers
-from bearerd.lifecycle.schedule import where
+from bearerd.errors import origin_of
 from bearerd.log import say
 
 # Seconds for a large reply and for each 64 KiB of it: 10,000 tokens (7 MB) take a healthy reader one.
@@ -112,7 +112,7 @@ def date() -> str:
 
 def report(error: Exception) -> None:
     """Log a fault of ours, without its text."""
-    say(logging.ERROR, f"a request was not answered: {where(error)}; this is a bug of bearerd, please report it")
+    say(logging.ERROR, f"a request was not answered: {origin_of(error)}; this is a bug of bearerd, please report it")
 
 
 def _alike(one: Job, other: Job) -> bool:

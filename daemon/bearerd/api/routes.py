@@ -1,4 +1,4 @@
-"""The routes: which request gets which reply. Pure; what is true is asked of the daemon.
+"""The routes: which reply each request gets. All state is asked of the daemon.
 
 A route names its cost, which decides where its reply is made (`connections`).
 """

@@ -11,8 +11,7 @@ from bearerd.api.host import canonical
 from bearerd.api.limits import Limits
 from bearerd.api.routes import Access
 from bearerd.api.sockets import Endpoint, TcpEndpoint, UnixEndpoint
-from bearerd.errors import PublishError
-from bearerd.lifecycle.schedule import where
+from bearerd.errors import PublishError, origin_of
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.publish.why import why
@@ -91,7 +90,7 @@ class Listener:
         try:
             connections.run()
         except Exception as error:  # noqa: BLE001 - the next tick listens again
-            fault = f"no longer listening at {self._endpoint.name}: {where(error)}"
+            fault = f"no longer listening at {self._endpoint.name}: {origin_of(error)}"
             say(logging.ERROR, f"{fault}; this is a bug of bearerd, please report it; trying again, tokens are kept")
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""How everything stands, as `status`, the page and the metrics show it. Pure.
+"""How everything stands, as `status`, the page and the metrics show it.
 
 No token, no secret and nothing of a response's body is in any of it.
 """
@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, get_args
 from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.model import Config, Instant, Target
-from bearerd.words import rfc3339
+from bearerd.target_status import TargetStatus
+from bearerd.timeformat import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
 """starting: nothing is known yet; valid: good and in its files; failing: so too, but its renewal fails;

@@ -14,7 +14,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from bearerd.cli.ask import clean
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 _STYLES: Final = {
     "starting": "cyan",

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note_config, parsed
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 # Seconds between two looks: most providers answer within the first few.
 _FIRST_PAUSE: Final = 0.05

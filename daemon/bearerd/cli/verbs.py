@@ -11,7 +11,7 @@ from bearerd import __version__
 from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, find
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.process import tell
-from bearerd.words import seconds_of
+from bearerd.timeformat import seconds_of
 
 if TYPE_CHECKING:
     from bearerd.config.reader import ConfigReader

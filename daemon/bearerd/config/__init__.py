@@ -1,5 +1,7 @@
-"""What was asked for: YAML text -> Config, or every error with its place.
+"""YAML text -> Config, or every error with its place.
 
-`source` knows YAML and places, `types` the shape, `load` the whole; `apart` does it in a child process.
-`load` is imported only where used: it brings pydantic.
+`files` reads the files, `source` reads YAML, `document` turns faults into problems that may be shown (`redaction`),
+`models` and `values` are the shape (`schema` prints it), `rules` and `paths` check what spans several keys, `messages`
+has the texts, `resolve` makes the Config, and `load` does all of it. `reader` runs `load` in a process of its own,
+since pydantic and the parser need much memory; `plain` carries the result. `locate` finds the socket without a parser.
 """

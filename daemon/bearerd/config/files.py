@@ -9,28 +9,28 @@ from typing import Final
 
 from bearerd.regular import NotRegularError, read_regular
 
-# All files together. A config of 10,000 clients is 2 MB, one of 50,000 is 10 MB. More than this is the wrong file.
+# Of all files together. A config of 10,000 clients has 2 MB, one of 50,000 has 10 MB.
 MOST_BYTES: Final = 16 * 2**20
-# A directory with more files than this is not a conf.d.
+# Ten thousand clients in a file each. A directory with more files is hardly a conf.d.
 MOST_FILES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Why a file was not read, and the line (from 1) where that shows."""
+    """Why a file was not read, and the line (from 1) of the error."""
 
     line: int
     why: str
 
 
 class Budget:
-    """How many bytes may still be read."""
+    """Reads files, up to MOST_BYTES for all of them."""
 
     def __init__(self) -> None:
         self.left = MOST_BYTES
 
     def read(self, path: str) -> str | Unreadable:
-        """A file's text."""
+        """The text of a file."""
         try:
             content = read_regular(path, self.left + 1)
         except NotRegularError as error:
@@ -49,12 +49,12 @@ class Budget:
 
 
 def matches(main: str, pattern: str) -> list[str]:
-    """The files that an entry of `include` means, sorted; empty if there is none."""
+    """The existing files that an entry of `include` matches, sorted."""
     return sorted(glob.glob(absolute(main, pattern)))
 
 
 def absolute(main: str, pattern: str) -> str:
-    """An entry of `include` as a whole path: relative ones are relative to the main file."""
+    """An entry of `include` as an absolute path; relative ones are relative to the main file's directory."""
     return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(main)), pattern))
 
 
@@ -64,6 +64,6 @@ def is_pattern(entry: str) -> bool:
 
 
 def directories(main: str, patterns: list[str]) -> tuple[str, ...]:
-    """Where matching files may appear. Below a wildcard in a directory's name nothing is watched."""
+    """The directories in which matching files may appear, except those with a wildcard in their own path."""
     found = {os.path.dirname(absolute(main, pattern)) for pattern in patterns}
     return tuple(sorted(directory for directory in found if not glob.has_magic(directory)))

@@ -1,9 +1,9 @@
-"""Where a daemon is, by its config's text alone: the control socket and the output directory, whatever else it says.
+"""Finds the control socket and the output directory of a daemon in the text of its config, without a YAML parser.
 
-`status`, `refresh` and `health` must reach a running daemon while its config is being edited and is broken. So nothing
-is checked here, and no YAML parser is needed: it would refuse what is broken. It would also cost a probe as much again
-as Python's own start, and half a second for 10,000 clients. Only what config.load accepts has to be read as YAML is,
-which knows no tags and no aliases; of the rest as much as possible. `re` and `typing` would cost a probe, too.
+`status`, `refresh` and `health` must reach a running daemon even while its config is being edited and is broken. A
+parser would refuse a broken config, would double the start-up time of a probe, and would take half a second for 10,000
+clients. So nothing is checked here. A config that `load` accepts, which has no tags and no aliases, is read as YAML
+reads it; of any other text, as much as possible. `re` and `typing` are not imported either, to save a probe time.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ TYPE_CHECKING = False  # as in bearerd.cli
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The same as in bearerd.model and config.load, which a probe does not import.
+# The same as in bearerd.model and config.paths, which a probe does not import.
 _DEFAULT_DIRECTORY = "/run/bearerd"
 _SOCKET_BELOW = ".bearerd/control.sock"
-# 10,000 clients are 2 MB.
+# A config of 10,000 clients has 2 MB.
 _MOST_BYTES = 8 * 1024 * 1024
-# Characters of one `output: {…}`, which without its closing brace would go on to the end of the file, and how many of
-# such are looked into: a config has about ten keys at its top level.
+# Characters of one `output: {…}`: without its closing brace it would extend to the end of the file.
 _LONGEST_MAPPING = 16 * 1024
+# A config has about ten keys at its top level, so no more mappings than this are searched.
 _MOST_MAPPINGS = 32
-# The one key with a path in each of these: `directry: /x` below `output` is taken for it.
-# White space as YAML has it: a no-break space is part of a value.
+# White space in YAML. A no-break space is part of a value.
 _BLANKS = " \t\r\n"
+# Each section has one key with a path, so a path under a mistyped key such as `directry` is taken for it.
 _KEYS = {"output": "directory", "control": "socket"}
-# As deep as a config may be.
+# The same as in config.source.
 _DEEPEST = 50
-# Any other character stands for itself after a backslash.
+# After a backslash. Any other character is itself.
 _ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
     "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
@@ -47,14 +47,14 @@ class Location:
         self.directory = directory
         """The output directory."""
         self.fault = fault
-        """Why the config could not be read; None where it could, be it right or not."""
+        """Why the config could not be read; None if it could, valid or not."""
 
 
 def locate(path: str, environ: Mapping[str, str]) -> Location:
-    """Read the config without blocking. Where it names no place the defaults hold, as for the daemon itself."""
+    """Read the config without blocking. What it does not name has the same default as in the daemon."""
     text, fault = _read(path)
     found = find(text)
-    # systemd names several directories with colons between them; the first is the service's own.
+    # systemd lists several directories with colons between them; the first is the service's own.
     default = environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or _DEFAULT_DIRECTORY
     directory = _normal(found.get("directory", default))
     socket = _normal(found.get("socket", f"{directory}/{_SOCKET_BELOW}"))
@@ -62,9 +62,9 @@ def locate(path: str, environ: Mapping[str, str]) -> Location:
 
 
 def find(text: str) -> dict[str, str]:
-    """`directory` of `output` and `socket` of `control`, as far as the text of a config has them. Pure.
+    """`directory` of `output` and `socket` of `control`, if the text of a config has them.
 
-    A path under a mistyped key counts where nothing else does: in `output` and `control` there is but one.
+    A path under a mistyped key counts if there is none under the right key.
     """
     exact: dict[str, str] = {}
     near: dict[str, str] = {}
@@ -87,7 +87,7 @@ def _read(path: str) -> tuple[str, str | None]:
         content = read_regular(path, _MOST_BYTES + 1)
     except NotRegularError as error:
         return "", str(error)
-    except (OSError, ValueError) as error:  # ValueError: a path that is none
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else None
         return "", (reason or "not a path").lower()
     text = content[:_MOST_BYTES].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
@@ -97,7 +97,7 @@ def _read(path: str) -> tuple[str, str | None]:
 
 
 def _normal(path: str) -> str:
-    """One spelling for one path, as in config.load."""
+    """One spelling for one path, as in config.paths."""
     path = os.path.normpath(path)
     return path[1:] if path.startswith("//") else path
 
@@ -106,15 +106,15 @@ def _normal(path: str) -> str:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
-    """(section, key, value) of the scalars in the top level (its section is empty) and one level below."""
-    outer: int | None = None  # the indentation of the top level, and of the level below in this section
-    inner: int | None = None
+    """(section, key, value) of the scalars at the top level, where the section is empty, and one level below."""
+    outer: int | None = None  # the indentation of the top level
+    inner: int | None = None  # the indentation of the level below, in this section
     section = ""
-    waits: tuple[int, str, str] | None = None  # for a value on the next line
+    waits: tuple[int, str, str] | None = None  # (indentation, section, key) whose value is on the next line
     start = mappings = 0
     for line in text.splitlines(keepends=True):
         content = line.strip(_BLANKS)
-        # A tab is no indentation to YAML, but to whoever typed it.
+        # To YAML a tab is no indentation, but its author meant it as such.
         indent = len(line) - len(line.lstrip(_BLANKS))
         at, start = start + indent, start + len(line)
         if not content or content.startswith(("#", "%", "---", "...", "- ")):
@@ -134,7 +134,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
         value = content[value_at:]
         if value[:1] == "{" and not (key and section):
             mappings += 1
-            # A whole config in flow style is looked through to its end, and begins only once.
+            # A config that is one mapping in flow style is searched to its end, but only one such mapping.
             if mappings <= (_MOST_MAPPINGS if section or key else 1):
                 yield from _mapping(text, at + value_at, section or key)
         elif key and value and value[0] not in "|>#":
@@ -146,7 +146,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _mapping(text: str, at: int, section: str) -> Iterator[tuple[str, str, str]]:
-    """The same of a `{…}`; without a section it is the whole text, as in JSON."""
+    """The same for a `{…}`. Without a section it is the whole config, as in JSON."""
     text = text[at : at + _LONGEST_MAPPING] if section else text[at:]
     for (*above, name), scalar in _scalars(text):
         place = [section, *above] if section else above
@@ -155,7 +155,7 @@ def _mapping(text: str, at: int, section: str) -> Iterator[tuple[str, str, str]]
 
 
 def _key(content: str) -> tuple[str, int]:
-    """The key that a line begins with, and where its value begins; an empty one where there is none."""
+    """The key at the start of a line, and the index of its value; an empty key if there is none."""
     if content[0] in "'\"":
         key, end = _quoted(content, 0)
         colon = end + len(content[end:]) - len(content[end:].lstrip(_BLANKS))
@@ -171,7 +171,7 @@ def _key(content: str) -> tuple[str, int]:
 
 
 def _scalar(value: str) -> str:
-    """The text of a value in one line."""
+    """The text of a value on one line."""
     while value[:1] in {"&", "!"}:  # an anchor, a tag
         value = value.partition(" ")[2].lstrip(_BLANKS)
     if not value:
@@ -188,7 +188,7 @@ def _scalar(value: str) -> str:
 
 
 def _scalars(text: str) -> Iterator[tuple[list[str], str]]:
-    """Each scalar in the mapping that begins here, by the keys that lead to it; up to its end, or the text's."""
+    """Each scalar in the mapping at the start of the text, with the keys above it."""
     keys: list[str] = []
     key = scalar = ""
     at = 0
@@ -222,7 +222,7 @@ def _scalars(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _plain(text: str, at: int) -> tuple[str, int]:
-    """An unquoted scalar in flow style, within its line, and where it ends."""
+    """An unquoted scalar in flow style, on one line, and the index of its end."""
     end = at + 1
     while end < len(text) and text[end] not in ",[]{}\n":
         follows = text[end + 1 : end + 2]
@@ -234,11 +234,11 @@ def _plain(text: str, at: int) -> tuple[str, int]:
     return _scalar(text[at:end].rstrip(_BLANKS)), end
 
 
-# -- either --------------------------------------------------------------------------------------------
+# -- both styles --------------------------------------------------------------------------------------------
 
 
 def _quoted(text: str, at: int) -> tuple[str, int]:
-    """A quoted scalar and where it ends: with its line where the closing quote is missing."""
+    """A quoted scalar and the index of its end. Without a closing quote it ends with its line."""
     quote, parts = text[at], ""
     at = start = at + 1
     while at < len(text) and text[at] != "\n":
@@ -258,7 +258,7 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
 
 
 def _escaped(text: str) -> tuple[str, int]:
-    """What stands after a backslash, and how many characters that were."""
+    """The character that follows a backslash, and the length of its escape sequence."""
     length = _HEXADECIMAL.get(text[:1], 0)
     try:
         return chr(int(text[1 : 1 + length], 16)), 1 + length

@@ -1,4 +1,4 @@
-"""The rules' own words: what was expected, and which keys there are. Pure."""
+"""The texts of errors about keys, names and types; and which keys there are. Pure."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bearerd.config import types
+from bearerd.config import models
 from bearerd.config.redaction import Path, is_plain_key, takes_secret
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
 from bearerd.errors import Kind
 
-# A key with one of these could be a URL with a password in it, or a line of an env file.
+# A name with one of these could be a URL with a password in it, or a line of an env file.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[:=@]")
 
-# A client has 34 keys. A config may have thousands of providers, and name a wrong one a thousand times.
+# A client has 34 keys. But a config may have thousands of providers, and a thousand errors that would list them.
 _MOST_LISTED: Final = 50
 
 
 def bad_name(name: str) -> str:
-    """What is wrong with the name of a provider, client or token."""
-    if len(name) >= 100:  # noqa: PLR2004 - a name that long is not worth a line of the terminal
-        return "not a name: longer than 64 characters"
-    what = "this" if _COULD_HOLD_A_SECRET.search(name) else repr(name)
-    return f"{what} is not a name: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
+    """The error for a malformed name of a provider, client or token."""
+    if len(name) >= 100:  # noqa: PLR2004 - a name of that length would fill a line of the terminal
+        return "invalid name: longer than 64 characters"
+    shown = "" if _COULD_HOLD_A_SECRET.search(name) else f" {name!r}"
+    return f"invalid name{shown}: expected a letter or digit, then up to 63 letters, digits, '.', '_' or '-'"
 
 
-def listed(words: Iterable[str]) -> str:
-    """`'a', 'b'`; of very many the first ones."""
-    words = list(words)
-    more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
-    return ", ".join([*(f"'{word}'" for word in words[:_MOST_LISTED]), *more])
+def listed(names: Iterable[str]) -> str:
+    """`'a', 'b', 'c'`; of very many names the first ones."""
+    names = list(names)
+    more = [f"and {len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
+    return ", ".join([*(f"'{name}'" for name in names[:_MOST_LISTED]), *more])
 
 
 def unknown_key(key: str, known: Iterable[str], hint: str = "") -> str:
-    """What is said of a key that is not known; `hint` in place of the key that was probably meant."""
+    """The error for an unknown key; `hint` replaces the suggestion."""
     known = list(known)
-    said = f"unknown key {key!r}" if is_plain_key(key) else "unknown key"
-    return said + (hint or near(key, known) or f"; expected one of {listed(known)}")
+    shown = f"unknown key {key!r}" if is_plain_key(key) else "unknown key"
+    return shown + (hint or near(key, known) or f"; expected one of {listed(known)}")
 
 
 def message_of(detail: Any, model: type[BaseModel], loc: Path, *, at_key: bool) -> str:
-    """One of pydantic's errors, in the words of this config."""
+    """The text of one of pydantic's errors."""
     kind, context = detail["type"], detail.get("ctx", {})
     key = str(loc[-1]) if loc else ""
-    if kind == "expected":
+    if kind == "fault":
         return str(detail["msg"])
     if kind == "extra_forbidden":
         if any(map(takes_secret, loc[:-1])):
-            # {hunter2} is a mapping with one key: the key may be the secret.
+            # `client_secret: {hunter2}` is a mapping with one key, which is the secret.
             return f"unknown key; expected one of {listed(keys_at(model, loc[:-1]))}"
         keys = keys_at(model, loc[:-1])
         return unknown_key(key, keys)
@@ -63,7 +63,7 @@ def message_of(detail: Any, model: type[BaseModel], loc: Path, *, at_key: bool) 
         hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
         return f"expected {context['expected']}{hint}"
     if kind == "string_pattern_mismatch":
-        named = at_key and context["pattern"] == f"^{types.NAME}$"
+        named = at_key and context["pattern"] == f"^{models.NAME}$"
         form = f"expected {'a name' if at_key else 'text'} of the form {context['pattern']}"
         return bad_name(key) if named else form
     if kind in {"greater_than_equal", "less_than_equal"}:
@@ -86,7 +86,7 @@ def message_of(detail: Any, model: type[BaseModel], loc: Path, *, at_key: bool) 
 
 
 def keys_at(model: type[BaseModel], loc: Path) -> list[str]:
-    """The keys that are known at a place below a model."""
+    """The keys that a model has at a path below it."""
     current: Any = model
     parts = iter(loc)
     for part in parts:
@@ -94,7 +94,7 @@ def keys_at(model: type[BaseModel], loc: Path) -> list[str]:
             annotation = current.model_fields[str(part)].annotation
             current = _models_in(annotation)
             if _is_mapping(annotation):
-                next(parts, None)  # a name, which may be that of a key too
+                next(parts, None)  # skip the name, which may be equal to a key
     return list(current.model_fields) if current is not None else []
 
 
@@ -108,18 +108,18 @@ def kind_of_problem(detail: Any, *, at_key: bool) -> Kind:
 
 
 def may_show(path: Path) -> bool:
-    """Whether the config has this key, so that its value may be shown (redaction decides the rest)."""
-    current: Any = types.ConfigFile
+    """Whether the config has a key at this path. Only then may its value be shown, if `redaction` allows it."""
+    current: Any = models.ConfigFile
     parts = iter(path)
     for part in parts:
-        if isinstance(part, int):  # of a list that a key before it may have
+        if isinstance(part, int):  # the index in a list
             continue
         if current is None or part not in current.model_fields:
             return False
         annotation = current.model_fields[part].annotation
         current = _models_in(annotation)
         if _is_mapping(annotation):
-            next(parts, None)  # a name
+            next(parts, None)  # skip the name
     return True
 
 
@@ -127,7 +127,7 @@ def may_show(path: Path) -> bool:
 def vocabulary() -> frozenset[str]:
     """Every key of the config."""
     found: set[str] = set()
-    todo: list[Any] = [types.ConfigFile]
+    todo: list[Any] = [models.ConfigFile]
     while todo:
         model = todo.pop()
         for name, field in model.model_fields.items():
@@ -138,7 +138,7 @@ def vocabulary() -> frozenset[str]:
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Whether a dict with free keys is meant, perhaps inside Optional or Annotated."""
+    """Whether a type is a dict with free keys, perhaps inside Optional or Annotated."""
     return get_origin(annotation) is dict or any(
         _is_mapping(argument) for argument in get_args(annotation) if get_origin(annotation) is not list
     )

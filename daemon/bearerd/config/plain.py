@@ -1,8 +1,8 @@
-"""A Config as plain data and back: JSON that carries values and nothing else. Pure.
+"""A Config as JSON and back. Pure.
 
-The process that reads the config sends its answer so. Each class of the model has a table, in which equal objects are
-one row: clients of one provider share it again on the other side. A row is a list of the fields' values, and a field
-that holds an object of the model holds the number of its row. What is read is checked against the model's types.
+The process that reads the config sends its answer in this form: data, never code. Each class of the model has a table,
+in which equal objects are one row, so that clients of one provider share it after decoding too. A row is a list of the
+values of the fields. An object of the model is written as the number of its row. Decoding checks the model's types.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def decode(content: bytes) -> model.Config:
 
 
 class _Decoder:
-    """Makes each object of the tables once."""
+    """Makes the objects of the tables, each once."""
 
     def __init__(self, tables: dict[str, list[_Row]]) -> None:
         self._tables = tables
@@ -78,7 +78,7 @@ class _Decoder:
         return self._makers[kind]
 
     def _maker(self, hint: Any) -> _Make:
-        """What makes a value of a type out of plain data; raises TypeError for a type that no config holds."""
+        """The function that decodes values of a type; raises TypeError for a type that no config has."""
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is tuple:
             return self._tuple(arguments)
@@ -90,7 +90,7 @@ class _Decoder:
             return lambda number: self.object(hint, number)
         if hint in _SCALARS:
             return _scalar(_SCALARS[hint])
-        raise TypeError(f"a config holds no {hint}")
+        raise TypeError(f"a config has no {hint}")
 
     def _tuple(self, arguments: tuple[Any, ...]) -> _Make:
         if arguments[1:] == (...,):
@@ -100,7 +100,7 @@ class _Decoder:
         return lambda values: tuple([make(value) for make, value in zip(makers, _list(values), strict=True)])
 
     def _union(self, arguments: tuple[Any, ...]) -> _Make:
-        """None, text and a number of a row are told apart by what they are."""
+        """None, a text and the number of a row differ in their JSON type."""
         text = _scalar((str,)) if str in arguments else None
         optional = types.NoneType in arguments
         others = [argument for argument in arguments if argument not in {str, types.NoneType}]

@@ -1,17 +1,17 @@
-"""A process that reads the config, so that the daemon has neither its parsers nor their garbage in its memory.
+"""Reads the config in a process of its own, which keeps the parsers and their garbage out of the daemon's memory.
 
-Pydantic and a parser's garbage are 8 MB for one client and 70 MB for ten thousand. A hostile or broken config (an
-included pattern can match anything) costs a process that holds no secret and has no environment.
+Pydantic and the parser's garbage take 8 MB for one client and 70 MB for ten thousand. A hostile or broken config (an
+included pattern can match any file) can only harm a process that has no secret and no environment.
 
-The process is forked, without an exec, while the daemon has no threads and is undumpable already. An exec would make
-it dumpable for some milliseconds, in which another process of the same user could look into it. It waits for requests
-on a socketpair, which nobody else can open. For each request it forks once more: that process loads the config, writes
-it as JSON into a file in memory, and ends. The descriptor of that file is the answer. Both end with the daemon.
+The process is forked, without an exec, after the daemon became undumpable and before it starts threads. An exec would
+make it dumpable for some milliseconds, in which another process of the same user could read its memory. It waits for
+requests on a socketpair, which nobody else can open. For each request it forks again: that process loads the config,
+writes it as JSON into a memory file, and exits. The descriptor of that file is the answer. Both end with the daemon.
 """
 
 from __future__ import annotations
 
-# No more than this: what is imported before the fork is memory of the process that stays.
+# Nothing else: whatever is imported before the fork takes memory in the process that stays.
 import os
 import signal
 import socket
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from bearerd.errors import Problem
     from bearerd.model import Config
 
-# Seconds to read a config. One of 10,000 clients takes two; a file on a dead network file system never comes.
+# Seconds to read a config. One of 10,000 clients takes two; reading from a dead network file system never ends.
 MOST_SECONDS: Final = 60
-# A process that waits for a dead disk cannot even be killed: then the daemon stops waiting itself.
+# Seconds more until the daemon stops waiting: a process that waits for a dead disk cannot even be killed.
 _GRACE: Final = 5
-# A config at its bounds takes 500 MB to check.
+# Bytes. Checking a config of the largest size takes 500 MB.
 _MOST_MEMORY: Final = 2**30
-# What the config's defaults depend on.
+# The variables that the defaults of the config depend on.
 _ENVIRONMENT: Final = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
-# PATH_MAX, and what comes before it.
+# Bytes: PATH_MAX of 4096, and the header.
 _MOST_REQUEST: Final = 8192
 # A request: its number, one letter, and the path. A reply begins with the number of its request.
 _FULL, _BRIEF = b"f", b"b"
 _NUMBER: Final = 4
-# A reply that comes with a descriptor; any other is why there is none.
+# The reply that has a descriptor. Any other is the reason why there is none.
 _READ: Final = b"read"
-# Its content: one letter, and the config or its problems.
+# The file begins with one of these letters; the config or its problems follow.
 _GOOD, _WRONG = b"g", b"w"
 
 
 class ConfigReader:
-    """Reads the config in a process of its own. To be made before the first thread is started."""
+    """Reads the config in a process of its own. Create it before the first thread is started."""
 
     def __init__(self) -> None:
         """Fork the process; raises ConfigUnavailable."""
@@ -55,7 +55,7 @@ class ConfigReader:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
-            raise _unavailable(f"no process can be started to read the config: {_words(error)}") from None
+            raise _unavailable(f"no process can be started to read the config: {_reason(error)}") from None
         if pid == 0:
             try:
                 end_with_parent(parent)
@@ -68,24 +68,24 @@ class ConfigReader:
         self._number = 0
 
     def ask(self, path: str, *, full: bool = False) -> None:
-        """Begin to read a config; `full` also brings what its errors quote, which is for `check` only."""
+        """Begin to read a config. With `full`, errors come with their text and source line, for `check` only."""
         self._number += 1
         self._socket.settimeout(MOST_SECONDS + _GRACE)
-        with suppress(OSError):  # it has ended: `answer` says so
+        with suppress(OSError):  # the process has ended, which `answer` reports
             self._socket.send(_numbered(self._number, _FULL if full else _BRIEF, os.fsencode(path)))
 
     def answer(self) -> Config:
-        """What was asked for; raises ConfigError, or ConfigUnavailable."""
-        said, descriptors = self._reply()
-        while said[:_NUMBER] != _numbered(self._number):
-            # It answers a request that was given up: what it says may be out of date.
+        """The config that was asked for; raises ConfigError, or ConfigUnavailable."""
+        reply, descriptors = self._reply()
+        while reply[:_NUMBER] != _numbered(self._number):
+            # The answer to an earlier request that timed out. It may be out of date.
             for descriptor in descriptors:
                 os.close(descriptor)
-            said, descriptors = self._reply()
-        said = said[_NUMBER:]
-        if said != _READ:
-            raise _unavailable(f"the config could not be read: {said.decode(errors='replace')}")
-        if not descriptors:  # the kernel drops it where the limit is reached
+            reply, descriptors = self._reply()
+        reply = reply[_NUMBER:]
+        if reply != _READ:
+            raise _unavailable(f"the config could not be read: {reply.decode(errors='replace')}")
+        if not descriptors:  # the kernel drops it if the limit is reached
             raise _unavailable("the config could not be read: too many files are open; raise LimitNOFILE")
         with open(descriptors[0], "rb") as file:
             file.seek(0)
@@ -93,7 +93,7 @@ class ConfigReader:
         try:
             return _config(content)
         except (ValueError, TypeError):
-            # The process imports what it needs at each request, and so from another version after an upgrade.
+            # The process imports its modules at each request: after an upgrade, those of another version.
             raise _unavailable(
                 "the config was read by another version of bearerd than the one that runs; restart bearerd"
             ) from None
@@ -110,14 +110,16 @@ class ConfigReader:
     def _reply(self) -> tuple[bytes, list[int]]:
         """The next reply and its descriptors; raises ConfigUnavailable."""
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
+            reply, descriptors, _, _ = socket.recv_fds(self._socket, 1024, 1)
         except TimeoutError:
             raise _unavailable(f"the config could not be read within {MOST_SECONDS} s") from None
+        except ConnectionResetError:  # the process ended before it took the request
+            reply, descriptors = b"", []
         except OSError as error:
-            raise _unavailable(f"the config could not be read: {_words(error)}") from None
-        if not said:
+            raise _unavailable(f"the config could not be read: {_reason(error)}") from None
+        if not reply:
             raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
-        return said, descriptors
+        return reply, descriptors
 
 
 def _numbered(number: int, *parts: bytes) -> bytes:
@@ -145,9 +147,9 @@ def _config(answer: bytes) -> Config:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Answer until the daemon has gone; a signal to the whole process group is not for this process."""
+    """Answer requests until the daemon has gone. Signals to its process group are ignored."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    # Whoever started us may ignore it; then nobody would learn how a process ended.
+    # If the parent ignored SIGCHLD, waitpid could not return an exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     environ = forget_environment(_ENVIRONMENT)
     null = os.memfd_create("null")  # not /dev/null, which not every chroot has
@@ -161,7 +163,7 @@ def _serve(requests: socket.socket) -> None:
         try:
             answer = os.memfd_create("config", os.MFD_CLOEXEC)
         except OSError as error:
-            requests.send(number + _words(error).encode())
+            requests.send(number + _reason(error).encode())
             continue
         try:
             failed = _in_a_process(answer, request, environ)
@@ -176,24 +178,24 @@ def _serve(requests: socket.socket) -> None:
 def _close_from(lowest: int) -> None:
     """Close these descriptors and all above."""
     try:
-        # A container may allow a billion, and closing each number takes minutes where Python lacks close_range.
+        # A container may allow a billion descriptors, and closing every number would take minutes.
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:  # no /proc is mounted
         os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
         return
     for descriptor in descriptors:
         if descriptor >= lowest:
-            with suppress(OSError):  # that of the listing itself has gone already
+            with suppress(OSError):  # the descriptor of the listing itself is closed already
                 os.close(descriptor)
 
 
 def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
-    """Load a config and write the answer, in a process that ends; returns why it failed, if it did."""
+    """Load a config and write the answer, in a process of its own; returns why it failed, or an empty text."""
     parent = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
-        return f"no process can be started: {_words(error)}"
+        return f"no process can be started: {_reason(error)}"
     if pid == 0:
         code = 1
         try:
@@ -212,29 +214,29 @@ _NO_ANSWER: Final = 4
 
 
 def _why(code: int) -> str:
-    """Why a process that ended with this code has no answer; empty for one that has."""
+    """Why a process that ended with this code gave no answer; empty if it gave one."""
     return {
         0: "",
         _NO_MEMORY: "there is not enough memory",
         _NO_ANSWER: "its answer could not be written; is there a limit on the size of files (LimitFSIZE)?",
         -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
-        -signal.SIGKILL: "its process was killed, which the kernel does when memory runs out",
-    }.get(code, f"its process ended with {code}, which is a bug of bearerd")
+        -signal.SIGKILL: "its process was killed, probably because memory ran out",
+    }.get(code, f"its process ended with {code}; this is a bug of bearerd, please report it")
 
 
 def _bound() -> None:
-    """Limit what this process may take of the machine."""
+    """Limit the time and memory of this process."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
     import resource  # noqa: PLC0415 - not in the process that stays
 
-    # A lower limit that is there already stays: only root can raise one.
+    # A lower limit that is set already stays, since only root can raise it.
     limits = [limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY]
     most = min([_MOST_MEMORY, *limits])
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    # When a memory cgroup is full, this process is to be ended, and not the daemon. Of an undumpable process only root
-    # can set this; otherwise the kernel takes the largest process, which a config at its bounds makes this one.
+    # If memory runs out, the kernel should kill this process and not the daemon. Only root can set this for an
+    # undumpable process. Without it the kernel kills the largest process, which is this one if the config is too large.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
 
@@ -243,7 +245,7 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
     import gc  # noqa: PLC0415 - not in the process that stays
     import json  # noqa: PLC0415
 
-    gc.disable()  # nothing here lives long enough to be garbage
+    gc.disable()  # the process ends before collecting would pay off
     try:
         from bearerd.config.load import load  # noqa: PLC0415
         from bearerd.config.plain import encode  # noqa: PLC0415
@@ -269,5 +271,5 @@ def _fields(problem: Problem, full: bool) -> list[Any]:
     return [*known, problem.message, problem.source, problem.caret] if full else known
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()

@@ -1,11 +1,11 @@
-"""What of a config may be shown in an error, on the operator's own terminal. Pure.
+"""Which parts of a config an error may show in the output of `check`. Pure.
 
 An included pattern such as `conf.d/*` can match a password file, an env file or a private key, and a mistyped key can
-hold a secret. So nothing is shown because it looks harmless. A source line is rebuilt from the parts that are known to
-be harmless: keys that look like keys, and the values of keys that the config knows and that take no secret. Everything
-else, comments included, is `…`.
+hold a secret. So no text is shown because it looks harmless. A source line is rebuilt from the parts that are known to
+be harmless: keys that look like keys, and the values of known keys that take no secret. Everything else, including
+comments, is `…`.
 
-Of a text that is not YAML nothing is known. There only the words of the config's own vocabulary are shown.
+Of a text that is not YAML, only the known keys of the config are shown.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ Shows = Callable[[Path], bool]
 """Whether the value at a path may be shown."""
 
 HIDDEN: Final = "…"
-# A key that is longer or has other characters is not one that the config knows; it could be a password or a URL.
+# A longer key, or one with other characters, is not a key of the config; it could be a password or a URL.
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Keys under which somebody could have written a secret, rightly or not.
+# Keys that take a secret, or look as if they did.
 _TAKES_SECRET: Final = re.compile(
     r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
     re.IGNORECASE,
 )
-# A word that is near one of these is one of them, mistyped.
-_SECRET_WORDS: Final = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
-# Values with one of these may have a password or a key in them, as `https://user:password@host/?code=…` has.
+# A similar key is probably one of these, mistyped.
+_SECRET_KEYS: Final = ("client_secret", "secret", "password", "private_key", "assertion", "subject_token")
+# Values with one of these may contain a password or a key, such as `https://user:password@host/?code=…`.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[@?=]")
-# A line of a file in flow form can be megabytes long. This much fits two lines of a terminal.
+# Characters. A line in flow style can be megabytes long; this is two lines of a terminal.
 _LONGEST_LINE: Final = 160
-# YAML's own signs, which say nothing.
-_SIGNS: Final = r"\s{}\[\],:?'\"-"
+# Punctuation of YAML, which holds no secret.
+_PUNCTUATION: Final = r"\s{}\[\],:?'\"-"
 
 
 def is_plain_key(key: str) -> bool:
-    """Whether a key looks like a key, and may be named in a message."""
+    """Whether a key looks like a key, so that a message may name it."""
     return _PLAIN_KEY.fullmatch(key) is not None
 
 
 def is_plain_value(value: str) -> bool:
-    """Whether a value has nothing in it that could be a password, whatever key it stands under."""
+    """Whether a value cannot contain a password, under any key."""
     return _COULD_HOLD_A_SECRET.search(value) is None
 
 
 @lru_cache(maxsize=1024)  # a config repeats the same few keys
 def takes_secret(name: object) -> bool:
-    """Whether a value under this key may be, or was meant to be, a secret."""
+    """Whether the value of a key of this name may be a secret."""
     if not isinstance(name, str):
         return False
     words = re.findall(r"[a-z_]{5,}", name.lower())
     return _TAKES_SECRET.search(name) is not None or any(
-        difflib.get_close_matches(word, _SECRET_WORDS, n=1, cutoff=0.75) for word in words
+        difflib.get_close_matches(word, _SECRET_KEYS, n=1, cutoff=0.75) for word in words
     )
 
 
@@ -71,15 +71,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A source line as it may be shown, and the column (from 0) in it of what is wrong."""
+    """A source line as it may be shown, and the column (from 0) of the fault in it."""
 
     text: str
     caret: int
 
 
 def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
-    """A line rebuilt from its pieces; None if nothing of it may be shown."""
-    # Of a line that is megabytes long only the surroundings are looked at.
+    """A line rebuilt from its pieces; None if no piece may be shown."""
+    # Of a very long line, only the surroundings of the fault.
     at = max(0, column - _LONGEST_LINE)
     out = HIDDEN if at else ""
     caret: int | None = None
@@ -96,9 +96,9 @@ def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
             out += HIDDEN
 
     def gap(end: int) -> None:
-        # Between the pieces stand signs of YAML, and comments, anchors and tags, which are not shown.
-        for part in re.finditer(rf"[{_SIGNS}]+|[^{_SIGNS}]+", line[at:end]):
-            take(part[0], at + part.start(), verbatim=re.match(rf"[{_SIGNS}]", part[0]) is not None)
+        # Between the pieces are punctuation, and comments, anchors and tags, which are not shown.
+        for part in re.finditer(rf"[{_PUNCTUATION}]+|[^{_PUNCTUATION}]+", line[at:end]):
+            take(part[0], at + part.start(), verbatim=re.match(rf"[{_PUNCTUATION}]", part[0]) is not None)
 
     for piece in sorted(pieces, key=lambda piece: piece.start):
         if not at <= piece.start < len(line):
@@ -113,10 +113,10 @@ def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
 
 
 def excerpt_of_no_yaml(line: str, vocabulary: Container[str], column: int) -> Excerpt | None:
-    """A line of a text that cannot be parsed: words of the vocabulary and signs; None if it has no such word."""
+    """A line of a text that cannot be parsed: known keys and punctuation; None if it has no known key."""
     content = re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
-    words = [(part.start(), part.end()) for part in re.finditer(rf"[^{_SIGNS}]+", content)]
-    # Only the words that stand where a key stands: at the start of the line, or before a colon.
+    words = [(part.start(), part.end()) for part in re.finditer(rf"[^{_PUNCTUATION}]+", content)]
+    # A key is at the start of the line, or before a colon.
     keys = [
         Piece(start, end, shown=content[start:end] in vocabulary and _is_key(content, start, end))
         for start, end in words

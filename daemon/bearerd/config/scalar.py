@@ -1,7 +1,7 @@
-"""What YAML reads a plain scalar as, and whether that is what the writer meant. Pure.
+"""How YAML reads an unquoted scalar, and whether that is what its author meant. Pure.
 
 PyYAML speaks YAML 1.1, where `no` is false, `0640` is 416, `12:30:45` is 45045 and `2026-11-23` is a date. None of
-these is what its writer meant, so each is an error.
+these is what its author meant, so each is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-# Everybody reads 18 digits as a number; Python itself reads no more than 4300.
+# Up to 18 digits fit 64-bit integers. Python itself reads no more than 4300.
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
 _RESOLVERS: Final = yaml.SafeLoader.yaml_implicit_resolvers
@@ -23,16 +23,16 @@ _TAG: Final = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A scalar's value, or what is wrong with it: in full, and without what stands there."""
+    """A scalar's value, or its fault: with the scalar's text, and without it."""
 
     value: Any
     fault: str = ""
     quiet_fault: str = ""
 
 
-@lru_cache(maxsize=4096)  # most scalars of a large config are the same few keys and words
+@lru_cache(maxsize=4096)  # a large config repeats the same few keys and values
 def read_plain(text: str) -> Scalar:
-    """What an unquoted scalar is."""
+    """The value of an unquoted scalar."""
     kind = _kind(text)
     if kind == "str":
         return Scalar(text)
@@ -44,8 +44,8 @@ def read_plain(text: str) -> Scalar:
         return Scalar(int(text))
     if kind == "float" and _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return Scalar(float(text))
-    read_as, quiet, cure = _misread(kind, text)
-    return Scalar(None, f"'{text}' is read as {read_as}: {cure}", f"this is read as {quiet}: {cure}")
+    read_as, quiet, remedy = _misread(kind, text)
+    return Scalar(None, f"YAML reads '{text}' as {read_as}: {remedy}", f"YAML reads this as {quiet}: {remedy}")
 
 
 def _kind(text: str) -> str:
@@ -56,10 +56,10 @@ def _kind(text: str) -> str:
 
 
 def _misread(kind: str, text: str) -> tuple[str, str, str]:
-    """As what it is read; the same without a figure of it; and what to do."""
+    """How YAML reads it, the same without its digits, and what to write instead."""
     quotes = "put it in quotes"
     if kind == "bool":
-        return "a truth value", "a truth value", f"write true or false, or {quotes}"
+        return "a boolean", "a boolean", f"write true or false, or {quotes}"
     if kind == "timestamp":
         return "a date", "a date", quotes
     if kind in {"int", "float"}:
@@ -68,15 +68,15 @@ def _misread(kind: str, text: str) -> tuple[str, str, str]:
         if re.fullmatch(r"0[0-7]{1,18}", text):
             return f"the octal number {int(text, 8)}", "a number", quotes
         return "a number", "a number", quotes
-    return "a sign of YAML's own", "a sign of YAML's own", quotes  # = and <<
+    return "special syntax", "special syntax", quotes  # = and <<
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in words."""
+    """The kind of a value, as errors name it."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
-        return "a truth value"
+        return "a boolean"
     if isinstance(value, int | float):
         return "a number"
     if isinstance(value, str):

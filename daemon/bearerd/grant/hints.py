@@ -15,7 +15,7 @@ from bearerd.grant.reply import Reply, description, parse
 from bearerd.grant.request import Call, Credentials, depends_on_encoding
 from bearerd.grant.times import FOLLOWED, SKEWED
 from bearerd.model import Target
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 _SIGNED: Final = frozenset({"client_secret_jwt", "private_key_jwt"})
 

@@ -1,4 +1,4 @@
-"""What one grant can come to. The kind of a failure decides how long is waited (lifecycle/policy.py).
+"""What one grant can come to. The kind of a failure decides how long is waited (lifecycle/policy.py). Pure.
 
 Messages are one line and safe to show anywhere: no token, no secret, nothing of a response's body but
 error codes that look like one.

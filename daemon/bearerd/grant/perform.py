@@ -26,7 +26,7 @@ from bearerd.grant.rotation import Rotation
 from bearerd.grant.times import FOLLOWED, SKEWED, clock_skew, followed
 from bearerd.log import say
 from bearerd.model import TLS_AUTHS, Client, Provider, Target
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 # Bytes of a fingerprint: nobody will meet the same twice.
 _FINGERPRINT: Final = 16

@@ -23,7 +23,7 @@ from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
 from bearerd.publish.record import Record
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 # Hex digits of a token's SHA-256: enough to distinguish tokens, and useless for recovering one.
 _DIGEST: Final = 16

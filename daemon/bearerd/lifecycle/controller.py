@@ -16,9 +16,9 @@ from bearerd.lifecycle import policy
 from bearerd.lifecycle.attempts import Attempts
 from bearerd.lifecycle.file_state import FileState
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Instant, Output, Target
+from bearerd.target_status import TargetStatus
 
 Paths = Callable[[], Collection[str]]
 """Returns the paths of all wanted files at the time of the call."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from bearerd.grant.outcome import Failure, Refused
 from bearerd.lifecycle import policy
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 STILL_FAILING: Final = 600.0
 """Seconds between two lines about one failure: rare enough not to flood the log, frequent enough to be seen."""

@@ -20,9 +20,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import Leftover, Wish
 from bearerd.model import Target
+from bearerd.target_status import TargetStatus
 
 
 class TargetController(Protocol):

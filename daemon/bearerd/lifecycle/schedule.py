@@ -31,6 +31,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from bearerd.clock import Clock
+from bearerd.errors import origin_of
 from bearerd.lifecycle.policy import LONGEST_WAIT
 from bearerd.log import say
 
@@ -175,7 +176,7 @@ class Schedule:
         try:
             due = self._turn(name)
         except Exception as error:  # noqa: BLE001 - a fault of ours may cost a minute, never the target
-            text = f"a turn failed: {where(error)}; this is a bug of bearerd, please report it"
+            text = f"a turn failed: {origin_of(error)}; this is a bug of bearerd, please report it"
             say(logging.ERROR, text, name=name)
         finally:
             with self._lock:

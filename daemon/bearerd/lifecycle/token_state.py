@@ -16,7 +16,7 @@ from typing import Final, Literal
 from bearerd.grant.outcome import Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
 from bearerd.model import Instant, Token
-from bearerd.words import rfc3339
+from bearerd.timeformat import rfc3339
 
 COUNTDOWN: Final = 5.0
 """Seconds. Rounding and latency move a counted-down expiry by less than this."""

@@ -21,7 +21,7 @@ from bearerd.errors import HookFailed, PublishError
 from bearerd.log import say
 from bearerd.model import Hook, Target
 from bearerd.publish.invoke import invoke
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 BACKOFF: Final = (1.0, 4.0, 16.0)
 """Seconds between the four attempts: what reloads is often busy for a moment."""

@@ -16,7 +16,7 @@ from bearerd import child
 from bearerd.errors import HookFailed
 from bearerd.log import say
 from bearerd.model import Hook, Target
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 # What administrators' programs are used to.
 _UMASK: Final = 0o022

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bearerd.model import Format, Output, Target, Token
-from bearerd.words import rfc3339
+from bearerd.timeformat import rfc3339
 
 
 def render(target: Target, token: Token, output: Output) -> bytes:

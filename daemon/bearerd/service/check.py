@@ -28,7 +28,7 @@ from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
 from bearerd.service.logs import quiet_libraries
 from bearerd.service.trust import writable_by_others
-from bearerd.words import duration
+from bearerd.timeformat import duration
 
 # systemd gives a unit's credentials to its daemon, and not to what ExecReload= runs.
 _HIDDEN: Final = "cannot be seen by this check; only the unit is given it, if it has LoadCredential="

@@ -24,7 +24,6 @@ from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, Schedule
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
 from bearerd.model import Config, Target, Token
 from bearerd.publish.hooks import Hooks
@@ -32,6 +31,7 @@ from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
 from bearerd.service.clients import Clients
+from bearerd.target_status import TargetStatus
 
 # Threads. Each that waits for the network costs 8 KB; more at once would be a herd.
 _MOST_GRANTS: Final = 256

@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 from bearerd.log import LOGGER, say
 from bearerd.model import Logging
-from bearerd.words import rfc3339
+from bearerd.timeformat import rfc3339
 
 # A line is 200 bytes: 2 MB at most, the lines of 10,000 targets that all fail at once.
 _MOST_LINES: Final = 10_000

@@ -11,7 +11,7 @@ from bearerd import __version__
 from bearerd.lifecycle.policy import redate
 from bearerd.model import OWN_DIRECTORY, Instant
 from bearerd.publish.publisher import peek
-from bearerd.words import rfc3339
+from bearerd.timeformat import rfc3339
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import Final
 from bearerd.errors import DirectoryLocked
 from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
-from bearerd.lifecycle.target_status import TargetStatus
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
-from bearerd.words import duration
+from bearerd.target_status import TargetStatus
+from bearerd.timeformat import duration
 
 # Seconds between two looks at the targets that are held: what holds them changes without a turn of theirs.
 _LOOK_AT_HELD: Final = 0.5
@@ -180,7 +180,8 @@ def _is_final(failure: Failure | None) -> bool:
 def _final(status: TargetStatus, now: float, because: str | None = None) -> _End:
     why = because or str(status.failure)
     if because is None and status.held_by in {"refused", "refused_limit"} and status.held_until < inf:
-        why += f"; it is asked again in {duration(status.held_until - now)} at the earliest; a changed secret is tried at once"
+        wait = duration(status.held_until - now)
+        why += f"; it is asked again in {wait} at the earliest; a changed secret is tried at once"
     if _good(status, now):
         return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")

@@ -18,9 +18,9 @@ from bearerd import __version__
 from bearerd.api.daemon import Asked
 from bearerd.api.status import Status
 from bearerd.child import reap
-from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked
+from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, origin_of
 from bearerd.lifecycle.plan import needs_restart
-from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, where
+from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
@@ -226,7 +226,7 @@ class _Daemon:
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be read again
-            loaded = ConfigUnavailable(f"the config was not read: {where(error)}; this is a bug of bearerd")
+            loaded = ConfigUnavailable(f"the config was not read: {origin_of(error)}; this is a bug of bearerd")
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:

@@ -45,7 +45,38 @@ class Found:
 Attack = Callable[[Path], Iterator[Found]]
 
 
-class Place:
+class Listener:
+    """A server on loopback with a thread for each connection."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/token"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection. An OSError ends it."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Accept no more connections, and leave the present ones open."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # the listener is closed
+                return
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            self.serve(connection)
+
+
+class Site:
     """A directory with a config, its secret, and the directory that the tokens go to."""
 
     def __init__(self, path: Path, url: str = "http://127.0.0.1:9/token") -> None:
@@ -92,12 +123,12 @@ class Place:
 
 
 @contextmanager
-def placed(path: Path, lifetime: float = 3600.0) -> Iterator[tuple[Place, Provider, Server]]:
-    """With a provider, for the length of a with block."""
+def site_with_provider(path: Path, lifetime: float = 3600.0) -> Iterator[tuple[Site, Provider, Server]]:
+    """A site and its provider, which runs during the block."""
     provider = Provider()
     provider.lifetime = lifetime
     with serving(provider) as server:
-        yield Place(path, server.url), provider, server
+        yield Site(path, server.url), provider, server
 
 
 @contextmanager

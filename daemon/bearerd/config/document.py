@@ -1,0 +1,235 @@
+"""One file of the config: its value, and its faults as problems with their place and source line. Pure.
+
+`source` reads the text, and the rest of the package reports what is wrong with the values. Which parts of a source
+line may be shown is decided by `redaction`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from bearerd.config.redaction import (
+    HIDDEN,
+    Path,
+    Piece,
+    Shows,
+    excerpt,
+    excerpt_of_no_yaml,
+    is_plain_key,
+    is_plain_value,
+    takes_secret,
+)
+from bearerd.config.source import BROKEN, Fault, has_content, read, walk
+from bearerd.errors import Kind, Problem
+
+MOST_PROBLEMS: Final = 1000
+"""A file with more errors is not a config, and nobody reads them all."""
+# Keys below which there may be free text, and secrets under any name.
+_FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
+# What libyaml says about the most common mistakes, and how a person would say it.
+_SYNTAX_HINTS: Final = (
+    ("did not find expected key", "a key is indented differently from the others here, or a bracket or quote is open"),
+    ("found character that cannot start any token", "a value that begins with @, ` or % must be in quotes"),
+    ("mapping values are not allowed", "a second ': ' in a line: put the value in quotes, or check the indentation"),
+)
+
+
+class Document:
+    """One YAML file: its `value`, and the `problems` of it.
+
+    `shows` says of a path whether its value may be shown in an error.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        file: str,
+        *,
+        may_be_empty: bool = False,
+        shows: Shows = lambda _: True,
+        vocabulary: frozenset[str] = frozenset(),
+    ) -> None:
+        self.file = file
+        self.value: Any = BROKEN
+        self._text = text
+        self._shows = shows
+        self._vocabulary = vocabulary
+        self._faults: list[Fault] = []
+        self._dropped = 0
+        self._broken: set[Path] = set()
+        self._failed: list[Problem] = []
+        self._marks: dict[tuple[Path, bool], tuple[int, int]] | None = None
+        try:
+            self.value = read(text, self)
+        except yaml.MarkedYAMLError as error:
+            self._syntax(error)
+        except yaml.reader.ReaderError:
+            self._character()
+        if self.value is None and not has_content(text):
+            self.value = {}
+            if not may_be_empty:
+                self.fail(1, 1, "the file is empty")
+
+    def fail(self, line: int, column: int, kind: str, message: str = "") -> None:
+        """Note a fault of the file as a whole. Line and column count from 1."""
+        self._failed.append(Problem(self.file, line, column, kind, message or kind))
+
+    def add(self, path: Path, message: str, kind: Kind = "wrong value", *, at_key: bool = False) -> None:
+        """Report the value, or the key, at a path, unless a part of the path was reported already."""
+        above = path[:-1] if at_key else path
+        if not any(above[:length] in self._broken for length in range(len(above) + 1)):
+            self.note(Fault(path, kind, message, at_key=at_key))
+
+    def note(self, fault: Fault, *, broken: bool = False) -> None:
+        """Note a fault; with `broken`, nothing more is reported of its path."""
+        if broken:
+            self._broken.add(fault.path)
+        if len(self._faults) < MOST_PROBLEMS:
+            self._faults.append(fault)
+        else:
+            self._dropped += 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether anything is wrong so far."""
+        return bool(self._faults or self._failed)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are too many faults to look for more."""
+        return self._dropped > 0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Every fault, in the order in which they were found."""
+        marks = [fault.mark or self._mark(fault.path, at_key=fault.at_key) for fault in self._faults]
+        pieces = self._pieces({line for line, _ in marks})
+        lines = self._lines({line for line, _ in marks})
+        found = list(self._failed)
+        for fault, (line, column) in zip(self._faults, marks, strict=True):
+            seen = excerpt(lines[line], pieces[line], column) if line in lines and line in pieces else None
+            quiet = fault.quiet and not (seen and self._may_show(fault.path))
+            message = fault.quiet if quiet else fault.message
+            source, caret = (seen.text, seen.caret) if seen else (None, 0)
+            found.append(Problem(self.file, line + 1, column + 1, fault.kind, message, source, caret))
+        if self._dropped:
+            message = f"and {self._dropped} more errors; is this the right file?"
+            found.append(Problem(self.file, max(line for line, _ in marks) + 1, 1, "too many errors", message))
+        return found
+
+    def position(self, path: Path) -> str:
+        """`file:line` of the key at a path."""
+        line, _ = self._mark(path, at_key=True)
+        return f"{self.file}:{line + 1}"
+
+    # -- the second pass -----------------------------------------------------------------------
+
+    def _mark(self, path: Path, *, at_key: bool) -> tuple[int, int]:
+        """Line and column (from 0) of a path, without those of its parts that do not exist."""
+        if self._marks is None:
+            self._marks = {}
+            for where, is_key, event in walk(self._text):
+                self._marks.setdefault((where, is_key), (event.start_mark.line, event.start_mark.column))
+        exact: Path = ()
+        value = self.value
+        for part in path:
+            known = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+            if known:
+                exact, value = (*exact, part), value[part]
+        found = self._marks.get((exact, at_key)) or self._marks.get((exact, False))
+        return found or (0, 0)
+
+    def _pieces(self, lines: set[int]) -> dict[int, list[Piece]]:
+        """The keys and values on these lines; none of a line that may hold a secret, or a part of one."""
+        found: dict[int, list[Piece]] = {}
+        secret: set[int] = set()
+        # A file that is not a mapping is no config, and could be a list of passwords or a private key.
+        if not lines or self._failed or not isinstance(self.value, dict):
+            return found
+        last = max(lines)
+        for path, is_key, event in walk(self._text):
+            start, end = event.start_mark, event.end_mark
+            if start.line > last:
+                break
+            if not isinstance(event, yaml.ScalarEvent) or lines.isdisjoint(range(start.line, end.line + 1)):
+                continue
+            if any(map(takes_secret, path)):
+                secret.update(range(start.line, end.line + 1))
+            elif start.line == end.line:
+                shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
+                # The piece of a tagged or anchored scalar begins with its tag or anchor.
+                shown = shown and event.tag is None and event.anchor is None
+                found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
+        return {line: pieces for line, pieces in found.items() if line not in secret}
+
+    def _lines(self, wanted: set[int]) -> dict[int, str]:
+        """These lines, without those that look as if they held a secret."""
+        # YAML 1.1 ends lines at CR, NEL and the Unicode separators too, and so does splitlines.
+        lines = enumerate(self._text.splitlines()) if wanted else ()
+        return {number: line for number, line in lines if number in wanted and not takes_secret(line)}
+
+    def may_name(self, path: Path) -> bool:
+        """Whether a key may be shown: not below an unknown one, nor below one that takes a secret."""
+        return (
+            is_plain_key(str(path[-1]))
+            and not any(map(takes_secret, path[:-1]))
+            and (len(path) == 1 or self._shows(path[:-1]))
+        )
+
+    def _may_show(self, path: Path) -> bool:
+        argument = path[-2:-1] == ("run",) and path[-1] != 0  # of a hook, such as `curl -u user:password`
+        free_text = argument or not _FREE_TEXT.isdisjoint(path)
+        return bool(path) and not free_text and not any(map(takes_secret, path)) and self._shows(path)
+
+    # -- faults of the text itself ----------------------------------------------------
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        text = self._lines({line}).get(line, "")
+        problem = (error.problem or "this is not YAML").replace("\n", " ")
+        kind: Kind = "not YAML"
+        if "\\t" in problem or re.match(r"[\s-]*\t", text[: column + 1]):
+            problem = "YAML is indented with spaces, not tabs"
+        elif "increasing flow level" in f"{error.context}":
+            # Since 0.2.6 libyaml gives up at a thousand levels of flow style, before we count fifty.
+            problem, kind = "nested too deeply", "nested too deeply"
+        for phrase, meaning in _SYNTAX_HINTS:
+            if phrase in problem:
+                problem = meaning
+        # A quoted text could be a secret; one or two characters are not.
+        problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", HIDDEN, problem)
+        seen = excerpt_of_no_yaml(text, self._vocabulary, column)
+        source, caret = (seen.text, seen.caret) if seen else (None, 0)
+        message = problem if kind == "nested too deeply" else f"not YAML: {problem}"
+        self._failed.append(Problem(self.file, line + 1, column + 1, kind, message, source, caret))
+
+    def _character(self) -> None:
+        # The position in PyYAML's error is of no use: one of its parsers counts bytes, the other characters.
+        found = yaml.reader.Reader.NON_PRINTABLE.search(self._text)
+        position = found.start() if found is not None else 0
+        line = self._text.count("\n", 0, position) + 1
+        column = position - self._text.rfind("\n", 0, position)
+        message = f"a character that YAML does not allow (#x{ord(self._text[position]):04x})"
+        self.fail(line, column, "not YAML", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A part of a document: its path, and for a provider or a client its value as the file has it."""
+
+    document: Document
+    path: Path
+    value: Any = None
+
+    def child(self, *path: str | int) -> Node:
+        """A part of this part, without its value."""
+        return Node(self.document, (*self.path, *path))
+
+    def add(self, below: Path, message: str, kind: Kind = "wrong value", *, at_key: bool = False) -> None:
+        """Report what is wrong with the value, or the key, at a path below this part."""
+        self.document.add((*self.path, *below), message, kind, at_key=at_key)

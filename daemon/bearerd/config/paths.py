@@ -1,0 +1,105 @@
+"""Where the files of a config go: its directories, the socket, and one path for each output. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from bearerd.config import models
+from bearerd.config.document import Document, Node
+from bearerd.config.redaction import Path
+from bearerd.model import OWN_DIRECTORY, Control
+
+DEFAULT_DIRECTORY: Final = "/run/bearerd"
+
+_LONGEST_SOCKET: Final = 107  # bytes: sun_path of unix(7) without its NUL
+_LONGEST_NAME: Final = 255  # bytes: NAME_MAX of every file system that tokens are written to
+
+_SUFFIX: Final[Mapping[str, str]] = {"raw": "", "json": ".json", "header": ".header", "env": ".env"}
+
+
+class Paths:
+    """The paths that a config uses. No two outputs have one path, and none is the directory of another."""
+
+    def __init__(self, settings: models.ConfigFile, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._outputs: dict[str, tuple[Document, Path, str]] = {}
+        self._directories: dict[str, str] = {}
+        # systemd lists several directories with colons between them; the first is the service's own.
+        runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        state = environ.get("STATE_DIRECTORY", "").split(":")[0]
+        self.directory = _normal(settings.output.directory or runtime or DEFAULT_DIRECTORY)
+        own = posixpath.join(self.directory, OWN_DIRECTORY)
+        self.state_directory = _normal(settings.state_directory or state or own)
+
+    def output(self, node: Node, client: str, token: str, file: models.FileModel) -> str:
+        """The path of an output, in full; faults are reported at the node."""
+        relative = file.path if file.path is not None else f"{client}/{token}{_SUFFIX[file.format]}"
+        at: Path = ("path",) if file.path is not None else ()
+        path = _normal(posixpath.join(self.directory, relative))
+        # Without a path of its own it consists of names, which were checked as names.
+        fault = self._fault(relative, path) if file.path is not None else None
+        if fault is None and path == file.template:
+            fault = f"'{client}/{token}' would be written over its own template"
+        if fault is not None:
+            node.add(at, fault, "conflicting paths")
+        else:
+            self._claim(node, at, path, f"{client}/{token}")
+        return path
+
+    def control(self, main: Document) -> Control:
+        """The control socket."""
+        given = self._settings.control.socket
+        socket = _normal(given or posixpath.join(self.directory, OWN_DIRECTORY, "control.sock"))
+        if _bytes(socket) > _LONGEST_SOCKET:
+            configured = ("output", "directory") if self._settings.output.directory else ()
+            message = (
+                f"the path of the control socket is longer than {_LONGEST_SOCKET} bytes, the limit of Linux: {socket}"
+            )
+            main.add(("control", "socket") if given else configured, message, "conflicting paths")
+        elif given and socket in self._outputs:
+            message = f"'{self._outputs[socket][2]}' would be written to {socket} too"
+            main.add(("control", "socket"), message, "conflicting paths")
+        return Control(socket, self._settings.control.mode)
+
+    def _claim(self, node: Node, at: Path, path: str, token: str) -> None:
+        if path in self._outputs:
+            document, at_other, other = self._outputs[path]
+            first = document.position(at_other)
+            message = f"'{token}' and '{other}' ({first}) would be written to the same file, {path}"
+            node.add(at, message, "conflicting paths")
+            return
+        parents = [path[:index] for index, char in enumerate(path) if char == "/" and index]
+        clash = next((parent for parent in parents if parent in self._outputs), self._directories.get(path))
+        if clash is not None:
+            other = self._outputs[clash][2]
+            message = f"'{token}' would be written to {path} and '{other}' to {clash}: one is a directory of the other"
+            node.add(at, message, "conflicting paths")
+        self._outputs[path] = node.document, (*node.path, *at), token
+        for parent in parents:
+            self._directories.setdefault(parent, path)
+
+    def _fault(self, given: str, path: str) -> str | None:
+        """What is wrong with an output's path, as it was given and in full."""
+        parts = given.split("/")
+        if ".." in parts:
+            return "expected a path without .."
+        if parts[-1] in {"", "."} or f"{self.directory}/".startswith(f"{path}/"):
+            return "expected the path of a file, found a directory"
+        if OWN_DIRECTORY in path.split("/"):
+            return f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself"
+        if any(_bytes(part) > _LONGEST_NAME for part in parts):
+            return f"a name in this path is longer than {_LONGEST_NAME} bytes"
+        return None
+
+
+def _bytes(path: str) -> int:
+    """The length of a path in bytes."""
+    return len(path.encode("utf-8", "surrogatepass"))
+
+
+def _normal(path: str) -> str:
+    """One spelling for one path; POSIX lets normpath keep two slashes at the start."""
+    return re.sub("^//", "/", posixpath.normpath(path))

@@ -1,0 +1,228 @@
+"""The checked parts of a config -> the model: what is inherited or defaulted is filled in. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from bearerd.config import models
+from bearerd.config.document import Document, Node
+from bearerd.config.paths import Paths
+from bearerd.config.rules import http_fault
+from bearerd.model import (
+    CLIENT_ASSERTION,
+    TLS_AUTHS,
+    Client,
+    Config,
+    Hook,
+    Jwt,
+    JwtBearer,
+    Listen,
+    Logging,
+    Output,
+    Provider,
+    RateLimit,
+    Reference,
+    RefreshBefore,
+    Target,
+)
+
+_T = TypeVar("_T")
+
+
+class Resolver:
+    """Makes the Config and its targets; reports what is wrong only in combination."""
+
+    def __init__(self, main: Document, settings: models.ConfigFile, environ: Mapping[str, str]) -> None:
+        self._main = main
+        self._settings = settings
+        self._paths = Paths(settings, environ)
+
+    def config(self, targets: list[Target], files: tuple[str, ...], directories: tuple[str, ...]) -> Config:
+        """The whole: its targets, the files it was read from, and the directories of `include`."""
+        settings = self._settings
+        return Config(
+            directory=self._paths.directory,
+            state_directory=self._paths.state_directory,
+            directory_mode=settings.output.directory_mode,
+            group=settings.output.group,
+            control=self._paths.control(self._main),
+            listen=_listen(settings.listen) if settings.listen else None,
+            targets=tuple(targets),
+            log=Logging(level=settings.log.level, format=settings.log.format),
+            reload=settings.reload,
+            startup_timeout=settings.startup_timeout,
+            sources=files,
+            source_directories=directories,
+        )
+
+    def targets(
+        self, name: str, node: Node, model: models.ClientModel, shared: models.ProviderModel | None
+    ) -> list[Target]:
+        """The targets of a client; `shared` is the provider that it names."""
+        provider = _provider(model, shared)
+        self._check_provider(node, model, provider, shared)
+        budgets: list[tuple[str, RateLimit]] = []
+        if shared is not None and shared.rate_limit is not None:
+            budgets.append((f"provider-{model.provider}", shared.rate_limit))
+        if model.rate_limit is not None:
+            budgets.append((f"client-{name}", model.rate_limit))
+        client = Client(
+            name=name,
+            provider=provider,
+            client_id=_text_or_reference(model.client_id) if model.client_id is not None else "",
+            client_secret=tuple(map(_reference, model.client_secret or ())),
+            auth=model.auth,
+            basic_encoding=model.basic_encoding or "compatible",
+            private_key=_reference(model.private_key) if model.private_key else None,
+            # A certificate is public: its file may be readable by anyone.
+            certificate=replace(_reference(model.certificate), permissions="any") if model.certificate else None,
+            assertion=_reference(model.assertion) if model.assertion else None,
+            assertion_type=model.assertion_type or CLIENT_ASSERTION,
+            jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
+            grant_type=model.grant_type,
+            jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
+            scope_separator=model.scope_separator,
+            budgets=tuple(budgets),
+        )
+        return [self._target(node, client, model, token) for token in model.tokens]
+
+    def _check_provider(
+        self,
+        node: Node,
+        model: models.ClientModel,
+        provider: Provider,
+        shared: models.ProviderModel | None,
+    ) -> None:
+        """Report plain http where it is not allowed, and client certificates without TLS."""
+        if model.token_url or model.issuer:
+            check_http(node, model, allowed=provider.allow_http)
+        elif shared is not None and model.allow_http is False:
+            check_http(node, shared, allowed=False)
+        if model.auth in TLS_AUTHS and urlsplit(provider.url).scheme == "http":
+            node.add(("auth",), f"expected https for auth {model.auth}: a client certificate works over TLS only")
+
+    def _target(self, node: Node, client: Client, model: models.ClientModel, name: str) -> Target:
+        settings = self._settings
+        token = model.tokens[name]
+        levels: list[models.Inherited] = [token, model, settings]
+        parameters = model.parameters | token.parameters
+        if model.subject_token is not None:
+            parameters = parameters | {"subject_token": [model.subject_token]}
+        return Target(
+            client=client,
+            name=name,
+            scope=" ".join(token.scope),
+            parameters=tuple(
+                (key, _text_or_reference(value)) for key, values in parameters.items() for value in values
+            ),
+            strict_scope=_first(*(level.strict_scope for level in levels), default=False),
+            refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
+            default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
+            on_expiry=settings.output.on_expiry,
+            outputs=self._outputs(node, client.name, model, name),
+            required=_first(*(level.required for level in levels), default=True),
+            on_change=tuple(map(_hook, _first(*(level.on_change for level in levels), default=[]))),
+            on_failure=tuple(map(_hook, _first(*(level.on_failure for level in levels), default=[]))),
+        )
+
+    def _outputs(self, node: Node, client: str, model: models.ClientModel, name: str) -> tuple[Output, ...]:
+        """The outputs of a token; the nearest `files` wins."""
+        files, at = self._settings.files, node.child("tokens", name)
+        if (own := model.tokens[name].files) is not None:
+            files, at = own, at.child("files")
+        elif model.files is not None:
+            files, at = model.files, node.child("files")
+        if files is None:
+            return (self._output(at, client, name, models.FileModel(format="raw")),)
+        if not files:
+            at.add((), f"token '{client}/{name}' has no files: remove this key to get one raw file")
+        return tuple(self._output(at.child(index), client, name, file) for index, file in enumerate(files))
+
+    def _output(self, node: Node, client: str, name: str, file: models.FileModel) -> Output:
+        defaults = self._settings.output
+        return Output(
+            path=self._paths.output(node, client, name, file),
+            format=file.format,
+            mode=_first(file.mode, default=defaults.mode),
+            owner=_first(file.owner, defaults.owner, default=None),
+            group=_first(file.group, defaults.group, default=None),
+            newline=bool(file.newline),
+            variable=file.name or _variable(client, name),
+            max_staleness=file.max_staleness or 0.0,
+            template=file.template or "",
+            vars=tuple((file.vars or {}).items()),
+        )
+
+
+def check_http(node: Node, keys: models.ProviderKeys, *, allowed: bool) -> None:
+    """Report a URL of plain http that is not allowed, at the key that has it."""
+    url = keys.token_url or keys.issuer
+    if url is not None and (fault := http_fault(url, allowed=allowed)):
+        node.add(("token_url" if keys.token_url else "issuer",), fault)
+
+
+def _variable(client: str, name: str) -> str:
+    """The default of `name`. No shell and no nginx accepts a variable that begins with a digit."""
+    return re.sub(r"[^A-Z0-9]|^(?=[0-9])", "_", f"{client}_{name}_TOKEN".upper())
+
+
+def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> Provider:
+    """A client's own keys, and those of the provider that it names.
+
+    Equal providers are one: clients with the same keys share its limits, with and without a common name.
+    """
+    keys = ("token_url", "issuer", "ca_file", "proxy", "timeout", "max_concurrency", "allow_http")
+    own = {key: value for key in keys if (value := getattr(model, key)) is not None}
+    inherited = {key: value for key in keys if base and (value := getattr(base, key)) is not None}
+    if own.keys() & {"token_url", "issuer"}:
+        inherited = {key: value for key, value in inherited.items() if key not in {"token_url", "issuer"}}
+    merged = inherited | own
+    label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
+    return Provider(name=label, **merged)
+
+
+def _jwt_bearer(model: models.ClientModel) -> JwtBearer:
+    return JwtBearer(
+        issuer=model.assertion_issuer,
+        subject=model.assertion_subject,
+        claims=json.dumps(model.assertion_claims or {}),
+        scope_in_form=model.scope_in == "form",
+    )
+
+
+def _listen(model: models.ListenModel) -> Listen:
+    return replace(model.address, page=model.page, hosts=tuple(model.hosts))
+
+
+def _hook(model: models.FailureHookModel) -> Hook:
+    return Hook(
+        argv=tuple(model.run or ()),
+        signal=model.signal,
+        pid_file=model.pid_file,
+        process=model.process,
+        timeout=model.timeout or 30.0,
+        skip_first=isinstance(model, models.ChangeHookModel) and model.skip_first,
+    )
+
+
+def _first(*values: _T | None, default: _T) -> _T:
+    return next((value for value in values if value is not None), default)
+
+
+def _text_or_reference(value: str | models.ReferenceModel) -> str | Reference:
+    return value if isinstance(value, str) else _reference(value)
+
+
+def _reference(model: models.ReferenceModel) -> Reference:
+    if model.command is not None:
+        return Reference("command", model.command[0], argv=tuple(model.command))
+    if model.env is not None:
+        return Reference("env", model.env)
+    if model.credential is not None:
+        return Reference("credential", model.credential)
+    return Reference("file", model.file or "", permissions=model.permissions or "owner")

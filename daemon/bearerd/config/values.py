@@ -1,0 +1,294 @@
+"""How each kind of value is written in the config: parsers from what YAML gave to what the model holds. Pure.
+
+Each parser raises pydantic's error with what it expected. Where the value is in the file is added in `load`.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic_core import PydanticCustomError
+
+from bearerd.config.scalar import kind_of
+from bearerd.config.suggest import near
+from bearerd.model import TEMPLATES, Listen, RateLimit, RefreshBefore
+from bearerd.timeformat import DURATION, UNITS, seconds_of
+
+# The token request has these already: from other keys of the config, or from bearerd itself.
+RESERVED_PARAMETERS: Final = frozenset(
+    {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
+)
+# The claims that bearerd sets itself, each with the key that sets it, if there is one.
+_OWN_CLAIMS: Final = {
+    "iss": "assertion_issuer",
+    "sub": "assertion_subject",
+    "aud": "assertion_audience",
+    "scope": "scope",
+    "exp": None,
+    "iat": None,
+    "jti": None,
+}
+# Seconds. A request that takes longer than a day is a mistake in the config.
+_LONGEST_TIMEOUT: Final = 86400.0
+# Seconds. Ten years: more than any token's lifetime, and small enough for every calculation with times.
+_LONGEST: Final = 3650 * 86400.0
+_LAST_PORT: Final = 65535
+# Labels as in DNS, and `_`, which names of Compose's services have. Browsers send other names as xn--….
+_LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME: Final = re.compile(rf"(?=.{{1,254}}$){_LABEL}(\.{_LABEL})*\.?")
+
+
+def expected(what: str, value: Any = None) -> PydanticCustomError:
+    """An error with what was expected, and the kind of value that was found (never the value itself)."""
+    found = "" if value is None or isinstance(value, str) else f", found {kind_of(value)}"
+    return fault(f"expected {what}{found}")
+
+
+def fault(message: str) -> PydanticCustomError:
+    """An error with this message."""
+    # Pydantic takes a template: braces in the message itself would be read as fields.
+    return PydanticCustomError("fault", "{message}", {"message": message})
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of a duration such as `500ms`, `10s`, `15m`, `1h` or `2d`."""
+    seconds = seconds_of(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
+    return _reasonable(seconds)
+
+
+def _reasonable(seconds: float) -> float:
+    if seconds <= 0:
+        raise expected("a duration above zero")
+    if seconds > _LONGEST:
+        raise expected("a duration of at most 3650d")
+    return seconds
+
+
+def parse_timeout(value: Any) -> float:
+    """Seconds of a timeout."""
+    seconds = parse_duration(value)
+    if seconds > _LONGEST_TIMEOUT:
+        raise expected("a timeout of at most 1d")
+    return seconds
+
+
+def parse_refresh_before(value: Any) -> RefreshBefore:
+    """A share of the lifetime, or seconds."""
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", value)):
+        percent = float(match[1])
+        if 0 < percent <= 50:  # noqa: PLR2004 - the lead is never more than half the lifetime
+            return RefreshBefore(share=percent / 100)
+        raise expected("a share of the lifetime above 0% and up to 50%")
+    try:
+        return RefreshBefore(seconds=parse_duration(value))
+    except PydanticCustomError:
+        raise expected("a share of the lifetime such as 20%, or a duration such as 60s", value) from None
+
+
+def parse_rate_limit(value: Any) -> RateLimit:
+    """A number of requests and the seconds in which they may be made."""
+    match = re.fullmatch(rf"([1-9][0-9]{{0,8}})/(?:{DURATION}|(ms|s|m|h|d))", value) if isinstance(value, str) else None
+    if match is None:
+        raise expected("a number of requests per time, such as 10/s or 10/8h", value)
+    return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
+
+
+def parse_mode(value: Any) -> int:
+    """The mode of a file."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise expected('a mode in quotes, such as "0640" (YAML reads 0640 as the number 416)')
+    if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value) is None:
+        raise expected('a mode of octal digits in quotes, such as "0640"', value)
+    return int(value, 8)
+
+
+def parse_directory_mode(value: Any) -> int:
+    """The mode of a directory."""
+    # setgid: the files in a directory then get its group.
+    if isinstance(value, str) and re.fullmatch(r"2[0-7]{3}", value):
+        return int(value, 8)
+    return parse_mode(value)
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise expected("text without NUL characters")
+    return value
+
+
+def parse_text(value: Any) -> Any:
+    """A text that is not empty."""
+    if not isinstance(value, str):
+        raise expected("text" + ("" if isinstance(value, dict | list) or value is None else " in quotes"), value)
+    if not value:
+        raise expected("text, found an empty one")
+    return _no_nul(value)
+
+
+def parse_scope(value: Any) -> tuple[str, ...]:
+    """Scopes as one text or a list; RFC 6749 section 3.3."""
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if not isinstance(item, str):
+            raise expected("a scope, or a list of scopes", item)
+        # RFC 6749 3.3: printable ASCII without quote and backslash; the space separates.
+        if not item or re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*", item) is None:
+            raise expected("scopes of printable ASCII characters, separated by single spaces (RFC 6749 section 3.3)")
+    return tuple(word for item in items for word in item.split(" "))
+
+
+def parse_parameter_name(value: str) -> str:
+    """The name of an additional parameter of the token request."""
+    if value in RESERVED_PARAMETERS:
+        raise fault(f"parameter '{value}' cannot be set here: bearerd sets it from other keys")
+    if not value:
+        raise expected("the name of a parameter, found an empty one")
+    return value
+
+
+def parse_parameter(value: Any) -> list[Any]:
+    """The values of one parameter: texts or references."""
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if not isinstance(item, str | dict):
+            raise expected("text in quotes, a reference such as {file: …}, or a list of these", item)
+    if not values:
+        raise expected("text, or a list with at least one text")
+    return values
+
+
+def parse_claim_name(value: str) -> str:
+    """The name of an additional claim of an assertion."""
+    if value in _OWN_CLAIMS:
+        key = _OWN_CLAIMS[value]
+        raise fault(f"claim '{value}' cannot be set here: " + (f"use the key {key}" if key else "bearerd sets it"))
+    return value
+
+
+def parse_json_value(value: Any) -> Any:
+    """A value that JSON can express, without null."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            parse_json_value(item)
+    elif not isinstance(value, str | int | float | bool):
+        raise expected("text, a number, true or false, a list or a mapping", value)
+    return value
+
+
+def parse_issuer(value: Any) -> str:
+    """An issuer's URL; RFC 8414 section 2."""
+    url = parse_url(("https", "http"))(value)
+    if "?" in url:
+        raise expected("an issuer without a query (RFC 8414 section 2)")
+    return str(url)
+
+
+def parse_separator(value: Any) -> str:
+    """The text between scopes in a request."""
+    if not isinstance(value, str) or re.fullmatch(r"[\x20-\x7e]{1,4}", value) is None:
+        raise expected('a separator of 1 to 4 printable characters, such as " " or ","', value)
+    return value
+
+
+def as_list(value: Any) -> Any:
+    """A list; anything else as its only item."""
+    return value if isinstance(value, list) else [value]
+
+
+def parse_url(schemes: tuple[str, ...]) -> Any:
+    """A parser of URLs with one of these schemes."""
+    wanted = " or ".join(f"{scheme}://…" for scheme in schemes)
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str):
+            raise expected(f"a URL, {wanted}", value)
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise expected(f"a URL, {wanted}") from None
+        if re.search(r"[\x00-\x20\x7f-\uffff]", value) or parts.scheme not in schemes or not parts.hostname:
+            raise expected(f"a URL, {wanted}")
+        if parts.username is not None or parts.password is not None:
+            raise expected("a URL without a user name and password")
+        if "#" in value or port == 0:
+            raise expected("a URL without a fragment (#…)" if "#" in value else "a port other than 0")
+        return value
+
+    return parse
+
+
+def parse_client_id(value: Any) -> str:
+    """A client id that is given as text."""
+    return str(parse_text(value))
+
+
+def parse_account(value: Any) -> str:
+    """A user or group, by name or number."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise expected("the name or number of a user or group", value)
+    return _no_nul(value)
+
+
+def parse_address(value: Any) -> Listen:
+    """An IP address and a port."""
+    match = re.fullmatch(r"(\[(.+)\]|([0-9.]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
+    try:
+        host = str(ip_address(match[2] or match[3])) if match else ""
+    except ValueError:
+        host = ""
+    if match is None or not host or (":" in host) != bool(match[2]) or int(match[4]) > _LAST_PORT:
+        # A name would have to be resolved, and could resolve to another address tomorrow.
+        raise expected('an IP address and a port in quotes, such as "127.0.0.1:9810" or "[::1]:9810"', value)
+    return Listen(host=host, port=int(match[4]))
+
+
+def parse_host_name(value: Any) -> str:
+    """A name that a request's `Host` may have."""
+    if not isinstance(value, str) or HOST_NAME.fullmatch(value) is None:
+        raise expected("a host name without scheme and port, such as web1.example.com", value)
+    return value
+
+
+def parse_template(value: Any) -> str:
+    """The path of a template, or the name of a built-in one."""
+    text: str = parse_text(value)
+    if text not in TEMPLATES and not text.startswith("/"):
+        known = ", ".join(TEMPLATES) + near(text, TEMPLATES)
+        raise expected(f"the absolute path of a template (/…), or a built-in one: {known}")
+    return text
+
+
+def parse_argv(value: Any) -> Any:
+    """A program and its arguments."""
+    if not isinstance(value, list) or not value:
+        found = None if isinstance(value, list) else value
+        raise expected("a list of the program and its arguments (there is no shell)", found)
+    if isinstance(value[0], str) and not value[0].startswith("/"):
+        raise expected("the absolute path of a program (/…)")
+    return value
+
+
+def parse_reference(value: Any) -> Any:
+    """Refuse a secret that is given as text."""
+    if not isinstance(value, dict):
+        raise expected(
+            "a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
+            "{command: [argv…]}, never the secret itself"
+        )
+    return value
+
+
+def parse_absolute_path(value: Any) -> str:
+    """An absolute path."""
+    text: str = parse_text(value)
+    if not text.startswith("/"):
+        raise expected("an absolute path (/…)")
+    return text
