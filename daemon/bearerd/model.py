@@ -155,6 +155,12 @@ class Client:
     budgets: tuple[tuple[str, RateLimit], ...] = ()
     """Each `rate_limit` that its grants count against, by the name under which it is counted."""
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that it authenticates with, in the order of the fields."""
+        values = (self.client_id, *self.client_secret, self.private_key, self.certificate, self.assertion)
+        return tuple(value for value in values if isinstance(value, Reference))
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -227,6 +233,11 @@ class Target:
     def full_name(self) -> str:
         """`client/token`, as logs, paths and the command line have it."""
         return f"{self.client.name}/{self.name}"
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that its request needs: those of its client, then those of its parameters."""
+        return (*self.client.references, *(value for _, value in self.parameters if isinstance(value, Reference)))
 
     @property
     def max_staleness(self) -> float:

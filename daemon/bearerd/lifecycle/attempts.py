@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
-from typing import Final
+from typing import Final, assert_never
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
 from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused, Transient
@@ -285,8 +285,12 @@ class Attempts:
                 line = Line("info", f"the provider prolonged the token: good for {good}; asking again {when}")
             case "at_end":
                 line = Line("debug", f"the provider answers with the token that is at its end; asking again {when}")
-            case _:
+            case "same":
                 line = Line("debug", f"the same token again, good for {good}; asking again {when}")
+            case "expired":
+                return  # this is a failure, and logged as one
+            case _:
+                assert_never(accepted.kind)
         self.say(line)
 
     def _fail(self, failure: Failure, settled: Settled, now: float) -> None:
