@@ -151,6 +151,8 @@ class Refusal:
     next_probe: float
     own: bool
     """Whether it is the target's own: its siblings get tokens."""
+    request: str = ""
+    """`Target.fingerprint` of this target's last request that was refused; empty if there was none."""
 
 
 @dataclass(frozen=True, slots=True)

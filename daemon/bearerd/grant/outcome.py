@@ -85,7 +85,9 @@ class Refused(_Failure):
 
     whole_client: bool = True
     another_secret: bool = False
-    """Whether the client has another secret, that was not refused: it is tried next."""
+    """Whether the client has another secret that was not refused: it is tried next."""
+    request: str = field(default="", repr=False, compare=False)
+    """`Target.fingerprint` of the request that was refused; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

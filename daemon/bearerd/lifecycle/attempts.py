@@ -77,6 +77,9 @@ class Attempts:
         now = self._parts.clock.now()
         self.due = now.boot
         target = self.target
+        refusal = self.refusal()
+        if refusal is not None and refusal.request not in {"", target.fingerprint()}:
+            self._request_changed(now.boot)
         if record is None or record.identity != target.identity() or client_id not in (None, record.client_id):
             return False
         self._parts.admission.worked(target.client.name)
@@ -98,11 +101,22 @@ class Attempts:
         asks_otherwise = old.identity() != target.identity() or old.client.client_id != target.client.client_id
         if asks_otherwise:
             self._parts.admission.forget(target.full_name, old.client.name, now)
+        # Of a changed client all refusals are forgotten anyway (service/engine.py).
+        if old.client == target.client and old.fingerprint() != target.fingerprint():
+            self._request_changed(now)
         token = self.state.current
         if asks_otherwise or self.log.failure is not None or (token is not None and not self.is_for_target):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
+
+    def _request_changed(self, now: float) -> None:
+        """What was refused is not what is requested from now on: the target may ask at once."""
+        refusal, target = self.refusal(), self.target
+        if refusal is not None and not refusal.own:
+            self._parts.admission.forgive(target.client.name, now)
+        else:
+            self._parts.admission.forget(target.full_name, target.client.name, now)
 
     def credentials_changed(self) -> None:
         """The client's credentials changed: a target that fails asks at once, whatever the reason."""
@@ -236,6 +250,8 @@ class Attempts:
                 accepted = self._judge(outcome, performed, now)
                 if accepted.failure is not None:
                     outcome = accepted.failure
+            elif isinstance(outcome, Refused):
+                outcome = replace(outcome, request=self.target.fingerprint())
         finally:
             # Whatever happens: its place is another's now.
             settled = parts.admission.settle(answer.ticket, outcome, parts.clock.now().boot)

@@ -44,6 +44,10 @@ class Admission(Protocol):
         """The client got a token with its present credentials before."""
         ...
 
+    def forgive(self, client: str, now: float) -> None:
+        """What the client was refused for has changed."""
+        ...
+
     def forget(self, name: str, client: str, now: float) -> None:
         """The target waits for nothing."""
         ...
