@@ -16,8 +16,8 @@ MODULES = {
     if path != ROOT / "__init__.py"
 }
 
-# cli -> service -> api -> lifecycle -> {admission, grant, publish} -> {config, secrets} -> model; admission knows the
-# outcomes of a grant. Everyone may use what is in BELOW.
+# cli -> service -> {api, lifecycle} -> {admission, grant, publish, hooks} -> {config, secrets} -> model. Besides, api
+# reads lifecycle, and admission knows the outcomes of a grant. Every room may use the modules in BELOW.
 BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "mounts", "process", "regular", "words"}
 MAY_IMPORT = {
     "boundedjson": set(),
@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "grant": {"grant", "secrets"} | BELOW,
     "admission": {"admission", "grant"} | BELOW,
     "publish": {"publish"} | BELOW,
-    "lifecycle": {"lifecycle", "admission", "grant", "publish"} | BELOW,
+    "hooks": {"hooks"} | BELOW,
+    "lifecycle": {"lifecycle", "admission", "grant", "publish", "hooks"} | BELOW,
     "api": {"api", "lifecycle", "admission", "grant", "publish"} | BELOW,
-    "service": {"service", "api", "lifecycle", "admission", "grant", "publish", "secrets"} | BELOW,
+    "service": {"service", "api", "lifecycle", "admission", "grant", "publish", "hooks", "secrets"} | BELOW,
     "demo": {"demo"},
     "cli": {"cli", "service", "config", "demo"} | BELOW,
     "__main__": {"cli"},
@@ -54,6 +55,7 @@ PURE = [
     "admission.view",
     "lifecycle.policy", "lifecycle.plan", "lifecycle.token_state", "lifecycle.failure_log", "lifecycle.standing",
     "lifecycle.wishes",
+    "hooks.owed",
     "publish.render", "publish.record", "publish.access", "publish.version",
     "service.links",
     "api.message", "api.host",

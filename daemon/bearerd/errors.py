@@ -89,6 +89,11 @@ class Problem:
         return f"{headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
 
 
+def reason_of(error: OSError) -> str:
+    """What the operating system says about an error."""
+    return (error.strerror or type(error).__name__).lower()
+
+
 class ConfigError(BearerdError):
     """The config is wrong. Holds every problem, ordered by place; its text is brief, and safe to show anywhere."""
 

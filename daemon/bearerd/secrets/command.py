@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from bearerd import child
-from bearerd.errors import SecretUnavailable
+from bearerd.errors import SecretUnavailable, reason_of
 from bearerd.model import Reference
-from bearerd.secrets.file import reason_of
 from bearerd.secrets.source import LARGEST, SecretSource
 
 # Seconds. A password manager answers over the network within one or two; a grant waits no longer than its own timeout.

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Final, Literal, assert_never
 
-from bearerd.errors import SecretUnavailable
+from bearerd.errors import SecretUnavailable, reason_of
 from bearerd.model import Reference
 from bearerd.regular import NotRegularError, open_regular
 from bearerd.secrets.fingerprint import fingerprint_of
@@ -107,8 +107,3 @@ def _too_readable(mode: int, permissions: Literal["owner", "group", "any"]) -> s
         f"mode {mode:04o} lets {others} access it; run chmod {tighter} on it, or, if its mode cannot be set "
         f"(a Kubernetes mount), set {wider} next to file"
     )
-
-
-def reason_of(error: OSError) -> str:
-    """What the operating system says about it."""
-    return (error.strerror or type(error).__name__).lower()

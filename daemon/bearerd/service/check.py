@@ -17,10 +17,10 @@ from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
 from bearerd.grant.request import Credentials, prove_signing
+from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
 from bearerd.publish.access import Reader, stops, told
-from bearerd.publish.invoke import examine
 from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher

@@ -19,6 +19,7 @@ from bearerd.api.status import HookStanding, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
+from bearerd.hooks.hooks import Hooks
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
@@ -27,7 +28,6 @@ from bearerd.lifecycle.schedule import GUARD, Schedule
 from bearerd.lifecycle.standing import Standing
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
 from bearerd.model import Config, Target, Token
-from bearerd.publish.hooks import Hooks
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
