@@ -89,6 +89,11 @@ class Problem:
         return f"{headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
 
 
+def reason_of(error: OSError) -> str:
+    """What the operating system says about an error."""
+    return (error.strerror or type(error).__name__).lower()
+
+
 class ConfigError(BearerdError):
     """The config is wrong. Has every problem, ordered by place. Its text is brief, and may be shown anywhere."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 OWN_DIRECTORY: Final = ".bearerd"
@@ -155,6 +155,24 @@ class Client:
     budgets: tuple[tuple[str, RateLimit], ...] = ()
     """Each `rate_limit` that its grants count against, with the name under which it is counted."""
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that it authenticates with, in the order of the fields."""
+        values = (self.client_id, *self.client_secret, self.private_key, self.certificate, self.assertion)
+        return tuple(value for value in values if isinstance(value, Reference))
+
+    def judged(self) -> str:
+        """A JSON text of everything but credentials that can change how its provider answers.
+
+        New fields are part of it unless they are excluded here.
+        """
+        fields = asdict(self)
+        for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "budgets"):
+            del fields[name]
+        for name in ("name", "allow_http", "timeout", "max_concurrency"):
+            del fields["provider"][name]
+        return json.dumps(fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -229,14 +247,19 @@ class Target:
         return f"{self.client.name}/{self.name}"
 
     @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that its request needs: those of its client, then those of its parameters."""
+        return (*self.client.references, *(value for _, value in self.parameters if isinstance(value, Reference)))
+
+    @property
     def max_staleness(self) -> float:
         """The longest `max_staleness` of its outputs, in seconds."""
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     def identity(self) -> str:
-        """A hash of all that makes the token this one, except the client id. A record with another one is not used.
+        """A hash of what is requested, without the client id. A record with another identity is not used.
 
-        It is a hash because parameters may be confidential.
+        It is a hash because parameters may be private.
         """
         client = self.client
         named = [
@@ -245,9 +268,24 @@ class Target:
             client.grant_type,
             client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
             self.scope,
-            sorted((name, repr(value)) for name, value in self.parameters),
+            sorted((name, _named(value)) for name, value in self.parameters),
         ]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+    def fingerprint(self) -> str:
+        """A hash of everything in the config that can change the outcome of a grant.
+
+        A refusal of a request with another fingerprint says nothing about this target.
+        """
+        client = self.client
+        where = [_named(client.client_id), *(_named(reference) for reference in client.references)]
+        parts = [self.identity(), client.judged(), where, self.strict_scope]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _named(value: str | Reference) -> list[str]:
+    """A text, or where it is read."""
+    return [value] if isinstance(value, str) else [value.kind, value.at, *value.argv]
 
 
 @dataclass(frozen=True, slots=True)

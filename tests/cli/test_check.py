@@ -304,7 +304,7 @@ def test_a_credential_of_systemd_is_as_at_the_start_of_the_unit_and_said_to_be(s
     assert done.returncode == 0
     assert (
         f"ok       client dnb: credential dnb, file {site.secret} can be used\n"
-        "           rotation: credential dnb stays as at the start of the unit: a new one needs systemctl restart\n"
+        "           rotation: credential dnb is set when the unit starts; run systemctl restart to use a new one\n"
     ) in done.stdout
     (credentials / "dnb").unlink()
     done = site.check(CREDENTIALS_DIRECTORY=str(credentials))
@@ -317,8 +317,33 @@ def test_a_credential_that_only_the_unit_is_given_is_neither_good_nor_bad_and_no
     done = site.check("--online")
     assert done.returncode == 0
     [warning] = findings(done, "warning")
-    assert warning.startswith("client dnb: credential id, credential dnb: cannot be seen by this check; only the unit")
+    assert warning.startswith("client dnb: credential id, credential dnb: this check cannot see it; only the unit can")
     assert "grant" not in done.stdout
+
+
+def test_a_hidden_credential_in_a_parameter_is_a_warning_of_its_token(site: Site) -> None:
+    site.write({"parameters": "{account: {credential: account}}"})
+    done = site.check("--online")
+    assert done.returncode == 0
+    assert findings(done, "warning") == [
+        f"token dnb/{name}: credential account: this check cannot see it; only the unit can, if it has LoadCredential="
+        for name in ("bci", "other")
+    ]
+    assert "grant" not in done.stdout
+
+
+@pytest.mark.parametrize("text", [f"{SECRET} ", f"\ufeff{SECRET}"])
+@pytest.mark.parametrize("where", ["client_secret", "client_id", "parameters"])
+def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
+    site: Site, where: str, text: str
+) -> None:
+    bad = "{env: BAD}"
+    site.write({where: "{account: {env: BAD}}" if where == "parameters" else bad})
+    done = site.check("--online", BAD=text)
+    assert done.returncode == 1
+    assert "env BAD: " in done.stdout
+    assert "grant" not in done.stdout
+    assert SECRET not in done.stdout
 
 
 NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"

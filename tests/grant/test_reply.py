@@ -460,9 +460,9 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
     ],
 )
 def test_a_provider_may_say_how_long_to_wait(
-    status: int, kind: type[Failure], message: str, headers: Headers, seconds: float | None
+    status: int, kind: type[RateLimited | Transient], message: str, headers: Headers, seconds: float | None
 ) -> None:
-    assert understood(status, b"", headers) == kind(message, "reply", None, seconds)  # type: ignore[call-arg]
+    assert understood(status, b"", headers) == kind(message, "reply", None, seconds)
 
 
 # -- tokens --------------------------------------------------------------------------------------------

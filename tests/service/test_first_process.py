@@ -43,7 +43,7 @@ def restless(tmp_path: Path) -> dict[str, str]:
     return patched(
         tmp_path,
         {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2},
-        "from bearerd.publish.hooks import Hooks",
+        "from bearerd.hooks.hooks import Hooks",
         "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
     )
 

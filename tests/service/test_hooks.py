@@ -41,7 +41,7 @@ def impatient(tmp_path: Path) -> dict[str, str]:
     return patched(
         tmp_path,
         {},
-        "from bearerd.publish.hooks import Hooks",
+        "from bearerd.hooks.hooks import Hooks",
         "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
     )
 
@@ -271,7 +271,7 @@ def test_a_command_that_takes_too_long_is_killed_and_what_it_failed_of_is_shown(
         line = daemon.wait_for("given up")
         assert line.endswith(
             f" ERROR   name=dnb/bci {fault}; given up after 4 attempts; "
-            "whom it should have told may go on with the old token"
+            "the programs that it notifies may still use the old token"
         )
         eventually(lambda: hooks_of(site).get("owed") == 0)
         shown = hooks_of(site)
@@ -370,7 +370,7 @@ def test_check_names_a_hook_that_cannot_be_run(site: Site) -> None:
     site.write(f"{{bci: {{{change(program)}, on_failure: [{{run: [{site.path}/none, a]}}]}}, risk: {{}}}}")
     done = bearerd("check", "-c", site.config)
     assert done.returncode == 1
-    assert f"failed   token dnb/bci: hook run {site.path}/none: {site.path}/none is not there\n" in done.stdout
+    assert f"failed   token dnb/bci: hook run {site.path}/none: {site.path}/none does not exist\n" in done.stdout
     assert "ok       token dnb/risk: " in done.stdout
     Program(site, "none")
     assert bearerd("check", "-c", site.config).returncode == 0

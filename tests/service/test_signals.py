@@ -142,7 +142,7 @@ def test_a_client_id_whose_command_hangs_holds_up_nobody_else_and_no_end(tmp_pat
             f"    client_secret: {{file: {tmp_path}/secret}}\n"
         )
         config = _configure(tmp_path, server.url, more=more)
-        env = hurried(tmp_path, "import bearerd.grant.credentials as c; c._COMMAND_TIMEOUT = 600.0")
+        env = hurried(tmp_path, "import bearerd.secrets.command as c; c._TIMEOUT = 600.0")
         with running("run", "-c", config, env=env) as daemon:
             eventually((tmp_path / "tokens/dnb/bci").exists)
             assert daemon.stop() == 0

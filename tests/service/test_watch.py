@@ -304,7 +304,7 @@ def sources(tmp_path: Path) -> Sources:
     (tmp_path / "config.yaml").write_text("a")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "secret").write_text("s")
-    return Sources(config_of(tmp_path))
+    return Sources(config_of(tmp_path), {})
 
 
 def config_of(tmp_path: Path, *names: str) -> Config:
@@ -368,7 +368,7 @@ def templated(tmp_path: Path, **templates: str) -> Config:
 def test_a_changed_template_names_the_tokens_whose_it_is(tmp_path: Path) -> None:
     for name in ("one.j2", "two.j2"):
         (tmp_path / name).write_text("a")
-    found = Sources(templated(tmp_path, a="one.j2", b="two.j2", c="one.j2", d="nginx"))
+    found = Sources(templated(tmp_path, a="one.j2", b="two.j2", c="one.j2", d="nginx"), {})
     os.utime(tmp_path / "one.j2", (1, 1))
     assert found.templates_changed() == set()
     (tmp_path / "one.j2").write_text("b")
@@ -379,14 +379,14 @@ def test_a_changed_template_names_the_tokens_whose_it_is(tmp_path: Path) -> None
 
 
 def test_the_files_of_templates_are_watched_and_what_is_built_in_is_not(tmp_path: Path) -> None:
-    found = Sources(templated(tmp_path, a="one.j2", b="nginx"))
+    found = Sources(templated(tmp_path, a="one.j2", b="nginx"), {})
     assert set(found.paths()) == {str(tmp_path / "one.j2")}
 
 
 def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_path: Path) -> None:
     for name in ("one.j2", "two.j2"):
         (tmp_path / name).write_text("a")
-    found = Sources(templated(tmp_path, a="one.j2", b="two.j2"))
+    found = Sources(templated(tmp_path, a="one.j2", b="two.j2"), {})
     for name in ("one.j2", "two.j2"):
         (tmp_path / name).write_text("b")
     found.take(templated(tmp_path, a="one.j2", c="two.j2"))
@@ -398,7 +398,7 @@ def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_
 
 def test_what_has_no_end_or_nothing_to_give_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "one.j2").write_text("a")
-    found = Sources(templated(tmp_path, a="one.j2"))
+    found = Sources(templated(tmp_path, a="one.j2"), {})
     (tmp_path / "one.j2").unlink()
     os.mkfifo(tmp_path / "one.j2")
     held = os.open(tmp_path / "one.j2", os.O_RDWR)

@@ -274,9 +274,9 @@ def _wait_left(seconds: Any, age: float) -> float:
 
 
 def _dump_refused(outcome: Refused | None) -> list[Any] | None:
-    return None if outcome is None else [outcome.message, outcome.hint]
+    return None if outcome is None else [outcome.message, outcome.hint, outcome.request]
 
 
 def _load_refused(value: Any) -> Refused:
-    message, hint = value
-    return Refused(str(message), hint=None if hint is None else str(hint))
+    message, hint, request = value
+    return Refused(str(message), hint=None if hint is None else str(hint), request=str(request))

@@ -292,10 +292,12 @@ class Core:
             return None
         own, breaker = client.breaker.own.get(name), client.breaker
         if own is not None:
-            return Refusal(own.outcome, own.refusals, own.next_at, own=True)
+            return Refusal(own.outcome, own.refusals, own.next_at, own=True, request=own.outcome.request)
         if breaker.refusal is None:
             return None
-        return Refusal(breaker.refusal, breaker.refusals, breaker.probe_at, own=False)
+        tried = breaker.tried.get(name)
+        request = tried.outcome.request if tried is not None else ""
+        return Refusal(breaker.refusal, breaker.refusals, breaker.probe_at, own=False, request=request)
 
     # -- over restarts -------------------------------------------------------------------------
 

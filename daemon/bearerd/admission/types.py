@@ -148,6 +148,8 @@ class Refusal:
     next_probe: float
     own: bool
     """Whether only this target is refused, while other targets of the client get tokens."""
+    request: str = ""
+    """`Target.fingerprint` of this target's last request that was refused; empty if there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class _Failure:
     """No token: in which phase, why, and what to try where that is known."""
 
     message: str
@@ -61,39 +61,42 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsent(Failure):
+class Unsent(_Failure):
     """Nothing was sent: the secret or the client id could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Transient(Failure):
+class Transient(_Failure):
     """The network, a provider that is not well (408, 5xx), a token that arrived expired: it passes by itself."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimited(Failure):
+class RateLimited(_Failure):
     """The provider says it was asked too often."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Failure):
+class Refused(_Failure):
     """The provider understood and said no: to the client (and so to all its tokens), or to this token."""
 
     whole_client: bool = True
     another_secret: bool = False
-    """Whether the client has another secret, that was not refused: it is tried next."""
+    """Whether the client has another secret that was not refused: it is tried next."""
+    request: str = field(default="", repr=False, compare=False)
+    """`Target.fingerprint` of the request that was refused; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed(Failure):
+class Malformed(_Failure):
     """A reply that is no good token and no refusal: HTML, an array, a token that would break a header."""
 
 
-Outcome = Issued | Unsent | Transient | RateLimited | Refused | Malformed
+Failure = Unsent | Transient | RateLimited | Refused | Malformed
+Outcome = Issued | Failure
 KINDS: Final = {
     Issued: "issued",
     Unsent: "unsent",

@@ -8,7 +8,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from bearerd.clock import Clock
@@ -183,9 +183,8 @@ class Grants:
 
     def _fingerprint(self, client: Client, credentials: Credentials) -> str:
         """Of all that the provider judges: another config of the client is as good as another secret."""
-        judged: list[Any] = [client.provider.url, client.auth, client.basic_encoding, client.assertion_type]
-        judged += [client.grant_type, *astuple(client.jwt), client.jwt_bearer and astuple(client.jwt_bearer)]
-        judged += [credentials.client_id, credentials.secret, credentials.private_key, credentials.certificate]
+        judged = [client.judged(), credentials.client_id, credentials.secret]
+        judged += [credentials.private_key, credentials.certificate]
         return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
 
     def _rotation(self, client: Client) -> Rotation:

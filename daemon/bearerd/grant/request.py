@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from urllib.parse import quote, quote_plus, urlencode
 
 from bearerd import __version__
@@ -74,8 +74,7 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     if client.auth == "client_secret_basic":
         headers["Authorization"] = basic(credentials, client.basic_encoding)
         secrets.append(headers["Authorization"].removeprefix("Basic "))
-    else:
-        form.extend(_in_form(client, credentials, call))
+    form.extend(_in_form(client, credentials, call))
     body = urlencode(form).encode("ascii")
     secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
     secrets += [value for name, value in parameters if (name, value) not in target.parameters]  # those that were read
@@ -107,23 +106,27 @@ def prove_signing(client: Client, credentials: Credentials) -> None:
 
 
 def _in_form(client: Client, credentials: Credentials, call: Call) -> list[tuple[str, str]]:
-    """How a client says in the form who it is."""
+    """The form fields that authenticate a client."""
     named = [("client_id", credentials.client_id)] if credentials.client_id else []
     kind = CLIENT_ASSERTION
     match client.auth:
+        case "client_secret_basic":
+            return []
         case "client_secret_post":
             return [*named, ("client_secret", credentials.secret)]
         case "client_secret_jwt" | "private_key_jwt":
-            who = credentials.client_id
+            subject = credentials.client_id
             by_secret = client.auth == "client_secret_jwt"
-            what = claims(who, who, call.audience, call.now, call.nonce)
+            what = claims(subject, subject, call.audience, call.now, call.nonce)
             assertion = _signed(what, client, credentials, by_secret=by_secret)
         case "assertion":
             assertion, kind = credentials.secret, client.assertion_type
-        case "none" if client.jwt_bearer is not None:
-            return []  # the grant's assertion names it
-        case _:
+        case "tls_client_auth" | "self_signed_tls_client_auth":
             return named
+        case "none":
+            return [] if client.jwt_bearer is not None else named  # the grant's assertion names the client
+        case _:
+            assert_never(client.auth)
     # With client_id, which RFC 7521 leaves open and Entra wants.
     return [*named, ("client_assertion_type", kind), ("client_assertion", assertion)]
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
-from typing import Final
+from typing import Final, assert_never
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
 from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused, Transient
@@ -77,6 +77,9 @@ class Attempts:
         now = self._parts.clock.now()
         self.due = now.boot
         target = self.target
+        refusal = self.refusal()
+        if refusal is not None and refusal.request not in {"", target.fingerprint()}:
+            self._request_changed(now.boot)
         if record is None or record.identity != target.identity() or client_id not in (None, record.client_id):
             return False
         self._parts.admission.worked(target.client.name)
@@ -98,11 +101,22 @@ class Attempts:
         needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
         if needs_grant:
             self._parts.admission.forget(target.full_name, old.client.name, now)
+        # All refusals of a changed client are forgotten anyway (service/engine.py).
+        if old.client == target.client and old.fingerprint() != target.fingerprint():
+            self._request_changed(now)
         token = self.state.current
         if needs_grant or self.log.failure is not None or (token is not None and not self.is_for_target):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
+
+    def _request_changed(self, now: float) -> None:
+        """Forget the refusal: it was about another request, so the target may ask at once."""
+        refusal, target = self.refusal(), self.target
+        if refusal is not None and not refusal.own:
+            self._parts.admission.forgive(target.client.name, now)
+        else:
+            self._parts.admission.forget(target.full_name, target.client.name, now)
 
     def credentials_changed(self) -> None:
         """Retry at once if the target is failing for any reason, because the client's credentials changed."""
@@ -236,6 +250,8 @@ class Attempts:
                 accepted = self._judge(outcome, performed, now)
                 if accepted.failure is not None:
                     outcome = accepted.failure
+            elif isinstance(outcome, Refused):
+                outcome = replace(outcome, request=self.target.fingerprint())
         finally:
             # Even after an exception the slot must be given back.
             settled = parts.admission.settle(answer.ticket, outcome, parts.clock.now().boot)
@@ -285,8 +301,12 @@ class Attempts:
                 line = Line("info", f"the provider extended the same token, good for {good}; next request {when}")
             case "at_end":
                 line = Line("debug", f"the provider still returns the token that is expiring; next request {when}")
-            case _:
+            case "same":
                 line = Line("debug", f"the provider returned the same token, good for {good}; next request {when}")
+            case "expired":
+                return  # this is a failure, and logged as one
+            case _:
+                assert_never(accepted.kind)
         self.say(line)
 
     def _fail(self, failure: Failure, settled: Settled, now: float) -> None:

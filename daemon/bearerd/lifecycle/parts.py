@@ -44,6 +44,10 @@ class Admission(Protocol):
         """Note that the client's credentials worked before."""
         ...
 
+    def forgive(self, client: str, now: float) -> None:
+        """What the client was refused for has changed."""
+        ...
+
     def forget(self, name: str, client: str, now: float) -> None:
         """Remove a target that is no longer wanted."""
         ...

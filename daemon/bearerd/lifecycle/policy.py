@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
-from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient
+from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Instant, RefreshBefore, Token
 
 LEAST_BETWEEN_ATTEMPTS: Final = 1.0
@@ -117,8 +117,10 @@ def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> f
             wait = max(min(failure.retry_after or 0.0, LONGEST_WAIT), backoff) * later
         case Malformed():
             wait = _doubling(_MALFORMED_FIRST, count, _MALFORMED_CEILING)
-        case _:
+        case Unsent() | Refused():  # how long a refused client waits is decided by admission
             wait = _doubling(_UNSENT_FIRST, count, _UNSENT_CEILING)
+        case _:
+            assert_never(failure)
     return max(LEAST_BETWEEN_ATTEMPTS, wait)
 
 
@@ -157,8 +159,10 @@ def is_lost(failure: Failure, count: int, remaining: float, lasted: float) -> bo
             return False
         case Transient() | RateLimited():
             return remaining <= 0 and lasted >= LOST_AFTER
-        case _:
+        case Refused() | Malformed() | Unsent():
             return remaining <= 0 or count > 1
+        case _:
+            assert_never(failure)
 
 
 def next_moment(now: float, *moments: float | None) -> float:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, assert_never
 
-from bearerd.model import Format, Output, Target, Token
+from bearerd.model import Output, Target, Token
 from bearerd.timeformat import rfc3339
 
 
 def render(target: Target, token: Token, output: Output) -> bytes:
-    """What stands in an output while this token is the target's; templates are for template.py."""
-    return _FORMATS[output.format](target, token, output).encode()
+    """The content of an output in any format but `template`, which template.py renders."""
+    match output.format:
+        case "raw":
+            text = _raw(token, output)
+        case "json":
+            text = json.dumps(fields(target, token)) + "\n"
+        case "header":
+            # Always Bearer: eBay's token_type is "Application Access Token", and its API expects Bearer (RFC 6750).
+            text = f"Authorization: Bearer {token.access_token}\n"
+        case "env":
+            text = _env(token, output)
+        case "template":
+            raise ValueError(f"{output.path} is made from a template")
+        case _:
+            assert_never(output.format)
+    return text.encode()
 
 
-def _raw(_target: Target, token: Token, output: Output) -> str:
-    # Six kinds of readers break on a newline, none needs one.
+def _raw(token: Token, output: Output) -> str:
+    # Six kinds of readers break on a newline, and none needs one.
     return token.access_token + ("\n" if output.newline else "")
 
 
 def fields(target: Target, token: Token) -> dict[str, Any]:
-    """All that is known of a token, by its names in `json` and in templates."""
+    """Everything that is known about a token, under its names in `json` and in templates."""
     document = token.extra_fields() | {
         "access_token": token.access_token,
         "token_type": token.token_type,
@@ -36,24 +49,7 @@ def fields(target: Target, token: Token) -> dict[str, Any]:
     return document
 
 
-def _json(target: Target, token: Token, _output: Output) -> str:
-    return json.dumps(fields(target, token)) + "\n"
-
-
-def _header(_target: Target, token: Token, _output: Output) -> str:
-    # Whatever token_type says: eBay's "Application Access Token" is sent as Bearer too (RFC 6750).
-    return f"Authorization: Bearer {token.access_token}\n"
-
-
-def _env(_target: Target, token: Token, output: Output) -> str:
-    # Inside single quotes nothing is special to a shell or to systemd but the quote itself.
+def _env(token: Token, output: Output) -> str:
+    # Within single quotes only the quote itself is special, for a shell and for systemd.
     quoted = token.access_token.replace("'", "'\\''")
     return f"{output.variable}='{quoted}'\n"
-
-
-_FORMATS: Final[Mapping[Format, Callable[[Target, Token, Output], str]]] = {
-    "raw": _raw,
-    "json": _json,
-    "header": _header,
-    "env": _env,
-}

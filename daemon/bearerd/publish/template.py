@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bearerd.errors import ExtraMissing, PublishError
+from bearerd.errors import ExtraMissing, PublishError, reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 _BUILT_IN: Final = os.path.join(os.path.dirname(__file__), "templates")
@@ -92,7 +92,7 @@ def _read(name: str) -> str:
     except NotRegularError as error:
         raise PublishError(f"template {name}: {error}") from None
     except OSError as error:
-        raise PublishError(f"template {name}: {(error.strerror or type(error).__name__).lower()}") from None
+        raise PublishError(f"template {name}: {reason_of(error)}") from None
     if len(content) > _MOST_BYTES:
         raise PublishError(f"template {name}: larger than 1 MiB, this is no template")
     try:

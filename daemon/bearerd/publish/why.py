@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from bearerd.errors import reason_of
+
 _WHY: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",
     errno.EDQUOT: "the quota is used up",
@@ -22,4 +24,4 @@ _WHY: Final = {
 
 def why(error: OSError) -> str:
     """An OSError in the words of what to do."""
-    return _WHY.get(error.errno or 0, (error.strerror or "failed").lower())
+    return _WHY.get(error.errno or 0, reason_of(error))

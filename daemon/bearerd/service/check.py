@@ -6,32 +6,31 @@ import os
 import posixpath
 import pwd
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from bearerd.clock import SystemClock
 from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
-from bearerd.grant.credentials import read, read_parameters
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
 from bearerd.grant.request import Credentials, prove_signing
+from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
 from bearerd.publish.access import Reader, stops, told
-from bearerd.publish.invoke import examine
 from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.state import State
+from bearerd.secrets.kinds import source_of
+from bearerd.secrets.source import SecretSource
 from bearerd.service.logs import quiet_libraries
 from bearerd.service.trust import writable_by_others
 from bearerd.timeformat import duration
 
-# systemd gives a unit's credentials to its daemon, and not to what ExecReload= runs.
-_HIDDEN: Final = "cannot be seen by this check; only the unit is given it, if it has LoadCredential="
 _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 
 
@@ -77,35 +76,49 @@ def _places(config: Config, publisher: Publisher) -> Iterator[Finding]:
 def _clients_and_tokens(
     config: Config, environ: Mapping[str, str], publisher: Publisher, *, online: bool
 ) -> Iterator[Finding]:
-    mounts = mounted([output.path for target in config.targets for output in target.outputs])
-    clients: dict[str, Client] = {}
-    for target in config.targets:
-        clients.setdefault(target.client.name, target.client)
-    unusable = {name: _credential_faults(client, environ) for name, client in clients.items()}
+    clients = {target.client.name: target.client for target in config.targets}
+    judged = {name: _judge(client, environ) for name, client in clients.items()}
     for name, client in clients.items():
-        if not unusable[name] and (hidden := _hidden(_references(client), environ)):
-            yield Finding(f"client {name}", f"{hidden}: {_HIDDEN}", "warning", _rotation(client))
-        else:
-            yield _finding(f"client {name}", unusable[name], _usable(client), _rotation(client))
+        yield _client_finding(client, judged[name], environ)
+    mounts = mounted([output.path for target in config.targets for output in target.outputs])
     able: list[Target] = []
     for target in config.targets:
-        unread = _parameter_faults(target, environ)
-        if not (unread or unusable[target.client.name] or _hidden(_references(target.client), environ)):
+        parameters = [value for _, value in target.parameters if isinstance(value, Reference)]
+        texts = _Texts(environ)
+        for reference in parameters:
+            texts.verbatim(reference)
+        credentials = judged[target.client.name]
+        if not (texts.faults or texts.hidden or credentials.faults or credentials.hidden):
             able.append(target)
-        unable = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
-        busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
-        faults = publisher.examine(target) + busy + unread + unable
-        count = len(target.outputs)
-        yield _finding(f"token {target.full_name}", faults, f"{count} file{'' if count == 1 else 's'} can be written")
-        if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
-            yield Finding(
-                f"token {target.full_name}",
-                f"max_staleness {duration(target.max_staleness)} is more than half of a lifetime of "
-                f"{duration(target.default_lifetime)}: with such tokens its readers may use an expired one",
-                "warning",
-            )
+        yield from _token_findings(target, publisher, mounts, texts)
     if online:
         yield from _online(able, environ)
+
+
+def _client_finding(client: Client, judged: _Texts, environ: Mapping[str, str]) -> Finding:
+    subject, details = f"client {client.name}", _rotation(client, environ)
+    if judged.hidden and not judged.faults:
+        return Finding(subject, _not_seen(judged), "warning", details)
+    return _finding(subject, judged.faults, _usable(client), details)
+
+
+def _token_findings(
+    target: Target, publisher: Publisher, mounts: Mapping[str, str], parameters: _Texts
+) -> Iterator[Finding]:
+    subject, count = f"token {target.full_name}", len(target.outputs)
+    hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
+    busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
+    faults = publisher.examine(target) + busy + parameters.faults + hooks
+    yield _finding(subject, faults, f"{count} file{'' if count == 1 else 's'} can be written")
+    if parameters.hidden:
+        yield Finding(subject, _not_seen(parameters), "warning")
+    if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
+        yield Finding(
+            subject,
+            f"max_staleness {duration(target.max_staleness)} is more than half of a lifetime of "
+            f"{duration(target.default_lifetime)}: with such tokens its readers may use an expired one",
+            "warning",
+        )
 
 
 def reader_of(text: str) -> Reader:
@@ -231,60 +244,74 @@ def _shown(scope: str | None) -> str:
 
 
 def _usable(client: Client) -> str:
-    """What a client authenticates with, as the config names it, once all of it could be read."""
-    named = ", ".join(map(str, _references(client)))
+    """The credentials that could be read, as the config names them."""
+    named = ", ".join(map(str, client.references))
     if named:
         return f"{named} can be used"
     return "no credentials but its client_id" if client.client_id else "no credentials are configured"
 
 
-def _references(client: Client) -> list[Reference]:
-    """To all that a client authenticates with."""
-    found = [client.client_id, *client.client_secret, client.private_key, client.certificate, client.assertion]
-    return [reference for reference in found if isinstance(reference, Reference)]
+class _Texts:
+    """Reads references for a check, and collects what is wrong with them."""
 
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[str] = []
+        self.hidden: dict[str, str] = {}
+        """By reference: why this process cannot see a secret that the daemon can."""
 
-def _hidden(references: Sequence[Reference], environ: Mapping[str, str]) -> str:
-    """The credentials of systemd among them, where it does not show us any."""
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    if directory and os.access(directory, os.X_OK):
-        return ""
-    return ", ".join(str(reference) for reference in references if reference.kind == "credential")
+    def verbatim(self, reference: Reference | None) -> str:
+        """A text that goes into the request as it is; empty if there is a fault."""
+        return self._text(reference, SecretSource.check)
 
+    def parsed(self, reference: Reference | None) -> str:
+        """A key or certificate: its format allows blanks around it; empty if there is a fault."""
+        return self._text(reference, SecretSource.read)
 
-def _credential_faults(client: Client, environ: Mapping[str, str]) -> list[str]:
-    """All that would keep a client from authenticating; of a list of secrets each is looked at."""
-    faults: list[str] = []
-    hidden = _hidden(_references(client), environ)
-
-    def text(reference: Reference | None) -> str:
-        if reference is None or (hidden and reference.kind == "credential"):
+    def _text(self, reference: Reference | None, read: Callable[[SecretSource], str]) -> str:
+        if reference is None:
+            return ""
+        source = source_of(reference, self._environ)
+        if reason := source.hidden():
+            self.hidden[str(reference)] = reason
             return ""
         try:
-            return read(reference, environ)
+            return read(source)
         except SecretUnavailable as error:
-            faults.append(str(error))
+            self.faults.append(str(error))
             return ""
 
+
+def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
+    """Read everything that a client authenticates with, and try it as far as that is possible without a request."""
+    texts = _Texts(environ)
     if isinstance(client.client_id, Reference):
-        text(client.client_id)
-    secrets = [text(reference) for reference in client.client_secret]
-    private_key, certificate = text(client.private_key), text(client.certificate)
-    text(client.assertion)
-    if not faults and not hidden:
+        texts.verbatim(client.client_id)
+    secrets = [texts.verbatim(reference) for reference in client.client_secret]
+    private_key, certificate = texts.parsed(client.private_key), texts.parsed(client.certificate)
+    texts.verbatim(client.assertion)
+    if not texts.faults and not texts.hidden:
         found = [
             _signing_fault(client, Credentials("", secret, private_key, certificate, str(reference)))
             for reference, secret in zip(client.client_secret or (None,), secrets or [""], strict=True)
         ]
-        # That signing is not installed is one fault, however many secrets there are.
-        faults += dict.fromkeys(fault for fault in found if fault)
+        # A missing extra is one fault, however many secrets there are.
+        texts.faults += dict.fromkeys(fault for fault in found if fault)
     trust = set_up_fault(client.provider, "", "")
     if trust:
-        faults.append(trust)
+        texts.faults.append(trust)
     elif client.auth in TLS_AUTHS and certificate and private_key:
         own = set_up_fault(client.provider, certificate, private_key)
-        faults += [f"{client.certificate}, {client.private_key}: {own}"] if own else []
-    return faults
+        texts.faults += [f"{client.certificate}, {client.private_key}: {own}"] if own else []
+    return texts
+
+
+def _not_seen(texts: _Texts) -> str:
+    """Which secrets the check cannot see, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for reference, reason in texts.hidden.items():
+        by_reason.setdefault(reason, []).append(reference)
+    return "; ".join(f"{', '.join(references)}: {reason}" for reason, references in by_reason.items())
 
 
 def _signing_fault(client: Client, held: Credentials) -> str | None:
@@ -296,22 +323,14 @@ def _signing_fault(client: Client, held: Credentials) -> str | None:
     return None
 
 
-def _parameter_faults(target: Target, environ: Mapping[str, str]) -> list[str]:
-    try:
-        read_parameters(target, environ)
-    except SecretUnavailable as error:
-        return [str(error)]
-    return []
-
-
-def _rotation(client: Client) -> tuple[tuple[str, str], ...]:
-    """What a new credential of systemd's needs; whatever else a client authenticates by is followed by itself."""
-    names = [reference.at for reference in _references(client) if reference.kind == "credential"]
+def _rotation(client: Client, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Which credentials need a restart after a rotation; bearerd reads all others again."""
+    names = [str(reference) for reference in client.references if source_of(reference, environ).set_at_start]
     if not names:
         return ()
     several = len(names) > 1
-    whose = f"credential{'s' if several else ''} {', '.join(names)} {'stay' if several else 'stays'}"
-    return (("rotation", f"{whose} as at the start of the unit: a new one needs systemctl restart"),)
+    text = f"{', '.join(names)} {'are' if several else 'is'} set when the unit starts"
+    return (("rotation", f"{text}; run systemctl restart to use {'new ones' if several else 'a new one'}"),)
 
 
 def _finding(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:

@@ -19,6 +19,7 @@ from bearerd.api.status import HookStatus, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
+from bearerd.hooks.hooks import Hooks
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.plan import Plan, plan
@@ -26,7 +27,6 @@ from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, Schedule
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
 from bearerd.model import Config, Target, Token
-from bearerd.publish.hooks import Hooks
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State

@@ -56,6 +56,7 @@ class _Daemon:
     def __init__(self, config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> None:
         self._config = config
         self._load_config = load
+        self._environ = environ
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._engine = Engine(config, environ, lambda _: self._notify.wake())
         self._notify = Notify(self, environ, self._now, config.startup_timeout)
@@ -90,7 +91,7 @@ class _Daemon:
     def start(self) -> None:
         """Take the directory, and begin."""
         receive(self._events.put, others=self._events.put)
-        self._sources = Sources(self._config)
+        self._sources = Sources(self._config, self._environ)
         self._engine.start()
         self._warn_of_writers()
         count = len(self._config.targets)

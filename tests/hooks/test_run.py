@@ -21,23 +21,23 @@ from unittest.mock import Mock
 import pytest
 
 from bearerd.errors import HookFailed
+from bearerd.hooks.run import examine, run
 from bearerd.model import Hook, Output, SignalName
-from bearerd.publish.invoke import examine, invoke
 from support.process import eventually
 from support.readers import skip_where_others_cannot_run_python
 from support.targets import TARGET
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to become another user")
 WE, THEY = 65533, 65532
-DROPPED = "; its output is dropped: run it by hand as the daemon's user to see why"
+DROPPED = "; its output is not kept: run it by hand as the daemon's user to see why"
 
 Make = Callable[..., str]
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Make:
-    """Writes a program for sh, or for this python; its path."""
+    """Writes a program for sh, or for this Python; returns its path."""
 
     def write(text: str, *, by: str = "/bin/sh", mode: int = 0o755) -> str:
         path = tmp_path / "hook"
@@ -49,14 +49,14 @@ def program(tmp_path: Path) -> Make:
 
 
 def fault(hook: Hook, started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None) -> str:
-    """What a hook fails of; its time begins when `started` returns."""
+    """The fault of a hook that fails; its timeout begins when `started` returns."""
     with pytest.raises(HookFailed) as caught:
-        invoke(hook, TARGET, ENVIRON, started)
+        run(hook, TARGET, ENVIRON, started)
     return str(caught.value)
 
 
 def state(pid: int) -> str:
-    """A process's state as proc(5) has it; empty where there is none."""
+    """The state of a process as in proc(5); empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -69,14 +69,14 @@ def runs(pid: int) -> bool:
 
 
 def number_in(path: Path) -> int:
-    """What a program writes there, once it has."""
+    """Wait for a program to write a number to a file."""
     eventually(lambda: path.exists() and path.read_text().endswith("\n"))
     return int(path.read_text())
 
 
 @contextmanager
 def being(uid: int) -> Iterator[None]:
-    """Be somebody else, who may signal only what is theirs (and root's, whom we cannot cease to be)."""
+    """Become another user, who may signal only their own processes."""
     os.seteuid(uid)
     try:
         yield
@@ -84,32 +84,30 @@ def being(uid: int) -> Iterator[None]:
         os.seteuid(0)
 
 
-# -- what a command is given ---------------------------------------------------------------------------
+# -- the environment of a command ----------------------------------------------------------------------
 
 
-def test_a_command_is_no_shell_line(program: Make, tmp_path: Path) -> None:
+def test_a_command_runs_without_a_shell(program: Make, tmp_path: Path) -> None:
     path = program(f'for word in "$@"; do echo "[$word]"; done > {tmp_path}/seen')
-    invoke(Hook(argv=(path, "$HOME; id", "a  b", "*", "")), TARGET, ENVIRON)
+    run(Hook(argv=(path, "$HOME; id", "a  b", "*", "")), TARGET, ENVIRON)
     assert (tmp_path / "seen").read_text() == "[$HOME; id]\n[a  b]\n[*]\n[]\n"
 
 
-def test_it_is_told_the_tokens_name_and_its_files_and_of_our_environment_only_what_it_needs(
-    program: Make, tmp_path: Path
-) -> None:
+def test_a_command_gets_the_tokens_name_its_files_and_a_minimal_environment(program: Make, tmp_path: Path) -> None:
     path = program(f"import json, os; json.dump(dict(os.environ), open('{tmp_path}/seen', 'w'))", by=sys.executable)
     needed = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     ours = {"CREDENTIALS_DIRECTORY": "/c", "DNB_SECRET": "s3cr3t", "NOTIFY_SOCKET": "/n", "BEARERD_CONFIG": "/x"}
     target = replace(TARGET, outputs=(Output(path="/run/bearerd/dnb/bci"), Output(path="/srv/b c.json")))
-    invoke(Hook(argv=(path,)), target, needed | ours)
+    run(Hook(argv=(path,)), target, needed | ours)
     assert json.loads((tmp_path / "seen").read_text()) == needed | {
         "BEARERD_TOKEN_NAME": "dnb/bci",
         "BEARERD_FILES": "/run/bearerd/dnb/bci\n/srv/b c.json",
     }
-    invoke(Hook(argv=(path,)), target, {})
+    run(Hook(argv=(path,)), target, {})
     assert set(json.loads((tmp_path / "seen").read_text())) - {"LC_CTYPE"} == {"BEARERD_TOKEN_NAME", "BEARERD_FILES"}
 
 
-def test_its_surroundings_are_those_of_a_service_whatever_ours_are(program: Make, tmp_path: Path) -> None:
+def test_a_command_runs_as_a_service_does(program: Make, tmp_path: Path) -> None:
     path = program(
         f"""
         exec 9> {tmp_path}/seen
@@ -125,13 +123,13 @@ def test_its_surroundings_are_those_of_a_service_whatever_ours_are(program: Make
         """
     )
     held, stdin, old = os.open("/etc/passwd", os.O_RDONLY), os.dup(0), os.umask(0)
-    # What the runner of these tests may ignore the daemon does not: service.signals sees to it.
+    # The test runner may ignore these signals; the daemon does not (service/signals.py).
     was = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGQUIT)]
     os.dup2(held, 0)
     try:
-        invoke(Hook(argv=(path,)), TARGET, ENVIRON)
-        # Not of the shell, which blocks signals now and then.
-        invoke(Hook(argv=("/bin/cp", "/proc/self/status", str(tmp_path / "status"))), TARGET, ENVIRON)
+        run(Hook(argv=(path,)), TARGET, ENVIRON)
+        # Not from the shell, which blocks signals at times.
+        run(Hook(argv=("/bin/cp", "/proc/self/status", str(tmp_path / "status"))), TARGET, ENVIRON)
     finally:
         os.dup2(stdin, 0)
         os.close(stdin)
@@ -149,23 +147,23 @@ def test_its_surroundings_are_those_of_a_service_whatever_ours_are(program: Make
     assert (status["SigBlk"], status["SigIgn"]) == ("0" * 16, "0" * 16)  # Python ignores SIGPIPE in itself
 
 
-# -- how it ends ---------------------------------------------------------------------------------------
+# -- the end of a command ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [("exit 3", "exit 3"), ("kill -TERM $$", "signal 15"), ("exit 143", "exit 143")],
 )
-def test_how_a_command_ended_is_said_in_words(program: Make, script: str, said: str) -> None:
+def test_the_fault_says_how_the_command_ended(program: Make, script: str, said: str) -> None:
     assert fault(Hook(argv=(program(script),))) == said + DROPPED
 
 
-def test_one_that_writes_on_and_on_and_reads_is_not_kept_waiting(program: Make) -> None:
+def test_a_command_may_write_without_end_and_read(program: Make) -> None:
     path = program('head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; test -z "$(cat)"')
-    invoke(Hook(argv=(path,)), TARGET, ENVIRON)
+    run(Hook(argv=(path,)), TARGET, ENVIRON)
 
 
-def test_one_that_hangs_is_killed_with_all_that_it_started(program: Make, tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed_with_its_children(program: Make, tmp_path: Path) -> None:
     path = program(
         f"""
         trap '' TERM HUP INT
@@ -187,28 +185,26 @@ def test_one_that_hangs_is_killed_with_all_that_it_started(program: Make, tmp_pa
 
 
 @pytest.mark.parametrize("number", [None, errno.EMFILE, errno.EPERM], ids=["no such function", "EMFILE", "EPERM"])
-def test_its_end_is_noticed_also_where_there_are_no_descriptors_of_processes(
-    monkeypatch: pytest.MonkeyPatch, number: int | None
-) -> None:
+def test_the_end_is_noticed_without_pidfds(monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
     if number is None:
         monkeypatch.delattr(os, "pidfd_open")
     else:
         monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(number, os.strerror(number))))
     assert fault(Hook(argv=("/bin/sleep", "60"), timeout=0.1)) == "not done within 100 ms, killed"
     assert fault(Hook(argv=("/bin/false",))) == "exit 1" + DROPPED
-    invoke(Hook(argv=("/bin/true",)), TARGET, ENVIRON)
+    run(Hook(argv=("/bin/true",)), TARGET, ENVIRON)
 
 
-def test_what_a_command_that_failed_left_running_is_ended(program: Make, tmp_path: Path) -> None:
+def test_children_of_a_failed_command_are_killed(program: Make, tmp_path: Path) -> None:
     path = program(f"sleep 60 & echo $! > {tmp_path}/left; exit 1")
     assert fault(Hook(argv=(path,))) == "exit 1" + DROPPED
     eventually(lambda: not runs(number_in(tmp_path / "left")))
 
 
-def test_what_a_command_that_went_well_left_running_runs_on(program: Make, tmp_path: Path) -> None:
-    # Such as a service that it started anew.
+def test_children_of_a_successful_command_go_on(program: Make, tmp_path: Path) -> None:
+    # For example a service that it restarted.
     path = program(f"sleep 60 & echo $! > {tmp_path}/left")
-    invoke(Hook(argv=(path,)), TARGET, ENVIRON)
+    run(Hook(argv=(path,)), TARGET, ENVIRON)
     left = number_in(tmp_path / "left")
     try:
         assert runs(left)
@@ -219,12 +215,12 @@ def test_what_a_command_that_went_well_left_running_runs_on(program: Make, tmp_p
 _AS_INIT = """
 import ctypes, os, sys
 from bearerd.errors import HookFailed
+from bearerd.hooks.run import run
 from bearerd.model import Hook
-from bearerd.publish.invoke import invoke
 from support.targets import TARGET
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER: orphans become ours
 try:
-    invoke(Hook(argv=tuple(sys.argv[2:]), timeout=float(sys.argv[1])), TARGET, {"PATH": "/usr/bin:/bin"})
+    run(Hook(argv=tuple(sys.argv[2:]), timeout=float(sys.argv[1])), TARGET, {"PATH": "/usr/bin:/bin"})
 except HookFailed as failed:
     print(failed)
 print(open("/proc/self/task/%d/children" % os.getpid()).read())
@@ -232,7 +228,7 @@ print(open("/proc/self/task/%d/children" % os.getpid()).read())
 
 
 @pytest.mark.parametrize(("script", "timeout"), [("wait", "0.5"), ("exit 1", "20")])
-def test_as_the_first_process_of_a_container_it_leaves_no_zombies(script: str, timeout: str) -> None:
+def test_as_process_1_it_leaves_no_zombies(script: str, timeout: str) -> None:
     line = f"for one in 1 2 3; do sh -c 'sleep 60 & wait' & done; {script}"
     done = subprocess.run(
         [sys.executable, "-c", _AS_INIT, timeout, "/bin/sh", "-c", line],
@@ -247,23 +243,23 @@ def test_as_the_first_process_of_a_container_it_leaves_no_zombies(script: str, t
 
 
 @ROOT
-def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
+def test_a_command_that_cannot_be_killed_is_logged_and_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bearerd.publish.invoke._DIES_WITHIN", 0.05)
+    monkeypatch.setattr("bearerd.hooks.run._DIES_WITHIN", 0.05)
     skip_where_others_cannot_run_python()
-    # As sudo and what it starts are: they are somebody else.
+    # As sudo and its children do, it runs as another user.
     text = f"import os, signal; os.seteuid(0); print(os.getpid(), file=open('{tmp_path}/pid', 'w')); "
     text += f"os.setresuid({THEY}, {THEY}, {THEY}); signal.pause()"  # until it is killed
     hook = Hook(argv=(sys.executable, "-c", text), timeout=0.1)
     said: list[str] = []
 
-    def is_somebody_else(process: subprocess.Popen[bytes]) -> None:
+    def is_another_user(process: subprocess.Popen[bytes]) -> None:
         status = Path(f"/proc/{process.pid}/status")
         eventually(lambda: f"\nUid:\t{THEY}\t{THEY}\t" in status.read_text())
 
     with being(WE):
-        waiting = threading.Thread(target=lambda: said.append(fault(hook, is_somebody_else)))
+        waiting = threading.Thread(target=lambda: said.append(fault(hook, is_another_user)))
         waiting.start()
         eventually(lambda: caplog.records)
         assert waiting.is_alive()
@@ -273,14 +269,14 @@ def test_one_that_cannot_be_killed_is_told_of_and_waited_for(
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
         f"hook run {sys.executable}: pid {pid} cannot be killed: it runs as another user, or hangs in the kernel; "
-        "until its end it is not run again"
+        "the hook does not run again until it has ended"
     )
     os.kill(pid, signal.SIGKILL)
     waiting.join()
     assert said == ["not done within 100 ms, killed"]
 
 
-def test_whoever_is_handed_the_process_and_fails_leaves_none_running() -> None:
+def test_a_command_is_killed_if_the_callback_raises() -> None:
     handed: list[subprocess.Popen[bytes]] = []
 
     def fails(process: subprocess.Popen[bytes]) -> None:
@@ -288,23 +284,23 @@ def test_whoever_is_handed_the_process_and_fails_leaves_none_running() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        invoke(Hook(argv=("/bin/sleep", "60")), TARGET, ENVIRON, fails)
+        run(Hook(argv=("/bin/sleep", "60")), TARGET, ENVIRON, fails)
     assert handed[0].returncode == -signal.SIGKILL
 
 
 def test_no_descriptor_is_left_open(program: Make) -> None:
     good, bad, hangs = program("exit 0"), "/bin/false", Hook(argv=("/bin/sleep", "60"), timeout=0.01)
-    invoke(Hook(argv=(good,)), TARGET, ENVIRON)
+    run(Hook(argv=(good,)), TARGET, ENVIRON)
     before = sorted(os.listdir("/proc/self/fd"))
     with receiver(new_name()) as heard:
-        invoke(Hook(signal="HUP", process=heard.name), TARGET, ENVIRON)
-        invoke(Hook(argv=(good,)), TARGET, ENVIRON)
+        run(Hook(signal="HUP", process=heard.name), TARGET, ENVIRON)
+        run(Hook(argv=(good,)), TARGET, ENVIRON)
         for hook in (Hook(argv=(bad,)), hangs, Hook(argv=("/nonexistent",)), Hook(signal="HUP", pid_file="/dev/null")):
             fault(hook)
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-# -- what cannot be started ----------------------------------------------------------------------------
+# -- commands that cannot be started -------------------------------------------------------------------
 
 
 def _missing(program: Make) -> str:
@@ -325,31 +321,31 @@ def _no_interpreter(program: Make) -> str:
 
 def _no_program(program: Make) -> str:
     path = Path(program(""))
-    path.write_text("echo no first line says what runs it\n")
+    path.write_text("echo there is no #! line\n")
     return str(path)
 
 
 @pytest.mark.parametrize(
     ("make", "said", "seen_before"),
     [
-        (_missing, "no such file or directory", "is not there"),
-        (_no_right, "permission denied", "cannot be executed by this user"),
-        (_directory, "permission denied", "is no program"),
-        (_no_interpreter, "what its first line names to run it (#!) is not there", None),
+        (_missing, "no such file or directory", "{path} does not exist"),
+        (_no_right, "permission denied", "this user cannot execute {path}"),
+        (_directory, "permission denied", "{path} is not a regular file"),
+        (_no_interpreter, "the interpreter in its first line (#!) does not exist", None),
         (_no_program, "exec format error", None),
     ],
     ids=["missing", "no right", "a directory", "no interpreter", "no program"],
 )
-def test_a_command_that_cannot_be_started_is_named_and_check_sees_it_before(
+def test_a_command_that_cannot_be_started_is_an_error_which_check_finds_before(
     program: Make, make: Callable[[Make], str], said: str, seen_before: str | None
 ) -> None:
     path = make(program)
     hook = Hook(argv=(path, "more"))
     assert fault(hook) == f"cannot be started: {said}"
-    assert examine(hook) == (None if seen_before is None else f"hook run {path}: {path} {seen_before}")
+    assert examine(hook) == (None if seen_before is None else f"hook run {path}: {seen_before.format(path=path)}")
 
 
-def test_nothing_is_wrong_with_a_program_that_is_there_nor_with_a_process_that_is_not_there_yet() -> None:
+def test_examine_accepts_existing_programs_and_processes_that_may_start_later() -> None:
     assert examine(Hook(argv=("/bin/sh", "/nonexistent"))) is None
     assert examine(Hook(signal="HUP", pid_file="/nonexistent")) is None
     assert examine(Hook(signal="HUP", process="nonexistent")) is None
@@ -376,19 +372,19 @@ while (received := signal.sigwait(signals)) != signal.SIGRTMAX:
 
 
 class Receiver:
-    """A process, perhaps with children, each of which says what it receives."""
+    """A process, with or without children, each of which prints what it receives."""
 
     def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         self._process = process
         self.pid, self.name = process.pid, name
 
     def wait(self, children: int) -> None:
-        """Until each of them is ready."""
+        """Wait until each of them is ready."""
         assert self._process.stdout is not None
         assert [self._process.stdout.readline() for _ in range(children + 1)] == ["ready\n"] * (children + 1)
 
     def end(self) -> list[str]:
-        """End it; what was received, by whom."""
+        """End it; returns what was received, and by which process."""
         os.killpg(self.pid, signal.SIGRTMAX)
         rest, _ = self._process.communicate()
         return rest.split("\n")[:-1]
@@ -398,13 +394,13 @@ _names = (f"b{os.getpid()}.{number}" for number in itertools.count())
 
 
 def new_name() -> str:
-    """One that no process of this machine has, nor had: whoever had it may be about to end."""
+    """A name that no process has or had: an earlier one may not have ended yet."""
     return next(_names)
 
 
 @contextmanager
 def receiver(name: str, *, children: int = 0, user: int | None = None) -> Iterator[Receiver]:
-    """One that has this name; none for one that has it from its program."""
+    """A process with this name; with an empty one it keeps the name of its program."""
     process = subprocess.Popen(
         [sys.executable, "-c", _RECEIVER, str(children), name],
         stdout=subprocess.PIPE,
@@ -428,7 +424,7 @@ def receiver(name: str, *, children: int = 0, user: int | None = None) -> Iterat
 def test_the_process_in_a_pid_file_is_signalled(tmp_path: Path, name: SignalName, form: str) -> None:
     with receiver("") as one:
         (tmp_path / "pid").write_text(form.format(one.pid))
-        invoke(Hook(signal=name, pid_file=str(tmp_path / "pid")), TARGET, ENVIRON)
+        run(Hook(signal=name, pid_file=str(tmp_path / "pid")), TARGET, ENVIRON)
         assert one.end() == [f"SIG{name} {one.pid}"]
 
 
@@ -452,21 +448,21 @@ def test_the_process_in_a_pid_file_is_signalled(tmp_path: Path, name: SignalName
         "\u0661",
     ],
 )
-def test_what_is_no_process_id_of_another_is_signalled_to_nobody(tmp_path: Path, content: str) -> None:
+def test_a_pid_file_without_a_valid_process_id_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid holds no process id of another"
+    assert fault(hook) == f"{tmp_path}/pid does not hold the id of another process"
 
 
-def test_our_own_process_id_is_a_mistake(tmp_path: Path) -> None:
+def test_a_pid_file_with_our_own_process_id_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pid").write_text(str(os.getpid()))
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid holds no process id of another"
+    assert fault(hook) == f"{tmp_path}/pid does not hold the id of another process"
 
 
 @pytest.mark.parametrize("reaped", [True, False])
 @pytest.mark.parametrize("by_descriptor", [True, False])
-def test_a_pid_file_that_outlived_its_process_is_said(
+def test_a_pid_file_of_a_process_that_has_ended_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reaped: bool, by_descriptor: bool
 ) -> None:
     if not by_descriptor:
@@ -477,20 +473,20 @@ def test_a_pid_file_that_outlived_its_process_is_said(
         eventually(lambda: not runs(process.pid))
         (tmp_path / "pid").write_text(str(process.pid))
         hook = Hook(signal="HUP", pid_file=str(tmp_path / "pid"))
-        assert fault(hook) == f"{tmp_path}/pid: there is no process {process.pid}"
+        assert fault(hook) == f"{tmp_path}/pid: process {process.pid} does not exist"
 
 
-def test_a_pid_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_pid_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     path = str(tmp_path / "pid")
     hook = Hook(signal="HUP", pid_file=path)
     assert fault(hook) == f"{path}: no such file or directory"
     os.mkdir(path)
-    assert fault(hook) == f"{path}: no plain file"
+    assert fault(hook) == f"{path}: it is a directory, not a regular file"
     os.rmdir(path)
     os.mkfifo(path)
-    assert fault(hook) == f"{path}: no plain file"
+    assert fault(hook) == f"{path}: it is a FIFO, not a regular file"
     with open(path, "r+b", buffering=0):  # somebody may write into it
-        assert fault(hook) == f"{path}: no plain file"
+        assert fault(hook) == f"{path}: it is a FIFO, not a regular file"
 
 
 @pytest.mark.parametrize(
@@ -502,55 +498,56 @@ def test_a_process_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, form: s
     if not by_descriptor:
         monkeypatch.delattr(os, "pidfd_open")
     with receiver(form.format(new_name())) as one:
-        invoke(Hook(signal="HUP", process=one.name), TARGET, ENVIRON)
+        run(Hook(signal="HUP", process=one.name), TARGET, ENVIRON)
         assert one.end() == [f"SIGHUP {one.pid}"]
 
 
-def test_of_a_server_and_its_workers_the_server_alone_is_told_and_of_several_each() -> None:
+def test_each_server_of_a_name_is_signalled_without_its_workers() -> None:
     name = new_name()
     with receiver(name, children=3) as one, receiver(name, children=1) as other, receiver(f"{name}x") as stranger:
-        invoke(Hook(signal="USR1", process=one.name), TARGET, ENVIRON)
+        run(Hook(signal="USR1", process=one.name), TARGET, ENVIRON)
         assert one.end() == [f"SIGUSR1 {one.pid}"]
         assert other.end() == [f"SIGUSR1 {other.pid}"]
         assert stranger.end() == []
 
 
-def test_where_nobody_has_the_name_that_is_said() -> None:
+def test_a_name_without_a_process_is_an_error() -> None:
     name = new_name()
     with subprocess.Popen(["/bin/sh", "-c", f"printf %s {name} > /proc/$$/comm; exit"]) as process:
         eventually(lambda: state(process.pid) == "Z")
-        # It is there by that name, but has ended.
+        # It still has the name, but has ended.
         assert Path(f"/proc/{process.pid}/comm").read_text() == f"{name}\n"
         assert fault(Hook(signal="HUP", process=name)) == (
-            f"no process has the name {name} (as `ps -o comm` shows it), or its user is hidden from ours"
+            f"no process is named {name} (as in `ps -o comm`), or the daemon's user cannot see it"
         )
 
 
-def test_neither_we_nor_what_we_started_is_told_by_our_own_name() -> None:
+def test_a_signal_by_name_spares_bearerd_and_its_children() -> None:
     comm = Path(f"/proc/{os.getpid()}/comm")
     before = comm.read_text().removesuffix("\n")
     with receiver(new_name()) as ours:
         comm.write_text(ours.name)
         try:
-            # A signal that would end us.
-            assert "no process has the name" in fault(Hook(signal="USR2", process=ours.name))
+            # The signal would end this process.
+            assert "no process is named" in fault(Hook(signal="USR2", process=ours.name))
         finally:
             comm.write_text(before)
         assert ours.end() == []
 
 
 @ROOT
-def test_a_process_that_we_may_not_signal_is_said_unless_another_was_told(tmp_path: Path) -> None:
+def test_a_process_of_another_user_is_an_error_unless_another_one_was_signalled(tmp_path: Path) -> None:
     skip_where_others_cannot_run_python()
-    may_not = "may not be signalled by the daemon's user: a unit with PathChanged= needs no such right"
+    cure = "a unit with PathChanged= needs no such permission"
     with receiver(new_name(), user=THEY) as theirs, being(WE):
-        assert fault(Hook(signal="HUP", process=theirs.name)) == f"pid {theirs.pid} {may_not}"
+        said = f"the daemon's user may not signal pid {theirs.pid}; {cure}"
+        assert fault(Hook(signal="HUP", process=theirs.name)) == said
         os.seteuid(0)
         (tmp_path / "pid").write_text(str(theirs.pid))
         tmp_path.chmod(0o755)
         with receiver(theirs.name, user=WE) as ours:
             os.seteuid(WE)
-            invoke(Hook(signal="HUP", process=ours.name), TARGET, ENVIRON)
+            run(Hook(signal="HUP", process=ours.name), TARGET, ENVIRON)
             os.seteuid(0)
             assert ours.end() == [f"SIGHUP {ours.pid}"]
         assert theirs.end() == []

@@ -1,4 +1,4 @@
-"""Who is owed which hook, and when: real programs that the test lets end, real notes, and a clock by hand."""
+"""Which hooks run when: real programs that the test lets end, real notes, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from bearerd import child
+from bearerd.hooks.hooks import BACKOFF, Hooks
+from bearerd.hooks.run import run
 from bearerd.model import Config, Hook, Target
-from bearerd.publish.hooks import BACKOFF, Hooks
-from bearerd.publish.invoke import invoke
 from bearerd.publish.publisher import Publisher
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
@@ -26,23 +26,23 @@ from support.targets import target
 
 AT_ONCE = (0.0, 0.0, 0.0)
 MINUTES = (60.0, 120.0, 240.0)
-DROPPED = "; its output is dropped: run it by hand as the daemon's user to see why"
+DROPPED = "; its output is not kept: run it by hand as the daemon's user to see why"
 
 
 class Program:
-    """A program that says when it begins and for whom, and goes on when it is told how to end."""
+    """A program that logs for which token it runs, and ends with the code that the test writes."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.path, self._log, self._gate = directory / name, directory / f"{name}.log", directory / f"{name}.gate"
+        self.path, self._log, self._fifo = directory / name, directory / f"{name}.log", directory / f"{name}.fifo"
         self._lock = directory / f"{name}.lock"
         self._ended = 0
         self._log.touch()
-        os.mkfifo(self._gate)
+        os.mkfifo(self._fifo)
         self.path.write_text(
             f"#!/bin/sh\nmkdir {self._lock} || echo overlap >> {self._log}\n"
             f'echo "${{BEARERD_TOKEN_NAME#dnb/}}" >> {self._log}\n'
-            # Opened for both: the end of who wrote to the one before is no end of this.
-            f"read code <> {self._gate}\nrmdir {self._lock}\nexit $code\n"
+            # Opened for reading and writing, so that the end of an earlier writer is no end of file.
+            f"read code <> {self._fifo}\nrmdir {self._lock}\nexit $code\n"
         )
         self.path.chmod(0o755)
 
@@ -51,29 +51,29 @@ class Program:
 
     @property
     def runs(self) -> list[str]:
-        """For whom it was run until now."""
+        """The tokens for which it has run."""
         return self._log.read_text().split()
 
     def begun(self, *names: str) -> None:
-        """Until it was run for these, in this order."""
+        """Wait until it has run for these, in this order."""
         eventually(lambda: len(self.runs) >= len(names))
         assert self.runs == list(names)
 
     def end(self, code: int = 0) -> None:
-        """Let the one that runs end, or that is the next to run."""
+        """Let the present run, or the next one, end."""
         self._ended += 1
-        eventually(lambda: len(self.runs) >= self._ended)  # the one before has ended, and reads no more
-        with self._gate.open("w") as gate:
-            gate.write(f"{code}\n")
+        eventually(lambda: len(self.runs) >= self._ended)
+        with self._fifo.open("w") as fifo:
+            fifo.write(f"{code}\n")
 
     def killed(self) -> None:
-        """The one that ran was killed, before it could clear away."""
+        """Clean up after a run that was killed."""
         shutil.rmtree(self._lock)
         self._ended += 1
 
 
 class Rig:
-    """Hooks over a real directory, with all that they tell others."""
+    """Hooks over a real directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -85,7 +85,7 @@ class Rig:
         self.hooks = self.process()
 
     def process(self, *backoff: float) -> Hooks:
-        """As a new process over the same directory would have them."""
+        """The hooks of a new process over the same directory."""
         notes = Publisher(self.config)
         self.hooks = Hooks({"PATH": "/usr/bin:/bin"}, notes, self.clock, self.counted.append, backoff or AT_ONCE)
         self._all.append(self.hooks)
@@ -96,16 +96,16 @@ class Rig:
         return Program(self.directory, f"program-{self._programs}")
 
     def does(self, script: str) -> Hook:
-        """A hook that does this."""
+        """A hook that runs a shell script."""
         return Hook(argv=("/bin/sh", "-c", script))
 
     def change(self, one: Target, *, first: bool = False) -> None:
-        """Its files change."""
+        """Change the files of a token."""
         self.hooks.announce(one)
         self.hooks.changed(one, first=first)
 
     def noted(self, name: str = "bci") -> bool:
-        """Whether a new process would find that hooks are owed."""
+        """Whether there is a note on disk."""
         return self.note(name).exists()
 
     def note(self, name: str = "bci") -> Path:
@@ -114,11 +114,11 @@ class Rig:
     def close(self) -> None:
         for hooks in self._all:
             hooks.stop(0)
-        eventually(lambda: not workers())
+        self.idle()
 
-
-def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "hook"]
+    def idle(self) -> None:
+        """Wait until no worker has anything to do."""
+        eventually(lambda: not any(hooks._workers or hooks._submitted for hooks in self._all))
 
 
 def alive(pid: int) -> bool:
@@ -137,34 +137,34 @@ def rig(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Rig]:
 
 
 def said(log: pytest.LogCaptureFixture, level: int) -> list[str]:
-    """What stands in the log at a level."""
+    """The log lines of a level."""
     return [record.getMessage() for record in log.records if record.levelno == level]
 
 
-# -- what is run when ----------------------------------------------------------------------------------
+# -- when hooks run ------------------------------------------------------------------------------------
 
 
-def test_one_run_at_a_time_and_whatever_changes_meanwhile_is_one_more_for_each_token(rig: Rig) -> None:
+def test_a_hook_runs_once_at_a_time_and_changes_meanwhile_cause_one_more_run_for_each_token(rig: Rig) -> None:
     program = rig.program()
     one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
     rig.change(one)
     program.begun("bci")
     for again in (one, other, one, other, one):
         rig.change(again)
-    assert len(workers()) == 1  # nobody waits for what this one will see to
+    assert rig.hooks._workers == 1
     assert [rig.hooks.pending(name) for name in ("dnb/bci", "dnb/risk", "dnb/none")] == [2, 1, 0]
     program.end()
-    program.begun("bci", "bci")  # who has waited longest
+    program.begun("bci", "bci")  # the one that has waited longest
     program.end()
     program.begun("bci", "bci", "risk")
     program.end()
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert program.runs == ["bci", "bci", "risk"]
     assert rig.counted == ["success"] * 3
 
 
-def test_different_hooks_run_beside_each_other_up_to_eight(rig: Rig) -> None:
+def test_up_to_eight_different_hooks_run_at_once(rig: Rig) -> None:
     programs = [rig.program() for _ in range(10)]
     one = target(on_change=tuple(program.hook() for program in programs))
     rig.change(one)
@@ -174,7 +174,7 @@ def test_different_hooks_run_beside_each_other_up_to_eight(rig: Rig) -> None:
 
     eventually(lambda: len(begun()) == 8)
     assert rig.hooks.pending("dnb/bci") == 10
-    assert len(workers()) == 8
+    assert rig.hooks._workers == 8
     first = begun()[0]
     first.end()
     eventually(lambda: len(begun()) == 9)
@@ -185,9 +185,7 @@ def test_different_hooks_run_beside_each_other_up_to_eight(rig: Rig) -> None:
     assert [program.runs for program in programs] == [["bci"]] * 10
 
 
-def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_signal_is_sent_once_for_all_tokens_that_owe_it(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.process(*MINUTES)
     pid_file = rig.directory / "pid"
     hook = Hook(signal="WINCH", pid_file=str(pid_file))
@@ -202,15 +200,15 @@ def test_a_signal_is_sent_once_for_all_who_owe_it_whenever_they_would_be_due(
         finally:
             process.kill()
     assert rig.counted == ["failure", "failure", "success"]
-    # Who comes later has as many attempts as any.
-    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["again in 60 s"] * 2
+    # A later token has the full number of attempts.
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["trying again in 60 s"] * 2
     named = [vars(record)["target"] for record in caplog.records if record.levelno == logging.WARNING]
     assert named == ["dnb/a", None]
     assert [rig.hooks.last(f"dnb/{name}") for name in "abc"] == [(rig.clock.boot, None)] * 3
     eventually(lambda: not any(map(rig.noted, "abc")))
 
 
-def test_a_hook_of_two_tokens_is_run_for_each_though_one_fails(rig: Rig) -> None:
+def test_a_hook_of_two_tokens_runs_for_each_even_if_one_run_fails(rig: Rig) -> None:
     hook = rig.does('test "$BEARERD_TOKEN_NAME" = dnb/bci')
     for name in ("bci", "risk"):
         rig.change(target(name, on_change=(hook,)))
@@ -220,7 +218,7 @@ def test_a_hook_of_two_tokens_is_run_for_each_though_one_fails(rig: Rig) -> None
     assert rig.hooks.last("dnb/risk")[1] == "hook run /bin/sh: exit 1" + DROPPED
 
 
-def test_where_nobody_has_read_the_token_yet_a_hook_may_be_left_out(rig: Rig) -> None:
+def test_skip_first_skips_the_hook_for_the_first_token(rig: Rig) -> None:
     always, later = rig.program(), rig.program()
     one = target(on_change=(always.hook(), later.hook(skip_first=True)))
     rig.change(one, first=True)
@@ -235,22 +233,22 @@ def test_where_nobody_has_read_the_token_yet_a_hook_may_be_left_out(rig: Rig) ->
     assert later.runs == ["bci"]
 
 
-def test_its_workers_end_when_nothing_is_owed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_end_when_nothing_is_owed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.change(target(on_change=tuple(rig.does(f"true {number}") for number in range(5))))
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     rig.change(target(on_change=(rig.does("true"),)))
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["success"] * 6
-    eventually(lambda: not workers())
-    assert rig.hooks._owed == {}
+    rig.idle()
+    assert rig.hooks._owed._owed == {}
     assert said(caplog, logging.INFO) == []
 
 
 # -- what fails ----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_fails_is_tried_three_times_more_then_given_up_and_that_is_said_once(
+def test_a_run_that_fails_is_tried_three_more_times_and_then_given_up(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook = rig.does(f"echo >> {rig.directory}/runs; exit 3")
@@ -262,23 +260,23 @@ def test_a_run_that_fails_is_tried_three_times_more_then_given_up_and_that_is_sa
     fault = "hook run /bin/sh: exit 3" + DROPPED
     assert rig.hooks.last("dnb/bci") == (rig.clock.boot, fault)
     eventually(lambda: not rig.noted())
-    eventually(lambda: not workers())
-    assert said(caplog, logging.WARNING) == [f"{fault}; again in 0 ms"] * 3
+    rig.idle()
+    assert said(caplog, logging.WARNING) == [f"{fault}; trying again in 0 ms"] * 3
     assert said(caplog, logging.ERROR) == [
-        f"{fault}; given up after 4 attempts; whom it should have told may go on with the old token"
+        f"{fault}; given up after 4 attempts; the programs that it notifies may still use the old token"
     ]
     assert {record.target for record in caplog.records} == {"dnb/bci"}  # type: ignore[attr-defined]  # by `extra`
 
 
-def test_the_waits_between_attempts_are_those_of_the_contract() -> None:
+def test_the_waits_between_attempts() -> None:
     assert BACKOFF == (1.0, 4.0, 16.0)
 
 
-def test_one_that_goes_well_at_last_has_not_failed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_succeeds_in_the_end_has_not_failed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     runs = rig.directory / "runs"
     rig.change(target(on_change=(rig.does(f"echo >> {runs}; test $(wc -l < {runs}) = 3"),)))
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert rig.counted == ["failure", "failure", "success"]
     assert rig.hooks.given_up == 0
     assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)
@@ -287,13 +285,13 @@ def test_one_that_goes_well_at_last_has_not_failed(rig: Rig, caplog: pytest.LogC
     assert not rig.noted()
 
 
-def test_the_next_attempt_comes_when_its_time_has_come_and_not_before(rig: Rig) -> None:
+def test_the_next_attempt_is_made_when_it_is_due_and_not_before(rig: Rig) -> None:
     rig.process(*MINUTES)
     failing, other = rig.program(), rig.program()
     rig.change(target("bci", on_change=(failing.hook(),)))
 
     def passed(seconds: float) -> None:
-        """After so long, when another's run has come and gone."""
+        """Advance the clock, and wait until another hook has run."""
         rig.clock.advance(seconds)
         rig.change(target("risk", on_change=(other.hook(),)))
         other.end()
@@ -306,7 +304,7 @@ def test_the_next_attempt_comes_when_its_time_has_come_and_not_before(rig: Rig) 
         passed(wait - 0.5)
         assert len(failing.runs) == count
         rig.clock.advance(0.5)
-        rig.change(target("risk", on_change=(other.hook(),)))  # wakes who waits by the machine's clock
+        rig.change(target("risk", on_change=(other.hook(),)))  # wakes the worker, which sleeps by the real clock
         other.end()
     failing.begun(*["bci"] * 4)
     failing.end(1)
@@ -314,7 +312,7 @@ def test_the_next_attempt_comes_when_its_time_has_come_and_not_before(rig: Rig) 
     assert rig.hooks.given_up == 1
 
 
-def test_a_change_while_one_waits_to_be_tried_again_is_due_at_once_and_begins_anew(
+def test_a_change_during_a_backoff_runs_at_once_and_restarts_the_attempts(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.process(*MINUTES)
@@ -329,12 +327,12 @@ def test_a_change_while_one_waits_to_be_tried_again_is_due_at_once_and_begins_an
     rig.change(one)
     program.end()
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert program.runs == ["bci"] * 3
-    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["again in 60 s"] * 2
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["trying again in 60 s"] * 2
 
 
-def test_what_failed_while_more_changed_is_not_owed_twice(rig: Rig) -> None:
+def test_a_failed_run_is_not_owed_twice_after_a_change(rig: Rig) -> None:
     rig.process(*MINUTES)
     program = rig.program()
     one = target(on_change=(program.hook(),))
@@ -346,11 +344,11 @@ def test_what_failed_while_more_changed_is_not_owed_twice(rig: Rig) -> None:
     assert rig.hooks.pending("dnb/bci") == 1
     program.end()
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert rig.counted == ["failure", "success"]
 
 
-def test_of_several_hooks_of_a_token_each_has_its_own_way(rig: Rig) -> None:
+def test_each_hook_of_a_token_is_tried_independently(rig: Rig) -> None:
     rig.process(*MINUTES)
     bad, good = rig.program(), rig.program()
     rig.change(target(on_change=(bad.hook(), good.hook())))
@@ -360,10 +358,10 @@ def test_of_several_hooks_of_a_token_each_has_its_own_way(rig: Rig) -> None:
     assert rig.hooks.pending("dnb/bci") == 1
     assert rig.hooks.undone("dnb/bci")
     assert rig.noted()
-    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)  # it may yet go well
+    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)  # it may still succeed
 
 
-def test_a_hook_that_is_mended_or_no_longer_in_the_config_fails_no_more(rig: Rig) -> None:
+def test_a_hook_that_was_removed_from_the_config_no_longer_counts_as_failing(rig: Rig) -> None:
     bad, other = rig.does("exit 1"), rig.does("exit 2")
     rig.change(target(on_change=(bad, other)))
     assert rig.hooks.wait(WITHIN)
@@ -374,7 +372,7 @@ def test_a_hook_that_is_mended_or_no_longer_in_the_config_fails_no_more(rig: Rig
     assert rig.hooks.last("dnb/bci")[1] is None
 
 
-def test_a_hook_that_goes_well_again_fails_no_more(rig: Rig) -> None:
+def test_a_hook_that_succeeds_again_no_longer_counts_as_failing(rig: Rig) -> None:
     one = target(on_change=(rig.does(f"test -e {rig.directory}/mended"),))
     rig.change(one)
     assert rig.hooks.wait(WITHIN)
@@ -388,16 +386,16 @@ def test_a_hook_that_goes_well_again_fails_no_more(rig: Rig) -> None:
     assert not rig.hooks.undone("dnb/bci")
 
 
-def test_eight_that_wait_to_be_tried_again_keep_no_ninth_waiting(rig: Rig) -> None:
+def test_eight_hooks_in_backoff_do_not_delay_a_ninth(rig: Rig) -> None:
     rig.process(*MINUTES)
     rig.change(target("bad", on_change=tuple(rig.does(f"exit {code}") for code in range(1, 9))))
     eventually(lambda: rig.counted == ["failure"] * 8)
-    assert len(workers()) == 8
+    assert rig.hooks._workers == 8
     rig.change(target("good", on_change=(rig.does("true"),)))
     eventually(lambda: rig.counted[8:] == ["success"])
 
 
-def test_what_nobody_thought_of_costs_an_attempt_and_no_hook_its_worker(
+def test_an_unexpected_exception_costs_an_attempt_and_no_worker(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = [MemoryError("s3cr3t"), RuntimeError("s3cr3t")]
@@ -405,9 +403,9 @@ def test_what_nobody_thought_of_costs_an_attempt_and_no_hook_its_worker(
     def breaks(*arguments: Any) -> None:
         if faults:
             raise faults.pop(0)
-        invoke(*arguments)
+        run(*arguments)
 
-    monkeypatch.setattr("bearerd.publish.hooks.invoke", breaks)
+    monkeypatch.setattr("bearerd.hooks.hooks.run", breaks)
     rig.change(target(on_change=(rig.does("true"),)))
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["failure", "failure", "success"]
@@ -418,20 +416,21 @@ def test_what_nobody_thought_of_costs_an_attempt_and_no_hook_its_worker(
     assert "s3cr3t" not in caplog.text
 
 
-def test_a_count_that_breaks_costs_no_worker(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_the_counter_costs_no_worker(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     def breaks(_: str) -> None:
         raise ValueError("s3cr3t")
 
     hooks = Hooks({}, Publisher(rig.config), rig.clock, breaks)
+    rig._all.append(hooks)
     hooks.changed(target(on_change=(rig.does("true"),)), first=False)
-    eventually(lambda: not workers())
+    rig.idle()
     hooks.stop(WITHIN)
     assert said(caplog, logging.ERROR) == [
-        "hook run /bin/sh: its end was not booked: ValueError, which is a bug of bearerd, please report it"
+        "hook run /bin/sh: its end was not recorded: ValueError, which is a bug of bearerd, please report it"
     ]
 
 
-def test_where_no_thread_can_be_started_the_next_that_is_owed_brings_both(
+def test_if_no_thread_can_be_started_the_next_change_runs_both(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: threading.Thread) -> None:
@@ -448,7 +447,7 @@ def test_where_no_thread_can_be_started_the_next_that_is_owed_brings_both(
     assert rig.counted == ["success"] * 2
 
 
-def test_where_no_thread_could_be_started_a_tick_does_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_no_thread_could_be_started_a_tick_runs_the_hook(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -459,23 +458,21 @@ def test_where_no_thread_could_be_started_a_tick_does_it(rig: Rig, monkeypatch: 
     assert rig.hooks.pending("dnb/bci") == 1
     rig.hooks.tick()
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     rig.hooks.tick()
-    assert not workers()
+    assert not rig.hooks._workers
 
 
 # -- on_failure ----------------------------------------------------------------------------------------
 
 
-def test_that_a_token_is_not_renewed_any_more_is_told_by_hooks_of_its_own(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_on_failure_runs_its_own_hooks_and_writes_no_note(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     alarm, reload = rig.program(), rig.program()
     one = target(on_change=(reload.hook(),), on_failure=(alarm.hook(),))
     rig.hooks.failed(one)
     alarm.begun("bci")
     assert rig.hooks.pending("dnb/bci") == 1
-    assert not rig.noted()  # the next process will see for itself
+    assert not rig.noted()  # the next process decides by itself
     for _ in range(4):
         alarm.end(1)
     assert rig.hooks.wait(WITHIN)
@@ -485,7 +482,7 @@ def test_that_a_token_is_not_renewed_any_more_is_told_by_hooks_of_its_own(
     assert reload.runs == []
 
 
-def test_one_and_the_same_hook_may_tell_of_both(rig: Rig) -> None:
+def test_the_same_hook_can_be_used_for_change_and_failure(rig: Rig) -> None:
     program = rig.program()
     one = target(on_change=(program.hook(),), on_failure=(program.hook(),))
     rig.change(one)
@@ -497,48 +494,48 @@ def test_one_and_the_same_hook_may_tell_of_both(rig: Rig) -> None:
     assert rig.hooks.wait(WITHIN)
 
 
-# -- what is owed is noted -----------------------------------------------------------------------------
+# -- notes ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_noted_from_before_the_files_change_until_the_last_hook_has_ended(rig: Rig) -> None:
+def test_the_note_stays_from_before_the_files_change_until_the_last_hook_has_ended(rig: Rig) -> None:
     program, other = rig.program(), rig.program()
     one = target(on_change=(program.hook(), other.hook()))
     rig.hooks.announce(one)
     assert rig.noted()
     written = rig.note().stat().st_ino
     rig.hooks.announce(one)
-    assert rig.note().stat().st_ino == written  # once: it costs two flushes of the disk
+    assert rig.note().stat().st_ino == written  # written once: it costs two fsyncs
     rig.hooks.changed(one, first=False)
     program.end()
     eventually(lambda: rig.hooks.pending("dnb/bci") == 1)
-    eventually(lambda: len(workers()) == 1)
+    eventually(lambda: rig.hooks._workers == 1)
     assert rig.noted()
     other.end()
     assert rig.hooks.wait(WITHIN)
     eventually(lambda: not rig.noted())
-    eventually(lambda: not workers())
+    rig.idle()
     rig.hooks.announce(one)
     assert rig.noted()
 
 
-def test_where_all_are_left_out_at_the_first_token_nothing_is_owed(rig: Rig) -> None:
+def test_if_all_hooks_skip_the_first_token_nothing_is_owed(rig: Rig) -> None:
     rig.change(target(on_change=(rig.program().hook(skip_first=True),)), first=True)
     assert not rig.noted()
     assert rig.hooks.wait(0)
 
 
-def test_who_is_told_of_nothing_is_not_noted(rig: Rig) -> None:
+def test_without_on_change_there_is_no_note(rig: Rig) -> None:
     one = target(on_failure=(rig.does("true"),))
     rig.hooks.announce(one)
     assert not rig.noted()
     rig.hooks.changed(one, first=False)
     rig.hooks.announce(target(on_change=(rig.does("true"),)))
     assert rig.noted()
-    assert not rig.process().owed(one)  # a hook that was taken out of the config is owed nothing
+    assert not rig.process().owed(one)  # the hook was removed from the config
     assert rig.noted()
 
 
-def test_the_end_of_a_run_takes_no_note_away_while_files_change_again(rig: Rig) -> None:
+def test_the_end_of_a_run_keeps_the_note_while_files_change_again(rig: Rig) -> None:
     program = rig.program()
     one = target(on_change=(program.hook(),))
     rig.change(one)
@@ -546,7 +543,7 @@ def test_the_end_of_a_run_takes_no_note_away_while_files_change_again(rig: Rig) 
     rig.hooks.announce(one)
     program.end()
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert rig.noted()
     rig.hooks.changed(one, first=False)
     program.end()
@@ -554,17 +551,17 @@ def test_the_end_of_a_run_takes_no_note_away_while_files_change_again(rig: Rig) 
     eventually(lambda: not rig.noted())
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_what_a_killed_process_owed_the_next_one_finds(rig: Rig, *, told: bool) -> None:
-    # Killed between the note and the rename, or between the rename and the hook's end.
+@pytest.mark.parametrize("running", [False, True])
+def test_the_next_process_finds_what_a_killed_one_owed(rig: Rig, *, running: bool) -> None:
+    # It was killed between the note and the rename, or between the rename and the end of the hook.
     program = rig.program()
     one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
     rig.hooks.announce(one)
-    if told:
+    if running:
         rig.hooks.changed(one, first=False)
         program.begun("bci")
         rig.hooks.stop(0)
-        eventually(lambda: not workers())
+        rig.idle()
         program.killed()
     rig.process()
     assert rig.hooks.owed(one)
@@ -576,29 +573,29 @@ def test_what_a_killed_process_owed_the_next_one_finds(rig: Rig, *, told: bool) 
     assert not rig.process().owed(one)
 
 
-def test_what_an_earlier_process_owes_stays_noted_until_that_was_done_whatever_else_ends(rig: Rig) -> None:
+def test_the_note_of_an_earlier_process_stays_until_its_hooks_are_done(rig: Rig) -> None:
     one = target(on_change=(rig.does("true"),), on_failure=(rig.does("true failed"),))
     rig.hooks.announce(one)
     rig.process()
     assert rig.hooks.owed(one)
     rig.hooks.failed(one)  # before the files are in place
     assert rig.hooks.wait(WITHIN)
-    eventually(lambda: not workers())
+    rig.idle()
     assert rig.noted()
 
 
-def test_a_note_that_cannot_be_written_is_said_once_and_keeps_no_hook_from_being_run(
+def test_a_note_that_cannot_be_written_is_logged_once_and_the_hook_runs(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_the_way = rig.directory / "tokens/.bearerd/owed/dnb/bci"
     in_the_way.mkdir(parents=True)
     one = target(on_change=(rig.does("true"),))
-    for _ in range(3):  # the files cannot be written either, and are tried again
+    for _ in range(3):  # the files cannot be written either, and are tried again and again
         rig.hooks.announce(one)
     (line,) = said(caplog, logging.WARNING)
     assert line.startswith(f"hooks: {in_the_way}: a directory has this name")
-    assert line.endswith("; a crash right now would lose them")
-    rig.hooks.forget("dnb/bci")  # it goes and comes back
+    assert line.endswith("; a crash now would lose the hooks of this token")
+    rig.hooks.forget("dnb/bci")  # removed and added again
     rig.hooks.announce(one)
     assert said(caplog, logging.WARNING) == [line] * 2
     in_the_way.rmdir()
@@ -610,7 +607,7 @@ def test_a_note_that_cannot_be_written_is_said_once_and_keeps_no_hook_from_being
     assert len(said(caplog, logging.WARNING)) == 2
 
 
-def test_a_token_that_is_no_more_is_owed_nothing_and_one_that_comes_back_is_noted_anew(rig: Rig) -> None:
+def test_a_removed_token_is_owed_nothing_and_gets_a_new_note_when_it_comes_back(rig: Rig) -> None:
     rig.process(*MINUTES)
     program = rig.program()
     one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
@@ -632,7 +629,7 @@ def test_a_token_that_is_no_more_is_owed_nothing_and_one_that_comes_back_is_note
     eventually(lambda: not rig.noted("risk"))
 
 
-def test_of_a_token_that_is_no_more_nothing_is_remembered(rig: Rig) -> None:
+def test_nothing_of_a_removed_token_is_remembered(rig: Rig) -> None:
     rig.change(target(on_change=(rig.does("exit 1"),)))
     assert rig.hooks.wait(WITHIN)
     assert None not in rig.hooks.last("dnb/bci")
@@ -640,7 +637,7 @@ def test_of_a_token_that_is_no_more_nothing_is_remembered(rig: Rig) -> None:
     assert rig.hooks.last("dnb/bci") == (None, None)
 
 
-def test_a_token_that_goes_while_its_hook_runs_does_no_harm(rig: Rig) -> None:
+def test_a_token_can_be_removed_while_its_hook_runs(rig: Rig) -> None:
     program = rig.program()
     one = target(on_change=(program.hook(),))
     rig.change(one)
@@ -656,10 +653,10 @@ def test_a_token_that_goes_while_its_hook_runs_does_no_harm(rig: Rig) -> None:
     eventually(lambda: not rig.noted())
 
 
-# -- the end -------------------------------------------------------------------------------------------
+# -- stop ----------------------------------------------------------------------------------------------
 
 
-def test_a_stop_waits_for_what_ends_in_time_and_its_note_is_taken_away(rig: Rig) -> None:
+def test_stop_waits_for_a_run_that_ends_in_time_and_removes_its_note(rig: Rig) -> None:
     program = rig.program()
     rig.change(target(on_change=(program.hook(),)))
     program.begun("bci")
@@ -671,7 +668,7 @@ def test_a_stop_waits_for_what_ends_in_time_and_its_note_is_taken_away(rig: Rig)
     assert rig.counted == ["success"]
 
 
-def test_a_stop_kills_what_hangs_with_all_that_it_started_and_what_was_owed_stays_noted(rig: Rig) -> None:
+def test_stop_kills_a_hook_that_hangs_with_its_children_and_keeps_the_note(rig: Rig) -> None:
     script = f"trap '' TERM; sleep 600 & echo $! > {rig.directory}/pid; wait; wait"
     rig.change(target(on_change=(rig.does(script),)))
     pid = rig.directory / "pid"
@@ -680,58 +677,58 @@ def test_a_stop_kills_what_hangs_with_all_that_it_started_and_what_was_owed_stay
     rig.hooks.stop(0.1)
     assert time.monotonic() - began < WITHIN
     eventually(lambda: not alive(int(pid.read_text())))
-    eventually(lambda: not workers())
+    rig.idle()
     assert rig.noted()
-    assert rig.counted == []  # it has not failed: it was not let end
+    assert rig.counted == []  # it was cut short, and has not failed
     assert rig.process().owed(target(on_change=(rig.does(script),)))
 
 
-def test_a_stop_kills_nothing_of_a_run_that_went_well(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    pid, booking = rig.directory / "pid", threading.Event()
+def test_stop_kills_nothing_that_a_successful_run_left_running(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid, recording = rig.directory / "pid", threading.Event()
     reached = threading.Event()
-    book = Hooks._book
+    finish = Hooks._finish
 
     def slowly(*arguments: Any) -> None:
         reached.set()
-        booking.wait(WITHIN)
-        book(*arguments)
+        recording.wait(WITHIN)
+        finish(*arguments)
 
-    monkeypatch.setattr(Hooks, "_book", slowly)
+    monkeypatch.setattr(Hooks, "_finish", slowly)
     rig.change(target(on_change=(rig.does(f"sleep 60 & echo $! > {pid}"),)))
     assert reached.wait(WITHIN)
     rig.hooks.stop(0)
-    booking.set()
-    eventually(lambda: not workers())
+    recording.set()
+    rig.idle()
     left = int(pid.read_text())
     assert alive(left)
     os.kill(left, 9)
 
 
-def test_a_stop_does_not_wait_for_what_waits_to_be_tried_again(rig: Rig) -> None:
+def test_stop_does_not_wait_for_a_backoff(rig: Rig) -> None:
     rig.process(*MINUTES)
     rig.change(target(on_change=(rig.does("exit 1"),)))
     eventually(lambda: rig.counted == ["failure"])
     began = time.monotonic()
     rig.hooks.stop(WITHIN)
     assert time.monotonic() - began < WITHIN / 2
-    assert not workers()
+    assert not rig.hooks._workers
     assert rig.noted()
 
 
-def test_after_a_stop_no_run_is_begun(rig: Rig) -> None:
+def test_after_stop_no_run_starts(rig: Rig) -> None:
     program, other = rig.program(), rig.program()
     for number in range(3):
         rig.change(target(f"t{number}", on_change=(program.hook(),)))
     program.begun("t0")
     rig.hooks.stop(0)
     rig.change(target("later", on_change=(other.hook(),)))
-    eventually(lambda: not workers())
+    rig.idle()
     assert program.runs == ["t0"]
     assert other.runs == []
     assert all(map(rig.noted, ("t0", "t1", "t2", "later")))
 
 
-def test_one_that_was_started_when_the_stop_was_over_is_killed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_that_starts_after_stop_returned_is_killed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     starting, may = threading.Event(), threading.Event()
     real = child.start
     started: list[Popen[bytes]] = []
@@ -747,5 +744,5 @@ def test_one_that_was_started_when_the_stop_was_over_is_killed(rig: Rig, monkeyp
     assert starting.wait(WITHIN)
     rig.hooks.stop(0)
     may.set()
-    eventually(lambda: not workers())
+    rig.idle()
     assert started[0].returncode == -9

@@ -1,0 +1,287 @@
+"""Runs the hooks that are owed, and notes on disk for which tokens some are.
+
+A note is written before the first file of a token changes, and removed when all of its hooks are done or given up. A
+crash in between costs a second run of a hook and never a missing one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from subprocess import Popen
+from typing import Final, Protocol
+
+from bearerd import child
+from bearerd.clock import Clock
+from bearerd.errors import HookFailed, PublishError
+from bearerd.hooks.owed import Batch, Owed
+from bearerd.hooks.run import run
+from bearerd.log import say
+from bearerd.model import Hook, Target
+from bearerd.timeformat import duration
+
+BACKOFF: Final = (1.0, 4.0, 16.0)
+"""Seconds between the four attempts: a service that is reloaded may be busy for a moment."""
+
+# Hooks are programs of others, and run on the processors of the machine's own services.
+_AT_ONCE: Final = 8
+
+
+class Notes(Protocol):
+    """Keeps on disk for which tokens hooks are owed."""
+
+    def note(self, target: Target) -> None:
+        """Write a token's note; raises PublishError."""
+        ...
+
+    def noted(self, target: Target) -> bool:
+        """Whether a token has a note."""
+        ...
+
+    def unnote(self, target: Target) -> None:
+        """Remove a token's note."""
+        ...
+
+
+class Hooks:
+    """What is owed, the notes of it, and the threads that run it. All methods may be called from any thread.
+
+    `_noting` is held while notes are read and written, and is taken before `_lock`, which is never held during I/O.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        notes: Notes,
+        clock: Clock,
+        counted: Callable[[str], None] = lambda _: None,
+        backoff: Sequence[float] = BACKOFF,
+    ) -> None:
+        """`counted` is called with `success` or `failure` after each run."""
+        self._environ = environ
+        self._notes = notes
+        self._clock = clock
+        self._counted = counted
+        self._noting = threading.Lock()
+        self._noted: set[str] = set()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._owed = Owed(backoff)
+        self._announced: set[str] = set()
+        """Tokens whose files are about to change: their notes stay."""
+        self._processes: dict[Hook, Popen[bytes]] = {}
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="hook")
+        self._workers = 0
+        """Threads of the pool that run a hook or wait for one to be due."""
+        self._submitted = 0
+        """Workers that the pool has not started yet."""
+        self._stopped = False
+        self._over = False
+
+    @property
+    def given_up(self) -> int:
+        """How many runs failed for good."""
+        return self._owed.given_up
+
+    def announce(self, target: Target) -> None:
+        """Call it before the target's files change."""
+        name = target.full_name
+        if not target.on_change:
+            return
+        with self._noting:
+            with self._lock:
+                again = name in self._announced
+                self._announced.add(name)
+            if name in self._noted:
+                return
+            try:
+                self._notes.note(target)
+            except PublishError as error:
+                if not again:  # the files are tried every few seconds
+                    say(logging.WARNING, f"hooks: {error}; a crash now would lose the hooks of this token", name=name)
+            else:
+                self._noted.add(name)
+
+    def owed(self, target: Target) -> bool:
+        """Whether an earlier process changed the target's files and ended before their hooks had."""
+        if not target.on_change or not self._notes.noted(target):
+            return False
+        with self._noting:
+            self._noted.add(target.full_name)
+            with self._lock:  # the note stays until `changed`, whatever other hooks of the target end
+                self._announced.add(target.full_name)
+        return True
+
+    def changed(self, target: Target, *, first: bool) -> None:
+        """All files of the target are in place; `first`: it had no token before."""
+        hooks = [hook for hook in target.on_change if not (first and hook.skip_first)]
+        with self._lock:
+            self._announced.discard(target.full_name)
+            self._owed.add(target, "change", hooks, self._now())
+            self._wake()
+        self._clear(target)
+
+    def failed(self, target: Target) -> None:
+        """The target's token stopped being renewable."""
+        with self._lock:
+            self._owed.add(target, "failure", target.on_failure, self._now())
+            self._wake()
+
+    def tick(self) -> None:
+        """Call it every few seconds: starts a worker if none could be started when it was needed."""
+        with self._lock:
+            if not self._workers:
+                self._submitted = 0
+                self._wake()
+
+    def pending(self, name: str) -> int:
+        """How many runs are owed for a target, or in progress."""
+        with self._lock:
+            return self._owed.pending(name)
+
+    def undone(self, name: str) -> bool:
+        """Whether hooks of the target are owed, or failed for good."""
+        with self._lock:
+            return self._owed.undone(name)
+
+    def last(self, name: str) -> tuple[float | None, str | None]:
+        """When (boot clock) the target's last run ended, and the faults of its hooks that failed for good."""
+        with self._lock:
+            return self._owed.last(name)
+
+    def forget(self, name: str) -> None:
+        """The target and its note were removed: nothing is owed for it."""
+        with self._noting, self._lock:
+            self._noted.discard(name)
+            self._announced.discard(name)
+            self._owed.forget(name)
+            self._changed.notify_all()
+
+    def wait(self, within: float) -> bool:
+        """Wait until no run is owed or in progress; whether that took at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(self._owed.settled, within)
+
+    def stop(self, within: float) -> None:
+        """Start no more runs, and kill those in progress after so many seconds. The next start runs what has a note."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            # A worker may still have a note to remove.
+            self._changed.wait_for(lambda: not self._workers, within)
+            self._over = True
+            left = list(self._processes.values())
+        for process in left:
+            if process.poll() is None:  # what a hook that has ended left running is not ours to kill
+                child.kill(process)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Have a worker for what is owed. With the lock held."""
+        self._changed.notify_all()
+        if self._stopped or self._owed.next_due() is None or self._workers + self._submitted >= _AT_ONCE:
+            return
+        self._submitted += 1
+        try:
+            self._pool.submit(self._work)
+        except RuntimeError:  # the next change, or `tick`, tries again
+            self._submitted -= 1
+            say(logging.ERROR, "no thread can be started for a hook; raise TasksMax")
+
+    def _work(self) -> None:
+        with self._lock:
+            self._submitted = max(0, self._submitted - 1)
+            if self._workers >= _AT_ONCE:
+                return
+            self._workers += 1
+        while (batch := self._next()) is not None:
+            fault = self._run(batch)
+            try:
+                self._finish(batch, fault)
+            except Exception as error:  # noqa: BLE001 - the worker has to go on
+                say(logging.ERROR, f"hook {batch.hook}: its end was not recorded: {_bug(error)}")
+
+    def _next(self) -> Batch | None:
+        """Wait for the next runs to make; None if there is nothing to wait for, and the worker ends."""
+        with self._changed:
+            while not self._stopped:
+                if (batch := self._owed.take(self._now())) is not None:
+                    self._wake()  # others may be due too
+                    return batch
+                due = self._owed.next_due()
+                if due is None:
+                    break
+                self._changed.wait(due - self._now())
+            self._workers -= 1
+            self._changed.notify_all()
+            return None
+
+    def _run(self, batch: Batch) -> str | None:
+        """Run a hook to its end; returns its fault."""
+        hook, target = batch.hook, batch.runs[0].target
+
+        def started(process: Popen[bytes]) -> None:
+            with self._lock:
+                self._processes[hook] = process
+                over = self._over
+            if over:  # `stop` did not see it
+                child.kill(process)
+
+        began = self._now()
+        try:
+            run(hook, target, self._environ, started)
+        except HookFailed as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - it is tried again like any other failure
+            return _bug(error)
+        say(logging.DEBUG, f"hook {hook}: done in {duration(self._now() - began)}", name=target.full_name)
+        return None
+
+    def _finish(self, batch: Batch, fault: str | None) -> None:
+        with self._changed:
+            self._processes.pop(batch.hook, None)
+            if self._stopped and fault is not None:
+                self._owed.abandon(batch)  # `stop` may have killed it: its note stays
+                return
+            wait = self._owed.finish(batch, fault, self._now())
+        self._counted("success" if fault is None else "failure")
+        _log(batch, fault, wait)
+        for one in batch.runs:
+            self._clear(one.target)
+
+    def _clear(self, target: Target) -> None:
+        """Remove the target's note, unless a run is owed or its files are about to change."""
+        name = target.full_name
+        with self._noting:
+            if name not in self._noted:
+                return
+            with self._lock:
+                if self._owed.pending(name) or name in self._announced:
+                    return
+            self._notes.unnote(target)
+            self._noted.discard(name)
+
+    def _now(self) -> float:
+        return self._clock.now().boot
+
+
+def _log(batch: Batch, fault: str | None, wait: float | None) -> None:
+    hook, attempt, (first, *others) = batch.hook, batch.attempt, batch.runs
+    name = None if others else first.target.full_name
+    if fault is None:
+        if attempt > 1:
+            say(logging.INFO, f"hook {hook}: done at attempt {attempt}", name=name)
+    elif wait is not None:
+        say(logging.WARNING, f"hook {hook}: {fault}; trying again in {duration(wait)}", name=name)
+    else:
+        effect = "; the programs that it notifies may still use the old token" if first.event == "change" else ""
+        say(logging.ERROR, f"hook {hook}: {fault}; given up after {attempt} attempts{effect}", name=name)
+
+
+def _bug(error: Exception) -> str:
+    # Without its text, which could quote anything.
+    return f"{type(error).__name__}, which is a bug of bearerd, please report it"

@@ -1,0 +1,81 @@
+"""Runs one hook to its end: a command, or a signal. A command gets the token's name and its files, not the token."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from subprocess import Popen
+from typing import Final
+
+from bearerd import child
+from bearerd.errors import HookFailed, reason_of
+from bearerd.hooks.signals import send_signal
+from bearerd.log import say
+from bearerd.model import Hook, Target
+from bearerd.timeformat import duration
+
+# The usual one of root and of services: a stricter one would surprise the authors of hooks.
+_UMASK: Final = 0o022
+# Seconds. SIGKILL ends a process within milliseconds, unless it belongs to another user or hangs in the kernel.
+_DIES_WITHIN: Final = 1.0
+
+
+def run(
+    hook: Hook, target: Target, environ: Mapping[str, str], started: Callable[[Popen[bytes]], None] = lambda _: None
+) -> None:
+    """Run a hook to its end; raises HookFailed. `started` is called with the process of a command."""
+    if hook.signal is not None:
+        send_signal(hook)
+    else:
+        _run_command(hook, target, environ, started)
+
+
+def examine(hook: Hook) -> str | None:
+    """Why a hook cannot run, as far as that is visible without running it."""
+    if hook.signal is not None:
+        return None
+    program = hook.argv[0]
+    if not os.path.exists(program):
+        return f"hook {hook}: {program} does not exist"
+    if not os.path.isfile(program):
+        return f"hook {hook}: {program} is not a regular file"
+    return None if os.access(program, os.X_OK) else f"hook {hook}: this user cannot execute {program}"
+
+
+def _run_command(
+    hook: Hook, target: Target, environ: Mapping[str, str], started: Callable[[Popen[bytes]], None]
+) -> None:
+    more = {"BEARERD_TOKEN_NAME": target.full_name, "BEARERD_FILES": "\n".join(out.path for out in target.outputs)}
+    try:
+        process = child.start(hook.argv, environ, umask=_UMASK, more=more)
+    except OSError as error:
+        raise HookFailed(f"cannot be started: {_not_started(hook, error)}") from None
+    done = False
+    try:
+        started(process)
+        done = child.ended(process, hook.timeout)
+    finally:
+        if not done:
+            _end(process, hook, target)
+    if not done:
+        raise HookFailed(f"not done within {duration(hook.timeout)}, killed")
+    if process.returncode != 0:
+        _end(process, hook, target)  # the next attempt would run beside what it left running
+        ended = child.fault_of(process.returncode)
+        raise HookFailed(f"{ended}; its output is not kept: run it by hand as the daemon's user to see why")
+
+
+def _not_started(hook: Hook, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and os.path.exists(hook.argv[0]):
+        return "the interpreter in its first line (#!) does not exist"
+    return reason_of(error)
+
+
+def _end(process: Popen[bytes], hook: Hook, target: Target) -> None:
+    """Kill a command and its children, and wait for its end however long that takes: a hook runs once at a time."""
+    child.kill(process)
+    if not child.ended(process, _DIES_WITHIN):
+        effect = "it runs as another user, or hangs in the kernel; the hook does not run again until it has ended"
+        say(logging.ERROR, f"hook {hook}: pid {process.pid} cannot be killed: {effect}", name=target.full_name)
+    child.bury(process)

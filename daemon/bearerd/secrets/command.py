@@ -1,0 +1,69 @@
+"""Secrets that a command prints, such as the client of a password manager."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from bearerd import child
+from bearerd.errors import SecretUnavailable, reason_of
+from bearerd.model import Reference
+from bearerd.secrets.source import LARGEST, SecretSource
+
+# Seconds. A password manager answers over the network within one or two; a grant waits no longer than its own timeout.
+_TIMEOUT: Final = 10.0
+
+
+class CommandSource(SecretSource):
+    """The output of a command, which runs for each grant."""
+
+    def __init__(self, reference: Reference, environ: Mapping[str, str]) -> None:
+        super().__init__(reference)
+        self._environ = environ
+
+    def fingerprint(self, before: bytes = b"") -> bytes:  # noqa: ARG002 - nothing is compared
+        """Always the same: only a run shows the secret, and each grant makes one."""
+        return b""
+
+    def _bytes(self) -> bytes:
+        name = str(self.reference)
+        try:
+            process = child.start(self.reference.argv, self._environ, stdout=subprocess.PIPE, umask=0o077)
+        except OSError as error:
+            raise SecretUnavailable(f"{name}: {reason_of(error)}") from None
+        with process:
+            try:
+                output = _output(process, time.monotonic() + _TIMEOUT)
+            except TimeoutError:
+                raise SecretUnavailable(f"{name}: not done within {_TIMEOUT:.0f} s") from None
+            finally:
+                # Its children could keep the pipe open, and so this thread waiting, or write for ever.
+                child.kill(process)
+        if len(output) > LARGEST:
+            raise SecretUnavailable(f"{name}: more than 64 KiB, so not a secret")
+        if process.returncode != 0:
+            ended = child.fault_of(process.returncode)
+            raise SecretUnavailable(f"{name}: {ended}; run it by hand as the daemon's user to see why")
+        return output
+
+
+def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """What a process writes until it ends, cut off soon after LARGEST bytes; raises TimeoutError."""
+    assert process.stdout is not None  # noqa: S101 - it was started with a pipe
+    descriptor, output = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while len(output) <= LARGEST:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            part = os.read(descriptor, LARGEST)
+            if not part:
+                break
+            output += part
+    if len(output) <= LARGEST and not child.ended(process, deadline - time.monotonic()):
+        raise TimeoutError
+    return output
