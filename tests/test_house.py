@@ -18,7 +18,7 @@ MODULES = {
 
 # cli -> service -> api -> lifecycle -> {admission, grant, publish} -> model; config -> model; admission knows what a
 # grant may come to. Everyone may use what is in BELOW.
-BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "mounts", "process", "regular", "words"}
+BELOW = {"boundedjson", "child", "clock", "errors", "handoff", "log", "model", "mounts", "process", "regular", "words"}
 MAY_IMPORT = {
     "boundedjson": set(),
     "model": set(),
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "words": set(),
     "log": set(),
     "clock": {"model"},
-    "child": set(),
+    "child": {"handoff"},
+    "handoff": set(),
     "process": set(),
     "regular": set(),
     "mounts": set(),
@@ -52,7 +53,7 @@ PURE = [
     "admission.parts", "admission.flights", "admission.waiting", "admission.registry", "admission.core",
     "admission.view",
     "lifecycle.policy", "lifecycle.plan", "lifecycle.token_state", "lifecycle.failure_log", "lifecycle.standing",
-    "lifecycle.wishes",
+    "lifecycle.wishes", "lifecycle.due_times",
     "publish.render", "publish.record", "publish.access", "publish.version",
     "service.links",
     "api.message", "api.host",

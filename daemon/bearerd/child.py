@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakSet
 
+from bearerd.handoff import waiting
+
 # All that a program needs to find others and its own config; nothing else of the daemon's environment.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 # Whoever started a program waits for it, be it long after its end: `reap` must not, or how it ended would be lost.
@@ -50,14 +52,15 @@ def ended(process: subprocess.Popen[bytes], within: float) -> bool:
     """Wait for its end; whether that came within so many seconds."""
     descriptor = descriptor_of(process.pid)
     if descriptor is None:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired), waiting():
             process.wait(max(0.0, within))
         return process.returncode is not None
     try:
         # Popen.wait with a timeout would wake twenty times a second.
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        done = bool(poll.poll(max(0.0, within) * 1000))
+        with waiting():
+            done = bool(poll.poll(max(0.0, within) * 1000))
     finally:
         os.close(descriptor)
     if done:
