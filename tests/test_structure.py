@@ -19,7 +19,19 @@ MODULES = {
 
 # cli -> service -> {api, lifecycle} -> {admission, grant, publish, hooks} -> {config, secrets} -> model. Besides,
 # admission and what is above it know the outcomes of grants. BELOW has the modules that everyone may use.
-BELOW = {"boundedjson", "child", "clock", "errors", "log", "model", "mounts", "process", "regular", "timeformat"}
+BELOW = {
+    "boundedjson",
+    "child",
+    "clock",
+    "errors",
+    "handoff",
+    "log",
+    "model",
+    "mounts",
+    "process",
+    "regular",
+    "timeformat",
+}
 CORES = {"admission", "grant", "publish", "hooks", "target_status"}
 MAY_IMPORT = {
     "boundedjson": set(),
@@ -28,7 +40,8 @@ MAY_IMPORT = {
     "timeformat": set(),
     "log": set(),
     "clock": {"model"},
-    "child": set(),
+    "child": {"handoff"},
+    "handoff": set(),
     "process": set(),
     "regular": set(),
     "mounts": set(),

@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakSet
 
+from bearerd.handoff import waiting
+
 # The variables of the daemon that a program gets. Others could contain secrets.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 # The code that starts a program waits for it, perhaps long after its end. `reap` must not: the exit code would be lost.
@@ -50,14 +52,15 @@ def ended(process: subprocess.Popen[bytes], within: float) -> bool:
     """Wait for its end, at most `within` seconds; returns whether it has ended."""
     descriptor = descriptor_of(process.pid)
     if descriptor is None:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired), waiting():
             process.wait(max(0.0, within))
         return process.returncode is not None
     try:
         # Popen.wait with a timeout would wake twenty times a second.
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        done = bool(poll.poll(max(0.0, within) * 1000))
+        with waiting():
+            done = bool(poll.poll(max(0.0, within) * 1000))
     finally:
         os.close(descriptor)
     if done:

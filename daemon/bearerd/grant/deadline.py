@@ -14,10 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import cast
+from math import inf
+from typing import Final, cast
 
 from bearerd.grant.heads import Allowance
 from bearerd.grant.outcome import Phase
+
+PROMPT: Final = 0.001
+"""Seconds. For an answer that comes as soon as this, another thread would not even have begun."""
 
 
 class Alarm:
@@ -28,6 +32,7 @@ class Alarm:
         self._heap: list[tuple[float, int, Attempt]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
+        self._sleeps_until = inf
 
     def set(self, attempt: Attempt) -> None:
         """End this attempt at its deadline; raises RuntimeError where the thread cannot be started."""
@@ -38,7 +43,8 @@ class Alarm:
                 # Not before: after a failure to start (TasksMax) the next attempt tries again.
                 self._thread = thread
             heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
-            if self._heap[0][2] is attempt:
+            if attempt.deadline < self._sleeps_until:
+                self._sleeps_until = attempt.deadline
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -47,10 +53,11 @@ class Alarm:
                 # Attempts that ended are dropped once they come first, so an idle process never wakes.
                 while self._heap and self._heap[0][2].ended:
                     heapq.heappop(self._heap)
+                self._sleeps_until = self._heap[0][0] if self._heap else inf
                 if not self._heap:
                     self._changed.wait()
                     continue
-                left = self._heap[0][0] - time.monotonic()
+                left = self._sleeps_until - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                     continue
@@ -73,6 +80,8 @@ class Attempt:
         """The hosts and ports to which it opened a connection."""
         self.may_be_stale = False
         """Whether it uses a kept connection that has not answered yet."""
+        self.prompt = False
+        """Whether the provider's last answer came within `PROMPT`."""
         self.ended = False
         self.expired = False
         self._lock = threading.Lock()

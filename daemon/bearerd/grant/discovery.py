@@ -10,6 +10,7 @@ from typing import Final
 from bearerd.grant.metadata import Metadata, host_of, places, read_metadata
 from bearerd.grant.outcome import Malformed, NoReply, Transient, Unsent
 from bearerd.grant.reply import Reply
+from bearerd.handoff import waiting
 from bearerd.log import say
 from bearerd.model import Provider
 
@@ -39,28 +40,35 @@ class Discovery:
         Of several grants one asks, and the others wait for it.
         """
         asked = self._asked
-        with self._lock:
-            if self._known is not None and now < self._ask_at:
-                return self._known
-            if self._failure is not None and self._asked != asked:
-                return self._failure  # what came while this one waited
-            found = self._ask()
-            self._asked += 1
-            self._failure = None if isinstance(found, Metadata) else found
-            if isinstance(found, Metadata):
-                self._say_hosts(found, first=self._known is None)
-                self._known, self._ask_at = found, now + _GOOD_FOR
-                return found
-            if self._known is None:
-                return found
-            self._ask_at = now + _TRY_AGAIN
-            say(logging.WARNING, f"{found}; going on with what {self._provider.issuer} said before")
-            return self._known
+        with waiting():  # for the one that asks
+            self._lock.acquire()
+        try:
+            return self._found(now, asked)
+        finally:
+            self._lock.release()
 
     def doubt(self) -> None:
         """What is known led nowhere: ask again at the next grant."""
         with self._lock:
             self._ask_at = 0.0
+
+    def _found(self, now: float, asked: int) -> Metadata | Malformed | Transient | Unsent:
+        if self._known is not None and now < self._ask_at:
+            return self._known
+        if self._failure is not None and self._asked != asked:
+            return self._failure  # what came while this one waited
+        found = self._ask()
+        self._asked += 1
+        self._failure = None if isinstance(found, Metadata) else found
+        if isinstance(found, Metadata):
+            self._say_hosts(found, first=self._known is None)
+            self._known, self._ask_at = found, now + _GOOD_FOR
+            return found
+        if self._known is None:
+            return found
+        self._ask_at = now + _TRY_AGAIN
+        say(logging.WARNING, f"{found}; going on with what {self._provider.issuer} said before")
+        return self._known
 
     def _ask(self) -> Metadata | Malformed | Transient | Unsent:
         first: Malformed | Transient | None = None

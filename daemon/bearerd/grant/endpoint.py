@@ -36,10 +36,12 @@ class Endpoint:
         self._transport: Transport | None = None
         self._made_of: object = None
         self._last_used = 0.0
+        self._prompt = False
 
     def send(self, request: Request) -> Reply | NoReply:
         """One request, within the provider's timeout; never raises, never follows, never shows."""
         attempt = Attempt(self._provider.timeout)
+        attempt.prompt = self._prompt
         try:
             ALARM.set(attempt)
         except RuntimeError:
@@ -55,6 +57,7 @@ class Endpoint:
                     reply = self._send(request, attempt)
             finally:
                 attempt.end()
+                self._prompt = attempt.prompt
         if isinstance(reply, NoReply):
             # An address may take connections and be dead behind them.
             for place in attempt.connected:

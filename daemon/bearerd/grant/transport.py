@@ -7,8 +7,10 @@ redirect is followed (307 posts the form, secret and all, to the other host), no
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
@@ -18,12 +20,14 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import wait_for_read
 
 from bearerd.grant.connecting import connect
-from bearerd.grant.deadline import current_attempt
+from bearerd.grant.deadline import PROMPT, current_attempt
 from bearerd.grant.heads import BoundedReader
 from bearerd.grant.reply import LONGEST_BODY, Reply
 from bearerd.grant.request import Request
+from bearerd.handoff import waiting
 from bearerd.model import Provider
 
 
@@ -36,11 +40,11 @@ class Transport:
         self._timeout = provider.timeout
         self._proxies = {"all": provider.proxy} if provider.proxy else {}
         self._adapter = _Adapter(provider.max_concurrency, context, proxy_context)
+        self._kept: requests.PreparedRequest | None = None
 
     def exchange(self, request: Request) -> Reply:
         """Send a request and read its reply; raises whatever the libraries raise."""
-        method = "GET" if request.body is None else "POST"
-        prepared = requests.Request(method, request.url, headers=request.headers, data=request.body).prepare()
+        prepared = self._prepare(request)
         response = self._adapter.send(prepared, stream=True, timeout=self._timeout, verify=True, proxies=self._proxies)
         try:
             current_attempt().phase = "read"
@@ -54,6 +58,18 @@ class Transport:
     def close(self) -> None:
         """Close the connections that are kept."""
         self._adapter.close()
+
+    def _prepare(self, request: Request) -> requests.PreparedRequest:
+        # Half of what requests does here is about the URL, and that is the same each time.
+        method = "GET" if request.body is None else "POST"
+        kept = self._kept
+        if kept is None or (kept.method, kept.url) != (method, request.url):
+            kept = requests.Request(method, request.url).prepare()
+            self._kept = kept if kept.url == request.url else None
+        prepared = kept.copy()
+        prepared.prepare_headers(request.headers)
+        prepared.prepare_body(request.body, None)
+        return prepared
 
 
 def _read(response: requests.Response) -> bytes:
@@ -69,6 +85,31 @@ def _read(response: requests.Response) -> bytes:
     return b"".join(parts)
 
 
+class _Raw(io.RawIOBase):
+    """What comes from a socket. Another turn may compute until it does, unless the provider answers at once."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        attempt = current_attempt()
+        if attempt.prompt and wait_for_read(self._sock, PROMPT):
+            return self._raw.readinto(buffer)
+        began = time.monotonic()
+        with waiting():
+            size = self._raw.readinto(buffer)
+            attempt.prompt = time.monotonic() - began < PROMPT
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class _Response(HTTPResponse):
     """Reads within the attempt's bounds, and passes over interim replies (RFC 9110 section 15.2).
 
@@ -79,7 +120,7 @@ class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._allowance = current_attempt().heads
-        self.fp: Any = BoundedReader(self.fp.detach(), self._allowance)
+        self.fp: Any = BoundedReader(_Raw(self.fp.detach(), sock), self._allowance)
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -94,6 +135,7 @@ class _Reporting:
     """What both kinds of connection add: they report the phase, and put their sockets under the alarm."""
 
     _answered = False
+    _parts: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         this = cast("HTTPConnection", self)
@@ -111,7 +153,20 @@ class _Reporting:
         if current is not None:
             attempt.watch(current.fileno())
             attempt.phase = "send"
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        # http.client sends the head by itself, and the body after it. One segment is enough for both.
+        parts: list[bytes] = []
+        self._parts = parts
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._parts = None
+        super().send(b"".join(parts))  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._parts.append(data)
 
     def getresponse(self) -> Any:
         attempt = current_attempt()
@@ -134,9 +189,17 @@ class _Reporting:
 class _HTTPConnection(_Reporting, HTTPConnection):
     response_class = _Response
 
+    def connect(self) -> None:
+        with waiting():
+            super().connect()
+
 
 class _HTTPSConnection(_Reporting, HTTPSConnection):
     response_class = _Response
+
+    def connect(self) -> None:
+        with waiting():  # for the handshake as well
+            super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         try:

@@ -24,14 +24,17 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import BaseJobStore, ConflictingIdError, JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from bearerd.clock import Clock
 from bearerd.errors import origin_of
+from bearerd.handoff import RunQueue
+from bearerd.lifecycle.due_times import DueTimes
 from bearerd.lifecycle.policy import LONGEST_WAIT
 from bearerd.log import say
 
@@ -72,6 +75,9 @@ class Schedule:
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": _MOST_INSTANCES},
         )
+        self._jobs = _JobStore(self._scheduler.wakeup)
+        self._scheduler.add_jobstore(self._jobs)
+        self._queue = RunQueue(self._enter_by)
         self._offset = self._wall_offset()
         self._suspended = clock.suspended()
         self.resize(workers)
@@ -161,12 +167,20 @@ class Schedule:
         if not self._lock.acquire(timeout=_LOCK_WITHIN):
             return False  # another thread has been waiting for the scheduler's own lock
         self._lock.release()
-        soonest = min((job.next_run_time for job in self._scheduler.get_jobs()), default=None)
-        return soonest is None or (self._wall(self._clock.now().boot) - soonest).total_seconds() < _OVERDUE
+        return self._clock.now().wall - self._jobs.earliest() < _OVERDUE
 
     # -- inside --------------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
+        """A turn that is due, and whatever is due after it; on a thread of the pool."""
+        following: str | None = name
+        if not self._queue.enter(name):
+            return
+        while following is not None:
+            self._give(following)
+            following = self._queue.next()
+
+    def _give(self, name: str) -> None:
         with self._lock:
             if self._stopped or name in self._running or name not in self._due:
                 return
@@ -198,15 +212,23 @@ class Schedule:
         """Schedule a turn by this time. Needs the lock, so that the earlier of two calls also wins in the scheduler."""
         if name in self._due and due < self._due[name]:
             self._due[name] = due
-            if name not in self._running:
+            if name not in self._running and not (due <= self._clock.now().boot and self._queue.offer(name)):
                 self._move(name, due)
 
-    def _move(self, name: str, due: float) -> None:
-        """Set the time of the job's next run, unless the scheduler is stopped."""
+    def _enter_by(self, name: str, seconds: float) -> bool:
+        return self._move(name, self._clock.now().boot + seconds)
+
+    def _move(self, name: str, due: float) -> bool:
+        """Hand the moment to the scheduler; whether it has such a job."""
         if self._stopped:
-            return
-        soon = min(due, self._clock.now().boot + LONGEST_WAIT)
-        self._scheduler.modify_job(name, next_run_time=self._wall(soon))
+            return False
+        now = self._clock.now()
+        at = now.wall + min(due - now.boot, LONGEST_WAIT)
+        if self._jobs.move(name, at):
+            return True
+        if not self._scheduler.running:  # it hands jobs to its store when it starts
+            self._scheduler.modify_job(name, next_run_time=datetime.fromtimestamp(at, UTC))
+        return False
 
     def _alias(self) -> str:
         return f"pool-{self._pools}"
@@ -233,3 +255,87 @@ class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
         return now + timedelta(seconds=LONGEST_WAIT)
+
+
+class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
+    """Jobs over a heap.
+
+    Two things differ from APScheduler's own memory store:
+
+    - `move` sets when a job runs next, and wakes the scheduler's thread only for a moment before the one it sleeps
+      until. `modify_job` sorts a list, and wakes it each time.
+    - A job that is handed over is due an hour later from that same moment. The time that the scheduler computes
+      afterwards is not used, so it cannot undo a `move` that a fast worker made in between.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Any] = {}
+        self._due = DueTimes()
+        """Seconds since 1970."""
+        self._sleeps_until = inf
+
+    def move(self, job_id: str, at: float) -> bool:
+        """Run the job at that time next; whether there is such a job."""
+        with self._lock:
+            if job_id not in self._jobs:
+                return False
+            self._due.set(job_id, at)
+            wake = at < self._sleeps_until
+            self._sleeps_until = min(at, self._sleeps_until)
+        if wake:
+            self._wake()
+        return True
+
+    def earliest(self) -> float:
+        """When the first job runs; `inf` without jobs."""
+        with self._lock:
+            return self._due.earliest()
+
+    # What the scheduler calls, under a lock of its own.
+
+    def lookup_job(self, job_id: str) -> Any:
+        return self._jobs.get(job_id)
+
+    def get_due_jobs(self, now: datetime) -> list[Any]:
+        time, jobs = now.timestamp(), []
+        with self._lock:
+            for name, at in self._due.take(time, time + LONGEST_WAIT):
+                job = self._jobs[name]
+                job.next_run_time = datetime.fromtimestamp(at, UTC)
+                jobs.append(job)
+        return jobs
+
+    def get_next_run_time(self) -> datetime | None:
+        with self._lock:
+            self._sleeps_until = at = self._due.earliest()
+        return None if at == inf else datetime.fromtimestamp(at, UTC)
+
+    def get_all_jobs(self) -> list[Any]:
+        return list(self._jobs.values())
+
+    def add_job(self, job: Any) -> None:
+        with self._lock:
+            if job.id in self._jobs:
+                raise ConflictingIdError(job.id)
+            self._jobs[job.id] = job
+            self._due.set(job.id, job.next_run_time.timestamp())
+
+    def update_job(self, job: Any) -> None:
+        with self._lock:
+            if job.id not in self._jobs:
+                raise JobLookupError(job.id)
+            self._jobs[job.id] = job
+
+    def remove_job(self, job_id: str) -> None:
+        with self._lock:
+            if self._jobs.pop(job_id, None) is None:
+                raise JobLookupError(job_id)
+            self._due.remove(job_id)
+
+    def remove_all_jobs(self) -> None:
+        with self._lock:
+            self._jobs.clear()
+            self._due = DueTimes()

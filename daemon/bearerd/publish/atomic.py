@@ -25,12 +25,15 @@ import posixpath
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Final
 
 from bearerd.errors import PublishError
+from bearerd.handoff import waiting
+from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import Attributes, user_name
 from bearerd.publish.walk import Place, Step, distrust, move_aside, walk
 from bearerd.publish.why import why
@@ -39,6 +42,8 @@ from bearerd.publish.why import why
 _PROOF: Final = Attributes(0o600)
 _WRITE_BY_OTHERS: Final = 0o022
 _PRIVATE_DIRECTORY: Final = 0o700
+# Seconds. On a tmpfs an fsync takes microseconds; on a disk it takes longer than the rest of a turn.
+_SLOW_SYNC: Final = 0.0003
 
 
 class Files:
@@ -54,10 +59,13 @@ class Files:
         # Two daemons with different directories may write into a third: each sweeps its own only.
         self._mark = sha256(os.fsencode(root)).hexdigest()[:8]
         self._given_up = False
+        self._slow = False
+        self._kept = KeptDirectories()
         self.adopt(directory_mode, group)
 
     def adopt(self, directory_mode: int, group: str | None) -> None:
         """Make directories so from now on."""
+        self._kept.drop_all()
         self._mode, self._group = directory_mode, group
         self._to_root = [Step(word, self._mode, follow=True) for word in _words(self.root)]
         if self._own == self.root and self._to_root:
@@ -82,7 +90,7 @@ class Files:
                 _unlink(parent, temporary)
                 raise
             try:
-                os.fsync(parent)  # 6
+                self._sync(parent)  # 6
             except OSError as error:
                 return f"{path} is published, but its directory could not be synced: {why(error)}"
         return None
@@ -171,13 +179,20 @@ class Files:
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[Place]:
         """A directory, for as long as the block lasts; raises OSError (FileNotFoundError) or PublishError."""
+        with self._kept.use(directory) as kept:
+            if kept is not None:
+                yield kept
+                return
         place = walk(self._way(directory), make=make, group=self._group)
-        try:
-            if place.missing:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            yield place
-        finally:
+        if place.missing:
             os.close(place.descriptor)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with self._kept.keep(directory, place):
+            yield place
+
+    def close_directories(self) -> None:
+        """Close the directories that are kept open for the next use."""
+        self._kept.drop_all()
 
     @contextmanager
     def look(self, directory: str) -> Iterator[Place]:
@@ -233,13 +248,25 @@ class Files:
                 rest = memoryview(content)
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]  # 3
-                os.fsync(descriptor)  # 4
+                self._sync(descriptor)  # 4
             finally:
                 os.close(descriptor)
         except BaseException:
             _unlink(parent, temporary)
             raise
         return temporary
+
+    def _sync(self, descriptor: int) -> None:
+        """Sync a file or directory. Where that is slow (a disk, not a tmpfs) another turn computes meanwhile."""
+        began = time.monotonic()
+        if self._slow:
+            with waiting():
+                os.fsync(descriptor)
+                took = time.monotonic() - began
+        else:
+            os.fsync(descriptor)
+            took = time.monotonic() - began
+        self._slow = took > _SLOW_SYNC
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:

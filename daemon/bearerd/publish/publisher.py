@@ -111,6 +111,7 @@ class Publisher:
 
         Raises DirectoryLocked where another bearerd took the lock meanwhile; then nothing more is written.
         """
+        self._files.close_directories()
         try:
             with self._files.directory(self._own) as place:
                 if self._lock.stands(place.descriptor):
@@ -139,6 +140,7 @@ class Publisher:
 
     def release(self) -> None:
         """Let go of the lock; the files stay."""
+        self._files.close_directories()
         self._lock.release()
 
     def load(self, target: Target) -> Record | None:

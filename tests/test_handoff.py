@@ -1,0 +1,168 @@
+"""One thread serves the run queue, and hands it off while it waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from bearerd.handoff import RunQueue, waiting
+from support.process import WITHIN, eventually
+
+
+class Threads:
+    """Starts a thread for each name that is to enter, at once or when the test says so."""
+
+    def __init__(self, turn: Callable[[str], None]) -> None:
+        self.turn = turn
+        self.later: list[str] = []
+        self.threads: list[threading.Thread] = []
+        self.queue = RunQueue(self.enter_by)
+
+    def enter_by(self, name: str, seconds: float) -> bool:
+        if seconds:
+            self.later.append(name)
+        else:
+            self.start(name)
+        return True
+
+    def start(self, name: str) -> None:
+        thread = threading.Thread(target=self._run, args=(name,), daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(WITHIN)
+            assert not thread.is_alive()
+
+    def _run(self, name: str) -> None:
+        following: str | None = name
+        if not self.queue.enter(name):
+            return
+        while following is not None:
+            self.turn(following)
+            following = self.queue.next()
+
+
+def test_one_thread_serves_all_names_in_their_order_and_those_that_were_woken_first() -> None:
+    began, go_on = threading.Event(), threading.Event()
+    served: list[tuple[str, int]] = []
+
+    def turn(name: str) -> None:
+        served.append((name, threading.get_ident()))
+        if name == "first":
+            began.set()
+            assert go_on.wait(WITHIN)
+
+    threads = Threads(turn)
+    assert not threads.queue.offer("nobody computes")
+    threads.start("first")
+    assert began.wait(WITHIN)
+    for name in ("a", "b", "b", "c"):
+        assert not threads.queue.enter(name)
+    assert threads.queue.offer("c")
+    go_on.set()
+    threads.join()
+    assert [name for name, _ in served] == ["first", "c", "a", "b"]
+    assert len({thread for _, thread in served}) == 1
+
+
+def test_another_thread_takes_over_while_the_first_waits() -> None:
+    began, go_on, answered = threading.Event(), threading.Event(), threading.Event()
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "first":
+            began.set()
+            assert go_on.wait(WITHIN)
+            with waiting():
+                assert answered.wait(WITHIN)
+        served.append(name)
+        if name == "last":
+            answered.set()
+
+    threads = Threads(turn)
+    threads.start("first")
+    assert began.wait(WITHIN)
+    for name in ("a", "last"):
+        assert not threads.queue.enter(name)
+    go_on.set()
+    eventually(lambda: "first" in served)
+    threads.join()
+    assert served == ["a", "last", "first"]
+
+
+def test_threads_that_come_back_compute_one_at_a_time() -> None:
+    computing, most, waits = 0, 0, threading.Barrier(9)
+    lock = threading.Lock()
+
+    def turn(_: str) -> None:
+        nonlocal computing, most
+        with waiting():
+            waits.wait(WITHIN)
+        with lock:
+            computing += 1
+            most = max(most, computing)
+        sum(range(20_000))  # long enough for Python to pass its lock on
+        with lock:
+            computing -= 1
+
+    threads = Threads(turn)
+    for number in range(8):
+        threads.start(str(number))
+    waits.wait(WITHIN)
+    threads.join()
+    assert most == 1
+
+
+def test_a_thread_that_is_stuck_is_left_behind() -> None:
+    stuck, free = threading.Event(), threading.Event()
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "stuck":
+            stuck.set()
+            assert free.wait(WITHIN)  # without a word, as on a file system that hangs
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("stuck")
+    assert stuck.wait(WITHIN)
+    assert not threads.queue.enter("a")
+    assert not threads.queue.enter("b")
+    assert threads.later == ["a"]  # after PATIENCE
+    threads.start("a")
+    eventually(lambda: served == ["a", "b"])
+    free.set()
+    threads.join()
+    assert served == ["a", "b", "stuck"]
+
+
+def test_one_that_comes_back_leaves_a_stuck_one_behind_as_well() -> None:
+    waits, answered, stuck, free = (threading.Event() for _ in range(4))
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "waits":
+            with waiting():
+                waits.set()
+                assert answered.wait(WITHIN)
+        else:
+            stuck.set()
+            assert free.wait(WITHIN)
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("waits")
+    assert waits.wait(WITHIN)
+    threads.start("stuck")
+    assert stuck.wait(WITHIN)
+    answered.set()
+    eventually(lambda: served == ["waits"])
+    free.set()
+    threads.join()
+
+
+def test_waiting_means_nothing_in_a_thread_that_serves_no_queue() -> None:
+    with waiting():
+        pass
