@@ -63,6 +63,8 @@ class Grants:
         self._rotations: dict[str, Rotation] = {}
         self._skews: dict[Provider, float] = {}
         self._doubted: dict[str, str] = {}
+        # Made for each grant it would be a twelfth of its CPU time.
+        self._judged: dict[str, tuple[Client, str]] = {}
 
     def perform(self, target: Target) -> Performed:
         """Ask for a token; never raises for anything that the world can do."""
@@ -183,7 +185,10 @@ class Grants:
 
     def _fingerprint(self, client: Client, credentials: Credentials) -> str:
         """Of all that the provider judges: another config of the client is as good as another secret."""
-        judged = [client.judged(), credentials.client_id, credentials.secret]
+        kept = self._judged.get(client.name)
+        if kept is None or kept[0] is not client:
+            kept = self._judged[client.name] = (client, client.judged())
+        judged = [kept[1], credentials.client_id, credentials.secret]
         judged += [credentials.private_key, credentials.certificate]
         return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
 

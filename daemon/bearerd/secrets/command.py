@@ -11,6 +11,7 @@ from typing import Final
 
 from bearerd import child
 from bearerd.errors import SecretUnavailable, reason_of
+from bearerd.handoff import waiting
 from bearerd.model import Reference
 from bearerd.secrets.source import LARGEST, SecretSource
 
@@ -35,7 +36,7 @@ class CommandSource(SecretSource):
             process = child.start(self.reference.argv, self._environ, stdout=subprocess.PIPE, umask=0o077)
         except OSError as error:
             raise SecretUnavailable(f"{name}: {reason_of(error)}") from None
-        with process:
+        with waiting(), process:
             try:
                 output = _output(process, time.monotonic() + _TIMEOUT)
             except TimeoutError:
