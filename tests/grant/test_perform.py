@@ -940,7 +940,7 @@ def test_another_provider_has_not_refused_it() -> None:
 
 def other_details(client: Client) -> Client:
     provider = replace(client.provider, timeout=3.0, max_concurrency=2)
-    return replace(client, provider=provider, scope_separator=",")
+    return replace(client, provider=provider)
 
 
 def test_a_change_that_no_provider_judges_is_not_one() -> None:
