@@ -49,7 +49,7 @@ PURE = [
     "config.source", "config.scalar", "config.redaction", "config.suggest", "config.types", "config.messages",
     "config.plain",
     "grant.outcome", "grant.request", "grant.assertion", "grant.lifetime", "grant.reply", "grant.hints",
-    "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
+    "grant.body", "grant.metadata", "grant.rotation", "grant.addresses", "grant.times",
     "admission.types", "admission.queue", "admission.breaker", "admission.ledger", "admission.retry", "admission.rate",
     "admission.parts", "admission.flights", "admission.waiting", "admission.registry", "admission.core",
     "admission.view",

@@ -493,7 +493,7 @@ def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair]
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        pytest.param(0o777, "An emptyDir is 0777 by nature", id="open"),
+        pytest.param(0o777, "A Kubernetes emptyDir is always 0777", id="open"),
         pytest.param(0o1777, "use a directory for bearerd alone", id="sticky"),
     ],
 )
@@ -520,7 +520,7 @@ def test_a_file_that_is_a_mount_point_would_fail_with_the_cure(site: Site) -> No
     assert done.returncode == 1
     (failed,) = findings(done, "failed")
     assert failed.startswith(
-        f"token dnb/bci: {mounted} is a mount point, which cannot be replaced: mount the directory"
+        f"token dnb/bci: {mounted} is a mount point, which cannot be replaced; mount its directory"
     )
     assert site.check().returncode == 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.grant.metadata import Metadata, places, read_metadata
+from bearerd.grant.metadata import Metadata, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
 from bearerd.model import JWT_BEARER, Client, Jwt, JwtBearer, Provider
@@ -86,7 +86,7 @@ def good(fields: Any = (), issuer: str = ISSUER) -> Metadata:
     ],
 )
 def test_an_issuers_metadata_is_where_the_standards_say(issuer: str, rfc8414: str, openid: str) -> None:
-    assert places(issuer) == (rfc8414, openid)
+    assert well_known_urls(issuer) == (rfc8414, openid)
 
 
 # -- what it says --------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_what_another_issuer_says_is_not_used(named: Any, issuer: str, hint: str
         pytest.param(
             200,
             b"[]",
-            Malformed("metadata: HTTP 200, but the reply is no JSON object", "discovery", RIGHT),
+            Malformed("metadata: HTTP 200, but the reply is not a JSON object", "discovery", RIGHT),
             id="a-list",
         ),
         pytest.param(

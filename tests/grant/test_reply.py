@@ -187,10 +187,16 @@ PASSING = [
 ]
 
 MALFORMED = [
-    pytest.param(200, {}, HTML, Malformed("HTTP 200, but the reply is HTML, not JSON; a login page"), id="html"),
+    pytest.param(
+        200,
+        {},
+        HTML,
+        Malformed("HTTP 200, but the reply is HTML, not JSON; token_url leads to a login page"),
+        id="html",
+    ),
     pytest.param(200, {}, b"access_token=t&token_type=bearer", Malformed("is not JSON"), id="form"),
-    pytest.param(200, {}, b"[" + GOOD + b"]", Malformed("HTTP 200, but the reply is no JSON object"), id="array"),
-    pytest.param(200, {}, b'"t"', Malformed("the reply is no JSON object"), id="string"),
+    pytest.param(200, {}, b"[" + GOOD + b"]", Malformed("HTTP 200, but the reply is not a JSON object"), id="array"),
+    pytest.param(200, {}, b'"t"', Malformed("the reply is not a JSON object"), id="string"),
     pytest.param(200, {}, GOOD + b"\xff", Malformed("the reply is not UTF-8"), id="bad-utf-8"),
     pytest.param(200, {}, GOOD[:-1], Malformed("the reply is not JSON"), id="cut-short"),
     pytest.param(

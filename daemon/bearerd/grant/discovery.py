@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from bearerd.grant.metadata import Metadata, host_of, places, read_metadata
+from bearerd.grant.metadata import Metadata, host_of, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, NoReply, Transient, Unsent
 from bearerd.grant.reply import Reply
 from bearerd.log import say
@@ -64,7 +64,7 @@ class Discovery:
 
     def _ask(self) -> Metadata | Malformed | Transient | Unsent:
         first: Malformed | Transient | None = None
-        for url in places(self._provider.issuer or ""):
+        for url in well_known_urls(self._provider.issuer or ""):
             reply = self._fetch(url)
             if isinstance(reply, NoReply):
                 if reply.phase == "set-up":

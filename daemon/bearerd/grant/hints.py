@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bearerd.grant.body import is_html, parse
 from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import Malformed, Outcome, Refused
-from bearerd.grant.reply import Reply, description, parse
+from bearerd.grant.reply import Reply, description
 from bearerd.grant.request import Call, Credentials, depends_on_encoding
 from bearerd.grant.times import FOLLOWED, SKEWED
 from bearerd.model import Target
@@ -42,7 +43,7 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
     if b"plain HTTP request" in reply.body[:1000]:
         return "this port wants TLS: write https://"
-    said = description(parse(reply)[0])
+    said = description(parse(reply.body)[0])
     if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
         return "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens"
     if not isinstance(outcome, Refused):
@@ -76,7 +77,7 @@ def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
     if client.auth == "client_secret_basic" and depends_on_encoding(known.credentials.secret):
         others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
         return f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}"
-    if reply.body.lstrip()[:1] == b"<":
+    if is_html(reply.body):
         return "HTML was answered, not JSON: does token_url name the token endpoint itself?"
     if client.jwt_bearer is not None:
         return "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows"

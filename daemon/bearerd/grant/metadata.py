@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bearerd.grant.body import parse
 from bearerd.grant.outcome import Malformed, Transient
-from bearerd.grant.reply import Reply, parse
+from bearerd.grant.reply import Reply
 from bearerd.model import TLS_AUTHS, Client, Provider
 
 # RFC 8414 section 2: what holds when the metadata names none.
@@ -51,7 +52,7 @@ _KNOWN: Final = frozenset(
 )
 
 
-def places(issuer: str) -> tuple[str, str]:
+def well_known_urls(issuer: str) -> tuple[str, str]:
     """Where an issuer's metadata is: RFC 8414 section 3.1 first, then OpenID Connect Discovery section 4."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
@@ -63,12 +64,12 @@ def places(issuer: str) -> tuple[str, str]:
 
 
 def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Transient:
-    """What a reply to one of the `places` says."""
+    """What a reply to one of the `well_known_urls` says."""
     if reply.status >= 500 or reply.status in {408, 425, 429}:  # noqa: PLR2004
         return Transient(f"metadata: HTTP {reply.status}: a temporary error at the provider", phase="discovery")
     if reply.status != 200:  # noqa: PLR2004
         return Malformed(f"metadata: HTTP {reply.status}", phase="discovery", hint=_HINT)
-    fields, fault = parse(reply)
+    fields, fault = parse(reply.body)
     if fields is None:
         return Malformed(f"metadata: HTTP 200, but {fault}", phase="discovery", hint=_HINT)
     named, wanted = fields.get("issuer"), provider.issuer or ""

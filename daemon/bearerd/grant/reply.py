@@ -5,21 +5,18 @@ one Outcome out, never an exception, and never a piece of the body in a message.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bearerd import boundedjson
+from bearerd.grant.body import is_html, parse
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
-LONGEST_BODY: Final = 64 * 1024
-"""Bytes. The largest token reply in the field, a JWT of 40 KiB with its groups, fits."""
 # Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
 _LONG_TOKEN: Final = 4096
 
@@ -70,11 +67,11 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
 
     `never_show` are secrets: an error code that happens to be one is not named.
     """
-    fields, fault = parse(reply)
+    fields, fault = parse(reply.body)
     code = _error_code(fields, never_show)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
-            return Malformed(f"HTTP {reply.status}, but {fault}", hint=_html_hint(reply))
+            return Malformed(f"HTTP {reply.status}, but {fault}", hint=_HTML_HINT if is_html(reply.body) else None)
         if "error" in fields and fields["error"] not in (None, "", False):
             return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
@@ -131,6 +128,7 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
     return Issued(token, tuple(notes), lifetime.named)
 
 
+_HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
 _CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
 _SCOPE_HINT: Final = "ask the provider to grant it to this client"
 
@@ -295,63 +293,3 @@ def _place(location: str, never_show: tuple[str, ...]) -> str:
     if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None or _is_secret(host, never_show):
         return ""
     return f" to {parts.scheme}://{host}" if parts.scheme in {"http", "https"} else f" to {host}"
-
-
-# -- bytes -------------------------------------------------------------------------------------------
-
-
-class _NotJsonError(ValueError):
-    """The body is JSON by its letters only."""
-
-
-def parse(reply: Reply) -> tuple[dict[str, Any] | None, str]:
-    """The body's object, or what it is instead."""
-    if len(reply.body) > LONGEST_BODY:
-        return None, f"the reply is longer than {LONGEST_BODY} bytes"
-    if not reply.body.strip():
-        return None, "the reply is empty"
-    try:
-        text = reply.body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        compressed = reply.body.startswith(b"\x1f\x8b")
-        return None, "the reply is compressed, which was not asked for" if compressed else "the reply is not UTF-8"
-    try:
-        value = boundedjson.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
-        )
-    except (_NotJsonError, boundedjson.TooDeepError) as error:
-        return None, f"the reply {error}"
-    except ValueError:
-        return None, "the reply is HTML, not JSON" if text.lstrip().startswith("<") else "the reply is not JSON"
-    if not isinstance(value, dict):
-        return None, "the reply is no JSON object"
-    return value, ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise _NotJsonError("names a field twice")
-    return result
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):  # 1e999
-        raise _NotJsonError("holds a number that is too large")
-    return number
-
-
-def _int(text: str) -> int:
-    _float(text)  # at most what a float can be: a million digits would cost seconds at each reader
-    return int(text)
-
-
-def _constant(_name: str) -> Any:
-    raise _NotJsonError("holds NaN or Infinity, which is not JSON")
-
-
-def _html_hint(reply: Reply) -> str | None:
-    if reply.body.lstrip()[:1] == b"<":
-        return "a login page, a proxy or another site answers in place of the token endpoint: compare token_url"
-    return None

@@ -19,10 +19,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from bearerd.grant.body import LONGEST_BODY
 from bearerd.grant.connecting import connect
 from bearerd.grant.deadline import current_attempt
 from bearerd.grant.heads import BoundedReader
-from bearerd.grant.reply import LONGEST_BODY, Reply
+from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
 

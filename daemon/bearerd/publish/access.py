@@ -14,9 +14,12 @@ from typing import Final, Literal
 Right = Literal["r", "x"]
 Class = Literal["owner", "user", "group", "others"]
 
+MOST_LINKS: Final = 40
+"""Symlinks on one path. The kernel follows as many (path_resolution(7))."""
 STICKY: Final = 0o1000
 SETGID: Final = 0o2000
 WRITE_BY_OTHERS: Final = 0o002
+WRITE_BY_GROUP_OR_OTHERS: Final = 0o022
 _GROUP_BITS: Final = 0o070
 _BIT: Final = {"r": 4, "x": 1}
 _ALL: Final = 7
@@ -46,7 +49,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Component:
     """A directory or a file, as it is or as bearerd will make it."""
 
     path: str
@@ -67,9 +70,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A place that does not let a reader on, and as whom he was judged there."""
+    """A component that does not let a reader on, and as whom he was judged there."""
 
-    place: Place
+    component: Component
     right: Right
     judged_as: Class
 
@@ -88,40 +91,40 @@ def inherited(default: Iterable[Entry], mode: int) -> tuple[Entry, ...]:
     return tuple(Entry(entry.tag, rights.get(entry.tag, entry.rights), entry.whose) for entry in entries)
 
 
-def stops(directories: Sequence[Place], file: Place | None, reader: Reader) -> tuple[Stop, ...]:
-    """Every place on the way to a file, and the file, that does not let the reader on; root none stops."""
+def stops(directories: Sequence[Component], file: Component | None, reader: Reader) -> tuple[Stop, ...]:
+    """Every component on the way to a file, and the file, that does not let the reader on; root none stops."""
     if reader.uid == 0:
         return ()
-    wanted: list[tuple[Place, Right]] = [(directory, "x") for directory in directories]
+    wanted: list[tuple[Component, Right]] = [(directory, "x") for directory in directories]
     if file is not None:
         wanted.append((file, "r"))
-    found = ((place, right, *_judged(place, right, reader)) for place, right in wanted)
-    return tuple(Stop(place, right, judged_as) for place, right, judged_as, granted in found if not granted)
+    found = ((component, right, *_judged(component, right, reader)) for component, right in wanted)
+    return tuple(Stop(component, right, judged_as) for component, right, judged_as, granted in found if not granted)
 
 
-def _judged(place: Place, right: Right, reader: Reader) -> tuple[Class, bool]:
-    """As whom a reader is judged at a place, and whether he is granted the right."""
+def _judged(component: Component, right: Right, reader: Reader) -> tuple[Class, bool]:
+    """As whom a reader is judged at a component, and whether he is granted the right."""
     # The mask stands in the group's bits; where it grants nothing the kernel does not look at the ACL.
-    entries = place.acl if place.acl and place.mode & _GROUP_BITS else _of_mode(place.mode)
+    entries = component.acl if component.acl and component.mode & _GROUP_BITS else _of_mode(component.mode)
     mask = next((entry.rights for entry in entries if entry.tag == _MASK), _ALL)
 
     def grants(entry: Entry, most: int) -> bool:
         return bool(entry.rights & most & _BIT[right])
 
-    if reader.uid == place.uid:
+    if reader.uid == component.uid:
         return "owner", any(grants(entry, _ALL) for entry in entries if entry.tag == _USER_OBJ)
     named = [entry for entry in entries if entry.tag == _USER and entry.whose == reader.uid]
     if named:
         return "user", grants(named[0], mask)
-    groups = [entry for entry in entries if _group_of(entry, place) in reader.groups]
+    groups = [entry for entry in entries if _group_of(entry, component) in reader.groups]
     if groups:
         return "group", any(grants(entry, mask) for entry in groups)
     return "others", any(grants(entry, _ALL) for entry in entries if entry.tag == _OTHER)
 
 
-def _group_of(entry: Entry, place: Place) -> int:
+def _group_of(entry: Entry, component: Component) -> int:
     if entry.tag == _GROUP_OBJ:
-        return place.gid
+        return component.gid
     return entry.whose if entry.tag == _GROUP else -1
 
 
@@ -132,33 +135,33 @@ def _of_mode(mode: int) -> tuple[Entry, ...]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def told(stop: Stop, reader: Reader) -> str:
+def describe(stop: Stop, reader: Reader) -> str:
     """What stops a reader where, and what to do."""
-    place, right = stop.place, stop.right
+    component, right = stop.component, stop.right
     lacks = {
         "owner": f"{reader.name} is its owner, who lacks {right}",
         "user": f"its ACL grants {reader.name} no {right}",
         "group": f"{reader.name} is in its group, which lacks {right}",
         "others": f"others lack {right}, and {reader.name} is one of them",
     }[stop.judged_as]
-    made = "as bearerd makes it, " if place.made and right == "x" else ""
-    return f"{place.path} ({made}{place}): {lacks}; {', or '.join(_cures(stop, reader.name))}"
+    made = "as bearerd makes it, " if component.made and right == "x" else ""
+    return f"{component.path} ({made}{component}): {lacks}; {', or '.join(_cures(stop, reader.name))}"
 
 
 def _cures(stop: Stop, name: str) -> Iterator[str]:
-    place, right = stop.place, stop.right
-    granted_to_group = bool(place.mode >> 3 & _BIT[right])
-    if place.acl and stop.judged_as != "owner" and (granted_to_group or not place.made):
+    component, right = stop.component, stop.right
+    granted_to_group = bool(component.mode >> 3 & _BIT[right])
+    if component.acl and stop.judged_as != "owner" and (granted_to_group or not component.made):
         # Where bearerd makes it, it has its ACL from the directory above.
-        whose = f"-d -m u:{name}:rx {_above(place.path)}" if place.made else f"-m u:{name}:x {place.path}"
+        whose = f"-d -m u:{name}:rx {_above(component.path)}" if component.made else f"-m u:{name}:x {component.path}"
         yield f"setfacl {whose}"
         return
     # Nobody is told to join root's group.
-    if stop.judged_as == "others" and granted_to_group and place.gid != 0:
-        yield f"add {name} to the group {place.group}"
+    if stop.judged_as == "others" and granted_to_group and component.gid != 0:
+        yield f"add {name} to the group {component.group}"
     bits = {"owner": "u", "user": "g", "group": "g", "others": "o"}[stop.judged_as]
-    if not place.made:
-        yield f"chmod {bits}+{right} {place.path} (bearerd leaves what is there as it is)"
+    if not component.made:
+        yield f"chmod {bits}+{right} {component.path} (bearerd leaves what is there as it is)"
     elif stop.judged_as != "others":
         yield f"set {'mode' if right == 'r' else 'output.directory_mode'} to one with {bits}+{right}"
     elif right == "x":

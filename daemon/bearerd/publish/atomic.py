@@ -28,17 +28,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import Final
 
 from bearerd.errors import PublishError
-from bearerd.publish.owners import Attributes, user_name
-from bearerd.publish.walk import Place, Step, distrust, move_aside, walk
-from bearerd.publish.why import why
-
-# What is written to see whether anything can be.
-_PROOF: Final = Attributes(0o600)
-_WRITE_BY_OTHERS: Final = 0o022
-_PRIVATE_DIRECTORY: Final = 0o700
+from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
+from bearerd.publish.advice import advice
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, user_name
+from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 
 
 class Files:
@@ -72,9 +67,9 @@ class Files:
 
         Raises PublishError; then what was there before is still there.
         """
-        with self._errors(path), self._parent(path, make=True) as (place, name):
-            self._spare_third_users(place, path, wanted.uid)
-            parent = place.descriptor
+        with self._errors(path), self._parent(path, make=True) as (opened, name):
+            self._spare_third_users(opened, path, wanted.uid)
+            parent = opened.descriptor
             temporary = self._write(parent, content, wanted)
             try:
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)  # 5
@@ -84,44 +79,46 @@ class Files:
             try:
                 os.fsync(parent)  # 6
             except OSError as error:
-                return f"{path} is published, but its directory could not be synced: {why(error)}"
+                return f"{path} is published, but its directory could not be synced: {advice(error)}"
         return None
 
     def matches(self, path: str, content: bytes, wanted: Attributes) -> bool:
         """Whether a file is, to the last bit of its mode, what `replace` would make it; raises PublishError."""
         with self._errors(path):
             try:
-                with self._parent(path) as (place, name):
-                    status = os.stat(name, dir_fd=place.descriptor, follow_symlinks=False)
+                with self._parent(path) as (opened, name):
+                    status = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
                     if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != wanted.mode:
                         return False
                     if wanted.uid not in (-1, status.st_uid) or wanted.gid not in (-1, status.st_gid):
                         return False
-                    return status.st_size == len(content) and _read(place.descriptor, name, len(content) + 1) == content
+                    return (
+                        status.st_size == len(content) and _read(opened.descriptor, name, len(content) + 1) == content
+                    )
             except (FileNotFoundError, PermissionError):
                 return False
 
     def read(self, path: str, most: int) -> bytes | None:
         """A file's bytes, up to `most`; None where there is none, it cannot be read, or it cannot be trusted."""
         try:
-            with self._parent(path) as (place, name):
-                if place.private and not _is_own(place, path):
+            with self._parent(path) as (opened, name):
+                if opened.private and not _is_own(opened, path):
                     return None
-                return _read(place.descriptor, name, most)
+                return _read(opened.descriptor, name, most)
         except (OSError, PublishError):
             return None
 
     def judge(self, path: str) -> bool:
         """Whether a file in `own` is there and can be trusted; one that cannot is moved aside. Raises PublishError."""
-        with self._errors(path), suppress(FileNotFoundError), self._parent(path) as (place, _):
-            return _is_own(place, path)
+        with self._errors(path), suppress(FileNotFoundError), self._parent(path) as (opened, _):
+            return _is_own(opened, path)
         return False
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory; none where it is not there, cannot be read, or cannot be trusted."""
         try:
-            with self.directory(directory) as place:
-                return os.listdir(place.descriptor)
+            with self.directory(directory) as opened:
+                return os.listdir(opened.descriptor)
         except (OSError, PublishError):
             return []
 
@@ -129,17 +126,17 @@ class Files:
         """Remove a file, if it is there; `owner` is the one it was given (-1 for none). Raises PublishError."""
         with self._errors(path):
             try:
-                with self._parent(path) as (place, name):
-                    self._spare_third_users(place, path, owner)
-                    os.unlink(name, dir_fd=place.descriptor)
+                with self._parent(path) as (opened, name):
+                    self._spare_third_users(opened, path, owner)
+                    os.unlink(name, dir_fd=opened.descriptor)
             except FileNotFoundError:
                 return False
             return True
 
     def keep_aside(self, path: str, suffix: str) -> str:
         """Rename a file so that it is neither read nor overwritten; returns its new path. Raises PublishError."""
-        with self._errors(path), self._parent(path) as (place, name):
-            os.rename(name, f"{name}.{suffix}", src_dir_fd=place.descriptor, dst_dir_fd=place.descriptor)
+        with self._errors(path), self._parent(path) as (opened, name):
+            os.rename(name, f"{name}.{suffix}", src_dir_fd=opened.descriptor, dst_dir_fd=opened.descriptor)
         return f"{path}.{suffix}"
 
     def sweep(self, directories: set[str]) -> int:
@@ -147,46 +144,46 @@ class Files:
         swept = 0
         ours = re.compile(rf"\.bearerd-{self._mark}-[0-9a-f]{{16}}\.tmp")
         for directory in directories:
-            with suppress(OSError, PublishError), self.directory(directory) as place:
-                for name in filter(ours.fullmatch, os.listdir(place.descriptor)):
+            with suppress(OSError, PublishError), self.directory(directory) as opened:
+                for name in filter(ours.fullmatch, os.listdir(opened.descriptor)):
                     with suppress(PublishError):
-                        self._spare_third_users(place, f"{directory}/{name}")
-                        _unlink(place.descriptor, name)
+                        self._spare_third_users(opened, f"{directory}/{name}")
+                        _unlink(opened.descriptor, name)
                         swept += 1
         return swept
 
     def prove_writable(self, directory: str) -> None:
         """Make a directory if need be, write and remove a file in it; raises PublishError."""
-        with self._errors(directory), self.directory(directory, make=True) as place:
-            _unlink(place.descriptor, self._write(place.descriptor, b"x", _PROOF))
+        with self._errors(directory), self.directory(directory, make=True) as opened:
+            _unlink(opened.descriptor, self._write(opened.descriptor, b"x", PRIVATE))
 
-    def prove_usable(self, directory: str, wanted: Attributes = _PROOF) -> None:
+    def prove_usable(self, directory: str, wanted: Attributes = PRIVATE) -> None:
         """A directory that is there takes such a file, or one that is not can be made; raises PublishError."""
-        with self._errors(directory), self.look(directory) as place:
-            if not place.missing:
-                _unlink(place.descriptor, self._write(place.descriptor, b"x", wanted))
-            elif not os.access(".", os.W_OK | os.X_OK, dir_fd=place.descriptor, effective_ids=True):
+        with self._errors(directory), self.look(directory) as opened:
+            if not opened.missing:
+                _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted))
+            elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
                 raise PublishError(f"{directory} is not there, and cannot be made by this user")
 
     @contextmanager
-    def directory(self, directory: str, *, make: bool = False) -> Iterator[Place]:
+    def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:
         """A directory, for as long as the block lasts; raises OSError (FileNotFoundError) or PublishError."""
-        place = walk(self._way(directory), make=make, group=self._group)
+        opened = walk(self._way(directory), make=make, group=self._group)
         try:
-            if place.missing:
+            if opened.missing:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            yield place
+            yield opened
         finally:
-            os.close(place.descriptor)
+            os.close(opened.descriptor)
 
     @contextmanager
-    def look(self, directory: str) -> Iterator[Place]:
+    def look(self, directory: str) -> Iterator[OpenDirectory]:
         """A directory, or the last on the way to it that is there, without moving anything aside; raises as above."""
-        place = walk([step._replace(private=False, movable=False) for step in self._way(directory)], make=False)
+        opened = walk([step._replace(private=False, movable=False) for step in self._way(directory)], make=False)
         try:
-            yield place
+            yield opened
         finally:
-            os.close(place.descriptor)
+            os.close(opened.descriptor)
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -199,25 +196,25 @@ class Files:
         for word in _words(directory[len(top) :]):
             path = f"{path}/{word}"
             if within:
-                steps.append(Step(word, _PRIVATE_DIRECTORY, private=True, movable=True))
+                steps.append(Step(word, PRIVATE_DIRECTORY, private=True, movable=True))
             elif path == self._own:
                 within = True  # readers pass it on their way to the control socket
-                steps.append(Step(word, self._mode & ~_WRITE_BY_OTHERS, private=True, movable=True))
+                steps.append(Step(word, self._mode & ~WRITE_BY_GROUP_OR_OTHERS, private=True, movable=True))
             else:
                 steps.append(Step(word, self._mode))
         return steps
 
-    def _spare_third_users(self, place: Place, path: str, owner: int = -1) -> None:
+    def _spare_third_users(self, opened: OpenDirectory, path: str, owner: int = -1) -> None:
         """Below a directory of another user only his files, root's and ours may be touched; raises PublishError."""
-        if place.stranger is None:
+        if opened.stranger is None:
             return
         try:
-            found = os.stat(posixpath.basename(path), dir_fd=place.descriptor, follow_symlinks=False)
+            found = os.stat(posixpath.basename(path), dir_fd=opened.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if found.st_uid not in {0, os.geteuid(), place.status.st_uid, owner}:
+        if found.st_uid not in {0, os.geteuid(), opened.status.st_uid, owner}:
             raise PublishError(
-                f"{path} belongs to user {user_name(found.st_uid)}, and is below {place.stranger}: there bearerd "
+                f"{path} belongs to user {user_name(found.st_uid)}, and is below {opened.stranger}: there bearerd "
                 "leaves the files of other users alone; remove it, or use another path"
             )
 
@@ -248,25 +245,25 @@ class Files:
         try:
             yield
         except OSError as error:
-            raise PublishError(f"{path}: {why(error)}") from None
+            raise PublishError(f"{path}: {advice(error)}") from None
 
     @contextmanager
-    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[Place, str]]:
+    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[OpenDirectory, str]]:
         directory, name = posixpath.split(path)
-        with self.directory(directory, make=make) as place:
-            yield place, name
+        with self.directory(directory, make=make) as opened:
+            yield opened, name
 
 
 def _words(path: str) -> list[str]:
     return [word for word in path.split("/") if word]
 
 
-def _is_own(place: Place, path: str) -> bool:
+def _is_own(opened: OpenDirectory, path: str) -> bool:
     """Whether a file is a plain one that only the daemon's user can write; any other is moved aside."""
-    found = os.stat(posixpath.basename(path), dir_fd=place.descriptor, follow_symlinks=False)
+    found = os.stat(posixpath.basename(path), dir_fd=opened.descriptor, follow_symlinks=False)
     reason = distrust(found, os.geteuid()) if stat.S_ISREG(found.st_mode) else "it is not a plain file"
     if reason:
-        move_aside(place.descriptor, path, found, reason)
+        move_aside(opened.descriptor, path, found, reason)
     return not reason
 
 

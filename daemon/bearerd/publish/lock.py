@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
-from bearerd.publish.why import why
+from bearerd.publish.advice import advice
 
 # A FIFO of this name must not hold us.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,7 +35,7 @@ class DirectoryLock:
             flags = os.O_RDWR | os.O_CREAT | _FLAGS
             descriptor = os.open(posixpath.basename(self._path), flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise DirectoryUnusable(f"{self._path}: {why(error)}") from None
+            raise DirectoryUnusable(f"{self._path}: {advice(error)}") from None
         try:
             self._lock(descriptor)
         except BaseException:
@@ -83,7 +83,7 @@ class DirectoryLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno != errno.EWOULDBLOCK:
-                raise DirectoryUnusable(f"{self._path} cannot be locked: {why(error)}") from None
+                raise DirectoryUnusable(f"{self._path} cannot be locked: {advice(error)}") from None
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             if not holder.isdecimal():  # another user may have written it, and this may go to a terminal
                 holder = "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import pwd
 from dataclasses import dataclass
+from typing import Final
 
 from bearerd.errors import PublishError
 
@@ -16,6 +17,12 @@ class Attributes:
     mode: int
     uid: int = -1
     gid: int = -1
+
+
+PRIVATE: Final = Attributes(0o600)
+"""Of files that are for bearerd alone."""
+PRIVATE_DIRECTORY: Final = 0o700
+"""The mode of directories that are for bearerd alone."""
 
 
 def attributes(mode: int, owner: str | None, group: str | None) -> Attributes:

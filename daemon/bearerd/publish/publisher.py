@@ -15,19 +15,18 @@ from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, Pub
 from bearerd.log import say
 from bearerd.model import OWN_DIRECTORY, Config, Instant, Output, Target, Token
 from bearerd.publish import record as records
+from bearerd.publish.advice import advice
 from bearerd.publish.atomic import Files
+from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.lock import DirectoryLock
-from bearerd.publish.owners import Attributes, attributes, gid_of, uid_of
-from bearerd.publish.places import exposed, mounted
+from bearerd.publish.notes import Notes
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, attributes, gid_of, uid_of
 from bearerd.publish.record import Record
 from bearerd.publish.render import fields, render
 from bearerd.publish.template import Templates
 from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
-from bearerd.publish.why import why
 
-_PRIVATE: Final = Attributes(0o600)
-_PRIVATE_DIRECTORY: Final = 0o700
 # The longest reply's token and extra fields, escaped as JSON may need it, and the rest.
 _MOST_RECORD_BYTES: Final = 1024 * 1024
 # What a template is tried with before there is a token.
@@ -56,12 +55,12 @@ def _record_path(directory: str, client: str, token: str) -> str:
 
 def peek(directory: str, client: str, token: str) -> Record | None:
     """A record below an output directory, for a process that only looks: it may be another user's daemon's."""
-    content = Files(directory, _PRIVATE_DIRECTORY).read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
+    content = Files(directory, PRIVATE_DIRECTORY).read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
     return None if content is None else records.load(content)
 
 
 def _look(path: str) -> int:
-    """A file's place, size, times, owner and mode, in one number: 10,000 tuples would be 2 MB."""
+    """A file's inode, size, times, owner and mode, in one number: 10,000 tuples would be 2 MB."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -76,6 +75,7 @@ class Publisher:
         self._config = config
         self._own = posixpath.join(config.directory, OWN_DIRECTORY)
         self._files = Files(config.directory, config.directory_mode, config.group, own=self._own)
+        self.notes = Notes(self._files, posixpath.join(self._own, "owed"))
         self._lock = DirectoryLock(posixpath.join(self._own, "lock"))
         self._lock_fault = ""
         self._templates = Templates()
@@ -99,9 +99,8 @@ class Publisher:
         directories = {self._config.directory, self._own, posixpath.join(self._own, "records")}
         for target in self._config.targets:
             directories.add(posixpath.dirname(self._record_path(target)))
-            directories.add(posixpath.dirname(self._note_path(target)))
             directories |= {posixpath.dirname(output.path) for output in target.outputs}
-        swept = self._files.sweep(directories)
+        swept = self._files.sweep(directories | self.notes.directories(self._config.targets))
         if swept:
             say(logging.INFO, f"swept {swept} temporary files that a killed bearerd left behind")
         self._look_around()
@@ -112,8 +111,8 @@ class Publisher:
         Raises DirectoryLocked where another bearerd took the lock meanwhile; then nothing more is written.
         """
         try:
-            with self._files.directory(self._own) as place:
-                if self._lock.stands(place.descriptor):
+            with self._files.directory(self._own) as opened:
+                if self._lock.stands(opened.descriptor):
                     self._lock_fault = ""
                     return
         except (FileNotFoundError, NotADirectoryError, PublishError):
@@ -164,7 +163,7 @@ class Publisher:
 
     def save(self, target: Target, record: Record) -> None:
         """Keep a target's record; raises PublishError."""
-        self._files.replace(self._record_path(target), records.dump(record), _PRIVATE)
+        self._files.replace(self._record_path(target), records.dump(record), PRIVATE)
 
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
         """Every file of the target as this token has it: bytes, mode and owner. What is so already is left.
@@ -207,25 +206,9 @@ class Publisher:
         """Take away the target's record, and its note; its files are for `withdraw`."""
         try:
             self._files.remove(self._record_path(target))
-            self._files.remove(self._note_path(target))
+            self.notes.remove(target)
         except PublishError as error:
             say(logging.WARNING, f"record: {error}", name=target.full_name)
-
-    def note(self, target: Target) -> None:
-        """Note that hooks are owed for a target; raises PublishError."""
-        # What stands in it nobody reads.
-        self._files.replace(self._note_path(target), b"hooks\n", _PRIVATE)
-
-    def noted(self, target: Target) -> bool:
-        """Whether hooks are owed for a target."""
-        return self._files.read(self._note_path(target), 1) is not None
-
-    def unnote(self, target: Target) -> None:
-        """Take the note away."""
-        try:
-            self._files.remove(self._note_path(target))
-        except PublishError as error:
-            say(logging.WARNING, f"hooks: {error}; they are run once more at the next start", name=target.full_name)
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
         """Take files away."""
@@ -270,12 +253,12 @@ class Publisher:
         Only the owner counts: a lock that anyone else planted keeps nobody out. So root, who may move everything aside,
         does not take the directory from a daemon that runs.
         """
-        with suppress(OSError, PublishError), self._files.look(self._config.directory) as place:
-            owner = place.status.st_uid
-            if place.missing or owner == os.geteuid():
+        with suppress(OSError, PublishError), self._files.look(self._config.directory) as opened:
+            owner = opened.status.st_uid
+            if opened.missing or owner == os.geteuid():
                 return
             own = os.open(
-                OWN_DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.descriptor
+                OWN_DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened.descriptor
             )
             try:
                 if os.fstat(own).st_uid == owner:
@@ -289,21 +272,21 @@ class Publisher:
             self._files.prove_writable(self._own)
             self._files.prove_writable(posixpath.join(self._own, "records"))
             self._files.judge(posixpath.join(self._own, "lock"))
-            with self._files.directory(self._own) as place:
-                self._lock.take(place.descriptor)
+            with self._files.directory(self._own) as opened:
+                self._lock.take(opened.descriptor)
         except PublishError as error:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:
-            raise DirectoryUnusable(f"{self._own}: {why(error)}") from None
+            raise DirectoryUnusable(f"{self._own}: {advice(error)}") from None
 
     def examine_way(self, directory: str) -> list[str]:
         """What is special on the way to a directory: symlinks that are followed, directories of other users."""
         try:
-            with self._files.look(directory) as place:
-                found = [f"symlink {link}" for link in place.links]
-                if place.stranger is not None:
+            with self._files.look(directory) as opened:
+                found = [f"symlink {link}" for link in opened.links]
+                if opened.stranger is not None:
                     found.append(
-                        f"{place.stranger}: below it no symlink is followed, and files of other users are left alone"
+                        f"{opened.stranger}: below it no symlink is followed, and files of other users are left alone"
                     )
                 return found
         except (OSError, PublishError):
@@ -348,6 +331,3 @@ class Publisher:
 
     def _record_path(self, target: Target) -> str:
         return _record_path(self._config.directory, target.client.name, target.name)
-
-    def _note_path(self, target: Target) -> str:
-        return posixpath.join(self._own, "owed", target.client.name, target.name)

@@ -24,13 +24,11 @@ from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import OWN_DIRECTORY
 from bearerd.publish.atomic import Files
-from bearerd.publish.owners import Attributes
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY
 from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
 
 SCHEMA: Final = 1
-_PRIVATE: Final = Attributes(0o600)
-_PRIVATE_DIRECTORY: Final = 0o700
 # A day's grants of a limit such as 10,000 a day, 20 bytes each.
 _MOST_BYTES: Final = 1024 * 1024
 _KEY_BYTES: Final = 32
@@ -51,7 +49,7 @@ class State:
             self.note = f"{directory}: {reason}; the state is kept in {own}, which is bearerd's alone"
         self._directory = own
         self._clock = clock
-        self._files = Files(root, _PRIVATE_DIRECTORY, own=own)
+        self._files = Files(root, PRIVATE_DIRECTORY, own=own)
         self._failing = False
 
     @property
@@ -92,7 +90,7 @@ class State:
         try:
             if fields:
                 content = json.dumps({"schema": SCHEMA, "kept": dict(fields)} | when).encode()
-                self._files.replace(path, content, _PRIVATE)
+                self._files.replace(path, content, PRIVATE)
             else:
                 self._files.remove(path)
         except PublishError as error:
@@ -113,7 +111,7 @@ class State:
             return key
         key = secrets.token_bytes(_KEY_BYTES)
         try:
-            self._files.replace(path, key, _PRIVATE)
+            self._files.replace(path, key, PRIVATE)
         except PublishError as error:
             self._say(f"state: {error}; refusals and rate limits are not known after a restart")
         return key
@@ -152,9 +150,9 @@ class State:
 
 def _open_to_others(directory: str, uid: int) -> str:
     """Why a directory is not the daemon's alone; empty where it is, or can be made so."""
-    files = Files(directory, _PRIVATE_DIRECTORY)
+    files = Files(directory, PRIVATE_DIRECTORY)
     try:
-        with files.look(directory) as place:
-            return "" if place.missing else distrust(place.status, uid)
+        with files.look(directory) as opened:
+            return "" if opened.missing else distrust(opened.status, uid)
     except (OSError, PublishError):
         return ""  # whoever reads or writes there says why it cannot be used

@@ -29,19 +29,16 @@ from typing import Final, NamedTuple
 
 from bearerd.errors import PublishError
 from bearerd.log import say
+from bearerd.publish.access import MOST_LINKS, WRITE_BY_GROUP_OR_OTHERS
+from bearerd.publish.advice import advice
 from bearerd.publish.owners import gid_of, user_name
-from bearerd.publish.why import why
 
 # O_PATH: a directory on the way needs to be passable, not readable.
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LAST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# As many as the kernel follows: path_resolution(7).
-_MOST_LINKS: Final = 40
 # One walk moves aside at most that much: .bearerd, a directory in it, one in that. More is somebody planting anew.
 _MOST_MOVED: Final = 4
-# A POSIX ACL needs no look of its own: the group's bits are its mask then, and no entry grants more (acl(5)).
-_WRITE_BY_OTHERS: Final = 0o022
 
 # Two threads that found the same thing must not move aside what one of them already made anew.
 _moving: Final = threading.Lock()
@@ -72,8 +69,8 @@ class Stranger(NamedTuple):
 
 
 @dataclass(slots=True)
-class Place:
-    """A directory that was walked to. Whoever gets it closes `descriptor`."""
+class OpenDirectory:
+    """A directory that was walked to. The caller of `walk` closes `descriptor`."""
 
     descriptor: int
     path: str
@@ -83,7 +80,7 @@ class Place:
     """The first directory on the way that belongs to a user other than root and the daemon's."""
     private: bool = False
     missing: tuple[str, ...] = ()
-    """What is not there of the rest of the path; then the place is the last directory before it."""
+    """What is not there of the rest of the path; then this is the last directory before it."""
     links: tuple[str, ...] = ()
     """Each symlink that was followed, and where it leads."""
 
@@ -92,12 +89,13 @@ def distrust(status: os.stat_result, uid: int) -> str:
     """Why a file or directory is not the alone one of the daemon's user; empty where it is."""
     if status.st_uid != uid:
         return f"it belongs to user {user_name(status.st_uid)}, and bearerd runs as {user_name(uid)}"
-    if status.st_mode & _WRITE_BY_OTHERS:
+    # With a POSIX ACL the group's bits are its mask, and no entry grants more (acl(5)).
+    if status.st_mode & WRITE_BY_GROUP_OR_OTHERS:
         return f"other users can write it (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""
 
 
-def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> Place:
+def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> OpenDirectory:
     """Walk from `/`; with `make` each missing directory is made, for `group`. Raises OSError or PublishError."""
     walker = _Walker(steps, group, make=make)
     try:
@@ -124,7 +122,7 @@ def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> No
         except OSError as error:
             if not _removed(parent, name, found):
                 raise PublishError(
-                    f"{path} is not used because {reason}; it cannot be moved aside either ({why(error)}): remove it"
+                    f"{path} is not used because {reason}; it cannot be moved aside either ({advice(error)}): remove it"
                 ) from None
             done = "it could not be moved aside, and was removed"
     say(logging.WARNING, f"{path} is not used because {reason}; {done}, and a new one is made")
@@ -152,10 +150,10 @@ class _Walker:
         self._links: list[str] = []
         self._moved = 0
         descriptor = os.open("/", _STEP)
-        self.here = Place(descriptor, "/", os.fstat(descriptor))
+        self.here = OpenDirectory(descriptor, "/", os.fstat(descriptor))
         self._note_stranger()
 
-    def arrive(self) -> Place:
+    def arrive(self) -> OpenDirectory:
         """The end of the way."""
         last = _STEP
         while self._left:
@@ -238,8 +236,8 @@ class _Walker:
             target = os.readlink("", dir_fd=link)
         finally:
             os.close(link)
-        if len(self._links) >= _MOST_LINKS:
-            raise PublishError(f"the symlink {path} is not followed: there are more than {_MOST_LINKS} on the way")
+        if len(self._links) >= MOST_LINKS:
+            raise PublishError(f"the symlink {path} is not followed: there are more than {MOST_LINKS} on the way")
         self._links.append(f"{path} leads to {target}")
         if target.startswith("/"):
             descriptor = os.open("/", _STEP)
@@ -261,7 +259,7 @@ class _Walker:
                 f"it belongs to user {user_name(found.st_uid)}, and only links of root and of the daemon's user "
                 f"({user_name(self._uid)}) are; use the real path, or have root make the link"
             )
-        if here.status.st_mode & _WRITE_BY_OTHERS:
+        if here.status.st_mode & WRITE_BY_GROUP_OR_OTHERS:
             mode = stat.S_IMODE(here.status.st_mode)
             return (
                 f"others than {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}), and so exchange "

@@ -20,10 +20,11 @@ from bearerd.grant.request import Credentials, prove_signing
 from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
 from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
-from bearerd.publish.access import Reader, stops, told
+from bearerd.publish.access import Reader, describe, stops
+from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.owners import gid_of, uid_of
-from bearerd.publish.places import Way, Ways, exposed, mounted
 from bearerd.publish.publisher import Publisher
+from bearerd.publish.reader_path import ReaderPath, ReaderPaths
 from bearerd.publish.state import State
 from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
@@ -60,7 +61,7 @@ def _places(config: Config, publisher: Publisher) -> Iterator[Finding]:
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
-    uid = Ways(config).uid
+    uid = ReaderPaths(config).uid
     for note in publisher.examine_own(uid):
         yield Finding("directory", note, "warning")
     state = State(config.state_directory, SystemClock(), uid)
@@ -141,13 +142,13 @@ def reader_of(text: str) -> Reader:
 
 def readable(config: Config, reader: Reader) -> Iterator[Finding]:
     """Whether a user can read each file, as bearerd will write it; what is on the way is judged as it is."""
-    ways = Ways(config)
+    paths = ReaderPaths(config)
     guessed = False
     for target in config.targets:
         for output in target.outputs:
             subject = f"file {output.path} as {reader.name}"
             try:
-                way = ways.way(output)
+                way = paths.of(output)
             except PublishError as error:
                 yield Finding(subject, str(error), "failed")
             else:
@@ -156,7 +157,7 @@ def readable(config: Config, reader: Reader) -> Iterator[Finding]:
     if reader.uid != 0 and guessed:
         yield Finding(
             f"as {reader.name}",
-            f"nothing shows as whom the daemon runs: it was taken to be {ways.daemon}, who runs this check",
+            f"nothing shows as whom the daemon runs: it was taken to be {paths.daemon}, who runs this check",
             "warning",
         )
     if reader.uid != 0 and not reader.groups:
@@ -167,12 +168,12 @@ def readable(config: Config, reader: Reader) -> Iterator[Finding]:
         )
 
 
-def _read_by(reader: Reader, way: Way, subject: str) -> Finding:
+def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
     stopped: dict[str, str] = {}
     for stop in stops(way.directories, way.file, reader):
         # The directories that bearerd makes are all alike.
-        alike = "made" if stop.place.made and stop.right == "x" else stop.place.path
-        stopped.setdefault(alike, told(stop, reader))
+        alike = "made" if stop.component.made and stop.right == "x" else stop.component.path
+        stopped.setdefault(alike, describe(stop, reader))
     if stopped:
         first, *others = stopped.values()
         details = [("then", other) for other in others]
@@ -183,7 +184,7 @@ def _read_by(reader: Reader, way: Way, subject: str) -> Finding:
     if way.file is None:
         here = way.directories[-1].path
         return Finding(subject, f"not known: who runs this check may not look into {here}; run it as root", "failed")
-    acls = [place.path for place in (*way.directories, way.file) if place.acl]
+    acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 
 

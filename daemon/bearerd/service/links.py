@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from typing import Final
 
-# As many as the kernel follows: path_resolution(7).
-_MOST_LINKS: Final = 40
+from bearerd.publish.access import MOST_LINKS
 
 
 def deciding(path: str, target: Callable[[str], str | None]) -> list[str]:
@@ -40,7 +38,7 @@ def deciding(path: str, target: Callable[[str], str | None]) -> list[str]:
             here = place
             continue
         found.append(place)
-        if len(found) > _MOST_LINKS:
+        if len(found) > MOST_LINKS:
             return found
         if points_to.startswith("/"):
             here = "/"

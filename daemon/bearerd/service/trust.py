@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-_GROUP_OR_OTHERS = 0o022
+from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 
 
 def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
@@ -19,7 +19,7 @@ def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
         except OSError:
             continue  # whoever reads it says so
         mode = stat.S_IMODE(status.st_mode)
-        if mode & _GROUP_OR_OTHERS:
+        if mode & WRITE_BY_GROUP_OR_OTHERS:
             who = "every user" if mode & stat.S_IWOTH else f"the group {_group(status.st_gid)}"
             found[path] = (
                 f"{who} can write it (mode {mode:04o}), and so decide which commands and files the daemon uses; "
