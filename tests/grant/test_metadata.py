@@ -19,9 +19,9 @@ TOKEN_URL = "https://sso.example.com/realms/acme/token"
 MTLS_URL = "https://mtls.example.com/realms/acme/token"
 LOOPBACK = "http://127.0.0.1:8080"
 
-RIGHT = "is issuer right? Else set token_url in its place"
-INSTEAD = "set token_url in place of issuer"
-EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+RIGHT = "check issuer, or set token_url instead"
+INSTEAD = "set token_url instead of issuer"
+EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url instead"
 
 
 def provider(issuer: str = ISSUER) -> Provider:
@@ -148,7 +148,7 @@ def test_an_endpoint_is_https_or_where_an_http_issuer_is(issuer: str, endpoint: 
 
 
 NAMES_NONE = "metadata: it names no token_endpoint"
-NO_URL = "metadata: its token_endpoint is no URL"
+NO_URL = "metadata: its token_endpoint is not a URL"
 NO_HTTPS = "metadata: its token_endpoint is not https"
 
 

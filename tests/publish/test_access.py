@@ -146,7 +146,7 @@ def words(component: Component, right: Right, reader: Reader) -> str:
 
 THERE = replace(FILE, path="/run/d", mode=0o750, made=False)
 MADE = replace(THERE, made=True)
-LEFT = "(bearerd leaves what is there as it is)"
+LEFT = "(bearerd does not change existing directories)"
 
 
 @pytest.mark.parametrize(

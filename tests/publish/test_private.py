@@ -183,7 +183,7 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
         pytest.raises(
             DirectoryUnusable,
             match=rf"{directory}/.bearerd is not used because it belongs to user nobody, and bearerd runs as {BOB}; "
-            r"it cannot be moved aside either .*: remove it",
+            r"moving it aside failed .*: remove it",
         ),
     ):
         Publisher(config).prepare()
@@ -219,7 +219,7 @@ def test_where_no_directory_can_be_bearerds_alone_nothing_piles_up(
     monkeypatch.setattr("os.fchmod", lambda _descriptor, _mode: None)
     before = os.umask(0)
     try:
-        with pytest.raises(DirectoryUnusable, match="cannot be made for bearerd alone: other users can write it"):
+        with pytest.raises(DirectoryUnusable, match="cannot be made private to bearerd: other users can write it"):
             Publisher(config).prepare()
     finally:
         os.umask(before)
@@ -272,7 +272,7 @@ def test_in_a_state_directory_that_is_not_bearerds_alone_the_state_has_a_directo
     state.sweep()
     (said,) = caplog.messages
     assert said.startswith(f"state directory {volume}: ")
-    assert said.endswith(f"the state is kept in {volume}/.bearerd, which is bearerd's alone")
+    assert said.endswith(f"the state is kept in {volume}/.bearerd, which only bearerd uses")
     assert state.names("clients") == set()
     state.save("clients", "dnb", FIELDS)
     assert State(str(volume), FakeClock()).load("clients", "dnb") == (FIELDS, 0.0)

@@ -365,7 +365,7 @@ def test_a_file_that_is_a_mount_point_is_an_error_at_the_start_and_keeps_no_othe
         publisher.prepare()
         (said,) = caplog.records
         assert (said.levelname, said.target) == ("ERROR", "dnb/bci")  # type: ignore[attr-defined] # log.say adds it
-        assert said.message.startswith(f"this file cannot be kept, all others are: {mounted} is a mount point")
+        assert said.message.startswith(f"this file cannot be written, all others can: {mounted} is a mount point")
         assert "mount its directory instead" in said.message
         publisher.adopt(config)
         assert len(caplog.records) == 1
