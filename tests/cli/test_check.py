@@ -346,7 +346,7 @@ def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
     assert SECRET not in done.stdout
 
 
-NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"
+NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
 DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
 CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
 
@@ -364,7 +364,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
             {"old": "key"},
-            "client_secret file SITE/old: the key cannot sign by HS256",
+            "client_secret file SITE/old: the key cannot sign with HS256",
             id="a-key-for-a-secret",
         ),
         pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
@@ -386,7 +386,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_KEY,
             {"private_key": "key", "certificate": "secret"},
-            "certificate file SITE/certificate: the certificate is none in PEM",
+            "certificate file SITE/certificate: the certificate is not in PEM format",
             id="certificate-is-none",
         ),
         pytest.param(
@@ -398,13 +398,13 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "another certificate"},
-            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not belong together",
+            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not match",
             id="tls-certificate-of-another-key",
         ),
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "secret"},
-            f"{CERTIFICATE_AND_KEY}: certificate or private_key is none in PEM",
+            f"{CERTIFICATE_AND_KEY}: certificate or private_key is not in PEM format",
             id="tls-certificate-is-none",
         ),
         pytest.param(
@@ -497,7 +497,7 @@ def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair]
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        pytest.param(0o777, "An emptyDir is 0777 by nature", id="open"),
+        pytest.param(0o777, "A Kubernetes emptyDir is always 0777", id="open"),
         pytest.param(0o1777, "use a directory for bearerd alone", id="sticky"),
     ],
 )
@@ -524,7 +524,7 @@ def test_a_file_that_is_a_mount_point_would_fail_with_the_cure(site: Site) -> No
     assert done.returncode == 1
     (failed,) = findings(done, "failed")
     assert failed.startswith(
-        f"token dnb/bci: {mounted} is a mount point, which cannot be replaced: mount the directory"
+        f"token dnb/bci: {mounted} is a mount point, which cannot be replaced; mount its directory"
     )
     assert site.check().returncode == 0
 
@@ -568,7 +568,7 @@ def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(rea
     assert done.stderr == "bearerd: 3000 cannot read 2 of the files\n"
     assert findings(done, "warning") == [
         "as 3000: nothing shows as whom the daemon runs: it was taken to be root, who runs this check",
-        "as 3000: no user of this machine, so judged in no group: --as 3000:GROUP names one",
+        "as 3000: not a user of this machine, so without any group: --as 3000:GROUP names one",
     ]
     assert sorted(os.listdir(reachable.path)) == ["config.yaml", "dnb.secret"]
 
@@ -605,7 +605,7 @@ def test_what_is_said_is_so_when_the_files_are_there(reachable: Site) -> None:
 @ROOT
 def test_all_that_stops_a_user_on_the_way_is_told_each_with_its_cure(reachable: Site) -> None:
     reachable.directory.parent.mkdir(mode=0o700)
-    left = "(bearerd leaves what is there as it is)"
+    left = "(bearerd does not change existing directories)"
     reachable.config.write_text(reachable.config.read_text().replace("'0755'", "'0750'"))
     code, lines = asked(reachable, "3000:3000")
     assert code == 1
@@ -676,8 +676,8 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
         ("0:no-such-group", "there is no group 'no-such-group' on this machine"),
         ("", "there is no user '' on this machine"),
         ("-1", "there is no user '-1' on this machine"),
-        ("4294967295", "no user or group has such a number"),
-        ("0:4294967295", "no user or group has such a number"),
+        ("4294967295", "no user or group can have this number"),
+        ("0:4294967295", "no user or group can have this number"),
     ],
 )
 def test_who_is_not_known_is_a_mistake_of_the_command_line(site: Site, reader: str, said: str) -> None:
@@ -762,8 +762,8 @@ def test_online_makes_one_grant_for_each_client_and_says_how_it_went(tmp_path: P
         "auth": "client_secret_basic",
         "status": "HTTP 200",
         "took": "a while",
-        "scope asked": "bci",
-        "scope given": "bci",
+        "scope requested": "bci",
+        "scope granted": "bci",
         "lifetime": "3600 s",
     }
     assert grants(done) == [("ok       grant dnb/bci: a token, good for 1 h", details)]
@@ -774,13 +774,13 @@ def test_online_a_refusal_is_exit_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
-    hint = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: raw or rfc6749"
+    hint = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
     details = {
         "endpoint": server.url,
         "auth": "client_secret_basic",
         "status": "HTTP 401",
         "took": "a while",
-        "scope asked": "bci",
+        "scope requested": "bci",
     }
     assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}; {hint}", details)]
     assert len(server.seen) == 1
@@ -792,7 +792,7 @@ def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
     assert grants(done) == [
         (
             "failed   grant dnb/bci: 127.0.0.1: connection refused (while connecting)",
-            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope asked": "bci"},
+            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope requested": "bci"},
         )
     ]
 
@@ -805,8 +805,8 @@ def test_online_without_its_metadata_the_issuer_is_all_that_is_known(tmp_path: P
     assert done.returncode == 1
     assert grants(done) == [
         (
-            "failed   grant dnb/bci: metadata: HTTP 404; is issuer right? Else set token_url in its place",
-            {"issuer": server.url, "auth": "client_secret_basic", "scope asked": "bci"},
+            "failed   grant dnb/bci: metadata: HTTP 404; check issuer, or set token_url instead",
+            {"issuer": server.url, "auth": "client_secret_basic", "scope requested": "bci"},
         )
     ]
 
@@ -856,7 +856,7 @@ def test_online_the_scope_that_is_given_stands_beside_the_one_that_was_asked_for
     done, _ = tried(tmp_path, script, token=f"scope: {asked}" if asked else "")
     assert done.returncode == 0
     details = grants(done)[0][1]
-    assert (details["scope asked"], details["scope given"]) == shown
+    assert (details["scope requested"], details["scope granted"]) == shown
     assert findings(done, "warning") == warnings
 
 
@@ -879,7 +879,7 @@ def test_online_each_of_a_list_of_secrets_is_tried(tmp_path: Path, works: str | 
     done, server = tried(tmp_path, script, {"auth": "client_secret_post", "client_secret": f"[{', '.join(secrets)}]"})
     assert done.returncode == code
     lines = [line for line, _ in grants(done)]
-    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; it has another secret, which is tried next"
+    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; the client has another secret, which is tried next"
     assert lines[1].startswith(last)
     assert len(lines) == len(server.seen) == 2
 

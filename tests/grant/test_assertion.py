@@ -198,7 +198,7 @@ def test_a_key_that_is_too_small_for_an_algorithm_is_refused() -> None:
     # PS512 wants 130 bytes, and these are 128.
     small = rsa.generate_private_key(65537, 1024)
 
-    assert refused(private_key=as_pem(small), algorithm="PS512") == "the key cannot sign by PS512"
+    assert refused(private_key=as_pem(small), algorithm="PS512") == "the key cannot sign with PS512"
 
 
 # -- the forms of a key --------------------------------------------------------------------------------
@@ -248,8 +248,8 @@ def test_the_configured_key_id_goes_before_the_keys_own(signer: dict[str, str]) 
     assert header_of(Signer(**signer, key_id="configured"))["kid"] == "configured"
 
 
-NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"
-NO_SIGNER = "no private key that signs: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448"
+NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
+NO_SIGNER = "this kind of key cannot sign: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448"
 ENCRYPTED = "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
 
 
@@ -357,10 +357,10 @@ def of_a_curve_that_nobody_knows() -> str:
 @pytest.mark.parametrize(
     ("certificate", "why"),
     [
-        pytest.param("hunter2", "the certificate is none in PEM", id="text"),
-        pytest.param(as_pem(RSA), "the certificate is none in PEM", id="the-key"),
-        pytest.param(CERTIFICATE[:400], "the certificate is none in PEM", id="cut-short"),
-        pytest.param(CERTIFICATE.replace("M", "N"), "the certificate is none in PEM", id="garbled"),
+        pytest.param("hunter2", "the certificate is not in PEM format", id="text"),
+        pytest.param(as_pem(RSA), "the certificate is not in PEM format", id="the-key"),
+        pytest.param(CERTIFICATE[:400], "the certificate is not in PEM format", id="cut-short"),
+        pytest.param(CERTIFICATE.replace("M", "N"), "the certificate is not in PEM format", id="garbled"),
         pytest.param(OTHERS, "the certificate belongs to another key", id="another-key"),
         pytest.param(self_signed(P256), "the certificate belongs to another key", id="another-kind-of-key"),
         pytest.param(OTHERS + CERTIFICATE, "the certificate belongs to another key", id="chain-before-it"),

@@ -26,8 +26,8 @@ NOW = 5000.0
 RFC8414 = "/.well-known/oauth-authorization-server/realms/acme"
 OPENID = "/realms/acme/.well-known/openid-configuration"
 
-RIGHT = "is issuer right? Else set token_url in its place"
-EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+RIGHT = "check issuer, or set token_url instead"
+EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url instead"
 NOT_FOUND = Answer(404, b"")
 LOGIN_PAGE = Answer(200, b"<html>Log in</html>")
 BUSY = Answer(503, b"")
@@ -138,7 +138,7 @@ def test_a_hint_of_the_connection_is_passed_on() -> None:
         outcome = discovery.metadata(NOW)
 
     assert isinstance(outcome, Transient)
-    assert (outcome.phase, outcome.hint) == ("TLS", "does this port speak TLS at all?")
+    assert (outcome.phase, outcome.hint) == ("TLS", "check that this port speaks TLS")
 
 
 def test_what_is_ours_to_mend_is_no_fault_of_the_provider() -> None:
@@ -319,7 +319,7 @@ def test_token_endpoints_on_the_issuers_host_are_not_told(log: pytest.LogCapture
 
 def test_metadata_that_break_the_bounds_are_malformed_and_the_second_place_is_asked() -> None:
     flooded = Answer(200, b"", {"X-Much": "x" * 70_000})
-    hint = "no token endpoint replies like this; compare the URL with the provider's"
+    hint = "not the reply of a token endpoint; compare the URL with the provider's"
     with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == Malformed(
             "metadata: 127.0.0.1: the reply has more than 64 KiB of headers", "discovery", hint

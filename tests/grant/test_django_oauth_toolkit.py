@@ -91,7 +91,9 @@ def test_which_secrets_it_takes(
         assert isinstance(outcome, Issued), outcome
         assert outcome.notes == ()
     else:
-        two_ways = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: compatible"
+        two_ways = (
+            "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: compatible"
+        )
         assert outcome == Refused(CLIENT_REFUSED, hint=two_ways)
 
 
@@ -172,5 +174,5 @@ def test_a_token_url_without_its_last_slash_is_no_token_endpoint(provider: Provi
     elsewhere = replace(provider, token_url=provider.token_url.removesuffix("/"))
 
     assert granted(elsewhere, "plain", "plain") == Malformed(
-        "HTTP 404: no token endpoint replies like this", hint="compare token_url with the provider's"
+        "HTTP 404: not the reply of a token endpoint", hint="compare token_url with the provider's"
     )

@@ -34,7 +34,7 @@ TIMEOUT: Final = 0.4
 """Of a provider that will not answer in time: it is waited for in full."""
 LONG: Final = WITHIN
 """Of a provider that will: only a broken build waits for it."""
-BEYOND: Final = "no token endpoint replies like this; compare the URL with the provider's"
+BEYOND: Final = "not the reply of a token endpoint; compare the URL with the provider's"
 """The hint for a reply that breaks a bound."""
 
 
@@ -353,9 +353,9 @@ def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, schem
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (403, "ask who runs it to allow it"),
-        (502, "ask who runs it to allow it"),
-        (407, "it wants to be logged in to, which is not supported"),
+        (403, "ask its operator to allow it"),
+        (502, "ask its operator to allow it"),
+        (407, "it requires a login, which is not supported"),
     ],
 )
 def test_a_proxy_that_refuses_to_connect_is_named(status: int, hint: str) -> None:
@@ -484,7 +484,7 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
             NoReply(
                 "wait",
                 "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
-                "does this port want TLS? Then write https://",
+                "if this port speaks TLS, write https://",
             ),
             id="not-http",
         ),

@@ -66,9 +66,9 @@ NGINX = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        pytest.param(400, NGINX, "this port wants TLS: write https://", id="refused"),
-        pytest.param(497, NGINX, "this port wants TLS: write https://", id="malformed"),
-        pytest.param(400, b" " * 982 + b"plain HTTP request", "this port wants TLS: write https://", id="1000-bytes"),
+        pytest.param(400, NGINX, "this port speaks TLS: write https://", id="refused"),
+        pytest.param(497, NGINX, "this port speaks TLS: write https://", id="malformed"),
+        pytest.param(400, b" " * 982 + b"plain HTTP request", "this port speaks TLS: write https://", id="1000-bytes"),
         pytest.param(400, b" " * 983 + b"plain HTTP request", None, id="beyond-1000-bytes"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_port_that_wants_tls_is_told_by_what_it_says(status: int, body: bytes,
 
 
 def test_a_login_page_in_place_of_the_endpoint_is_told_by_its_markup() -> None:
-    expected = "HTML was answered, not JSON: does token_url name the token endpoint itself?"
+    expected = "the reply is HTML, not JSON: check that token_url is the token endpoint itself"
     assert hint(b"\r\n <html>Log in</html>", 401) == expected
     assert hint(b"Log in", 401) is None
 
@@ -96,7 +96,7 @@ def test_a_login_page_in_place_of_the_endpoint_is_told_by_its_markup() -> None:
     ],
 )
 def test_a_provider_that_wants_dpop_is_told_by_its_words(body: bytes) -> None:
-    expected = "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens"
+    expected = "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     assert hint(body) == expected
     # Also where no token endpoint would answer so.
     assert hint(body, 404) == expected
@@ -151,7 +151,7 @@ SIGNING: list[dict[str, Any]] = [
 SIGNING_IDS = ["private_key_jwt", "client_secret_jwt", "jwt-bearer"]
 signing = pytest.mark.parametrize("client", SIGNING, ids=SIGNING_IDS)
 BEHIND = (
-    "the provider's clock is 31 s behind this machine's: set this one right "
+    "the provider's clock is 31 s behind this machine's: correct this one "
     "(the next assertion is dated by the provider's)"
 )
 
@@ -226,7 +226,7 @@ def test_a_refusal_of_a_secret_that_is_read_in_two_ways_names_the_setting(
     secret: str, encoding: str, others: str
 ) -> None:
     assert hint(CLIENT_REFUSED, secret=secret, basic_encoding=encoding) == (
-        f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}"
+        f"the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
     )
 
 

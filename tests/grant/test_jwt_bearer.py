@@ -317,7 +317,7 @@ def test_a_clock_that_is_off_costs_one_grant(there: There, keep: Keep, off: floa
     # The Date of the refusal says what time it is there.
     assert first.outcome == Refused(
         REFUSED,
-        hint=f"the provider's clock is 59 min {way} this machine's: set this one right (the next assertion is dated "
+        hint=f"the provider's clock is 59 min {way} this machine's: correct this one (the next assertion is dated "
         "by the provider's)",
     )
     assert isinstance(second.outcome, Issued), second.outcome

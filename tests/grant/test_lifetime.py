@@ -17,7 +17,7 @@ DAY = 86400.0
 # Not 3600, so that a default that was taken cannot be mistaken for what a reply said.
 DEFAULT = 1234.0
 NO_LIFETIME = "the reply names no lifetime: default_lifetime, 1234 s, was taken"
-NONSENSE = "the reply's lifetime makes no sense: default_lifetime, 1234 s, was taken"
+NONSENSE = "the lifetime in the reply is not plausible: default_lifetime, 1234 s, was taken"
 
 
 def ms(number: int, field: str = "expires_in") -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.grant.metadata import Metadata, places, read_metadata
+from bearerd.grant.metadata import Metadata, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
 from bearerd.model import JWT_BEARER, Client, Jwt, JwtBearer, Provider
@@ -19,9 +19,9 @@ TOKEN_URL = "https://sso.example.com/realms/acme/token"
 MTLS_URL = "https://mtls.example.com/realms/acme/token"
 LOOPBACK = "http://127.0.0.1:8080"
 
-RIGHT = "is issuer right? Else set token_url in its place"
-INSTEAD = "set token_url in place of issuer"
-EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+RIGHT = "check issuer, or set token_url instead"
+INSTEAD = "set token_url instead of issuer"
+EXACTLY = "write issuer exactly as the provider's own metadata does, or set token_url instead"
 
 
 def provider(issuer: str = ISSUER) -> Provider:
@@ -86,7 +86,7 @@ def good(fields: Any = (), issuer: str = ISSUER) -> Metadata:
     ],
 )
 def test_an_issuers_metadata_is_where_the_standards_say(issuer: str, rfc8414: str, openid: str) -> None:
-    assert places(issuer) == (rfc8414, openid)
+    assert well_known_urls(issuer) == (rfc8414, openid)
 
 
 # -- what it says --------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_an_endpoint_is_https_or_where_an_http_issuer_is(issuer: str, endpoint: 
 
 
 NAMES_NONE = "metadata: it names no token_endpoint"
-NO_URL = "metadata: its token_endpoint is no URL"
+NO_URL = "metadata: its token_endpoint is not a URL"
 NO_HTTPS = "metadata: its token_endpoint is not https"
 
 
@@ -242,7 +242,7 @@ def test_what_another_issuer_says_is_not_used(named: Any, issuer: str, hint: str
         pytest.param(
             200,
             b"[]",
-            Malformed("metadata: HTTP 200, but the reply is no JSON object", "discovery", RIGHT),
+            Malformed("metadata: HTTP 200, but the reply is not a JSON object", "discovery", RIGHT),
             id="a-list",
         ),
         pytest.param(

@@ -183,7 +183,7 @@ def test_half_a_renewal_sends_nothing_and_the_whole_one_is_taken(ca: trustme.CA,
         new.write(directory)
         after = grants.perform(wanted)
 
-    assert between.outcome == Unsent("certificate and private_key do not belong together", phase="set-up")
+    assert between.outcome == Unsent("certificate and private_key do not match", phase="set-up")
     assert isinstance(after.outcome, Issued)
     assert [seen.certificate for seen in server.seen] == [old.der, new.der]
 
@@ -270,8 +270,8 @@ def encrypted(pair: Pair, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
 
 
 RSA, OTHER_RSA, EC = self_signed_pair(), self_signed_pair(), self_signed_pair("ES256")
-TOGETHER = "certificate and private_key do not belong together"
-NO_PEM = "certificate or private_key is none in PEM"
+TOGETHER = "certificate and private_key do not match"
+NO_PEM = "certificate or private_key is not in PEM format"
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ LONG_AGO = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetim
 WANTS = NoReply(
     "TLS",
     "127.0.0.1: TLS: tlsv13 alert certificate required",
-    "it wants a client certificate: is auth tls_client_auth this client's way?",
+    "it requires a client certificate (auth tls_client_auth)",
 )
 
 
@@ -444,7 +444,11 @@ def test_it_is_told_also_where_the_server_is_gone_by_the_time_of_the_request(
     ("more", "of_another_authority", "alert", "hint"),
     [
         pytest.param(
-            {}, True, "tlsv1 alert unknown ca", "it does not know the authority of the client certificate", id="unknown"
+            {},
+            True,
+            "tlsv1 alert unknown ca",
+            "it does not trust the authority of the client certificate",
+            id="unknown",
         ),
         pytest.param(
             LONG_AGO, False, "sslv3 alert certificate expired", "the client certificate has expired", id="expired"
@@ -474,5 +478,5 @@ def test_a_certificate_that_is_too_weak_for_the_server_is_told_by_the_alert(ca: 
     context.set_ciphers("DEFAULT:@SECLEVEL=3")
     with demanding(context) as url:
         assert showing(RSA, url, directory) == NoReply(
-            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "it does not take the client certificate"
+            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "it does not accept the client certificate"
         )

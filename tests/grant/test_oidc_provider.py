@@ -59,8 +59,8 @@ CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
 COMPARE = "compare client_id, secret and auth with the provider's"
 COMPARE_KEY = "compare client_id, key_id and the public key that is registered with the provider"
 COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is registered with the provider"
-TWO_WAYS = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: "
-NEXT = "it has another secret, which is tried next"
+TWO_WAYS = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: "
+NEXT = "the client has another secret, which is tried next"
 
 
 @cache
@@ -695,7 +695,7 @@ def test_a_token_that_is_bound_to_the_certificate_is_noted(bench: Bench) -> None
     assert claims["cnf"] == {"x5t#S256": segment(sha256(der(wanted.client.certificate)).digest())}
     assert isinstance(outcome, Issued)
     assert outcome.notes == (
-        "the token is bound to the client's certificate: whoever reads the file has to show the same one",
+        "the token is bound to the client's certificate: its readers have to present the same certificate",
     )
 
 
@@ -731,6 +731,6 @@ def test_assertions_are_dated_by_the_servers_clock_as_soon_as_it_was_seen(
     if refused[0]:
         assert turns[0][0] == Refused(
             CLIENT_REFUSED,
-            hint="the provider's clock is 30 min ahead of this machine's: set this one right (the next assertion is "
+            hint="the provider's clock is 30 min ahead of this machine's: correct this one (the next assertion is "
             "dated by the provider's)",
         )

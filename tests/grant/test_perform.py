@@ -29,7 +29,7 @@ REFUSING: Script = lambda _: Answer(401, {"error": "invalid_client"})  # noqa: E
 REFUSED = Refused(
     "HTTP 401 invalid_client: the client was refused", hint="compare client_id, secret and auth with the provider's"
 )
-TRY_NEXT = replace(REFUSED, another_secret=True, hint="it has another secret, which is tried next")
+TRY_NEXT = replace(REFUSED, another_secret=True, hint="the client has another secret, which is tried next")
 GOOD = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 # Of the length that RFC 7518 wants, lest PyJWT warns where it verifies.
 LONG_SECRET = "a secret of no less than thirty-two bytes"
@@ -146,7 +146,7 @@ def test_a_key_that_cannot_sign_is_named_and_nothing_is_sent(tmp_path: Path) -> 
         key = Reference("file", str(tmp_path / "key"))
         performed = perform(at(server, auth="private_key_jwt", client_secret=(), private_key=key))
 
-    why = "no private key in PEM, no private JWK, and no service account's JSON"
+    why = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
     assert performed == Performed(Unsent(f"private_key file {tmp_path}/key: {why}", phase="secret"), "7e0c5a")
     assert server.seen == []
 
@@ -157,7 +157,7 @@ def test_a_secret_that_cannot_sign_is_named_and_nothing_is_sent() -> None:
         performed = perform(at(server, auth="client_secret_jwt"), {"DNB_SECRET": pem(private_key("ES256"))})
 
     assert performed == Performed(
-        Unsent("client_secret env DNB_SECRET: the key cannot sign by HS256", phase="secret"), "7e0c5a"
+        Unsent("client_secret env DNB_SECRET: the key cannot sign with HS256", phase="secret"), "7e0c5a"
     )
     assert server.seen == []
 
@@ -196,7 +196,7 @@ def test_what_the_endpoint_hints_at_is_passed_on() -> None:
         performed = perform(at(server.url.replace("http:", "https:")))
 
     assert isinstance(performed.outcome, Transient)
-    assert (performed.outcome.phase, performed.outcome.hint) == ("TLS", "does this port speak TLS at all?")
+    assert (performed.outcome.phase, performed.outcome.hint) == ("TLS", "check that this port speaks TLS")
 
 
 class SlowEnvironment(Mapping[str, str]):
@@ -621,7 +621,7 @@ def test_the_providers_clock_is_followed_for_an_hour_and_the_log_says_so(
     ((level, message),) = log()
     assert level == "WARNING"
     assert message.startswith("provider sandbox: its clock is ")
-    assert message.endswith(" this machine's, and is followed for 1 h only")
+    assert message.endswith(" this machine's, at most 1 h of that is taken into account")
 
 
 def test_the_metadata_show_the_clock_before_the_first_assertion() -> None:

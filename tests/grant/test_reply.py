@@ -121,14 +121,14 @@ PASSING = [
         400,
         {},
         b'{"error":"invalid_request","error_description":"has exceeded the rate limit of 10 tokens/28800 seconds"}',
-        RateLimited("HTTP 400 invalid_request: asked too often"),
+        RateLimited("HTTP 400 invalid_request: too many requests"),
         id="vertex",
     ),
     pytest.param(
         400,
         {"retry-after": "7"},
         b'{"error":"unauthorized_client","error_description":"Rate limit exceeded"}',
-        RateLimited("HTTP 400 unauthorized_client: asked too often", retry_after=7.0),
+        RateLimited("HTTP 400 unauthorized_client: too many requests", retry_after=7.0),
         id="iracing",
     ),
     pytest.param(400, {}, b'{"error": "slow_down"}', RateLimited("HTTP 400 slow_down"), id="slow-down"),
@@ -136,7 +136,7 @@ PASSING = [
         400,
         {},
         b'{"error": {"code": "x", "message": "Too many requests"}}',
-        RateLimited("asked too often"),
+        RateLimited("too many requests"),
         id="error-object-with-a-text",
     ),
     pytest.param(200, {}, b'{"errcode":45009}', RateLimited("HTTP 200 with errcode 45009"), id="wechat-too-often"),
@@ -172,7 +172,7 @@ PASSING = [
         407,
         {},
         b"",
-        Transient("HTTP 407 from a proxy, not from the provider; ask who runs the proxy to allow it"),
+        Transient("HTTP 407 from a proxy, not from the provider; ask the operator of the proxy to allow it"),
         id="407",
     ),
     pytest.param(
@@ -187,10 +187,16 @@ PASSING = [
 ]
 
 MALFORMED = [
-    pytest.param(200, {}, HTML, Malformed("HTTP 200, but the reply is HTML, not JSON; a login page"), id="html"),
+    pytest.param(
+        200,
+        {},
+        HTML,
+        Malformed("HTTP 200, but the reply is HTML, not JSON; token_url leads to a login page"),
+        id="html",
+    ),
     pytest.param(200, {}, b"access_token=t&token_type=bearer", Malformed("is not JSON"), id="form"),
-    pytest.param(200, {}, b"[" + GOOD + b"]", Malformed("HTTP 200, but the reply is no JSON object"), id="array"),
-    pytest.param(200, {}, b'"t"', Malformed("the reply is no JSON object"), id="string"),
+    pytest.param(200, {}, b"[" + GOOD + b"]", Malformed("HTTP 200, but the reply is not a JSON object"), id="array"),
+    pytest.param(200, {}, b'"t"', Malformed("the reply is not a JSON object"), id="string"),
     pytest.param(200, {}, GOOD + b"\xff", Malformed("the reply is not UTF-8"), id="bad-utf-8"),
     pytest.param(200, {}, GOOD[:-1], Malformed("the reply is not JSON"), id="cut-short"),
     pytest.param(
@@ -242,10 +248,8 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "token_type": "PoP"}', Malformed("the token is of type pop"), id="pop"
     ),
-    pytest.param(
-        404, {}, HTML, Malformed("HTTP 404: no token endpoint replies like this; compare token_url"), id="404"
-    ),
-    pytest.param(405, {}, b"", Malformed("HTTP 405: no token endpoint replies like this"), id="405"),
+    pytest.param(404, {}, HTML, Malformed("HTTP 404: not the reply of a token endpoint; compare token_url"), id="404"),
+    pytest.param(405, {}, b"", Malformed("HTTP 405: not the reply of a token endpoint"), id="405"),
     pytest.param(
         302,
         {"location": "https://sso.example.com/login?client_secret=s3cret"},
@@ -410,7 +414,7 @@ def test_a_reply_of_64_kib_is_read_and_its_long_token_noted() -> None:
     outcome = issued(body)
 
     assert outcome.token.access_token == longest
-    assert outcome.notes == (f"the token is {len(longest)} bytes long: some readers stop at 4096",)
+    assert outcome.notes == (f"the token is {len(longest)} bytes long; some readers stop at 4096",)
 
 
 @pytest.mark.parametrize(("length", "notes"), [(4096, 0), (4097, 1)])
@@ -455,7 +459,7 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
     [
-        (429, RateLimited, "HTTP 429: asked too often"),
+        (429, RateLimited, "HTTP 429: too many requests"),
         (503, Transient, "HTTP 503: a temporary error at the provider"),
     ],
 )
@@ -580,12 +584,12 @@ def test_a_scope_may_come_back_as_it_was_asked_for(separator: str) -> None:
         pytest.param(None, (), id="none"),
         pytest.param(
             {"x5t#S256": "abc"},
-            ("the token is bound to the client's certificate: whoever reads the file has to show the same one",),
+            ("the token is bound to the client's certificate: its readers have to present the same certificate",),
             id="certificate-rfc8705",
         ),
         pytest.param(
             {"jkt": "abc"},
-            ("the token is bound to a DPoP key, which no file can hold: an API that looks will not take it",),
+            ("the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it",),
             id="dpop-rfc9449",
         ),
         pytest.param({"kid": "abc"}, (), id="another-way"),

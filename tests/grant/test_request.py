@@ -377,8 +377,8 @@ def test_beside_a_signed_grant_key_and_algorithm_are_the_private_keys() -> None:
 
 # -- what cannot sign ----------------------------------------------------------------------------------
 
-NO_KEY = "private_key file /etc/key: no private key in PEM, no private JWK, and no service account's JSON"
-NO_SECRET = "client_secret: the key cannot sign by HS256"
+NO_KEY = "private_key file /etc/key: neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
+NO_SECRET = "client_secret: the key cannot sign with HS256"
 # PyJWT takes what looks like a key for no HMAC secret.
 UNFIT = Credentials("7e0c5a", FULL.private_key, "hunter2", "")
 BY_KEY = replace(CLIENT, auth="private_key_jwt", private_key=KEY_FILE)
@@ -417,12 +417,14 @@ def test_what_cannot_sign_is_found_without_a_request(client: Client, why: str) -
 def test_a_certificate_that_does_not_belong_is_named() -> None:
     client = replace(BY_KEY, certificate=Reference("file", "/etc/certificate"))
 
-    with pytest.raises(SecretUnavailable, match=r"^certificate file /etc/certificate: the certificate is none in PEM$"):
+    with pytest.raises(
+        SecretUnavailable, match=r"^certificate file /etc/certificate: the certificate is not in PEM format$"
+    ):
         composed(client, replace(FULL, certificate="hunter2"))
 
 
 def test_a_secret_that_cannot_sign_is_named_by_where_it_was_read() -> None:
-    with pytest.raises(SecretUnavailable, match=r"^client_secret env NEW: the key cannot sign by HS256$"):
+    with pytest.raises(SecretUnavailable, match=r"^client_secret env NEW: the key cannot sign with HS256$"):
         composed(BY_SECRET, replace(UNFIT, source="env NEW"))
 
 

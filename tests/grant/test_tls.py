@@ -88,7 +88,7 @@ def test_a_certificate_out_of_its_time_is_refused(
     assert reply == NoReply(
         "TLS",
         f"127.0.0.1: TLS certificate refused: certificate {why}",
-        "compare this machine's clock, else tell the provider",
+        "check this machine's clock; if it is right, inform the provider",
     )
     assert server.seen == []
 
@@ -160,7 +160,7 @@ def test_a_server_that_speaks_no_tls_is_refused_with_a_question() -> None:
         reply = post(server, None, url=server.url.replace("http:", "https:"))
 
     assert isinstance(reply, NoReply)
-    assert (reply.phase, reply.hint) == ("TLS", "does this port speak TLS at all?")
+    assert (reply.phase, reply.hint) == ("TLS", "check that this port speaks TLS")
     assert server.seen == []
 
 

@@ -86,7 +86,7 @@ class Rig:
 
     def process(self, *backoff: float) -> Hooks:
         """The hooks of a new process over the same directory."""
-        notes = Publisher(self.config)
+        notes = Publisher(self.config).notes
         self.hooks = Hooks({"PATH": "/usr/bin:/bin"}, notes, self.clock, self.counted.append, backoff or AT_ONCE)
         self._all.append(self.hooks)
         return self.hooks
@@ -420,7 +420,7 @@ def test_an_exception_in_the_counter_costs_no_worker(rig: Rig, caplog: pytest.Lo
     def breaks(_: str) -> None:
         raise ValueError("s3cr3t")
 
-    hooks = Hooks({}, Publisher(rig.config), rig.clock, breaks)
+    hooks = Hooks({}, Publisher(rig.config).notes, rig.clock, breaks)
     rig._all.append(hooks)
     hooks.changed(target(on_change=(rig.does("true"),)), first=False)
     rig.idle()

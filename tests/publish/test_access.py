@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bearerd.publish.access import Class, Entry, Place, Reader, Right, acl_of, inherited, stops, told
+from bearerd.publish.access import Class, Component, Entry, Reader, Right, acl_of, describe, inherited, stops
 
 OWNER, MEMBER, BOTH, STRANGER, ROOT = (
     Reader("owner", 1000, frozenset({1000})),
@@ -14,12 +14,12 @@ OWNER, MEMBER, BOTH, STRANGER, ROOT = (
     Reader("stranger", 3000, frozenset({3000})),
     Reader("root", 0, frozenset({0})),
 )
-FILE = Place("/run/t", 0o640, 1000, 50, "owner", "readers", made=True)
+FILE = Component("/run/t", 0o640, 1000, 50, "owner", "readers", made=True)
 
 
-def judged(place: Place, right: Right, reader: Reader) -> Class | None:
-    """As whom a reader is stopped at a place; None where he goes on."""
-    found = stops([place], None, reader) if right == "x" else stops([], place, reader)
+def judged(component: Component, right: Right, reader: Reader) -> Class | None:
+    """As whom a reader is stopped at a component; None where he goes on."""
+    found = stops([component], None, reader) if right == "x" else stops([], component, reader)
     return found[0].judged_as if found else None
 
 
@@ -56,18 +56,18 @@ def test_one_class_of_the_mode_decides(mode: int, right: Right, reader: Reader, 
 
 
 def test_a_group_counts_whichever_of_his_it_is_and_no_other() -> None:
-    place = replace(FILE, mode=0o040)
+    component = replace(FILE, mode=0o040)
     for groups, stopped_as in (({50}, None), ({1, 2, 50}, None), ({51}, "others"), (set(), "others")):
-        assert judged(place, "r", Reader("x", 2000, frozenset(groups))) == stopped_as
+        assert judged(component, "r", Reader("x", 2000, frozenset(groups))) == stopped_as
 
 
 def test_all_that_stops_somebody_is_told_from_the_first_on() -> None:
     way = [replace(FILE, path=path, mode=mode) for path, mode in (("/", 0o755), ("/a", 0o750), ("/a/b", 0o700))]
     file = replace(FILE, path="/a/b/t", mode=0o644)
-    assert [(stop.place.path, stop.right) for stop in stops(way, file, STRANGER)] == [("/a", "x"), ("/a/b", "x")]
-    assert [stop.place.path for stop in stops(way, replace(file, mode=0o600), MEMBER)] == ["/a/b", "/a/b/t"]
+    assert [(stop.component.path, stop.right) for stop in stops(way, file, STRANGER)] == [("/a", "x"), ("/a/b", "x")]
+    assert [stop.component.path for stop in stops(way, replace(file, mode=0o600), MEMBER)] == ["/a/b", "/a/b/t"]
     # Of a way that is not seen to its end.
-    assert [stop.place.path for stop in stops(way[:2], None, STRANGER)] == ["/a"]
+    assert [stop.component.path for stop in stops(way[:2], None, STRANGER)] == ["/a"]
     assert stops(way, file, OWNER) == stops(way, file, ROOT) == ()
 
 
@@ -138,19 +138,19 @@ def test_what_is_made_below_a_default_acl_has_it_with_the_rights_of_its_mode() -
 # -- words ---------------------------------------------------------------------------------------------
 
 
-def words(place: Place, right: Right, reader: Reader) -> str:
+def words(component: Component, right: Right, reader: Reader) -> str:
     """What is told of the one stop."""
-    (stop,) = stops([place], None, reader) if right == "x" else stops([], place, reader)
-    return told(stop, reader)
+    (stop,) = stops([component], None, reader) if right == "x" else stops([], component, reader)
+    return describe(stop, reader)
 
 
 THERE = replace(FILE, path="/run/d", mode=0o750, made=False)
 MADE = replace(THERE, made=True)
-LEFT = "(bearerd leaves what is there as it is)"
+LEFT = "(bearerd does not change existing directories)"
 
 
 @pytest.mark.parametrize(
-    ("place", "right", "reader", "said"),
+    ("component", "right", "reader", "said"),
     [
         pytest.param(
             THERE,
@@ -274,5 +274,5 @@ LEFT = "(bearerd leaves what is there as it is)"
         ),
     ],
 )
-def test_what_stops_somebody_is_told_with_a_cure(place: Place, right: Right, reader: Reader, said: str) -> None:
-    assert words(place, right, reader) == said
+def test_what_stops_somebody_is_told_with_a_cure(component: Component, right: Right, reader: Reader, said: str) -> None:
+    assert words(component, right, reader) == said

@@ -162,7 +162,7 @@ def test_an_owner_that_cannot_be_given_is_known_before(
 
     monkeypatch.setattr("bearerd.publish.atomic.os.fchown", fchown)
     files.prove_usable(str(root))
-    with pytest.raises(PublishError, match="an owner or group it does not have"):
+    with pytest.raises(PublishError, match="an owner or group it cannot set"):
         files.prove_usable(str(root), Attributes(0o640, 1234, 12))
     assert given == [(1234, 12)]
     assert left_over(root) == []
@@ -341,7 +341,7 @@ def test_a_file_that_is_a_mount_point_is_refused_with_the_cure(files: Files, roo
     (tmp_path / "bound").write_text("bound")
     subprocess.run(["mount", "--bind", tmp_path / "bound", root / "t"], check=True)
     try:
-        with pytest.raises(PublishError, match="mount the directory in its place"):
+        with pytest.raises(PublishError, match="mount its directory instead"):
             files.replace(str(root / "t"), b"two", PLAIN)
         assert left_over(root) == []
     finally:

@@ -12,7 +12,7 @@ import pytest
 from bearerd.publish.atomic import Files
 from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import Attributes
-from bearerd.publish.walk import Place
+from bearerd.publish.walk import OpenDirectory
 
 PLAIN = Attributes(0o640)
 
@@ -26,7 +26,7 @@ def kept() -> Iterator[KeptDirectories]:
 
 def keep(kept: KeptDirectories, path: Path) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    with kept.keep(str(path), Place(descriptor, str(path), os.fstat(descriptor))):
+    with kept.keep(str(path), OpenDirectory(descriptor, str(path), os.fstat(descriptor))):
         pass
     return descriptor
 

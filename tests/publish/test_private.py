@@ -40,7 +40,7 @@ def prepared(config: Config) -> Publisher:
     publisher = Publisher(config)
     publisher.prepare()
     publisher.save(config.targets[0], GOOD)
-    publisher.note(config.targets[0])
+    publisher.notes.note(config.targets[0])
     State(config.state_directory, FakeClock()).save("clients", "dnb", FIELDS)
     State(config.state_directory, FakeClock()).key()
     publisher.release()
@@ -116,7 +116,7 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_made_anew(
     publisher.prepare()
     assert publisher.load(target) is None or below in {"clients", "owed"}
     assert (State(config.state_directory, FakeClock()).load("clients", "dnb") is None) == (below in {"", "clients"})
-    assert publisher.noted(target) == (below in {"records", "records/dnb", "clients"})
+    assert publisher.notes.noted(target) == (below in {"records", "records/dnb", "clients"})
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     aside = said.rpartition(" it was moved to ")[2].partition(",")[0]
     assert said == f"{harmed} is not used {reason}; it was moved to {aside}, and a new one is made"
@@ -125,10 +125,10 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_made_anew(
     assert os.path.lexists(aside)
     # And it goes on.
     publisher.save(target, GOOD)
-    publisher.note(target)
+    publisher.notes.note(target)
     State(config.state_directory, FakeClock()).save("clients", "dnb", FIELDS)
     assert publisher.load(target) == GOOD
-    assert publisher.noted(target)
+    assert publisher.notes.noted(target)
     status = harmed.stat()
     assert (status.st_uid, status.st_mode & 0o022) == (0, 0)
     assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1
@@ -163,7 +163,7 @@ def test_a_file_that_others_could_have_written_is_not_read_but_moved_aside(
     assert (publisher.load(target) is None) == (name == "records/dnb/bci.json")
     assert (state.load("clients", "dnb") is None) == (name == "clients/dnb.json")
     assert (state.key() != key) == (name == "key")
-    assert publisher.noted(target) == (name != "owed/dnb/bci")
+    assert publisher.notes.noted(target) == (name != "owed/dnb/bci")
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     assert said.startswith(f"{path} is not used because ")
     assert [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.untrusted-")]
@@ -183,7 +183,7 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
         pytest.raises(
             DirectoryUnusable,
             match=rf"{directory}/.bearerd is not used because it belongs to user nobody, and bearerd runs as {BOB}; "
-            r"it cannot be moved aside either .*: remove it",
+            r"moving it aside failed .*: remove it",
         ),
     ):
         Publisher(config).prepare()
@@ -219,7 +219,7 @@ def test_where_no_directory_can_be_bearerds_alone_nothing_piles_up(
     monkeypatch.setattr("os.fchmod", lambda _descriptor, _mode: None)
     before = os.umask(0)
     try:
-        with pytest.raises(DirectoryUnusable, match="cannot be made for bearerd alone: other users can write it"):
+        with pytest.raises(DirectoryUnusable, match="cannot be made private to bearerd: other users can write it"):
             Publisher(config).prepare()
     finally:
         os.umask(before)
@@ -272,7 +272,7 @@ def test_in_a_state_directory_that_is_not_bearerds_alone_the_state_has_a_directo
     state.sweep()
     (said,) = caplog.messages
     assert said.startswith(f"state directory {volume}: ")
-    assert said.endswith(f"the state is kept in {volume}/.bearerd, which is bearerd's alone")
+    assert said.endswith(f"the state is kept in {volume}/.bearerd, which only bearerd uses")
     assert state.names("clients") == set()
     state.save("clients", "dnb", FIELDS)
     assert State(str(volume), FakeClock()).load("clients", "dnb") == (FIELDS, 0.0)

@@ -212,32 +212,32 @@ def test_that_a_file_is_to_change_is_said_also_where_it_cannot(config: Config) -
 def test_a_note_is_there_for_the_next_process_until_it_is_taken_away(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.prepare()
-    assert not publisher.noted(target)
-    publisher.unnote(target)  # where there is none
-    publisher.note(target)
-    publisher.note(target)
-    assert Publisher(config).noted(target)
-    assert not publisher.noted(replace(target, name="risk"))
+    assert not publisher.notes.noted(target)
+    publisher.notes.unnote(target)  # where there is none
+    publisher.notes.note(target)
+    publisher.notes.note(target)
+    assert Publisher(config).notes.noted(target)
+    assert not publisher.notes.noted(replace(target, name="risk"))
     note = Path(config.directory) / ".bearerd/owed/dnb/bci"
     assert stat.S_IMODE(note.stat().st_mode) == 0o600
     assert stat.S_IMODE(note.parent.stat().st_mode) == 0o700
-    publisher.unnote(target)
-    assert not Publisher(config).noted(target)
+    publisher.notes.unnote(target)
+    assert not Publisher(config).notes.noted(target)
 
 
 def test_a_note_holds_nothing_of_the_token(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
-    publisher.ensure(target, token("s3cr3t"), lambda: publisher.note(target))
+    publisher.ensure(target, token("s3cr3t"), lambda: publisher.notes.note(target))
     assert (Path(config.directory) / ".bearerd/owed/dnb/bci").read_text() == "hooks\n"
 
 
 def test_who_is_forgotten_is_owed_nothing(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.save(target, Record(token(), "x", "7e0c5a"))
-    publisher.note(target)
+    publisher.notes.note(target)
     publisher.forget(target)
     assert publisher.load(target) is None
-    assert not publisher.noted(target)
+    assert not publisher.notes.noted(target)
 
 
 def test_a_note_that_cannot_be_written_raises_and_one_that_cannot_be_taken_away_is_said(
@@ -247,19 +247,19 @@ def test_a_note_that_cannot_be_written_raises_and_one_that_cannot_be_taken_away_
     note = Path(config.directory) / ".bearerd/owed/dnb/bci"
     note.mkdir(parents=True)
     with pytest.raises(PublishError, match=r"/owed/dnb/bci: a directory has this name"):
-        publisher.note(target)
-    publisher.unnote(target)
-    assert caplog.messages == [f"hooks: {note}: a directory has this name; they are run once more at the next start"]
+        publisher.notes.note(target)
+    publisher.notes.unnote(target)
+    assert caplog.messages == [f"hooks: {note}: a directory has this name; they run once more at the next start"]
 
 
 def test_what_a_killed_process_left_beside_a_note_is_swept(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
-    publisher.note(target)
+    publisher.notes.note(target)
     left = Path(config.directory) / f".bearerd/owed/dnb/.bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
     left.write_text("")
     publisher.prepare()
     assert not left.exists()
-    assert publisher.noted(target)
+    assert publisher.notes.noted(target)
 
 
 # -- files for several readers -------------------------------------------------------------------------
@@ -325,9 +325,7 @@ def test_an_owner_that_cannot_be_given_is_told_before_a_token_is_asked_for(
     config = outputs_of(config, *config.targets[0].outputs, Output(f"{config.directory}/t", owner="1234"))
     Path(config.directory).mkdir()
     (fault,) = Publisher(config).examine(config.targets[0])
-    assert fault.startswith(
-        f"{config.directory}: the daemon's user may not do that (an owner or group it does not have"
-    )
+    assert fault.startswith(f"{config.directory}: the daemon's user may not do that (an owner or group it cannot set")
 
 
 # -- where the files go --------------------------------------------------------------------------------
@@ -345,7 +343,7 @@ def test_a_directory_in_which_others_can_write_is_warned_of_once(
     assert [(record.levelname, record.message.split(":")[0]) for record in caplog.records] == [
         ("WARNING", f"directory {directory}")
     ]
-    assert "An emptyDir is 0777 by nature" in caplog.messages[0]
+    assert "A Kubernetes emptyDir is always 0777" in caplog.messages[0]
     publisher.adopt(config)
     assert len(caplog.messages) == 1
     # A new config may go elsewhere.
@@ -367,8 +365,8 @@ def test_a_file_that_is_a_mount_point_is_an_error_at_the_start_and_keeps_no_othe
         publisher.prepare()
         (said,) = caplog.records
         assert (said.levelname, said.target) == ("ERROR", "dnb/bci")  # type: ignore[attr-defined] # log.say adds it
-        assert said.message.startswith(f"this file cannot be kept, all others are: {mounted} is a mount point")
-        assert "mount the directory in its place" in said.message
+        assert said.message.startswith(f"this file cannot be written, all others can: {mounted} is a mount point")
+        assert "mount its directory instead" in said.message
         publisher.adopt(config)
         assert len(caplog.records) == 1
         published = publisher.ensure(target, token())

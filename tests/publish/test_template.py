@@ -492,11 +492,11 @@ def test_a_control_character_is_not_quoted(write: Write, char: str) -> None:
 @pytest.mark.parametrize("value", [None, [], {"a": "b"}])
 def test_what_is_no_text_is_not_quoted(write: Write, value: object) -> None:
     path = write("{{ field | quoted }}")
-    assert fault(path, token(extra=json.dumps({"field": value}))) == "line 1: quoted takes text or a number"
+    assert fault(path, token(extra=json.dumps({"field": value}))) == "line 1: quoted accepts text or a number"
     assert made(write("{{ a | quoted }} {{ b | quoted }}"), token(extra='{"a": 12, "b": 1.5}')) == '"12" "1.5"'
 
 
-HIDDEN = " (what else it says is left out: it could hold the token)"
+HIDDEN = " (its text is not shown because it could hold the token)"
 
 
 @pytest.mark.parametrize(
@@ -510,15 +510,15 @@ HIDDEN = " (what else it says is left out: it could hold the token)"
         ("{% if nope %}{% endif %}", "there is no 'nope'"),
         ("{{ nope.deeper }}", "there is no 'nope'"),
         ("{{ [] | first }}", "No first item, sequence was empty."),
-        ("{{ access_token.upper | tojson }}", "tojson takes text, numbers, truth values, lists and mappings"),
+        ("{{ access_token.upper | tojson }}", "tojson accepts text, numbers, truth values, lists and mappings"),
         ("{{ access_token }", "unexpected '}'"),
         ("{% if %}", "Expected an expression, got 'end of statement block'"),
         ("{{ client | quotd }}", "No filter named 'quotd'."),
-        ("{% include 'other.j2' %}", "it extends, includes or imports another: none may"),
-        ("{% include access_token ignore missing %}", "it extends, includes or imports another: none may"),
-        ("{% extends '/etc/passwd' %}", "it extends, includes or imports another: none may"),
-        ("{% import 'x' as x %}", "it extends, includes or imports another: none may"),
-        ("{% if false %}{% from 'x' import y %}{% endif %}", "it extends, includes or imports another: none may"),
+        ("{% include 'other.j2' %}", "extends, include and import are not allowed"),
+        ("{% include access_token ignore missing %}", "extends, include and import are not allowed"),
+        ("{% extends '/etc/passwd' %}", "extends, include and import are not allowed"),
+        ("{% import 'x' as x %}", "extends, include and import are not allowed"),
+        ("{% if false %}{% from 'x' import y %}{% endif %}", "extends, include and import are not allowed"),
         ("{% for n in range(200000) %}x{% endfor %}", f"OverflowError{HIDDEN}"),
         ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", f"RecursionError{HIDDEN}"),
         ("{{ 1 / 0 }}", f"ZeroDivisionError{HIDDEN}"),
@@ -573,7 +573,7 @@ def test_what_has_no_bytes_is_a_fault_too(write: Write) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n \t\n", "{# nothing #}", "{% if scope is defined %}x{% endif %}"])
 def test_a_template_that_renders_to_nothing_makes_no_file(write: Write, text: str) -> None:
-    assert fault(write(text)) == "it renders to nothing, and no file is ever empty"
+    assert fault(write(text)) == "its output is empty, and bearerd writes no empty files"
 
 
 def test_a_template_in_another_encoding_is_told_with_the_line_where_that_shows(write: Write) -> None:
@@ -582,7 +582,7 @@ def test_a_template_in_another_encoding_is_told_with_the_line_where_that_shows(w
 
 def test_a_template_is_at_most_1_mib(write: Write) -> None:
     assert made(write("a" * 2**20)) == "a" * 2**20
-    assert fault(write("a" * (2**20 + 1))) == "larger than 1 MiB, this is no template"
+    assert fault(write("a" * (2**20 + 1))) == "larger than 1 MiB, so not a template"
 
 
 @pytest.mark.parametrize(

@@ -293,9 +293,9 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
     site.config.write_text(text.replace("{bci: {}, risk: {}}", f"{{bci: {{files: [{files}]}}}}"))
     done = bearerd("check", "-c", site.config)
     assert done.returncode == 1
-    assert f"ok       on the way: symlink {site.place}/var leads to run\n" in done.stdout
+    assert f"ok       path: symlink {site.place}/var leads to run\n" in done.stdout
     assert (
-        f"ok       on the way: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
+        f"ok       path: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
         in done.stdout
     )
     assert (

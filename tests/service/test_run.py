@@ -295,7 +295,7 @@ def test_a_directory_in_which_others_can_write_is_warned_of_once_at_the_start(tm
             line = daemon.wait_for("others can write there")
             assert " WARNING " in line
             assert f" directory {tmp_path}/tokens: " in line
-            assert "fine where only this pod's containers reach it" in line
+            assert "fine if only the containers of this pod use it" in line
             daemon.wait_for("token obtained")
             server.wait_for(3)
             assert daemon.stop() == 0
@@ -317,8 +317,8 @@ def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_
             with running("run", "-c", config) as daemon:
                 line = daemon.wait_for("is a mount point")
                 assert " ERROR " in line
-                assert f" name=dnb/bci this file cannot be kept, all others are: {mounted} is a mount point" in line
-                assert "mount the directory in its place" in line
+                assert f" name=dnb/bci this file cannot be written, all others can: {mounted} is a mount point" in line
+                assert "mount its directory instead" in line
                 assert not any("token obtained" in text for text in daemon.lines)
                 eventually((tmp_path / "tokens/dnb/bci.header").exists)
                 eventually((tmp_path / "tokens/dnb/risk").exists)

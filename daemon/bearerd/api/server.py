@@ -14,7 +14,7 @@ from bearerd.api.sockets import Endpoint, TcpEndpoint, UnixEndpoint
 from bearerd.errors import PublishError, origin_of
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.publish.why import why
+from bearerd.publish.advice import advice
 
 
 class Server:
@@ -77,7 +77,7 @@ class Listener:
                 self._endpoint.remove()
                 raise PublishError("no thread can be started; raise TasksMax") from None
         except (OSError, PublishError) as error:
-            fault = why(error) if isinstance(error, OSError) else str(error)
+            fault = advice(error) if isinstance(error, OSError) else str(error)
             if fault != self._fault:
                 self._fault = fault
                 say(logging.ERROR, f"cannot listen at {self._endpoint.name}: {fault}; trying again, tokens are kept")

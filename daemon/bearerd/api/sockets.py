@@ -14,7 +14,7 @@ from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
 from bearerd.publish.owners import gid_of, user_name
-from bearerd.publish.walk import Place, Step, distrust, walk
+from bearerd.publish.walk import OpenDirectory, Step, distrust, walk
 
 # Callers who wait in the kernel for accept. The kernel lowers it to net.core.somaxconn (4096 by default); a full queue
 # costs a TCP caller a second, and emptying one of 1024 takes some 50 ms.
@@ -66,7 +66,7 @@ class UnixEndpoint(Endpoint):
         finally:
             os.close(place.descriptor)
 
-    def _clear(self, place: Place, name: str) -> None:
+    def _clear(self, place: OpenDirectory, name: str) -> None:
         """Remove the socket of a daemon that was killed; raises PublishError for anything else."""
         try:
             found = os.stat(name, dir_fd=place.descriptor, follow_symlinks=False)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from bearerd.publish.walk import Place
+from bearerd.publish.walk import OpenDirectory
 
 # Descriptors. A burst writes the tokens of one client after another, into two directories each.
 _MOST: Final = 32
@@ -21,7 +21,7 @@ _MOST: Final = 32
 class _Kept:
     __slots__ = ("place", "users")
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: OpenDirectory) -> None:
         self.place = place
         self.users = 2  # the collection, and the caller who walked here
 
@@ -34,7 +34,7 @@ class KeptDirectories:
         self._kept: dict[str, _Kept] = {}
 
     @contextmanager
-    def use(self, path: str) -> Iterator[Place | None]:
+    def use(self, path: str) -> Iterator[OpenDirectory | None]:
         """The directory, for as long as the block lasts; None where it is not kept, or is not as it was."""
         with self._lock:
             kept = self._kept.get(path)
@@ -52,7 +52,7 @@ class KeptDirectories:
             self._release(kept)
 
     @contextmanager
-    def keep(self, path: str, place: Place) -> Iterator[None]:
+    def keep(self, path: str, place: OpenDirectory) -> Iterator[None]:
         """Keep a directory that was walked to, which the caller uses for as long as the block lasts."""
         kept = _Kept(place)
         with self._lock:

@@ -83,7 +83,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.counters = Counters()
         self._publisher = _CountedPublisher(self.counters, config)
-        self.hooks = Hooks(environ, self._publisher, self.clock, lambda end: self.counters.event("hooks", end))
+        self.hooks = Hooks(environ, self._publisher.notes, self.clock, lambda end: self.counters.event("hooks", end))
         self._state = State(config.state_directory, self.clock)
         self.schedule = Schedule(self.clock, self._turn, _workers(config))
         self._reconciler = Reconciler(self._controller, self.schedule, self._now)

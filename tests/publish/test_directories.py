@@ -12,14 +12,15 @@ import pytest
 from bearerd.errors import PublishError
 from bearerd.model import Config, Output
 from bearerd.publish.access import Reader, stops
-from bearerd.publish.places import Ways, exposed, mounted
+from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.publisher import Publisher
+from bearerd.publish.reader_path import ReaderPaths
 from support.readers import ROOT, acting_as, can_read, naming, open_directory, set_acl
 from support.targets import TARGET, token
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def component() -> Iterator[Path]:
     with open_directory() as directory:
         yield directory
 
@@ -49,7 +50,7 @@ def test_a_file_that_is_a_mount_point_is_seen_also_through_a_link(tmp_path: Path
     finally:
         subprocess.run(["umount", real / name], check=True)
     assert list(found) == [str(tmp_path / directory / name) for directory in ("real", "link")]
-    assert all(path in fault and "mount the directory in its place" in fault for path, fault in found.items())
+    assert all(path in fault and "mount its directory instead" in fault for path, fault in found.items())
 
 
 @ROOT
@@ -80,8 +81,10 @@ def test_where_others_can_write_is_told_once_for_each_directory(tmp_path: Path) 
         path.chmod(0o777)
         (found,) = exposed(config).items()
         assert found[0] == str(path)
-        assert found[1].startswith("others can write there (mode 0777): any user can take the token files away")
-        assert f"chmod o-w {path}. An emptyDir is 0777 by nature, which is fine where only this pod's" in found[1]
+        assert found[1].startswith("others can write there (mode 0777): any user can remove or replace the token files")
+        assert (
+            f"chmod o-w {path}. A Kubernetes emptyDir is always 0777, which is fine if only the containers" in found[1]
+        )
         path.chmod(0o775)
         assert exposed(config) == {}
 
@@ -93,7 +96,7 @@ def test_a_sticky_directory_is_told_by_what_it_means(tmp_path: Path, below: str)
     (root / below).chmod(0o1777)
     (found,) = exposed(config_of(root, Output(f"{root}/dnb/deeper/t"))).values()
     assert "mode 1777" in found
-    assert "what is bearerd's they cannot touch" in found
+    assert "they cannot change bearerd's files" in found
     assert "chmod" not in found
 
 
@@ -114,16 +117,16 @@ def test_what_bearerd_would_make_for_everybody_is_told_with_the_key_that_says_so
     config = config_of(root, Output(f"{root}/dnb/t"), directory_mode=0o777)
     found = exposed(config)
     assert list(found) == [str(root), f"{root}/dnb"]
-    assert all("take that right from output.directory_mode" in meaning for meaning in found.values())
+    assert all("remove that permission from output.directory_mode" in meaning for meaning in found.values())
     assert exposed(replace(config, directory_mode=0o775)) == {}
 
 
 # -- the way of one who reads ----------------------------------------------------------------------
 
 
-def paths(ways: Ways, output: Output) -> list[str]:
+def paths(known: ReaderPaths, output: Output) -> list[str]:
     """What is gone through, and the file."""
-    way = ways.way(output)
+    way = known.of(output)
     return [directory.path for directory in way.directories] + ([way.file.path] if way.file else [])
 
 
@@ -142,7 +145,7 @@ def test_a_way_goes_through_links_as_the_kernel_does(tmp_path: Path) -> None:
     for link, way in (("var/run", to_var), ("absolute", [*parents(tmp_path), *to_var[1:]])):
         directory = tmp_path / link / "tokens"
         output = Output(f"{directory}/dnb/t")
-        assert paths(Ways(config_of(directory, output)), output) == [*way, *(f"{tmp_path}{path}" for path in on)]
+        assert paths(ReaderPaths(config_of(directory, output)), output) == [*way, *(f"{tmp_path}{path}" for path in on)]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ def test_where_there_is_no_way_that_is_said(tmp_path: Path, harm: Callable[[Path
     harm(tmp_path / "tokens")
     output = Output(f"{tmp_path}/tokens/dnb/t")
     with pytest.raises(PublishError, match=said):
-        Ways(config_of(tmp_path / "tokens", output)).way(output)
+        ReaderPaths(config_of(tmp_path / "tokens", output)).of(output)
 
 
 @ROOT
@@ -167,7 +170,7 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
     config = config_of(root, output)
 
     def foreseen(output: Output = output) -> tuple[int, int, int, bool]:
-        way = Ways(config).way(output)
+        way = ReaderPaths(config).of(output)
         assert way.file is not None
         return way.file.mode, way.file.uid, way.file.gid, way.guessed
 
@@ -178,7 +181,7 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
     (root / ".bearerd").mkdir()
     (root / ".bearerd" / "lock").touch()
     os.chown(root / ".bearerd" / "lock", 1234, 50)
-    assert Ways(config).daemon == "1234"
+    assert ReaderPaths(config).daemon == "1234"
     assert foreseen() == (0o604, 1234, 50, False)
     # What somebody did to the file by hand goes with it.
     (root / "dnb" / "t").touch(0o777)
@@ -191,12 +194,12 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
 
 
 @ROOT
-def test_what_cannot_be_seen_is_not_made_up(place: Path) -> None:
-    _own(place / "tokens", 0o700)
-    output = Output(f"{place}/tokens/dnb/t")
+def test_what_cannot_be_seen_is_not_made_up(component: Path) -> None:
+    _own(component / "tokens", 0o700)
+    output = Output(f"{component}/tokens/dnb/t")
     with acting_as(4000):
-        way = Ways(config_of(place / "tokens", output)).way(output)
-    assert [directory.path for directory in way.directories] == parents(place / "tokens")
+        way = ReaderPaths(config_of(component / "tokens", output)).of(output)
+    assert [directory.path for directory in way.directories] == parents(component / "tokens")
     assert way.file is None
 
 
@@ -297,13 +300,13 @@ def _file_of_another(root: Path) -> None:
     ],
 )  # fmt: skip
 def test_it_is_foreseen_who_can_read_what_is_then_written(
-    place: Path, output: dict[str, Any], changes: dict[str, Any], prepare: Callable[[Path], None]
+    component: Path, output: dict[str, Any], changes: dict[str, Any], prepare: Callable[[Path], None]
 ) -> None:
-    root = place / "tokens"
+    root = component / "tokens"
     prepare(root)
     wanted = replace(Output(f"{root}/dnb/t"), **output)
     config = config_of(root, wanted, **changes)
-    way = Ways(config).way(wanted)
+    way = ReaderPaths(config).of(wanted)
     foreseen = {reader.name: not stops(way.directories, way.file, reader) for reader in READERS}
     before = os.umask(0o022)  # as the daemon has it
     try:
@@ -319,24 +322,24 @@ def test_it_is_foreseen_who_can_read_what_is_then_written(
         really[reader.name] = can_read(wanted.path, reader.uid, first, *others)
     assert foreseen == really
     # And of what is there now the same is said.
-    again = Ways(config).way(wanted)
+    again = ReaderPaths(config).of(wanted)
     assert {reader.name: not stops(again.directories, again.file, reader) for reader in READERS} == really
 
 
 @ROOT
-def test_an_acl_that_only_the_file_has_is_gone_with_the_next_token(place: Path) -> None:
-    root = place / "tokens"
+def test_an_acl_that_only_the_file_has_is_gone_with_the_next_token(component: Path) -> None:
+    root = component / "tokens"
     output = Output(f"{root}/t")
     config = config_of(root, output, directory_mode=0o755)
     publisher, (target,) = Publisher(config), config.targets
-    assert Ways(config).way(output).now is None
+    assert ReaderPaths(config).of(output).now is None
     publisher.ensure(target, token("one"))
-    way = Ways(config).way(output)
+    way = ReaderPaths(config).of(output)
     assert str(way.now) == str(way.file)
     set_acl(root / "t", *naming(3000, 4))
     (root / "t").chmod(0o640)
     assert can_read(root / "t", 3000, 3000)
-    way = Ways(config).way(output)
+    way = ReaderPaths(config).of(output)
     assert (str(way.now), str(way.file)) == ("root:root 0640+", "root:root 0640")
     publisher.ensure(target, token("two"))
     assert not can_read(root / "t", 3000, 3000)
@@ -344,5 +347,5 @@ def test_an_acl_that_only_the_file_has_is_gone_with_the_next_token(place: Path) 
     set_acl(root, *naming(3000, 4), default=True)
     publisher.ensure(target, token("three"))
     assert can_read(root / "t", 3000, 3000)
-    way = Ways(config).way(output)
+    way = ReaderPaths(config).of(output)
     assert (str(way.now), str(way.file)) == ("root:root 0640+", "root:root 0640+")

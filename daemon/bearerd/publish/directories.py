@@ -1,0 +1,105 @@
+"""The directories that files go to: which other users can write there, and which files are mount points."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Collection, Iterator
+
+from bearerd.model import Config
+from bearerd.mounts import Mounts, mounts
+from bearerd.publish.access import STICKY, WRITE_BY_OTHERS
+
+# -- mount points -------------------------------------------------------------------------
+
+
+def mounted(paths: Collection[str]) -> dict[str, str]:
+    """Those of these files that are mount points, which no rename can replace, each with what to do.
+
+    Without /proc none are found.
+    """
+    current = mounts()
+    # Most files have a name that no mount point has: these need no system call.
+    names = {posixpath.basename(point) for point in current.points}
+    return {
+        path: f"{path} is a mount point, which cannot be replaced; mount its directory instead (in Docker "
+        "-v DIRECTORY:DIRECTORY, in Kubernetes a volume without subPath)"
+        for path in paths
+        if posixpath.basename(path) in names and _is_mount_point(path, current) and not os.path.isdir(path)
+    }
+
+
+def _is_mount_point(path: str, current: Mounts) -> bool:
+    directory, name = posixpath.split(path)
+    resolved = posixpath.join(os.path.realpath(directory), name)
+    mount = current.of(resolved)
+    return mount is not None and mount.point == resolved
+
+
+# -- other users ----------------------------------------------------------------------
+
+
+def exposed(config: Config) -> dict[str, str]:
+    """The directories on the paths to the files that other users can write, each with the consequence."""
+    found: dict[str, str] = {}
+    own = _own_directories(config)
+    for path in sorted(own):
+        mode = _mode(path)
+        there = mode is not None
+        mode = config.directory_mode if mode is None else mode
+        if mode & WRITE_BY_OTHERS:
+            found[path] = _sticky(mode) if mode & STICKY else _open(path, mode, there=there)
+    # No symlink is followed below the output directory.
+    tops = {path for path in own if not path.startswith(f"{config.directory}/")}
+    above = {parent for path in tops for parent in _parents(os.path.realpath(path))} - own
+    for path in sorted(above):
+        mode = _mode(path) or 0
+        # In a sticky directory such as /tmp, users can move only their own files.
+        if mode & WRITE_BY_OTHERS and not mode & STICKY:
+            found[path] = _open(path, mode, there=True)
+    return found
+
+
+def _open(path: str, mode: int, *, there: bool) -> str:
+    what = f"others can write there (mode {mode:04o}): any user can remove or replace the token files"
+    if not there:
+        return f"as bearerd makes it, {what}; remove that permission from output.directory_mode"
+    return (
+        f"{what}; chmod o-w {path}. A Kubernetes emptyDir is always 0777, which is fine if only the containers of "
+        "this pod use it"
+    )
+
+
+def _sticky(mode: int) -> str:
+    return (
+        f"others can write there (mode {mode:04o}): they cannot change bearerd's files, but before the first token "
+        "any user can create a file that readers take for the token, and that only root can replace; use a directory "
+        "for bearerd alone"
+    )
+
+
+def _own_directories(config: Config) -> set[str]:
+    """The output directory, the directories below it that hold files, and those elsewhere."""
+    root = config.directory
+    found = {root}
+    for target in config.targets:
+        for output in target.outputs:
+            directory = posixpath.dirname(output.path)
+            found.add(directory)
+            if directory.startswith(f"{root}/"):
+                found |= {parent for parent in _parents(directory) if len(parent) > len(root)}
+    return found
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path != "/":
+        path = posixpath.dirname(path)
+        yield path
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return None
