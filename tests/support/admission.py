@@ -1,4 +1,4 @@
-"""Admission's core with a clock, targets and a provider's log around it, and the invariants that always hold."""
+"""The core of admission with a clock, targets and a provider's log, and the invariants that must always hold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def limits(
     rates: dict[str, RateLimit] | None = None,
     provider: str = PROVIDER,
 ) -> Limits:
-    """The limits of clients that are alike; every rate limit counts for all of them."""
+    """The limits of equal clients; every rate limit counts for all of them."""
     each = ClientLimits(provider, max_concurrency, refused_limit, tuple(rates or ()), 40.0)
     return Limits(dict.fromkeys(clients, each), rates or {})
 
@@ -50,7 +50,7 @@ def ask(name: str = "c/a", **changes: object) -> Ask:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as its provider may have counted it: at any moment from `sent` to `ended`."""
+    """An attempt. Its provider may have counted it at any time from `sent` to `ended`."""
 
     client: str
     sent: float
@@ -79,7 +79,7 @@ class World:
     def __post_init__(self) -> None:
         self.core = Core(self.limits, None, self.now)
 
-    # -- what happens --------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------
 
     def add(self, name: str, **changes: object) -> None:
         """A target that is due now."""
@@ -87,7 +87,7 @@ class World:
         self.alarms[name] = self.now
 
     def turn(self, name: str, **changes: object) -> Granted | Held | None:
-        """The target requests; None if its attempt is in flight."""
+        """Request an attempt for the target; None if one is in flight."""
         if name in self.tickets:
             return None
         if changes or name not in self.asks:
@@ -105,7 +105,7 @@ class World:
         return answer
 
     def settle(self, name: str, outcome: Outcome | None) -> float:
-        """The target's attempt ends; returns until when its refusal holds it."""
+        """End the attempt of the target; returns until when its refusal holds it."""
         ticket = self.tickets.pop(name)
         flight = self.core._flights.get(ticket.number)
         governed = flight is not None and flight.governed
@@ -123,25 +123,25 @@ class World:
         return until
 
     def follow(self) -> None:
-        """Take note of wakes, and of what goes into the journal."""
+        """Record wakes, and the entries of the journal."""
         for name, at in self.core.take_wakes():
-            if name not in self.tickets:  # put last, so that those that are woken at once come in their order
+            if name not in self.tickets:  # appended, so that targets that are woken together keep their order
                 self.alarms[name] = min(self.alarms.pop(name, inf), max(at, self.now))
         self.journal += [(self.now, entry) for entry in self.core.take_entries()]
 
     def due(self) -> str | None:
-        """Who requests first of those whose moment has come."""
+        """The first target that is due."""
         name = min(self.alarms, key=lambda each: self.alarms[each], default=None)
         return name if name is not None and self.alarms[name] <= self.now else None
 
     def run(self) -> None:
-        """Everybody whose moment has come requests."""
+        """Request an attempt for every target that is due."""
         while (name := self.due()) is not None:
             del self.alarms[name]
             self.turn(name)
 
     def jump(self) -> bool:
-        """Time passes up to the next moment; whether there is one."""
+        """Advance to the next due time; returns whether there is one."""
         if not self.alarms:
             return False
         self.now = max(self.now, min(self.alarms.values()))
@@ -149,10 +149,10 @@ class World:
         return True
 
     def restart(self, *, after: float = 0.0) -> None:
-        """The process is killed, and another takes over what its journal says."""
+        """Kill the process, and start another from its journal."""
         self.now += after
         past = replay((self.now - at, list(entry)) for at, entry in self.journal)
-        for name, ticket in self.tickets.items():  # each may have been refused, while it was waited for
+        for name, ticket in self.tickets.items():  # the provider may have refused each of them
             flight = self.core._flights[ticket.number]
             ended = min(self.now, ticket.deadline)
             self.log.append(Attempt(ticket.ask.client, ticket.granted, ended, flight.governed, True, flight.governed))
@@ -163,7 +163,7 @@ class World:
         self.journal = [(self.now - age, entry) for age, entry in self.core.dump(self.now)]
         self.alarms = dict.fromkeys(self.asks, self.now)
 
-    # -- what always holds ---------------------------------------------------------------------
+    # -- invariants ---------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise AssertionError if an invariant is broken."""
@@ -172,7 +172,7 @@ class World:
         self.check_windows()
 
     def check_nobody_waits_for_nothing(self) -> None:
-        """Whoever waits could not go now, and something frees it: an attempt in flight, or a moment that is kept."""
+        """No held target could go now, and something will free it: an attempt in flight, or a time."""
         core = self.core
         for name in core.waiting.offers:
             assert self.alarms.get(name, inf) <= self.now + 5.0, f"{name} was not woken for its offer"
@@ -194,13 +194,13 @@ class World:
             busy = client.in_flight + provider.in_flight + sum(rate.in_flight for rate in lane.rates)
             assert busy, f"{top} waits for an outcome, and nothing is in flight"
             return
-        # Whoever of them requests, all are looked at.
+        # A request of any of them considers all.
         groups = lane.queue if group in lane.queue else client.groups.values()
         first = min(self.alarms.get(name, inf) for each in groups for name in each.queue)
         assert first <= at, f"{top} waits until {at - now} s from now, and nobody requests then but in {first - now} s"
 
     def check_windows(self) -> None:
-        """No window holds more attempts than a rate limit, nor more refused ones than the refused limit."""
+        """No window has more attempts than a rate limit, nor more refused ones than the refused limit."""
         for name, each in self.limits.clients.items():
             ours = [attempt for attempt in self.log if attempt.client == name and attempt.governed]
             assert most_within([a for a in ours if a.refused], each.refused_limit.window) <= each.refused_limit.count
@@ -217,7 +217,7 @@ class World:
 
 
 def most_within(attempts: list[Attempt], window: float) -> int:
-    """The most attempts that a provider may count in one window, wherever between sending and reply it counts them."""
+    """The most attempts that a provider may count in a window, at any time between request and reply."""
     return max(
         (sum(other.ended >= one.ended and other.sent < one.ended + window for other in attempts) for one in attempts),
         default=0,
@@ -225,7 +225,7 @@ def most_within(attempts: list[Attempt], window: float) -> int:
 
 
 def check_counts(core: Core, limits: Limits) -> None:
-    """Each count is the number of attempts and offers behind it; everybody waits in one place at most."""
+    """Each counter equals its attempts and offers, and no target waits in two queues."""
     waiting = core.waiting
     flights = [*core._flights.values(), *waiting.offers.values()]
     providers = Counter(flight.provider for flight in flights)
