@@ -1,4 +1,4 @@
-"""A config on its way between two processes."""
+"""Encoding a config for another process, and decoding it."""
 
 from __future__ import annotations
 
