@@ -11,7 +11,7 @@ import pytest
 POSTRM = Path(__file__).parents[1] / "systemd/deb/postrm"
 
 # The script sees its own directories, and a user bearerd.
-_APART = """
+_IN_NAMESPACE = """
 set -e
 mkdir "$1/etc"
 cp /etc/group "$1/etc/"
@@ -32,9 +32,12 @@ find /etc/bearerd /etc/systemd /run /var/lib -maxdepth 1 -name "*bearerd*" 2> /d
 
 def purged(tmp_path: Path, directories: str, files: str = "", bearerds: str = "") -> list[str]:
     """The paths that are left after a purge."""
-    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, "sh"]
+    namespace = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _IN_NAMESPACE, "sh"]
     done = subprocess.run(
-        [*apart, str(tmp_path), directories, files, bearerds, str(POSTRM)], capture_output=True, text=True, check=False
+        [*namespace, str(tmp_path), directories, files, bearerds, str(POSTRM)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "unshare" in done.stderr:
         pytest.skip(f"needs mount namespaces: {done.stderr.strip()}")

@@ -38,7 +38,7 @@ class Standing:
     """How many attempts failed since the last success."""
     failing_since: float | None = None
     faults: tuple[str, ...] = ()
-    """What was wrong with its files at the last check."""
+    """The errors of its files at the last check."""
     readable_until: float = 0.0
     """The earliest expiry of the tokens in its files: of this one, or of the one before while files are written."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)

@@ -468,7 +468,7 @@ def test_plain_http_to_another_machine_is_never_allowed(folder: Folder, url: str
 
 
 @pytest.mark.parametrize(
-    ("top", "client", "places"),
+    ("top", "client", "errors"),
     [
         pytest.param("allow_http: true", "", [], id="the provider allows"),
         pytest.param("allow_http: true", "allow_http: false", ["config.yaml:4:5"], id="the client forbids"),
@@ -476,14 +476,14 @@ def test_plain_http_to_another_machine_is_never_allowed(folder: Folder, url: str
         pytest.param("allow_http: true", "token_url: http://127.0.0.1/u", [], id="for the client's own URL too"),
     ],
 )
-def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, client: str, places: list[str]) -> None:
+def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, client: str, errors: list[str]) -> None:
     text = config(
         top=f"providers: {{p: {{token_url: 'http://127.0.0.1/t', {top}}}}}",
         url=None,
         client=f"provider: p\n    {client}",
     )
-    if places:
-        assert [line.split(": ")[0] for line in folder.headlines(text)] == places
+    if errors:
+        assert [line.split(": ")[0] for line in folder.headlines(text)] == errors
     else:
         assert folder.load(text).targets
 
@@ -721,10 +721,10 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
     ("auth", "key"), [(auth, key) for key, (_, users, _) in USED_BY.items() for auth in WAYS if auth not in users]
 )
 def test_a_key_that_does_not_apply_to_the_auth_is_an_error(folder: Folder, auth: str, key: str) -> None:
-    value, _, words = USED_BY[key]
+    value, _, auths = USED_BY[key]
     text = config(credentials=f"{WAYS[auth]}\n{key}: {value}")
     line = 4 + len(WAYS[auth].splitlines())
-    assert folder.headlines(text) == [f"config.yaml:{line}:5: {key} does not apply to auth {auth}, only to {words}"]
+    assert folder.headlines(text) == [f"config.yaml:{line}:5: {key} does not apply to auth {auth}, only to {auths}"]
 
 
 RSA_AND_EC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -1032,7 +1032,7 @@ NOT_BOTH = (
 
 
 @pytest.mark.parametrize(
-    ("credentials", "tokens", "places"),
+    ("credentials", "tokens", "errors"),
     [
         pytest.param(JWT_BEARER, ("", ""), [NOT_READY], id="neither"),
         pytest.param(JWT_BEARER, (ITS_OWN, ""), [NOT_READY], id="one token has its own"),
@@ -1046,11 +1046,11 @@ NOT_BOTH = (
     ],
 )
 def test_the_jwt_bearer_grant_has_a_key_or_an_assertion_for_each_token(
-    folder: Folder, credentials: str, tokens: tuple[str, str], places: list[str]
+    folder: Folder, credentials: str, tokens: tuple[str, str], errors: list[str]
 ) -> None:
     text = config(credentials=f"{credentials}\n{SECRET}").partition("    tokens:")[0] + TWO_TOKENS.format(*tokens)
-    if places:
-        assert folder.headlines(text) == places
+    if errors:
+        assert folder.headlines(text) == errors
     else:
         signed = {target.client.jwt_bearer is not None for target in folder.load(text).targets}
         assert signed == {"private_key" in credentials}
@@ -2238,7 +2238,7 @@ def uncommented(text: str) -> str:
     return re.sub(r"^( *)#(?=[a-z-])", r"\1", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("change", [str, uncommented], ids=["as it stands", "with all that it shows"])
+@pytest.mark.parametrize("change", [str, uncommented], ids=["as it is", "with all commented keys"])
 def test_the_example_is_valid(folder: Folder, change: Callable[[str], str]) -> None:
     found = folder.load(change(EXAMPLE.read_text()))
     assert {"dnb/bci", "dnb/companies", "billing/api"} <= {target.full_name for target in found.targets}

@@ -56,7 +56,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "column", "words"),
+    ("text", "line", "column", "message"),
     [
         # Numbers whose author meant something else.
         pytest.param("a:\n  m: 0640", 2, 6, "YAML reads '0640' as the octal number 416: put it in quotes", id="0640"),
@@ -101,7 +101,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("a: {b: 1, b: 1}", 1, 11, "duplicate key 'b'; first in line 1", id="duplicate key in flow"),
         pytest.param("a: &x [b]\nc: *x", 2, 4, "aliases (*name) are not supported", id="alias"),
         pytest.param("a: &x b\nc: [*x]", 2, 5, "aliases (*name) are not supported", id="alias of a text"),
-        pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not supported", id="alias of what it stands in"),
+        pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not supported", id="alias of the list that contains it"),
         pytest.param("a: *x", 1, 4, "aliases (*name) are not supported", id="alias of nothing"),
         pytest.param("a:\n  <<: {b: c}", 2, 3, "merge keys (<<) are not supported", id="merge key"),
         # Values with a tag.
@@ -139,11 +139,11 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
     ],
 )
 def test_an_ambiguous_or_unsupported_value_is_an_error_at_its_place(
-    text: str, line: int, column: int, words: str
+    text: str, line: int, column: int, message: str
 ) -> None:
     found = problems(text)
     assert [(problem.line, problem.column) for problem in found] == [(line, column)]
-    assert words in found[0].message
+    assert message in found[0].message
     assert found[0].file == "f.yaml"
 
 
@@ -345,7 +345,7 @@ def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("name", "suggestion"),
     [
         ("outptu", "; did you mean 'output'?"),
         ("secret", "; did you mean 'client_secret'?"),
@@ -353,8 +353,8 @@ def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
         ("", ""),
     ],
 )
-def test_only_a_similar_name_is_suggested(word: str, said: str) -> None:
-    assert near(word, ["clients", "output", "client_secret"]) == said
+def test_only_a_similar_name_is_suggested(name: str, suggestion: str) -> None:
+    assert near(name, ["clients", "output", "client_secret"]) == suggestion
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Real answers of token endpoints, byte for byte, and a server that sends them.
 
 Each answer is named by the provider, or the kind of server, that it was seen at (field/providers.md, the
-providers' own pages, reports of their users); what it comes to stands beside it.
+providers' own pages, reports of their users); the expected result is beside it.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ LIFETIMES: Final = [
     Gives("words", _lasting(b'"1h"'), token("t", 3600, _NONSENSE, named="unnamed")),
     Gives("30 days", _lasting(b"2592000"), token("t", 2592000), 2073600),
     Gives("a second", _lasting(b"1"), token("t", 1), 1),
-    Gives("expired already: what that means is told by the token that is held", _lasting(b"-1"), token("t", -1), 1),
+    Gives("expired already: the token that is held decides what that means", _lasting(b"-1"), token("t", -1), 1),
     Gives("a millisecond is no loop", _lasting(b"0.001"), token("t", 0.001), 1),
 ]
 
@@ -585,7 +585,7 @@ RATE_LIMITS: Final = [
         _often("HTTP 400 ThrottlingException"),
     ),
     Fails(
-        "a rate limit that is told with 200",
+        "a rate limit with status 200",
         says(200, b'{"error":"failed","error_description":"rate limit exceeded"}'),
         _often("HTTP 200 failed"),
     ),
@@ -870,7 +870,7 @@ _NOT_HTTP: Final = Transient(
 )
 
 BROKEN: Final = [
-    Fails("closed without a word", b"", _broken()),
+    Fails("closed without a reply", b"", _broken()),
     Fails("half a status line", b"HTTP/1.1", _NOT_HTTP),
     Fails("OpenSSL: an alert, since this is no TLS", b"\x15\x03\x01\x00\x02\x02\x28", _NOT_HTTP),
     Fails("a body alone", T, _NOT_HTTP),

@@ -16,8 +16,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def in_a_namespace_of_mounts(program: str, arguments: Sequence[str], *more: str) -> NoReturn:
     """Run a program of tests/ in a mount namespace of its own; `more` are options of unshare."""
-    apart = ["unshare", "--mount", "--propagation", "private", *more]
-    os.execvp("unshare", [*apart, sys.executable, "-m", program, *arguments])
+    namespace = ["unshare", "--mount", "--propagation", "private", *more]
+    os.execvp("unshare", [*namespace, sys.executable, "-m", program, *arguments])
 
 
 def one_cgroup_tree() -> None:

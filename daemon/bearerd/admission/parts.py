@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
@@ -68,15 +69,8 @@ class Lane:
 
     def opens(self, now: float) -> Opening:
         """When the next of its groups may go, slots apart."""
-        until: float = now
-        reason: Reason = "retry_budget"
-        if self.retry:
-            until = self.provider.retry.opens(now)
-        for rate in self.rates:
-            at = rate.opens(now, self.kind)
-            if at > until:
-                until, reason = at, "rate_limit"
-        return until, reason
+        until = self.provider.retry.opens(now) if self.retry else now
+        return _limited((until, "retry_budget"), self.rates, self.kind, now)
 
 
 class Client:
@@ -133,11 +127,7 @@ class Client:
                 at = self.ledger.opens(self.limits.refused_limit, now)
                 if at > until:
                     until, reason = at, "refused_limit"
-        for rate in self.rates:
-            at = rate.opens(now, terms.kind)
-            if at > until:
-                until, reason = at, "rate_limit"
-        return until, reason
+        return _limited((until, reason), self.rates, terms.kind, now)
 
 
 class Group:
@@ -154,6 +144,16 @@ class Group:
         """As its client was seen last; in the past while it stands in its lane."""
         self.armed: tuple[str, float] | None = None
         """Which target requests when the client lets it, and when that is."""
+
+
+def _limited(opening: Opening, rates: Iterable[Rate], kind: Kind, now: float) -> Opening:
+    """The opening, or that of a rate limit if it is later."""
+    until, reason = opening
+    for rate in rates:
+        at = rate.opens(now, kind)
+        if at > until:
+            until, reason = at, "rate_limit"
+    return until, reason
 
 
 class Timed(NamedTuple):

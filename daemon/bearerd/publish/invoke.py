@@ -79,7 +79,7 @@ def _end(process: Popen[bytes], hook: Hook, target: Target) -> None:
     if not child.ended(process, _DIES_WITHIN):
         lasts = "it runs as another user, or hangs in the kernel; until its end it is not run again"
         say(logging.ERROR, f"hook {hook}: pid {process.pid} cannot be killed: {lasts}", name=target.full_name)
-    child.bury(process)
+    child.wait_for_group(process)
 
 
 # -- signals -----------------------------------------------------------------------------------------
