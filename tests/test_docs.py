@@ -1,4 +1,4 @@
-"""What the documentation tells people to copy is a config that loads."""
+"""The configs in the documentation load."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as forges make them."""
+    """The anchors of a page's headings, as forges create them."""
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
 
 

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md tells people to apply is valid, fits together, and fits bearerd. tests/image runs it."""
+"""The manifests in docs/kubernetes.md are valid and consistent. tests/image runs them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTEXT = {
 
 
 def patched() -> dict[str, Any]:
-    """The Deployment with the page's patch: maps are merged, and lists by their items' names, as kubectl does it."""
+    """The Deployment with the page's patch. Like kubectl, it merges maps, and lists by the names of their items."""
     found = deepcopy(only("Deployment"))
     merge(found, patch())
     return found
@@ -49,7 +49,7 @@ def merge(base: dict[str, Any], more: dict[str, Any]) -> None:
 
 
 def everything(node: Any) -> list[tuple[str, Any]]:
-    """Each key of a document, and what is under it."""
+    """Each key of a document with its value."""
     if isinstance(node, dict):
         return [*node.items(), *(pair for value in node.values() for pair in everything(value))]
     return [pair for value in node for pair in everything(value)] if isinstance(node, list) else []
@@ -62,7 +62,7 @@ def config(tmp_path: Path, text: str) -> Config:
 
 
 def commands() -> list[list[str]]:
-    """The page's commands, in words."""
+    """The commands of the page, split into words."""
     return [shlex.split(line) for text in texts("sh") for line in text.replace("\\\n", " ").splitlines()]
 
 
@@ -72,7 +72,7 @@ def of(spec: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def mounts(container: dict[str, Any]) -> dict[str, tuple[str, bool]]:
-    """By volume: where, and whether it can be written."""
+    """The mount path of each volume, and whether it is writable."""
     return {
         mount["name"]: (mount["mountPath"], not mount.get("readOnly", False)) for mount in container["volumeMounts"]
     }
@@ -152,7 +152,7 @@ def test_the_config_loads_and_fits_the_mounts(tmp_path: Path) -> None:
         [target] = found.targets
         [secret] = target.client.client_secret
         assert secret.at == f"{where['secrets']}/dnb"
-        # fsGroup makes it readable for the group, and bearerd would refuse that otherwise.
+        # fsGroup makes it readable for the group, which bearerd refuses without this key.
         assert volumes["secrets"]["secret"] == {"secretName": "bearerd", "defaultMode": 0o400}
         assert secret.permissions == "group"
     assert found.listen is not None
@@ -166,7 +166,7 @@ def test_the_program_waits_for_a_sidecar_that_stays() -> None:
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["startupProbe"]["exec"]["command"][1:] == ["health", "--ready"]
     assert sidecar["livenessProbe"]["exec"]["command"][1:] == ["health", "--live"]
-    assert "restartPolicy" not in of(pod("Job"), "bearerd")  # that one has to end
+    assert "restartPolicy" not in of(pod("Job"), "bearerd")  # its containers have to end
 
 
 def test_each_command_line_is_one_that_bearerd_understands() -> None:
@@ -212,7 +212,7 @@ def test_the_scrape_config_is_valid_and_names_the_port(tmp_path: Path) -> None:
     [text] = texts("yaml", "prometheus.yml")
     whole = yaml.safe_load(text)
     [job] = whole["scrape_configs"]
-    # Debian's is built without this one.
+    # Debian's Prometheus is built without it.
     assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
@@ -233,7 +233,7 @@ def test_compose_starts_the_program_when_the_image_is_healthy() -> None:
     assert ours["security_opt"] == ["no-new-privileges:true"]
     assert theirs["depends_on"] == {"bearerd": {"condition": "service_healthy"}}
     assert re.search(r'^HEALTHCHECK .* CMD \["\S+/bearerd", "health"\]$', containerfile(), re.MULTILINE)
-    # The directories, never a file; what is no path is a volume that is declared.
+    # Directories only, never a file. A source that is not a path is a declared volume.
     assert ours["volumes"] == ["./bearerd:/etc/bearerd:ro", "tokens:/run/bearerd"]
     assert theirs["volumes"] == ["tokens:/run/bearerd:ro"]
     assert list(volumes) == ["tokens"]

@@ -1,4 +1,4 @@
-"""What the Debian package's scripts do, tried in a mount namespace with an /etc, a /run and a /var/lib of its own."""
+"""The scripts of the Debian package, run in a mount namespace with its own /etc, /run and /var/lib."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 POSTRM = Path(__file__).parents[1] / "systemd/deb/postrm"
 
-# The script sees directories that nobody else does, and a user bearerd.
-_APART = """
+# The script sees its own directories, and a user bearerd.
+_IN_NAMESPACE = """
 set -e
 mkdir "$1/etc"
 cp /etc/group "$1/etc/"
@@ -31,10 +31,13 @@ find /etc/bearerd /etc/systemd /run /var/lib -maxdepth 1 -name "*bearerd*" 2> /d
 
 
 def purged(tmp_path: Path, directories: str, files: str = "", bearerds: str = "") -> list[str]:
-    """What is left of these after a purge."""
-    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _APART, "sh"]
+    """The paths that are left after a purge."""
+    namespace = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _IN_NAMESPACE, "sh"]
     done = subprocess.run(
-        [*apart, str(tmp_path), directories, files, bearerds, str(POSTRM)], capture_output=True, text=True, check=False
+        [*namespace, str(tmp_path), directories, files, bearerds, str(POSTRM)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "unshare" in done.stderr:
         pytest.skip(f"needs mount namespaces: {done.stderr.strip()}")
@@ -45,7 +48,7 @@ def purged(tmp_path: Path, directories: str, files: str = "", bearerds: str = ""
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
 def test_a_purge_removes_the_files_of_the_package_and_no_others(tmp_path: Path) -> None:
     ours = "/run/bearerd /var/lib/bearerd /run/bearerd-sales /var/lib/bearerd-sales"
-    # Another package's, one without a config, and one that an administrator gave to another user.
+    # Of another package, without a config, and one that an administrator gave to another user.
     others = "/run/bearerd-exporter /var/lib/bearerd-exporter /run/bearerd-old /run/bearerd-billing"
     left = purged(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Files that somebody else may have put there."""
+"""Reading regular files within a bound."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -105,16 +106,23 @@ ONE_USER = {
 }
 
 
-def imported(module: str) -> set[str]:
+@cache
+def parsed(module: str) -> ast.Module:
+    """The source of a module."""
+    return ast.parse(MODULES[module].read_text())
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
     """Every name that a module imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports by a relative path"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def package(name: str) -> str:
@@ -139,7 +147,7 @@ def test_imports_run_one_way(module: str) -> None:
 def test_pure_modules_read_no_clock_no_random_numbers_and_no_file(module: str) -> None:
     assert {name.split(".")[0] for name in imported(module) - {"http.HTTPStatus"}} & IMPURE == set()  # it is a table
     assert {module_of(name) for name in imported(module) if name.startswith("bearerd.")} <= {*PURE, "__init__"}
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in IMPURE_CALLS
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

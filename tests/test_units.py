@@ -1,4 +1,4 @@
-"""The units as files; what systemd makes of them is seen by the rig that boots it (tests/booted)."""
+"""The unit files. tests/booted runs them under a real systemd."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_an_instance_is_the_service_with_a_config_and_directories_of_its_own() -
 
 
 def test_a_config_that_takes_too_much_memory_ends_only_its_reader() -> None:
-    # systemd's default (stop) ends a unit when the kernel kills any process of it.
+    # By default (stop), systemd stops a unit if the kernel kills any of its processes for lack of memory.
     assert "OOMPolicy=continue" in settings("bearerd.service")

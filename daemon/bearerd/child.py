@@ -82,7 +82,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def bury(process: subprocess.Popen[bytes]) -> None:
+def wait_for_group(process: subprocess.Popen[bytes]) -> None:
     """After `kill`: wait for it, and for those of its process group that became our children.
 
     As process 1 we inherit orphans, and they would stay zombies.

@@ -32,7 +32,7 @@ def open_standard_descriptors() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
-def tell(text: str) -> None:
+def write_stderr(text: str) -> None:
     """Write a line to stderr. If that fails, the exit code has to do."""
     try:
         sys.stderr.write(f"{text}\n")

@@ -177,8 +177,8 @@ def session_of(leader: int) -> list[int]:
 def _processes() -> Iterator[tuple[int, str, int]]:
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):
-            words = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            yield int(entry), words[0], int(words[3])
+            fields = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            yield int(entry), fields[0], int(fields[3])
 
 
 def happens(condition: Callable[[], object], within: float, until: float | None = None) -> bool:
@@ -249,7 +249,7 @@ def attacker(
     groups: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a script of this directory as another user, who needs no access to it; it ends with the block."""
+    """Run a script of this directory as another user, during the block. The user needs no access to the directory."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", (HERE / f"{script}.py").read_text(), *map(str, arguments)],
         env={**os.environ, **(env or {})},

@@ -34,10 +34,10 @@ def s1(path: Path) -> Iterator[Found]:
             here.mkdir()
             copy = here / "copy"
             shutil.copytree(Path(package.__file__).parent, copy / "bearerd", ignore=lambda *_: {"__pycache__"})
-            gate = threading.Event()
+            proceed = threading.Event()
 
-            def answer(_: object, gate: threading.Event = gate) -> Answer:
-                gate.wait(60.0)
+            def answer(_: object, proceed: threading.Event = proceed) -> Answer:
+                proceed.wait(60.0)
                 return Answer(200, {"access_token": "t", "expires_in": 3600})
 
             with serving(answer) as server:
@@ -51,7 +51,7 @@ def s1(path: Path) -> Iterator[Found]:
                 with started(verb, "-c", site.config, env=env, umask=umask) as daemon:
                     server.wait_for(1)
                     status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-                    gate.set()
+                    proceed.set()
                     eventually(site.raw.exists)
                     if verb == "run":
                         eventually(site.socket.exists)

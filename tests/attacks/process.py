@@ -40,8 +40,8 @@ def s4(path: Path) -> Iterator[Found]:
                 os.chown(file, _USER, _USER)
             argv = [str(site.config), str(_RELOADS), str(_SPIED), *command("run", "-c", site.config)]
             with attacker("spy", *argv, user=_USER, env={"READY": str(site.raw)}) as spy:
-                told = spy.communicate(timeout=_SPIED * 5)[0]
-        said = json.loads(told)
+                output = spy.communicate(timeout=_SPIED * 5)[0]
+        said = json.loads(output)
         for what, how in found.items():
             how.update(said[what])
         looks, reloads, others = looks + said["looks"], reloads + said["reloads"], others + said["count"]

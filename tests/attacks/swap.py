@@ -17,7 +17,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def swap() -> None:
-    """In one step: there is no moment in which the name does not stand."""
+    """Replace it in one step, so that the name always exists."""
     if libc.renameat2(_AT_FDCWD, directory.encode(), _AT_FDCWD, link.encode(), _RENAME_EXCHANGE):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 

@@ -51,24 +51,24 @@ clients:
 
 
 class Folder:
-    """Config files of a test. Errors come as printed, with the folder's path taken out."""
+    """The config files of a test. Errors are as printed, without the path of the folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self, text: str, environ: Mapping[str, str] | None = None, /, **more: str) -> Config:
-        """A text as config.yaml, others beside it by name."""
+        """Load a text as config.yaml, with other files beside it by name."""
         for name, content in {"config": text, **more}.items():
             (self.path / f"{name}.yaml").write_text(content)
         return load(str(self.path / "config.yaml"), environ or {})
 
     def error(self, text: str, /, **more: str) -> str:
-        """What is said of it."""
+        """The errors of a text, as printed by `check`."""
         with pytest.raises(ConfigError) as raised:
             self.load(text, None, **more)
         return raised.value.full.replace(f"{self.path}/", "")
 
-    def places(self, text: str, /, **more: str) -> list[str]:
+    def headlines(self, text: str, /, **more: str) -> list[str]:
         """Only the first line of each error: `config.yaml:LINE:COLUMN: MESSAGE`."""
         return [line for line in self.error(text, **more).splitlines() if re.match(r"\S+:\d+:\d+: ", line)]
 
@@ -90,7 +90,7 @@ def config(
     url: str | None = "https://login.example.com/t",
     credentials: str = "client_id: 7e0c5a\nclient_secret: {file: /s}",
 ) -> str:
-    """The smallest config with other keys (YAML's flow form: `a: b, c: d`) on its client, its token or at the top.
+    """The smallest config, with more keys in YAML's flow style (`a: b, c: d`) on its client, its token or at the top.
 
     Without keys of the client the credentials, one a line, begin in line 4.
     """
@@ -101,7 +101,7 @@ def config(
     return "".join(lines)
 
 
-# -- what it says when it is right -------------------------------------------------------------------
+# -- valid configs -------------------------------------------------------------------
 
 
 def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
@@ -201,7 +201,7 @@ def test_each_format_has_its_default_path_and_its_own_settings(folder: Folder) -
 def test_a_secret_is_a_reference_of_one_kind(folder: Folder, secret: str, reference: Reference) -> None:
     client = folder.target(config().replace("{file: /s}", secret)).client
     assert client.client_secret == (reference,)
-    # The id may be a reference in the same words.
+    # The id may be a reference with the same keys.
     assert folder.target(config().replace("7e0c5a", secret)).client.client_id == reference
 
 
@@ -384,14 +384,14 @@ def test_an_unknown_provider_is_an_error_that_lists_the_providers(folder: Folder
 
 
 def test_a_client_without_an_endpoint_is_an_error_at_its_name(folder: Folder) -> None:
-    assert folder.places(config(url=None)) == [
+    assert folder.headlines(config(url=None)) == [
         "config.yaml:2:3: key 'token_url' is missing; issuer or provider can take its place"
     ]
 
 
 def test_a_provider_without_an_endpoint_is_an_error_at_its_name_and_not_at_its_clients(folder: Folder) -> None:
     top = "providers:\n  p: {timeout: 1s}"
-    assert folder.places(config(top=top, url=None, client="provider: p")) == [
+    assert folder.headlines(config(top=top, url=None, client="provider: p")) == [
         "config.yaml:2:3: key 'token_url' is missing; issuer can take its place"
     ]
 
@@ -430,7 +430,7 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
     ],
 )
 def test_any_other_url_is_refused(folder: Folder, url: str, said: str) -> None:
-    assert folder.places(config(url=url)) == [f"config.yaml:3:16: {said}"]
+    assert folder.headlines(config(url=url)) == [f"config.yaml:3:16: {said}"]
 
 
 LOOPBACK = ["http://localhost/t", "http://LOCALHOST:80/t", "http://127.0.0.1:8080/t", "http://127.9.9.9/t",
@@ -445,7 +445,7 @@ def test_plain_http_to_loopback_is_allowed_with_allow_http(folder: Folder, url: 
 @pytest.mark.parametrize("url", LOOPBACK)
 @pytest.mark.parametrize("client", ["", "allow_http: false"])
 def test_plain_http_to_loopback_is_refused_without(folder: Folder, url: str, client: str) -> None:
-    assert folder.places(config(url=url, client=client)) == [
+    assert folder.headlines(config(url=url, client=client)) == [
         "config.yaml:3:16: plain http to loopback needs allow_http: true"
     ]
 
@@ -462,13 +462,13 @@ def test_plain_http_to_loopback_is_refused_without(folder: Folder, url: str, cli
     ],
 )
 def test_plain_http_to_another_machine_is_never_allowed(folder: Folder, url: str) -> None:
-    assert folder.places(config(url=url, client="allow_http: true")) == [
+    assert folder.headlines(config(url=url, client="allow_http: true")) == [
         "config.yaml:3:16: expected https://…: plain http would send the secret unencrypted"
     ]
 
 
 @pytest.mark.parametrize(
-    ("top", "client", "places"),
+    ("top", "client", "errors"),
     [
         pytest.param("allow_http: true", "", [], id="the provider allows"),
         pytest.param("allow_http: true", "allow_http: false", ["config.yaml:4:5"], id="the client forbids"),
@@ -476,14 +476,14 @@ def test_plain_http_to_another_machine_is_never_allowed(folder: Folder, url: str
         pytest.param("allow_http: true", "token_url: http://127.0.0.1/u", [], id="for the client's own URL too"),
     ],
 )
-def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, client: str, places: list[str]) -> None:
+def test_allow_http_of_a_provider_is_its_clients_too(folder: Folder, top: str, client: str, errors: list[str]) -> None:
     text = config(
         top=f"providers: {{p: {{token_url: 'http://127.0.0.1/t', {top}}}}}",
         url=None,
         client=f"provider: p\n    {client}",
     )
-    if places:
-        assert [place.split(": ")[0] for place in folder.places(text)] == places
+    if errors:
+        assert [line.split(": ")[0] for line in folder.headlines(text)] == errors
     else:
         assert folder.load(text).targets
 
@@ -516,9 +516,9 @@ def test_an_issuer_replaces_the_token_url_and_is_kept_as_written(folder: Folder,
     ],
 )
 def test_any_other_issuer_is_refused(folder: Folder, issuer: str, said: str) -> None:
-    assert folder.places(config(url=None, client=f"issuer: {issuer}")) == [f"config.yaml:3:13: {said}"]
+    assert folder.headlines(config(url=None, client=f"issuer: {issuer}")) == [f"config.yaml:3:13: {said}"]
     top = f"providers:\n  p:\n    issuer: {issuer}"
-    assert folder.places(config(top=top)) == [f"config.yaml:3:13: {said}"]
+    assert folder.headlines(config(top=top)) == [f"config.yaml:3:13: {said}"]
 
 
 def test_an_issuer_on_loopback_is_allowed_with_allow_http(folder: Folder) -> None:
@@ -543,8 +543,8 @@ def test_token_url_and_issuer_at_one_level_are_an_error_beside_others(
     folder: Folder, top: str, client: str, url: str, place: str
 ) -> None:
     text = config(top=top, client=client, url=url, token="scope: 1")
-    assert folder.places(text)[0] == f"config.yaml:{place}: expected either token_url or issuer, not both"
-    assert [said.rpartition(": ")[2] for said in folder.places(text)[1:]] == [
+    assert folder.headlines(text)[0] == f"config.yaml:{place}: expected either token_url or issuer, not both"
+    assert [said.rpartition(": ")[2] for said in folder.headlines(text)[1:]] == [
         "expected a scope, or a list of scopes, found a number"
     ]
 
@@ -566,7 +566,7 @@ def test_a_clients_endpoint_replaces_its_providers_and_nothing_else(
     assert client.provider == Provider("p", token_url=token_url, issuer=issuer, ca_file="/ca.pem")
 
 
-# -- how a client shows who it is --------------------------------------------------------------------
+# -- authentication --------------------------------------------------------------------
 
 SECRET = "client_id: a\nclient_secret: {file: /s}"
 KEY = "client_id: a\nprivate_key: {file: /k}"
@@ -574,7 +574,7 @@ WANTED = (
     "expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
     "{command: [argv…]}, never the secret itself"
 )
-# Each way with all that it needs, and nothing else.
+# Each auth with the keys that it needs, and no others.
 WAYS = {
     "client_secret_basic": SECRET,
     "client_secret_post": f"{SECRET}\nauth: client_secret_post",
@@ -622,7 +622,7 @@ def test_the_required_keys_of_each_auth_are_enough(folder: Folder, auth: Auth, c
         pytest.param(
             "private_key_jwt",
             "certificate: {file: /c, permissions: owner}\nkey_id: k1\nalgorithm: PS256\nassertion_audience: x",
-            # A certificate is public: whoever can read it may.
+            # A certificate is public, so its file may be readable by anyone.
             replace(CERTIFIED, jwt=Jwt("k1", "PS256", "x")),
             id="private_key_jwt",
         ),
@@ -652,7 +652,7 @@ def test_the_optional_keys_of_each_auth_are_read(folder: Folder, auth: Auth, mor
 def test_a_client_certificate_needs_https(folder: Folder, auth: str, top: str, endpoint: str) -> None:
     text = config(top=top, url=None, credentials=f"{WAYS[auth]}\n{endpoint}")
     line = text.splitlines().index(f"    auth: {auth}") + 1
-    assert folder.places(text) == [
+    assert folder.headlines(text) == [
         f"config.yaml:{line}:11: expected https for auth {auth}: a client certificate works over TLS only"
     ]
 
@@ -668,7 +668,7 @@ NEEDED = [
 @pytest.mark.parametrize(("auth", "key"), NEEDED)
 def test_a_required_key_of_an_auth_that_is_missing_is_an_error(folder: Folder, auth: str, key: str) -> None:
     without = [line for line in WAYS[auth].splitlines() if not line.startswith(f"{key}:")]
-    assert folder.places(config(credentials="\n".join(without))) == [f"config.yaml:2:3: key '{key}' is missing"]
+    assert folder.headlines(config(credentials="\n".join(without))) == [f"config.yaml:2:3: key '{key}' is missing"]
 
 
 @pytest.mark.parametrize(
@@ -682,12 +682,12 @@ def test_a_required_key_of_an_auth_that_is_missing_is_an_error(folder: Folder, a
     ],
 )
 def test_all_missing_keys_are_reported_at_once(folder: Folder, auth: str, keys: list[str]) -> None:
-    assert sorted(folder.places(config(credentials=f"auth: {auth}"))) == [
+    assert sorted(folder.headlines(config(credentials=f"auth: {auth}"))) == [
         f"config.yaml:2:3: key '{key}' is missing" for key in keys
     ]
 
 
-# Which auth looks at a key, and how the message says so. What the jwt-bearer grant adds stands below.
+# The auths that a key applies to, as the error lists them. Those of the jwt-bearer grant are below.
 USED_BY: dict[str, tuple[str, set[str], str]] = {
     "client_secret": (
         "{file: /s}",
@@ -721,15 +721,15 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
     ("auth", "key"), [(auth, key) for key, (_, users, _) in USED_BY.items() for auth in WAYS if auth not in users]
 )
 def test_a_key_that_does_not_apply_to_the_auth_is_an_error(folder: Folder, auth: str, key: str) -> None:
-    value, _, words = USED_BY[key]
+    value, _, auths = USED_BY[key]
     text = config(credentials=f"{WAYS[auth]}\n{key}: {value}")
     line = 4 + len(WAYS[auth].splitlines())
-    assert folder.places(text) == [f"config.yaml:{line}:5: {key} does not apply to auth {auth}, only to {words}"]
+    assert folder.headlines(text) == [f"config.yaml:{line}:5: {key} does not apply to auth {auth}, only to {auths}"]
 
 
 RSA_AND_EC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 HMAC = ["HS256", "HS384", "HS512"]
-# A grant that is signed besides is signed by the private key, and the algorithm is that one's.
+# A grant that is signed too is signed with the private key, and the algorithm has to suit that key.
 SIGNED_BESIDES = (
     f"{WAYS['client_secret_jwt']}\ngrant_type: urn:ietf:params:oauth:grant-type:jwt-bearer\nprivate_key: {{file: /k}}"
 )
@@ -763,7 +763,7 @@ def test_an_algorithm_must_suit_the_secret_or_key(
     if algorithm in right:
         assert folder.target(text).client.jwt.algorithm == algorithm
     else:
-        assert folder.places(text) == [f"config.yaml:4:5: {said}"]
+        assert folder.headlines(text) == [f"config.yaml:4:5: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -773,7 +773,7 @@ def test_an_algorithm_must_suit_the_secret_or_key(
 @pytest.mark.parametrize("auth", ["private_key_jwt", "client_secret_jwt"])
 def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorithm: str, hint: str) -> None:
     known = ", ".join(f"'{name}'" for name in [*RSA_AND_EC, *HMAC[:-1]])
-    assert folder.places(config(credentials=f"algorithm: {algorithm}\n{WAYS[auth]}")) == [
+    assert folder.headlines(config(credentials=f"algorithm: {algorithm}\n{WAYS[auth]}")) == [
         f"config.yaml:4:16: expected {known} or 'HS512'{hint}"
     ]
 
@@ -792,7 +792,7 @@ clients:
     timeout: 5
     tokens: {bci: {scope: 1}}
 """
-    assert folder.places(text) == [
+    assert folder.headlines(text) == [
         "config.yaml:2:3: key 'client_id' is missing",
         "config.yaml:2:3: key 'private_key' is missing",
         "config.yaml:2:3: key 'certificate' is missing",
@@ -823,15 +823,15 @@ clients:
         ("private_kye", "private_key", WAYS["private_key_jwt"]),
         ("certifcate", "certificate", WAYS["tls_client_auth"]),
         ("assertoin", "assertion", WAYS["assertion"]),
-        # What would be missing, or not looked at, with another auth.
+        # Keys that would be missing, or would not apply, with another auth.
         ("atuh", "auth", WAYS["tls_client_auth"]),
         ("grant_tpye", "grant_type", SIGNED_BESIDES),
     ],
 )
 def test_a_mistyped_key_is_not_reported_as_missing_too(folder: Folder, typo: str, meant: str, credentials: str) -> None:
     text = config(credentials=re.sub(rf"^{meant}:", f"{typo}:", credentials, flags=re.MULTILINE))
-    (place,) = folder.places(text)
-    assert re.fullmatch(rf"config\.yaml:\d:5: unknown key '{typo}'; did you mean '{meant}'\?", place)
+    (headline,) = folder.headlines(text)
+    assert re.fullmatch(rf"config\.yaml:\d:5: unknown key '{typo}'; did you mean '{meant}'\?", headline)
 
 
 @pytest.mark.parametrize(
@@ -842,27 +842,29 @@ def test_a_mistyped_key_is_not_reported_as_missing_too(folder: Folder, typo: str
     ],
 )
 def test_a_mistyped_key_is_one_error(folder: Folder, credentials: str, line: int, typo: str) -> None:
-    (place,) = folder.places(config(credentials=credentials))
-    assert place.startswith(f"config.yaml:{line}:5: unknown key '{typo}'; did you mean ")
+    (headline,) = folder.headlines(config(credentials=credentials))
+    assert headline.startswith(f"config.yaml:{line}:5: unknown key '{typo}'; did you mean ")
 
 
 def test_a_mistyped_endpoint_is_not_reported_as_missing_too(folder: Folder) -> None:
-    assert folder.places(config(url=None, client="isuer: https://i", top="providers: {p: {tokenurl: https://h}}")) == [
+    assert folder.headlines(
+        config(url=None, client="isuer: https://i", top="providers: {p: {tokenurl: https://h}}")
+    ) == [
         "config.yaml:1:17: unknown key 'tokenurl'; did you mean 'token_url'?",
         "config.yaml:4:5: unknown key 'isuer'; did you mean 'issuer'?",
     ]
 
 
 def test_an_unknown_auth_causes_no_other_errors(folder: Folder) -> None:
-    (place,) = folder.places(config(credentials="auth: digest\nkey_id: k1"))
-    assert place.startswith("config.yaml:4:11: expected 'client_secret_basic', ")
+    (headline,) = folder.headlines(config(credentials="auth: digest\nkey_id: k1"))
+    assert headline.startswith("config.yaml:4:11: expected 'client_secret_basic', ")
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_a_secret_may_be_a_list_of_up_to_eight(folder: Folder, count: int) -> None:
     listed = ", ".join(f"{{file: /s{index}}}" for index in range(count))
     client = folder.target(config(credentials=f"client_id: a\nclient_secret: [{listed}]")).client
-    # Newest first, as they stand there.
+    # Newest first, in the order of the file.
     assert client.client_secret == tuple(Reference("file", f"/s{index}") for index in range(count))
 
 
@@ -905,8 +907,8 @@ def test_an_error_in_a_list_of_secrets_names_the_item_without_its_line(
 )
 @pytest.mark.parametrize("value", ["hunter2", "[{file: /k}]", "5"])
 def test_other_references_are_not_lists(folder: Folder, key: str, credentials: str, value: str) -> None:
-    (place,) = folder.places(config(credentials=f"{key}: {value}\n{credentials}"))
-    assert place == f"config.yaml:4:{7 + len(key)}: {WANTED}"
+    (headline,) = folder.headlines(config(credentials=f"{key}: {value}\n{credentials}"))
+    assert headline == f"config.yaml:4:{7 + len(key)}: {WANTED}"
 
 
 def test_a_subject_token_is_a_parameter_of_each_token_and_stays_a_reference(folder: Folder) -> None:
@@ -940,7 +942,7 @@ def test_a_scope_separator_belongs_to_the_client_and_does_not_change_the_scope(f
     ids=["empty", "five", "not ASCII", "tab", "line end", "a number", "a list"],
 )  # fmt: skip
 def test_any_other_scope_separator_is_refused(folder: Folder, separator: str, found: str) -> None:
-    assert folder.places(config(client=f"scope_separator: {separator}")) == [
+    assert folder.headlines(config(client=f"scope_separator: {separator}")) == [
         f'config.yaml:4:22: expected a separator of 1 to 4 printable characters, such as " " or ","{found}'
     ]
 
@@ -1002,7 +1004,7 @@ ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x", "assertion_claims
     ],
 )
 def test_keys_of_an_assertion_need_one_that_bearerd_signs(folder: Folder, key: str, credentials: str) -> None:
-    assert folder.places(config(credentials=f"{key}: {ASSERTED[key]}\n{credentials}")) == [
+    assert folder.headlines(config(credentials=f"{key}: {ASSERTED[key]}\n{credentials}")) == [
         (
             f"config.yaml:4:5: {key} only applies to grant_type urn:ietf:params:oauth:grant-type:jwt-bearer with a "
             "private_key"
@@ -1013,7 +1015,7 @@ def test_keys_of_an_assertion_need_one_that_bearerd_signs(folder: Folder, key: s
 def test_signing_keys_do_not_apply_to_an_existing_assertion(folder: Folder) -> None:
     credentials = f"certificate: {{file: /c}}\nkey_id: k1\nalgorithm: RS256\nassertion_audience: x\n{SECRET}"
     text = config(credentials=f"{credentials}\n{JWT_BEARER}\nparameters: {{assertion: {{file: /a}}}}")
-    assert [place.split(" does not apply to auth client_secret_basic")[0] for place in folder.places(text)] == [
+    assert [line.split(" does not apply to auth client_secret_basic")[0] for line in folder.headlines(text)] == [
         "config.yaml:4:5: certificate",
         "config.yaml:5:5: key_id",
         "config.yaml:6:5: algorithm",
@@ -1030,7 +1032,7 @@ NOT_BOTH = (
 
 
 @pytest.mark.parametrize(
-    ("credentials", "tokens", "places"),
+    ("credentials", "tokens", "errors"),
     [
         pytest.param(JWT_BEARER, ("", ""), [NOT_READY], id="neither"),
         pytest.param(JWT_BEARER, (ITS_OWN, ""), [NOT_READY], id="one token has its own"),
@@ -1044,11 +1046,11 @@ NOT_BOTH = (
     ],
 )
 def test_the_jwt_bearer_grant_has_a_key_or_an_assertion_for_each_token(
-    folder: Folder, credentials: str, tokens: tuple[str, str], places: list[str]
+    folder: Folder, credentials: str, tokens: tuple[str, str], errors: list[str]
 ) -> None:
     text = config(credentials=f"{credentials}\n{SECRET}").partition("    tokens:")[0] + TWO_TOKENS.format(*tokens)
-    if places:
-        assert folder.places(text) == places
+    if errors:
+        assert folder.headlines(text) == errors
     else:
         signed = {target.client.jwt_bearer is not None for target in folder.load(text).targets}
         assert signed == {"private_key" in credentials}
@@ -1056,12 +1058,12 @@ def test_the_jwt_bearer_grant_has_a_key_or_an_assertion_for_each_token(
 
 @pytest.mark.parametrize("auth", ["auth: none", "auth: assertion\nassertion: {file: /a}"])
 def test_an_assertion_that_bearerd_signs_names_its_issuer(folder: Folder, auth: str) -> None:
-    assert folder.places(config(credentials=SIGNING + auth)) == [
+    assert folder.headlines(config(credentials=SIGNING + auth)) == [
         "config.yaml:4:5: this grant needs client_id or assertion_issuer as the issuer of the assertion"
     ]
     assert folder.load(config(credentials=f"{SIGNING}{auth}\nclient_id: a")).targets
     assert folder.load(config(credentials=f"{SIGNING}{auth}\nassertion_issuer: a")).targets
-    # One that is ready names it already.
+    # An existing assertion names it already.
     assert folder.load(config(credentials=f"{JWT_BEARER}\n{ITS_OWN}\n{auth}")).targets
 
 
@@ -1088,7 +1090,7 @@ def test_claims_are_kept_as_json(folder: Folder, claims: str, text: Any) -> None
 
 def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folder) -> None:
     claims = "assertion_claims:\n  iss: x\n  sub: x\n  aud: x\n  scope: x\n  exp: 1\n  iat: 1\n  jti: x\n"
-    assert folder.places(config(credentials=claims + SIGNING + SECRET)) == [
+    assert folder.headlines(config(credentials=claims + SIGNING + SECRET)) == [
         "config.yaml:5:7: claim 'iss' cannot be set here: use the key assertion_issuer",
         "config.yaml:6:7: claim 'sub' cannot be set here: use the key assertion_subject",
         "config.yaml:7:7: claim 'aud' cannot be set here: use the key assertion_audience",
@@ -1123,14 +1125,14 @@ def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folde
     ],
 )
 def test_claims_that_json_cannot_express_are_refused(folder: Folder, claims: str, column: int, said: str) -> None:
-    assert folder.places(config(credentials=f"assertion_claims: {claims}\n{SIGNING}{SECRET}")) == [
+    assert folder.headlines(config(credentials=f"assertion_claims: {claims}\n{SIGNING}{SECRET}")) == [
         f"config.yaml:4:{column}: {said}"
     ]
 
 
 def test_an_unsupported_value_of_a_claim_hides_no_other_error(folder: Folder) -> None:
     credentials = f"assertion_claims:\n  a: 2026-11-23\n  exp: 1\n  b:\n{SIGNING}{SECRET}"
-    assert [place.split(": ")[0] for place in folder.places(config(credentials=credentials))] == [
+    assert [line.split(": ")[0] for line in folder.headlines(config(credentials=credentials))] == [
         "config.yaml:5:10",
         "config.yaml:6:7",
         "config.yaml:7:9",
@@ -1166,7 +1168,7 @@ def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, na
     text = config(**{where: f"parameters: {{{name}: {{file: /x}}}}"})
     place = "4:18" if where == "client" else "7:26"
     said = f"parameter '{name}' cannot be set here: bearerd sets it from other keys"
-    assert folder.places(text) == [f"config.yaml:{place}: {said}"]
+    assert folder.headlines(text) == [f"config.yaml:{place}: {said}"]
 
 
 SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]
@@ -1234,7 +1236,7 @@ def test_each_secret_among_the_parameters_is_reported_at_its_place(folder: Folde
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, column: int, said: str) -> None:
-    assert folder.places(config(client=f"parameters: {{x: {value}}}")) == [f"config.yaml:4:{column}: {said}"]
+    assert folder.headlines(config(client=f"parameters: {{x: {value}}}")) == [f"config.yaml:4:{column}: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -1253,8 +1255,8 @@ def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, 
     ],
 )  # fmt: skip
 def test_a_client_or_token_named_like_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
-    (place,) = folder.places(text)
-    assert place.endswith(f"; expected one of {known}")
+    (headline,) = folder.headlines(text)
+    assert headline.endswith(f"; expected one of {known}")
 
 
 # -- hooks -------------------------------------------------------------------------------------------
@@ -1337,11 +1339,11 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
     ],
 )
 def test_a_wrong_hook_is_reported_at_its_place(folder: Folder, hook: str, column: int, said: str) -> None:
-    assert folder.places(config(token=f"on_change: [{hook}]")) == [f"config.yaml:7:{column}: {said}"]
+    assert folder.headlines(config(token=f"on_change: [{hook}]")) == [f"config.yaml:7:{column}: {said}"]
 
 
 def test_on_failure_has_no_skip_first(folder: Folder) -> None:
-    (said,) = folder.places(config(token="on_failure: [{run: [/a], skip_first: true}]"))
+    (said,) = folder.headlines(config(token="on_failure: [{run: [/a], skip_first: true}]"))
     assert "unknown key 'skip_first'; expected one of" in said
 
 
@@ -1369,16 +1371,16 @@ def test_a_socket_path_is_at_most_107_bytes(folder: Folder, length: int) -> None
         assert control.socket == path
     else:
         said = f"config.yaml:1:19: the path of the control socket is longer than 107 bytes, the limit of Linux: {path}"
-        assert folder.places(text) == [said]
+        assert folder.headlines(text) == [said]
 
 
 def test_a_directory_may_be_too_long_for_its_socket(folder: Folder) -> None:
-    (said,) = folder.places(f"output: {{directory: /{'x' * 90}}}\n{SMALLEST}")
+    (said,) = folder.headlines(f"output: {{directory: /{'x' * 90}}}\n{SMALLEST}")
     assert said.startswith("config.yaml:1:21: the path of the control socket is longer than 107 bytes")
 
 
 def test_the_socket_and_a_token_file_cannot_have_one_path(folder: Folder) -> None:
-    (said,) = folder.places("control: {socket: /run/bearerd/dnb/bci}\n" + SMALLEST)
+    (said,) = folder.headlines("control: {socket: /run/bearerd/dnb/bci}\n" + SMALLEST)
     assert said == "config.yaml:1:19: 'dnb/bci' would be written to /run/bearerd/dnb/bci too"
 
 
@@ -1408,7 +1410,7 @@ def test_the_names_of_listen_are_host_names(folder: Folder) -> None:
      "bücher", "a" * 64, ".".join(["a" * 50] * 6), "'a b'", '"a\\n"', "1", "[a]", "~"],
 )  # fmt: skip
 def test_other_names_of_listen_are_refused(folder: Folder, host: str) -> None:
-    (said,) = folder.places(f"listen: {{address: '127.0.0.1:1', hosts: [web1, {host}]}}\n{SMALLEST}")
+    (said,) = folder.headlines(f"listen: {{address: '127.0.0.1:1', hosts: [web1, {host}]}}\n{SMALLEST}")
     assert said.startswith("config.yaml:1:48: expected a host name without scheme and port, such as web1.example.com")
 
 
@@ -1418,14 +1420,14 @@ def test_other_names_of_listen_are_refused(folder: Folder, host: str) -> None:
      "256.0.0.1:1", "[::1]", "127.0.0.1:٣"],
 )  # fmt: skip
 def test_an_address_is_an_ip_address_and_a_port(folder: Folder, address: str) -> None:
-    (said,) = folder.places(f"listen: {{address: '{address}'}}\n{SMALLEST}")
+    (said,) = folder.headlines(f"listen: {{address: '{address}'}}\n{SMALLEST}")
     assert said == (
         'config.yaml:1:19: expected an IP address and a port in quotes, such as "127.0.0.1:9810" or "[::1]:9810"'
     )
 
 
 def test_listening_needs_an_address(folder: Folder) -> None:
-    assert folder.places("listen: {page: true}\n" + SMALLEST) == ["config.yaml:1:1: key 'address' is missing"]
+    assert folder.headlines("listen: {page: true}\n" + SMALLEST) == ["config.yaml:1:1: key 'address' is missing"]
 
 
 # -- keys --------------------------------------------------------------------------------------------
@@ -1454,7 +1456,7 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
     line, column = map(int, place.split(":"))
     name = re.match(r"\w+", text.splitlines()[line - 1][column - 1 :])
     assert name is not None
-    (said,) = folder.places(text)
+    (said,) = folder.headlines(text)
     assert said.startswith(f"config.yaml:{line}:{column}: unknown key '{name[0]}'{hint}")
 
 
@@ -1514,9 +1516,9 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
     ],
 )
 def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
-    places = folder.places(config(**{where: key}))
-    assert len(places) == 1
-    assert said in places[0]
+    headlines = folder.headlines(config(**{where: key}))
+    assert len(headlines) == 1
+    assert said in headlines[0]
 
 
 @pytest.mark.parametrize(
@@ -1542,8 +1544,8 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
 )
 def test_a_wrong_value_of_a_token_is_refused(folder: Folder, key: str, values: list[str], said: str) -> None:
     for value in values:
-        (place,) = folder.places(config(token=f"{key}: {value}"))
-        assert place.startswith(f"config.yaml:7:{15 + len(key)}: {said}"), value
+        (headline,) = folder.headlines(config(token=f"{key}: {value}"))
+        assert headline.startswith(f"config.yaml:7:{15 + len(key)}: {said}"), value
 
 
 @pytest.mark.parametrize(
@@ -1558,8 +1560,8 @@ def test_a_wrong_value_of_a_token_is_refused(folder: Folder, key: str, values: l
 )
 def test_a_wrong_value_of_a_client_is_refused(folder: Folder, key: str, values: list[str], said: str) -> None:
     for value in values:
-        (place,) = folder.places(config(client=f"{key}: {value}"))
-        assert place.startswith(f"config.yaml:4:{7 + len(key)}: {said}"), value
+        (headline,) = folder.headlines(config(client=f"{key}: {value}"))
+        assert headline.startswith(f"config.yaml:4:{7 + len(key)}: {said}"), value
 
 
 def test_a_timeout_may_be_a_day(folder: Folder) -> None:
@@ -1581,12 +1583,12 @@ def test_a_timeout_may_be_a_day(folder: Folder) -> None:
 )
 @pytest.mark.parametrize("key", ["mode", "directory_mode"])
 def test_a_mode_in_any_other_form_is_refused(folder: Folder, key: str, mode: str, said: str) -> None:
-    (place,) = folder.places(config(top=f"output: {{{key}: {mode}}}"))
-    assert place.startswith(f"config.yaml:1:{12 + len(key)}: {said}")
+    (headline,) = folder.headlines(config(top=f"output: {{{key}: {mode}}}"))
+    assert headline.startswith(f"config.yaml:1:{12 + len(key)}: {said}")
 
 
 def test_a_file_is_never_setgid(folder: Folder) -> None:
-    assert len(folder.places(config(top="output: {mode: '2750'}"))) == 1
+    assert len(folder.headlines(config(top="output: {mode: '2750'}"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -1618,21 +1620,23 @@ def test_a_wrong_secret_is_reported_without_its_line(folder: Folder, secret: str
 
 @pytest.mark.parametrize(("client_id", "found"), [("123", "a number"), ("true", "a boolean"), ("[a]", "a list")])
 def test_a_client_id_is_text(folder: Folder, client_id: str, found: str) -> None:
-    (said,) = folder.places(config().replace("7e0c5a", client_id))
+    (said,) = folder.headlines(config().replace("7e0c5a", client_id))
     assert said.endswith(f", found {found}")
 
 
 def test_missing_tokens_are_reported_at_their_client(folder: Folder) -> None:
-    assert folder.places(config().partition("    tokens:")[0]) == ["config.yaml:2:3: key 'tokens' is missing"]
+    assert folder.headlines(config().partition("    tokens:")[0]) == ["config.yaml:2:3: key 'tokens' is missing"]
 
 
 def test_a_client_without_tokens_is_an_error(folder: Folder) -> None:
     text = config().replace("tokens:\n      bci: {}", "tokens: {}")
-    assert folder.places(text) == ["config.yaml:6:13: expected at least one entry"]
+    assert folder.headlines(text) == ["config.yaml:6:13: expected at least one entry"]
 
 
 def test_a_token_without_keys_is_an_empty_mapping(folder: Folder) -> None:
-    assert folder.places(config().replace("bci: {}", "bci:")) == ["config.yaml:7:11: expected a mapping, found nothing"]
+    assert folder.headlines(config().replace("bci: {}", "bci:")) == [
+        "config.yaml:7:11: expected a mapping, found nothing"
+    ]
 
 
 @pytest.mark.parametrize("name", ["a", "1a", "a.b_c-d", "A" * 64, "a..b"])
@@ -1647,8 +1651,8 @@ def test_a_name_is_letters_digits_and_some_punctuation(folder: Folder, name: str
 def test_any_other_name_is_refused_at_its_place(folder: Folder, name: str) -> None:
     quoted = '"' + name.replace("\n", "\\n").replace("\0", "\\0") + '"'
     text = config(top="providers:\n  dnb: {token_url: https://h/}").replace("dnb:", f"{quoted}:")
-    assert [place.split(": ")[0] for place in folder.places(text)] == ["config.yaml:2:3", "config.yaml:4:3"]
-    assert [place.split(": ")[0] for place in folder.places(config().replace("bci:", f"{quoted}:"))] == [
+    assert [line.split(": ")[0] for line in folder.headlines(text)] == ["config.yaml:2:3", "config.yaml:4:3"]
+    assert [line.split(": ")[0] for line in folder.headlines(config().replace("bci:", f"{quoted}:"))] == [
         "config.yaml:7:7"
     ]
     assert "invalid name" in folder.error(text)
@@ -1680,7 +1684,7 @@ clients:
     client_secret: {file: /s}
     tokens: {t: {files: [{format: raw, path: ../x}]}}
 """
-    assert [place.split(": ")[0].removeprefix("config.yaml:") for place in folder.places(text)] == [
+    assert [line.split(": ")[0].removeprefix("config.yaml:") for line in folder.headlines(text)] == [
         "1:17",  # 60%
         "3:18",  # http
         "6:15",  # no such provider
@@ -1705,17 +1709,17 @@ clients:
     ],
 )
 def test_one_mistake_is_one_error(folder: Folder, key: str, place: str) -> None:
-    assert [said.split(": ")[0] for said in folder.places(config(token=key))] == [f"config.yaml:{place}"]
+    assert [said.split(": ")[0] for said in folder.headlines(config(token=key))] == [f"config.yaml:{place}"]
 
 
 def test_errors_of_several_files_are_reported_at_once(folder: Folder) -> None:
     (folder.path / "latin.yaml").write_bytes(b"# a\n# \xe4\n")
-    places = folder.places(
+    headlines = folder.headlines(
         config(top="include: [a.yaml, b.yaml, latin.yaml, missing.yaml]", token="scope: 1"),
         a="providers: {p: {token_url: 5}}\n",
         b="a: [\n",
     )
-    assert [place.split(": ")[0] for place in places] == [
+    assert [line.split(": ")[0] for line in headlines] == [
         "a.yaml:1:28",
         "b.yaml:2:1",
         "config.yaml:1:39",
@@ -1733,7 +1737,7 @@ def test_a_config_without_clients_is_an_error(folder: Folder) -> None:
     ("text", "found"), [("[a]", "a list"), ("a", "text"), ("--- ~\n", "nothing"), ("1", "a number")]
 )
 def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
-    (said,) = folder.places(text)
+    (said,) = folder.headlines(text)
     assert said.endswith(f": expected a mapping, found {found}")
 
 
@@ -1753,7 +1757,7 @@ def test_a_directory_is_not_a_config(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_ignored(folder: Folder) -> None:
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SMALLEST.encode())
     assert load(str(folder.path / "bom.yaml"), {}).targets == folder.load(SMALLEST).targets
-    # It is no column.
+    # It does not count as a column.
     (folder.path / "bom.yaml").write_bytes(b"\xef\xbb\xbflog: no")
     with pytest.raises(ConfigError) as raised:
         load(str(folder.path / "bom.yaml"), {})
@@ -1779,21 +1783,21 @@ def test_a_file_that_is_not_utf_8_is_an_error_in_the_line_of_the_first_wrong_byt
 def test_files_over_16_mib_together_are_an_error(folder: Folder) -> None:
     with (folder.path / "large.yaml").open("wb") as stream:
         stream.truncate(MOST_BYTES - 100)
-    assert folder.places("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
+    assert folder.headlines("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
         "large.yaml:1:1: with this file the config is larger than 16 MiB",
         "small.yaml:1:1: with this file the config is larger than 16 MiB",
     ]
 
 
 def test_too_many_keys_and_values_are_an_error(folder: Folder) -> None:
-    [place] = folder.places("clients: [" + "a," * MOST_NODES + "]")
-    assert place.endswith("more than 1,000,000 keys and values")
+    [headline] = folder.headlines("clients: [" + "a," * MOST_NODES + "]")
+    assert headline.endswith("more than 1,000,000 keys and values")
 
 
 def test_errors_beyond_the_limit_are_counted(folder: Folder) -> None:
-    places = folder.places("clients:\n" + "".join(f"  c{number}: {{x: 1}}\n" for number in range(MOST_PROBLEMS)))
-    assert len(places) == MOST_PROBLEMS + 1
-    assert any(re.search(r"and \d+ more errors; is this the right file\?", place) for place in places)
+    headlines = folder.headlines("clients:\n" + "".join(f"  c{number}: {{x: 1}}\n" for number in range(MOST_PROBLEMS)))
+    assert len(headlines) == MOST_PROBLEMS + 1
+    assert any(re.search(r"and \d+ more errors; is this the right file\?", line) for line in headlines)
 
 
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
@@ -1817,7 +1821,7 @@ def test_included_files_add_providers_and_clients(folder: Folder) -> None:
         "dnb/bci": "https://h/t",
         "other/bci": "https://login.bisnode.com/sandbox/v1/token.oauth2",
     }
-    # What stands at the top of the main file is inherited by those of the others too.
+    # Clients in included files inherit from the top of the main file too.
     assert {target.refresh_before for target in found.targets} == {RefreshBefore(seconds=300)}
     assert found.sources == tuple(
         str(folder.path / name) for name in ("config.yaml", "conf.d/10.yaml", "conf.d/20.yaml")
@@ -1843,21 +1847,23 @@ def test_a_file_that_two_patterns_match_is_read_once(folder: Folder) -> None:
 
 
 def test_a_missing_included_file_is_an_error_at_its_name(folder: Folder) -> None:
-    assert folder.places(config(top="include: [conf.d/*.yaml, dnb.yaml]")) == [
+    assert folder.headlines(config(top="include: [conf.d/*.yaml, dnb.yaml]")) == [
         "config.yaml:1:26: file dnb.yaml does not exist"
     ]
 
 
 @pytest.mark.parametrize("pattern", ["config.yaml", "*.yaml", "./config.yaml"])
 def test_a_file_that_includes_itself_is_an_error(folder: Folder, pattern: str) -> None:
-    (place,) = folder.places(config(top=f'include: ["{pattern}"]'))
-    assert place == "config.yaml:1:10: the file includes itself"
+    (headline,) = folder.headlines(config(top=f'include: ["{pattern}"]'))
+    assert headline == "config.yaml:1:10: the file includes itself"
 
 
 def test_a_name_that_is_defined_in_two_files_is_an_error_that_names_both(folder: Folder) -> None:
     provider = "providers:\n  p: {token_url: https://h/t}\n"
-    places = folder.places(config(top=f"include: [a.yaml, b.yaml]\n{provider}"), a=provider, b="# twice\n" + SMALLEST)
-    assert places == [
+    headlines = folder.headlines(
+        config(top=f"include: [a.yaml, b.yaml]\n{provider}"), a=provider, b="# twice\n" + SMALLEST
+    )
+    assert headlines == [
         "a.yaml:2:3: 'p' is defined twice in providers; first at config.yaml:3",
         "b.yaml:3:3: 'dnb' is defined twice in clients; first at config.yaml:6",
     ]
@@ -1865,7 +1871,7 @@ def test_a_name_that_is_defined_in_two_files_is_an_error_that_names_both(folder:
 
 @pytest.mark.parametrize("key", ["output: {mode: '0600'}", "refresh_before: 5m", "include: [c.yaml]", "log: {}"])
 def test_an_included_file_may_only_have_providers_and_clients(folder: Folder, key: str) -> None:
-    assert folder.places(config(top="include: [a.yaml]"), a=f"{key}\n") == [
+    assert folder.headlines(config(top="include: [a.yaml]"), a=f"{key}\n") == [
         f"a.yaml:1:1: unknown key '{key.partition(':')[0]}': an included file may only have providers and clients"
     ]
 
@@ -1935,8 +1941,8 @@ def test_the_state_directory_comes_from_the_config_or_systemd_or_is_in_the_outpu
     ],
 )
 def test_a_path_of_a_directory_or_of_bearerd_itself_is_refused(folder: Folder, path: str, said: str) -> None:
-    (place,) = folder.places(config(token=f"files: [{{format: raw, path: {path}}}]"))
-    assert place.startswith(f"config.yaml:7:41: {said}")
+    (headline,) = folder.headlines(config(token=f"files: [{{format: raw, path: {path}}}]"))
+    assert headline.startswith(f"config.yaml:7:41: {said}")
 
 
 @pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "/srv/a", "...", "a..b", ".bearerd-x"])
@@ -1945,7 +1951,7 @@ def test_other_paths_are_accepted(folder: Folder, path: str) -> None:
 
 
 def template(more: str = "", name: str = "nginx", path: str = ", path: x") -> str:
-    """A config with one file by a template; `more` begins with a comma."""
+    """A config with one templated file; `more` begins with a comma."""
     return config(token=f"files: [{{format: template, template: {name}{path}{more}}}]")
 
 
@@ -1964,10 +1970,10 @@ def test_the_settings_of_a_template_are_read(folder: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["ngnix", "nginx.j2", "own.j2", "./own.j2", "../own.j2", "Nginx", "' nginx'"])
 def test_an_unknown_template_is_an_error_that_lists_the_built_in_ones(folder: Folder, name: str) -> None:
-    (place,) = folder.places(template(name=name))
+    (headline,) = folder.headlines(template(name=name))
     said = "config.yaml:7:50: expected the absolute path of a template (/…), or a built-in one: "
-    assert place.startswith(said + ", ".join(TEMPLATES))
-    assert ("did you mean 'nginx'?" in place) is ("ng" in name.lower())
+    assert headline.startswith(said + ", ".join(TEMPLATES))
+    assert ("did you mean 'nginx'?" in headline) is ("ng" in name.lower())
 
 
 @pytest.mark.parametrize(
@@ -1981,8 +1987,8 @@ def test_an_unknown_template_is_an_error_that_lists_the_built_in_ones(folder: Fo
     ],
 )
 def test_a_template_must_be_text(folder: Folder, name: str, said: str) -> None:
-    (place,) = folder.places(template(name=name))
-    assert place.endswith(f": {said}")
+    (headline,) = folder.headlines(template(name=name))
+    assert headline.endswith(f": {said}")
 
 
 @pytest.mark.parametrize(
@@ -2001,8 +2007,8 @@ def test_a_template_must_be_text(folder: Folder, name: str, said: str) -> None:
     ],
 )
 def test_a_template_needs_a_path_and_the_format_template(folder: Folder, file: str, said: str) -> None:
-    (place,) = folder.places(config(token=f"files: [{{{file}}}]"))
-    assert place.startswith(f"config.yaml:7:21: {said}")
+    (headline,) = folder.headlines(config(token=f"files: [{{{file}}}]"))
+    assert headline.startswith(f"config.yaml:7:21: {said}")
 
 
 @pytest.mark.parametrize(
@@ -2019,13 +2025,13 @@ def test_a_template_needs_a_path_and_the_format_template(folder: Folder, file: s
     ],
 )
 def test_vars_are_names_and_texts(folder: Folder, given: str, at: str, said: str) -> None:
-    (place,) = folder.places(template(f", vars: {given}"))
-    assert place.startswith(f"config.yaml:{at}: {said}")
+    (headline,) = folder.headlines(template(f", vars: {given}"))
+    assert headline.startswith(f"config.yaml:{at}: {said}")
 
 
 def test_an_output_over_its_own_template_is_an_error(folder: Folder) -> None:
     text = template(name="/etc/own.conf", path=", path: //etc/./own.conf")
-    assert folder.places(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
+    assert folder.headlines(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
 
 
 @pytest.mark.parametrize(("client", "variable"), [("3scale", "_3SCALE_BCI_TOKEN"), ("a.b-c", "A_B_C_BCI_TOKEN")])
@@ -2053,18 +2059,19 @@ def test_two_outputs_with_one_path_are_an_error_that_names_both(folder: Folder, 
     text = config(token=f"files: [{{format: raw, path: {first}}}]").replace(
         "      bci", f"      abc: {{files: [{{format: raw, path: {second}}}]}}\n      bci"
     )
-    (place,) = folder.places(text)
+    (headline,) = folder.headlines(text)
     assert re.fullmatch(
-        r"config\.yaml:8:41: 'dnb/bci' and 'dnb/abc' \(config\.yaml:7\) would be written to the same file, (\S+)", place
+        r"config\.yaml:8:41: 'dnb/bci' and 'dnb/abc' \(config\.yaml:7\) would be written to the same file, (\S+)",
+        headline,
     )
 
 
 def test_outputs_of_two_clients_in_two_files_collide_too(folder: Folder) -> None:
-    (place,) = folder.places(
+    (headline,) = folder.headlines(
         config(top="include: [a.yaml]", token="files: [{format: raw, path: t}]"),
         a=OTHER.replace("{scope: bci}", "{files: [{format: raw, path: t}]}"),
     )
-    assert place == (
+    assert headline == (
         "a.yaml:7:41: 'other/bci' and 'dnb/bci' (config.yaml:8) would be written to the same file, /run/bearerd/t"
     )
 
@@ -2079,8 +2086,8 @@ def test_a_shared_list_of_files_with_a_path_collides_for_the_second_token(folder
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a"), ("dnb", "dnb/x")])
 def test_a_path_below_another_output_is_an_error(folder: Folder, first: str, second: str) -> None:
     files = f"files: [{{format: raw, path: {first}}}, {{format: raw, path: {second}}}]"
-    (place,) = folder.places(config(token=files))
-    assert place == (
+    (headline,) = folder.headlines(config(token=files))
+    assert headline == (
         f"config.yaml:7:{64 + len(first)}: 'dnb/bci' would be written to /run/bearerd/{second} "
         f"and 'dnb/bci' to /run/bearerd/{first}: one is a directory of the other"
     )
@@ -2088,7 +2095,7 @@ def test_a_path_below_another_output_is_an_error(folder: Folder, first: str, sec
 
 # -- secrets -----------------------------------------------------------------------------------------
 
-# KEY is one of SECRET_KEYS, and each TYPO a mistyped form of it.
+# KEY is one of SECRET_KEYS, and TYPO a mistyped form of it.
 SECRET_SHAPES = {
     "scalar": "KEY: {}",
     "quoted": 'KEY: "{}"',
@@ -2146,17 +2153,17 @@ SECRET_KEYS = {
     "assertion": ("assertoin", "asertion", "assertin"),
     "subject_token": ("subject_tokn", "subjct_token", "subjecttoken"),
 }
-# Where it stands: with more after it, so that what is broken swallows lines, and at the end of the file.
+# With more after it, so that a broken value swallows lines, and at the end of the file.
 SECRET_PLACES = [
     "clients:\n  dnb:\n    {}\n    client_id: x\n    tokens: {{bci: {{}}}}\n",
     "clients:\n  dnb:\n    client_id: x\n    tokens: {{bci: {{}}}}\n    {}",
-    # JSON is YAML. What stands in blocks is no flow, and so another error.
+    # JSON is YAML too. A block inside flow style is another error.
     '{{"clients":{{"dnb":{{"client_id":"x",\n    {}\n,"tokens":{{"bci":{{}}}},"timeout":5}}}}}}\n',
 ]
 
 
 def with_secret(place: str, shape: str, key: str, parameter: str, secret: str) -> str:
-    """A config that says a secret where it must not."""
+    """A config with a secret in a wrong place."""
     typos = SECRET_KEYS[key]
     for number, typo in enumerate(typos, 1):
         shape = shape.replace(f"TYPO{number}", typo)
@@ -2164,11 +2171,11 @@ def with_secret(place: str, shape: str, key: str, parameter: str, secret: str) -
     return place.format(shape)
 
 
-# What a secret may begin or end with, to be read as something else than text.
+# Characters at the beginning or end of a secret that make YAML read it as something else than text.
 SIGNS = st.sampled_from(
     ["", *"!&*@%`|>'\"{[]#~\\\t\0\x1bü", ": ", "? ", "- ", "<<: ", "!!int ", "0x", "1_"],
 )
-# Hypothesis draws words out of the source too: with q9 before it none is a word of ours.
+# Hypothesis also draws constants from our source. With q9 in front, none of them is part of a message.
 WORDS = st.text("abcdefghjkmnpqrstuvwxyzABCDEFGHJKMNPQRSTUVWXYZ23456789", min_size=10, max_size=16).map("q9{}".format)
 
 
@@ -2193,7 +2200,7 @@ def test_no_error_shows_a_secret_in_any_shape_at_any_place(folder: Folder, shape
 @example("flow mapping", "client_secret", "password", SECRET_PLACES[0], "", "hunter2hunter2", "")
 @example("mistyped key", "private_key", "password", SECRET_PLACES[1], "!", "hunter2hunter2", "")
 @example("open quote in a list", "client_secret", "password", SECRET_PLACES[1], "", "hunter2hunter2", "")
-# Each example writes the file anew.
+# Each example writes its own file.
 @settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_error_ever_shows_a_secret(
     folder: Folder, shape: str, key: str, parameter: str, place: str, before: str, secret: str, after: str
@@ -2227,11 +2234,11 @@ def test_the_line_of_a_secret_is_not_shown_but_the_next_one_is(folder: Folder) -
 
 
 def uncommented(text: str) -> str:
-    """The example with each key that it shows as a comment taken in (`#key`, without a space)."""
+    """The example with its commented keys (`#key`, without a space) enabled."""
     return re.sub(r"^( *)#(?=[a-z-])", r"\1", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("change", [str, uncommented], ids=["as it stands", "with all that it shows"])
+@pytest.mark.parametrize("change", [str, uncommented], ids=["as it is", "with all commented keys"])
 def test_the_example_is_valid(folder: Folder, change: Callable[[str], str]) -> None:
     found = folder.load(change(EXAMPLE.read_text()))
     assert {"dnb/bci", "dnb/companies", "billing/api"} <= {target.full_name for target in found.targets}
@@ -2239,7 +2246,7 @@ def test_the_example_is_valid(folder: Folder, change: Callable[[str], str]) -> N
 
 
 def keys(annotation: Any) -> Iterator[str]:
-    """Every key of every model that a type is made of."""
+    """Every key of every model in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
             yield name

@@ -60,7 +60,7 @@ BOTH = {"directory": "/d", "socket": "/s"}
             id="names of clients",
         ),
         pytest.param("output:\n  files: [/x]\n  vars:\n    - a: /y\n", {}, id="a list"),
-        # What no longer is YAML, or no config.
+        # Texts that are not YAML, or not a valid config.
         pytest.param("clients: [\noutput:\n  directory: /d\ncontrol: {socket: /s}\n", BOTH, id="open bracket before"),
         pytest.param(
             'clients: {a: "x\noutput:\n  directory: /d\ncontrol: {socket: /s}\n', BOTH, id="open quote before"
@@ -193,5 +193,5 @@ def test_no_text_takes_long_to_search(piece: str) -> None:
     text = piece * (4 * 2**20 // len(piece))
     began = time.process_time()
     assert find(text) == {}
-    # Once for all its characters: 2 s. Once for each line or level would be minutes.
+    # 2 s if each character is read once. Minutes if it is read once for each line or level.
     assert time.process_time() - began < 20

@@ -1,4 +1,4 @@
-"""A config on its way between two processes."""
+"""Encoding a config for another process, and decoding it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_shared_objects_are_encoded_once_and_shared_after_decoding() -> None:
         pytest.param(b'{"Config": [["/d"]]}', id="one field"),
         pytest.param(pickle.dumps(shared(1)), id="a pickle"),
         pytest.param(encode(shared(1)).replace(b'"/d"', b"1"), id="a number for text"),
-        pytest.param(encode(shared(1)).replace(b'"watch"', b'"never"'), id="a word that is not in the model"),
+        pytest.param(encode(shared(1)).replace(b'"watch"', b'"never"'), id="a value that is not in the model"),
         pytest.param(encode(shared(1)).replace(b'"Client"', b'"os"'), id="an unknown table"),
         pytest.param(encode(Config("/d", "/s")).replace(b"[]", b"[0]"), id="a row that is not there"),
     ],

@@ -1,4 +1,4 @@
-"""The process that reads the config: what it says, what it holds, and how it ends."""
+"""The process that reads the config: its answers, its resources, and its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ clients:
     client_secret: {file: /etc/bearerd/dnb.secret}
     tokens: {bci: {}}
 """
-# In a process of its own, which has no threads; each line of its input is a config to read.
+# Runs in a process without threads. Each line of its input is the path of a config to read.
 HOST = """
 import json, os, resource, sys
 from bearerd.config import reader
@@ -86,7 +86,7 @@ class Host:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that have not ended."""
+    """The running children of a process."""
     found = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         try:
@@ -190,7 +190,7 @@ def test_a_killed_reader_is_reported(host: Callable[..., Host], config: Path) ->
 
 def test_a_late_reply_is_not_taken_for_the_next(host: Callable[..., Host], config: Path) -> None:
     made = host(_GRACE=-59.5)
-    os.kill(made.reader, signal.SIGSTOP)  # as a file on a dead network file system would hold it
+    os.kill(made.reader, signal.SIGSTOP)  # like reading from a dead network file system
     for _ in range(2):
         said = made.read(config.with_name("another.yaml"))
         assert said == ["unavailable", "the config could not be read within 60 s"]
@@ -209,7 +209,7 @@ def test_a_reply_of_another_version_is_reported(host: Callable[..., Host], confi
 
 
 def test_the_reader_needs_no_dev_null(host: Callable[..., Host], config: Path) -> None:
-    # Not every chroot has one.
+    # A chroot may lack it.
     assert host(first="os.devnull = '/nonexistent'").read(config)[0] == "config"
 
 
@@ -219,12 +219,12 @@ def test_the_reader_keeps_no_descriptors_environment_or_modules_that_it_does_not
     made = host({"DNB_SECRET": "hunter2", "STATE_DIRECTORY": "/var/lib/mine"})
     made.read(config)
     here = Path(f"/proc/{made.reader}")
-    if os.geteuid() == 0:  # nobody else may look
+    if os.geteuid() == 0:  # others may not read these files
         assert b"hunter2" not in (here / "environ").read_bytes()
         links = {os.readlink(link) for link in (here / "fd").iterdir()}
         assert {link.split(":")[0] for link in links} == {"/memfd", "socket"}
         assert len(list((here / "fd").iterdir())) == 4
-    # Of an undumpable process these are root's.
+    # The files in /proc of an undumpable process belong to root.
     assert {(here / name).stat().st_uid for name in ("environ", "mem", "maps", "fd")} == {0}
 
 

@@ -15,7 +15,7 @@ from bearerd.config.models import ConfigFile
 from bearerd.model import TEMPLATES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
-# Every keyword of draft 2020-12 that this schema has a use for, by the type of its value.
+# The keywords of draft 2020-12 that this schema uses, with the type of their values.
 KEYWORDS: dict[str, type | tuple[type, ...]] = {
     "$schema": str,
     "$defs": dict,
@@ -54,7 +54,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def subschemas(here: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A schema and all that it holds."""
+    """A schema and all of its subschemas."""
     yield here
     for keyword in ("$defs", "properties", "patternProperties"):
         for inner in here.get(keyword, {}).values():
@@ -68,7 +68,7 @@ def subschemas(here: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def resolved(whole: dict[str, Any], here: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a subschema stands for: its reference followed, its alternatives side by side."""
+    """The alternatives of a subschema, with references resolved."""
     if "$ref" in here:
         here = whole["$defs"][here["$ref"].removeprefix("#/$defs/")]
     alternatives = [*here.get("anyOf", []), *here.get("oneOf", [])]
@@ -76,10 +76,10 @@ def resolved(whole: dict[str, Any], here: dict[str, Any]) -> list[dict[str, Any]
 
 
 def unknown(whole: dict[str, Any], here: dict[str, Any], value: Any, path: str = "") -> list[str]:
-    """The keys of a value that a schema does not name."""
+    """The keys of a value that its schema does not have."""
     shapes = resolved(whole, here)
     if {} in shapes:
-        return []  # anything goes, as for a claim
+        return []  # any value is allowed, as for a claim
     if isinstance(value, list):
         items = [shape["items"] for shape in shapes if "items" in shape]
         return [found for item in value for found in unknown(whole, items[0], item, path)] if items else [path]
@@ -93,7 +93,7 @@ def unknown(whole: dict[str, Any], here: dict[str, Any], value: Any, path: str =
 
 
 def children(shape: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    """What a mapping's schema says of one key: by its name, or of any name."""
+    """The schema of a key in a mapping: by its name, or for any name."""
     if key in shape.get("properties", {}):
         yield shape["properties"][key]
     yield from shape.get("patternProperties", {}).values()
@@ -103,7 +103,7 @@ def children(shape: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
 
 
 def fits(whole: dict[str, Any], here: dict[str, Any], value: Any) -> bool:
-    """Whether a value is what a schema describes, as far as KEYWORDS go."""
+    """Whether a value matches a schema, by the keywords in KEYWORDS."""
     if "$ref" in here:
         here = whole["$defs"][here["$ref"].removeprefix("#/$defs/")]
     if "anyOf" in here and not any(fits(whole, inner, value) for inner in here["anyOf"]):
@@ -123,18 +123,18 @@ def fits(whole: dict[str, Any], here: dict[str, Any], value: Any) -> bool:
 
 
 def holds(whole: dict[str, Any], here: dict[str, Any], value: dict[str, Any] | list[Any]) -> bool:
-    """The same of what is in a mapping or a list."""
+    """The same for the items of a mapping or a list."""
     if isinstance(value, list):
         enough = here.get("minItems", 0) <= len(value) <= here.get("maxItems", len(value))
         return enough and all(fits(whole, here.get("items", {}), item) for item in value)
     enough = len(value) >= here.get("minProperties", 0) and set(here.get("required", [])) <= value.keys()
-    # A schema that says nothing of other keys allows them.
+    # Without additionalProperties, other keys are allowed.
     of_each = {key: next(children({"additionalProperties": True} | here, key), None) for key in value}
     return enough and all(inner is not None and fits(whole, inner, value[key]) for key, inner in of_each.items())
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every model that a type is made of, with those inside them."""
+    """Every model in a type, including nested ones."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         for field in annotation.model_fields.values():
@@ -159,7 +159,7 @@ def test_the_schema_is_valid_in_its_draft() -> None:
 
 
 def test_the_walk_finds_every_model() -> None:
-    # The tests below are only worth what the walk finds.
+    # The tests below depend on the models that the walk finds.
     assert [model.__name__ for model in ALL_MODELS] == [
         "ChangeHookModel",
         "ClientModel",
@@ -206,7 +206,7 @@ def test_the_walk_over_the_example_finds_unknown_keys(value: Any, paths: list[st
 
 
 def test_the_schema_allows_no_null() -> None:
-    # As the loader: `proxy:` with nothing after it is an unfinished line. An editor would offer a default of null.
+    # Like the loader, for which `proxy:` without a value is an unfinished line. An editor would offer null as default.
     for here in subschemas(schema()):
         assert here.get("type") != "null"
         assert here.get("default", "") is not None
@@ -256,7 +256,7 @@ def test_the_schema_accepts_valid_clients_and_nothing_else(key: str, right: list
 
 
 def test_the_schema_requires_only_tokens_of_a_client() -> None:
-    # What else it needs is a matter of its auth.
+    # Its other required keys depend on its auth.
     whole = schema()
     assert fits(whole, whole, {"clients": {"c": {"tokens": {"t": {}}}}})
     assert not fits(whole, whole, {"clients": {"c": {"tokens": {}}}})

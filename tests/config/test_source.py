@@ -13,12 +13,12 @@ from bearerd.errors import ConfigError, Problem
 
 
 def problems(text: str) -> list[Problem]:
-    """What is wrong in a text, in the order in which it is shown."""
+    """The problems of a text, in the order in which they are shown."""
     return ConfigError(Document(text, "f.yaml").problems).problems
 
 
 def shown(text: str) -> str:
-    """What is wrong in a text, as it is printed."""
+    """The problems of a text, as printed by `check`."""
     return ConfigError(Document(text, "f.yaml").problems).full
 
 
@@ -36,7 +36,7 @@ def shown(text: str) -> str:
         pytest.param("a: [b, {c: d}]", {"a": ["b", {"c": "d"}]}, id="flow"),
         pytest.param("a:\n- b\n- c", {"a": ["b", "c"]}, id="a list without indentation"),
         pytest.param("a: 'no'\nb: \"0640\"\n'no': '12:30:45'", {"a": "no", "b": "0640", "no": "12:30:45"}, id="quoted"),
-        # YAML 1.2's octal is plain text to YAML 1.1: whoever takes a mode refuses it (test_load).
+        # The octal of YAML 1.2 is plain text in YAML 1.1. As a mode it is refused (test_load).
         pytest.param("a: 0o640", {"a": "0o640"}, id="0o640 is text"),
         pytest.param("a: y", {"a": "y"}, id="y is text"),
         pytest.param("a: 1e3", {"a": "1e3"}, id="1e3 is text"),
@@ -56,9 +56,9 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "column", "words"),
+    ("text", "line", "column", "message"),
     [
-        # Numbers that are no numbers to whoever wrote them.
+        # Numbers whose author meant something else.
         pytest.param("a:\n  m: 0640", 2, 6, "YAML reads '0640' as the octal number 416: put it in quotes", id="0640"),
         pytest.param("a: 0123", 1, 4, "the octal number 83", id="0123"),
         pytest.param("a: 00", 1, 4, "the octal number 0", id="00"),
@@ -74,10 +74,10 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("a: 1.", 1, 4, "YAML reads '1.' as a number", id="point without fraction"),
         pytest.param("a: 1.5e+309", 1, 4, "YAML reads '1.5e+309' as a number", id="more than a number holds"),
         pytest.param("a: " + "9" * 19, 1, 4, "YAML reads '9999999999999999999' as a number", id="19 digits"),
-        # More than Python turns into a number, or back into text.
+        # More digits than Python converts.
         pytest.param("a: " + "9" * 5000, 1, 4, "9' as a number: put it in quotes", id="5000 digits"),
         pytest.param("a: 0" + "7" * 5000, 1, 4, "7' as a number: put it in quotes", id="5000 octal digits"),
-        # Words that are no truth values to whoever wrote them.
+        # Booleans whose author meant text.
         pytest.param("a:\n- x\n- no", 3, 3, "YAML reads 'no' as a boolean: write true or false", id="no"),
         pytest.param("a: yes", 1, 4, "YAML reads 'yes' as a boolean", id="yes"),
         pytest.param("a: on", 1, 4, "YAML reads 'on' as a boolean", id="on"),
@@ -86,7 +86,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         # Dates.
         pytest.param("a: 2026-11-23", 1, 4, "YAML reads '2026-11-23' as a date: put it in quotes", id="date"),
         pytest.param("a: 2026-11-23 10:00:00", 1, 4, "as a date: put it in quotes", id="date and time"),
-        # The same as keys.
+        # The same for keys.
         pytest.param("a: 1\nno: x", 2, 1, "YAML reads 'no' as a boolean", id="no as a key"),
         pytest.param("true: x", 1, 1, "YAML reads this key as a boolean: put it in quotes", id="true as a key"),
         pytest.param("a:\n  1: x", 2, 3, "YAML reads this key as a number: put it in quotes", id="numeric key"),
@@ -96,15 +96,15 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("~: x", 1, 1, "YAML reads this key as nothing", id="nothing as a key"),
         pytest.param("? [a]\n: x", 1, 3, "a key must be text", id="a list as a key"),
         pytest.param("a: {{b: c}: d}", 1, 5, "a key must be text", id="a mapping as a key"),
-        # What makes a file say the same thing twice.
+        # Ways to write a value twice.
         pytest.param("a: 1\nb: 2\na: 3", 3, 1, "duplicate key 'a'; first in line 1", id="duplicate key"),
         pytest.param("a: {b: 1, b: 1}", 1, 11, "duplicate key 'b'; first in line 1", id="duplicate key in flow"),
         pytest.param("a: &x [b]\nc: *x", 2, 4, "aliases (*name) are not supported", id="alias"),
         pytest.param("a: &x b\nc: [*x]", 2, 5, "aliases (*name) are not supported", id="alias of a text"),
-        pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not supported", id="alias of what it stands in"),
+        pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not supported", id="alias of the list that contains it"),
         pytest.param("a: *x", 1, 4, "aliases (*name) are not supported", id="alias of nothing"),
         pytest.param("a:\n  <<: {b: c}", 2, 3, "merge keys (<<) are not supported", id="merge key"),
-        # What is no plain value.
+        # Values with a tag.
         pytest.param("a: !!python/object:os.system {}", 1, 4, "tags are not supported", id="python tag"),
         pytest.param("a: !foo b", 1, 4, "tags are not supported", id="own tag"),
         pytest.param("a: [!foo [b]]", 1, 5, "tags are not supported", id="own tag on a list"),
@@ -113,7 +113,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("a: !!set {b}", 1, 4, "tags are not supported", id="set"),
         pytest.param("a: !!int x", 1, 4, "tags are not supported", id="number by its tag"),
         pytest.param("a: =", 1, 4, "YAML reads '=' as special syntax", id="YAML 1.1's default value"),
-        # What is no YAML, or not one document of it.
+        # Texts that are not YAML, or more than one document.
         pytest.param("", 1, 1, "the file is empty", id="empty"),
         pytest.param(" \n\n", 1, 1, "the file is empty", id="white space"),
         pytest.param("# a: b\n\n# c\n", 1, 1, "the file is empty", id="only comments"),
@@ -129,28 +129,28 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param('a: "\\q"', 1, 5, "not YAML: found unknown escape character", id="unknown escape"),
         pytest.param("a: b\n\nc: \0d\n", 3, 4, "a character that YAML does not allow (#x0000)", id="NUL"),
         pytest.param("a: b\x07", 1, 5, "a character that YAML does not allow (#x0007)", id="control character"),
-        # libyaml counts bytes here, and characters everywhere else.
+        # Here libyaml counts bytes, and everywhere else characters.
         pytest.param("# ööööö\na: ö\n\nb: ö\x1b", 4, 5, "(#x001b)", id="control character after others of two bytes"),
         pytest.param("a: " + "[" * 60 + "]" * 60, 1, 53, "nested too deeply", id="60 lists"),
-        # Deeper than the C stack would carry.
+        # Too deep for the C stack.
         pytest.param("a: " + "{b: " * 200_000, 1, 200, "nested too deeply", id="200,000 mappings"),
         pytest.param("- " * 200_000 + "x", 1, 101, "nested too deeply", id="200,000 list items"),
         pytest.param("".join(" " * n + "a:\n" for n in range(60)), 51, 51, "nested too deeply", id="60 levels"),
     ],
 )
 def test_an_ambiguous_or_unsupported_value_is_an_error_at_its_place(
-    text: str, line: int, column: int, words: str
+    text: str, line: int, column: int, message: str
 ) -> None:
     found = problems(text)
     assert [(problem.line, problem.column) for problem in found] == [(line, column)]
-    assert words in found[0].message
+    assert message in found[0].message
     assert found[0].file == "f.yaml"
 
 
 def test_very_deep_brackets_are_one_error() -> None:
     [problem] = problems("a: " + "[" * 200_000)
     assert problem.message.endswith("nested too deeply")
-    # Where depends on the libyaml: from 0.2.6 on it counts them itself, ahead of us.
+    # The place depends on libyaml: since 0.2.6 it counts the levels itself, and gives up earlier.
     assert (problem.line, problem.column) in {(1, 53), (1, 1003)}
 
 
@@ -214,13 +214,13 @@ def test_lines_are_counted_as_yaml_counts_them() -> None:
         pytest.param("a: HUSH # my secret", id="a line that looks as if it held one"),
     ],
 )
-# Two scalars and a broken text: the three ways to an error, each with the hushed text in its line.
+# Three kinds of error, each with the secret in its line: two scalars, and a text that is not YAML.
 @pytest.mark.parametrize("value", ["0123456", "!foo 0123456", "@0123456"])
 def test_neither_line_nor_value_of_a_secret_is_shown(text: str, value: str) -> None:
     said = shown(text.replace("HUSH", value))
     assert said.startswith("f.yaml:")
     assert "123456" not in said
-    assert str(int("0123456", 8)) not in said  # what YAML makes of it tells as much
+    assert str(int("0123456", 8)) not in said  # as YAML reads it, it is the same secret
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_errors_about_invalid_yaml_show_no_line_that_may_contain_a_secret(text: 
     ],
 )
 def test_a_line_with_a_secret_is_not_shown_for_another_error_in_it(text: str) -> None:
-    # In flow form nothing has to be indented, so that the key's own line is not above it.
+    # Flow style needs no indentation, so the line of the key may be any line before.
     said = shown(text)
     assert re.fullmatch(r"f\.yaml:2:\d+: YAML reads this as a boolean: .*", said)
 
@@ -345,7 +345,7 @@ def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("name", "suggestion"),
     [
         ("outptu", "; did you mean 'output'?"),
         ("secret", "; did you mean 'client_secret'?"),
@@ -353,8 +353,8 @@ def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
         ("", ""),
     ],
 )
-def test_only_a_similar_name_is_suggested(word: str, said: str) -> None:
-    assert near(word, ["clients", "output", "client_secret"]) == said
+def test_only_a_similar_name_is_suggested(name: str, suggestion: str) -> None:
+    assert near(name, ["clients", "output", "client_secret"]) == suggestion
 
 
 @pytest.mark.parametrize(

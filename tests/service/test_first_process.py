@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.api import Site
-from support.process import WITHIN, Daemon, command, eventually, hurried, patched
+from support.process import WITHIN, Daemon, command, eventually, patched, stopping_at_once
 from support.server import Answer, Seen, Server, issues, serving
 
 _ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -100,7 +100,7 @@ def test_a_signal_ends_it_with_0_while_a_request_is_under_way(tmp_path: Path, nu
         over.wait()
         return Answer(500)
 
-    with serving(never) as server, first(Site(tmp_path, server.url), hurried(tmp_path)) as daemon:
+    with serving(never) as server, first(Site(tmp_path, server.url), stopping_at_once(tmp_path)) as daemon:
         daemon.wait_for("pid=1")
         server.wait_for(1)
         try:

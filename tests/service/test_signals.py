@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from bearerd.service import engine, logs, signals
-from support.process import WITHIN, command, eventually, hurried, running
+from support.process import WITHIN, command, eventually, running, stopping_at_once
 from support.server import Answer, Seen, issues, serving
 
 _EARLY = """
@@ -121,7 +121,7 @@ def test_a_log_that_nobody_reads_stops_no_refresh_and_no_end(tmp_path: Path) -> 
             except BlockingIOError:
                 break
         os.set_blocking(theirs, True)
-        env = {**os.environ, **hurried(tmp_path)}
+        env = {**os.environ, **stopping_at_once(tmp_path)}
         process = subprocess.Popen(command("run", "-c", config), stderr=theirs, env=env)
         try:
             server.wait_for(3)
@@ -142,7 +142,7 @@ def test_a_client_id_whose_command_hangs_holds_up_nobody_else_and_no_end(tmp_pat
             f"    client_secret: {{file: {tmp_path}/secret}}\n"
         )
         config = _configure(tmp_path, server.url, more=more)
-        env = hurried(tmp_path, "import bearerd.secrets.command as c; c._TIMEOUT = 600.0")
+        env = stopping_at_once(tmp_path, "import bearerd.secrets.command as c; c._TIMEOUT = 600.0")
         with running("run", "-c", config, env=env) as daemon:
             eventually((tmp_path / "tokens/dnb/bci").exists)
             assert daemon.stop() == 0

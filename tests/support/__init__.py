@@ -1,1 +1,1 @@
-"""What several tests use: clocks, targets, real servers, real processes."""
+"""Shared by several tests: clocks, targets, real servers, real processes."""

@@ -79,7 +79,7 @@ class World:
     def __post_init__(self) -> None:
         self.core = Core(self.limits, None, self.now)
 
-    # -- what happens --------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------
 
     def add(self, name: str, **changes: object) -> None:
         """A target that is due now."""
@@ -200,7 +200,7 @@ class World:
         assert first <= at, f"{top} may go in {at - now} s, and the next request is in {first - now} s"
 
     def check_windows(self) -> None:
-        """No window holds more attempts than a rate limit, nor more refused ones than the refused limit."""
+        """No window has more attempts than a rate limit, nor more refused ones than the refused limit."""
         for name, each in self.limits.clients.items():
             ours = [attempt for attempt in self.log if attempt.client == name and attempt.governed]
             assert most_within([a for a in ours if a.refused], each.refused_limit.window) <= each.refused_limit.count

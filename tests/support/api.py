@@ -1,4 +1,4 @@
-"""The local API from the outside: a config with its control socket, and something else that answers at one."""
+"""The local API from the outside: a daemon's config with its control socket, and a fake daemon at a socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.server import request_of
 
 
 class Site:
-    """A config of a few tokens of one client, in a directory of its own."""
+    """A config with some tokens of one client, in a directory of its own."""
 
     def __init__(self, path: Path, url: str, tokens: str = "{bci: {scope: bci}}", top: str = "") -> None:
         self.path, self.url, self.top = path, url, top
@@ -27,7 +27,7 @@ class Site:
         self.write(tokens)
 
     def write(self, tokens: str) -> None:
-        """The config with other tokens."""
+        """Write the config with these tokens."""
         self.config.write_text(
             f"{self.top}\noutput: {{directory: {self.tokens}}}\nclients:\n  dnb:\n    token_url: {self.url}\n"
             f"    allow_http: true\n    timeout: 10m\n    client_id: a\n"
@@ -35,30 +35,30 @@ class Site:
         )
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says; nothing where none runs."""
+        """The daemon's status; without tokens if no daemon runs."""
         try:
             return ask_status(str(self.socket))[0]
         except NoAnswer:
             return {"tokens": []}
 
     def states(self) -> dict[str, str]:
-        """Each token's state."""
+        """The state of each token."""
         return {token["token"]: token["state"] for token in self.status()["tokens"]}
 
     def wait_for(self, **states: str) -> None:
-        """Until these tokens, and no others, are in these states."""
+        """Wait until exactly these tokens are in these states."""
         eventually(lambda: self.states() == states)
 
 
 def http(status: int, body: object) -> bytes:
-    """A whole response; a body that is no bytes as JSON."""
+    """A whole response. A body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode() + b"\n"
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content)
 
 
 @contextmanager
 def answering(path: Path, script: Callable[[str], bytes | Iterator[bytes]]) -> Iterator[list[str]]:
-    """Something that listens at a socket: it is handed `GET /status` and returns all that it sends. What was asked."""
+    """A fake daemon at a socket. The script gets `GET /status` and returns what is sent. Yields the requests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
@@ -69,7 +69,7 @@ def answering(path: Path, script: Callable[[str], bytes | Iterator[bytes]]) -> I
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # shut
+            except OSError:  # the listener is closed
                 return
             with connection, suppress(OSError):
                 asked.append(request_of(connection).decode().partition(" HTTP/")[0])

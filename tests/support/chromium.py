@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium without a screen, driven over a pipe (the DevTools protocol). Loopback only."""
+"""A real browser: Debian's Chromium in headless mode, driven over a pipe with the DevTools protocol. Loopback only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-first-run",
-    "--no-sandbox",  # as root it has none, nor where namespaces are not for everybody; it opens our own page only
+    "--no-sandbox",  # it has none as root or without user namespaces; it opens only our own page
     "--disable-gpu",
     "--disable-dev-shm-usage",  # /dev/shm of a container is small
     "--disable-background-networking",
@@ -47,7 +47,7 @@ class Browser:
 
     @contextmanager
     def page(self) -> Iterator[Page]:
-        """A new tab, for the length of a with block."""
+        """A new tab during the block."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self._pages[session] = Page(self, session)
@@ -59,14 +59,14 @@ class Browser:
             self.send("Target.closeTarget", targetId=target)
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Ask for something, and wait for the answer; what is told meanwhile is kept by the page it is about."""
+        """Send a command and wait for its answer. Events that arrive meanwhile go to their page."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         self._line.sendall(json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
             if "method" in answer and (page := self._pages.get(answer.get("sessionId", ""))):
-                page.told(answer["method"], answer["params"])
+                page.receive(answer["method"], answer["params"])
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
@@ -83,7 +83,7 @@ class Browser:
 
 
 class Page:
-    """One tab, and all that its console complained of."""
+    """A tab, and the errors of its console."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
@@ -92,11 +92,11 @@ class Page:
         self.time_is_over = False
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Anything of the protocol."""
+        """Send a command of the protocol."""
         return self._browser.send(method, self._session, **parameters)
 
-    def told(self, event: str, about: dict[str, Any]) -> None:
-        """What happened in it."""
+    def receive(self, event: str, about: dict[str, Any]) -> None:
+        """Handle an event."""
         if event == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(about["exceptionDetails"].get("exception", about)))
         elif event == "Runtime.consoleAPICalled":
@@ -109,25 +109,25 @@ class Page:
             self.time_is_over = True
 
     def go(self, url: str) -> None:
-        """Load a page, to its end."""
+        """Load a page completely."""
         assert "errorText" not in self.send("Page.navigate", url=url)
         self.evaluate("new Promise(on => document.readyState === 'complete' ? on() : addEventListener('load', on))")
 
     def evaluate(self, script: str) -> Any:
-        """What an expression comes to in the page."""
+        """The value of an expression in the page."""
         answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def pass_time(self, seconds: float, *, whatever_the_network_does: bool = False) -> None:
-        """Let its clocks and timers go on by that much, in no time; else they stand, but for answers of the network."""
+        """Advance its clocks and timers, at once. Otherwise they stand still, except for network replies."""
         policy = "advance" if whatever_the_network_does else "pauseIfNetworkFetchesPending"
         self.time_is_over = False
         self.send("Emulation.setVirtualTimePolicy", policy=policy, budget=1000 * seconds)
         eventually(lambda: self.evaluate("0") == 0 and self.time_is_over)
 
     def look(self, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """A screen of this size, light or dark."""
+        """Set the size and colour scheme of the screen."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -135,14 +135,14 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def spoken(self) -> list[tuple[str, str]]:
-        """What a screen reader is given: role and name of each part that is not ignored."""
+        """The accessibility tree: role and name of each node that is not ignored."""
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
 
 @contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
-    """A browser for the length of a with block; what it keeps is below `profile`."""
+    """Run a browser during the block, with its data below `profile`."""
     assert PROGRAM is not None
     ours, theirs = socket.socketpair()
     flags = (*_FLAGS, f"--user-data-dir={profile}")

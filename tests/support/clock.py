@@ -1,4 +1,4 @@
-"""A clock that only moves when it is told to."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ START = Instant(wall=1_800_000_000.0, boot=5_000.0)
 
 
 class FakeClock:
-    """Both clocks, by hand: `advance` lets time pass, `step` sets the wall clock, `suspend` sleeps."""
+    """Both clocks. `advance` lets time pass, `step` sets the wall clock, `suspend` suspends the machine."""
 
     def __init__(self, start: Instant = START) -> None:
         self.wall, self.boot, self.slept = start.wall, start.boot, 0.0
         self.boots = 1
 
     def now(self) -> Instant:
-        """This moment."""
+        """The present time on both clocks."""
         return Instant(self.wall, self.boot)
 
     def suspended(self) -> float:
-        """Seconds slept."""
+        """Seconds of suspend so far."""
         return self.slept
 
     def boot_id(self) -> str:
-        """Which boot this is: `reboot` begins another."""
+        """The id of this boot. `reboot` begins another."""
         return f"boot-{self.boots}"
 
     def reboot(self) -> None:
-        """The boot clock begins anew."""
+        """Begin another boot, with a boot clock from 0."""
         self.boots += 1
         self.boot = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.wall += seconds
         self.boot += seconds
 
     def step(self, seconds: float) -> None:
-        """Somebody sets the wall clock."""
+        """Set the wall clock."""
         self.wall += seconds
 
     def suspend(self, seconds: float) -> None:
-        """The machine sleeps."""
+        """Suspend the machine."""
         self.advance(seconds)
         self.slept += seconds

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md tells people to apply."""
+"""The manifests in docs/kubernetes.md."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 
 
 def texts(language: str, whose: str = "") -> list[str]:
-    """The page's blocks of a language, or those alone that say in their first line that they are somebody's."""
+    """The blocks of a language on the page; with `whose`, only those whose first line names it."""
     start = f"# {whose}" if whose else ""
     return [block.text for block in blocks(PAGE) if block.language == language and block.text.startswith(start)]
 
 
 def objects() -> list[dict[str, Any]]:
-    """The Kubernetes objects that stand there whole."""
+    """The complete Kubernetes objects."""
     found = [document for text in texts("yaml", "kubernetes") for document in yaml.safe_load_all(text)]
     return [document for document in found if "kind" in document]
 
 
 def only(kind: str) -> dict[str, Any]:
-    """The one object of a kind."""
+    """The only object of a kind."""
     [found] = [document for document in objects() if document["kind"] == kind]
     return found
 
 
 def patch() -> dict[str, Any]:
-    """What is no object of its own."""
+    """The blocks that are not complete objects."""
     found = [document for text in texts("yaml", "kubernetes") for document in yaml.safe_load_all(text)]
     [only_one] = [document for document in found if "kind" not in document]
     return dict(only_one)
 
 
 def pod(kind: str) -> dict[str, Any]:
-    """The spec of the pods that an object of this kind makes."""
+    """The spec of the pods that the object of this kind creates."""
     return dict(only(kind)["spec"]["template"]["spec"])
 
 
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """All of a pod, in the order in which they are started."""
+    """All containers of a pod, in the order in which they start."""
     return [*spec.get("initContainers", []), *spec["containers"]]

@@ -50,7 +50,7 @@ def _modules() -> Path:
 
 @cache
 def why_not() -> str | None:
-    """Why it cannot run here, or None: for `pytest.mark.skipif`."""
+    """Why it cannot run here, or None. For `pytest.mark.skipif`."""
     node = _node()
     if node is None:
         return "there is no node"
@@ -84,7 +84,7 @@ def pem(key: PrivateKey) -> str:
 
 
 def self_signed(key: PrivateKey, name: str = "client") -> str:
-    """A certificate that the key vouches for itself, as PEM."""
+    """A self-signed certificate, as PEM."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = (
@@ -103,14 +103,14 @@ def self_signed(key: PrivateKey, name: str = "client") -> str:
 def client(
     client_id: str, method: str = "client_secret_basic", *, keys: Sequence[Mapping[str, Any]] = (), **metadata: Any
 ) -> dict[str, Any]:
-    """A client in RFC 7591's words. A key is a JWK, or `pem` (of a key or a certificate) with `kid` and the like."""
+    """A client as in RFC 7591. A key is a JWK, or `pem` (of a key or a certificate) with `kid` and the like."""
     jwks = {"jwks": {"keys": keys}} if keys else {}
     return {"client_id": client_id, "token_endpoint_auth_method": method, **jwks, **metadata}
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the server understood it, and what it said."""
+    """A request as the server understood it, and its answer."""
 
     scheme: str
     method: str
@@ -123,7 +123,7 @@ class Request:
     status: int
     answer: Any
     why: str | None
-    """Why it refused, in more words than it says to a client."""
+    """Why it refused, in more detail than the client gets."""
 
     @property
     def assertion(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,7 +139,7 @@ def _decoded(part: str) -> dict[str, Any]:
 
 
 class OidcProvider:
-    """A running server. `ca` issued its certificate, and issues those of clients."""
+    """A running server. `ca` issued its certificate and issues those of clients."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path, ca: trustme.CA, ca_file: Path) -> None:
         self._process, self._log, self._lock = process, log, threading.Lock()
@@ -162,15 +162,15 @@ class OidcProvider:
         return self.https_token_url.replace("127.0.0.1", "localhost")
 
     def register(self, *clients: Mapping[str, Any]) -> None:
-        """Register more clients, or others in their place."""
+        """Register clients, or replace them."""
         self.ask({"clients": clients})
 
     def seen(self) -> list[Request]:
-        """The requests since the last call, each answered by then."""
+        """The answered requests since the last call."""
         return [Request(**request) for request in self.ask({})]
 
     def ask(self, document: Mapping[str, Any]) -> Any:
-        """One line to the script, one line from it."""
+        """Send a line to the script and read one from it."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -190,7 +190,7 @@ def oidc_provider(
     lifetime: int = 600,
     **settings: Any,
 ) -> Iterator[OidcProvider]:
-    """A server for the length of a with block, as its own documentation names resources' members and settings."""
+    """Run a server during the block. Settings have the names of its own documentation."""
     node = _node()
     assert node is not None
     ca = trustme.CA()

@@ -1,4 +1,4 @@
-"""What a page of the documentation tells people to copy."""
+"""The code blocks of the documentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Block(NamedTuple):
-    """A fenced piece of a page, and the heading above it."""
+    """A fenced block of a page, and the heading above it."""
 
     heading: str
     language: str
@@ -17,7 +17,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Every fenced block of a page; fails for one that is not closed."""
+    """Every fenced block of a page; fails if one is not closed."""
     heading, language, lines = page.name, None, list[str]()
     for line in page.read_text(encoding="utf-8").splitlines(keepends=True):
         fence = re.fullmatch(r"```(\w*)\n?", line)
@@ -34,5 +34,5 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def headings(page: Path) -> list[str]:
-    """In their order; a comment in a block that looks like one is one here too."""
+    """The headings of a page, in order. A comment in a block that looks like a heading counts too."""
     return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A server that does as it is told, down to the bytes; and addresses that do not answer."""
+"""A server that a test controls down to the bytes; and addresses that do not answer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OK: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"access_token":"t"}'
 
 
 class Peer:
-    """Hands each connection, with its number from 0, to the test's function in a thread of its own."""
+    """Calls the test's function with each connection and its number from 0, in a thread of its own."""
 
     def __init__(self, behaviour: Callable[[Peer, socket.socket, int], None]) -> None:
         self._behaviour = behaviour
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self.over = threading.Event()
-        """The test is done: whoever waits for nothing can stop."""
+        """Set at the end of the test, so that threads that wait can stop."""
         self.connections = 0
         self.requests: list[bytes] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ class Peer:
         self.url = f"http://127.0.0.1:{self.port}/token"
 
     def read(self, connection: socket.socket) -> bytes:
-        """One whole request, noted; or b"" when the other end closed."""
+        """Read and record a whole request; b"" if the client closed."""
         data = request_of(connection)
         if not data:
             return b""
@@ -42,12 +42,12 @@ class Peer:
         return self.requests[-1]
 
     def wait_for(self, connections: int) -> None:
-        """Until that many were accepted."""
+        """Wait until that many connections were accepted."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.connections >= connections, WITHIN)
 
     def serve(self) -> None:
-        """Accept until the listener is shut down."""
+        """Accept connections until the listener is shut down."""
         while True:
             try:
                 connection, _ = self.listener.accept()
@@ -65,7 +65,7 @@ class Peer:
             self._behaviour(self, connection, number)
 
     def join(self) -> None:
-        """Wait for all that is under way."""
+        """Wait for all threads."""
         for thread in self._threads:
             thread.join(WITHIN)
             assert not thread.is_alive()
@@ -87,14 +87,14 @@ def peer(behaviour: Callable[[Peer, socket.socket, int], None]) -> Iterator[Peer
 
 
 def answering(_peer: Peer, connection: socket.socket, _number: int) -> None:
-    """Keep-alive: an answer to each request."""
+    """Answer each request, with keep-alive."""
     while _peer.read(connection):
         connection.sendall(OK)
 
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """A port of loopback that refuses connections: it is taken, but nobody listens."""
+    """A port of loopback that refuses connections: it is bound, but not listening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -102,7 +102,7 @@ def refusing() -> Iterator[int]:
 
 @contextmanager
 def blackhole() -> Iterator[int]:
-    """A port of loopback that answers nobody: its queue of connections is full, so the kernel drops each SYN."""
+    """A port of loopback that does not answer: its backlog is full, so the kernel drops each SYN."""
     with socket.socket() as listener, socket.socket() as filling:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -111,6 +111,6 @@ def blackhole() -> Iterator[int]:
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, str, int]) -> None:
-    """Let every name have these addresses: (family, host, port)."""
+    """Resolve every name to these addresses: (family, host, port)."""
     found = [(family, socket.SOCK_STREAM, 0, "", (host, port)) for family, host, port in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)

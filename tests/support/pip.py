@@ -1,4 +1,4 @@
-"""What pip on this machine is told, for a pip elsewhere: in an image's build, in a machine of its own."""
+"""The pip configuration of this machine, for a pip elsewhere: in an image build or a booted machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def settings() -> tuple[str, list[str]]:
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     found: dict[str, str] = {}
-    for place in ("global", "user", "site", ":env:"):  # the later ones count for more
-        for name, value in re.findall(rf"^{place}\.([a-z-]+)='(.*)'$", listed, re.MULTILINE):
+    for level in ("global", "user", "site", ":env:"):  # later ones override earlier ones
+        for name, value in re.findall(rf"^{level}\.([a-z-]+)='(.*)'$", listed, re.MULTILINE):
             found[name.replace("_", "-")] = value.encode().decode("unicode_escape")
-    words = {word for value in found.values() for word in value.split()}
-    # What an index lists is beside it.
-    paths = {os.path.dirname(word[7:].rstrip("/")) if word.startswith("file://") else word for word in words}
+    values = {part for value in found.values() for part in value.split()}
+    # The files of an index are beside it.
+    paths = {os.path.dirname(part[7:].rstrip("/")) if part.startswith("file://") else part for part in values}
     lines = [f"{name} = " + "\n    ".join(value.split()) + "\n" for name, value in found.items()]
     there = sorted(path for path in paths if path.startswith("/") and os.path.exists(path))
     return "[global]\n" + "".join(lines), there

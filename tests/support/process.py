@@ -1,4 +1,4 @@
-"""The real command in a real process."""
+"""Runs the real command in a real process."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 WITHIN = 60.0
-"""Seconds to wait for an event: a bound for a broken build, not a measure. It allows for a machine at load 20."""
+"""Seconds to wait for an event. A bound for a broken build, enough for a machine at load 20."""
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """`bearerd …` as the installed package runs it."""
+    """The command line of `bearerd …`."""
     return [sys.executable, "-m", "bearerd", *map(str, arguments)]
 
 
 def patched(directory: Path, constants: Mapping[str, object], *lines: str) -> dict[str, str]:
-    """An environment in which `bearerd` has other constants, by their full names, and first runs these lines of Python.
+    """An environment in which `bearerd` has other values of these constants, and first runs these lines of Python.
 
-    For constants that would make a test wait, or that a slow machine would exceed. One that modules import from each
-    other comes first.
+    For constants that would make a test wait, or that a slow machine would exceed. Constants are given by their full
+    names; one that other modules import has to come first.
     """
     text = []
     for name, value in constants.items():
         module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute), f"there is no {name}"
+        assert hasattr(importlib.import_module(module), attribute), f"{name} does not exist"
         text += [f"import {module}", f"{name} = {value!r}"]
-    place = Path(tempfile.mkdtemp(prefix="patch-", dir=directory))
-    (place / "sitecustomize.py").write_text("\n".join([*text, *lines, ""]))
-    return {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    patch = Path(tempfile.mkdtemp(prefix="patch-", dir=directory))
+    (patch / "sitecustomize.py").write_text("\n".join([*text, *lines, ""]))
+    return {"PYTHONPATH": os.pathsep.join([str(patch), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def hurried(directory: Path, *lines: str) -> dict[str, str]:
-    """An environment in which `bearerd` stops without waiting for what is under way, however slow the machine is.
+def stopping_at_once(directory: Path, *lines: str) -> dict[str, str]:
+    """An environment in which `bearerd` stops without waiting for requests under way.
 
-    Else it waits for 2 s, and the kernel ends it after 4: a test that lets a provider hang would measure the machine.
+    Otherwise it waits for 2 s and the kernel kills it after 4 s, so that a test with a hanging provider would depend on
+    the speed of the machine.
     """
     constants = {"bearerd.service.engine._STOP_WITHIN": 0.1, "bearerd.service.signals._KILL_AFTER": 600}
     return patched(directory, constants, *lines)
@@ -52,7 +53,7 @@ def hurried(directory: Path, *lines: str) -> dict[str, str]:
 def bearerd(
     *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 2 * WITHIN
 ) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end."""
+    """Run a command to its end."""
     return subprocess.run(
         command(*arguments),
         env={**os.environ, **(env or {})},
@@ -64,7 +65,7 @@ def bearerd(
 
 
 class Daemon:
-    """A running `bearerd`, and its log line by line."""
+    """A running `bearerd` and its log."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -79,7 +80,7 @@ class Daemon:
         self._queue.put(None)
 
     def wait_for(self, text: str, within: float = WITHIN) -> str:
-        """The next line of the log that holds the text."""
+        """The next line of the log that contains a text."""
         end = time.monotonic() + within
         while True:
             try:
@@ -92,12 +93,12 @@ class Daemon:
                 return line
 
     def stop(self, number: int = signal.SIGTERM, within: float = WITHIN) -> int:
-        """Send a signal, wait for the end; returns the exit code, and has the whole log in `lines`."""
+        """Send a signal and wait for the end; returns the exit code. `lines` has the whole log then."""
         self.process.send_signal(number)
         return self.wait(within)
 
     def wait(self, within: float = WITHIN) -> int:
-        """Wait for the end."""
+        """Wait for the end; returns the exit code."""
         code = self.process.wait(within)
         self._reader.join(within)
         while not self._queue.empty():
@@ -108,7 +109,7 @@ class Daemon:
 
 @contextmanager
 def running(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
-    """A verb in the background; it is ended with the block, by its pid."""
+    """Run a command in the background; it is killed at the end of the block."""
     process = subprocess.Popen(
         command(*arguments), env={**os.environ, **(env or {})}, stderr=subprocess.PIPE, text=True
     )
@@ -124,10 +125,10 @@ def running(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Ite
 
 
 def eventually(condition: object, within: float = WITHIN) -> None:
-    """Until a callable is true, looked at a hundred times a second: for what sends no event, such as a file."""
+    """Wait until a callable returns true, trying every 10 ms. For conditions without an event, such as a file."""
     assert callable(condition)
     end = time.monotonic() + within
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "the condition did not become true"
         pause.wait(0.01)

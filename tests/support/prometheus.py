@@ -1,4 +1,4 @@
-"""Prometheus' own tools, and a status in which every metric has something to say."""
+"""Prometheus' own tools, and a status in which every metric has a value."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not here: apt-get install prometheus"
 )
 NAME = re.compile(r"\bbearerd_[a-z_]+\b")
-"""A metric of ours, in an expression or a text."""
+"""A metric of bearerd, in an expression or a text."""
 
 
 def promtool(*arguments: str | Path, given: bytes = b"") -> str:
-    """Run promtool, which must find nothing wrong; what it said."""
+    """Run promtool, which must find no error; returns its output."""
     done = subprocess.run(["promtool", *map(str, arguments)], input=given, capture_output=True, check=False)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said
@@ -95,6 +95,6 @@ def eventful() -> Status:
 
 
 def names() -> Iterator[str]:
-    """Every metric that there is, as expressions name it: a histogram by its three."""
+    """Every metric as expressions name it; for a histogram its three names."""
     for family in text_string_to_metric_families(b"".join(expose(eventful())).decode()):
         yield from {sample.name for sample in family.samples}

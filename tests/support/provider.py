@@ -1,4 +1,4 @@
-"""A provider that knows its client's secret, for rigs: it can be given another one, and be down."""
+"""A provider that checks the secret of its client, for rigs. Its secret can change, and it can be down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.server import Answer, Seen
 
 
 class Provider:
-    """Issues t-1, t-2 and so on to whoever has the secret of now."""
+    """Issues t-1, t-2 and so on to clients with its present secret."""
 
     def __init__(self) -> None:
         self.secret = "first"
@@ -18,7 +18,7 @@ class Provider:
         self.down = False
         self.lifetime = 3600.0
         self.spare = 5.0
-        """Seconds that a token is good for beyond what it says, so that a machine that pauses is no fault."""
+        """Seconds for which a token is accepted after its expiry, to allow for pauses of the machine."""
         self._until: dict[str, float] = {}
 
     def __call__(self, seen: Seen) -> Answer:
@@ -34,5 +34,5 @@ class Provider:
         return Answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime})
 
     def takes(self, token: str) -> bool:
-        """Whether it issued this token, and it is still good."""
+        """Whether it issued this token and still accepts it."""
         return self._until.get(token, 0.0) > time.monotonic()

@@ -1,7 +1,7 @@
-"""What token endpoints really answer, byte for byte, and a server that says just that.
+"""Real answers of token endpoints, byte for byte, and a server that sends them.
 
 Each answer is named by the provider, or the kind of server, that it was seen at (field/providers.md, the
-providers' own pages, reports of their users); what it comes to stands beside it.
+providers' own pages, reports of their users); the expected result is beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from support.server import request_of
 
 
 class Wire:
-    """Reads one request of each connection, answers with the bytes of `says`, or what it makes of it, and closes."""
+    """Reads one request of each connection, sends the bytes `says`, or those that `says` returns, and closes."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -35,27 +35,27 @@ class Wire:
         self.heard: list[bytes] = []
 
     def serve(self) -> None:
-        """Until the listener is shut down. One at a time: who asks waits for the answer anyway."""
+        """Accept connections, one at a time, until the listener is shut down."""
         while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, suppress(OSError):  # the other end has read enough
+            with connection, suppress(OSError):  # the client has read enough
                 request = request_of(connection)
                 if request:
                     self.heard.append(request)
                     connection.sendall(self.says if isinstance(self.says, bytes) else self.says(request))
 
     def stop(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
 @contextmanager
 def wired() -> Iterator[Wire]:
-    """A server for the length of a with block."""
+    """Run a server during the block."""
     wire = Wire()
     thread = threading.Thread(target=wire.serve, daemon=True)
     thread.start()
@@ -77,7 +77,7 @@ JSON: Final = "Content-Type: application/json;charset=UTF-8"
 HTML: Final = "Content-Type: text/html; charset=utf-8"
 LOGIN: Final = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body></body></html>\n"
 NOW: Final = "Date: Fri, 15 Jan 2027 08:00:00 GMT"
-"""START, as a header says it."""
+"""START as a header value."""
 
 
 def says(status: int | str, body: bytes, *headers: str) -> bytes:
@@ -86,18 +86,18 @@ def says(status: int | str, body: bytes, *headers: str) -> bytes:
 
 
 def ok(body: bytes, *headers: str) -> bytes:
-    """A token reply as RFC 6749 section 5.1 has it."""
+    """A token reply as in RFC 6749 section 5.1."""
     return says(200, body, *headers, "Cache-Control: no-store", "Pragma: no-cache")
 
 
 def jwt(claims: Mapping[str, Any]) -> str:
-    """A JWT with these claims; nobody verifies its signature."""
+    """A JWT with these claims and an invalid signature."""
     middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     return f"eyJhbGciOiJSUzI1NiJ9.{middle}.c2ln"
 
 
 def gzipped(body: bytes) -> bytes:
-    """Compressed, always to the same bytes."""
+    """The text compressed with gzip, always to the same bytes."""
     return gzip.compress(body, mtime=0)
 
 
@@ -113,7 +113,7 @@ def token(
     extra: Mapping[str, Any] | None = None,
     named: Named = "named",
 ) -> Issued:
-    """What a good answer comes to."""
+    """The expected result of an answer with a token."""
     return Issued(Token(text, START, lifetime, kind, scope, json.dumps(extra or {})), notes, named)
 
 
@@ -122,7 +122,7 @@ T: Final = b'{"access_token":"t","token_type":"Bearer","expires_in":3600}'
 
 @dataclass(frozen=True)
 class Gives:
-    """An answer that is a token: what the token is, and after how many seconds it is refreshed."""
+    """An answer with a token, the expected token, and the seconds until its refresh."""
 
     name: str
     raw: bytes
@@ -130,7 +130,7 @@ class Gives:
     refresh: float = 2880
     """Without jitter, with the default `refresh_before`."""
     asked: Mapping[str, Any] = field(default_factory=dict)
-    """What the target asks for, other than scope `bci`."""
+    """The scope of the target, if it is not `bci`."""
     client: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -245,7 +245,7 @@ LIFETIMES: Final = [
     Gives("words", _lasting(b'"1h"'), token("t", 3600, _NONSENSE, named="unnamed")),
     Gives("30 days", _lasting(b"2592000"), token("t", 2592000), 2073600),
     Gives("a second", _lasting(b"1"), token("t", 1), 1),
-    Gives("expired already: what that means is told by the token that is held", _lasting(b"-1"), token("t", -1), 1),
+    Gives("expired already: the token that is held decides what that means", _lasting(b"-1"), token("t", -1), 1),
     Gives("a millisecond is no loop", _lasting(b"0.001"), token("t", 0.001), 1),
 ]
 
@@ -371,38 +371,38 @@ INTERIM: Final = [
 
 
 Waits = tuple[float, float]
-"""Seconds until the next attempt after the first and the tenth failure in a row, with the dice at a half."""
+"""Seconds until the next attempt after the first and the tenth failure in a row, with a random draw of 0.5."""
 
 WAITS: Final[Mapping[type[Failure], Waits]] = {
-    # A second doubling to a minute, of which the dice take a half.
+    # 1 s doubling to 60 s, halved by full jitter.
     Transient: (1, 30),
-    # A minute at least, doubling to 10, and half of a fifth of jitter.
+    # 60 s doubling to 10 min, and 10 % of jitter.
     RateLimited: (66, 660),
-    # A minute doubling to 10.
+    # 60 s doubling to 10 min.
     Malformed: (60, 600),
 }
-"""Where the provider says nothing else. How long a refused client waits is admission's to say."""
+"""Without a Retry-After. The wait of a refused client is decided by admission."""
 
 
 @dataclass(frozen=True)
 class Fails:
-    """An answer that is no token: what it comes to, and how long is waited then."""
+    """An answer without a token, the expected outcome, and the wait that follows."""
 
     name: str
     raw: bytes
     failure: Failure
     after: float | None = None
-    """What a Retry-After comes to, clamped."""
+    """The wait of a Retry-After, clamped."""
     asked: Mapping[str, Any] = field(default_factory=dict)
     proxied: str = ""
-    """The scheme of a provider behind a proxy, which gives this answer."""
+    """The scheme of the provider behind a proxy that gives this answer."""
 
     @property
     def waits(self) -> Waits | None:
-        """How long is waited; None after a refusal."""
+        """Seconds of the wait; None after a refusal."""
         if self.after is None or isinstance(self.failure, Refused):
             return WAITS.get(type(self.failure))
-        # By half of a fifth later; and of a rate limit at least the backoff.
+        # 10 % of jitter; for a rate limit at least the backoff.
         first, tenth = (1.1, 66.0) if isinstance(self.failure, RateLimited) else (1.0, 30.0)
         return max(first, 1.1 * self.after), max(tenth, 1.1 * self.after)
 
@@ -587,7 +587,7 @@ RATE_LIMITS: Final = [
         _often("HTTP 400 ThrottlingException"),
     ),
     Fails(
-        "a rate limit that is told with 200",
+        "a rate limit with status 200",
         says(200, b'{"error":"failed","error_description":"rate limit exceeded"}'),
         _often("HTTP 200 failed"),
     ),
@@ -872,7 +872,7 @@ _NOT_HTTP: Final = Transient(
 )
 
 BROKEN: Final = [
-    Fails("closed without a word", b"", _broken()),
+    Fails("closed without a reply", b"", _broken()),
     Fails("half a status line", b"HTTP/1.1", _NOT_HTTP),
     Fails("OpenSSL: an alert, since this is no TLS", b"\x15\x03\x01\x00\x02\x02\x28", _NOT_HTTP),
     Fails("a body alone", T, _NOT_HTTP),

@@ -1,4 +1,4 @@
-"""A program that reads a token's file all the time, for rigs."""
+"""A program that reads a token file all the time, for rigs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOKS_EVERY = 0.005
 
 
 class Reader:
-    """Reads while something happens; notes what no reader may see."""
+    """Reads a file in a thread, and records what no reader may see."""
 
     def __init__(self, file: Path, good: Callable[[str], bool]) -> None:
         self._file = file
@@ -24,7 +24,7 @@ class Reader:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """For the length of a with block; there must have been no fault, and at its end there is a reading."""
+        """Read during the block; fails if there was any fault or no reading."""
         self._end.clear()
         thread = threading.Thread(target=self._read)
         thread.start()

@@ -1,4 +1,4 @@
-"""Other users of this machine: directories that they can reach, and what they can read, really tried."""
+"""Other users of this machine: directories that they can reach, and files that they can really read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
 
 @cache
 def why_not_as_another() -> str:
-    """Why another user cannot run bearerd with this Python, really tried as root; empty where they can."""
+    """Why another user cannot run bearerd with this Python, tried as root; empty if they can."""
     nobody = 65534
     try:
         tried = subprocess.run(
@@ -39,14 +39,14 @@ def why_not_as_another() -> str:
 
 
 def skip_where_others_cannot_run_python() -> None:
-    """Skip a test that starts this Python as another user, where the machine's Python is for its owner alone."""
+    """Skip a test that starts this Python as another user, if only its owner can run it."""
     if os.geteuid() == 0 and (why := why_not_as_another()):
         pytest.skip(f"needs a Python that other users can run: {why}")
 
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """A directory that every user can get to; pytest's own are for one user alone."""
+    """A directory that every user can reach. Those of pytest are for one user only."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name).resolve()
         directory.chmod(0o755)
@@ -56,7 +56,7 @@ def open_directory() -> Iterator[Path]:
 
 
 def can_read(path: Path | str, uid: int, gid: int, *groups: int) -> bool:
-    """Whether a process of such a user can, as the kernel has it."""
+    """Whether the kernel lets a process of such a user do it."""
     done = subprocess.run(
         ["cat", "--", str(path)],
         user=uid,
@@ -72,7 +72,7 @@ def can_read(path: Path | str, uid: int, gid: int, *groups: int) -> bool:
 
 @contextmanager
 def acting_as(uid: int) -> Iterator[None]:
-    """This process as another user, with what it already has open and imported."""
+    """Run the block as another user, with the files and modules that this process has open already."""
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(uid)
@@ -86,7 +86,7 @@ def acting_as(uid: int) -> Iterator[None]:
 
 
 def set_acl(path: Path, *entries: tuple[int, int, int], default: bool = False) -> None:
-    """Give a directory or file an ACL of (tag, rights, id), as setfacl does; skips where there are none."""
+    """Give a directory or file an ACL of (tag, rights, id), as setfacl does; skips if ACLs are not supported."""
     kept = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries))
     try:
         os.setxattr(path, "system.posix_acl_default" if default else "system.posix_acl_access", kept)

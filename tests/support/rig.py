@@ -1,4 +1,4 @@
-"""What the rigs share: a place of their own to mount in, what they need of Debian, and how they say what they saw."""
+"""Shared by the rigs: a mount namespace, the Debian packages that they need, and their output."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def in_a_namespace_of_mounts(program: str, arguments: Sequence[str], *more: str) -> NoReturn:
-    """Run a program of tests/ where what it mounts is seen by nobody else, and gone with it; `more` is unshare's."""
-    apart = ["unshare", "--mount", "--propagation", "private", *more]
-    os.execvp("unshare", [*apart, sys.executable, "-m", program, *arguments])
+    """Run a program of tests/ in a mount namespace of its own; `more` are options of unshare."""
+    namespace = ["unshare", "--mount", "--propagation", "private", *more]
+    os.execvp("unshare", [*namespace, sys.executable, "-m", program, *arguments])
 
 
 def one_cgroup_tree() -> None:
-    """Where both versions are mounted crun and nspawn give up: leave them the second alone."""
+    """Leave only cgroup version 2 mounted: crun and nspawn fail if both versions are."""
     if not (_CGROUPS / "cgroup.procs").exists():
         subprocess.run(["umount", "--recursive", _CGROUPS], check=True)
         subprocess.run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], check=True)
 
 
 def why_not(programs: Mapping[str, str]) -> str:
-    """Why a rig cannot run here; `programs` are what it needs, and the Debian packages that have them."""
+    """Why a rig cannot run here, or an empty text; `programs` are the required ones with their Debian packages."""
     if os.geteuid() != 0:
         return "needs root"
     missing = sorted({package for program, package in programs.items() if shutil.which(program) is None})
@@ -36,6 +36,6 @@ def why_not(programs: Mapping[str, str]) -> str:
 
 
 def say(text: str) -> None:
-    """A line of what was seen."""
+    """Print a line of results."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A real HTTP server on a free port of loopback that answers as a test says."""
+"""A real HTTP server on a free port of loopback, with answers from the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.process import WITHIN
 
 @dataclass
 class Seen:
-    """One request as it arrived."""
+    """A request as it was received."""
 
     method: str
     path: str
@@ -25,14 +25,14 @@ class Seen:
     """Names in lower case."""
     body: bytes
     port: int = 0
-    """The other end's: two requests from one port came over one connection."""
+    """The port of the client. Two requests from one port used one connection."""
     certificate: bytes | None = None
-    """The other end's, where it showed one, as DER."""
+    """The certificate of the client as DER, if it sent one."""
 
 
 @dataclass
 class Answer:
-    """One response; bodies that are no bytes are sent as JSON."""
+    """A response. A body that is not bytes is sent as JSON."""
 
     status: int = 200
     body: Any = b""
@@ -43,7 +43,7 @@ Script = Callable[[Seen], Answer]
 
 
 class Server:
-    """What the test holds: `url`, what was `seen`, and `wait_for` a number of requests."""
+    """A running server: its `url`, the requests that it has `seen`, and `wait_for` a number of them."""
 
     def __init__(self, script: Script, port: int, scheme: str) -> None:
         self.script = script
@@ -53,21 +53,21 @@ class Server:
         self._changed = threading.Condition()
 
     def answer(self, seen: Seen) -> Answer:
-        """Note the request, then do as the script says."""
+        """Record the request and return the script's answer."""
         with self._changed:
             self.seen.append(seen)
             self._changed.notify_all()
         return self.script(seen)
 
     def wait_for(self, count: int, within: float = WITHIN) -> None:
-        """Until that many requests arrived."""
+        """Wait until that many requests were received."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.seen) >= count, within), f"only {len(self.seen)} requests"
 
 
 @contextmanager
 def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """A server for the length of a with block; over TLS with a context."""
+    """Run a server during the block, with TLS if there is a context."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -81,7 +81,7 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
             seen = Seen(self.command, self.path, headers, body, self.client_address[1], certificate)
             answer = server.answer(seen)
             content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            # Without a Date of its own, which would put a test with another clock out by months.
+            # Without a Date header: in a test with its own clock it would be months off.
             self.send_response_only(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -96,7 +96,7 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
             pass
 
         def handle(self) -> None:
-            with suppress(OSError, ValueError):  # the other end went away: many tests are about that
+            with suppress(OSError, ValueError):  # the client closed the connection, as in many tests
                 super().handle()
 
     class Quiet(ThreadingHTTPServer):
@@ -120,7 +120,7 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
 
 
 def issues(lifetime: float = 3600, **more: Any) -> Script:
-    """A script that issues a new token each time, `t-1`, `t-2` and so on."""
+    """A script that issues a new token for each request: `t-1`, `t-2` and so on."""
     lock, count = threading.Lock(), 0
 
     def script(_: Seen) -> Answer:
@@ -133,7 +133,7 @@ def issues(lifetime: float = 3600, **more: Any) -> Script:
 
 
 def request_of(connection: socket.socket) -> bytes:
-    """One whole request, or b"" where the other end closed. What is left unread would make a close a reset."""
+    """One whole request, or b"" if the client closed. Unread bytes would turn a close into a reset."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)

@@ -1,4 +1,4 @@
-"""Targets and tokens with only what a test cares about."""
+"""Targets and tokens with only the fields that matter to a test."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def target(name: str = "bci", client: Client = CLIENT, **changes: Any) -> Target
 
 
 def token(text: str = "opaque-1", *, lifetime: float = 3600.0, obtained: Instant = START, **changes: Any) -> Token:
-    """A token that was issued at a moment."""
+    """A token that was issued at a given time."""
     return Token(access_token=text, lifetime=lifetime, obtained=obtained, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
@@ -71,15 +72,8 @@ class ProviderQueue:
 
     def earliest(self, now: float) -> Earliest:
         """When its next target may go if there is a slot."""
-        until: float = now
-        reason: Reason = "retry_budget"
-        if self.retry:
-            until = self.provider.retry.earliest(now)
-        for rate in self.rates:
-            at = rate.earliest(now, self.kind)
-            if at > until:
-                until, reason = at, "rate_limit"
-        return until, reason
+        until = self.provider.retry.earliest(now) if self.retry else now
+        return _limited((until, "retry_budget"), self.rates, self.kind, now)
 
 
 class Client:
@@ -136,11 +130,7 @@ class Client:
                 at = self.ledger.earliest(self.limits.refused_limit, now)
                 if at > until:
                     until, reason = at, "refused_limit"
-        for rate in self.rates:
-            at = rate.earliest(now, terms.kind)
-            if at > until:
-                until, reason = at, "rate_limit"
-        return until, reason
+        return _limited((until, reason), self.rates, terms.kind, now)
 
 
 class ClientQueue:
@@ -157,6 +147,16 @@ class ClientQueue:
         """As last computed for its client; in the past while it is in the provider's queue."""
         self.armed: tuple[str, float] | None = None
         """The target that requests at the earliest moment, and that moment."""
+
+
+def _limited(earliest: Earliest, rates: Iterable[Rate], kind: Kind, now: float) -> Earliest:
+    """The given moment, or that of a rate limit if it is later."""
+    until, reason = earliest
+    for rate in rates:
+        at = rate.earliest(now, kind)
+        if at > until:
+            until, reason = at, "rate_limit"
+    return until, reason
 
 
 class Timed(NamedTuple):

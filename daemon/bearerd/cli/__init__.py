@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-from bearerd.process import open_standard_descriptors, tell
+from bearerd.process import open_standard_descriptors, write_stderr
 
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` for it would cost a probe 3 ms
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         # Our output goes to a full disk. What is left of it would fail again at the end, and change the exit code.
-        tell("bearerd: the output could not be written: no space left on device")
+        write_stderr("bearerd: the output could not be written: no space left on device")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or 1
     except Exception as error:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, ConfigUnavailable):
             raise
         # There is no process or descriptor for the reader; all other errors are shown by `act`.
-        tell(f"bearerd: {error}")
+        write_stderr(f"bearerd: {error}")
         return 1
     return code
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bearerd import __version__
 from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, find
 from bearerd.errors import BearerdError, ConfigError
-from bearerd.process import tell
+from bearerd.process import write_stderr
 from bearerd.timeformat import seconds_of
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
         code: int = arguments.verb(arguments)
     except ConfigError as error:
         show = f"; bearerd check -c {arguments.config} shows more"
-        tell(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
+        write_stderr(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
         return EX_CONFIG
     except (BearerdError, NoAnswer) as error:
-        tell(f"bearerd: {error}")
+        write_stderr(f"bearerd: {error}")
         return 1
     return code
 
@@ -210,7 +210,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         config = arguments.config_reader.read(arguments.config, full=True)
     except ConfigError as error:
-        tell(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
+        write_stderr(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
         return EX_CONFIG
     finally:
         arguments.config_reader.close()

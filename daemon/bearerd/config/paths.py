@@ -82,7 +82,7 @@ class Paths:
             self._directories.setdefault(parent, path)
 
     def _fault(self, given: str, path: str) -> str | None:
-        """What is wrong with an output's path, as it was given and in full."""
+        """The error of an output's path, which is given as configured and in full."""
         parts = given.split("/")
         if ".." in parts:
             return "expected a path without .."

@@ -1,7 +1,7 @@
-"""YAML text -> plain values with their places, and every fault of the text. Pure.
+"""YAML text -> plain values with their positions, and every fault of the text. Pure.
 
 PyYAML's own nodes take fifty times as much memory as the text. So the first pass (`read`) keeps plain values only, and
-places are looked up in a second pass (`walk`), if there is an error to report.
+positions are looked up in a second pass (`walk`), if there is an error to report.
 
 Duplicate keys, aliases, tags and merge keys are errors, and so are values that YAML does not read as they look
 (`scalar`). All faults are collected. A faulty value is replaced by BROKEN, so that it is reported once.

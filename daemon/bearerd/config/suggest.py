@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
     # With this cutoff "secret" suggests client_secret, but "listen" does not suggest clients.
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.62)
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.62)
     return found[0] if found else None
 
 
-def near(word: str, known: Iterable[str]) -> str:
+def near(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if a known name is similar, else an empty text."""
-    found = nearest(word, known)
+    found = nearest(name, known)
     return f"; did you mean '{found}'?" if found else ""

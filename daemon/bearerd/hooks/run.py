@@ -78,4 +78,4 @@ def _end(process: Popen[bytes], hook: Hook, target: Target) -> None:
     if not child.ended(process, _DIES_WITHIN):
         effect = "it runs as another user, or hangs in the kernel; the hook does not run again until it has ended"
         say(logging.ERROR, f"hook {hook}: pid {process.pid} cannot be killed: {effect}", name=target.full_name)
-    child.bury(process)
+    child.wait_for_group(process)
