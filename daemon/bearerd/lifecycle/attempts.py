@@ -15,10 +15,11 @@ from math import inf
 from typing import Final
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
-from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused, Transient
+from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, RateLimited, Refused, Transient
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import FailureLog, Line
 from bearerd.lifecycle.parts import Parts
+from bearerd.lifecycle.target_status import Hold
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
@@ -185,6 +186,19 @@ class Attempts:
             return held
         now = self._parts.clock.now().boot
         return self._parts.admission.preview(self.ask(now, requested=self._requested), now) or held
+
+    def refresh_hold(self) -> Hold | None:
+        """What would delay a refresh requested now: admission, or the wait after the last failure."""
+        now = self._parts.clock.now().boot
+        held, failure = self._parts.admission.preview(self.ask(now, requested=True), now), self.log.failure
+        if failure is not None and self._not_before > max(now, held.until if held is not None else now):
+            asked = isinstance(failure, Transient | RateLimited) and failure.retry_after is not None
+            return Hold("retry_after" if asked else "backoff", self._or_last(self._not_before), failure)
+        if held is None:
+            return None
+        refusal = self.refusal() if held.reason in {"refused", "refused_limit"} else None
+        until = self._or_last(held.until) if held.until < inf else inf
+        return Hold(held.reason, until, failure or (refusal.outcome if refusal else None))
 
     def next_turn(self) -> float:
         """When the target requests admission next."""
