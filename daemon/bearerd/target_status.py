@@ -11,6 +11,18 @@ from bearerd.model import Target
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What delays a requested refresh."""
+
+    reason: Reason | Literal["backoff", "retry_after"]
+    """`backoff`: the wait after a failed attempt; `retry_after`: the wait that the provider asked for."""
+    until: float
+    """Boot clock: the time of the next attempt, as far as it is known; `inf` if an event decides."""
+    failure: Failure | None
+    """The last failure of the target, or the refusal of its client."""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetStatus:
     """The state of a target after a turn. All times are those of the boot clock."""
 

@@ -25,7 +25,7 @@ import pytest
 from bearerd.api import connections, metrics, page, replies
 from bearerd.api import status as statuses
 from bearerd.api.connections import Connections
-from bearerd.api.daemon import Answer, Asked
+from bearerd.api.daemon import Answer, Requested
 from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
@@ -50,7 +50,7 @@ class FakeDaemon:
         self.well = True
         self.error: str | None = None
         self.found: Status | Exception = status(target_status(), target_status("risk"))
-        self.answer = Asked("asked", grants=3)
+        self.answer = Requested("accepted", grants=3)
         self.asked: list[tuple[str, str | None]] = []
         self.looks = 0
         self.go_on = threading.Event()
@@ -69,7 +69,7 @@ class FakeDaemon:
             raise self.found
         return self.found
 
-    def refresh(self, name: str, instead_of: str | None) -> Asked:
+    def refresh(self, name: str, instead_of: str | None) -> Requested:
         self.asked.append((name, instead_of))
         return self.answer
 
@@ -383,24 +383,29 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
 @pytest.mark.parametrize(
     ("asked", "expected", "body", "again"),
     [
-        (Asked("asked", grants=7), 202, {"name": "dnb/bci", "answer": "asked for", "grants": 7}, None),
-        (Asked("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
-        (Asked("unknown"), 404, {"error": "there is no token 'dnb/bci'"}, None),
         (
-            Asked("later", after=12.1),
+            Requested("accepted", grants=7),
+            202,
+            {"name": "dnb/bci", "answer": "accepted", "grants": 7, "held": None},
+            None,
+        ),
+        (Requested("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
+        (Requested("unknown"), 404, {"error": "there is no token 'dnb/bci'"}, None),
+        (
+            Requested("later", after=12.1),
             429,
             {"name": "dnb/bci", "error": "requested too often; try again in 13 s", "retry_after": 13},
             "13",
         ),
         (
-            Asked("later", after=0.001),
+            Requested("later", after=0.001),
             429,
             {"name": "dnb/bci", "error": "requested too often; try again in 1 s", "retry_after": 1},
             "1",
         ),
     ],
 )
-def test_a_wish_is_answered(site: Site, asked: Asked, expected: int, body: object, again: str | None) -> None:
+def test_a_wish_is_answered(site: Site, asked: Requested, expected: int, body: object, again: str | None) -> None:
     site.daemon.answer = asked
     found = site.ask("/refresh/dnb/bci", "POST")
     assert (found.status, found.json, found.headers["Retry-After"]) == (expected, body, again)
@@ -408,7 +413,7 @@ def test_a_wish_is_answered(site: Site, asked: Asked, expected: int, body: objec
 
 
 def test_every_kind_of_answer_is_among_these() -> None:
-    assert set(Answer.__args__) == {"asked", "newer", "later", "unknown"}  # type: ignore[attr-defined]
+    assert set(Answer.__args__) == {"accepted", "newer", "later", "unknown"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -447,7 +452,7 @@ def test_what_is_no_digest_costs_nothing(site: Site, query: str) -> None:
 
 
 def test_names_are_taken_as_they_are_and_come_back_as_text(site: Site) -> None:
-    site.daemon.answer = Asked("unknown")
+    site.daemon.answer = Requested("unknown")
     for name in ("dnb/b%63i", "dnb/<script>", "dnb/\xff", 'dnb/"'):
         found = site.ask(f"/refresh/{name}", "POST")
         assert (found.status, found.json) == (404, {"error": f"there is no token '{name}'"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, running
+from support.process import WITHIN, bearerd, command, eventually, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
@@ -107,21 +109,99 @@ def test_what_it_failed_of_is_said_and_what_still_holds(then: Answer, said: str,
             assert site.states() == {"bci": "failing"}
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: {said}")
-    assert done.stdout.endswith("; the present token is good for 59 min\n")
+    assert done.stdout.endswith("; the current token is good for 59 min\n")
     assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
 
 
-def test_who_is_held_back_for_longer_than_is_waited_is_told_at_once(tmp_path: Path) -> None:
-    with serving(lambda _: Answer(401, {"error": "invalid_client"})) as server:
-        site = Site(tmp_path, server.url)
+@pytest.mark.parametrize(
+    ("answer", "why", "until"),
+    [
+        pytest.param(
+            Answer(401, {"error": "invalid_client"}),
+            r"the provider refused it or its client: HTTP 401 invalid_client.*",
+            r"4 min",
+            id="refused client",
+        ),
+        pytest.param(
+            Answer(503, headers={"Retry-After": "600"}),
+            r"its provider asked to wait \(Retry-After\): HTTP 503.*",
+            r"(9|1[012]) min",
+            id="Retry-After",
+        ),
+        pytest.param(Answer(404), r"it waits after a failed attempt: HTTP 404.*", r"(59|60|[67]\d) s", id="backoff"),
+    ],
+)
+def test_a_token_that_is_held_longer_than_the_timeout_ends_at_once(
+    answer: Answer, why: str, until: str, tmp_path: Path
+) -> None:
+    with serving(lambda _: answer) as server:
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}}")
         with running("run", "-c", site.config):
             site.wait_for(bci="missing")
-            # It is not asked before 5 minutes are over: this would time out if that were waited for.
-            done = bearerd("refresh", "dnb/bci", "--timeout", "2m", "--socket", site.socket)
+            began = time.monotonic()
+            done = bearerd("refresh", "dnb", "--timeout", "40s", "--socket", site.socket)
+            assert time.monotonic() - began < 40
+            assert len(server.seen) == 1
+    assert (done.returncode, done.stderr) == (1, "bearerd: 1 of 1 tokens not renewed\n")
+    expected = rf"dnb/bci: held: {why}; next attempt in {until}; there is no valid token\n"
+    assert re.fullmatch(expected, done.stdout), done.stdout
+
+
+def test_a_token_held_by_its_rate_limit_ends_at_once(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}}\n    rate_limit: 1/h")
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            done = bearerd("refresh", "dnb/bci", "--socket", site.socket)
             assert len(server.seen) == 1
     assert done.returncode == 1
-    assert done.stdout.startswith("dnb/bci: no new token within 2 min: HTTP 401 invalid_client")
-    assert done.stdout.endswith("next attempt in 4 min; there is no valid token\n")
+    assert re.fullmatch(
+        r"dnb/bci: requests have used up their half of its rate_limit; try again in 3[56]\d\d s; "
+        r"the current token is good for 59 min\n",
+        done.stdout,
+    )
+
+
+def test_a_token_without_a_free_slot_is_noted_while_it_waits(tmp_path: Path) -> None:
+    over, issue = threading.Event(), issues()
+
+    def script(seen: Seen) -> Answer:
+        if b"slow" in seen.body:
+            over.wait()
+        return issue(seen)
+
+    top = "providers: {p: {token_url: URL, allow_http: true, timeout: 10m, max_concurrency: 1}}"
+    with serving(script) as server:
+        site = Site(tmp_path, server.url, top=top.replace("URL", server.url))
+        text = site.config.read_text()
+        client = "provider: p, client_id: a, client_secret: {file: " + f"{tmp_path}/secret" + "}"
+        site.config.write_text(
+            text[: text.index("clients:")] + f"clients:\n  dnb: {{{client}, tokens: {{bci: {{scope: bci}}}}}}\n"
+            f"  other: {{{client}, tokens: {{slow: {{scope: slow}}}}}}\n"
+        )
+        with running("run", "-c", site.config):
+            try:
+                eventually(lambda: site.states() == {"bci": "valid", "slow": "starting"} and len(server.seen) > 1)
+                with asking(site, "dnb/bci") as process:
+                    assert process.stderr is not None
+                    line = process.stderr.readline()
+                    over.set()
+                    out, _ = process.communicate(timeout=WITHIN)
+            finally:
+                over.set()
+    held = "held: its provider has max_concurrency requests in flight"
+    assert line.startswith(f"bearerd: note: dnb/bci {held}; waiting up to 9 min")
+    assert (process.returncode, out) == (0, f"dnb/bci: {GOOD}\n")
+
+
+def test_a_clients_name_means_all_of_its_tokens(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}, risk: {scope: risk}}")
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid", risk="valid")
+            done = bearerd("refresh", "dnb", "dnb/bci", "--socket", site.socket)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == [f"dnb/bci: {GOOD}", f"dnb/risk: {GOOD}"]
 
 
 def test_a_provider_that_does_not_answer_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
@@ -139,7 +219,7 @@ def test_a_provider_that_does_not_answer_is_waited_for_no_longer_than_asked(tmp_
             over.set()
     assert done.returncode == 1
     assert done.stdout == (
-        "dnb/bci: no new token within 300 ms; it is still being asked for; the present token is good for 59 min\n"
+        "dnb/bci: no new token within 300 ms; the request is in flight; the current token is good for 59 min\n"
     )
 
 
@@ -151,7 +231,7 @@ def test_the_same_token_again_is_called_that(tmp_path: Path) -> None:
             site.wait_for(bci="valid")
             done = bearerd("refresh", "--socket", site.socket)
     assert done.returncode == 0
-    assert done.stdout == "dnb/bci: the provider gave the same token again, good for 59 min\n"
+    assert done.stdout == "dnb/bci: the provider returned the same token, good for 59 min\n"
 
 
 def test_one_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
@@ -164,7 +244,7 @@ def test_one_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
             done = bearerd("refresh", "dnb/bci", "--timeout", "5s", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: not in all of its files: {site.tokens}/dnb/bci: ")
-    assert done.stdout.endswith("; the present token is good for 59 min\n")
+    assert done.stdout.endswith("; the current token is good for 59 min\n")
 
 
 def test_a_name_that_is_none_is_told_and_the_others_are_renewed(tmp_path: Path) -> None:
@@ -238,7 +318,7 @@ def test_one_that_was_started_anew_meanwhile_forgot_the_wish(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAD), stands(HAD, pid=2))
-    assert (code, out, err) == (1, "", "bearerd: the daemon was started anew meanwhile: ask again\n")
+    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted meanwhile; run the command again\n")
 
 
 def test_one_that_goes_from_the_config_meanwhile_is_not_waited_for(
@@ -254,22 +334,23 @@ def test_what_came_is_judged_at_a_second_look(tmp_path: Path, capsys: pytest.Cap
     # A turn counts its grant, and only then takes note of what came: in between all looks as if it had gone well.
     failed = HAS | {"last_error": "HTTP 503"}
     code, out, _ = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAS), stands(failed))
-    assert (code, out) == (1, "dnb/bci: failed: HTTP 503; the present token is good for 90 s\n")
+    assert (code, out) == (1, "dnb/bci: failed: HTTP 503; the current token is good for 90 s\n")
 
 
 def test_one_whose_turn_comes_in_time_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_HELD_FOR_GOOD", 0.0)
-    held = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 5.0})
-    code, out, _ = told(tmp_path, capsys, held, ASKED, held, held, stands(HAS), stands(HAS))
+    monkeypatch.setattr(module, "_TURN_WITHIN", 0.0)
+    held = stands(HAD | {"held_by": "refused", "held_text": "refused before", "next_refresh_seconds": 5.0})
+    accepted = http(202, {"grants": 1, "held": {"text": "refused before", "seconds": 5.0, "error": None}})
+    code, out, err = told(tmp_path, capsys, held, accepted, held, held, stands(HAS), stands(HAS))
     assert (code, out) == (0, "dnb/bci: new token, good for 90 s\n")
-    late = stands(HAD | {"held_by": "rate_limit", "next_refresh_seconds": 50.0})
+    assert err == "bearerd: note: dnb/bci held: refused before; waiting up to 29 s\n"
+    hold = {"held_by": "refused", "held_text": "refused before", "held_until": "2026-11-24T02:04:00Z"}
+    late = stands(HAD | hold | {"next_refresh_seconds": 50.0})
     code, out, _ = told(tmp_path, capsys, held, ASKED, late)
-    assert (code, out) == (
-        1,
-        "dnb/bci: no new token within 30 s; next attempt in 50 s; the present token is good for 60 s\n",
-    )
+    held_until = "no new token within 30 s: held: refused before; next attempt in 50 s"
+    assert (code, out) == (1, f"dnb/bci: {held_until}; the current token is good for 60 s\n")
 
 
 def test_files_that_are_being_written_are_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

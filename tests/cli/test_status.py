@@ -181,7 +181,9 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
         line, below = table[name]
         assert line.split()[1] == state
         assert f"\x1b[{COLOURS[state]}m{state}\x1b[0m" in raw
-        assert [note.strip()[:30] for note in below] == ([] if state == "valid" else [REFUSED[:30]])
+        notes = [] if state == "valid" else [REFUSED[:30]]
+        assert [note.strip()[:30] for note in below if not note.startswith("  held for ")] == notes
+        assert [note for note in below if note.startswith("  held for ")] == below[1:]
     for colour in ("33", "31"):  # while it is valid, and where there is none
         assert f"\x1b[{colour}m{REFUSED[:30]}" in raw
     # How long this module has been at work is the machine's affair.
@@ -392,7 +394,7 @@ def test_where_nothing_is_that_is_what_it_says(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         f"bearerd: no daemon answers at {tmp_path}/x.sock: {NO_SOCKET}",
-        "bearerd: the records are not beside this socket: ask with -c, and no socket named, to see what they say",
+        "bearerd: the records are not next to this socket; use -c instead of --socket to find them",
     ]
     done = bearerd("status", "--socket", tmp_path / ".bearerd/control.sock")
     assert done.stderr.splitlines()[1:] == [f"bearerd: there are no records in {tmp_path}/.bearerd/records"]
@@ -451,7 +453,7 @@ def test_who_may_not_ask_is_told_who_may(
     assert out == ""
     assert err.splitlines() == [
         f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who} only",
-        f"bearerd: the records in {site.tokens}/.bearerd/records are for the daemon's user and root only",
+        f"bearerd: only the daemon's user and root can read the records in {site.tokens}/.bearerd/records",
     ]
 
 
@@ -465,6 +467,8 @@ VALID: dict[str, Any] = {
     "next_refresh_seconds": 900.0,
     "last_error": None,
     "held_by": None,
+    "held_text": None,
+    "held_until": None,
     "failing_since": None,
     "failed_attempts": 0,
     "on_disk": True,
@@ -485,10 +489,14 @@ def test_nothing_that_a_terminal_would_obey_reaches_it(tmp_path: Path) -> None:
         "state": evil,
         "last_error": evil,
         "held_by": evil,
+        "held_text": evil,
+        "held_until": evil,
         "hooks": {"last_error": evil},
         "file_errors": [evil],
     }
+    client = {"breaker": evil, "refused": evil, "refusals": 2, "next_probe": evil, "held": 1}
     said = document(token, version=evil, directory=evil, started_at=evil, config={"error": evil, "loaded_at": evil})
+    said["clients"] = {evil: client}
     with answering(tmp_path / "s", lambda _: http(200, said)):
         code, raw = shown(80, "status", "--socket", tmp_path / "s", env={"NO_COLOR": "1"})
     assert code == 0
@@ -551,12 +559,13 @@ def test_the_bar_shows_what_was_what_is_left_and_the_next_refresh(token: dict[st
             id="and again",
         ),
         pytest.param(
-            {"last_error": "HTTP 401", "held_by": "refused"},
-            ["HTTP 401 (held: the provider refused it or its client)"],
+            {"last_error": "HTTP 401", "held_by": "refused", "held_text": "refused before"}
+            | {"held_until": "2026-11-24T02:04:00Z"},
+            ["HTTP 401", "held for 4 min: refused before"],
             id="refused",
         ),
-        pytest.param({"held_by": "rate_limit"}, ["held by its rate limit"], id="held"),
-        pytest.param({"held_by": "a_new_reason"}, ["held by a_new_reason"], id="held by what we do not know"),
+        pytest.param({"held_by": "half_open", "held_text": "one at a time"}, ["held: one at a time"], id="held"),
+        pytest.param({"held_by": "a_new_reason"}, ["held: a_new_reason"], id="held by an unknown reason"),
         pytest.param(
             {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"},
             ["HTTP 503", "files: /x: full", "files: /y: full"],
@@ -569,6 +578,36 @@ def test_what_is_wrong_stands_below(token: dict[str, Any], notes: list[str]) -> 
     lines = drawn(VALID | token, VALID | {"name": "dnb/end"})
     begin, end = (next(n for n, line in enumerate(lines) if line.startswith(name)) for name in ("dnb/bci", "dnb/end"))
     assert [line.strip() for line in lines[begin + 1 : end]] == notes
+
+
+@pytest.mark.parametrize(
+    ("client", "line"),
+    [
+        pytest.param({"breaker": "closed"}, None, id="closed"),
+        pytest.param({"breaker": "half_open"}, None, id="idle"),
+        pytest.param({"breaker": "half_open", "held": 3}, "client dnb: breaker half-open, 3 held", id="half-open"),
+        pytest.param(
+            {"breaker": "open", "refused": "HTTP 401", "refusals": 3, "held": 2, "next_probe": "2026-11-24T02:04:00Z"},
+            "client dnb: breaker open, refused 3 times, next probe in 4 min, 2 held",
+            id="open",
+        ),
+        pytest.param(
+            {"breaker": "half_open", "refused": "HTTP 401", "refusals": 1, "next_probe": "2026-11-24T01:59:00Z"},
+            "client dnb: breaker half-open, refused, probe now",
+            id="probing",
+        ),
+    ],
+)
+def test_a_client_has_a_line_unless_it_is_healthy(client: dict[str, Any], line: str | None) -> None:
+    lines = drawn(VALID, clients={"dnb": {"refused": None, "refusals": 0, "held": 0, "next_probe": None} | client})
+    assert [each for each in lines if each.startswith("client")] == ([line] if line else [])
+
+
+def test_few_of_many_refused_clients_have_a_line_each() -> None:
+    client = {"breaker": "open", "refused": "HTTP 401", "refusals": 1, "held": 1, "next_probe": "2026-11-24T02:04:00Z"}
+    lines = drawn(VALID, clients={f"c{number}": client for number in range(9)})
+    assert len([line for line in lines if line.startswith("client")]) == 5
+    assert "and 4 more clients" in lines
 
 
 def test_a_schedule_that_stands_still_is_said() -> None:

@@ -114,7 +114,8 @@ def test_curl_has_every_route(tmp_path: Path, server: Server) -> None:
         assert curl(site.socket, "/refresh/dnb/bci").status == 405
         assert curl(site.socket, "/refresh/dnb/other", "-X", "POST").status == 404
         found = curl(site.socket, "/refresh/dnb/bci", "-X", "POST", "--data", "whatever")
-        assert (found.status, found.json) == (202, {"name": "dnb/bci", "answer": "asked for", "grants": 1})
+        accepted = {"name": "dnb/bci", "answer": "accepted", "grants": 1, "held": None}
+        assert (found.status, found.json) == (202, accepted)
         for route in ("/status", "/refresh/dnb/bci"):
             assert curl(port, route, "-X", "POST").status == curl(port, route).status == 404
 

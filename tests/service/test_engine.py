@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
 
-from bearerd.api.daemon import Asked
+from bearerd.api.daemon import Requested
 from bearerd.config.load import load
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.model import Instant, Target
 from bearerd.service.engine import Engine
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import Hold, TargetStatus
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
@@ -106,7 +107,7 @@ class Asking:
     def turn(self, name: str = "dnb/bci") -> None:
         self.engine._turn(name)
 
-    def ask(self, instead_of: str | None = None, name: str = "dnb/bci") -> Asked:
+    def ask(self, instead_of: str | None = None, name: str = "dnb/bci") -> Requested:
         return self.engine.refresh(name, instead_of and sha256(instead_of.encode()).hexdigest()[:16])
 
     @property
@@ -129,16 +130,16 @@ def asking(tmp_path: Path) -> Callable[..., object]:
 def test_who_asks_gets_a_new_one_and_within_a_minute_no_other(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         here.clock.advance(10)
-        assert here.ask() == Asked("asked", grants=1)
+        assert here.ask() == Requested("accepted", grants=1)
         here.turn()
         assert (here.token, here.grants) == ("t-2", 2)
         for passed, left in ((0.0, 60.0), (59.5, 0.5)):
             here.clock.advance(passed)
-            assert here.ask() == Asked("later", after=left)
+            assert here.ask() == Requested("later", after=left)
             here.turn()
         assert here.grants == 2
         here.clock.advance(0.5)
-        assert here.ask() == Asked("asked", grants=2)
+        assert here.ask() == Requested("accepted", grants=2)
         here.turn()
         assert (here.token, here.grants) == ("t-3", 3)
         here.turn()
@@ -147,20 +148,20 @@ def test_who_asks_gets_a_new_one_and_within_a_minute_no_other(asking: Callable[.
 
 def test_each_token_has_a_minute_of_its_own(asking: Callable[..., object]) -> None:
     with asking(tokens="{bci: {}, risk: {}}") as here:  # type: ignore[attr-defined]
-        assert here.ask().answer == "asked"
-        assert here.ask(name="dnb/risk").answer == "asked"
+        assert here.ask().answer == "accepted"
+        assert here.ask(name="dnb/risk").answer == "accepted"
         assert here.ask(name="dnb/risk").answer == "later"
-        assert here.ask(name="dnb/other") == here.ask(name="") == Asked("unknown")
+        assert here.ask(name="dnb/other") == here.ask(name="") == Requested("unknown")
 
 
 def test_whose_token_was_replaced_already_is_told_so_and_it_costs_nothing(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         here.clock.advance(10)
-        assert here.ask(instead_of="t-1").answer == "asked"
+        assert here.ask(instead_of="t-1").answer == "accepted"
         here.turn()
         for _ in range(3):
-            assert here.ask(instead_of="t-1") == Asked("newer")
-        assert here.engine.refresh("dnb/bci", sha256(b"t-1").hexdigest()[:16].upper()) == Asked("newer")
+            assert here.ask(instead_of="t-1") == Requested("newer")
+        assert here.engine.refresh("dnb/bci", sha256(b"t-1").hexdigest()[:16].upper()) == Requested("newer")
         # The present one failed too: that is another wish, and comes too early.
         assert here.ask(instead_of="t-2").answer == "later"
         assert here.engine.refresh("dnb/bci", sha256(b"t-2").hexdigest()[:16].upper()).answer == "later"
@@ -170,9 +171,9 @@ def test_whose_token_was_replaced_already_is_told_so_and_it_costs_nothing(asking
 
 def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
-        assert here.ask(instead_of="t-0") == Asked("newer")
+        assert here.ask(instead_of="t-0") == Requested("newer")
         here.clock.advance(3600)
-        assert here.ask(instead_of="t-0").answer == "asked"
+        assert here.ask(instead_of="t-0").answer == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
     asking: Callable[..., object], answer: Answer, wait: float
 ) -> None:
     with asking(lambda _: answer) as here:  # type: ignore[attr-defined]
-        assert here.ask().answer == "asked"
+        assert here.ask().answer == "accepted"
         here.clock.advance(wait - 1)
         here.turn()
         assert here.grants == 1
@@ -209,8 +210,8 @@ def test_who_asks_uses_half_of_a_limit_whatever_has_used_the_rest(
             answers.append(here.ask().answer)
             here.turn()
         # The regular one was the first.
-        assert here.grants == 1 + answers.count("asked") == max(1, granted)
-        assert answers == sorted(answers)  # asked, then later
+        assert here.grants == 1 + answers.count("accepted") == max(1, granted)
+        assert answers == sorted(answers)  # accepted, then later
         left = here.ask()
         passed = 7 * 61.0
         assert left.answer == "later"
@@ -235,7 +236,8 @@ def test_who_asks_while_one_is_on_its_way_gets_another_after_it_unless_that_was_
         turn = threading.Thread(target=here.turn)
         turn.start()
         assert under_way.wait(WITHIN)
-        assert here.ask(instead_of) == Asked("asked", grants=1)
+        assert (requested := here.ask(instead_of)).answer == "accepted"
+        assert (requested.grants, requested.hold) == (1, Hold("half_open", inf, None))
         may_answer.set()
         turn.join()
         assert here.token == "t-2"
@@ -249,7 +251,7 @@ def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking
         for number in range(1000):
             here.clock.boot = number * 0.0317
             here.engine._requested_at.clear()
-            assert here.ask().answer == "asked"
+            assert here.ask().answer == "accepted"
 
 
 # -- templates -----------------------------------------------------------------------------------------

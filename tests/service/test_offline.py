@@ -84,7 +84,7 @@ def test_a_record_that_makes_no_sense_is_said_to_be_none(content: bytes, tmp_pat
     (tmp_path / ".bearerd/records/dnb/bci.json").write_bytes(content)
     found = tokens(tmp_path, START)
     assert {name: entry["state"] for name, entry in found.items()} == {"dnb/bci": "missing", "dnb/risk": "valid"}
-    assert found["dnb/bci"]["last_error"] == "its record cannot be read, or is no record of this version"
+    assert found["dnb/bci"]["last_error"] == "its record cannot be read, or was written by another version"
 
 
 def test_a_link_or_a_pipe_in_its_place_is_not_read(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_why_there_is_nothing_is_said(tmp_path: Path) -> None:
     assert offline(str(tmp_path), START).fault == f"the records in {records} cannot be read: Not a directory"
     nowhere = offline(None, START)
     assert nowhere.fault is not None
-    assert "records are not beside this socket" in nowhere.fault
+    assert "records are not next to this socket" in nowhere.fault
     assert nowhere.document["tokens"] == []
 
 
@@ -153,5 +153,5 @@ def test_whose_records_they_are_is_said_to_others(tmp_path: Path) -> None:
         found = offline(str(tmp_path), START)
     finally:
         os.seteuid(0)
-    assert found.fault == f"the records in {tmp_path}/.bearerd/records are for the daemon's user and root only"
+    assert found.fault == f"only the daemon's user and root can read the records in {tmp_path}/.bearerd/records"
     assert found.document["tokens"] == []

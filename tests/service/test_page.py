@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bearerd.admission.types import View
+from bearerd.admission.types import ClientView, Refusal, View
 from bearerd.api import page
 from bearerd.api import status as statuses
 from bearerd.api.counts import Counts
@@ -72,6 +72,7 @@ MISSING = target_status(
     expires=None,
     failure=Refused("401 invalid_client"),
     held_by="refused",
+    held_until=NOW + 150,
     next_refresh=NOW + 150,
 )
 STARTING = target_status("starting", obtained=None, expires=None, on_disk=False, next_refresh=0.0)
@@ -208,6 +209,7 @@ def test_without_scripts_there_is_a_table() -> None:
         str(DOWN),
         "dnb/missing | missing |  | in 2 min",
     ]
+    assert "held for 2 min: the provider refused it or its client" in rows
     assert rows[-2] == "dnb/starting | starting |  |"
     assert rows[-1].startswith("dnb/valid | valid | in 45 min | in 30 min")
 
@@ -322,7 +324,8 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     }  # fmt: skip
     assert expired["words"] == "expired 20 min ago\nnext attempt now"
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
-    assert missing["words"] == "no token\nnext attempt in 2 min\nheld: the provider refused it or its client"
+    held = "held until 08:02:30: the provider refused it or its client"
+    assert missing["words"] == f"no token\nnext attempt in 2 min\n{held}"
     assert missing["errors"] == "401 invalid_client"
     assert found["dnb/starting"]["words"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
@@ -517,6 +520,33 @@ CONTRAST = """(() => {
   }
   return found;
 })()"""
+
+
+REFUSED = Refusal(Refused("401 invalid_client"), attempts=3, next_probe=NOW + 150, own=False)
+BREAKERS = View(
+    {
+        "dnb": ClientView("open", REFUSED, in_flight=0, held=2),
+        "starting": ClientView("half_open", None, in_flight=1, held=9),
+        "idle": ClientView("half_open", None, in_flight=0, held=0),
+        "busy": ClientView("closed", None, in_flight=4, held=1),
+    },
+    {},
+)
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_client_has_a_line_unless_it_is_healthy(browser: Browser, width: int) -> None:
+    with shown(browser, status(*ALL, admission=BREAKERS), width=width, height=900) as (tab, shelf, _):
+        lines = text(tab, "#breakers").split("\n")
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        shelf.status = status(VALID)
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        eventually(lambda: tab.evaluate("document.getElementById('breakers').hidden"))
+    assert lines == [
+        "Client dnb: breaker open, refused 3 times, next probe at 08:02:30, 2 held",
+        "Client starting: breaker half-open, 9 held",
+    ]
 
 
 @needs_chromium

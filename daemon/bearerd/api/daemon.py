@@ -1,4 +1,4 @@
-"""What the API asks of the daemon."""
+"""The interface between the API and the daemon."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bearerd.api.status import Status
+from bearerd.target_status import Hold
 
-Answer = Literal["asked", "newer", "later", "unknown"]
+Answer = Literal["accepted", "newer", "later", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of a refresh request."""
+class Requested:
+    """The answer to a refresh request."""
 
     answer: Answer
     after: float = 0.0
-    """Seconds after which the next request is accepted, for `later`."""
+    """For `later`: seconds after which the next request is accepted."""
     grants: int = 0
-    """The target's grants so far: the request is done, or has failed, after one more."""
+    """The target's grants so far. The request has succeeded or failed after one more."""
+    hold: Hold | None = None
+    """What delays the refresh."""
+    held_for: float = 0.0
+    """Seconds for which it is delayed, as far as that is known; `inf` if an event decides."""
 
 
 class Daemon(Protocol):
-    """The running daemon; called from several threads at once."""
+    """The running daemon. Several threads call it at once."""
 
     def alive(self) -> bool:
-        """Whether the schedule runs; answers at once, even when the rest hangs."""
+        """Whether the schedule runs. Answers at once, even while the rest hangs."""
         ...
 
     def config_error(self) -> str | None:
-        """Why a newer config is not in use; answers at once."""
+        """Why a newer config is not in use. Answers at once."""
         ...
 
     def status(self) -> Status:
         """The status of every token."""
         ...
 
-    def refresh(self, name: str, instead_of: str | None) -> Asked:
-        """Request a new token, unless the present one differs from `instead_of` (the start of its SHA-256)."""
+    def refresh(self, name: str, instead_of: str | None) -> Requested:
+        """Request a new token, unless the current one differs from `instead_of` (the start of its SHA-256)."""
         ...

@@ -90,6 +90,10 @@ def _plain(status: Status) -> Iterator[str]:
         yield f"<tr><th>{escape(target_status.name)}<td>{statuses.state_of(target_status, now)}<td>{expiry}<td>{turn}\n"
         if target_status.failure is not None:
             yield f"<tr><td colspan=4>{escape(str(target_status.failure))}\n"
+        if target_status.held_by:
+            left = target_status.held_until - now
+            until = f" for {duration(left)}" if 0 < left < inf else ""
+            yield f"<tr><td colspan=4>held{until}: {statuses.HELD[target_status.held_by]}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"

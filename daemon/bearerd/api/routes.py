@@ -130,16 +130,18 @@ def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
     given = parse_qs(query, keep_blank_values=True).get("not", [None])[0]
     if given is not None and _DIGEST.fullmatch(given) is None:
         return document(400, {"error": "expected not=<the first 16 hex digits of the failed token's SHA-256>"})
-    asked = daemon.refresh(name, given)
-    if asked.answer == "unknown":
+    requested = daemon.refresh(name, given)
+    if requested.answer == "unknown":
         return document(404, {"error": f"there is no token '{name}'"})
-    if asked.answer == "newer":
+    if requested.answer == "newer":
         return document(200, {"name": name, "answer": "there is a newer token in its files already"})
-    if asked.answer == "later":
-        seconds = ceil(round(asked.after, 3))  # two readings of a clock differ by less than a millisecond
-        said = {"name": name, "error": f"requested too often; try again in {seconds} s", "retry_after": seconds}
+    if requested.answer == "later":
+        seconds = ceil(round(requested.after, 3))  # two readings of a clock differ by less than a millisecond
+        why = "requested too often" if requested.hold is None else "requests have used up their half of its rate_limit"
+        said = {"name": name, "error": f"{why}; try again in {seconds} s", "retry_after": seconds}
         return document(429, said, ("Retry-After", str(seconds)))
-    return document(202, {"name": name, "answer": "asked for", "grants": asked.grants})
+    held = None if requested.hold is None else statuses.hold(requested.hold, requested.held_for)
+    return document(202, {"name": name, "answer": "accepted", "grants": requested.grants, "held": held})
 
 
 _PAGE: Final = Route(Cost.LARGE, _page)

@@ -15,14 +15,26 @@ from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config, Instant, Target
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import Hold, TargetStatus
 from bearerd.timeformat import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
 """starting: nothing is known yet; valid: good and in its files; failing: so too, but its renewal fails;
 unwritten: good, but not in all of its files; expired: it was not renewed in time; missing: there never was one."""
-# Of each state, in a line: who looks for all asks `bearerd status`.
+# Names per state in the one-line summary. `bearerd status` lists them all.
 _NAMED: Final = 3
+HELD: Final = {
+    "refused": "the provider refused it or its client",
+    "half_open": "its client sends one attempt at a time",
+    "refused_limit": "its client has used up refused_limit",
+    "retry_budget": "its provider fails, and the retry budget is used up",
+    "rate_limit": "its rate_limit has no room yet",
+    "concurrency": "its provider has max_concurrency requests in flight",
+    "unknown_client": "a new config is being applied",
+    "backoff": "it waits after a failed attempt",
+    "retry_after": "its provider asked to wait (Retry-After)",
+}
+"""The reasons of a hold in words, for the page and the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def hold(held: Hold, seconds: float) -> dict[str, Any]:
+    """A hold of a refresh request; `seconds` until its end, `inf` if unknown."""
+    return {
+        "by": held.reason,
+        "text": HELD[held.reason],
+        "seconds": None if seconds == inf else round(seconds, 3),
+        "error": None if held.failure is None else str(held.failure),
+    }
+
+
 def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
     target, expires, obtained = target_status.target, target_status.expires, target_status.obtained
     known = 0 < target_status.next_refresh < inf
@@ -155,6 +177,7 @@ def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict
         "next_refresh": _when(target_status.next_refresh, now) if known else None,
         "next_refresh_seconds": round(max(0.0, target_status.next_refresh - now.boot), 3) if known else None,
         "held_by": target_status.held_by or None,
+        "held_text": HELD[target_status.held_by] if target_status.held_by else None,
         "held_until": _when(target_status.held_until, now) if now.boot < target_status.held_until < inf else None,
         "last_error": None if target_status.failure is None else str(target_status.failure),
         "failing_since": _when(target_status.failing_since, now),

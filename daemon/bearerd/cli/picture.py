@@ -32,15 +32,8 @@ _LEAST_BAR: Final = 10
 _MOST_BAR: Final = 30
 # So much of a long name is worth more than the bar beside it.
 _LEAST_NAME: Final = 24
-_HELD: Final = {
-    "refused": "held: the provider refused it or its client",
-    "half_open": "held: another token of its client is asked for first",
-    "refused_limit": "held: its client was refused too often of late",
-    "retry_budget": "held: its provider fails, and retries share a budget",
-    "rate_limit": "held by its rate limit",
-    "concurrency": "held: its provider is asked for as many tokens as it may be at once",
-    "unknown_client": "held: a new config is being followed",
-}
+# Lines about breakers above the table: with more clients refused, the cause is common to them.
+_MOST_BREAKERS: Final = 5
 
 
 class _Glyphs(NamedTuple):
@@ -180,6 +173,30 @@ def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterat
     if rows:
         count = f"{len(rows)} token{'' if len(rows) == 1 else 's'}:"
         yield from _counted(count, Counter(row.state for row in rows), paper)
+    yield from _breakers(document, paper)
+
+
+def _breakers(document: Mapping[str, Any], paper: Paper) -> Iterator[Text]:
+    """A line for each client whose breaker is open, or half-open while it holds tokens."""
+    clients = document.get("clients") or {}
+    lines = [line for name, client in clients.items() if (line := _breaker(client, name, document.get("now")))]
+    more = len(lines) - _MOST_BREAKERS
+    for line in [*lines[:_MOST_BREAKERS], *([f"and {more} more clients"] if more > 0 else [])]:
+        yield Text(paper.cut(paper.safe(line), paper.width), "yellow")
+
+
+def _breaker(client: Mapping[str, Any], name: str, now: Any) -> str | None:
+    refusals, held = client.get("refusals") or 0, client.get("held") or 0
+    if not client.get("refused") and (client.get("breaker") == "closed" or not held):
+        return None
+    parts = [f"breaker {str(client.get('breaker')).replace('_', '-')}"]
+    if client.get("refused"):
+        parts.append("refused" + (f" {refusals} times" if refusals > 1 else ""))
+        probe = _seconds(now, client.get("next_probe"))
+        parts.append(f"next probe in {duration(probe)}" if probe and probe > 0 else "probe now")
+    if held:
+        parts.append(f"{held} held")
+    return f"client {name}: {', '.join(parts)}"
 
 
 def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
@@ -224,19 +241,22 @@ def _life(lifetime: float | None, left: float | None, turn: float | None) -> tup
 
 def _notes(token: Mapping[str, Any], now: Any) -> Iterator[tuple[str, str]]:
     error, held, attempts = token.get("last_error"), token.get("held_by"), token.get("failed_attempts")
-    waits = _HELD.get(str(held), f"held by {held}") if held else ""
     if error:
         lasted = _seconds(token.get("failing_since"), now)
-        more = [f"{attempts} attempts in {duration(lasted)}"] if lasted and attempts and attempts > 1 else []
-        more += [waits] if waits else []
-        yield f"{error}" + (f" ({'; '.join(more)})" if more else ""), "yellow" if token.get("on_disk") else "red"
-    elif waits:
-        yield waits, "cyan"
+        more = f" ({attempts} attempts in {duration(lasted)})" if lasted and attempts and attempts > 1 else ""
+        yield f"{error}{more}", "yellow" if token.get("on_disk") else "red"
+    if held:
+        left = _seconds(now, token.get("held_until"))
+        yield f"held{_for(left)}: {token.get('held_text') or held}", "cyan"
     for fault in token.get("file_errors") or ():
         yield f"files: {fault}", "yellow" if token.get("on_disk") else "red"
     hooks = token.get("hooks") or {}
     if hooks.get("last_error"):
         yield f"hook: {hooks['last_error']}", "yellow"
+
+
+def _for(seconds: float | None) -> str:
+    return f" for {duration(seconds)}" if seconds else ""
 
 
 def _seconds(since: Any, until: Any) -> float | None:

@@ -1,36 +1,37 @@
-"""`bearerd refresh`: a new token now, from the daemon that runs; waits for what comes of it."""
+"""`bearerd refresh`: requests new tokens from the running daemon, and waits for them."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note_config, parsed
+from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note, note_config, parsed
 from bearerd.timeformat import duration
 
-# Seconds between two looks: most providers answer within the first few.
+# Seconds between two polls: most providers answer within the first few.
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-# By then a turn that was asked for has been given, and says what holds it back.
-_HELD_FOR_GOOD: Final = 1.0
+# Seconds after which the turn of a requested target has run, so that its status shows what holds it.
+_TURN_WITHIN: Final = 1.0
 _ACCEPTED, _TOO_OFTEN = 202, 429
 
 _Tokens = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(slots=True)
-class _Wish:
-    """A token that was asked for."""
+class _Request:
+    """An accepted refresh request."""
 
     grants: int
-    """How many it had until then."""
-    asked: float
+    """The token's grants before the request."""
+    sent: float
     seen: bool = False
-    """Whether there was one more at the last look."""
+    """Whether the last poll showed another grant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,15 @@ class _End:
 
 
 def refresh(socket: str, names: list[str], timeout: float) -> int:
-    """0 when each of these tokens (or all) is a new one within that many seconds, else 1; a line for each."""
+    """Request new tokens, all by default, and print a line for each.
+
+    Returns 0 if each token was renewed within `timeout` seconds, else 1. A token that is held for longer ends at once.
+    Raises NoAnswer.
+    """
     end = time.monotonic() + timeout
     daemon = _Daemon(socket)
     had = daemon.tokens()
-    wanted = list(dict.fromkeys(names)) or list(had)
+    wanted = _expanded(names, had) or list(had)
     failed = 0
 
     def tell(name: str, said: _End) -> None:
@@ -52,85 +57,128 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
         failed += not said.good
         print(f"{clean(name)}: {clean(said.text)}", flush=True)
 
-    wishes: dict[str, _Wish] = {}
-    for name in wanted:  # all, before any is waited for
-        asked = daemon.ask_for(name, had)
-        if isinstance(asked, _End):
-            tell(name, asked)
+    requests: dict[str, _Request] = {}
+    for name in wanted:  # all of them before the first poll, so that they run together
+        answer = daemon.request(name, had, end - time.monotonic())
+        if isinstance(answer, _End):
+            tell(name, answer)
         else:
-            wishes[name] = asked
-    pause = _FIRST_PAUSE
-    while wishes:
+            requests[name] = answer
+    pause, noted = _FIRST_PAUSE, False
+    while requests:
         time.sleep(max(0.0, min(pause, end - time.monotonic())))
         pause = min(2 * pause, _LONGEST_PAUSE)
-        tokens = daemon.tokens(next(iter(wishes)) if len(wishes) == 1 else None)
+        tokens = daemon.tokens(next(iter(requests)) if len(requests) == 1 else None)
         left = end - time.monotonic()
-        for name, wish in list(wishes.items()):
-            came = _came(wish, tokens.get(name), left, timeout)
-            if came is not None:
-                tell(name, came)
-                del wishes[name]
+        for name, request in list(requests.items()):
+            result = _result(request, tokens.get(name), left, timeout)
+            if result is not None:
+                tell(name, result)
+                del requests[name]
+        if not noted and any(time.monotonic() - each.sent >= _TURN_WITHIN for each in requests.values()):
+            noted = True
+            _note_held([tokens[name] for name in requests], left)
     if failed:
         print(f"bearerd: {failed} of {len(wanted)} tokens not renewed", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _expanded(names: Iterable[str], had: _Tokens) -> list[str]:
+    """The names of tokens, in which a client's name stands for all of its tokens."""
+    expanded: list[str] = []
+    for name in names:
+        expanded += [each for each, token in had.items() if token.get("client") == name] or [name]
+    return list(dict.fromkeys(expanded))
+
+
+def _note_held(tokens: list[Mapping[str, Any]], left: float) -> None:
+    """Say on stderr what the remaining tokens wait for, one line per reason."""
+    for text, count in Counter(_reason(token) for token in tokens if token.get("held_by")).items():
+        only = next(str(token["name"]) for token in tokens if token.get("held_by") and _reason(token) == text)
+        note(f"{only if count == 1 else f'{count} tokens'} held: {text}; waiting up to {duration(left)}")
+
+
 class _Daemon:
-    """The one that was there at first."""
+    """The daemon that answered first. A restarted one has lost the requests."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._pid: Any = None
 
     def tokens(self, only: str | None = None) -> _Tokens:
-        """All tokens, or one, by their names; raises NoAnswer."""
+        """All tokens, or one, by name. Raises NoAnswer."""
         document, _ = ask_status(self._socket, only)
         if self._pid not in (None, document["pid"]):
-            raise NoAnswer("the daemon was started anew meanwhile: ask again")
+            raise NoAnswer("the daemon was restarted meanwhile; run the command again")
         if self._pid is None:
             note_config((document.get("config") or {}).get("error"))
         self._pid = document["pid"]
         return {token["name"]: token for token in document["tokens"]}
 
-    def ask_for(self, name: str, had: _Tokens) -> _Wish | _End:
-        """Wish for a new one."""
+    def request(self, name: str, had: _Tokens, left: float) -> _Request | _End:
+        """Request a new token. Returns an end if it is refused, or held for longer than `left` seconds."""
         if name not in had:
             near = get_close_matches(name, had, n=1)
             return _End(False, "there is no token of this name" + (f"; did you mean {near[0]}?" if near else ""))
         status, body = ask(self._socket, f"/refresh/{name}", "POST")
-        said = parsed(self._socket, body)
+        answer = parsed(self._socket, body)
         if status == _ACCEPTED:
-            return _Wish(said["grants"], time.monotonic())
-        if status == _TOO_OFTEN:
-            return _End(False, f"requested too often; try again in {said['retry_after']} s")
-        return _End(False, str(said.get("error", f"HTTP {status}")))
+            held = answer.get("held") or {}
+            wait = held.get("seconds")
+            if wait is None or wait <= left:
+                return _Request(answer["grants"], time.monotonic())
+            why = ": ".join(str(part) for part in (held.get("text"), held.get("error")) if part)
+            return _End(False, f"held: {why}; next attempt in {duration(wait)}{_current(had[name])}")
+        text = str(answer.get("error", f"HTTP {status}"))
+        return _End(False, text + (_current(had[name]) if status == _TOO_OFTEN else ""))
 
 
-def _came(wish: _Wish, token: Mapping[str, Any] | None, left: float, timeout: float) -> _End | None:
-    """What came of a wish; None where that is still open. `left` seconds are left of `timeout`."""
+def _result(request: _Request, token: Mapping[str, Any] | None, left: float, timeout: float) -> _End | None:
+    """The result of a request; None while it is open. `left` is what remains of `timeout`, in seconds."""
     if token is None:
         return _End(False, "it is no longer in the config")
     late, error = left <= 0, token.get("last_error")
-    remaining = token.get("remaining_seconds") or 0.0
-    holds = f"; the present token is good for {duration(remaining)}" if remaining else "; there is no valid token"
-    if sum(token["grants"].values()) <= wish.grants:
-        turn, held = token.get("next_refresh_seconds") or 0.0, token.get("held_by")
-        for_good = held in {"refused", "refused_limit", "rate_limit"} and turn > left
-        if late or (for_good and time.monotonic() - wish.asked >= _HELD_FOR_GOOD):
-            why = f": {error}" if error else ""
-            # Of one that is asked for right now the daemon still says when it was to be.
-            when = f"next attempt in {duration(turn)}" if held or error else "it is still being asked for"
-            return _End(False, f"no new token within {duration(timeout)}{why}; {when}{holds}")
-        return None
-    if not wish.seen and not late:
-        # Its turn may still be about to take note of what came.
-        wish.seen = True
+    if sum(token["grants"].values()) <= request.grants:
+        return _waiting(request, token, left, timeout)
+    if not request.seen and not late:
+        # Its turn may still be recording the outcome.
+        request.seen = True
         return None
     if error:
-        return _End(False, f"failed: {error}{holds}")
+        return _End(False, f"failed: {error}{_current(token)}")
     if not token.get("on_disk"):
         if not late:
             return None
-        return _End(False, f"not in all of its files: {'; '.join(token.get('file_errors') or ['not yet'])}{holds}")
-    what = "the provider gave the same token again" if token.get("same_token") else "new token"
-    return _End(True, f"{what}, good for {duration(remaining)}")
+        faults = "; ".join(token.get("file_errors") or ["not yet"])
+        return _End(False, f"not in all of its files: {faults}{_current(token)}")
+    what = "the provider returned the same token" if token.get("same_token") else "new token"
+    return _End(True, f"{what}, good for {duration(token.get('remaining_seconds') or 0.0)}")
+
+
+def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: float) -> _End | None:
+    """The end of a request without a grant, at the timeout or if the token is held for longer; None to go on."""
+    held, error = token.get("held_by"), token.get("last_error")
+    # Without a known end of the hold, the next attempt shown is the last one before expiry.
+    wait = token.get("next_refresh_seconds") if (token.get("held_until") if held else error) else None
+    held_for_long = held and wait is not None and wait > left
+    if left > 0 and not (held_for_long and time.monotonic() - request.sent >= _TURN_WITHIN):
+        return None
+    why = f": held: {_reason(token)}" if held else f": {error}" if error else ""
+    if wait is not None:
+        why += f"; next attempt in {duration(wait)}"
+    elif not held:
+        # While a request is in flight, the status still shows the time of the planned refresh.
+        why += "; the request is in flight"
+    return _End(False, f"no new token within {duration(timeout)}{why}{_current(token)}")
+
+
+def _reason(token: Mapping[str, Any]) -> str:
+    """What holds a token, with the error behind it."""
+    text, error = token.get("held_text") or token.get("held_by"), token.get("last_error")
+    return f"{text}: {error}" if error else f"{text}"
+
+
+def _current(token: Mapping[str, Any]) -> str:
+    """What still holds."""
+    remaining = token.get("remaining_seconds") or 0.0
+    return f"; the current token is good for {duration(remaining)}" if remaining else "; there is no valid token"

@@ -15,7 +15,7 @@ from math import inf
 from typing import Final, assert_never
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
-from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused, Transient
+from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, RateLimited, Refused, Transient
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import FailureLog, Line
 from bearerd.lifecycle.parts import Parts
@@ -23,6 +23,7 @@ from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
 from bearerd.publish.record import Record
+from bearerd.target_status import Hold
 from bearerd.timeformat import duration
 
 # Hex digits of a token's SHA-256: enough to distinguish tokens, and useless for recovering one.
@@ -199,6 +200,19 @@ class Attempts:
             return held
         now = self._parts.clock.now().boot
         return self._parts.admission.preview(self.ask(now, requested=self._requested), now) or held
+
+    def refresh_hold(self) -> Hold | None:
+        """What would delay a refresh requested now: admission, or the wait after the last failure."""
+        now = self._parts.clock.now().boot
+        held, failure = self._parts.admission.preview(self.ask(now, requested=True), now), self.log.failure
+        if failure is not None and self._not_before > max(now, held.until if held is not None else now):
+            asked = isinstance(failure, Transient | RateLimited) and failure.retry_after is not None
+            return Hold("retry_after" if asked else "backoff", self._or_last(self._not_before), failure)
+        if held is None:
+            return None
+        refusal = self.refusal() if held.reason in {"refused", "refused_limit"} else None
+        until = self._or_last(held.until) if held.until < inf else inf
+        return Hold(held.reason, until, failure or (refusal.outcome if refusal else None))
 
     def next_turn(self) -> float:
         """When the target requests admission next."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import assert_never
 
-from bearerd.admission.types import Ask
 from bearerd.grant.outcome import Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.attempts import Attempts
@@ -18,7 +17,7 @@ from bearerd.lifecycle.file_state import FileState
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Instant, Output, Target
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import Hold, TargetStatus
 
 Paths = Callable[[], Collection[str]]
 """Returns the paths of all wanted files at the time of the call."""
@@ -90,9 +89,9 @@ class Controller:
         """Whether the record of its token was removed."""
         return self._attempts.state.current is not None and self._files.lost_record(self.target)
 
-    def ask(self, now: float, *, requested: bool = False) -> Ask:
-        """The request to admission at this time; `requested`: for a refresh that a user requested."""
-        return self._attempts.ask(now, requested=requested)
+    def refresh_hold(self) -> Hold | None:
+        """What would delay a refresh requested now; None if nothing does."""
+        return self._attempts.refresh_hold()
 
     def status(self) -> TargetStatus:
         """A snapshot of the target."""

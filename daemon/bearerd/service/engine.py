@@ -14,7 +14,7 @@ from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
 from bearerd.admission.types import Limits
 from bearerd.api.counts import Counters
-from bearerd.api.daemon import Asked
+from bearerd.api.daemon import Requested
 from bearerd.api.status import HookStatus, Status, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
@@ -36,8 +36,8 @@ from bearerd.target_status import TargetStatus
 # Threads. Each that waits for the network costs 8 KB; more at once would be a herd.
 _MOST_GRANTS: Final = 256
 _BESIDE_GRANTS: Final = 2
-# Seconds between two grants that are asked for, of one target: whoever asks in a loop costs the provider little.
-_ASKED_AGAIN: Final = 60.0
+# Seconds between two accepted refresh requests for one target, so that requests in a loop cost the provider little.
+_BETWEEN_REQUESTS: Final = 60.0
 # The main loop looks every 8 s; three looks that were missed are no accident.
 _HEARTBEAT: Final = 30.0
 # Between two looks so much time passes only where this process itself was stopped (SIGSTOP, a paused VM).
@@ -156,26 +156,26 @@ class Engine:
         self._admission.close()
         self._publisher.release()
 
-    def refresh(self, name: str, instead_of: str | None = None) -> Asked:
-        """Somebody wants a new token; `instead_of` the one whose SHA-256 begins with these 16 hex digits."""
+    def refresh(self, name: str, instead_of: str | None = None) -> Requested:
+        """Request a new token, unless the current one differs from `instead_of` (the start of its SHA-256)."""
         if not self._reconciler.is_wanted(name):
-            return Asked("unknown")
+            return Requested("unknown")
         controller = self._reconciler.controller(name)
         if controller is not None and controller.is_newer(instead_of):
-            return Asked("newer")
+            return Requested("newer")
         now = self._now()
         with self._lock:
-            after = self._requested_at.get(name, -inf) + _ASKED_AGAIN
-            if after <= now and controller is not None:
-                held = self._admission.preview(controller.ask(now, requested=True), now)
-                if held is not None and held.reason == "rate_limit":
-                    after = held.until if held.until < inf else held.again
+            after = self._requested_at.get(name, -inf) + _BETWEEN_REQUESTS
             if after > now:
-                return Asked("later", after=after - now)
+                return Requested("later", after=after - now)
+            hold = controller.refresh_hold() if controller is not None else None
+            held_for = max(0.0, hold.until - now) if hold is not None else 0.0
+            if hold is not None and hold.reason == "rate_limit":
+                return Requested("later", after=held_for if held_for < inf else _BETWEEN_REQUESTS, hold=hold)
             self._requested_at[name] = now
         grants = 0 if controller is None else sum(controller.status().outcomes)
         self._reconciler.wish(name, RefreshRequested(instead_of))
-        return Asked("asked", grants=grants)
+        return Requested("accepted", grants=grants, hold=hold, held_for=held_for)
 
     def status(self, config_error: str | None = None) -> Status:
         """How everything stands."""

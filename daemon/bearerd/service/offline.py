@@ -1,4 +1,4 @@
-"""How everything stood, by the records, where no daemon runs that could be asked."""
+"""The status from the records on disk, for `bearerd status` without a running daemon."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bearerd.timeformat import rfc3339
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """A document in the form of the daemon's status, and why it says less than it should."""
+    """A document in the form of the daemon's status. Fields that only a daemon knows are null."""
 
     document: dict[str, Any]
-    """What only a daemon knows is null in it."""
     fault: str | None
+    """Why records are missing from it."""
 
 
 def offline(directory: str | None, now: Instant) -> Offline:
-    """What the records below an output directory say; None where nobody knows which it is."""
+    """The status from the records below an output directory; None if the directory is unknown."""
     tokens: list[dict[str, Any]] = []
-    fault: str | None = "the records are not beside this socket: ask with -c, and no socket named, to see what they say"
+    fault: str | None = "the records are not next to this socket; use -c instead of --socket to find them"
     if directory is not None:
         names, fault = _names(posixpath.join(directory, OWN_DIRECTORY, "records"))
         tokens = [_token(directory, client, name, now) for client, name in names]
@@ -46,18 +46,18 @@ def offline(directory: str | None, now: Instant) -> Offline:
 
 
 def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
-    """The client and the token of each record; and why there are none, or not all."""
+    """The client and token of each record, and why records are missing."""
     names: list[tuple[str, str]] = []
     try:
         for client in sorted(os.listdir(records)):
             for file in sorted(os.listdir(posixpath.join(records, client))):
                 name, suffix = posixpath.splitext(file)
-                if suffix == ".json":  # others are of writes that were cut off
+                if suffix == ".json":  # other files are left over from interrupted writes
                     names += [(client, name)]
     except FileNotFoundError:
         pass
     except PermissionError:
-        return names, f"the records in {records} are for the daemon's user and root only"
+        return names, f"only the daemon's user and root can read the records in {records}"
     except OSError as error:
         return names, f"the records in {records} cannot be read: {error.strerror}"
     return names, None if names else f"there are no records in {records}"
@@ -83,8 +83,9 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "next_refresh": None,
         "next_refresh_seconds": None,
         "held_by": None,
+        "held_text": None,
         "held_until": None,
-        "last_error": None if token else "its record cannot be read, or is no record of this version",
+        "last_error": None if token else "its record cannot be read, or was written by another version",
         "failing_since": None,
         "failed_attempts": None,
         "failures": [],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bearerd import __version__
-from bearerd.api.daemon import Asked
+from bearerd.api.daemon import Requested
 from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, origin_of
@@ -80,7 +80,7 @@ class _Daemon:
         """How everything stands."""
         return self._engine.status(self._config_error)
 
-    def refresh(self, name: str, instead_of: str | None) -> Asked:
+    def refresh(self, name: str, instead_of: str | None) -> Requested:
         """Somebody wants a new token."""
         return self._engine.refresh(name, instead_of)
 
