@@ -294,7 +294,10 @@ class Core:
             return Refusal(own.outcome, own.refusals, own.next_at, own=True)
         if breaker.refusal is None:
             return None
-        return Refusal(breaker.refusal, breaker.refusals, breaker.probe_at, own=False)
+        refusals = breaker.refusals
+        if name not in breaker.tried and len(breaker.tried) == 1:
+            refusals = min(refusals, 1)  # it may be the other target's own: of this one nobody knows
+        return Refusal(breaker.refusal, refusals, breaker.probe_at, own=False)
 
     # -- over restarts -------------------------------------------------------------------------
 
