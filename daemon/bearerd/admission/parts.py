@@ -55,7 +55,7 @@ class Provider:
 class Lane:
     """Groups that face the same constraints of their provider: its retry budget, and rate limits that clients share."""
 
-    __slots__ = ("armed", "kind", "provider", "queue", "rates", "retry")
+    __slots__ = ("armed", "changes", "kind", "provider", "queue", "rates", "retry")
 
     def __init__(self, provider: Provider, rates: tuple[Rate, ...], kind: Kind, *, retry: bool) -> None:
         self.provider = provider
@@ -65,6 +65,8 @@ class Lane:
         self.queue: Queue[Group] = Queue()
         self.armed: tuple[str, float] | None = None
         """Which target requests when the lane opens, and when that is."""
+        self.changes: list[tuple[float, int, Group]] = []
+        """A heap: when which group has another most urgent target, though nothing happened."""
 
     def opens(self, now: float) -> Opening:
         """When the next of its groups may go, slots apart."""
@@ -143,7 +145,7 @@ class Client:
 class Group:
     """Targets of one client that wait under the same terms."""
 
-    __slots__ = ("armed", "client", "lane", "opening", "queue", "terms")
+    __slots__ = ("armed", "changes_at", "client", "lane", "opening", "queue", "terms")
 
     def __init__(self, client: Client, terms: Terms, lane: Lane) -> None:
         self.client = client
@@ -154,6 +156,8 @@ class Group:
         """As its client was seen last; in the past while it stands in its lane."""
         self.armed: tuple[str, float] | None = None
         """Which target requests when the client lets it, and when that is."""
+        self.changes_at = inf
+        """When it is looked at next in its lane, because its most urgent target is another one then."""
 
 
 class Timed(NamedTuple):

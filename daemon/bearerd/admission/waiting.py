@@ -155,12 +155,21 @@ class Waiting:
         group.opening = group.client.opens(group.terms, name, now)
         if group.opening[0] <= now:
             group.lane.queue.push(group, group.queue.ask(name), now)
+            changes_at = group.queue.changes_at(now)
+            if changes_at != group.changes_at:
+                group.changes_at = changes_at
+                if changes_at < inf:
+                    heappush(group.lane.changes, (changes_at, next(self.numbers), group))
         else:
             group.lane.queue.discard(group)
             self._arm(group, name, group.opening[0], now)
 
     def _first(self, lane: Lane, now: float) -> Group | None:
         """The most urgent group of a lane, if it may go now."""
+        while lane.changes and lane.changes[0][0] <= now:
+            at, _, changed = heappop(lane.changes)
+            if changed in lane.queue and changed.changes_at == at:
+                self._place(changed, now)
         while (group := lane.queue.top(now)) is not None:
             self._place(group, now)  # time passed since it was put there
             if group not in lane.queue:
