@@ -61,16 +61,18 @@ class Checks:
         self.traces: defaultdict[str, deque[tuple[float, str]]] = defaultdict(lambda: deque(maxlen=TRACED))
         self.lacking: dict[str, float] = {}
         """By target: since when its file is missing."""
-        self._arrivals: defaultdict[str, deque[Arrival]] = defaultdict(deque)
+        self._arrivals: defaultdict[str, deque[float]] = defaultdict(deque)
         """By client: what its rate limit counts."""
-        self.lenient: dict[str, tuple[float, tuple[int, float]]] = {}
-        """By client: until when its previous rate limit counts, where that was wider."""
+        self._lenient: dict[str, float] = {}
+        """By client: from when on every request was sent under its present rate limit."""
         self._refused: defaultdict[str, deque[float]] = defaultdict(deque)
         """By client: when refused attempts of the ledger arrived."""
         self._refusing: dict[str, float] = {}
         """By client: since when it, as a whole, has been known to be refused."""
         self._token: dict[str, float] = {}
         """By client: when it got its last token."""
+        self._ended: dict[str, float] = {}
+        """By client: when an attempt of it ended last."""
         self._own: set[str] = set()
         """Targets whose last answer was a refusal."""
         self._rows_of: object = None
@@ -174,6 +176,7 @@ class Checks:
         """The daemon knows what a request came to."""
         client, name, now = target.client.name, target.full_name, self._run.kernel.now
         self.trace(name, f"attempt ends: {kind}")
+        self._ended[client] = now
         if kind == "issued":
             self._token[client] = now
             self._refusing.pop(client, None)
@@ -202,29 +205,21 @@ class Checks:
         self._refusing.pop(client, None)
         self._own = {name for name in self._own if name.partition("/")[0] != client}
 
-    def limit_changed(self, client: str, before: tuple[int, float] | None) -> None:
-        """A client has another rate limit: requests of the time before counted under the old one."""
-        if before is None:
-            self._arrivals[client].clear()
-            return
-        self.lenient[client] = (self._run.kernel.now + before[1], before)
+    def limit_changed(self, client: str, limit: tuple[int, float] | None) -> None:
+        """A client has another rate limit: what was sent before counted under the old one."""
+        self._lenient[client] = self._run.kernel.now + (limit[1] if limit else 0.0)
 
     def _check_rate(self, arrival: Arrival) -> None:
         limit = self._run.limits.get(arrival.client)
-        if limit is None:
-            return
-        until, before = self.lenient.get(arrival.client, (-inf, limit))
         arrivals = self._arrivals[arrival.client]
-        arrivals.append(arrival)
-        if arrival.time < until:
-            return
-        if before != limit:
+        if limit is None:
             arrivals.clear()
-            self.lenient.pop(arrival.client)
+            return
         count, window = limit
-        while arrivals and arrivals[0].time <= arrival.time - window:
+        arrivals.append(arrival.time)
+        while arrivals[0] <= arrival.time - window:
             arrivals.popleft()
-        if len(arrivals) > count:
+        if len(arrivals) > count and arrival.time >= self._lenient.get(arrival.client, -inf):
             raise Violation("b", f"{arrival.client}: {len(arrivals)} requests in {window:.0f} s", arrival.target)
 
     def granted(self, target: Target) -> None:
@@ -235,14 +230,17 @@ class Checks:
         if in_flight >= provider.max_concurrency:
             raise Violation("b", f"{provider.name}: {in_flight + 1} requests at a time", target.full_name)
         self.made["b"] += 1
-        waiting = daemon.waiting(provider.name)
+        waiting = daemon.passed_over(target)
         if not waiting or run.world.turn_cost or target.client.name in self._refusing:
             return
         self.made["d"] += 1
         mine = run.urgency(target.full_name)
         for name in waiting:
             theirs = run.urgency(name)
-            if theirs < mine and name.partition("/")[0] not in self._refusing:
+            client = name.partition("/")[0]
+            if client in self._refusing or self._ended.get(client) == run.kernel.now:
+                continue  # refused, or let go only in this very moment
+            if theirs < mine:
                 raise Violation("d", f"{target.full_name} {mine} goes before {name} {theirs}", name)
 
     # -- (d), (e): turns -------------------------------------------------------------------------

@@ -206,18 +206,21 @@ class Daemon(Engine):
         if self.alive_:
             self.tick()
 
-    def waiting(self, provider: str) -> list[str]:
-        """The targets that have waited for nothing but a slot of this provider."""
-        waiting, now = self._admission._core.waiting, self._now()
-        if not waiting.groups:
+    def passed_over(self, target: Target) -> list[str]:
+        """The targets that this one, whose request is about to be sent, was preferred to."""
+        core = self._admission._core
+        mine = [flight for flight in core._flights.values() if flight.ask.name == target.full_name]
+        if not core.waiting.groups or not mine:
             return []
-        standings = (each for each in self.standings() if each.name in waiting.groups)
+        flight, now = mine[-1], self.kernel.now
         return [
-            each.name
-            for each in standings
-            if each.held_by == "concurrency"
-            and each.target.client.provider.name == provider
-            and waiting.since[each.name] < now
+            name
+            for name, group in core.waiting.groups.items()
+            if group.lane.retry == flight.terms.retry
+            and group.client.provider is flight.provider
+            # Of its own client they face the same constraints; of another one, those that its client lets go.
+            and (group.terms == flight.terms if group.client is flight.client else group in group.lane.queue)
+            and self.turns.began[name] < now  # else it came in this very moment
         ]
 
     @property

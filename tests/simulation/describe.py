@@ -73,6 +73,8 @@ class Account:
     server: str
     limit: tuple[int, float] | None = None
     """Its rate limit: how many in how many seconds. The provider has the same."""
+    tight: bool = False
+    """Whether the limit does not cover what its targets need."""
 
 
 @dataclass(frozen=True)

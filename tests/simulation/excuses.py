@@ -27,6 +27,9 @@ LEDGER: Final = 120.0
 """Refused attempts of the last 2 min may use up the ledger, which holds the last attempt as well."""
 LOOK: Final = 8.0
 """The main loop notices steps and suspends within this."""
+PROBE: Final = 35.0
+"""A client that worked is probed 30 s after it was refused. Until its next token nobody knows whether one of its
+targets was meant alone."""
 RETRY_INTERVAL: Final = 5.0
 """The slowest retry budget: after an outage, the first answer is at most this far away, and fills it."""
 QUARTER: Final = 1.5

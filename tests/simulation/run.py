@@ -19,7 +19,7 @@ from bearerd.model import Client, Config, Output, Provider, RateLimit, Reference
 from simulation import excuses
 from simulation.checks import INSTANT, Checks, Violation, listen
 from simulation.daemon import Daemon
-from simulation.describe import Event, Fault, Kept, World
+from simulation.describe import Account, Event, Fault, Kept, World
 from simulation.excuses import LOOK, Excuse
 from simulation.kernel import Clock, Kernel
 from simulation.server import AuthorizationServer, Known
@@ -95,6 +95,9 @@ class Run:
                     self._excuse(name, fault.start, fault.end, before, back, fault.kind)
                 if fault.kind in excuses.HANGS:
                     self._excuse_neighbours(fault, server.name, concerned)
+        for account in self.world.accounts:
+            if account.tight:
+                self._excuse_tight(account)
         self._start()
         for event in self.world.events:
             self.kernel.at(event.time, partial(self._do, event))
@@ -256,12 +259,24 @@ class Run:
         """Seconds that a target's attempt takes at most, with the queue."""
         account = next(each for each in self.world.accounts if each.name == self._kept[name].account)
         server = next(each for each in self.world.servers if each.name == account.server)
-        return server.timeout + self._queue(server.name)
+        limit = self.limits[account.name]
+        # Among targets that are refused one by one a client is probed, and they are not told from it until then.
+        probes = excuses.PROBE if any(fault.kind == "scope_401" for fault in self.world.faults) else 0.0
+        return server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
 
     def _excuse(self, name: str, start: float, end: float, before: float, back: float, what: str) -> None:
         self.checks.excuse(name, Excuse(start, end, before, back, what))
         for at in (end + before, end + back):
             self.kernel.at(at + 2 * INSTANT, partial(self._look, name))
+
+    def _excuse_tight(self, account: Account) -> None:
+        """As long as a client's limit does not cover what is needed its targets have to wait."""
+        changes = (event.time for event in self.world.events if event.deed == "limit" and event.of == account.name)
+        until = next(changes, self.world.seconds)
+        server = next(each for each in self.world.servers if each.name == account.server)
+        way = server.timeout + self._queue(account.server)
+        for name in self._concerned(account.name):
+            self._excuse(name, 0.0, until, way, way, "a tight limit")
 
     def _excuse_neighbours(self, fault: Fault, server: str, hanging: list[str]) -> None:
         """Those that wait behind requests that hang: for a slot, or for the probe of their client."""
@@ -389,7 +404,7 @@ class Run:
         self._apply()
 
     def _limit(self, event: Event) -> None:
-        self.checks.limit_changed(event.of, self.limits[event.of])
+        self.checks.limit_changed(event.of, event.limit)
         self.limits[event.of] = event.limit
         self._apply()
 

@@ -31,6 +31,8 @@ class Schedule:
         self._running: set[str] = set()
         self._queue: deque[str] = deque()
         self._stopped = False
+        self.began: dict[str, float] = {}
+        """By target: the kernel's time of its last turn."""
         self._deaf_until = 0.0
         self._seen = self._reading()
 
@@ -138,6 +140,7 @@ class Schedule:
     def _run(self, name: str) -> None:
         if self._stopped:
             return
+        self.began[name] = self._kernel.now
         due = self._turn(name)
         self._running.discard(name)
         if name in self._due and self.alive():

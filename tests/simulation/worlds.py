@@ -148,12 +148,82 @@ def wild(dice: Random, grants: int) -> World:
     return _deeds(_faults(world, dice, dice.randint(2, 8)), dice, dice.randint(2, 8))
 
 
+def scopes(dice: Random, grants: int) -> World:
+    """One target of a client is always refused, with a code of the client or its own, or always fails."""
+    habits: tuple[Habit, ...] = ("fresh", "jwt", "unnamed", "same")
+    world = _population(dice, 4, LIFETIMES[:-1], habits)
+    account = world.accounts[0].name
+    more = [Kept(account, f"u{number}", lifetime=dice.choice(LIFETIMES[:-1])) for number in range(2)]
+    world = _sized(replace(world, targets=(*world.targets, *more)), dice, grants)
+    kinds: tuple[FaultKind, ...] = ("scope_401", "scope_401", "scope_400", "500", "503")
+    start = dice.choice((0.0, world.seconds / 3))
+    bad = Fault(dice.choice(kinds), start, world.seconds + DAY, f"{account}/u0")
+    world = replace(world, faults=(bad,))
+    if dice.random() < 0.5:
+        return _faults(world, dice, 2, ("refuse", "503", "silence"))
+    return _deeds(world, dice, 2, ("kill", "restart", "refresh", "reschedule"))
+
+
+def limited(dice: Random, grants: int) -> World:
+    """Rate limits, which a reload takes away or changes; restarts that must not forget them."""
+    lifetimes = (5 * MINUTE, 20 * MINUTE, HOUR)
+    world = _sized(_population(dice, 4, lifetimes, ("fresh", "jwt", "unnamed")), dice, grants)
+    accounts, events = [], list[Event]()
+    for account in world.accounts:
+        lives = [kept.lifetime for kept in world.targets if kept.account == account.name]
+        tight = dice.random() < 0.5
+        limit = (2, 8 * HOUR) if tight else (4 * len(lives), min(lives) / 4)
+        accounts.append(replace(account, limit=limit, tight=tight))
+        if dice.random() < 0.7:
+            other = None if dice.random() < 0.6 else (6 * len(lives), min(lives) / 4)
+            events.append(Event(world.seconds * (0.1 + 0.4 * dice.random()), "limit", account.name, limit=other))
+    for _ in range(dice.randint(0, 2)):  # a crash loop
+        time = world.seconds * dice.random()
+        events += [Event(time + 2.0 * number, "kill", value=1.0, flag=number % 2 == 1) for number in range(6)]
+    events.sort(key=lambda event: event.time)
+    return _deeds(replace(world, accounts=tuple(accounts), events=tuple(events)), dice, 2, ("restart", "refresh", "kill"))
+
+
+def crashes(dice: Random, grants: int) -> World:
+    """A wrong secret, or a revoked one, and a process that is killed again and again in its attempts."""
+    world = _sized(_population(dice, 3, LIFETIMES[:4]), dice, grants)
+    events = list[Event]()
+    for _ in range(dice.randint(1, 2)):
+        time, account = world.seconds * dice.random(), dice.choice(world.accounts).name
+        deed: Deed = dice.choice(("mistype", "rotate"))
+        events.append(Event(time, deed, account, dice.choice((60.0, 600.0, 1800.0))))
+        for number in range(dice.randint(2, 10)):
+            events.append(Event(time + 1.0 + 3.0 * number, "kill", value=dice.choice((0.1, 2.0)), flag=True))
+    events.sort(key=lambda event: event.time)
+    return _deeds(replace(world, events=tuple(events)), dice, 2, ("restart", "refresh", "mistype"))
+
+
+def herd(dice: Random, grants: int) -> World:
+    """Many targets at few slots of a slow provider, and an outage."""
+    server = Server("s0", dice.choice((0.5, 2.0)), slots=dice.choice((1, 2, 4)))
+    accounts = tuple(Account(f"c{number}", "s0") for number in range(dice.randint(1, 4)))
+    lifetime = dice.choice((20 * MINUTE, HOUR))
+    targets = tuple(
+        Kept(dice.choice(accounts).name, f"t{number}", lifetime=lifetime * (0.5 + dice.random()))
+        for number in range(dice.randint(10, 30))
+    )
+    seconds = lifetime * min(10, max(3, grants / len(targets)))
+    world = World(0, "", seconds, (server,), accounts, targets)
+    start = seconds * (0.3 + 0.4 * dice.random())
+    kind: FaultKind = dice.choice(("refuse", "silence", "503"))
+    return replace(world, faults=(Fault(kind, start, start + lifetime * dice.random(), "s0"),))
+
+
 KINDS: Final[tuple[tuple[Callable[[Random, int], World], int], ...]] = (
-    (healthy, 2),
-    (years, 4),
+    (healthy, 1),
+    (years, 7),
     (ill, 4),
-    (busy, 4),
+    (busy, 3),
     (wild, 4),
+    (scopes, 2),
+    (limited, 2),
+    (crashes, 2),
+    (herd, 1),
 )
 
 
