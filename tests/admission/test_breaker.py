@@ -249,6 +249,20 @@ def test_an_attempt_that_never_reached_the_endpoint_leaves_the_probe_to_the_next
     assert list(w.tickets) == ["c/a"]
 
 
+def test_as_long_as_one_target_alone_was_refused_little_is_said_of_its_siblings() -> None:
+    w = world()
+    closed(w, "c/a", "c/b")
+    w.now += 300.0
+    for _ in range(3):
+        send(w, "c/a", REFUSED)
+        w.now += 300.0
+    refusals = [w.core.refusal(name, "c") for name in ("c/a", "c/b")]
+    assert [refusal.attempts for refusal in refusals if refusal is not None] == [3, 1]
+    send(w, "c/b", REFUSED)
+    refusals = [w.core.refusal(name, "c") for name in ("c/a", "c/b", "c/new")]
+    assert [refusal.attempts for refusal in refusals if refusal is not None] == [4, 4, 4]
+
+
 def test_refusals_of_attempts_in_flight_together_count_once() -> None:
     w = world()
     closed(w, "c/first")

@@ -38,6 +38,18 @@ def held(answer: Granted | Held | None) -> Held:
 # -- slots and order -------------------------------------------------------------------------------
 
 
+def test_a_token_that_comes_near_its_expiry_while_it_waits_goes_before_those_of_other_clients() -> None:
+    w = world("cd", max_concurrency=1)
+    w.turn("d/first")
+    w.turn("c/failing", failures=30)
+    w.turn("c/valid", expires=w.now + 20.0)
+    w.turn("d/without", failures=10)
+    w.now += 16.0
+    w.settle("d/first", ISSUED)
+    w.run()
+    assert list(w.tickets) == ["c/valid"]
+
+
 def test_at_most_max_concurrency_attempts_run_and_a_free_slot_wakes_the_next_target() -> None:
     w = world(max_concurrency=2)
     for name in ("c/a", "c/b", "c/d", "c/e"):

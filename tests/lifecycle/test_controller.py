@@ -477,6 +477,16 @@ def test_a_long_clock_step_refreshes_the_token_and_keeps_the_old_one_meanwhile(r
     assert len(rig.grants.asked) == 3
 
 
+def test_the_last_attempt_comes_before_the_expiry_as_a_clock_that_was_set_has_it(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Transient("503", retry_after=3600.0), Issued(token("t-2")))
+    rig.live(2900)
+    assert len(rig.grants.asked) == 2
+    rig.clock.step(60)
+    rig.live(630)
+    assert rig.file.read_bytes() == b"t-2"
+    assert rig.grants.asked[-1] == pytest.approx(START.boot + 3600 - 60 - 15, abs=0.1)
+
+
 def test_due_tokens_are_requested_after_a_suspend(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))
     rig.turn()

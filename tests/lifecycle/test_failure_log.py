@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.lifecycle.failure_log import FailureLog, Line
 
@@ -44,6 +46,14 @@ def test_a_failure_is_logged_again_every_ten_minutes() -> None:
         "error", "still failing after 1 attempt in 10 min: reset; there is no valid token; next attempt in 48 min"
     )
     assert log.next_line() == 1300
+
+
+def test_a_next_attempt_that_depends_on_an_outcome_is_told_as_that() -> None:
+    log = FailureLog()
+    fail(log, 100)
+    line = log.still_failing(700, 0, inf)
+    assert line is not None
+    assert line.text.endswith("next attempt after a request in flight has ended")
 
 
 def test_a_recovery_is_logged_with_the_count_of_all_failures() -> None:

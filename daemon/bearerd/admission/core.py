@@ -297,7 +297,10 @@ class Core:
             return None
         tried = breaker.tried.get(name)
         request = tried.outcome.request if tried is not None else ""
-        return Refusal(breaker.refusal, breaker.refusals, breaker.probe_at, own=False, request=request)
+        refusals = breaker.refusals
+        if tried is None and len(breaker.tried) == 1:
+            refusals = min(refusals, 1)  # the refusal may be the other target's own, and this one was not tried
+        return Refusal(breaker.refusal, refusals, breaker.probe_at, own=False, request=request)
 
     # -- over restarts -------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class ProviderQueue:
     It holds only those whose own client lets them go.
     """
 
-    __slots__ = ("armed", "kind", "provider", "rates", "ready", "retry")
+    __slots__ = ("armed", "changes", "kind", "provider", "rates", "ready", "retry")
 
     def __init__(self, provider: Provider, rates: tuple[Rate, ...], kind: Kind, *, retry: bool) -> None:
         self.provider = provider
@@ -69,6 +69,8 @@ class ProviderQueue:
         self.ready: Queue[ClientQueue] = Queue()
         self.armed: tuple[str, float] | None = None
         """The target that requests at the earliest moment, and that moment."""
+        self.changes: list[tuple[float, int, ClientQueue]] = []
+        """A heap of the moments at which the most urgent target of a client queue changes without an event."""
 
     def earliest(self, now: float) -> Earliest:
         """When its next target may go if there is a slot."""
@@ -136,7 +138,7 @@ class Client:
 class ClientQueue:
     """Targets of one client that wait under the same terms."""
 
-    __slots__ = ("armed", "client", "earliest", "provider_queue", "targets", "terms")
+    __slots__ = ("armed", "changes_at", "client", "earliest", "provider_queue", "targets", "terms")
 
     def __init__(self, client: Client, terms: Terms, provider_queue: ProviderQueue) -> None:
         self.client = client
@@ -147,6 +149,8 @@ class ClientQueue:
         """As last computed for its client; in the past while it is in the provider's queue."""
         self.armed: tuple[str, float] | None = None
         """The target that requests at the earliest moment, and that moment."""
+        self.changes_at = inf
+        """When its most urgent target is another one. Its provider's queue looks at it again then."""
 
 
 def _limited(earliest: Earliest, rates: Iterable[Rate], kind: Kind, now: float) -> Earliest:

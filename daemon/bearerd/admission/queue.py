@@ -118,6 +118,13 @@ class Queue(Generic[K]):
             return entry.key
         return without[0][-1].key
 
+    def changes_at(self, now: float) -> float:
+        """When the most urgent key may become another one by the mere passing of time; `inf` if it cannot."""
+        if self.top(now) is None or not self._valid:
+            return inf
+        expires = self._valid[0][1]
+        return expires - URGENT if expires - URGENT > now else expires
+
     def rank(self, key: K) -> int:
         """The rank with which the key was pushed."""
         return self._entries[key].rank

@@ -156,12 +156,21 @@ class Waiting:
         client_queue.earliest = client_queue.client.earliest(client_queue.terms, name, now)
         if client_queue.earliest[0] <= now:
             client_queue.provider_queue.ready.push(client_queue, client_queue.targets.ask(name), now)
+            changes_at = client_queue.targets.changes_at(now)
+            if changes_at != client_queue.changes_at:
+                client_queue.changes_at = changes_at
+                if changes_at < inf:
+                    heappush(client_queue.provider_queue.changes, (changes_at, next(self.numbers), client_queue))
         else:
             client_queue.provider_queue.ready.discard(client_queue)
             self._arm(client_queue, name, client_queue.earliest[0], now)
 
     def _first(self, provider_queue: ProviderQueue, now: float) -> ClientQueue | None:
         """The most urgent client queue of a provider's queue, if it may go now."""
+        while provider_queue.changes and provider_queue.changes[0][0] <= now:
+            at, _, changed = heappop(provider_queue.changes)
+            if changed in provider_queue.ready and changed.changes_at == at:
+                self._place(changed, now)
         while (client_queue := provider_queue.ready.top(now)) is not None:
             self._place(client_queue, now)  # time has passed since it was put there
             if client_queue not in provider_queue.ready:

@@ -136,6 +136,8 @@ class Attempts:
         if dated is None or not dated.stepped:
             return False
         self.state = self.state.dated(dated.token)
+        if self._last_attempt is not None:  # before the expiry as it is known now
+            self._last_attempt = policy.last_attempt(now.boot, self.state.ends, self._parts.dice())
         if dated.disagreed:
             self.due = max(now.boot, self._not_before)
         good = duration(self.state.remaining(now.boot))

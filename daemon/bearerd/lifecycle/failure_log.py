@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal
 
 from bearerd.grant.outcome import Failure, Refused
@@ -140,5 +141,5 @@ class FailureLog:
             else ""
         )
         wait = next_attempt - now
-        when = "now" if wait <= 0 else f"in {duration(wait)}"
+        when = "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "after a request in flight has ended"
         return Line("warning" if remaining else "error", f"{still}{failure}; {holds}; next attempt {when}")

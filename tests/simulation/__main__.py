@@ -1,0 +1,86 @@
+"""Simulates the daemon: `cd tests && python -m simulation`. Exits 1 if an invariant is broken.
+
+Worlds of consecutive seeds run over the real code in simulated time until there are enough of them. A violation is
+printed with its world and the last events of its target; `--shrink` makes that world smaller first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from simulation.run import Result, run
+from simulation.shrink import shrink
+from simulation.table import Table, story
+from simulation.worlds import KINDS, world_of
+
+_LONG_TOKEN_YEARS = 20_000.0
+_SHOWN = 3
+_AHEAD = 4
+
+
+def main() -> int:
+    """All that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--worlds", type=int, help="so many worlds")
+    parser.add_argument("--token-years", type=float, help="worlds until there are so many (default: 1000)")
+    parser.add_argument("--seconds", type=float, help="worlds for so long")
+    parser.add_argument("--long", action="store_true", help=f"{_LONG_TOKEN_YEARS:,.0f} token-years")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--kind", default="", choices=["", *(make.__name__ for make, _ in KINDS)], help="of all worlds")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
+    parser.add_argument("--shrink", action="store_true", help="make the first world that fails smaller")
+    given = parser.parse_args()
+    if given.long:
+        given.token_years = _LONG_TOKEN_YEARS
+    if given.worlds is None and given.token_years is None and given.seconds is None:
+        given.token_years = 1000.0
+    began, table = time.monotonic(), Table()
+    for result in _results(given.seed, given.kind, given.jobs):
+        table.add(result)
+        enough = (
+            (given.worlds is not None and table.worlds.total() >= given.worlds)
+            or (given.token_years is not None and table.token_years >= given.token_years)
+            or (given.seconds is not None and time.monotonic() - began >= given.seconds)
+        )
+        if enough or len(table.violations) >= _SHOWN:
+            break
+    for found in table.violations:
+        _say(story(shrink(found) if given.shrink and found is table.violations[0] else found) + "\n")
+    _say(table.text())
+    _say(f"seconds      {time.monotonic() - began:.0f}")
+    return 1 if table.violations else 0
+
+
+def _results(seed: int, kind: str, jobs: int) -> Iterator[Result]:
+    """The results of consecutive seeds, in their order."""
+    seeds = ((number, kind) for number in range(seed, sys.maxsize))
+    if jobs <= 1:
+        yield from map(_world, seeds)
+        return
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"))
+    try:
+        ahead = deque(pool.submit(_world, next(seeds)) for _ in range(_AHEAD * jobs))
+        while True:
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(_world, next(seeds)))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _world(what: tuple[int, str]) -> Result:
+    return run(world_of(*what))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
