@@ -6,6 +6,7 @@ import os
 import re
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -153,8 +154,23 @@ def test_a_flood_of_huge_heads_does_not_exceed_a_small_cgroup(tmp_path: Path) ->
 
 
 @contextmanager
+def switching_often() -> Iterator[None]:
+    """Let threads of this process switch every 0.2 ms.
+
+    After the usual 5 ms, a flood in this process opens a hundred connections between the connect and the send of a
+    probe, which is then no longer sent at once.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@contextmanager
 def kept_open(connect: Connect, count: int, said: bytes, *, reads: int) -> Iterator[None]:
-    """So many connections that say this, read a few bytes at most and are made anew as soon as they are closed."""
+    """Keep so many connections open that send `said` and read a few bytes at most. Closed ones are replaced."""
     over = threading.Event()
     selector = selectors.DefaultSelector()
 
@@ -221,7 +237,7 @@ def test_probes_are_answered_beside_two_hundred_slow_callers(
     listeners: dict[str, Connect], via: str, caller: str
 ) -> None:
     said, reads = CALLERS[caller]
-    with kept_open(listeners[via], 200, said, reads=reads):
+    with switching_often(), kept_open(listeners[via], 200, said, reads=reads):
         for _ in range(10):
             for route in ("/livez", "/readyz"):
                 assert probe(listeners[via], route) == 200

@@ -232,6 +232,7 @@ def test_a_record_that_another_user_plants_while_the_daemon_runs_is_never_publis
     shared(site)
     with running("run", "-c", site.config) as daemon:
         eventually(site.whole)
+        eventually((site.place / "roots/bci").exists)
         before = {path: path.read_bytes() for path in _written(site)}
         forge(site)
         # Even a lock of theirs keeps nobody out.

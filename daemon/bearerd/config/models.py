@@ -204,7 +204,7 @@ class ChangeHookModel(FailureHookModel):
 
 
 class Inherited(Strict):
-    """What may stand at the top, on a client or on a token; the nearest wins."""
+    """Keys that the top level, a client and a token may have. The nearest wins."""
 
     files: list[FileModel] | None = None
     refresh_before: Lead | None = None
@@ -310,7 +310,7 @@ def _include(value: Any) -> Any:
 
 
 class IncludedFile(Strict):
-    """What an included file may hold."""
+    """The keys of an included file."""
 
     providers: dict[Name, ProviderModel] = Field(default_factory=dict)
     clients: dict[Name, ClientModel] = Field(default_factory=dict)
