@@ -95,7 +95,7 @@ def test_a_config_that_cannot_be_read_is_a_note_and_the_default_socket_is_asked(
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{site.tokens}:/run/another")
     monkeypatch.setenv("BEARERD_CONFIG", str(config))
     assert cli.main(site.arguments(verb)) == 0
-    assert capsys.readouterr().err == f"bearerd: note: {config}: {said}; asking at {site.socket}\n"
+    assert capsys.readouterr().err == f"bearerd: note: {config}: {said}; using {site.socket}\n"
 
 
 @ROOT
@@ -106,7 +106,7 @@ def test_a_config_that_this_user_may_not_read_is_a_note(tmp_path: Path, capfd: p
     with acting_as(65534):
         assert cli.main(["health", "-c", str(config)]) == 1
     first, second = capfd.readouterr().err.splitlines()
-    assert first == (f"bearerd: note: {config}: permission denied; asking at /run/bearerd/.bearerd/control.sock")
+    assert first == (f"bearerd: note: {config}: permission denied; using /run/bearerd/.bearerd/control.sock")
     assert second.startswith("bearerd: no daemon answers at /run/bearerd/.bearerd/control.sock: ")
 
 
@@ -134,7 +134,7 @@ def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:
                 done = bearerd(*arguments, "-c", site.config)
                 assert (done.returncode, done.stderr.count("\n")) == (0, 1)
                 assert done.stderr.startswith(
-                    f"bearerd: note: the daemon refused the new config and keeps the earlier one: {site.config}:"
+                    f"bearerd: note: the daemon refused the new config and uses the previous one: {site.config}:"
                 )
                 assert "hunter2" not in done.stderr
             done = bearerd("status", "-c", site.config)

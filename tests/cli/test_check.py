@@ -287,7 +287,7 @@ def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site,
     assert done.returncode == 1
     assert f"failed   client dnb: file {site.secret}: {said}" in done.stdout
     assert "grant" not in done.stdout
-    assert done.stderr == "bearerd: 1 check failed; the daemon would start and keep trying\n"
+    assert done.stderr == "bearerd: 1 check failed; the daemon would start and retry\n"
     assert SECRET not in done.stdout
 
 

@@ -223,13 +223,13 @@ def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        pytest.param(b"", "no daemon answers at {}: it hung up; it is stopping, or too many ask at once", id="nothing"),
-        pytest.param(b"SSH-2.0-x\r\n", "what answers at {} is no bearerd", id="no HTTP"),
-        pytest.param(http(404, {}), "what answers at {} is no bearerd: HTTP 404", id="another service"),
-        pytest.param(http(503, b"<html>"), "what answered at {} is no bearerd, or was cut off in", id="HTML"),
-        pytest.param(http(503, b"[" * 200_000), "what answered at {} is no bearerd, or was cut off in", id="deep JSON"),
-        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "what answers at {} is no bearerd", id="a long status"),
-        pytest.param(http(503, {}), "not ready: no reason is given", id="no reasons"),
+        pytest.param(b"", "no daemon answers at {}: it closed the connection; it is stopping, or has too many clients", id="nothing"),
+        pytest.param(b"SSH-2.0-x\r\n", "the process that answers at {} is not bearerd", id="no HTTP"),
+        pytest.param(http(404, {}), "the process that answers at {} is not bearerd: HTTP 404", id="another service"),
+        pytest.param(http(503, b"<html>"), "the answer at {} is not from bearerd, or was cut off", id="HTML"),
+        pytest.param(http(503, b"[" * 200_000), "the answer at {} is not from bearerd, or was cut off", id="deep JSON"),
+        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "the process that answers at {} is not bearerd", id="a long status"),
+        pytest.param(http(503, {}), "not ready: no reason given", id="no reasons"),
         pytest.param(http(503, {"error": "too many"}), "not ready: too many", id="no room"),
         pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),
     ],
@@ -258,7 +258,7 @@ def test_an_answer_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
         )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"bearerd: what answers at {path} is no bearerd: it says more than 64 MiB\n"
+    assert done.stderr == f"bearerd: the process that answers at {path} is not bearerd: it sent more than 64 MiB\n"
 
 
 def test_a_status_that_was_cut_off_in_the_middle_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +283,7 @@ def test_one_that_hangs_is_not_waited_for(
         stack.enter_context(answering(tmp_path / "s", script))
         stack.callback(over.set)
         assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
-    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+    assert "a process listens, but sent no complete answer within 0.1 s" in capsys.readouterr().err
 
 
 def test_one_that_goes_on_and_on_is_not_listened_to(
@@ -292,7 +292,7 @@ def test_one_that_goes_on_and_on_is_not_listened_to(
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     with answering(tmp_path / "s", lambda _: repeat(b"x" * 100)):
         assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
-    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+    assert "a process listens, but sent no complete answer within 0.1 s" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_changes_nothing(tmp_path: Path) -> None:

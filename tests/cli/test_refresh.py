@@ -270,7 +270,7 @@ def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"bearerd: no daemon answers at {tmp_path}/none.sock: there is no such socket; is bearerd running? "
-        "--socket names another\n"
+        "use --socket for another path\n"
     )
 
 

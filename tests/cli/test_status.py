@@ -293,7 +293,7 @@ def test_watch_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(tmp_path: 
                 at = terminal.wait_for("2 tokens: 2 valid", at)
                 assert daemon.stop() == 0
             at = terminal.wait_for("no daemon answers at", at)
-            at = terminal.wait_for("what the records in", at)
+            at = terminal.wait_for("from the records in", at)
             at = terminal.wait_for("2 tokens: 2 valid", at)
             with running("run", "-c", site.config) as daemon:
                 at = terminal.wait_for(f"pid {daemon.process.pid}", at)
@@ -360,8 +360,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-NO_SOCKET = "there is no such socket; is bearerd running? --socket names another"
-NO_DAEMON = "bearerd: no daemon answers at {}: connection refused: whoever listened there was killed\n"
+NO_SOCKET = "there is no such socket; is bearerd running? use --socket for another path"
+NO_DAEMON = "bearerd: no daemon answers at {}: connection refused: the daemon was killed\n"
 
 
 @pytest.mark.parametrize("by", ["--socket", "-c"])
@@ -372,7 +372,7 @@ def test_without_a_daemon_the_records_tell_and_it_is_said(left: Site, by: str) -
     done = look()
     assert done.returncode == 1
     assert done.stderr == NO_DAEMON.format(left.socket)
-    assert done.stdout.startswith(f"what the records in {left.tokens} say at 20")
+    assert done.stdout.startswith(f"from the records in {left.tokens} at 20")
     table = rows(done.stdout)
     assert re.match(r"dnb/long +valid +[345]\d min +░*█+$", table["dnb/long"][0])
     assert re.match(r"dnb/short +expired +1 h ago +░+$", table["dnb/short"][0])
@@ -511,7 +511,7 @@ def test_what_is_no_status_is_called_that(body: bytes, tmp_path: Path) -> None:
     with answering(tmp_path / "s", lambda _: http(200, body)):
         done = bearerd("status", "--socket", tmp_path / "s")
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.match(rf"bearerd: what answere?[sd] at {tmp_path}/s is no bearerd", done.stderr)
+    assert re.match(rf"bearerd: the (process that answers|answer) at {tmp_path}/s is not", done.stderr)
 
 
 def test_a_daemon_without_room_for_another_reply_says_so(tmp_path: Path) -> None:
@@ -611,8 +611,8 @@ def test_few_of_many_refused_clients_have_a_line_each() -> None:
 
 
 def test_a_schedule_that_stands_still_is_said() -> None:
-    assert "the schedule's heartbeat is stale: no turns are given" in drawn(VALID, alive=False)
-    assert "the schedule's heartbeat is stale: no turns are given" not in drawn(VALID)
+    assert "the scheduler's heartbeat is stale: no token is refreshed" in drawn(VALID, alive=False)
+    assert "the scheduler's heartbeat is stale: no token is refreshed" not in drawn(VALID)
 
 
 def test_columns_go_one_by_one_where_it_is_narrow() -> None:

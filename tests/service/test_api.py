@@ -67,7 +67,7 @@ def curl(address: Path | int, route: str, *arguments: str, user: int | None = No
 
 def port_of(daemon: Daemon) -> int:
     """Where it found to listen."""
-    return int(daemon.wait_for("listening at port ").rpartition(" ")[2])
+    return int(daemon.wait_for("listening on port ").rpartition(" ")[2])
 
 
 LISTEN = 'listen: {address: "127.0.0.1:0", page: true}'

@@ -136,7 +136,7 @@ def test_of_a_long_list_of_wrong_secrets_three_are_tried_and_it_ends_at_once(con
         done = bearerd("once", "-c", config, "--timeout", "60s")
         assert len(server.seen) == 3  # a fourth attempt in 2 min is kept for changed credentials
     assert done.returncode == 1
-    why = r"no valid token: its client was refused so often of late that it is not asked before \d+ s from now"
+    why = r"no valid token: its client was refused too often; the next request is allowed in \d+ s"
     assert {name for name in "ab" if re.search(f"name=dnb/{name} {why}", done.stderr)} == {"a", "b"}
 
 
@@ -146,7 +146,7 @@ def test_a_rate_limit_that_allows_nothing_before_the_end_is_the_end(configure: C
         done = bearerd("once", "-c", config, "--timeout", "60s")
         assert len(server.seen) == 1
     assert done.returncode == 1
-    assert "no valid token: its rate_limit allows no grant before 7 h 5" in done.stderr
+    assert "no valid token: its rate_limit allows the next request in 7 h 5" in done.stderr
     assert "1 of 2 tokens are valid" in done.stderr
 
 
@@ -193,7 +193,7 @@ def test_a_good_token_that_cannot_be_renewed_is_success_with_a_warning(
         done = bearerd("once", "-c", config, "--min-valid", "1h", "--timeout", "5s")
     assert done.returncode == 0
     assert "not renewed: " in done.stderr
-    assert "; the present token is good for " in done.stderr
+    assert "; the current token is good for " in done.stderr
     assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
 
 

@@ -423,9 +423,9 @@ def test_while_nobody_sees_it_it_asks_nothing_and_when_seen_at_once(browser: Bro
 def test_a_daemon_that_is_gone_is_said_to_be_and_its_last_picture_is_marked_as_old(browser: Browser) -> None:
     with shown(browser, status(VALID)) as (tab, shelf, _):
         assert text(tab, "#lost") == ""
-        shelf.answer = Answer(404, {"error": "not found; the paths here are /livez, /metrics, /readyz"})
+        shelf.answer = Answer(404, {"error": "not found; the paths are /livez, /metrics, /readyz"})
         tab.pass_time(100)
-        assert text(tab, "#lost").startswith("Out of touch with the daemon since 08:00:00: what answers there (404)")
+        assert text(tab, "#lost").startswith("No status since 08:00:00: the reply (404)")
         assert tab.evaluate("document.querySelector('#lost [role=alert]') !== null")
         assert tab.evaluate("document.querySelector('main').className") == "old"
         assert tab.evaluate("document.title").startswith("no answer")
@@ -466,7 +466,7 @@ def test_troubles_of_the_daemon_itself_are_in_boxes_of_their_own(browser: Browse
         assert (text(tab, "#dead"), text(tab, "#config")) == ("", "")
         shelf.status = status(VALID, alive=False, config_error=error)
         tab.pass_time(6)
-        assert text(tab, "#dead").startswith("The schedule's heartbeat is stale")
+        assert text(tab, "#dead").startswith("The scheduler's heartbeat is stale")
         assert text(tab, "#config h2") == "The new config was refused; the one loaded at 07:59:00 stays in use"
         assert tab.evaluate("document.querySelector('#config pre').innerText") == error
 
@@ -485,7 +485,7 @@ def test_of_ten_thousand_tokens_a_few_are_shown_and_any_is_found(browser: Browse
         assert len(found) == 300
         assert found[:3] == ["dnb/failing", "dnb/t0", "dnb/t1"]
         assert text(tab, "#verdict") == "10,001 tokens: 10,000 valid, 1 failing"
-        assert text(tab, "#count").startswith("The first 300 of 10,001 tokens are shown")
+        assert text(tab, "#count").startswith("Showing 300 of 10,001 tokens")
         filter_by("T9876")
         assert list(rows(tab)) == ["dnb/t9876"]
         assert text(tab, "#count") == "1 token of 10,001."
@@ -627,7 +627,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
     with serving(refuses_risk()) as server:
         site = Site(tmp_path, server.url, top='listen: {address: "127.0.0.1:0", page: true}')
         with running("run", "-c", site.config) as daemon, browser.page() as tab:
-            port = int(daemon.wait_for("listening at port").rpartition(" ")[2])
+            port = int(daemon.wait_for("listening on port").rpartition(" ")[2])
             site.wait_for(bci="valid")
             tab.go(f"http://127.0.0.1:{port}/")
             assert {name: row["state"] for name, row in rows(tab).items()} == {"dnb/bci": "valid"}
@@ -661,7 +661,7 @@ def test_it_is_on_the_control_socket_and_on_listen_where_it_is_wanted(tmp_path: 
         top = f'listen: {{address: "127.0.0.1:0", page: {str(wanted).lower()}}}'
         site = Site(tmp_path, server.url, top=top)
         with running("run", "-c", site.config) as daemon:
-            port = int(daemon.wait_for("listening at port").rpartition(" ")[2])
+            port = int(daemon.wait_for("listening on port").rpartition(" ")[2])
             site.wait_for(bci="valid")
             control = socket.socket(socket.AF_UNIX)
             control.connect(str(site.socket))

@@ -192,7 +192,7 @@ def test_a_signal_ends_it_also_while_the_config_is_read(
     with running(verb, "-c", config) as daemon:
         eventually(lambda: grandchildren(daemon.process.pid))
         assert daemon.stop(number) == code
-        assert daemon.lines == [f"bearerd: {number.name}: stopping before anything was begun"]
+        assert daemon.lines == [f"bearerd: {number.name}: stopping before the start"]
 
 
 def grandchildren(pid: int) -> list[str]:

@@ -172,7 +172,7 @@ def prometheus(directory: Path, address: str) -> Iterator[Prometheus]:
 @needs_promtool
 def test_a_real_prometheus_scrapes_it_and_notices_when_it_is_gone(directory: Path) -> None:
     with keeping(directory) as daemon:
-        port = daemon.wait_for("listening at port").rpartition(" ")[2]
+        port = daemon.wait_for("listening on port").rpartition(" ")[2]
         with prometheus(directory, f"127.0.0.1:{port}") as server:
             valid = 'bearerd_token_state{job="bearerd", state="valid"}'
             # Each may be in vain while a scrape that took over a second has left nothing.
@@ -214,7 +214,7 @@ def test_the_script_for_a_node_exporter_writes_the_file_and_takes_it_away_with_t
     script = script.replace("/var/lib/prometheus/node-exporter/", f"{directory}/")
     (directory / "script").write_text(script)
     with keeping(directory) as daemon:
-        daemon.wait_for("listening at port")
+        daemon.wait_for("listening on port")
         subprocess.run(["sh", "-e", directory / "script"], check=True)
         assert promtool("check", "metrics", given=file.read_bytes()) == ""
         assert set(NAME.findall(file.read_text())) >= {"bearerd_build_info", "bearerd_schedule_alive"}

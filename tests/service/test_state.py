@@ -100,7 +100,7 @@ def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(p
         assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
         assert f"no valid token: {REFUSED}" in said
         # A slow machine may need a minute or two for all of these.
-        assert re.search(r"; it is asked again in [234] min at the earliest, with another secret at once\n", said)
+        assert re.search(r"; next request in [234] min at the earliest, with changed credentials at once\n", said)
         assert said.endswith(f"0 of 1 tokens are valid in {place.directory}/tokens\n")
     assert len(place.server.seen) == secrets
 
@@ -186,8 +186,8 @@ def test_a_rate_limit_holds_over_runs_and_says_what_holds(place: Place) -> None:
     assert not any("its rate_limit" in each for each in said[:2])
     for each in said[2:]:
         assert re.search(
-            r"name=dnb/bci not renewed: its rate_limit allows no grant before 7 h 5\d min from now; "
-            r"the present token is good for 23 h \d+ min",
+            r"name=dnb/bci not renewed: its rate_limit allows the next request in 7 h 5\d min; "
+            r"the current token is good for 23 h \d+ min",
             each,
         )
 
@@ -206,7 +206,7 @@ def test_a_grant_whose_answer_a_killed_daemon_never_heard_counts(place: Place) -
         daemon.process.send_signal(signal.SIGKILL)
         daemon.wait()
     go_on.set()
-    assert re.search(r"no valid token: its rate_limit allows no grant before 7 h 5\d min from now", place.once(1))
+    assert re.search(r"no valid token: its rate_limit allows the next request in 7 h 5\d min", place.once(1))
     assert len(place.server.seen) == 1
 
 

@@ -1,7 +1,7 @@
-"""Which names decide what a path leads to: each symlink on the way, and the file at the end. Pure.
+"""The symlinks on the way of a path, and the file at its end. Pure.
 
-A secret at /etc/bearerd/secret may be a link to `..data/secret`, and `..data` a link to a directory (Kubernetes), or
-/etc/bearerd may itself be a link (NixOS, stow, alternatives). To switch any of these links changes the file.
+A secret at /etc/bearerd/secret may be a link to `..data/secret`, and `..data` a link to a directory (Kubernetes).
+/etc/bearerd may itself be a link (NixOS, stow, alternatives). Switching any of these links changes the file.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import posixpath
 from collections.abc import Callable
 from typing import Final
 
-# As many as the kernel follows: path_resolution(7).
+# The limit of the kernel: path_resolution(7).
 _MOST_LINKS: Final = 40
 
 
 def deciding(path: str, target: Callable[[str], str | None]) -> list[str]:
-    """The links on the way of an absolute path, then where the way ends; no directory in any of them is a link.
+    """The links on the way of an absolute path, then the path where the way ends. No directory in them is a link.
 
-    `target` says where a link points to, None for what is no link; it raises OSError for what is missing or cannot be
-    looked at. The way ends there, and also at the 41st link. A path that ends in `/.` stands for what is in that
-    directory, and so does the last name then.
+    `target` returns where a link points to, None for anything else, and raises OSError for a path that is missing or
+    not accessible. The way ends there, and at the 41st link. A path that ends in `/.` means all files of a directory,
+    and then the result ends in `/.`, too.
     """
     found: list[str] = []
     here = "/"
