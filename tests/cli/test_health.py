@@ -265,7 +265,7 @@ def test_a_status_that_was_cut_off_in_the_middle_is_none(tmp_path: Path, capsys:
     path = tmp_path / "s"
     with answering(path, lambda _: VALID[:-20]):
         assert cli.main(["health", "--socket", str(path), "dnb/bci"]) == 1
-    assert "was cut off in the middle" in capsys.readouterr().err
+    assert "was cut off" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["silent", "in the middle"])
