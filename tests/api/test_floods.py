@@ -210,7 +210,7 @@ CALLERS = {
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("via", ["unix", "tcp"])
-def test_probes_are_answered_beside_two_hundred_slow_callers(tmp_path: Path, via: str, caller: str) -> None:
+def test_probes_are_answered_despite_two_hundred_slow_clients(tmp_path: Path, via: str, caller: str) -> None:
     said, reads = CALLERS[caller]
     with flooded(tmp_path, tokens=300) as (_, connects), kept_open(connects[via], 200, said, reads=reads):
         for _ in range(10):

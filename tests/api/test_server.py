@@ -213,7 +213,7 @@ def test_each_route_is_answered(site: Site, via: str, route: str, kind: str, met
     assert bool(body) == (method == "GET")
 
 
-def test_the_answers_are_what_they_should_be(site: Site) -> None:
+def test_the_routes_give_the_expected_replies(site: Site) -> None:
     daemon = site.daemon
     assert site.ask("/livez").json == {"ok": True, "reasons": [], "config_error": None}
     assert site.ask("/readyz").json == {"ok": True, "reasons": [], "config_error": None}
@@ -235,9 +235,7 @@ def test_status_can_be_of_one_token(site: Site) -> None:
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_over_tcp_there_are_only_probes_and_metrics_and_the_page_where_it_is_wanted(
-    build: Callable[..., Site], wanted: bool
-) -> None:
+def test_tcp_has_only_probes_metrics_and_optionally_the_page(build: Callable[..., Site], wanted: bool) -> None:
     site = build(page=wanted)
     assert site.ask("/", via="tcp").status == (200 if wanted else 404)
     assert site.ask("/status", via="tcp").status == 404
@@ -247,7 +245,7 @@ def test_over_tcp_there_are_only_probes_and_metrics_and_the_page_where_it_is_wan
     assert site.ask("/x", via="tcp").json == {"error": f"not found; the paths are {routes}"}
 
 
-def test_who_asks_for_what_is_not_there_is_told_what_is(site: Site) -> None:
+def test_an_unknown_path_gets_the_list_of_paths(site: Site) -> None:
     said = "not found; the paths are /, /livez, /metrics, /readyz, /status, POST /refresh/<client>/<token>"
     assert (site.ask("/x").status, site.ask("/x").json) == (404, {"error": said})
 
@@ -264,7 +262,7 @@ def test_who_asks_for_what_is_not_there_is_told_what_is(site: Site) -> None:
         ("PUT", "/refresh/dnb/bci", "POST"),
     ],
 )
-def test_another_method_is_told_which_there_are(site: Site, method: str, route: str, allowed: str) -> None:
+def test_a_wrong_method_gets_the_allowed_ones(site: Site, method: str, route: str, allowed: str) -> None:
     found = site.ask(route, method)
     assert (found.status, found.headers["Allow"]) == (405, allowed)
     assert site.daemon.asked == []
@@ -304,7 +302,7 @@ def test_each_path_has_one_spelling(site: Site, via: str, target: str, expected:
 
 
 @pytest.mark.parametrize("route", ["/", "/livez", "/readyz", "/metrics", "/nothing"])
-def test_another_host_gets_an_error_over_tcp_and_nothing_else(build: Callable[..., Site], route: str) -> None:
+def test_another_host_gets_only_an_error_over_tcp(build: Callable[..., Site], route: str) -> None:
     site = build(page=True, hosts=("Web1.example.com",))
     for host, expected in (("evil.example", 421), ("web1.example.com:9810", 404 if route == "/nothing" else 200)):
         request = f"GET {route} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
@@ -322,7 +320,7 @@ def test_another_host_gets_an_error_over_tcp_and_nothing_else(build: Callable[..
 # -- probes --------------------------------------------------------------------------------------------
 
 
-def test_not_alive_is_said_and_asks_nothing_that_could_hang(site: Site) -> None:
+def test_livez_reports_a_dead_scheduler_without_other_calls(site: Site) -> None:
     site.daemon.well = False
     found = site.ask("/livez", via="tcp")
     assert found.status == 503
@@ -332,9 +330,7 @@ def test_not_alive_is_said_and_asks_nothing_that_could_hang(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_well_all_the_same(
-    site: Site, path: str
-) -> None:
+def test_probes_name_the_first_error_of_a_refused_config_and_succeed(site: Site, path: str) -> None:
     site.daemon.error = "/etc/c.yaml:3:1: unknown key\n  a line of the config\n/etc/c.yaml:4:1: another"
     found = site.ask(path)
     assert found.json == {"ok": True, "reasons": [], "config_error": "/etc/c.yaml:3:1: unknown key"}
@@ -358,7 +354,7 @@ def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_we
     ],
 )
 @pytest.mark.parametrize("required", [True, False])
-def test_ready_is_when_every_required_token_is_valid_on_disk(
+def test_readyz_needs_every_required_token_valid_on_disk(
     site: Site, one: TargetStatus, reason: str | None, required: bool
 ) -> None:
     site.daemon.found = status(target_status("ok"), replace(one, target=target("t", required=required)))
@@ -368,7 +364,7 @@ def test_ready_is_when_every_required_token_is_valid_on_disk(
     assert (found.status, found.json) == (503 if reasons else 200, document)
 
 
-def test_of_many_reasons_the_first_are_named(site: Site) -> None:
+def test_readyz_names_the_first_of_many_reasons(site: Site) -> None:
     gone = [replace(GONE, target=target(f"t{number}")) for number in range(23)]
     site.daemon.found = status(*gone[:20])
     assert [*json.loads(site.ask("/readyz").body)["reasons"]] == [f"dnb/t{n}: missing: HTTP 503" for n in range(20)]
@@ -405,14 +401,16 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
         ),
     ],
 )
-def test_a_wish_is_answered(site: Site, asked: Requested, expected: int, body: object, again: str | None) -> None:
+def test_a_refresh_request_is_answered(
+    site: Site, asked: Requested, expected: int, body: object, again: str | None
+) -> None:
     site.daemon.answer = asked
     found = site.ask("/refresh/dnb/bci", "POST")
     assert (found.status, found.json, found.headers["Retry-After"]) == (expected, body, again)
     assert site.daemon.asked == [("dnb/bci", None)]
 
 
-def test_every_kind_of_answer_is_among_these() -> None:
+def test_the_cases_cover_every_kind_of_answer() -> None:
     assert set(Answer.__args__) == {"accepted", "newer", "later", "unknown"}  # type: ignore[attr-defined]
 
 
@@ -427,7 +425,7 @@ def test_every_kind_of_answer_is_among_these() -> None:
         ("", None),
     ],
 )
-def test_it_may_say_which_token_failed(site: Site, query: str, instead_of: str | None) -> None:
+def test_a_refresh_request_may_name_the_failed_token(site: Site, query: str, instead_of: str | None) -> None:
     assert site.ask(f"/refresh/dnb/bci?{query}", "POST").status == 202
     assert site.daemon.asked == [("dnb/bci", instead_of)]
 
@@ -445,13 +443,13 @@ def test_it_may_say_which_token_failed(site: Site, query: str, instead_of: str |
         "not=x&not=0123456789abcdef",
     ],
 )
-def test_what_is_no_digest_costs_nothing(site: Site, query: str) -> None:
+def test_an_invalid_digest_is_rejected(site: Site, query: str) -> None:
     found = site.ask(f"/refresh/dnb/bci?{query}", "POST")
     assert (found.status, site.daemon.asked) == (400, [])
     assert "first 16 hex digits" in found.body.decode()
 
 
-def test_names_are_taken_as_they_are_and_come_back_as_text(site: Site) -> None:
+def test_names_are_not_decoded_and_returned_as_text(site: Site) -> None:
     site.daemon.answer = Requested("unknown")
     for name in ("dnb/b%63i", "dnb/<script>", "dnb/\xff", 'dnb/"'):
         found = site.ask(f"/refresh/{name}", "POST")
@@ -474,7 +472,7 @@ def test_names_are_taken_as_they_are_and_come_back_as_text(site: Site) -> None:
     ],
 )
 @pytest.mark.parametrize("via", ["unix", "tcp"])
-def test_a_request_that_cannot_be_read_gets_a_reply_that_repeats_nothing(
+def test_the_reply_to_an_invalid_request_repeats_nothing(
     site: Site, caplog: pytest.LogCaptureFixture, via: str, request_: bytes, expected: int
 ) -> None:
     with closing(site.connect(via)) as line:
@@ -488,7 +486,7 @@ def test_a_request_that_cannot_be_read_gets_a_reply_that_repeats_nothing(
     assert "bug" not in caplog.text
 
 
-def test_what_follows_a_refused_head_is_discarded_up_to_a_bound(site: Site) -> None:
+def test_data_after_a_refused_head_is_discarded_up_to_a_limit(site: Site) -> None:
     with closing(site.connect()) as line:
         with pytest.raises(OSError, match=r"pipe|reset"):
             line.sendall(b"x" * 10_000_000)
@@ -496,7 +494,9 @@ def test_what_follows_a_refused_head_is_discarded_up_to_a_bound(site: Site) -> N
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n", b"\r\n\r\n", b"GET /livez HTTP/1.1", b"\x16\x03\x01\x02\n"])
-def test_what_is_not_even_that_is_hung_up_on(site: Site, caplog: pytest.LogCaptureFixture, request_: bytes) -> None:
+def test_bytes_that_are_not_http_close_the_connection(
+    site: Site, caplog: pytest.LogCaptureFixture, request_: bytes
+) -> None:
     with closing(site.connect()) as line:
         line.sendall(request_)
         line.shutdown(socket.SHUT_WR)
@@ -526,7 +526,7 @@ def test_a_short_body_is_ignored_and_a_long_one_refused(
     assert "bug" not in caplog.text
 
 
-def test_who_expects_to_be_told_to_go_on_is(site: Site) -> None:
+def test_expect_100_continue_is_answered(site: Site) -> None:
     with closing(site.connect()) as line:
         line.sendall(b"POST /refresh/dnb/bci HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert line.recv(100).startswith(b"HTTP/1.1 100 ")
@@ -534,7 +534,7 @@ def test_who_expects_to_be_told_to_go_on_is(site: Site) -> None:
         assert reply(line).status == 202
 
 
-def test_of_several_requests_in_one_go_the_first_is_answered(site: Site) -> None:
+def test_the_first_of_pipelined_requests_is_answered(site: Site) -> None:
     one = b"POST /refresh/dnb/bci HTTP/1.1\r\nConnection: keep-alive\r\n\r\n"
     found = site.raw(one * 3)
     assert found.count(b"HTTP/1.1 ") == found.count(b"Connection: close") == 1
@@ -543,7 +543,7 @@ def test_of_several_requests_in_one_go_the_first_is_answered(site: Site) -> None
 
 @pytest.mark.parametrize(("version", "encoding"), [("1.1", "chunked"), ("1.0", None)])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_large_answer_comes_in_pieces_as_the_other_end_understands_them(
+def test_a_large_reply_is_chunked_for_clients_that_support_it(
     site: Site, version: str, encoding: str | None, method: str
 ) -> None:
     site.daemon.found = status(*many())
@@ -562,7 +562,7 @@ def test_a_small_answer_has_a_length(site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a secret may stand here"), ValueError("and here")])
-def test_a_fault_of_ours_costs_one_answer_and_is_said_without_its_text(
+def test_a_bug_costs_one_answer_and_is_logged_without_its_text(
     site: Site, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     good, site.daemon.found = site.daemon.found, error
@@ -573,7 +573,7 @@ def test_a_fault_of_ours_costs_one_answer_and_is_said_without_its_text(
     assert str(error) not in caplog.text
 
 
-def test_who_is_left_in_the_middle_can_tell(
+def test_a_truncated_reply_is_detectable(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def text(*_: object) -> Iterator[str]:
@@ -603,7 +603,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
 
 @pytest.mark.parametrize("via", ["unix", "tcp"])
 @pytest.mark.parametrize("half", HALVES)
-def test_a_request_that_is_not_complete_in_time_is_dropped(
+def test_an_incomplete_request_is_dropped_after_the_time_limit(
     site: Site, monkeypatch: pytest.MonkeyPatch, half: bytes, via: str
 ) -> None:
     monkeypatch.setattr(connections, "_REQUEST_WITHIN", 0.02)
@@ -614,7 +614,9 @@ def test_a_request_that_is_not_complete_in_time_is_dropped(
 
 
 @pytest.mark.parametrize("via", ["unix", "tcp"])
-def test_a_byte_now_and_then_buys_no_time(site: Site, monkeypatch: pytest.MonkeyPatch, via: str) -> None:
+def test_sending_single_bytes_does_not_extend_the_time_limit(
+    site: Site, monkeypatch: pytest.MonkeyPatch, via: str
+) -> None:
     monkeypatch.setattr(connections, "_REQUEST_WITHIN", 0.2)
     pause = threading.Event()
 
@@ -636,7 +638,7 @@ def test_a_request_may_come_byte_by_byte(site: Site, via: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_the_oldest_incomplete_request_makes_room(
+def test_the_oldest_incomplete_request_is_dropped(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, half: bytes
 ) -> None:
     limit(monkeypatch, incomplete=3)
@@ -651,7 +653,7 @@ def test_the_oldest_incomplete_request_makes_room(
             assert everything(line).startswith(b"HTTP/1.1 ")
 
 
-def test_an_answered_error_makes_room_like_an_incomplete_request(
+def test_a_connection_after_an_error_is_dropped_like_an_incomplete_request(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, incomplete=2)
@@ -663,14 +665,14 @@ def test_an_answered_error_makes_room_like_an_incomplete_request(
 
 @pytest.mark.parametrize("via", ["unix", "tcp"])
 @pytest.mark.parametrize("half", HALVES)
-def test_two_hundred_half_sent_requests_keep_nobody_out(site: Site, via: str, half: bytes) -> None:
+def test_two_hundred_half_sent_requests_block_no_client(site: Site, via: str, half: bytes) -> None:
     with clients(site, 200, half, via):
         for route in ("/livez", "/readyz", "/metrics"):
             assert site.ask(route, via=via).status == 200
 
 
 @pytest.mark.parametrize("via", ["unix", "tcp"])
-def test_slow_readers_of_large_replies_keep_no_probe_out(site: Site, via: str) -> None:
+def test_slow_readers_of_large_replies_do_not_block_probes(site: Site, via: str) -> None:
     site.daemon.found = status(*many())
     with clients(site, 100, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", via) as lines:
         assert all(line.recv(1) == b"H" for line in lines[:8])
@@ -688,7 +690,7 @@ def test_small_replies_wait_for_no_reader(site: Site, via: str, route: str) -> N
         assert {reply(line).status for line in lines} == {404 if route == "/nothing" else 200}
 
 
-def test_a_reader_that_takes_nothing_gives_its_place_up(
+def test_a_reader_that_takes_nothing_is_disconnected(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, large=1)
@@ -701,7 +703,7 @@ def test_a_reader_that_takes_nothing_gives_its_place_up(
         assert site.ask("/status").status == 200
 
 
-def test_a_reader_that_takes_a_little_gives_its_place_up_in_the_end(
+def test_a_slow_reader_is_disconnected_after_the_time_limit(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, large=1)
@@ -727,7 +729,7 @@ def test_a_reader_that_takes_a_little_gives_its_place_up_in_the_end(
             thread.join()
 
 
-def test_a_steady_reader_gets_a_large_reply_whole(site: Site) -> None:
+def test_a_steady_reader_gets_a_complete_large_reply(site: Site) -> None:
     site.daemon.found = status(*many())
     with closing(site.connect()) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -735,7 +737,7 @@ def test_a_steady_reader_gets_a_large_reply_whole(site: Site) -> None:
         assert everything(line).endswith(b"0\r\n\r\n")
 
 
-def test_of_too_many_large_replies_the_one_that_waited_longest_is_refused(
+def test_the_oldest_of_too_many_large_replies_is_refused(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, large=1, large_waiting=1)
@@ -752,7 +754,7 @@ def test_of_too_many_large_replies_the_one_that_waited_longest_is_refused(
         assert [reply(lines[0]).status, reply(lines[2]).status] == [200, 200]
 
 
-def test_probes_that_wait_share_one_reply_which_is_made_after_they_came(site: Site) -> None:
+def test_waiting_probes_share_one_reply_made_after_they_arrived(site: Site) -> None:
     site.daemon.go_on.clear()
     request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with clients(site, Limits().small, request) as first, ExitStack() as stack:
@@ -798,7 +800,7 @@ def test_a_hundred_probes_at_once_are_all_answered(site: Site, route: str, via: 
     assert answered == [200] * 100
 
 
-def test_callers_that_go_away_leave_no_line_in_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_clients_that_disconnect_leave_no_log_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.daemon.found = status(*many())
     caplog.clear()
     before = threading.active_count()
@@ -810,7 +812,7 @@ def test_callers_that_go_away_leave_no_line_in_the_log(site: Site, caplog: pytes
     assert caplog.messages == []
 
 
-def test_no_descriptor_and_no_thread_is_left_behind(site: Site) -> None:
+def test_no_descriptor_or_thread_leaks(site: Site) -> None:
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     with clients(site, 200, b"GET /livez"), clients(site, 20, b"x" * 9000), clients(site, 100, HALVES[3], "tcp"):
         for _ in range(30):
@@ -830,7 +832,7 @@ def test_connections_leave_descriptors_to_the_rest_of_the_daemon(number: int) ->
 # -- stop ----------------------------------------------------------------------------------------------
 
 
-def test_a_stop_waits_for_nobody_and_takes_the_socket_away(site: Site) -> None:
+def test_a_stop_is_immediate_and_removes_the_socket(site: Site) -> None:
     before = threading.active_count()
     with clients(site, 15), closing(site.connect("tcp")), closing(site.connect()) as line:
         site.daemon.go_on.clear()
@@ -849,7 +851,7 @@ def test_a_stop_waits_for_nobody_and_takes_the_socket_away(site: Site) -> None:
     eventually(lambda: threading.active_count() <= before - 2)
 
 
-def test_a_stop_leaves_what_somebody_else_put_there(site: Site) -> None:
+def test_a_stop_keeps_a_file_that_replaced_the_socket(site: Site) -> None:
     site.path.unlink()
     site.path.write_text("mine")
     site.server.stop()
@@ -868,7 +870,7 @@ def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_umask")
 @pytest.mark.parametrize("mode", [0o660, 0o600, 0o666, 0o200])
-def test_the_socket_has_exactly_its_mode_and_never_a_wider_one(
+def test_the_socket_never_has_more_than_its_mode(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int
 ) -> None:
     seen = []
@@ -887,7 +889,7 @@ def test_the_socket_has_exactly_its_mode_and_never_a_wider_one(
     assert stat.S_IMODE(site.path.stat().st_mode) == mode
 
 
-def test_no_symlink_is_followed_that_takes_the_sockets_place(
+def test_a_symlink_that_replaces_the_socket_is_not_followed(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     victim, real = tmp_path / "victim", os.open
@@ -915,7 +917,7 @@ def test_the_socket_has_its_group_by_name_or_number(build: Callable[..., Site]) 
         site.server.stop()
 
 
-def test_a_group_that_nobody_knows_is_said_and_there_is_no_socket(
+def test_an_unknown_group_is_reported_and_there_is_no_socket(
     build: Callable[..., Site], caplog: pytest.LogCaptureFixture
 ) -> None:
     site = build(group="no-such-group")
@@ -924,7 +926,7 @@ def test_a_group_that_nobody_knows_is_said_and_there_is_no_socket(
     assert site.ask("/livez", via="tcp").status == 200
 
 
-def test_a_group_that_may_not_be_set_leaves_no_socket_for_others(
+def test_a_group_that_cannot_be_set_leaves_no_socket(
     build: Callable[..., Site], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -939,7 +941,7 @@ def test_a_group_that_may_not_be_set_leaves_no_socket_for_others(
     assert site.ask("/livez").status == 200
 
 
-def test_what_keeps_it_shut_is_said_once_and_when_it_opens(
+def test_a_listen_failure_is_logged_once_and_its_end(
     tmp_path: Path, build: Callable[..., Site], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "control.sock").mkdir()
@@ -990,14 +992,14 @@ def opens(directory: Path, *first: str) -> str:
     return done.stdout.strip() or done.stderr.splitlines()[-1]
 
 
-def test_the_socket_of_one_that_was_killed_before_it_gave_access_is_replaced() -> None:
+def test_the_socket_of_a_daemon_killed_before_chmod_is_replaced() -> None:
     skip_where_others_cannot_run_python()
     with open_directory() as path:
         left = "import socket; dead = socket.socket(socket.AF_UNIX); dead.bind(sys.argv[1]); os.chmod(sys.argv[1], 0)"
         assert opens(path, left) == "0o140660"
 
 
-def test_without_proc_access_is_given_by_name_where_nobody_else_can_write() -> None:
+def test_without_proc_access_is_set_by_name_in_a_private_directory() -> None:
     skip_where_others_cannot_run_python()
     hidden = "exists = os.path.exists; os.path.exists = lambda path: not path.startswith('/proc/') and exists(path)"
     with open_directory() as path:
@@ -1009,7 +1011,7 @@ def test_without_proc_access_is_given_by_name_where_nobody_else_can_write() -> N
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_the_socket_of_one_that_lives_is_left_alone(
+def test_the_socket_of_a_running_daemon_is_kept(
     tmp_path: Path, build: Callable[..., Site], caplog: pytest.LogCaptureFixture, kind: socket.SocketKind
 ) -> None:
     with socket.socket(socket.AF_UNIX, kind) as other:
@@ -1048,7 +1050,7 @@ def replaced(path: Path) -> None:
 
 @ROOT
 @pytest.mark.parametrize("disturb", [deleted, opened, shut, replaced], ids=lambda disturb: disturb.__name__)
-def test_a_socket_that_was_disturbed_is_made_again(site: Site, disturb: Callable[[Path], None]) -> None:
+def test_an_altered_socket_is_created_again(site: Site, disturb: Callable[[Path], None]) -> None:
     with clients(site, 1, b"GET /livez HTTP/1.1\r\n") as (line,):
         assert site.ask("/livez").status == 200  # by then that one was accepted
         site.server.tick()
@@ -1063,7 +1065,7 @@ def test_a_socket_that_was_disturbed_is_made_again(site: Site, disturb: Callable
         assert reply(line).status == 200
 
 
-def test_one_that_is_as_it_was_is_left(site: Site) -> None:
+def test_an_unchanged_socket_is_kept(site: Site) -> None:
     inode, listeners = site.path.stat().st_ino, [*map(listening, site.server._listeners)]
     for _ in range(3):
         site.server.tick()
@@ -1079,7 +1081,7 @@ def serving(port: int, daemon: FakeDaemon, host: str = "127.0.0.1") -> Server:
     return made
 
 
-def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_used_port_is_logged_once_and_opened_when_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -1096,7 +1098,7 @@ def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytes
     made.stop()
 
 
-def test_the_port_that_was_found_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_chosen_port_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     made = serving(0, FakeDaemon(), "::1" if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else "127.0.0.1")
     address = listening(made._listeners[0]).getsockname()
@@ -1114,7 +1116,7 @@ def no_more(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_without_a_thread_it_is_shut_until_there_is_one(
+def test_without_a_thread_the_listener_is_closed_until_there_is_one(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patch:
@@ -1168,7 +1170,7 @@ def no_descriptor() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_without_a_descriptor_the_oldest_makes_room_and_callers_are_answered_later(
+def test_without_descriptors_the_oldest_connection_is_dropped(
     site: Site, monkeypatch: pytest.MonkeyPatch, silent: int
 ) -> None:
     monkeypatch.setattr(connections, "_PAUSE", 0.01)

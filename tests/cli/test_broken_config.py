@@ -60,7 +60,7 @@ def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param('{{"control": {{"socket": "{1}"}}, "output": {{"directory": 1}}', id="socket, JSON"),
     ],
 )
-def test_a_broken_config_keeps_nobody_from_the_daemon(
+def test_a_config_with_errors_does_not_hide_the_daemon(
     site: Tokens, verb: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
@@ -81,7 +81,7 @@ def test_a_broken_config_keeps_nobody_from_the_daemon(
         ("empty", "empty"),
     ],
 )
-def test_a_config_that_cannot_be_read_is_a_note_and_the_default_socket_is_asked(
+def test_an_unreadable_config_causes_a_note_and_the_default_socket_is_used(
     site: Tokens, verb: str, kind: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_config_that_cannot_be_read_is_a_note_and_the_default_socket_is_asked(
 
 
 @ROOT
-def test_a_config_that_this_user_may_not_read_is_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_config_without_read_permission_causes_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("output: {directory: /nowhere}\n")
     config.chmod(0o600)
@@ -111,7 +111,7 @@ def test_a_config_that_this_user_may_not_read_is_a_note(tmp_path: Path, capfd: p
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_where_no_daemon_runs_it_is_exit_1(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_health_without_a_daemon_exits_1(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"output: {{directory: {tmp_path}/t\n")
     assert cli.main([verb, "-c", str(config)]) == 1
@@ -124,7 +124,7 @@ def noted(daemon: Daemon, site: Site) -> None:
     daemon.wait_for("stays in use")
 
 
-def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:
+def test_commands_show_the_daemons_config_error(tmp_path: Path) -> None:
     with serving(issues(3600)) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config) as daemon:

@@ -116,9 +116,7 @@ def exchange_the_lock(site: Site) -> None:
         pytest.param(mount_over, marks=ROOT, id="an empty file system over it"),
     ],
 )
-def test_what_a_cleaner_took_is_back_and_locked_again_and_costs_no_grant(
-    site: Site, harm: Callable[[Site], object]
-) -> None:
+def test_removed_directories_and_lock_are_restored_without_a_grant(site: Site, harm: Callable[[Site], object]) -> None:
     with running("run", "-c", site.config) as daemon:
         eventually(site.whole)
         before = {path: path.read_bytes() for path in site.tokens.glob("dnb/*")}
@@ -139,7 +137,7 @@ def test_what_a_cleaner_took_is_back_and_locked_again_and_costs_no_grant(
     assert not [line for line in daemon.lines if "ERROR" in line]
 
 
-def test_a_daemon_that_finds_anothers_lock_in_place_of_its_own_ends_with_1_and_writes_nothing(site: Site) -> None:
+def test_a_daemon_that_lost_its_lock_to_another_exits_1_and_writes_nothing(site: Site) -> None:
     with running("run", "-c", site.config) as first:
         eventually(site.whole)
         shutil.rmtree(site.tokens)
@@ -156,7 +154,7 @@ def test_a_daemon_that_finds_anothers_lock_in_place_of_its_own_ends_with_1_and_w
             assert second.stop() == 0
 
 
-def test_what_cannot_be_put_back_is_told_once_and_tried_until_it_can(site: Site) -> None:
+def test_a_failed_restore_is_logged_once_and_retried(site: Site) -> None:
     with running("run", "-c", site.config) as daemon:
         eventually(site.whole)
         site.tokens.rename(site.place / "away")
@@ -253,7 +251,7 @@ def _written(site: Site) -> list[Path]:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_nothing_that_it_makes_can_be_written_by_others_its_compiled_modules_included(site: Site, umask: int) -> None:
+def test_others_cannot_write_anything_it_creates_including_bytecode(site: Site, umask: int) -> None:
     # As installed without compiled modules.
     package = site.place / "site"
     ignored = shutil.ignore_patterns("__pycache__")
@@ -280,7 +278,7 @@ def test_nothing_that_it_makes_can_be_written_by_others_its_compiled_modules_inc
 
 
 @ROOT
-def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -> None:
+def test_check_lists_followed_and_refused_links(site: Site) -> None:
     (site.place / "run").mkdir()
     (site.place / "var").symlink_to("run")
     (site.place / "home").mkdir()
@@ -305,7 +303,7 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
 
 
 @ROOT
-def test_check_says_what_the_daemon_would_move_aside(site: Site) -> None:
+def test_check_lists_what_the_daemon_would_move_aside(site: Site) -> None:
     assert bearerd("once", "-c", site.config).returncode == 0
     assert "warning" not in bearerd("check", "-c", site.config).stdout
     (site.own / "records").chmod(0o770)
@@ -320,7 +318,7 @@ def test_check_says_what_the_daemon_would_move_aside(site: Site) -> None:
 
 
 @ROOT
-def test_an_output_directory_behind_a_link_of_roots_works_and_of_another_user_ends_with_1(site: Site) -> None:
+def test_an_output_directory_behind_a_link_works_for_roots_link_only(site: Site) -> None:
     (site.place / "run").mkdir()
     link = site.place / "var"
     link.symlink_to("run")
@@ -336,7 +334,7 @@ def test_an_output_directory_behind_a_link_of_roots_works_and_of_another_user_en
 
 
 @ROOT
-def test_the_control_socket_is_not_made_where_a_link_of_another_user_leads(site: Site) -> None:
+def test_the_control_socket_is_not_created_behind_a_link_of_another_user(site: Site) -> None:
     home, victim = site.place / "home", site.place / "victim"
     home.mkdir()
     os.chown(home, ALICE, GROUP)

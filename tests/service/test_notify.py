@@ -86,9 +86,7 @@ def write(path: Path, url: str, tokens: str = "{bci: {}}", top: str = "") -> Pat
     return config
 
 
-def test_a_unit_is_ready_when_its_tokens_are_on_disk_and_told_of_each_step_until_the_end(
-    tmp_path: Path, manager: Manager
-) -> None:
+def test_systemd_is_notified_of_ready_reload_and_stop(tmp_path: Path, manager: Manager) -> None:
     gate, token = threading.Event(), tmp_path / "tokens/dnb/bci"
 
     def answer(_: object) -> Answer:
@@ -129,7 +127,7 @@ def test_a_unit_is_ready_when_its_tokens_are_on_disk_and_told_of_each_step_until
             assert not any("t0k3n" in line or "s3cr3t" in line for line in manager.lines)
 
 
-def test_a_provider_that_is_down_keeps_a_unit_waiting_until_startup_timeout(tmp_path: Path, manager: Manager) -> None:
+def test_a_unit_waits_for_a_provider_until_startup_timeout(tmp_path: Path, manager: Manager) -> None:
     with serving(lambda _: Answer(503, {})) as server:
         config = write(tmp_path, server.url, top="startup_timeout: 1s")
         began = time.monotonic()
@@ -143,7 +141,7 @@ def test_a_provider_that_is_down_keeps_a_unit_waiting_until_startup_timeout(tmp_
             assert daemon.stop() == 0
 
 
-def test_where_nobody_listens_it_is_said_once_and_the_tokens_are_kept_all_the_same(tmp_path: Path) -> None:
+def test_without_a_notify_socket_it_is_logged_once_and_tokens_are_kept(tmp_path: Path) -> None:
     with serving(lambda _: Answer(200, {"access_token": "t0k3n", "expires_in": 2})) as server:
         config = write(tmp_path, server.url)
         with running("run", "-c", config, env={"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as daemon:
@@ -188,7 +186,7 @@ def told(manager: Manager) -> list[str]:
     return [line for line in manager.take() if not line.startswith("STATUS=")]
 
 
-def test_while_it_starts_the_manager_is_asked_for_more_time_every_ten_seconds(tmp_path: Path, manager: Manager) -> None:
+def test_the_start_timeout_is_extended_every_ten_seconds(tmp_path: Path, manager: Manager) -> None:
     daemon = Daemon()
     with telling(daemon, str(tmp_path / "notify")) as notify:
         for _ in range(9):
@@ -203,7 +201,7 @@ def test_while_it_starts_the_manager_is_asked_for_more_time_every_ten_seconds(tm
     assert manager.rest() == ["STOPPING=1"]
 
 
-def test_who_gives_no_turns_asks_for_no_time_and_does_not_beat(tmp_path: Path, manager: Manager) -> None:
+def test_a_dead_scheduler_neither_extends_the_start_nor_feeds_the_watchdog(tmp_path: Path, manager: Manager) -> None:
     daemon = Daemon()
     daemon.living = False
     with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="300000") as notify:
@@ -216,7 +214,7 @@ def test_who_gives_no_turns_asks_for_no_time_and_does_not_beat(tmp_path: Path, m
         assert told(manager) == ["WATCHDOG=1"]
 
 
-def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Manager) -> None:
+def test_the_watchdog_is_notified_three_times_per_interval(tmp_path: Path, manager: Manager) -> None:
     daemon = Daemon()
     daemon.waiting = False
     with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid())) as notify:
@@ -229,7 +227,7 @@ def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Man
     assert manager.rest() == ["STOPPING=1"]
 
 
-def test_an_abstract_socket_is_told_too(manager: Manager) -> None:
+def test_an_abstract_notify_socket_works(manager: Manager) -> None:
     del manager
     name = f"bearerd-test-{os.getpid()}"
     with closing((abstract := Manager(f"\0{name}")).socket), telling(Daemon(), f"@{name}"):
@@ -247,7 +245,7 @@ def test_an_abstract_socket_is_told_too(manager: Manager) -> None:
         ({"WATCHDOG_USEC": "-5"}, 0.0),
     ],
 )
-def test_the_watchdog_is_who_the_environment_says(environ: dict[str, str], seconds: float) -> None:
+def test_the_watchdog_interval_comes_from_the_environment(environ: dict[str, str], seconds: float) -> None:
     assert watchdog(environ, 7) == seconds
 
 
@@ -291,7 +289,7 @@ def status_of(*statuses: TargetStatus, config_error: str | None = None) -> Statu
         pytest.param(target_status(on_disk=False), False, id="not in its files"),
     ],
 )
-def test_what_is_waited_for(how: TargetStatus, *, is_settled: bool) -> None:
+def test_what_settles_a_start(how: TargetStatus, *, is_settled: bool) -> None:
     assert settled(how, NOW) is is_settled
 
 
@@ -323,5 +321,5 @@ def test_what_is_waited_for(how: TargetStatus, *, is_settled: bool) -> None:
         ),
     ],
 )
-def test_what_the_status_line_says(status: Status, said: str) -> None:
+def test_the_status_line(status: Status, said: str) -> None:
     assert summary(status) == said

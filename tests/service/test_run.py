@@ -141,7 +141,7 @@ def test_over_several_lifetimes_no_read_is_torn_empty_absent_or_expired(tmp_path
     assert median(later - earlier for earlier, later in pairwise(asked)) < lifetime
 
 
-def test_killed_while_it_fetches_and_writes_readers_see_old_or_new_and_whole(tmp_path: Path) -> None:
+def test_killing_the_daemon_leaves_complete_old_or_new_files(tmp_path: Path) -> None:
     moment = threading.Event()
     with serving(dated_tokens(600)) as server:
         config = write_config(tmp_path, server.url)
@@ -185,7 +185,7 @@ def test_a_crash_loop_costs_the_provider_nothing(tmp_path: Path) -> None:
         assert len(server.seen) == 1
 
 
-def test_all_tokens_are_fetched_in_parallel_at_the_start(tmp_path: Path) -> None:
+def test_all_tokens_are_requested_in_parallel_at_the_start(tmp_path: Path) -> None:
     together = threading.Barrier(5)
     first = threading.Lock()
     count = issues()
@@ -244,7 +244,7 @@ socket.getaddrinfo = hangs
 """
 
 
-def test_term_ends_it_in_a_name_look_up_and_others_go_on_meanwhile(tmp_path: Path) -> None:
+def test_term_works_during_a_name_look_up_which_delays_no_other_target(tmp_path: Path) -> None:
     env = hurried(tmp_path, _HANGING_LOOKUP)
     with serving(issues()) as server:
         # Ten tokens at a name that never resolves: more than the provider has workers.
@@ -260,7 +260,7 @@ def test_term_ends_it_in_a_name_look_up_and_others_go_on_meanwhile(tmp_path: Pat
             assert daemon.stop() == 0
 
 
-def test_a_second_daemon_on_the_directory_ends_with_1_and_names_the_first(tmp_path: Path) -> None:
+def test_a_second_daemon_exits_1_and_names_the_first(tmp_path: Path) -> None:
     with serving(issues()) as server:
         config = write_config(tmp_path, server.url)
         with running("run", "-c", config) as daemon:
@@ -271,7 +271,7 @@ def test_a_second_daemon_on_the_directory_ends_with_1_and_names_the_first(tmp_pa
                 assert f"in use by another bearerd, pid {daemon.process.pid}" in second.stderr
 
 
-def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(tmp_path: Path) -> None:
+def test_a_wrong_config_exits_78_and_an_unusable_directory_1(tmp_path: Path) -> None:
     config = write_config(tmp_path, "https://login.example.com/")
     (tmp_path / "tokens").write_text("in the way")
     unusable = bearerd("run", "-c", config)
@@ -286,7 +286,7 @@ def test_a_wrong_config_ends_with_78_and_a_directory_that_cannot_be_used_with_1(
 # -- where the files go ----------------------------------------------------------------------------
 
 
-def test_a_directory_in_which_others_can_write_is_warned_of_once_at_the_start(tmp_path: Path) -> None:
+def test_a_directory_that_others_can_write_causes_one_warning_at_the_start(tmp_path: Path) -> None:
     with serving(issues(lifetime=2)) as server:
         config = write_config(tmp_path, server.url)
         (tmp_path / "tokens").mkdir()
@@ -304,7 +304,7 @@ def test_a_directory_in_which_others_can_write_is_warned_of_once_at_the_start(tm
 
 
 @ROOT
-def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_are_kept(tmp_path: Path) -> None:
+def test_a_file_that_is_a_mount_point_is_an_error_before_the_grant(tmp_path: Path) -> None:
     mounted, host = tmp_path / "tokens/dnb/bci", tmp_path / "host"
     mounted.parent.mkdir(parents=True)
     mounted.touch()
@@ -331,7 +331,7 @@ def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_
 # -- troubles --------------------------------------------------------------------------------------
 
 
-def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
+def test_a_missing_secret_affects_its_client_only(tmp_path: Path) -> None:
     with serving(issues()) as server:
         more = (
             f"  other:\n    token_url: {server.url}\n    allow_http: true\n    client_id: x\n"
@@ -347,7 +347,7 @@ def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
         assert len(server.seen) == 1
 
 
-def test_a_refused_client_asks_once_for_all_its_tokens(tmp_path: Path) -> None:
+def test_a_refused_client_sends_one_request_for_all_its_tokens(tmp_path: Path) -> None:
     refusal = Answer(401, {"error": "invalid_client", "error_description": "Bad credentials"})
     with serving(lambda _: refusal) as server:
         config = write_config(tmp_path, server.url, tokens="{a: {}, b: {}, c: {}}")
@@ -361,7 +361,7 @@ def test_a_refused_client_asks_once_for_all_its_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_the_log_is_a_line_an_event_and_holds_no_token_and_no_secret(tmp_path: Path, log_format: str) -> None:
+def test_the_log_has_one_line_per_event_without_tokens_and_secrets(tmp_path: Path, log_format: str) -> None:
     answers = iter([Answer(200, {"access_token": "t0k3n", "expires_in": 3600}), Answer(500, b"t0k3n")])
     with serving(lambda _: next(answers, Answer(200, b"<t0k3n>"))) as server:
         config = write_config(tmp_path, server.url, more=f"log: {{level: debug, format: {log_format}}}\n")
