@@ -37,7 +37,7 @@ def flooded(path: Path, tokens: int = 1) -> Iterator[tuple[Daemon, dict[str, Con
     with serving(issues()) as server:
         site = Site(path, server.url, f"{{{listed}}}", LISTEN)
         with running("run", "-c", site.config) as daemon:
-            port = int(daemon.wait_for("listening at port ").rpartition(" ")[2])
+            port = int(daemon.wait_for("listening on port ").rpartition(" ")[2])
             eventually(lambda: set(site.states().values()) == {"valid"})
 
             def unix() -> socket.socket:

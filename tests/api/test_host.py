@@ -96,7 +96,7 @@ def test_an_address_localhost_or_a_configured_name_is_answered(host: str, expect
         ("GET //evil.example/livez HTTP/1.1\r\nHost: localhost", 200),  # this is a path
     ],
 )
-def test_the_host_of_a_request_is_named_once(head: str, expected: int) -> None:
+def test_a_request_must_have_one_host(head: str, expected: int) -> None:
     assert status(head) == expected
 
 
@@ -106,7 +106,7 @@ def test_without_configured_names_only_addresses_and_localhost_are_answered() ->
 
 
 @pytest.mark.parametrize("target", ["/", "/livez", "/readyz", "/metrics", "/status", "/nothing"])
-def test_the_host_is_looked_at_before_the_path_and_not_on_the_control_socket(target: str) -> None:
+def test_host_is_checked_before_the_path_and_not_on_the_control_socket(target: str) -> None:
     request = parse(f"GET {target} HTTP/1.1\r\nHost: evil.example".encode())
     refused = find(request, Access(page=True, hosts=NAMES))
     assert refused.cost is Cost.INSTANT

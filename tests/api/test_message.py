@@ -122,7 +122,7 @@ def test_a_head_is_read(head: bytes, expected: Request) -> None:
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked", 413),
     ],
 )
-def test_a_head_that_others_could_read_differently_is_refused(head: bytes, status: int) -> None:
+def test_an_ambiguous_head_is_refused(head: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as refused:
         parse(head)
     assert refused.value.reply.status == status

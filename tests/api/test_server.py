@@ -244,11 +244,11 @@ def test_over_tcp_there_are_only_probes_and_metrics_and_the_page_where_it_is_wan
     assert site.ask("/refresh/dnb/bci", "POST", via="tcp").status == 404
     assert site.daemon.asked == []
     routes = "/, /livez, /metrics, /readyz" if wanted else "/livez, /metrics, /readyz"
-    assert site.ask("/x", via="tcp").json == {"error": f"not found; the paths here are {routes}"}
+    assert site.ask("/x", via="tcp").json == {"error": f"not found; the paths are {routes}"}
 
 
 def test_who_asks_for_what_is_not_there_is_told_what_is(site: Site) -> None:
-    said = "not found; the paths here are /, /livez, /metrics, /readyz, /status, POST /refresh/<client>/<token>"
+    said = "not found; the paths are /, /livez, /metrics, /readyz, /status, POST /refresh/<client>/<token>"
     assert (site.ask("/x").status, site.ask("/x").json) == (404, {"error": said})
 
 
@@ -326,7 +326,7 @@ def test_not_alive_is_said_and_asks_nothing_that_could_hang(site: Site) -> None:
     site.daemon.well = False
     found = site.ask("/livez", via="tcp")
     assert found.status == 503
-    reasons = ["the schedule's heartbeat is stale: no turns are given"]
+    reasons = ["the scheduler's heartbeat is stale: no token is refreshed"]
     assert found.json == {"ok": False, "reasons": reasons, "config_error": None}
     assert site.daemon.looks == 0
 
@@ -903,7 +903,7 @@ def test_no_symlink_is_followed_that_takes_the_sockets_place(
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", swapped)
         build()
-    assert "somebody else replaced the socket just now" in caplog.text
+    assert "another process replaced the socket just now" in caplog.text
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
@@ -945,8 +945,8 @@ def test_what_keeps_it_shut_is_said_once_and_when_it_opens(
     (tmp_path / "control.sock").mkdir()
     site = build()
     site.server.tick()
-    assert caplog.text.count("something else than a socket stands there") == 1
-    assert "trying again; tokens are refreshed as before" in caplog.text
+    assert caplog.text.count("the path exists and is not a socket") == 1
+    assert "retrying; tokens are kept" in caplog.text
     site.path.rmdir()
     site.server.tick()
     assert site.ask("/livez").status == 200
@@ -959,7 +959,7 @@ def test_what_keeps_it_shut_is_said_once_and_when_it_opens(
     site.path.unlink()
     site.path.mkdir()
     site.server.tick()
-    assert caplog.text.count("something else than a socket stands there") == 1
+    assert caplog.text.count("the path exists and is not a socket") == 1
 
 
 def test_the_socket_of_a_daemon_that_was_killed_is_replaced(tmp_path: Path, build: Callable[..., Site]) -> None:
@@ -1085,7 +1085,7 @@ def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytes
         port = other.getsockname()[1]
         made = serving(port, FakeDaemon())
         made.tick()
-    said = f"cannot listen at 127.0.0.1:{port}: address already in use; trying again; tokens are refreshed as before"
+    said = f"cannot listen at 127.0.0.1:{port}: address already in use; retrying; tokens are kept"
     assert caplog.messages == [said]
     made.tick()
     assert caplog.messages[1:] == [f"listening at 127.0.0.1:{port}"]
@@ -1100,7 +1100,7 @@ def test_the_port_that_was_found_is_said(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level(logging.INFO)
     made = serving(0, FakeDaemon(), "::1" if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else "127.0.0.1")
     address = listening(made._listeners[0]).getsockname()
-    assert caplog.messages == [f"listening at port {address[1]}"]
+    assert caplog.messages == [f"listening on port {address[1]}"]
     with socket.create_connection(address[:2]) as line:
         line.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
         assert reply(line).status == 200

@@ -60,7 +60,7 @@ def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param('{{"control": {{"socket": "{1}"}}, "output": {{"directory": 1}}', id="socket, JSON"),
     ],
 )
-def test_a_broken_config_keeps_nobody_from_the_daemon(
+def test_a_config_with_errors_does_not_hide_the_daemon(
     site: Tokens, verb: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
@@ -81,7 +81,7 @@ def test_a_broken_config_keeps_nobody_from_the_daemon(
         ("empty", "empty"),
     ],
 )
-def test_a_config_that_cannot_be_read_is_a_note_and_the_default_socket_is_asked(
+def test_an_unreadable_config_causes_a_note_and_the_default_socket_is_used(
     site: Tokens, verb: str, kind: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -95,23 +95,23 @@ def test_a_config_that_cannot_be_read_is_a_note_and_the_default_socket_is_asked(
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{site.tokens}:/run/another")
     monkeypatch.setenv("BEARERD_CONFIG", str(config))
     assert cli.main(site.arguments(verb)) == 0
-    assert capsys.readouterr().err == f"bearerd: note: {config}: {said}; asking at {site.socket}\n"
+    assert capsys.readouterr().err == f"bearerd: note: {config}: {said}; using {site.socket}\n"
 
 
 @ROOT
-def test_a_config_that_this_user_may_not_read_is_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_config_without_read_permission_causes_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("output: {directory: /nowhere}\n")
     config.chmod(0o600)
     with acting_as(65534):
         assert cli.main(["health", "-c", str(config)]) == 1
     first, second = capfd.readouterr().err.splitlines()
-    assert first == (f"bearerd: note: {config}: permission denied; asking at /run/bearerd/.bearerd/control.sock")
+    assert first == (f"bearerd: note: {config}: permission denied; using /run/bearerd/.bearerd/control.sock")
     assert second.startswith("bearerd: no daemon answers at /run/bearerd/.bearerd/control.sock: ")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_where_no_daemon_runs_it_is_exit_1(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_health_without_a_daemon_exits_1(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"output: {{directory: {tmp_path}/t\n")
     assert cli.main([verb, "-c", str(config)]) == 1
@@ -124,7 +124,7 @@ def noted(daemon: Daemon, site: Site) -> None:
     daemon.wait_for("stays in use")
 
 
-def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:
+def test_commands_show_the_daemons_config_error(tmp_path: Path) -> None:
     with serving(issues(3600)) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config) as daemon:
@@ -134,7 +134,7 @@ def test_the_daemon_tells_what_is_wrong_with_its_config(tmp_path: Path) -> None:
                 done = bearerd(*arguments, "-c", site.config)
                 assert (done.returncode, done.stderr.count("\n")) == (0, 1)
                 assert done.stderr.startswith(
-                    f"bearerd: note: the daemon refused the new config and keeps the earlier one: {site.config}:"
+                    f"bearerd: note: the daemon refused the new config and uses the previous one: {site.config}:"
                 )
                 assert "hunter2" not in done.stderr
             done = bearerd("status", "-c", site.config)

@@ -49,7 +49,7 @@ CASES: list[tuple[str, str, Said]] = [
 
 
 @pytest.mark.parametrize(("name", "place", "said"), CASES)
-def test_a_broken_config_is_exit_78_with_its_places(name: str, place: str, said: Said) -> None:
+def test_a_config_with_errors_exits_78_with_their_positions(name: str, place: str, said: Said) -> None:
     file = BROKEN / f"{name}.yaml"
     done = bearerd("check", "-c", file, env={"RUNTIME_DIRECTORY": ""})
     assert done.returncode == 78, done.stderr
@@ -144,7 +144,7 @@ def site(tmp_path: Path) -> Site:
     return site
 
 
-def test_a_config_that_will_do_is_exit_0_and_nothing_is_made(site: Site) -> None:
+def test_a_correct_config_exits_0_and_creates_nothing(site: Site) -> None:
     done = site.check()
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -159,7 +159,7 @@ def test_a_config_that_will_do_is_exit_0_and_nothing_is_made(site: Site) -> None
     assert sorted(os.listdir(site.path)) == ["config.yaml", "dnb.secret"]
 
 
-def test_beside_a_running_daemon_it_takes_no_lock_and_leaves_nothing(site: Site) -> None:
+def test_check_takes_no_lock_next_to_a_running_daemon(site: Site) -> None:
     own = site.directory / ".bearerd"
     own.mkdir(parents=True)
     with (own / "lock").open("w") as lock:
@@ -170,7 +170,7 @@ def test_beside_a_running_daemon_it_takes_no_lock_and_leaves_nothing(site: Site)
 
 
 @pytest.mark.parametrize("configured", [True, False], ids=["in-the-config", "by-systemd"])
-def test_a_state_directory_that_cannot_be_used_is_told_by_itself(site: Site, configured: bool) -> None:
+def test_an_unusable_state_directory_is_reported_separately(site: Site, configured: bool) -> None:
     state = site.keep("state", "a file where a directory should be")
     site.write(top=f"state_directory: '{state}'" if configured else "")
     done = site.check(**({} if configured else {"STATE_DIRECTORY": str(state)}))
@@ -179,7 +179,7 @@ def test_a_state_directory_that_cannot_be_used_is_told_by_itself(site: Site, con
     assert findings(done, "failed") == [f"state directory {state}: {state}: {reason}"]
 
 
-def test_all_that_would_fail_is_told_at_once(site: Site) -> None:
+def test_check_reports_all_failures_at_once(site: Site) -> None:
     site.write({"ca_file": f"'{site.path}/none.pem'", "files": "[{format: raw, group: no-such-group}]"})
     site.secret.write_text("\n")
     site.directory.parent.write_text("a file where a directory should be")
@@ -194,7 +194,7 @@ def test_all_that_would_fail_is_told_at_once(site: Site) -> None:
     assert "bearerd: 5 checks failed" in done.stderr
 
 
-def test_a_reader_that_may_use_an_expired_token_is_a_warning(site: Site) -> None:
+def test_a_reader_that_may_use_an_expired_token_causes_a_warning(site: Site) -> None:
     site.write({"files": "[{format: raw, max_staleness: 31m}]"})
     done = site.check()
     assert done.returncode == 0
@@ -261,7 +261,7 @@ BY_ASSERTION: Keys = WITHOUT_SECRET | {"auth": "assertion"}
         pytest.param(WITHOUT_SECRET | {"auth": "none"}, (), "no credentials but its client_id", id="none"),
     ],
 )
-def test_it_names_what_authenticates_a_client(
+def test_check_names_the_credentials_of_a_client(
     site: Site, pairs: tuple[Pair, Pair], keys: Keys, files: tuple[str, ...], named: str
 ) -> None:
     texts = {"private_key": pairs[0].key, "certificate": pairs[0].certificate, "assertion": "e30.e30.c2ln"}
@@ -281,7 +281,7 @@ def test_it_names_what_authenticates_a_client(
         pytest.param(0o644, "mode 0644 lets others access it; run chmod 600 on it", id="too-readable"),
     ],
 )
-def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site, mode: int | None, said: str) -> None:
+def test_an_unusable_secret_exits_1_and_names_the_client(site: Site, mode: int | None, said: str) -> None:
     if mode is None:
         site.secret.unlink()
     else:
@@ -291,11 +291,11 @@ def test_a_secret_that_cannot_be_used_is_exit_1_and_names_the_client(site: Site,
     assert done.returncode == 1
     assert f"failed   client dnb: file {site.secret}: {said}" in done.stdout
     assert "grant" not in done.stdout
-    assert done.stderr == "bearerd: 1 check failed; the daemon would start and keep trying\n"
+    assert done.stderr == "bearerd: 1 check failed; the daemon would start and retry\n"
     assert SECRET not in done.stdout
 
 
-def test_a_credential_of_systemd_is_as_at_the_start_of_the_unit_and_said_to_be(site: Site, tmp_path: Path) -> None:
+def test_a_systemd_credential_is_the_one_from_the_start_of_the_unit(site: Site, tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "dnb").write_text(SECRET)
@@ -312,7 +312,7 @@ def test_a_credential_of_systemd_is_as_at_the_start_of_the_unit_and_said_to_be(s
     assert f"failed   client dnb: file {credentials}/dnb: no such file or directory" in done.stdout
 
 
-def test_a_credential_that_only_the_unit_is_given_is_neither_good_nor_bad_and_not_sent(site: Site) -> None:
+def test_a_credential_that_only_the_unit_sees_is_neither_ok_nor_failed(site: Site) -> None:
     site.write({"client_id": "{credential: id}", "client_secret": "{credential: dnb}"})
     done = site.check("--online")
     assert done.returncode == 0
@@ -428,7 +428,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         ),
     ],
 )
-def test_what_a_client_cannot_authenticate_with_is_named_and_not_sent(
+def test_unusable_credentials_are_named_and_not_sent(
     site: Site, pairs: tuple[Pair, Pair], encrypted: str, keys: Keys, files: dict[str, str], said: str
 ) -> None:
     first, second = pairs
@@ -451,7 +451,7 @@ def test_what_a_client_cannot_authenticate_with_is_named_and_not_sent(
     assert "PRIVATE KEY" not in done.stdout + done.stderr
 
 
-def test_a_parameter_that_cannot_be_read_fails_its_token_alone(site: Site) -> None:
+def test_an_unreadable_parameter_affects_its_token_only(site: Site) -> None:
     missing, token = site.path / "missing", site.refer("assertion", "e30.e30.c2ln")
     with serving(issues()) as server:
         site.write(
@@ -477,7 +477,7 @@ def test_a_parameter_that_cannot_be_read_fails_its_token_alone(site: Site) -> No
         ),
     ],
 )
-def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair], keys: Keys) -> None:
+def test_a_missing_extra_is_named(site: Site, pairs: tuple[Pair, Pair], keys: Keys) -> None:
     own: Keys = {"private_key": site.refer("key", pairs[0].key)} if keys is BY_KEY else {}
     site.write(keys | own)
     without = site.path / "without"
@@ -501,7 +501,7 @@ def test_the_extra_that_is_missing_is_named(site: Site, pairs: tuple[Pair, Pair]
         pytest.param(0o1777, "use a directory for bearerd alone", id="sticky"),
     ],
 )
-def test_a_directory_in_which_others_can_write_is_a_warning(site: Site, mode: int, said: str) -> None:
+def test_a_directory_that_others_can_write_causes_a_warning(site: Site, mode: int, said: str) -> None:
     site.directory.mkdir(parents=True)
     site.directory.chmod(mode)
     done = site.check()
@@ -512,7 +512,7 @@ def test_a_directory_in_which_others_can_write_is_a_warning(site: Site, mode: in
 
 
 @ROOT
-def test_a_file_that_is_a_mount_point_would_fail_with_the_cure(site: Site) -> None:
+def test_check_reports_a_file_that_is_a_mount_point(site: Site) -> None:
     mounted = site.directory / "dnb" / "bci"
     mounted.parent.mkdir(parents=True)
     mounted.touch()
@@ -557,7 +557,7 @@ FILE = "file SITE/run/tokens/dnb/bci as"
 
 
 @ROOT
-def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(reachable: Site) -> None:
+def test_access_to_a_file_that_does_not_exist_yet_is_checked(reachable: Site) -> None:
     assert asked(reachable, "3000:4242") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640)"])
     assert asked(reachable, "0") == (0, [f"ok       {FILE} root: can be read (root:4242 0640)"])
     assert findings(reachable.check("--as", "0"), "warning") == []
@@ -574,7 +574,7 @@ def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(rea
 
 
 @ROOT
-def test_what_is_said_is_so_when_the_files_are_there(reachable: Site) -> None:
+def test_the_access_check_agrees_with_reality(reachable: Site) -> None:
     with serving(issues()) as server:
         reachable.url = server.url
         reachable.write({"files": "[{format: raw, group: '4242'}]"})
@@ -603,7 +603,7 @@ def test_what_is_said_is_so_when_the_files_are_there(reachable: Site) -> None:
 
 
 @ROOT
-def test_all_that_stops_a_user_on_the_way_is_told_each_with_its_cure(reachable: Site) -> None:
+def test_everything_that_denies_access_is_reported_with_advice(reachable: Site) -> None:
     reachable.directory.parent.mkdir(mode=0o700)
     left = "(bearerd does not change existing directories)"
     reachable.config.write_text(reachable.config.read_text().replace("'0755'", "'0750'"))
@@ -680,14 +680,14 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
         ("0:4294967295", "no user or group can have this number"),
     ],
 )
-def test_who_is_not_known_is_a_mistake_of_the_command_line(site: Site, reader: str, said: str) -> None:
+def test_an_unknown_user_is_a_usage_error(site: Site, reader: str, said: str) -> None:
     done = site.check("--as", reader)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
 
 
-def test_of_a_way_that_cannot_be_nothing_is_promised(site: Site) -> None:
+def test_check_promises_nothing_for_an_impossible_path(site: Site) -> None:
     site.directory.parent.touch()
     done = site.check("--as", "0")
     assert done.returncode == 1
@@ -697,7 +697,7 @@ def test_of_a_way_that_cannot_be_nothing_is_promised(site: Site) -> None:
 
 
 @ROOT
-def test_what_who_asks_may_not_see_is_no_yes(reachable: Site) -> None:
+def test_a_path_that_the_caller_cannot_see_is_not_reported_as_readable(reachable: Site) -> None:
     reachable.directory.mkdir(parents=True, mode=0o755)
     reachable.directory.parent.chmod(0o700)
     os.chown(reachable.directory.parent, 3000, 3000)
@@ -753,7 +753,7 @@ def tried(
     return done, server
 
 
-def test_online_makes_one_grant_for_each_client_and_says_how_it_went(tmp_path: Path) -> None:
+def test_online_requests_one_token_per_client_and_shows_the_result(tmp_path: Path) -> None:
     done, server = tried(tmp_path, issues(scope="bci"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -770,7 +770,7 @@ def test_online_makes_one_grant_for_each_client_and_says_how_it_went(tmp_path: P
     assert [seen.body for seen in server.seen] == [b"grant_type=client_credentials&scope=bci"]
 
 
-def test_online_a_refusal_is_exit_1_with_a_hint(tmp_path: Path) -> None:
+def test_online_a_refusal_exits_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
@@ -786,7 +786,7 @@ def test_online_a_refusal_is_exit_1_with_a_hint(tmp_path: Path) -> None:
     assert len(server.seen) == 1
 
 
-def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
+def test_online_without_a_connection_names_the_endpoint(site: Site) -> None:
     done = site.check("--online")
     assert done.returncode == 1
     assert grants(done) == [
@@ -797,7 +797,7 @@ def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
     ]
 
 
-def test_online_without_its_metadata_the_issuer_is_all_that_is_known(tmp_path: Path) -> None:
+def test_online_without_metadata_only_the_issuer_is_shown(tmp_path: Path) -> None:
     with serving(lambda _: Answer(404)) as server:
         site = Site(tmp_path, "")
         site.write({"token_url": None, "issuer": server.url})
@@ -849,7 +849,7 @@ def test_online_the_providers_clock_is_compared(tmp_path: Path, off: int, clock:
         pytest.param("bci", "bci \x1b[2J", ("bci", "(not shown: unusual characters)"), [], id="not-for-a-terminal"),
     ],
 )
-def test_online_the_scope_that_is_given_stands_beside_the_one_that_was_asked_for(
+def test_online_shows_the_granted_next_to_the_requested_scope(
     tmp_path: Path, asked: str, given: str | None, shown: tuple[str, str], warnings: list[str]
 ) -> None:
     script = issues() if given is None else issues(scope=given)
@@ -925,7 +925,7 @@ def test_online_nothing_that_is_secret_is_shown(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_say_nothing(tmp_path: Path, encoding: str) -> None:
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / os.fsdecode(b"\xc3\xa9\xff.yaml")
     client = "{token_url: https://x/, client_id: a, client_secret: {file: /\u00e9}, tokens: {t: {}}}"
     path.write_text(f"output: {{directory: {tmp_path}/t}}\nclients: {{d: {client}}}\n", encoding="utf-8")

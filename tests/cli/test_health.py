@@ -81,7 +81,7 @@ REFUSED = "HTTP 400 invalid_scope: this token was refused"
     ],
 )
 @pytest.mark.parametrize("how", ["--socket", "--socket=", "variable", "-c", "--wait"])
-def test_each_way_says_what_it_should(
+def test_each_phase_has_its_message(
     site: Site, how: str, arguments: list[str], code: int, said: list[str], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -135,7 +135,7 @@ def test_a_consumer_that_starts_before_the_daemon_waits_for_its_token(tmp_path: 
         assert (site.tokens / "dnb/bci").exists()
 
 
-def test_the_socket_may_stand_where_the_config_says(tmp_path: Path) -> None:
+def test_the_socket_can_be_set_in_the_config(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url, top=f"control: {{socket: {tmp_path}/mine.sock}}")
         with running("run", "-c", site.config):
@@ -145,7 +145,7 @@ def test_the_socket_may_stand_where_the_config_says(tmp_path: Path) -> None:
             assert (done.returncode, done.stdout) == (0, "ready\n")
 
 
-def test_where_the_socket_is_named_nobody_reads_the_config(tmp_path: Path) -> None:
+def test_with_a_socket_option_the_config_is_not_read(tmp_path: Path) -> None:
     missing = {"BEARERD_CONFIG": str(tmp_path / "missing.yaml")}
     with answering(tmp_path / "s", lambda _: LIVE):
         for named in (["--socket", str(tmp_path / "s")], []):
@@ -174,7 +174,7 @@ def test_the_socket_is_found_in_this_order(
 # -- waiting ---------------------------------------------------------------------------------------
 
 
-def test_it_waits_for_a_socket_that_is_not_there_yet(
+def test_health_waits_for_a_missing_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pauses: list[float] = []
@@ -191,7 +191,7 @@ def test_it_waits_for_a_socket_that_is_not_there_yet(
     assert capsys.readouterr() == ("ready\n", "")
 
 
-def test_it_waits_for_one_that_is_not_well_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_health_waits_for_a_daemon_that_is_not_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = [http(503, {"ok": False, "reasons": ["x: starting"]}), b"", b"HTTP/1.1 200", LIVE]
     with answering(tmp_path / "s", lambda _: answers.pop(0)) as asked:
         assert cli.main(["health", "--socket", str(tmp_path / "s"), "--wait", "1m"]) == 0
@@ -210,7 +210,7 @@ def test_a_wait_that_is_over_ends_with_the_reason(
     assert capsys.readouterr() == ("", "bearerd: dnb/bci: starting\n")
 
 
-def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_health_fails_for_a_token_that_is_not_in_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"}
     with answering(tmp_path / "s", lambda _: http(200, {"tokens": [token]})):
         assert cli.main(["health", "--socket", str(tmp_path / "s"), "dnb/bci"]) == 1
@@ -223,18 +223,18 @@ def test_a_token_that_is_not_in_its_files_is_not_well(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        pytest.param(b"", "no daemon answers at {}: it hung up; it is stopping, or too many ask at once", id="nothing"),
-        pytest.param(b"SSH-2.0-x\r\n", "what answers at {} is no bearerd", id="no HTTP"),
-        pytest.param(http(404, {}), "what answers at {} is no bearerd: HTTP 404", id="another service"),
-        pytest.param(http(503, b"<html>"), "what answered at {} is no bearerd, or was cut off in", id="HTML"),
-        pytest.param(http(503, b"[" * 200_000), "what answered at {} is no bearerd, or was cut off in", id="deep JSON"),
-        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "what answers at {} is no bearerd", id="a long status"),
-        pytest.param(http(503, {}), "not ready: no reason is given", id="no reasons"),
+        pytest.param(b"", "no daemon answers at {}: it closed the connection; it is stopping, or", id="nothing"),
+        pytest.param(b"SSH-2.0-x\r\n", "the process that answers at {} is not bearerd", id="no HTTP"),
+        pytest.param(http(404, {}), "the process that answers at {} is not bearerd: HTTP 404", id="another service"),
+        pytest.param(http(503, b"<html>"), "the answer at {} is not from bearerd, or was cut off", id="HTML"),
+        pytest.param(http(503, b"[" * 200_000), "the answer at {} is not from bearerd, or was cut off", id="deep JSON"),
+        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "the process that answers at {} is not", id="long status"),
+        pytest.param(http(503, {}), "not ready: no reason given", id="no reasons"),
         pytest.param(http(503, {"error": "too many"}), "not ready: too many", id="no room"),
         pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),
     ],
 )  # fmt: skip
-def test_what_is_not_well_is_said_in_words(
+def test_health_explains_its_failures(
     answer: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "s"
@@ -246,7 +246,7 @@ def test_what_is_not_well_is_said_in_words(
     assert "\x1b" not in err
 
 
-def test_an_answer_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_an_endless_answer_does_not_fill_the_memory(tmp_path: Path) -> None:
     path, limit = tmp_path / "s", 2**30
     with answering(path, lambda _: chain([b"HTTP/1.1 200 OK\r\n\r\n"], repeat(b"x" * 65536))):
         done = subprocess.run(
@@ -258,18 +258,18 @@ def test_an_answer_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
         )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"bearerd: what answers at {path} is no bearerd: it says more than 64 MiB\n"
+    assert done.stderr == f"bearerd: the process that answers at {path} is not bearerd: it sent more than 64 MiB\n"
 
 
-def test_a_status_that_was_cut_off_in_the_middle_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_status_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s"
     with answering(path, lambda _: VALID[:-20]):
         assert cli.main(["health", "--socket", str(path), "dnb/bci"]) == 1
-    assert "was cut off in the middle" in capsys.readouterr().err
+    assert "was cut off" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["silent", "in the middle"])
-def test_one_that_hangs_is_not_waited_for(
+def test_a_daemon_that_hangs_ends_the_wait(
     part: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
@@ -283,19 +283,19 @@ def test_one_that_hangs_is_not_waited_for(
         stack.enter_context(answering(tmp_path / "s", script))
         stack.callback(over.set)
         assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
-    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+    assert "a process listens, but sent no complete answer within 0.1 s" in capsys.readouterr().err
 
 
-def test_one_that_goes_on_and_on_is_not_listened_to(
+def test_an_endless_answer_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     with answering(tmp_path / "s", lambda _: repeat(b"x" * 100)):
         assert cli.main(["health", "--live", "--socket", str(tmp_path / "s")]) == 1
-    assert "somebody listens, but says nothing whole for 0.1 s" in capsys.readouterr().err
+    assert "a process listens, but sent no complete answer within 0.1 s" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_changes_nothing(tmp_path: Path) -> None:
+def test_a_reader_that_disconnects_has_no_effect(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as stdout, answering(tmp_path / "s", lambda _: LIVE):
@@ -350,7 +350,7 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
         (["--liv3"], "unrecognized arguments: --liv3"),
     ],
 )
-def test_a_wrong_command_line_is_exit_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["health", *arguments])
     assert raised.value.code == 2
@@ -358,7 +358,7 @@ def test_a_wrong_command_line_is_exit_2(arguments: list[str], said: str, capsys:
 
 
 @pytest.mark.parametrize("verb", ["status", "refresh", "health"])
-def test_each_verb_has_its_help_and_stands_in_the_whole(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_help_and_is_listed(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], [verb, "--help"]):
         with pytest.raises(SystemExit) as raised:
             cli.main(arguments)

@@ -51,7 +51,7 @@ def after_the_first(then: Script) -> Script:
     return script
 
 
-def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
+def test_the_new_token_is_in_the_file_when_the_command_ends(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
@@ -69,7 +69,7 @@ def test_a_new_token_is_in_the_file_when_it_ends(tmp_path: Path) -> None:
             assert len(server.seen) == 2
 
 
-def test_all_are_asked_for_before_any_is_waited_for(tmp_path: Path) -> None:
+def test_all_tokens_are_requested_before_the_command_waits(tmp_path: Path) -> None:
     # A client whose last token is over a second old has four requests in flight at most.
     names = [f"t{number}" for number in range(4)]
     # Those of the refresh are answered when all are there.
@@ -100,7 +100,7 @@ def test_all_are_asked_for_before_any_is_waited_for(tmp_path: Path) -> None:
         pytest.param(Answer(200, b"<html>"), "failed: HTTP 200", id="malformed"),
     ],
 )
-def test_what_it_failed_of_is_said_and_what_still_holds(then: Answer, said: str, tmp_path: Path) -> None:
+def test_a_failure_is_shown_with_the_state_of_the_current_token(then: Answer, said: str, tmp_path: Path) -> None:
     with serving(after_the_first(lambda _: then)) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
@@ -204,7 +204,7 @@ def test_a_clients_name_means_all_of_its_tokens(tmp_path: Path) -> None:
     assert sorted(done.stdout.splitlines()) == [f"dnb/bci: {GOOD}", f"dnb/risk: {GOOD}"]
 
 
-def test_a_provider_that_does_not_answer_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
+def test_a_provider_that_does_not_answer_ends_at_the_timeout(tmp_path: Path) -> None:
     over = threading.Event()
 
     def hang(_: Seen) -> Answer:
@@ -223,7 +223,7 @@ def test_a_provider_that_does_not_answer_is_waited_for_no_longer_than_asked(tmp_
     )
 
 
-def test_the_same_token_again_is_called_that(tmp_path: Path) -> None:
+def test_the_same_token_is_reported_as_such(tmp_path: Path) -> None:
     same = {"access_token": "one", "token_type": "Bearer", "expires_in": 3600}
     with serving(lambda _: Answer(200, same)) as server:
         site = Site(tmp_path, server.url)
@@ -234,7 +234,7 @@ def test_the_same_token_again_is_called_that(tmp_path: Path) -> None:
     assert done.stdout == "dnb/bci: the provider returned the same token, good for 59 min\n"
 
 
-def test_one_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
+def test_a_token_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
@@ -247,7 +247,7 @@ def test_one_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
     assert done.stdout.endswith("; the current token is good for 59 min\n")
 
 
-def test_a_name_that_is_none_is_told_and_the_others_are_renewed(tmp_path: Path) -> None:
+def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
@@ -270,11 +270,11 @@ def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"bearerd: no daemon answers at {tmp_path}/none.sock: there is no such socket; is bearerd running? "
-        "--socket names another\n"
+        "use --socket for another path\n"
     )
 
 
-def test_one_that_is_killed_meanwhile_is_no_success(tmp_path: Path) -> None:
+def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
     over = threading.Event()
 
     def hang(_: Seen) -> Answer:
@@ -314,30 +314,26 @@ def stands(*tokens: object, pid: int = 1) -> bytes:
     return http(200, {"pid": pid, "tokens": tokens})
 
 
-def test_one_that_was_started_anew_meanwhile_forgot_the_wish(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAD), stands(HAD, pid=2))
     assert (code, out, err) == (1, "", "bearerd: the daemon was restarted meanwhile; run the command again\n")
 
 
-def test_one_that_goes_from_the_config_meanwhile_is_not_waited_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = told(tmp_path, capsys, stands(HAD), ASKED, stands())
     assert (code, out) == (1, "dnb/bci: it is no longer in the config\n")
     code, out, _ = told(tmp_path, capsys, stands(HAD), http(404, {"error": "there is no token 'dnb/bci'"}))
     assert (code, out) == (1, "dnb/bci: there is no token 'dnb/bci'\n")
 
 
-def test_what_came_is_judged_at_a_second_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_read_at_the_second_poll(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # A turn counts its grant, and only then takes note of what came: in between all looks as if it had gone well.
     failed = HAS | {"last_error": "HTTP 503"}
     code, out, _ = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAS), stands(failed))
     assert (code, out) == (1, "dnb/bci: failed: HTTP 503; the current token is good for 90 s\n")
 
 
-def test_one_whose_turn_comes_in_time_is_waited_for(
+def test_a_token_whose_turn_comes_in_time_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_TURN_WITHIN", 0.0)

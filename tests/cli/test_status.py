@@ -193,7 +193,7 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
     assert ("█" in text and "│" in text) == (columns == 80)
 
 
-def test_the_error_is_readable_at_80_columns_and_whole_in_a_pipe(site: Site) -> None:
+def test_an_error_is_cut_at_80_columns_and_complete_in_a_pipe(site: Site) -> None:
     error = next(token["last_error"] for token in site.status()["tokens"] if token["token"] == "never")
     assert len(error) > 80
     _, raw = shown(80, "status", "--socket", site.socket)
@@ -213,13 +213,13 @@ def test_a_pipe_gets_plain_text_in_columns(site: Site) -> None:
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
-def test_without_colours_there_is_not_one_escape_code(site: Site, env: dict[str, str]) -> None:
+def test_without_colours_there_are_no_escape_codes(site: Site, env: dict[str, str]) -> None:
     code, raw = shown(80, "status", "--socket", site.socket, env=env)
     assert (code, "\x1b" in raw) == (0, False)
     assert [line.split()[1] for line, _ in rows(raw).values()] == list(STATES.values())
 
 
-def test_where_blocks_cannot_be_written_the_bar_is_typed(site: Site) -> None:
+def test_bars_use_ascii_without_unicode(site: Site) -> None:
     done = bearerd("status", "--socket", site.socket, env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert done.stdout.isascii()
@@ -229,7 +229,7 @@ def test_where_blocks_cannot_be_written_the_bar_is_typed(site: Site) -> None:
     assert rows(ESCAPE.sub("", raw))["dnb/never"][1][0].endswith("...")
 
 
-def test_json_is_what_the_daemon_said(site: Site, tmp_path: Path) -> None:
+def test_json_is_the_daemons_status(site: Site, tmp_path: Path) -> None:
     done = bearerd("status", "--json", "--socket", site.socket)
     assert (done.returncode, done.stderr) == (0, "")
     assert {token["name"]: token["state"] for token in json.loads(done.stdout)["tokens"]} == STATES
@@ -247,7 +247,7 @@ def test_json_and_watch_do_not_go_together() -> None:
     assert "argument --watch: not allowed with argument --json" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_failure(site: Site) -> None:
+def test_a_closed_pipe_is_not_a_failure(site: Site) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as stdout:
@@ -262,7 +262,7 @@ def test_a_reader_that_goes_away_is_no_failure(site: Site) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-def test_a_broken_config_is_shown_whole(tmp_path: Path, columns: int) -> None:
+def test_all_errors_of_a_config_are_shown(tmp_path: Path, columns: int) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config) as daemon:
@@ -281,7 +281,7 @@ def test_a_broken_config_is_shown_whole(tmp_path: Path, columns: int) -> None:
 # -- live ------------------------------------------------------------------------------------------
 
 
-def test_watch_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(tmp_path: Path) -> None:
+def test_watch_survives_a_restart_of_the_daemon(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with on_a_terminal(80, 24, "status", "--watch", "-c", site.config) as terminal:
@@ -293,7 +293,7 @@ def test_watch_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(tmp_path: 
                 at = terminal.wait_for("2 tokens: 2 valid", at)
                 assert daemon.stop() == 0
             at = terminal.wait_for("no daemon answers at", at)
-            at = terminal.wait_for("what the records in", at)
+            at = terminal.wait_for("from the records in", at)
             at = terminal.wait_for("2 tokens: 2 valid", at)
             with running("run", "-c", site.config) as daemon:
                 at = terminal.wait_for(f"pid {daemon.process.pid}", at)
@@ -306,7 +306,7 @@ def test_watch_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(tmp_path: 
             assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
 
 
-def test_watch_leaves_the_terminal_as_it_was_also_when_it_is_terminated(site: Site) -> None:
+def test_watch_restores_the_terminal_even_after_term(site: Site) -> None:
     with on_a_terminal(80, 24, "status", "--watch", "--socket", site.socket) as terminal:
         terminal.wait_for("4 tokens:")
         terminal.process.send_signal(signal.SIGTERM)
@@ -315,7 +315,7 @@ def test_watch_leaves_the_terminal_as_it_was_also_when_it_is_terminated(site: Si
         assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
 
 
-def test_watch_shows_those_in_trouble_where_not_all_fit(site: Site) -> None:
+def test_watch_shows_tokens_with_problems_if_not_all_fit(site: Site) -> None:
     with on_a_terminal(80, 9, "status", "--watch", "--socket", site.socket) as terminal:
         terminal.wait_for(" more: 1 ", terminal.wait_for(" more: 1 "))
         assert "dnb/failing  failing" in terminal.text
@@ -360,26 +360,26 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-NO_SOCKET = "there is no such socket; is bearerd running? --socket names another"
-NO_DAEMON = "bearerd: no daemon answers at {}: connection refused: whoever listened there was killed\n"
+NO_SOCKET = "there is no such socket; is bearerd running? use --socket for another path"
+NO_DAEMON = "bearerd: no daemon answers at {}: connection refused: the daemon was killed\n"
 
 
 @pytest.mark.parametrize("by", ["--socket", "-c"])
-def test_without_a_daemon_the_records_tell_and_it_is_said(left: Site, by: str) -> None:
+def test_without_a_daemon_status_uses_the_records(left: Site, by: str) -> None:
     def look() -> subprocess.CompletedProcess[str]:
         return bearerd("status", by, left.socket if by == "--socket" else left.config)
 
     done = look()
     assert done.returncode == 1
     assert done.stderr == NO_DAEMON.format(left.socket)
-    assert done.stdout.startswith(f"what the records in {left.tokens} say at 20")
+    assert done.stdout.startswith(f"from the records in {left.tokens} at 20")
     table = rows(done.stdout)
     assert re.match(r"dnb/long +valid +[345]\d min +░*█+$", table["dnb/long"][0])
     assert re.match(r"dnb/short +expired +1 h ago +░+$", table["dnb/short"][0])
     assert "NEXT" not in done.stdout
 
 
-def test_their_json_has_the_same_form(left: Site, site: Site) -> None:
+def test_offline_json_has_the_same_form(left: Site, site: Site) -> None:
     done = bearerd("status", "--json", "--socket", left.socket)
     assert (done.returncode, done.stderr) == (1, NO_DAEMON.format(left.socket))
     said, running_one = json.loads(done.stdout), site.status()
@@ -389,7 +389,7 @@ def test_their_json_has_the_same_form(left: Site, site: Site) -> None:
     assert [token["name"] for token in said["tokens"]] == ["dnb/long", "dnb/short"]
 
 
-def test_where_nothing_is_that_is_what_it_says(tmp_path: Path) -> None:
+def test_status_without_records_says_so(tmp_path: Path) -> None:
     done = bearerd("status", "--socket", tmp_path / "x.sock")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
@@ -431,7 +431,7 @@ def as_nobody() -> Iterator[None]:
         pytest.param("0755", "t/.bearerd/control.sock", id="the socket is"),
     ],
 )
-def test_who_may_not_ask_is_told_who_may(
+def test_a_denied_user_is_told_who_has_access(
     open_directory: Path, directory_mode: str, shut: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group = grp.getgrgid(1).gr_name
@@ -482,7 +482,7 @@ def document(*tokens: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {**head, "directory": "/run/x", "alive": True, "config": {"error": None}, "tokens": tokens} | more
 
 
-def test_nothing_that_a_terminal_would_obey_reaches_it(tmp_path: Path) -> None:
+def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\nx"
     token = NEVER | {
         "name": evil,
@@ -507,11 +507,11 @@ def test_nothing_that_a_terminal_would_obey_reaches_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>", b"[]", b"{}", b'{"tokens": 1}', b'{"tokens": ['], ids=["HTML", "list", "empty", "number", "cut"]
 )
-def test_what_is_no_status_is_called_that(body: bytes, tmp_path: Path) -> None:
+def test_an_answer_that_is_not_a_status_is_reported(body: bytes, tmp_path: Path) -> None:
     with answering(tmp_path / "s", lambda _: http(200, body)):
         done = bearerd("status", "--socket", tmp_path / "s")
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.match(rf"bearerd: what answere?[sd] at {tmp_path}/s is no bearerd", done.stderr)
+    assert re.match(rf"bearerd: the (process that answers|answer) at {tmp_path}/s is not", done.stderr)
 
 
 def test_a_daemon_without_room_for_another_reply_says_so(tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def drawn(*tokens: Mapping[str, Any], paper: Paper | None = None, **more: Any) -
         pytest.param({"remaining_seconds": None, "lifetime_seconds": None}, "15 min", id="no token"),
     ],
 )
-def test_the_bar_shows_what_was_what_is_left_and_the_next_refresh(token: dict[str, Any], bar: str) -> None:
+def test_the_bar_shows_past_and_remaining_lifetime_and_the_next_refresh(token: dict[str, Any], bar: str) -> None:
     lines = drawn(VALID | token, VALID, paper=Paper(encoding="ascii"))
     row = next(line for line in lines if line.startswith("dnb/bci"))
     assert row.endswith(" " + bar)
@@ -574,7 +574,7 @@ def test_the_bar_shows_what_was_what_is_left_and_the_next_refresh(token: dict[st
         pytest.param({"hooks": {"last_error": "run x: exit 1"}}, ["hook: run x: exit 1"], id="hook"),
     ],
 )
-def test_what_is_wrong_stands_below(token: dict[str, Any], notes: list[str]) -> None:
+def test_problems_are_shown_below_a_token(token: dict[str, Any], notes: list[str]) -> None:
     lines = drawn(VALID | token, VALID | {"name": "dnb/end"})
     begin, end = (next(n for n, line in enumerate(lines) if line.startswith(name)) for name in ("dnb/bci", "dnb/end"))
     assert [line.strip() for line in lines[begin + 1 : end]] == notes
@@ -610,12 +610,12 @@ def test_few_of_many_refused_clients_have_a_line_each() -> None:
     assert "and 4 more clients" in lines
 
 
-def test_a_schedule_that_stands_still_is_said() -> None:
-    assert "the schedule's heartbeat is stale: no turns are given" in drawn(VALID, alive=False)
-    assert "the schedule's heartbeat is stale: no turns are given" not in drawn(VALID)
+def test_a_stopped_scheduler_is_shown() -> None:
+    assert "the scheduler's heartbeat is stale: no token is refreshed" in drawn(VALID, alive=False)
+    assert "the scheduler's heartbeat is stale: no token is refreshed" not in drawn(VALID)
 
 
-def test_columns_go_one_by_one_where_it_is_narrow() -> None:
+def test_columns_disappear_one_by_one_on_narrow_terminals() -> None:
     def headings(width: int) -> list[str]:
         lines = drawn(VALID | {"name": "client/quite-a-long-token"}, paper=Paper(width))
         return next(line for line in lines if line.startswith("TOKEN")).split()
@@ -625,14 +625,14 @@ def test_columns_go_one_by_one_where_it_is_narrow() -> None:
     assert headings(40) == ["TOKEN", "STATE", "LEFT"]
 
 
-def test_a_column_in_which_nothing_stands_is_none() -> None:
+def test_empty_columns_are_not_shown() -> None:
     for paper in (Paper(80), Paper()):
         lines = drawn(VALID | {"next_refresh_seconds": None}, paper=paper)
         assert next(line for line in lines if line.startswith("TOKEN")).split() == ["TOKEN", "STATE", "LEFT", "LIFE"]
         assert "LIFE" not in "\n".join(drawn(NEVER, paper=paper))
 
 
-def test_the_mark_below_a_line_of_the_config_stays_in_its_column() -> None:
+def test_the_mark_below_a_config_line_keeps_its_column() -> None:
     lines = drawn(config={"error": "c.yaml:1:2: no\n    1 | \tx: y\n      | \t   ^"}, paper=Paper(40))
     line, mark = (next(line for line in lines if part in line) for part in ("x: y", "^"))
     assert line.index("y") == mark.index("^")
@@ -657,7 +657,7 @@ WORDS = st.text(max_size=60)
     left=st.floats(0, 1e7),
     turn=st.none() | st.floats(0, 1e7),
 )
-def test_whatever_there_is_to_show_fits(
+def test_every_document_fits_the_terminal(
     width: int, height: int | None, names: list[str], error: str | None, config_error: str | None, encoding: str,
     left: float, turn: float | None,
 ) -> None:  # fmt: skip

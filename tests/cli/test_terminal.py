@@ -36,7 +36,7 @@ def on_a_terminal(*arguments: str | Path, timeout: float = WITHIN) -> tuple[int,
     return process.wait(timeout), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(parts).decode())
 
 
-def test_once_shows_a_bar_when_there_is_more_than_a_handful(tmp_path: Path) -> None:
+def test_once_shows_a_progress_bar_for_more_than_a_few_tokens(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s")
     (tmp_path / "secret").chmod(0o600)
     for count, shown in ((40, True), (5, False)):
@@ -55,6 +55,6 @@ def test_once_shows_a_bar_when_there_is_more_than_a_handful(tmp_path: Path) -> N
 def test_the_demo_shows_a_table() -> None:
     code, text = on_a_terminal("demo", "--ttl", "60", "--seconds", "1")
     assert code == 0
-    assert "refreshes the reader saw" in text
-    assert "of these refused (401)" in text
+    assert "refreshes seen by the reader" in text
+    assert "refused calls (401)" in text
     assert re.search(r"calls=\d+ refused=0 refreshes=\d", text.splitlines()[-1])

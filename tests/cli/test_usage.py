@@ -40,7 +40,7 @@ def code_of(*arguments: str) -> int:
         pytest.param(["demo", "--seconds", "nan"], "--seconds: expected 1 to 86400 seconds", id="no number at all"),
     ],
 )
-def test_a_wrong_command_line_is_exit_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -55,7 +55,7 @@ def test_the_command_itself_ends_with_these_codes() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"bearerd {package.__version__}\n", "")
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("--help") == 0
     out = capsys.readouterr().out
     for verb in VERBS:
@@ -64,13 +64,13 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(verb, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: bearerd {verb} ")
 
 
 @pytest.mark.parametrize("verb", WITH_CONFIG)
-def test_a_missing_config_is_exit_78_and_named(verb: str, tmp_path: Path) -> None:
+def test_a_missing_config_exits_78_and_is_named(verb: str, tmp_path: Path) -> None:
     # In a process of its own: run and once set its signals and its umask.
     file = tmp_path / "none.yaml"
     done = bearerd(verb, "-c", file)
@@ -90,7 +90,7 @@ def test_a_missing_config_is_exit_78_and_named(verb: str, tmp_path: Path) -> Non
         pytest.param(None, "/etc/bearerd/config.yaml", id="unset"),
     ],
 )
-def test_without_c_the_variable_names_the_config_or_else_the_default(
+def test_without_option_c_the_variable_or_the_default_is_used(
     variable: str | None, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if variable is None:
@@ -106,7 +106,7 @@ def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == schema()
 
 
-def test_a_reader_that_goes_away_is_no_failure() -> None:
+def test_a_closed_pipe_is_not_a_failure() -> None:
     # `bearerd schema | head -1`, without the race of who is first: this pipe never has a reader.
     reader, writer = os.pipe()
     os.close(reader)
@@ -116,7 +116,7 @@ def test_a_reader_that_goes_away_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize("verb", WITH_CONFIG)
-def test_that_no_process_can_be_started_to_read_the_config_is_one_line(verb: str, tmp_path: Path) -> None:
+def test_failing_to_start_the_config_reader_is_one_line(verb: str, tmp_path: Path) -> None:
     done = bearerd(
         verb,
         env=patched(
@@ -128,7 +128,7 @@ def test_that_no_process_can_be_started_to_read_the_config_is_one_line(verb: str
 
 
 @pytest.mark.parametrize("verb", WITH_CONFIG)
-def test_the_exit_code_says_it_where_stderr_is_full(verb: str, tmp_path: Path) -> None:
+def test_the_exit_code_is_right_with_a_full_stderr(verb: str, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command(verb, "-c", tmp_path / "none.yaml"), stderr=full, check=False)
     assert done.returncode == 78

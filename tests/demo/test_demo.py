@@ -46,7 +46,7 @@ def short() -> Iterator[Path]:
         yield Path(place)
 
 
-def test_the_demo_refuses_no_call_over_several_refreshes_and_ctrl_c_leaves_nothing(short: Path, tmp_path: Path) -> None:
+def test_the_demo_has_no_refused_call_and_leaves_nothing_behind(short: Path, tmp_path: Path) -> None:
     # Tokens that are good for longer than they say: a machine that pauses is no reason for a 401. And lines that come
     # more often than each 5 s.
     slow = patched(
@@ -65,7 +65,7 @@ def test_the_demo_refuses_no_call_over_several_refreshes_and_ctrl_c_leaves_nothi
     assert list(short.iterdir()) == []
 
 
-def test_it_ends_by_itself_after_so_many_seconds_and_goes_elsewhere_where_a_socket_could_have_no_name(
+def test_the_demo_ends_by_itself_and_avoids_long_socket_paths(
     tmp_path: Path,
 ) -> None:
     place = tmp_path / ("x" * 60)
@@ -77,14 +77,14 @@ def test_it_ends_by_itself_after_so_many_seconds_and_goes_elsewhere_where_a_sock
 
 
 @pytest.mark.parametrize("arguments", [["--ttl", "0"], ["--ttl", "x"], ["--seconds", "-1"]])
-def test_a_demo_that_makes_no_sense_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
+def test_invalid_demo_options_are_usage_errors(tmp_path: Path, arguments: list[str]) -> None:
     assert _run(tmp_path, *arguments).returncode == 2
 
 
 # -- the embedded provider: a demo that could not refuse would prove nothing ---------------------------
 
 
-def test_the_provider_issues_to_its_client_alone() -> None:
+def test_the_demo_provider_issues_tokens_only_to_its_client() -> None:
     provider = Provider("demo", "pass%word", ttl=10)
     form = {"grant_type": ["client_credentials"], "scope": ["bci"]}
     status, document = provider.grant("Basic ZGVtbzpwYXNzJTI1d29yZA==", form)
@@ -95,7 +95,7 @@ def test_the_provider_issues_to_its_client_alone() -> None:
     assert provider.grants == 1
 
 
-def test_the_api_takes_a_token_until_it_expires_and_counts_what_it_refuses() -> None:
+def test_the_demo_api_accepts_a_token_until_it_expires() -> None:
     now = 100.0
     provider = Provider("demo", "x", ttl=10, clock=lambda: now)
     _, document = provider.grant("Basic ZGVtbzp4", {"grant_type": ["client_credentials"]})

@@ -246,7 +246,7 @@ def test_a_failure_is_logged_once_then_every_ten_minutes_and_the_recovery_with_c
     rig.live(70)
     said = spoken(log)
     first, *more = [line for line in said if "connection refused" in line]
-    assert "the present token is good for 24 min" in first
+    assert "the current token is good for 24 min" in first
     assert "next attempt in 1 s" in first
     assert len(more) == 2
     assert all("still failing after" in line for line in more)

@@ -17,7 +17,7 @@ def fail(log: FailureLog, now: float, failure: Transient | Malformed | Refused =
 
 def test_the_first_failure_is_logged_and_repetitions_only_at_debug() -> None:
     log = FailureLog()
-    assert fail(log, 100) == Line("warning", "reset; the present token is good for 12 min; next attempt in 5 s")
+    assert fail(log, 100) == Line("warning", "reset; the current token is good for 12 min; next attempt in 5 s")
     assert fail(log, 105) == Line("debug", "attempt failed: reset")
     assert fail(log, 110, Malformed("HTML")).text.startswith("still failing after 3 attempts in 10 s: HTML; ")
 

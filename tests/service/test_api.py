@@ -67,7 +67,7 @@ def curl(address: Path | int, route: str, *arguments: str, user: int | None = No
 
 def port_of(daemon: Daemon) -> int:
     """Where it found to listen."""
-    return int(daemon.wait_for("listening at port ").rpartition(" ")[2])
+    return int(daemon.wait_for("listening on port ").rpartition(" ")[2])
 
 
 LISTEN = 'listen: {address: "127.0.0.1:0", page: true}'
@@ -120,7 +120,7 @@ def test_curl_has_every_route(tmp_path: Path, server: Server) -> None:
             assert curl(port, route, "-X", "POST").status == curl(port, route).status == 404
 
 
-def test_no_token_no_secret_and_nothing_of_an_answer_is_in_any_of_it(tmp_path: Path) -> None:
+def test_the_api_contains_no_token_secret_or_response_body(tmp_path: Path) -> None:
     issue = issues(token_type="Bearer", instance_url="https://PRIVATE.example.com", refresh_token="PRIVATE-R")
 
     def script(seen: Seen) -> Answer:
@@ -199,7 +199,7 @@ def test_it_is_ready_when_every_required_token_is_valid_on_disk(tmp_path: Path) 
 # -- the config ----------------------------------------------------------------------------------------
 
 
-def test_status_says_why_a_new_config_is_not_followed_until_it_is_mended(tmp_path: Path, server: Server) -> None:
+def test_status_shows_the_error_of_a_refused_config_until_it_is_corrected(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server, top="") as (site, daemon):
 
         def config() -> Any:
@@ -236,9 +236,7 @@ def digest(token: str) -> str:
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_who_was_answered_invalid_token_gets_another_with_one_curl_and_ten_of_them_cost_one(
-    tmp_path: Path, server: Server
-) -> None:
+def test_ten_requests_for_a_failed_token_cost_one_grant(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server) as (site, _):
 
         def wish(token: str) -> Curled:
@@ -265,7 +263,7 @@ def test_who_was_answered_invalid_token_gets_another_with_one_curl_and_ten_of_th
         assert len(server.seen) == 2
 
 
-def test_a_rate_limit_keeps_half_of_it_from_who_asks(tmp_path: Path, server: Server) -> None:
+def test_refresh_requests_may_use_half_of_a_rate_limit(tmp_path: Path, server: Server) -> None:
     tokens = "{bci: {rate}, risk: {}}\n    rate_limit: 5/h\n  other:\n    token_url: URL\n    allow_http: true\n"
     tokens += "    client_id: b\n    client_secret: {env: S}\n    rate_limit: 1/h\n    tokens: {one: {}}"
     tokens = tokens.replace("{rate}", "{}").replace("URL", server.url)
@@ -284,7 +282,7 @@ def test_a_rate_limit_keeps_half_of_it_from_who_asks(tmp_path: Path, server: Ser
 
 
 @ROOT
-def test_members_of_the_group_may_ask_and_read_no_record_and_others_may_not_even_connect(server: Server) -> None:
+def test_only_members_of_the_group_can_connect_and_they_cannot_read_records(server: Server) -> None:
     # Not below pytest's directory, which is root's alone.
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -332,7 +330,7 @@ def test_over_tcp_only_addresses_localhost_and_configured_names_are_answered(tmp
 # -- start and stop ------------------------------------------------------------------------------------
 
 
-def test_one_that_was_killed_leaves_a_socket_that_the_next_replaces(tmp_path: Path, server: Server) -> None:
+def test_the_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server) as (site, daemon):
         daemon.process.send_signal(signal.SIGSTOP)
         assert curl(site.socket, "/livez", "--max-time", "0.2").code == TIMED_OUT
@@ -347,7 +345,7 @@ def test_one_that_was_killed_leaves_a_socket_that_the_next_replaces(tmp_path: Pa
         assert not site.socket.exists()
 
 
-def test_a_stop_waits_for_no_client_and_takes_the_socket_away(tmp_path: Path, server: Server) -> None:
+def test_a_stop_waits_for_no_client_and_removes_the_socket(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server) as (site, daemon):
         port = port_of(daemon)
         lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
@@ -385,9 +383,7 @@ def looking_often(site: Site) -> Iterator[Daemon]:
         process.stderr.close()
 
 
-def test_a_port_in_use_and_a_socket_that_is_gone_cost_no_token_and_are_mended_by_themselves(
-    tmp_path: Path, server: Server
-) -> None:
+def test_a_used_port_and_a_removed_socket_are_retried_and_affect_no_token(tmp_path: Path, server: Server) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         site = Site(tmp_path, server.url, top=f'listen: {{address: "127.0.0.1:{port}"}}')
@@ -434,7 +430,7 @@ def is_quiet(pid: int) -> bool:
     return set(woken) <= {str(pid)} and sum(woken.values()) <= 6
 
 
-def test_idle_it_wakes_for_its_eight_second_look_and_nothing_else(tmp_path: Path, server: Server) -> None:
+def test_an_idle_process_wakes_only_every_8_s(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server) as (site, daemon):
         port = port_of(daemon)
         for address in (site.socket, port):

@@ -27,7 +27,7 @@ ALICE, GROUP = 65534, 4242
 # The daemon looks at the directory every 8 s. In most tests here it does so every second, but not in those that have to
 # act between two looks. Five times 8 s is a bound for a broken build.
 WITHIN = 40.0
-OFTEN = {"bearerd.lifecycle.schedule.GUARD": 1.0}
+OFTEN = {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 1.0}
 
 
 @dataclass
@@ -305,9 +305,9 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
     site.config.write_text(text.replace("{bci: {}, risk: {}}", f"{{bci: {{files: [{files}]}}}}"))
     done = bearerd("check", "-c", site.config)
     assert done.returncode == 1
-    assert f"ok       path: symlink {site.place}/var leads to run\n" in done.stdout
+    assert f"ok       on the way: symlink {site.place}/var leads to run\n" in done.stdout
     assert (
-        f"ok       path: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
+        f"ok       on the way: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
         in done.stdout
     )
     assert (

@@ -52,7 +52,7 @@ def engine(tmp_path: Path) -> Callable[..., object]:
     return build
 
 
-def test_the_clocks_are_looked_at_often_enough_to_notice_a_step_within_10_s() -> None:
+def test_clocks_are_checked_often_enough_to_notice_a_step_within_10_s() -> None:
     assert CHECK_CLOCKS_EVERY < 10
 
 
@@ -127,7 +127,7 @@ def asking(tmp_path: Path) -> Callable[..., object]:
     return build
 
 
-def test_who_asks_gets_a_new_one_and_within_a_minute_no_other(asking: Callable[..., object]) -> None:
+def test_a_token_can_be_requested_once_a_minute(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         here.clock.advance(10)
         assert here.ask() == Requested("accepted", grants=1)
@@ -154,7 +154,7 @@ def test_each_token_has_a_minute_of_its_own(asking: Callable[..., object]) -> No
         assert here.ask(name="dnb/other") == here.ask(name="") == Requested("unknown")
 
 
-def test_whose_token_was_replaced_already_is_told_so_and_it_costs_nothing(asking: Callable[..., object]) -> None:
+def test_a_request_for_a_replaced_token_costs_nothing(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         here.clock.advance(10)
         assert here.ask(instead_of="t-1").answer == "accepted"
@@ -169,7 +169,7 @@ def test_whose_token_was_replaced_already_is_told_so_and_it_costs_nothing(asking
         assert here.grants == 2
 
 
-def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> None:
+def test_an_expired_token_is_not_newer(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         assert here.ask(instead_of="t-0") == Requested("newer")
         here.clock.advance(3600)
@@ -186,7 +186,7 @@ def test_one_that_has_expired_is_no_newer_one(asking: Callable[..., object]) -> 
         pytest.param(Answer(400, {"error": "invalid_scope"}), 30.0, id="its scope refused"),
     ],
 )
-def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
+def test_a_refresh_request_does_not_shorten_a_wait_after_a_failure(
     asking: Callable[..., object], answer: Answer, wait: float
 ) -> None:
     with asking(lambda _: answer) as here:  # type: ignore[attr-defined]
@@ -200,7 +200,7 @@ def test_who_asks_comes_before_no_wait_that_the_last_failure_asked_for(
 
 
 @pytest.mark.parametrize(("limit", "granted"), [("10/8h", 5), ("4/8h", 2), ("2/8h", 1), ("1/8h", 0), ("3/8h", 1)])
-def test_who_asks_uses_half_of_a_limit_whatever_has_used_the_rest(
+def test_refresh_requests_use_at_most_half_of_a_rate_limit(
     asking: Callable[..., object], limit: str, granted: int
 ) -> None:
     with asking(limit=f"    rate_limit: {limit}\n") as here:  # type: ignore[attr-defined]
@@ -219,7 +219,7 @@ def test_who_asks_uses_half_of_a_limit_whatever_has_used_the_rest(
 
 
 @pytest.mark.parametrize(("instead_of", "grants"), [(None, 3), ("t-1", 2)])
-def test_who_asks_while_one_is_on_its_way_gets_another_after_it_unless_that_was_what_it_was_about(
+def test_a_request_during_a_grant_causes_another_unless_it_was_for_the_old_token(
     asking: Callable[..., object], instead_of: str | None, grants: int
 ) -> None:
     issue, under_way, may_answer = issues(), threading.Event(), threading.Event()
@@ -246,7 +246,7 @@ def test_who_asks_while_one_is_on_its_way_gets_another_after_it_unless_that_was_
         assert (here.token, here.grants) == (f"t-{grants}", grants)
 
 
-def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking: Callable[..., object]) -> None:
+def test_the_first_request_after_a_boot_is_accepted(asking: Callable[..., object]) -> None:
     with asking() as here:  # type: ignore[attr-defined]
         for number in range(1000):
             here.clock.boot = number * 0.0317
@@ -257,7 +257,7 @@ def test_in_the_first_minute_of_a_machine_who_asks_first_is_not_too_early(asking
 # -- templates -----------------------------------------------------------------------------------------
 
 
-def test_what_is_rewritten_is_not_put_back_and_what_is_altered_later_is(
+def test_a_rewritten_file_is_not_logged_as_restored_and_an_altered_one_is(
     asking: Callable[..., object], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     template, made = tmp_path / "own.j2", tmp_path / "tokens/made"
@@ -276,7 +276,7 @@ def test_what_is_rewritten_is_not_put_back_and_what_is_altered_later_is(
 # -- configs that follow each other ----------------------------------------------------------------------
 
 
-def test_a_token_that_is_put_back_while_its_files_are_deleted_is_kept(
+def test_a_token_added_again_while_its_files_are_being_removed_is_kept(
     engine: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deleting, may_go_on = threading.Event(), threading.Event()
@@ -302,7 +302,7 @@ def test_a_token_that_is_put_back_while_its_files_are_deleted_is_kept(
         assert built._reconciler.problems() == []
 
 
-def test_a_rate_limit_that_a_reload_removes_holds_nobody_any_longer(asking: Callable[..., object]) -> None:
+def test_a_rate_limit_removed_by_a_reload_releases_its_targets(asking: Callable[..., object]) -> None:
     with asking(limit="    rate_limit: 1/8h\n", tokens="{bci: {}, risk: {}}") as here:  # type: ignore[attr-defined]
         assert here.grants == 1
         held = [target_status for target_status in here.engine.statuses() if target_status.held_by == "rate_limit"]
@@ -324,7 +324,7 @@ def test_a_rate_limit_that_a_reload_removes_holds_nobody_any_longer(asking: Call
         pytest.param(Answer(400, {"error": "invalid_scope"}), id="refused alone"),
     ],
 )
-def test_changed_credentials_wake_a_target_whatever_it_fails_of(asking: Callable[..., object], answer: Answer) -> None:
+def test_changed_credentials_wake_a_target_after_any_failure(asking: Callable[..., object], answer: Answer) -> None:
     good, answers = issues(), [answer]
     with asking(lambda seen: answers.pop() if answers else good(seen)) as here:  # type: ignore[attr-defined]
         assert here.grants == 1

@@ -93,7 +93,7 @@ def program(path: Path, script: str) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_while_a_request_is_under_way(tmp_path: Path, number: int) -> None:
+def test_a_signal_during_a_request_ends_it_with_0(tmp_path: Path, number: int) -> None:
     over = threading.Event()
 
     def never(_: Seen) -> Answer:
@@ -123,9 +123,7 @@ def test_hup_reloads_the_config(tmp_path: Path, server: Server) -> None:
 # -- children ------------------------------------------------------------------------------------------
 
 
-def test_what_a_hook_left_behind_is_waited_for_when_it_ends(
-    tmp_path: Path, restless: dict[str, str], server: Server
-) -> None:
+def test_processes_left_behind_by_a_hook_are_reaped(tmp_path: Path, restless: dict[str, str], server: Server) -> None:
     # Of a session of its own, so that it is not ended with the hook; and its parent is gone, so that it is ours.
     orphan = f"setsid sh -c 'echo $$ > {tmp_path}/orphan; read line < {tmp_path}/gate; exit 7' &"
     os.mkfifo(tmp_path / "gate")
@@ -144,7 +142,7 @@ def test_what_a_hook_left_behind_is_waited_for_when_it_ends(
         assert daemon.stop() == 0
 
 
-def test_how_a_hook_ended_is_seen_whatever_else_ends_meanwhile(tmp_path: Path, restless: dict[str, str]) -> None:
+def test_the_exit_of_a_hook_is_seen_despite_other_children(tmp_path: Path, restless: dict[str, str]) -> None:
     runs = tmp_path / "runs"
     runs.touch()
     # Each third run fails; what each leaves ends with it, and later.
@@ -165,7 +163,7 @@ def test_how_a_hook_ended_is_seen_whatever_else_ends_meanwhile(tmp_path: Path, r
     assert ["done" if end.startswith("done in ") else end for end in seen] == ["done", "done", "exit 1"] * 4
 
 
-def test_how_a_secrets_command_ended_is_seen_though_what_it_left_keeps_us_reading(
+def test_the_exit_of_a_secret_command_is_seen_while_its_output_stays_open(
     tmp_path: Path, restless: dict[str, str], server: Server
 ) -> None:
     # The command has ended long before its output has: a zombie for several looks at what nobody waits for.

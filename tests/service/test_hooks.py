@@ -345,7 +345,7 @@ def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(si
     site.write(f"{{bci: {{{change(program)}}}}}")
     done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "5s")
     assert done.returncode == 1
-    assert "hooks not done within 5 s; they are run at the next start" in done.stderr
+    assert "hooks not done within 5 s; they run at the next start" in done.stderr
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
     with running("once", "-c", site.config, "--hooks") as again:

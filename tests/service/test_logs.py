@@ -77,7 +77,7 @@ def said(log_format: str, *, journal: bool) -> list[str]:
         return log.read().splitlines()
 
 
-def test_the_journal_is_told_the_priority_and_not_the_time() -> None:
+def test_journal_lines_have_a_priority_and_no_time() -> None:
     assert said("text", journal=True) == [
         "<7>DEBUG   what happened",
         "<6>INFO    what happened",
@@ -88,7 +88,7 @@ def test_the_journal_is_told_the_priority_and_not_the_time() -> None:
     assert {json.loads(line[3:])["message"] for line in said("json", journal=True)} == {"what happened"}
 
 
-def test_who_writes_elsewhere_than_to_the_journal_that_his_parent_has_writes_as_ever() -> None:
+def test_an_inherited_journal_variable_does_not_change_the_format() -> None:
     lines = said("text", journal=False)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\S+Z \w+ +what happened", line) for line in lines)
     assert len(lines) == 4
@@ -146,7 +146,7 @@ logs.flush()
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_other_warnings_are_lines_of_the_log(log_format: str) -> None:
+def test_other_warnings_become_log_lines(log_format: str) -> None:
     done = subprocess.run([sys.executable, "-c", _WARNS, log_format], capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()
 
@@ -163,7 +163,7 @@ def test_other_warnings_are_lines_of_the_log(log_format: str) -> None:
         ]
 
 
-def test_no_line_holds_what_a_terminal_would_obey() -> None:
+def test_no_line_contains_terminal_control_characters() -> None:
     script = """
 import logging
 from bearerd.log import say

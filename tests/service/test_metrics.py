@@ -46,23 +46,23 @@ def value(of: Status, name: str) -> float:
 # -- the daemon --------------------------------------------------------------------------------------
 
 
-def test_the_version_that_runs_is_a_label() -> None:
+def test_the_version_is_a_label() -> None:
     assert series(status(), "bearerd_build_info") == {("1.2.3",): 1}
 
 
-def test_when_it_started_and_took_up_its_config_are_unix_times_and_never_later_than_it_was() -> None:
+def test_start_and_config_times_are_unix_times_and_not_in_the_future() -> None:
     one = status(started=NOW - 100.25, loaded=NOW - 49.75)
     assert value(one, "bearerd_start_time_seconds") == UNIX - 101
     assert value(one, "bearerd_config_last_reload_success_timestamp_seconds") == UNIX - 50
 
 
 @pytest.mark.parametrize(("error", "good"), [(None, 1), ("config.yaml:3:5: unknown key", 0)])
-def test_whether_the_newest_config_is_followed(error: str | None, good: int) -> None:
+def test_the_metric_for_the_newest_config(error: str | None, good: int) -> None:
     assert value(status(config_error=error), "bearerd_config_last_reload_successful") == good
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_whether_turns_are_given(alive: bool) -> None:
+def test_the_metric_for_the_scheduler(alive: bool) -> None:
     assert value(status(alive=alive), "bearerd_schedule_alive") == alive
 
 
@@ -74,9 +74,7 @@ def test_whether_turns_are_given(alive: bool) -> None:
         ("reloads", "bearerd_config_reloads_total", ("failure", "success")),
     ],
 )
-def test_events_are_counted_and_stand_at_zero_before_the_first(
-    what: Event, name: str, outcomes: tuple[str, str]
-) -> None:
+def test_event_counters_start_at_zero(what: Event, name: str, outcomes: tuple[str, str]) -> None:
     bad, good = outcomes
     assert series(status(), name) == {(bad,): 0, (good,): 0}
     others: list[Event] = [other for other in get_args(Event) if other != what]
@@ -106,7 +104,7 @@ def test_only_the_present_state_is_a_series(state: State, one: TargetStatus) -> 
     assert found == {(failure, "dnb/bci", "sandbox", "true", state): 1}
 
 
-def test_every_state_is_among_these_cases_and_in_the_help() -> None:
+def test_the_cases_cover_every_state_and_the_help_names_it() -> None:
     assert {state for state, _ in STATES} == set(get_args(State))
     (line,) = [
         line for line in text(status(target_status())).splitlines() if line.startswith("# HELP bearerd_token_state ")
@@ -115,21 +113,21 @@ def test_every_state_is_among_these_cases_and_in_the_help() -> None:
 
 
 @pytest.mark.parametrize("failure", [kind("no") for kind in (Unsent, Transient, RateLimited, Refused, Malformed)])
-def test_the_state_says_of_what_kind_the_last_failure_was(
+def test_the_state_metric_has_the_kind_of_the_last_failure(
     failure: Unsent | Transient | RateLimited | Refused | Malformed,
 ) -> None:
     found = series(status(target_status(failure=failure)), "bearerd_token_state")
     assert found == {(KINDS[type(failure)], "dnb/bci", "sandbox", "true", "failing"): 1}
 
 
-def test_the_state_says_which_provider_and_whether_readiness_waits_for_the_token() -> None:
+def test_the_state_metric_has_provider_and_required() -> None:
     other = target("x", client=replace(CLIENT, name="c", provider=replace(PROVIDER, name="sso")), required=False)
     assert list(series(status(target_status(target=other)), "bearerd_token_state")) == [
         ("", "c/x", "sso", "false", "valid")
     ]
 
 
-def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
+def test_times_are_unix_times_by_the_current_clock() -> None:
     one = target_status(obtained=NOW - 1200.5, expires=NOW + 2399.5, due=NOW + 1500, next_refresh=NOW + 1600)
     expected = {
         "bearerd_token_obtained_timestamp_seconds": -1201,
@@ -143,7 +141,7 @@ def test_moments_are_unix_times_by_the_clock_as_it_is_now() -> None:
             assert series(status(one, now=now), name) == {("dnb/bci",): UNIX + step + offset}
 
 
-def test_a_token_that_was_never_had_has_no_times_of_its_own() -> None:
+def test_a_token_that_was_never_obtained_has_no_times() -> None:
     never = target_status(obtained=None, expires=None, next_refresh=0.0, due=0.0)
     for moment in ("obtained", "expiration", "refresh_due", "next_refresh"):
         assert series(status(never), f"bearerd_token_{moment}_timestamp_seconds") == {}
@@ -165,7 +163,7 @@ def test_the_refresh_stays_due_from_the_first_attempt_that_failed(
     assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == UNIX + expected
 
 
-def test_a_tokens_grants_are_counted_by_what_they_came_to_and_what_never_came_is_left_out() -> None:
+def test_grants_of_a_token_are_counted_by_outcome() -> None:
     outcomes = tuple({"issued": 24, "refused": 1}.get(kind, 0) for kind in KINDS.values())
     found = series(status(target_status(outcomes=outcomes)), "bearerd_token_grants_total")
     assert found == {("dnb/bci", "issued"): 24, ("dnb/bci", "refused"): 1}
@@ -175,7 +173,7 @@ HOOKS = (Hook(argv=("true",)),)
 
 
 @pytest.mark.parametrize("some", [target("risk", on_change=HOOKS), target("risk", on_failure=HOOKS)])
-def test_hooks_are_of_those_tokens_that_have_some(some: Target) -> None:
+def test_only_tokens_with_hooks_have_hook_metrics(some: Target) -> None:
     failed = status(target_status(), (target_status(target=some), HookStatus(ended=NOW, error="exit 1")))
     assert series(failed, "bearerd_token_hooks_owed") == {("dnb/risk",): 0}
     assert series(failed, "bearerd_token_hook_failing") == {("dnb/risk",): 1}
@@ -184,7 +182,7 @@ def test_hooks_are_of_those_tokens_that_have_some(some: Target) -> None:
     assert series(waiting, "bearerd_token_hook_failing") == {("dnb/risk",): 0}
 
 
-def test_a_label_may_hold_any_text() -> None:
+def test_a_label_can_contain_any_text() -> None:
     odd = 'a"b\\c\nd{e="f"} é'
     one = target_status(target=target(odd, client=replace(CLIENT, provider=replace(PROVIDER, name=odd))))
     assert list(series(status(one), "bearerd_token_state")) == [("", f"dnb/{odd}", odd, "true", "valid")]
@@ -193,12 +191,12 @@ def test_a_label_may_hold_any_text() -> None:
 # -- providers ---------------------------------------------------------------------------------------
 
 
-def test_a_providers_grants_stand_at_zero_before_the_first() -> None:
+def test_counters_of_a_provider_start_at_zero() -> None:
     found = series(status(target_status(), target_status("risk")), "bearerd_provider_grants_total")
     assert found == {(kind, "sandbox"): 0 for kind in KINDS.values()}
 
 
-def test_what_was_counted_stays_when_the_token_or_its_provider_is_gone() -> None:
+def test_counts_remain_after_a_token_or_provider_is_removed() -> None:
     counters = Counters()
     for one in (TARGET, target("risk")):
         counters.grant(one, Performed(Issued(token()), took=0.2))
@@ -224,7 +222,7 @@ def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> Non
     assert value(one, "bearerd_provider_grant_duration_seconds_sum") == pytest.approx(21.053)
 
 
-def test_a_provider_that_was_never_asked_has_an_empty_histogram() -> None:
+def test_a_provider_without_requests_has_an_empty_histogram() -> None:
     assert set(series(status(target_status()), "bearerd_provider_grant_duration_seconds_bucket").values()) == {0}
 
 
@@ -236,7 +234,7 @@ def test_a_daemon_without_tokens_has_metrics_too() -> None:
     assert "bearerd_token_" not in text(status())
 
 
-def test_many_tokens_come_in_small_pieces_of_one_family() -> None:
+def test_many_tokens_are_rendered_in_small_parts() -> None:
     many = status(*(target_status(f"t{number}") for number in range(1_201)))
     pieces = list(expose(many))
     assert max(map(len, pieces)) < 100_000
@@ -247,12 +245,12 @@ def test_many_tokens_come_in_small_pieces_of_one_family() -> None:
         assert len(series(many, name)) == 1_201
 
 
-def test_a_removed_token_is_gone_from_the_next_scrape() -> None:
+def test_a_removed_token_is_missing_from_the_next_scrape() -> None:
     assert "dnb/risk" in text(status(target_status(), target_status("risk")))
     assert "dnb/risk" not in text(status(target_status()))
 
 
-def test_names_and_kinds_are_as_prometheus_has_them() -> None:
+def test_names_and_types_follow_prometheus() -> None:
     for family in text_string_to_metric_families(text(eventful())):
         assert family.name.startswith("bearerd_")
         assert family.documentation.endswith(".")
@@ -266,7 +264,7 @@ def test_promtool_finds_nothing_wrong() -> None:
         assert promtool("check", "metrics", given=text(of).encode()) == ""
 
 
-def test_what_admission_holds_is_counted_by_its_reason() -> None:
+def test_held_targets_are_counted_by_reason() -> None:
     of = eventful()
     assert series(of, "bearerd_client_breaker_state") == {("dnb", "open"): 1}
     held = series(of, "bearerd_provider_held_tokens")

@@ -21,7 +21,7 @@ from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.model import Config
-from bearerd.service.notify import Notify, watchdog
+from bearerd.service.notify import SystemdNotifier, watchdog
 from bearerd.target_status import TargetStatus
 from support.clock import START, FakeClock
 from support.process import WITHIN, eventually, running
@@ -150,13 +150,13 @@ def test_where_nobody_listens_it_is_said_once_and_the_tokens_are_kept_all_the_sa
             eventually(lambda: len(server.seen) >= 3)
             assert daemon.stop() == 0
     (said,) = [line for line in daemon.lines if "systemd" in line]
-    assert "WARNING systemd cannot be told how things stand: $NOTIFY_SOCKET: no such file or directory" in said
+    assert "WARNING systemd cannot be notified: $NOTIFY_SOCKET: no such file or directory" in said
 
 
 # -- when: a clock by hand -------------------------------------------------------------------------
 
 
-class House:
+class Daemon:
     """What is told about, as a case has it."""
 
     def __init__(self) -> None:
@@ -174,8 +174,8 @@ class House:
 
 
 @contextmanager
-def telling(house: House, address: str, **environ: str) -> Iterator[Notify]:
-    notify = Notify(house, {"NOTIFY_SOCKET": address, **environ}, lambda: house.clock.boot, 100.0)
+def telling(daemon: Daemon, address: str, **environ: str) -> Iterator[SystemdNotifier]:
+    notify = SystemdNotifier(daemon, {"NOTIFY_SOCKET": address, **environ}, lambda: daemon.clock.boot, 100.0)
     notify.start()
     try:
         yield notify
@@ -189,41 +189,41 @@ def told(manager: Manager) -> list[str]:
 
 
 def test_while_it_starts_the_manager_is_asked_for_more_time_every_ten_seconds(tmp_path: Path, manager: Manager) -> None:
-    house = House()
-    with telling(house, str(tmp_path / "notify")) as notify:
+    daemon = Daemon()
+    with telling(daemon, str(tmp_path / "notify")) as notify:
         for _ in range(9):
             assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
-            house.clock.advance(10)
+            daemon.clock.advance(10)
             notify.wake()
         assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
         # At 100 s it is ready, whatever is missing; and after that nothing is asked for.
-        house.clock.advance(10)
+        daemon.clock.advance(10)
         notify.wake()
         assert told(manager) == ["READY=1"]
     assert manager.rest() == ["STOPPING=1"]
 
 
 def test_who_gives_no_turns_asks_for_no_time_and_does_not_beat(tmp_path: Path, manager: Manager) -> None:
-    house = House()
-    house.living = False
-    with telling(house, str(tmp_path / "notify"), WATCHDOG_USEC="300000") as notify:
+    daemon = Daemon()
+    daemon.living = False
+    with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="300000") as notify:
         assert [line.split("=")[0] for line in manager.take()] == ["STATUS"]
-        house.waiting = False
+        daemon.waiting = False
         notify.wake()
         assert told(manager) == ["READY=1"]
-        house.living = True
+        daemon.living = True
         notify.wake()
         assert told(manager) == ["WATCHDOG=1"]
 
 
 def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Manager) -> None:
-    house = House()
-    house.waiting = False
-    with telling(house, str(tmp_path / "notify"), WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid())) as notify:
+    daemon = Daemon()
+    daemon.waiting = False
+    with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid())) as notify:
         assert told(manager) == ["READY=1", "WATCHDOG=1"]
-        house.clock.advance(19.9)
+        daemon.clock.advance(19.9)
         notify.wake()
-        house.clock.advance(0.1)
+        daemon.clock.advance(0.1)
         notify.wake()
         assert told(manager) == ["WATCHDOG=1"]
     assert manager.rest() == ["STOPPING=1"]
@@ -232,7 +232,7 @@ def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Man
 def test_an_abstract_socket_is_told_too(manager: Manager) -> None:
     del manager
     name = f"bearerd-test-{os.getpid()}"
-    with closing((abstract := Manager(f"\0{name}")).socket), telling(House(), f"@{name}"):
+    with closing((abstract := Manager(f"\0{name}")).socket), telling(Daemon(), f"@{name}"):
         assert told(abstract) == ["EXTEND_TIMEOUT_USEC=30000000"]
 
 

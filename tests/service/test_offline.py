@@ -35,7 +35,7 @@ def tokens(directory: Path, now: Instant) -> dict[str, Any]:
     return {entry["name"]: entry for entry in found.document["tokens"]}
 
 
-def test_a_record_tells_until_when_its_token_is_good(tmp_path: Path) -> None:
+def test_a_record_shows_the_expiry_of_its_token(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token("secret-1", lifetime=3600.0, scope="bci"))
     clock = FakeClock()
     clock.advance(600.25)
@@ -50,7 +50,7 @@ def test_a_record_tells_until_when_its_token_is_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("step", "left"), [(1800.0, 1800.0), (-1800.0, 3600.0), (7200.0, 0.0)])
-def test_of_two_clocks_that_disagree_the_earlier_end_counts(step: float, left: float, tmp_path: Path) -> None:
+def test_the_earlier_expiry_counts_if_the_clocks_disagree(step: float, left: float, tmp_path: Path) -> None:
     keep(tmp_path, "bci", token(lifetime=3600.0))
     clock = FakeClock()
     clock.step(step)
@@ -59,7 +59,7 @@ def test_of_two_clocks_that_disagree_the_earlier_end_counts(step: float, left: f
     assert found["state"] == ("valid" if left else "expired")
 
 
-def test_after_the_machine_was_started_anew_the_wall_clock_tells(tmp_path: Path) -> None:
+def test_the_wall_clock_counts_after_a_reboot(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token(lifetime=3600.0))
     clock = FakeClock()
     clock.advance(1000)
@@ -67,7 +67,7 @@ def test_after_the_machine_was_started_anew_the_wall_clock_tells(tmp_path: Path)
     assert tokens(tmp_path, clock.now())["dnb/bci"]["remaining_seconds"] == 2600.0
 
 
-def test_every_record_is_there_and_nothing_else(tmp_path: Path) -> None:
+def test_every_record_is_listed_and_nothing_else(tmp_path: Path) -> None:
     for name in ("b", "a.json", "c-1.x"):
         keep(tmp_path, name, token())
     records = tmp_path / ".bearerd/records"
@@ -78,7 +78,7 @@ def test_every_record_is_there_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 99}', b"\xff"], ids=["empty", "torn", "newer", "binary"])
-def test_a_record_that_makes_no_sense_is_said_to_be_none(content: bytes, tmp_path: Path) -> None:
+def test_a_malformed_record_is_reported(content: bytes, tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
     keep(tmp_path, "risk", token())
     (tmp_path / ".bearerd/records/dnb/bci.json").write_bytes(content)
@@ -87,7 +87,7 @@ def test_a_record_that_makes_no_sense_is_said_to_be_none(content: bytes, tmp_pat
     assert found["dnb/bci"]["last_error"] == "its record cannot be read, or was written by another version"
 
 
-def test_a_link_or_a_pipe_in_its_place_is_not_read(tmp_path: Path) -> None:
+def test_a_link_or_pipe_in_place_of_the_config_is_not_read(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
     record = tmp_path / ".bearerd/records/dnb/bci.json"
     record.rename(tmp_path / "aside")
@@ -96,13 +96,13 @@ def test_a_link_or_a_pipe_in_its_place_is_not_read(tmp_path: Path) -> None:
     assert {entry["state"] for entry in tokens(tmp_path, START).values()} == {"missing"}
 
 
-def test_no_token_is_in_it(tmp_path: Path) -> None:
+def test_metrics_contain_no_token(tmp_path: Path) -> None:
     kept = token("very-secret", scope="bci", token_type="MAC-secret", extra='{"refresh_token": "also-secret"}')
     keep(tmp_path, "bci", kept)
     assert "secret" not in json.dumps(offline(str(tmp_path), START).document).replace(str(tmp_path), "")
 
 
-def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
+def test_it_has_the_form_of_a_daemons_status(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
     target_status = TargetStatus(
         target(), START.boot, START.boot + 60, on_disk=True, failure=None, due=0.0, next_refresh=0.0
@@ -131,7 +131,7 @@ def test_it_has_the_form_of_what_a_daemon_says(tmp_path: Path) -> None:
     assert (ours["alive"], ours["pid"], ours["directory"]) == (False, None, str(tmp_path))
 
 
-def test_why_there_is_nothing_is_said(tmp_path: Path) -> None:
+def test_offline_explains_missing_records(tmp_path: Path) -> None:
     records = f"{tmp_path}/.bearerd/records"
     assert offline(str(tmp_path), START).fault == f"there are no records in {records}"
     (tmp_path / ".bearerd").mkdir()
@@ -146,7 +146,7 @@ def test_why_there_is_nothing_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be somebody else")
-def test_whose_records_they_are_is_said_to_others(tmp_path: Path) -> None:
+def test_a_user_without_access_is_told_whose_the_records_are(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
     os.seteuid(65534)
     try:

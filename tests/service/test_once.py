@@ -46,7 +46,9 @@ def then(*answers: Answer | Script) -> Script:
     return script
 
 
-def test_every_token_is_made_valid_and_the_next_run_asks_nobody(configure: Callable[..., Path], tmp_path: Path) -> None:
+def test_once_makes_every_token_valid_and_the_next_run_sends_nothing(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
     with serving(issues()) as server:
         config = configure(server.url, "{" + ", ".join(f"t{number}: {{}}" for number in range(40)) + "}")
         first = bearerd("once", "-c", config)
@@ -72,7 +74,7 @@ def test_a_transient_failure_is_retried(configure: Callable[..., Path], tmp_path
         pytest.param(Answer(200, b"<html>"), "the reply is HTML", id="malformed"),
     ],
 )
-def test_a_refusal_or_a_malformed_reply_ends_it_at_once(
+def test_once_ends_after_a_refusal_or_malformed_reply(
     configure: Callable[..., Path], tmp_path: Path, answer: Answer, words: str
 ) -> None:
     with serving(lambda _: answer) as server:
@@ -93,7 +95,7 @@ def test_a_refused_client_ends_all_its_tokens_with_one_request(configure: Callab
         assert f"name=dnb/{name} no valid token: " in done.stderr
 
 
-def test_a_refused_client_keeps_the_good_tokens_that_are_on_record(configure: Callable[..., Path]) -> None:
+def test_a_refused_client_keeps_valid_tokens_on_record(configure: Callable[..., Path]) -> None:
     tokens = "{" + ", ".join(f"t{number}: {{}}" for number in range(60)) + "}"
     good, refusing = issues(lifetime=600), False
     with serving(lambda seen: REFUSAL if refusing else good(seen)) as server:
@@ -108,7 +110,7 @@ def test_a_refused_client_keeps_the_good_tokens_that_are_on_record(configure: Ca
     assert done.stderr.count("not renewed: ") == 60
 
 
-def test_one_refused_scope_keeps_no_other_token_from_being_made(configure: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_refused_scope_does_not_affect_other_tokens(configure: Callable[..., Path], tmp_path: Path) -> None:
     good = issues()
 
     def script(seen: Seen) -> Answer:
@@ -121,7 +123,7 @@ def test_one_refused_scope_keeps_no_other_token_from_being_made(configure: Calla
     assert "1 of 2 tokens are valid" in done.stderr
 
 
-def test_a_refusal_that_another_secret_follows_is_no_end(configure: Callable[..., Path], tmp_path: Path) -> None:
+def test_once_tries_another_secret_after_a_refusal(configure: Callable[..., Path], tmp_path: Path) -> None:
     with serving(then(REFUSAL, issues())) as server:
         done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}}", "old", "new"))
         assert done.returncode == 0, done.stderr
@@ -130,27 +132,27 @@ def test_a_refusal_that_another_secret_follows_is_no_end(configure: Callable[...
     assert (tmp_path / "tokens/dnb/b").exists()
 
 
-def test_of_a_long_list_of_wrong_secrets_three_are_tried_and_it_ends_at_once(configure: Callable[..., Path]) -> None:
+def test_once_tries_three_of_many_wrong_secrets_and_ends(configure: Callable[..., Path]) -> None:
     with serving(lambda _: REFUSAL) as server:
         config = configure(server.url, "{a: {}, b: {}}", *map(str, range(5)))
         done = bearerd("once", "-c", config, "--timeout", "60s")
         assert len(server.seen) == 3  # a fourth attempt in 2 min is kept for changed credentials
     assert done.returncode == 1
-    why = r"no valid token: its client was refused so often of late that it is not asked before \d+ s from now"
+    why = r"no valid token: its client was refused too often; the next request is allowed in \d+ s"
     assert {name for name in "ab" if re.search(f"name=dnb/{name} {why}", done.stderr)} == {"a", "b"}
 
 
-def test_a_rate_limit_that_allows_nothing_before_the_end_is_the_end(configure: Callable[..., Path]) -> None:
+def test_once_ends_for_a_rate_limit_that_allows_no_grant_in_time(configure: Callable[..., Path]) -> None:
     with serving(issues()) as server:
         config = configure(server.url, "{a: {}, b: {}}", client="rate_limit: 1/8h")
         done = bearerd("once", "-c", config, "--timeout", "60s")
         assert len(server.seen) == 1
     assert done.returncode == 1
-    assert "no valid token: its rate_limit allows no grant before 7 h 5" in done.stderr
+    assert "no valid token: its rate_limit allows the next request in 7 h 5" in done.stderr
     assert "1 of 2 tokens are valid" in done.stderr
 
 
-def test_a_rate_limit_that_allows_it_before_the_end_is_waited_for(configure: Callable[..., Path]) -> None:
+def test_once_waits_for_a_rate_limit_that_allows_a_grant_in_time(configure: Callable[..., Path]) -> None:
     with serving(issues()) as server:
         done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}, c: {}}", client="rate_limit: 1/1s"))
         assert len(server.seen) == 3
@@ -172,7 +174,7 @@ def test_a_missing_secret_ends_it_at_once(configure: Callable[..., Path]) -> Non
     assert "secret-0: empty" in done.stderr
 
 
-def test_a_token_that_is_short_of_the_least_is_renewed(configure: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_token_below_min_valid_is_renewed(configure: Callable[..., Path], tmp_path: Path) -> None:
     with serving(issues(lifetime=600)) as server:
         config = configure(server.url)
         bearerd("once", "-c", config)
@@ -184,7 +186,7 @@ def test_a_token_that_is_short_of_the_least_is_renewed(configure: Callable[..., 
 
 
 @pytest.mark.parametrize("answer", [REFUSAL, Answer(503)], ids=["refused", "down"])
-def test_a_good_token_that_cannot_be_renewed_is_success_with_a_warning(
+def test_a_valid_token_that_cannot_be_renewed_is_a_success_with_a_warning(
     configure: Callable[..., Path], tmp_path: Path, answer: Answer
 ) -> None:
     with serving(then(issues(lifetime=600), answer)) as server:
@@ -193,7 +195,7 @@ def test_a_good_token_that_cannot_be_renewed_is_success_with_a_warning(
         done = bearerd("once", "-c", config, "--min-valid", "1h", "--timeout", "5s")
     assert done.returncode == 0
     assert "not renewed: " in done.stderr
-    assert "; the present token is good for " in done.stderr
+    assert "; the current token is good for " in done.stderr
     assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
 
 

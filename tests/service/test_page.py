@@ -144,12 +144,12 @@ class Parts(HTMLParser):
         return json.loads(self.content["script"][0])
 
 
-def test_the_page_embeds_what_get_status_says() -> None:
+def test_the_page_contains_the_status() -> None:
     one = status(EXPIRED, VALID)
     assert Parts(rendered(one)).embedded() == json.loads("".join(statuses.text(one)))
 
 
-def test_what_others_wrote_can_be_nothing_but_text() -> None:
+def test_text_from_elsewhere_is_escaped() -> None:
     plain, parts = Parts(rendered(status(VALID))), Parts(rendered(hostile()))
     tags = [tag for tag, _ in plain.opened]
     # The same elements, and those for the errors in the plain table: none that the text brought.
@@ -159,7 +159,7 @@ def test_what_others_wrote_can_be_nothing_but_text() -> None:
     assert not set("<>&\u2028") & set(parts.content["script"][0])
 
 
-def test_the_policy_allows_this_script_and_this_style_and_nothing_else() -> None:
+def test_the_policy_allows_only_this_script_and_style() -> None:
     parts, policy = Parts(rendered(status(*ALL))), dict(page.HEADERS)["Content-Security-Policy"]
 
     def named(text: str) -> str:
@@ -177,7 +177,7 @@ def test_the_policy_allows_this_script_and_this_style_and_nothing_else() -> None
     assert json.loads(data)["pid"] == 42
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_elsewhere() -> None:
     parts = Parts(rendered(status(*ALL)))
     from_where = {name for _, attributes in parts.opened for name in attributes} & {"src", "href", "action", "srcset"}
     assert from_where == {"href"}
@@ -188,7 +188,7 @@ def test_nothing_comes_from_elsewhere() -> None:
     assert not re.search(r"url\(|@import|localStorage|sessionStorage|cookie|innerHTML|style=", code)
 
 
-def test_trouble_comes_first_then_what_expires_soonest() -> None:
+def test_tokens_with_problems_come_first_then_by_expiry() -> None:
     late, soon = target_status("late", expires=NOW + 3000), target_status("soon", expires=NOW + 10)
     tokens = Parts(rendered(status(late, *ALL, soon))).embedded()["tokens"]
     assert [token["token"] for token in tokens] == [
@@ -214,7 +214,7 @@ def test_without_scripts_there_is_a_table() -> None:
     assert rows[-1].startswith("dnb/valid | valid | in 45 min | in 30 min")
 
 
-def test_of_very_many_tokens_the_table_has_the_first_only() -> None:
+def test_the_table_has_only_the_first_of_very_many_tokens() -> None:
     html = rendered(status(*(target_status(f"t{number}") for number in range(302)))).decode()
     assert html.count("<tr><th>dnb/") == 300
     assert "2 more are not shown" in html
@@ -334,7 +334,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
 
 
 @needs_chromium
-def test_in_a_browser_too_what_others_wrote_is_nothing_but_text(browser: Browser) -> None:
+def test_a_browser_shows_text_from_elsewhere_as_text(browser: Browser) -> None:
     with shown(browser, hostile()) as (tab, _, _):
         assert tab.evaluate("document.querySelectorAll('img, main script').length") == 0
         assert tab.evaluate("document.querySelector('#config pre').textContent") == HOSTILE
@@ -346,7 +346,7 @@ def test_in_a_browser_too_what_others_wrote_is_nothing_but_text(browser: Browser
 
 
 @needs_chromium
-def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser) -> None:
+def test_the_page_advances_time_between_updates(browser: Browser) -> None:
     short = target_status(obtained=NOW - 90, expires=NOW + 30, next_refresh=NOW + 20)
 
     def left() -> list[int]:
@@ -377,7 +377,7 @@ def test_between_two_looks_time_goes_on_and_then_it_looks_again(browser: Browser
 
 
 @needs_chromium
-def test_what_somebody_opened_stays_open_and_focused_when_rows_change_places(browser: Browser) -> None:
+def test_open_details_and_focus_survive_reordering(browser: Browser) -> None:
     with shown(browser, status(target_status("a"), target_status("b"), target_status("c"))) as (tab, shelf, _):
         tab.evaluate(
             "document.querySelectorAll('details')[2].open = true, document.querySelectorAll('summary')[2].focus()"
@@ -394,7 +394,7 @@ def test_what_somebody_opened_stays_open_and_focused_when_rows_change_places(bro
 
 
 @needs_chromium
-def test_while_nobody_sees_it_it_asks_nothing_and_when_seen_at_once(browser: Browser) -> None:
+def test_a_hidden_page_does_not_update_and_a_visible_one_does_at_once(browser: Browser) -> None:
     def seen(hidden: str) -> None:
         tab.evaluate(f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}})")
         tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -420,12 +420,12 @@ def test_while_nobody_sees_it_it_asks_nothing_and_when_seen_at_once(browser: Bro
 
 
 @needs_chromium
-def test_a_daemon_that_is_gone_is_said_to_be_and_its_last_picture_is_marked_as_old(browser: Browser) -> None:
+def test_the_page_reports_a_daemon_that_is_gone_and_marks_the_status_as_old(browser: Browser) -> None:
     with shown(browser, status(VALID)) as (tab, shelf, _):
         assert text(tab, "#lost") == ""
-        shelf.answer = Answer(404, {"error": "not found; the paths here are /livez, /metrics, /readyz"})
+        shelf.answer = Answer(404, {"error": "not found; the paths are /livez, /metrics, /readyz"})
         tab.pass_time(100)
-        assert text(tab, "#lost").startswith("Out of touch with the daemon since 08:00:00: what answers there (404)")
+        assert text(tab, "#lost").startswith("No status since 08:00:00: the reply (404)")
         assert tab.evaluate("document.querySelector('#lost [role=alert]') !== null")
         assert tab.evaluate("document.querySelector('main').className") == "old"
         assert tab.evaluate("document.title").startswith("no answer")
@@ -447,7 +447,7 @@ def test_a_daemon_that_hangs_is_not_waited_for(browser: Browser) -> None:
 
 
 @needs_chromium
-def test_a_daemon_of_another_version_brings_its_own_page(browser: Browser) -> None:
+def test_the_page_reloads_for_a_daemon_of_another_version(browser: Browser) -> None:
     with shown(browser, status(VALID)) as (tab, shelf, server):
         tab.evaluate("window.here = true")
         tab.pass_time(6)
@@ -460,19 +460,19 @@ def test_a_daemon_of_another_version_brings_its_own_page(browser: Browser) -> No
 
 
 @needs_chromium
-def test_troubles_of_the_daemon_itself_are_in_boxes_of_their_own(browser: Browser) -> None:
+def test_problems_of_the_daemon_are_in_boxes(browser: Browser) -> None:
     error = "config.yaml:3:5: unknown key 'scop'; did you mean 'scope'?\n    3 |     scop: bci\n      |     ^"
     with shown(browser, status(VALID)) as (tab, shelf, _):
         assert (text(tab, "#dead"), text(tab, "#config")) == ("", "")
         shelf.status = status(VALID, alive=False, config_error=error)
         tab.pass_time(6)
-        assert text(tab, "#dead").startswith("The schedule's heartbeat is stale")
+        assert text(tab, "#dead").startswith("The scheduler's heartbeat is stale")
         assert text(tab, "#config h2") == "The new config was refused; the one loaded at 07:59:00 stays in use"
         assert tab.evaluate("document.querySelector('#config pre').innerText") == error
 
 
 @needs_chromium
-def test_of_ten_thousand_tokens_a_few_are_shown_and_any_is_found(browser: Browser) -> None:
+def test_the_page_shows_some_of_ten_thousand_tokens_and_finds_any(browser: Browser) -> None:
     def filter_by(wanted: str) -> None:
         tab.evaluate(
             f"box = document.querySelector('input'), box.value = {json.dumps(wanted)}, "
@@ -485,7 +485,7 @@ def test_of_ten_thousand_tokens_a_few_are_shown_and_any_is_found(browser: Browse
         assert len(found) == 300
         assert found[:3] == ["dnb/failing", "dnb/t0", "dnb/t1"]
         assert text(tab, "#verdict") == "10,001 tokens: 10,000 valid, 1 failing"
-        assert text(tab, "#count").startswith("The first 300 of 10,001 tokens are shown")
+        assert text(tab, "#count").startswith("Showing 300 of 10,001 tokens")
         filter_by("T9876")
         assert list(rows(tab)) == ["dnb/t9876"]
         assert text(tab, "#count") == "1 token of 10,001."
@@ -551,7 +551,7 @@ def test_a_client_has_a_line_unless_it_is_healthy(browser: Browser, width: int) 
 
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_is_readable_on_a_phone_by_day_and_in_the_dark(browser: Browser, dark: bool) -> None:
+def test_the_page_is_readable_on_a_phone_light_and_dark(browser: Browser, dark: bool) -> None:
     long = replace(
         target_status("a" * 64, failure=DOWN),
         target=target("a" * 64, scope="b" * 300, outputs=(Output(path="/" + "c" * 200),)),
@@ -569,7 +569,7 @@ def test_it_is_readable_on_a_phone_by_day_and_in_the_dark(browser: Browser, dark
 
 
 @needs_chromium
-def test_a_screen_reader_is_told_all_of_it(browser: Browser) -> None:
+def test_a_screen_reader_gets_everything(browser: Browser) -> None:
     with shown(browser, status(*ALL)) as (tab, _, _):
         spoken = tab.spoken()
     assert [name for role, name in spoken if role == "heading"] == [
@@ -627,7 +627,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
     with serving(refuses_risk()) as server:
         site = Site(tmp_path, server.url, top='listen: {address: "127.0.0.1:0", page: true}')
         with running("run", "-c", site.config) as daemon, browser.page() as tab:
-            port = int(daemon.wait_for("listening at port").rpartition(" ")[2])
+            port = int(daemon.wait_for("listening on port").rpartition(" ")[2])
             site.wait_for(bci="valid")
             tab.go(f"http://127.0.0.1:{port}/")
             assert {name: row["state"] for name, row in rows(tab).items()} == {"dnb/bci": "valid"}
@@ -656,12 +656,12 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_it_is_on_the_control_socket_and_on_listen_where_it_is_wanted(tmp_path: Any, wanted: bool) -> None:
+def test_the_page_is_on_the_control_socket_and_optionally_on_listen(tmp_path: Any, wanted: bool) -> None:
     with serving(issues()) as server:
         top = f'listen: {{address: "127.0.0.1:0", page: {str(wanted).lower()}}}'
         site = Site(tmp_path, server.url, top=top)
         with running("run", "-c", site.config) as daemon:
-            port = int(daemon.wait_for("listening at port").rpartition(" ")[2])
+            port = int(daemon.wait_for("listening on port").rpartition(" ")[2])
             site.wait_for(bci="valid")
             control = socket.socket(socket.AF_UNIX)
             control.connect(str(site.socket))

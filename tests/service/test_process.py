@@ -24,7 +24,7 @@ SOMEBODY = 65534 if os.geteuid() == 0 else os.geteuid()
 
 
 @pytest.mark.parametrize("verb", ["run", "once"])
-def test_neither_a_core_nor_the_environment_is_there_for_others_of_the_same_user(verb: str) -> None:
+def test_no_core_and_no_environment_for_processes_of_the_same_user(verb: str) -> None:
     skip_where_others_cannot_run_python()
     gate = threading.Event()
 
@@ -69,7 +69,7 @@ print(set_up_fault(Provider(name="p", token_url="https://localhost/"), certifica
 """
 
 
-def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
+def test_a_certificate_is_still_passed_to_openssl() -> None:
     skip_where_others_cannot_run_python()
     key = private_key("ES256")
     with open_directory() as path:
@@ -94,7 +94,7 @@ def test_a_certificate_is_handed_to_openssl_all_the_same() -> None:
     ],
     ids=["no-descriptors", "no-proc"],
 )
-def test_a_certificate_that_cannot_be_handed_to_openssl_is_a_fault_of_its_client_alone(fault: str, why: str) -> None:
+def test_a_certificate_that_openssl_rejects_affects_its_client_only(fault: str, why: str) -> None:
     program = HARDENED.replace("print(", f"{fault}\nprint(")
     done = subprocess.run(
         [sys.executable, "-c", program, __file__, __file__], capture_output=True, text=True, check=False
@@ -116,7 +116,7 @@ print(process.harden(), len(changed) > 0)
 """
 
 
-def test_bytecode_on_a_read_only_file_system_keeps_nothing_from_starting() -> None:
+def test_a_read_only_file_system_without_bytecode_does_not_prevent_a_start() -> None:
     with open_directory() as path:
         package = Path(bearerd_package.__file__).parent
         shutil.copytree(package, path / "bearerd", ignore=shutil.ignore_patterns("__pycache__"))
@@ -139,7 +139,7 @@ print(reap())
 """
 
 
-def test_process_1_goes_on_where_it_cannot_look_for_zombies() -> None:
+def test_process_1_works_without_access_to_proc() -> None:
     # No descriptor is left, or /proc is not mounted.
     done = subprocess.run([sys.executable, "-c", REAPS], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("frozenset()\n", "")
@@ -192,7 +192,7 @@ def test_a_signal_ends_it_also_while_the_config_is_read(
     with running(verb, "-c", config) as daemon:
         eventually(lambda: grandchildren(daemon.process.pid))
         assert daemon.stop(number) == code
-        assert daemon.lines == [f"bearerd: {number.name}: stopping before anything was begun"]
+        assert daemon.lines == [f"bearerd: {number.name}: stopping before the start"]
 
 
 def grandchildren(pid: int) -> list[str]:
@@ -202,7 +202,7 @@ def grandchildren(pid: int) -> list[str]:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_nothing_that_the_process_makes_can_be_written_by_others(umask: int) -> None:
+def test_others_cannot_write_anything_the_process_creates(umask: int) -> None:
     """Bytecode included: the program is a copy without any."""
     with open_directory() as path, serving(issues()) as server:
         package = Path(bearerd_package.__file__).parent

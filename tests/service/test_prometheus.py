@@ -61,7 +61,7 @@ def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_an_alert_names_metrics_that_there_are_and_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_alerts_name_existing_metrics_and_say_what_to_do(rule: dict[str, Any]) -> None:
     assert set(NAME.findall(rule["expr"])) <= NAMES
     assert set(rule["annotations"]) == {"summary", "runbook"}
     assert re.search("critical|warning", rule["labels"]["severity"])
@@ -83,7 +83,7 @@ def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", tmp_path / "rules.yaml")
 
 
-def test_the_dashboard_names_metrics_that_there_are() -> None:
+def test_the_dashboard_names_existing_metrics() -> None:
     for title, expr in queries():
         assert NAME.findall(expr), title
         assert set(NAME.findall(expr)) <= NAMES, title
@@ -170,9 +170,9 @@ def prometheus(directory: Path, address: str) -> Iterator[Prometheus]:
 
 @needs_prometheus
 @needs_promtool
-def test_a_real_prometheus_scrapes_it_and_notices_when_it_is_gone(directory: Path) -> None:
+def test_a_real_prometheus_scrapes_it_and_notices_its_end(directory: Path) -> None:
     with keeping(directory) as daemon:
-        port = daemon.wait_for("listening at port").rpartition(" ")[2]
+        port = daemon.wait_for("listening on port").rpartition(" ")[2]
         with prometheus(directory, f"127.0.0.1:{port}") as server:
             valid = 'bearerd_token_state{job="bearerd", state="valid"}'
             # Each may be in vain while a scrape that took over a second has left nothing.
@@ -208,13 +208,13 @@ def test_a_real_prometheus_scrapes_it_and_notices_when_it_is_gone(directory: Pat
 
 @needs_promtool
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here: apt-get install curl")
-def test_the_script_for_a_node_exporter_writes_the_file_and_takes_it_away_with_the_daemon(directory: Path) -> None:
+def test_the_node_exporter_script_writes_the_file_and_removes_it_without_a_daemon(directory: Path) -> None:
     file = directory / "bearerd.prom"
     script = BLOCKS["textfile"].replace("/run/bearerd/", f"{directory}/out/")
     script = script.replace("/var/lib/prometheus/node-exporter/", f"{directory}/")
     (directory / "script").write_text(script)
     with keeping(directory) as daemon:
-        daemon.wait_for("listening at port")
+        daemon.wait_for("listening on port")
         subprocess.run(["sh", "-e", directory / "script"], check=True)
         assert promtool("check", "metrics", given=file.read_bytes()) == ""
         assert set(NAME.findall(file.read_text())) >= {"bearerd_build_info", "bearerd_schedule_alive"}

@@ -103,7 +103,7 @@ EDITS = [in_place, by_rename, deleted_and_made_again, in_pieces, with_its_direct
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=[edit.__name__ for edit in EDITS])
-def test_an_edited_config_is_followed_and_readers_see_no_gap(
+def test_an_edited_config_is_applied_without_a_gap_for_readers(
     site: Site, server: Server, edit: Callable[[Path, str], None]
 ) -> None:
     with running("run", "-c", site.config) as daemon:
@@ -127,7 +127,7 @@ def test_an_edited_config_is_followed_and_readers_see_no_gap(
         assert daemon.stop() == 0
 
 
-def test_a_mount_that_is_swapped_is_followed(site: Site, server: Server) -> None:
+def test_a_swapped_mount_is_noticed(site: Site, server: Server) -> None:
     # As Kubernetes does it: config.yaml -> ..data/config.yaml, and ..data is replaced by a rename.
     for number, text in enumerate([site.text(), site.text(BOTH)]):
         (site.etc / f"..{number}").mkdir()
@@ -144,9 +144,7 @@ def test_a_mount_that_is_swapped_is_followed(site: Site, server: Server) -> None
 
 
 @pytest.mark.parametrize("middle", ["a directory", "a file"])
-def test_a_link_in_the_middle_of_the_way_to_the_config_is_switched_and_followed(
-    site: Site, server: Server, middle: str
-) -> None:
+def test_a_switched_link_in_the_middle_of_the_config_path_is_noticed(site: Site, server: Server, middle: str) -> None:
     # As NixOS does it: /etc/bearerd/config.yaml -> /etc/static/config.yaml, and static -> a directory of the store.
     static = site.path / "links/static"
     static.parent.mkdir()
@@ -181,7 +179,7 @@ def switch(link: Path, target: Path) -> None:
     new.rename(link)
 
 
-def test_a_file_that_appears_where_others_are_included_is_followed(site: Site, server: Server) -> None:
+def test_a_new_included_file_is_picked_up(site: Site, server: Server) -> None:
     (site.etc / "conf.d").mkdir()
     site.config.write_text(site.text(top="include: [conf.d/*.yaml]"))
     with running("run", "-c", site.config) as daemon:
@@ -192,7 +190,7 @@ def test_a_file_that_appears_where_others_are_included_is_followed(site: Site, s
         assert scopes(server) == ["bci", "api"]
 
 
-def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: Server) -> None:
+def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text(BOTH).replace("scope: risk", "scop: risk"))
@@ -229,9 +227,7 @@ def test_a_broken_config_changes_nothing_until_it_is_mended(site: Site, server: 
         ),
     ],
 )
-def test_a_reload_that_failed_for_a_passing_reason_is_tried_again(
-    tmp_path: Path, site: Site, fault: str, said: str
-) -> None:
+def test_a_reload_that_failed_temporarily_is_retried(tmp_path: Path, site: Site, fault: str, said: str) -> None:
     lines = ["import threading", "from bearerd.config.reader import ConfigReader", "failed = []", fault]
     env = patched(tmp_path, {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2}, *lines)
     with running("run", "-c", site.config, env=env) as daemon:
@@ -242,7 +238,7 @@ def test_a_reload_that_failed_for_a_passing_reason_is_tried_again(
         assert daemon.stop() == 0
 
 
-def test_a_removed_token_loses_its_file_and_its_record_and_the_others_nothing(site: Site, server: Server) -> None:
+def test_a_removed_token_loses_file_and_record_and_others_keep_theirs(site: Site, server: Server) -> None:
     site.config.write_text(site.text(BOTH))
     with running("run", "-c", site.config) as daemon:
         eventually(lambda: site.read("bci") and site.read("risk"))
@@ -270,7 +266,7 @@ def test_changed_files_are_written_without_a_request(site: Site, server: Server)
         assert len(server.seen) == 1
 
 
-def test_a_changed_scope_is_a_new_grant_and_the_old_token_stays_where_it_was_until_then(tmp_path: Path) -> None:
+def test_a_changed_scope_needs_a_new_grant_and_keeps_the_old_token_until_then(tmp_path: Path) -> None:
     asked, again, may_answer = threading.Event(), threading.Event(), threading.Event()
 
     def script(seen: Seen) -> Answer:
@@ -376,7 +372,7 @@ def test_a_client_that_was_refused_uses_a_changed_secret_at_once(
             assert len(server.seen) == 2
 
 
-def test_a_secret_behind_three_links_of_which_the_middle_one_is_switched_is_noticed(site: Site) -> None:
+def test_switching_the_middle_one_of_three_links_to_a_secret_is_noticed(site: Site) -> None:
     for name in ("old", "new"):
         (site.path / name).mkdir()
         (site.path / name / "real").write_text(name)
@@ -394,7 +390,7 @@ def test_a_secret_behind_three_links_of_which_the_middle_one_is_switched_is_noti
         daemon.wait_for("credentials for dnb changed")
 
 
-def test_who_is_not_refused_uses_a_changed_secret_at_its_next_refresh_only(site: Site, server: Server) -> None:
+def test_a_healthy_client_uses_a_changed_secret_at_its_next_refresh(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         by_rename_private(site.secret, "new")
@@ -414,7 +410,7 @@ def by_rename_private(path: Path, text: str) -> None:
 PATIENT = {"bearerd.lifecycle.policy._UNSENT_FIRST": 3600.0, "bearerd.lifecycle.policy._UNSENT_CEILING": 3600.0}
 
 
-def test_a_secret_that_was_missing_is_used_when_it_is_there(site: Site, server: Server) -> None:
+def test_a_missing_secret_is_used_when_it_appears(site: Site, server: Server) -> None:
     site.secret.unlink()
     with running("run", "-c", site.config, env=patched(site.path, PATIENT)) as daemon:
         daemon.wait_for("no such file or directory")
@@ -444,7 +440,7 @@ def test_a_config_that_names_another_secret_is_used_at_once(site: Site, server: 
 # -- the files -----------------------------------------------------------------------------------------
 
 
-def test_files_that_were_disturbed_are_put_back(site: Site, server: Server) -> None:
+def test_altered_files_are_restored(site: Site, server: Server) -> None:
     site.config.write_text(site.text("{deleted: {}, altered: {}, opened: {}}"))
     paths = [site.tokens / "dnb" / name for name in ("deleted", "altered", "opened")]
     with running("run", "-c", site.config, env=patched(site.path, OFTEN)) as daemon:
@@ -461,7 +457,7 @@ def test_files_that_were_disturbed_are_put_back(site: Site, server: Server) -> N
         assert len(server.seen) == 3
 
 
-def test_it_is_put_back_also_while_somebody_touches_the_config_on_and_on(site: Site, server: Server) -> None:
+def test_a_file_is_restored_while_the_config_changes_all_the_time(site: Site, server: Server) -> None:
     done = threading.Event()
 
     def noise() -> None:

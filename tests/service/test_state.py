@@ -91,7 +91,7 @@ def takes(secret: str) -> Script:
 
 
 @pytest.mark.parametrize("secrets", [1, 2])
-def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(place: Place, secrets: int) -> None:
+def test_repeated_once_tries_each_wrong_secret_once(place: Place, secrets: int) -> None:
     place.secrets = secrets
     place.write()
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
@@ -100,19 +100,19 @@ def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(p
         assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
         assert f"no valid token: {REFUSED}" in said
         # A slow machine may need a minute or two for all of these.
-        assert re.search(r"; it is asked again in [234] min at the earliest, with another secret at once\n", said)
+        assert re.search(r"; next request in [234] min at the earliest, with changed credentials at once\n", said)
         assert said.endswith(f"0 of 1 tokens are valid in {place.directory}/tokens\n")
     assert len(place.server.seen) == secrets
 
 
-def test_what_a_reboot_takes_with_it_is_not_the_refusal(place: Place) -> None:
+def test_a_refusal_survives_a_reboot(place: Place) -> None:
     place.once(1)
     shutil.rmtree(place.directory / "tokens")  # it was in /run
     place.once(1)
     assert len(place.server.seen) == 1
 
 
-def test_tokens_of_a_refused_client_that_are_good_on_record_still_succeed(place: Place) -> None:
+def test_valid_tokens_on_record_of_a_refused_client_still_succeed(place: Place) -> None:
     place.server.script = issues()
     place.write(tokens="{a: {}, b: {}}")
     place.once(0)
@@ -128,7 +128,7 @@ def test_tokens_of_a_refused_client_that_are_good_on_record_still_succeed(place:
     assert len(place.server.seen) == 3
 
 
-def test_another_secret_is_tried_at_once_by_the_next_once(place: Place) -> None:
+def test_the_next_once_tries_a_changed_secret_at_once(place: Place) -> None:
     place.once(1)
     place.put_secret("wr0ng-again")
     assert "client dnb was refused with another secret: trying again" in place.once(1)
@@ -150,7 +150,7 @@ def test_a_secret_that_is_added_to_a_list_is_tried_at_once(place: Place) -> None
     assert len(place.server.seen) == 2
 
 
-def test_another_secret_is_tried_at_once_by_run_at_its_start_and_the_same_is_not(place: Place) -> None:
+def test_run_tries_a_changed_secret_at_once_but_not_an_unchanged_one(place: Place) -> None:
     place.once(1)
     place.server.script = takes("r1ght")
     with running("run", "-c", place.config) as daemon:
@@ -178,7 +178,7 @@ def test_the_same_secret_in_another_encoding_is_tried_at_once(place: Place) -> N
 # -- rate limits -----------------------------------------------------------------------------------
 
 
-def test_a_rate_limit_holds_over_runs_and_says_what_holds(place: Place) -> None:
+def test_a_rate_limit_holds_across_runs_and_is_reported(place: Place) -> None:
     place.server.script = issues(86_400)  # of an hour 2 in 8 h would be too few
     place.write("rate_limit: 2/8h")
     said = [place.once(0, "--min-valid", "2d") for _ in range(4)]
@@ -186,13 +186,13 @@ def test_a_rate_limit_holds_over_runs_and_says_what_holds(place: Place) -> None:
     assert not any("its rate_limit" in each for each in said[:2])
     for each in said[2:]:
         assert re.search(
-            r"name=dnb/bci not renewed: its rate_limit allows no grant before 7 h 5\d min from now; "
-            r"the present token is good for 23 h \d+ min",
+            r"name=dnb/bci not renewed: its rate_limit allows the next request in 7 h 5\d min; "
+            r"the current token is good for 23 h \d+ min",
             each,
         )
 
 
-def test_a_grant_whose_answer_a_killed_daemon_never_heard_counts(place: Place) -> None:
+def test_a_grant_in_flight_when_the_daemon_was_killed_counts(place: Place) -> None:
     go_on = threading.Event()
 
     def hangs(_: Seen) -> Answer:
@@ -206,14 +206,14 @@ def test_a_grant_whose_answer_a_killed_daemon_never_heard_counts(place: Place) -
         daemon.process.send_signal(signal.SIGKILL)
         daemon.wait()
     go_on.set()
-    assert re.search(r"no valid token: its rate_limit allows no grant before 7 h 5\d min from now", place.once(1))
+    assert re.search(r"no valid token: its rate_limit allows the next request in 7 h 5\d min", place.once(1))
     assert len(place.server.seen) == 1
 
 
 # -- the files -------------------------------------------------------------------------------------
 
 
-def test_a_state_that_cannot_be_kept_costs_a_warning_and_no_token(place: Place) -> None:
+def test_state_that_cannot_be_written_causes_only_a_warning(place: Place) -> None:
     place.server.script = issues()
     (place.directory / "file").write_text("")
     place.write(state=f"{place.directory}/file/state")
@@ -223,7 +223,7 @@ def test_a_state_that_cannot_be_kept_costs_a_warning_and_no_token(place: Place) 
     assert place.token.read_text() == "t-1"
 
 
-def test_its_files_are_for_the_daemon_alone_and_hold_no_secret_and_no_token(place: Place) -> None:
+def test_state_files_are_private_and_contain_no_secret_or_token(place: Place) -> None:
     secrets, good = ["s3cr3t-0", "s3cr3t-1"], takes("s3cr3t-1")
     place.secrets = 2
     for number, secret in enumerate(secrets):
@@ -254,9 +254,7 @@ def test_its_files_are_for_the_daemon_alone_and_hold_no_secret_and_no_token(plac
         pytest.param("key", lambda _: b"", True, id="another key"),
     ],
 )
-def test_a_state_that_makes_no_sense_is_passed_over(
-    place: Place, name: str, harm: Callable[[bytes], bytes], asked_again: bool
-) -> None:
+def test_malformed_state_is_skipped(place: Place, name: str, harm: Callable[[bytes], bytes], asked_again: bool) -> None:
     place.once(1)
     path = place.state / name
     path.write_bytes(harm(path.read_bytes()))
@@ -265,7 +263,7 @@ def test_a_state_that_makes_no_sense_is_passed_over(
 
 
 @pytest.mark.parametrize("harm", [b"", b"[[]]\n"], ids=["empty", "no ledger"])
-def test_a_ledger_of_rate_limits_that_makes_no_sense_is_passed_over(place: Place, harm: bytes) -> None:
+def test_malformed_ledger_entries_are_skipped(place: Place, harm: bytes) -> None:
     place.server.script = issues(86_400)
     place.write("rate_limit: 1/8h")
     place.once(0)
@@ -313,7 +311,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "state", FakeClock())
 
 
-def test_after_a_reboot_what_is_left_of_a_wait_is_left(machine: Machine) -> None:
+def test_a_wait_continues_across_a_reboot(machine: Machine) -> None:
     assert machine.look() == 0
     machine.refuse()
     machine.clock.advance(100)
@@ -323,7 +321,7 @@ def test_after_a_reboot_what_is_left_of_a_wait_is_left(machine: Machine) -> None
     assert machine.look() == 0
 
 
-def test_after_a_reboot_what_is_left_of_a_limit_is_left(machine: Machine) -> None:
+def test_a_used_rate_limit_holds_across_a_reboot(machine: Machine) -> None:
     machine.budgets = (("client-dnb", RateLimit(1, 28_800.0)),)
     assert machine.look() == 0
     machine.end()
@@ -335,7 +333,7 @@ def test_after_a_reboot_what_is_left_of_a_limit_is_left(machine: Machine) -> Non
 
 @pytest.mark.parametrize("reboots", [False, True], ids=["set", "set and rebooted"])
 @pytest.mark.parametrize("step", [-YEAR, YEAR], ids=["back", "forward"])
-def test_a_clock_that_was_set_by_a_year_makes_nobody_wait_longer_than_an_hour(
+def test_a_clock_set_by_a_year_delays_no_target_by_more_than_an_hour(
     machine: Machine, step: float, reboots: bool
 ) -> None:
     machine.look()

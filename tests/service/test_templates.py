@@ -93,7 +93,7 @@ EDITS = [by_rename, mounted]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=[edit.__name__ for edit in EDITS])
-def test_an_edited_template_is_written_anew_without_a_request_and_the_hooks_are_run(
+def test_an_edited_template_rewrites_files_and_runs_hooks_without_a_request(
     site: Templated, server: Server, edit: Callable[[Path, str], None]
 ) -> None:
     edit(site.template, "one {{ access_token }} {{ vars.a }}")
@@ -112,7 +112,7 @@ def test_an_edited_template_is_written_anew_without_a_request_and_the_hooks_are_
         assert [line for line in daemon.lines if "restored" in line] == []
 
 
-def test_all_tokens_of_one_template_are_written_anew(site: Templated, server: Server) -> None:
+def test_all_tokens_of_a_changed_template_are_rewritten(site: Templated, server: Server) -> None:
     own = f"{{format: template, template: {site.template}, path: %s, vars: {{a: b}}}}"
     site.write(f"{{bci: {{files: [{own % 'one'}]}}, risk: {{files: [{own % 'two'}]}}}}")
     with running("run", "-c", site.config) as daemon:
@@ -123,7 +123,7 @@ def test_all_tokens_of_one_template_are_written_anew(site: Templated, server: Se
         assert len(server.seen) == 2
 
 
-def test_what_the_config_tells_a_template_is_followed_without_a_request(site: Templated, server: Server) -> None:
+def test_changed_template_settings_are_applied_without_a_request(site: Templated, server: Server) -> None:
     with running("run", "-c", site.config):
         token = ready(site)
         site.write(site.files(a="c"))
@@ -133,7 +133,7 @@ def test_what_the_config_tells_a_template_is_followed_without_a_request(site: Te
         assert len(server.seen) == 2
 
 
-def test_a_broken_template_leaves_its_file_until_it_is_mended(site: Templated, server: Server) -> None:
+def test_a_broken_template_keeps_its_file_until_it_is_corrected(site: Templated, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         token = ready(site)
         before = look(site.made)
@@ -153,7 +153,7 @@ def test_a_broken_template_leaves_its_file_until_it_is_mended(site: Templated, s
         assert len(server.seen) == 2
 
 
-def test_a_broken_template_keeps_no_new_token_from_the_other_files(site: Templated, server: Server) -> None:
+def test_a_broken_template_does_not_affect_other_files(site: Templated, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         old = ready(site)
         site.template.write_text("{% if %}")
@@ -166,7 +166,7 @@ def test_a_broken_template_keeps_no_new_token_from_the_other_files(site: Templat
         assert len(server.seen) == 3
 
 
-def test_a_template_that_comes_later_is_used_at_once(site: Templated, server: Server) -> None:
+def test_a_template_that_appears_later_is_used_at_once(site: Templated, server: Server) -> None:
     site.template.unlink()
     with running("run", "-c", site.config) as daemon:
         daemon.wait_for(f"template {site.template}: no such file or directory")
@@ -177,7 +177,7 @@ def test_a_template_that_comes_later_is_used_at_once(site: Templated, server: Se
         assert (site.made.read_text(), len(server.seen)) == ("dnb", 2)
 
 
-def test_no_complaint_shows_the_token(tmp_path: Path) -> None:
+def test_no_error_shows_the_token(tmp_path: Path) -> None:
     with serving(lambda _: Answer(200, {"access_token": SECRET, "expires_in": 3600})) as server:
         site = Templated(tmp_path, server.url)
         site.template.write_text("{{ vars[access_token] }}")
@@ -200,7 +200,7 @@ def without_jinja2(path: Path) -> dict[str, str]:
 NEEDS = "format template needs a part that is not installed: pip install 'bearerd[templates]'"
 
 
-def test_without_the_extra_all_but_those_files_is_kept_and_the_extra_is_named(site: Templated) -> None:
+def test_without_the_extra_only_those_files_fail_and_it_is_named(site: Templated) -> None:
     with running("run", "-c", site.config, env=without_jinja2(site.path)) as daemon:
         assert NEEDS in daemon.wait_for("the previous content is unchanged")
         site.wait_for(bci="unwritten", risk="valid")
@@ -217,7 +217,7 @@ def test_check_and_once_say_that_the_extra_is_missing(site: Templated) -> None:
     assert (once.returncode, NEEDS in once.stderr, bool(site.raw())) == (1, True, True)
 
 
-def test_check_finds_what_is_wrong_with_templates_before_there_is_a_token(site: Templated, server: Server) -> None:
+def test_check_finds_errors_in_templates_without_a_token(site: Templated, server: Server) -> None:
     site.template.write_text("{{ access_token | quotd }}")
     names = [site.template, "/nowhere/own.j2", "gcp-external-account", "nginx"]
     files = [f"{{format: template, template: {name}, path: {name}.made}}" for name in names]

@@ -108,7 +108,7 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
         "too-many": "0 others are watched",
         "no-inotify": "inotify instance limit reached",
     }
-    assert caplog.messages == [f"{tmp_path} cannot be watched ({said[why]}): it is looked at every few seconds"]
+    assert caplog.messages == [f"{tmp_path} cannot be watched ({said[why]}); it is polled every few seconds"]
 
     watch.poll()
     assert not look.told.is_set()

@@ -129,7 +129,7 @@ class Daemon(Engine):
         self._reconciler = Reconciler(self._controller, self.turns, self._now)
         self._lock = threading.Lock()
         self._requested_at = {}
-        self._on_their_way = []
+        self._unsettled = []
         self._started = self._loaded = self._now()
         self._heartbeat = self._looked = self._awake()
 

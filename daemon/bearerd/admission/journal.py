@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from bearerd.admission.ledger import Entry
 from bearerd.clock import Clock
+from bearerd.errors import reason_of
 from bearerd.log import say
 
 NAME: Final = "ledger"
@@ -236,6 +237,4 @@ def _parsed(line: bytes) -> Any:
 
 
 def _why(error: OSError) -> str:
-    if isinstance(error, BlockingIOError):
-        return "another bearerd uses it"
-    return (error.strerror or "failed").lower()
+    return "another bearerd uses it" if isinstance(error, BlockingIOError) else reason_of(error)

@@ -1,11 +1,11 @@
 """The connections of one listening socket, from accept to a complete request.
 
-One thread reads all incomplete requests, without blocking; it sleeps without a timeout while there are none. Their
-number, their size and their time are bounded, and when a new one comes and there are too many, the oldest is dropped.
-So a caller that sends its request at once is answered, whatever the others do: nothing here waits for a caller.
+One thread reads all incomplete requests without blocking, and sleeps without a timeout while there are none. Their
+number, size and time are bounded. When there are too many, the oldest is dropped for a new one. So a client that sends
+its request at once is answered, whatever other clients do.
 
-Complete requests are answered by cost (`routes`). Instant replies are sent by this thread. Small and large ones are
-made and sent elsewhere (`replies`), so that slow readers of large replies take no place from a probe.
+Complete requests are answered by cost (`routes`). This thread sends instant replies. Other threads make and send small
+and large ones (`replies`), so that slow readers of large replies do not block a probe.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ from bearerd.api.replies import Job, Replies, report, send_now
 from bearerd.api.routes import Access, Cost, find
 from bearerd.log import say
 
-# Seconds from accept to a complete request, and to the end of what is read after an error. A request is one packet.
+# Seconds from accept to a complete request, or to the end of reading after an error. A request is usually one packet.
 _REQUEST_WITHIN: Final = 5.0
-# Seconds without accepting when no descriptor is left and no connection can be dropped.
+# Seconds without accepting if there is no descriptor left and no connection to drop.
 _PAUSE: Final = 1.0
 # Connections accepted before those that have sent something are read again.
 _BATCH: Final = 32
-# Bytes read and thrown away after an error. Closing with unread bytes would reset the connection, and the reply
-# could be lost with it.
+# Bytes discarded after an error. Closing with unread bytes would reset the connection, and the reply could get lost.
 _DISCARD: Final = 256 * 1024
 _DISCARD_PART: Final = 64 * 1024
-# Only that one caller has gone.
+# Errors of accept(2) that concern one client only.
 _AGAIN: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
-# What dropping a connection helps against. Other errors of accept(2) are the network's, and pass.
+# Errors that dropping a connection fixes. Other errors of accept(2) come from the network, and pass.
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(slots=True, eq=False)
 class _Incomplete:
-    """A connection whose request is not complete, or that is read to its end after an error."""
+    """A connection with an incomplete request, or one that is read to its end after an error."""
 
     socket: socket.socket
     deadline: float
     received: bytearray = field(default_factory=bytearray)
     request: Request | None = None
-    """Once the head is complete and the body is not."""
+    """Set when the head is complete and the body is not."""
     answered: bool = False
     """After an error: the rest is discarded."""
     left: int = 0
@@ -58,7 +57,7 @@ class _Incomplete:
 
 
 class Connections:
-    """Serves a listening socket until `stop`. `run` is for a thread of its own, which then owns the socket."""
+    """Serves a listening socket until `stop`. `run` needs a thread of its own, which then owns the socket."""
 
     def __init__(self, listening: socket.socket, daemon: Daemon, access: Access, limits: Limits) -> None:
         listening.setblocking(False)
@@ -69,22 +68,22 @@ class Connections:
         self._access = access
         self._most = limits.incomplete
         self._incomplete: dict[socket.socket, _Incomplete] = {}
-        """The oldest first. All have the same time, so that the first is also the first to run out of it."""
+        """The oldest first. All have the same time limit, so the oldest is also the first to reach it."""
         self._replies = Replies(daemon, limits)
         self._paused_until: float | None = None
         self._shortage_reported = False
-        # poll needs no descriptor of its own, which matters when there is none left.
+        # poll(2) needs no descriptor of its own, which matters when none is left.
         self._selector = selectors.PollSelector()
         self._selector.register(listening, selectors.EVENT_READ)
 
     def run(self) -> None:
-        """Read and answer requests; returns after `stop`, when no incomplete request is left."""
+        """Read and answer requests. Returns after `stop`, when no incomplete request is left."""
         try:
             while not self._closed or self._incomplete:
                 for key, _ in self._selector.select(self._timeout()):
                     if key.fileobj is self._listening:
                         self._accept()
-                    elif key.fileobj in self._incomplete:  # not dropped meanwhile
+                    elif key.fileobj in self._incomplete:  # unless it was dropped meanwhile
                         self._read(key.data)
                 self._look_at_the_clock()
         finally:
@@ -93,15 +92,15 @@ class Connections:
                 self._drop(entry)
 
     def stop(self) -> None:
-        """Accept nothing more; from any thread."""
+        """Stop accepting. Thread-safe."""
         self._stopped = True
         with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # the kernel refuses callers from now on, and `run` wakes
+            self._listening.shutdown(socket.SHUT_RDWR)  # the kernel now refuses clients, and `run` wakes
 
     # -- the selector's thread ---------------------------------------------------------------------------
 
     def _timeout(self) -> float | None:
-        """Seconds until something is due; None sleeps until a caller comes."""
+        """Seconds until something is due; None to sleep until a client connects."""
         due = [entry.deadline for entry in self._incomplete.values()][:1]
         due += [] if self._paused_until is None else [self._paused_until]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -130,7 +129,7 @@ class Connections:
                 if shortage and not self._shortage_reported:
                     self._shortage_reported = True
                     what = (error.strerror or "no room").lower()
-                    say(logging.WARNING, f"callers of the local API wait: {what}; raise LimitNOFILE; tokens are kept")
+                    say(logging.WARNING, f"local API: clients have to wait: {what}; raise LimitNOFILE; tokens are kept")
                 if not (shortage and self._incomplete):
                     self._selector.unregister(self._listening)
                     self._paused_until = time.monotonic() + _PAUSE
@@ -143,7 +142,7 @@ class Connections:
             entry = _Incomplete(connection, time.monotonic() + _REQUEST_WITHIN)
             self._incomplete[connection] = entry
             self._selector.register(connection, selectors.EVENT_READ, entry)
-            self._read(entry)  # mostly it is there already, and then no flood can push it out
+            self._read(entry)  # the request has usually arrived, and then a flood cannot displace it
 
     def _close_listening(self) -> None:
         self._selector.unregister(self._listening)
@@ -151,12 +150,12 @@ class Connections:
         self._closed = True
 
     def _read(self, entry: _Incomplete) -> None:
-        """Read what has come; a fault of ours costs this connection only."""
+        """Read what has arrived. A bug costs only this connection."""
         try:
             self._take(entry)
         except BlockingIOError:
             return
-        except OSError:  # the caller has gone
+        except OSError:  # the client is gone
             self._drop(entry)
         except BadRequest as error:
             self._answer_unread(entry, error.reply)
@@ -165,7 +164,7 @@ class Connections:
             report(error)
 
     def _take(self, entry: _Incomplete) -> None:
-        """Take bytes from the socket, and answer when they make the request complete; raises OSError, BadRequest."""
+        """Read from the socket, and answer if the request is complete. Raises OSError, BadRequest."""
         head = entry.request is None and not entry.answered
         data = entry.socket.recv(HEAD_LIMIT + 1 - len(entry.received) if head else min(entry.left, _DISCARD_PART))
         if not data:
@@ -203,7 +202,7 @@ class Connections:
             self._replies.submit(Job(entry.socket, request, route))
 
     def _answer_unread(self, entry: _Incomplete, reply: Reply) -> None:
-        """Answer a request that was not read to its end; then discard some more of it."""
+        """Answer a request that was not read to its end, then discard some of the rest."""
         entry.received.clear()
         entry.answered, entry.left = True, _DISCARD
         if send_now(entry.socket, reply, None):

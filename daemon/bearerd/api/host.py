@@ -1,8 +1,8 @@
-"""Which `Host` values are answered over TCP. Pure.
+"""The check of `Host` for requests over TCP. Pure.
 
-A web page can make a browser send requests to any address: its name is simply resolved to that address (DNS
-rebinding), and the browser then lets the page read the replies. Such a request carries the page's name in `Host`, so
-only names that nobody else can register are answered. A page cannot set `Host` itself.
+With DNS rebinding, a web page resolves its own name to any address, makes the browser send requests there, and reads
+the replies. Such a request has the page's name in `Host`, which a page cannot change. So only addresses, `localhost`
+and configured names are answered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MISDIRECTED: Final = (
 
 
 def canonical(name: str) -> str:
-    """A host name as names are compared: without case and without the root's dot."""
+    """A host name for comparison: in lower case, without a final dot."""
     return name.lower().removesuffix(".")
 
 

@@ -1,4 +1,4 @@
-"""How many connections the local API takes at a time."""
+"""Limits on the connections of the local API."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import resource
 from dataclasses import dataclass
 from typing import Final
 
-# Descriptors that these numbers are made for: the usual soft limit.
+# The usual soft limit of descriptors, for which these numbers are chosen.
 _USUAL: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a listener may have; together a quarter of the usual 1024 descriptors."""
+    """The connections of one listener: together a quarter of the usual 1024 descriptors."""
 
     incomplete: int = 96
-    """Requests that are being read, at most 8 KiB each. Enough that a flood of connections does not drop a request
-    in the milliseconds that it takes to arrive."""
+    """Requests that are being read, at most 8 KiB each: enough that a flood does not displace a request in the
+    milliseconds that it takes to arrive."""
     small: int = 4
-    """Threads. They wait for nobody but the daemon."""
+    """Threads, which wait only for the daemon."""
     small_waiting: int = 128
     large: int = 8
-    """Threads: a scraper or two, a page, a few commands."""
+    """Threads: for a scraper or two, a page and a few commands."""
     large_waiting: int = 16
 
     @classmethod
     def for_descriptors(cls, number: int) -> Limits:
-        """Smaller in proportion where a process has fewer descriptors: the rest of the daemon needs some, too."""
+        """Smaller limits for a process with fewer descriptors, in proportion."""
         usual, number = cls(), _USUAL if number < 0 else min(number, _USUAL)
 
         def share(limit: int) -> int:
@@ -42,5 +42,5 @@ class Limits:
 
     @classmethod
     def of_this_process(cls) -> Limits:
-        """By RLIMIT_NOFILE."""
+        """The limits for RLIMIT_NOFILE of this process."""
         return cls.for_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -1,7 +1,7 @@
-"""HTTP/1.x messages as this server reads and writes them. Pure.
+"""Parses and serialises HTTP/1.x messages. Pure.
 
-The parser is strict, because a request that two programs read differently is how checks are evaded. The section
-numbers are those of RFC 9112.
+The parser is strict, because requests that two programs read differently are used to evade checks. Section numbers
+refer to RFC 9112.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ and 8 KiB is what nginx and Apache accept in one line."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON: Final = "application/json"
 HOST: Final = r"(?P<host>\[[^\[\]/?#@\s]+\]|[^\[\]:/?#@\s]+)(?::[0-9]*)?"
-"""A host as in URLs, and a port that may be empty (RFC 9110, section 7.2); nobody needs the userinfo of old."""
+"""A host as in URLs, and a port that may be empty (RFC 9110 section 7.2), without the obsolete userinfo."""
 
-# Bytes of a reply that are worth one write.
+# Bytes of a reply per write.
 _PART: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET: Final = re.compile(r"[\x21-\x7e\x80-\xff]+")
 _VERSION: Final = re.compile(r"HTTP/([0-9])\.([0-9])")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# The origin, absolute and asterisk forms of section 3.2; the fourth is for proxies. A fragment is dropped.
+# The origin, absolute and asterisk forms of section 3.2; the fourth form is for proxies. A fragment is dropped.
 _PARTS: Final = re.compile(
     rf"(?:[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>{HOST}))?(?P<path>/[^?#]*|\*|)(?:\?(?P<query>[^#]*))?(?:#.*)?"
 )
-# No request here needs a body, but `curl --data` sends one. Longer ones are refused instead of read.
+# No request needs a body, but `curl --data` sends one. Longer bodies are refused.
 _BODY: Final = re.compile(r"[0-9]{1,4}")
 
 
@@ -45,9 +45,9 @@ class Request:
     query: str
     version: tuple[int, int]
     hosts: tuple[str, ...] = ()
-    """The values of all `Host` lines; more than one is an error for those who look at them."""
+    """The values of all `Host` lines. More than one is an error if `Host` is checked."""
     authority: str | None = None
-    """The host of a request target in absolute form."""
+    """The host of a request target in absolute form (section 3.2.2)."""
     body: int = 0
     """Bytes that follow the head."""
     expects_continue: bool = False
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered; the body may be made while it is sent."""
+    """A reply. Its body may be made while it is being sent."""
 
     status: int
     body: Iterable[bytes] = ()
@@ -64,11 +64,11 @@ class Reply:
 
 
 class BadRequest(Exception):  # noqa: N818 - the name of the status; it never leaves this package
-    """The request cannot be read or is too large; carries the reply."""
+    """The request is invalid or too large. Carries the reply."""
 
     def __init__(self, status: int, error: str | None = None) -> None:
         super().__init__(status)
-        # Nothing of the request is repeated.
+        # The reply repeats nothing of the request.
         self.reply = document(status, {"error": error or HTTPStatus(status).phrase})
 
 
@@ -81,7 +81,7 @@ def document(status: int, content: object, *headers: tuple[str, str]) -> Reply:
 
 
 def split(received: bytes) -> tuple[bytes, bytes] | None:
-    """The head and what follows it; None while the head is incomplete. Raises BadRequest for one that is too large."""
+    """The head and the bytes after it; None while the head is incomplete. Raises BadRequest if it is too large."""
     match = re.search(rb"\n\r?\n", received)
     if match is not None and match.end() <= HEAD_LIMIT:
         return received[: match.start()], received[match.end() :]
@@ -92,8 +92,8 @@ def split(received: bytes) -> tuple[bytes, bytes] | None:
 
 
 def parse(head: bytes) -> Request:
-    """Read a head without its empty line; raises BadRequest."""
-    # Latin-1 keeps every byte, so that a name comes back in an error as it was sent.
+    """Parse a head without its empty line. Raises BadRequest."""
+    # Latin-1 keeps every byte, so that an error shows a name as it was sent.
     first, *lines = (line.removesuffix("\r") for line in head.decode("latin-1").split("\n"))
     method, target, version = _request_line(first)
     headers = _headers(lines)
@@ -102,7 +102,7 @@ def parse(head: bytes) -> Request:
         raise BadRequest(HTTPStatus.BAD_REQUEST)
     return Request(
         method=method,
-        path=re.sub("^/+", "/", match["path"]),  # `//livez` is a common slip
+        path=re.sub("^/+", "/", match["path"]),  # `//livez` is a common mistake
         query=match["query"] or "",
         version=version,
         hosts=tuple(headers.get("host", ())),
@@ -138,7 +138,7 @@ def _headers(lines: Iterable[str]) -> dict[str, list[str]]:
 def _body_length(headers: dict[str, list[str]]) -> int:
     lengths = headers.get("content-length", ["0"])
     if "transfer-encoding" in headers or len(lengths) > 1 or _BODY.fullmatch(lengths[0]) is None:
-        raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body here")
+        raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests must not have a body")
     return int(lengths[0])
 
 
@@ -146,9 +146,9 @@ def _body_length(headers: dict[str, list[str]]) -> int:
 
 
 def serialise(reply: Reply, date: str, request: Request | None = None) -> Iterator[bytes]:
-    """The bytes of a reply in parts that are worth a write; without a request when it could not be read.
+    """The bytes of a reply, in parts of about 64 KiB; `request` is None if it could not be parsed.
 
-    A reply of one part has a Content-Length. A longer one is chunked, so that its reader can tell when it was cut off;
+    A reply of one part has a Content-Length. A longer one is chunked, so that the reader can detect truncation.
     HTTP/1.0 has no chunks.
     """
     parts = _parts(reply.body)

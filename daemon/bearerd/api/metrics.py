@@ -1,8 +1,7 @@
-"""Metrics for Prometheus: how everything stands, put into its words when somebody asks.
+"""Metrics for Prometheus, made from the status at each scrape.
 
-Nothing is kept between two scrapes, so what the config no longer holds is gone from the next one. Per token
-there is only what differs from token to token; what may be summed over tokens is counted per provider all
-the same, since a token that is removed takes its own counts with it.
+Nothing is kept between scrapes, so a removed token disappears with the next one. Counts are kept per provider as well
+as per token, because a removed token takes its own counts with it.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from bearerd.grant.outcome import KINDS
 from bearerd.target_status import TargetStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""Not the 1.0.0 of newer libraries: the text is the same, and some collectors refuse a version they do not know."""
+"""Not version 1.0.0 as in newer libraries: the text is the same, and some collectors refuse unknown versions."""
 
-# Samples that are turned into text at a time: with 10,000 tokens all of a family at once was 2.5 MB more.
+# Samples per piece of text: a whole family of 10,000 tokens at once took 2.5 MB more.
 _AT_ONCE: Final = 500
 
 
 class _Point(NamedTuple):
-    """One line: labels, value, and what follows the family's name."""
+    """One sample: labels, value, and the suffix of the family's name."""
 
     labels: dict[str, str]
     value: float
@@ -44,7 +43,7 @@ _Points = Iterable[_Point]
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """All lines of one name."""
+    """All samples of one name."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -53,7 +52,7 @@ class _Family:
 
 
 class _Piece(Collector):
-    """Some lines of a family, as the library wants to be handed them."""
+    """Some samples of a family, in the form that the library needs."""
 
     def __init__(self, family: _Family, points: _Points) -> None:
         self._family = family
@@ -68,14 +67,14 @@ class _Piece(Collector):
 
 
 def expose(status: Status) -> Iterator[bytes]:
-    """`GET /metrics` in pieces."""
+    """The text of `GET /metrics`, in parts."""
     for family in _FAMILIES:
         points = iter(family.points(status))
         head_lines = 0
         while some := list(islice(points, _AT_ONCE)):
             text = generate_latest(_Piece(family, some))
             yield text.split(b"\n", head_lines)[-1]
-            head_lines = 2  # HELP and TYPE may stand there once only
+            head_lines = 2  # HELP and TYPE may appear only once
 
 
 # -- the daemon --------------------------------------------------------------------------------------
@@ -86,12 +85,12 @@ def _build(status: Status) -> _Points:
 
 
 def _one(value_of: Callable[[Status], float]) -> Callable[[Status], _Points]:
-    """A figure of the daemon itself."""
+    """A value of the daemon."""
     return lambda status: [_Point({}, value_of(status))]
 
 
 def _events(what: Event, *known: str) -> Callable[[Status], _Points]:
-    """Those that may happen stand at 0 from the start: of a count that appears, the first is never seen to rise."""
+    """Counts of events. Known outcomes start at 0, because Prometheus misses the first increase of a new series."""
 
     def points(status: Status) -> _Points:
         counts = dict.fromkeys(known, 0) | {
@@ -119,7 +118,7 @@ def _states(status: Status) -> _Points:
 
 
 def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Status], _Points]:
-    """A moment of each token that has one."""
+    """A time of each token that has one."""
 
     def points(status: Status) -> _Points:
         for target_status, _ in status.tokens:
@@ -130,8 +129,8 @@ def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Sta
 
 
 def _refresh_due(target_status: TargetStatus) -> float | None:
-    """When the renewal was or is due; after failed attempts `due` is only that of the next one."""
-    if not target_status.next_refresh:  # it had no turn yet
+    """When the refresh was or is due. After failed attempts, `due` is the time of the next attempt."""
+    if not target_status.next_refresh:  # no turn yet
         return None
     return (
         target_status.due
@@ -143,12 +142,12 @@ def _refresh_due(target_status: TargetStatus) -> float | None:
 def _token_grants(status: Status) -> _Points:
     for target_status, _ in status.tokens:
         for outcome, count in zip(KINDS.values(), target_status.outcomes, strict=True):
-            if count:  # most have had one kind only
+            if count:  # most tokens have only one kind
                 yield _Point({"name": target_status.name, "outcome": outcome}, count)
 
 
 def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], _Points]:
-    """A figure of each token that has hooks."""
+    """A value of each token that has hooks."""
 
     def points(status: Status) -> _Points:
         for target_status, hooks in status.tokens:
@@ -162,7 +161,7 @@ def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], _Point
 
 
 def _providers(status: Status, counted: Iterable[str]) -> Iterable[str]:
-    """Those of the config, and those that are no longer in it but were counted for."""
+    """The providers of the config, and removed ones that have counts."""
     return dict.fromkeys(chain((target.client.provider.name for target in status.config.targets), counted))
 
 
@@ -186,7 +185,7 @@ def _provider_durations(status: Status) -> _Points:
 
 
 def _admitted(value_of: Callable[[ProviderView], float]) -> Callable[[Status], _Points]:
-    """A figure of admission for each provider."""
+    """A value of admission for each provider."""
     return lambda status: (_Point({"provider": name}, value_of(view)) for name, view in status.providers().items())
 
 
@@ -205,70 +204,69 @@ def _breakers(status: Status) -> _Points:
 
 
 def _unix(status: Status, moment: float) -> int:
-    """A moment of the boot clock as Unix time, never later than it is.
+    """A time of the boot clock as Unix time, rounded down to whole seconds.
 
-    Whole seconds: the two clocks are read anew for each scrape, so that finer figures would differ each time,
-    and be stored each time.
+    Both clocks are read at each scrape, so finer values would differ, and be stored, every time.
     """
     return floor(status.now.wall + (moment - status.now.boot))
 
 
-# All under our own prefix, also what other programs call process_start_time_seconds: a node_exporter that is
-# handed this text as a file has that name itself, and complains.
+# All names have our prefix. A node_exporter that reads this text from a file would complain about a second
+# process_start_time_seconds.
 _FAMILIES: Final = (
-    _Family("bearerd_build_info", "gauge", "Always 1; the label is the version of bearerd that runs.", _build),
+    _Family("bearerd_build_info", "gauge", "Always 1; the label is the version of bearerd.", _build),
     _Family(
         "bearerd_start_time_seconds",
         "gauge",
-        "When the daemon was started, as Unix time.",
+        "Start time of the daemon, as Unix time.",
         _one(lambda status: _unix(status, status.started)),
     ),
     _Family(
         "bearerd_schedule_alive",
         "gauge",
-        "1 while tokens are given their turns; 0 if the schedule has stood still for 30 seconds.",
+        "1 if the scheduler works; 0 if its heartbeat is older than 30 seconds.",
         _one(lambda status: status.alive),
     ),
     _Family(
         "bearerd_config_last_reload_successful",
         "gauge",
-        "1 if the newest config is followed; 0 if it was refused and an older one is still followed.",
+        "1 if the newest config is in use; 0 if it was refused and the previous one is still in use.",
         _one(lambda status: status.config_error is None),
     ),
     _Family(
         "bearerd_config_last_reload_success_timestamp_seconds",
         "gauge",
-        "When the config that is followed was taken up, as Unix time.",
+        "Load time of the config in use, as Unix time.",
         _one(lambda status: _unix(status, status.loaded)),
     ),
     _Family(
         "bearerd_config_reloads_total",
         "counter",
-        "Configs that were read since the start, by whether they were followed.",
+        "Config reloads since the start, by outcome.",
         _events("reloads", "success", "failure"),
     ),
     _Family(
         "bearerd_file_writes_total",
         "counter",
-        "Token files that were replaced since the start, and those that could not be.",
+        "Writes of token files since the start, by outcome.",
         _events("files", "success", "failure"),
     ),
     _Family(
         "bearerd_hook_runs_total",
         "counter",
-        "Runs of hooks (commands and signals after a change) since the start, each attempt counted.",
+        "Runs of hooks (commands and signals after a change) since the start, by outcome; each attempt counts.",
         _events("hooks", "success", "failure"),
     ),
     _Family(
         "bearerd_provider_grants_total",
         "counter",
-        "Attempts to get a token since the start, by provider and by what they came to.",
+        "Token requests since the start, by provider and outcome.",
         _provider_grants,
     ),
     _Family(
         "bearerd_provider_grant_duration_seconds",
         "histogram",
-        "How long providers took to answer a token request, or to fail to.",
+        "Duration of token requests, successful or not.",
         _provider_durations,
     ),
     _Family(
@@ -281,69 +279,69 @@ _FAMILIES: Final = (
     _Family(
         "bearerd_provider_held_tokens",
         "gauge",
-        "Tokens that are due and may not be asked for now, by provider and by what holds them.",
+        "Tokens that are due and held, by provider and reason.",
         _held_targets,
     ),
     _Family(
         "bearerd_provider_longest_wait_seconds",
         "gauge",
-        "For how long the token that waits longest has been held.",
+        "Time since the token that waits longest was first held.",
         _admitted(lambda view: view.longest_wait),
     ),
     _Family(
         "bearerd_provider_retry_budget",
         "gauge",
-        "How many retries may be sent to the provider at once; at 0 it fails, and retries are spread.",
+        "Retries that may be sent to the provider now; near 0 the provider fails, and retries are spread out.",
         _admitted(lambda view: view.retry_budget),
     ),
     _Family(
         "bearerd_token_state",
         "gauge",
-        "Always 1; labels say how a token stands: starting (nothing is known yet), valid, failing (valid, but its "
-        "renewal fails), unwritten (valid, but not in all of its files), expired, missing (there never was one); and "
-        "what its last attempt failed of.",
+        "Always 1; labels are the token's state and the kind of its last failure. States: starting (no attempt has "
+        "ended yet), valid, failing (valid, but its refresh fails), unwritten (valid, but not in all of its files), "
+        "expired, missing (no token was obtained yet).",
         _states,
     ),
     _Family(
         "bearerd_token_expiration_timestamp_seconds",
         "gauge",
-        "When the present token expires or did expire, as Unix time; none before the first token.",
+        "Expiry of the current token, as Unix time; absent before the first token.",
         _moments(lambda target_status: target_status.expires),
     ),
     _Family(
         "bearerd_token_obtained_timestamp_seconds",
         "gauge",
-        "When the present token was asked for, as Unix time; none before the first token.",
+        "Time at which the current token was requested, as Unix time; absent before the first token.",
         _moments(lambda target_status: target_status.obtained),
     ),
     _Family(
         "bearerd_token_refresh_due_timestamp_seconds",
         "gauge",
-        "When a new token is due, as Unix time; in the past for as long as it is due and cannot be had.",
+        "Time at which the refresh is due, as Unix time; in the past while the refresh fails or is held.",
         _moments(_refresh_due),
     ),
     _Family(
         "bearerd_token_next_refresh_timestamp_seconds",
         "gauge",
-        "When the next attempt to get a new token is to be made, as Unix time.",
+        "Time of the next attempt to get a new token, as Unix time.",
         _moments(lambda target_status: target_status.next_refresh if 0 < target_status.next_refresh < inf else None),
     ),
     _Family(
         "bearerd_token_grants_total",
         "counter",
-        "Attempts to get this token since the start, by what they came to; kinds that never came are left out.",
+        "Requests for this token since the start, by outcome; outcomes that never occurred are absent.",
         _token_grants,
     ),
     _Family(
         "bearerd_token_hooks_owed",
         "gauge",
-        "Runs of this token's hooks that are still to be made, or are under way; only for tokens that have hooks.",
+        "Runs of this token's hooks that are due or in progress; only for tokens that have hooks.",
         _hooks(lambda hooks: hooks.owed),
     ),
     _Family(
         "bearerd_token_hook_failing",
         "gauge",
-        "1 if the last of this token's hooks to end had failed at every attempt; only for tokens that have hooks.",
+        "1 if this token's last hook run failed at every attempt; only for tokens that have hooks.",
         _hooks(lambda hooks: hooks.error is not None),
     ),
 )

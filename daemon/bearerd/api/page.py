@@ -1,7 +1,7 @@
-"""The page for the eyes: one HTML file, and in it how everything stands, as JSON.
+"""The status page: one HTML file that contains the status as JSON.
 
-What a browser runs is fixed by its hash and reaches this daemon only; what others wrote (errors, scopes, paths)
-can be nothing but text. Without scripts there is a plain table.
+The policy allows only this script and style, by hash, and connections only to this daemon. Text from elsewhere (errors,
+scopes, paths) is always inserted as text. Without scripts, the page is a plain table.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from bearerd.timeformat import duration, rfc3339
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
 _BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:tokens|status)-->", _HTML)
 
-# Trouble first: whose readers have nothing good, then who may soon have nothing.
+# Most urgent first: tokens whose readers have nothing valid, then those that may expire.
 _ORDER: Final[tuple[State, ...]] = ("expired", "missing", "unwritten", "failing", "starting", "valid")
-# Rows without scripts, as many as with them.
+# Rows in the plain table, as many as the script shows.
 _MOST: Final = 300
-# In JSON these stand in strings only, and there they may be written so: nothing ends the script element.
-# U+2028 and U+2029 are escaped already, as all that is not ASCII.
+# In JSON these occur only in strings, where they can be escaped, so that no text ends the script element. U+2028 and
+# U+2029 are escaped already, like everything that is not ASCII.
 _IN_SCRIPT: Final = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
 
 
 def _hash(element: str) -> str:
-    """What allows the one inline script, or style."""
+    """The policy's source for the inline script or style."""
     (content,) = re.findall(f"<{element}>(.*?)</{element}>", _HTML, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
@@ -55,7 +55,7 @@ HEADERS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def render(status: Status) -> Iterator[bytes]:
-    """The page, in pieces."""
+    """The page, in parts."""
     now = status.now.boot
 
     def urgency(target_status: TargetStatus) -> tuple[int, float, str]:
@@ -72,16 +72,16 @@ def render(status: Status) -> Iterator[bytes]:
 
 
 def _plain(status: Status) -> Iterator[str]:
-    """What is to be read where no script runs."""
+    """The content for browsers without scripts."""
     now, count = status.now.boot, len(status.tokens)
     states = Counter(statuses.state_of(target_status, now) for target_status, _ in status.tokens)
     counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
     yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
     yield f"at {rfc3339(status.now.wall)}.</p>\n"
     if not status.alive:
-        yield "<p>The schedule's heartbeat is stale: no token is renewed.</p>\n"
+        yield "<p>The scheduler's heartbeat is stale: no token is refreshed.</p>\n"
     if status.config_error is not None:
-        yield "<p>The new config was refused, and the earlier one stays in use:</p>"
+        yield "<p>The new config was refused, and the previous one stays in use:</p>"
         yield f"<pre>{escape(status.config_error)}</pre>\n"
     yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
     for target_status, _ in islice(status.tokens, _MOST):

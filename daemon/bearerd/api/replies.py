@@ -1,4 +1,4 @@
-"""Making and sending replies that may take time: small and large ones have workers and queues of their own."""
+"""Makes and sends replies that may take time. Small and large ones have workers and queues of their own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bearerd.api.workers import Workers
 from bearerd.errors import origin_of
 from bearerd.log import say
 
-# Seconds for a large reply and for each 64 KiB of it: 10,000 tokens (7 MB) take a healthy reader one.
+# Seconds for a large reply and for each 64 KiB of it. A healthy reader takes 10,000 tokens (7 MB) in one.
 _REPLY_WITHIN: Final = 10.0
 _PART_WITHIN: Final = 2.0
-# Seconds for a small reply. It fits into the socket's buffer, so this passes only when a reader made that tiny.
+# Seconds for a small reply. It fits into the socket's buffer, unless the reader made that tiny.
 _SMALL_WITHIN: Final = 0.25
 
 
 class Job(NamedTuple):
-    """A complete request; whoever has the job closes its socket."""
+    """A complete request. The owner of the job closes its socket."""
 
     socket: socket.socket
     request: Request
@@ -41,12 +41,12 @@ class Replies:
         self._daemon = daemon
         self._small: Workers[Job] = Workers(limits.small, limits.small_waiting, self._serve_small, _alike)
         self._large: Workers[Job] = Workers(limits.large, limits.large_waiting, self._serve_large)
-        # One large reply at a time makes its next part: each thread that computes costs the thread that reads
-        # requests up to 5 ms (the interpreter's switch interval) at every call.
+        # Only one large reply at a time makes its next part: each computing thread delays the reading thread
+        # by up to 5 ms (the interpreter's switch interval) per call.
         self._making = threading.Lock()
 
     def submit(self, job: Job) -> None:
-        """Reply from a worker; without one, to small requests at once, and to others that there is none."""
+        """Reply from a worker. Without a thread, small replies are sent directly, and large ones are refused."""
         small = job.route.cost is Cost.SMALL
         try:
             refused = (self._small if small else self._large).submit(job)
@@ -60,19 +60,19 @@ class Replies:
                 _refuse(refused, "too many requests at once")
 
     def _serve_small(self, jobs: Sequence[Job]) -> None:
-        """All of one route, whose reply is made once."""
+        """Answer requests of one route with one reply."""
         try:
             reply = jobs[0].route.make(self._daemon)
             for job in jobs:
                 _send(job.socket, b"".join(serialise(reply, date(), job.request)), _SMALL_WITHIN)
-        except Exception as error:  # noqa: BLE001 - a fault of ours costs these replies only
+        except Exception as error:  # noqa: BLE001 - a bug costs only these replies
             report(error)
         finally:
             for job in jobs:
                 _close(job.socket)
 
     def _serve_large(self, jobs: Sequence[Job]) -> None:
-        """One: a reply that is made while it is sent is nobody else's."""
+        """Answer one request, whose reply is made while it is being sent."""
         (job,) = jobs
         end = time.monotonic() + _REPLY_WITHIN
         try:
@@ -97,41 +97,41 @@ class Replies:
 
 
 def send_now(connection: socket.socket, reply: Reply, request: Request | None) -> bool:
-    """Send a reply that fits into the socket's buffer, without waiting. Whether that worked."""
+    """Send a reply that fits into the socket's buffer, without waiting. Returns whether that worked."""
     data = b"".join(serialise(reply, date(), request))
     try:
         return connection.send(data) == len(data)
-    except OSError:  # the other end has gone
+    except OSError:  # the client is gone
         return False
 
 
 def date() -> str:
-    """Now, as the Date header has it."""
+    """The current time in the format of the Date header."""
     return formatdate(usegmt=True)
 
 
 def report(error: Exception) -> None:
-    """Log a fault of ours, without its text."""
+    """Log a bug, without the exception's text."""
     say(logging.ERROR, f"a request was not answered: {origin_of(error)}; this is a bug of bearerd, please report it")
 
 
 def _alike(one: Job, other: Job) -> bool:
-    """Whether one reply answers both, as for probes; a refresh request has a route of its own."""
+    """Whether one reply answers both, as for probes. Each refresh request has a route of its own."""
     return one.route is other.route
 
 
 def _send(connection: socket.socket, data: bytes, within: float) -> bool:
-    """Whether the other end took it all in time."""
+    """Send everything. Returns whether the client took it in time."""
     try:
         connection.settimeout(within)
         connection.sendall(data)
-    except OSError:  # it is too slow, or has gone
+    except OSError:  # the client is too slow or gone
         return False
     return True
 
 
 def _refuse(job: Job, error: str) -> None:
-    """Tell a caller for whom there is no room."""
+    """Refuse a request because there is no capacity."""
     send_now(job.socket, document(503, {"error": error}, ("Retry-After", "1")), job.request)
     _close(job.socket)
 

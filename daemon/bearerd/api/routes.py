@@ -1,6 +1,6 @@
-"""The routes: which reply each request gets. All state is asked of the daemon.
+"""The routes: decides the reply to a request. The daemon supplies the data.
 
-A route names its cost, which decides where its reply is made (`connections`).
+Each route has a cost, which decides the thread that makes its reply (`connections`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from bearerd.api import status as statuses
 from bearerd.api.daemon import Daemon
 from bearerd.api.message import BadRequest, Reply, Request, document
 
-# Of 10,000 tokens that are not ready the first few are enough.
+# Reasons in a reply of /readyz: the first few of 10,000 are enough.
 _MOST_REASONS: Final = 20
-# Characters: a path of 255, a place, and the kind of error.
+# Characters of a config error: a path of 255, a position, and the kind of error.
 _LONGEST_ERROR: Final = 400
 _REFRESH: Final = re.compile(r"/refresh/([^/]+/[^/]+)")
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{16}")
 
 
 class Cost(Enum):
-    """What it takes to make and send a reply."""
+    """The cost of making and sending a reply."""
 
     INSTANT = "instant"
-    """Never waits for anything."""
+    """Never waits."""
     SMALL = "small"
-    """May wait for the daemon, but fits into a socket's buffer: a slow reader does not delay it."""
+    """May wait for the daemon, but fits into a socket's buffer, so a slow reader does not delay it."""
     LARGE = "large"
-    """May be of any size: a slow reader keeps its thread."""
+    """Of any size: a slow reader occupies its thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one listener serves."""
+    """The routes of one listener."""
 
     everything: bool = False
-    """All routes, as on the control socket; otherwise only what `listen` has."""
+    """All routes, as on the control socket; otherwise only those of `listen`."""
     page: bool = False
     hosts: frozenset[str] | None = None
-    """The names that `Host` may have, in canonical form; None accepts any value, and none at all."""
+    """The accepted names in `Host`, in canonical form; None accepts any value, or no `Host`."""
 
 
 def find(request: Request, access: Access) -> Route:
-    """The route of a request; an error is a route, too."""
+    """The route of a request. Errors are routes, too."""
     try:
         if access.hosts is not None:
             host.check(request, access.hosts)
@@ -70,8 +70,8 @@ def find(request: Request, access: Access) -> Route:
         routes["/status"] = Route(Cost.LARGE, lambda daemon: _status(daemon, request.query))
     refresh = _REFRESH.fullmatch(request.path) if access.everything else None
     if refresh is None and request.path not in routes:
-        there = [*sorted(routes), *(["POST /refresh/<client>/<token>"] if access.everything else [])]
-        return _instant(document(404, {"error": f"not found; the paths here are {', '.join(there)}"}))
+        paths = [*sorted(routes), *(["POST /refresh/<client>/<token>"] if access.everything else [])]
+        return _instant(document(404, {"error": f"not found; the paths are {', '.join(paths)}"}))
     allowed = ("POST",) if refresh else ("GET", "HEAD")
     if request.method not in allowed:
         said = {"error": f"expected {' or '.join(allowed)}"}
@@ -88,7 +88,7 @@ def _instant(reply: Reply) -> Route:
 
 def _livez(daemon: Daemon) -> Reply:
     alive = daemon.alive()
-    reasons = [] if alive else ["the schedule's heartbeat is stale: no turns are given"]
+    reasons = [] if alive else ["the scheduler's heartbeat is stale: no token is refreshed"]
     return document(200 if alive else 503, {"ok": alive, "reasons": reasons, "config_error": _config_error(daemon)})
 
 
@@ -99,7 +99,7 @@ def _readyz(daemon: Daemon) -> Reply:
 
 
 def _config_error(daemon: Daemon) -> str | None:
-    """The first line: a probe is no place for all errors of a config."""
+    """The first line of the config error, which is enough for a probe."""
     error = daemon.config_error()
     return error.partition("\n")[0][:_LONGEST_ERROR] if error else None
 
@@ -110,7 +110,7 @@ def _first(reasons: list[str]) -> list[str]:
 
 
 def _metrics(daemon: Daemon) -> Reply:
-    from bearerd.api import metrics  # noqa: PLC0415 - its library costs memory that only scraped daemons need
+    from bearerd.api import metrics  # noqa: PLC0415 - its library takes memory, needed only by scraped daemons
 
     return Reply(200, metrics.expose(daemon.status()), metrics.CONTENT_TYPE)
 
@@ -129,7 +129,7 @@ def _status(daemon: Daemon, query: str) -> Reply:
 def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
     given = parse_qs(query, keep_blank_values=True).get("not", [None])[0]
     if given is not None and _DIGEST.fullmatch(given) is None:
-        return document(400, {"error": "expected not=<the first 16 hex digits of the failed token's SHA-256>"})
+        return document(400, {"error": "expected not=<first 16 hex digits of the failed token's SHA-256>"})
     requested = daemon.refresh(name, given)
     if requested.answer == "unknown":
         return document(404, {"error": f"there is no token '{name}'"})

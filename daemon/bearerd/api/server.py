@@ -1,4 +1,4 @@
-"""The listening sockets of the local API while the daemon runs."""
+"""Keeps the listening sockets of the local API open."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Server:
             self._listeners.append(Listener(TcpEndpoint(config.listen), daemon, access))
 
     def tick(self) -> None:
-        """Open what is not open: at first, after a failure, and where somebody removed the socket's file."""
+        """Open sockets that are not open: at the start, after a failure, or when the socket's file was removed."""
         for listener in self._listeners:
             listener.tick()
 
     def stop(self) -> None:
-        """Accept nothing more; replies under way go on for as long as the process does."""
+        """Stop accepting. Replies in progress continue until the process ends."""
         for listener in self._listeners:
             listener.stop()
 
 
 class Listener:
-    """One endpoint: opened by `tick`, served by a thread of its own."""
+    """One endpoint, opened by `tick` and served by a thread of its own."""
 
     def __init__(self, endpoint: Endpoint, daemon: Daemon, access: Access) -> None:
         self._endpoint = endpoint
@@ -53,14 +53,14 @@ class Listener:
         self._fault = ""
 
     def tick(self) -> None:
-        """Open the endpoint unless it is open, and callers find it, and it is served."""
+        """Open the endpoint unless it is served and clients find it."""
         served = self._thread is not None and self._thread.is_alive()
         if not served or not self._endpoint.intact():
             self._close()
             self._open()
 
     def stop(self) -> None:
-        """Accept nothing more, and remove the socket's file."""
+        """Stop accepting, and remove the socket's file."""
         if self._connections is not None:
             self._close()
             self._endpoint.remove()
@@ -80,7 +80,7 @@ class Listener:
             fault = advice(error) if isinstance(error, OSError) else str(error)
             if fault != self._fault:
                 self._fault = fault
-                say(logging.ERROR, f"cannot listen at {self._endpoint.name}: {fault}; trying again, tokens are kept")
+                say(logging.ERROR, f"cannot listen at {self._endpoint.name}: {fault}; retrying; tokens are kept")
             return
         self._connections, self._thread = connections, thread
         say(logging.INFO if self._fault else logging.DEBUG, f"listening at {self._endpoint.name}")
@@ -91,7 +91,7 @@ class Listener:
             connections.run()
         except Exception as error:  # noqa: BLE001 - the next tick listens again
             fault = f"no longer listening at {self._endpoint.name}: {origin_of(error)}"
-            say(logging.ERROR, f"{fault}; this is a bug of bearerd, please report it; trying again, tokens are kept")
+            say(logging.ERROR, f"{fault}; this is a bug of bearerd, please report it; retrying; tokens are kept")
 
     def _close(self) -> None:
         if self._connections is not None:

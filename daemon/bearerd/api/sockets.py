@@ -1,4 +1,4 @@
-"""The two kinds of listening sockets: how each is opened, and whether callers still find it."""
+"""The two kinds of listening sockets: opens them, and checks that clients still find them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from bearerd.model import Listen
 from bearerd.publish.owners import gid_of, user_name
 from bearerd.publish.walk import OpenDirectory, Step, distrust, walk
 
-# Callers who wait in the kernel for accept. The kernel lowers it to net.core.somaxconn (4096 by default); a full queue
-# costs a TCP caller a second, and emptying one of 1024 takes some 50 ms.
+# Clients that wait in the kernel for accept. The kernel limits it to net.core.somaxconn (4096 by default). A full queue
+# costs a TCP client a second, and emptying 1024 entries takes about 50 ms.
 _BACKLOG: Final = 1024
-_EXCHANGED: Final = "somebody else replaced the socket just now"
+_EXCHANGED: Final = "another process replaced the socket just now"
 
 
 class Endpoint(ABC):
-    """A place to listen at."""
+    """An address to listen at."""
 
     name: str
-    """The place, as messages name it."""
+    """The address for messages."""
 
     @abstractmethod
     def open(self) -> socket.socket:
-        """Make the socket, listening; raises OSError or PublishError."""
+        """Create the listening socket. Raises OSError or PublishError."""
 
     @abstractmethod
     def intact(self) -> bool:
-        """Whether callers still find the socket there."""
+        """Whether clients still find the socket."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Remove the file that `open` made, if any, unless somebody else replaced it."""
+        """Remove the file that `open` created, if any, unless another process replaced it."""
 
 
 class UnixEndpoint(Endpoint):
@@ -51,31 +51,31 @@ class UnixEndpoint(Endpoint):
         self._made: object = None
 
     def open(self) -> socket.socket:
-        """Make the file; raises PublishError also when something else is in its place.
+        """Create the file. Raises PublishError, also if another file is in its place.
 
-        The directory is walked to as for a token file: no other user can have the socket made elsewhere.
+        The directory is opened step by step as for a token file, so that no other user can redirect the socket.
         """
         gid = gid_of(self._group)
         directory, name = os.path.split(self.name)
         place = walk([Step(word, 0, follow=True) for word in directory.split("/") if word], make=False)
         try:
             if place.missing:
-                raise PublishError("the directory is not there")
+                raise PublishError("the directory does not exist")
             self._clear(place, name)
             return self._bind(place.descriptor, name, gid)
         finally:
             os.close(place.descriptor)
 
     def _clear(self, place: OpenDirectory, name: str) -> None:
-        """Remove the socket of a daemon that was killed; raises PublishError for anything else."""
+        """Remove the socket of a killed daemon. Raises PublishError for any other file."""
         try:
             found = os.stat(name, dir_fd=place.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(found.st_mode):
-            raise PublishError("something else than a socket stands there")
+            raise PublishError("the path exists and is not a socket")
         if place.stranger is not None and found.st_uid != os.geteuid():
-            raise PublishError(f"a socket of {user_name(found.st_uid)} stands there, below {place.stranger}")
+            raise PublishError(f"there is a socket of {user_name(found.st_uid)}, below {place.stranger}")
         if _answers(self.name):
             raise PublishError("another process listens there; give one of them another control.socket")
         os.unlink(name, dir_fd=place.descriptor)
@@ -83,12 +83,12 @@ class UnixEndpoint(Endpoint):
     def _bind(self, directory: int, name: str, gid: int) -> socket.socket:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # bind gives the file this mode less the umask: at first nobody may connect, whatever the umask is.
+            # bind creates the file with this mode, less the umask: nobody may connect at first, whatever the umask is.
             os.fchmod(listening.fileno(), 0)
             listening.bind(self.name)
             try:
                 self._prove_place(directory, name)
-                listening.listen(_BACKLOG)  # first: who may connect must not be refused
+                listening.listen(_BACKLOG)  # before access is given, so that no client is refused
                 self._give_access(gid)
                 self._made = _look(self.name)
             except BaseException:
@@ -100,18 +100,18 @@ class UnixEndpoint(Endpoint):
         return listening
 
     def _prove_place(self, directory: int, name: str) -> None:
-        """That the file is where the walk led: it was bound by its whole name, which `ss` shows."""
+        """Check that the file is in the opened directory. It was bound by its whole path, which `ss` shows."""
         if not os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), os.lstat(self.name)):
             raise PublishError(_EXCHANGED)
 
     def _give_access(self, gid: int) -> None:
-        """Set group, then mode. By descriptor, since both calls would follow a symlink that replaced the file."""
+        """Set group, then mode, by descriptor: by name, both calls would follow a symlink that replaced the file."""
         descriptor = os.open(self.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
                 raise PublishError(_EXCHANGED)
-            # An O_PATH descriptor has no fchmod or fchown; this name of it leads to the same file.
+            # fchmod and fchown do not work on an O_PATH descriptor. This name leads to the same file.
             file = f"/proc/self/fd/{descriptor}"
             if not os.path.exists(file):
                 self._give_access_without_proc(gid, found)
@@ -123,7 +123,7 @@ class UnixEndpoint(Endpoint):
             os.close(descriptor)
 
     def _give_access_without_proc(self, gid: int, found: os.stat_result) -> None:
-        """The same by name, in a directory in which nobody else can exchange the file; raises PublishError."""
+        """The same by name, if no other user can replace files in the directory. Raises PublishError."""
         directory, name = os.path.split(self.name)
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -141,21 +141,21 @@ class UnixEndpoint(Endpoint):
             os.close(descriptor)
 
     def intact(self) -> bool:
-        """Whether the file is still ours, with its mode and group."""
+        """Whether the file is still ours, with mode and group unchanged."""
         try:
             return _look(self.name) == self._made
         except OSError:
             return False
 
     def remove(self) -> None:
-        """Remove the file, if it is still ours."""
+        """Remove the file if it is still ours."""
         if self.intact():
             with suppress(OSError):
                 os.unlink(self.name)
 
 
 class TcpEndpoint(Endpoint):
-    """`listen`."""
+    """The TCP address in `listen`."""
 
     def __init__(self, listen: Listen) -> None:
         self._listen = listen
@@ -163,18 +163,18 @@ class TcpEndpoint(Endpoint):
         self.name = f"{shown}:{listen.port}"
 
     def open(self) -> socket.socket:
-        """Bind the address; raises OSError."""
+        """Bind the address. Raises OSError."""
         family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
         try:
             listening = socket.create_server((self._listen.host, self._listen.port), family=family, backlog=_BACKLOG)
         except OSError as error:  # its text would name the address again
             raise OSError(error.errno, os.strerror(error.errno or 0)) from None
         if not self._listen.port:
-            say(logging.INFO, f"listening at port {listening.getsockname()[1]}")
+            say(logging.INFO, f"listening on port {listening.getsockname()[1]}")
         return listening
 
     def intact(self) -> bool:
-        """Nobody can take a bound port away."""
+        """A bound port stays bound."""
         return True
 
     def remove(self) -> None:
@@ -182,13 +182,13 @@ class TcpEndpoint(Endpoint):
 
 
 def _look(path: str) -> object:
-    """Which file this is, and who may use it; raises OSError."""
+    """The identity, mode and owner of a file. Raises OSError."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens at a socket's file."""
+    """Whether a process listens on a socket's file."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.setblocking(False)
         try:
@@ -196,9 +196,8 @@ def _answers(path: str) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except PermissionError:
-            # Of a file of ours that not even we may write: nobody can connect. A process that was killed between
-            # bind and chmod leaves one.
+            # Nobody can connect to a file of ours without permissions. A process killed before chmod leaves one.
             return os.lstat(path).st_uid != os.geteuid()
-        except OSError:  # their queue is full, or it is another type of socket
+        except OSError:  # the queue is full, or the socket has another type
             return True
     return True

@@ -1,6 +1,6 @@
-"""How everything stands, as `status`, the page and the metrics show it.
+"""The status document for `bearerd status`, the page and the metrics.
 
-No token, no secret and nothing of a response's body is in any of it.
+It never contains a token, a secret or any part of a response body.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from bearerd.target_status import Hold, TargetStatus
 from bearerd.timeformat import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
-"""starting: nothing is known yet; valid: good and in its files; failing: so too, but its renewal fails;
-unwritten: good, but not in all of its files; expired: it was not renewed in time; missing: there never was one."""
+"""starting   no attempt has ended yet
+valid      in its files and valid
+failing    valid, but its refresh fails
+unwritten  valid, but not in all of its files
+expired    not refreshed in time
+missing    no token was obtained yet"""
 # Names per state in the one-line summary. `bearerd status` lists them all.
 _NAMED: Final = 3
 HELD: Final = {
@@ -39,45 +43,45 @@ HELD: Final = {
 
 @dataclass(frozen=True, slots=True)
 class HookStatus:
-    """How a target's hooks stand."""
+    """The state of a target's hooks."""
 
     owed: int = 0
-    """How many are to be run, or run now."""
+    """The number of runs that are due or in progress."""
     ended: float | None = None
-    """Boot clock: when the last one ended."""
+    """Boot clock: when the last run ended."""
     error: str | None = None
-    """What of them fails."""
+    """The error of a failing hook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The daemon at one moment."""
+    """A snapshot of the daemon."""
 
     version: str
     pid: int
     now: Instant
     started: float
-    """Boot clock, as all moments here."""
+    """Boot clock, like all times here."""
     config: Config
     loaded: float
     config_error: str | None
-    """Why a newer config is not followed."""
+    """Why a newer config is not in use."""
     alive: bool
-    """Whether turns are given."""
+    """Whether the schedule runs."""
     tokens: tuple[tuple[TargetStatus, HookStatus], ...]
     counts: Counts
     admission: View
-    """Which clients and providers hold targets back."""
+    """Breakers, budgets and held targets."""
 
     def providers(self) -> dict[str, ProviderView]:
-        """Admission's view of each provider, by its name in the config."""
+        """Admission's view of each provider, by the provider's name in the config."""
         views = self.admission.providers
         urls = {target.client.provider.name: target.client.provider.url for target in self.config.targets}
         return {name: views[url] for name, url in urls.items() if url in views}
 
 
 def state_of(target_status: TargetStatus, now: float) -> State:
-    """A target's state, in one word."""
+    """The state of a target in one word."""
     if target_status.expires is None:
         return "missing" if target_status.failure is not None else "starting"
     if target_status.expires + target_status.grace <= now:
@@ -88,14 +92,14 @@ def state_of(target_status: TargetStatus, now: float) -> State:
 
 
 def settled(target_status: TargetStatus, now: float) -> bool:
-    """Whether nothing is gained by waiting for it: valid on disk, refused, or not required."""
+    """Whether the start need not wait for this target: it is valid on disk, refused, or not required."""
     if not target_status.target.required or isinstance(target_status.failure, Refused):
         return True
     return state_of(target_status, now) in {"valid", "failing"}
 
 
 def summary(status: Status) -> str:
-    """How everything stands, in a line: what systemd shows as the status of the unit."""
+    """The status in one line, for the `Status:` of `systemctl status`."""
     now = status.now.boot
     names: dict[State, list[str]] = {}
     for target_status, _ in status.tokens:
@@ -117,7 +121,7 @@ def summary(status: Status) -> str:
 
 
 def unready(status: Status) -> Iterator[tuple[str, str]]:
-    """Each required token that is not valid on disk, and why."""
+    """The required tokens that are not valid on disk, with the reason."""
     now = status.now.boot
     for target_status, _ in status.tokens:
         state = state_of(target_status, now)
@@ -127,7 +131,7 @@ def unready(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def text(status: Status, only: str | None = None) -> Iterator[str]:
-    """`GET /status` in pieces, a JSON object; with `only` the one token of that name."""
+    """The JSON of `GET /status`, in parts; `only`: just the token of this name."""
     now = status.now
     head = {
         "version": status.version,
@@ -226,5 +230,5 @@ def _named(target: Target) -> dict[str, Any]:
 
 
 def _when(moment: float | None, now: Instant) -> str | None:
-    """A moment of the boot clock, as people read it."""
+    """A time of the boot clock in RFC 3339."""
     return None if moment is None else rfc3339(now.wall + (moment - now.boot))

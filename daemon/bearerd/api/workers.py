@@ -1,4 +1,4 @@
-"""Short-lived threads for work that may take time: a bounded number, and a bounded queue before them."""
+"""A bounded number of short-lived threads with a bounded queue."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Job = TypeVar("Job")
 
 
 class Workers(Generic[Job]):
-    """Runs `serve` in at most `most` threads; `waiting` more jobs wait, in order.
+    """Runs `serve` in at most `most` threads, while `waiting` more jobs wait in order.
 
-    A thread takes the next waiting job when it has done one, and all others that are `alike` with it; it ends when
-    there is none. Those taken together count as waiting until they are served. `serve` must not raise.
+    A thread that finished a job takes the next one together with all jobs that are `alike`, and ends if there is none.
+    Jobs taken together count as waiting until they are served. `serve` must not raise.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Workers(Generic[Job]):
         self._waiting: deque[Job] = deque()
 
     def submit(self, job: Job) -> Job | None:
-        """Serve a job; returns the one that waited longest when too many wait. Raises RuntimeError without a thread."""
+        """Serve a job. Returns the oldest waiting job if too many wait. Raises RuntimeError without a thread."""
         with self._lock:
             if self._running >= self._most:
                 self._waiting.append(job)
@@ -61,7 +61,7 @@ class Workers(Generic[Job]):
                 self._running -= not jobs
 
     def _next(self) -> Sequence[Job]:
-        """What waits longest, with all that is alike. With the lock held."""
+        """The oldest waiting job, with all jobs that are alike. Needs the lock."""
         if not self._waiting:
             return ()
         first = self._waiting[0]

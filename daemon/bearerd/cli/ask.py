@@ -1,6 +1,6 @@
-"""Asks the daemon over its control socket: one request, one answer, and in words why there is none.
+"""Sends one request to the daemon over its control socket, and explains why there is no answer.
 
-`health` pays for each import here at every probe: so HTTP/1.0 is spoken in a few lines, without http.client.
+`health` pays for each import at every probe, so this is HTTP/1.0 in a few lines, without http.client.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET = "/run/bearerd/.bearerd/control.sock"
 PATIENCE = 5.0
-"""Seconds for an answer: the daemon gives it from memory, and by then a probe has failed anyway."""
+"""Seconds for an answer. The daemon answers from memory, and a probe would fail by then anyway."""
 STATUS_PATIENCE = 10.0
-"""Of 10,000 tokens it is 7 MB."""
+"""Seconds for the status, which is 7 MB for 10,000 tokens."""
 
 _PART = 64 * 1024
-# Ten times the status of 10,000 tokens. What says more is no bearerd, and is not to fill our memory.
+# Ten times the status of 10,000 tokens. A longer answer is not bearerd's, and must not fill our memory.
 _MOST_BYTES = 64 * 1024 * 1024
 _STATUS_LINE = 3  # HTTP/1.1 200 OK
 _OK = 200
 
 
-class NoAnswer(Exception):  # noqa: N818 - a state of the world; no BearerdError, whose module costs a probe 10 ms
-    """No daemon answers at the socket; says why."""
+class NoAnswer(Exception):  # noqa: N818 - not a BearerdError, whose module costs a probe 10 ms
+    """No daemon answers at the socket; the message says why."""
 
 
 def socket_of(given: str | None, config: str | None) -> str | None:
-    """The control socket by option, variable or default; None where it stands in the config that is named."""
+    """The control socket by option, variable or default; None if the config has to be read for it."""
     return given or os.environ.get("BEARERD_SOCKET") or (None if config else DEFAULT_SOCKET)
 
 
 def find(given: str | None, config: str | None) -> tuple[str, str | None]:
-    """The control socket; and the output directory, where a config was read for it.
+    """The control socket, and the output directory if a config was read for it.
 
-    A config that cannot be read, or is wrong, keeps nobody from a running daemon: the first is a note on stderr, the
-    second is the daemon's to tell (`note_config`).
+    A config that cannot be read causes a note on stderr. A config with errors causes none, because the daemon reports
+    them (`note_config`). Both still reach a running daemon.
     """
     socket = socket_of(given, config)
     if socket is not None or not config:
@@ -51,37 +51,39 @@ def find(given: str | None, config: str | None) -> tuple[str, str | None]:
 
     found = locate(config, os.environ)
     if found.fault is not None:
-        note(f"{config}: {found.fault}; asking at {found.socket}")
+        note(f"{config}: {found.fault}; using {found.socket}")
     return found.socket, found.directory
 
 
 def note(text: str) -> None:
-    """Say on stderr what changes nothing."""
+    """Print a note on stderr, which does not affect the exit code."""
     print(f"bearerd: note: {clean(text)}", file=sys.stderr, flush=True)
 
 
 def note_config(error: object) -> None:
-    """Say that the daemon goes on with an earlier config, where it told an error of the present one."""
+    """Print a note if the daemon refused the current config."""
     if isinstance(error, str) and error:
-        note(f"the daemon refused the new config and keeps the earlier one: {error.splitlines()[0]}")
+        note(f"the daemon refused the new config and uses the previous one: {error.splitlines()[0]}")
 
 
 def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE) -> tuple[int, bytes]:
-    """An answer's status and body; raises NoAnswer."""
+    """Send a request. Returns status and body of the answer. Raises NoAnswer."""
     try:
         answer = _exchange(path, f"{method} {target} HTTP/1.0\r\nHost: bearerd\r\n\r\n".encode(), patience)
     except TimeoutError:
         raise NoAnswer(
-            f"no daemon answers at {path}: somebody listens, but says nothing whole for {patience:g} s"
+            f"no daemon answers at {path}: a process listens, but sent no complete answer within {patience:g} s"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a path that is none
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         raise NoAnswer(f"no daemon answers at {path}: {_why(error, path) or error}") from None
     if not answer:
-        raise NoAnswer(f"no daemon answers at {path}: it hung up; it is stopping, or too many ask at once")
+        raise NoAnswer(
+            f"no daemon answers at {path}: it closed the connection; it is stopping, or has too many clients"
+        )
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.partition(b"\r\n")[0].split(b" ", 2)
     if len(words) < _STATUS_LINE or not words[0].startswith(b"HTTP/1.") or not _is_status(words[1]):
-        raise NoAnswer(f"what answers at {path} is no bearerd")
+        raise NoAnswer(f"the process that answers at {path} is not bearerd")
     return int(words[1]), body
 
 
@@ -90,31 +92,31 @@ def _is_status(word: bytes) -> bool:
 
 
 def ask_status(path: str, only: str | None = None, patience: float = STATUS_PATIENCE) -> tuple[dict[str, Any], bytes]:
-    """How everything stands, or only that token, also as the bytes that came; raises NoAnswer."""
+    """The status, or that of one token, parsed and as bytes. Raises NoAnswer."""
     status, body = ask(path, f"/status?name={only}" if only else "/status", patience=patience)
     document = parsed(path, body)
     if not isinstance(document.get("tokens"), list):
         if status != _OK and isinstance(document.get("error"), str):
             raise NoAnswer(f"the daemon at {path} did not answer: {clean(document['error'])}")
-        raise NoAnswer(f"what answers at {path} is no bearerd")
+        raise NoAnswer(f"the process that answers at {path} is not bearerd")
     return document, body
 
 
 def parsed(path: str, body: bytes) -> dict[str, Any]:
-    """The JSON object in an answer; raises NoAnswer where it is none, or is not whole."""
-    import json  # a probe that is good does without
+    """The JSON object in an answer. Raises NoAnswer if it is incomplete or not an object."""
+    import json  # a successful probe does not need it
 
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise NoAnswer(f"what answered at {path} is no bearerd, or was cut off in the middle")
+        raise NoAnswer(f"the answer at {path} is not from bearerd, or was cut off")
     return document
 
 
 def clean(text: object) -> str:
-    """Text from elsewhere, without what a terminal would obey."""
+    """Text from elsewhere, without terminal control characters."""
     return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
@@ -133,35 +135,36 @@ def _exchange(path: str, request: bytes, patience: float) -> bytes:
             parts.append(part)
             size += len(part)
             if size > _MOST_BYTES:
-                raise NoAnswer(f"what answers at {path} is no bearerd: it says more than {_MOST_BYTES // 2**20} MiB")
+                limit = f"more than {_MOST_BYTES // 2**20} MiB"
+                raise NoAnswer(f"the process that answers at {path} is not bearerd: it sent {limit}")
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError
             line.settimeout(left)
 
 
-# -- why nobody answers ------------------------------------------------------------------------------
+# -- why there is no answer --------------------------------------------------------------------------
 
 
 def _why(error: OSError | ValueError, path: str) -> str | None:
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.ENOENT:
-        return "there is no such socket; is bearerd running? --socket names another"
+        return "there is no such socket; is bearerd running? use --socket for another path"
     if code == errno.EAGAIN:
-        return "too many ask at once"
+        return "it has too many clients"
     try:
         if code == errno.ECONNREFUSED:
             is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
-            return "connection refused: whoever listened there was killed" if is_socket else "it is no socket"
+            return "connection refused: the daemon was killed" if is_socket else "it is not a socket"
         if code in {errno.EACCES, errno.EPERM}:
-            return f"permission denied: {_shut(path)}"
-    except OSError:  # it changes right now
+            return f"permission denied: {_denied(path)}"
+    except OSError:  # it is changing right now
         pass
     return error.strerror if isinstance(error, OSError) else None
 
 
-def _shut(path: str) -> str:
-    """Which part of the path keeps us out, and whom it lets in."""
+def _denied(path: str) -> str:
+    """The part of the path that denies access, and who has access to it."""
     import grp
     import pwd
 

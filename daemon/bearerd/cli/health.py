@@ -1,7 +1,6 @@
-"""`bearerd health`: for probes, and for consumers that wait until there is something to read.
+"""`bearerd health`: for probes, and for consumers that wait for their tokens.
 
-The usual forms of its command line are understood right here: argparse alone, with what it imports, would
-cost a probe as much as Python's own start.
+The usual forms of its command line are parsed here, because importing argparse takes as long as Python's own start.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import time
 
 from bearerd.cli.ask import PATIENCE, NoAnswer, ask, ask_status, clean, find, note_config, parsed
 
-# Seconds between two looks: who waits for a token of a fast provider starts at once, and one that waits for
-# minutes costs nothing.
+# Seconds between two checks: short at first for fast providers, longer later to cost little.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# Also the last look of a wait that is over gets an answer from a busy machine.
+# Seconds for the last check of a wait, so that a busy machine can answer.
 _LEAST_PATIENCE = 1.0
 _GOOD = frozenset({"valid", "failing"})
 _IN_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/")
@@ -26,7 +24,7 @@ _NO_ERROR = b'"config_error": null'
 
 
 def quick(arguments: list[str]) -> int | None:
-    """The exit code; None for what takes argparse (--wait, --help, mistakes)."""
+    """The exit code; None if argparse is needed (--wait, --help, errors)."""
     given: dict[str, str] = {}
     live = ready = False
     names: list[str] = []
@@ -52,9 +50,9 @@ def quick(arguments: list[str]) -> int | None:
 
 
 def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int:
-    """0 when it is well, by then at the latest; else 1, with the reasons on stderr.
+    """Check the health until it is good or `wait` seconds are over. Returns 0 if it is good, else 1 with the reasons.
 
-    Well is: ready; alive, with `live`; or, with names, that these tokens are valid on disk.
+    Good means ready; with `live`, alive; with names, that these tokens are valid on disk.
     """
     end = time.monotonic() + wait
     pause = _FIRST_PAUSE
@@ -80,28 +78,28 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
 
 
 def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> tuple[list[str], object]:
-    """Why it is not well; and what the daemon says is wrong with the present config. Raises NoAnswer."""
+    """Why the health is not good, and the error of the current config. Raises NoAnswer."""
     if names:
         looks = [_invalid(path, name, patience) for name in names]
         return [reason for reasons, _ in looks for reason in reasons], looks[-1][1]
     status, body = ask(path, "/livez" if live else "/readyz", patience=patience)
-    # A good probe does without the JSON module, unless there is something to tell.
+    # A successful probe does not import the JSON module, unless there is a config error.
     if status == _OK and (_NO_ERROR in body or b"config_error" not in body):
         return [], None
     if status not in {_OK, _NOT_READY}:
-        raise NoAnswer(f"what answers at {path} is no bearerd: HTTP {status}")
+        raise NoAnswer(f"the process that answers at {path} is not bearerd: HTTP {status}")
     document = parsed(path, body)
     error = document.get("config_error")
     if status == _OK:
         return [], error
     reasons = document.get("reasons")
     found = reasons if isinstance(reasons, list) else [document["error"]] if "error" in document else []
-    return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason is given"]], error
+    return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason given"]], error
 
 
 def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
-    """The same of one token."""
-    # What holds other characters would have to be quoted, and is no name.
+    """The same for one token."""
+    # Other characters cannot occur in a name, and would need quoting.
     if not name or not _IN_NAMES.issuperset(name):
         return [f"there is no token '{name}'"], None
     document, _ = ask_status(path, name, patience)

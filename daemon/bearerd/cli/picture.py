@@ -1,4 +1,4 @@
-"""`GET /status` as lines of text with colours, none wider than there is room: for a terminal, or for a pipe."""
+"""Renders `GET /status` as coloured text, for a terminal of some width or for a pipe."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _STYLES: Final = {
 _BAD: Final = "bold red"
 _GAP: Final = 2
 _INDENT: Final = 2
-# Shorter, a bar shows nothing; longer, nothing more.
+# A shorter bar shows nothing, and a longer one shows nothing more.
 _LEAST_BAR: Final = 10
 _MOST_BAR: Final = 30
-# So much of a long name is worth more than the bar beside it.
+# Characters of a long name that are shown before there is room for a bar.
 _LEAST_NAME: Final = 24
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
@@ -49,17 +49,17 @@ _TYPED: Final = _Glyphs(".", "#", "|", "...")
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """What is written on."""
+    """The size and encoding of the output."""
 
     width: int | None = None
-    """None: lines are as long as they are, for a file or a pipe."""
+    """None: unlimited, for a file or a pipe."""
     height: int | None = None
-    """None: as many lines as there are."""
+    """None: unlimited."""
     encoding: str = "utf-8"
 
     @property
     def glyphs(self) -> _Glyphs:
-        """What bars are made of."""
+        """The characters for bars."""
         try:
             "".join(_DRAWN).encode(self.encoding)
         except UnicodeEncodeError:
@@ -67,24 +67,24 @@ class Paper:
         return _DRAWN
 
     def safe(self, text: object) -> str:
-        """Text that can be written here, without what a terminal would obey."""
+        """Text that can be encoded, without terminal control characters."""
         return clean(text).encode(self.encoding, "replace").decode(self.encoding)
 
     def cut(self, text: str, width: int | None) -> str:
-        """Its beginning, where it is too long."""
+        """Text shortened to this width."""
         if width is None or cell_len(text) <= width:
             return text
         dots = self.glyphs.dots
         return (set_cell_size(text, max(0, width - len(dots))) + dots)[:width]
 
     def filled(self, text: str, style: str = "") -> Iterator[Text]:
-        """A paragraph."""
+        """Text wrapped at words."""
         lines = [text] if self.width is None else wrap(text, self.width, break_on_hyphens=False)
         for line in lines:
             yield from self._chopped(line, style)
 
     def folded(self, text: object, style: str = "") -> Iterator[Text]:
-        """Lines whose columns matter, each over as many as it takes."""
+        """Text whose columns matter, wrapped at the width."""
         for line in str(text).expandtabs().splitlines():
             yield from self._chopped(self.safe(line), style)
 
@@ -95,28 +95,28 @@ class Paper:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A token, in words."""
+    """The texts for one token."""
 
     name: str
     state: str
     left: str
     turn: str
     life: tuple[float, float | None] | None
-    """How much of its life is over, and where in it the next refresh is."""
+    """The share of its lifetime that is over, and the position of the next refresh."""
     notes: tuple[tuple[str, str], ...]
-    """What is to be said below it, and in which style."""
+    """The lines below it, with their styles."""
 
     @property
     def trouble(self) -> int:
-        """0 where something is wrong."""
+        """A sort key: 0 if something is wrong."""
         return 2 - bool(self.notes) if self.state == "valid" else 0
 
 
 def picture(document: Mapping[str, Any], paper: Paper, trouble: str | None = None) -> list[Text]:
-    """All of it; `trouble` is why this is not what a daemon says."""
+    """All lines; `trouble`: why the document is not from a daemon."""
     lines = _lines(document, paper, trouble)[: paper.height]
     if paper.width is not None:
-        for line in lines:  # where it is too narrow even for three columns
+        for line in lines:  # for terminals that are too narrow even for three columns
             line.truncate(paper.width, overflow="crop")
     return lines
 
@@ -136,10 +136,10 @@ def _lines(document: Mapping[str, Any], paper: Paper, trouble: str | None) -> li
 
 
 def _most_troubled(rows: list[_Row], blocks: list[list[Text]], paper: Paper, room: int) -> Iterator[Text]:
-    """As many as there is room for, those in trouble first, and how many there are besides."""
+    """As many tokens as there is room for, those with problems first, and a count of the rest."""
     order = sorted(range(len(rows)), key=lambda index: rows[index].trouble)
     for shown, index in enumerate(order):
-        if len(blocks[index]) >= room:  # one line is for the rest
+        if len(blocks[index]) >= room:  # one line is for the count
             rest = Counter(rows[index].state for index in order[shown:])
             yield _counted(f"and {rest.total()} more:", rest, paper)[0]
             return
@@ -153,7 +153,7 @@ def _most_troubled(rows: list[_Row], blocks: list[list[Text]], paper: Paper, roo
 def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterator[Text]:
     directory = document.get("directory")
     if document.get("pid") is None:
-        yield from paper.filled(paper.safe(f"what the records in {directory} say at {document.get('now')}"))
+        yield from paper.filled(paper.safe(f"from the records in {directory} at {document.get('now')}"))
     else:
         up = _seconds(document.get("started_at"), document.get("now"))
         yield from paper.filled(
@@ -163,7 +163,7 @@ def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterat
             )
         )
         if not document.get("alive"):
-            yield from paper.filled("the schedule's heartbeat is stale: no turns are given", _BAD)
+            yield from paper.filled("the scheduler's heartbeat is stale: no token is refreshed", _BAD)
     config = document.get("config") or {}
     if config.get("error"):
         yield from paper.filled(
@@ -271,7 +271,7 @@ def _seconds(since: Any, until: Any) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """How wide each is; name, state and what is left are always there."""
+    """The widths of the columns. Name, state and remaining time are always shown."""
 
     name: int
     state: int
@@ -281,7 +281,7 @@ class _Columns:
 
     @classmethod
     def of(cls, rows: list[_Row], paper: Paper) -> _Columns:
-        """What fits."""
+        """The columns that fit."""
         name = max(len("TOKEN"), *(cell_len(row.name) for row in rows))
         state = max(len("STATE"), *(cell_len(row.state) for row in rows))
         left = max(len("LEFT"), *(len(row.left) for row in rows))
@@ -300,13 +300,13 @@ class _Columns:
         return cls(name, state, left, turn if turns else None, bar if lives else None)
 
     def headings(self) -> Text:
-        """The first line."""
+        """The heading line."""
         line = self._line(Text("TOKEN"[: self.name]), Text("STATE"), Text("LEFT"), Text("NEXT"), Text("LIFE"))
         line.stylize("bold")
         return line
 
     def block(self, row: _Row, paper: Paper) -> list[Text]:
-        """A token's line, and those below it."""
+        """A token's line, and its notes."""
         style = _STYLES.get(row.state, "")
         line = self._line(
             Text(_without_its_middle(row.name, self.name, paper)),
@@ -319,7 +319,7 @@ class _Columns:
         return [line, *(Text(" " * _INDENT).append(paper.cut(text, room), how) for text, how in row.notes)]
 
     def legend(self, paper: Paper) -> list[Text]:
-        """What the bar means, where there is room to say it."""
+        """The legend for the bars, if there is room."""
         glyphs = paper.glyphs
         text = f"{glyphs.lived} lived  {glyphs.left} left  {glyphs.turn} next refresh"
         if self.bar is None or (paper.width is not None and len(text) > paper.width):
@@ -351,7 +351,7 @@ class _Columns:
 
 
 def _without_its_middle(name: str, width: int, paper: Paper) -> str:
-    """A name that is too long: its token's end tells it from the client's others, its beginning the client."""
+    """A long name without its middle: the end distinguishes tokens of a client, the beginning names the client."""
     if cell_len(name) <= width:
         return name
     dots = paper.glyphs.dots

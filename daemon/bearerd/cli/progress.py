@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, when there is more than a handful to wait for."""
+"""A progress bar on a terminal, for more than a few tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HANDFUL: Final = 5
 
 @contextmanager
 def bar(total: int) -> Iterator[Callable[[int, int], None]]:
-    """What is to be told how many are done of how many."""
+    """Yield a function that shows how many of how many tokens are done."""
     if total <= _HANDFUL or not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

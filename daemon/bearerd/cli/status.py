@@ -1,4 +1,4 @@
-"""`bearerd status`: how everything stands, by the daemon, or where none runs by the records."""
+"""`bearerd status`: shows every token, from the daemon, or without one from the records."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from bearerd.clock import SystemClock
 from bearerd.model import OWN_DIRECTORY
 from bearerd.service.offline import offline
 
-_REDRAWN_EACH: Final = 1.0  # seconds, as one counts them
+_REDRAWN_EACH: Final = 1.0  # seconds: the unit of the times that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What there was to be seen."""
+    """A status document."""
 
     document: Mapping[str, Any]
     body: bytes
     troubles: tuple[str, ...] = ()
-    """Why it is not what a daemon says, and what is missing of it."""
+    """Why it is not from a daemon, and why parts are missing."""
 
 
 def status(socket: str, directory: str | None, *, as_json: bool, watch: bool) -> int:
-    """0 where a daemon answered, whatever it said, else 1.
+    """Show the status. Returns 0 if a daemon answered, whatever the state of its tokens, else 1.
 
-    `directory` is where the records are, if that is known; else it is told from the socket's place.
+    `directory` contains the records; None to derive it from the socket's path.
     """
     console = _console()
     if watch:
@@ -70,12 +70,12 @@ def _look(socket: str, directory: str | None) -> _Seen:
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Who read our output has gone: no failure, which is what rich makes of it."""
+        """Raise, instead of exiting with a failure: the reader of our output is gone, which is not an error."""
         raise BrokenPipeError
 
 
 def _console() -> Console:
-    # Rich's own reading of NO_COLOR keeps bold and dim: we say every state in words as well.
+    # With NO_COLOR, rich itself would keep bold and dim. Every state is also shown as a word.
     plain = bool(os.environ.get("NO_COLOR"))
     return _Console(color_system=None if plain else "auto", highlight=False, markup=False, emoji=False)
 
@@ -89,8 +89,8 @@ def _print(console: Console, lines: list[Text]) -> None:
 
 
 def _watch(console: Console, socket: str, directory: str | None) -> None:
-    """Draw anew each second, until Ctrl-C."""
-    # By default it would leave the terminal on its other screen, without a cursor.
+    """Redraw every second until Ctrl-C."""
+    # Without a handler, TERM would leave the terminal on its alternate screen, without a cursor.
     signal.signal(signal.SIGTERM, _end)
     try:
         if console.is_terminal and not console.is_dumb_terminal:
@@ -113,4 +113,4 @@ def _drawn(console: Console, socket: str, directory: str | None, height: int | N
 
 
 def _end(number: int, _frame: object) -> NoReturn:
-    sys.exit(128 + number)  # as shells have it
+    sys.exit(128 + number)  # the shells' convention

@@ -1,4 +1,4 @@
-"""Every verb and its options. Each imports only what it runs."""
+"""The commands and their options. Each command imports only what it needs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from bearerd.service.check import Finding
 
 DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
-EX_CONFIG = 78  # sysexits.h; systemd is told not to restart on it
+EX_CONFIG = 78  # sysexits.h; the systemd unit does not restart on it
 
 
 def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warning: str | None = None) -> int:
-    """Run the verb of a parsed command line; returns the exit code.
+    """Run the command of a parsed command line. Returns the exit code.
 
-    `reader` reads the config for the verbs that need it; `warning` is for the log, once there is one.
+    `reader` reads the config for the commands that need it; `warning` is logged once the log is set up.
     """
     arguments.config_reader, arguments.warning = reader, warning
     try:
@@ -40,11 +40,11 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
 
 
 def parser() -> argparse.ArgumentParser:
-    """What understands the command line."""
+    """The parser of the command line."""
     root = argparse.ArgumentParser(
         prog="bearerd",
         description="Keeps OAuth2 access tokens fresh in files that any program can read.",
-        epilog="exit: 0 done, 1 a token could not be had, or not healthy, or no daemon, 2 usage, "
+        epilog="exit codes: 0 done; 1 a token could not be obtained, not healthy, or no daemon; 2 usage; "
         "78 the config is wrong",
     )
     root.add_argument("--version", action="version", version=f"bearerd {__version__}")
@@ -65,53 +65,55 @@ def parser() -> argparse.ArgumentParser:
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
     once.add_argument(
         "--min-valid", metavar="D", type=_duration, default=0.0,
-        help="renew tokens that are good for less than this (default: those that are due)",
+        help="renew tokens that are valid for less than this (default: those that are due)",
     )  # fmt: skip
     once.add_argument(
-        "--hooks", action="store_true", help="also run the hooks of what changed (default: they are the daemon's)"
+        "--hooks", action="store_true", help="also run hooks for changed files (default: leave them to the daemon)"
     )
-    check = verb("check", _check, "prove config, secrets, permissions and directories")
-    check.add_argument("--online", action="store_true", help="also one grant for each client")
+    check = verb("check", _check, "check config, secrets, permissions and directories")
+    check.add_argument("--online", action="store_true", help="also request one token for each client")
     check.add_argument(
-        "--as", dest="reader", metavar="USER", type=_reader,
-        help="also whether this user can read each file, and what stops him: a name or number, and after a colon the "
-        "group of his process where that is not his login group",
+        "--as", dest="reader", metavar="USER[:GROUP]", type=_reader,
+        help="also check that this user can read each file; GROUP is the group of the process, by default the user's "
+        "login group",
     )  # fmt: skip
-    status = verb("status", _status, "show every token: its state, expiry, next refresh, last error", config=False)
+    status = verb("status", _status, "show every token: state, expiry, next refresh, last error", config=False)
     form = status.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="what the daemon says, as it says it")
-    form.add_argument("--watch", action="store_true", help="draw it anew each second, until Ctrl-C")
-    refresh = verb("refresh", _refresh, "get new tokens now, from the running daemon, and wait for them", config=False)
-    refresh.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token (default: all)")
+    form.add_argument("--json", action="store_true", help="print the daemon's status as JSON")
+    form.add_argument("--watch", action="store_true", help="redraw every second, until Ctrl-C")
+    refresh = verb("refresh", _refresh, "get new tokens now from the running daemon, and wait for them", config=False)
+    refresh.add_argument(
+        "tokens", metavar="TOKEN", nargs="*", help="client/token, or a client for all of its tokens (default: all)"
+    )
     refresh.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to wait (default: 30s)")
-    health = verb("health", _health, "say whether it is well: for probes, and for consumers that wait", config=False)
+    health = verb("health", _health, "check the daemon's health, for probes and waiting consumers", config=False)
     kind = health.add_mutually_exclusive_group()
     kind.add_argument("--ready", action="store_true", help="every required token is valid on disk (the default)")
-    kind.add_argument("--live", action="store_true", help="the daemon gives its tokens their turns")
+    kind.add_argument("--live", action="store_true", help="the daemon's scheduler works")
     health.add_argument(
-        "--wait", metavar="D", type=_duration, default=0.0, help="until it is, or even until there is a daemon, so long"
+        "--wait", metavar="D", type=_duration, default=0.0, help="wait this long for it, or for a daemon (default: 0)"
     )
-    health.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token: these instead of the required ones")
+    health.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token: check these, not the required ones")
     health.set_defaults(usage_error=health.error)
     for asks in (status, refresh, health):
         named = asks.add_mutually_exclusive_group()
         named.add_argument(
             "--socket", metavar="PATH",
-            help=f"the control socket (default: $BEARERD_SOCKET, else as the config has it, else {DEFAULT_SOCKET})",
+            help=f"the control socket (default: $BEARERD_SOCKET, else from the config, else {DEFAULT_SOCKET})",
         )  # fmt: skip
         named.add_argument(
             "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG"),
-            help="the config that names the socket, if nothing else does (default: $BEARERD_CONFIG, else none is read)",
+            help="the config that names the socket (default: $BEARERD_CONFIG, else none is read)",
         )  # fmt: skip
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
-    demo = verb("demo", _demo, "show the whole thing on this machine, with nothing set up", config=False)
+    demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
     demo.add_argument("--seconds", metavar="N", type=_seconds, help="end this long after the first call")
     return root
 
 
 def _duration(text: str) -> float:
-    # Also a bare 0: "no minimum" needs no unit.
+    # A bare 0 needs no unit.
     seconds = 0.0 if text == "0" else seconds_of(text)
     if seconds is None:
         raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
@@ -143,10 +145,10 @@ def _run(arguments: argparse.Namespace) -> int:
     reader = arguments.config_reader
     with ending(0):
         reader.ask(arguments.config)
-        # Meanwhile: these take as long as reading a config of one client.
+        # Imported meanwhile: this takes as long as reading a small config.
         from bearerd.service.logs import quiet_libraries, set_up
 
-        quiet_libraries()  # before they are imported: some warn of themselves
+        quiet_libraries()  # before they are imported, because some warn then
         from bearerd.service.run import run
 
         config = reader.answer()
@@ -193,7 +195,7 @@ def _warn(warning: str | None) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End now: workers that hang in a request or a name look-up are daemon threads, and may hold stderr."""
+    """End at once: threads that hang in a request or a name look-up must not delay it."""
     from bearerd.service.logs import flush
 
     sys.stdout.flush()
@@ -215,14 +217,14 @@ def _check(arguments: argparse.Namespace) -> int:
     finally:
         arguments.config_reader.close()
     failed, stops = 0, False
-    LOGGER.addHandler(logging.NullHandler())  # what is said on the way stands among the findings
+    LOGGER.addHandler(logging.NullHandler())  # the findings contain what would be logged
     print(f"ok       config {arguments.config}: {_count(len(config.targets), 'token')}")
     for finding in check(config, os.environ, online=arguments.online):
         failed += _shown(finding)
         stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
     unread = sum(map(_shown, readable(config, arguments.reader))) if arguments.reader else 0
     if failed:
-        then = "the daemon would not start" if stops else "the daemon would start and keep trying"
+        then = "the daemon would not start" if stops else "the daemon would start and retry"
         print(f"bearerd: {_count(failed, 'check')} failed; {then}", file=sys.stderr)
     if unread:
         print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
@@ -234,7 +236,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _shown(finding: Finding) -> bool:
-    """Show what was found; whether it failed."""
+    """Show a finding. Returns whether it failed."""
     print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
     for name, value in finding.details:
         print(f"{'':<8}   {name}: {value}", flush=True)
@@ -258,7 +260,7 @@ def _health(arguments: argparse.Namespace) -> int:
     from bearerd.cli.health import health
 
     if arguments.live and arguments.tokens:
-        arguments.usage_error("argument --live: not allowed with TOKEN: alive is the daemon")
+        arguments.usage_error("argument --live: not allowed with TOKEN, because it is about the daemon")
     return health(
         find(arguments.socket, arguments.config)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait
     )

@@ -1,3 +1,3 @@
-"""The whole thing on one machine: `provider` (token server and protected API), the real daemon, `reader`
-(a program that knows nothing of OAuth), and `show`, which starts all three and counts.
+"""A complete setup on one machine: `provider` is a token server with a protected API, `reader` a program without any
+OAuth code, and `show` starts both and the real daemon, and counts.
 """

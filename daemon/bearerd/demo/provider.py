@@ -1,6 +1,6 @@
-"""A token server that speaks the first provider's protocol, and an API that takes its tokens. Loopback only.
+"""A token server with the protocol of the Dun & Bradstreet APIs, and an API that accepts its tokens. Loopback only.
 
-Basic authentication and a form in; opaque tokens, 401 `invalid_client` and 401 `invalid_token` out.
+It takes Basic authentication and a form, and returns opaque tokens, 401 `invalid_client` and 401 `invalid_token`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_FORM: Final = 64 * 1024
 
 
 class Provider:
-    """Issues tokens that live `ttl` seconds to one client, and serves an API to whoever holds one."""
+    """Issues tokens with a lifetime of `ttl` seconds to one client, and serves an API that requires one."""
 
     def __init__(
         self, client_id: str, client_secret: str, ttl: float, clock: Callable[[], float] = time.monotonic
@@ -49,7 +49,7 @@ class Provider:
             self._expires[token] = now + self._ttl
             self.grants += 1
         scope = " ".join(form.get("scope", []))
-        # Whole seconds, rounded down: RFC 6749 has a number, providers send integers.
+        # Whole seconds, rounded down, as providers send them.
         return 200, {
             "access_token": token,
             "scope": scope,
@@ -73,7 +73,7 @@ class Provider:
 
 
 def serve(provider: Provider) -> ThreadingHTTPServer:
-    """The provider on a free port of loopback, served from a thread until `shutdown`."""
+    """Serve the provider on a free loopback port, from a thread, until `shutdown`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -105,7 +105,7 @@ def serve(provider: Provider) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's signature
-            """Nothing: the table shows what happens."""
+            """Log nothing, because the table shows what happens."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -114,7 +114,7 @@ def serve(provider: Provider) -> ThreadingHTTPServer:
 
 
 def _basic(authorization: str) -> tuple[str, str] | None:
-    """Id and secret of HTTP Basic, each percent-decoded as RFC 6749 2.3.1 has it."""
+    """Id and secret of HTTP Basic, each percent-decoded (RFC 6749 section 2.3.1)."""
     scheme, _, value = authorization.partition(" ")
     try:
         text = base64.b64decode(value, validate=True).decode()

@@ -1,8 +1,8 @@
-"""A program that calls an API: it reads a file, and knows nothing of OAuth.
+"""A program that calls an API with a token from a file, without any OAuth code.
 
     python -m bearerd.demo.reader FILE URL
 
-Prints a line `calls refused refreshes faults` after each call, until its standard input ends.
+It prints a line `calls refused refreshes faults` after each call, until its standard input ends.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-CALLS_EACH: Final = 0.2  # seconds between calls: several a second
+CALLS_EACH: Final = 0.2  # seconds between calls
 
 
 @dataclass
 class Count:
-    """What the reader saw."""
+    """The reader's counters."""
 
     calls: int = 0
     refused: int = 0
-    """Answered 401."""
+    """Calls with a 401 reply."""
     refreshes: int = 0
-    """How often the file held another token than before."""
+    """How often the file contained a new token."""
     faults: int = 0
-    """A file that was missing or empty after the first read, or a call that got no answer."""
+    """Reads of a missing or empty file after the first token, and calls without a reply."""
 
 
 def main() -> int:
-    """Call until standard input ends."""
+    """Call the API until standard input ends."""
     path, url = sys.argv[1:3]
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
@@ -43,7 +43,7 @@ def main() -> int:
         except FileNotFoundError:
             token = ""
         if not token:
-            count.faults += bool(last)  # before the first token there is nothing to read
+            count.faults += bool(last)  # before the first token there is no file
             continue
         count.refreshes += bool(last) and token != last
         last = token

@@ -1,4 +1,4 @@
-"""Starts the provider, the real daemon and a reader, shows what happens, and sums up."""
+"""Starts the provider, the real daemon and a reader, shows what happens, and prints a summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bearerd.demo.provider import API_PATH, TOKEN_PATH, Provider, serve
 from bearerd.demo.reader import Count
 
 _TICK: Final = 0.25
-_PLAIN_EACH: Final = 5.0  # seconds between lines where there is no terminal
+_PLAIN_EACH: Final = 5.0  # seconds between lines without a terminal
 _LONGEST_PLACE: Final = 107 - len("/bearerd-demo-12345678/tokens/.bearerd/control.sock")
 _STOP_WITHIN: Final = 5.0  # the daemon's promise
 _STARTS_WITHIN: Final = 60.0  # seconds until the first call; a laptop needs one, a loaded machine ten
@@ -40,7 +40,7 @@ clients:
 
 @dataclass
 class _Shown:
-    """What the table shows."""
+    """The data for the table."""
 
     count: Count = field(default_factory=Count)
     grants: int = 0
@@ -50,7 +50,7 @@ class _Shown:
 
 
 def demo(*, ttl: float, seconds: float | None) -> int:
-    """Run for some seconds after the reader's first call, or until Ctrl-C; 1 if any call was refused or failed."""
+    """Run for `seconds` after the reader's first call, or until Ctrl-C. Returns 1 if any call was refused or failed."""
     provider = Provider("demo", _SECRET, ttl)
     server = serve(provider)
     shown = _Shown()
@@ -67,20 +67,20 @@ def demo(*, ttl: float, seconds: float | None) -> int:
         server.server_close()
     count = shown.count
     if count.faults:
-        print(f"{count.faults} reads or calls failed in another way")
+        print(f"{count.faults} reads or calls failed for other reasons")
     if not count.calls:
-        print("the reader made no call: no token came")
+        print("the reader made no call, because no token arrived")
     print(f"calls={count.calls} refused={count.refused} refreshes={count.refreshes}")
     return 1 if count.refused or count.faults or not count.calls else 0
 
 
 def _place() -> str | None:
-    """Where the directory is made: not where its control socket could have no name (107 bytes; unix(7))."""
+    """Where to create the directory: the path of its control socket may have 107 bytes (unix(7))."""
     return None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_PLACE else "/tmp"  # noqa: S108 - of mode 0700
 
 
-# With characters that HTTP Basic is picky about.
-_SECRET: Final = "q+7/Zz0=%"  # noqa: S105 - the demo's own, known to nobody else
+# With characters that need encoding in HTTP Basic.
+_SECRET: Final = "q+7/Zz0=%"  # noqa: S105 - valid only for the demo's own provider
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def _daemon(directory: str, url: str) -> Iterator[None]:
     with open(f"{directory}/config.yaml", "w", encoding="utf-8") as file:
         file.write(_CONFIG.format(directory=directory, url=url, path=TOKEN_PATH))
     print(f"provider  {url}{TOKEN_PATH}\nfile      {directory}/tokens/demo/bci\n", flush=True)
-    # In a group of its own: Ctrl-C is for the demo, which then ends the daemon as systemd would.
+    # In its own process group, so that Ctrl-C reaches only the demo, which then ends the daemon as systemd would.
     process = subprocess.Popen(
         [sys.executable, "-m", "bearerd", "run", "-c", f"{directory}/config.yaml"],
         process_group=0,
@@ -138,7 +138,7 @@ def _watch(provider: Provider, directory: str, shown: _Shown, ends: threading.Ev
     terminal = sys.stdout.isatty()
     live: AbstractContextManager[Any] = nullcontext()
     if terminal:
-        from rich.live import Live  # noqa: PLC0415 - only where there is a terminal
+        from rich.live import Live  # noqa: PLC0415 - needed only on a terminal
 
         live = Live(_table(shown), refresh_per_second=4)
     said = time.monotonic()
@@ -161,7 +161,7 @@ def _watch(provider: Provider, directory: str, shown: _Shown, ends: threading.Ev
 
 
 def _look(directory: str, shown: _Shown) -> None:
-    """What the json file says of the token; never the token."""
+    """Read the token's times from the json file, never the token."""
     try:
         with open(f"{directory}/tokens/demo/bci.json", encoding="utf-8") as file:
             document = json.load(file)
@@ -182,7 +182,7 @@ def _line(shown: _Shown) -> str:
 
 
 def _table(shown: _Shown) -> Any:
-    from rich.table import Table  # noqa: PLC0415 - only where there is a terminal
+    from rich.table import Table  # noqa: PLC0415 - needed only on a terminal
 
     table = Table(title="bearerd demo (Ctrl-C ends it)", show_header=False, min_width=56)
     count = shown.count
@@ -192,9 +192,9 @@ def _table(shown: _Shown) -> Any:
         ("running", f"{time.monotonic() - shown.began:.0f} s"),
         ("token", shown.seen + left),
         ("grants at the provider", str(shown.grants)),
-        ("refreshes the reader saw", str(count.refreshes)),
-        ("calls the reader made", str(count.calls)),
-        ("of these refused (401)", refused),
+        ("refreshes seen by the reader", str(count.refreshes)),
+        ("calls by the reader", str(count.calls)),
+        ("refused calls (401)", refused),
     ):
         table.add_row(name, value)
     return table

@@ -133,7 +133,7 @@ class FailureLog:
     def _failing(self, failure: Failure, now: float, remaining: float, next_attempt: float) -> Line:
         """The line with the failure, the state of the current token, and the time of the next attempt."""
         self._said_at = now
-        holds = f"the present token is good for {duration(remaining)}" if remaining else "there is no valid token"
+        holds = f"the current token is good for {duration(remaining)}" if remaining else "there is no valid token"
         lasted = 0.0 if self.since is None else now - self.since
         still = (
             f"still failing after {self.attempts} attempt{'' if self.attempts == 1 else 's'} in {duration(lasted)}: "

@@ -1,3 +1,3 @@
-"""The running whole: `engine` wires the rooms together, `run` is the daemon, `once` the init job,
-`check` proves a config against this machine, `logs` writes the log.
+"""The running service: `engine` wires the packages together, `run` is the daemon, `once` the init job, `check` proves a
+config against this machine, `notify` talks to systemd, `logs` writes the log.
 """

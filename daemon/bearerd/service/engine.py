@@ -1,4 +1,4 @@
-"""All parts wired together: one controller for each target, on one schedule, over one directory."""
+"""Wires all parts together: one controller for each target, one schedule, one directory."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ from bearerd.publish.state import State
 from bearerd.service.clients import Clients
 from bearerd.target_status import TargetStatus
 
-# Threads. Each that waits for the network costs 8 KB; more at once would be a herd.
+# Grants that run at once: more would be a thundering herd, and a thread costs memory.
 _MOST_GRANTS: Final = 256
+# Threads for turns that only check files while all others wait for the network.
 _BESIDE_GRANTS: Final = 2
 # Seconds between two accepted refresh requests for one target, so that requests in a loop cost the provider little.
 _BETWEEN_REQUESTS: Final = 60.0
-# The main loop looks every 8 s; three looks that were missed are no accident.
+# Seconds after which the heartbeat is stale: the main loop ticks every 8 s, and three missed ticks are not chance.
 _HEARTBEAT: Final = 30.0
-# Between two looks so much time passes only where this process itself was stopped (SIGSTOP, a paused VM).
+# So much time passes between two ticks only if this process was stopped (SIGSTOP, a paused VM).
 _PAUSED: Final = 2 * CHECK_CLOCKS_EVERY
-# A turn that ends within this has its token on disk; one that waits for a provider is left behind.
+# Seconds for running turns to write their files at a stop. A turn that waits for a provider is abandoned.
 _STOP_WITHIN: Final = 2.0
 
 
 class _CountedPublisher(Publisher):
-    """Counts the files; of records only those that cannot be kept."""
+    """Counts written and failed files, and failed records."""
 
     def __init__(self, counters: Counters, config: Config) -> None:
         super().__init__(config)
@@ -68,7 +69,7 @@ class _CountedPublisher(Publisher):
 
 
 class Engine:
-    """Keeps every target of a config. `observer` is told, from worker threads, how a target stands after each turn."""
+    """Keeps every target of a config fresh. Worker threads call `observer` with a target's status after each turn."""
 
     def __init__(
         self,
@@ -89,19 +90,19 @@ class Engine:
         self._reconciler = Reconciler(self._controller, self.schedule, self._now)
         self._lock = threading.Lock()
         self._requested_at: dict[str, float] = {}
-        """When somebody last asked for a new token of each target."""
-        self._on_their_way = [target.full_name for target in config.targets if target.required]
+        """By target: the time of the last accepted refresh request."""
+        self._unsettled = [target.full_name for target in config.targets if target.required]
         self._started = self._loaded = self._now()
         self._heartbeat = self._looked = self._awake()
 
     def start(self, min_valid: float = 0.0) -> None:
-        """Take the directory and every good record, then begin; raises DirectoryUnusable, DirectoryLocked.
+        """Lock the directory and start. Raises DirectoryUnusable, DirectoryLocked.
 
-        `min_valid` seconds is how long a record's token must still be good, not to be renewed at once.
+        A token on record that is valid for less than `min_valid` seconds is renewed at once.
         """
         self._publisher.prepare()
         self._state.sweep()
-        # Under the lock: what fingerprints are made with is made once.
+        # After the lock is taken, because this may create the key for fingerprints.
         self._grants = Grants(self.clock, self._environ, self._state)
         journal = Journal(self._state.directory, self.clock)
         self._admission = Admission(_limits(self._config), self.schedule.wake, journal, self._now())
@@ -121,7 +122,7 @@ class Engine:
         self.schedule.start()
 
     def apply(self, config: Config) -> Plan:
-        """Go on as another config has it; what it does not change goes on as it was."""
+        """Apply a changed config. Returns the changes; unchanged targets are not affected."""
         changes = plan(self._config, config)
         self._config = config
         self._loaded = self._now()
@@ -130,26 +131,26 @@ class Engine:
         for name in changes.changed_clients:
             self._clients.forget(name)
         self._reconciler.apply(config.targets)
-        # After these: who is held and woken here must not ask as the old config has it.
+        # After `apply`: the targets that these calls wake must use the new config.
         self._admission.revise(_limits(config), self._now())
         for name in changes.changed_clients:
             self._admission.forgive(name, self._now())
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
-        """The credentials of these clients changed: whoever fails asks at once, whatever the reason."""
+        """Let the failing and held targets of these clients retry at once, because the credentials changed."""
         for controller in self._reconciler.controllers():
             target_status = controller.status()
             if target_status.client in clients and (target_status.failure is not None or target_status.held_by):
                 self._reconciler.wish(target_status.name, CredentialsChanged())
 
     def rewrite(self, names: Iterable[str]) -> None:
-        """What the files of these tokens are made from changed."""
+        """Rewrite the files of these targets, because a template changed."""
         for name in names:
             self._reconciler.wish(name, TemplateChanged())
 
     def stop(self) -> None:
-        """End; the files stay."""
+        """Stop. The files stay."""
         end = self._awake() + _STOP_WITHIN
         self.schedule.stop(_STOP_WITHIN)
         self.hooks.stop(max(0.0, end - self._awake()))
@@ -178,7 +179,7 @@ class Engine:
         return Requested("accepted", grants=grants, hold=hold, held_for=held_for)
 
     def status(self, config_error: str | None = None) -> Status:
-        """How everything stands."""
+        """The status of the daemon and every token."""
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -194,32 +195,32 @@ class Engine:
         )
 
     def unsettled(self) -> bool:
-        """Whether a required token is still on its way; those that once arrived are not looked at again."""
+        """Whether a required token is still being obtained. A token that settled once is not checked again."""
         now = self._now()
-        while self._on_their_way:
-            name = self._on_their_way[-1]
+        while self._unsettled:
+            name = self._unsettled[-1]
             if self._reconciler.is_wanted(name):
                 controller = self._reconciler.controller(name)
                 if controller is None or not settled(controller.status(), now):
                     return True
-            self._on_their_way.pop()
+            self._unsettled.pop()
         return False
 
     def alive(self) -> bool:
-        """Whether turns are still given.
+        """Whether the schedule runs.
 
-        As far as the main loop has seen of late; it may hang in a look at a file, which is no fault of the schedule.
+        Uses the heartbeat of the main loop. If that is stale, the main loop may hang on a file, which says nothing
+        about the schedule, so the schedule is asked as well.
         """
         return self._awake() - self._heartbeat <= _HEARTBEAT or self.schedule.alive()
 
     def tick(self) -> None:
-        """What the main loop does every few seconds: look at the clocks and the directory, close what is not used.
+        """Check the clocks and the directory, and close idle connections. Call it every few seconds.
 
-        Raises DirectoryLocked where another bearerd took the directory; this one writes nothing more then.
+        Raises DirectoryLocked if another bearerd took the directory. This one then writes nothing more.
         """
         before, self._looked = self._looked, self._awake()
-        # After a step all are set anew, which the schedule's own thread is still busy with. And after a pause of the
-        # whole process it may not have come to what was due meanwhile.
+        # After a step, or a pause of the whole process, the schedule needs a moment to run the turns that are due.
         if self.schedule.check_clocks() or self._looked - before > _PAUSED or self.schedule.alive():
             self._heartbeat = self._looked
         self._grants.close_idle()
@@ -231,7 +232,7 @@ class Engine:
                 self.schedule.wake(controller.target.full_name)
 
     def statuses(self) -> list[TargetStatus]:
-        """How every target stands."""
+        """A snapshot of every target."""
         return list(self._reconciler.statuses())
 
     def _hooks_of(self, name: str) -> HookStatus:
@@ -241,7 +242,7 @@ class Engine:
         return self.clock.now().boot
 
     def _awake(self) -> float:
-        """Seconds, without those in which the machine slept: nobody can beat then."""
+        """Seconds of the boot clock without suspends, in which no heartbeat is possible."""
         return self._now() - self.clock.suspended()
 
     def _controller(self, target: Target) -> Controller:
@@ -259,7 +260,7 @@ def _limits(config: Config) -> Limits:
 
 
 def _workers(config: Config) -> int:
-    """How many turns may run at once: as many grants as admission lets go, and a few that look at files meanwhile."""
+    """Threads for turns: as many as admission allows grants at once, and a few for turns that only check files."""
     counts = Counter(target.client.provider for target in config.targets)
     grants = sum(min(count, provider.max_concurrency) for provider, count in counts.items())
     return min(grants, _MOST_GRANTS) + _BESIDE_GRANTS

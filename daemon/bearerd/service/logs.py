@@ -1,4 +1,4 @@
-"""How the log is written: to stderr, a line an event, as text or JSON."""
+"""Writes the log to stderr, one line per event, as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from bearerd.log import LOGGER, say
 from bearerd.model import Logging
 from bearerd.timeformat import rfc3339
 
-# A line is 200 bytes: 2 MB at most, the lines of 10,000 targets that all fail at once.
+# Enough for 10,000 targets that fail at once. At 200 bytes a line, this is 2 MB.
 _MOST_LINES: Final = 10_000
 _FLUSH_WITHIN: Final = 1.0
 
 
-# A name of a file may hold any of them.
+# File names may contain any of these characters.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-# As systemd's journal has them (sd-daemon(3)): `journalctl --priority=warning` shows what matters.
+# The priorities of the journal (sd-daemon(3)), so that `journalctl --priority=warning` works.
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 
 
 def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
-    """Write bearerd's log to stderr, a line for each event and for each warning of Python's."""
+    """Write bearerd's log to stderr, one line for each event and each Python warning."""
     handler = _Writer()
     journal = _is_journal(environ.get("JOURNAL_STREAM", ""))
     form = _Json() if settings.format == "json" else _Text(timed=not journal)
@@ -38,7 +38,7 @@ def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(settings.level.upper())
     LOGGER.propagate = False
-    # A log that cannot be written is no reason for a traceback in it.
+    # Without a traceback on stderr if the log cannot be written.
     logging.raiseExceptions = False
     warnings.showwarning = _say_warning
     quiet_libraries()
@@ -52,15 +52,15 @@ def _say_warning(
     file: TextIO | None = None,  # noqa: ARG001 - warnings.showwarning has it
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    """A warning of Python's warnings module as a line of the log, in place of two raw lines on stderr."""
+    """Log a Python warning as one line, instead of two raw lines on stderr."""
     say(logging.WARNING, f"{category.__name__}: {message}", at=f"{filename}:{lineno}")
 
 
 def quiet_libraries() -> None:
-    """Drop what the libraries log and warn of by themselves: what matters of it is said in our words.
+    """Drop the log lines and warnings of libraries. bearerd logs what matters in its own words.
 
-    urllib3 logs URLs, and warns of a clock in the past; APScheduler logs a line for each job. Warnings about
-    our own code are not dropped.
+    urllib3 logs URLs and warns about a clock in the past. APScheduler logs a line for each job. Warnings about our own
+    code are kept.
     """
     for library in ("urllib3", "requests", "apscheduler"):
         logging.getLogger(library).handlers[:] = [logging.NullHandler()]
@@ -75,7 +75,7 @@ def flush() -> None:
 
 
 def _is_journal(stream: str) -> bool:
-    """Whether stderr goes to systemd's journal: the variable alone may be inherited by who writes elsewhere."""
+    """Whether stderr goes to the journal. The variable alone may be inherited by a process with another stderr."""
     try:
         status = os.fstat(2)
     except OSError:
@@ -84,7 +84,7 @@ def _is_journal(stream: str) -> bool:
 
 
 class _Writer(logging.Handler):
-    """Writes from a thread of its own: a pipe that nobody reads must stop no refresh, and no end."""
+    """Writes from a thread of its own, so that a pipe without a reader blocks neither a refresh nor the stop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,10 +116,10 @@ class _Writer(logging.Handler):
             with self._written:
                 dropped, self._dropped = self._dropped, 0
             if dropped:
-                message = f"{dropped} lines of the log were dropped: they were not read in time"
+                message = f"{dropped} log lines were dropped, because the log was not read fast enough"
                 record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (), None)
                 line = self._line(record) + line
-            with suppress(OSError):  # nobody is there to be told
+            with suppress(OSError):  # there is no other place to report it
                 while line:
                     line = line[os.write(2, line) :]
             self._done()
@@ -162,7 +162,7 @@ class _Json(logging.Formatter):
 
 
 class _Prioritised(logging.Formatter):
-    """What another formatter says, after its priority, which the journal takes off."""
+    """Prefixes a formatter's output with its priority, which the journal removes."""
 
     def __init__(self, form: logging.Formatter) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class _Prioritised(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    """Without line ends, and without what a terminal would obey."""
+    """Text without line ends and terminal control characters."""
     return _CONTROL.sub(" ", text)
 
 

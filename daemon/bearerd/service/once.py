@@ -1,4 +1,4 @@
-"""Every token made valid, once: for init containers, cron and CI. The same engine, with an end."""
+"""`bearerd once`: makes every token valid, then ends. For init containers, cron and CI."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bearerd.service.signals import receive
 from bearerd.target_status import TargetStatus
 from bearerd.timeformat import duration
 
-# Seconds between two looks at the targets that are held: what holds them changes without a turn of theirs.
+# Seconds between two checks of held targets: their hold may change without a turn of theirs.
 _LOOK_AT_HELD: Final = 0.5
-# Seconds between two looks for a signal while hooks are waited for.
+# Seconds between two checks for a signal while hooks run.
 _LOOK: Final = 0.2
 
 Progress = Callable[[int, int], None]
-"""Told how many targets are done, and of how many."""
+"""Called with the number of targets that are done, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a target ended."""
+    """The result for one target."""
 
     good: bool
     why: str = ""
@@ -46,14 +46,14 @@ def once(
     hooks: bool,
     progress: Progress = lambda _done, _total: None,
 ) -> int:
-    """0 when every token is valid on disk within `timeout` seconds, else 1, with a line for each that is not.
+    """Make every token valid. Returns 0 if all are valid on disk within `timeout` seconds, else 1.
 
-    Hooks are run only with `hooks`, and waited for; one that fails for good is a 1 too.
-    A token that is due, or good for less than `min_valid` seconds, is renewed; if that fails it does
-    while it is good. Raises DirectoryUnusable or DirectoryLocked.
+    A token that is due, or valid for less than `min_valid` seconds, is renewed. If that fails, a token that is still
+    valid is a success with a warning. With `hooks`, the hooks run, too, and a hook that fails for good is a failure.
+    Raises DirectoryUnusable or DirectoryLocked.
     """
     if not hooks:
-        # What an earlier run owes stays noted for the daemon.
+        # Hooks that an earlier run owes stay noted for the daemon.
         targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
         config = replace(config, targets=targets)
     events: queue.SimpleQueue[TargetStatus | int] = queue.SimpleQueue()
@@ -77,7 +77,7 @@ def once(
     engine.stop()
     if not done:
         why = "interrupted before all hooks were done" if interrupted else f"hooks not done within {duration(timeout)}"
-        say(logging.ERROR, f"{why}; they are run at the next start")
+        say(logging.ERROR, f"{why}; they run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
     for name, end in ends.items():
         if end.why:
@@ -97,7 +97,7 @@ def _wait_for_ends(
     total: int,
     progress: Progress,
 ) -> bool:
-    """Until every target is at its end, or that moment; whether a signal ended it before."""
+    """Wait until every target has a result, or until this time. Returns whether a signal interrupted the wait."""
     seen: dict[str, TargetStatus] = {}
     ticked = looked = engine.clock.now().boot
     while len(ends) < total and (now := engine.clock.now().boot) < until:
@@ -113,7 +113,7 @@ def _wait_for_ends(
             if isinstance(event, int):
                 return True
             changed.append(event)
-        now = engine.clock.now().boot  # not earlier than what is looked at
+        now = engine.clock.now().boot  # not earlier than the statuses
         for status in changed:
             seen[status.name] = status
             _settle(status, seen, ends, now, until)
@@ -122,7 +122,7 @@ def _wait_for_ends(
 
 
 def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[TargetStatus | int], until: float) -> bool:
-    """Until no hook is owed, or that moment; whether a signal ended it before."""
+    """Wait until no hook is owed, or until this time. Returns whether a signal interrupted the wait."""
     while not engine.hooks.wait(min(_LOOK, max(0.0, until - engine.clock.now().boot))):
         while not events.empty():
             if isinstance(events.get(), int):
@@ -135,43 +135,41 @@ def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[TargetStatus | int
 def _settle(
     event: TargetStatus, seen: Mapping[str, TargetStatus], ends: dict[str, _End], now: float, until: float
 ) -> None:
-    """Whether targets are at their end now: this one, and with a client that is asked no more its others.
+    """Note the results that this status decides: its target's, and those of all targets of a client that gave up.
 
-    Of these only such as had a turn: before it nobody knows what is on record for them. `until` is when
-    this run gives up.
+    Targets without a turn are left out, because their records were not read yet. `until` is when this run ends.
     """
-    shut = {status.client: status for status in seen.values() if _shuts_client(status, until)}
-    for status in seen.values() if shut.get(event.client) is event else (event,):
+    given_up = {status.client: status for status in seen.values() if _gives_client_up(status, until)}
+    for status in seen.values() if given_up.get(event.client) is event else (event,):
         if status.name in ends:
             continue
         if _is_final(status.failure):
             ends[status.name] = _final(status, now)
         elif status.failure is None and _good(status, now) and status.due > now:
             ends[status.name] = _End(good=True)
-        elif status.client in shut:
-            ends[status.name] = _final(status, now, because=_why_shut(shut[status.client], now))
+        elif status.client in given_up:
+            ends[status.name] = _final(status, now, because=_why_given_up(given_up[status.client], now))
         elif status.held_by == "rate_limit" and until <= status.held_until < inf:
-            why = f"its rate_limit allows no grant before {duration(status.held_until - now)} from now"
+            why = f"its rate_limit allows the next request in {duration(status.held_until - now)}"
             ends[status.name] = _final(status, now, because=why)
 
 
-def _shuts_client(status: TargetStatus, until: float) -> bool:
-    """Whether this run asks the target's client no more."""
+def _gives_client_up(status: TargetStatus, until: float) -> bool:
+    """Whether this run sends no more requests for the target's client."""
     if _is_final(status.failure):
         return isinstance(status.failure, Refused) and status.failure.whole_client
-    # Until an unknown moment: another of its tokens is being asked for.
+    # If the end of the hold is unknown, a request of another target is in flight.
     return status.held_by in {"refused", "refused_limit"} and until <= status.held_until < inf
 
 
-def _why_shut(status: TargetStatus, now: float) -> str:
+def _why_given_up(status: TargetStatus, now: float) -> str:
     if _is_final(status.failure):
-        return f"its client was refused ({status.name} asked)"
-    left = duration(status.held_until - now)
-    return f"its client was refused so often of late that it is not asked before {left} from now"
+        return f"its client was refused (for {status.name})"
+    return f"its client was refused too often; the next request is allowed in {duration(status.held_until - now)}"
 
 
 def _is_final(failure: Failure | None) -> bool:
-    """Whether asking again would be answered in the same way."""
+    """Whether another request would have the same result."""
     if isinstance(failure, Refused) and failure.another_secret:
         return False
     return isinstance(failure, Refused | Malformed | Unsent)
@@ -180,8 +178,9 @@ def _is_final(failure: Failure | None) -> bool:
 def _final(status: TargetStatus, now: float, because: str | None = None) -> _End:
     why = because or str(status.failure)
     if because is None and status.held_by in {"refused", "refused_limit"} and status.held_until < inf:
-        wait = duration(status.held_until - now)
-        why += f"; it is asked again in {wait} at the earliest; a changed secret is tried at once"
+        why += (
+            f"; next request in {duration(status.held_until - now)} at the earliest, with changed credentials at once"
+        )
     if _good(status, now):
         return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")
@@ -202,4 +201,4 @@ def _good(status: TargetStatus, now: float) -> bool:
 
 
 def _still(status: TargetStatus, now: float) -> str:
-    return f"the present token is good for {duration((status.expires or now) - now)}"
+    return f"the current token is good for {duration((status.expires or now) - now)}"

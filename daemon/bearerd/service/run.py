@@ -1,7 +1,7 @@
-"""The daemon: starts the engine, sleeps, looks at the clocks every few seconds, ends on a signal.
+"""The daemon: starts the engine, checks clocks and files every few seconds, reloads the config, ends on a signal.
 
-A new config is loaded by a process of its own while everything goes on; then it is followed. A broken one
-changes nothing. Changes are let settle first: who edits a file or swaps a mount makes many events.
+Another process loads a new config while the tokens are kept fresh. A broken config changes nothing. Changes settle
+first, because editing a file or switching a mount causes many events.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
-from bearerd.service.notify import Notify
+from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
 from bearerd.service.sources import Sources
 from bearerd.service.trust import writable_by_others
 
-# An editor writes, syncs and renames within this; a reader of its work waits no longer than it must.
+# Seconds without an event after which changes have settled: an editor writes, syncs and renames within this.
 _SETTLES: Final = 0.3
-# While somebody writes on and on, look all the same.
+# Seconds after which changes are handled even if events go on.
 _SETTLED_AT_LATEST: Final = 3.0
 
-# Of a config with hundreds of errors the first few say what is wrong.
+# Errors of a config that are logged: with hundreds of them, the first few show the cause.
 _MOST_LOGGED: Final = 20
 
 _CHANGED: Final = "changed"
@@ -43,9 +43,9 @@ _Event = int | str | _Loaded
 
 
 def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> int:
-    """Keep tokens until TERM or INT; raises DirectoryUnusable or DirectoryLocked before anything is done.
+    """Keep tokens fresh until TERM or INT. Raises DirectoryUnusable or DirectoryLocked before anything is changed.
 
-    `load` gives the config as it is then, or raises ConfigError; it is called from a thread of its own.
+    `load` returns the current config, or raises ConfigError. It is called from a thread of its own.
     """
     daemon = _Daemon(config, load, environ)
     daemon.start()
@@ -59,7 +59,7 @@ class _Daemon:
         self._environ = environ
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._engine = Engine(config, environ, lambda _: self._notify.wake())
-        self._notify = Notify(self, environ, self._now, config.startup_timeout)
+        self._notify = SystemdNotifier(self, environ, self._now, config.startup_timeout)
         self._loading = False
         self._load_again = False
         self._try_again = False
@@ -73,23 +73,23 @@ class _Daemon:
         return self._engine.alive()
 
     def config_error(self) -> str | None:
-        """Why a newer config is not followed."""
+        """Why a newer config is not in use."""
         return self._config_error
 
     def status(self) -> Status:
-        """How everything stands."""
+        """The status of every token."""
         return self._engine.status(self._config_error)
 
     def refresh(self, name: str, instead_of: str | None) -> Requested:
-        """Somebody wants a new token."""
+        """Request a new token."""
         return self._engine.refresh(name, instead_of)
 
     def unsettled(self) -> bool:
-        """Whether a required token is still on its way."""
+        """Whether a required token is still being obtained."""
         return self._engine.unsettled()
 
     def start(self) -> None:
-        """Take the directory, and begin."""
+        """Lock the directory and start."""
         receive(self._events.put, others=self._events.put)
         self._sources = Sources(self._config, self._environ)
         self._engine.start()
@@ -100,22 +100,22 @@ class _Daemon:
             f"bearerd {__version__} keeps {count} token{'' if count == 1 else 's'} in {self._config.directory}",
             pid=os.getpid(),
         )
-        # After the first turns have begun: these take a while to be there.
+        # Imported after the first turns have started, because it takes a while.
         from bearerd.api.server import Server  # noqa: PLC0415
         from bearerd.service.watch import Watch  # noqa: PLC0415
 
         self._api = Server(self, self._config)
         self._api.tick()
-        # Ready is who can be asked, too.
+        # After the server: a daemon is ready when its socket answers.
         self._notify.start()
         self._watch = Watch(lambda: self._events.put(_CHANGED))
         self._watch_over()
 
     def loop(self) -> int:
-        """Until a signal ends it; returns the exit code."""
+        """Handle events until a signal ends it. Returns the exit code."""
         look_at = self._now() + CHECK_CLOCKS_EVERY
         while True:
-            # By the clock, not after so long a silence: where somebody writes on and on there is none.
+            # By the clock, because events may never pause for this long.
             if self._now() >= look_at:
                 look_at = self._now() + CHECK_CLOCKS_EVERY
                 if not self._look():
@@ -141,7 +141,7 @@ class _Daemon:
                 self._follow(event)
 
     def _look(self) -> bool:
-        """What is done every few seconds; whether the daemon can go on."""
+        """Check everything that is checked every few seconds. Returns whether the daemon can go on."""
         try:
             self._engine.tick()
         except DirectoryLocked as error:
@@ -154,12 +154,12 @@ class _Daemon:
         if os.getpid() == 1:  # of a container, without an init
             self._zombies = reap(self._zombies)
         if not self._engine.alive():
-            say(logging.ERROR, "the schedule has died, which is a bug of bearerd; ending, to be started again")
+            say(logging.ERROR, "the schedule has stopped: this is a bug of bearerd, please report it; ending")
             return False
         return True
 
     def _warn_of_writers(self) -> None:
-        """Once for each file of the config that others can write."""
+        """Warn once about each file of the config that others can write."""
         found = writable_by_others((*self._config.sources, *self._config.source_directories))
         for path in found.keys() - self._warned_of:
             say(logging.WARNING, f"config {path}: {found[path]}")
@@ -168,18 +168,18 @@ class _Daemon:
     def _ignore(self, number: int) -> None:
         if number not in self._ignored:  # once: a timer may send it every night
             self._ignored.add(number)
-            say(logging.INFO, f"{name_of(number)} has no meaning here and is ignored; SIGHUP reloads the config")
+            say(logging.INFO, f"{name_of(number)} is ignored; SIGHUP reloads the config")
 
     def _now(self) -> float:
         return self._engine.clock.now().boot
 
     def _watch_over(self) -> None:
         self._watch.follow(self._sources.paths())
-        # What came between the first look at these files and this is no event.
+        # Changes between reading these files and watching them caused no event.
         self._events.put(_CHANGED)
 
     def _settle(self) -> None:
-        """Wait until the files are left alone, then see what is another."""
+        """Wait until the files settle, then handle what changed."""
         kept: list[_Event] = []
         end = self._now() + _SETTLED_AT_LATEST
         while self._now() < end:
@@ -189,8 +189,8 @@ class _Daemon:
                 break
             if event != _CHANGED:
                 kept.append(event)
-                break  # a signal is not kept waiting
-        # Before the look: what changes after it is an event again.
+                break  # a signal does not wait
+        # Before the check: a later change is another event.
         self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
@@ -200,20 +200,20 @@ class _Daemon:
         if tokens:
             say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} changed")
             self._engine.rewrite(tokens)
-        # Also where only HUP is heard: else the files that are new there would never be known.
+        # Called even with `reload: signal`, to note the current files.
         if self._sources.config_changed() and self._config.reload == "watch":
             self._load()
         for event in kept:
             self._events.put(event)
 
     def _load(self) -> None:
-        """Load the config anew, beside everything; of a storm of wishes the last is enough."""
+        """Load the config in the background. Requests during a load cause one more load."""
         if self._loading:
             self._load_again = True
             return
         self._loading, self._try_again = True, False
         self._notify.reloading()
-        # What is written from here on may not be in what is loaded: it is a change after this look.
+        # A change from here on may be missing from what is loaded, and counts as another change.
         self._sources.config_changed()
         try:
             threading.Thread(target=self._read_config, name="config", daemon=True).start()
@@ -226,13 +226,13 @@ class _Daemon:
             loaded = self._load_config()
         except BearerdError as error:
             loaded = error
-        except Exception as error:  # noqa: BLE001 - without an answer no config would ever be read again
+        except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
             loaded = ConfigUnavailable(f"the config was not read: {origin_of(error)}; this is a bug of bearerd")
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:
         self._loading = False
-        if self._load_again:  # what was loaded is not the last that was written
+        if self._load_again:  # the config changed again meanwhile
             self._load_again = False
             self._load()
             return
@@ -245,9 +245,9 @@ class _Daemon:
             self._refuse(str(loaded), f"the new config has {_errors(loaded)}", shows)
             return
         if isinstance(loaded, BearerdError):
-            # Nothing is known of the config: what keeps it from being read may pass.
+            # The config could not be read, which may be temporary.
             self._try_again = True
-            self._refuse(str(loaded), f"{loaded}; trying again every {CHECK_CLOCKS_EVERY:.0f} s")
+            self._refuse(str(loaded), f"{loaded}; retrying every {CHECK_CLOCKS_EVERY:.0f} s")
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
@@ -266,7 +266,7 @@ class _Daemon:
         say(logging.INFO, f"config reloaded: {changes}")
 
     def _refuse(self, error: str, why: str, cure: str = "") -> None:
-        """Keep the current config; `error` is for the status, `why` and `cure` for the log, once for the same error."""
+        """Keep the current config. `error` is for the status; `why` and `cure` are logged once per error."""
         known, self._config_error = self._config_error == error, error
         self._engine.counters.event("reloads", "failure")
         if not (known and self._try_again):
@@ -274,7 +274,7 @@ class _Daemon:
 
 
 def _errors(error: ConfigError) -> str:
-    """`2 errors: config.yaml:3:5: unknown key; …`, and no more of them than are read."""
+    """`2 errors: config.yaml:3:5: unknown key; …`, at most `_MOST_LOGGED` of them."""
     problems = error.problems
     count = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
     rest = [f"and {len(problems) - _MOST_LOGGED} more"] if len(problems) > _MOST_LOGGED else []

@@ -1,11 +1,11 @@
-"""Signals: blocked until someone can take them, then only put into a queue.
+"""Signals: blocked at first, then put into a queue.
 
-A signal that means nothing to bearerd does not end it: `kill -USR1` after a rotation of logs is a habit. No such signal
-is set to SIG_IGN: hooks and secret commands would inherit that, while exec resets a handler to the default.
+A signal without a meaning for bearerd does not end it, because `kill -USR1` after log rotation is common. Such signals
+get a handler instead of SIG_IGN: hooks and secret commands would inherit SIG_IGN, while exec resets a handler.
 
-These keep their default: QUIT, the faults (SEGV and so on) and the limits (XCPU), which are meant to end a process;
-VTALRM and PROF, which come only from timers of this process; STKFLT, which nobody sends; TSTP, TTIN and TTOU, which
-belong to the shell. Python ignores PIPE and XFSZ; subprocess restores both in children.
+These keep their default: QUIT, faults (SEGV and so on) and limits (XCPU), which are meant to end a process; VTALRM and
+PROF, which come only from timers of this process; STKFLT, which is unused; TSTP, TTIN and TTOU, which belong to the
+shell. Python ignores PIPE and XFSZ; subprocess restores both in children.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 _HELD_BACK: Final = (*ENDS, signal.SIGHUP)
-# What users and supervisors send to a process to tell it something. Each ends a process by default.
+# Signals that users and supervisors send to programs. Each ends a process by default.
 _WITHOUT_MEANING: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -27,18 +27,18 @@ _WITHOUT_MEANING: Final = (
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 
-# The promise is 5 s. Ending takes 2 s at most; should the process hang all the same, the kernel ends it.
+# Seconds. bearerd promises to end within 5 s, and needs 2 s at most. If it hangs, the kernel ends it.
 _KILL_AFTER: Final = 4
 
 
 def hold_back() -> None:
-    """Block TERM, INT and HUP until `receive`: process 1 of a container would lose them, and HUP would end any other.
+    """Block TERM, INT and HUP until `receive`. Process 1 of a container would lose them, and HUP would end others.
 
-    From here on signals without a meaning do nothing.
+    From here on, signals without a meaning do nothing.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    # Whoever started us may ignore these, and so would we and our children. Without the first nobody learns how a child
-    # ended, and each went well; the second is ignored by what a shell starts with `&`.
+    # The parent may ignore these, and children would inherit that. Without CHLD, exit codes of children are lost; a
+    # shell ignores QUIT for commands started with `&`.
     for number in (signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     for number in _WITHOUT_MEANING:
@@ -47,10 +47,10 @@ def hold_back() -> None:
 
 @contextmanager
 def ending(code: int) -> Iterator[None]:
-    """While nothing has begun, TERM and INT end the process with this exit code; HUP waits for `receive`."""
+    """Until the service starts, let TERM and INT end the process with this exit code. HUP waits for `receive`."""
 
     def end(received: int, _frame: object) -> None:
-        os.write(2, f"bearerd: {signal.Signals(received).name}: stopping before anything was begun\n".encode())
+        os.write(2, f"bearerd: {signal.Signals(received).name}: stopping before the start\n".encode())
         os._exit(code)
 
     for number in ENDS:
@@ -63,13 +63,13 @@ def ending(code: int) -> Iterator[None]:
 
 
 def receive(put: Callable[[int], None], *, others: Callable[[int], None] | None = None) -> None:
-    """From now on hand TERM and INT to `put`, and those that waited first.
+    """Pass TERM and INT to `put` from now on, beginning with pending ones.
 
     HUP and the signals without a meaning go to `others`, or do nothing.
     """
 
     def handle(received: int, _frame: object) -> None:
-        # What this interrupts may hold any lock: nothing but a queue's put is done here.
+        # The interrupted code may hold any lock, so this only puts the signal into a queue.
         signal.alarm(_KILL_AFTER)
         put(received)
 
@@ -82,7 +82,7 @@ def receive(put: Callable[[int], None], *, others: Callable[[int], None] | None 
     for number in (signal.SIGHUP, *_WITHOUT_MEANING):
         signal.signal(number, handle_other)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # Also what our parent blocked: a daemon that cannot be ended, and hooks that cannot.
+    # Unblock everything: with a mask inherited from the parent, the daemon and its hooks could not be ended.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

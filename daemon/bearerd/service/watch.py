@@ -1,9 +1,9 @@
 """Reports when watched files may have changed. The one module that uses watchdog.
 
-Directories are watched, not files: a rename or a switched link puts a new file in place, and a watch on the old file
-never sees it. Each directory is watched that holds a link on the way to a file, or the file (service/links.py).
-A directory that inotify cannot watch (no instances are left, or it is on a network) is polled.
-An event only says "look": the caller finds out what changed, and calls `renew`, as links may lead elsewhere now.
+It watches directories, not files: a rename or a switched symlink puts a new file in place, which a watch on the old
+file never sees. It watches every directory that holds a file or a symlink on the way to one (service/links.py).
+Directories that inotify cannot watch (no instances are left, or a network file system) are polled. An event only means
+"check": the caller finds out what changed, and calls `renew`, because symlinks may lead elsewhere now.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from bearerd.service.links import deciding
 _REMOTE: Final = (
     "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "afs", "ncpfs", "fuse", "virtiofs", "vboxsf",
 )  # fmt: skip
-# Each costs a thread, and with some versions of watchdog one of the user's 128 inotify instances.
+# Each one costs a thread, and with some versions of watchdog one of the user's 128 inotify instances.
 _MOST_WATCHED: Final = 32
-# Links that are switched while they are followed are followed again this often. Every further switch is an event.
+# Symlinks may switch while they are followed. They are followed again this often; later switches are events.
 _MOST_WALKS: Final = 5
-# Not opens and reads: our own reads would be events too, at 0.6 ms of CPU for each token.
+# Without opens and reads: our own reads would be events, too, and cost 0.6 ms of CPU per token.
 _EVENTS: Final[list[type[FileSystemEvent]]] = [
     events.FileCreatedEvent,
     events.FileModifiedEvent,
@@ -49,7 +49,7 @@ _EVENTS: Final[list[type[FileSystemEvent]]] = [
 
 
 class Watch:
-    """Calls `changed`, from a thread of its own, when a followed file may have changed."""
+    """Calls `changed` from a thread of its own when a watched file may have changed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -58,16 +58,16 @@ class Watch:
         self._watched: dict[str, _Watched] = {}
         """By directory."""
         self._polled: dict[str, object] = {}
-        """By path: what lstat said."""
+        """By path: the last result of lstat."""
         self._said: set[str] = set()
 
     def follow(self, paths: Iterable[str]) -> None:
-        """From now on watch these absolute paths, and no others. A path that ends in `/.` is all of a directory."""
+        """Watch these absolute paths, and no others. A path that ends in `/.` means all files of a directory."""
         self._paths = tuple(paths)
         self.renew()
 
     def renew(self) -> None:
-        """Follow the links again, and watch what they lead to now. Call it after each event, before the look."""
+        """Follow the symlinks again, and watch what they lead to now. Call it after each event, before the check."""
         wanted = _wanted(self._paths)
         for _ in range(_MOST_WALKS):
             self._attend(wanted)
@@ -76,7 +76,7 @@ class Watch:
                 return
 
     def poll(self) -> None:
-        """Look at what cannot be watched, and whether the watched directories are still in their places."""
+        """Check the files that cannot be watched, and whether the watched directories are still in place."""
         changed = any(not one.current(directory) for directory, one in self._watched.items())
         for place, before in self._polled.items():
             if (now := _look(place)) != before:
@@ -91,11 +91,11 @@ class Watch:
             self._observer.stop()
 
     def _attend(self, wanted: dict[str, set[str]]) -> None:
-        """Watch these directories, each for the names in it, and no others; poll where that cannot be."""
+        """Watch these directories for these names, and no others. Poll those that cannot be watched."""
         for directory, one in list(self._watched.items()):
             if directory not in wanted or not one.current(directory):
                 self._unwatch(directory)
-        # Read once, and only where it matters.
+        # Read once, and only if it is needed.
         listed = cache(mounts)
         polled: set[str] = set()
         for directory in sorted(wanted):
@@ -125,7 +125,7 @@ class Watch:
                 reason = getattr(error, "strerror", None) or "no thread can be started"
         if reason is not None and directory not in self._said:
             self._said.add(directory)
-            say(logging.INFO, f"{directory} cannot be watched ({reason}): it is looked at every few seconds")
+            say(logging.INFO, f"{directory} cannot be watched ({reason}); it is polled every few seconds")
         return reason is None
 
     def _unwatch(self, directory: str) -> None:
@@ -137,21 +137,21 @@ class Watch:
             observer = Observer()
             observer.daemon = True
             observer.start()
-            # Not before: one that could not be started takes watches, and reports nothing.
+            # Only after `start`: an observer that failed to start accepts watches and reports nothing.
             self._observer = observer
         return self._observer
 
 
 class _Handler(FileSystemEventHandler):
-    """Passes on the events of some names in a directory. The rest of /etc or /run may change all the time."""
+    """Passes on events for some names in a directory. Other files in /etc or /run may change all the time."""
 
     def __init__(self, directory: str, names: frozenset[str], changed: Callable[[], None]) -> None:
         self._directory = directory
         self._changed = changed
         self.names = names
-        """`.` is every name."""
+        """`.` means every name."""
         self.removed = False
-        """Whether the directory was. A new one in its place can have the same inode number."""
+        """Whether the directory was removed. A new one in its place can have the same inode number."""
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         paths = {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}
@@ -163,20 +163,20 @@ class _Handler(FileSystemEventHandler):
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A directory that is watched."""
+    """A watched directory."""
 
     handle: Any
-    """watchdog's."""
+    """The handle of watchdog."""
     handler: _Handler
     identity: object
 
     def current(self, directory: str) -> bool:
-        """Whether the directory of this name is still the one that is watched."""
+        """Whether the watched directory still has this name."""
         return not self.handler.removed and _identity(directory) == self.identity
 
 
 def _wanted(paths: Iterable[str]) -> dict[str, set[str]]:
-    """The directories to watch, each with the names that matter in it."""
+    """The directories to watch, each with the names to watch in it."""
     wanted: dict[str, set[str]] = {}
     target = cache(_target)
     for path in paths:
@@ -187,7 +187,7 @@ def _wanted(paths: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _target(place: str) -> str | None:
-    """Where a link leads; None for anything else. Raises OSError."""
+    """The target of a symlink; None for anything else. Raises OSError."""
     try:
         return os.readlink(place)
     except OSError as error:
@@ -197,7 +197,7 @@ def _target(place: str) -> str | None:
 
 
 def _identity(directory: str) -> object:
-    """What tells a directory from another of the same name; None where there is none."""
+    """The identity of a directory, which differs from that of a successor with the same name; None if it is missing."""
     try:
         status = os.stat(directory)
     except OSError:
@@ -206,7 +206,7 @@ def _identity(directory: str) -> object:
 
 
 def _look(place: str) -> object:
-    """What changes when a file does; None where there is none."""
+    """A value that changes whenever the file does; None if it is missing."""
     try:
         status = os.lstat(place)
     except OSError:
