@@ -342,7 +342,7 @@ def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
     assert SECRET not in done.stdout
 
 
-NO_KEY = "no private key in PEM, no private JWK, and no service account's JSON"
+NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
 DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
 CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
 
@@ -360,7 +360,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
             {"old": "key"},
-            "client_secret file SITE/old: the key cannot sign by HS256",
+            "client_secret file SITE/old: the key cannot sign with HS256",
             id="a-key-for-a-secret",
         ),
         pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
@@ -376,13 +376,13 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_KEY | {"algorithm": "RS256"},
             {"private_key": "key"},
-            "private_key file SITE/private_key: the key does not sign by RS256; it does by ES256",
+            "private_key file SITE/private_key: the key cannot sign with RS256, only with ES256",
             id="key-of-another-kind-than-the-algorithm",
         ),
         pytest.param(
             BY_KEY,
             {"private_key": "key", "certificate": "secret"},
-            "certificate file SITE/certificate: the certificate is none in PEM",
+            "certificate file SITE/certificate: the certificate is not in PEM format",
             id="certificate-is-none",
         ),
         pytest.param(
@@ -394,13 +394,13 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "another certificate"},
-            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not belong together",
+            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not match",
             id="tls-certificate-of-another-key",
         ),
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "secret"},
-            f"{CERTIFICATE_AND_KEY}: certificate or private_key is none in PEM",
+            f"{CERTIFICATE_AND_KEY}: certificate or private_key is not in PEM format",
             id="tls-certificate-is-none",
         ),
         pytest.param(
@@ -563,8 +563,8 @@ def test_it_is_said_who_can_read_a_file_that_is_not_there_yet_and_who_cannot(rea
     done = reachable.check("--as", "3000")
     assert done.stderr == "bearerd: 3000 cannot read 2 of the files\n"
     assert findings(done, "warning") == [
-        "as 3000: nothing shows as whom the daemon runs: it was taken to be root, who runs this check",
-        "as 3000: no user of this machine, so judged in no group: --as 3000:GROUP names one",
+        "as 3000: the daemon's user is not known; this assumes root, the user of this check",
+        "as 3000: not a user of this machine, so without any group; add one with --as 3000:GROUP",
     ]
     assert sorted(os.listdir(reachable.path)) == ["config.yaml", "dnb.secret"]
 
@@ -601,7 +601,7 @@ def test_what_is_said_is_so_when_the_files_are_there(reachable: Site) -> None:
 @ROOT
 def test_all_that_stops_a_user_on_the_way_is_told_each_with_its_cure(reachable: Site) -> None:
     reachable.directory.parent.mkdir(mode=0o700)
-    left = "(bearerd leaves what is there as it is)"
+    left = "(bearerd does not change existing directories)"
     reachable.config.write_text(reachable.config.read_text().replace("'0755'", "'0750'"))
     code, lines = asked(reachable, "3000:3000")
     assert code == 1
@@ -672,8 +672,8 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
         ("0:no-such-group", "there is no group 'no-such-group' on this machine"),
         ("", "there is no user '' on this machine"),
         ("-1", "there is no user '-1' on this machine"),
-        ("4294967295", "no user or group has such a number"),
-        ("0:4294967295", "no user or group has such a number"),
+        ("4294967295", "no user or group can have this number"),
+        ("0:4294967295", "no user or group can have this number"),
     ],
 )
 def test_who_is_not_known_is_a_mistake_of_the_command_line(site: Site, reader: str, said: str) -> None:
@@ -703,7 +703,7 @@ def test_what_who_asks_may_not_see_is_no_yes(reachable: Site) -> None:
         found = list(readable(config, reader_of("3000:4242")))
         stopped = list(readable(config, reader_of("5000:5000")))
     assert {finding.level for finding in (*found, *stopped)} == {"failed"}
-    said = f"not known: who runs this check may not look into {reachable.directory.parent}; run it as root"
+    said = f"not known: this user may not look into {reachable.directory.parent}; run the check as root"
     assert [finding.verdict for finding in found] == [said, said]
     # Who is stopped before that is.
     assert all(finding.verdict.startswith(f"{reachable.directory.parent} (3000:3000 0700)") for finding in stopped)
@@ -758,8 +758,8 @@ def test_online_makes_one_grant_for_each_client_and_says_how_it_went(tmp_path: P
         "auth": "client_secret_basic",
         "status": "HTTP 200",
         "took": "a while",
-        "scope asked": "bci",
-        "scope given": "bci",
+        "scope requested": "bci",
+        "scope granted": "bci",
         "lifetime": "3600 s",
     }
     assert grants(done) == [("ok       grant dnb/bci: a token, good for 1 h", details)]
@@ -770,13 +770,13 @@ def test_online_a_refusal_is_exit_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
-    hint = "the secret holds %, + or a space, which providers read in two ways: try basic_encoding: raw or rfc6749"
+    hint = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
     details = {
         "endpoint": server.url,
         "auth": "client_secret_basic",
         "status": "HTTP 401",
         "took": "a while",
-        "scope asked": "bci",
+        "scope requested": "bci",
     }
     assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}; {hint}", details)]
     assert len(server.seen) == 1
@@ -788,7 +788,7 @@ def test_online_without_a_connection_it_says_where_that_was(site: Site) -> None:
     assert grants(done) == [
         (
             "failed   grant dnb/bci: 127.0.0.1: connection refused (while connecting)",
-            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope asked": "bci"},
+            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope requested": "bci"},
         )
     ]
 
@@ -801,8 +801,8 @@ def test_online_without_its_metadata_the_issuer_is_all_that_is_known(tmp_path: P
     assert done.returncode == 1
     assert grants(done) == [
         (
-            "failed   grant dnb/bci: metadata: HTTP 404; is issuer right? Else set token_url in its place",
-            {"issuer": server.url, "auth": "client_secret_basic", "scope asked": "bci"},
+            "failed   grant dnb/bci: metadata: HTTP 404; check issuer, or set token_url instead",
+            {"issuer": server.url, "auth": "client_secret_basic", "scope requested": "bci"},
         )
     ]
 
@@ -852,7 +852,7 @@ def test_online_the_scope_that_is_given_stands_beside_the_one_that_was_asked_for
     done, _ = tried(tmp_path, script, token=f"scope: {asked}" if asked else "")
     assert done.returncode == 0
     details = grants(done)[0][1]
-    assert (details["scope asked"], details["scope given"]) == shown
+    assert (details["scope requested"], details["scope granted"]) == shown
     assert findings(done, "warning") == warnings
 
 
@@ -875,7 +875,7 @@ def test_online_each_of_a_list_of_secrets_is_tried(tmp_path: Path, works: str | 
     done, server = tried(tmp_path, script, {"auth": "client_secret_post", "client_secret": f"[{', '.join(secrets)}]"})
     assert done.returncode == code
     lines = [line for line, _ in grants(done)]
-    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; it has another secret, which is tried next"
+    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; the client has another secret, which is tried next"
     assert lines[1].startswith(last)
     assert len(lines) == len(server.seen) == 2
 

@@ -690,7 +690,7 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
     rig: Rig, log: pytest.LogCaptureFixture
 ) -> None:
     rig.answer(
-        Refused("HTTP 401", another_secret=True, hint="it has another secret, which is tried next"),
+        Refused("HTTP 401", another_secret=True, hint="the client has another secret, which is tried next"),
         Refused("HTTP 401 again"),
     )
     rig.live(3599)
@@ -698,7 +698,7 @@ def test_after_a_refusal_another_secret_is_tried_in_a_second_and_each_is_told_of
     assert asked == pytest.approx([0, 1, 301, 901, 2101], abs=0.1)  # a wrong list is refused as one secret is
     said = spoken(log)
     assert said[:2] == [
-        "HTTP 401; it has another secret, which is tried next; there is no valid token; next attempt in 1 s",
+        "HTTP 401; the client has another secret, which is tried next; there is no valid token; next attempt in 1 s",
         "still failing after 2 attempts in 1 s: HTTP 401 again; there is no valid token; next attempt in 5 min",
     ]
     assert said[2].startswith("still failing after 3 attempts in 10 min: HTTP 401 again; ")
@@ -1010,7 +1010,7 @@ LIMITED = RateLimited("HTTP 429")
         pytest.param([DOWN], 600, id="down for ten minutes"),
         pytest.param([Transient("503", retry_after=599), DOWN], 600, id="down for a second less, and then more"),
         pytest.param([Transient("503", retry_after=600)], 600, id="down for ten minutes between two attempts"),
-        pytest.param([LIMITED], 600, id="asked too often"),
+        pytest.param([LIMITED], 600, id="too many requests"),
         pytest.param([DOWN, DOWN, MALFORMED], 2, id="down, and then another that answers"),
     ],
 )
@@ -1032,7 +1032,7 @@ def test_where_there_is_no_token_others_are_told_of_what_does_not_pass(
         pytest.param([MALFORMED, Issued(token("t-2"))], None, id="no good token, once"),
         pytest.param([UNSENT], 10, id="no secret, twice"),
         pytest.param([DOWN], 720, id="down until it expires"),
-        pytest.param([LIMITED], 720, id="asked too often until it expires"),
+        pytest.param([LIMITED], 720, id="too many requests until it expires"),
         pytest.param([DOWN] * 40 + [Issued(token("t-2"))], None, id="down for a while"),
         pytest.param([DOWN, MALFORMED, DOWN, MALFORMED], 62, id="one of two answers no good token"),
     ],

@@ -31,12 +31,12 @@ def config_of(directory: Path, *outputs: Output, **changes: Any) -> Config:
     return replace(config, **changes)
 
 
-# -- what is mounted there -------------------------------------------------------------------------
+# -- mount points ----------------------------------------------------------------------------------
 
 
 @ROOT
 @pytest.mark.parametrize("name", ["t", "a blank, a tab\t, a \\ and é"])
-def test_a_file_that_is_a_mount_point_is_seen_also_through_a_link(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_a_mount_point_is_found_through_a_symlink(tmp_path: Path, name: str) -> None:
     real = tmp_path / "real"
     real.mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -54,7 +54,7 @@ def test_a_file_that_is_a_mount_point_is_seen_also_through_a_link(tmp_path: Path
 
 
 @ROOT
-def test_a_directory_that_is_mounted_is_as_it_should_be(tmp_path: Path) -> None:
+def test_a_mounted_directory_is_fine(tmp_path: Path) -> None:
     subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
     try:
         assert mounted([str(tmp_path), str(tmp_path / "t")]) == {}
@@ -62,10 +62,10 @@ def test_a_directory_that_is_mounted_is_as_it_should_be(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-# -- who else can write there ----------------------------------------------------------------------
+# -- other users -----------------------------------------------------------------------------------
 
 
-def test_where_others_can_write_is_told_once_for_each_directory(tmp_path: Path) -> None:
+def test_each_directory_that_others_can_write_is_reported_once(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "tokens", tmp_path / "elsewhere"
     (root / "a" / "b").mkdir(parents=True)
     elsewhere.mkdir()
@@ -90,7 +90,7 @@ def test_where_others_can_write_is_told_once_for_each_directory(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("below", ["", "dnb", "dnb/deeper"])
-def test_a_sticky_directory_is_told_by_what_it_means(tmp_path: Path, below: str) -> None:
+def test_a_sticky_directory_is_reported_with_the_consequence(tmp_path: Path, below: str) -> None:
     root = tmp_path / "tokens"
     (root / below).mkdir(parents=True)
     (root / below).chmod(0o1777)
@@ -100,7 +100,7 @@ def test_a_sticky_directory_is_told_by_what_it_means(tmp_path: Path, below: str)
     assert "chmod" not in found
 
 
-def test_above_the_files_a_directory_may_be_everybodys_only_where_it_is_sticky(tmp_path: Path) -> None:
+def test_above_the_files_only_sticky_directories_may_be_writable_by_all(tmp_path: Path) -> None:
     above, root = tmp_path / "above", tmp_path / "above" / "tokens"
     root.mkdir(parents=True)
     (tmp_path / "link").symlink_to("above")
@@ -112,7 +112,7 @@ def test_above_the_files_a_directory_may_be_everybodys_only_where_it_is_sticky(t
         assert list(exposed(config)) == [str(above)]
 
 
-def test_what_bearerd_would_make_for_everybody_is_told_with_the_key_that_says_so(tmp_path: Path) -> None:
+def test_a_directory_mode_that_lets_others_write_is_reported_with_its_key(tmp_path: Path) -> None:
     root = tmp_path / "tokens"
     config = config_of(root, Output(f"{root}/dnb/t"), directory_mode=0o777)
     found = exposed(config)
@@ -121,7 +121,7 @@ def test_what_bearerd_would_make_for_everybody_is_told_with_the_key_that_says_so
     assert exposed(replace(config, directory_mode=0o775)) == {}
 
 
-# -- the way of one who reads ----------------------------------------------------------------------
+# -- the path of a reader --------------------------------------------------------------------------
 
 
 def paths(known: ReaderPaths, output: Output) -> list[str]:
@@ -135,7 +135,7 @@ def parents(directory: Path) -> list[str]:
     return [*map(str, [*directory.parents][::-1]), str(directory)]
 
 
-def test_a_way_goes_through_links_as_the_kernel_does(tmp_path: Path) -> None:
+def test_a_path_follows_symlinks_as_the_kernel_does(tmp_path: Path) -> None:
     (tmp_path / "var" / "deep").mkdir(parents=True)
     (tmp_path / "run" / "tokens").mkdir(parents=True)
     (tmp_path / "var" / "run").symlink_to("deep/../../run/./")
@@ -155,7 +155,7 @@ def test_a_way_goes_through_links_as_the_kernel_does(tmp_path: Path) -> None:
         pytest.param(lambda path: path.touch(), "not a directory", id="a-file"),
     ],
 )
-def test_where_there_is_no_way_that_is_said(tmp_path: Path, harm: Callable[[Path], object], said: str) -> None:
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, harm: Callable[[Path], object], said: str) -> None:
     harm(tmp_path / "tokens")
     output = Output(f"{tmp_path}/tokens/dnb/t")
     with pytest.raises(PublishError, match=said):
@@ -163,7 +163,7 @@ def test_where_there_is_no_way_that_is_said(tmp_path: Path, harm: Callable[[Path
 
 
 @ROOT
-def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> None:
+def test_what_is_not_configured_is_as_the_daemon_would_make_it(tmp_path: Path) -> None:
     root = tmp_path / "tokens"
     (root / "dnb").mkdir(parents=True)
     output = Output(f"{root}/dnb/t", mode=0o604)
@@ -174,7 +174,7 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
         assert way.file is not None
         return way.file.mode, way.file.uid, way.file.gid, way.guessed
 
-    # Nothing shows as whom: it is who asks.
+    # Without a lock the user of this process is assumed.
     assert foreseen() == (0o604, os.geteuid(), os.getegid(), True)
     assert foreseen(replace(output, owner="1", group="2")) == (0o604, 1, 2, False)
     assert foreseen(replace(output, path=f"{root}/new/t", owner="1", group="2")) == (0o604, 1, 2, True)
@@ -183,7 +183,7 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
     os.chown(root / ".bearerd" / "lock", 1234, 50)
     assert ReaderPaths(config).daemon == "1234"
     assert foreseen() == (0o604, 1234, 50, False)
-    # What somebody did to the file by hand goes with it.
+    # Changes by hand are lost with the old file.
     (root / "dnb" / "t").touch(0o777)
     os.chown(root / "dnb" / "t", 4321, 12)
     assert foreseen() == (0o604, 1234, 50, False)
@@ -194,7 +194,7 @@ def test_what_is_not_configured_is_as_the_daemon_makes_it(tmp_path: Path) -> Non
 
 
 @ROOT
-def test_what_cannot_be_seen_is_not_made_up(component: Path) -> None:
+def test_what_cannot_be_seen_is_reported_as_unknown(component: Path) -> None:
     _own(component / "tokens", 0o700)
     output = Output(f"{component}/tokens/dnb/t")
     with acting_as(4000):
@@ -203,7 +203,7 @@ def test_what_cannot_be_seen_is_not_made_up(component: Path) -> None:
     assert way.file is None
 
 
-# -- what is foreseen, and what is ---------------------------------------------------------------------
+# -- prediction and reality ----------------------------------------------------------------------------
 
 READERS = [
     Reader("owner", 1234, frozenset({1234})),
@@ -299,7 +299,7 @@ def _file_of_another(root: Path) -> None:
         _default_acl, _default_acl_and_setgid, _file_of_another,
     ],
 )  # fmt: skip
-def test_it_is_foreseen_who_can_read_what_is_then_written(
+def test_the_prediction_agrees_with_the_file_that_is_written(
     component: Path, output: dict[str, Any], changes: dict[str, Any], prepare: Callable[[Path], None]
 ) -> None:
     root = component / "tokens"
@@ -321,13 +321,13 @@ def test_it_is_foreseen_who_can_read_what_is_then_written(
         first, *others = sorted(reader.groups)
         really[reader.name] = can_read(wanted.path, reader.uid, first, *others)
     assert foreseen == really
-    # And of what is there now the same is said.
+    # The same holds for the existing file.
     again = ReaderPaths(config).of(wanted)
     assert {reader.name: not stops(again.directories, again.file, reader) for reader in READERS} == really
 
 
 @ROOT
-def test_an_acl_that_only_the_file_has_is_gone_with_the_next_token(component: Path) -> None:
+def test_an_acl_of_the_file_alone_is_lost_with_the_next_token(component: Path) -> None:
     root = component / "tokens"
     output = Output(f"{root}/t")
     config = config_of(root, output, directory_mode=0o755)

@@ -126,7 +126,7 @@ def test_a_refusal_that_another_secret_follows_is_no_end(configure: Callable[...
         done = bearerd("once", "-c", configure(server.url, "{a: {}, b: {}}", "old", "new"))
         assert done.returncode == 0, done.stderr
         assert [seen.headers["authorization"] for seen in server.seen] == [OLD, NEW, NEW]
-    assert "it has another secret, which is tried next" in done.stderr
+    assert "the client has another secret, which is tried next" in done.stderr
     assert (tmp_path / "tokens/dnb/b").exists()
 
 

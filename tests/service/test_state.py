@@ -97,7 +97,7 @@ def test_crons_once_with_wrong_secrets_costs_a_request_for_each_and_never_more(p
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
     for _ in range(4):
         said = place.once(1)
-        assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
+        assert f"client dnb was refused with this same secret ({REFUSED}): it is tried again later" in said
         assert f"no valid token: {REFUSED}" in said
         # A slow machine may need a minute or two for all of these.
         assert re.search(r"; it is asked again in [234] min at the earliest, with another secret at once\n", said)

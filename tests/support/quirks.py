@@ -138,10 +138,10 @@ def _lasting(expires_in: bytes) -> bytes:
     return ok(T.replace(b"3600", expires_in))
 
 
-_NONE: Final = "the reply names no lifetime: default_lifetime, 3600 s, was taken"
-_NONSENSE: Final = "the reply's lifetime makes no sense: default_lifetime, 3600 s, was taken"
-_NO_TYPE: Final = "the reply has no token_type: used as a bearer token"
-_OTHER_TYPE: Final = "the reply has a token_type other than Bearer: used as a bearer token"
+_NONE: Final = "the reply names no lifetime: default_lifetime (3600 s) is used"
+_NONSENSE: Final = "the lifetime in the reply is not plausible: default_lifetime (3600 s) is used"
+_NO_TYPE: Final = "the reply has no token_type; the token is used as a bearer token"
+_OTHER_TYPE: Final = "the reply has a token_type other than Bearer; the token is used as a bearer token"
 _REST: Final = "ask the provider to grant it to this client"
 _EXP: Final = jwt({"iat": START.wall, "exp": START.wall + 900})
 
@@ -192,7 +192,7 @@ LIFETIMES: Final = [
     Gives(
         "missing, of a JWT",
         ok(b'{"access_token":"%b","token_type":"Bearer"}' % _EXP.encode()),
-        token(_EXP, 900, "the reply names no lifetime: the JWT's exp was taken"),
+        token(_EXP, 900, "the reply names no lifetime: the exp of the JWT is used"),
         720,
     ),
     Gives(
@@ -301,20 +301,22 @@ TOKENS: Final = [
         token(
             _BOUND,
             3600,
-            "the token is bound to the client's certificate: whoever reads the file has to show the same one",
+            "the token is bound to the client's certificate: its readers have to present the same certificate",
         ),
     ),
     Gives(
         "DPoP that is called Bearer",
         ok(T.replace(b'"t"', b'"%b"' % _PROOF.encode())),
         token(
-            _PROOF, 3600, "the token is bound to a DPoP key, which no file can hold: an API that looks will not take it"
+            _PROOF,
+            3600,
+            "the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it",
         ),
     ),
     Gives(
         "Entra: a token of 40 kB",
         ok(T.replace(b'"t"', b'"%b"' % (b"x" * 40_000))),
-        token("x" * 40_000, 3600, "the token is 40000 bytes long: some readers stop at 4096"),
+        token("x" * 40_000, 3600, "the token is 40000 bytes long; some readers stop at 4096"),
     ),
     Gives(
         "oidc-provider: an unknown scope is dropped",
@@ -546,7 +548,7 @@ REFUSALS: Final = [
         says(400, b'{"error":"invalid_dpop_proof","error_description":"The DPoP proof JWT header is missing."}'),
         _this(
             "HTTP 400 invalid_dpop_proof",
-            "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens",
+            "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens",
         ),
     ),
     Fails(
@@ -554,12 +556,12 @@ REFUSALS: Final = [
         http(
             400, HTML, body=b"<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>"
         ),
-        _this("HTTP 400", "this port wants TLS: write https://"),
+        _this("HTTP 400", "this port speaks TLS: write https://"),
     ),
     Fails(
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
-        _client("HTTP 403", "HTML was answered, not JSON: does token_url name the token endpoint itself?"),
+        _client("HTTP 403", "the reply is HTML, not JSON: check that token_url is the token endpoint itself"),
     ),
     Fails(
         "a name twice: the status counts",
@@ -575,7 +577,7 @@ REFUSALS: Final = [
 
 
 def _often(said: str, retry_after: float | None = None) -> RateLimited:
-    return RateLimited(f"{said}: asked too often", retry_after=retry_after)
+    return RateLimited(f"{said}: too many requests", retry_after=retry_after)
 
 
 RATE_LIMITS: Final = [
@@ -736,7 +738,9 @@ _LOG_IN: Final = 'Proxy-Authenticate: Basic realm="proxy"'
 
 
 def _proxy(status: int) -> Transient:
-    return Transient(f"HTTP {status} from a proxy, not from the provider", hint="ask who runs the proxy to allow it")
+    return Transient(
+        f"HTTP {status} from a proxy, not from the provider", hint="ask the operator of the proxy to allow it"
+    )
 
 
 def _no_tunnel(status: int, hint: str) -> Transient:
@@ -764,18 +768,18 @@ PROXIES: Final = [
     Fails(
         "squid: 407 to CONNECT",
         http(407, *_SQUID, _LOG_IN, body=LOGIN),
-        _no_tunnel(407, "it wants to be logged in to, which is not supported"),
+        _no_tunnel(407, "it requires a login, which is not supported"),
         proxied="https",
     ),
     Fails(
         "squid: 503 to CONNECT",
         http(503, *_SQUID, "X-Squid-Error: ERR_DNS_FAIL 0", body=LOGIN),
-        _no_tunnel(503, "ask who runs it to allow it"),
+        _no_tunnel(503, "ask its operator to allow it"),
         proxied="https",
     ),
 ]
 
-_SITE: Final = "a login page, a proxy or another site answers in place of the token endpoint: compare token_url"
+_SITE: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
 _BEARER: Final = "ask the provider for bearer tokens for this client"
 
 
@@ -784,18 +788,16 @@ def _reply(what: str, hint: str | None = None, status: int = 200) -> Malformed:
 
 
 def _elsewhere(status: int) -> Malformed:
-    return Malformed(
-        f"HTTP {status}: no token endpoint replies like this", hint="compare token_url with the provider's"
-    )
+    return Malformed(f"HTTP {status}: not the reply of a token endpoint", hint="compare token_url with the provider's")
 
 
 def _redirect(status: int, there: str) -> Malformed:
-    why = "which is not followed: it would carry the secret there"
+    why = "which is not followed because it would send the secret there"
     return Malformed(f"HTTP {status}: a redirect{there}, {why}", hint="set token_url to the endpoint itself")
 
 
 def _proof(kind: str) -> Malformed:
-    why = "every call needs a fresh proof made with a key, which no file can hold"
+    why = "each call needs a new proof made with a key, which no file can hold"
     return Malformed(f"the token is of type {kind}: {why}", hint=_BEARER)
 
 
@@ -806,7 +808,7 @@ NO_TOKENS: Final = [
     Fails("a login page that is called JSON", ok(b"\n" + LOGIN), _reply("is HTML, not JSON", _SITE)),
     Fails("Facebook once: a form", http(200, body=b"access_token=t&expires=5184000"), _reply("is not JSON")),
     Fails("a bare JWT", http(200, body=_EXP.encode()), _reply("is not JSON")),
-    Fails("an array", ok(b"[" + T + b"]"), _reply("is no JSON object")),
+    Fails("an array", ok(b"[" + T + b"]"), _reply("is not a JSON object")),
     Fails("camelCase", ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'), _NO_TOKEN),
     Fails("a token in data", ok(b'{"code":0,"data":' + T + b"}"), _NO_TOKEN),
     Fails("null for a token", ok(b'{"access_token":null,"token_type":"Bearer"}'), _NO_TOKEN),
@@ -824,12 +826,12 @@ NO_TOKENS: Final = [
     Fails(
         "a line end in the token",
         ok(b'{"access_token":"t\\r\\nSet-Cookie: x","token_type":"Bearer"}'),
-        Malformed("the access token holds a line end or NUL: it would break out of a header"),
+        Malformed("the access token contains a line end or NUL, which would break out of a header"),
     ),
     Fails(
         "Bearer before the token",
         ok(b'{"access_token":"Bearer t","token_type":"Bearer"}'),
-        Malformed("the access token holds white space, control or non-ASCII characters"),
+        Malformed("the access token contains white space, control or non-ASCII characters"),
     ),
     Fails("Okta: DPoP", ok(b'{"access_token":"%b","token_type":"DPoP"}' % _PROOF.encode()), _proof("dpop")),
     Fails("mac", ok(b'{"access_token":"t","token_type":"mac","mac_algorithm":"hmac-sha-256"}'), _proof("mac")),
@@ -859,14 +861,14 @@ def _broken(phase: Literal["wait", "read"] = "wait") -> Transient:
 
 
 def _beyond(bound: str) -> Malformed:
-    hint = "no token endpoint replies like this; compare the URL with the provider's"
+    hint = "not the reply of a token endpoint; compare the URL with the provider's"
     return Malformed(f"127.0.0.1: the reply has {bound}", hint=hint)
 
 
 _NOT_HTTP: Final = Transient(
     "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
     phase="wait",
-    hint="does this port want TLS? Then write https://",
+    hint="if this port speaks TLS, write https://",
 )
 
 BROKEN: Final = [

@@ -1,5 +1,5 @@
-"""One grant: the request composed, the client authenticated, the reply understood.
+"""One grant: composes the request, authenticates the client, and understands the reply.
 
-`request`, `reply`, `lifetime` and `outcome` are pure; `credentials` reads references, `endpoint` is the
-one user of requests, `perform` puts them together.
+`request`, `reply`, `lifetime` and `outcome` are pure, `credentials` reads the secrets, `endpoint` sends requests, and
+`perform` puts them together.
 """

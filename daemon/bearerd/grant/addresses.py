@@ -1,4 +1,4 @@
-"""In which order the addresses of a host are tried (RFC 8305, happy eyeballs). Pure."""
+"""The order in which the addresses of a host are tried (RFC 8305, happy eyeballs). Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from itertools import chain, zip_longest
 from typing import Any, Final
 
 REMEMBERED_FOR: Final = 600.0
-"""Seconds for which the address that connected first is tried first. Longer than most outages of a route, and
-short enough that a preferred family that works again is soon used again."""
+"""Seconds for which the address that connected is tried first. Longer than most outages of a route, and short enough
+to return soon to a preferred address that works again."""
 MOST_ADDRESSES: Final = 16
-"""Of one name. At 250 ms each this is 4 s; a DNS reply may hold thousands."""
+"""Addresses of one name that are tried. At 250 ms each this takes 4 s; a DNS reply may hold thousands."""
 
 Address = tuple[Any, ...]
-"""As getaddrinfo has it: family, kind, protocol, canonical name, socket address."""
-Place = tuple[str, int]
+"""As getaddrinfo returns it: family, kind, protocol, canonical name, socket address."""
+HostPort = tuple[str, int]
 """A host name and a port."""
 
 
 def in_order(found: Iterable[Address], preferred: Address | None) -> list[Address]:
-    """The addresses to try: the preferred one if it is still among them, then the families by turns.
+    """The addresses to try: the preferred one if it is among them, then alternating families.
 
     The family of the first address comes first: getaddrinfo has sorted them (RFC 6724).
     """
@@ -34,22 +34,22 @@ def in_order(found: Iterable[Address], preferred: Address | None) -> list[Addres
 
 
 class Winners:
-    """The address of each place that connected first, for a while. Times are seconds of any steady clock."""
+    """The address of each host that connected first, for ten minutes. Times are seconds of any steady clock."""
 
     def __init__(self) -> None:
-        self._known: dict[Place, tuple[Address, float]] = {}
+        self._known: dict[HostPort, tuple[Address, float]] = {}
 
-    def preferred(self, place: Place, now: float) -> Address | None:
+    def preferred(self, host: HostPort, now: float) -> Address | None:
         """The address to try first, if one is remembered."""
-        address, until = self._known.get(place, (None, now))
+        address, until = self._known.get(host, (None, now))
         return address if now < until else None
 
-    def won(self, place: Place, address: Address, now: float) -> None:
-        """Remember an address. One that wins again because it was tried first gets no more time for that."""
-        if self.preferred(place, now) != address:
+    def won(self, host: HostPort, address: Address, now: float) -> None:
+        """Remember an address. One that connects again because it was tried first is not remembered for longer."""
+        if self.preferred(host, now) != address:
             self._known = {known: kept for known, kept in self._known.items() if now < kept[1]}
-            self._known[place] = (address, now + REMEMBERED_FOR)
+            self._known[host] = (address, now + REMEMBERED_FOR)
 
-    def forget(self, place: Place) -> None:
+    def forget(self, host: HostPort) -> None:
         """The address failed."""
-        self._known.pop(place, None)
+        self._known.pop(host, None)

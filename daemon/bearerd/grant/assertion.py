@@ -1,4 +1,4 @@
-"""Assertions: the JWTs by which a client shows who it is, or which are the grant (RFC 7521, 7523). Pure.
+"""Assertions: signed JWTs that authenticate a client, or are the grant (RFC 7521, 7523). Pure.
 
 PyJWT and cryptography are the `jwt` extra; they are imported when the first assertion is signed.
 """
@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 from bearerd.errors import ExtraMissing, KeyUnusable
 
-# RFC 7523 sets no figure; Maskinporten takes 120 s at most, Okta an hour. A minute lasts for any request.
+# Seconds. RFC 7523 sets no limit; Maskinporten allows 120 s, Okta an hour. A minute is enough for any request.
 _LIFE: Final = 60
-# Clocks differ by seconds: an `iat` that lies ahead of the provider's is refused; at Maskinporten one of 10 s ago too.
+# Seconds. Clocks differ: some providers refuse an `iat` in the future, and Maskinporten also one of 10 s ago.
 _PAST: Final = 5
 
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -23,7 +23,7 @@ _OF_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """What an assertion is signed with: a secret (HMAC), or a private key and perhaps its certificate."""
+    """Signs an assertion: with a secret (HMAC), or with a private key, with or without its certificate."""
 
     secret: str = field(default="", repr=False)
     private_key: str = field(default="", repr=False)
@@ -33,9 +33,9 @@ class Signer:
 
 
 def claims(issuer: str, subject: str | None, audience: str, now: float, jti: str) -> dict[str, Any]:
-    """The claims of RFC 7523 section 3, and no other: some providers answer 400 to one they do not know.
+    """The claims of RFC 7523 section 3 and no others: some providers answer 400 to a claim that they do not know.
 
-    `now` is the Unix time by the provider's clock, `jti` what no other assertion has.
+    `now` is the Unix time by the provider's clock, and `jti` is unique.
     """
     issued = int(now) - _PAST
     who = {"iss": issuer} if subject is None else {"iss": issuer, "sub": subject}
@@ -43,7 +43,7 @@ def claims(issuer: str, subject: str | None, audience: str, now: float, jti: str
 
 
 def sign(what: dict[str, Any], signer: Signer) -> str:
-    """A signed JWT; raises KeyUnusable for a key that cannot sign so, ExtraMissing without PyJWT."""
+    """A signed JWT; raises KeyUnusable for a key that cannot sign it, ExtraMissing without PyJWT."""
     try:
         return _sign(what, signer)
     except ImportError:
@@ -65,18 +65,18 @@ def _sign(what: dict[str, Any], signer: Signer) -> str:
     header["alg"] = signer.algorithm or usual[0]
     part: Literal["private_key", "client_secret"] = "private_key" if signer.private_key else "client_secret"
     if header["alg"] not in usual:
-        raise KeyUnusable(part, f"the key does not sign by {header['alg']}; it does by {', '.join(usual)}")
+        raise KeyUnusable(part, f"the key cannot sign with {header['alg']}, only with {', '.join(usual)}")
     algorithm = algorithms.get_default_algorithms()[header["alg"]]
     signed = f"{_segment(json.dumps(header).encode())}.{_segment(json.dumps(what).encode())}"
     try:
-        # Not jwt.encode: it warns on standard error of short secrets, which are the provider's choice.
+        # Not jwt.encode: it warns on stderr about short secrets, which are the provider's choice.
         return f"{signed}.{_segment(algorithm.sign(signed.encode(), algorithm.prepare_key(key)))}"
     except (PyJWTError, ValueError, TypeError):
-        raise KeyUnusable(part, f"the key cannot sign by {header['alg']}") from None
+        raise KeyUnusable(part, f"the key cannot sign with {header['alg']}") from None
 
 
 def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
-    """A private key, its id where it comes with one, and the algorithms that it signs by, the usual one first."""
+    """A private key, its id if it has one, and the algorithms that it can sign with, the usual one first."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as above
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
@@ -91,7 +91,7 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
                 (fields[name] for name in ("kid", "private_key_id") if isinstance(fields.get(name), str)), None
             )
             if "kty" in fields:
-                # What else the key was made for (`alg`) is not our question; of two curves PyJWT has to be told.
+                # The key's own `alg` is ignored; for two curves PyJWT needs one.
                 plain = {name: fields[name] for name in fields.keys() - {"alg"}}
                 key = PyJWK.from_dict(plain, "EdDSA" if fields["kty"] == "OKP" else None).key
             else:
@@ -104,7 +104,7 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
         ) from None
     except (PyJWTError, ValueError, KeyError, AttributeError, UnsupportedAlgorithm, RecursionError):
         raise KeyUnusable(
-            "private_key", "no private key in PEM, no private JWK, and no service account's JSON"
+            "private_key", "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
         ) from None
     if isinstance(key, rsa.RSAPrivateKey):
         return key, key_id, _OF_RSA
@@ -112,11 +112,13 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
         return key, key_id, (_BY_CURVE[key.curve.name],)
     if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return key, key_id, ("EdDSA",)
-    raise KeyUnusable("private_key", "no private key that signs: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448")
+    raise KeyUnusable(
+        "private_key", "this kind of key cannot sign: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448"
+    )
 
 
 def _thumbprints(certificate: str, key: Any) -> dict[str, str]:
-    """`x5t` and `x5t#S256` of the certificate (RFC 7515 sections 4.1.7 and 4.1.8), which must be the key's."""
+    """`x5t` and `x5t#S256` of the certificate (RFC 7515 sections 4.1.7 and 4.1.8), which must belong to the key."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as above
     from cryptography.hazmat.primitives.hashes import SHA1, SHA256  # noqa: PLC0415
     from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
@@ -124,14 +126,14 @@ def _thumbprints(certificate: str, key: Any) -> dict[str, str]:
     try:
         found = load_pem_x509_certificate(certificate.encode())
     except ValueError:
-        raise KeyUnusable("certificate", "the certificate is none in PEM") from None
+        raise KeyUnusable("certificate", "the certificate is not in PEM format") from None
     try:
         belongs = found.public_key() == key.public_key()
     except (UnsupportedAlgorithm, ValueError):
         belongs = False
     if not belongs:
         raise KeyUnusable("certificate", "the certificate belongs to another key")
-    # Entra still asks for the first; it names the certificate, and protects nothing.
+    # Entra still requires the first. It only identifies the certificate.
     return {"x5t": _segment(found.fingerprint(SHA1())), "x5t#S256": _segment(found.fingerprint(SHA256()))}  # noqa: S303
 
 

@@ -1,7 +1,7 @@
 """Connects to a host by name within an attempt's deadline.
 
-A name look-up cannot be ended, so it runs in a thread of its own that is left behind when the time is up.
-Connections are opened without blocking, in the caller's thread: a dead address costs 250 ms.
+A name look-up cannot be interrupted, so it runs in a thread of its own, which is left behind at the deadline.
+Connections are opened without blocking in the caller's thread, so a dead address costs 250 ms.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from bearerd.grant.addresses import Address, Place, Winners, in_order
+from bearerd.grant.addresses import Address, HostPort, Winners, in_order
 from bearerd.grant.deadline import Attempt, current_attempt
 
-# What RFC 8305 section 5 recommends: well above the round trip to most hosts.
+# Seconds. RFC 8305 section 5 recommends this: it is well above the round trip to most hosts.
 _HEAD_START: Final = 0.25
 
 
@@ -29,34 +29,34 @@ class _Lookups:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[Place, _Lookup] = {}
+        self._running: dict[HostPort, _Lookup] = {}
 
-    def addresses(self, place: Place, within: float) -> list[Address]:
+    def addresses(self, host: HostPort, within: float) -> list[Address]:
         """The answer of getaddrinfo; raises TimeoutError, OSError without a thread, or what getaddrinfo raised."""
         with self._lock:
-            lookup = self._running.get(place)
+            lookup = self._running.get(host)
             if lookup is None:
                 lookup = _Lookup()
                 try:
-                    threading.Thread(target=self._run, args=(place, lookup), name="look-up", daemon=True).start()
+                    threading.Thread(target=self._run, args=(host, lookup), name="look-up", daemon=True).start()
                 except RuntimeError:
                     raise OSError(errno.EAGAIN, "no thread can be started") from None
-                # Not before: everyone who comes later would wait for a thread that could not be started.
-                self._running[place] = lookup
+                # Only now: others must not wait for a thread that could not be started.
+                self._running[host] = lookup
         if not lookup.done.wait(within):
             raise TimeoutError
         if lookup.error is not None:
             raise lookup.error
         return lookup.found
 
-    def _run(self, place: Place, lookup: _Lookup) -> None:
+    def _run(self, host: HostPort, lookup: _Lookup) -> None:
         try:
-            lookup.found = list(socket.getaddrinfo(*place, type=socket.SOCK_STREAM))
+            lookup.found = list(socket.getaddrinfo(*host, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             lookup.error = error
         finally:
             with self._lock:
-                del self._running[place]
+                del self._running[host]
             lookup.done.set()
 
 
@@ -72,36 +72,36 @@ _winners = Winners()
 _winners_lock = threading.Lock()
 
 
-def connect(place: Place, options: Sequence[tuple[Any, ...]]) -> socket.socket:
-    """A connection to the host, watched by the alarm of this thread's attempt; raises OSError."""
+def connect(host: HostPort, options: Sequence[tuple[Any, ...]]) -> socket.socket:
+    """A connection to the host, which the alarm ends at the deadline of this thread's attempt; raises OSError."""
     attempt = current_attempt()
     attempt.phase = "name look-up"
-    found = _lookups.addresses(place, attempt.left())
+    found = _lookups.addresses(host, attempt.left())
     attempt.phase = "connect"
     with _winners_lock:
-        preferred = _winners.preferred(place, time.monotonic())
+        preferred = _winners.preferred(host, time.monotonic())
     try:
         connection, address = _race(in_order(found, preferred), options, attempt)
     except OSError:
-        forget(place)
+        forget(host)
         raise
     attempt.watch(connection.fileno())
-    attempt.connected.add(place)
+    attempt.connected.add(host)
     with _winners_lock:
-        _winners.won(place, address, time.monotonic())
+        _winners.won(host, address, time.monotonic())
     return connection
 
 
-def forget(place: Place) -> None:
-    """Forget which address of a place answered first: it failed later on."""
+def forget(host: HostPort) -> None:
+    """Forget which address of a host connected first, because it failed later."""
     with _winners_lock:
-        _winners.forget(place)
+        _winners.forget(host)
 
 
 def _race(
     addresses: Sequence[Address], options: Sequence[tuple[Any, ...]], attempt: Attempt
 ) -> tuple[socket.socket, Address]:
-    """The first connection that is made, and its address. All others are closed, at the deadline too."""
+    """The first connection that is made, and its address. All others are closed, at the deadline at the latest."""
     waiting = deque(addresses)
     failure = OSError("the name has no address")
     start_next = 0.0
@@ -138,14 +138,14 @@ def _race(
 
 
 def _start(address: Address, options: Sequence[tuple[Any, ...]]) -> socket.socket:
-    """A connection that is being opened; raises OSError, also where this machine lacks the address family."""
+    """Start to open a connection; raises OSError, for example if this machine lacks the address family."""
     family, kind, protocol, _, there = address
     connection = socket.socket(family, kind, protocol)
     try:
         for option in options:
             connection.setsockopt(*option)
         connection.setblocking(False)
-        # A connection that takes time is waited for by the caller.
+        # The caller waits for the connection.
         with suppress(BlockingIOError):
             connection.connect(there)
     except OSError:

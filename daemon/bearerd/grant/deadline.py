@@ -1,7 +1,7 @@
-"""One deadline for a whole request, whatever the request is doing when its time is up.
+"""One deadline for a whole request.
 
-A timeout of a socket starts anew at each read, so a peer that drips could hold a request for ever. Here an
-alarm shuts the connection down at the deadline, which wakes the thread that waits for it.
+The timeout of a socket starts again at each read, so a server that sends a byte now and then could hold a request for
+ever. Instead, an alarm shuts the connection down at the deadline, which wakes the thread that waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bearerd.grant.outcome import Phase
 
 
 class Alarm:
-    """Ends attempts when their time is up, from one thread that sleeps while none is under way."""
+    """Ends attempts at their deadlines, from one thread that sleeps while there is none."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -30,12 +30,12 @@ class Alarm:
         self._thread: threading.Thread | None = None
 
     def set(self, attempt: Attempt) -> None:
-        """End this attempt at its deadline; raises RuntimeError where the thread cannot be started."""
+        """End this attempt at its deadline; raises RuntimeError if its thread cannot be started."""
         with self._changed:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 thread.start()
-                # Not before: after a failure to start (TasksMax) the next attempt tries again.
+                # Only now: after a failure (TasksMax) the next attempt tries again.
                 self._thread = thread
             heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
             if self._heap[0][2] is attempt:
@@ -44,7 +44,7 @@ class Alarm:
     def _run(self) -> None:
         while True:
             with self._changed:
-                # Attempts that ended are dropped once they come first, so an idle process never wakes.
+                # Attempts that ended are dropped once they are first, so an idle process never wakes.
                 while self._heap and self._heap[0][2].ended:
                     heapq.heappop(self._heap)
                 if not self._heap:
@@ -63,7 +63,7 @@ _now = threading.local()
 
 
 class Attempt:
-    """One request under way: its deadline, its phase, what it may still read, and its connections."""
+    """One request in progress: its deadline, its phase, its bounds and its connections."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
@@ -97,8 +97,8 @@ class Attempt:
     def watch(self, descriptor: int) -> None:
         """Shut this connection down at the deadline.
 
-        A duplicate of the descriptor is kept: TLS moves the first into another object, and the end of
-        a response closes it while the body is still being read.
+        It keeps a duplicate of the descriptor: TLS moves the original into another object, and a response closes it at
+        its end while the body is still being read.
         """
         duplicate = socket.socket(fileno=os.dup(descriptor))
         with self._lock:
@@ -108,7 +108,7 @@ class Attempt:
             self.expire()
 
     def expire(self) -> None:
-        """The time is up: wake the thread that waits for one of the connections."""
+        """The deadline is reached: wake the thread that waits for one of the connections."""
         with self._lock:
             if self.ended:
                 return

@@ -1,4 +1,4 @@
-"""Finds a provider's token endpoint by its issuer, and remembers what was found."""
+"""Finds a provider's token endpoint from its issuer, and caches its metadata."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from bearerd.grant.reply import Reply
 from bearerd.log import say
 from bearerd.model import Provider
 
-# Endpoints move in years; a day is soon enough to hear of it, and no request that nothing needs.
+# Seconds. Endpoints move once in years, so a day is soon enough.
 _GOOD_FOR: Final = 86400.0
-# What failed is not asked for again with each grant of the meantime.
+# Seconds until failed discovery is tried again; grants in between use the metadata that is known.
 _TRY_AGAIN: Final = 300.0
 
 
 class Discovery:
-    """One provider's metadata: asked for at its first grant, and again a day later."""
+    """One provider's metadata, requested at its first grant and again after a day."""
 
     def __init__(self, provider: Provider, fetch: Callable[[str], Reply | NoReply]) -> None:
         self._provider = provider
         self._fetch = fetch
         self._lock = threading.Lock()
         self._known: Metadata | None = None
-        # An endpoint on the issuer's host is what everyone expects.
+        # The endpoint is expected on the issuer's host.
         self._hosts = dict.fromkeys(("token endpoint", "token endpoint for certificates"), host_of(provider.issuer))
         self._ask_at = 0.0
         self._asked = 0
         self._failure: Malformed | Transient | Unsent | None = None
 
     def metadata(self, now: float) -> Metadata | Malformed | Transient | Unsent:
-        """What is known, or found now (`now` is the boot clock's); the last good answer where asking fails.
+        """The metadata, requested now (boot clock) if it is not known or too old; the last good one if that fails.
 
-        Of several grants one asks, and the others wait for it.
+        If several grants need it at once, one requests it and the others wait.
         """
         asked = self._asked
         with self._lock:
             if self._known is not None and now < self._ask_at:
                 return self._known
             if self._failure is not None and self._asked != asked:
-                return self._failure  # what came while this one waited
+                return self._failure  # the result of the grant that this one waited for
             found = self._ask()
             self._asked += 1
             self._failure = None if isinstance(found, Metadata) else found
@@ -54,11 +54,11 @@ class Discovery:
             if self._known is None:
                 return found
             self._ask_at = now + _TRY_AGAIN
-            say(logging.WARNING, f"{found}; going on with what {self._provider.issuer} said before")
+            say(logging.WARNING, f"{found}; the earlier metadata of {self._provider.issuer} stays in use")
             return self._known
 
     def doubt(self) -> None:
-        """What is known led nowhere: ask again at the next grant."""
+        """A request to the known endpoint failed: request the metadata again at the next grant."""
         with self._lock:
             self._ask_at = 0.0
 
@@ -70,7 +70,7 @@ class Discovery:
                 if reply.phase == "set-up":
                     return Unsent(reply.reason, phase="set-up", hint=reply.hint)
                 if reply.phase != "reply":
-                    # The same host would fail in the same way.
+                    # The second URL has the same host, and would fail in the same way.
                     return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)
                 found: Metadata | Malformed | Transient = Malformed(
                     f"metadata: {reply.reason}", "discovery", reply.hint
@@ -79,21 +79,21 @@ class Discovery:
                 found = read_metadata(reply, self._provider)
             if isinstance(found, Metadata):
                 return found
-            # "It is another issuer's" says more than "there is nothing at the second place".
+            # "It is another issuer's" helps more than "there is nothing at the second URL".
             nothing = isinstance(reply, Reply) and reply.status == 404  # noqa: PLR2004
             if first is None or (isinstance(first, Malformed) and not nothing):
                 first = found
         return first or Malformed("metadata: none", phase="discovery")
 
     def _say_hosts(self, found: Metadata, *, first: bool) -> None:
-        """Say once that an endpoint is on another host than the issuer, and each time that it moves to another."""
+        """Log once that an endpoint is on another host than the issuer, and each time that it moves."""
         before = self._hosts
         urls = (found.token_endpoint, found.mtls_token_endpoint)
         self._hosts = {name: host_of(url) for name, url in zip(before, urls, strict=True)}
         said: set[tuple[str, str]] = set()
         for name, host in self._hosts.items():
             move = (before[name], host)
-            if move[0] == host or move in said:  # without an alias both are one
+            if move[0] == host or move in said:  # without an alias both endpoints are the same
                 continue
             said.add(move)
             if first:

@@ -1,4 +1,4 @@
-"""Sends requests to a provider, each within one deadline, and tells its reply or why there is none."""
+"""Sends requests to a provider, each within one deadline; returns the reply, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bearerd.model import Provider
 
 __all__ = ["Endpoint", "NoReply", "set_up_fault"]
 
-# A burst is over by then, and the other end closes idle connections after about a minute.
+# Seconds. A burst is over by then, and most servers close idle connections after a minute.
 IDLE_CLOSE: Final = 30.0
 
 
 class Endpoint:
-    """How a provider is reached: sends requests, from any number of threads at once.
+    """Sends requests to one provider, from any number of threads at once.
 
-    A client that shows a certificate has an endpoint to itself, since its connections are its own.
+    A client with a certificate has an endpoint of its own, because its connections cannot be shared.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -38,27 +38,27 @@ class Endpoint:
         self._last_used = 0.0
 
     def send(self, request: Request) -> Reply | NoReply:
-        """One request, within the provider's timeout; never raises, never follows, never shows."""
+        """Send one request within the provider's timeout. Never raises, and follows no redirect."""
         attempt = Attempt(self._provider.timeout)
         try:
             ALARM.set(attempt)
         except RuntimeError:
-            return NoReply("set-up", "no thread could be started to watch over the deadline")
+            return NoReply("set-up", "no thread could be started for the deadline; raise TasksMax")
         with attempt.current():
             try:
                 reply = self._send(request, attempt)
                 if isinstance(reply, NoReply) and attempt.may_be_stale and not attempt.expired:
-                    # The connection was kept from an earlier request and closed before the first byte of
-                    # an answer: nobody saw this request. A second one goes over a new connection.
+                    # The connection was kept from an earlier request, and closed before the first byte of a reply: the
+                    # provider has not seen this request. It is sent again over a new connection.
                     attempt.phase = "connect"
                     self.close()
                     reply = self._send(request, attempt)
             finally:
                 attempt.end()
         if isinstance(reply, NoReply):
-            # An address may take connections and be dead behind them.
-            for place in attempt.connected:
-                forget(place)
+            # An address may accept connections and never answer.
+            for host in attempt.connected:
+                forget(host)
         return reply
 
     def close_idle(self) -> None:
@@ -67,7 +67,7 @@ class Endpoint:
             self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept; those in use end with their request."""
+        """Close idle connections; those in use end with their request."""
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
@@ -81,11 +81,11 @@ class Endpoint:
         self._last_used = time.monotonic()
         try:
             reply = transport.exchange(request)
-        except Exception as error:  # noqa: BLE001 - any failure to get a reply is one kind of value
+        except Exception as error:  # noqa: BLE001 - every failure becomes a NoReply
             explained = explain(error, attempt, self._provider, request.url)
             for cause in causes_of(error):
-                # Tracebacks lead to frames that hold the request and its secret, and these lead back to it:
-                # an idle process would keep them all, and the pool, until its garbage is collected one day.
+                # Tracebacks refer to frames that hold the request and its secret, and these refer back: an idle process
+                # would keep them, and the pool, until the next garbage collection.
                 cause.__traceback__ = None
             return explained
         if attempt.expired:
@@ -93,12 +93,12 @@ class Endpoint:
         return reply
 
     def _current_transport(self, request: Request) -> Transport:
-        """The transport, made anew when `ca_file`, the certificate or its key has changed; raises SetUpError."""
+        """The transport, replaced if `ca_file`, the certificate or its key has changed; raises SetUpError."""
         ca_file = self._provider.ca_file
         secure = urlsplit(request.url).scheme == "https" or self._provider.proxy is not None
         with self._lock:
             trust = signature(ca_file)
-            # A digest: the key itself is not kept.
+            # A digest, so that the key is not kept.
             identity = sha256(f"{request.certificate}\0{request.private_key}".encode()).digest()
             made_of = (secure, trust, identity)
             if self._transport is None or made_of != self._made_of:

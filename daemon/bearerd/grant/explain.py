@@ -1,4 +1,4 @@
-"""Puts a request that failed into words that hold no URL, header or body. The exceptions' own texts do."""
+"""Describes why a request failed, without any URL, header or body, which the exceptions' own texts contain."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bearerd.model import Provider
 
 
 def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str) -> NoReply:
-    """What went wrong, and what to do about it where that is known."""
+    """The reason, and what to do about it if that is known."""
     host = urlsplit(provider.proxy or url).hostname
     who = f"{'the proxy ' if provider.proxy else ''}{host}"
     causes = list(causes_of(error))
     beyond = next((what for cause in causes if (what := _beyond_bounds(cause))), None)
     if beyond is not None:
-        # A proxy's answer to CONNECT says nothing about the provider.
+        # A proxy's answer to CONNECT is not the provider's.
         phase: Phase = "connect" if attempt.phase == "connect" else "reply"
         return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
     if attempt.expired or time.monotonic() >= attempt.deadline:
@@ -37,21 +37,17 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             why = (cause.reason or "failed").replace("_", " ").lower()
             # OpenSSL 3.0 says the first, later ones the second.
             plain = "wrong version" in why or "record layer" in why
-            hint = "does this port speak TLS at all?" if plain else _ALERT_HINTS.get(why)
+            hint = "check that this port speaks TLS" if plain else _ALERT_HINTS.get(why)
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
     tunnels = (re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes)
     refused = next(filter(None, tunnels), None) if provider.proxy else None
     if refused is not None:
-        wants = (
-            "it wants to be logged in to, which is not supported"
-            if refused[1] == "407"
-            else "ask who runs it to allow it"
-        )
+        wants = "it requires a login, which is not supported" if refused[1] == "407" else "ask its operator to allow it"
         return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
     if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
-        hint = "does this port want TLS? Then write https://" if urlsplit(url).scheme == "http" else None
+        hint = "if this port speaks TLS, write https://" if urlsplit(url).scheme == "http" else None
         return NoReply(attempt.phase, f"{who}: the reply is not HTTP ({_DURING[attempt.phase]})", hint)
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
@@ -59,7 +55,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
     return NoReply(attempt.phase, f"{who}: the connection was closed ({_DURING[attempt.phase]})")
 
 
-# How a log line names the phase in which a request ended.
+# The phase in which a request ended, for log lines.
 _DURING: Final[dict[Phase, str]] = {
     "name look-up": "during name lookup",
     "connect": "while connecting",
@@ -68,19 +64,19 @@ _DURING: Final[dict[Phase, str]] = {
     "wait": "while waiting for the reply",
     "read": "while reading the reply",
 }
-_BEYOND_HINT: Final = "no token endpoint replies like this; compare the URL with the provider's"
+_BEYOND_HINT: Final = "not the reply of a token endpoint; compare the URL with the provider's"
 
 
 def _beyond_bounds(error: BaseException) -> str | None:
     if isinstance(error, OutOfBoundsError):
         return str(error)
-    # http.client's own bound on the lines of one head.
+    # http.client bounds the lines of one head.
     many = re.fullmatch(r"got more than ([0-9]+) headers", str(error)) if isinstance(error, HTTPException) else None
     return f"more than {many[1]} headers" if many else None
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """An exception and everything that it was made of, the innermost first."""
+    """An exception and all of its causes, the innermost first."""
     seen: list[BaseException] = []
     stack: list[Any] = [error]
     while stack:
@@ -92,12 +88,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     return reversed(seen)
 
 
-# How a provider says in TLS what it thinks of the client's certificate.
+# TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "it wants a client certificate: is auth tls_client_auth this client's way?",
-    "sslv3 alert handshake failure": "they agree on nothing, or it wants a client certificate (auth tls_client_auth)",
-    "tlsv1 alert unknown ca": "it does not know the authority of the client certificate",
-    "sslv3 alert bad certificate": "it does not take the client certificate",
+    "tlsv13 alert certificate required": "it requires a client certificate (auth tls_client_auth)",
+    "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
+    "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",
+    "sslv3 alert bad certificate": "it does not accept the client certificate",
     "sslv3 alert certificate expired": "the client certificate has expired",
 }
 
@@ -105,8 +101,8 @@ _ALERT_HINTS: Final = {
 def _tls_hint(why: str, provider: Provider) -> str | None:
     if "local issuer" in why or "self-signed" in why or "self signed" in why:
         if provider.ca_file:
-            return f"it was not issued by what ca_file {provider.ca_file} holds"
+            return f"no authority in ca_file {provider.ca_file} issued it"
         return "for a private authority set ca_file; for a public one install the system's ca-certificates"
     if "expired" in why or "not yet valid" in why:
-        return "compare this machine's clock, else tell the provider"
+        return "check this machine's clock; if it is right, inform the provider"
     return None

@@ -1,4 +1,4 @@
-"""Bounds what a peer makes us read besides the body of its reply.
+"""Bounds everything but the body of a reply.
 
 http.client bounds a line (64 KiB) and the lines of one head (100). It bounds neither their sum, nor the
 number of interim replies, nor trailers, nor the headers of a proxy's answer to CONNECT. All of these, and
@@ -12,17 +12,17 @@ from http.client import HTTPException
 from typing import Final
 
 MOST_HEAD_BYTES: Final = 64 * 1024
-"""Of all heads of one exchange together. Servers and proxies send 8 to 16 KiB at most unless told otherwise."""
+"""Bytes of all heads of one exchange. By default servers and proxies send 8 to 16 KiB at most."""
 MOST_INTERIM_REPLIES: Final = 16
-"""Of one exchange. Servers send one or two (100, 103), or a 102 every few seconds while they work."""
+"""Interim replies of one exchange. Servers send one or two (100, 103), or a 102 every few seconds."""
 
 
 class OutOfBoundsError(HTTPException):
-    """A reply that is larger than any that is accepted. The text holds nothing of the reply."""
+    """A reply beyond the bounds. The text holds nothing of the reply."""
 
 
 class Allowance:
-    """What one exchange may still send in heads."""
+    """The bytes and interim replies that are left of one exchange."""
 
     def __init__(self) -> None:
         self._bytes = MOST_HEAD_BYTES
@@ -47,21 +47,21 @@ class Allowance:
 
 
 class BoundedReader(io.BufferedReader):
-    """What http.client reads a reply from; lines count against an allowance."""
+    """The file object from which http.client reads a reply; lines count against an allowance."""
 
     def __init__(self, raw: io.RawIOBase, allowance: Allowance) -> None:
         super().__init__(raw)
         self._allowance = allowance
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """One line. Raises OutOfBoundsError one byte beyond the allowance, so no long line is ever held."""
+        """One line; raises OutOfBoundsError one byte beyond the allowance."""
         most = self._allowance.bytes_left + 1
         line = super().readline(most if size is None or size < 0 else min(size, most))
         self._allowance.take_line(len(line))
         return line
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Some bytes. Raises OutOfBoundsError for "all there are", which a chunk size of -1 asks http.client for."""
+        """Some bytes; raises OutOfBoundsError for an unlimited read, which a chunk size of -1 causes in http.client."""
         if size is None or size < 0:
             raise OutOfBoundsError("a part without a length")
         return super().read(size)

@@ -1,6 +1,6 @@
-"""What to try when a provider said no, where more is known than the reply says. Pure.
+"""The likeliest cause of a refusal, from what is known besides the reply. Pure.
 
-A reply's text is looked at, never shown.
+The text of a reply is searched and never shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SIGNED: Final = frozenset({"client_secret_jwt", "private_key_jwt"})
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known of a grant besides its reply."""
+    """A grant without its reply."""
 
     target: Target
     credentials: Credentials
@@ -33,7 +33,7 @@ class Circumstances:
 
 
 def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
-    """The outcome, with the likeliest cause as its hint."""
+    """The outcome with the likeliest cause as its hint."""
     if not isinstance(outcome, Refused | Malformed):
         return outcome
     hint = _hint(outcome, reply, known)
@@ -42,10 +42,10 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
     if b"plain HTTP request" in reply.body[:1000]:
-        return "this port wants TLS: write https://"
+        return "this port speaks TLS: write https://"
     said = description(parse(reply.body)[0])
     if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
-        return "the provider wants DPoP, a fresh proof with each call, which no file can hold: ask it for bearer tokens"
+        return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     if not isinstance(outcome, Refused):
         return None
     if outcome.whole_client or _about_assertion(said):
@@ -63,7 +63,7 @@ def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
         way = "ahead of" if known.skew > 0 else "behind"
         dated = "by the provider's" if abs(known.skew) <= FOLLOWED else f"{duration(FOLLOWED)} off at most"
         return (
-            f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: set this one right "
+            f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: correct this one "
             f"(the next assertion is dated {dated})"
         )
     if signs and re.search(r"\baud\b|audience", said, re.IGNORECASE):
@@ -76,9 +76,9 @@ def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
         return doubts
     if client.auth == "client_secret_basic" and depends_on_encoding(known.credentials.secret):
         others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
-        return f"the secret holds %, + or a space, which providers read in two ways: try basic_encoding: {others}"
+        return f"the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
     if is_html(reply.body):
-        return "HTML was answered, not JSON: does token_url name the token endpoint itself?"
+        return "the reply is HTML, not JSON: check that token_url is the token endpoint itself"
     if client.jwt_bearer is not None:
         return "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows"
     return _BY_AUTH.get(client.auth)

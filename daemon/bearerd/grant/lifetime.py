@@ -1,9 +1,9 @@
-"""How long a new token lives, out of what providers say. Pure; every oddity here was seen at one.
+"""How long a new token lives, from its reply. Pure. Every format here is in use at some provider.
 
 `expires_in` should be seconds (RFC 6749 section 5.1). It comes as a number or a string (PayPal, Entra
 v1), as 0 (Mailchimp), null or missing (Salesforce), in milliseconds (Postman), as the Unix time of
-the expiry (Deliverect), and as an ISO 8601 date; or another field has it (D&B Direct+). Caches and gateways
-repeat it after it was true, so a token that is a JWT is never given more than its own `exp`.
+the expiry (Deliverect), and as an ISO 8601 date, or in another field (D&B Direct+). Caches and gateways
+repeat it later, so a token that is a JWT never lives longer than its own `exp`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, Final
 from bearerd import boundedjson
 from bearerd.grant.outcome import Named
 
-# From here up a number of seconds is more likely something else. Few providers issue client-credentials tokens
-# for longer than 30 days; 10^9 is a moment in 2001, and 10^12 the same in ms.
+# Larger numbers are probably not seconds. Few providers issue client-credentials tokens for longer than 30 days; 10^9
+# is a moment in 2001, and 10^12 the same in milliseconds.
 _MOST_SECONDS: Final = 30 * 86400.0
 _UNIX_SECONDS: Final = 1e9
 _UNIX_MILLISECONDS: Final = 1e12
-# A lifetime of over a year is a number that was not understood: asking each default_lifetime is safe.
+# Seconds. A longer lifetime was not understood: default_lifetime is safe.
 _ABSURD: Final = 366 * 86400.0
-# How near a reading must come to the JWT's own expiry: clocks differ by a minute, and some
-# providers round or subtract a margin.
+# A reading agrees with the JWT's own expiry if it is this close: clocks differ by a minute, and some providers round
+# or subtract a margin.
 _AGREES_SECONDS: Final = 60.0
 _AGREES_SHARE: Final = 0.05
-# Two statements about one expiry that differ by more than clocks and rounding explain.
+# Seconds. Clocks and rounding explain smaller differences between two statements about one expiry.
 _DIFFERS: Final = 30.0
 
 _IN: Final = ("expires_in", "expiresIn", "expires")
@@ -38,7 +38,7 @@ _AT: Final = ("expires_at", "expiresAt", "expires_on", "expirationDateTime")
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """Seconds from the request on; not above 0 when the token had expired already."""
+    """Seconds from the request; 0 or less if the token arrived expired."""
 
     seconds: float
     note: str | None = None
@@ -50,38 +50,40 @@ def read_lifetime(
 ) -> Lifetime:
     """The lifetime of a token.
 
-    `now` is the Unix time just before the request by the provider's clock, `default` applies when nothing is
-    named, and `age` is for how many seconds a cache kept the reply (RFC 9111 section 5.1).
+    `now` is the Unix time just before the request by the provider's clock, `default` applies if no lifetime is named,
+    and `age` is how many seconds a cache kept the reply (RFC 9111 section 5.1).
     """
     issued, expires = _jwt_times(access_token)
-    # A moment before 2001 is no `exp`: some providers put a number of seconds there.
+    # An `exp` before 2001 is a number of seconds, as some providers write it.
     left = expires - now if expires is not None and _UNIX_SECONDS < expires <= now + _ABSURD else None
     by_jwt = None if expires is None else expires - (issued if issued is not None else now)
     named = _named(fields, now, by_jwt, age)
     if named is None:
         if left is not None:
-            return Lifetime(left, "the reply names no lifetime: the JWT's exp was taken")
+            return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used")
         said = [fields.get(name) for name in _IN if fields.get(name) not in (None, "")]
         zero = any(_number(value) == 0 for value in said)
-        why = "the reply's lifetime makes no sense" if said and not zero else "the reply names no lifetime"
-        taken = f"{why}: default_lifetime, {_words(default)}, was taken"
+        why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
+        taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
         return Lifetime(default, taken, "zero" if zero else "unnamed")
     if left is not None and left < named.seconds:
         note = named.note
         if named.seconds - left > _DIFFERS:
-            note = f"the reply names {_words(named.seconds)}, the JWT's own exp {_words(left)}: the shorter was taken"
+            note = (
+                f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
+            )
         return Lifetime(left, note)
     return named
 
 
 def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: float) -> Lifetime | None:
-    """What the reply's fields name; None where they name nothing that makes sense."""
+    """The lifetime in the fields of a reply; None without a plausible one."""
     for name in _IN:
         number = _number(fields.get(name))
         if number is None:
             moment = _moment(fields.get(name))
             if moment is not None and moment - now <= _ABSURD:
-                return Lifetime(moment - now, f"{name} was read as a date: {_words(moment - now)}")
+                return Lifetime(moment - now, f"{name} was read as a date: {_seconds(moment - now)}")
             continue
         if number == 0:
             continue
@@ -92,9 +94,9 @@ def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: flo
             continue
         note = None
         if unit is not None:
-            note = f"{name} was read as {unit}: {_words(seconds)}"
+            note = f"{name} was read as {unit}: {_seconds(seconds)}"
         if unit == "milliseconds":
-            note = f"{name} {number:.0f} was read as milliseconds: {_words(seconds)}, not {_words(number)}"
+            note = f"{name} {number:.0f} was read as milliseconds: {_seconds(seconds)}, not {_seconds(number)}"
         return Lifetime(seconds - age if unit in {None, "milliseconds"} else seconds, note)
     for name in _AT:
         moment = _moment(fields.get(name))
@@ -104,7 +106,7 @@ def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: flo
 
 
 def _reading(number: float, now: float, by_jwt: float | None) -> tuple[float, str | None]:
-    """What `expires_in` means, and its unit where that is not seconds."""
+    """The lifetime that `expires_in` means, and its unit unless that is seconds."""
     readings = {
         None: number,
         "milliseconds": number / 1000,
@@ -128,7 +130,7 @@ def _reading(number: float, now: float, by_jwt: float | None) -> tuple[float, st
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also out of a string; None for anything else."""
+    """A finite number, or one in a string; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -139,7 +141,7 @@ def _number(value: Any) -> float | None:
 
 
 def _moment(value: Any) -> float | None:
-    """A Unix time, out of a number in seconds or milliseconds, or of an ISO 8601 date."""
+    """The Unix time in a number of seconds or milliseconds, or in an ISO 8601 date."""
     number = _number(value)
     if number is not None:
         if number > _UNIX_MILLISECONDS:
@@ -158,7 +160,7 @@ def _moment(value: Any) -> float | None:
 
 
 def jwt_claims(access_token: str) -> dict[str, Any]:
-    """The claims of a token that happens to be a JWT, else nothing. Unverified: they are only ever a hint."""
+    """The claims of a token that is a JWT, else none. They are not verified, and used as hints only."""
     parts = access_token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header.claims.signature (RFC 7519)
         return {}
@@ -170,7 +172,7 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
 
 
 def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
-    """`iat` and `exp` of a token that happens to be a JWT."""
+    """`iat` and `exp` of a token that is a JWT."""
     claims = jwt_claims(access_token)
     issued, expires = claims.get("iat"), claims.get("exp")
     return (
@@ -179,5 +181,5 @@ def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
     )
 
 
-def _words(seconds: float) -> str:
+def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s"

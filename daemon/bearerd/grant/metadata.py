@@ -1,4 +1,4 @@
-"""What an authorization server says of itself (RFC 8414, OpenID Connect Discovery). Pure."""
+"""An authorization server's metadata (RFC 8414, OpenID Connect Discovery). Pure."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
 from bearerd.model import TLS_AUTHS, Client, Provider
 
-# RFC 8414 section 2: what holds when the metadata names none.
+# RFC 8414 section 2: the default if the metadata names no methods.
 _BASIC_ONLY: Final = ("client_secret_basic",)
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What matters of a provider's metadata to a grant."""
+    """The part of a provider's metadata that a grant uses."""
 
     token_endpoint: str
     mtls_token_endpoint: str
-    """Where who is authenticated by certificate goes (RFC 8705 section 5); often the same."""
+    """The endpoint for clients with a certificate (RFC 8705 section 5); often the same."""
     auth_methods: tuple[str, ...] = _BASIC_ONLY
     algorithms: tuple[str, ...] = ()
-    """By which assertions may be signed; empty where it does not say."""
+    """The algorithms for signing assertions; empty if the metadata names none."""
 
     def endpoint(self, client: Client) -> str:
-        """Where this client's grants go."""
+        """The token endpoint for a client."""
         return self.mtls_token_endpoint if client.auth in TLS_AUTHS else self.token_endpoint
 
     def doubts(self, client: Client) -> str | None:
-        """What it says against the way in which a client is to authenticate."""
+        """Why this client's authentication may fail, according to the metadata."""
         # A ready assertion is sent as private_key_jwt sends its own.
         method = "private_key_jwt" if client.auth == "assertion" else client.auth
         if method not in self.auth_methods and not (method == "none" and client.jwt_bearer):
             listed = ", ".join(known for known in self.auth_methods if known in _KNOWN)
             return f"the provider's metadata does not list auth {client.auth}" + (f", but {listed}" if listed else "")
-        # Beside a grant that is signed too, the algorithm is that of the grant's key.
+        # If the grant is signed too, `algorithm` belongs to the grant's key.
         by_it = method == "private_key_jwt" or (method == "client_secret_jwt" and client.jwt_bearer is None)
         algorithm = client.jwt.algorithm if by_it else None
         if algorithm and self.algorithms and algorithm not in self.algorithms:
@@ -46,14 +46,14 @@ class Metadata:
         return None
 
 
-# Method names as they may be shown: those that the config knows.
+# Only method names that the config knows are shown.
 _KNOWN: Final = frozenset(
     {"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"} | TLS_AUTHS
 )
 
 
 def well_known_urls(issuer: str) -> tuple[str, str]:
-    """Where an issuer's metadata is: RFC 8414 section 3.1 first, then OpenID Connect Discovery section 4."""
+    """The URLs of an issuer's metadata: RFC 8414 section 3.1 first, then OpenID Connect Discovery section 4."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     origin = f"{parts.scheme}://{parts.netloc}"
@@ -64,7 +64,7 @@ def well_known_urls(issuer: str) -> tuple[str, str]:
 
 
 def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Transient:
-    """What a reply to one of the `well_known_urls` says."""
+    """The metadata in a reply to one of the `well_known_urls`."""
     if reply.status >= 500 or reply.status in {408, 425, 429}:  # noqa: PLR2004
         return Transient(f"metadata: HTTP {reply.status}: a temporary error at the provider", phase="discovery")
     if reply.status != 200:  # noqa: PLR2004
@@ -74,12 +74,12 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
         return Malformed(f"metadata: HTTP 200, but {fault}", phase="discovery", hint=_HINT)
     named, wanted = fields.get("issuer"), provider.issuer or ""
     if named != wanted:
-        # RFC 8414 section 3.3: what another issuer says must not be used.
+        # RFC 8414 section 3.3: the metadata of another issuer must not be used.
         if isinstance(named, str) and named.rstrip("/") == wanted.rstrip("/"):
             ending = "with" if named.endswith("/") else "without"
             hint = f"write issuer {ending} / at its end, as the provider does"
         else:
-            hint = "write issuer exactly as the provider's own metadata does, or set token_url in its place"
+            hint = "write issuer exactly as the provider's own metadata does, or set token_url instead"
         return Malformed("metadata: it is another issuer's", phase="discovery", hint=hint)
     endpoint = fields.get("token_endpoint")
     aliases = fields.get("mtls_endpoint_aliases")
@@ -87,7 +87,7 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
     for url in (endpoint, alias if alias is not None else endpoint):
         unusable = _unusable(url, provider)
         if unusable:
-            return Malformed(f"metadata: {unusable}", phase="discovery", hint="set token_url in place of issuer")
+            return Malformed(f"metadata: {unusable}", phase="discovery", hint="set token_url instead of issuer")
     return Metadata(
         token_endpoint=str(endpoint),
         mtls_token_endpoint=str(alias if alias is not None else endpoint),
@@ -96,32 +96,32 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
     )
 
 
-# A name or an address, at most as long as DNS has them: the log shows it.
+# A name or address of at most the length that DNS allows, since the log shows it.
 _HOST: Final = r"[A-Za-z0-9._:-]{1,253}"
-_HINT: Final = "is issuer right? Else set token_url in its place"
+_HINT: Final = "check issuer, or set token_url instead"
 
 
 def _unusable(url: Any, provider: Provider) -> str | None:
-    """Why a token endpoint that was named cannot be used."""
+    """Why a token endpoint cannot be used."""
     if not isinstance(url, str) or not url:
         return "it names no token_endpoint"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return "its token_endpoint is no URL"
+        return "its token_endpoint is not a URL"
     if parts.username is not None or "#" in url or re.fullmatch(r"[\x21-\x7e]+", url) is None:
-        return "its token_endpoint is no URL"
+        return "its token_endpoint is not a URL"
     if not host or re.fullmatch(_HOST, host) is None:
-        return "its token_endpoint is no URL"
-    # By plain http the secret could be read on the way; where the issuer itself is there, somebody has allowed it.
+        return "its token_endpoint is not a URL"
+    # Plain http would show the secret on the network; if the issuer itself uses it, the config allows that.
     if parts.scheme == "https" or (parts.scheme == "http" and url.startswith(_origin(provider.issuer or ""))):
         return None
     return "its token_endpoint is not https"
 
 
 def host_of(url: str | None) -> str:
-    """The host that a URL names, without its port."""
+    """The host of a URL, without the port."""
     return urlsplit(url or "").hostname or ""
 
 

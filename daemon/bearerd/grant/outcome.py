@@ -1,7 +1,7 @@
-"""What one grant can come to. The kind of a failure decides how long is waited (lifecycle/policy.py).
+"""The outcomes of a grant. The kind of a failure decides how long the next attempt waits (lifecycle/policy.py).
 
-Messages are one line and safe to show anywhere: no token, no secret, nothing of a response's body but
-error codes that look like one.
+Messages are one line and safe to show anywhere: they hold no token, no secret, and nothing of a reply's body except
+its error code.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final, Literal
 from bearerd.model import Token
 
 Named = Literal["named", "zero", "unnamed"]
-"""What a reply says of a lifetime: `named`, also in the past; `zero`: 0 where a lifetime should be, and no JWT that
-knows better; `unnamed`: nothing. With the last two the lifetime is `default_lifetime`."""
+"""How a reply names the lifetime: `named`, even if in the past; `zero`: a lifetime of 0, and no JWT with an `exp`;
+`unnamed`: not at all. With the last two the lifetime is `default_lifetime`."""
 Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
 
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """A request ended without a reply that can be used: in which phase, and why.
+    """A request that ended without a usable reply: the phase, and the reason.
 
-    In the phase `set-up` nothing was sent; in the phase `reply` one came that breaks the bounds (heads.py).
+    In the phase `set-up` nothing was sent; in the phase `reply` there was one beyond the bounds (heads.py).
     """
 
     phase: Phase
@@ -31,13 +31,12 @@ class NoReply:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token as the reply has it; `notes` are what is odd about it.
+    """A token from a reply; `notes` say what is unusual about it.
 
-    Its lifetime may be over: only who knows the token that was held until now can tell what that means
-    (lifecycle/token_state.py).
+    It may have expired already: lifecycle/token_state.py compares it with the token that is held.
     """
 
-    # Not in repr: its scope and token_type are the provider's text, which could quote anything.
+    # Not in repr: scope and token_type are the provider's text, which could quote anything.
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
     named: Named = "named"
@@ -45,7 +44,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """No token: in which phase, why, and what to try where that is known."""
+    """No token: the reason, the phase, and what to try if that is known."""
 
     message: str
     phase: Phase = "reply"
@@ -62,26 +61,26 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True)
 class Unsent(_Failure):
-    """Nothing was sent: the secret or the client id could not be read."""
+    """Nothing was sent, for example because the secret could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transient(_Failure):
-    """The network, a provider that is not well (408, 5xx), a token that arrived expired: it passes by itself."""
+    """A failure that passes by itself: of the network or the provider (408, 5xx), or a token that arrived expired."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimited(_Failure):
-    """The provider says it was asked too often."""
+    """The provider received too many requests."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(_Failure):
-    """The provider understood and said no: to the client (and so to all its tokens), or to this token."""
+    """The provider refused the client, and so all of its tokens, or this token alone."""
 
     whole_client: bool = True
     another_secret: bool = False
@@ -92,7 +91,7 @@ class Refused(_Failure):
 
 @dataclass(frozen=True, slots=True)
 class Malformed(_Failure):
-    """A reply that is no good token and no refusal: HTML, an array, a token that would break a header."""
+    """A reply that is neither a usable token nor a refusal: HTML, an array, a token that would break a header."""
 
 
 Failure = Unsent | Transient | RateLimited | Refused | Malformed
@@ -105,16 +104,16 @@ KINDS: Final = {
     Refused: "refused",
     Malformed: "malformed",
 }
-"""Each kind, as status and metrics name it."""
+"""The name of each kind in status and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Performed:
-    """What a grant came to, and what was seen on the way; None where it did not come so far."""
+    """The outcome of a grant with its details; None for those that it did not reach."""
 
     outcome: Outcome
     client_id: str = ""
-    """For which the token is."""
+    """The client id that the token was requested for."""
     token_url: str | None = None
     status: int | None = None
     skew: float | None = None

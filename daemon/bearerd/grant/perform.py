@@ -28,28 +28,28 @@ from bearerd.log import say
 from bearerd.model import TLS_AUTHS, Client, Provider, Target
 from bearerd.words import duration
 
-# Bytes of a fingerprint: nobody will meet the same twice.
+# Bytes of a fingerprint: two secrets never share one.
 _FINGERPRINT: Final = 16
 
 
 class Memory(Protocol):
-    """What outlives a restart."""
+    """State that survives a restart."""
 
     def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """What was kept under a name, and how many seconds ago."""
+        """The fields that were saved under a name, and how many seconds ago."""
         ...
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep this under a name; nothing to keep takes away what was there."""
+        """Save fields under a name; without any, what was saved is removed."""
         ...
 
     def key(self) -> bytes:
-        """What fingerprints are made with."""
+        """The key of fingerprints."""
         ...
 
 
 class Grants:
-    """Performs grants, from any thread; keeps what is learnt of each provider and client."""
+    """Performs grants, from any thread, and keeps what it learns about each provider and client."""
 
     def __init__(self, clock: Clock, environ: Mapping[str, str], memory: Memory | None = None) -> None:
         self._clock = clock
@@ -65,7 +65,7 @@ class Grants:
         self._doubted: dict[str, str] = {}
 
     def perform(self, target: Target) -> Performed:
-        """Ask for a token; never raises for anything that the world can do."""
+        """Request a token. Every failure is an outcome, not an exception."""
         client = target.client
         try:
             several = read_credentials(client, self._environ)
@@ -83,7 +83,7 @@ class Grants:
             metadata = found
             self._say_doubts(client, metadata)
         token_url = metadata.endpoint(client) if metadata else client.provider.token_url or ""
-        # The lifetime counts from just before the request: what the way took is not the reader's to use.
+        # The lifetime counts from just before the request, so the time on the network is not added to it.
         sent = self._clock.now()
         skew = followed(self._skews.get(client.provider))
         audience = client.jwt.audience or client.provider.issuer or token_url
@@ -98,12 +98,12 @@ class Grants:
         took = self._clock.now().boot - sent.boot
         if isinstance(reply, NoReply):
             if metadata is not None and reply.phase in {"name look-up", "connect"}:
-                self._discovery(client).doubt()  # it may have moved
+                self._discovery(client).doubt()  # the endpoint may have moved
             kinds: dict[Phase, type[Unsent | Malformed]] = {"set-up": Unsent, "reply": Malformed}
             kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
             return Performed(outcome, credentials.client_id, token_url, took=took)
-        # By the middle of the way; a long one makes the reading worth less.
+        # By the middle of the request: the longer it took, the less exact this is.
         seen = clock_skew(reply.headers, sent.wall + took / 2)
         self._note_skew(client.provider, seen)
         outcome = understand(reply, target, sent, request.secrets)
@@ -114,11 +114,11 @@ class Grants:
         return Performed(outcome, credentials.client_id, token_url, reply.status, seen, took)
 
     def untried(self, client: Client) -> bool:
-        """Whether the client has a secret now that the provider did not refuse yet."""
+        """Whether the client has a secret now that the provider has not refused."""
         try:
             several = read_credentials(client, self._environ)
         except SecretUnavailable:
-            return False  # there is nothing to try
+            return False  # no secret can be read
         return not self._rotation(client).exhausted([self._fingerprint(client, one) for one in several])
 
     def close_idle(self) -> None:
@@ -129,7 +129,7 @@ class Grants:
     # -- providers -----------------------------------------------------------------------------
 
     def _endpoint(self, client: Client) -> Endpoint:
-        # Connections are the client's own where its certificate is shown on them.
+        # Connections that present a client certificate are not shared.
         key = (client.provider, client.name if client.auth in TLS_AUTHS else None)
         with self._lock:
             endpoint = self._endpoints.get(key)
@@ -155,14 +155,14 @@ class Grants:
         return reply
 
     def _say_doubts(self, client: Client, metadata: Metadata) -> None:
-        """Once, and again when they are others."""
+        """Log what the metadata says against the client's config, once for each text."""
         doubts = metadata.doubts(client) or ""
         if doubts and self._doubted.get(client.name) != doubts:
             say(logging.WARNING, f"client {client.name}: {doubts}")
         self._doubted[client.name] = doubts
 
     def _note_skew(self, provider: Provider, skew: float | None) -> None:
-        """Keep what the provider's clock shows; say so when it is off, and when it is right again."""
+        """Record the skew of the provider's clock; log when it is off, and when it is right again."""
         if skew is None:
             return
         with self._lock:
@@ -174,7 +174,7 @@ class Grants:
             way = "ahead of" if skew > 0 else "behind"
             message = f"its clock is {duration(abs(skew))} {way} this machine's"
             if abs(skew) > FOLLOWED:
-                message += f", and is followed for {duration(FOLLOWED)} only"
+                message += f"; at most {duration(FOLLOWED)} of that is taken into account"
             say(logging.WARNING, f"provider {provider.name}: {message}")
         else:
             say(logging.INFO, f"provider {provider.name}: its clock and this machine's agree again")
@@ -182,7 +182,7 @@ class Grants:
     # -- secrets -------------------------------------------------------------------------------
 
     def _fingerprint(self, client: Client, credentials: Credentials) -> str:
-        """Of all that the provider judges: another config of the client is as good as another secret."""
+        """A fingerprint of all that the provider judges: a changed config of the client counts as another secret."""
         judged = [client.judged(), credentials.client_id, credentials.secret]
         judged += [credentials.private_key, credentials.certificate]
         return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
@@ -196,19 +196,21 @@ class Grants:
             return rotation
 
     def _rotate(self, client: Client, known: Sequence[str], tried: str, outcome: Outcome) -> Outcome:
-        """Take note of whether a secret was refused or works; a refusal says whether there is another."""
-        with self._rotating:  # of two answers at once neither may be lost, nor the earlier written last
+        """Record whether a secret works or was refused; the returned refusal says whether there is another secret."""
+        with self._rotating:  # two replies at once must not overwrite each other
             before = self._rotation(client)
             if isinstance(outcome, Issued) or (isinstance(outcome, Refused) and not outcome.whole_client):
                 after = before.after_success(tried, known)
             elif isinstance(outcome, Refused):
                 after = before.after_refusal(tried, known)
                 if not after.exhausted(known):
-                    outcome = replace(outcome, another_secret=True, hint="it has another secret, which is tried next")
+                    outcome = replace(
+                        outcome, another_secret=True, hint="the client has another secret, which is tried next"
+                    )
             else:
                 return outcome
             self._rotations[client.name] = after
-            # That the only secret there is works is nothing that has to be known again.
+            # That the only secret works need not be saved.
             worth_keeping = len(known) > 1 or after.refused or before.refused
             if self._memory and after != before and worth_keeping:
                 self._memory.save("secrets", client.name, rotations.dump(after))

@@ -1,5 +1,6 @@
-"""What a provider's reply means: a token, or a failure of a known kind. Pure, and total: any bytes in,
-one Outcome out, never an exception, and never a piece of the body in a message.
+"""The outcome that a provider's reply means: a token, or a failure of a known kind.
+
+Pure and total: any bytes give one Outcome and no exception, and no message holds a piece of the body.
 """
 
 from __future__ import annotations
@@ -17,55 +18,55 @@ from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refus
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
-# Beyond 4 KiB some readers stop (XRootD), and header limits of servers are near.
+# Bytes. Some readers stop at 4 KiB (XRootD), and servers limit headers to 8 KiB.
 _LONG_TOKEN: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP response: header names in lower case, the body whole but for what is over LONGEST_BODY."""
+    """An HTTP response: header names in lower case, and the body up to one byte beyond LONGEST_BODY."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
 
-# The client itself was refused: its other tokens would be too.
+# Codes that refuse the client itself, and so all of its tokens.
 _OF_THE_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_grant", "unsupported_grant_type"})
-# Some say invalid_request of credentials that they could not even read (oidc-provider, of a stray % in Basic).
+# Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic).
 _OF_THE_CLIENT_TEXT: Final = re.compile(
     r"authori[sz]ation header|client.?(id|secret|authentication|assertion)\b|credentials", re.IGNORECASE
 )
 # Salesforce: invalid_client_id; GitHub: incorrect_client_credentials.
 _OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
-# Timeout, a conflict with another request, a lock that somebody holds, too early.
+# Timeout, conflict with another request, locked, too early.
 _PASSING_STATUS: Final = frozenset({408, 409, 423, 425})
 _PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
 _TOO_OFTEN: Final = frozenset(
     {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
 )
-# Providers tell of a rate limit under other names (Vertex: invalid_request, iRacing: unauthorized_client).
+# Some report a rate limit under another code (Vertex: invalid_request, iRacing: unauthorized_client).
 _TOO_OFTEN_TEXT: Final = re.compile(
     r"rate.?(limit|exceeded)|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE
 )
-# These say themselves what is wrong, whatever words ("quota.read") come with them.
+# These codes are clear, whatever their description contains ("quota.read").
 _CLEAR: Final = frozenset({"invalid_client", "invalid_scope", "invalid_target", "unsupported_grant_type"})
-# WeChat's errcodes: busy; asked too often. Its others (40001, 40013, 40125, 40164 …) are about the client.
+# WeChat's errcodes: busy; too many requests. Others (40001, 40013, 40125, 40164 …) refuse the client.
 _WECHAT_BUSY: Final = -1
 _WECHAT_TOO_OFTEN: Final = frozenset({45009, 45011})
 
-# What a proxy says in its own name; a provider never does.
+# Headers that proxies send, and providers never do.
 _OF_PROXIES: Final = frozenset({"proxy-authenticate", "x-squid-error"})
 
 _OWN_FIELDS: Final = frozenset({"access_token", "token_type", "expires_in", "scope"})
-# RFC 6749 section 4.4.3 says there is none. Should one come, it is worth more than the reader was promised.
+# RFC 6749 section 4.4.3 rules it out. If one comes, it allows more than a reader of the token should have.
 _NEVER_KEPT: Final = frozenset({"refresh_token"})
 
 
 def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[str, ...] = ()) -> Outcome:
-    """What the reply to a target's request, sent at that moment, comes to.
+    """The outcome of the reply to a target's request that was sent at a moment.
 
-    `never_show` are secrets: an error code that happens to be one is not named.
+    `never_show` are secrets: an error code that contains one is not shown.
     """
     fields, fault = parse(reply.body)
     code = _error_code(fields, never_show)
@@ -97,12 +98,12 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
     kind = (token_type or "").lower()
     if kind in {"dpop", "mac", "pop"}:
         return Malformed(
-            f"the token is of type {kind}: every call needs a fresh proof made with a key, which no file can hold",
+            f"the token is of type {kind}: each call needs a new proof made with a key, which no file can hold",
             hint="ask the provider for bearer tokens for this client",
         )
     if kind != "bearer":
         shown = "no token_type" if token_type is None else "a token_type other than Bearer"
-        notes.append(f"the reply has {shown}: used as a bearer token")
+        notes.append(f"the reply has {shown}; the token is used as a bearer token")
     scope, note = _scope(fields.get("scope"), target)
     if note is not None:
         if target.strict_scope:
@@ -115,7 +116,7 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
     if lifetime.note:
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
-        notes.append(f"the token is {len(access_token)} bytes long: some readers stop at 4096")
+        notes.append(f"the token is {len(access_token)} bytes long; some readers stop at 4096")
     extra = {key: value for key, value in fields.items() if key not in _OWN_FIELDS | _NEVER_KEPT}
     token = Token(
         access_token=access_token,
@@ -134,44 +135,44 @@ _SCOPE_HINT: Final = "ask the provider to grant it to this client"
 
 
 def _bound(access_token: str) -> Iterator[str]:
-    """What a JWT says of who may use it besides its bearer (RFC 7800, 8705, 9449)."""
+    """Warnings about a JWT that is bound to a key, and so of no use to its bearer alone (RFC 7800, 8705, 9449)."""
     confirmation = jwt_claims(access_token).get("cnf")
     if isinstance(confirmation, dict) and "x5t#S256" in confirmation:
-        yield "the token is bound to the client's certificate: whoever reads the file has to show the same one"
+        yield "the token is bound to the client's certificate: its readers have to present the same certificate"
     if isinstance(confirmation, dict) and "jkt" in confirmation:
-        yield "the token is bound to a DPoP key, which no file can hold: an API that looks will not take it"
+        yield "the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it"
 
 
 def _unusable(access_token: str) -> str | None:
-    """Why a token cannot stand in an Authorization header (RFC 6749 A.12: visible ASCII)."""
+    """Why a token cannot be sent in an Authorization header (RFC 6749 A.12: visible ASCII)."""
     if re.search(r"[\r\n\x00]", access_token):
-        return "holds a line end or NUL: it would break out of a header"
+        return "contains a line end or NUL, which would break out of a header"
     if re.fullmatch(r"[\x21-\x7e]+", access_token) is None:
-        return "holds white space, control or non-ASCII characters"
+        return "contains white space, control or non-ASCII characters"
     return None
 
 
 def _token_type(token_type: str | None) -> str:
-    """As it goes into the header: `Bearer` however it was spelled, or what else the provider said."""
+    """The token type for headers: `Bearer` in any spelling, or the provider's own."""
     if token_type is None or token_type.lower() == "bearer" or re.fullmatch(r"[\x20-\x7e]{1,64}", token_type) is None:
         return "Bearer"
     return token_type
 
 
 def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
-    """The scope that was given, and what is odd about it. A missing one is the one asked for (RFC 6749 5.1)."""
+    """The granted scope, and a warning. A missing scope means the requested one (RFC 6749 section 5.1)."""
     if isinstance(given, list) and all(isinstance(item, str) for item in given):
         given = " ".join(given)
     if not isinstance(given, str):
-        # oidc-provider leaves it out too when it dropped every scope: who is strict wants to be sure.
+        # oidc-provider omits it also if it dropped every scope, so strict_scope does not trust it.
         unknown = "the reply names no scope" if target.scope and target.strict_scope else None
         return target.scope or None, unknown
     if not target.scope:
         return given, None
-    # Some separate by commas (GitHub, Adobe).
+    # Some separate scopes by commas (GitHub, Adobe).
     separators = re.escape(target.client.scope_separator)
     missing = sorted(set(target.scope.split()) - set(given.split()) - set(re.split(rf"[\s,]+|{separators}", given)))
-    # What was asked for is the operator's own; what was given beyond that is not shown.
+    # Only requested scopes are shown: anything else is the provider's text.
     return given, f"the token's scope lacks {', '.join(missing)}" if missing else None
 
 
@@ -182,26 +183,26 @@ def _refusal(
     reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant, never_show: tuple[str, ...]
 ) -> Outcome:
     status = reply.status
-    if (stopped := _stopped_before(reply)) is not None:
+    if (stopped := _intercepted(reply)) is not None:
         return stopped
     said = f"HTTP {status}" + (f" {code}" if code else "")
     text = description(fields)
     wait = retry_after(reply.headers, sent.wall)
     spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
-        return RateLimited(f"{said}: asked too often", retry_after=wait)
+        return RateLimited(f"{said}: too many requests", retry_after=wait)
     if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
         return Transient(f"{said}: a temporary error at the provider", retry_after=wait)
     if 300 <= status <= 399:  # noqa: PLR2004
-        there = _place(reply.headers.get("location", ""), never_show)
+        there = _destination(reply.headers.get("location", ""), never_show)
         return Malformed(
-            f"HTTP {status}: a redirect{there}, which is not followed: it would carry the secret there",
+            f"HTTP {status}: a redirect{there}, which is not followed because it would send the secret there",
             hint="set token_url to the endpoint itself",
         )
     if status in {404, 405, 410, 415} and code not in _OF_THE_CLIENT | _CLEAR:
-        return Malformed(f"{said}: no token endpoint replies like this", hint="compare token_url with the provider's")
+        return Malformed(f"{said}: not the reply of a token endpoint", hint="compare token_url with the provider's")
     of_client = _is_of_client(code, text)
-    # An error with 2xx that is no code (some send text) is a refusal all the same.
+    # An error in a 2xx reply is a refusal even if it is text and not a code.
     if of_client or (code is None and (status in {401, 403} or 200 <= status <= 299)):  # noqa: PLR2004
         return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
     if status == 401:  # noqa: PLR2004
@@ -209,29 +210,30 @@ def _refusal(
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
-    return Malformed(f"{said}: no token endpoint replies like this", hint="compare token_url with the provider's")
+    return Malformed(f"{said}: not the reply of a token endpoint", hint="compare token_url with the provider's")
 
 
-def _stopped_before(reply: Reply) -> Transient | None:
-    """The answer of something in front of the provider: a proxy, or a firewall that wants a browser."""
+def _intercepted(reply: Reply) -> Transient | None:
+    """A reply of a proxy, or of a firewall that expects a browser, in front of the provider."""
     headers = reply.headers
     if reply.status == 407 or headers.keys() & _OF_PROXIES:  # noqa: PLR2004
         said = f"HTTP {reply.status} from a proxy, not from the provider"
-        return Transient(said, hint="ask who runs the proxy to allow it")
-    # Cloudflare and AWS WAF say so in these headers.
+        return Transient(said, hint="ask the operator of the proxy to allow it")
+    # Headers of Cloudflare and AWS WAF.
     if headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}:
         hint = "ask the provider to let this machine's address reach the token endpoint"
-        said = f"HTTP {reply.status}: a firewall wants a browser to solve a challenge"
+        said = f"HTTP {reply.status}: a firewall expects a browser to solve a challenge"
         return Transient(said, hint=hint)
     return None
 
 
 def _is_of_client(code: str | None, text: str) -> bool:
-    """Whether a refusal is about who asks, not about what is asked for."""
+    """Whether a refusal is about the client, and not about this token."""
     if code is None or code in _OF_THE_CLIENT:
         return code is not None
-    told = _OF_THE_CLIENT_CODE.search(code) or (code == "invalid_request" and _OF_THE_CLIENT_TEXT.search(text))
-    return bool(told)
+    if code == "invalid_request" and _OF_THE_CLIENT_TEXT.search(text):
+        return True
+    return _OF_THE_CLIENT_CODE.search(code) is not None
 
 
 def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
@@ -242,12 +244,12 @@ def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
     if number == _WECHAT_BUSY:
         return Transient(f"{said}: a temporary error at the provider")
     if number in _WECHAT_TOO_OFTEN:
-        return RateLimited(f"{said}: asked too often")
+        return RateLimited(f"{said}: too many requests")
     return Refused(f"{said}: the client was refused")
 
 
 def _error_code(fields: dict[str, Any] | None, never_show: tuple[str, ...]) -> str | None:
-    """The reply's `error`, if it looks like a code and is no secret that was echoed."""
+    """The reply's `error`, if it looks like a code and is not an echoed secret."""
     error = (fields or {}).get("error")
     if isinstance(error, dict):
         error = error.get("code", error.get("errorCode"))
@@ -257,13 +259,13 @@ def _error_code(fields: dict[str, Any] | None, never_show: tuple[str, ...]) -> s
 
 
 def _is_secret(text: str, never_show: tuple[str, ...]) -> bool:
-    """Whether a text is, holds, or is a part of what may not be shown; some echo it in small letters."""
+    """Whether a text contains a secret or a part of one, in any case."""
     shown = text.casefold()
     return any(shown in secret.casefold() or secret.casefold() in shown for secret in never_show if secret)
 
 
 def description(fields: dict[str, Any] | None) -> str:
-    """Whatever text a refusal holds: looked at, never shown."""
+    """All text of a refusal. It is searched and never shown."""
     values: list[Any] = []
     for key in ("error_description", "message", "errorMessage", "error"):
         value = (fields or {}).get(key)
@@ -272,19 +274,19 @@ def description(fields: dict[str, Any] | None) -> str:
 
 
 def _their_clock(headers: Mapping[str, str], now: float) -> float:
-    """The Unix time by the provider's clock when ours said `now`, never earlier than it was there.
+    """The Unix time by the provider's clock at `now` by ours, never earlier than it was there.
 
-    `Date` is in whole seconds. A difference of over an hour is no clock: what is beyond it is not believed.
+    `Date` has whole seconds. At most an hour of the difference counts.
     """
     skew = clock_skew(headers, now)
     if skew is None:
         return now
-    ahead = min(max(0.0, skew), skew + 1)  # of all that the whole second of `Date` allows, the nearest to ours
+    ahead = min(max(0.0, skew), skew + 1)  # the nearest to our clock within the second of `Date`
     return now + followed(ahead)
 
 
-def _place(location: str, never_show: tuple[str, ...]) -> str:
-    """` to https://host/path`, without what could be in a query."""
+def _destination(location: str, never_show: tuple[str, ...]) -> str:
+    """` to https://host`, without path and query, which could hold a secret."""
     try:
         parts = urlsplit(location)
         host = parts.hostname

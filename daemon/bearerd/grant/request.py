@@ -18,7 +18,7 @@ from bearerd.model import CLIENT_ASSERTION, TLS_AUTHS, BasicEncoding, Client, Jw
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A client id and what goes with it, as read for one grant."""
+    """A client id and its credentials, as read for one grant."""
 
     client_id: str
     secret: str = field(default="", repr=False)
@@ -26,40 +26,40 @@ class Credentials:
     private_key: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
     source: str = field(default="", compare=False)
-    """Where the secret was read, for messages."""
+    """The source of the secret, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a request needs to know besides: where it goes, what time it is there, and a random text."""
+    """The destination of a request, the time there, and a random text."""
 
     token_url: str
     audience: str
     now: float
     """Unix time by the provider's clock, as far as that is known."""
     nonce: str
-    """Never the same twice: it becomes each assertion's `jti`."""
+    """Random: it becomes the assertion's `jti`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is ready to be sent. Header and body hold the secret: neither is ever shown."""
+    """A request that is ready to be sent. Headers and body hold the secret and are never shown."""
 
     url: str
     headers: dict[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
     """None for a GET."""
     certificate: str = field(default="", repr=False)
-    """With which the connection is made, where a certificate authenticates the client (RFC 8705)."""
+    """The client certificate of the connection (RFC 8705)."""
     private_key: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """What of it a reply must not make anybody show."""
+    """Texts that a reply may echo, and that are never shown."""
 
 
 def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple[str, str]], call: Call) -> Request:
     """The token request of a target; `parameters` are its own, read.
 
-    Raises SecretUnavailable for a key that does not sign, ExtraMissing where signing is not installed.
+    Raises SecretUnavailable for a key that cannot sign, ExtraMissing if signing is not installed.
     """
     client = target.client
     scope = client.scope_separator.join(target.scope.split())
@@ -77,7 +77,9 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     form.extend(_in_form(client, credentials, call))
     body = urlencode(form).encode("ascii")
     secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
-    secrets += [value for name, value in parameters if (name, value) not in target.parameters]  # those that were read
+    secrets += [
+        value for name, value in parameters if (name, value) not in target.parameters
+    ]  # only those that were read from a reference
     certificate, private_key = "", ""
     if client.auth in TLS_AUTHS:
         certificate, private_key = credentials.certificate, credentials.private_key
@@ -85,20 +87,20 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
 
 
 def get(url: str) -> Request:
-    """A request for what is public."""
+    """A GET request without credentials."""
     return Request(url, dict(HEADERS))
 
 
 HEADERS: Final = {
     "Accept": "application/json",
-    # A compressed reply could be a thousand times its size.
+    # A compressed reply could expand to a thousand times its size.
     "Accept-Encoding": "identity",
     "User-Agent": f"bearerd/{__version__}",
 }
 
 
 def prove_signing(client: Client, credentials: Credentials) -> None:
-    """Sign something, where a client signs anything at all; raises as `compose` does."""
+    """Sign an empty assertion if the client uses any; raises as `compose` does."""
     if client.jwt_bearer is not None:
         _signed({}, client, credentials)
     if client.auth in {"client_secret_jwt", "private_key_jwt"}:
@@ -142,7 +144,7 @@ def _grant_assertion(client: Client, bearer: JwtBearer, scope: str, credentials:
 
 def _signed(what: dict[str, Any], client: Client, credentials: Credentials, *, by_secret: bool = False) -> str:
     """The claims, signed with the secret or with the private key."""
-    # Beside a grant that is signed too, `key_id` and `algorithm` are the private key's.
+    # If the grant is signed too, `key_id` and `algorithm` belong to its private key.
     jwt = Jwt() if by_secret and client.jwt_bearer is not None else client.jwt
     signer = Signer(
         secret=credentials.secret if by_secret else "",
@@ -162,9 +164,9 @@ def _signed(what: dict[str, Any], client: Client, credentials: Credentials, *, b
 def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
     """The Authorization header of HTTP Basic.
 
-    RFC 6749 has id and secret form-encoded first; half of the providers do not decode. `compatible`
-    encodes only what breaks one half or the other: `%`, `+`, the space, control and non-ASCII
-    characters, and the id's `:`. Decoders restore these, the others still take `/ = ! $ @ # ~` as sent.
+    RFC 6749 form-encodes id and secret first, but half of the providers do not decode them. `compatible` encodes only
+    the characters that would otherwise break: `%`, `+`, the space, control and non-ASCII characters, and `:` in the
+    id. Both halves then read all others, such as `/ = ! $ @ # ~`, alike.
     """
     name = _ENCODERS[encoding](credentials.client_id)
     if encoding == "compatible":
@@ -174,7 +176,7 @@ def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
 
 
 def depends_on_encoding(client_secret: str) -> bool:
-    """Whether the ways of encoding Basic differ, for this secret, in what providers make of them."""
+    """Whether `basic_encoding` makes a difference for this secret."""
     return re.search(r"[%+ ]", client_secret) is not None
 
 

@@ -1,8 +1,8 @@
-"""Which of a client's secrets is tried. Pure.
+"""Chooses which of a client's secrets is tried. Pure.
 
-Secrets are known here by fingerprints. With a list (newest first) the one that works is stayed with; one
-that is newer and was never seen is tried before it, once. When the one in use is refused the next is
-tried at once; when all were, a round is over, and each later attempt takes one of them in turn.
+Secrets are identified by fingerprints. Of a list (newest first) the secret that works stays in use; a newer one that
+was never tried is tried before it, once. When the secret in use is refused, the next one is tried at once. When all
+were refused, each later attempt takes the next one in turn.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What is known of a client's secrets."""
+    """The history of a client's secrets, as fingerprints."""
 
     worked: str | None = None
     passed_over: tuple[str, ...] = ()
-    """Newer ones that were refused while `worked` worked: not active yet, most likely."""
+    """Newer secrets that were refused while `worked` worked: probably not active yet."""
     refused: tuple[str, ...] = ()
-    """Those refused since one worked, the latest last."""
+    """Secrets that were refused since one worked, the latest last."""
 
     def choice(self, present: Sequence[str]) -> int:
-        """Which of the secrets that are there is to be tried, by its place in the list."""
+        """The index of the secret to try."""
         untried = [index for index in self._order(present) if present[index] not in self.refused]
         if untried:
             return untried[0]
         return min(range(len(present)), key=lambda index: self.refused.index(present[index]))
 
     def exhausted(self, present: Sequence[str]) -> bool:
-        """Whether every secret that is there was refused."""
+        """Whether all present secrets were refused."""
         return set(present) <= set(self.refused)
 
     def after_refusal(self, tried: str, present: Sequence[str]) -> Rotation:
-        """The provider refused the client with this secret."""
+        """The rotation after the provider refused a secret."""
         before = (known for known in self.refused if known in present and known != tried)
         return Rotation(self.worked, self.passed_over, (*before, tried))
 
     def after_success(self, tried: str, present: Sequence[str]) -> Rotation:
-        """The provider took this secret."""
+        """The rotation after the provider accepted a secret."""
         over = tuple(known for known in present if known != tried and known in (*self.passed_over, *self.refused))
         return Rotation(tried, over)
 
@@ -52,12 +52,12 @@ class Rotation:
 
 
 def dump(rotation: Rotation) -> dict[str, Any]:
-    """A rotation as it is kept."""
+    """The fields of a rotation to save."""
     return {"worked": rotation.worked, "passed_over": rotation.passed_over, "refused": rotation.refused}
 
 
 def load(fields: Mapping[str, Any]) -> Rotation:
-    """What was kept; nothing where it makes no sense."""
+    """The rotation in saved fields; invalid ones are ignored."""
     worked = fields.get("worked")
     return Rotation(
         worked if isinstance(worked, str) else None, _texts(fields.get("passed_over")), _texts(fields.get("refused"))

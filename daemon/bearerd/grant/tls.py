@@ -12,14 +12,14 @@ from typing import Final
 
 from bearerd.model import Provider
 
-# The largest bundles of authorities are 1 MB.
+# The largest bundles of authorities have 1 MB.
 _MOST_BYTES: Final = 16 * 2**20
 _IN_MEMORY: Final = "/proc/self/fd/{}"
 _NOT_HANDED_OVER: Final = "certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {}"
 
 
 class SetUpError(Exception):
-    """A fault on this machine that keeps a connection from being made; the operator can mend it."""
+    """A fault on this machine that prevents connections, and that the operator can correct."""
 
 
 def set_up_fault(provider: Provider, certificate: str, private_key: str) -> str | None:
@@ -43,7 +43,7 @@ def signature(path: str | None) -> object:
 
 
 def _look(path: str) -> os.stat_result:
-    """What stands there; raises SetUpError for what OpenSSL would wait for, or read for ever."""
+    """The status of a file; raises SetUpError for anything that OpenSSL could read for ever."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -55,7 +55,7 @@ def _look(path: str) -> os.stat_result:
     return status
 
 
-@lru_cache(maxsize=64)  # 0.7 MB each: shared by all providers that trust the same
+@lru_cache(maxsize=64)  # 0.7 MB each, so providers with the same ca_file share one
 def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLContext:
     """A context without a client certificate; raises SetUpError."""
     # Not ssl.create_default_context: it writes session keys to $SSLKEYLOGFILE.
@@ -68,7 +68,7 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
     try:
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ValueError) as error:
-        # An SSLError is an OSError too, with a strerror in OpenSSL's words.
+        # An SSLError is an OSError too; its strerror is OpenSSL's text.
         unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
         raise SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
     return context
@@ -77,7 +77,7 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
 def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.SSLContext:
     """A context with a client certificate; raises SetUpError.
 
-    OpenSSL reads both parts from files only. They are given to it in memory, as the text that was read.
+    OpenSSL reads both parts from files only, so they are handed over as files in memory.
     """
     context = shared_context.__wrapped__(ca_file, None)
     with _in_memory(certificate) as certificate_path, _in_memory(private_key) as key_path:
@@ -86,22 +86,22 @@ def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.
             context.load_cert_chain(certificate_path, key_path, password=lambda: b"")
         except ssl.SSLError as error:
             if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
-                reason = "certificate and private_key do not belong together"
+                reason = "certificate and private_key do not match"
             elif error.reason == "EE_KEY_TOO_SMALL":
-                reason = "the certificate's key is too small to be taken by OpenSSL"
+                reason = "the certificate's key is too small for OpenSSL"
             elif "ENCRYPTED" in private_key:
                 reason = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
             else:
-                reason = "certificate or private_key is none in PEM"
+                reason = "certificate or private_key is not in PEM format"
             raise SetUpError(reason) from None
-        except OSError as error:  # no /proc is mounted, and so no file in memory has a path
+        except OSError as error:  # without /proc a file in memory has no path
             raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None
     return context
 
 
 @contextmanager
 def _in_memory(text: str) -> Iterator[str]:
-    """The path of a file that is on no file system and that no other process sees."""
+    """The path of a file in memory that no other process sees."""
     try:
         descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
     except OSError as error:  # no descriptors are left

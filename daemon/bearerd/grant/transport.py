@@ -1,8 +1,8 @@
 """The one user of requests and urllib3: sends a prepared request over connections that report to their attempt.
 
-What requests does by itself is mostly wrong for a secret, so its adapter is used without a session: no
-redirect is followed (307 posts the form, secret and all, to the other host), no proxy variable and no
-~/.netrc is looked at, nothing is decompressed, and TLS trusts only the contexts that it is given.
+A session of requests does too much for a request with a secret, so only its adapter is used: no redirect is followed
+(307 would post the form with the secret to the other host), proxy variables and ~/.netrc are ignored, nothing is
+decompressed, and TLS trusts only the given contexts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bearerd.model import Provider
 
 
 class Transport:
-    """Connections to one provider, with one trust and perhaps one client certificate."""
+    """Connections to one provider, with one set of trusted authorities and at most one client certificate."""
 
     def __init__(
         self, provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None
@@ -39,7 +39,7 @@ class Transport:
         self._adapter = _Adapter(provider.max_concurrency, context, proxy_context)
 
     def exchange(self, request: Request) -> Reply:
-        """Send a request and read its reply; raises whatever the libraries raise."""
+        """Send a request and read its reply; raises what the libraries raise."""
         method = "GET" if request.body is None else "POST"
         prepared = requests.Request(method, request.url, headers=request.headers, data=request.body).prepare()
         response = self._adapter.send(prepared, stream=True, timeout=self._timeout, verify=True, proxies=self._proxies)
@@ -58,7 +58,7 @@ class Transport:
 
 
 def _read(response: requests.Response) -> bytes:
-    """The body as it was sent, up to one byte more than is accepted."""
+    """The body as it was sent, up to one byte beyond LONGEST_BODY."""
     parts: list[bytes] = []
     size = 0
     while size <= LONGEST_BODY:
@@ -71,10 +71,10 @@ def _read(response: requests.Response) -> bytes:
 
 
 class _Response(HTTPResponse):
-    """Reads within the attempt's bounds, and passes over interim replies (RFC 9110 section 15.2).
+    """Reads within the attempt's bounds, and skips interim replies (RFC 9110 section 15.2).
 
-    http.client passes over 100 alone. The final reply after any other would be read as the reply to the
-    next request on this connection, and so be another target's token.
+    http.client skips only 100. After any other, the final reply would be read as the reply to the next request on
+    this connection, and give one target's token to another.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -92,16 +92,16 @@ class _Response(HTTPResponse):
 
 
 class _Reporting:
-    """What both kinds of connection add: they report the phase, and put their sockets under the alarm."""
+    """Both kinds of connection report the phase, and register their sockets with the alarm."""
 
     _answered = False
 
     def _new_conn(self) -> socket.socket:
         this = cast("HTTPConnection", self)
-        # urllib3 opens the object of a kept connection again; its history is over.
+        # urllib3 reuses the object of a closed connection.
         self._answered = False
-        place = (this._dns_host, this.port or 0)  # noqa: SLF001 - the name to look up, with a dot at its end if it has one
-        connection = connect(place, this.socket_options or ())
+        host = (this._dns_host, this.port or 0)  # noqa: SLF001 - the name to look up, with a dot at its end if it has one
+        connection = connect(host, this.socket_options or ())
         current_attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
         return connection
 
@@ -120,11 +120,11 @@ class _Reporting:
         try:
             response = super().getresponse()  # type: ignore[misc]
         except HTTPException as error:
-            # All others are about bytes of an answer.
+            # All other exceptions mean that some bytes of a reply came.
             attempt.may_be_stale &= isinstance(error, RemoteDisconnected)
             raise
         if attempt.expired:
-            # What the alarm cut off looks as if the headers ended there.
+            # Headers that the alarm cut off look complete.
             response.close()
             raise TimeoutError
         attempt.may_be_stale = False
@@ -143,7 +143,7 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
         try:
             super().request(*args, **kwargs)
         except OSError:
-            # In TLS 1.3 a server that refuses the certificate says so, and closes, before the request arrives.
+            # In TLS 1.3 a server that refuses the certificate sends an alert and closes before it reads the request.
             if self.sock is not None:
                 with suppress(ConnectionError, TimeoutError, ssl.SSLEOFError):
                     self.sock.recv(1)
@@ -151,7 +151,7 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
 
     def _tunnel(self) -> None:
         attempt = current_attempt()
-        # A proxy that is silent is most likely waiting for the provider.
+        # A proxy that does not answer is probably waiting for the provider.
         attempt.phase = "connect"
         super()._tunnel()
         if attempt.expired:  # as in getresponse
@@ -168,12 +168,12 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter over our connections and our trust."""
+    """The adapter of requests, with our connections and TLS contexts."""
 
     def __init__(self, size: int, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None) -> None:
         self._context = context
         self._proxy_context = proxy_context
-        # Two hosts at most: the token endpoint's and that of its metadata.
+        # At most two hosts: those of the token endpoint and of the metadata.
         super().__init__(pool_connections=2, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -182,7 +182,7 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if self._proxy_context is not None:
-            # For the connection to an https proxy itself, to which no certificate is shown.
+            # For the connection to an https proxy itself, which gets no client certificate.
             kwargs["proxy_ssl_context"] = self._proxy_context
         manager = super().proxy_manager_for(proxy, **kwargs)
         self._use_our_connections(manager)
@@ -195,7 +195,7 @@ class _Adapter(HTTPAdapter):
         return host, tls
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the original adds the certificates of certifi to whatever the context trusts."""
+        """Do nothing: the original adds certifi's authorities to those of the context."""
 
     @staticmethod
     def _use_our_connections(manager: Any) -> None:

@@ -1,7 +1,7 @@
-"""Whether a user can read a file, and what on the way stops him: judged as the kernel does. Pure.
+"""Whether a user can read a file, and which directories or permissions prevent it, as the kernel decides. Pure.
 
-The first class that fits decides, also where a later one would be granted more: the owner, a user that an ACL
-names, the groups, others (acl(5)). A directory on the way needs x; r is for listing it.
+The first class that applies decides, even if a later one grants more: the owner, a user in the ACL, the groups,
+others (acl(5)). Each directory on the path needs x; r is only for listing it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GROUP_BITS: Final = 0o070
 _BIT: Final = {"r": 4, "x": 1}
 _ALL: Final = 7
 
-# acl(5), and linux/posix_acl_xattr.h for how it is kept: a version, then tag, rights and id of each entry.
+# acl(5). The format is that of linux/posix_acl_xattr.h: a version, then tag, permissions and id of each entry.
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _VERSION: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<HHI")
@@ -32,7 +32,7 @@ _ENTRY: Final = struct.Struct("<HHI")
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A user, as a process of his would be."""
+    """A user with all of their groups."""
 
     name: str
     uid: int
@@ -41,7 +41,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of an ACL."""
+    """One entry of an ACL."""
 
     tag: int
     rights: int
@@ -50,27 +50,27 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A directory or a file, as it is or as bearerd will make it."""
+    """A directory or file on a path, as it is or as bearerd will make it."""
 
     path: str
     mode: int
     uid: int
     gid: int
     owner: str
-    """By name, where it has one; the group too."""
+    """Its name, or the number if it has none; likewise for the group."""
     group: str
     acl: tuple[Entry, ...] = ()
     made: bool = False
-    """It is bearerd that makes it so; else it is there, and stays as it is."""
+    """Whether bearerd makes it; otherwise it exists, and stays as it is."""
 
     def __str__(self) -> str:
-        """Whose it is and who may what, as `ls` has it: `root:readers 0750`, with a + for an ACL."""
+        """Owner, group and mode: `root:readers 0750`, with a + for an ACL, as in `ls`."""
         return f"{self.owner}:{self.group} {self.mode:04o}{'+' if self.acl else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A component that does not let a reader on, and as whom he was judged there."""
+    """A component that denies a reader access, and the class that decided."""
 
     component: Component
     right: Right
@@ -83,16 +83,16 @@ def acl_of(kept: bytes) -> tuple[Entry, ...]:
 
 
 def inherited(default: Iterable[Entry], mode: int) -> tuple[Entry, ...]:
-    """The ACL of what is made with a mode below a directory with this default one."""
+    """The ACL of a new file or directory with a mode, below a directory with this default ACL."""
     entries = tuple(default)
     if not any(entry.tag == _MASK for entry in entries):
-        return ()  # it names nobody: the mode is all
+        return ()  # without named users and groups the mode alone counts
     rights = {_USER_OBJ: mode >> 6 & _ALL, _MASK: mode >> 3 & _ALL, _OTHER: mode & _ALL}
     return tuple(Entry(entry.tag, rights.get(entry.tag, entry.rights), entry.whose) for entry in entries)
 
 
 def stops(directories: Sequence[Component], file: Component | None, reader: Reader) -> tuple[Stop, ...]:
-    """Every component on the way to a file, and the file, that does not let the reader on; root none stops."""
+    """Every directory on the path, and the file, that denies the reader access; none for root."""
     if reader.uid == 0:
         return ()
     wanted: list[tuple[Component, Right]] = [(directory, "x") for directory in directories]
@@ -103,8 +103,8 @@ def stops(directories: Sequence[Component], file: Component | None, reader: Read
 
 
 def _judged(component: Component, right: Right, reader: Reader) -> tuple[Class, bool]:
-    """As whom a reader is judged at a component, and whether he is granted the right."""
-    # The mask stands in the group's bits; where it grants nothing the kernel does not look at the ACL.
+    """The class that decides for a reader, and whether it grants the permission."""
+    # The group bits hold the mask. If they grant nothing, the kernel ignores the ACL.
     entries = component.acl if component.acl and component.mode & _GROUP_BITS else _of_mode(component.mode)
     mask = next((entry.rights for entry in entries if entry.tag == _MASK), _ALL)
 
@@ -132,16 +132,16 @@ def _of_mode(mode: int) -> tuple[Entry, ...]:
     return tuple(Entry(tag, mode >> bits & _ALL, -1) for tag, bits in ((_USER_OBJ, 6), (_GROUP_OBJ, 3), (_OTHER, 0)))
 
 
-# -- words -----------------------------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------------------------------
 
 
 def describe(stop: Stop, reader: Reader) -> str:
-    """What stops a reader where, and what to do."""
+    """What denies a reader access, and what to do."""
     component, right = stop.component, stop.right
     lacks = {
-        "owner": f"{reader.name} is its owner, who lacks {right}",
-        "user": f"its ACL grants {reader.name} no {right}",
-        "group": f"{reader.name} is in its group, which lacks {right}",
+        "owner": f"{reader.name} is its owner, and the owner lacks {right}",
+        "user": f"its ACL does not grant {right} to {reader.name}",
+        "group": f"{reader.name} is in its group, and the group lacks {right}",
         "others": f"others lack {right}, and {reader.name} is one of them",
     }[stop.judged_as]
     made = "as bearerd makes it, " if component.made and right == "x" else ""
@@ -152,16 +152,16 @@ def _cures(stop: Stop, name: str) -> Iterator[str]:
     component, right = stop.component, stop.right
     granted_to_group = bool(component.mode >> 3 & _BIT[right])
     if component.acl and stop.judged_as != "owner" and (granted_to_group or not component.made):
-        # Where bearerd makes it, it has its ACL from the directory above.
+        # A directory that bearerd makes inherits its ACL.
         whose = f"-d -m u:{name}:rx {_above(component.path)}" if component.made else f"-m u:{name}:x {component.path}"
         yield f"setfacl {whose}"
         return
-    # Nobody is told to join root's group.
+    # The advice is never to join root's group.
     if stop.judged_as == "others" and granted_to_group and component.gid != 0:
         yield f"add {name} to the group {component.group}"
     bits = {"owner": "u", "user": "g", "group": "g", "others": "o"}[stop.judged_as]
     if not component.made:
-        yield f"chmod {bits}+{right} {component.path} (bearerd leaves what is there as it is)"
+        yield f"chmod {bits}+{right} {component.path} (bearerd does not change existing directories)"
     elif stop.judged_as != "others":
         yield f"set {'mode' if right == 'r' else 'output.directory_mode'} to one with {bits}+{right}"
     elif right == "x":

@@ -1,20 +1,19 @@
-"""Replaces one file so that a reader sees the old bytes or the new, whole, whatever is killed or full.
+"""Replaces files so that a reader sees either the old content or the new, even after a crash or on a full disk.
 
-How a file is replaced (`replace`):
+The steps of `replace`:
 
-    1  A temporary file with a dot-name in the same directory, by O_EXCL and O_NOFOLLOW: a name that
-       somebody planted is never written to.
-    2  Owner and group, on the descriptor; then the mode, since a change of owner may clear bits of it.
-       After the rename would be a race: readers shut out, or strangers let in, for an instant.
-    3  Every byte: a write may be short.
-    4  fsync. If it fails this file is given up: a second fsync of it could succeed without the bytes.
-    5  rename over the name. A symlink there is replaced, not followed.
-    6  fsync of the directory. If that fails the file is published all the same; only whether it
-       survives a power cut is unknown.
+    1  Create a dot-named temporary file in the same directory, with O_EXCL and O_NOFOLLOW: a file that
+       another user planted is never written to.
+    2  Set owner and group on the descriptor, then the mode, since a change of owner may clear bits of it.
+       After the rename it would be wrong for an instant.
+    3  Write every byte: a write may be short.
+    4  fsync. If it fails, give up: a second fsync could succeed without the bytes.
+    5  rename to the final name. A symlink there is replaced, not followed.
+    6  fsync the directory. If that fails, the file is published, but may not survive a power failure.
 
-Before 5 any failure leaves the old file as it was, and takes the temporary one away.
+A failure before step 5 leaves the old file as it was, and removes the temporary one.
 
-How the directory is reached is in `walk`.
+`walk` opens the directory.
 """
 
 from __future__ import annotations
@@ -39,36 +38,36 @@ from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 class Files:
     """The files below one output directory (and, by absolute paths, elsewhere).
 
-    What is in `own`, which is `root` or below it, is read and written only where nobody but the daemon's user can
-    write: other directories and files in it are moved aside, with a warning.
+    In `own`, which is `root` or below it, only the daemon's user may write. Directories and files there that others
+    own or can write are moved aside with a warning.
     """
 
     def __init__(self, root: str, directory_mode: int, group: str | None = None, own: str | None = None) -> None:
         self.root = root
         self._own = own
-        # Two daemons with different directories may write into a third: each sweeps its own only.
+        # Two daemons can write files into one directory: each sweeps only its own temporary files.
         self._mark = sha256(os.fsencode(root)).hexdigest()[:8]
         self._given_up = False
         self.adopt(directory_mode, group)
 
     def adopt(self, directory_mode: int, group: str | None) -> None:
-        """Make directories so from now on."""
+        """Use this mode and group for new directories from now on."""
         self._mode, self._group = directory_mode, group
         self._to_root = [Step(word, self._mode, follow=True) for word in _words(self.root)]
         if self._own == self.root and self._to_root:
             self._to_root[-1] = self._to_root[-1]._replace(private=True)
 
     def give_up(self) -> None:
-        """Write nothing from now on: another daemon keeps the directory."""
+        """Write nothing from now on: another daemon uses the directory."""
         self._given_up = True
 
     def replace(self, path: str, content: bytes, wanted: Attributes) -> str | None:
-        """Replace one file; returns a warning where it is published but perhaps not durable.
+        """Replace one file; returns a warning if it is published but may not be durable.
 
-        Raises PublishError; then what was there before is still there.
+        Raises PublishError; the old file is then unchanged.
         """
         with self._errors(path), self._parent(path, make=True) as (opened, name):
-            self._spare_third_users(opened, path, wanted.uid)
+            self._refuse_third_users(opened, path, wanted.uid)
             parent = opened.descriptor
             temporary = self._write(parent, content, wanted)
             try:
@@ -83,7 +82,7 @@ class Files:
         return None
 
     def matches(self, path: str, content: bytes, wanted: Attributes) -> bool:
-        """Whether a file is, to the last bit of its mode, what `replace` would make it; raises PublishError."""
+        """Whether a file has exactly this content, mode and owner; raises PublishError."""
         with self._errors(path):
             try:
                 with self._parent(path) as (opened, name):
@@ -99,7 +98,7 @@ class Files:
                 return False
 
     def read(self, path: str, most: int) -> bytes | None:
-        """A file's bytes, up to `most`; None where there is none, it cannot be read, or it cannot be trusted."""
+        """A file's content, up to `most` bytes; None if it does not exist, cannot be read, or cannot be trusted."""
         try:
             with self._parent(path) as (opened, name):
                 if opened.private and not _is_own(opened, path):
@@ -109,13 +108,13 @@ class Files:
             return None
 
     def judge(self, path: str) -> bool:
-        """Whether a file in `own` is there and can be trusted; one that cannot is moved aside. Raises PublishError."""
+        """Whether a file in `own` exists; one that cannot be trusted is moved aside. Raises PublishError."""
         with self._errors(path), suppress(FileNotFoundError), self._parent(path) as (opened, _):
             return _is_own(opened, path)
         return False
 
     def names(self, directory: str) -> list[str]:
-        """The names in a directory; none where it is not there, cannot be read, or cannot be trusted."""
+        """The names in a directory; none if it does not exist, cannot be read, or cannot be trusted."""
         try:
             with self.directory(directory) as opened:
                 return os.listdir(opened.descriptor)
@@ -123,11 +122,11 @@ class Files:
             return []
 
     def remove(self, path: str, owner: int = -1) -> bool:
-        """Remove a file, if it is there; `owner` is the one it was given (-1 for none). Raises PublishError."""
+        """Remove a file if it exists; `owner` is its configured owner (-1 for none). Raises PublishError."""
         with self._errors(path):
             try:
                 with self._parent(path) as (opened, name):
-                    self._spare_third_users(opened, path, owner)
+                    self._refuse_third_users(opened, path, owner)
                     os.unlink(name, dir_fd=opened.descriptor)
             except FileNotFoundError:
                 return False
@@ -140,35 +139,35 @@ class Files:
         return f"{path}.{suffix}"
 
     def sweep(self, directories: set[str]) -> int:
-        """Take away what a killed process of this root left behind. Only under the lock."""
+        """Remove temporary files that a killed process left behind. Call it only under the lock."""
         swept = 0
         ours = re.compile(rf"\.bearerd-{self._mark}-[0-9a-f]{{16}}\.tmp")
         for directory in directories:
             with suppress(OSError, PublishError), self.directory(directory) as opened:
                 for name in filter(ours.fullmatch, os.listdir(opened.descriptor)):
                     with suppress(PublishError):
-                        self._spare_third_users(opened, f"{directory}/{name}")
+                        self._refuse_third_users(opened, f"{directory}/{name}")
                         _unlink(opened.descriptor, name)
                         swept += 1
         return swept
 
     def prove_writable(self, directory: str) -> None:
-        """Make a directory if need be, write and remove a file in it; raises PublishError."""
+        """Make a directory if it is missing, then write and remove a file in it; raises PublishError."""
         with self._errors(directory), self.directory(directory, make=True) as opened:
             _unlink(opened.descriptor, self._write(opened.descriptor, b"x", PRIVATE))
 
     def prove_usable(self, directory: str, wanted: Attributes = PRIVATE) -> None:
-        """A directory that is there takes such a file, or one that is not can be made; raises PublishError."""
+        """Check that a directory accepts such a file, or that it can be made; raises PublishError."""
         with self._errors(directory), self.look(directory) as opened:
             if not opened.missing:
                 _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted))
             elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
-                raise PublishError(f"{directory} is not there, and cannot be made by this user")
+                raise PublishError(f"{directory} does not exist, and this user cannot make it")
 
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:
-        """A directory, for as long as the block lasts; raises OSError (FileNotFoundError) or PublishError."""
-        opened = walk(self._way(directory), make=make, group=self._group)
+        """Open a directory for the block; raises OSError (FileNotFoundError) or PublishError."""
+        opened = walk(self._steps(directory), make=make, group=self._group)
         try:
             if opened.missing:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -178,8 +177,8 @@ class Files:
 
     @contextmanager
     def look(self, directory: str) -> Iterator[OpenDirectory]:
-        """A directory, or the last on the way to it that is there, without moving anything aside; raises as above."""
-        opened = walk([step._replace(private=False, movable=False) for step in self._way(directory)], make=False)
+        """Open a directory, or the last existing one above it, without moving anything aside; raises as above."""
+        opened = walk([step._replace(private=False, movable=False) for step in self._steps(directory)], make=False)
         try:
             yield opened
         finally:
@@ -187,8 +186,8 @@ class Files:
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def _way(self, directory: str) -> list[Step]:
-        """Below the root no symlink is followed; below `own` everything is the daemon's alone."""
+    def _steps(self, directory: str) -> list[Step]:
+        """The steps to a directory: below the root no symlink is followed, and below `own` everything is private."""
         top = self.root.rstrip("/") + "/"
         if not f"{directory}/".startswith(top):
             return [Step(word, self._mode, follow=True) for word in _words(directory)]
@@ -198,14 +197,14 @@ class Files:
             if within:
                 steps.append(Step(word, PRIVATE_DIRECTORY, private=True, movable=True))
             elif path == self._own:
-                within = True  # readers pass it on their way to the control socket
+                within = True  # readers pass through it to the control socket
                 steps.append(Step(word, self._mode & ~WRITE_BY_GROUP_OR_OTHERS, private=True, movable=True))
             else:
                 steps.append(Step(word, self._mode))
         return steps
 
-    def _spare_third_users(self, opened: OpenDirectory, path: str, owner: int = -1) -> None:
-        """Below a directory of another user only his files, root's and ours may be touched; raises PublishError."""
+    def _refuse_third_users(self, opened: OpenDirectory, path: str, owner: int = -1) -> None:
+        """Below a directory of another user, raise PublishError for a file that is neither theirs, root's nor ours."""
         if opened.stranger is None:
             return
         try:
@@ -214,8 +213,8 @@ class Files:
             return
         if found.st_uid not in {0, os.geteuid(), opened.status.st_uid, owner}:
             raise PublishError(
-                f"{path} belongs to user {user_name(found.st_uid)}, and is below {opened.stranger}: there bearerd "
-                "leaves the files of other users alone; remove it, or use another path"
+                f"{path} belongs to user {user_name(found.st_uid)}, and is below {opened.stranger}; bearerd "
+                "does not change files of a third user there; remove it, or use another path"
             )
 
     def _write(self, parent: int, content: bytes, wanted: Attributes) -> str:
@@ -241,7 +240,7 @@ class Files:
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
         if self._given_up:
-            raise PublishError(f"{path} is left alone: another bearerd keeps {self.root} now")
+            raise PublishError(f"{path} was not changed: another bearerd uses {self.root} now")
         try:
             yield
         except OSError as error:
@@ -259,9 +258,9 @@ def _words(path: str) -> list[str]:
 
 
 def _is_own(opened: OpenDirectory, path: str) -> bool:
-    """Whether a file is a plain one that only the daemon's user can write; any other is moved aside."""
+    """Whether a file is a regular one that only the daemon's user can write; any other is moved aside."""
     found = os.stat(posixpath.basename(path), dir_fd=opened.descriptor, follow_symlinks=False)
-    reason = distrust(found, os.geteuid()) if stat.S_ISREG(found.st_mode) else "it is not a plain file"
+    reason = distrust(found, os.geteuid()) if stat.S_ISREG(found.st_mode) else "it is not a regular file"
     if reason:
         move_aside(opened.descriptor, path, found, reason)
     return not reason
@@ -275,7 +274,7 @@ def _read(parent: int, name: str, most: int) -> bytes:
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             return file.read(most) or b""
     finally:
-        os.close(descriptor)  # ours also where it is a directory's, which cannot be opened as a file
+        os.close(descriptor)  # `open` does not close the descriptor of a directory
 
 
 def _unlink(parent: int, name: str) -> None:

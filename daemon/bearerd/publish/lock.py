@@ -1,4 +1,4 @@
-"""One daemon for each directory: a flock, which the kernel releases when its holder dies, however it dies."""
+"""One daemon for each directory: a flock, which the kernel releases at the end of its holder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.publish.advice import advice
 
-# A FIFO of this name must not hold us.
+# O_NONBLOCK: opening a FIFO of this name must not block.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class DirectoryLock:
-    """Held from `take` to `release`, or to the end of the process.
+    """The lock of a directory, held from `take` to `release` or to the end of the process.
 
-    The file stays when the lock is released: removing it would let two daemons hold a lock on two files.
+    The file stays after `release`: if it were removed, two daemons could lock two files.
     """
 
     def __init__(self, path: str) -> None:
@@ -27,7 +27,7 @@ class DirectoryLock:
         self._descriptor = -1
 
     def take(self, directory: int) -> None:
-        """Lock the file in this directory (a descriptor), in place of the one that was locked before, if any.
+        """Lock the file in this directory (a descriptor), and release the one that was locked before.
 
         Raises DirectoryLocked with the holder's pid, or DirectoryUnusable.
         """
@@ -43,18 +43,18 @@ class DirectoryLock:
             raise
         self.release()
         self._descriptor = descriptor
-        with suppress(OSError):  # a full disk: the lock holds without the pid in it
+        with suppress(OSError):  # on a full disk the lock works without the pid in it
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
-    def spare(self, directory: int) -> None:
-        """Raise DirectoryLocked where another user's bearerd may hold the lock in this directory (a descriptor)."""
+    def probe(self, directory: int) -> None:
+        """Raise DirectoryLocked if another user's bearerd may hold the lock in this directory (a descriptor)."""
         try:
             descriptor = os.open(posixpath.basename(self._path), os.O_RDWR | _FLAGS, dir_fd=directory)
         except PermissionError:
             raise DirectoryLocked(
                 f"{self._path} belongs to another user, whose bearerd may be running: run this one as that user, or "
-                "give it another output.directory"
+                "set another output.directory"
             ) from None
         except OSError:
             return
@@ -63,7 +63,7 @@ class DirectoryLock:
         finally:
             os.close(descriptor)
 
-    def stands(self, directory: int) -> bool:
+    def is_held(self, directory: int) -> bool:
         """Whether the file in this directory (a descriptor) is the one that is locked."""
         try:
             found = os.stat(posixpath.basename(self._path), dir_fd=directory, follow_symlinks=False)
@@ -73,7 +73,7 @@ class DirectoryLock:
         return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock if it is held."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor != -1:
             os.close(descriptor)
@@ -85,10 +85,9 @@ class DirectoryLock:
             if error.errno != errno.EWOULDBLOCK:
                 raise DirectoryUnusable(f"{self._path} cannot be locked: {advice(error)}") from None
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            if not holder.isdecimal():  # another user may have written it, and this may go to a terminal
+            if not holder.isdecimal():  # another user may have written it, and it may go to a terminal
                 holder = "unknown"
             kept = posixpath.dirname(posixpath.dirname(self._path))
             raise DirectoryLocked(
-                f"{kept} is in use by another bearerd, pid {holder}: stop that one, or give this one another "
-                "output.directory"
+                f"{kept} is in use by another bearerd, pid {holder}; stop it, or set another output.directory"
             ) from None

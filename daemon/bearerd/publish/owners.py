@@ -1,4 +1,4 @@
-"""Users and groups: ids from the config's names, and names for what a person reads."""
+"""Users and groups: ids of names in the config, and names of ids in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bearerd.errors import PublishError
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """A file's mode, and its owner and group where they are configured (-1 where not)."""
+    """A file's mode, owner and group; -1 for an owner or group that is not configured."""
 
     mode: int
     uid: int = -1
@@ -20,13 +20,13 @@ class Attributes:
 
 
 PRIVATE: Final = Attributes(0o600)
-"""Of files that are for bearerd alone."""
+"""For files that only bearerd reads."""
 PRIVATE_DIRECTORY: Final = 0o700
-"""The mode of directories that are for bearerd alone."""
+"""The mode of directories that only bearerd uses."""
 
 
 def attributes(mode: int, owner: str | None, group: str | None) -> Attributes:
-    """Attributes from names or ids; raises PublishError for a name that this machine does not know."""
+    """Attributes from names or ids; raises PublishError for an unknown name."""
     return Attributes(mode, uid_of(owner), gid_of(group))
 
 
@@ -55,7 +55,7 @@ def gid_of(group: str | None) -> int:
 
 
 def user_name(uid: int) -> str:
-    """A user's name, or the number where there is none."""
+    """A user's name, or the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -63,7 +63,7 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """A group's name, or the number where there is none."""
+    """A group's name, or the number if there is none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

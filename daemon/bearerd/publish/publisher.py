@@ -1,4 +1,4 @@
-"""All of a target's files and its record."""
+"""The record and the files of every target, and the directory that holds them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from bearerd.publish.template import Templates
 from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
 
-# The longest reply's token and extra fields, escaped as JSON may need it, and the rest.
+# Bytes. The longest reply (64 KiB), escaped as JSON, takes less than half of it.
 _MOST_RECORD_BYTES: Final = 1024 * 1024
-# What a template is tried with before there is a token.
+# The token with which `check` tries a template.
 _SAMPLE: Final = Token("sample", Instant(0.0, 0.0), 3600.0, scope="sample")
 
 
-# As no file ever looks.
+# Differs from every result of `_look`.
 _UNSEEN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a look at a target's files came to: which were written, and what went wrong."""
+    """The result of `ensure` or `withdraw`: the paths that were changed, and the faults."""
 
     written: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def _record_path(directory: str, client: str, token: str) -> str:
 
 
 def peek(directory: str, client: str, token: str) -> Record | None:
-    """A record below an output directory, for a process that only looks: it may be another user's daemon's."""
+    """A record below an output directory, which may belong to another user's daemon."""
     content = Files(directory, PRIVATE_DIRECTORY).read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
     return None if content is None else records.load(content)
 
@@ -80,21 +80,21 @@ class Publisher:
         self._lock_fault = ""
         self._templates = Templates()
         self._seen: dict[str, int] = {}
-        """How each file looked when it was as it should be: what has changed since is looked at more closely."""
+        """By path: `_look` when the file was right. A file that looks different is compared in full."""
         self._hasty: set[str] = set()
-        """Which were not as they should be right after they were written."""
+        """Files that were different right after they were written."""
         self._said: set[str] = set()
-        """Of which places something was said."""
+        """Paths about which something was logged."""
 
     def adopt(self, config: Config) -> None:
-        """Go on as this config has it; its directory is the same."""
+        """Replace the config; its output directory is the same."""
         self._config = config
         self._files.adopt(config.directory_mode, config.group)
         self._look_around()
 
     def prepare(self) -> None:
-        """Make and prove the directory, lock it, sweep it; raises DirectoryUnusable or DirectoryLocked."""
-        self._spare_another()
+        """Make, check, lock and sweep the directory; raises DirectoryUnusable or DirectoryLocked."""
+        self._refuse_if_in_use()
         self._take_lock()
         directories = {self._config.directory, self._own, posixpath.join(self._own, "records")}
         for target in self._config.targets:
@@ -102,23 +102,23 @@ class Publisher:
             directories |= {posixpath.dirname(output.path) for output in target.outputs}
         swept = self._files.sweep(directories | self.notes.directories(self._config.targets))
         if swept:
-            say(logging.INFO, f"swept {swept} temporary files that a killed bearerd left behind")
+            say(logging.INFO, f"removed {swept} temporary files of a bearerd that was killed")
         self._look_around()
 
     def look(self) -> None:
-        """Put the directory and its lock back where they were removed or exchanged since the last look.
+        """Restore the directory and its lock if they were removed or replaced since the last look.
 
-        Raises DirectoryLocked where another bearerd took the lock meanwhile; then nothing more is written.
+        Raises DirectoryLocked if another bearerd took the lock meanwhile; this one writes nothing more then.
         """
         try:
             with self._files.directory(self._own) as opened:
-                if self._lock.stands(opened.descriptor):
+                if self._lock.is_held(opened.descriptor):
                     self._lock_fault = ""
                     return
         except (FileNotFoundError, NotADirectoryError, PublishError):
-            pass  # what is wrong is told by whoever makes it anew
+            pass  # `_take_lock` says what is wrong
         except OSError:
-            return  # nothing is known of it, as where no descriptor is left
+            return  # unknown at the moment, for example because no file descriptors are left
         try:
             self._take_lock()
         except DirectoryLocked as error:
@@ -130,18 +130,18 @@ class Publisher:
                 say(
                     logging.ERROR,
                     f"the lock file was removed or replaced and cannot be restored: {error}; "
-                    "trying again, tokens are kept",
+                    "trying again; tokens are refreshed as before",
                 )
         else:
             self._lock_fault = ""
             say(logging.WARNING, f"{self._config.directory}: the lock file was removed or replaced; it is locked again")
 
     def release(self) -> None:
-        """Let go of the lock; the files stay."""
+        """Release the lock; the files stay."""
         self._lock.release()
 
     def load(self, target: Target) -> Record | None:
-        """The target's record, if there is one. One of another format version is kept aside for a rollback."""
+        """The target's record, if there is one. One of another format version is renamed and kept for a rollback."""
         path = self._record_path(target)
         content = self._files.read(path, _MOST_RECORD_BYTES)
         if content is None:
@@ -152,23 +152,23 @@ class Publisher:
             except PublishError as error:
                 say(logging.WARNING, f"record: {error}", name=target.full_name)
             else:
-                text = f"the record is of another version of bearerd, and was kept as {kept}"
+                text = f"the record is from another version of bearerd; it was kept as {kept}"
                 say(logging.WARNING, text, name=target.full_name)
             return None
         return records.load(content)
 
     def recorded(self, target: Target) -> bool:
-        """Whether the target's record is there. Cheap: one lstat."""
+        """Whether the target's record exists. Cheap: one lstat."""
         return os.path.lexists(self._record_path(target))
 
     def save(self, target: Target, record: Record) -> None:
-        """Keep a target's record; raises PublishError."""
+        """Write a target's record; raises PublishError."""
         self._files.replace(self._record_path(target), records.dump(record), PRIVATE)
 
     def ensure(self, target: Target, token: Token, before: Callable[[], None] = lambda: None) -> Published:
-        """Every file of the target as this token has it: bytes, mode and owner. What is so already is left.
+        """Make content, mode and owner of each file what they should be with this token.
 
-        `before` is called before the first of them changes, if any does.
+        Files that are right already are not touched. `before` is called before the first one changes.
         """
         written: list[str] = []
         faults: list[str] = []
@@ -188,7 +188,7 @@ class Publisher:
                 continue
             with suppress(PublishError):
                 if not self._is_so(output.path, content, wanted):
-                    # Somebody was quick; or, where it happens again, its file system keeps no modes or owners.
+                    # Another program changed it at once; or, the second time, its file system has no modes or owners.
                     self._seen[output.path] = _look(output.path) if output.path in self._hasty else _UNSEEN
                     self._hasty.add(output.path)
             written.append(output.path)
@@ -197,13 +197,13 @@ class Publisher:
         return Published(tuple(written), tuple(faults))
 
     def disturbed(self, target: Target) -> bool:
-        """Whether a file looks otherwise than when it was last as it should be. Cheap: one lstat a file."""
+        """Whether a file may have been altered since it was right. Cheap: one lstat for each file."""
         return any(
             output.path in self._seen and self._seen[output.path] != _look(output.path) for output in target.outputs
         )
 
     def forget(self, target: Target) -> None:
-        """Take away the target's record, and its note; its files are for `withdraw`."""
+        """Remove the target's record and note; `withdraw` removes its files."""
         try:
             self._files.remove(self._record_path(target))
             self.notes.remove(target)
@@ -211,7 +211,7 @@ class Publisher:
             say(logging.WARNING, f"record: {error}", name=target.full_name)
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
-        """Take files away."""
+        """Remove files."""
         removed: list[str] = []
         faults: list[str] = []
         for output in outputs:
@@ -224,7 +224,7 @@ class Publisher:
         return Published(tuple(removed), tuple(faults))
 
     def examine(self, target: Target) -> list[str]:
-        """What would keep the target's files from being written, as far as can be told without writing them."""
+        """Why the target's files could not be written, as far as that is visible without writing them."""
         faults: list[str] = []
         for output in target.outputs:
             try:
@@ -239,7 +239,7 @@ class Publisher:
         return faults
 
     def examine_directory(self) -> list[str]:
-        """What would keep the output directory from being used."""
+        """Why the output directory could not be used."""
         try:
             gid_of(self._config.group)
             self._files.prove_usable(self._config.directory)
@@ -247,11 +247,11 @@ class Publisher:
             return [str(error)]
         return []
 
-    def _spare_another(self) -> None:
-        """Raise DirectoryLocked where the owner of the directory, who is not our user, runs a bearerd in it.
+    def _refuse_if_in_use(self) -> None:
+        """Raise DirectoryLocked if the directory belongs to another user whose bearerd runs in it.
 
-        Only the owner counts: a lock that anyone else planted keeps nobody out. So root, who may move everything aside,
-        does not take the directory from a daemon that runs.
+        Root could move everything aside, and would take the directory from a running daemon. Only a lock of the
+        directory's owner counts: a third user could plant one.
         """
         with suppress(OSError, PublishError), self._files.look(self._config.directory) as opened:
             owner = opened.status.st_uid
@@ -262,12 +262,12 @@ class Publisher:
             )
             try:
                 if os.fstat(own).st_uid == owner:
-                    self._lock.spare(own)
+                    self._lock.probe(own)
             finally:
                 os.close(own)
 
     def _take_lock(self) -> None:
-        """Make and prove bearerd's own directories and lock them; raises DirectoryUnusable or DirectoryLocked."""
+        """Make, check and lock bearerd's own directories; raises DirectoryUnusable or DirectoryLocked."""
         try:
             self._files.prove_writable(self._own)
             self._files.prove_writable(posixpath.join(self._own, "records"))
@@ -280,31 +280,31 @@ class Publisher:
             raise DirectoryUnusable(f"{self._own}: {advice(error)}") from None
 
     def examine_way(self, directory: str) -> list[str]:
-        """What is special on the way to a directory: symlinks that are followed, directories of other users."""
+        """What is unusual on the path to a directory: symlinks that are followed, directories of other users."""
         try:
             with self._files.look(directory) as opened:
                 found = [f"symlink {link}" for link in opened.links]
                 if opened.stranger is not None:
                     found.append(
-                        f"{opened.stranger}: below it no symlink is followed, and files of other users are left alone"
+                        f"{opened.stranger}: below it no symlink is followed, and files of third users are not changed"
                     )
                 return found
         except (OSError, PublishError):
-            return []  # a failure is told with what needs the directory
+            return []  # the check of the directory itself reports the failure
 
     def examine_own(self, uid: int) -> list[str]:
-        """Which of bearerd's own directories a daemon of this user would move aside, and why."""
+        """The directories of bearerd's own that a daemon of this user would move aside, and why."""
         found: list[str] = []
         for path in (self._own, *(posixpath.join(self._own, name) for name in ("records", "owed"))):
             with suppress(OSError):
                 status = os.lstat(path)
                 reason = distrust(status, uid) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
                 if reason:
-                    found.append(f"{path}: {reason}; bearerd moves it aside and makes it anew")
+                    found.append(f"{path}: {reason}; bearerd moves it aside and makes a new one")
         return found
 
     def _look_around(self) -> None:
-        """Say once of each place what those who set it up should know, before anything is asked for."""
+        """Log once what is wrong with each directory and file, before the first request."""
         for path, meaning in exposed(self._config).items():
             if path not in self._said:
                 self._said.add(path)
@@ -313,11 +313,11 @@ class Publisher:
         for path, fault in mounted(whose).items():
             if path not in self._said:
                 self._said.add(path)
-                say(logging.ERROR, f"this file cannot be kept, all others are: {fault}", name=whose[path])
+                say(logging.ERROR, f"this file cannot be written, all others can: {fault}", name=whose[path])
 
     def _is_so(self, path: str, content: bytes, wanted: Attributes) -> bool:
-        """Whether a file is as it should be, and how it looks then; raises PublishError."""
-        # The look first: what is done to it meanwhile makes it look otherwise.
+        """Whether a file is right, and if so record how it looks; raises PublishError."""
+        # Look first: a change during the comparison is then seen at the next look.
         look = _look(path)
         if self._files.matches(path, content, wanted):
             self._seen[path] = look

@@ -1,4 +1,4 @@
-"""bearerd's own copy of a token: the truth from which the files are made. Pure."""
+"""bearerd's own copy of a token, from which the files are made. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bearerd import boundedjson
 from bearerd.model import Instant, Token
 
 SCHEMA: Final = 1
-# Unix time; a moment from there on cannot be written as a date.
+# Unix time. Python cannot format later dates.
 _YEAR_10000: Final = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A token, and what it was issued for (Target.identity)."""
+    """A token, and the `Target.identity` that it was issued for."""
 
     token: Token
     identity: str
@@ -30,7 +30,7 @@ class Record:
 
 
 def dump(record: Record) -> bytes:
-    """A record as it is kept."""
+    """A record as JSON."""
     token = record.token
     return json.dumps(
         {
@@ -51,9 +51,9 @@ def dump(record: Record) -> bytes:
 
 
 def load(content: bytes) -> Record | None:
-    """What was kept; None for anything that this version did not write whole."""
+    """The record in a file; None unless this version wrote it in full."""
     try:
-        # The reply's other fields are one level deeper here than in the reply.
+        # The fields of the reply are one level deeper here than in the reply.
         fields = boundedjson.loads(content.decode(), boundedjson.DEEPEST + 1)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
@@ -79,7 +79,7 @@ def _token(fields: dict[str, Any]) -> Token:
     return Token(
         access_token=_one_word(_text(fields["access_token"])),
         token_type=_text(fields["token_type"]),
-        # Some providers name an empty scope.
+        # Some providers return an empty scope.
         scope=None if scope is None else _text(scope, may_be_empty=True),
         lifetime=lifetime,
         obtained=Instant(obtained, _number(fields["obtained_boot"])),
@@ -101,7 +101,7 @@ def _number(value: Any) -> float:
 
 
 def _one_word(text: str) -> str:
-    """What may stand in a header (RFC 6749 A.12), whoever wrote it here."""
+    """A text that is safe in a header (RFC 6749 A.12): another program may have written the record."""
     if re.fullmatch(r"[\x21-\x7e]+", text) is None:
         raise ValueError
     return text

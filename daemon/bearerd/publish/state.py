@@ -1,11 +1,11 @@
-"""What must outlive a restart, and a reboot: refusals, what rate limits have used up, which secret works.
+"""State that survives a restart and a reboot: refusals, used rate limits, and which secret works.
 
-Never a token, never a secret: secrets are known by fingerprints, made with a key that is kept beside them.
-A state that cannot be kept costs a warning, no token.
+It holds no token and no secret: secrets are identified by fingerprints, made with a key that is stored beside them. If
+the state cannot be written, there is a warning, and tokens are refreshed as before.
 
-What another user could have written is not used. `.bearerd` in the output directory, the default, is moved aside then,
-like the records. A `state_directory` from the config is not: it may be the root of a volume, or `/tmp`. Where others
-can write it, the state is kept in a `.bearerd` in it.
+State that another user could have written is not used. The default, `.bearerd` in the output directory, is moved aside
+then, like the records. A `state_directory` from the config is not, since it may be the root of a volume, or `/tmp`: if
+others can write it, the state goes into a `.bearerd` below it.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
 
 SCHEMA: Final = 1
-# A day's grants of a limit such as 10,000 a day, 20 bytes each.
+# Bytes. A rate limit of 10,000 a day takes 200 KB: 20 bytes for each grant.
 _MOST_BYTES: Final = 1024 * 1024
 _KEY_BYTES: Final = 32
 
 
 class State:
-    """The state directory: small documents, each under a kind and a name."""
+    """The state directory: small documents, each with a kind and a name."""
 
     def __init__(self, directory: str, clock: Clock, uid: int | None = None) -> None:
-        """`uid` is the daemon's user, where that is not the user of this process."""
+        """`uid` is the daemon's user, if that is not the user of this process."""
         root, own = directory, directory
         self.note = ""
-        """What is to be known of the directory; empty where it is as it should be."""
+        """What is unusual about the directory; empty if nothing is."""
         if posixpath.basename(directory) == OWN_DIRECTORY:
             root = posixpath.dirname(directory)
         elif reason := _open_to_others(directory, os.geteuid() if uid is None else uid):
             own = posixpath.join(directory, OWN_DIRECTORY)
-            self.note = f"{directory}: {reason}; the state is kept in {own}, which is bearerd's alone"
+            self.note = f"{directory}: {reason}; the state is kept in {own}, which only bearerd uses"
         self._directory = own
         self._clock = clock
         self._files = Files(root, PRIVATE_DIRECTORY, own=own)
@@ -54,18 +54,21 @@ class State:
 
     @property
     def directory(self) -> str:
-        """Where it is kept: the one that was given, or where others can write that, one in it."""
+        """The directory in use: the configured one, or `.bearerd` below it if others can write it."""
         return self._directory
 
     def sweep(self) -> None:
-        """Take away what a killed process left behind. Only under the lock."""
+        """Remove temporary files that a killed process left behind. Call it only under the lock."""
         if self.note:
             say(logging.WARNING, f"state directory {self.note}")
         kinds = ("clients", "budgets", "secrets")
         self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
 
     def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """What was kept under a name, and how many seconds ago. Another format version is kept aside for a rollback."""
+        """The fields that were saved under a name, and their age in seconds; None if there are none.
+
+        A document of another format version is renamed and kept for a rollback.
+        """
         path = self._path(kind, name)
         content = self._files.read(path, _MOST_BYTES) or b""
         if version := unknown_version(content, SCHEMA):
@@ -78,12 +81,12 @@ class State:
             elapsed = self._elapsed(document)
         except (ValueError, TypeError, KeyError, OverflowError):
             return None
-        if elapsed < 0:  # a clock was set back: from here on it ages, or those who only look would wait for ever
+        if elapsed < 0:  # a clock was set back: save it again, so that it ages from now on
             self.save(kind, name, document["kept"])
         return document["kept"], max(0.0, elapsed)
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep this under a name; nothing to keep takes away what was there."""
+        """Save fields under a name; without any, the document is removed."""
         path = self._path(kind, name)
         now = self._clock.now()
         when = {"wall": now.wall, "boot": now.boot, "boot_id": self._clock.boot_id()}
@@ -99,12 +102,12 @@ class State:
             self._failing = False
 
     def names(self, kind: str) -> set[str]:
-        """Under which names there is something."""
+        """The names that have saved fields."""
         found = self._files.names(posixpath.join(self._directory, kind))
         return {name.removesuffix(".json") for name in found if name.endswith(".json")}
 
     def key(self) -> bytes:
-        """What fingerprints are made with: made once, and kept."""
+        """The key of fingerprints, which is generated once."""
         path = posixpath.join(self._directory, "key")
         key = self._files.read(path, _KEY_BYTES)
         if key is not None and len(key) == _KEY_BYTES:
@@ -117,7 +120,7 @@ class State:
         return key
 
     def examine(self) -> list[str]:
-        """What would keep the state from being kept."""
+        """Why the state could not be written."""
         try:
             self._files.prove_usable(self._directory)
         except PublishError as error:
@@ -130,13 +133,13 @@ class State:
         except PublishError as error:
             self._say(f"state: {error}")
         else:
-            say(logging.WARNING, f"state: {path} is of another version of bearerd, and was kept as {kept}")
+            say(logging.WARNING, f"state: {path} is from another version of bearerd; it was kept as {kept}")
 
     def _path(self, kind: str, name: str) -> str:
         return posixpath.join(self._directory, kind, f"{name}.json")
 
     def _elapsed(self, document: Mapping[str, Any]) -> float:
-        """Seconds since it was kept: by the clock that no one can set, while that is the same one."""
+        """Seconds since it was saved: by the boot clock within one boot, else by the wall clock."""
         now, boot_id = self._clock.now(), self._clock.boot_id()
         if boot_id and document["boot_id"] == boot_id:
             return now.boot - float(document["boot"])
@@ -149,10 +152,10 @@ class State:
 
 
 def _open_to_others(directory: str, uid: int) -> str:
-    """Why a directory is not the daemon's alone; empty where it is, or can be made so."""
+    """Why a directory is not private to the daemon; empty if it is, or does not exist yet."""
     files = Files(directory, PRIVATE_DIRECTORY)
     try:
         with files.look(directory) as opened:
             return "" if opened.missing else distrust(opened.status, uid)
     except (OSError, PublishError):
-        return ""  # whoever reads or writes there says why it cannot be used
+        return ""  # reading and writing report the failure

@@ -1,8 +1,7 @@
 """Renders templates: the one module that uses Jinja2.
 
-They are rendered in its sandbox, strictly (what is not there is an error) and without any loader (no template
-reads another file). That keeps mistakes small; it is no boundary against a hostile template, which could at least
-keep a processor busy. Templates are the operator's own.
+It renders them in its sandbox, strictly (an unknown name is an error) and without a loader (no template reads another
+file). This limits mistakes. It is no protection against a hostile template: templates are the operator's own.
 """
 
 from __future__ import annotations
@@ -18,37 +17,37 @@ from bearerd.regular import NotRegularError, read_regular
 
 _BUILT_IN: Final = os.path.join(os.path.dirname(__file__), "templates")
 
-# A config with a token in it is a page; what is larger is another file.
+# Bytes. A config with a token in it takes a few KiB; a larger file is something else.
 _MOST_BYTES: Final = 1024 * 1024
 
-# What JSON lets stand in a string and YAML does not, or reads as a line end.
+# Characters that JSON allows in a string, and that YAML forbids or reads as a line end.
 _NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 
 _NO: Final = "there is no "
 
 
 class Templates:
-    """Templates by their names or paths, each compiled once until its text changes. For several threads at once."""
+    """Templates by name or path, each compiled when its text changes. May be used by several threads at once."""
 
     def __init__(self) -> None:
         self._environment: Any = None
         self._compiled: dict[str, tuple[str, Any]] = {}
 
     def render(self, name: str, fields: Mapping[str, Any]) -> bytes:
-        """What a template makes of these fields; raises PublishError."""
+        """The output of a template with these fields; raises PublishError."""
         text, template = self._template(name)
         try:
             content: bytes = template.render(fields).encode()
         except Exception as error:  # noqa: BLE001 - anything may come of other people's expressions
             raise _fault(name, text, error) from None
         if not content.strip():
-            raise PublishError(f"template {name}: it renders to nothing, and no file is ever empty")
+            raise PublishError(f"template {name}: its output is empty, and bearerd writes no empty files")
         return content
 
     def prove(self, name: str, sample: Mapping[str, Any]) -> None:
-        """That a template can be used, as far as that is known before there is a token; raises PublishError.
+        """Check a template as far as possible without a token; raises PublishError.
 
-        One of the operator's own may use fields that only his provider gives.
+        One of the operator's own is only compiled: it may use fields of the provider that are not known yet.
         """
         if "/" in name:
             self._template(name)
@@ -56,7 +55,7 @@ class Templates:
             self.render(name, sample)
 
     def _template(self, name: str) -> tuple[str, Any]:
-        # It is read each time: of a file that was written twice within a moment the times do not tell.
+        # Read it each time: the times of a file that was written twice in quick succession may be equal.
         text = _read(name)
         known = self._compiled.get(name)
         if known is None or known[0] != text:
@@ -74,14 +73,12 @@ class Templates:
         except Exception as error:  # noqa: BLE001 - as above
             raise _fault(name, text, error) from None
         for other in parsed.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
-            raise PublishError(
-                f"template {name}: line {other.lineno}: it extends, includes or imports another: none may"
-            )
+            raise PublishError(f"template {name}: line {other.lineno}: extends, include and import are not allowed")
         return template
 
 
 class _UnfitError(Exception):
-    """What a filter cannot do; the message holds nothing of what it was given."""
+    """A filter cannot handle its input; the message holds nothing of the input."""
 
 
 def _read(name: str) -> str:
@@ -94,7 +91,7 @@ def _read(name: str) -> str:
     except OSError as error:
         raise PublishError(f"template {name}: {reason_of(error)}") from None
     if len(content) > _MOST_BYTES:
-        raise PublishError(f"template {name}: larger than 1 MiB, this is no template")
+        raise PublishError(f"template {name}: larger than 1 MiB, so not a template")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -118,22 +115,22 @@ def _environment() -> Any:
 
     class Sandbox(ImmutableSandboxedEnvironment):
         def getattr(self, obj: Any, attribute: str) -> Any:
-            # vars.values is what the config calls so, no method of Python's.
+            # vars.values is a variable of the config, not the method of dict.
             if isinstance(obj, dict) and attribute in obj:
                 return obj[attribute]
             return super().getattr(obj, attribute)
 
-    # Not HTML: nothing is escaped but by a filter that says how.
+    # No HTML: only filters escape.
     environment = Sandbox(undefined=Missing, autoescape=False, keep_trailing_newline=True)
     environment.filters |= {"quoted": quoted, "tojson": tojson}
     return environment
 
 
 def quoted(value: object) -> str:
-    r"""In double quotes, with \\ \" \n \t as curl, git and nginx read them."""
-    text = str(value)  # first: what is missing says so
+    r"""In double quotes, with \\ \" \n \t escaped as curl, git and nginx expect."""
+    text = str(value)  # first, since an undefined value raises here
     if not isinstance(value, str | int | float):
-        raise _UnfitError("quoted takes text or a number")
+        raise _UnfitError("quoted accepts text or a number")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     if re.search(r"[\x00-\x1f\x7f]", escaped):
         raise _UnfitError("a control character cannot be quoted")
@@ -141,29 +138,29 @@ def quoted(value: object) -> str:
 
 
 def tojson(value: object, indent: int | None = None) -> str:
-    """As JSON that YAML reads as the same: Jinja2's own is made for HTML, and kubectl refuses its surrogates."""
+    """As JSON that YAML reads alike. Jinja2's own filter is made for HTML, and kubectl refuses its surrogates."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent, default=_no_json)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _no_json(value: object) -> Any:
     str(value)  # as above
-    raise _UnfitError("tojson takes text, numbers, truth values, lists and mappings")
+    raise _UnfitError("tojson accepts text, numbers, truth values, lists and mappings")
 
 
 def _fault(name: str, text: str, error: Exception) -> PublishError:
-    """What is wrong with a template, and on which line."""
+    """The fault of a template, with its line."""
     line = getattr(error, "lineno", None)
     traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == "<template>":
             line = traceback.tb_lineno
         traceback = traceback.tb_next
-    return PublishError(f"template {name}: {f'line {line}: ' if line else ''}{_words(text, error)}")
+    return PublishError(f"template {name}: {f'line {line}: ' if line else ''}{_describe(text, error)}")
 
 
-def _words(text: str, error: Exception) -> str:
-    """What an error says as far as it is of the template's own text: all else could be the token, or a piece of it."""
+def _describe(text: str, error: Exception) -> str:
+    """The text of an error if it is about the template itself: any other text could hold the token."""
     from jinja2 import TemplateSyntaxError, UndefinedError  # noqa: PLC0415 - as in _environment
 
     said = str(error)
@@ -172,4 +169,4 @@ def _words(text: str, error: Exception) -> str:
         return said if missing in text or not said.startswith(_NO) else f"{_NO}entry of that name"
     if isinstance(error, TemplateSyntaxError | _UnfitError):
         return said
-    return f"{type(error).__name__} (what else it says is left out: it could hold the token)"
+    return f"{type(error).__name__} (its text is not shown because it could hold the token)"

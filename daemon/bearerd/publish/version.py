@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-# A version of more digits is no version, and its digits would make a long file name.
+# A larger number is no version, and would make a long file name.
 _HIGHEST = 999_999
 
 
 def unknown_version(content: bytes, known: int) -> str:
-    """How a document of another format version is called; empty for the known one, and for what is no document."""
+    """The name of a document's format version; empty if it is the known one, or if this is no document."""
     try:
         document: Any = json.loads(content)
     except (ValueError, RecursionError):

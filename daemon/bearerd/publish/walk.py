@@ -1,16 +1,16 @@
-"""Opens a directory step by step, by descriptor, so that no other user can lead the daemon elsewhere.
+"""Opens a directory step by step, by descriptor, so that no other user can redirect the daemon.
 
-Where the daemon runs as root, a symlink that another user put on the way to a file would have it write wherever
-that user likes. So no path is handed to the kernel whole:
+If the daemon runs as root, another user's symlink on the path to a file could make it write anywhere. So the kernel
+never resolves a whole path:
 
 - Each step is opened relative to the one before, without following symlinks.
-- A symlink is followed only if root or the daemon's user owns it, and nobody else can write the directory that
-  holds it (`/var/run` is such a link; one in `/tmp` never is). Owner and target are read from one descriptor of the
-  link, so that it cannot be exchanged between the two.
+- A symlink is followed only if root or the daemon's user owns it, and nobody else can write its directory (`/var/run`
+  is followed; a link in `/tmp` never is). Owner and target are read through one descriptor of the link, so that it
+  cannot be replaced in between.
 - Below a directory of another user no symlink is followed.
-- Below the output directory none is followed, whoever owns it.
-- The directories in which bearerd keeps its own records and state must belong to the daemon's user, and nobody else
-  may write there. Others are moved aside, never read.
+- Below the output directory no symlink is followed at all.
+- bearerd's own directories for records and state must belong to the daemon's user, and nobody else may write there.
+  Any other is moved aside and never read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from bearerd.publish.access import MOST_LINKS, WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice
 from bearerd.publish.owners import gid_of, user_name
 
-# O_PATH: a directory on the way needs to be passable, not readable.
+# O_PATH: a directory on the path needs no read permission.
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LAST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# One walk moves aside at most that much: .bearerd, a directory in it, one in that. More is somebody planting anew.
+# How much one walk moves aside: .bearerd, a directory in it, and one in that. More means that somebody puts it back.
 _MOST_MOVED: Final = 4
 
-# Two threads that found the same thing must not move aside what one of them already made anew.
+# Of two threads that find the same directory, the second must not move aside the new one of the first.
 _moving: Final = threading.Lock()
 
 
@@ -49,13 +49,13 @@ class Step(NamedTuple):
 
     word: str
     mode: int
-    """Of the directory, where it has to be made."""
+    """Of the directory, if it has to be made."""
     follow: bool = False
     """Whether a symlink here may be followed, if it can be trusted."""
     private: bool = False
-    """Whether the directory must be the daemon's alone."""
+    """Whether the directory must be private to the daemon."""
     movable: bool = False
-    """Whether it is moved aside where it is not."""
+    """Whether it is moved aside if it is not."""
 
 
 class Stranger(NamedTuple):
@@ -77,16 +77,16 @@ class OpenDirectory:
     """Without symlinks."""
     status: os.stat_result
     stranger: Stranger | None = None
-    """The first directory on the way that belongs to a user other than root and the daemon's."""
+    """The first directory on the path that belongs to neither root nor the daemon's user."""
     private: bool = False
     missing: tuple[str, ...] = ()
-    """What is not there of the rest of the path; then this is the last directory before it."""
+    """The rest of the path that does not exist; this is then the last existing directory."""
     links: tuple[str, ...] = ()
     """Each symlink that was followed, and where it leads."""
 
 
 def distrust(status: os.stat_result, uid: int) -> str:
-    """Why a file or directory is not the alone one of the daemon's user; empty where it is."""
+    """Why a file or directory is not private to a user; empty if it is."""
     if status.st_uid != uid:
         return f"it belongs to user {user_name(status.st_uid)}, and bearerd runs as {user_name(uid)}"
     # With a POSIX ACL the group's bits are its mask, and no entry grants more (acl(5)).
@@ -96,7 +96,7 @@ def distrust(status: os.stat_result, uid: int) -> str:
 
 
 def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> OpenDirectory:
-    """Walk from `/`; with `make` each missing directory is made, for `group`. Raises OSError or PublishError."""
+    """Walk from `/`; `make` makes missing directories, which get this group. Raises OSError or PublishError."""
     walker = _Walker(steps, group, make=make)
     try:
         return walker.arrive()
@@ -106,7 +106,7 @@ def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> Open
 
 
 def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> None:
-    """Move away what must not be used, or remove it; raises PublishError where neither can be done."""
+    """Move aside a file or directory that must not be used, or remove it; raises PublishError if neither works."""
     name = posixpath.basename(path)
     aside = f"{name}.untrusted-{secrets.token_hex(4)}"
     with _moving:
@@ -115,16 +115,16 @@ def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> No
         except FileNotFoundError:
             return
         if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
-            return  # another thread was faster
+            return  # another thread has moved it
         try:
             os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
             done = f"it was moved to {posixpath.join(posixpath.dirname(path), aside)}"
         except OSError as error:
             if not _removed(parent, name, found):
                 raise PublishError(
-                    f"{path} is not used because {reason}; it cannot be moved aside either ({advice(error)}): remove it"
+                    f"{path} is not used because {reason}; moving it aside failed ({advice(error)}); remove it"
                 ) from None
-            done = "it could not be moved aside, and was removed"
+            done = "it could not be moved, so it was removed"
     say(logging.WARNING, f"{path} is not used because {reason}; {done}, and a new one is made")
 
 
@@ -154,11 +154,11 @@ class _Walker:
         self._note_stranger()
 
     def arrive(self) -> OpenDirectory:
-        """The end of the way."""
+        """Walk to the end."""
         last = _STEP
         while self._left:
             step = self._left.pop()
-            # What is private is judged before it is opened for reading: it may be unreadable.
+            # A private directory is judged before it is opened for reading, which may not be allowed.
             last = _STEP if self._left or step.private else _LAST
             try:
                 self._take(step, last)
@@ -173,7 +173,7 @@ class _Walker:
         return self.here
 
     def _take(self, step: Step, flags: int) -> None:
-        """Go one step, or put what a symlink says before the steps that are left."""
+        """Go one step, or replace it by the steps of a symlink."""
         if step.word == ".." and self.here.stranger:
             raise PublishError(f"{self.here.path}: '..' is not followed below {self.here.stranger}; use the real path")
         path = _joined(self.here.path, step.word)
@@ -218,14 +218,14 @@ class _Walker:
     def _move_aside(self, step: Step, path: str, found: os.stat_result, reason: str) -> None:
         self._moved += 1
         if self._moved > _MOST_MOVED:
-            raise PublishError(f"{path} is put there again and again by another user: {reason}")
+            raise PublishError(f"another user keeps putting {path} back: {reason}")
         move_aside(self.here.descriptor, path, found, reason)
         self._left.append(step)
 
     # -- links ---------------------------------------------------------------------------------
 
     def _follow(self, step: Step, path: str) -> None:
-        """Go on where a symlink leads, if it can be trusted; raises PublishError, or NotADirectoryError for a file."""
+        """Follow a symlink that can be trusted; raises PublishError, or NotADirectoryError for a file."""
         link = os.open(step.word, _LINK, dir_fd=self.here.descriptor)
         try:
             found = os.fstat(link)
@@ -237,23 +237,23 @@ class _Walker:
         finally:
             os.close(link)
         if len(self._links) >= MOST_LINKS:
-            raise PublishError(f"the symlink {path} is not followed: there are more than {MOST_LINKS} on the way")
+            raise PublishError(f"the symlink {path} is not followed: the path has more than {MOST_LINKS}")
         self._links.append(f"{path} leads to {target}")
         if target.startswith("/"):
             descriptor = os.open("/", _STEP)
             self._change(descriptor, "/", os.fstat(descriptor))
-        # A target of slashes alone has no words; the last one stands for what the link stood for.
+        # A target of slashes alone has no words. The last word gets the properties of the link's own step.
         words = [word for word in target.split("/") if word] or ["."]
         self._left.append(step._replace(word=words[-1]))
         self._left += [Step(word, step.mode, follow=True) for word in words[-2::-1]]
 
     def _refusal(self, step: Step, found: os.stat_result) -> str:
-        """Why a symlink here is not followed."""
+        """Why a symlink is not followed here; empty if it is."""
         here = self.here
         if not step.follow:
-            return "none is, below the output directory; replace it by a directory, or use the real path"
+            return "below the output directory no symlink is; replace it by a directory, or use the real path"
         if here.stranger:
-            return f"none is, below {here.stranger}; use the real path"
+            return f"below {here.stranger}, no symlink is; use the real path"
         if found.st_uid not in {0, self._uid}:
             return (
                 f"it belongs to user {user_name(found.st_uid)}, and only links of root and of the daemon's user "
@@ -262,20 +262,20 @@ class _Walker:
         if here.status.st_mode & WRITE_BY_GROUP_OR_OTHERS:
             mode = stat.S_IMODE(here.status.st_mode)
             return (
-                f"others than {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}), and so exchange "
-                f"it; use the real path, or chmod go-w {here.path}"
+                f"users besides {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}), and so "
+                f"replace it; use the real path, or chmod go-w {here.path}"
             )
         return ""
 
-    # -- directories that are missing ------------------------------------------------------------
+    # -- missing directories ------------------------------------------------------------
 
     def _made(self, step: Step, path: str, flags: int) -> int:
-        """Make a directory; its mode is never wider than configured, not even for an instant."""
+        """Make a directory. Its mode never grants more than configured, not even for an instant."""
         above, gid = self.here, gid_of(self._group)
         inherited = above.status.st_gid if above.status.st_mode & stat.S_ISGID else os.getegid()
-        # A directory that still has to get its group is for its owner alone until then. Any other has its mode from
-        # mkdir, as far as the umask allows, and with it the setgid bit of the directory above: systemd's
-        # RestrictSUIDSGID= refuses every later chmod that names the bit, even where it is set already.
+        # Until a directory has its group, only its owner may enter. If the group is right from the start, mkdir sets
+        # the mode as far as the umask allows, and inherits the setgid bit: systemd's RestrictSUIDSGID= refuses every
+        # later chmod with that bit, even if it is set already.
         first = 0o777 if gid in {-1, inherited} else 0o700
         try:
             os.mkdir(step.word, step.mode & first, dir_fd=above.descriptor)
@@ -284,7 +284,7 @@ class _Walker:
         descriptor = os.open(step.word, _LAST, dir_fd=above.descriptor)
         try:
             status = os.fstat(descriptor)
-            if status.st_uid == self._uid:  # else somebody exchanged it: that one stays as it is
+            if status.st_uid == self._uid:  # else somebody replaced it, and it stays as it is
                 if gid not in {-1, status.st_gid}:
                     os.fchown(descriptor, -1, gid)
                 made = stat.S_IMODE(status.st_mode)
@@ -294,43 +294,43 @@ class _Walker:
                 _prove_private(descriptor, path, self._uid)
         except BaseException:
             os.close(descriptor)
-            with suppress(OSError):  # half made, it would be taken for one that somebody made on purpose
+            with suppress(OSError):  # otherwise it would look like one that was made on purpose
                 os.rmdir(step.word, dir_fd=above.descriptor)
             raise
         return descriptor
 
 
 def _prove_private(descriptor: int, path: str, uid: int) -> None:
-    """Raise PublishError where a new directory is not the daemon's alone: the next one would not be either."""
+    """Raise PublishError if a new directory is not private to the daemon, since another one would not be either."""
     if reason := distrust(os.fstat(descriptor), uid):
         raise PublishError(
-            f"{path} cannot be made for bearerd alone: {reason}; use a directory on a file system that keeps owners "
-            "and modes"
+            f"{path} cannot be made private to bearerd: {reason}; use a directory on a file system that supports "
+            "owners and modes"
         )
 
 
 def _joined(directory: str, word: str) -> str:
-    """The path of a step, without dots."""
+    """The path of a step, without `.` and `..`."""
     if word in {".", ".."}:
         return posixpath.normpath(posixpath.join(directory, word))
     return f"{directory}/{word}" if directory != "/" else f"/{word}"
 
 
 def _set_mode(descriptor: int, path: str, mode: int) -> None:
-    """Give a directory its mode; raises PublishError where the setgid bit cannot be had."""
+    """Set a directory's mode; raises PublishError if the setgid bit cannot be set."""
     refused = ""
     try:
         os.fchmod(descriptor, mode)
     except PermissionError:
         if not mode & stat.S_ISGID:
             raise
-        refused = "setting the setgid bit is forbidden, as by systemd's RestrictSUIDSGID="
+        refused = "setting the setgid bit is forbidden, for example by systemd's RestrictSUIDSGID="
     else:
-        # The kernel drops the bit without a word for those who are not in the directory's group (chmod(2)).
+        # The kernel silently drops the bit if the process is not in the directory's group (chmod(2)).
         if mode & stat.S_ISGID and not os.fstat(descriptor).st_mode & stat.S_ISGID:
             refused = "the daemon's user is not in its group, and so cannot keep the setgid bit"
     if refused:
         raise PublishError(
-            f"{path} cannot be made with mode {mode:04o}: {refused}; make it beforehand (tmpfiles.d), or have "
-            "output.directory_mode without the setgid bit and without write by the group"
+            f"{path} cannot be made with mode {mode:04o}: {refused}; make it beforehand (tmpfiles.d), or set "
+            "output.directory_mode without the setgid bit and without write permission for the group"
         )

@@ -1,4 +1,4 @@
-"""Proves a valid config against this machine, and on request against its providers. Changes nothing."""
+"""Checks a valid config against this machine, and on request against its providers. Changes nothing."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `ok` or not, or merely worth knowing (`warning`)."""
+    """The result of one check: `ok`, `failed`, or a `warning`."""
 
     subject: str
     verdict: str
     level: str = "ok"
     details: tuple[tuple[str, str], ...] = ()
-    """What was seen, by name."""
+    """More about it: names and texts."""
 
 
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
-    """Everything that the daemon will need, one finding after the other."""
+    """Check everything that the daemon needs."""
     quiet_libraries()
     publisher = Publisher(config)
-    yield from _places(config, publisher)
+    yield from _directories(config, publisher)
     yield from _clients_and_tokens(config, environ, publisher, online=online)
 
 
-def _places(config: Config, publisher: Publisher) -> Iterator[Finding]:
-    """The config's files, the directories that are written to, and the ways there."""
+def _directories(config: Config, publisher: Publisher) -> Iterator[Finding]:
+    """The files of the config, the directories for output, and the paths to them."""
     for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
         yield Finding(f"config {path}", meaning, "warning")
     yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
@@ -68,10 +68,10 @@ def _places(config: Config, publisher: Publisher) -> Iterator[Finding]:
     yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
     if state.note:
         yield Finding("state directory", state.note, "warning")
-    elsewhere = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
-    ways = [config.directory, config.state_directory, *sorted(elsewhere)]
-    for note in dict.fromkeys(note for directory in ways for note in publisher.examine_way(directory)):
-        yield Finding("on the way", note)
+    directories = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
+    checked = [config.directory, config.state_directory, *sorted(directories)]
+    for note in dict.fromkeys(note for directory in checked for note in publisher.examine_way(directory)):
+        yield Finding("path", note)
 
 
 def _clients_and_tokens(
@@ -117,21 +117,21 @@ def _token_findings(
         yield Finding(
             subject,
             f"max_staleness {duration(target.max_staleness)} is more than half of a lifetime of "
-            f"{duration(target.default_lifetime)}: with such tokens its readers may use an expired one",
+            f"{duration(target.default_lifetime)}: with such tokens its readers could use an expired one",
             "warning",
         )
 
 
 def reader_of(text: str) -> Reader:
-    """A user by name or number, in all his groups; a GROUP after a colon is in place of his login group.
+    """A user by name or number, in all of their groups; a GROUP after a colon replaces the login group.
 
-    As systemd's User= and Group= have it. Raises PublishError for one that this machine does not know; a number
-    needs not be known: he may be another container's.
+    This is how systemd's User= and Group= work. Raises PublishError for an unknown name. An unknown number is no error:
+    it may belong to another container.
     """
     user, _, group = text.partition(":")
     uid, gid = uid_of(user), gid_of(group or None)
     if not (0 <= uid < _NO_ID and -1 <= gid < _NO_ID):
-        raise PublishError("no user or group has such a number")
+        raise PublishError("no user or group can have this number")
     try:
         known = pwd.getpwuid(uid) if user.isdecimal() else pwd.getpwnam(user)
     except KeyError:
@@ -141,7 +141,7 @@ def reader_of(text: str) -> Reader:
 
 
 def readable(config: Config, reader: Reader) -> Iterator[Finding]:
-    """Whether a user can read each file, as bearerd will write it; what is on the way is judged as it is."""
+    """Whether a user can read each file as bearerd will write it, through the directories as they are."""
     paths = ReaderPaths(config)
     guessed = False
     for target in config.targets:
@@ -157,13 +157,13 @@ def readable(config: Config, reader: Reader) -> Iterator[Finding]:
     if reader.uid != 0 and guessed:
         yield Finding(
             f"as {reader.name}",
-            f"nothing shows as whom the daemon runs: it was taken to be {paths.daemon}, who runs this check",
+            f"the daemon's user is not known; this assumes {paths.daemon}, the user of this check",
             "warning",
         )
     if reader.uid != 0 and not reader.groups:
         yield Finding(
             f"as {reader.name}",
-            f"no user of this machine, so judged in no group: --as {reader.name}:GROUP names one",
+            f"not a user of this machine, so without any group; add one with --as {reader.name}:GROUP",
             "warning",
         )
 
@@ -171,25 +171,25 @@ def readable(config: Config, reader: Reader) -> Iterator[Finding]:
 def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
     stopped: dict[str, str] = {}
     for stop in stops(way.directories, way.file, reader):
-        # The directories that bearerd makes are all alike.
+        # All directories that bearerd makes have the same permissions, so one of them is enough.
         alike = "made" if stop.component.made and stop.right == "x" else stop.component.path
         stopped.setdefault(alike, describe(stop, reader))
     if stopped:
         first, *others = stopped.values()
         details = [("then", other) for other in others]
-        # Somebody may have let him read it by hand.
+        # Somebody may have changed the present file by hand.
         if way.now and str(way.now) != str(way.file):
             details.append(("now", f"{way.now}, until the next token"))
         return Finding(subject, first, "failed", tuple(details))
     if way.file is None:
         here = way.directories[-1].path
-        return Finding(subject, f"not known: who runs this check may not look into {here}; run it as root", "failed")
+        return Finding(subject, f"not known: this user may not look into {here}; run the check as root", "failed")
     acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 
 
 def _online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Finding]:
-    """One grant for each client, of the first of its targets that have all they need."""
+    """One grant for each client, for the first of its targets that passed the checks."""
     grants = Grants(SystemClock(), environ)
     seen: set[str] = set()
     for target in able:
@@ -212,19 +212,19 @@ def _online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Find
 
 
 def _details(target: Target, performed: Performed) -> tuple[tuple[str, str], ...]:
-    """How the grant went, for whoever compares it with the provider's own log."""
+    """Details of a grant, to compare with the provider's log."""
     client, outcome = target.client, performed.outcome
     token_url = performed.token_url or client.provider.token_url
-    # Where discovery failed, the issuer is all that is known.
+    # If discovery failed, only the issuer is known.
     where = "endpoint" if token_url else "issuer"
     found = [(where, _without_query(token_url or client.provider.url)), ("auth", client.auth)]
     if performed.status is not None:
         found.append(("status", f"HTTP {performed.status}"))
     if performed.took is not None:
         found.append(("took", duration(performed.took)))
-    found.append(("scope asked", target.scope or "(none)"))
+    found.append(("scope requested", target.scope or "(none)"))
     if isinstance(outcome, Issued):
-        found.append(("scope given", _shown(outcome.token.scope)))
+        found.append(("scope granted", _shown(outcome.token.scope)))
         found.append(("lifetime", f"{outcome.token.lifetime:.0f} s"))
     if performed.skew is not None:
         way = "ahead of" if performed.skew > 0 else "behind"
@@ -238,7 +238,7 @@ def _without_query(url: str) -> str:
 
 
 def _shown(scope: str | None) -> str:
-    """A scope as the provider gave it, if it is one (RFC 6749 3.3): what goes to a terminal may not be anything."""
+    """A granted scope, if it is safe for a terminal (RFC 6749 section 3.3)."""
     if scope is None:
         return "(none named)"
     return scope if re.fullmatch(r"[\x20-\x7e]{1,1000}", scope) else "(not shown: unusual characters)"

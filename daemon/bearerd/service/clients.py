@@ -1,4 +1,4 @@
-"""What is read of each client once for all of its targets: its client id, and whether a refusal is out of date."""
+"""Reads the client id of each client once for all of its targets, and finds refusals that no longer apply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bearerd.model import Target
 
 
 class Clients:
-    """Called on workers: what is read may come from a command that hangs."""
+    """Call it on workers only: a secret may come from a command that hangs."""
 
     def __init__(self, environ: Mapping[str, str], grants: Grants, admission: Admission, clock: Clock) -> None:
         self._environ = environ
@@ -29,7 +29,7 @@ class Clients:
         self._client_ids: dict[str, str | None] = {}
 
     def client_id(self, target: Target) -> str | None:
-        """The client id; None where it cannot be read now."""
+        """The client id; None if it cannot be read now."""
         client = target.client
         with self._lock:
             reading = self._reading[client.name]
@@ -39,11 +39,11 @@ class Clients:
                 try:
                     self._client_ids[client.name] = read_client_id(client, self._environ)
                 except SecretUnavailable:
-                    self._client_ids[client.name] = None  # its grants will say so
+                    self._client_ids[client.name] = None  # its grants report it
             return self._client_ids[client.name]
 
     def credentials_changed(self, target: Target) -> None:
-        """What the client authenticates with is different: a refusal of what it had says nothing any more."""
+        """The client's credentials changed: refusals of the old ones no longer apply."""
         refusal = self._admission.refusal(target.full_name, target.client.name)
         if refusal is not None and refusal.own:
             self._admission.forgive(target.client.name, self._clock.now().boot)
@@ -51,7 +51,7 @@ class Clients:
             self._look_at_refusal(target)
 
     def _look_at_refusal(self, target: Target) -> None:
-        """If the client was refused and has credentials now that were not, it may ask at once."""
+        """If the client was refused with other credentials than it has now, it may ask at once."""
         client = target.client
         refusal = self._admission.refusal(target.full_name, client.name)
         if refusal is None or refusal.own:
@@ -63,9 +63,9 @@ class Clients:
             say(
                 logging.WARNING,
                 f"client {client.name} was refused with this same secret ({refusal.outcome.message}): "
-                "it waits its time; another secret is tried at once",
+                "it is tried again later, and at once with another secret",
             )
 
     def forget(self, client: str) -> None:
-        """The client's config changed: what was read of it is read anew."""
+        """The client's config changed: read its client id again."""
         self._client_ids.pop(client, None)
