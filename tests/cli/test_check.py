@@ -380,7 +380,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_KEY | {"algorithm": "RS256"},
             {"private_key": "key"},
-            "private_key file SITE/private_key: the key does not sign by RS256; it does by ES256",
+            "private_key file SITE/private_key: the key cannot sign with RS256, only with ES256",
             id="key-of-another-kind-than-the-algorithm",
         ),
         pytest.param(
@@ -567,8 +567,8 @@ def test_access_to_a_file_that_does_not_exist_yet_is_checked(reachable: Site) ->
     done = reachable.check("--as", "3000")
     assert done.stderr == "bearerd: 3000 cannot read 2 of the files\n"
     assert findings(done, "warning") == [
-        "as 3000: nothing shows as whom the daemon runs: it was taken to be root, who runs this check",
-        "as 3000: not a user of this machine, so without any group: --as 3000:GROUP names one",
+        "as 3000: the daemon's user is not known; this assumes root, the user of this check",
+        "as 3000: not a user of this machine, so without any group; add one with --as 3000:GROUP",
     ]
     assert sorted(os.listdir(reachable.path)) == ["config.yaml", "dnb.secret"]
 
@@ -707,7 +707,7 @@ def test_a_path_that_the_caller_cannot_see_is_not_reported_as_readable(reachable
         found = list(readable(config, reader_of("3000:4242")))
         stopped = list(readable(config, reader_of("5000:5000")))
     assert {finding.level for finding in (*found, *stopped)} == {"failed"}
-    said = f"not known: who runs this check may not look into {reachable.directory.parent}; run it as root"
+    said = f"not known: this user may not look into {reachable.directory.parent}; run the check as root"
     assert [finding.verdict for finding in found] == [said, said]
     # Who is stopped before that is.
     assert all(finding.verdict.startswith(f"{reachable.directory.parent} (3000:3000 0700)") for finding in stopped)

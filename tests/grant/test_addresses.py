@@ -27,16 +27,16 @@ def four(number: int) -> Address:
         pytest.param([four(1), four(1), four(2)], [four(1), four(2)], id="each-once"),
     ],
 )
-def test_the_families_take_turns(found: list[Address], order: list[Address]) -> None:
+def test_families_alternate(found: list[Address], order: list[Address]) -> None:
     assert in_order(found, None) == order
 
 
-def test_the_address_that_is_remembered_goes_first_if_the_name_still_has_it() -> None:
+def test_a_remembered_address_comes_first_if_the_name_still_has_it() -> None:
     assert in_order([six(1), six(2), four(1)], four(1)) == [four(1), six(1), six(2)]
     assert in_order([six(1), four(1)], four(9)) == [six(1), four(1)]
 
 
-def test_a_name_with_thousands_of_addresses_is_cut_short() -> None:
+def test_only_the_first_addresses_of_a_name_are_tried() -> None:
     found = [six(number) for number in range(2000)] + [four(1)]
 
     assert len(in_order(found, None)) == MOST_ADDRESSES
@@ -58,7 +58,7 @@ def test_a_winner_is_remembered_for_ten_minutes_from_its_first_win() -> None:
     assert winners.preferred(PLACE, 1399.0) == four(1)
 
 
-def test_another_winner_takes_its_place_and_a_failure_ends_it() -> None:
+def test_another_winner_replaces_it_and_a_failure_forgets_it() -> None:
     winners = Winners()
     winners.won(PLACE, four(1), 0.0)
     winners.won(OTHER, four(2), 0.0)

@@ -47,7 +47,7 @@ def as_pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8, password: bytes 
 
 
 def as_jwk(key: Any, **more: Any) -> str:
-    """A private JWK: what PyJWT makes of the key, and other members."""
+    """A private JWK as PyJWT writes it, with more members."""
     kind = {rsa.RSAPrivateKey: "RS256", ec.EllipticCurvePrivateKey: "ES256"}
     name = next((known for its, known in kind.items() if isinstance(key, its)), "EdDSA")
     algorithm = jwt.get_algorithm_by_name(name)
@@ -81,7 +81,7 @@ def header_of(signer: Signer) -> dict[str, Any]:
 
 
 def refused(**signer: Any) -> str:
-    """Why nothing can be signed so; the reason holds nothing of what was to sign it, nor does what caused it."""
+    """The error of a key that cannot sign; neither it nor its cause holds any of the key."""
     with pytest.raises(SecretUnavailable) as raised:
         sign({}, Signer(**signer))
     assert raised.value.__cause__ is None
@@ -100,7 +100,7 @@ def refused(**signer: Any) -> str:
         pytest.param(START.wall + 1.0, 1_799_999_996, id="a-second-more"),
     ],
 )
-def test_an_assertion_says_what_rfc_7523_wants_and_nothing_else(now: float, issued: int) -> None:
+def test_an_assertion_has_the_claims_of_rfc_7523_and_no_others(now: float, issued: int) -> None:
     what = claims("issuer", "subject", "https://login.example.com", now, "nonce")
 
     assert what == {
@@ -108,7 +108,7 @@ def test_an_assertion_says_what_rfc_7523_wants_and_nothing_else(now: float, issu
         "sub": "subject",
         # One text: some refuse a list.
         "aud": "https://login.example.com",
-        # A little in the past: whose clock is behind ours would take it for one of the future.
+        # A little in the past: with a clock behind ours it would otherwise be in the future.
         "iat": issued,
         "exp": issued + 60,
         "jti": "nonce",
@@ -116,7 +116,7 @@ def test_an_assertion_says_what_rfc_7523_wants_and_nothing_else(now: float, issu
     assert {type(what["iat"]), type(what["exp"])} == {int}
 
 
-def test_without_a_subject_none_is_claimed() -> None:
+def test_without_a_subject_there_is_no_sub_claim() -> None:
     assert claims("issuer", None, "aud", START.wall, "nonce").keys() == {"iss", "aud", "iat", "exp", "jti"}
 
 
@@ -134,7 +134,7 @@ def test_without_a_subject_none_is_claimed() -> None:
         (ED448, "EdDSA"),
     ],
 )
-def test_what_a_private_key_signs_its_public_key_verifies(key: Any, algorithm: str) -> None:
+def test_a_public_key_verifies_what_its_private_key_signed(key: Any, algorithm: str) -> None:
     token = sign(WHAT, Signer(private_key=as_pem(key), algorithm=algorithm))
 
     assert verified(token, key.public_key(), algorithm) == ({"typ": "JWT", "alg": algorithm}, WHAT)
@@ -142,13 +142,13 @@ def test_what_a_private_key_signs_its_public_key_verifies(key: Any, algorithm: s
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-def test_what_a_secret_signs_it_verifies(algorithm: str) -> None:
+def test_a_secret_verifies_what_it_signed(algorithm: str) -> None:
     token = sign(WHAT, Signer(secret=SECRET, algorithm=algorithm))
 
     assert verified(token, SECRET, algorithm) == ({"typ": "JWT", "alg": algorithm}, WHAT)
 
 
-def test_a_secret_that_is_short_or_not_ascii_signs_all_the_same() -> None:
+def test_short_and_non_ascii_secrets_can_sign() -> None:
     # PyJWT warns of its length, and every warning is an error here: its length is the provider's choice.
     token = sign(WHAT, Signer(secret="pä€"))
 
@@ -168,9 +168,7 @@ def test_a_secret_that_is_short_or_not_ascii_signs_all_the_same() -> None:
         pytest.param({"secret": SECRET}, "HS256", id="secret"),
     ],
 )
-def test_the_kind_of_key_decides_the_algorithm_where_the_config_does_not(
-    signer: dict[str, str], algorithm: str
-) -> None:
+def test_the_kind_of_key_is_the_default_for_the_algorithm(signer: dict[str, str], algorithm: str) -> None:
     assert header_of(Signer(**signer)) == {"typ": "JWT", "alg": algorithm}
 
 
@@ -188,10 +186,10 @@ def test_the_kind_of_key_decides_the_algorithm_where_the_config_does_not(
         pytest.param({"secret": SECRET}, "none", "HS256, HS384, HS512", id="secret-none"),
     ],
 )
-def test_an_algorithm_that_is_not_the_keys_is_named_with_those_that_are(
+def test_an_unsuitable_algorithm_is_an_error_that_lists_the_suitable_ones(
     signer: dict[str, str], algorithm: str, usual: str
 ) -> None:
-    assert refused(**signer, algorithm=algorithm) == f"the key does not sign by {algorithm}; it does by {usual}"
+    assert refused(**signer, algorithm=algorithm) == f"the key cannot sign with {algorithm}, only with {usual}"
 
 
 def test_a_key_that_is_too_small_for_an_algorithm_is_refused() -> None:
@@ -219,14 +217,14 @@ def test_a_key_that_is_too_small_for_an_algorithm_is_refused() -> None:
         pytest.param(as_jwk(ED448), ED448, None, id="JWK-Ed448"),
         pytest.param(f"\n {as_jwk(P256, kid='k-1')}\n", P256, "k-1", id="JWK-blanks-around"),
         pytest.param(as_jwk(P256, kid="k-1", use="sig", alg="ES256"), P256, "k-1", id="JWK-with-all-members"),
-        # What else the key was made for is not our question.
+        # The key's own `alg` and `use` are ignored.
         pytest.param(as_jwk(RSA, alg="RSA-OAEP-256"), RSA, None, id="JWK-with-another-alg"),
         pytest.param(as_jwk(P256, kid=7), P256, None, id="JWK-kid-no-text"),
         pytest.param(google(RSA), RSA, "9f3c", id="google"),
         pytest.param(google(P256, private_key_id=None), P256, None, id="google-without-an-id"),
     ],
 )
-def test_a_key_may_have_any_form_that_keys_are_handed_out_in(text: str, key: Any, key_id: str | None) -> None:
+def test_keys_are_read_in_every_common_format(text: str, key: Any, key_id: str | None) -> None:
     token = sign(WHAT, Signer(private_key=text))
 
     header = jwt.get_unverified_header(token)
@@ -244,7 +242,7 @@ def test_a_key_may_have_any_form_that_keys_are_handed_out_in(text: str, key: Any
     ],
     ids=["PEM", "JWK", "google", "secret"],
 )
-def test_the_configured_key_id_goes_before_the_keys_own(signer: dict[str, str]) -> None:
+def test_the_configured_key_id_overrides_that_of_the_key(signer: dict[str, str]) -> None:
     assert header_of(Signer(**signer, key_id="configured"))["kid"] == "configured"
 
 
@@ -254,7 +252,7 @@ ENCRYPTED = "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out
 
 
 def public(text: str) -> str:
-    """A JWK without what is private of it."""
+    """The public part of a JWK."""
     members = json.loads(text)
     return json.dumps({name: members[name] for name in members.keys() & {"kty", "crv", "n", "e", "x", "y"}})
 
@@ -294,11 +292,11 @@ def public(text: str) -> str:
         pytest.param(google(RSA, private_key=as_pem(RSA, password=b"x")), ENCRYPTED, id="google-encrypted"),
     ],
 )
-def test_what_is_no_key_is_refused(text: str, why: str) -> None:
+def test_invalid_keys_are_an_error(text: str, why: str) -> None:
     assert refused(private_key=text) == why
 
 
-def test_no_repr_shows_what_signs() -> None:
+def test_no_repr_shows_the_key() -> None:
     shown = repr(Signer(secret="h0rse-staple", private_key="pr1vate-key", certificate="c3rtificate", key_id="k"))
 
     assert shown == "Signer(key_id='k', algorithm=None)"
@@ -329,25 +327,25 @@ OTHERS = self_signed(private_key("RS256"))
         pytest.param(CERTIFICATE.replace(" CERTIFICATE", " X509 CERTIFICATE"), id="its-old-label"),
     ],
 )
-def test_a_certificate_is_named_by_its_thumbprints(text: str) -> None:
+def test_the_header_has_the_thumbprints_of_the_certificate(text: str) -> None:
     header = header_of(Signer(private_key=as_pem(RSA), certificate=text))
 
     assert header == {"typ": "JWT", "alg": "RS256"} | thumbprints(CERTIFICATE)
 
 
-def test_a_certificate_of_an_elliptic_key_is_named_too() -> None:
+def test_the_header_has_the_thumbprints_for_elliptic_keys_too() -> None:
     certificate = self_signed(P256)
     header = header_of(Signer(private_key=as_jwk(P256, kid="k-1"), certificate=certificate))
 
     assert header == {"typ": "JWT", "alg": "ES256", "kid": "k-1"} | thumbprints(certificate)
 
 
-def test_a_secret_has_no_certificate() -> None:
+def test_a_secret_is_signed_without_thumbprints() -> None:
     assert header_of(Signer(secret=SECRET, certificate=CERTIFICATE)) == {"typ": "JWT", "alg": "HS256"}
 
 
 def of_a_curve_that_nobody_knows() -> str:
-    """A certificate for P-256, but that its curve has a number that stands for none."""
+    """A certificate for P-256, whose curve has an unknown number."""
     der = ssl.PEM_cert_to_DER_cert(self_signed(P256))
     named, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030177")
     assert der.count(named) == 1
@@ -369,7 +367,7 @@ def of_a_curve_that_nobody_knows() -> str:
         ),
     ],
 )
-def test_a_certificate_that_is_not_the_keys_is_refused(certificate: str, why: str) -> None:
+def test_a_certificate_of_another_key_is_an_error(certificate: str, why: str) -> None:
     assert refused(private_key=as_pem(RSA), certificate=certificate) == why
 
 
@@ -379,7 +377,7 @@ EXTRA = "signing assertions needs a part that is not installed: pip install 'bea
 
 
 @pytest.mark.parametrize("signer", [Signer(secret=SECRET), Signer(private_key=pem(RSA))], ids=["secret", "key"])
-def test_without_pyjwt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, signer: Signer) -> None:
+def test_without_pyjwt_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, signer: Signer) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)
 
     with pytest.raises(ExtraMissing) as raised:
@@ -388,7 +386,7 @@ def test_without_pyjwt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, signe
     assert str(raised.value) == EXTRA
 
 
-def test_pyjwt_without_cryptography_is_the_same_extra_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cryptography_the_error_names_the_same_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     # As `pip install pyjwt` without its [crypto] leaves it.
     for name in ("exceptions", "hazmat.primitives.asymmetric", "hazmat.primitives.serialization", "x509"):
         monkeypatch.setitem(sys.modules, f"cryptography.{name}", None)
@@ -399,7 +397,7 @@ def test_pyjwt_without_cryptography_is_the_same_extra_missing(monkeypatch: pytes
     assert str(raised.value) == EXTRA
 
 
-def test_who_signs_nothing_does_not_pay_for_it() -> None:
+def test_the_libraries_are_imported_only_for_signing() -> None:
     # 60 ms at each start, and some megabytes for good.
     child = (
         "import sys, bearerd.grant.perform, bearerd.grant.assertion; print(*{'jwt', 'cryptography'} & {*sys.modules})"

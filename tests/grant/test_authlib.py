@@ -1,4 +1,4 @@
-"""A real authorization server, Authlib's, says what our ways of authenticating come to.
+"""A real authorization server, Authlib's, judges our ways of authenticating.
 
 It decodes %XX in HTTP Basic but not `+`: a half-decoder, which shows why `compatible` is as it is.
 """
@@ -44,7 +44,7 @@ class Registered(ClientMixin):  # type: ignore[misc]
         return self.client_id
 
     def get_allowed_scope(self, scope: str) -> str:
-        """What it may have of what it asked for."""
+        """The allowed part of the requested scope."""
         return " ".join(part for part in scope.split() if part == "bci")
 
     def check_client_secret(self, client_secret: str) -> bool:
@@ -125,7 +125,7 @@ def granted(
     ("auth", "encoding", "taken"),
     [
         pytest.param("client_secret_basic", "compatible", {"plain", "base64", "percent", "space"}, id="compatible"),
-        # It leaves the + that stands for a space as it is.
+        # It does not decode + as a space.
         pytest.param("client_secret_basic", "rfc6749", {"plain", "base64", "percent"}, id="rfc6749"),
         # It makes a / of the %2F that belongs to the secret.
         pytest.param("client_secret_basic", "raw", {"plain", "base64", "space"}, id="raw"),
@@ -133,7 +133,7 @@ def granted(
     ],
 )
 @pytest.mark.parametrize("client_id", sorted(SECRETS))
-def test_which_secrets_authlibs_server_takes(
+def test_authlibs_server_accepts_the_secrets(
     token_url: str, client_id: str, auth: Auth, encoding: BasicEncoding, taken: set[str]
 ) -> None:
     outcome = granted(token_url, client_id, SECRETS[client_id], auth, encoding)
@@ -146,7 +146,7 @@ def test_which_secrets_authlibs_server_takes(
         assert "try basic_encoding" in str(outcome)
 
 
-def test_its_token_is_understood(token_url: str) -> None:
+def test_its_tokens_are_accepted(token_url: str) -> None:
     outcome = granted(token_url, "plain", "plain")
 
     assert isinstance(outcome, Issued)
@@ -169,7 +169,7 @@ def test_wrong_credentials_are_a_refusal_of_the_client(token_url: str, client_id
     assert outcome.whole_client
 
 
-def test_a_scope_it_silently_narrows_is_noted(token_url: str) -> None:
+def test_a_silently_narrowed_scope_is_a_warning(token_url: str) -> None:
     outcome = granted(token_url, "plain", "plain", scope="bci risk")
 
     assert isinstance(outcome, Issued)

@@ -1,4 +1,4 @@
-"""Connections to names with several addresses, of which some are dead, over real sockets."""
+"""Connections to names with several addresses, some of them dead, over real sockets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def post(url: str, timeout: float = WITHIN) -> Reply | NoReply:
 
 @pytest.fixture
 def steady_descriptors() -> Iterator[None]:
-    """No socket is left open, whoever won."""
+    """Check that no socket is left open."""
     before = set(os.listdir("/proc/self/fd"))
     yield
     assert set(os.listdir("/proc/self/fd")) <= before
@@ -64,12 +64,10 @@ def test_a_dead_first_address_costs_a_quarter_of_a_second(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("steady_descriptors")
-def test_several_dead_addresses_and_one_that_refuses_are_tried_beside_each_other(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_dead_and_refusing_addresses_are_tried_in_parallel(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with peer(answering) as it, blackhole() as one, blackhole() as two, refusing() as nobody:
-        places = [(FOUR, "127.0.0.1", port) for port in (one, two, nobody, it.port)]
-        resolve(monkeypatch, *places)
+        addresses = [(FOUR, "127.0.0.1", port) for port in (one, two, nobody, it.port)]
+        resolve(monkeypatch, *addresses)
         began = time.monotonic()
         reply = post(url)
         took = time.monotonic() - began
@@ -80,7 +78,7 @@ def test_several_dead_addresses_and_one_that_refuses_are_tried_beside_each_other
     assert 2 * HEAD_START <= took < 20 * HEAD_START
 
 
-def test_the_address_that_answered_is_tried_first_for_ten_minutes(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_the_address_that_connected_is_tried_first_for_ten_minutes(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with peer(answering) as slow:
         with blackhole() as port:
             resolve(monkeypatch, (FOUR, "127.0.0.1", port), (FOUR, "127.0.0.1", slow.port))
@@ -98,9 +96,7 @@ def test_the_address_that_answered_is_tried_first_for_ten_minutes(monkeypatch: p
             assert (first.connections, slow.connections) == (1, 2)
 
 
-def test_an_address_that_takes_connections_and_gives_no_reply_is_not_remembered(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_an_address_without_replies_is_not_remembered(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with peer(answering) as well, peer(closes) as broken:
         resolve(monkeypatch, (FOUR, "127.0.0.1", broken.port), (FOUR, "127.0.0.1", well.port))
         assert isinstance(post(url), NoReply)
@@ -109,7 +105,7 @@ def test_an_address_that_takes_connections_and_gives_no_reply_is_not_remembered(
 
 
 @pytest.mark.usefixtures("steady_descriptors")
-def test_the_deadline_ends_all_of_them(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with blackhole() as one, blackhole() as two:
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
         threads = threading.active_count()
@@ -125,7 +121,7 @@ def test_the_deadline_ends_all_of_them(monkeypatch: pytest.MonkeyPatch, url: str
     assert threading.active_count() <= threads + 1
 
 
-def test_that_no_thread_is_left_for_the_look_up_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_without_a_thread_for_the_look_up_the_error_says_so(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     start = threading.Thread.start
 
     def no_more(self: threading.Thread) -> None:
@@ -138,7 +134,7 @@ def test_that_no_thread_is_left_for_the_look_up_is_told(monkeypatch: pytest.Monk
     assert post(url) == NoReply("name look-up", f"{host}: no thread can be started (during name lookup)")
 
 
-def test_where_no_address_answers_the_last_failure_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_if_no_address_answers_the_last_failure_is_reported(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with refusing() as one, refusing() as two:
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
         reply = post(url)

@@ -29,7 +29,7 @@ def variable(name: str) -> Reference:
     return Reference("env", name)
 
 
-def test_a_client_has_its_id_in_the_config_or_behind_a_reference() -> None:
+def test_a_client_id_is_a_text_or_a_reference() -> None:
     environ = {"DNB_SECRET": SECRET, "DNB_ID": "id-1"}
     assert read_credentials(CLIENT, environ) == (Credentials("7e0c5a", SECRET),)
     elsewhere = replace(CLIENT, client_id=variable("DNB_ID"))
@@ -37,7 +37,7 @@ def test_a_client_has_its_id_in_the_config_or_behind_a_reference() -> None:
     assert read_client_id(elsewhere, environ) == "id-1"
 
 
-def test_a_client_id_that_cannot_be_read_is_as_bad_as_a_secret() -> None:
+def test_a_client_id_that_cannot_be_read_is_an_error() -> None:
     elsewhere = replace(CLIENT, client_id=variable("DNB_ID"))
     with pytest.raises(SecretUnavailable, match="env DNB_ID: the variable is not set"):
         read_credentials(elsewhere, {"DNB_SECRET": SECRET})
@@ -66,12 +66,12 @@ ALL = {"SECRET": SECRET, "KEY": "a private key", "CERTIFICATE": "a certificate",
         ),
     ],
 )
-def test_a_client_may_authenticate_with_other_things(client: Client, expected: Credentials) -> None:
+def test_all_kinds_of_credentials_are_read(client: Client, expected: Credentials) -> None:
     assert read_credentials(client, ALL) == (expected,)
 
 
 @pytest.mark.parametrize("missing", ["KEY", "CERTIFICATE", "JWT"])
-def test_what_else_cannot_be_read_is_named_too(missing: str) -> None:
+def test_any_credential_that_cannot_be_read_is_an_error(missing: str) -> None:
     client = replace(BARE, private_key=variable("KEY"), certificate=variable("CERTIFICATE"), assertion=variable("JWT"))
     environ = {name: value for name, value in ALL.items() if name != missing}
     with pytest.raises(SecretUnavailable, match=f"^env {missing}: the variable is not set$"):
@@ -97,21 +97,21 @@ THREE = replace(BARE, client_secret=(variable("NEW"), variable("OLD"), variable(
         pytest.param({"NEW": "c"}, "c", id="the-others-are-gone"),
     ],
 )
-def test_of_several_secrets_those_that_can_be_read_are_had_newest_first(environ: dict[str, str], secrets: str) -> None:
+def test_of_several_secrets_the_readable_ones_are_returned_newest_first(environ: dict[str, str], secrets: str) -> None:
     assert read_credentials(THREE, environ) == tuple(Credentials("7e0c5a", secret) for secret in secrets)
 
 
-def test_of_several_secrets_the_first_is_named_when_none_can_be_read() -> None:
+def test_if_no_secret_of_a_list_can_be_read_the_error_names_the_first() -> None:
     with pytest.raises(SecretUnavailable, match=r"^env NEW: the variable is not set$"):
         read_credentials(THREE, {"OLD": ""})
 
 
-def test_each_secret_is_known_by_where_it_was_read() -> None:
+def test_each_secret_has_its_source() -> None:
     found = read_credentials(THREE, {"NEW": "c", "OLDEST": "a"})
     assert [one.source for one in found] == ["env NEW", "env OLDEST"]
 
 
-def test_several_secrets_share_what_else_the_client_has() -> None:
+def test_several_secrets_share_the_other_credentials() -> None:
     client = replace(THREE, private_key=variable("KEY"))
     assert read_credentials(client, {"NEW": "c", "OLD": "b", "KEY": "k"}) == (
         Credentials("7e0c5a", "c", "k"),
@@ -119,7 +119,7 @@ def test_several_secrets_share_what_else_the_client_has() -> None:
     )
 
 
-def test_credentials_do_not_show_what_is_secret() -> None:
+def test_the_repr_of_credentials_shows_no_secret() -> None:
     client = replace(CLIENT, private_key=variable("DNB_KEY"))
     shown = repr(read_credentials(client, {"DNB_SECRET": SECRET, "DNB_KEY": "pr1vate"}))
     assert shown == "(Credentials(client_id='7e0c5a', source='env DNB_SECRET'),)"
@@ -128,7 +128,7 @@ def test_credentials_do_not_show_what_is_secret() -> None:
 # -- a target's parameters ---------------------------------------------------------------------------
 
 
-def test_parameters_are_text_or_read_and_keep_their_order(secret: Path) -> None:
+def test_parameters_are_texts_or_references_and_keep_their_order(secret: Path) -> None:
     wanted = target(
         parameters=(
             ("resource", "b"),
@@ -145,7 +145,7 @@ def test_parameters_are_text_or_read_and_keep_their_order(secret: Path) -> None:
     )
 
 
-def test_a_parameter_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_parameter_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     wanted = target(parameters=(("audience", "x"), ("subject_token", Reference("file", f"{tmp_path}/none"))))
     with pytest.raises(SecretUnavailable, match=f"^file {tmp_path}/none: no such file or directory$"):
         read_parameters(wanted, {})

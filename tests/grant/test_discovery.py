@@ -1,4 +1,4 @@
-"""Against a real server: what it is asked, and how often."""
+"""Discovery against a real server: which requests are sent, and how often."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def found(server: Server, endpoint: str = "token") -> Metadata:
 
 
 def by_path(answers: dict[str, Answer]) -> Script:
-    """The answers of some places, and the metadata at the others."""
+    """The given replies at some URLs, and the metadata at the others."""
     return lambda seen: answers.get(seen.path) or document(seen)
 
 
@@ -70,10 +70,10 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-# -- the two places ------------------------------------------------------------------------------------
+# -- the two URLs --------------------------------------------------------------------------------------
 
 
-def test_the_place_of_rfc_8414_is_asked_and_no_other_where_it_answers() -> None:
+def test_the_url_of_rfc_8414_comes_first() -> None:
     with serving(document) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == found(server)
 
@@ -81,7 +81,7 @@ def test_the_place_of_rfc_8414_is_asked_and_no_other_where_it_answers() -> None:
 
 
 @pytest.mark.parametrize("first", [NOT_FOUND, LOGIN_PAGE, BUSY, OTHERS], ids=["404", "HTML", "503", "another-issuer"])
-def test_the_place_of_openid_is_asked_where_the_first_holds_nothing_good(first: Answer) -> None:
+def test_the_url_of_openid_is_tried_if_the_first_has_no_metadata(first: Answer) -> None:
     with serving(by_path({RFC8414: first})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == found(server)
 
@@ -109,14 +109,14 @@ ANOTHER = Malformed("metadata: it is another issuer's", "discovery", EXACTLY)
         pytest.param(LOGIN_PAGE, BUSY, NOT_WELL, id="html-and-not-well"),
     ],
 )
-def test_of_two_failures_the_one_that_says_more_is_told(
+def test_of_two_failures_the_more_helpful_one_is_reported(
     first: Answer, second: Answer, outcome: Malformed | Transient
 ) -> None:
     with serving(by_path({RFC8414: first, OPENID: second})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == outcome
 
 
-def test_where_nobody_answers_the_second_place_is_not_asked() -> None:
+def test_without_a_connection_the_second_url_is_not_tried() -> None:
     asked: list[str] = []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
@@ -141,7 +141,7 @@ def test_a_hint_of_the_connection_is_passed_on() -> None:
     assert (outcome.phase, outcome.hint) == ("TLS", "check that this port speaks TLS")
 
 
-def test_what_is_ours_to_mend_is_no_fault_of_the_provider() -> None:
+def test_a_local_fault_is_not_the_providers() -> None:
     issuer = "https://127.0.0.1:1"  # nothing is sent
     with discovering(issuer, ca_file="/nowhere/ca.pem") as discovery:
         outcome = discovery.metadata(NOW)
@@ -153,7 +153,7 @@ def test_what_is_ours_to_mend_is_no_fault_of_the_provider() -> None:
 
 
 class Moving:
-    """An issuer whose token endpoint moves, or that has nothing to say, as the test wants."""
+    """An issuer whose token endpoint the test can move, and whose metadata it can remove."""
 
     def __init__(self) -> None:
         self.endpoint = "first"
@@ -163,7 +163,7 @@ class Moving:
         return self.answer or document(seen, self.endpoint)
 
 
-def test_what_was_found_holds_for_a_day_and_is_then_asked_for_again() -> None:
+def test_metadata_is_used_for_a_day_and_then_requested_again() -> None:
     script = Moving()
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
@@ -177,7 +177,7 @@ def test_what_was_found_holds_for_a_day_and_is_then_asked_for_again() -> None:
         assert len(server.seen) == 2
 
 
-def test_the_last_good_answer_is_kept_where_asking_again_fails(log: pytest.LogCaptureFixture) -> None:
+def test_the_last_good_metadata_stays_in_use_if_a_new_request_fails(log: pytest.LogCaptureFixture) -> None:
     script = Moving()
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
@@ -194,11 +194,14 @@ def test_the_last_good_answer_is_kept_where_asking_again_fails(log: pytest.LogCa
         issuer = issuer_of(server)
 
     assert [(record.levelname, record.getMessage()) for record in log.records] == [
-        ("WARNING", f"metadata: HTTP 503: a temporary error at the provider; going on with what {issuer} said before")
+        (
+            "WARNING",
+            f"metadata: HTTP 503: a temporary error at the provider; the earlier metadata of {issuer} stays in use",
+        )
     ]
 
 
-def test_what_is_doubted_is_asked_for_at_the_next_grant() -> None:
+def test_doubted_metadata_is_requested_at_the_next_grant() -> None:
     script = Moving()
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
@@ -211,7 +214,7 @@ def test_what_is_doubted_is_asked_for_at_the_next_grant() -> None:
         assert len(server.seen) == 2
 
 
-def test_what_is_doubted_is_kept_where_nothing_better_is_said() -> None:
+def test_doubted_metadata_stays_in_use_if_a_new_request_fails() -> None:
     script = Moving()
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
@@ -236,15 +239,15 @@ def test_a_failure_at_the_start_is_tried_again_by_the_next_grant(log: pytest.Log
         script.answer = None
         assert discovery.metadata(NOW) == found(server, "first")
 
-    # It is told by the outcome: there is nothing to go on with.
+    # The outcome says so: there is no earlier metadata.
     assert log.records == []
 
 
-# -- whose hosts ---------------------------------------------------------------------------------------
+# -- hosts ---------------------------------------------------------------------------------------------
 
 
 class Hosts:
-    """Metadata whose token endpoints are where the test says."""
+    """Metadata with token endpoints on given hosts."""
 
     def __init__(self, endpoint: str, alias: str | None = None) -> None:
         self.endpoint, self.alias = endpoint, alias
@@ -255,30 +258,30 @@ class Hosts:
         return Answer(200, {"issuer": issuer, "token_endpoint": self.endpoint} | aliases)
 
 
-def told(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """What was said since the last time."""
     lines = [(record.levelname, record.getMessage()) for record in log.records]
     log.clear()
     return lines
 
 
-def test_a_token_endpoint_on_another_host_is_told_once_and_each_move_of_it(log: pytest.LogCaptureFixture) -> None:
+def test_a_token_endpoint_on_another_host_is_logged_once_and_at_each_move(log: pytest.LogCaptureFixture) -> None:
     script = Hosts("https://login.example/secret-path/token")
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
-        assert told(log) == [
+        assert logged(log) == [
             ("INFO", "provider sso: its token endpoint is on login.example, not on the issuer's host 127.0.0.1")
         ]
 
         # Another path, the same host.
         script.endpoint = "https://login.example:8443/token"
         discovery.metadata(NOW + DAY)
-        assert told(log) == []
+        assert logged(log) == []
 
         script.endpoint = "https://evil.example/token"
         discovery.metadata(NOW + 2 * DAY)
         discovery.metadata(NOW + 3 * DAY)
-        assert told(log) == [
+        assert logged(log) == [
             (
                 "WARNING",
                 (
@@ -289,11 +292,11 @@ def test_a_token_endpoint_on_another_host_is_told_once_and_each_move_of_it(log: 
         ]
 
 
-def test_an_alias_for_certificates_is_told_by_itself(log: pytest.LogCaptureFixture) -> None:
+def test_an_alias_for_certificates_on_another_host_is_logged(log: pytest.LogCaptureFixture) -> None:
     script = Hosts("https://127.0.0.1/token", "https://mtls.example/token")
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
-        assert told(log) == [
+        assert logged(log) == [
             (
                 "INFO",
                 (
@@ -305,19 +308,19 @@ def test_an_alias_for_certificates_is_told_by_itself(log: pytest.LogCaptureFixtu
 
         script.alias = "https://mtls2.example/token"
         discovery.metadata(NOW + DAY)
-        assert [line[0] for line in told(log)] == ["WARNING"]
+        assert [line[0] for line in logged(log)] == ["WARNING"]
 
 
-def test_token_endpoints_on_the_issuers_host_are_not_told(log: pytest.LogCaptureFixture) -> None:
+def test_token_endpoints_on_the_issuers_host_are_not_logged(log: pytest.LogCaptureFixture) -> None:
     script = Hosts("https://127.0.0.1:8443/token", "https://127.0.0.1:9443/token")
     with serving(script) as server, discovering(issuer_of(server)) as discovery:
         discovery.metadata(NOW)
         discovery.metadata(NOW + DAY)
 
-    assert told(log) == []
+    assert logged(log) == []
 
 
-def test_metadata_that_break_the_bounds_are_malformed_and_the_second_place_is_asked() -> None:
+def test_metadata_beyond_the_bounds_is_malformed_and_the_second_url_is_tried() -> None:
     flooded = Answer(200, b"", {"X-Much": "x" * 70_000})
     hint = "not the reply of a token endpoint; compare the URL with the provider's"
     with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
@@ -333,23 +336,23 @@ def test_metadata_that_break_the_bounds_are_malformed_and_the_second_place_is_as
 
 
 def asking_together(discovery: Discovery, here: threading.Semaphore) -> list[object]:
-    """What eight grants are told that ask at the same time; each is noted just before it does."""
-    told: list[object] = []
+    """The results of eight grants that ask at the same time; each is recorded just before it does."""
+    logged: list[object] = []
 
     def ask() -> None:
         here.release()
-        told.append(discovery.metadata(NOW))
+        logged.append(discovery.metadata(NOW))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(WITHIN)
-    return told
+    return logged
 
 
 def once_all_are_here(here: threading.Semaphore, script: Script) -> Script:
-    """A script whose first answer is kept back until all eight are on their way."""
+    """A script that holds its first reply back until all eight have asked."""
     first = threading.Lock()
 
     def waiting(seen: Seen) -> Answer:
@@ -361,22 +364,22 @@ def once_all_are_here(here: threading.Semaphore, script: Script) -> Script:
     return waiting
 
 
-def test_of_eight_grants_one_asks_and_the_others_wait_for_it() -> None:
+def test_one_of_eight_grants_requests_the_metadata_and_the_others_wait() -> None:
     here = threading.Semaphore(0)
     with serving(once_all_are_here(here, document)) as server, discovering(issuer_of(server)) as discovery:
-        told = asking_together(discovery, here)
+        logged = asking_together(discovery, here)
 
-        assert told == [found(server)] * 8
+        assert logged == [found(server)] * 8
     assert len(server.seen) == 1
 
 
-def test_of_eight_grants_one_asks_also_where_that_fails() -> None:
+def test_one_of_eight_grants_requests_the_metadata_even_if_that_fails() -> None:
     here = threading.Semaphore(0)
     with (
         serving(once_all_are_here(here, lambda _: BUSY)) as server,
         discovering(issuer_of(server)) as discovery,
     ):
-        told = asking_together(discovery, here)
+        logged = asking_together(discovery, here)
 
-    assert told == [NOT_WELL] * 8
+    assert logged == [NOT_WELL] * 8
     assert [seen.path for seen in server.seen] == [RFC8414, OPENID]

@@ -1,4 +1,4 @@
-"""A real authorization server, PyPI's django-oauth-toolkit, says what our ways of authenticating come to.
+"""A real authorization server, PyPI's django-oauth-toolkit, judges our ways of authenticating.
 
 It decodes both %XX and `+` in HTTP Basic, as RFC 6749 has it, keeps secrets as hashes only, and challenges whom it
 refuses by `Bearer`.
@@ -47,7 +47,7 @@ def origin() -> Iterator[str]:
         process.stdin.write(json.dumps(options) + "\n")
         process.stdin.flush()
         port = process.stdout.readline()
-        assert port, "the server ended; why stands on standard error"
+        assert port, "the server ended; see standard error"
         yield f"http://127.0.0.1:{int(port)}"
         process.stdin.close()
 
@@ -66,7 +66,7 @@ def granted(
     scope: str = "bci",
 ) -> Outcome:
     client = replace(CLIENT, provider=provider, client_id=client_id, auth=auth, basic_encoding=encoding)
-    # At the server's own time, which stands still here.
+    # At the server's own time, which does not advance here.
     clock = FakeClock(Instant(wall=time.time(), boot=5_000.0))
     return Grants(clock, {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
 
@@ -82,7 +82,7 @@ def granted(
     ],
 )
 @pytest.mark.parametrize("client_id", SECRETS)
-def test_which_secrets_it_takes(
+def test_it_accepts_the_secrets(
     provider: Provider, client_id: str, auth: Auth, encoding: BasicEncoding, taken: set[str]
 ) -> None:
     outcome = granted(provider, client_id, SECRETS[client_id], auth, encoding)
@@ -98,7 +98,7 @@ def test_which_secrets_it_takes(
 
 
 @pytest.mark.parametrize("encoding", ["compatible", "rfc6749"])
-def test_a_client_id_may_hold_the_colon_that_ends_it_in_basic(provider: Provider, encoding: BasicEncoding) -> None:
+def test_a_client_id_with_a_colon_works_in_basic(provider: Provider, encoding: BasicEncoding) -> None:
     outcome = granted(provider, COLON, "plain", encoding=encoding)
 
     assert isinstance(outcome, Issued), outcome
@@ -113,7 +113,7 @@ def test_a_client_id_may_hold_the_colon_that_ends_it_in_basic(provider: Provider
         pytest.param("", "bci risk", id="no-scope"),
     ],
 )
-def test_its_token_is_understood(provider: Provider, asked: str, given: str) -> None:
+def test_its_tokens_are_accepted(provider: Provider, asked: str, given: str) -> None:
     outcome = granted(provider, "plain", "plain", scope=asked)
 
     assert isinstance(outcome, Issued)
@@ -136,7 +136,7 @@ def test_wrong_credentials_are_a_refusal_of_the_client(
 
 
 def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> None:
-    # What the refusals above were understood from: a Bearer challenge is about access tokens, one would think.
+    # The refusals above come with a Bearer challenge, although that is for access tokens.
     assert provider.token_url is not None
     form = {"grant_type": "client_credentials", "scope": "bci"}
     answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=WITHIN)
@@ -145,13 +145,13 @@ def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> 
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'
 
 
-def test_a_scope_it_does_not_know_is_a_refusal_of_this_token_alone(provider: Provider) -> None:
+def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -> None:
     outcome = granted(provider, "plain", "plain", scope="bci other")
 
     assert outcome == Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False)
 
 
-def test_the_endpoint_is_found_by_the_issuer(origin: str) -> None:
+def test_the_endpoint_is_discovered_from_the_issuer(origin: str) -> None:
     # It has the document of RFC 8414, not OpenID's.
     by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=WITHIN)
     outcome = granted(by_issuer, "plain", "plain")
@@ -159,7 +159,7 @@ def test_the_endpoint_is_found_by_the_issuer(origin: str) -> None:
     assert isinstance(outcome, Issued), outcome
 
 
-def test_an_authentication_that_it_does_not_know_is_told_from_those_that_it_lists(origin: str) -> None:
+def test_an_unsupported_authentication_is_hinted_at_from_the_metadata(origin: str) -> None:
     by_issuer = Provider("django", issuer=origin, allow_http=True, timeout=WITHIN)
     outcome = granted(by_issuer, "plain", "plain", "client_secret_jwt")
 
@@ -169,7 +169,7 @@ def test_an_authentication_that_it_does_not_know_is_told_from_those_that_it_list
     )
 
 
-def test_a_token_url_without_its_last_slash_is_no_token_endpoint(provider: Provider) -> None:
+def test_a_token_url_without_the_final_slash_is_malformed(provider: Provider) -> None:
     assert provider.token_url is not None
     elsewhere = replace(provider, token_url=provider.token_url.removesuffix("/"))
 

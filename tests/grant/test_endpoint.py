@@ -1,4 +1,4 @@
-"""Against real sockets: what a server does wrong is done here by one."""
+"""Requests over real sockets to servers that misbehave in every way."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def silent(it: Peer, _connection: socket.socket, _number: int) -> None:
         pytest.param(silent, "https", "TLS", id="no-handshake"),
     ],
 )
-def test_a_request_ends_in_time_wherever_it_is(
+def test_a_request_ends_at_its_deadline_in_every_phase(
     behaviour: Callable[[Peer, socket.socket, int], None], scheme: str, phase: str
 ) -> None:
     with peer(behaviour) as it:
@@ -126,7 +126,7 @@ def test_a_request_ends_in_time_wherever_it_is(
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
-def test_a_drip_on_a_kept_connection_ends_in_time_too() -> None:
+def test_a_dripping_reply_on_a_kept_connection_ends_at_the_deadline() -> None:
     def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
         it.read(connection)
         connection.sendall(OK)
@@ -146,7 +146,7 @@ def test_a_drip_on_a_kept_connection_ends_in_time_too() -> None:
         pytest.param("https", b"HTTP/1.1 200 OK\r\n\r\n", b"", "TLS", id="handshake"),
     ],
 )
-def test_a_request_through_a_proxy_ends_in_time_too(scheme: str, start: bytes, drop: bytes, phase: str) -> None:
+def test_a_request_through_a_proxy_ends_at_the_deadline(scheme: str, start: bytes, drop: bytes, phase: str) -> None:
     with peer(drips(start, drop)) as proxy:
         began = time.monotonic()
         reply = post(f"{scheme}://token.invalid/token", timeout=TIMEOUT, proxy=f"http://127.0.0.1:{proxy.port}")
@@ -156,7 +156,7 @@ def test_a_request_through_a_proxy_ends_in_time_too(scheme: str, start: bytes, d
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
-def test_an_endless_body_is_read_up_to_one_byte_more_than_is_accepted() -> None:
+def test_an_endless_body_is_read_up_to_one_byte_beyond_the_limit() -> None:
     def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
         it.read(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -170,7 +170,7 @@ def test_an_endless_body_is_read_up_to_one_byte_more_than_is_accepted() -> None:
     assert len(reply.body) == 65536 + 1
 
 
-def test_a_hanging_name_lookup_is_left_behind_and_none_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_name_lookup_is_left_behind_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     release, calls, real = threading.Event(), [], socket.getaddrinfo
 
     def hangs(*arguments: Any, **_: Any) -> Any:
@@ -187,7 +187,7 @@ def test_a_hanging_name_lookup_is_left_behind_and_none_is_added(monkeypatch: pyt
             took = time.monotonic() - began
             lookups = list(calls)
             with posting(url) as send:
-                # The name is not lost for ever: who comes later gets the answer once it is there.
+                # A later request gets the answer once it has come.
                 waiting = threading.Thread(target=lambda: replies.append(send()))
                 waiting.start()
                 release.set()
@@ -234,7 +234,7 @@ def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.M
     assert second == NoReply("wait", "127.0.0.1: not done within 0.4 s (while waiting for the reply)")
 
 
-def test_a_provider_that_is_waited_for_holds_up_no_other() -> None:
+def test_a_slow_provider_delays_no_other() -> None:
     with peer(silent) as stuck, peer(answering) as well:
         waiting = threading.Thread(target=post, args=(stuck.url,))
         waiting.start()
@@ -265,7 +265,7 @@ def test_a_redirect_is_a_reply_and_is_not_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_proxy_variables_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str) -> None:
+def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = server_context(ca) if scheme == "https" else None
@@ -294,7 +294,7 @@ def test_netrc_does_not_replace_the_credentials(monkeypatch: pytest.MonkeyPatch,
     assert it.seen[0].headers["authorization"] == "Basic c2VjcmV0"
 
 
-def test_a_configured_proxy_is_handed_the_request_of_a_plain_provider() -> None:
+def test_a_configured_proxy_forwards_requests_to_a_plain_http_provider() -> None:
     with serving(issues()) as proxy:
         reply = post("http://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
 
@@ -302,7 +302,7 @@ def test_a_configured_proxy_is_handed_the_request_of_a_plain_provider() -> None:
     assert [(seen.path, seen.body) for seen in proxy.seen] == [("http://token.invalid/token", b"client_secret=s3cret")]
 
 
-def test_a_configured_proxy_is_a_tunnel_for_a_tls_provider(tmp_path: Path) -> None:
+def test_a_configured_proxy_tunnels_to_a_tls_provider(tmp_path: Path) -> None:
     def tunnel(it: Peer, connection: socket.socket, _number: int) -> None:
         it.read(connection)
         with socket.create_connection(("127.0.0.1", provider_server.port)) as onward:
@@ -325,14 +325,14 @@ def test_a_configured_proxy_is_a_tunnel_for_a_tls_provider(tmp_path: Path) -> No
         reply = post(provider_server.url, proxy=f"http://127.0.0.1:{proxy.port}", ca_file=str(tmp_path / "ca.pem"))
 
         assert isinstance(reply, Reply), reply
-        # The proxy is told where to, and nothing of the request.
+        # The proxy gets the destination, and nothing of the request.
         assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{provider_server.port} HTTP/1.".encode())
         assert b"Authorization" not in proxy.requests[0]
         assert [seen.body for seen in provider_server.seen] == [b"client_secret=s3cret"]
 
 
 @pytest.mark.parametrize(("scheme", "method"), [("http", "POST"), ("https", "CONNECT")])
-def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, scheme: str, method: str) -> None:
+def test_an_https_proxy_is_verified_with_ca_file(tmp_path: Path, scheme: str, method: str) -> None:
     ca, other = trustme.CA(), trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     url, ca_file = f"{scheme}://token.invalid/token", str(tmp_path / "ca.pem")
@@ -347,7 +347,7 @@ def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, schem
     assert [seen.method for seen in good.seen] == [method]
     assert bad.seen == []
     assert isinstance(refused, NoReply)
-    assert (refused.phase, refused.hint) == ("TLS", f"it was not issued by what ca_file {ca_file} holds")
+    assert (refused.phase, refused.hint) == ("TLS", f"no authority in ca_file {ca_file} issued it")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_a_proxy_that_speaks_tls_itself_is_held_to_ca_file(tmp_path: Path, schem
         (407, "it requires a login, which is not supported"),
     ],
 )
-def test_a_proxy_that_refuses_to_connect_is_named(status: int, hint: str) -> None:
+def test_a_refusal_of_the_proxy_is_reported_as_such(status: int, hint: str) -> None:
     with serving(lambda _: Answer(status, b"no")) as proxy:
         reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
 
@@ -373,8 +373,8 @@ def test_the_next_address_is_used_when_the_first_refuses(monkeypatch: pytest.Mon
         assert isinstance(post("http://two.example/token"), Reply)
 
 
-def test_the_next_address_is_used_when_this_machine_lacks_the_firsts_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As on a machine whose kernel was started with ipv6.disable=1.
+def test_the_next_address_is_used_if_this_machine_lacks_the_address_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a machine with ipv6.disable=1.
     real = socket.socket
 
     def without_ipv6(family: int = -1, *arguments: Any, **more: Any) -> socket.socket:
@@ -392,10 +392,10 @@ def test_the_next_address_is_used_when_this_machine_lacks_the_firsts_family(monk
     assert isinstance(reply, Reply), reply
 
 
-# -- what is sent and read -----------------------------------------------------------------------------
+# -- requests and replies -----------------------------------------------------------------------------
 
 
-def test_a_compressed_body_stays_as_it_came() -> None:
+def test_a_compressed_body_is_not_decompressed() -> None:
     bomb = gzip.compress(b" " * 10_000_000)
     with serving(lambda _: Answer(200, bomb, {"Content-Encoding": "gzip"})) as it:
         reply = post(it.url)
@@ -425,7 +425,7 @@ def test_the_request_arrives_byte_for_byte(auth: Any) -> None:
     assert seen.headers == expected | {"host": f"127.0.0.1:{it.port}", "content-length": str(len(composed.body))}
 
 
-def test_what_is_public_is_asked_for_with_get_and_nothing_to_read() -> None:
+def test_metadata_is_requested_without_a_body() -> None:
     with serving(lambda _: Answer(200, {"issuer": "x"})) as it:
         endpoint = Endpoint(provider(it.url))
         asked = get(it.url.replace("/token", "/.well-known/openid-configuration"))
@@ -450,7 +450,7 @@ def test_a_reply_has_its_header_names_in_lower_case() -> None:
     assert (reply.status, reply.headers["retry-after"], reply.body) == (503, "7", b"busy")
 
 
-# -- what breaks ---------------------------------------------------------------------------------------
+# -- broken connections --------------------------------------------------------------------------------
 
 
 def closes(_peer: Peer, connection: socket.socket, _number: int) -> None:
@@ -505,7 +505,7 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
         ),
     ],
 )
-def test_a_connection_that_breaks_is_no_reply_and_a_first_request_is_not_sent_again(
+def test_a_broken_connection_is_no_reply_and_a_first_request_is_not_repeated(
     behaviour: Callable[[Peer, socket.socket, int], None], expected: NoReply
 ) -> None:
     with peer(behaviour) as it:
@@ -513,7 +513,7 @@ def test_a_connection_that_breaks_is_no_reply_and_a_first_request_is_not_sent_ag
         assert (it.connections, len(it.requests)) == (1, 1)
 
 
-def test_an_answer_over_tls_that_is_not_http_raises_no_question_about_tls(tmp_path: Path) -> None:
+def test_a_reply_over_tls_that_is_not_http_has_no_hint_about_tls(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = server_context(ca)
@@ -529,14 +529,14 @@ def test_an_answer_over_tls_that_is_not_http_raises_no_question_about_tls(tmp_pa
     assert reply == NoReply("wait", "127.0.0.1: the reply is not HTTP (while waiting for the reply)")
 
 
-def test_nobody_listening_is_a_failure_to_connect() -> None:
+def test_a_closed_port_is_a_failure_to_connect() -> None:
     with refusing() as port:
         reply = post(f"http://127.0.0.1:{port}/token")
 
     assert reply == NoReply("connect", "127.0.0.1: connection refused (while connecting)")
 
 
-def test_a_name_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_found(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -564,7 +564,7 @@ def test_a_burst_shares_a_connection() -> None:
         assert (it.connections, len(it.requests)) == (1, 5)
 
 
-def test_the_hosts_of_the_metadata_and_of_the_tokens_keep_a_connection_each() -> None:
+def test_each_host_keeps_a_connection() -> None:
     with peer(answering) as metadata, peer(answering) as tokens:
         endpoint = Endpoint(provider(tokens.url))
         for url in (metadata.url, tokens.url) * 3:
@@ -574,7 +574,7 @@ def test_the_hosts_of_the_metadata_and_of_the_tokens_keep_a_connection_each() ->
     assert [(it.connections, len(it.requests)) for it in (metadata, tokens)] == [(1, 3), (1, 3)]
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_not_used() -> None:
+def test_a_kept_connection_that_was_closed_is_not_used() -> None:
     closed = threading.Event()
 
     def once(it: Peer, connection: socket.socket, _number: int) -> None:
@@ -594,12 +594,12 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_not_used() -> None:
 @pytest.mark.parametrize(
     ("take", "arrived"),
     [
-        # A close with bytes unread is an RST; what was cut off so counts as no request here.
+        # Closing with unread bytes sends an RST; a request that was cut off does not count here.
         pytest.param(lambda _, connection: connection.recv(1), 2, id="RST"),
         pytest.param(Peer.read, 3, id="FIN"),
     ],
 )
-def test_a_kept_connection_that_closes_under_the_request_is_replaced_once(
+def test_a_kept_connection_that_closes_during_the_request_is_replaced_once(
     take: Callable[[Peer, socket.socket], bytes], arrived: int
 ) -> None:
     # The close crosses the second request: it was still open when that was sent.
@@ -615,7 +615,7 @@ def test_a_kept_connection_that_closes_under_the_request_is_replaced_once(
         assert (it.connections, len(it.requests)) == (2, arrived)
 
 
-def test_what_replaces_a_kept_connection_is_not_replaced_again() -> None:
+def test_the_replacement_of_a_kept_connection_is_not_replaced_again() -> None:
     def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
         if number == 0:
             it.read(connection)
@@ -634,7 +634,7 @@ def test_what_replaces_a_kept_connection_is_not_replaced_again() -> None:
     [b"HTTP/1.1", b"garbage\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"],
     ids=["half-a-status-line", "no-status-line", "half-a-body"],
 )
-def test_a_request_on_a_kept_connection_that_was_answered_at_all_is_not_sent_again(answer: bytes) -> None:
+def test_a_request_with_a_partial_reply_is_not_repeated(answer: bytes) -> None:
     def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
         if number == 0:
             it.read(connection)
@@ -648,7 +648,7 @@ def test_a_request_on_a_kept_connection_that_was_answered_at_all_is_not_sent_aga
         assert (it.connections, len(it.requests)) == (1, 2)
 
 
-def test_a_connection_opened_in_place_of_a_kept_one_counts_as_new(tmp_path: Path) -> None:
+def test_a_reopened_connection_counts_as_new(tmp_path: Path) -> None:
     # urllib3 opens the same object again: over TLS it is open by the time the request goes out, as a kept one is.
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -671,7 +671,7 @@ def test_a_connection_opened_in_place_of_a_kept_one_counts_as_new(tmp_path: Path
             assert (it.connections, len(it.requests)) == (2, 2)
 
 
-def test_idle_connections_are_closed_and_others_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
 
     def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
@@ -696,7 +696,7 @@ def test_idle_connections_are_closed_and_others_not(monkeypatch: pytest.MonkeyPa
         endpoint.close()
 
 
-def test_concurrent_requests_have_a_connection_each() -> None:
+def test_concurrent_requests_have_separate_connections() -> None:
     together = threading.Barrier(4, timeout=WITHIN)
 
     def script(_: Seen) -> Answer:
@@ -740,7 +740,7 @@ class Headers(dict[str, str]):
 
 
 @pytest.mark.parametrize("way", ["refused", "not-found", "broken-off", "no-tls"])
-def test_a_request_that_failed_is_held_by_nothing(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_nothing_refers_to_a_failed_request(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     # An exception whose traceback leads back to it would keep the secret until the collector comes by,
     # and the pool with its open connections: an idle process does not collect.
     def not_found(*_: Any, **__: Any) -> Any:

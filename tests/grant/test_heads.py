@@ -82,7 +82,7 @@ FIELD = b"X: " + b"x" * 1000 + b"\r\n"
         ),
     ],
 )
-def test_a_reply_with_too_much_besides_its_body_is_given_up(behaviour: Behaviour, reason: str) -> None:
+def test_a_reply_with_too_many_headers_is_aborted(behaviour: Behaviour, reason: str) -> None:
     with peer(behaviour) as it:
         reply = post(it.url)
 
@@ -100,7 +100,7 @@ def test_a_reply_with_too_much_besides_its_body_is_given_up(behaviour: Behaviour
         pytest.param(floods(ENDLESS(EARLY + b"\r\n")), INTERIM, id="interim-replies"),
     ],
 )
-def test_so_is_a_proxy_whose_answer_to_connect_does_not_end(behaviour: Behaviour, reason: str) -> None:
+def test_an_endless_reply_to_connect_is_aborted(behaviour: Behaviour, reason: str) -> None:
     with peer(behaviour) as it:
         reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{it.port}")
 
@@ -108,7 +108,7 @@ def test_so_is_a_proxy_whose_answer_to_connect_does_not_end(behaviour: Behaviour
         it.join()
 
 
-def test_what_real_servers_send_is_within_the_bounds() -> None:
+def test_replies_of_real_servers_are_within_the_bounds() -> None:
     big = EARLY + headers(20, 150) + b"\r\n"
     body = b'{"access_token":"' + b"t" * 40_000 + b'"}'
     chunks = b"".join(
@@ -132,7 +132,7 @@ def test_what_real_servers_send_is_within_the_bounds() -> None:
         assert it.connections == 1
 
 
-def test_the_connection_after_such_a_reply_is_a_new_one() -> None:
+def test_after_an_aborted_reply_a_new_connection_is_used() -> None:
     def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
         (floods(ENDLESS(EARLY + b"\r\n")) if number == 0 else answering)(it, connection, number)
 
@@ -172,7 +172,7 @@ print((peak() - idle) // 1024)
 """
 
 
-def test_eight_clients_of_a_provider_that_floods_cost_no_memory() -> None:
+def test_eight_clients_of_a_flooding_provider_take_little_memory() -> None:
     # 537 MB once: each line may have 64 KiB, each head 100 lines, and there was no end to interim replies.
     with peer(answering) as well, peer(floods(ENDLESS(EARLY + headers(99, 65_000) + b"\r\n"))) as flood:
         child = subprocess.run(

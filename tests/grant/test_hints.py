@@ -43,7 +43,7 @@ def circumstances(
 
 
 def hint(body: bytes, status: int = 400, **known: Any) -> str | None:
-    """What is hinted at beside what the reply alone came to; None where it is nothing more."""
+    """The hint that is added to the outcome of the reply alone; None if there is none."""
     given = circumstances(**known)
     reply = Reply(status, {}, body)
     before = understand(reply, given.target, START)
@@ -72,17 +72,17 @@ NGINX = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</
         pytest.param(400, b" " * 983 + b"plain HTTP request", None, id="beyond-1000-bytes"),
     ],
 )
-def test_a_port_that_wants_tls_is_told_by_what_it_says(status: int, body: bytes, expected: str | None) -> None:
+def test_a_tls_port_is_recognized_by_its_reply_to_plain_http(status: int, body: bytes, expected: str | None) -> None:
     assert hint(body, status) == expected
 
 
-def test_a_login_page_in_place_of_the_endpoint_is_told_by_its_markup() -> None:
+def test_a_login_page_is_recognized_by_its_markup() -> None:
     expected = "the reply is HTML, not JSON: check that token_url is the token endpoint itself"
     assert hint(b"\r\n <html>Log in</html>", 401) == expected
     assert hint(b"Log in", 401) is None
 
 
-# -- what no file can hold -----------------------------------------------------------------------------
+# -- DPoP ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_a_login_page_in_place_of_the_endpoint_is_told_by_its_markup() -> None:
         pytest.param(b'{"message": "DPoP header missing"}', id="no-code"),
     ],
 )
-def test_a_provider_that_wants_dpop_is_told_by_its_words(body: bytes) -> None:
+def test_a_provider_that_requires_dpop_is_recognized(body: bytes) -> None:
     expected = "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     assert hint(body) == expected
     # Also where no token endpoint would answer so.
     assert hint(body, 404) == expected
 
 
-def test_a_word_that_only_looks_like_dpop_is_none() -> None:
+def test_similar_words_are_not_taken_for_dpop() -> None:
     assert hint(says("endpoint adpopt unknown", "invalid_request")) is None
 
 
@@ -130,13 +130,13 @@ def test_a_word_that_only_looks_like_dpop_is_none() -> None:
         ),
     ],
 )
-def test_a_token_for_nobody_wants_an_audience_or_a_resource(
+def test_a_missing_audience_or_resource_is_hinted_at(
     body: bytes, parameters: tuple[tuple[str, str], ...], expected: str
 ) -> None:
     assert hint(body, parameters=parameters) == expected
 
 
-def test_a_token_that_is_refused_without_a_word_has_no_hint() -> None:
+def test_a_refusal_without_a_description_has_no_hint() -> None:
     assert hint(TOKEN_REFUSED) is None
     assert hint(b'{"error": "invalid_scope"}') is None
 
@@ -174,7 +174,7 @@ BEHIND = (
     ],
 )
 @signing
-def test_clocks_that_differ_are_why_an_assertion_is_refused(
+def test_a_refused_assertion_hints_at_a_clock_that_is_off(
     client: dict[str, Any], skew: float | None, expected: str | None
 ) -> None:
     said = hint(CLIENT_REFUSED, skew=skew, **client)
@@ -182,7 +182,7 @@ def test_clocks_that_differ_are_why_an_assertion_is_refused(
     assert said == expected if expected else "clock" not in (said or "")
 
 
-def test_who_signs_nothing_is_not_refused_for_the_clock() -> None:
+def test_without_assertions_the_clock_is_not_blamed() -> None:
     assert hint(CLIENT_REFUSED, skew=3600.0) is None
 
 
@@ -195,21 +195,21 @@ def test_who_signs_nothing_is_not_refused_for_the_clock() -> None:
     ],
 )
 @signing
-def test_an_assertion_for_somebody_else_is_told_by_its_words(client: dict[str, Any], body: bytes) -> None:
+def test_a_wrong_audience_is_recognized(client: dict[str, Any], body: bytes) -> None:
     assert hint(body, **client) == (
         "the assertion is for https://login.example.com: set assertion_audience to what the provider expects, "
         "often its issuer or its token URL"
     )
 
 
-def test_who_signs_nothing_has_no_audience_to_set() -> None:
+def test_without_assertions_no_audience_is_hinted_at() -> None:
     assert hint(says("Invalid audience")) is None
 
 
 METADATA = Metadata(TOKEN_URL, TOKEN_URL, ("client_secret_post",))
 
 
-def test_a_way_of_authentication_that_the_metadata_does_not_list_is_named() -> None:
+def test_an_auth_method_that_the_metadata_does_not_list_is_hinted_at() -> None:
     assert hint(CLIENT_REFUSED, metadata=METADATA) == (
         "the provider's metadata does not list auth client_secret_basic, but client_secret_post"
     )
@@ -222,9 +222,7 @@ def test_a_way_of_authentication_that_the_metadata_does_not_list_is_named() -> N
 @pytest.mark.parametrize(
     ("encoding", "others"), [("compatible", "raw or rfc6749"), ("rfc6749", "compatible"), ("raw", "compatible")]
 )
-def test_a_refusal_of_a_secret_that_is_read_in_two_ways_names_the_setting(
-    secret: str, encoding: str, others: str
-) -> None:
+def test_a_refused_secret_with_ambiguous_encoding_hints_at_the_setting(secret: str, encoding: str, others: str) -> None:
     assert hint(CLIENT_REFUSED, secret=secret, basic_encoding=encoding) == (
         f"the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
     )
@@ -271,16 +269,14 @@ COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is regis
         ),
     ],
 )
-def test_otherwise_each_way_of_authentication_has_something_to_compare(
-    client: dict[str, Any], expected: str | None
-) -> None:
+def test_every_auth_method_has_a_default_hint(client: dict[str, Any], expected: str | None) -> None:
     assert hint(CLIENT_REFUSED, **client) == expected
     assert hint(b"", 403, **client) == expected
     # A token that was refused says that the client was known.
     assert hint(b'{"error": "invalid_scope"}', **client) is None
 
 
-def test_what_is_known_best_is_hinted_at_first() -> None:
+def test_the_most_specific_hint_wins() -> None:
     known: dict[str, Any] = {"auth": "private_key_jwt", "metadata": METADATA, "skew": 60.0}
     about = says("assertion audience")
 
@@ -302,7 +298,7 @@ def test_what_is_known_best_is_hinted_at_first() -> None:
     ],
     ids=["issued", "too-often", "not-well"],
 )
-def test_what_is_no_refusal_has_no_hint(reply: Reply) -> None:
+def test_other_outcomes_have_no_hint(reply: Reply) -> None:
     given = circumstances(auth="private_key_jwt", metadata=METADATA, skew=3600.0)
     outcome = understand(reply, given.target, START)
     assert isinstance(outcome, Issued | RateLimited | Transient)
@@ -322,7 +318,7 @@ SECRETS = st.text("abcdefghij_XYZ+% ", min_size=12, max_size=40).map(lambda text
     skew=st.sampled_from((None, 0.0, 3600.0)),
     listed=st.booleans(),
 )
-def test_no_hint_shows_a_secret_or_what_the_provider_says(
+def test_no_hint_shows_a_secret_or_the_providers_text(
     planted: str, client: dict[str, Any], status: int, words: str, html: bool, skew: float | None, listed: bool
 ) -> None:
     metadata = Metadata(f"https://x/{planted}", f"https://x/{planted}", () if listed else (planted,), (planted,))

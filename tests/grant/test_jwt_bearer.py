@@ -53,7 +53,7 @@ class Registered(ClientMixin):  # type: ignore[misc]
         return self.client_id
 
     def get_allowed_scope(self, scope: str | None) -> str:
-        """What it may have of what it asked for."""
+        """The allowed part of the requested scope."""
         return scope or ""
 
     def check_endpoint_auth_method(self, _method: str, _endpoint: str) -> bool:
@@ -204,7 +204,7 @@ def service_account() -> str:
 
 
 def target(there: There, scope: str = "bci", **client: Any) -> Target:
-    """A target whose grant is an assertion, or as `client` has it."""
+    """A target whose grant is an assertion; `client` overrides its fields."""
     provider = Provider("authlib", token_url=there.token_url, allow_http=True, timeout=WITHIN)
     usual: dict[str, Any] = {
         "client_id": CLIENT_ID,
@@ -236,7 +236,7 @@ def granted(wanted: Target) -> Outcome:
         pytest.param(service_account, Jwt(), id="service-account"),
     ],
 )
-def test_each_form_of_a_private_key_signs_what_the_server_takes(
+def test_the_server_accepts_signatures_of_keys_in_every_format(
     there: There, keep: Keep, text: Callable[[], str], jwt: Jwt
 ) -> None:
     outcome = granted(target(there, private_key=keep(text()), jwt=jwt))
@@ -264,7 +264,7 @@ def test_each_form_of_a_private_key_signs_what_the_server_takes(
         ),
     ],
 )
-def test_the_server_is_told_what_is_configured_and_no_more(
+def test_the_assertion_has_the_configured_claims_and_no_others(
     there: There, keep: Keep, bearer: JwtBearer, scope: str, claims: dict[str, Any], form: dict[str, str]
 ) -> None:
     clock = now()
@@ -298,7 +298,7 @@ def test_the_server_is_told_what_is_configured_and_no_more(
         pytest.param({"jwt": Jwt()}, COMPARE, id="no-key-id"),
     ],
 )
-def test_what_is_wrong_with_an_assertion_is_a_refusal_of_the_client_with_a_hint(
+def test_a_wrong_assertion_is_a_refusal_of_the_client_with_a_hint(
     there: There, keep: Keep, changes: dict[str, Any], hint: str
 ) -> None:
     assert granted(target(there, private_key=keep(pem()), **changes)) == Refused(REFUSED, hint=hint)
@@ -314,7 +314,7 @@ def test_a_clock_that_is_off_costs_one_grant(there: There, keep: Keep, off: floa
     wanted = target(there, private_key=keep(pem()))
     first, second = grants.perform(wanted), grants.perform(wanted)
 
-    # The Date of the refusal says what time it is there.
+    # The Date of the refusal shows the server's time.
     assert first.outcome == Refused(
         REFUSED,
         hint=f"the provider's clock is 59 min {way} this machine's: correct this one (the next assertion is dated "
@@ -343,7 +343,7 @@ def authenticated(there: There, keep: Keep, auth: Auth, **client: Any) -> Target
 
 
 @pytest.mark.parametrize(("auth", "header"), BY_ASSERTION)
-def test_a_client_is_authenticated_by_its_assertion_each_time(
+def test_the_client_is_authenticated_by_its_assertion_each_time(
     there: There, keep: Keep, auth: Auth, header: dict[str, str]
 ) -> None:
     grants = Grants(now(), {})
@@ -373,7 +373,7 @@ def test_an_assertion_for_another_audience_is_a_refusal_of_the_client_with_a_hin
 # -- token exchange ----------------------------------------------------------------------------------
 
 
-def test_a_token_is_exchanged_as_it_stands_in_its_file_at_each_grant(tmp_path: Path, keep: Keep) -> None:
+def test_the_token_to_exchange_is_read_again_for_each_grant(tmp_path: Path, keep: Keep) -> None:
     exchange = "urn:ietf:params:oauth:grant-type:token-exchange"
     kind = "urn:ietf:params:oauth:token-type:jwt"
     config = tmp_path / "config.yaml"

@@ -14,14 +14,14 @@ from support.clock import START
 
 NOW = START.wall  # 2027-01-15T08:00:00Z
 DAY = 86400.0
-# Not 3600, so that a default that was taken cannot be mistaken for what a reply said.
+# Not 3600, so that the default differs from the lifetimes in replies.
 DEFAULT = 1234.0
-NO_LIFETIME = "the reply names no lifetime: default_lifetime, 1234 s, was taken"
-NONSENSE = "the lifetime in the reply is not plausible: default_lifetime, 1234 s, was taken"
+NO_LIFETIME = "the reply names no lifetime: default_lifetime (1234 s) is used"
+NONSENSE = "the lifetime in the reply is not plausible: default_lifetime (1234 s) is used"
 
 
 def ms(number: int, field: str = "expires_in") -> str:
-    """What is said of a number that was read as milliseconds: both readings, for who knows which is meant."""
+    """The note about a number that was read as milliseconds: it gives both readings."""
     return f"{field} {number} was read as milliseconds: {number / 1000:.0f} s, not {number} s"
 
 
@@ -81,7 +81,7 @@ def jwt(claims: Any) -> str:
         pytest.param(10**18, DEFAULT, NONSENSE, id="absurd"),
     ],
 )
-def test_expires_in_in_every_form_of_the_field(expires_in: Any, seconds: float, note: str | None) -> None:
+def test_expires_in_is_read_in_every_format_in_use(expires_in: Any, seconds: float, note: str | None) -> None:
     lifetime = read_lifetime({"expires_in": expires_in}, "opaque", NOW, DEFAULT)
 
     assert lifetime.seconds == pytest.approx(seconds)
@@ -143,18 +143,20 @@ def test_a_jwts_own_expiry_decides_between_readings(expires_in: float, claims: d
         pytest.param({"expires_at": True, "expires_on": [], "expirationDateTime": {}}, DEFAULT, id="types"),
     ],
 )
-def test_other_fields_tell_it_where_expires_in_does_not(fields: dict[str, Any], seconds: float) -> None:
+def test_other_fields_are_read_if_expires_in_is_missing(fields: dict[str, Any], seconds: float) -> None:
     assert read_lifetime(fields, "opaque", NOW, DEFAULT).seconds == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     ("token", "seconds", "note"),
     [
-        pytest.param(jwt({"exp": NOW + 900}), 900, "the JWT's exp was taken", id="exp"),
-        pytest.param(jwt({"exp": NOW + 366 * DAY}), 366 * DAY, "the JWT's exp was taken", id="exp-in-366-days"),
+        pytest.param(jwt({"exp": NOW + 900}), 900, "the exp of the JWT is used", id="exp"),
+        pytest.param(jwt({"exp": NOW + 366 * DAY}), 366 * DAY, "the exp of the JWT is used", id="exp-in-366-days"),
         # Base64 of each length, without its padding.
         *(
-            pytest.param(jwt({"exp": NOW + 900, "a": "a" * more}), 900, "the JWT's exp was taken", id=f"padding-{more}")
+            pytest.param(
+                jwt({"exp": NOW + 900, "a": "a" * more}), 900, "the exp of the JWT is used", id=f"padding-{more}"
+            )
             for more in range(3)
         ),
         pytest.param(jwt({"exp": NOW + 366 * DAY + 1}), DEFAULT, NO_LIFETIME, id="exp-absurd"),
@@ -169,7 +171,7 @@ def test_other_fields_tell_it_where_expires_in_does_not(fields: dict[str, Any], 
         pytest.param(jwt({"exp": NOW + 900}) + ".x.y", DEFAULT, NO_LIFETIME, id="five-parts-jwe"),
     ],
 )
-def test_a_jwts_expiry_is_the_last_resort_before_default_lifetime(token: str, seconds: float, note: str) -> None:
+def test_the_exp_of_a_jwt_comes_before_default_lifetime(token: str, seconds: float, note: str) -> None:
     lifetime = read_lifetime({}, token, NOW, DEFAULT)
 
     assert lifetime.seconds == pytest.approx(seconds)
@@ -187,20 +189,20 @@ def test_a_jwts_expiry_is_the_last_resort_before_default_lifetime(token: str, se
         ({"expires_at": "soon"}, NO_LIFETIME),
     ],
 )
-def test_the_note_says_what_was_made_of_it(fields: dict[str, Any], note: str | None) -> None:
+def test_the_note_says_how_it_was_read(fields: dict[str, Any], note: str | None) -> None:
     assert read_lifetime(fields, "opaque", NOW, DEFAULT).note == note
 
 
-def test_a_jwts_expiry_goes_before_an_expires_in_of_zero() -> None:
+def test_the_exp_of_a_jwt_comes_before_an_expires_in_of_zero() -> None:
     assert read_lifetime({"expires_in": 0}, jwt({"exp": NOW + 900}), NOW, DEFAULT).seconds == pytest.approx(900)
 
 
-def test_a_body_from_a_cache_never_gives_a_jwt_more_than_its_own_exp_and_says_so() -> None:
+def test_a_cached_reply_never_prolongs_a_jwt_beyond_its_exp() -> None:
     # Cognito's guide caches whole replies: exp in 10 min, expires_in still 3600.
     lifetime = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 600}), NOW, DEFAULT)
 
     assert lifetime.seconds == 600
-    assert lifetime.note == "the reply names 3600 s, the JWT's own exp 600 s: the shorter was taken"
+    assert lifetime.note == "the reply names 3600 s, the exp of the JWT 600 s: the shorter is used"
     near = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 3570}), NOW, DEFAULT)
     assert (near.seconds, near.note) == (3570, None)
 
@@ -220,7 +222,7 @@ def test_a_body_from_a_cache_never_gives_a_jwt_more_than_its_own_exp_and_says_so
         ({"expires_in": 0}, jwt({"exp": NOW + 900}), "named"),
     ],
 )
-def test_it_is_known_whether_a_lifetime_was_named(fields: dict[str, Any], token: str, named: str) -> None:
+def test_the_result_says_whether_a_lifetime_was_named(fields: dict[str, Any], token: str, named: str) -> None:
     assert read_lifetime(fields, token, NOW, DEFAULT).named == named
 
 
@@ -228,7 +230,7 @@ def test_it_is_known_whether_a_lifetime_was_named(fields: dict[str, Any], token:
     ("fields", "seconds"),
     [({"expires_in": 3600}, 3540), ({"expires_in": 30}, -30), ({"expires_in": NOW + 600}, 600), ({}, DEFAULT)],
 )
-def test_what_a_cache_kept_is_good_for_that_much_less(fields: dict[str, Any], seconds: float) -> None:
+def test_the_age_of_a_cached_reply_is_subtracted(fields: dict[str, Any], seconds: float) -> None:
     assert read_lifetime(fields, "opaque", NOW, DEFAULT, age=60.0).seconds == seconds
 
 
@@ -247,9 +249,7 @@ JSON = st.recursive(
 )
 @example(fields={"expires_at": "0001-01-01T00:00:00+23:59"}, claims=None)
 @example(fields={"expires_in": 1e308}, claims={"iat": -1e308, "exp": 1e308})
-def test_whatever_a_reply_says_a_lifetime_is_finite_and_no_longer_than_a_year(
-    fields: dict[str, Any], claims: Any
-) -> None:
+def test_any_reply_gives_a_finite_lifetime_of_at_most_a_year(fields: dict[str, Any], claims: Any) -> None:
     seconds = read_lifetime(fields, jwt(claims), NOW, DEFAULT).seconds
 
     assert math.isfinite(seconds)

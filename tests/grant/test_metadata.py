@@ -85,19 +85,19 @@ def good(fields: Any = (), issuer: str = ISSUER) -> Metadata:
         ),
     ],
 )
-def test_an_issuers_metadata_is_where_the_standards_say(issuer: str, rfc8414: str, openid: str) -> None:
+def test_the_metadata_urls_are_those_of_the_standards(issuer: str, rfc8414: str, openid: str) -> None:
     assert well_known_urls(issuer) == (rfc8414, openid)
 
 
-# -- what it says --------------------------------------------------------------------------------------
+# -- metadata ------------------------------------------------------------------------------------------
 
 
-def test_metadata_that_names_only_what_it_must_means_basic() -> None:
-    # RFC 8414 section 2: client_secret_basic is what holds when no method is named.
+def test_minimal_metadata_means_client_secret_basic() -> None:
+    # RFC 8414 section 2: without methods client_secret_basic applies.
     assert good() == Metadata(TOKEN_URL, TOKEN_URL, ("client_secret_basic",), ())
 
 
-def test_what_metadata_names_besides_is_understood() -> None:
+def test_optional_metadata_is_read() -> None:
     fields = {
         "token_endpoint_auth_methods_supported": ["private_key_jwt", "tls_client_auth"],
         "token_endpoint_auth_signing_alg_values_supported": ["ES256", "PS256"],
@@ -125,7 +125,7 @@ def test_what_metadata_names_besides_is_understood() -> None:
         pytest.param({"mtls_endpoint_aliases": {"token_endpoint": None}}, {}, id="alias-null"),
     ],
 )
-def test_optional_fields_that_make_no_sense_count_as_missing(fields: Any, expected: dict[str, Any]) -> None:
+def test_invalid_optional_fields_count_as_missing(fields: Any, expected: dict[str, Any]) -> None:
     assert good(fields) == replace(Metadata(TOKEN_URL, TOKEN_URL), **expected)
 
 
@@ -141,7 +141,7 @@ def test_optional_fields_that_make_no_sense_count_as_missing(fields: Any, expect
         pytest.param(LOOPBACK, "https://127.0.0.1:8443/token", id="https-for-an-http-issuer"),
     ],
 )
-def test_an_endpoint_is_https_or_where_an_http_issuer_is(issuer: str, endpoint: str) -> None:
+def test_an_endpoint_is_https_or_on_the_host_of_an_http_issuer(issuer: str, endpoint: str) -> None:
     assert good({"token_endpoint": endpoint}, issuer).token_endpoint == endpoint
     alias = {"token_endpoint": "https://x.example/t", "mtls_endpoint_aliases": {"token_endpoint": endpoint}}
     assert good(alias, issuer).mtls_token_endpoint == endpoint
@@ -181,16 +181,14 @@ NO_HTTPS = "metadata: its token_endpoint is not https"
         pytest.param("http://localhost", "http://localhost.example/token", NO_HTTPS, id="http-at-a-name-that-begins"),
     ],
 )
-def test_an_endpoint_that_cannot_be_used_is_refused_as_it_is_and_as_an_alias(
-    issuer: str, endpoint: Any, message: str
-) -> None:
+def test_an_unusable_endpoint_or_alias_is_malformed(issuer: str, endpoint: Any, message: str) -> None:
     expected = Malformed(message, "discovery", INSTEAD)
     assert read({"token_endpoint": endpoint}, issuer) == expected
     alias = {"token_endpoint": "https://x.example/t", "mtls_endpoint_aliases": {"token_endpoint": endpoint}}
     assert read(alias, issuer) == expected
 
 
-def test_an_endpoint_that_is_missing_is_named() -> None:
+def test_a_missing_endpoint_is_reported() -> None:
     document = json.dumps({"issuer": ISSUER}).encode()
 
     assert read_metadata(Reply(200, {}, document), provider()) == Malformed(NAMES_NONE, "discovery", INSTEAD)
@@ -210,7 +208,7 @@ def test_an_endpoint_that_is_missing_is_named() -> None:
         ),
     ],
 )
-def test_what_another_issuer_says_is_not_used(named: Any, issuer: str, hint: str) -> None:
+def test_the_metadata_of_another_issuer_is_not_used(named: Any, issuer: str, hint: str) -> None:
     # RFC 8414 section 3.3.
     expected = Malformed("metadata: it is another issuer's", "discovery", hint)
     assert read({"issuer": named}, issuer) == expected
@@ -274,14 +272,12 @@ FIELDS = (
 
 
 @given(fields=st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)), status=st.integers(100, 599))
-def test_whatever_is_answered_comes_to_metadata_or_a_failure_that_quotes_nothing(
-    fields: dict[str, Any], status: int
-) -> None:
+def test_any_reply_is_metadata_or_a_failure_that_quotes_nothing(fields: dict[str, Any], status: int) -> None:
     found = read_metadata(Reply(status, {}, json.dumps(fields).encode()), provider())
 
     if isinstance(found, Metadata):
         assert fields["issuer"] == ISSUER
-        # What a client is to be told is its own config's words, or methods that are known.
+        # Messages hold only the client's own config and known methods.
         doubts = found.doubts(CLIENT)
         assert doubts is None or doubts.isascii()
     else:
@@ -289,7 +285,7 @@ def test_whatever_is_answered_comes_to_metadata_or_a_failure_that_quotes_nothing
         assert str(found).isascii()
 
 
-# -- what it says of a client --------------------------------------------------------------------------
+# -- doubts about a client ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +298,7 @@ def test_whatever_is_answered_comes_to_metadata_or_a_failure_that_quotes_nothing
         ("self_signed_tls_client_auth", MTLS_URL),
     ],
 )
-def test_who_is_authenticated_by_certificate_goes_to_the_alias(auth: Any, endpoint: str) -> None:
+def test_clients_with_a_certificate_use_the_alias(auth: Any, endpoint: str) -> None:
     assert Metadata(TOKEN_URL, MTLS_URL).endpoint(replace(CLIENT, auth=auth)) == endpoint
 
 
@@ -348,13 +344,11 @@ def doubts(client: Client, *methods: str, algorithms: tuple[str, ...] = ()) -> s
         ),
     ],
 )
-def test_a_way_of_authentication_that_is_not_listed_is_doubted(
-    auth: Any, methods: tuple[str, ...], said: str | None
-) -> None:
+def test_an_unlisted_auth_method_is_doubted(auth: Any, methods: tuple[str, ...], said: str | None) -> None:
     assert doubts(replace(CLIENT, auth=auth), *methods) == said
 
 
-def test_whom_the_grants_assertion_names_needs_no_way_of_authentication() -> None:
+def test_a_signed_grant_needs_no_auth_method() -> None:
     client = replace(CLIENT, auth="none", grant_type=JWT_BEARER, jwt_bearer=JwtBearer())
 
     assert doubts(client, "client_secret_basic") is None
@@ -386,7 +380,7 @@ def test_whom_the_grants_assertion_names_needs_no_way_of_authentication() -> Non
         pytest.param("client_secret_basic", "ES256", ("RS256",), None, id="nothing-is-signed"),
     ],
 )
-def test_an_algorithm_that_is_not_listed_is_doubted(
+def test_an_unlisted_algorithm_is_doubted(
     auth: Any, algorithm: str | None, listed: tuple[str, ...], said: str | None
 ) -> None:
     client = replace(CLIENT, auth=auth, jwt=Jwt(algorithm=algorithm))

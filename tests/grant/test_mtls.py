@@ -126,7 +126,7 @@ def test_a_client_is_authenticated_by_its_certificate(ca: trustme.CA, directory:
     assert isinstance(outcome, Issued), outcome
     [seen] = server.seen
     assert seen.certificate == pair.der
-    # It says who it is, and nothing in the form or a header proves it.
+    # The request names the client; nothing in the form or a header authenticates it.
     assert parse_qs(seen.body.decode()) == {
         "grant_type": ["client_credentials"],
         "scope": ["bci"],
@@ -146,7 +146,7 @@ def test_a_certificate_may_be_its_own_authority(ca: trustme.CA, directory: Path,
     assert [seen.certificate for seen in server.seen] == [pair.der]
 
 
-def test_an_intermediate_authority_is_shown_with_it(ca: trustme.CA, directory: Path) -> None:
+def test_an_intermediate_authority_is_presented_with_it(ca: trustme.CA, directory: Path) -> None:
     # The server knows the root alone.
     issued_by(ca.create_child_ca()).write(directory)
     with serving(issues(), context_of(ca)) as server:
@@ -156,7 +156,7 @@ def test_an_intermediate_authority_is_shown_with_it(ca: trustme.CA, directory: P
 # -- it changes ----------------------------------------------------------------------------------------
 
 
-def test_a_certificate_that_was_renewed_is_shown_at_the_next_grant(ca: trustme.CA, directory: Path) -> None:
+def test_a_renewed_certificate_is_presented_at_the_next_grant(ca: trustme.CA, directory: Path) -> None:
     old, new = issued_by(ca), issued_by(ca)
     old.write(directory)
     with serving(issues(), context_of(ca)) as server:
@@ -166,13 +166,13 @@ def test_a_certificate_that_was_renewed_is_shown_at_the_next_grant(ca: trustme.C
             assert isinstance(grants.perform(wanted).outcome, Issued)
 
     assert [seen.certificate for seen in server.seen] == [old.der, old.der, new.der, new.der]
-    # What was only written again is the same, and so is the connection.
+    # A file that was rewritten with the same content keeps the connection.
     first, second, third, fourth = (seen.port for seen in server.seen)
     assert (first, third) == (second, fourth)
     assert first != third
 
 
-def test_half_a_renewal_sends_nothing_and_the_whole_one_is_taken(ca: trustme.CA, directory: Path) -> None:
+def test_a_certificate_without_its_new_key_sends_nothing(ca: trustme.CA, directory: Path) -> None:
     old, new = issued_by(ca), issued_by(ca)
     old.write(directory)
     with serving(issues(), context_of(ca)) as server:
@@ -207,10 +207,10 @@ def test_each_client_of_a_provider_has_connections_of_its_own(ca: trustme.CA, di
     assert ([seen.port for seen in server.seen[:2]] == [seen.port for seen in server.seen[2:]]) is kept
 
 
-# -- to whom it is shown -------------------------------------------------------------------------------
+# -- where it is presented -----------------------------------------------------------------------------
 
 
-def test_the_metadata_is_asked_for_without_it_and_the_token_where_the_alias_is(ca: trustme.CA, directory: Path) -> None:
+def test_the_metadata_is_requested_without_it_and_the_token_at_the_alias(ca: trustme.CA, directory: Path) -> None:
     pair = issued_by(ca)
     pair.write(directory)
 
@@ -240,7 +240,7 @@ def test_the_metadata_is_asked_for_without_it_and_the_token_where_the_alias_is(c
     assert [seen.certificate for seen in tokens.seen] == [pair.der]
 
 
-def test_a_proxy_is_not_shown_it(ca: trustme.CA, directory: Path) -> None:
+def test_it_is_not_presented_to_a_proxy(ca: trustme.CA, directory: Path) -> None:
     issued_by(ca).write(directory)
     refuses: Script = lambda _: Answer(403)  # noqa: E731
     with serving(issues()) as server, serving(refuses, context_of(ca, ssl.CERT_OPTIONAL)) as proxy:
@@ -252,7 +252,7 @@ def test_a_proxy_is_not_shown_it(ca: trustme.CA, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("auth", ["private_key_jwt", "none"])
-def test_who_authenticates_in_another_way_shows_none(ca: trustme.CA, directory: Path, auth: Auth) -> None:
+def test_other_auth_methods_present_no_certificate(ca: trustme.CA, directory: Path, auth: Auth) -> None:
     # With private_key_jwt it only adds the thumbprints.
     issued_by(ca).write(directory)
     with serving(issues(), context_of(ca, ssl.CERT_OPTIONAL)) as server:
@@ -292,7 +292,7 @@ NO_PEM = "certificate or private_key is not in PEM format"
         pytest.param(RSA.certificate + EC.certificate[:400], RSA.private_key, NO_PEM, id="chain-cut-short"),
     ],
 )
-def test_a_certificate_that_cannot_be_shown_is_ours_to_mend_and_nothing_is_sent(
+def test_an_unusable_certificate_is_a_local_fault_and_nothing_is_sent(
     ca: trustme.CA, directory: Path, certificate: str, key: str, reason: str
 ) -> None:
     Pair(certificate, key).write(directory)
@@ -303,7 +303,7 @@ def test_a_certificate_that_cannot_be_shown_is_ours_to_mend_and_nothing_is_sent(
     assert server.seen == []
 
 
-def test_a_key_that_openssl_finds_too_small_is_not_called_no_pem(ca: trustme.CA, directory: Path) -> None:
+def test_a_key_that_is_too_small_for_openssl_is_reported_as_such(ca: trustme.CA, directory: Path) -> None:
     # As many distributions configure OpenSSL, keys of 1024 bits are shown to nobody.
     key = rsa.generate_private_key(65537, 1024)
     Pair(self_signed(key), pem(key)).write(directory)
@@ -314,7 +314,7 @@ def test_a_key_that_openssl_finds_too_small_is_not_called_no_pem(ca: trustme.CA,
     assert "too small" in outcome.message
 
 
-def test_a_key_that_is_not_there_is_named(ca: trustme.CA, directory: Path) -> None:
+def test_a_missing_key_is_an_error_with_its_path(ca: trustme.CA, directory: Path) -> None:
     issued_by(ca).write(directory)
     (directory / "client.key").unlink()
     with serving(issues(), context_of(ca)) as server:
@@ -324,7 +324,7 @@ def test_a_key_that_is_not_there_is_named(ca: trustme.CA, directory: Path) -> No
     assert server.seen == []
 
 
-# A process of its own, whose terminal is its standard input: OpenSSL asks there, and waits.
+# A separate process with a terminal as standard input, where OpenSSL would ask and wait.
 CHILD = """
 import os, sys
 os.open(os.ttyname(0), os.O_RDWR)
@@ -337,7 +337,7 @@ print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", certificate, privat
 """
 
 
-def test_no_passphrase_is_asked_for_at_the_terminal(directory: Path) -> None:
+def test_the_terminal_is_not_asked_for_a_passphrase(directory: Path) -> None:
     Pair(RSA.certificate, encrypted(RSA)).write(directory)
     terminal, its_end = pty.openpty()
     try:
@@ -360,7 +360,7 @@ def test_no_passphrase_is_asked_for_at_the_terminal(directory: Path) -> None:
     assert (ran.stdout, ran.stderr) == (f"{ENCRYPTED}\n", "")
 
 
-def test_certificates_that_cannot_be_shown_leave_no_descriptor_open() -> None:
+def test_unusable_certificates_leave_no_descriptor_open() -> None:
     endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/"))
     request = Request("https://127.0.0.1:1/", {}, b"", RSA.certificate, OTHER_RSA.private_key)
     assert isinstance(endpoint.send(request), NoReply)
@@ -420,12 +420,12 @@ WANTS = NoReply(
 )
 
 
-def test_a_server_that_wants_a_certificate_is_told_by_its_alert(ca: trustme.CA, directory: Path) -> None:
+def test_a_server_that_requires_a_certificate_is_recognized_by_its_alert(ca: trustme.CA, directory: Path) -> None:
     with demanding(context_of(ca)) as url:
         assert showing(None, url, directory) == WANTS
 
 
-def test_it_is_told_also_where_the_server_is_gone_by_the_time_of_the_request(
+def test_the_alert_is_read_even_if_the_server_closes_first(
     monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, directory: Path
 ) -> None:
     # As most servers do it: which of the two comes first is a matter of microseconds.
@@ -456,7 +456,7 @@ def test_it_is_told_also_where_the_server_is_gone_by_the_time_of_the_request(
     ],
 )
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda it: it.name)
-def test_a_certificate_that_is_not_taken_is_told_by_the_alert(
+def test_a_refused_certificate_is_recognized_by_the_alert(
     ca: trustme.CA,
     directory: Path,
     more: dict[str, Any],
@@ -472,7 +472,7 @@ def test_a_certificate_that_is_not_taken_is_told_by_the_alert(
         assert showing(pair, url, directory) == NoReply("TLS", f"127.0.0.1: TLS: {alert}", hint)
 
 
-def test_a_certificate_that_is_too_weak_for_the_server_is_told_by_the_alert(ca: trustme.CA, directory: Path) -> None:
+def test_a_certificate_that_is_too_weak_is_recognized_by_the_alert(ca: trustme.CA, directory: Path) -> None:
     context = context_of(ca, trusts=RSA.certificate)
     # Level 3 wants RSA keys of 3072 bits, and this is of 2048.
     context.set_ciphers("DEFAULT:@SECLEVEL=3")

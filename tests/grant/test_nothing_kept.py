@@ -22,7 +22,7 @@ from support.oidc import pem, private_key
 from support.process import WITHIN
 from support.targets import CLIENT, PROVIDER, target
 
-# A server of its own, in a process of its own: what it saw is no object of ours.
+# A server in a separate process, so that its objects are not found here.
 SERVER = """
 import http.server, sys
 class Answer(http.server.BaseHTTPRequestHandler):

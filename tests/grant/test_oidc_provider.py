@@ -1,4 +1,4 @@
-"""npm's `oidc-provider`, a real authorization server, says what our grants come to.
+"""npm's `oidc-provider`, a real authorization server, judges our grants.
 
 It takes HTTP Basic and client_secret_post for each other, and an assertion for its issuer or for its token URL:
 so what was really sent is looked at as well.
@@ -128,7 +128,7 @@ def shared() -> Iterator[OidcProvider]:
 
 @dataclass
 class Bench:
-    """The server, and a directory for what clients hold."""
+    """The server, and a directory for the clients' files."""
 
     server: OidcProvider
     directory: Path
@@ -266,7 +266,7 @@ BY_FORM: dict[Auth, set[str]] = {
         *[pytest.param("http", auth, id=f"http-{auth}") for auth in AUTHS[:4]],
     ],
 )
-def test_each_authentication_is_taken_and_nothing_is_sent_beside_it(bench: Bench, where: Where, auth: Auth) -> None:
+def test_each_auth_method_is_accepted_and_nothing_else_is_sent(bench: Bench, where: Where, auth: Auth) -> None:
     wanted = bench.target(auth, where)
     outcome, (request,) = bench.perform(wanted)
 
@@ -280,7 +280,7 @@ def test_each_authentication_is_taken_and_nothing_is_sent_beside_it(bench: Bench
 
 
 @pytest.mark.parametrize("auth", ["client_secret_jwt", "private_key_jwt"])
-def test_an_assertion_says_what_it_must_and_no_more(bench: Bench, auth: Auth) -> None:
+def test_an_assertion_has_the_required_claims_only(bench: Bench, auth: Auth) -> None:
     before = int(time.time())
     _, (request,) = bench.perform(bench.target(auth))
     after = int(time.time())
@@ -303,7 +303,7 @@ def test_an_assertion_says_what_it_must_and_no_more(bench: Bench, auth: Auth) ->
         ],
     ],
 )
-def test_assertions_are_taken_by_each_algorithm(bench: Bench, algorithm: str, configured: bool) -> None:
+def test_assertions_of_each_algorithm_are_accepted(bench: Bench, algorithm: str, configured: bool) -> None:
     # The server takes no other of this client.
     how = Jwt(algorithm=algorithm if configured else None)
     if algorithm in HMAC:
@@ -318,7 +318,7 @@ def test_assertions_are_taken_by_each_algorithm(bench: Bench, algorithm: str, co
     assert request.assertion[0]["alg"] == algorithm
 
 
-def test_the_key_among_several_is_named_by_its_own_id_or_as_configured(bench: Bench) -> None:
+def test_the_key_id_is_the_keys_own_or_the_configured_one(bench: Bench) -> None:
     own = ECAlgorithm.to_jwk(ECAlgorithm(ECAlgorithm.SHA256).prepare_key(key("ES256 two")), as_dict=True)
     keys = {"jwk": json.dumps(own | {"kid": "two"}), "pem": key("ES256 one")}
     for name, key_id, named in (("jwk", None, "two"), ("pem", "one", "one")):
@@ -334,7 +334,7 @@ def test_the_key_among_several_is_named_by_its_own_id_or_as_configured(bench: Be
         assert request.assertion[0]["kid"] == named
 
 
-def test_a_certificate_beside_the_key_is_named_by_its_thumbprints(bench: Bench) -> None:
+def test_a_certificate_is_identified_by_its_thumbprints(bench: Bench) -> None:
     held = bench.holds(certificate=own_certificate(), private_key=key("EdDSA"))
     outcome, (request,) = bench.perform(bench.target("private_key_jwt", client_id="certified", **held))
 
@@ -360,9 +360,7 @@ def test_a_certificate_beside_the_key_is_named_by_its_thumbprints(bench: Bench) 
         pytest.param("rfc6749", PERCENT, "a%2Bb%252Fc%2Fd%3De%3Af%25", id="rfc6749-percent"),
     ],
 )
-def test_a_secret_in_basic_is_read_as_it_was_meant(
-    bench: Bench, encoding: BasicEncoding, secret: str, sent: str
-) -> None:
+def test_a_secret_in_basic_is_decoded_correctly(bench: Bench, encoding: BasicEncoding, secret: str, sent: str) -> None:
     client_id = f"client_secret_basic-{'base64' if secret == BASE64 else 'percent'}"
     held = (bench.keep("awkward", secret),)
     wanted = bench.target("client_secret_basic", client_id=client_id, client_secret=held, basic_encoding=encoding)
@@ -385,9 +383,7 @@ def test_a_secret_in_basic_is_read_as_it_was_meant(
         pytest.param("percent", PERCENT, "URI malformed", "HTTP 400 invalid_request", id="percent-that-is-no-code"),
     ],
 )
-def test_a_secret_that_is_sent_raw_is_refused_and_the_setting_named(
-    bench: Bench, which: str, secret: str, why: str, said: str
-) -> None:
+def test_a_refused_raw_secret_hints_at_the_setting(bench: Bench, which: str, secret: str, why: str, said: str) -> None:
     client_id = f"client_secret_basic-{which}"
     held = (bench.keep("awkward", secret),)
     wanted = bench.target("client_secret_basic", client_id=client_id, client_secret=held, basic_encoding="raw")
@@ -400,7 +396,7 @@ def test_a_secret_that_is_sent_raw_is_refused_and_the_setting_named(
 
 @pytest.mark.parametrize("auth", ["client_secret_post", "client_secret_jwt"])
 @pytest.mark.parametrize(("secret", "which"), [(BASE64, "base64"), (PERCENT, "percent")], ids=["base64", "percent"])
-def test_a_secret_elsewhere_needs_no_encoding_of_its_own(bench: Bench, auth: Auth, secret: str, which: str) -> None:
+def test_other_auth_methods_need_no_encoding_of_the_secret(bench: Bench, auth: Auth, secret: str, which: str) -> None:
     held = (bench.keep("awkward", secret),)
     outcome, (request,) = bench.perform(bench.target(auth, client_id=f"{auth}-{which}", client_secret=held))
 
@@ -419,7 +415,7 @@ def test_a_secret_elsewhere_needs_no_encoding_of_its_own(bench: Bench, auth: Aut
         pytest.param("http-issuer", "private_key_jwt", id="http-that-is-allowed"),
     ],
 )
-def test_the_endpoint_is_found_by_the_issuer_once(bench: Bench, where: Where, auth: Auth) -> None:
+def test_the_endpoint_is_discovered_once(bench: Bench, where: Where, auth: Auth) -> None:
     wanted = bench.target(auth, where)
     first, (found, request) = bench.perform(wanted)
     second, (again,) = bench.perform(wanted)
@@ -428,7 +424,7 @@ def test_the_endpoint_is_found_by_the_issuer_once(bench: Bench, where: Where, au
     token_of(second, again)
     issuer = wanted.client.provider.issuer or ""
     assert (found.method, found.path) == ("GET", "/.well-known/oauth-authorization-server")
-    # What is public is asked for without showing who asks.
+    # Metadata is requested without a certificate.
     assert found.certificate is None
     address = issuer.partition("://")[2]
     by_certificate = wanted.client.certificate is not None
@@ -443,7 +439,7 @@ def test_the_endpoint_is_found_by_the_issuer_once(bench: Bench, where: Where, au
 
 
 @pytest.mark.parametrize("resources", [(API,), (API, API)], ids=["one", "twice-the-same"])
-def test_resources_are_sent_as_they_are_given(bench: Bench, resources: tuple[str, ...]) -> None:
+def test_resources_are_sent_unchanged(bench: Bench, resources: tuple[str, ...]) -> None:
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", resources=resources))
 
     token_of(outcome, request)
@@ -459,7 +455,7 @@ def test_resources_are_sent_as_they_are_given(bench: Bench, resources: tuple[str
         pytest.param(("https://nobody.example.com/",), "resource indicator is missing, or unknown", id="unknown"),
     ],
 )
-def test_resources_that_are_refused_are_named_and_leave_the_client_alone(
+def test_refused_resources_are_the_tokens_own_refusal_with_a_hint(
     bench: Bench, resources: tuple[str, ...], why: str
 ) -> None:
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", resources=resources))
@@ -474,7 +470,7 @@ def test_resources_that_are_refused_are_named_and_leave_the_client_alone(
 # -- scope ---------------------------------------------------------------------------------------------
 
 
-def test_a_scope_that_is_silently_dropped_is_noted(bench: Bench) -> None:
+def test_a_silently_dropped_scope_is_a_warning(bench: Bench) -> None:
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", scope="alpha nonsense"))
 
     token_of(outcome, request)
@@ -484,7 +480,7 @@ def test_a_scope_that_is_silently_dropped_is_noted(bench: Bench) -> None:
     assert outcome.token.scope == "alpha"
 
 
-def test_a_scope_that_is_silently_dropped_is_a_refusal_where_it_is_strict(bench: Bench) -> None:
+def test_a_silently_dropped_scope_is_a_refusal_with_strict_scope(bench: Bench) -> None:
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", scope="alpha nonsense", strict_scope=True))
 
     assert request.status == 200
@@ -583,7 +579,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_a_client_that_is_not_as_registered_is_refused_whole(bench: Bench, wrong: Wrong) -> None:
+def test_a_client_that_differs_from_its_registration_is_refused(bench: Bench, wrong: Wrong) -> None:
     changes: dict[str, Any] = {"jwt": wrong.jwt, "client_id": wrong.client_id or wrong.auth}
     if wrong.secret:
         changes["client_secret"] = (bench.keep("wrong", wrong.secret),)
@@ -640,7 +636,7 @@ def test_a_list_of_secrets_carries_over_a_rotation(bench: Bench) -> None:
     assert all(isinstance(outcome, Issued) for outcome in after[1:])
 
 
-def test_a_secret_that_is_written_anew_is_tried_before_the_one_that_works(bench: Bench) -> None:
+def test_a_new_secret_is_tried_before_the_one_that_works(bench: Bench) -> None:
     bench.server.register(client("renewed", "client_secret_post", client_secret="old"))
     held = (bench.keep("secret.new", "new"), bench.keep("secret.old", "old"))
     wanted = bench.target("client_secret_post", client_id="renewed", client_secret=held)
@@ -653,7 +649,7 @@ def test_a_secret_that_is_written_anew_is_tried_before_the_one_that_works(bench:
     token_of(outcome, request)
 
 
-def test_when_every_secret_of_a_list_was_refused_there_is_no_other(bench: Bench) -> None:
+def test_when_every_secret_was_refused_no_other_is_announced(bench: Bench) -> None:
     held = (bench.keep("secret.1", "one"), bench.keep("secret.2", "two"))
     wanted = bench.target("client_secret_post", client_secret=held)
     first, _ = bench.perform(wanted)
@@ -663,7 +659,7 @@ def test_when_every_secret_of_a_list_was_refused_there_is_no_other(bench: Bench)
     assert last == Refused(CLIENT_REFUSED, hint=COMPARE)
 
 
-def test_a_secret_that_cannot_be_decoded_gives_way_to_the_next_of_the_list(bench: Bench) -> None:
+def test_a_secret_that_cannot_be_decoded_is_followed_by_the_next(bench: Bench) -> None:
     held = (bench.keep("secret.1", PERCENT), bench.keep("secret.2", SECRET))
     wanted = bench.target("client_secret_basic", client_secret=held, basic_encoding="raw")
     refused, _ = bench.perform(wanted)
@@ -673,7 +669,7 @@ def test_a_secret_that_cannot_be_decoded_gives_way_to_the_next_of_the_list(bench
     token_of(outcome, request)
 
 
-def test_a_certificate_that_is_rotated_is_shown_from_the_next_grant_on(bench: Bench) -> None:
+def test_a_rotated_certificate_is_presented_from_the_next_grant_on(bench: Bench) -> None:
     wanted = bench.target("tls_client_auth")
     shown = []
     for _ in range(2):
@@ -686,7 +682,7 @@ def test_a_certificate_that_is_rotated_is_shown_from_the_next_grant_on(bench: Be
     assert shown[0] != shown[1]
 
 
-def test_a_token_that_is_bound_to_the_certificate_is_noted(bench: Bench) -> None:
+def test_a_token_that_is_bound_to_the_certificate_is_a_warning(bench: Bench) -> None:
     wanted = bench.target("tls_client_auth", client_id="bound", resources=(JWT_API,))
     outcome, (request,) = bench.perform(wanted)
 
@@ -705,14 +701,14 @@ def test_a_token_that_is_bound_to_the_certificate_is_noted(bench: Bench) -> None
 @pytest.mark.parametrize(
     ("where", "off", "refused"),
     [
-        # An `iat` of the future is taken where there is an `exp`; what has expired is not.
+        # It accepts an `iat` in the future if there is an `exp`, and no expired assertion.
         pytest.param("https", -1830.0, [True, False], id="behind"),
         pytest.param("https", 1830.0, [False, False], id="ahead"),
         pytest.param("issuer", -1830.0, [False, False], id="behind-and-found-out-by-discovery"),
         pytest.param("issuer", 1830.0, [False, False], id="ahead-and-found-out-by-discovery"),
     ],
 )
-def test_assertions_are_dated_by_the_servers_clock_as_soon_as_it_was_seen(
+def test_assertions_are_dated_by_the_servers_clock_once_it_is_known(
     shared: OidcProvider, tmp_path: Path, where: Where, off: float, refused: list[bool]
 ) -> None:
     clock = FakeClock(Instant(wall=time.time() + off, boot=5_000.0))

@@ -37,7 +37,7 @@ SECRET = {"DNB_SECRET": "s3cret"}
 
 
 def at(server: Server | str, *, provider: Mapping[str, Any] | None = None, **client: Any) -> Target:
-    """A target whose provider is this server, or at this URL."""
+    """A target at this server or URL."""
     url = server if isinstance(server, str) else server.url
     there: dict[str, Any] = {"token_url": url, "timeout": WITHIN} | dict(provider or {})
     return target(client=replace(CLIENT, provider=replace(PROVIDER, **there), **client))
@@ -67,7 +67,7 @@ Log = Callable[[], list[tuple[str, str]]]
 # -- one grant -----------------------------------------------------------------------------------------
 
 
-def test_a_grant_is_a_token_and_what_was_seen_on_the_way() -> None:
+def test_a_grant_returns_a_token_and_its_details() -> None:
     with serving(issues()) as server:
         performed = perform(at(server))
 
@@ -106,7 +106,7 @@ def test_without_a_parameter_nothing_is_sent() -> None:
     assert server.seen == []
 
 
-def test_parameters_and_secrets_are_read_anew_for_each_grant(tmp_path: Path) -> None:
+def test_parameters_and_secrets_are_read_again_for_each_grant(tmp_path: Path) -> None:
     token = tmp_path / "subject"
     token.touch(0o600)
     environ: dict[str, str] = {}
@@ -125,7 +125,7 @@ def test_parameters_and_secrets_are_read_anew_for_each_grant(tmp_path: Path) -> 
     assert [form["subject_token"] for form in sent] == ["old-token", "new-token"]
 
 
-def test_a_ready_assertion_is_read_anew_for_each_grant(tmp_path: Path) -> None:
+def test_a_ready_assertion_is_read_again_for_each_grant(tmp_path: Path) -> None:
     # As Kubernetes rotates the token that it projects.
     path = tmp_path / "token"
     path.touch(0o600)
@@ -139,7 +139,7 @@ def test_a_ready_assertion_is_read_anew_for_each_grant(tmp_path: Path) -> None:
     assert [form_of(seen)["client_assertion"] for seen in server.seen] == ["ey.J.1", "ey.J.2"]
 
 
-def test_a_key_that_cannot_sign_is_named_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_key_that_cannot_sign_is_an_error_and_nothing_is_sent(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("hunter2")
     (tmp_path / "key").chmod(0o600)
     with serving(issues()) as server:
@@ -151,7 +151,7 @@ def test_a_key_that_cannot_sign_is_named_and_nothing_is_sent(tmp_path: Path) -> 
     assert server.seen == []
 
 
-def test_a_secret_that_cannot_sign_is_named_and_nothing_is_sent() -> None:
+def test_a_secret_that_cannot_sign_is_an_error_and_nothing_is_sent() -> None:
     # A PEM file in place of the secret: PyJWT takes none of these for HMAC.
     with serving(issues()) as server:
         performed = perform(at(server, auth="client_secret_jwt"), {"DNB_SECRET": pem(private_key("ES256"))})
@@ -172,7 +172,7 @@ def test_without_the_extra_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
     assert server.seen == []
 
 
-def test_a_ca_file_that_is_missing_is_ours_to_mend_and_nothing_is_sent() -> None:
+def test_a_missing_ca_file_is_a_local_fault_and_nothing_is_sent() -> None:
     with serving(issues()) as server:
         performed = perform(at(server, provider={"ca_file": "/nowhere/ca.pem"}))
 
@@ -191,7 +191,7 @@ def test_no_reply_is_transient_in_its_phase() -> None:
     assert performed == Performed(gone, "7e0c5a", url, took=0.0)
 
 
-def test_what_the_endpoint_hints_at_is_passed_on() -> None:
+def test_hints_of_the_connection_are_passed_on() -> None:
     with serving(issues()) as server:
         performed = perform(at(server.url.replace("http:", "https:")))
 
@@ -236,10 +236,10 @@ def test_the_lifetime_counts_from_just_before_the_request() -> None:
     assert performed.took == 60.0
 
 
-# -- what a reply may not show, and what it may be about ------------------------------------------------
+# -- secrets in replies, and hints ----------------------------------------------------------------------
 
 
-def test_a_secret_that_is_echoed_as_the_error_code_is_not_named() -> None:
+def test_an_error_code_that_echoes_a_secret_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         performed = perform(at(server), {"DNB_SECRET": "horse_staple"})
 
@@ -247,7 +247,7 @@ def test_a_secret_that_is_echoed_as_the_error_code_is_not_named() -> None:
     assert performed.status == 400
 
 
-def test_a_parameter_that_is_echoed_as_the_error_code_is_not_named() -> None:
+def test_an_error_code_that_echoes_a_secret_parameter_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         wanted = replace(at(server), parameters=(("actor_token", variable("ACTOR")),))
         performed = perform(wanted, SECRET | {"ACTOR": "horse_staple"})
@@ -255,7 +255,7 @@ def test_a_parameter_that_is_echoed_as_the_error_code_is_not_named() -> None:
     assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False)
 
 
-def test_a_parameter_that_is_no_secret_hides_no_error_code() -> None:
+def test_an_error_code_that_equals_a_plain_parameter_is_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "invalid_client"})) as server:
         wanted = replace(at(server), parameters=(("account_type", "client"),))
         performed = perform(wanted)
@@ -265,7 +265,7 @@ def test_a_parameter_that_is_no_secret_hides_no_error_code() -> None:
     assert performed.outcome.whole_client
 
 
-def test_a_hint_is_made_of_what_is_known_besides_the_reply() -> None:
+def test_hints_use_what_is_known_besides_the_reply() -> None:
     # Of the secret, of the clock and of the metadata: hints.py says which goes first.
     behind: dict[str, str] = {"Date": formatdate(START.wall - 3600, usegmt=True)}
 
@@ -347,7 +347,7 @@ def methods_of(server: Server) -> str:
     return "".join(seen.method[0] for seen in server.seen)
 
 
-def test_a_token_is_asked_for_where_the_metadata_say() -> None:
+def test_the_token_is_requested_at_the_endpoint_in_the_metadata() -> None:
     with serving(discovered(issues())) as server:
         performed = perform(found_at(server))
 
@@ -359,7 +359,7 @@ def test_a_token_is_asked_for_where_the_metadata_say() -> None:
     ]
 
 
-def test_all_clients_of_a_provider_share_what_was_found() -> None:
+def test_all_clients_of_a_provider_share_its_metadata() -> None:
     with serving(discovered(issues())) as server:
         grants = Grants(FakeClock(), SECRET)
         for name in ("one", "two", "one"):
@@ -370,7 +370,7 @@ def test_all_clients_of_a_provider_share_what_was_found() -> None:
     assert len({seen.port for seen in server.seen}) == 1
 
 
-def test_each_provider_is_found_by_itself() -> None:
+def test_each_provider_has_its_own_metadata() -> None:
     with serving(discovered(issues())) as one, serving(discovered(issues())) as two:
         grants = Grants(FakeClock(), SECRET)
         urls = [grants.perform(found_at(server)).token_url for server in (one, two)]
@@ -378,7 +378,7 @@ def test_each_provider_is_found_by_itself() -> None:
     assert urls == [f"{server.url.removesuffix('/token')}/found/token" for server in (one, two)]
 
 
-def test_what_was_found_is_asked_for_again_a_day_later() -> None:
+def test_metadata_is_requested_again_after_a_day() -> None:
     clock = FakeClock()
     with serving(discovered(issues())) as server:
         grants, wanted = Grants(clock, SECRET), found_at(server)
@@ -389,7 +389,7 @@ def test_what_was_found_is_asked_for_again_a_day_later() -> None:
     assert methods_of(server) == "GPPGP"
 
 
-def test_a_provider_that_is_not_found_is_a_failure_before_any_request_and_is_tried_again() -> None:
+def test_failed_discovery_is_a_failure_and_is_tried_again() -> None:
     answers = [Answer(503), Answer(503)]
 
     def script(seen: Seen) -> Answer:
@@ -404,7 +404,7 @@ def test_a_provider_that_is_not_found_is_a_failure_before_any_request_and_is_tri
     assert isinstance(well.outcome, Issued)
 
 
-def test_finding_the_provider_takes_nothing_from_the_lifetime() -> None:
+def test_discovery_does_not_shorten_the_lifetime() -> None:
     clock = FakeClock()
 
     def slowly(seen: Seen) -> Answer:
@@ -432,7 +432,7 @@ def test_finding_the_provider_takes_nothing_from_the_lifetime() -> None:
         pytest.param(Answer(200, GOOD), False, id="issued"),
     ],
 )
-def test_an_endpoint_that_is_none_is_looked_for_again(answer: Answer, doubted: bool) -> None:
+def test_a_wrong_endpoint_is_discovered_again(answer: Answer, doubted: bool) -> None:
     with serving(discovered(lambda _: answer)) as server:
         grants, wanted = Grants(FakeClock(), SECRET), found_at(server)
         grants.perform(wanted)
@@ -441,7 +441,7 @@ def test_an_endpoint_that_is_none_is_looked_for_again(answer: Answer, doubted: b
     assert methods_of(server) == ("GPGP" if doubted else "GPP")
 
 
-def test_doubts_about_the_way_of_authentication_are_said_once_and_again_when_they_are_others(log: Log) -> None:
+def test_doubts_about_the_auth_method_are_logged_once_for_each_text(log: Log) -> None:
     clock, methods = FakeClock(), ["client_secret_basic"]
     with serving(discovered(issues(), methods)) as server:
         grants = Grants(clock, SECRET)
@@ -477,14 +477,14 @@ SIGNING: dict[str, Any] = {"auth": "client_secret_jwt"}
 LONG = {"DNB_SECRET": LONG_SECRET}
 
 
-def test_an_assertion_is_for_the_token_url_that_is_configured() -> None:
+def test_the_default_audience_is_the_token_url() -> None:
     with serving(issues()) as server:
         perform(at(server, **SIGNING), LONG)
 
     assert claims_of(server.seen[0])["aud"] == server.url
 
 
-def test_an_assertion_is_for_the_issuer_where_that_is_configured() -> None:
+def test_the_default_audience_with_an_issuer_is_the_issuer() -> None:
     with serving(discovered(issues())) as server:
         perform(found_at(server, **SIGNING), LONG)
 
@@ -499,7 +499,7 @@ def test_a_token_url_beside_an_issuer_needs_no_metadata_and_the_assertion_is_for
     assert claims_of(server.seen[0])["aud"] == "https://sso.example.com/"
 
 
-def test_an_assertion_is_for_whom_the_config_says() -> None:
+def test_the_configured_audience_is_used() -> None:
     with serving(discovered(issues())) as server:
         perform(found_at(server, jwt=Jwt(audience="urn:acme"), **SIGNING), LONG)
 
@@ -522,7 +522,7 @@ def test_no_two_assertions_have_the_same_id() -> None:
 
 
 class Watch:
-    """A provider whose clock is some seconds ahead of the test's; None: it does not say."""
+    """A provider whose clock is some seconds ahead of the test's; with None its replies have no Date."""
 
     def __init__(self, clock: FakeClock, ahead: float | None = 0.0, takes: float = 0.0) -> None:
         self.clock, self.ahead, self.takes = clock, ahead, takes
@@ -538,13 +538,13 @@ class Watch:
         return answer
 
 
-def test_a_grant_shows_by_how_much_the_clocks_differ() -> None:
+def test_a_grant_returns_the_skew_of_the_clocks() -> None:
     clock = FakeClock()
     with serving(Watch(clock, ahead=600.0)) as server:
         assert perform(at(server), clock=clock).skew == 600.0
 
 
-def test_a_slow_way_does_not_look_like_a_clock_that_is_off() -> None:
+def test_a_slow_reply_does_not_look_like_skew() -> None:
     clock = FakeClock()
     with serving(Watch(clock, ahead=0.0, takes=8.0)) as server:
         performed = perform(at(server), clock=clock)
@@ -566,9 +566,7 @@ def test_a_slow_way_does_not_look_like_a_clock_that_is_off() -> None:
         pytest.param([31, 0, -60], ["W 31 s ahead of", "I", "W 60 s behind"], id="and-again"),
     ],
 )
-def test_clocks_that_differ_are_said_once_and_so_is_their_end(
-    log: Log, ahead: list[float | None], said: list[str]
-) -> None:
+def test_skew_is_logged_once_and_so_is_its_end(log: Log, ahead: list[float | None], said: list[str]) -> None:
     clock = FakeClock()
     watch = Watch(clock)
     with serving(watch) as server:
@@ -601,14 +599,12 @@ def test_assertions_are_dated_by_the_providers_clock_once_it_is_known(ahead: flo
     # A little in the past by its own clock, and good for a minute from then.
     assert (second["iat"], second["exp"]) == (START.wall + ahead - 5, START.wall + ahead + 55)
     assert third["iat"] == START.wall + 100 + ahead - 5
-    # What is known of one provider is nothing that is known of others.
+    # Providers do not share their skew.
     assert claims_of(another.seen[0])["iat"] == START.wall + 100 - 5
 
 
 @pytest.mark.parametrize(("ahead", "followed"), [(7200.0, 3600.0), (-7200.0, -3600.0), (2.4e11, 3600.0)])
-def test_the_providers_clock_is_followed_for_an_hour_and_the_log_says_so(
-    log: Log, ahead: float, followed: float
-) -> None:
+def test_at_most_an_hour_of_skew_counts_and_the_log_says_so(log: Log, ahead: float, followed: float) -> None:
     # 2.4e11 s are 7,600 years: no assertion may be good until then.
     clock = FakeClock()
     with serving(Watch(clock, ahead)) as server:
@@ -621,10 +617,10 @@ def test_the_providers_clock_is_followed_for_an_hour_and_the_log_says_so(
     ((level, message),) = log()
     assert level == "WARNING"
     assert message.startswith("provider sandbox: its clock is ")
-    assert message.endswith(" this machine's, at most 1 h of that is taken into account")
+    assert message.endswith(" this machine's; at most 1 h of that is taken into account")
 
 
-def test_the_metadata_show_the_clock_before_the_first_assertion() -> None:
+def test_the_metadata_shows_the_clock_before_the_first_assertion() -> None:
     clock = FakeClock()
     with serving(Watch(clock, ahead=600.0, takes=8.0)) as server:
         performed = perform(found_at(server, **SIGNING), LONG, clock)
@@ -634,7 +630,7 @@ def test_the_metadata_show_the_clock_before_the_first_assertion() -> None:
     assert claims_of(server.seen[1])["iat"] == START.wall + 8 + 600 - 5
 
 
-def test_a_reply_without_a_date_leaves_what_is_known() -> None:
+def test_a_reply_without_a_date_does_not_change_the_skew() -> None:
     clock = FakeClock()
     watch = Watch(clock, 600.0)
     with serving(watch) as server:
@@ -716,7 +712,7 @@ def test_a_rotation_has_no_gap() -> None:
     assert provider.tried == ["0ld", "n3w", "0ld", "0ld", "0ld", "n3w", "n3w"]
 
 
-def test_the_refusal_of_the_last_secret_says_so_and_then_they_take_turns() -> None:
+def test_after_the_refusal_of_all_secrets_they_take_turns() -> None:
     provider = Accepting()
     with serving(provider) as server:
         assert outcomes(Grants(FakeClock(), BOTH), at(server, **TWO), 4) == [TRY_NEXT, REFUSED, REFUSED, REFUSED]
@@ -730,7 +726,7 @@ def test_the_refusal_of_the_last_secret_says_so_and_then_they_take_turns() -> No
     [Answer(503), Answer(429), Answer(200, b"[]"), Answer(404)],
     ids=["not-well", "too-often", "malformed", "nothing-there"],
 )
-def test_what_says_nothing_of_the_secret_tries_no_other(answer: Answer) -> None:
+def test_other_failures_try_no_other_secret(answer: Answer) -> None:
     provider = Accepting()
     provider.otherwise = answer
     with serving(provider) as server:
@@ -741,7 +737,7 @@ def test_what_says_nothing_of_the_secret_tries_no_other(answer: Answer) -> None:
     assert provider.tried == ["n3w", "n3w"]
 
 
-def test_a_token_that_is_refused_to_a_known_client_shows_that_its_secret_works() -> None:
+def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
     provider = Accepting("0ld")
     with serving(provider) as server:
         grants, wanted = Grants(FakeClock(), BOTH), at(server, **TWO)
@@ -767,7 +763,7 @@ def test_which_secret_works_is_known_after_a_restart() -> None:
     assert provider.tried == ["n3w", "0ld", "0ld"]
 
 
-def test_clients_are_kept_apart() -> None:
+def test_clients_do_not_share_what_is_known_about_secrets() -> None:
     provider, kept = Accepting("0ld"), Kept()
     with serving(provider) as server:
         grants = Grants(FakeClock(), BOTH, kept)
@@ -790,7 +786,7 @@ def test_with_another_key_nothing_is_known() -> None:
     assert provider.tried == ["n3w", "0ld", "n3w"]
 
 
-def test_what_is_kept_holds_no_secret() -> None:
+def test_saved_rotations_hold_no_secret() -> None:
     kept = Kept()
     with serving(Accepting("0ld")) as server:
         outcomes(Grants(FakeClock(), BOTH, kept), at(server, **TWO), 2)
@@ -802,7 +798,7 @@ def test_what_is_kept_holds_no_secret() -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", fingerprint)
 
 
-def test_that_the_only_secret_works_is_not_written_at_each_grant() -> None:
+def test_a_single_working_secret_is_not_saved() -> None:
     kept = Kept()
     with serving(Accepting("s3cret")) as server:
         outcomes(Grants(FakeClock(), SECRET, kept), at(server, auth="client_secret_post"), 3)
@@ -810,7 +806,7 @@ def test_that_the_only_secret_works_is_not_written_at_each_grant() -> None:
     assert kept.saves == 0
 
 
-def test_that_one_of_two_works_is_written_once() -> None:
+def test_a_working_secret_of_two_is_saved_once() -> None:
     kept = Kept()
     with serving(Accepting("n3w")) as server:
         outcomes(Grants(FakeClock(), BOTH, kept), at(server, **TWO), 3)
@@ -818,7 +814,7 @@ def test_that_one_of_two_works_is_written_once() -> None:
     assert kept.saves == 1
 
 
-def test_that_the_only_secret_works_again_is_written() -> None:
+def test_a_single_secret_that_works_again_is_saved() -> None:
     provider, kept = Accepting(), Kept()
     with serving(provider) as server:
         wanted = at(server, auth="client_secret_post")
@@ -830,7 +826,7 @@ def test_that_the_only_secret_works_again_is_written() -> None:
     assert Grants(FakeClock(), SECRET, kept).untried(wanted.client)
 
 
-# -- what was not refused yet ----------------------------------------------------------------------------
+# -- untried secrets -------------------------------------------------------------------------------------
 
 
 def test_a_secret_is_untried_until_it_is_refused_and_again_when_it_works() -> None:
@@ -862,20 +858,20 @@ def test_of_several_secrets_one_that_is_untried_is_enough() -> None:
         seen.append(grants.untried(wanted.client))
         environ["NEW"] = "newer"
         seen.append(grants.untried(wanted.client))
-        # What was refused is so also where it alone is left.
+        # A refused secret stays refused if it is the only one left.
         del environ["NEW"]
         seen.append(grants.untried(wanted.client))
 
     assert seen == [True, True, False, False, True, False]
 
 
-def test_what_cannot_be_read_is_nothing_to_try() -> None:
+def test_an_unreadable_secret_is_not_untried() -> None:
     grants = Grants(FakeClock(), {})
 
     assert not grants.untried(at("http://127.0.0.1:1/").client)
 
 
-def test_asking_what_is_untried_sends_nothing() -> None:
+def test_untried_sends_no_request() -> None:
     with serving(issues()) as server:
         assert Grants(FakeClock(), SECRET).untried(at(server).client)
 
@@ -917,7 +913,7 @@ GRANT: dict[str, Any] = KEY_JWT | {"auth": "none", "grant_type": JWT_BEARER, "jw
         pytest.param(GRANT, {"jwt_bearer": JwtBearer(scope_in_form=True)}, id="scope_in"),
     ],
 )
-def test_a_config_that_was_changed_is_as_good_as_another_secret(before: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a_changed_config_counts_as_an_untried_secret(before: dict[str, Any], change: dict[str, Any]) -> None:
     kept = Kept()
     with serving(REFUSING) as server:
         refused = at(server, **before).client
@@ -929,7 +925,7 @@ def test_a_config_that_was_changed_is_as_good_as_another_secret(before: dict[str
     assert grants.untried(replace(refused, **change))
 
 
-def test_another_provider_has_not_refused_it() -> None:
+def test_a_changed_provider_counts_as_an_untried_secret() -> None:
     with serving(REFUSING) as one, serving(REFUSING) as two:
         grants = Grants(FakeClock(), SECRET)
         grants.perform(at(one))
@@ -939,11 +935,10 @@ def test_another_provider_has_not_refused_it() -> None:
 
 
 def other_details(client: Client) -> Client:
-    provider = replace(client.provider, timeout=3.0, max_concurrency=2)
-    return replace(client, provider=provider)
+    return replace(client, provider=replace(client.provider, timeout=3.0, max_concurrency=2))
 
 
-def test_a_change_that_no_provider_judges_is_not_one() -> None:
+def test_a_changed_timeout_is_no_reason_to_try_a_refused_secret_again() -> None:
     with serving(REFUSING) as server:
         grants, wanted = Grants(FakeClock(), SECRET), at(server)
         grants.perform(wanted)
@@ -954,7 +949,7 @@ def test_a_change_that_no_provider_judges_is_not_one() -> None:
 # -- several grants at once ------------------------------------------------------------------------------
 
 
-def test_grants_of_many_threads_share_what_was_learnt() -> None:
+def test_grants_of_many_threads_share_their_state() -> None:
     together, performed = threading.Barrier(8, timeout=WITHIN), list[Performed]()
 
     def script(_: Seen) -> Answer:

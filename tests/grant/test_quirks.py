@@ -41,7 +41,7 @@ def wire() -> Iterator[Wire]:
 
 
 def target(wire: Wire, *, proxied: str = "", client: Mapping[str, Any] | None = None, **asked: Any) -> Target:
-    """A target whose provider is the wire; with a scheme, a provider of that scheme behind the wire as its proxy."""
+    """A target whose provider is the wire; with a scheme, a provider behind the wire as its proxy."""
     there, proxy = f"http://127.0.0.1:{wire.port}", None
     if proxied:
         there, proxy = f"{proxied}://provider.invalid", there
@@ -74,7 +74,7 @@ def rows(*tables: list[Any]) -> list[Any]:
         *rows(quirks.LIFETIMES, quirks.TOKENS, quirks.TRANSPORT, quirks.INTERIM),
     ],
 )
-def test_a_token_is_taken_from_what_its_provider_answers_and_refreshed_in_time(wire: Wire, row: Gives) -> None:
+def test_tokens_of_real_replies_are_accepted_and_refreshed_in_time(wire: Wire, row: Gives) -> None:
     wire.says, wire.heard = row.raw, []
     wanted = target(wire, client=row.client, **row.asked)
 
@@ -89,7 +89,7 @@ def test_a_token_is_taken_from_what_its_provider_answers_and_refreshed_in_time(w
 @pytest.mark.parametrize(
     "row", rows(quirks.REFUSALS, quirks.RATE_LIMITS, quirks.PASSING, quirks.PROXIES, quirks.NO_TOKENS, quirks.BROKEN)
 )
-def test_an_answer_without_a_token_is_understood_and_waited_for_by_its_kind(wire: Wire, row: Fails) -> None:
+def test_real_failures_have_the_right_kind_and_wait(wire: Wire, row: Fails) -> None:
     wire.says, wire.heard = row.raw, []
 
     (performed,) = perform(target(wire, proxied=row.proxied, **row.asked))
@@ -107,7 +107,7 @@ def waits(failure: Failure) -> Waits | None:
     return first, tenth
 
 
-def test_servicenow_gives_the_same_token_with_what_is_left_of_it(wire: Wire) -> None:
+def test_servicenow_returns_the_same_token_with_its_remaining_lifetime(wire: Wire) -> None:
     left = iter((1800, 900, 1))
     wire.says = lambda _: ok(b'{"access_token":"same","token_type":"Bearer","expires_in":%d}' % next(left))
 
@@ -173,7 +173,7 @@ GOOD: Final = ok(T)
 @example(raw=HEAD + b"Set-Cookie: \xff=\x00; expires=0; max-age=x\r\n\r\n" + T)
 @example(raw=HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + T)
 @example(raw=HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n" + T)
-def test_any_bytes_for_an_answer_have_an_outcome(wire: Wire, log: list[str], raw: bytes) -> None:
+def test_any_reply_bytes_have_an_outcome(wire: Wire, log: list[str], raw: bytes) -> None:
     wire.says = raw
     log.clear()
 
@@ -199,7 +199,7 @@ def test_any_body_on_the_wire_has_an_outcome(wire: Wire, status: int, body: byte
     assert performed.status == status
 
 
-# What JSON can be made of to mislead: marks for what was sent, and words that mean something here.
+# Misleading JSON: marks for what was sent, and words with a meaning in replies.
 MARKS: Final = ("@secret@", "@basic@", "@assertion@", "@parameter@", "@id@")
 WORDS: Final = ("invalid_client", "invalid_scope", "slow_down", "server_error", "Bearer", "DPoP", "bci", "t", "3600")
 KEYS: Final = (
@@ -231,7 +231,7 @@ PLACES: Final = ("{0}", "/{0}", "https://u:{0}@sso.example.com:8443/{0}?q={0}#{0
 
 @dataclass(frozen=True)
 class Hostile:
-    """A reply that makes of what was sent what it likes."""
+    """A reply that echoes what was sent in any form."""
 
     status: int
     fields: dict[str, Any]
@@ -239,7 +239,7 @@ class Hostile:
     place: str
 
     def made_of(self, sent: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
-        """Headers and body with what was sent in place of its marks."""
+        """Headers and body with the marks replaced by what was sent."""
         headers = self.headers | {"location": self.place}
         return {name: _put(text, sent) for name, text in headers.items()}, _put(json.dumps(self.fields), sent).encode()
 
@@ -293,7 +293,7 @@ SECRETS: Final = (
     metadata=None,
     skew=None,
 )
-def test_what_was_sent_is_not_shown_whatever_a_reply_makes_of_it(
+def test_nothing_that_was_sent_is_shown_from_a_reply(
     hostile: Hostile, secret: str, auth: Auth, asked: dict[str, Any], metadata: Metadata | None, skew: float | None
 ) -> None:
     assertion = jwt({"iss": "7e0c5a", "jti": secret})
@@ -321,7 +321,7 @@ def test_what_was_sent_is_not_shown_whatever_a_reply_makes_of_it(
 @example(hostile=Hostile(400, {"error": "@parameter@"}, {}, "/"), secret="qabcdefgz", auth="client_secret_post")
 @example(hostile=Hostile(401, {"error": "@id@"}, {}, "/"), secret="Zq+ab/c==", auth="client_secret_basic")
 @example(hostile=Hostile(400, {"error": "@secret@"}, {}, "/"), secret="qabcdefgz", auth="client_secret_post")
-def test_what_was_sent_is_not_shown_when_a_server_echoes_it(
+def test_nothing_that_was_sent_is_shown_from_an_echo(
     wire: Wire, log: list[str], hostile: Hostile, secret: str, auth: Auth
 ) -> None:
     sent = dict.fromkeys(MARKS, "-") | {"@secret@": secret, "@parameter@": PARAMETER, "@id@": "7e0c5a"}
@@ -364,7 +364,7 @@ def test_what_was_sent_is_not_shown_when_a_server_echoes_it(
         pytest.param("7e0c5a", "Horse_Staple", http("401 x", body=b'{"error":"horse_staple"}'), id="small-letters"),
     ],
 )
-def test_an_echo_is_known_in_any_guise(wire: Wire, client_id: str, secret: str, raw: bytes) -> None:
+def test_an_echo_is_recognized_in_any_encoding(wire: Wire, client_id: str, secret: str, raw: bytes) -> None:
     wire.says = raw
 
     (performed,) = perform(target(wire, client={"client_id": client_id}), secret=secret)

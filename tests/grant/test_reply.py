@@ -40,7 +40,7 @@ def issued(body: bytes, **changes: Any) -> Issued:
 
 # -- failures ------------------------------------------------------------------------------------------
 
-# In an expected failure the message is what the real one must hold somewhere, hint included; all its
+# The message of an expected failure must be part of the real one, hint included; all its
 # other fields must be equal.
 REFUSED = [
     pytest.param(
@@ -167,7 +167,7 @@ PASSING = [
         Transient("HTTP 400 temporarily_unavailable: a temporary error at the provider"),
         id="temporarily-unavailable",
     ),
-    # What a proxy says in its own name is no refusal by the provider.
+    # A proxy's own reply is not a refusal by the provider.
     pytest.param(
         407,
         {},
@@ -239,7 +239,7 @@ MALFORMED = [
         200,
         {},
         b'{"access_token": "t", "token_type": "DPoP"}',
-        Malformed("the token is of type dpop: every call needs a fresh proof"),
+        Malformed("the token is of type dpop: each call needs a new proof"),
         id="dpop",
     ),
     pytest.param(
@@ -278,9 +278,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("status", "headers", "body", "expected"), REFUSED + PASSING + MALFORMED)
-def test_a_failure_is_of_the_kind_that_its_provider_means(
-    status: int, headers: Headers, body: bytes, expected: Failure
-) -> None:
+def test_failures_have_the_right_kind(status: int, headers: Headers, body: bytes, expected: Failure) -> None:
     outcome = understood(status, body, headers)
 
     assert isinstance(outcome, Failure)
@@ -300,7 +298,7 @@ def test_a_failure_is_of_the_kind_that_its_provider_means(
     ],
 )
 @pytest.mark.parametrize("form", ['{"error": "%s"}', '{"error": {"code": "%s"}}'], ids=["text", "object"])
-def test_an_error_code_says_more_than_its_status(form: str, code: str, expected: Failure) -> None:
+def test_the_error_code_counts_more_than_the_status(form: str, code: str, expected: Failure) -> None:
     outcome = understood(400, (form % code).encode())
 
     assert isinstance(outcome, Failure)
@@ -325,7 +323,7 @@ def test_an_error_code_says_more_than_its_status(form: str, code: str, expected:
         pytest.param("", False, id="nothing"),
     ],
 )
-def test_an_invalid_request_may_be_about_credentials_that_could_not_be_read(text: str, whole_client: bool) -> None:
+def test_an_invalid_request_about_credentials_refuses_the_client(text: str, whole_client: bool) -> None:
     outcome = understood(400, json.dumps({"error": "invalid_request", "error_description": text}).encode())
 
     assert isinstance(outcome, Refused)
@@ -340,7 +338,7 @@ def test_an_invalid_request_may_be_about_credentials_that_could_not_be_read(text
     ("status", "body"),
     [(401, b'{"error": "invalid_client"}'), (401, b'{"error": "access_denied"}'), (403, b"")],
 )
-def test_a_client_that_was_refused_has_something_to_compare(status: int, body: bytes) -> None:
+def test_a_refused_client_has_a_hint(status: int, body: bytes) -> None:
     outcome = understood(status, body)
 
     assert isinstance(outcome, Refused)
@@ -360,7 +358,7 @@ def test_a_client_that_was_refused_has_something_to_compare(status: int, body: b
         "Quota",
     ],
 )
-def test_a_rate_limit_is_known_by_its_text_wherever_that_is(field: str, text: str) -> None:
+def test_a_rate_limit_is_recognized_by_its_text(field: str, text: str) -> None:
     body = json.dumps({"error": "invalid_request"} | {field: text}).encode()
 
     assert isinstance(understood(400, body), RateLimited)
@@ -374,7 +372,7 @@ def test_a_rate_limit_is_known_by_its_text_wherever_that_is(field: str, text: st
         pytest.param("correct_horse_staple", "horse", id="it-is-a-part"),
     ],
 )
-def test_an_error_code_that_quotes_a_secret_is_not_named(code: str, secret: str) -> None:
+def test_an_error_code_that_quotes_a_secret_is_not_shown(code: str, secret: str) -> None:
     reply = Reply(400, {}, json.dumps({"error": code}).encode())
 
     assert str(understand(reply, target(), START, never_show=("", secret))) == "HTTP 400: this token was refused"
@@ -405,7 +403,7 @@ def test_a_token_that_would_break_a_header_is_malformed(form: str, character: st
     assert why in outcome.message
 
 
-def test_a_reply_of_64_kib_is_read_and_its_long_token_noted() -> None:
+def test_a_reply_of_64_kib_is_read_with_a_warning_about_its_long_token() -> None:
     around = len(b'{"access_token": "", "token_type": "Bearer", "expires_in": 3600}')
     longest = "x" * (LONGEST - around)
     body = b'{"access_token": "%s", "token_type": "Bearer", "expires_in": 3600}' % longest.encode()
@@ -463,7 +461,7 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
         (503, Transient, "HTTP 503: a temporary error at the provider"),
     ],
 )
-def test_a_provider_may_say_how_long_to_wait(
+def test_retry_after_is_read(
     status: int, kind: type[RateLimited | Transient], message: str, headers: Headers, seconds: float | None
 ) -> None:
     assert understood(status, b"", headers) == kind(message, "reply", None, seconds)
@@ -514,7 +512,7 @@ def test_the_first_provider_may_leave_out_the_scope() -> None:
         pytest.param(GOOD.replace(b"3600", b"0"), "names no lifetime", "Bearer", id="expires-in-0-mailchimp"),
     ],
 )
-def test_what_is_only_odd_is_a_token_with_a_note(body: bytes, note: str | None, token_type: str) -> None:
+def test_unusual_replies_are_tokens_with_a_warning(body: bytes, note: str | None, token_type: str) -> None:
     outcome = issued(body)
 
     token = outcome.token
@@ -530,7 +528,7 @@ def test_any_2xx_is_success() -> None:
 
 
 @pytest.mark.parametrize("given", [None, 7, ["bci", 7]], ids=["null", "a-number", "a-list-of-others"])
-def test_a_scope_that_is_not_named_is_the_one_asked_for_but_to_who_is_strict(given: object) -> None:
+def test_a_missing_scope_is_the_requested_one_unless_strict_scope(given: object) -> None:
     body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
 
     assert (issued(body, scope="bci").token.scope, issued(body, scope="bci").notes) == ("bci", ())
@@ -554,7 +552,7 @@ def test_a_scope_that_is_not_named_is_the_one_asked_for_but_to_who_is_strict(giv
         pytest.param(None, "", None, None, id="none-asked-for-none-given"),
     ],
 )
-def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
+def test_a_narrowed_scope_is_a_warning_or_a_refusal_with_strict_scope(
     given: object, asked: str, scope: str | None, lacks: str | None
 ) -> None:
     body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
@@ -572,7 +570,7 @@ def test_a_scope_that_lacks_something_is_noted_or_refused_when_strict(
 
 
 @pytest.mark.parametrize("separator", ["|", ",", ";", "+"])
-def test_a_scope_may_come_back_as_it_was_asked_for(separator: str) -> None:
+def test_the_scope_may_be_returned_in_the_requested_format(separator: str) -> None:
     body = GOOD[:-1] + b', "scope": "risk%sbci"}' % separator.encode()
 
     assert issued(body, scope="bci risk", client=replace(CLIENT, scope_separator=separator)).notes == ()
@@ -596,7 +594,7 @@ def test_a_scope_may_come_back_as_it_was_asked_for(separator: str) -> None:
         pytest.param("x5t#S256", (), id="no-object"),
     ],
 )
-def test_a_token_that_is_bound_to_something_else_is_noted(confirmation: object, notes: tuple[str, ...]) -> None:
+def test_a_bound_token_is_a_warning(confirmation: object, notes: tuple[str, ...]) -> None:
     claims = base64.urlsafe_b64encode(json.dumps({"cnf": confirmation}).encode()).rstrip(b"=")
 
     assert issued(GOOD.replace(b'"t"', b'"e30.%s.c2ln"' % claims)).notes == notes
@@ -659,7 +657,7 @@ def test_a_reply_shows_its_providers_clock(headers: Headers, skew: float | None)
     ],
     ids=["expires_at", "expires_in", "exp"],
 )
-def test_when_a_token_expires_is_told_by_the_providers_clock(body: bytes, date: str, seconds: float) -> None:
+def test_a_moment_of_expiry_counts_by_the_providers_clock(body: bytes, date: str, seconds: float) -> None:
     outcome = understood(200, body, {"date": date})
 
     assert isinstance(outcome, Issued)
@@ -668,14 +666,14 @@ def test_when_a_token_expires_is_told_by_the_providers_clock(body: bytes, date: 
     assert outcome.token.obtained == START
 
 
-def test_a_lifetime_in_seconds_is_the_same_by_any_clock() -> None:
+def test_a_lifetime_in_seconds_does_not_depend_on_the_clock() -> None:
     outcome = understood(200, GOOD, {"date": "Fri, 15 Jan 2027 09:00:00 GMT"})
 
     assert isinstance(outcome, Issued)
     assert outcome.token.lifetime == 3600.0
 
 
-def test_a_token_that_only_our_clock_takes_for_expired_is_good() -> None:
+def test_a_token_that_is_expired_only_by_our_clock_is_good() -> None:
     body = b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1799999999}'
 
     early = understood(200, body)
@@ -686,7 +684,7 @@ def test_a_token_that_only_our_clock_takes_for_expired_is_good() -> None:
     assert outcome.token.lifetime == 1798.0
 
 
-def test_what_a_cache_kept_for_a_while_is_good_for_that_much_less() -> None:
+def test_the_age_of_a_cached_reply_is_subtracted() -> None:
     outcome = understood(200, GOOD, {"date": "Fri, 15 Jan 2027 07:58:20 GMT", "age": "100"})
 
     assert isinstance(outcome, Issued)
@@ -701,11 +699,11 @@ def test_a_status_that_passes_by_itself_is_transient(status: int) -> None:
 @pytest.mark.parametrize(
     "headers", [{"cf-mitigated": "challenge"}, {"x-amzn-waf-action": "challenge"}, {"x-amzn-waf-action": "captcha"}]
 )
-def test_a_firewall_that_wants_a_browser_is_transient_and_named(headers: Headers) -> None:
+def test_a_bot_challenge_is_transient(headers: Headers) -> None:
     outcome = understood(403, b"<html>", headers)
 
     assert isinstance(outcome, Transient)
-    assert "a firewall wants a browser" in str(outcome)
+    assert "a firewall expects a browser" in str(outcome)
 
 
 @pytest.mark.parametrize(
@@ -717,7 +715,7 @@ def test_a_firewall_that_wants_a_browser_is_transient_and_named(headers: Headers
         pytest.param("Mon, 01 Jan 0001 00:00:00 GMT", 10_800.0, id="year-1"),
     ],
 )
-def test_the_providers_clock_is_followed_for_an_hour(date: str, seconds: float) -> None:
+def test_at_most_an_hour_of_skew_counts(date: str, seconds: float) -> None:
     outcome = understood(
         200, b'{"access_token": "t", "token_type": "Bearer", "expires_at": 1800007200}', {"date": date}
     )
@@ -732,13 +730,13 @@ def nested(levels: int) -> bytes:
 
 
 @pytest.mark.parametrize("levels", [33, 100, 960, 970, 980, 990, 1000, 30_000])
-def test_a_reply_that_is_nested_deeper_than_any_is_malformed_at_each_depth(levels: int) -> None:
+def test_a_reply_that_is_nested_too_deeply_is_malformed(levels: int) -> None:
     assert understood(200, nested(levels)) == Malformed("HTTP 200, but the reply is nested more than 32 levels deep")
     assert isinstance(understood(401, nested(levels)), Refused)
 
 
 @pytest.mark.parametrize("levels", [2, 31, 32])
-def test_a_reply_that_is_kept_can_be_written_and_read_again(levels: int) -> None:
+def test_an_accepted_reply_can_be_written_and_read_again(levels: int) -> None:
     token = issued(nested(levels)).token
     record = Record(token, "identity", "7e0c5a")
 
@@ -746,7 +744,7 @@ def test_a_reply_that_is_kept_can_be_written_and_read_again(levels: int) -> None
     assert json.loads(render(target(), token, Output("/t", "json")))["x"] == token.extra_fields()["x"]
 
 
-def test_a_claim_that_is_nested_deeper_than_any_makes_a_token_that_is_opaque() -> None:
+def test_a_jwt_with_claims_that_are_nested_too_deeply_is_opaque() -> None:
     claims = b'{"exp": 1800000060, "x": %s%s}' % (b"[" * 980, b"]" * 980)
     token = b'{"access_token": "e30.%s.c2ln", "token_type": "Bearer"}' % base64.urlsafe_b64encode(claims).rstrip(b"=")
 
@@ -755,7 +753,7 @@ def test_a_claim_that_is_nested_deeper_than_any_makes_a_token_that_is_opaque() -
 
 @pytest.mark.parametrize("digits", [310, 4300, 4301, 60_000])
 @pytest.mark.parametrize("sign", ["", "-"])
-def test_a_whole_number_that_no_reader_could_hold_is_malformed(digits: int, sign: str) -> None:
+def test_an_integer_that_is_too_large_is_malformed(digits: int, sign: str) -> None:
     body = f'{{"access_token": "t", "token_type": "Bearer", "x": {sign}{"9" * digits}}}'.encode()
 
     assert understood(200, body) == Malformed("HTTP 200, but the reply holds a number that is too large")
@@ -771,7 +769,7 @@ def test_a_whole_number_that_no_reader_could_hold_is_malformed(digits: int, sign
     ],
     ids=["floats", "escapes", "letters", "lists"],
 )
-def test_the_longest_reply_is_a_record_that_is_read_again(value: str) -> None:
+def test_the_longest_reply_fits_into_a_record(value: str) -> None:
     # JSON grows where it is written again, up to four times.
     body = f'{{"access_token": "t", "token_type": "Bearer", "x": {value}}}'.encode()
     assert 60_000 < len(body) <= 65_536
@@ -788,7 +786,7 @@ def test_an_empty_scope_is_kept_too() -> None:
     assert load(dump(record)) == record
 
 
-def test_other_fields_are_kept_but_never_a_refresh_token() -> None:
+def test_other_fields_are_kept_except_a_refresh_token() -> None:
     fields = {
         "access_token": "t",
         "token_type": "Bearer",
@@ -858,7 +856,7 @@ def test_any_reply_has_an_outcome(status: int, headers: Headers, body: bytes, st
         assert 0 < outcome.token.lifetime <= 366 * 86400
 
 
-# What an error code may look like, so that only `never_show` can tell; and what tokens look like.
+# Secrets that look like error codes, which only `never_show` reveals, and tokens.
 SECRETS = st.text("abcdefghij_XYZ", min_size=12, max_size=40).map(lambda text: f"q{text}")
 TOKENS = st.text("abcXYZ012-._~+/", min_size=12, max_size=40).map(lambda text: f"0{text}")
 
@@ -871,7 +869,7 @@ TOKENS = st.text("abcXYZ012-._~+/", min_size=12, max_size=40).map(lambda text: f
     wrap=st.sampled_from(("{}", "Bad credentials for {}", "{}\n{}", " {}", '"{}"')),
     strict_scope=st.booleans(),
 )
-def test_no_secret_or_token_that_is_echoed_is_ever_shown(
+def test_no_echoed_secret_or_token_is_shown(
     status: int, secret: str, token: str, keys: list[str], wrap: str, strict_scope: bool
 ) -> None:
     for planted in (secret, token):

@@ -52,7 +52,7 @@ def pair_of(header: str) -> str:
     return base64.b64decode(encoded, validate=True).decode()
 
 
-def test_the_first_provider_gets_exactly_what_its_page_shows() -> None:
+def test_the_request_to_the_first_provider_is_that_of_its_documentation() -> None:
     request = composed(CLIENT)
 
     assert request == Request(
@@ -69,14 +69,14 @@ def test_the_first_provider_gets_exactly_what_its_page_shows() -> None:
     )
 
 
-def test_what_is_composed_goes_where_the_call_says() -> None:
+def test_the_request_goes_to_the_url_of_the_call() -> None:
     # By discovery it is somewhere else than the config knows.
     elsewhere = replace(CALL, token_url="https://mtls.example.com/token")
 
     assert compose(target(), CREDENTIALS, (), elsewhere).url == "https://mtls.example.com/token"
 
 
-def test_what_is_public_is_asked_for_without_anybodys_credentials() -> None:
+def test_metadata_is_requested_without_credentials() -> None:
     assert get("https://login.example.com/.well-known/x") == Request(
         "https://login.example.com/.well-known/x",
         {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"bearerd/{__version__}"},
@@ -105,7 +105,7 @@ def test_client_secret_post_puts_the_credentials_into_the_form_and_nowhere_else(
         pytest.param(",", "bci", "bci", id="nothing-to-separate"),
     ],
 )
-def test_scopes_are_delimited_as_the_provider_wants(separator: str, scope: str, sent: str) -> None:
+def test_scopes_are_separated_as_configured(separator: str, scope: str, sent: str) -> None:
     request = composed(replace(CLIENT, scope_separator=separator), scope=scope)
 
     assert form_of(request) == [("grant_type", "client_credentials"), ("scope", sent)]
@@ -124,8 +124,8 @@ def test_a_parameter_may_repeat_and_keeps_its_order() -> None:
     )
 
 
-def test_what_is_sent_of_a_targets_parameters_is_what_was_read() -> None:
-    # As they stand in the config some are references.
+def test_parameters_are_sent_as_they_were_read() -> None:
+    # In the config some of them are references.
     wanted = target(scope="", parameters=(("actor_token", "unread"),))
 
     request = compose(wanted, CREDENTIALS, (("actor_token", "t0ken"),), CALL)
@@ -133,7 +133,7 @@ def test_what_is_sent_of_a_targets_parameters_is_what_was_read() -> None:
     assert form_of(request) == [("actor_token", "t0ken"), ("grant_type", "client_credentials")]
 
 
-def test_a_grant_of_another_type_is_sent_under_its_name() -> None:
+def test_another_grant_type_is_sent() -> None:
     exchange = replace(CLIENT, grant_type="urn:ietf:params:oauth:grant-type:token-exchange")
 
     assert form_of(composed(exchange, CREDENTIALS, "", ("subject_token", "ey.J.x"))) == [
@@ -142,7 +142,7 @@ def test_a_grant_of_another_type_is_sent_under_its_name() -> None:
     ]
 
 
-# -- who the client is ---------------------------------------------------------------------------------
+# -- client authentication -----------------------------------------------------------------------------
 
 
 def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
@@ -156,7 +156,7 @@ FULL = Credentials("7e0c5a", "a-secret-of-no-less-than-sixty-four-characters-as-
 
 def claims_of(form: Form, name: str, key: Any = None, algorithm: str = "ES256") -> dict[str, Any]:
     """The claims of a signed assertion in a form, once its signature has been verified."""
-    # Its times are the test's, and who it is for is compared by hand.
+    # Its times come from the test, and the audience is compared below.
     claims: dict[str, Any] = jwt.decode(
         dict(form)[name],
         key or KEY.public_key(),
@@ -197,7 +197,7 @@ OWN_CLAIMS = {
         ("none", {"client_id": "7e0c5a"}, False),
     ],
 )
-def test_each_way_of_authentication_has_its_own_fields(auth: Any, fields: dict[str, str], basic_header: bool) -> None:
+def test_each_auth_method_has_its_form_fields(auth: Any, fields: dict[str, str], basic_header: bool) -> None:
     request = composed(replace(CLIENT, auth=auth), FULL)
 
     form = form_of(request)
@@ -215,7 +215,7 @@ def test_a_client_id_that_was_left_out_is_not_sent_empty(auth: Any) -> None:
     assert "client_id" not in dict(form)
 
 
-def test_a_ready_assertion_may_be_of_another_kind() -> None:
+def test_a_ready_assertion_can_have_another_type() -> None:
     kind = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"
     client = replace(CLIENT, auth="assertion", assertion_type=kind)
 
@@ -224,7 +224,7 @@ def test_a_ready_assertion_may_be_of_another_kind() -> None:
     assert (form["client_assertion_type"], form["client_assertion"]) == (kind, FULL.secret)
 
 
-def test_a_private_key_signs_who_the_client_is() -> None:
+def test_a_private_key_signs_the_clients_assertion() -> None:
     client = replace(CLIENT, auth="private_key_jwt", jwt=Jwt(key_id="key-7", algorithm="ES256"))
 
     form = form_of(composed(client, FULL))
@@ -233,7 +233,7 @@ def test_a_private_key_signs_who_the_client_is() -> None:
     assert header_of(form, "client_assertion") == {"typ": "JWT", "alg": "ES256", "kid": "key-7"}
 
 
-def test_a_secret_signs_who_the_client_is() -> None:
+def test_a_secret_signs_the_clients_assertion() -> None:
     client = replace(CLIENT, auth="client_secret_jwt", jwt=Jwt(key_id="key-7", algorithm="HS512"))
 
     # That there is a private key too does not matter.
@@ -244,7 +244,7 @@ def test_a_secret_signs_who_the_client_is() -> None:
 
 
 @pytest.mark.parametrize("auth", ["tls_client_auth", "self_signed_tls_client_auth"])
-def test_the_certificate_is_shown_on_the_connection_where_it_is_the_authentication(auth: Any) -> None:
+def test_the_certificate_is_presented_if_it_authenticates_the_client(auth: Any) -> None:
     credentials = replace(FULL, certificate="a certificate")
 
     request = composed(replace(CLIENT, auth=auth), credentials)
@@ -253,7 +253,7 @@ def test_the_certificate_is_shown_on_the_connection_where_it_is_the_authenticati
 
 
 @pytest.mark.parametrize("auth", ["client_secret_basic", "private_key_jwt", "none"])
-def test_elsewhere_no_certificate_is_shown(auth: Any) -> None:
+def test_other_auth_methods_present_no_certificate(auth: Any) -> None:
     request = composed(replace(CLIENT, auth=auth), FULL)
 
     assert (request.certificate, request.private_key) == ("", "")
@@ -269,13 +269,11 @@ def test_elsewhere_no_certificate_is_shown(auth: Any) -> None:
         ("assertion", {FULL.secret}),
     ],
 )
-def test_what_a_reply_may_not_make_anybody_show_is_all_that_proves_who_the_client_is(
-    auth: Any, secrets: set[str]
-) -> None:
+def test_all_credentials_are_among_the_secrets_of_a_request(auth: Any, secrets: set[str]) -> None:
     wanted = target(client=replace(CLIENT, auth=auth), parameters=(("audience", "x"), ("actor_token", KEY_FILE)))
     request = compose(wanted, FULL, (("audience", "x"), ("actor_token", "t0ken")), CALL)
 
-    # Of the parameters, what stands elsewhere than in the config.
+    # Parameters that are not in the config itself.
     assert set(request.secrets) == {dict(form_of(request)).get(name, name) for name in secrets} | {"t0ken"}
 
 
@@ -302,7 +300,7 @@ def bearing(auth: Any = "none", **bearer: Any) -> Client:
         pytest.param({"scope_in_form": True}, "bci", {"iss": "7e0c5a"}, id="scope-in-the-form"),
     ],
 )
-def test_the_grants_assertion_says_what_the_config_says(
+def test_the_grants_assertion_has_the_configured_claims(
     bearer: dict[str, Any], scope: str, claims: dict[str, Any]
 ) -> None:
     form = form_of(composed(bearing(**bearer), FULL, scope))
@@ -310,7 +308,7 @@ def test_the_grants_assertion_says_what_the_config_says(
     own = {"aud": ISSUER, "iat": IAT, "exp": IAT + 60, "jti": "nonce-1-grant"}
     assert claims_of(form, "assertion") == own | claims
     in_form = {"scope": scope} if bearer.get("scope_in_form") else {}
-    # No client_id either: the assertion names who it is.
+    # No client_id either: the assertion names the client.
     assert dict(form).keys() == {"grant_type", "assertion"} | in_form.keys()
     assert dict(form)["grant_type"] == JWT_BEARER
     assert in_form.items() <= dict(form).items()
@@ -343,7 +341,7 @@ def test_the_grants_assertion_names_its_key() -> None:
         ("tls_client_auth", {"client_id"}),
     ],
 )
-def test_beside_the_grants_assertion_the_client_may_authenticate_as_ever(auth: Any, fields: set[str]) -> None:
+def test_a_signed_grant_can_be_combined_with_any_auth_method(auth: Any, fields: set[str]) -> None:
     request = composed(bearing(auth), FULL, "")
 
     form = form_of(request)
@@ -352,14 +350,14 @@ def test_beside_the_grants_assertion_the_client_may_authenticate_as_ever(auth: A
     assert ("Authorization" in request.headers) is (auth == "client_secret_basic")
 
 
-def test_the_grants_assertion_may_not_be_shown_either() -> None:
+def test_the_grants_assertion_is_among_the_secrets() -> None:
     request = composed(bearing(), FULL)
 
     assert dict(form_of(request))["assertion"] in request.secrets
 
 
-def test_two_assertions_of_one_request_have_an_id_each() -> None:
-    # A provider that remembers what it has seen would take the second for a replay.
+def test_two_assertions_of_one_request_have_different_ids() -> None:
+    # A provider that remembers assertions would take the second for a replay.
     form = form_of(composed(bearing("private_key_jwt"), FULL))
 
     assert claims_of(form, "assertion")["jti"] != claims_of(form, "client_assertion")["jti"]
@@ -375,11 +373,14 @@ def test_beside_a_signed_grant_key_and_algorithm_are_the_private_keys() -> None:
     assert header_of(form, "client_assertion") == {"typ": "JWT", "alg": "HS256"}
 
 
-# -- what cannot sign ----------------------------------------------------------------------------------
+# -- keys that cannot sign -----------------------------------------------------------------------------
 
-NO_KEY = "private_key file /etc/key: neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
+NO_KEY = (
+    "private_key file /etc/key: "
+    "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
+)
 NO_SECRET = "client_secret: the key cannot sign with HS256"
-# PyJWT takes what looks like a key for no HMAC secret.
+# PyJWT refuses an HMAC secret that looks like a key.
 UNFIT = Credentials("7e0c5a", FULL.private_key, "hunter2", "")
 BY_KEY = replace(CLIENT, auth="private_key_jwt", private_key=KEY_FILE)
 BY_SECRET = replace(CLIENT, auth="client_secret_jwt")
@@ -391,7 +392,7 @@ unfit = pytest.mark.parametrize(
         pytest.param(BY_SECRET, NO_SECRET, id="client_secret_jwt"),
         pytest.param(
             replace(BY_SECRET, jwt=Jwt(algorithm="RS256")),
-            "client_secret: the key does not sign by RS256; it does by HS256, HS384, HS512",
+            "client_secret: the key cannot sign with RS256, only with HS256, HS384, HS512",
             id="client_secret_jwt-algorithm",
         ),
     ],
@@ -399,7 +400,7 @@ unfit = pytest.mark.parametrize(
 
 
 @unfit
-def test_what_cannot_sign_is_named(client: Client, why: str) -> None:
+def test_a_key_that_cannot_sign_is_an_error(client: Client, why: str) -> None:
     with pytest.raises(SecretUnavailable) as raised:
         composed(client, UNFIT)
 
@@ -407,14 +408,14 @@ def test_what_cannot_sign_is_named(client: Client, why: str) -> None:
 
 
 @unfit
-def test_what_cannot_sign_is_found_without_a_request(client: Client, why: str) -> None:
+def test_a_key_that_cannot_sign_is_found_without_a_request(client: Client, why: str) -> None:
     with pytest.raises(SecretUnavailable) as raised:
         prove_signing(client, UNFIT)
 
     assert str(raised.value) == why
 
 
-def test_a_certificate_that_does_not_belong_is_named() -> None:
+def test_a_certificate_of_another_key_is_an_error() -> None:
     client = replace(BY_KEY, certificate=Reference("file", "/etc/certificate"))
 
     with pytest.raises(
@@ -423,12 +424,12 @@ def test_a_certificate_that_does_not_belong_is_named() -> None:
         composed(client, replace(FULL, certificate="hunter2"))
 
 
-def test_a_secret_that_cannot_sign_is_named_by_where_it_was_read() -> None:
+def test_a_secret_that_cannot_sign_is_an_error_with_its_source() -> None:
     with pytest.raises(SecretUnavailable, match=r"^client_secret env NEW: the key cannot sign with HS256$"):
         composed(BY_SECRET, replace(UNFIT, source="env NEW"))
 
 
-def test_of_two_signatures_both_are_proved() -> None:
+def test_both_of_two_signatures_are_tried() -> None:
     both = replace(bearing("client_secret_jwt"), private_key=KEY_FILE)
 
     prove_signing(both, FULL)
@@ -439,7 +440,7 @@ def test_of_two_signatures_both_are_proved() -> None:
 
 
 @pytest.mark.parametrize("auth", ["client_secret_basic", "client_secret_post", "tls_client_auth", "assertion", "none"])
-def test_who_signs_nothing_has_nothing_to_prove(auth: Any) -> None:
+def test_without_assertions_nothing_is_tried(auth: Any) -> None:
     prove_signing(replace(CLIENT, auth=auth), UNFIT)
 
 
@@ -475,11 +476,11 @@ def test_basic_encodes_the_secret_in_three_ways(secret: str, compatible: str, rf
         ("raw", "acme:prod+:s"),
     ],
 )
-def test_a_colon_in_the_id_ends_it_only_when_raw(encoding: BasicEncoding, pair: str) -> None:
+def test_a_colon_in_the_id_is_encoded_unless_raw(encoding: BasicEncoding, pair: str) -> None:
     assert pair_of(basic(Credentials("acme:prod+", "s"), encoding)) == pair
 
 
-def test_the_clients_encoding_is_the_one_that_is_sent() -> None:
+def test_the_configured_encoding_is_used() -> None:
     raw = replace(CLIENT, basic_encoding="raw")
 
     header = composed(raw, Credentials("id", "a+b")).headers["Authorization"]
@@ -489,7 +490,7 @@ def test_the_clients_encoding_is_the_one_that_is_sent() -> None:
 
 @pytest.mark.parametrize("decode", [unquote, unquote_plus])
 @given(client_id=TEXTS, secret=TEXTS)
-def test_decoders_of_both_kinds_restore_what_compatible_encodes(
+def test_decoders_of_both_kinds_restore_the_compatible_encoding(
     decode: Callable[[str], str], client_id: str, secret: str
 ) -> None:
     name, _, password = pair_of(basic(Credentials(client_id, secret), "compatible")).partition(":")
@@ -497,17 +498,17 @@ def test_decoders_of_both_kinds_restore_what_compatible_encodes(
     assert (decode(name), decode(password)) == (client_id, secret)
 
 
-# Printable ASCII without what `compatible` has to encode for the decoders' sake.
+# Printable ASCII without the characters that `compatible` encodes.
 UNTOUCHED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "%+")
 
 
 @given(client_id=st.text(UNTOUCHED.replace(":", ""), min_size=1), secret=st.text(UNTOUCHED, min_size=1))
-def test_a_provider_that_does_not_decode_finds_the_rest_as_it_is(client_id: str, secret: str) -> None:
+def test_the_compatible_encoding_leaves_other_characters_unchanged(client_id: str, secret: str) -> None:
     assert pair_of(basic(Credentials(client_id, secret), "compatible")) == f"{client_id}:{secret}"
 
 
 @given(client_id=TEXTS, secret=TEXTS)
-def test_a_form_decoder_restores_what_rfc6749_encodes(client_id: str, secret: str) -> None:
+def test_a_form_decoder_restores_the_rfc6749_encoding(client_id: str, secret: str) -> None:
     name, _, password = pair_of(basic(Credentials(client_id, secret), "rfc6749")).partition(":")
 
     assert (unquote_plus(name), unquote_plus(password)) == (client_id, secret)

@@ -13,7 +13,7 @@ from bearerd.grant.rotation import Rotation, dump, load
 def play(steps: str, rotation: Rotation | None = None) -> Rotation:
     """Attempts, one a word: `cba:c-` is that of the secrets c, b and a, newest first, c is tried and refused.
 
-    A + is one that works, a ~ one that comes to nothing that tells.
+    A + is one that works, a ~ one with another failure.
     """
     rotation = rotation or Rotation()
     for number, step in enumerate(steps.split()):
@@ -52,13 +52,13 @@ def play(steps: str, rotation: Rotation | None = None) -> Rotation:
         pytest.param("ba:b- ba:a- ba:b- ba:a- ba:b", id="a-round-over-then-in-turn"),
         pytest.param("cba:c- cba:b- cba:a- cba:c- cba:b- cba:a- cba:c", id="three-in-turn"),
         pytest.param("ba:b- ba:a- ba:b~ ba:b- ba:a", id="whose-turn-it-is-stays-when-nothing-was-learnt"),
-        # The one that worked first, then as they stand.
+        # The one that worked first, then in their order.
         pytest.param("cba:c- cba:b+ cba:b- cba:c- cba:a- cba:b- cba:c- cba:a", id="what-worked-begins-the-round"),
         pytest.param("ba:b- ba:a- ba:b+ ba:b", id="what-works-ends-the-rounds"),
         pytest.param("ba:b- ba:a- ba:b+ ba:b- ba:a", id="and-then-all-count-as-untried"),
         pytest.param("a:a- a:a- b:b", id="one-that-was-replaced"),
         pytest.param("ba:b- ba:a- cba:c", id="a-new-one-goes-before-the-turns"),
-        pytest.param("ba:b- ba:a- bca:c", id="wherever-it-stands"),
+        pytest.param("ba:b- ba:a- bca:c", id="at-any-index"),
         pytest.param("ba:b- ca:c", id="a-new-one-goes-before-the-next"),
         pytest.param("ba:b- a:a- ba:b", id="one-that-was-away-counts-as-new"),
         pytest.param("a:a+ cb:c", id="what-worked-is-gone-so-the-newest"),
@@ -67,7 +67,7 @@ def play(steps: str, rotation: Rotation | None = None) -> Rotation:
         pytest.param("ab:a+ ba:b- ba:a+ ba:a", id="a-list-turned-round"),
     ],
 )
-def test_which_secret_is_tried_next(steps: str) -> None:
+def test_the_next_secret(steps: str) -> None:
     play(steps)
 
 
@@ -89,7 +89,7 @@ def test_which_secret_is_tried_next(steps: str) -> None:
         pytest.param("a:a+ ba:b- ba:a+ ba:a-", "ba", False, id="passed-over-is-not-refused"),
     ],
 )
-def test_a_round_is_over_when_all_that_are_there_were_refused(steps: str, present: str, exhausted: bool) -> None:
+def test_a_round_is_over_when_all_present_secrets_were_refused(steps: str, present: str, exhausted: bool) -> None:
     assert play(steps).exhausted(tuple(present)) is exhausted
 
 
@@ -99,7 +99,7 @@ PASTS = st.lists(st.tuples(SECRETS, st.sampled_from("+-~")), max_size=12)
 
 
 def after(past: Past) -> Rotation:
-    """Whatever went before: what was there at each attempt, and how that ended."""
+    """Any history: the secrets at each attempt, and its result."""
     rotation = Rotation()
     for present, ended in past:
         tried = present[rotation.choice(present)]
@@ -111,7 +111,7 @@ def after(past: Past) -> Rotation:
 
 
 @given(past=PASTS, present=SECRETS, works=st.sets(st.sampled_from("abcd")))
-def test_whatever_went_before_one_that_works_is_found_in_two_rounds_and_kept(
+def test_a_working_secret_is_found_within_two_rounds_and_stays_in_use(
     past: Past, present: tuple[str, ...], works: set[str]
 ) -> None:
     rotation, tried = after(past), []
@@ -134,13 +134,13 @@ def test_whatever_went_before_one_that_works_is_found_in_two_rounds_and_kept(
 
 
 @given(past=PASTS)
-def test_what_was_kept_is_what_is_loaded(past: Past) -> None:
+def test_a_saved_rotation_is_loaded_unchanged(past: Past) -> None:
     rotation = after(past)
 
     assert load(json.loads(json.dumps(dump(rotation)))) == rotation
 
 
-def test_a_restart_in_a_round_goes_on_with_it() -> None:
+def test_a_restart_continues_the_round() -> None:
     before = play("a:a+ ba:b- ba:a+ ba:a-")
 
     play("ba:b- ba:a", load(json.loads(json.dumps(dump(before)))))
@@ -159,5 +159,5 @@ def test_a_restart_in_a_round_goes_on_with_it() -> None:
         ),
     ],
 )
-def test_of_what_was_kept_only_what_makes_sense_is_loaded(fields: dict[str, Any], loaded: Rotation) -> None:
+def test_invalid_saved_fields_are_ignored(fields: dict[str, Any], loaded: Rotation) -> None:
     assert load(fields) == loaded

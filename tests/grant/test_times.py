@@ -26,7 +26,7 @@ LONG_BEFORE = "Mon, 01 Jan 0001 00:00:00 GMT"
     ("skew", "part"),
     [(None, 0.0), (0.0, 0.0), (3600.0, 3600.0), (3601.0, 3600.0), (-2.5, -2.5), (-1e12, -3600.0), (1e300, 3600.0)],
 )
-def test_a_clock_is_followed_for_an_hour(skew: float | None, part: float) -> None:
+def test_at_most_an_hour_of_skew_counts(skew: float | None, part: float) -> None:
     assert followed(skew) == part
 
 
@@ -35,7 +35,7 @@ def test_a_clock_is_followed_for_an_hour(skew: float | None, part: float) -> Non
     [
         pytest.param({"date": date(3000), "retry-after": date(3120)}, 120.0, id="within-an-hour"),
         pytest.param({"date": date(-3000), "retry-after": date(-2880)}, 120.0, id="within-an-hour-behind"),
-        # Beyond an hour it is no clock that anything can be told by.
+        # Beyond an hour a clock is not believed.
         pytest.param({"date": date(7200), "retry-after": date(7320)}, 3720.0, id="beyond"),
         pytest.param({"date": LONG_AFTER, "retry-after": date(7200)}, 3600.0, id="year-9999"),
         pytest.param({"date": LONG_BEFORE, "retry-after": date(60)}, 3660.0, id="year-1"),
@@ -45,9 +45,7 @@ def test_a_clock_is_followed_for_an_hour(skew: float | None, part: float) -> Non
         pytest.param({"date": date(600), "x-ratelimit-reset": "45"}, 45.0, id="reset-in-seconds"),
     ],
 )
-def test_how_long_to_wait_is_told_by_the_providers_clock_within_an_hour(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_a_moment_in_retry_after_counts_by_the_providers_clock(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 

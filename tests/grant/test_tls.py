@@ -54,7 +54,7 @@ def post(server: Server, ca_file: str | None, *, url: str | None = None) -> Repl
         endpoint.close()
 
 
-def test_what_ca_file_issued_is_trusted(ca: trustme.CA, ca_file: str) -> None:
+def test_certificates_of_ca_file_are_trusted(ca: trustme.CA, ca_file: str) -> None:
     with serving_as(ca) as server:
         assert isinstance(post(server, ca_file), Reply)
 
@@ -78,7 +78,7 @@ def test_a_certificate_for_another_name_is_refused(ca: trustme.CA, ca_file: str)
         ),
     ],
 )
-def test_a_certificate_out_of_its_time_is_refused(
+def test_an_expired_or_future_certificate_is_refused(
     ca: trustme.CA, ca_file: str, begins: datetime, ends: datetime, why: str
 ) -> None:
     certificate = ca.issue_cert("127.0.0.1", not_before=begins, not_after=ends)
@@ -93,19 +93,19 @@ def test_a_certificate_out_of_its_time_is_refused(
     assert server.seen == []
 
 
-def test_what_another_authority_issued_is_refused_with_what_ca_file_holds(ca_file: str) -> None:
+def test_a_certificate_of_another_authority_is_refused_and_ca_file_named(ca_file: str) -> None:
     with serving_as(trustme.CA()) as server:
         reply = post(server, ca_file)
 
     assert reply == NoReply(
         "TLS",
         "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
-        f"it was not issued by what ca_file {ca_file} holds",
+        f"no authority in ca_file {ca_file} issued it",
     )
     assert server.seen == []
 
 
-def test_a_self_signed_certificate_is_refused_and_the_way_out_named(ca: trustme.CA, tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_refused_with_a_hint(ca: trustme.CA, tmp_path: Path) -> None:
     own = tmp_path / "own.pem"
     own.write_bytes(ca.private_key_pem.bytes() + ca.cert_pem.bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -155,7 +155,7 @@ def test_a_server_that_speaks_only_tls_1_1_is_refused(ca: trustme.CA, ca_file: s
     assert server.seen == []
 
 
-def test_a_server_that_speaks_no_tls_is_refused_with_a_question() -> None:
+def test_a_server_without_tls_is_refused_with_a_hint() -> None:
     with serving(issues()) as server:
         reply = post(server, None, url=server.url.replace("http:", "https:"))
 
@@ -164,10 +164,10 @@ def test_a_server_that_speaks_no_tls_is_refused_with_a_question() -> None:
     assert server.seen == []
 
 
-# -- what is trusted -----------------------------------------------------------------------------------
+# -- trusted authorities -------------------------------------------------------------------------------
 
 
-def test_a_ca_file_that_was_replaced_is_taken_up_by_the_next_request(ca: trustme.CA, ca_file: str) -> None:
+def test_the_next_request_uses_a_replaced_ca_file(ca: trustme.CA, ca_file: str) -> None:
     new = trustme.CA()
     with serving_as(ca) as old_server, serving_as(new) as new_server:
         endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=WITHIN))
@@ -194,7 +194,7 @@ def test_a_ca_file_that_was_replaced_is_taken_up_by_the_next_request(ca: trustme
         ),
     ],
 )
-def test_a_ca_file_that_cannot_be_used_is_named_and_nothing_is_sent(
+def test_an_unusable_ca_file_is_an_error_and_nothing_is_sent(
     ca: trustme.CA, tmp_path: Path, content: bytes | None, why: str
 ) -> None:
     path = tmp_path / "other.pem"
@@ -241,7 +241,7 @@ def test_the_systems_store_is_the_default(ca: trustme.CA, ca_file: str, trusted:
         assert server.seen == []
 
 
-def test_ca_file_stands_in_place_of_the_systems_store(
+def test_ca_file_replaces_the_systems_store(
     monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, ca_file: str, tmp_path: Path
 ) -> None:
     system = trustme.CA()
@@ -255,7 +255,7 @@ def test_ca_file_stands_in_place_of_the_systems_store(
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_no_variable_of_other_programs_adds_to_what_is_trusted(
+def test_environment_variables_add_no_authorities(
     monkeypatch: pytest.MonkeyPatch, ca_file: str, tmp_path: Path, variable: str
 ) -> None:
     other = trustme.CA()
@@ -305,7 +305,7 @@ def huge(path: str) -> None:
     ids=["a FIFO", "a directory", "a device", "a huge file"],
 )
 @pytest.mark.parametrize("own", [False, True], ids=["", "with a client certificate"])
-def test_openssl_is_not_given_what_it_would_wait_for_or_read_for_ever(
+def test_openssl_never_gets_a_file_that_it_could_read_for_ever(
     ca: trustme.CA, tmp_path: Path, make: Callable[[str], object], said: str, *, own: bool
 ) -> None:
     path = str(tmp_path / "ca")

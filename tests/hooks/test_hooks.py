@@ -245,7 +245,7 @@ def test_workers_end_when_nothing_is_owed(rig: Rig, caplog: pytest.LogCaptureFix
     assert said(caplog, logging.INFO) == []
 
 
-# -- what fails ----------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_fails_is_tried_three_more_times_and_then_given_up(

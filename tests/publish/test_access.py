@@ -18,7 +18,7 @@ FILE = Component("/run/t", 0o640, 1000, 50, "owner", "readers", made=True)
 
 
 def judged(component: Component, right: Right, reader: Reader) -> Class | None:
-    """As whom a reader is stopped at a component; None where he goes on."""
+    """The class that denies a reader access to a component; None if it is granted."""
     found = stops([component], None, reader) if right == "x" else stops([], component, reader)
     return found[0].judged_as if found else None
 
@@ -55,13 +55,13 @@ def test_one_class_of_the_mode_decides(mode: int, right: Right, reader: Reader, 
     assert judged(replace(FILE, mode=mode), right, reader) == stopped_as
 
 
-def test_a_group_counts_whichever_of_his_it_is_and_no_other() -> None:
+def test_every_group_of_the_reader_counts() -> None:
     component = replace(FILE, mode=0o040)
     for groups, stopped_as in (({50}, None), ({1, 2, 50}, None), ({51}, "others"), (set(), "others")):
         assert judged(component, "r", Reader("x", 2000, frozenset(groups))) == stopped_as
 
 
-def test_all_that_stops_somebody_is_told_from_the_first_on() -> None:
+def test_every_denial_on_the_path_is_reported_in_order() -> None:
     way = [replace(FILE, path=path, mode=mode) for path, mode in (("/", 0o755), ("/a", 0o750), ("/a/b", 0o700))]
     file = replace(FILE, path="/a/b/t", mode=0o644)
     assert [(stop.component.path, stop.right) for stop in stops(way, file, STRANGER)] == [("/a", "x"), ("/a/b", "x")]
@@ -110,24 +110,24 @@ def acl(*, user: int = 7, group: int = 0, mask: int = 7, other: int = 0, **named
     ],
 )
 def test_an_acl_decides_before_the_mode(entries: tuple[Entry, ...], reader: Reader, stopped_as: Class | None) -> None:
-    # Its bits show the mask where a group's stand otherwise.
+    # The group bits of the mode show the mask.
     (mask,) = (entry.rights for entry in entries if entry.tag == MASK)
     assert judged(replace(FILE, mode=0o700 | mask << 3, acl=entries), "r", reader) == stopped_as
 
 
-def test_an_acl_whose_mask_grants_nothing_is_not_looked_at() -> None:
+def test_an_acl_whose_mask_grants_nothing_is_ignored() -> None:
     entries = acl(u3000=0, mask=0, other=4)
     assert judged(replace(FILE, mode=0o604, acl=entries), "r", STRANGER) is None
     assert judged(replace(FILE, mode=0o704, acl=acl(u2000=7, mask=0, other=4)), "r", MEMBER) == "group"
 
 
-def test_an_acl_is_read_as_the_kernel_keeps_it() -> None:
+def test_an_acl_is_read_in_the_format_of_the_kernel() -> None:
     kept = struct.pack("<I", 2) + struct.pack("<HHI", USER_OBJ, 6, NOBODY) + struct.pack("<HHI", USER, 4, 1000)
     assert acl_of(kept) == (Entry(USER_OBJ, 6, NOBODY), Entry(USER, 4, 1000))
     assert acl_of(kept[:4]) == ()
 
 
-def test_what_is_made_below_a_default_acl_has_it_with_the_rights_of_its_mode() -> None:
+def test_new_files_inherit_a_default_acl_masked_by_their_mode() -> None:
     made = inherited(acl(user=7, u3000=5, group=5, mask=7, other=5), 0o2640)
     assert made == acl(user=6, u3000=5, group=5, mask=4, other=0)
     # One that names nobody leaves no more than a mode.
@@ -139,7 +139,7 @@ def test_what_is_made_below_a_default_acl_has_it_with_the_rights_of_its_mode() -
 
 
 def words(component: Component, right: Right, reader: Reader) -> str:
-    """What is told of the one stop."""
+    """The message about the only denial."""
     (stop,) = stops([component], None, reader) if right == "x" else stops([], component, reader)
     return describe(stop, reader)
 
@@ -165,7 +165,7 @@ LEFT = "(bearerd does not change existing directories)"
             "x",
             STRANGER,
             f"/run/d (owner:root 0750): others lack x, and stranger is one of them; chmod o+x /run/d {LEFT}",
-            id="nobody-is-told-to-join-root",
+            id="root-group",
         ),
         pytest.param(
             replace(THERE, mode=0o2700),
@@ -178,28 +178,28 @@ LEFT = "(bearerd does not change existing directories)"
             replace(THERE, mode=0o701),
             "x",
             MEMBER,
-            f"/run/d (owner:readers 0701): member is in its group, which lacks x; chmod g+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0701): member is in its group, and the group lacks x; chmod g+x /run/d {LEFT}",
             id="the-group",
         ),
         pytest.param(
             replace(THERE, mode=0o070),
             "x",
             OWNER,
-            f"/run/d (owner:readers 0070): owner is its owner, who lacks x; chmod u+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0070): owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
             id="the-owner",
         ),
         pytest.param(
             replace(THERE, acl=acl(u3000=0, group=5)),
             "x",
             STRANGER,
-            "/run/d (owner:readers 0750+): its ACL grants stranger no x; setfacl -m u:stranger:x /run/d",
+            "/run/d (owner:readers 0750+): its ACL does not grant x to stranger; setfacl -m u:stranger:x /run/d",
             id="by-an-acl",
         ),
         pytest.param(
             replace(THERE, mode=0o070, acl=acl(user=0)),
             "x",
             OWNER,
-            f"/run/d (owner:readers 0070+): owner is its owner, who lacks x; chmod u+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0070+): owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
             id="the-owner-whatever-the-acl",
         ),
         pytest.param(
@@ -222,7 +222,7 @@ LEFT = "(bearerd does not change existing directories)"
             replace(MADE, mode=0o701),
             "x",
             MEMBER,
-            "/run/d (as bearerd makes it, owner:readers 0701): member is in its group, which lacks x; set "
+            "/run/d (as bearerd makes it, owner:readers 0701): member is in its group, and the group lacks x; set "
             "output.directory_mode to one with g+x",
             id="made-not-for-the-group",
         ),
@@ -254,7 +254,7 @@ LEFT = "(bearerd does not change existing directories)"
             replace(FILE, mode=0o604),
             "r",
             MEMBER,
-            "/run/t (owner:readers 0604): member is in its group, which lacks r; set mode to one with g+r",
+            "/run/t (owner:readers 0604): member is in its group, and the group lacks r; set mode to one with g+r",
             id="file-not-for-its-group",
         ),
         pytest.param(
@@ -274,5 +274,5 @@ LEFT = "(bearerd does not change existing directories)"
         ),
     ],
 )
-def test_what_stops_somebody_is_told_with_a_cure(component: Component, right: Right, reader: Reader, said: str) -> None:
+def test_each_denial_is_reported_with_what_to_do(component: Component, right: Right, reader: Reader, said: str) -> None:
     assert words(component, right, reader) == said

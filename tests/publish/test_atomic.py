@@ -46,7 +46,7 @@ def test_a_file_is_made_with_its_directories(files: Files, root: Path) -> None:
     assert stat.S_IMODE(root.stat().st_mode) == 0o750
 
 
-def test_a_replaced_file_is_a_new_one_and_the_old_stays_with_who_has_it_open(files: Files, root: Path) -> None:
+def test_a_replaced_file_is_a_new_one_and_open_descriptors_keep_the_old(files: Files, root: Path) -> None:
     files.replace(str(root / "t"), b"one", PLAIN)
     with (root / "t").open("rb") as held:
         files.replace(str(root / "t"), b"two", PLAIN)
@@ -57,7 +57,7 @@ def test_a_replaced_file_is_a_new_one_and_the_old_stays_with_who_has_it_open(fil
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o377])
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400, 0o666])
-def test_the_mode_is_what_was_asked_for_under_any_umask(files: Files, root: Path, umask: int, mode: int) -> None:
+def test_the_mode_does_not_depend_on_the_umask(files: Files, root: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         files.replace(str(root / "dnb/t"), b"x", Attributes(mode))
@@ -68,7 +68,7 @@ def test_the_mode_is_what_was_asked_for_under_any_umask(files: Files, root: Path
 
 
 @ROOT
-def test_owner_and_group_are_set_and_what_is_not_configured_is_not(files: Files, root: Path) -> None:
+def test_only_configured_owners_and_groups_are_set(files: Files, root: Path) -> None:
     group = grp.getgrgid(12)
     files.replace(str(root / "t"), b"x", attributes(0o640, "1234", group.gr_name))
     status = (root / "t").stat()
@@ -113,7 +113,7 @@ def test_files_have_the_group_of_a_setgid_directory_that_was_made_for_the_reader
 
 
 @pytest.mark.parametrize(
-    ("stands", "there", "asked", "said"),
+    ("root_at", "there", "asked", "said"),
     [
         pytest.param("", "", "a/b", None, id="nothing"),
         pytest.param("a", "directory", "a/b/c", None, id="a directory"),
@@ -126,10 +126,10 @@ def test_files_have_the_group_of_a_setgid_directory_that_was_made_for_the_reader
         pytest.param("../elsewhere", "file", "../elsewhere/b", "not a directory", id="a file elsewhere"),
     ],
 )
-def test_what_can_be_made_is_known_before_and_nothing_is_made(
-    files: Files, root: Path, tmp_path: Path, stands: str, there: str, asked: str, said: str | None
+def test_the_check_of_a_missing_directory_makes_nothing(
+    files: Files, root: Path, tmp_path: Path, root_at: str, there: str, asked: str, said: str | None
 ) -> None:
-    path, real = Path(os.path.normpath(root / stands)), tmp_path / "real"
+    path, real = Path(os.path.normpath(root / root_at)), tmp_path / "real"
     real.mkdir()
     path.parent.mkdir(exist_ok=True)
     if there == "link":
@@ -150,7 +150,7 @@ def test_what_can_be_made_is_known_before_and_nothing_is_made(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_owner_that_cannot_be_given_is_known_before(
+def test_an_owner_that_cannot_be_set_is_found_by_the_check(
     files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root.mkdir()
@@ -168,14 +168,14 @@ def test_an_owner_that_cannot_be_given_is_known_before(
     assert left_over(root) == []
 
 
-def test_a_directory_that_exists_stays_as_it_is(files: Files, root: Path) -> None:
+def test_an_existing_directory_is_not_changed(files: Files, root: Path) -> None:
     (root / "dnb").mkdir(parents=True, mode=0o700)
     files.replace(str(root / "dnb/t"), b"x", PLAIN)
     assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("name", ["no-such-user-here", "0x0"])
-def test_an_unknown_user_or_group_is_named(name: str) -> None:
+def test_an_unknown_user_or_group_is_an_error_with_its_name(name: str) -> None:
     with pytest.raises(PublishError, match=f"there is no user '{name}'"):
         attributes(0o640, name, None)
     with pytest.raises(PublishError, match=f"there is no group '{name}'"):
@@ -185,7 +185,7 @@ def test_an_unknown_user_or_group_is_named(name: str) -> None:
 # -- links ---------------------------------------------------------------------------------------
 
 
-def test_a_symlink_at_the_name_is_replaced_and_not_followed(files: Files, root: Path, tmp_path: Path) -> None:
+def test_a_symlink_with_the_files_name_is_replaced_and_not_followed(files: Files, root: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     root.mkdir()
@@ -201,7 +201,7 @@ def test_a_symlinked_directory_below_the_output_directory_is_refused(tmp_path: P
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/dnb").symlink_to(real)
     with pytest.raises(
-        PublishError, match=r"symlink .*/tokens/dnb is not followed: none is, below the output directory"
+        PublishError, match=r"symlink .*/tokens/dnb is not followed: below the output directory no symlink is"
     ):
         Files(str(tmp_path / "tokens"), 0o750).replace(str(tmp_path / "tokens/dnb/t"), b"x", PLAIN)
     assert os.listdir(real) == []
@@ -219,7 +219,7 @@ def test_a_directory_is_listed_but_not_through_a_symlink(files: Files, root: Pat
     )
 
 
-def test_a_link_above_the_output_directory_is_followed(tmp_path: Path) -> None:
+def test_a_symlink_above_the_output_directory_is_followed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "var").mkdir()
     (tmp_path / "var/run").symlink_to(tmp_path / "run")
@@ -227,7 +227,7 @@ def test_a_link_above_the_output_directory_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "run/bearerd/t").read_bytes() == b"x"
 
 
-def test_a_planted_temporary_is_never_written_to(
+def test_a_planted_temporary_file_is_never_written_to(
     files: Files, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = tmp_path / "victim"
@@ -270,7 +270,7 @@ def _socket(path: Path) -> None:
         pytest.param(lambda path: path.parent.rename(f"{path.parent}-moved"), id="its directory gone"),
     ],
 )
-def test_what_differs_is_seen(files: Files, root: Path, harm: Callable[[Path], object]) -> None:
+def test_any_difference_is_noticed(files: Files, root: Path, harm: Callable[[Path], object]) -> None:
     path = root / "d/t"
     files.replace(str(path), b"abc", PLAIN)
     assert files.matches(str(path), b"abc", PLAIN)
@@ -280,7 +280,7 @@ def test_what_differs_is_seen(files: Files, root: Path, harm: Callable[[Path], o
 
 @ROOT
 @pytest.mark.parametrize(("uid", "gid"), [(1234, -1), (-1, 12)])
-def test_another_owner_or_group_is_seen_only_where_one_is_configured(
+def test_a_different_owner_or_group_counts_only_if_one_is_configured(
     files: Files, root: Path, uid: int, gid: int
 ) -> None:
     path = root / "t"
@@ -307,7 +307,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", directory], check=True)
 
 
-def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left_over(small: Path) -> None:
+def test_on_a_full_disk_the_old_file_stays_and_no_temporary_file(small: Path) -> None:
     files = Files(str(small), 0o750)
     files.replace(str(small / "t"), b"one", PLAIN)
     with pytest.raises(PublishError, match="no space is left"):
@@ -326,7 +326,7 @@ def test_without_inodes_the_old_file_stays(small: Path) -> None:
     assert (small / "t").read_bytes() == b"one"
 
 
-def test_on_a_read_only_file_system_the_fault_is_named(small: Path) -> None:
+def test_on_a_read_only_file_system_the_error_says_so(small: Path) -> None:
     files = Files(str(small), 0o750)
     files.replace(str(small / "t"), b"one", PLAIN)
     subprocess.run(["mount", "-o", "remount,ro", small], check=True)
@@ -336,7 +336,7 @@ def test_on_a_read_only_file_system_the_fault_is_named(small: Path) -> None:
 
 
 @ROOT
-def test_a_file_that_is_a_mount_point_is_refused_with_the_cure(files: Files, root: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_a_mount_point_is_an_error_with_what_to_do(files: Files, root: Path, tmp_path: Path) -> None:
     files.replace(str(root / "t"), b"one", PLAIN)
     (tmp_path / "bound").write_text("bound")
     subprocess.run(["mount", "--bind", tmp_path / "bound", root / "t"], check=True)
@@ -348,7 +348,7 @@ def test_a_file_that_is_a_mount_point_is_refused_with_the_cure(files: Files, roo
         subprocess.run(["umount", root / "t"], check=True)
 
 
-def test_a_directory_of_that_name_is_named_and_stays(files: Files, root: Path) -> None:
+def test_a_directory_with_the_files_name_is_an_error_and_stays(files: Files, root: Path) -> None:
     (root / "t").mkdir(parents=True)
     with pytest.raises(PublishError, match="a directory has this name"):
         files.replace(str(root / "t"), b"x", PLAIN)
@@ -356,7 +356,7 @@ def test_a_directory_of_that_name_is_named_and_stays(files: Files, root: Path) -
 
 
 def _failing(call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the n-th call of an os function fail with EIO: what a dying disk does, and no mount can."""
+    """Make the n-th call of an os function fail with EIO, as a failing disk does."""
     real, count = getattr(os, call), 0
 
     def fails(*arguments: object, **keywords: object) -> object:
@@ -394,7 +394,7 @@ def test_a_directory_that_cannot_be_synced_is_a_warning_and_the_file_is_publishe
     assert (root / "t").read_bytes() == b"two"
 
 
-def test_a_short_write_is_gone_on_with(files: Files, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(files: Files, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     with monkeypatch.context() as patch:
         patch.setattr("bearerd.publish.atomic.os.write", lambda descriptor, data: real(descriptor, bytes(data)[:3]))
@@ -421,7 +421,7 @@ def test_no_descriptor_is_left_open(files: Files, root: Path) -> None:
 # -- leftovers -------------------------------------------------------------------------------------
 
 
-def test_only_what_a_killed_process_of_this_directory_left_is_swept(files: Files, root: Path) -> None:
+def test_only_temporary_files_of_this_directory_are_removed(files: Files, root: Path) -> None:
     root.mkdir()
     ours = root / f".bearerd-{files._mark}-{'a' * 16}.tmp"
     others = [root / f".bearerd-{'0' * 8}-{'a' * 16}.tmp", root / ".bearerd-x.tmp", root / "t.tmp", root / ".hidden"]
@@ -473,7 +473,7 @@ def test_two_readers_never_see_a_torn_empty_or_missing_file(files: Files, root: 
     assert [reader.communicate()[0] for reader in readers] == ["0\n"] * 2
 
 
-def test_a_directory_that_could_not_be_given_to_its_group_is_not_left_half_made(root: Path) -> None:
+def test_a_directory_whose_group_cannot_be_set_is_not_left_behind(root: Path) -> None:
     with pytest.raises(PublishError, match="no group"):
         Files(str(root), 0o750, group="no-such-group-here").replace(str(root / "t"), b"x", PLAIN)
     assert not root.exists()

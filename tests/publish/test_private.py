@@ -1,4 +1,4 @@
-"""What other users could have written is not read: it is moved aside, and made anew."""
+"""Files and directories that other users could have written are moved aside and replaced, not read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config() -> Iterator[Config]:
 
 
 def prepared(config: Config) -> Publisher:
-    """A publisher whose process ended: its lock is free again."""
+    """A publisher after the end of its process: the lock is free."""
     publisher = Publisher(config)
     publisher.prepare()
     publisher.save(config.targets[0], GOOD)
@@ -106,7 +106,7 @@ def opened_by_an_acl(own: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("below", ["", "records", "records/dnb", "clients", "owed"])
-def test_a_directory_that_others_could_have_made_is_moved_aside_and_made_anew(
+def test_a_directory_that_others_could_have_made_is_moved_aside_and_replaced(
     config: Config, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None], reason: str, below: str
 ) -> None:
     prepared(config)
@@ -151,7 +151,7 @@ def a_fifo(path: Path) -> None:
         pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
     ],
 )
-def test_a_file_that_others_could_have_written_is_not_read_but_moved_aside(
+def test_a_file_that_others_could_have_written_is_moved_aside_and_not_read(
     config: Config, caplog: pytest.LogCaptureFixture, name: str, harm: Callable[[Path], object]
 ) -> None:
     prepared(config)
@@ -172,8 +172,8 @@ def test_a_file_that_others_could_have_written_is_not_read_but_moved_aside(
 
 
 @ROOT
-def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) -> None:
-    # In a sticky directory of another user nobody but he and root can move what is his.
+def test_if_nothing_can_be_moved_aside_it_is_an_error(config: Config) -> None:
+    # In a sticky directory only the owner of a file, the owner of the directory and root can move it.
     directory = Path(config.directory)
     (directory / ".bearerd").mkdir()
     give(directory, ALICE)
@@ -183,7 +183,7 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
         pytest.raises(
             DirectoryUnusable,
             match=rf"{directory}/.bearerd is not used because it belongs to user nobody, and bearerd runs as {BOB}; "
-            r"moving it aside failed .*: remove it",
+            r"moving it aside failed .*; remove it",
         ),
     ):
         Publisher(config).prepare()
@@ -191,8 +191,8 @@ def test_what_cannot_be_moved_aside_is_told_and_nothing_is_used(config: Config) 
 
 @ROOT
 @pytest.mark.parametrize("uid", [0, ALICE])
-def test_nobody_takes_the_directory_from_a_daemon_of_its_owner_that_runs(config: Config, uid: int) -> None:
-    # As an administrator who runs `bearerd once` as root beside the service.
+def test_root_does_not_take_the_directory_from_its_owners_running_daemon(config: Config, uid: int) -> None:
+    # For example an administrator runs `bearerd once` as root beside the service.
     directory = Path(config.directory)
     give(directory, BOB)
     directory.chmod(0o777)
@@ -210,9 +210,7 @@ def test_nobody_takes_the_directory_from_a_daemon_of_its_owner_that_runs(config:
     assert (directory / ".bearerd").stat().st_uid == 0
 
 
-def test_where_no_directory_can_be_bearerds_alone_nothing_piles_up(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_if_no_private_directory_is_possible_nothing_piles_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file system that keeps no modes makes everything 0777.
     real = os.mkdir
     monkeypatch.setattr("os.mkdir", lambda path, _mode, *, dir_fd: real(path, dir_fd=dir_fd))
@@ -226,7 +224,7 @@ def test_where_no_directory_can_be_bearerds_alone_nothing_piles_up(
     assert os.listdir(config.directory) == []
 
 
-def test_the_own_directory_is_made_without_write_by_the_group_whatever_the_config_says(config: Config) -> None:
+def test_the_own_directory_is_never_writable_by_the_group(config: Config) -> None:
     config = replace(config, directory_mode=0o2770)
     publisher = prepared(config)
     own = Path(config.directory) / ".bearerd"
@@ -239,7 +237,7 @@ def test_the_own_directory_is_made_without_write_by_the_group_whatever_the_confi
 
 
 @ROOT
-def test_whoever_only_looks_reads_another_users_records_and_moves_nothing(config: Config) -> None:
+def test_a_reading_process_moves_nothing_of_another_users_records(config: Config) -> None:
     prepared(config)
     own = Path(config.directory) / ".bearerd"
     give(own, BOB)
@@ -259,7 +257,7 @@ def test_whoever_only_looks_reads_another_users_records_and_moves_nothing(config
 
 @ROOT
 @pytest.mark.parametrize(("mode", "uid"), [(0o1777, 0), (0o2775, 0), (0o755, ALICE)])
-def test_in_a_state_directory_that_is_not_bearerds_alone_the_state_has_a_directory_of_its_own(
+def test_in_a_shared_state_directory_the_state_has_its_own_directory(
     config: Config, caplog: pytest.LogCaptureFixture, mode: int, uid: int
 ) -> None:
     # It may be the root of a volume, or /tmp: nobody would thank us for moving that aside.
@@ -282,7 +280,7 @@ def test_in_a_state_directory_that_is_not_bearerds_alone_the_state_has_a_directo
     assert volume.exists()
 
 
-def test_a_state_directory_may_be_a_link_of_systemds_to_one_of_the_daemons(tmp_path: Path) -> None:
+def test_a_state_directory_can_be_a_symlink_by_systemd(tmp_path: Path) -> None:
     (tmp_path / "private/bearerd").mkdir(parents=True, mode=0o700)
     (tmp_path / "private/bearerd").chmod(0o700)
     (tmp_path / "bearerd").symlink_to("private/bearerd")
@@ -305,7 +303,7 @@ def test_a_state_directory_may_be_a_link_of_systemds_to_one_of_the_daemons(tmp_p
         (None, "unknown-version"),
     ],
 )
-def test_a_record_or_a_state_of_another_version_is_kept_aside_and_not_overwritten(
+def test_a_record_or_state_of_another_version_is_renamed_and_not_overwritten(
     config: Config, caplog: pytest.LogCaptureFixture, version: object, kept: str
 ) -> None:
     publisher, (target,) = prepared(config), config.targets
@@ -323,15 +321,17 @@ def test_a_record_or_a_state_of_another_version_is_kept_aside_and_not_overwritte
         aside = path.with_name(f"{path.name}.{kept}")
         assert aside.read_bytes() == content
         assert [
-            text for text in caplog.messages if text.endswith(f"of another version of bearerd, and was kept as {aside}")
+            text
+            for text in caplog.messages
+            if text.endswith(f"from another version of bearerd; it was kept as {aside}")
         ]
-        # The newer bearerd is put back, and finds what it wrote where an administrator moves it to.
+        # An administrator moves the file back for the newer bearerd, which reads it.
         aside.rename(path)
     assert peek(config.directory, "dnb", "bci") is None
     assert state.names("clients") == {"dnb"}
 
 
-def test_what_is_no_document_at_all_is_overwritten(config: Config) -> None:
+def test_a_file_that_is_no_document_is_overwritten(config: Config) -> None:
     publisher, (target,) = prepared(config), config.targets
     path = Path(config.directory) / ".bearerd/records/dnb/bci.json"
     for content in (b"", b"{", b"[" * 100_000, b"7", b'{"kept": {}}'):

@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> Config:
     )
 
 
-def test_a_targets_files_are_written_once_and_then_left_alone(config: Config) -> None:
+def test_a_targets_files_are_written_once(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     assert len(publisher.ensure(target, token()).written) == 2
     assert publisher.ensure(target, token()).written == ()
@@ -49,7 +49,7 @@ def test_a_targets_files_are_written_once_and_then_left_alone(config: Config) ->
         pytest.param(lambda path: path.chmod(0o666), id="opened"),
     ],
 )
-def test_what_is_done_to_a_file_right_after_it_was_written_or_looked_at_is_seen(
+def test_a_change_right_after_a_write_or_look_is_noticed(
     config: Config, monkeypatch: pytest.MonkeyPatch, call: str, harm: Callable[[Path], object]
 ) -> None:
     publisher, (target,) = Publisher(config), config.targets
@@ -72,7 +72,7 @@ def test_what_is_done_to_a_file_right_after_it_was_written_or_looked_at_is_seen(
     assert not publisher.disturbed(target)
 
 
-def test_where_a_file_system_keeps_no_modes_files_are_not_written_on_and_on(
+def test_on_a_file_system_without_modes_files_are_not_rewritten_for_ever(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher, (target,) = Publisher(config), config.targets
@@ -87,7 +87,7 @@ def test_where_a_file_system_keeps_no_modes_files_are_not_written_on_and_on(
     assert looks == 1
 
 
-def test_one_file_that_cannot_be_written_keeps_no_other_from_it(config: Config) -> None:
+def test_a_file_that_cannot_be_written_does_not_affect_the_others(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     Path(target.outputs[0].path).mkdir(parents=True)
     published = publisher.ensure(target, token())
@@ -95,7 +95,7 @@ def test_one_file_that_cannot_be_written_keeps_no_other_from_it(config: Config) 
     assert len(published.faults) == 1
 
 
-def test_withdrawn_files_are_gone_and_can_be_withdrawn_again(config: Config) -> None:
+def test_files_can_be_withdrawn_twice(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.ensure(target, token())
     assert len(publisher.withdraw(target.outputs).written) == 2
@@ -103,7 +103,7 @@ def test_withdrawn_files_are_gone_and_can_be_withdrawn_again(config: Config) -> 
     assert not Path(target.outputs[0].path).exists()
 
 
-def test_records_are_for_the_daemon_alone(config: Config) -> None:
+def test_records_are_private(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.prepare()
     publisher.save(target, Record(token(), "x", "7e0c5a"))
@@ -114,14 +114,14 @@ def test_records_are_for_the_daemon_alone(config: Config) -> None:
     assert publisher.load(target) == Record(token(), "x", "7e0c5a")
 
 
-def test_a_second_daemon_on_a_directory_is_told_who_keeps_it(config: Config) -> None:
+def test_a_second_daemon_is_refused_with_the_pid_of_the_first(config: Config) -> None:
     first = Publisher(config)
     first.prepare()
-    with pytest.raises(DirectoryLocked, match=rf"in use by another bearerd, pid {os.getpid()}: stop that one"):
+    with pytest.raises(DirectoryLocked, match=rf"in use by another bearerd, pid {os.getpid()}; stop it"):
         Publisher(config).prepare()
-    # Another user may have written it, and what is told may go to root's terminal.
+    # Another user may have written it, and the message may go to root's terminal.
     (Path(config.directory) / ".bearerd/lock").write_text("\x1b[2J\x1b[31m")
-    with pytest.raises(DirectoryLocked, match="in use by another bearerd, pid unknown: stop that one"):
+    with pytest.raises(DirectoryLocked, match="in use by another bearerd, pid unknown; stop it"):
         Publisher(config).prepare()
     first.release()
     Publisher(config).prepare()
@@ -145,7 +145,7 @@ def test_the_lock_of_a_killed_process_is_free(config: Config) -> None:
     Publisher(config).prepare()
 
 
-def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, tmp_path: Path) -> None:
+def test_temporary_files_are_removed_in_every_output_directory(config: Config, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (target,) = config.targets
@@ -170,16 +170,16 @@ def test_what_a_killed_process_left_is_swept_wherever_files_go(config: Config, t
     assert [file for file in left if file.exists()] == []
 
 
-def test_a_directory_that_cannot_be_made_is_said_at_the_start(config: Config, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_an_error_at_the_start(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DirectoryUnusable, match="is not a directory"):
         Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()
 
 
-# -- what is noted before files change -----------------------------------------------------------------
+# -- notes ---------------------------------------------------------------------------------------------
 
 
-def test_before_the_first_file_changes_that_is_said_once_and_not_where_none_does(config: Config) -> None:
+def test_the_callback_is_called_once_before_the_first_change(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     raw, header = (Path(output.path) for output in target.outputs)
     found: list[list[bool]] = []
@@ -199,8 +199,8 @@ def test_before_the_first_file_changes_that_is_said_once_and_not_where_none_does
     assert found[2:] == [[True, False]]
 
 
-def test_that_a_file_is_to_change_is_said_also_where_it_cannot(config: Config) -> None:
-    # Who is told must be told once it can: nobody knows here whether there will be another process by then.
+def test_the_callback_is_called_even_if_the_change_fails(config: Config) -> None:
+    # The hooks have to run once that is possible, if need be by a later process.
     publisher, (target,) = Publisher(config), config.targets
     for output in target.outputs:
         Path(output.path).mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_that_a_file_is_to_change_is_said_also_where_it_cannot(config: Config) -
     assert said == ["before"]
 
 
-def test_a_note_is_there_for_the_next_process_until_it_is_taken_away(config: Config) -> None:
+def test_the_next_process_sees_a_note_until_it_is_removed(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.prepare()
     assert not publisher.notes.noted(target)
@@ -231,7 +231,7 @@ def test_a_note_holds_nothing_of_the_token(config: Config) -> None:
     assert (Path(config.directory) / ".bearerd/owed/dnb/bci").read_text() == "hooks\n"
 
 
-def test_who_is_forgotten_is_owed_nothing(config: Config) -> None:
+def test_a_forgotten_target_has_no_note(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.save(target, Record(token(), "x", "7e0c5a"))
     publisher.notes.note(target)
@@ -240,7 +240,7 @@ def test_who_is_forgotten_is_owed_nothing(config: Config) -> None:
     assert not publisher.notes.noted(target)
 
 
-def test_a_note_that_cannot_be_written_raises_and_one_that_cannot_be_taken_away_is_said(
+def test_a_note_that_cannot_be_written_is_an_error_and_one_that_cannot_be_removed_a_warning(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher, (target,) = Publisher(config), config.targets
@@ -252,7 +252,7 @@ def test_a_note_that_cannot_be_written_raises_and_one_that_cannot_be_taken_away_
     assert caplog.messages == [f"hooks: {note}: a directory has this name; they run once more at the next start"]
 
 
-def test_what_a_killed_process_left_beside_a_note_is_swept(config: Config) -> None:
+def test_temporary_files_beside_a_note_are_removed(config: Config) -> None:
     publisher, (target,) = Publisher(config), config.targets
     publisher.notes.note(target)
     left = Path(config.directory) / f".bearerd/owed/dnb/.bearerd-{publisher._files._mark}-{'a' * 16}.tmp"
@@ -299,7 +299,7 @@ def test_each_reader_of_a_token_gets_a_file_of_its_own(config: Config) -> None:
         }
 
 
-def test_what_would_keep_a_file_from_being_written_is_told(config: Config, tmp_path: Path) -> None:
+def test_the_check_reports_why_a_file_cannot_be_written(config: Config, tmp_path: Path) -> None:
     Path(config.targets[0].outputs[0].path).mkdir(parents=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -315,9 +315,7 @@ def test_what_would_keep_a_file_from_being_written_is_told(config: Config, tmp_p
     assert Publisher(config).examine(config.targets[0]) == [link]
 
 
-def test_an_owner_that_cannot_be_given_is_told_before_a_token_is_asked_for(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_check_reports_an_owner_that_cannot_be_set(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: int) -> None:
         raise PermissionError(errno.EPERM, "not root")
 
@@ -331,7 +329,7 @@ def test_an_owner_that_cannot_be_given_is_told_before_a_token_is_asked_for(
 # -- where the files go --------------------------------------------------------------------------------
 
 
-def test_a_directory_in_which_others_can_write_is_warned_of_once(
+def test_a_directory_that_others_can_write_is_a_warning_once(
     config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory, elsewhere = Path(config.directory), tmp_path / "elsewhere"
@@ -352,7 +350,7 @@ def test_a_directory_in_which_others_can_write_is_warned_of_once(
 
 
 @ROOT
-def test_a_file_that_is_a_mount_point_is_an_error_at_the_start_and_keeps_no_other_from_it(
+def test_a_file_that_is_a_mount_point_is_an_error_and_does_not_affect_the_others(
     config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher, (target,) = Publisher(config), config.targets

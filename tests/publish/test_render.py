@@ -24,7 +24,7 @@ def test_raw_with_newline_ends_in_one() -> None:
     assert render(TARGET, token("abc"), Output("/x", newline=True)) == b"abc\n"
 
 
-def test_header_is_what_curl_takes() -> None:
+def test_header_is_the_format_of_curl() -> None:
     assert render(TARGET, token("abc"), Output("/x", format="header")) == b"Authorization: Bearer abc\n"
 
 
@@ -49,12 +49,12 @@ def test_json_is_one_document_with_the_providers_fields_and_ours() -> None:
     }
 
 
-def test_json_names_no_scope_where_none_is_known() -> None:
+def test_json_has_no_scope_if_none_is_known() -> None:
     assert "scope" not in json.loads(render(TARGET, token(), Output("/x", format="json")))
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_a_shell_reads_from_env_what_the_provider_issued(shell: str) -> None:
+def test_a_shell_reads_the_token_from_env(shell: str) -> None:
     text = "a'b\"c$d`e\\f!g#h%i{{j}}k;l&m|n"
     script = render(TARGET, token(text), Output("/x", format="env", variable="T")).decode()
     done = subprocess.run([shell, "-c", script + 'printf %s "$T"'], capture_output=True, text=True, check=True)
@@ -70,16 +70,16 @@ def test_no_token_breaks_out_of_env(text: str) -> None:
 
 
 @given(VISIBLE)
-def test_every_token_comes_back_out_of_json(text: str) -> None:
+def test_every_token_survives_json(text: str) -> None:
     assert json.loads(render(TARGET, token(text), Output("/x", format="json")))["access_token"] == text
 
 
-def test_header_says_bearer_whatever_the_provider_calls_its_type() -> None:
+def test_header_always_says_bearer() -> None:
     odd = token("abc", token_type="Application Access Token")
     assert render(TARGET, odd, Output("/x", format="header")) == b"Authorization: Bearer abc\n"
     assert json.loads(render(TARGET, odd, Output("/x", format="json")))["token_type"] == "Application Access Token"
 
 
-def test_json_holds_whatever_depth_a_reply_had() -> None:
+def test_json_holds_replies_of_any_accepted_depth() -> None:
     deep = '{"x": ' + "[" * 900 + "]" * 900 + "}"
     assert render(TARGET, token("abc", extra=deep), Output("/x", format="json")).count(b"[") == 900

@@ -43,19 +43,19 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_what_was_kept_comes_back_with_its_age(start: Callable[[], State], clock: FakeClock) -> None:
+def test_saved_fields_are_loaded_with_their_age(start: Callable[[], State], clock: FakeClock) -> None:
     start().save("clients", "dnb", FIELDS)
     assert start().load("clients", "dnb") == (FIELDS, 0.0)
     clock.advance(90.0)
     assert start().load("clients", "dnb") == (FIELDS, 90.0)
 
 
-def test_nothing_kept_is_nothing(start: Callable[[], State]) -> None:
+def test_without_saved_fields_nothing_is_loaded(start: Callable[[], State]) -> None:
     assert start().load("clients", "dnb") is None
     assert start().names("clients") == set()
 
 
-def test_nothing_to_keep_takes_away_what_was_there(start: Callable[[], State], directory: Path) -> None:
+def test_saving_no_fields_removes_the_document(start: Callable[[], State], directory: Path) -> None:
     start().save("clients", "dnb", FIELDS)
     start().save("clients", "dnb", {})
     assert start().load("clients", "dnb") is None
@@ -91,15 +91,15 @@ def test_after_a_reboot_the_age_is_the_wall_clocks(start: Callable[[], State], c
     assert start().load("clients", "dnb") == (FIELDS, 120.0)
 
 
-def test_where_no_boot_can_be_told_from_another_the_age_is_the_wall_clocks(directory: Path, clock: FakeClock) -> None:
+def test_without_a_boot_id_the_age_is_the_wall_clocks(directory: Path, clock: FakeClock) -> None:
     clock.boot_id = lambda: ""  # type: ignore[method-assign]  # as under ProcSubset=pid
     State(str(directory), clock).save("clients", "dnb", FIELDS)
     clock.boot, clock.wall = 9e9, clock.wall + 90.0
     assert State(str(directory), clock).load("clients", "dnb") == (FIELDS, 90.0)
 
 
-def test_after_a_clock_was_set_back_it_ages_from_then_on(start: Callable[[], State], clock: FakeClock) -> None:
-    # Those who only look, as cron's `once` does at a refused client, would wait for a year.
+def test_after_a_clock_was_set_back_fields_age_from_then_on(start: Callable[[], State], clock: FakeClock) -> None:
+    # A refused client would wait for a year.
     start().save("clients", "dnb", FIELDS)
     clock.reboot()
     clock.step(-YEAR)
@@ -111,7 +111,7 @@ def test_after_a_clock_was_set_back_it_ages_from_then_on(start: Callable[[], Sta
     assert start().load("clients", "dnb") == (FIELDS, 180.0)
 
 
-# -- what is no state ------------------------------------------------------------------------------
+# -- invalid documents -----------------------------------------------------------------------------
 
 
 def document(**changes: Any) -> bytes:
@@ -120,7 +120,7 @@ def document(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in (whole | changes).items() if value != "left out"}).encode()
 
 
-def test_what_is_read_is_what_is_written(start: Callable[[], State], directory: Path) -> None:
+def test_fields_are_loaded_as_they_were_saved(start: Callable[[], State], directory: Path) -> None:
     start().save("clients", "dnb", FIELDS)
     assert (directory / "clients/dnb.json").read_bytes() == document()
 
@@ -146,7 +146,7 @@ def test_what_is_read_is_what_is_written(start: Callable[[], State], directory: 
         pytest.param(document(more="x" * 1024 * 1024), id="over 1 MiB"),
     ],
 )
-def test_what_is_no_state_is_none(start: Callable[[], State], directory: Path, content: bytes) -> None:
+def test_invalid_documents_are_ignored(start: Callable[[], State], directory: Path, content: bytes) -> None:
     state = start()
     state.save("clients", "dnb", FIELDS)
     (directory / "clients/dnb.json").write_bytes(content)
@@ -155,7 +155,7 @@ def test_what_is_no_state_is_none(start: Callable[[], State], directory: Path, c
     assert state.load("clients", "dnb") == (FIELDS, 0.0)
 
 
-def test_a_torn_state_is_none(start: Callable[[], State], directory: Path) -> None:
+def test_a_truncated_document_is_ignored(start: Callable[[], State], directory: Path) -> None:
     state, whole = start(), document()
     state.save("clients", "dnb", FIELDS)
     for length in range(len(whole)):
@@ -168,7 +168,7 @@ def test_a_torn_state_is_none(start: Callable[[], State], directory: Path) -> No
     value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.floats()),
     boot_id=st.sampled_from(["boot-1", "boot-0"]),
 )
-def test_whatever_stands_in_a_field_the_age_is_a_number_of_seconds(
+def test_the_age_is_a_number_whatever_the_document_holds(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object, boot_id: str
 ) -> None:
     directory = tmp_path_factory.mktemp("state")
@@ -190,7 +190,7 @@ def test_a_symlink_is_not_followed(start: Callable[[], State], directory: Path, 
 # -- the key ---------------------------------------------------------------------------------------
 
 
-def test_the_key_is_made_once_and_is_another_elsewhere(start: Callable[[], State], tmp_path: Path) -> None:
+def test_the_key_is_generated_once_for_each_directory(start: Callable[[], State], tmp_path: Path) -> None:
     key = start().key()
     assert len(key) == 32
     assert start().key() == key
@@ -210,7 +210,7 @@ def test_a_key_that_is_too_short_is_replaced(start: Callable[[], State], directo
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_all_of_it_is_for_the_daemon_alone(start: Callable[[], State], directory: Path, umask: int) -> None:
+def test_everything_is_private(start: Callable[[], State], directory: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         start().save("clients", "dnb", FIELDS)
@@ -229,7 +229,7 @@ def test_all_of_it_is_for_the_daemon_alone(start: Callable[[], State], directory
     }
 
 
-def test_what_a_killed_process_left_is_swept_and_nothing_else(start: Callable[[], State], directory: Path) -> None:
+def test_only_temporary_files_are_removed(start: Callable[[], State], directory: Path) -> None:
     state = start()
     left = []
     for kind in ("clients", "budgets", "secrets"):
@@ -243,7 +243,7 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(start: Callable[[]
     assert state.load("clients", "dnb") == state.load("secrets", "dnb") == (FIELDS, 0.0)
 
 
-def test_a_directory_that_cannot_be_written_costs_one_warning(
+def test_a_directory_that_cannot_be_written_is_one_warning(
     start: Callable[[], State], directory: Path, warnings: Callable[[], list[str]]
 ) -> None:
     directory.write_text("in the way")
@@ -263,7 +263,7 @@ def test_a_directory_that_cannot_be_written_costs_one_warning(
     assert warnings()[1:] == [f"state: {directory}/clients/other.json: a directory has this name; {cost}"]
 
 
-def test_whether_it_can_be_kept_is_told_without_keeping_anything(start: Callable[[], State], directory: Path) -> None:
+def test_the_check_writes_no_state(start: Callable[[], State], directory: Path) -> None:
     assert start().examine() == []
     assert not directory.exists()
     directory.mkdir()

@@ -29,7 +29,7 @@ from support.server import Answer, Server, serving
 from support.targets import TARGET, token
 
 SECRET = "s3cr3t-T0k3n.0f_n0b0dy~3lses"
-# All that a token may hold (RFC 6749 A.12), and mostly what means something to somebody.
+# All characters of a token (RFC 6749 A.12), mostly those with a special meaning somewhere.
 ANY = st.one_of(
     st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=60),
     st.text(st.sampled_from("\"'\\$%#{}()[]`;:,=<>&|!@*?~-+^/abntux01"), min_size=1, max_size=24),
@@ -43,11 +43,11 @@ NASTY = [
 ]  # fmt: skip
 LONG = "".join(chr(0x21 + index % 94) for index in range(40_000))
 SEVERAL = st.lists(ANY, min_size=40, max_size=40)
-"""For what is only asked once: a server that starts, a program that reads many files."""
+"""For programs that are slow to start."""
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
 PUBLISHER = Publisher(Config("/run/bearerd", "/run/bearerd"))
 NEEDED = {"gitconfig": {"url": "https://git.example.com"}, "gcp-external-account": {"audience": "//iam"}}
-"""What a built-in one has to be told."""
+"""The variables that the built-in templates require."""
 
 Write = Callable[[str | bytes], str]
 """A template's text to its path."""
@@ -101,19 +101,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("made")
 
 
-def test_what_is_built_in_are_the_files_of_the_package() -> None:
+def test_the_built_in_templates_are_the_files_of_the_package() -> None:
     folder = Path(module.__file__).parent / "templates"
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.j2" for name in TEMPLATES]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_each_is_tried_before_there_is_a_token(name: str, tmp_path: Path) -> None:
+def test_each_template_is_tried_without_a_token(name: str, tmp_path: Path) -> None:
     whole = replace(TARGET, outputs=(output(name, str(tmp_path / "out"), **NEEDED.get(name, {})),))
     assert PUBLISHER.examine(whole) == []
 
 
 @pytest.mark.parametrize(("name", "missing"), [("gitconfig", "url"), ("gcp-external-account", "audience")])
-def test_what_one_has_to_be_told_is_asked_for_by_name(name: str, missing: str, tmp_path: Path) -> None:
+def test_a_missing_variable_is_an_error_with_its_name(name: str, missing: str, tmp_path: Path) -> None:
     (said,) = PUBLISHER.examine(replace(TARGET, outputs=(output(name, str(tmp_path / "out")),)))
     assert said.startswith(f"template {name}: line ")
     assert said.endswith(f": there is no '{missing}'")
@@ -127,7 +127,7 @@ def test_each_ends_its_last_line_and_has_no_empty_one(name: str) -> None:
 
 
 def sent(api: Server, argv: Sequence[str | Path]) -> dict[str, str]:
-    """What a server is told by a program, in its one request."""
+    """The request that a program sends to a server."""
     api.seen.clear()
     done = subprocess.run(argv, env=ENVIRON, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -144,7 +144,7 @@ def assert_curl_sends(text: str, api: Server, place: Path) -> None:
 @needs("curl", "curl")
 @settings(max_examples=40)
 @given(text=ANY)
-def test_curl_sends_any_token_as_it_is_and_nothing_else(api: Server, place: Path, text: str) -> None:
+def test_curl_sends_any_token_unchanged(api: Server, place: Path, text: str) -> None:
     assert_curl_sends(text, api, place)
 
 
@@ -164,7 +164,7 @@ def assert_wget_sends(text: str, api: Server, place: Path) -> None:
 @needs("wget", "wget")
 @settings(max_examples=40)
 @given(text=ANY)
-def test_wget_sends_any_token_as_it_is_and_nothing_else(api: Server, place: Path, text: str) -> None:
+def test_wget_sends_any_token_unchanged(api: Server, place: Path, text: str) -> None:
     assert_wget_sends(text, api, place)
 
 
@@ -184,7 +184,7 @@ def assert_git_reads(text: str, place: Path, url: str = "https://git.example.com
 @needs("git", "git")
 @settings(max_examples=40)
 @given(text=ANY)
-def test_git_reads_any_token_as_it_is_and_nothing_else(place: Path, text: str) -> None:
+def test_git_reads_any_token_unchanged(place: Path, text: str) -> None:
     assert_git_reads(text, place)
 
 
@@ -201,15 +201,15 @@ def test_git_sends_it_to_that_url_only(api: Server, place: Path) -> None:
     fetch = ["git", "-c", f"include.path={place / 'gitconfig'}", "ls-remote"]
     for folder in ("ours", "theirs"):
         subprocess.run([*fetch, f"{api.url}/{folder}"], env=ENVIRON, capture_output=True, check=False)
-    told = {
+    received = {
         seen.path.split("/")[2]: seen.headers.get("authorization") for seen in api.seen if "/info/refs" in seen.path
     }
-    assert told == {"ours": "Bearer opaque-1", "theirs": None}
+    assert received == {"ours": "Bearer opaque-1", "theirs": None}
 
 
 @given(text=ANY)
 @example("\"'\\$%#{{`;:,&<>|!@*?~")
-def test_envoy_is_given_any_token_as_it_is(text: str) -> None:
+def test_envoy_reads_any_token_unchanged(text: str) -> None:
     (resource,) = yaml.safe_load(made("envoy-sds", text))["resources"]
     assert resource == {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
@@ -218,14 +218,14 @@ def test_envoy_is_given_any_token_as_it_is(text: str) -> None:
     }
 
 
-def test_envoy_may_know_it_by_another_name() -> None:
+def test_the_name_for_envoy_can_be_configured() -> None:
     (resource,) = yaml.safe_load(made("envoy-sds", name="it's #1: \u00e5\U0001f511"))["resources"]
     assert resource["name"] == "it's #1: \u00e5\U0001f511"
 
 
 @given(text=ANY)
 @example("\"'\\$%#{{`;:,&<>|!@*?~")
-def test_google_finds_any_token_in_the_file_that_points_to_itself(text: str) -> None:
+def test_google_reads_any_token_from_the_file(text: str) -> None:
     document = json.loads(made("gcp-external-account", text, '/run/"a', audience="//iam.googleapis.com/x"))
     source = document["credential_source"]
     assert source == {"file": '/run/"a', "format": {"type": "json", "subject_token_field_name": "access_token"}}
@@ -239,7 +239,7 @@ def test_google_finds_any_token_in_the_file_that_points_to_itself(text: str) -> 
     }
 
 
-def test_google_is_told_of_another_exchange_and_of_a_service_account() -> None:
+def test_google_gets_a_configured_exchange_and_service_account() -> None:
     more = {"audience": "a", "subject_token_type": "b", "token_url": "https://c", "service_account": "d@e.example"}
     document = json.loads(made("gcp-external-account", **more))
     assert (document["subject_token_type"], document["token_url"]) == ("b", "https://c")
@@ -250,7 +250,7 @@ def test_google_is_told_of_another_exchange_and_of_a_service_account() -> None:
 
 @given(text=ANY)
 @example("\"'\\$%#{{`;:,&<>|!@*?~")
-def test_a_kubeconfig_without_a_server_brings_a_user_with_any_token(text: str) -> None:
+def test_a_kubeconfig_without_a_server_has_a_user(text: str) -> None:
     assert yaml.safe_load(made("kubeconfig", text)) == {
         "apiVersion": "v1",
         "kind": "Config",
@@ -258,7 +258,7 @@ def test_a_kubeconfig_without_a_server_brings_a_user_with_any_token(text: str) -
     }
 
 
-def test_a_kubeconfig_with_a_server_is_whole() -> None:
+def test_a_kubeconfig_with_a_server_is_complete() -> None:
     document = yaml.safe_load(made("kubeconfig", name="n", server="https://k:6443", ca_file="/etc/ca: #1.pem"))
     assert document == {
         "apiVersion": "v1",
@@ -345,7 +345,7 @@ def assert_nginx_sends(tokens: Sequence[str], api: Server, place: Path) -> None:
 @needs("nginx", "nginx-light")
 @settings(max_examples=10)
 @given(tokens=SEVERAL)
-def test_nginx_sends_any_token_as_it_is(api: Server, place: Path, tokens: list[str]) -> None:
+def test_nginx_sends_any_token_unchanged(api: Server, place: Path, tokens: list[str]) -> None:
     assert_nginx_sends(tokens, api, place)
 
 
@@ -356,7 +356,7 @@ def test_nginx_sends_the_worst_of_them_and_those_over_its_4_kib_a_word(api: Serv
     assert_nginx_sends([*NASTY, *lengths, '\\"' * 3000, LONG], api, place)
 
 
-def test_nginx_calls_it_by_its_name_in_small_letters() -> None:
+def test_nginx_has_the_variable_in_lower_case() -> None:
     said = "# Included within http: proxy_set_header Authorization $dnb_bci_token;"
     assert made("nginx", "abc") == f'{said}\ngeo $dnb_bci_token {{\n    default "Bearer abc";\n}}\n'
 
@@ -379,7 +379,7 @@ def assert_haproxy_sends(tokens: Sequence[str], api: Server, place: Path) -> Non
 @needs("haproxy", "haproxy")
 @settings(max_examples=10)
 @given(tokens=SEVERAL)
-def test_haproxy_sends_any_token_as_it_is(api: Server, place: Path, tokens: list[str]) -> None:
+def test_haproxy_sends_any_token_unchanged(api: Server, place: Path, tokens: list[str]) -> None:
     assert_haproxy_sends(tokens, api, place)
 
 
@@ -391,7 +391,7 @@ def test_haproxy_sends_the_worst_of_them(api: Server, place: Path) -> None:
 # -- one's own -----------------------------------------------------------------------------------------
 
 
-def test_a_template_knows_all_that_json_says_and_what_the_config_says_of_the_file(write: Write) -> None:
+def test_a_template_has_all_fields_of_json_and_the_files_variables(write: Write) -> None:
     names = "client token access_token token_type scope expires_in expires_at obtained_at path variable vars"
     path = write(
         "[" + ",".join(f"{{{{ {name} | tojson }}}}" for name in names.split()) + ",{{ instance_url | tojson }}]"
@@ -403,7 +403,7 @@ def test_a_template_knows_all_that_json_says_and_what_the_config_says_of_the_fil
     ]  # fmt: skip
 
 
-def test_no_field_of_the_providers_stands_for_one_of_ours(write: Write) -> None:
+def test_fields_of_the_provider_do_not_replace_bearerds_own(write: Write) -> None:
     ours = ["access_token", "client", "token", "path", "variable", "vars"]
     extra = json.dumps(dict.fromkeys([*ours, "theirs"], "not this"))
     path = write("{{ [" + ",".join(ours) + ", theirs] | tojson }}")
@@ -411,28 +411,28 @@ def test_no_field_of_the_providers_stands_for_one_of_ours(write: Write) -> None:
     assert json.loads(made(path, token("abc", extra=extra))) == expected
 
 
-def test_a_token_without_a_scope_has_none_to_be_used_but_one_may_ask(write: Write) -> None:
+def test_a_missing_scope_is_undefined_and_can_be_tested_for(write: Write) -> None:
     assert made(write("{{ scope | default('none') }}")) == "none"
     assert fault(write("a\n{{ scope }}")) == "line 2: there is no 'scope'"
 
 
 @pytest.mark.parametrize("name", ["values", "items", "keys", "get", "pop", "update", "copy"])
-def test_a_variable_may_be_called_as_python_calls_a_method(write: Write, name: str) -> None:
+def test_a_variable_can_have_the_name_of_a_method(write: Write, name: str) -> None:
     path = write("{{ vars." + name + " }} {{ vars['" + name + "'] }} {{ inner." + name + " }}")
     assert made(path, token(extra=json.dumps({"inner": {name: "c"}})), **{name: "b"}) == "b b c"
 
 
-def test_what_is_no_variable_is_still_a_method(write: Write) -> None:
+def test_methods_of_dict_still_work(write: Write) -> None:
     path = write("{% for key, value in vars.items() %}{{ key }}={{ value }};{% endfor %}")
     assert made(path, a="b", c="d") == "a=b;c=d;"
 
 
-def test_the_text_of_a_template_is_kept_to_its_last_line_end(write: Write) -> None:
+def test_the_final_line_end_of_a_template_is_kept(write: Write) -> None:
     assert made(write("{{ client }}\n\n")) == "dnb\n\n"
     assert made(write("{{ client }}")) == "dnb"
 
 
-def test_a_byte_order_mark_is_passed_over(write: Write) -> None:
+def test_a_byte_order_mark_is_ignored(write: Write) -> None:
     assert made(write(b"\xef\xbb\xbf{{ client }}")) == "dnb"
 
 
@@ -454,7 +454,7 @@ def test_nothing_is_escaped_as_html(write: Write) -> None:
 @example("\uffff")
 @example("\udfff")
 @example("\ud800")
-def test_json_comes_back_as_it_was_and_yaml_reads_it_as_the_same(text: str) -> None:
+def test_json_and_yaml_read_tojson_alike(text: str) -> None:
     written = tojson(text)
     assert json.loads(written) == text
     written.encode()
@@ -462,7 +462,7 @@ def test_json_comes_back_as_it_was_and_yaml_reads_it_as_the_same(text: str) -> N
         assert yaml.safe_load(written) == text
 
 
-def test_json_is_in_one_order_and_may_be_indented(write: Write) -> None:
+def test_tojson_sorts_and_can_indent(write: Write) -> None:
     issued = token(extra='{"b": {"d": 1, "c": [null, true, 1.5]}}')
     assert made(write("{{ b | tojson }}"), issued) == '{"c": [null, true, 1.5], "d": 1}'
     assert made(write("{{ b.c | tojson(indent=1) }}"), issued) == "[\n null,\n true,\n 1.5\n]"
@@ -490,7 +490,7 @@ def test_a_control_character_is_not_quoted(write: Write, char: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], {"a": "b"}])
-def test_what_is_no_text_is_not_quoted(write: Write, value: object) -> None:
+def test_only_texts_and_numbers_are_quoted(write: Write, value: object) -> None:
     path = write("{{ field | quoted }}")
     assert fault(path, token(extra=json.dumps({"field": value}))) == "line 1: quoted accepts text or a number"
     assert made(write("{{ a | quoted }} {{ b | quoted }}"), token(extra='{"a": 12, "b": 1.5}')) == '"12" "1.5"'
@@ -528,7 +528,7 @@ HIDDEN = " (its text is not shown because it could hold the token)"
         ("{{ '{0.__class__}'.format(client) }}", f"SecurityError{HIDDEN}"),
     ],
 )
-def test_what_is_wrong_in_a_template_is_said_with_its_line(write: Write, text: str, said: str) -> None:
+def test_errors_in_a_template_name_the_line(write: Write, text: str, said: str) -> None:
     assert fault(write(f"one\n{text}\nthree")) == f"line 2: {said}"
 
 
@@ -560,23 +560,23 @@ def test_what_is_wrong_in_a_template_is_said_with_its_line(write: Write, text: s
         "{{ access_token | slice(access_token) | list }}",
     ],
 )
-def test_no_complaint_holds_a_piece_of_the_token(write: Write, text: str) -> None:
+def test_no_error_holds_a_piece_of_the_token(write: Write, text: str) -> None:
     said = fault(write(f"one\n{text}"), b="c")
     assert said.startswith("line 2: ")
     pieces = {SECRET[start : start + 4] for start in range(len(SECRET) - 3)}
     assert [piece for piece in pieces if piece.casefold() in said.casefold()] == []
 
 
-def test_what_has_no_bytes_is_a_fault_too(write: Write) -> None:
+def test_text_that_cannot_be_encoded_is_an_error(write: Write) -> None:
     assert fault(write("{{ half }}"), token(extra='{"half": "\\ud800"}')) == f"UnicodeEncodeError{HIDDEN}"
 
 
 @pytest.mark.parametrize("text", ["", "\n \t\n", "{# nothing #}", "{% if scope is defined %}x{% endif %}"])
-def test_a_template_that_renders_to_nothing_makes_no_file(write: Write, text: str) -> None:
+def test_a_template_with_empty_output_makes_no_file(write: Write, text: str) -> None:
     assert fault(write(text)) == "its output is empty, and bearerd writes no empty files"
 
 
-def test_a_template_in_another_encoding_is_told_with_the_line_where_that_shows(write: Write) -> None:
+def test_a_template_in_another_encoding_is_an_error_with_the_line(write: Write) -> None:
     assert fault(write(b"one\ntwo\n\xe5\n")) == "line 3: not UTF-8 text"
 
 
@@ -596,13 +596,13 @@ def test_a_template_is_at_most_1_mib(write: Write) -> None:
     ],
     ids=["nothing", "a directory", "a FIFO", "a device", "a link to itself"],
 )
-def test_what_is_no_file_is_no_template(tmp_path: Path, make: Callable[[str], object], said: str) -> None:
+def test_only_regular_files_are_templates(tmp_path: Path, make: Callable[[str], object], said: str) -> None:
     path = str(tmp_path / "own.j2")
     make(path)
     assert fault(path) == said
 
 
-def test_a_pipe_that_somebody_holds_open_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_an_open_pipe_does_not_block(tmp_path: Path) -> None:
     path = str(tmp_path / "own.j2")
     os.mkfifo(path)
     held = os.open(path, os.O_RDWR)
@@ -612,7 +612,7 @@ def test_a_pipe_that_somebody_holds_open_keeps_nobody_waiting(tmp_path: Path) ->
         os.close(held)
 
 
-def test_a_template_behind_a_link_is_read_and_the_next_one_too(tmp_path: Path) -> None:
+def test_a_template_behind_a_symlink_is_read_again_after_a_switch(tmp_path: Path) -> None:
     # As Kubernetes mounts it.
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -625,7 +625,7 @@ def test_a_template_behind_a_link_is_read_and_the_next_one_too(tmp_path: Path) -
     assert made(str(tmp_path / "own.j2")) == "b"
 
 
-def test_a_template_is_the_one_that_is_there_now_whatever_its_times_say(write: Write) -> None:
+def test_a_changed_template_is_noticed_whatever_its_times(write: Write) -> None:
     path = write("a {{ client }}")
     status = os.stat(path)
     assert made(path) == "a dnb"
@@ -643,7 +643,7 @@ def test_a_template_is_compiled_once(write: Write, monkeypatch: pytest.MonkeyPat
     assert templates.render(path, {"client": "b"}) == b"b"
 
 
-def test_only_one_that_is_built_in_is_tried_with_a_sample(write: Write) -> None:
+def test_only_built_in_templates_are_tried_with_a_sample(write: Write) -> None:
     templates = Templates()
     templates.prove(write("{{ instance_url }}"), {})
     with pytest.raises(PublishError, match="line 1: No filter named 'quotd'"):
@@ -680,9 +680,7 @@ def published(tmp_path: Path, *outputs: Output) -> tuple[Publisher, Target, dict
     return Publisher(Config(str(tmp_path), str(tmp_path))), replace(TARGET, outputs=ours), paths
 
 
-def test_a_template_that_fails_keeps_no_other_file_from_being_written_and_its_own_as_it_was(
-    tmp_path: Path, write: Write
-) -> None:
+def test_a_template_that_fails_keeps_the_old_file_and_affects_no_other(tmp_path: Path, write: Write) -> None:
     own = output(write("one {{ access_token }}"), "t/made", a="b")
     publisher, target, paths = published(tmp_path, own, Output("t/raw"))
     assert publisher.ensure(target, token("abc")).faults == ()
@@ -698,7 +696,7 @@ def test_a_template_that_fails_keeps_no_other_file_from_being_written_and_its_ow
     assert publisher.ensure(target, token("def")).written == ()
 
 
-def test_a_machine_without_the_extra_is_told_its_name_and_writes_all_else(
+def test_without_the_extra_the_error_names_it_and_other_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher, target, paths = published(tmp_path, output("curlrc", "t/made"), Output("t/raw"))
@@ -712,7 +710,7 @@ def test_a_machine_without_the_extra_is_told_its_name_and_writes_all_else(
     assert publisher.ensure(target, token("abc")).written == (str(paths["template"]),)
 
 
-def test_who_has_no_template_pays_for_none(tmp_path: Path) -> None:
+def test_jinja2_is_imported_only_for_templates(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from bearerd.model import *\n"

@@ -1,4 +1,4 @@
-"""The way to a directory, with real links, real other users, and one of them who exchanges directories all the time."""
+"""The walk to a directory, with real symlinks and other users, one of which keeps replacing directories."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def files_of(place: Path) -> Files:
 
 
 @pytest.mark.parametrize("target", ["run", "../{place}/run", "{whole}/run", "./run/../run/", "chain"])
-def test_a_link_that_only_root_or_the_daemons_user_could_have_made_is_followed(place: Path, target: str) -> None:
+def test_a_symlink_of_root_or_the_daemons_user_is_followed(place: Path, target: str) -> None:
     (place / "run").mkdir()
     link(place / "chain", "run")
     link(place / "var", target.format(place=place.name, whole=place))
@@ -64,7 +64,7 @@ def test_a_link_that_only_root_or_the_daemons_user_could_have_made_is_followed(p
 
 @ROOT
 @pytest.mark.parametrize("directory", ["var", "var/deep"], ids=["last", "on the way"])
-def test_a_link_of_another_user_is_refused_with_its_owner_and_the_cure(place: Path, directory: str) -> None:
+def test_a_symlink_of_another_user_is_an_error_with_its_owner(place: Path, directory: str) -> None:
     (place / "run/deep").mkdir(parents=True)
     link(place / "var", "run", ALICE)
     links = "only links of root .*use the real path"
@@ -87,38 +87,41 @@ def test_a_link_of_another_user_is_refused_with_its_owner_and_the_cure(place: Pa
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777, 0o2775])
-def test_a_link_in_a_directory_that_others_can_write_is_refused(place: Path, mode: int) -> None:
+def test_a_symlink_in_a_directory_that_others_can_write_is_refused(place: Path, mode: int) -> None:
     (place / "run").mkdir()
     (place / "shared").mkdir()
     link(place / "shared/var", place / "run", os.geteuid())
     (place / "shared").chmod(mode)
-    said = rf"symlink {place}/shared/var is not followed: others .* \(mode {mode:04o}\).*chmod go-w {place}/shared"
+    said = (
+        rf"symlink {place}/shared/var is not followed: users besides .* \(mode {mode:04o}\).*chmod go-w {place}/shared"
+    )
     with pytest.raises(PublishError, match=said):
         files_of(place).replace(f"{place}/shared/var/t", b"x", PLAIN)
     (place / "shared").chmod(0o755)
     files_of(place).replace(f"{place}/shared/var/t", b"x", PLAIN)
 
 
-def test_a_link_in_a_directory_that_an_acl_lets_others_write_is_refused(place: Path) -> None:
+def test_a_symlink_in_a_directory_that_an_acl_lets_others_write_is_refused(place: Path) -> None:
     (place / "run").mkdir()
     (place / "shared").mkdir()
     link(place / "shared/var", place / "run", os.geteuid())
     set_acl(place / "shared", *naming(BOB, 7))
-    with pytest.raises(PublishError, match="is not followed: others than"):
+    with pytest.raises(PublishError, match="is not followed: users besides"):
         files_of(place).replace(f"{place}/shared/var/t", b"x", PLAIN)
     set_acl(place / "shared", *naming(BOB, 5, mask=5))
     files_of(place).replace(f"{place}/shared/var/t", b"x", PLAIN)
 
 
 @ROOT
-def test_below_a_directory_of_another_user_no_link_is_followed_not_even_of_root(place: Path) -> None:
+def test_below_a_directory_of_another_user_no_symlink_is_followed(place: Path) -> None:
     (place / "run").mkdir()
     own(place / "home", ALICE)
     own(place / "home/of-root", 0)
     link(place / "home/var", place / "run")
     link(place / "home/of-root/var", place / "run")
     for path in ("home/var", "home/of-root/var"):
-        said = rf"{path} is not followed: none is, below {place}/home, which belongs to user nobody; use the real path"
+        below = f"below {place}/home, which belongs to user nobody"
+        said = rf"{path} is not followed: {below}, no symlink is; use the real path"
         with pytest.raises(PublishError, match=said):
             files_of(place).replace(f"{place}/{path}/t", b"x", PLAIN)
     # A link of root that leads into it is one thing, one that leads out again another.
@@ -133,7 +136,7 @@ def test_below_a_directory_of_another_user_no_link_is_followed_not_even_of_root(
 
 
 @ROOT
-def test_a_daemon_without_rights_follows_its_own_links_and_roots_and_no_others(place: Path) -> None:
+def test_an_unprivileged_daemon_follows_its_own_symlinks_and_those_of_root(place: Path) -> None:
     own(place / "run", BOB)
     home = own(place / "home", BOB)
     link(home / "mine", place / "run", BOB)
@@ -148,9 +151,9 @@ def test_a_daemon_without_rights_follows_its_own_links_and_roots_and_no_others(p
     assert (place / "run/t").read_bytes() == b"2"
 
 
-def test_a_chain_of_more_links_than_the_kernel_follows_ends(place: Path) -> None:
+def test_a_chain_of_too_many_symlinks_is_an_error(place: Path) -> None:
     link(place / "loop", "loop")
-    with pytest.raises(PublishError, match="more than 40 on the way"):
+    with pytest.raises(PublishError, match="the path has more than 40"):
         files_of(place).replace(f"{place}/loop/t", b"x", PLAIN)
     (place / "0").mkdir()
     for number in range(1, 41):
@@ -159,7 +162,7 @@ def test_a_chain_of_more_links_than_the_kernel_follows_ends(place: Path) -> None
     assert (place / "0/t").read_bytes() == b"x"
 
 
-def test_what_was_followed_and_whose_directories_are_on_the_way_is_known(place: Path) -> None:
+def test_followed_symlinks_and_directories_of_others_are_recorded(place: Path) -> None:
     (place / "run").mkdir()
     link(place / "var", "run")
     with files_of(place).look(f"{place}/var/x/y") as found:
@@ -171,12 +174,12 @@ def test_what_was_followed_and_whose_directories_are_on_the_way_is_known(place: 
 
 
 @ROOT
-def test_below_a_directory_of_another_user_a_third_users_file_is_left_alone(place: Path) -> None:
+def test_below_a_directory_of_another_user_a_third_users_file_is_not_changed(place: Path) -> None:
     home, files = own(place / "home", ALICE, 0o777), files_of(place)
     theirs = home / "t"
     theirs.write_text("theirs")
     os.chown(theirs, BOB, BOB)
-    below = rf"{home}, which belongs to user nobody: .*remove it, or use another path"
+    below = rf"{home}, which belongs to user nobody; .*remove it, or use another path"
     said = rf"{theirs} belongs to user {BOB}, and is below {below}"
     with pytest.raises(PublishError, match=said):
         files.replace(str(theirs), b"x", PLAIN)
@@ -191,7 +194,7 @@ def test_below_a_directory_of_another_user_a_third_users_file_is_left_alone(plac
         os.chown(theirs, uid, uid)
         files.replace(str(theirs), b"ours", PLAIN)
         assert (theirs.read_text(), theirs.stat().st_uid) == ("ours", 0)
-    # As the config has it: what was written so is replaced, and taken away.
+    # With the configured owner: such a file is replaced and removed.
     for number in range(2):
         files.replace(str(theirs), b"%d" % number, Attributes(0o640, BOB, -1))
         assert theirs.stat().st_uid == BOB
@@ -229,7 +232,7 @@ _DONE, _REFUSED, _MOST = 30, 1000, 300_000
 
 
 @ROOT
-def test_a_user_who_exchanges_a_directory_for_a_link_all_the_time_leads_no_write_elsewhere(place: Path) -> None:
+def test_a_race_between_directory_and_symlink_redirects_no_write(place: Path) -> None:
     home, victim = own(place / "home", ALICE), own(place / "victim", 0, 0o700)
     own(home / "d", ALICE)
     own(home / "d/sub", ALICE)
@@ -291,7 +294,7 @@ def made(root: Path, mode: int, umask: int, group: str | None = None) -> tuple[i
 @pytest.mark.parametrize("setgid", [False, True])
 @pytest.mark.parametrize("group", [None, str(GROUP), "50"])
 @pytest.mark.parametrize("uid", [0, BOB])
-def test_a_directory_has_its_mode_and_group_whatever_is_above_it(
+def test_a_new_directory_has_its_mode_and_group(
     place: Path, umask: int, mode: int, setgid: bool, group: str | None, uid: int
 ) -> None:
     root = own(place / "tokens", uid, 0o2755 if setgid else 0o755, GROUP)
@@ -300,7 +303,7 @@ def test_a_directory_has_its_mode_and_group_whatever_is_above_it(
         expected = int(group or (GROUP if setgid else os.getegid()))
         assert made(root, mode, umask, group) == (wanted, expected)
         return
-    # BOB is not in GROUP: what mkdir gives him of it he keeps, and he can give nothing else.
+    # BOB is not in GROUP: he can keep the group that mkdir sets, and set no other.
     with acting_as(BOB):
         if group is not None and not (setgid and group == str(GROUP)):
             with pytest.raises(PublishError, match="an owner or group it cannot set"):
@@ -360,7 +363,7 @@ except PublishError as error:
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 @pytest.mark.parametrize("mode", [0o750, 0o2750, 0o770, 0o2770])
 @pytest.mark.parametrize("setgid", [False, True])
-def test_where_setting_the_setgid_bit_is_forbidden_it_is_inherited_or_the_error_says_so(
+def test_if_chmod_may_not_set_setgid_the_bit_is_inherited_or_it_is_an_error(
     place: Path, umask: int, mode: int, setgid: bool
 ) -> None:
     root = own(place / "tokens", 0, 0o2755 if setgid else 0o755, GROUP)
@@ -369,7 +372,7 @@ def test_where_setting_the_setgid_bit_is_forbidden_it_is_inherited_or_the_error_
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     wanted = mode | (stat.S_ISGID if setgid else 0)
-    # mkdir gives the bit of the directory above; what the umask takes of the mode cannot be given back to it.
+    # mkdir inherits the bit; bits that the umask removed cannot be added.
     possible = not mode & 0o777 & umask if setgid else not mode & stat.S_ISGID
     if possible:
         assert done.stdout == ""
@@ -382,7 +385,7 @@ def test_where_setting_the_setgid_bit_is_forbidden_it_is_inherited_or_the_error_
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 @pytest.mark.parametrize("group", [None, "50"])
-def test_no_directory_is_ever_wider_than_configured(
+def test_a_directory_never_has_a_wider_mode_than_configured(
     place: Path, monkeypatch: pytest.MonkeyPatch, umask: int, group: str | None
 ) -> None:
     if group and os.geteuid() != 0:
@@ -417,9 +420,7 @@ def test_no_directory_is_ever_wider_than_configured(
 
 
 @ROOT
-def test_a_directory_that_another_user_put_in_place_of_a_new_one_is_not_changed(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replaced_new_directory_is_not_changed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = own(place / "shared", 0, 0o777)
     real = os.mkdir
 
@@ -439,7 +440,7 @@ def test_a_directory_that_another_user_put_in_place_of_a_new_one_is_not_changed(
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (ALICE, ALICE, 0o711)
 
 
-def test_a_way_that_cannot_be_passed_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_cannot_be_entered_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -305,14 +305,14 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
     site.config.write_text(text.replace("{bci: {}, risk: {}}", f"{{bci: {{files: [{files}]}}}}"))
     done = bearerd("check", "-c", site.config)
     assert done.returncode == 1
-    assert f"ok       on the way: symlink {site.place}/var leads to run\n" in done.stdout
+    assert f"ok       path: symlink {site.place}/var leads to run\n" in done.stdout
     assert (
-        f"ok       on the way: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
+        f"ok       path: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
         in done.stdout
     )
     assert (
-        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: none is, below "
-        f"{site.place}/home, which belongs to user nobody; use the real path\n"
+        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: below "
+        f"{site.place}/home, which belongs to user nobody, no symlink is; use the real path\n"
     ) in done.stdout
 
 

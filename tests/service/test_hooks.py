@@ -1,4 +1,4 @@
-"""Hooks of the real daemon: real programs, killed daemons, and what others see of it."""
+"""Hooks of the real daemon: real programs, killed daemons, and their status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.api import Site
 from support.process import WITHIN, bearerd, command, eventually, patched, running, stopping_at_once
 from support.server import Answer, Server, issues, serving
 
-GATE = 'read code <> "$0.gate" && exit $code'
+WAIT = 'read code <> "$0.fifo" && exit $code'
 """Waits for the test to say how to end."""
 
 
@@ -51,7 +51,7 @@ class Program:
 
     def __init__(self, site: Site, name: str, script: str = "") -> None:
         self.path, self.here = site.path / name, site.path
-        os.mkfifo(f"{self.path}.gate")
+        os.mkfifo(f"{self.path}.fifo")
         Path(f"{self.path}.runs").touch()
         self.path.write_text(
             f'#!/bin/sh\nHERE={site.path}\necho "$BEARERD_TOKEN_NAME $$" >> "$0.runs"\n{script.strip()}\n'
@@ -74,8 +74,8 @@ class Program:
 
     def end(self, code: int = 0) -> None:
         """Let the next one end."""
-        with Path(f"{self.path}.gate").open("w") as gate:
-            gate.write(f"{code}\n")
+        with Path(f"{self.path}.fifo").open("w") as fifo:
+            fifo.write(f"{code}\n")
 
 
 def change(*programs: Program, more: str = "") -> str:
@@ -84,7 +84,7 @@ def change(*programs: Program, more: str = "") -> str:
 
 
 def hooks_of(site: Site, name: str = "bci") -> dict[str, Any]:
-    """How a token's hooks stand, as `status` shows it."""
+    """The hooks of a token in `status`."""
     return next((token["hooks"] for token in site.status()["tokens"] if token["token"] == name), {})
 
 
@@ -101,10 +101,10 @@ def runs(pid: int) -> bool:
         return False
 
 
-# -- what a hook sees ----------------------------------------------------------------------------------
+# -- the environment -----------------------------------------------------------------------------------
 
 
-def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(tmp_path: Path) -> None:
+def test_hooks_run_after_all_files_are_in_place_and_do_not_get_the_token(tmp_path: Path) -> None:
     script = """
         number=$(wc -l < "$0.runs")
         echo "$BEARERD_FILES" | while read -r file; do cp "$file" "$HERE/$number.${file##*.}"; done
@@ -132,11 +132,11 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         assert token == f"s3cr3t-{number}"
         assert json.loads((tmp_path / f"{number}.json").read_text())["access_token"] == token
         assert (tmp_path / f"{number}.header").read_text() == f"Authorization: Bearer {token}\n"
-        told = "".join((tmp_path / f"{number}.{kind}").read_text() for kind in ("environ", "cmdline"))
+        given = "".join((tmp_path / f"{number}.{kind}").read_text() for kind in ("environ", "cmdline"))
         paths = [f"{site.tokens}/{path}" for path in ("out.raw", "dnb/bci.json", "dnb/bci.header")]
-        assert "BEARERD_TOKEN_NAME=dnb/bci\n" in told
-        assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in told
-        assert "s3cr3t" not in told
+        assert "BEARERD_TOKEN_NAME=dnb/bci\n" in given
+        assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in given
+        assert "s3cr3t" not in given
         assert (tmp_path / f"{number}.umask").read_text() == "0022\n"
     assert re.findall(r"^Sig(?:Blk|Ign):\t(.*)", (tmp_path / "status").read_text(), re.MULTILINE) == ["0" * 16] * 2
     assert any("hook run" in line for line in daemon.lines)
@@ -163,7 +163,7 @@ def test_the_nearest_hooks_win(site: Site, server: Server) -> None:
     assert (top.runs, client.runs, own.runs, alarm.runs) == (["far/a"], ["dnb/b"], ["dnb/c"], [])
 
 
-def test_a_process_is_sent_a_signal_after_the_files_are_in_place(site: Site) -> None:
+def test_a_process_is_signalled_after_the_files_are_in_place(site: Site) -> None:
     received = "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]); print(flush=True)\n"
     received += "signal.sigwait([signal.SIGHUP]); print(open(sys.argv[1]).read(), flush=True)"
     with subprocess.Popen(
@@ -180,7 +180,7 @@ def test_a_process_is_sent_a_signal_after_the_files_are_in_place(site: Site) -> 
             process.kill()
 
 
-def test_that_a_token_cannot_be_had_is_told_by_a_hook(tmp_path: Path) -> None:
+def test_on_failure_runs_if_a_token_cannot_be_obtained(tmp_path: Path) -> None:
     with serving(lambda _: Answer(401, {"error": "invalid_client"})) as server:
         site = Site(tmp_path, server.url)
         alarm, reload = Program(site, "alarm"), Program(site, "reload")
@@ -191,13 +191,11 @@ def test_that_a_token_cannot_be_had_is_told_by_a_hook(tmp_path: Path) -> None:
     assert reload.runs == []
 
 
-# -- what survives a crash -----------------------------------------------------------------------------
+# -- after a crash -------------------------------------------------------------------------------------
 
 
-def test_a_hook_that_a_killed_daemon_did_not_see_end_is_run_by_the_next_without_a_request(
-    site: Site, server: Server
-) -> None:
-    program = Program(site, "program", GATE)
+def test_the_next_daemon_runs_a_hook_that_a_killed_one_did_not_finish(site: Site, server: Server) -> None:
+    program = Program(site, "program", WAIT)
     site.write(f"{{bci: {{{change(program)}}}}}")
     with running("run", "-c", site.config) as daemon:
         eventually(lambda: program.runs)
@@ -223,7 +221,7 @@ def test_a_hook_that_a_killed_daemon_did_not_see_end_is_run_by_the_next_without_
 # -- hooks that misbehave ------------------------------------------------------------------------------
 
 
-def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path: Path) -> None:
+def test_misbehaving_hooks_delay_no_token_and_no_stop(tmp_path: Path) -> None:
     scripts = {
         "hang": "trap '' TERM HUP INT; sleep 600 & echo $! >> $HERE/left; while :; do sleep 600; done",
         "fork": "for one in 1 2 3 4 5; do (trap '' TERM; sleep 600) & echo $! >> $HERE/left; done; wait",
@@ -261,9 +259,7 @@ def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path
     }
 
 
-def test_a_command_that_takes_too_long_is_killed_and_what_it_failed_of_is_shown(
-    site: Site, impatient: dict[str, str]
-) -> None:
+def test_a_command_that_takes_too_long_is_killed_and_its_fault_is_shown(site: Site, impatient: dict[str, str]) -> None:
     program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program, more=', timeout: 50ms')}}}, risk: {{}}}}")
     with running("run", "-c", site.config, env=impatient) as daemon:
@@ -289,8 +285,8 @@ def test_a_command_that_takes_too_long_is_killed_and_what_it_failed_of_is_shown(
 # -- once and check ------------------------------------------------------------------------------------
 
 
-def test_once_runs_hooks_only_where_that_is_asked_for_and_leaves_what_is_owed(site: Site, server: Server) -> None:
-    program = Program(site, "program", GATE)
+def test_once_runs_hooks_only_on_request_and_keeps_what_is_owed(site: Site, server: Server) -> None:
+    program = Program(site, "program", WAIT)
     site.write(f"{{bci: {{{change(program)}}}}}")
     with running("run", "-c", site.config) as daemon:
         eventually(lambda: program.runs)
@@ -312,7 +308,7 @@ def test_once_runs_hooks_only_where_that_is_asked_for_and_leaves_what_is_owed(si
     assert len(program.runs) == 2
 
 
-def test_once_fails_where_a_hook_failed_for_good(site: Site, impatient: dict[str, str]) -> None:
+def test_once_fails_if_a_hook_failed_for_good(site: Site, impatient: dict[str, str]) -> None:
     program = Program(site, "program", "exit 7")
     site.write(f"{{bci: {{{change(program)}}}}}")
     done = bearerd("once", "-c", site.config, "--hooks", env=impatient)
@@ -323,9 +319,7 @@ def test_once_fails_where_a_hook_failed_for_good(site: Site, impatient: dict[str
     assert not owed(site)
 
 
-def test_a_hook_that_failed_has_failed_also_where_our_parent_ignores_its_children(
-    site: Site, impatient: dict[str, str]
-) -> None:
+def test_a_failed_hook_is_noticed_even_if_the_parent_ignores_sigchld(site: Site, impatient: dict[str, str]) -> None:
     program = Program(site, "program", "exit 7")
     site.write(f"{{bci: {{{change(program)}}}}}")
     start = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
@@ -340,8 +334,8 @@ def test_a_hook_that_failed_has_failed_also_where_our_parent_ignores_its_childre
     assert "exit 7; " in done.stderr
 
 
-def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(site: Site) -> None:
-    program = Program(site, "program", GATE)
+def test_once_fails_if_a_hook_is_not_done_in_time_and_the_next_run_does_it(site: Site) -> None:
+    program = Program(site, "program", WAIT)
     site.write(f"{{bci: {{{change(program)}}}}}")
     done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "5s")
     assert done.returncode == 1
@@ -354,7 +348,7 @@ def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(si
         assert again.wait() == 0
 
 
-def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site: Site) -> None:
+def test_a_signal_ends_once_while_it_waits_for_hooks_and_kills_them(site: Site) -> None:
     program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program)}}}}}")
     with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=stopping_at_once(site.path)) as waiting:
@@ -365,7 +359,7 @@ def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site:
     assert owed(site)
 
 
-def test_check_names_a_hook_that_cannot_be_run(site: Site) -> None:
+def test_check_finds_a_hook_that_cannot_run(site: Site) -> None:
     program = Program(site, "program")
     site.write(f"{{bci: {{{change(program)}, on_failure: [{{run: [{site.path}/none, a]}}]}}, risk: {{}}}}")
     done = bearerd("check", "-c", site.config)

@@ -9,7 +9,7 @@ from bearerd.service.links import deciding
 
 
 def walk(path: str, tree: Mapping[str, str | None]) -> list[str]:
-    """With these links, and None for what else there is."""
+    """The target of a symlink in this mapping, and None for any other path."""
 
     def target(place: str) -> str | None:
         if place not in tree:
@@ -63,19 +63,19 @@ NIXOS = {
         pytest.param("/", {}, ["/"], id="the root"),
     ],
 )
-def test_each_link_on_the_way_is_found_and_where_it_ends(
+def test_each_symlink_and_the_end_of_a_path_are_found(
     path: str, tree: Mapping[str, str | None], found: list[str]
 ) -> None:
     assert walk(path, tree) == found
 
 
-def test_links_that_lead_to_each_other_end() -> None:
+def test_a_loop_of_symlinks_ends() -> None:
     found = walk("/a/x", {"/a": "b", "/b": "a"})
     assert len(found) == 41
     assert set(found) == {"/a", "/b"}
 
 
-def test_the_kernel_gives_up_no_later(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_kernel_gives_up_at_the_same_symlink(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = os.path.realpath(tmp_path_factory.mktemp("links"))
     open(f"{directory}/0", "w", encoding="utf-8").close()
     for number in range(1, 42):

@@ -317,7 +317,7 @@ def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_
             with running("run", "-c", config) as daemon:
                 line = daemon.wait_for("is a mount point")
                 assert " ERROR " in line
-                assert f" name=dnb/bci this file cannot be kept, all others are: {mounted} is a mount point" in line
+                assert f" name=dnb/bci this file cannot be written, all others can: {mounted} is a mount point" in line
                 assert "mount its directory instead" in line
                 assert not any("token obtained" in text for text in daemon.lines)
                 eventually((tmp_path / "tokens/dnb/bci.header").exists)

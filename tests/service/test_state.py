@@ -97,7 +97,7 @@ def test_repeated_once_tries_each_wrong_secret_once(place: Place, secrets: int) 
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
     for _ in range(4):
         said = place.once(1)
-        assert f"client dnb was refused with this same secret ({REFUSED}): it waits its time" in said
+        assert f"client dnb was refused with this same secret ({REFUSED}): it is tried again later" in said
         assert f"no valid token: {REFUSED}" in said
         # A slow machine may need a minute or two for all of these.
         assert re.search(r"; next request in [234] min at the earliest, with changed credentials at once\n", said)

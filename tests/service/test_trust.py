@@ -24,7 +24,7 @@ from support.server import issues, serving
         (0o602, "every user"),
     ],
 )
-def test_a_file_that_others_can_write_is_found_with_who_they_are(tmp_path: Path, mode: int, who: str | None) -> None:
+def test_a_file_that_others_can_write_is_found_with_the_reason(tmp_path: Path, mode: int, who: str | None) -> None:
     file = tmp_path / "config.yaml"
     file.touch()
     file.chmod(mode)

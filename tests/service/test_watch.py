@@ -18,17 +18,17 @@ from support.targets import CLIENT, target
 
 
 class Look:
-    """Counts what the watch tells."""
+    """Records that the watch reported a change."""
 
     def __init__(self) -> None:
-        self.told = threading.Event()
+        self.reported = threading.Event()
 
     def __call__(self) -> None:
-        self.told.set()
+        self.reported.set()
 
     def within(self) -> bool:
-        came = self.told.wait(WITHIN)
-        self.told.clear()
+        came = self.reported.wait(WITHIN)
+        self.reported.clear()
         return came
 
 
@@ -44,17 +44,17 @@ def watch(look: Look) -> Iterator[Watch]:
     watch.stop()
 
 
-def test_a_change_is_told_and_reading_is_not(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_a_change_is_reported_and_reading_is_not(tmp_path: Path, watch: Watch, look: Look) -> None:
     path = tmp_path / "secret"
     path.write_text("old")
     watch.follow([str(path)])
     path.read_text()
-    assert not look.told.wait(0.2)  # what is shown is that nothing comes
+    assert not look.reported.wait(0.2)  # to show that nothing is reported
     path.write_text("new")
     assert look.within()
 
 
-def test_what_a_link_leads_to_is_watched_too(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_the_target_of_a_symlink_is_watched(tmp_path: Path, watch: Watch, look: Look) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "b/secret").write_text("old")
@@ -64,20 +64,20 @@ def test_what_a_link_leads_to_is_watched_too(tmp_path: Path, watch: Watch, look:
     assert look.within()
 
 
-def test_what_is_no_longer_followed_is_not_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_paths_that_are_no_longer_followed_are_not_reported(tmp_path: Path, watch: Watch, look: Look) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
     watch.follow([str(tmp_path / "a/x"), str(tmp_path / "b/x")])
     watch.follow([str(tmp_path / "b/x")])
-    look.told.clear()
+    look.reported.clear()
     (tmp_path / "a/x").write_text("1")
-    assert not look.told.wait(0.2)  # as above
+    assert not look.reported.wait(0.2)  # as above
     (tmp_path / "b/x").write_text("1")
     assert look.within()
 
 
 @pytest.mark.parametrize("why", ["remote", "too-many", "no-inotify"])
-def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
+def test_without_inotify_it_is_polled_and_logged_once(
     tmp_path: Path,
     watch: Watch,
     look: Look,
@@ -111,13 +111,13 @@ def test_where_inotify_cannot_be_had_it_is_looked_at_and_said_once(
     assert caplog.messages == [f"{tmp_path} cannot be watched ({said[why]}); it is polled every few seconds"]
 
     watch.poll()
-    assert not look.told.is_set()
+    assert not look.reported.is_set()
     path.write_text("a new one")
     watch.poll()
-    assert look.told.is_set()
+    assert look.reported.is_set()
 
 
-def test_where_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
+def test_if_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
     tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_more(_: object) -> None:
@@ -135,7 +135,7 @@ def test_where_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(
     assert look.within()
 
 
-def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_a_directory_can_appear_later(tmp_path: Path, watch: Watch, look: Look) -> None:
     watch.follow([str(tmp_path / "later/secret")])
     (tmp_path / "later").mkdir()
     assert look.within()
@@ -144,7 +144,7 @@ def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, watch: 
     assert look.within()
 
 
-def test_a_directory_that_was_replaced_is_watched_anew(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_a_replaced_directory_is_watched_again(tmp_path: Path, watch: Watch, look: Look) -> None:
     (tmp_path / "etc").mkdir()
     watch.follow([str(tmp_path / "etc/secret")])
     (tmp_path / "etc").rename(tmp_path / "aside")
@@ -155,7 +155,7 @@ def test_a_directory_that_was_replaced_is_watched_anew(tmp_path: Path, watch: Wa
     assert look.within()
 
 
-def test_a_directory_that_was_removed_is_watched_anew_though_its_inode_number_is_the_same(
+def test_a_new_directory_with_the_inode_number_of_the_old_is_watched_again(
     tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_identity", lambda _: "as on ext4, where the next directory gets the number")
@@ -165,29 +165,27 @@ def test_a_directory_that_was_removed_is_watched_anew_though_its_inode_number_is
     assert look.within()
     (tmp_path / "etc").mkdir()
     watch.renew()
-    look.told.clear()
+    look.reported.clear()
     (tmp_path / "etc/secret").write_text("x")
     assert look.within()
 
 
-def test_other_files_of_a_directory_are_not_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_other_files_of_a_directory_are_not_reported(tmp_path: Path, watch: Watch, look: Look) -> None:
     watch.follow([str(tmp_path / "secret")])
     (tmp_path / "other").write_text("1")
     (tmp_path / "other").rename(tmp_path / "another")
-    assert not look.told.wait(1)  # what is shown is that nothing comes
+    assert not look.reported.wait(1)  # to show that nothing is reported
     (tmp_path / "another").rename(tmp_path / "secret")
     assert look.within()
 
 
-def test_all_files_of_a_directory_are_told_where_the_directory_is_followed(
-    tmp_path: Path, watch: Watch, look: Look
-) -> None:
+def test_all_files_of_a_followed_directory_are_reported(tmp_path: Path, watch: Watch, look: Look) -> None:
     watch.follow([f"{tmp_path}/."])
     (tmp_path / "any").write_text("1")
     assert look.within()
 
 
-def test_permissions_that_changed_are_told(tmp_path: Path, watch: Watch, look: Look) -> None:
+def test_changed_permissions_are_reported(tmp_path: Path, watch: Watch, look: Look) -> None:
     (tmp_path / "secret").write_text("s")
     watch.follow([str(tmp_path / "secret")])
     (tmp_path / "secret").chmod(0o600)
@@ -236,24 +234,24 @@ def write_the_file(chain: Path) -> None:
 
 @pytest.mark.parametrize("how", ["watched", "polled"])
 @pytest.mark.parametrize("change", [switch_the_first, switch_a_directory, switch_the_last, write_the_file])
-def test_a_change_anywhere_on_a_chain_of_links_is_told(
+def test_a_change_anywhere_on_a_chain_of_symlinks_is_reported(
     chain: Path, watch: Watch, look: Look, change: Callable[[Path], None], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if how == "polled":
         monkeypatch.setattr(module, "_MOST_WATCHED", 0)
     watch.follow([str(chain / "etc/secret")])
     watch.poll()
-    assert not look.told.is_set()
+    assert not look.reported.is_set()
     change(chain)
     if how == "polled":
         watch.poll()
-        assert look.told.is_set()
+        assert look.reported.is_set()
     else:
         assert look.within()
 
 
 @pytest.mark.parametrize("how", ["watched", "polled"])
-def test_a_chain_that_leads_elsewhere_is_followed_there(
+def test_a_chain_that_leads_elsewhere_is_followed(
     chain: Path, watch: Watch, look: Look, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if how == "polled":
@@ -267,8 +265,8 @@ def test_a_chain_that_leads_elsewhere_is_followed_there(
         change(chain)
         if how == "polled":
             watch.poll()
-            assert look.told.is_set()
-            look.told.clear()
+            assert look.reported.is_set()
+            look.reported.clear()
         else:
             assert look.within()
             watch.renew()
@@ -277,7 +275,7 @@ def test_a_chain_that_leads_elsewhere_is_followed_there(
     )
 
 
-def test_a_link_that_was_switched_while_the_chain_was_followed_is_seen(
+def test_a_symlink_that_is_switched_while_the_chain_is_followed_is_noticed(
     chain: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attend = watch._attend
@@ -292,12 +290,12 @@ def test_a_link_that_was_switched_while_the_chain_was_followed_is_seen(
     monkeypatch.setattr(watch, "_attend", late)
     watch.follow([str(chain / "etc/secret")])
     assert str(chain / "pkg/v2") in watch._watched
-    look.told.clear()
+    look.reported.clear()
     switch(chain / "pkg/v2/secret", "../../store/b/secret")
     assert look.within()
 
 
-# -- what is behind a config -----------------------------------------------------------------------------
+# -- the files of a config -----------------------------------------------------------------------------
 
 
 def sources(tmp_path: Path) -> Sources:
@@ -321,7 +319,7 @@ def config_of(tmp_path: Path, *names: str) -> Config:
     )
 
 
-def test_a_config_changed_when_its_content_did_or_a_file_came(tmp_path: Path) -> None:
+def test_a_config_changes_with_its_content_and_with_new_files(tmp_path: Path) -> None:
     found = sources(tmp_path)
     os.utime(tmp_path / "config.yaml", (1, 1))
     assert not found.config_changed()
@@ -341,7 +339,7 @@ def test_a_changed_secret_names_its_clients(tmp_path: Path) -> None:
     assert not found.config_changed()
 
 
-def test_what_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_path: Path) -> None:
+def test_a_write_before_a_new_config_is_taken_is_still_a_change(tmp_path: Path) -> None:
     found = sources(tmp_path)
     (tmp_path / "secret").write_text("new")
     (tmp_path / "config.yaml").write_text("b")
@@ -349,7 +347,7 @@ def test_what_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_
     assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
 
 
-def test_a_secret_that_is_no_plain_file_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_secret_that_is_a_fifo_does_not_block(tmp_path: Path) -> None:
     found = sources(tmp_path)
     (tmp_path / "secret").unlink()
     os.mkfifo(tmp_path / "secret")
@@ -365,7 +363,7 @@ def templated(tmp_path: Path, **templates: str) -> Config:
     return Config("/d", "/s", targets=tuple(target(name, outputs=(output,)) for name, output in outputs.items()))
 
 
-def test_a_changed_template_names_the_tokens_whose_it_is(tmp_path: Path) -> None:
+def test_a_changed_template_names_its_tokens(tmp_path: Path) -> None:
     for name in ("one.j2", "two.j2"):
         (tmp_path / name).write_text("a")
     found = Sources(templated(tmp_path, a="one.j2", b="two.j2", c="one.j2", d="nginx"), {})
@@ -378,12 +376,12 @@ def test_a_changed_template_names_the_tokens_whose_it_is(tmp_path: Path) -> None
     assert (found.config_changed(), found.clients_changed()) == (False, set())
 
 
-def test_the_files_of_templates_are_watched_and_what_is_built_in_is_not(tmp_path: Path) -> None:
+def test_only_template_files_are_watched(tmp_path: Path) -> None:
     found = Sources(templated(tmp_path, a="one.j2", b="nginx"), {})
     assert set(found.paths()) == {str(tmp_path / "one.j2")}
 
 
-def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_change(tmp_path: Path) -> None:
+def test_a_template_written_before_a_new_config_is_taken_is_still_a_change(tmp_path: Path) -> None:
     for name in ("one.j2", "two.j2"):
         (tmp_path / name).write_text("a")
     found = Sources(templated(tmp_path, a="one.j2", b="two.j2"), {})
@@ -396,7 +394,7 @@ def test_a_template_that_was_written_before_a_new_config_is_followed_is_still_a_
     assert found.templates_changed() == set()
 
 
-def test_what_has_no_end_or_nothing_to_give_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_template_that_is_a_fifo_or_device_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "one.j2").write_text("a")
     found = Sources(templated(tmp_path, a="one.j2"), {})
     (tmp_path / "one.j2").unlink()

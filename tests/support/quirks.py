@@ -138,8 +138,8 @@ def _lasting(expires_in: bytes) -> bytes:
     return ok(T.replace(b"3600", expires_in))
 
 
-_NONE: Final = "the reply names no lifetime: default_lifetime, 3600 s, was taken"
-_NONSENSE: Final = "the lifetime in the reply is not plausible: default_lifetime, 3600 s, was taken"
+_NONE: Final = "the reply names no lifetime: default_lifetime (3600 s) is used"
+_NONSENSE: Final = "the lifetime in the reply is not plausible: default_lifetime (3600 s) is used"
 _NO_TYPE: Final = "the reply has no token_type; the token is used as a bearer token"
 _OTHER_TYPE: Final = "the reply has a token_type other than Bearer; the token is used as a bearer token"
 _REST: Final = "ask the provider to grant it to this client"
@@ -779,7 +779,7 @@ PROXIES: Final = [
     ),
 ]
 
-_SITE: Final = "a login page, a proxy or another site answers in place of the token endpoint: compare token_url"
+_SITE: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
 _BEARER: Final = "ask the provider for bearer tokens for this client"
 
 
@@ -808,7 +808,7 @@ NO_TOKENS: Final = [
     Fails("a login page that is called JSON", ok(b"\n" + LOGIN), _reply("is HTML, not JSON", _SITE)),
     Fails("Facebook once: a form", http(200, body=b"access_token=t&expires=5184000"), _reply("is not JSON")),
     Fails("a bare JWT", http(200, body=_EXP.encode()), _reply("is not JSON")),
-    Fails("an array", ok(b"[" + T + b"]"), _reply("is no JSON object")),
+    Fails("an array", ok(b"[" + T + b"]"), _reply("is not a JSON object")),
     Fails("camelCase", ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'), _NO_TOKEN),
     Fails("a token in data", ok(b'{"code":0,"data":' + T + b"}"), _NO_TOKEN),
     Fails("null for a token", ok(b'{"access_token":null,"token_type":"Bearer"}'), _NO_TOKEN),

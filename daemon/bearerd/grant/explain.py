@@ -64,7 +64,7 @@ _DURING: Final[dict[Phase, str]] = {
     "wait": "while waiting for the reply",
     "read": "while reading the reply",
 }
-_BEYOND_HINT: Final = "no token endpoint replies like this; compare the URL with the provider's"
+_BEYOND_HINT: Final = "not the reply of a token endpoint; compare the URL with the provider's"
 
 
 def _beyond_bounds(error: BaseException) -> str | None:

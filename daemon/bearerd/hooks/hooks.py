@@ -46,7 +46,7 @@ class Notes(Protocol):
 
 
 class Hooks:
-    """What is owed, the notes of it, and the threads that run it. All methods may be called from any thread.
+    """The hooks of all targets. Every method may be called from any thread.
 
     `_noting` is held while notes are read and written, and is taken before `_lock`, which is never held during I/O.
     """
@@ -165,7 +165,10 @@ class Hooks:
             return self._changed.wait_for(self._owed.settled, within)
 
     def stop(self, within: float) -> None:
-        """Start no more runs, and kill those in progress after so many seconds. The next start runs what has a note."""
+        """Start no more runs, and kill those in progress after so many seconds.
+
+        The next start runs the hooks of tokens that still have a note.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -174,14 +177,14 @@ class Hooks:
             self._over = True
             left = list(self._processes.values())
         for process in left:
-            if process.poll() is None:  # what a hook that has ended left running is not ours to kill
+            if process.poll() is None:  # otherwise only children are left, which may go on
                 child.kill(process)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # -- workers -------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        """Have a worker for what is owed. With the lock held."""
+        """Make sure that a worker looks at what is owed. Call it with the lock held."""
         self._changed.notify_all()
         if self._stopped or self._owed.next_due() is None or self._workers + self._submitted >= _AT_ONCE:
             return

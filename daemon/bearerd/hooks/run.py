@@ -61,7 +61,7 @@ def _run_command(
     if not done:
         raise HookFailed(f"not done within {duration(hook.timeout)}, killed")
     if process.returncode != 0:
-        _end(process, hook, target)  # the next attempt would run beside what it left running
+        _end(process, hook, target)  # its children would run beside those of the next attempt
         ended = child.fault_of(process.returncode)
         raise HookFailed(f"{ended}; its output is not kept: run it by hand as the daemon's user to see why")
 

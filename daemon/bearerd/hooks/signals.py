@@ -77,7 +77,7 @@ def _look(pid: int) -> _Process | None:
 def _main_processes(name: bytes) -> Iterator[int]:
     """The processes of a name, without those whose parent has it too: a server passes signals on to its workers."""
     try:
-        pids = [int(word) for word in os.listdir("/proc") if word.isdecimal()]
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
     except OSError as error:
         raise HookFailed(f"/proc: {reason_of(error)}") from None
     parents = {pid: seen.parent for pid in pids if (seen := _look(pid)) and seen.name == name}

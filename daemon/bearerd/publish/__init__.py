@@ -1,6 +1,11 @@
-"""The content of the files, and how it gets there.
+"""The content of the files, and how they are written.
 
-`render` (pure) makes a token's bytes for each format, `record` is bearerd's own copy, `walk` opens a
-directory and decides whom it trusts on the way, `atomic` replaces one file in it, `publisher` keeps all
-files of a target, `lock` keeps a second daemon out.
+render, template            the content of a file in each format
+record                      bearerd's own copy of a token
+walk                        opens a directory, and decides which symlinks and owners it trusts
+atomic                      replaces one file
+publisher                   the record and all files of a target
+notes, state, lock          what else is kept in bearerd's own directory
+access, reader_path         who can read a file
+directories                 other users and mount points in the output directories
 """

@@ -142,7 +142,7 @@ def describe(stop: Stop, reader: Reader) -> str:
         "owner": f"{reader.name} is its owner, and the owner lacks {right}",
         "user": f"its ACL does not grant {right} to {reader.name}",
         "group": f"{reader.name} is in its group, and the group lacks {right}",
-        "others": f"others lack {right}, and {reader.name} is neither owner nor in the group",
+        "others": f"others lack {right}, and {reader.name} is one of them",
     }[stop.judged_as]
     made = "as bearerd makes it, " if component.made and right == "x" else ""
     return f"{component.path} ({made}{component}): {lacks}; {', or '.join(_cures(stop, reader.name))}"

@@ -63,7 +63,7 @@ class Files:
         """Use this mode and group for new directories from now on."""
         self._kept.drop_all()
         self._mode, self._group = directory_mode, group
-        self._to_root = [Step(word, self._mode, follow=True) for word in _words(self.root)]
+        self._to_root = [Step(name, self._mode, follow=True) for name in _names(self.root)]
         if self._own == self.root and self._to_root:
             self._to_root[-1] = self._to_root[-1]._replace(private=True)
 
@@ -207,17 +207,17 @@ class Files:
         """The steps to a directory: below the root no symlink is followed, and below `own` everything is private."""
         top = self.root.rstrip("/") + "/"
         if not f"{directory}/".startswith(top):
-            return [Step(word, self._mode, follow=True) for word in _words(directory)]
+            return [Step(name, self._mode, follow=True) for name in _names(directory)]
         steps, path, within = self._to_root.copy(), self.root.rstrip("/"), self._own == self.root
-        for word in _words(directory[len(top) :]):
-            path = f"{path}/{word}"
+        for name in _names(directory[len(top) :]):
+            path = f"{path}/{name}"
             if within:
-                steps.append(Step(word, PRIVATE_DIRECTORY, private=True, movable=True))
+                steps.append(Step(name, PRIVATE_DIRECTORY, private=True, movable=True))
             elif path == self._own:
                 within = True  # readers pass through it to the control socket
-                steps.append(Step(word, self._mode & ~WRITE_BY_GROUP_OR_OTHERS, private=True, movable=True))
+                steps.append(Step(name, self._mode & ~WRITE_BY_GROUP_OR_OTHERS, private=True, movable=True))
             else:
-                steps.append(Step(word, self._mode))
+                steps.append(Step(name, self._mode))
         return steps
 
     def _refuse_third_users(self, opened: OpenDirectory, path: str, owner: int = -1) -> None:
@@ -282,8 +282,8 @@ class Files:
             yield opened, name
 
 
-def _words(path: str) -> list[str]:
-    return [word for word in path.split("/") if word]
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
 
 
 def _is_own(opened: OpenDirectory, path: str) -> bool:

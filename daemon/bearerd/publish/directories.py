@@ -15,7 +15,7 @@ from bearerd.publish.access import STICKY, WRITE_BY_OTHERS
 
 
 def mounted(paths: Collection[str]) -> dict[str, str]:
-    """Those of these files that are mount points, which no rename can replace, each with what to do.
+    """The files that are mount points, each with what to do: no rename can replace a mount point.
 
     Without /proc none are found.
     """

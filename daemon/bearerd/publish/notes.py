@@ -18,7 +18,7 @@ _CONTENT: Final = b"hooks\n"
 
 
 class Notes:
-    """One small file for each token below a directory of bearerd's own."""
+    """One file for each token, below a directory of bearerd's own."""
 
     def __init__(self, files: Files, directory: str) -> None:
         self._files = files

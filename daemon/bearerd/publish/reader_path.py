@@ -62,8 +62,8 @@ class ReaderPaths:
         except OSError as error:
             raise PublishError(f"{directory}: {advice(error)}") from None
         default = _acl(components[-1].path, _DEFAULT_ACL)
-        for word in missing:
-            components.append(self._to_be_made(components[-1], word, default))
+        for step in missing:
+            components.append(self._to_be_made(components[-1], step, default))
         uid, gid = uid_of(output.owner), gid_of(output.group)
         guessed = self._guessed and (bool(missing) or -1 in (uid, gid))
         parent = components[-1]
@@ -81,17 +81,17 @@ class ReaderPaths:
         here, links = "/", 0
         left = directory.split("/")[::-1]
         while left:
-            word = left.pop()
-            if word in {"", "."}:
+            step = left.pop()
+            if step in {"", "."}:
                 continue
-            if word == "..":
+            if step == "..":
                 here = posixpath.dirname(here)
                 continue
-            there = posixpath.join(here, word)
+            there = posixpath.join(here, step)
             try:
                 found = os.lstat(there)
             except FileNotFoundError:
-                return [word, *left[::-1]]
+                return [step, *left[::-1]]
             if stat.S_ISLNK(found.st_mode):
                 links += 1
                 if links > MOST_LINKS:
@@ -110,13 +110,13 @@ class ReaderPaths:
         found = os.stat(path)
         return self._component(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, _acl(path, _ACL))
 
-    def _to_be_made(self, above: Component, word: str, default: tuple[Entry, ...]) -> Component:
+    def _to_be_made(self, above: Component, step: str, default: tuple[Entry, ...]) -> Component:
         """A directory as publish/walk makes it."""
         mode, gid = self._config.directory_mode | above.mode & SETGID, gid_of(self._config.group)
         if gid == -1:
             gid = self._inherited_group(above)
         return self._component(
-            posixpath.join(above.path, word), mode, self.uid, gid, inherited(default, mode), made=True
+            posixpath.join(above.path, step), mode, self.uid, gid, inherited(default, mode), made=True
         )
 
     def _now(self, path: str) -> Component | None:

@@ -45,9 +45,9 @@ _moving: Final = threading.Lock()
 
 
 class Step(NamedTuple):
-    """One part of a path."""
+    """One step of a path."""
 
-    word: str
+    name: str
     mode: int
     """Of the directory, if it has to be made."""
     follow: bool = False
@@ -165,7 +165,7 @@ class _Walker:
             except FileNotFoundError:
                 if self._make:
                     raise
-                self.here.missing = (step.word, *(later.word for later in self._left[::-1]))
+                self.here.missing = (step.name, *(later.name for later in self._left[::-1]))
                 break
         if last == _STEP and not self.here.missing:
             self._change(os.open(".", _LAST, dir_fd=self.here.descriptor), self.here.path, self.here.status)
@@ -174,13 +174,13 @@ class _Walker:
 
     def _take(self, step: Step, flags: int) -> None:
         """Go one step, or replace it by the steps of a symlink."""
-        if step.word == ".." and self.here.stranger:
+        if step.name == ".." and self.here.stranger:
             raise PublishError(f"{self.here.path}: '..' is not followed below {self.here.stranger}; use the real path")
-        path = _joined(self.here.path, step.word)
+        path = _joined(self.here.path, step.name)
         try:
             descriptor = self._open(step, path, flags)
         except NotADirectoryError:
-            found = os.stat(step.word, dir_fd=self.here.descriptor, follow_symlinks=False)
+            found = os.stat(step.name, dir_fd=self.here.descriptor, follow_symlinks=False)
             if step.movable:
                 kind = "a symlink" if stat.S_ISLNK(found.st_mode) else "not a directory"
                 self._move_aside(step, path, found, f"it is {kind}")
@@ -199,7 +199,7 @@ class _Walker:
 
     def _open(self, step: Step, path: str, flags: int) -> int:
         try:
-            return os.open(step.word, flags, dir_fd=self.here.descriptor)
+            return os.open(step.name, flags, dir_fd=self.here.descriptor)
         except FileNotFoundError:
             if not self._make:
                 raise
@@ -226,7 +226,7 @@ class _Walker:
 
     def _follow(self, step: Step, path: str) -> None:
         """Follow a symlink that can be trusted; raises PublishError, or NotADirectoryError for a file."""
-        link = os.open(step.word, _LINK, dir_fd=self.here.descriptor)
+        link = os.open(step.name, _LINK, dir_fd=self.here.descriptor)
         try:
             found = os.fstat(link)
             if not stat.S_ISLNK(found.st_mode):
@@ -242,10 +242,10 @@ class _Walker:
         if target.startswith("/"):
             descriptor = os.open("/", _STEP)
             self._change(descriptor, "/", os.fstat(descriptor))
-        # A target of slashes alone has no words. The last word gets the properties of the link's own step.
-        words = [word for word in target.split("/") if word] or ["."]
-        self._left.append(step._replace(word=words[-1]))
-        self._left += [Step(word, step.mode, follow=True) for word in words[-2::-1]]
+        # A target of slashes alone has no names. The last name gets the properties of the link's own step.
+        names = [name for name in target.split("/") if name] or ["."]
+        self._left.append(step._replace(name=names[-1]))
+        self._left += [Step(name, step.mode, follow=True) for name in names[-2::-1]]
 
     def _refusal(self, step: Step, found: os.stat_result) -> str:
         """Why a symlink is not followed here; empty if it is."""
@@ -278,10 +278,10 @@ class _Walker:
         # later chmod with that bit, even if it is set already.
         first = 0o777 if gid in {-1, inherited} else 0o700
         try:
-            os.mkdir(step.word, step.mode & first, dir_fd=above.descriptor)
+            os.mkdir(step.name, step.mode & first, dir_fd=above.descriptor)
         except FileExistsError:  # another thread made it
-            return os.open(step.word, flags, dir_fd=above.descriptor)
-        descriptor = os.open(step.word, _LAST, dir_fd=above.descriptor)
+            return os.open(step.name, flags, dir_fd=above.descriptor)
+        descriptor = os.open(step.name, _LAST, dir_fd=above.descriptor)
         try:
             status = os.fstat(descriptor)
             if status.st_uid == self._uid:  # else somebody replaced it, and it stays as it is
@@ -295,7 +295,7 @@ class _Walker:
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):  # otherwise it would look like one that was made on purpose
-                os.rmdir(step.word, dir_fd=above.descriptor)
+                os.rmdir(step.name, dir_fd=above.descriptor)
             raise
         return descriptor
 
@@ -309,11 +309,11 @@ def _prove_private(descriptor: int, path: str, uid: int) -> None:
         )
 
 
-def _joined(directory: str, word: str) -> str:
+def _joined(directory: str, name: str) -> str:
     """The path of a step, without `.` and `..`."""
-    if word in {".", ".."}:
-        return posixpath.normpath(posixpath.join(directory, word))
-    return f"{directory}/{word}" if directory != "/" else f"/{word}"
+    if name in {".", ".."}:
+        return posixpath.normpath(posixpath.join(directory, name))
+    return f"{directory}/{name}" if directory != "/" else f"/{name}"
 
 
 def _set_mode(descriptor: int, path: str, mode: int) -> None:

@@ -1,7 +1,7 @@
-"""The symlinks on the way of a path, and the file at its end. Pure.
+"""The names that decide which file a path leads to: each symlink on it, and the file at its end. Pure.
 
-A secret at /etc/bearerd/secret may be a link to `..data/secret`, and `..data` a link to a directory (Kubernetes).
-/etc/bearerd may itself be a link (NixOS, stow, alternatives). Switching any of these links changes the file.
+A secret at /etc/bearerd/secret may be a symlink to `..data/secret`, and `..data` a symlink to a directory (Kubernetes),
+or /etc/bearerd may itself be a symlink (NixOS, stow, alternatives). A change of any of them changes the file.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from bearerd.publish.access import MOST_LINKS
 
 
 def deciding(path: str, target: Callable[[str], str | None]) -> list[str]:
-    """The links on the way of an absolute path, then the path where the way ends. No directory in them is a link.
+    """The symlinks on an absolute path, then the path of its end; the directories in these paths are no symlinks.
 
-    `target` returns where a link points to, None for anything else, and raises OSError for a path that is missing or
-    not accessible. The way ends there, and at the 41st link. A path that ends in `/.` means all files of a directory,
-    and then the result ends in `/.`, too.
+    `target` returns where a symlink points to, and None for anything else. It raises OSError for a name that is missing
+    or cannot be read; the path ends there, and also at the 41st symlink. A path that ends in `/.` means everything in
+    that directory, and so does the last path then.
     """
     found: list[str] = []
     here = "/"
@@ -29,15 +29,15 @@ def deciding(path: str, target: Callable[[str], str | None]) -> list[str]:
             continue
         if name in {"", "."}:
             continue
-        place = posixpath.join(here, name)
+        path_here = posixpath.join(here, name)
         try:
-            points_to = target(place)
+            points_to = target(path_here)
         except OSError:
-            return [*found, place]
+            return [*found, path_here]
         if points_to is None:
-            here = place
+            here = path_here
             continue
-        found.append(place)
+        found.append(path_here)
         if len(found) > MOST_LINKS:
             return found
         if points_to.startswith("/"):

@@ -1,4 +1,4 @@
-"""The files that a config depends on: which to watch, and whose secret, template or config changed."""
+"""The files that a config depends on: the paths to watch, and which config, secrets and templates changed."""
 
 from __future__ import annotations
 
