@@ -154,7 +154,7 @@ def test_a_flood_of_huge_heads_does_not_exceed_a_small_cgroup(tmp_path: Path) ->
 
 @contextmanager
 def kept_open(connect: Connect, count: int, said: bytes, *, reads: int) -> Iterator[None]:
-    """So many connections that say this, read a few bytes at most and are made anew as soon as they are closed."""
+    """Connections that send this, read a few bytes at most, and are opened again as soon as they are closed."""
     over = threading.Event()
     selector = selectors.DefaultSelector()
 

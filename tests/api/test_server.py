@@ -1,4 +1,4 @@
-"""The local API over real sockets, in this process: what is answered, and what becomes of slow or silent callers."""
+"""The local API over real sockets in this process: replies, and slow or silent clients."""
 
 from __future__ import annotations
 
@@ -983,7 +983,7 @@ print(oct(os.lstat(sys.argv[1]).st_mode))
 
 
 def opens(directory: Path, *first: str) -> str:
-    """What comes of opening a control socket in a process of a user other than root."""
+    """The result of opening a control socket as a user other than root."""
     user = NOBODY if os.geteuid() == 0 else None
     if user is not None:
         os.chown(directory, user, -1)

@@ -1,4 +1,4 @@
-"""Hooks of the real daemon: real programs, killed daemons, and what others see of it."""
+"""Hooks of the real daemon: real programs, killed daemons, and their status."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def change(*programs: Program, more: str = "") -> str:
 
 
 def hooks_of(site: Site, name: str = "bci") -> dict[str, Any]:
-    """How a token's hooks stand, as `status` shows it."""
+    """The state of a token's hooks in `status`."""
     return next((token["hooks"] for token in site.status()["tokens"] if token["token"] == name), {})
 
 

@@ -18,7 +18,7 @@ from support.targets import CLIENT, target
 
 
 class Look:
-    """Counts what the watch tells."""
+    """Counts the reports of the watch."""
 
     def __init__(self) -> None:
         self.told = threading.Event()

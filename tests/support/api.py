@@ -35,7 +35,7 @@ class Site:
         )
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says; nothing where none runs."""
+        """The daemon's status; empty without a daemon."""
         try:
             return ask_status(str(self.socket))[0]
         except NoAnswer:
@@ -58,7 +58,7 @@ def http(status: int, body: object) -> bytes:
 
 @contextmanager
 def answering(path: Path, script: Callable[[str], bytes | Iterator[bytes]]) -> Iterator[list[str]]:
-    """Something that listens at a socket: it is handed `GET /status` and returns all that it sends. What was asked."""
+    """A fake daemon: `script` maps `GET /status` to the bytes of the answer. Yields the requests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))

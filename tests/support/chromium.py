@@ -59,7 +59,7 @@ class Browser:
             self.send("Target.closeTarget", targetId=target)
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Ask for something, and wait for the answer; what is told meanwhile is kept by the page it is about."""
+        """Send a command, and wait for its answer. Events that arrive meanwhile are stored in their page."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         self._line.sendall(json.dumps(message).encode() + b"\0")
@@ -120,7 +120,7 @@ class Page:
         return answer["result"].get("value")
 
     def pass_time(self, seconds: float, *, whatever_the_network_does: bool = False) -> None:
-        """Let its clocks and timers go on by that much, in no time; else they stand, but for answers of the network."""
+        """Advance its clocks and timers by this much at once. Otherwise they only run for replies of the network."""
         policy = "advance" if whatever_the_network_does else "pauseIfNetworkFetchesPending"
         self.time_is_over = False
         self.send("Emulation.setVirtualTimePolicy", policy=policy, budget=1000 * seconds)
@@ -135,14 +135,14 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def spoken(self) -> list[tuple[str, str]]:
-        """What a screen reader is given: role and name of each part that is not ignored."""
+        """The role and name of each part that a screen reader gets."""
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
 
 @contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
-    """A browser for the length of a with block; what it keeps is below `profile`."""
+    """A browser for the length of a with block, with its files below `profile`."""
     assert PROGRAM is not None
     ours, theirs = socket.socketpair()
     flags = (*_FLAGS, f"--user-data-dir={profile}")

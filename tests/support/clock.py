@@ -1,4 +1,4 @@
-"""A clock that only moves when it is told to."""
+"""A clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FakeClock:
         return f"boot-{self.boots}"
 
     def reboot(self) -> None:
-        """The boot clock begins anew."""
+        """Reset the boot clock."""
         self.boots += 1
         self.boot = 0.0
 
@@ -37,7 +37,7 @@ class FakeClock:
         self.boot += seconds
 
     def step(self, seconds: float) -> None:
-        """Somebody sets the wall clock."""
+        """Set the wall clock."""
         self.wall += seconds
 
     def suspend(self, seconds: float) -> None:

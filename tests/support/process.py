@@ -41,7 +41,7 @@ def patched(directory: Path, constants: Mapping[str, object], *lines: str) -> di
 
 
 def hurried(directory: Path, *lines: str) -> dict[str, str]:
-    """An environment in which `bearerd` stops without waiting for what is under way, however slow the machine is.
+    """An environment in which `bearerd` stops without waiting for running turns, however slow the machine is.
 
     Else it waits for 2 s, and the kernel ends it after 4: a test that lets a provider hang would measure the machine.
     """

@@ -32,7 +32,7 @@ NAME = re.compile(r"\bbearerd_[a-z_]+\b")
 
 
 def promtool(*arguments: str | Path, given: bytes = b"") -> str:
-    """Run promtool, which must find nothing wrong; what it said."""
+    """Run promtool, which must succeed. Returns its output."""
     done = subprocess.run(["promtool", *map(str, arguments)], input=given, capture_output=True, check=False)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said

@@ -43,7 +43,7 @@ Script = Callable[[Seen], Answer]
 
 
 class Server:
-    """What the test holds: `url`, what was `seen`, and `wait_for` a number of requests."""
+    """A running server: its `url`, the requests `seen`, and `wait_for` a number of them."""
 
     def __init__(self, script: Script, port: int, scheme: str) -> None:
         self.script = script
@@ -133,7 +133,7 @@ def issues(lifetime: float = 3600, **more: Any) -> Script:
 
 
 def request_of(connection: socket.socket) -> bytes:
-    """One whole request, or b"" where the other end closed. What is left unread would make a close a reset."""
+    """One complete request, or b"" if the client closed. Unread data would turn the close into a reset."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)
