@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
-from bearerd.lifecycle.target_status import TargetStatus
+from bearerd.lifecycle.target_status import Hold, TargetStatus
 from bearerd.model import Config, Control, Listen
 from support.clock import START
 from support.process import WITHIN, eventually
@@ -384,6 +385,27 @@ def test_readyz_names_the_first_of_many_reasons(site: Site) -> None:
             202,
             {"name": "dnb/bci", "answer": "accepted", "grants": 7, "held": None},
             None,
+        ),
+        (
+            Requested("accepted", grants=7, hold=Hold("refused", 0.0, Transient("HTTP 401")), held_for=12.5),
+            202,
+            {"name": "dnb/bci", "answer": "accepted", "grants": 7}
+            | {"held": {"by": "refused", "text": statuses.HELD["refused"], "seconds": 12.5, "error": "HTTP 401"}},
+            None,
+        ),
+        (
+            Requested("accepted", grants=7, hold=Hold("concurrency", inf, None), held_for=inf),
+            202,
+            {"name": "dnb/bci", "answer": "accepted", "grants": 7}
+            | {"held": {"by": "concurrency", "text": statuses.HELD["concurrency"], "seconds": None, "error": None}},
+            None,
+        ),
+        (
+            Requested("later", after=70.0, hold=Hold("rate_limit", 0.0, None)),
+            429,
+            {"name": "dnb/bci", "retry_after": 70}
+            | {"error": "requests have used up their half of its rate_limit; try again in 70 s"},
+            "70",
         ),
         (Requested("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
         (Requested("unknown"), 404, {"error": "there is no token 'dnb/bci'"}, None),
