@@ -1,4 +1,4 @@
-"""How a request's head is read: what is accepted, what is refused, and where a head ends."""
+"""The parser of request heads: accepted and refused heads, and the end of a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local API over real sockets, in this process: what is answered, and what becomes of slow or silent callers."""
+"""The local API over real sockets in this process: replies, and slow or silent clients."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import Hold, TargetStatus
 from support.clock import START
 from support.process import WITHIN, eventually
 from support.prometheus import status, target_status
@@ -388,6 +389,27 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
             202,
             {"name": "dnb/bci", "answer": "accepted", "grants": 7, "held": None},
             None,
+        ),
+        (
+            Requested("accepted", grants=7, hold=Hold("refused", 0.0, Transient("HTTP 401")), held_for=12.5),
+            202,
+            {"name": "dnb/bci", "answer": "accepted", "grants": 7}
+            | {"held": {"by": "refused", "text": statuses.HELD["refused"], "seconds": 12.5, "error": "HTTP 401"}},
+            None,
+        ),
+        (
+            Requested("accepted", grants=7, hold=Hold("concurrency", inf, None), held_for=inf),
+            202,
+            {"name": "dnb/bci", "answer": "accepted", "grants": 7}
+            | {"held": {"by": "concurrency", "text": statuses.HELD["concurrency"], "seconds": None, "error": None}},
+            None,
+        ),
+        (
+            Requested("later", after=70.0, hold=Hold("rate_limit", 0.0, None)),
+            429,
+            {"name": "dnb/bci", "retry_after": 70}
+            | {"error": "requests have used up their half of its rate_limit; try again in 70 s"},
+            "70",
         ),
         (Requested("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
         (Requested("unknown"), 404, {"error": "there is no token 'dnb/bci'"}, None),
@@ -981,7 +1003,7 @@ print(oct(os.lstat(sys.argv[1]).st_mode))
 
 
 def opens(directory: Path, *first: str) -> str:
-    """What comes of opening a control socket in a process of a user other than root."""
+    """The result of opening a control socket as a user other than root."""
     user = NOBODY if os.geteuid() == 0 else None
     if user is not None:
         os.chown(directory, user, -1)

@@ -158,7 +158,7 @@ def figures(site: Site) -> None:
 def readers(site: Site) -> None:
     """Who is in the group reads and asks; nobody else does, and the secret is nobody's."""
     here = site.here
-    assert f"ok       file {TOKEN} as telegraf: can be read" in site.page("Who reads")
+    assert f"ok       file {TOKEN} as telegraf: can be read" in site.page("Readers")
     assert here.run("runuser", "-u", "telegraf", "--", "cat", TOKEN) == site.token()
     assert "dnb/bci" in here.run("runuser", "-u", "telegraf", "--", "bearerd", "status")
     record = "/run/bearerd/.bearerd/records/dnb/bci.json"

@@ -70,12 +70,12 @@ def test_every_broken_config_is_in_the_table_and_says_what_is_wrong_with_it() ->
 # -- a valid config against this machine -------------------------------------------------------------
 
 Keys = dict[str, str | None]
-"""A client's keys as they stand in YAML; None takes away what it has otherwise."""
+"""The keys of a client in YAML; None removes a default."""
 
 
 @dataclass
 class Site:
-    """A config with one client and two tokens, what it holds, and where its files will be."""
+    """A config with one client and two tokens, and the paths of its files."""
 
     path: Path
     url: str
@@ -131,7 +131,7 @@ class Site:
 
 
 def findings(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
-    """What is said of a level, without it."""
+    """The findings of a level, without the level."""
     lines = done.stdout.splitlines()
     return [line.removeprefix(level).lstrip() for line in lines if line.startswith(f"{level} ")]
 
@@ -534,7 +534,7 @@ def test_check_reports_a_file_that_is_a_mount_point(site: Site) -> None:
 
 @pytest.fixture
 def reachable() -> Iterator[Site]:
-    """A site that every user can get to; its files are for the group 4242, and what is missing is made for all."""
+    """A site that every user can reach. Its files have the group 4242, and new directories are open to all."""
     with open_directory() as directory:
         site = Site(directory, "http://127.0.0.1:1/token")
         site.write({"files": "[{format: raw, group: '4242'}]"})
@@ -544,7 +544,7 @@ def reachable() -> Iterator[Site]:
 
 
 def asked(site: Site, reader: str) -> tuple[int, list[str]]:
-    """Exit code, and what is said of the first file, without its path."""
+    """The exit code, and the verdict about the first file, without its path."""
     done = site.check("--as", reader)
     path = site.directory / "dnb" / "bci"
     lines = done.stdout.splitlines()
@@ -885,7 +885,7 @@ def test_online_each_of_a_list_of_secrets_is_tried(tmp_path: Path, works: str | 
 
 
 def echoes(seen: Seen) -> Answer:
-    """A refusal by somebody who logs too much."""
+    """A refusal by a provider that quotes the request."""
     said = f"{seen.body.decode()} {json.dumps(seen.headers)}"
     return Answer(400, {"error": "invalid_grant", "error_description": said, "message": said})
 

@@ -38,7 +38,7 @@ def _nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One token that is valid, one that failed since, one that never was, and one that nobody requires."""
+    """One token that is valid, one that is failing, one that is missing, and one that is not required."""
     issue = issues(3600)
     scopes: list[str] = []
 
@@ -228,9 +228,7 @@ def test_health_fails_for_a_token_that_is_not_in_its_files(tmp_path: Path, capsy
         pytest.param(http(404, {}), "the process that answers at {} is not bearerd: HTTP 404", id="another service"),
         pytest.param(http(503, b"<html>"), "the answer at {} is not from bearerd, or was cut off", id="HTML"),
         pytest.param(http(503, b"[" * 200_000), "the answer at {} is not from bearerd, or was cut off", id="deep JSON"),
-        pytest.param(
-            b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "the process that answers at {} is not", id="long status"
-        ),
+        pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "the process that answers at {} is", id="long status"),
         pytest.param(http(503, {}), "not ready: no reason given", id="no reasons"),
         pytest.param(http(503, {"error": "too many"}), "not ready: too many", id="no room"),
         pytest.param(http(503, {"reasons": ["a\x1b[2Jb", "c"]}), "not ready: a?[2Jb\nbearerd: not ready: c", id="ESC"),

@@ -296,7 +296,7 @@ def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
 
 
 def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], *answers: bytes) -> tuple[int, str, str]:
-    """What comes of these answers."""
+    """The exit code and output for these answers."""
     left = list(answers)
     with answering(tmp_path / "s", lambda _: left.pop(0)):
         code = cli.main(["refresh", "dnb/bci", "--socket", str(tmp_path / "s")])

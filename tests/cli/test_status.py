@@ -1,4 +1,4 @@
-"""How everything stands, as somebody sees it on a terminal, in a pipe, and where no daemon runs."""
+"""`bearerd status` on a terminal, in a pipe, and without a daemon."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Terminal:
-    """A command on a terminal of some size, and what it has written there so far."""
+    """A command on a terminal of some size, and its output so far."""
 
     def __init__(self, columns: int, lines: int, *arguments: str | Path, env: Mapping[str, str]) -> None:
         self._ours, theirs = pty.openpty()
@@ -350,7 +350,7 @@ def make_older(site: Site, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """What a daemon left that was killed: a token that is good still, and one that expired since."""
+    """The records of a killed daemon: a valid token, and one that has expired."""
     with serving(issues()) as server:
         site = Site(tmp_path_factory.mktemp("s"), server.url, "{long: {scope: long}, short: {scope: short}}")
         with running("run", "-c", site.config) as daemon:

@@ -1,4 +1,4 @@
-"""What is shown on a terminal: run in a pseudo-terminal, read as a person would."""
+"""Output on a terminal, in a pseudo-terminal."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,23 @@ import pytest
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Performed, RateLimited, Refused, Transient, Unsent
+from bearerd.grant.outcome import (
+    Failure,
+    Issued,
+    Malformed,
+    Outcome,
+    Performed,
+    RateLimited,
+    Refused,
+    Transient,
+    Unsent,
+)
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.wishes import TemplateChanged, Wish
 from bearerd.model import Config, Hook, Output, RateLimit, RefreshBefore, Target
 from bearerd.publish.publisher import Published, Publisher
+from bearerd.target_status import Hold
 from support.clock import START, FakeClock
 from support.targets import CLIENT, target, token
 
@@ -503,6 +515,37 @@ def ticket(rig: Rig, name: str = "dnb/other") -> Ticket:
     granted = rig.admission.request(Ask(name, "dnb"), rig.clock.boot)
     assert isinstance(granted, Granted)
     return granted.ticket
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "wait"),
+    [
+        pytest.param(Transient("HTTP 503", retry_after=600.0), "retry_after", 600, id="Retry-After"),
+        pytest.param(RateLimited("HTTP 429", retry_after=600.0), "retry_after", 600, id="429 with Retry-After"),
+        pytest.param(RateLimited("HTTP 429"), "backoff", 60, id="429"),
+        pytest.param(Malformed("HTML"), "backoff", 60, id="malformed"),
+        pytest.param(Refused("HTTP 401"), "refused", 300, id="refused client"),
+        pytest.param(Refused("HTTP 400", whole_client=False), "refused", 30, id="refused target"),
+    ],
+)
+def test_a_requested_refresh_is_held_after_a_failure(rig: Rig, failure: Failure, reason: str, wait: float) -> None:
+    rig.answer(failure)
+    assert rig.controller.refresh_hold() is None
+    rig.turn()
+    hold = rig.controller.refresh_hold()
+    assert hold is not None
+    assert (hold.reason, hold.failure) == (reason, failure)
+    assert hold.until - rig.clock.boot == pytest.approx(wait, abs=0.01)
+
+
+def test_a_requested_refresh_is_held_by_its_client(rig: Rig) -> None:
+    rig.turn()
+    assert rig.controller.refresh_hold() is None
+    rig.clock.advance(100)
+    other = ticket(rig)
+    assert rig.controller.refresh_hold() == Hold("half_open", inf, None)
+    rig.admission.settle(other, refusal := Refused("HTTP 401"), rig.clock.boot)
+    assert rig.controller.refresh_hold() == Hold("refused", rig.clock.boot + 30, refusal)
 
 
 def test_a_held_target_is_woken_by_the_outcome_of_another(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""The local API of a daemon that runs, as everybody asks it: with curl."""
+"""The local API of a running daemon, used with curl."""
 
 from __future__ import annotations
 

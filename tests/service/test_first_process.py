@@ -1,4 +1,4 @@
-"""The daemon as process 1 of a container: signals that the kernel would drop, and children that are nobody else's."""
+"""The daemon as process 1 of a container: signals that the kernel would drop, and orphaned children."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def engine(tmp_path: Path, clock: FakeClock) -> Iterator[Engine]:
 
 
 def idle(engine: Engine) -> None:
-    """As if every turn had been given."""
+    """As if every due turn had run."""
     engine.schedule.remove("dnb/bci")
 
 

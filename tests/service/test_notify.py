@@ -1,4 +1,4 @@
-"""What systemd is told: the datagrams of a real daemon on a real socket; the decisions with a clock by hand."""
+"""Notifications to systemd: the datagrams of a real daemon on a real socket, and decisions by a fake clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Manager:
         self.socket.settimeout(WITHIN)
         self.socket.bind(address)
         self.lines: list[str] = []
-        """All that it was told."""
+        """All messages."""
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The next line that matches, from its beginning to its end."""
@@ -157,7 +157,7 @@ def test_where_nobody_listens_it_is_said_once_and_the_tokens_are_kept_all_the_sa
 
 
 class Daemon:
-    """What is told about, as a case has it."""
+    """A daemon in a given state."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -184,7 +184,7 @@ def telling(daemon: Daemon, address: str, **environ: str) -> Iterator[SystemdNot
 
 
 def told(manager: Manager) -> list[str]:
-    """The next message, without what is shown to people."""
+    """The next message, without the status line."""
     return [line for line in manager.take() if not line.startswith("STATUS=")]
 
 

@@ -1,4 +1,4 @@
-"""What the records say where nobody can be asked: records that a real publisher wrote, and what else may lie there."""
+"""The status from records without a daemon: records of a real publisher, and other files."""
 
 from __future__ import annotations
 

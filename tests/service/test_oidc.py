@@ -37,7 +37,7 @@ clients:
 
 
 def credentials(request: Request) -> str:
-    """Who asked, and by which secret."""
+    """The client of a request, and its secret."""
     return base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
 
 

@@ -102,7 +102,7 @@ def rendered(of: Status) -> bytes:
 
 
 def hostile() -> Status:
-    """What others wrote is as bad as it can be."""
+    """A status in which all text from elsewhere is hostile."""
     bad = target_status(
         target=replace(target(outputs=(Output(path=HOSTILE),)), scope=HOSTILE, client=replace(CLIENT, name="dnb")),
         failure=Transient(HOSTILE, hint=HOSTILE),
@@ -116,7 +116,7 @@ def hostile() -> Status:
 
 @dataclass
 class Parts(HTMLParser):
-    """What a browser without scripts makes of it."""
+    """The page in a browser without scripts."""
 
     text: bytes
     opened: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -240,7 +240,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 class Shelf:
-    """A server that shows a status; it may be told to answer otherwise."""
+    """A server for the page of a status, which can give other answers."""
 
     def __init__(self, of: Status) -> None:
         self.status = of
@@ -265,7 +265,7 @@ def shown(browser: Browser, of: Status, **screen: Any) -> Iterator[tuple[Page, S
 
 
 def text(tab: Page, selector: str) -> str:
-    """What is to be read there; "" where it is hidden."""
+    """The text of an element; "" if it is hidden."""
     script = f"""(() => {{
       const node = document.querySelector({json.dumps(selector)});
       return node?.checkVisibility() ? node.innerText : "";

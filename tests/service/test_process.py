@@ -1,4 +1,4 @@
-"""What the process does for its own safety: descriptors, memory that nobody else sees, and an end at any moment."""
+"""The safety of the process: descriptors, private memory, and a stop at any moment."""
 
 from __future__ import annotations
 

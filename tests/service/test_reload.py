@@ -168,7 +168,7 @@ def test_a_switched_link_in_the_middle_of_the_config_path_is_noticed(site: Site,
 
 
 def looked(daemon: Daemon, site: Site) -> None:
-    """Until the first look at all files is over: what changes from now on is noticed only by what is watched."""
+    """Wait until the first check of all files is over. Later changes are noticed only by watches."""
     site.secret.write_text("another")
     daemon.wait_for("credentials for dnb changed")
 

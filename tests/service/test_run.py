@@ -94,7 +94,7 @@ def dated_tokens(lifetime: int, more: int = 0) -> Script:
 
 @contextmanager
 def reading(path: Path) -> Iterator[list[int]]:
-    """A process that reads all the time; its counts as they stand."""
+    """A process that reads all the time, and its counters."""
     process = subprocess.Popen([sys.executable, "-c", _READER, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -64,7 +64,7 @@ class Place:
         path.chmod(0o600)
 
     def once(self, code: int, *arguments: str) -> str:
-        """Run it as cron does; what it says."""
+        """Run it like cron does. Returns its output."""
         done = bearerd("once", "-c", self.config, "--timeout", "2m", *arguments)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
@@ -284,7 +284,7 @@ class Machine:
     budgets: tuple[tuple[str, RateLimit], ...] = ()
 
     def look(self) -> float:
-        """A process that is started, looks whether it may ask, and ends: in how many seconds it may."""
+        """Start a process that checks whether it may send a request. Returns the seconds until it may."""
         subject = target(client=replace(CLIENT, budgets=self.budgets))
         journal, now = Journal(str(self.directory), self.clock), self.clock.boot
         self.admission = Admission(Limits.of([subject.client]), lambda _name, _at: None, journal, now)

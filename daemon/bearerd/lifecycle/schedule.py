@@ -189,7 +189,7 @@ class Schedule:
         due = self._clock.now().boot + _AFTER_EXCEPTION
         try:
             due = self._turn(name)
-        except Exception as error:  # noqa: BLE001 - a fault of ours may cost a minute, never the target
+        except Exception as error:  # noqa: BLE001 - a bug costs a minute, not the target
             text = f"a turn failed: {origin_of(error)}; this is a bug of bearerd, please report it"
             say(logging.ERROR, text, name=name)
         finally:
@@ -201,7 +201,7 @@ class Schedule:
                 self._ended.notify_all()
 
     def _without_thread(self, now: float) -> list[str]:
-        """One of the targets whose turns are due, if no thread could be started: whoever has one serves the rest."""
+        """An overdue target, if the pool has no thread. Its new thread then runs the other turns, too."""
         overdue = next((name for name, due in self._due.items() if due < now - _DRIFT), None)
         if overdue is None or any(thread.name.startswith(_THREADS) for thread in threading.enumerate()):
             return []

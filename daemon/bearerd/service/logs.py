@@ -69,7 +69,7 @@ def quiet_libraries() -> None:
 
 
 def flush() -> None:
-    """Give what was said last a moment to be written."""
+    """Wait a moment for the last lines to be written."""
     for handler in LOGGER.handlers:
         handler.flush()
 
