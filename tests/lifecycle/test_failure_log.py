@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from bearerd.grant.outcome import Malformed, Refused, Transient
-from bearerd.lifecycle.failure_log import FailureLog, Line
+from bearerd.lifecycle.failure_log import FailureLog
+from bearerd.lifecycle.lines import Line
 
 DOWN = Transient("reset")
 

@@ -12,12 +12,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
-from typing import Final, assert_never
+from typing import Final
 
 from bearerd.admission.types import Ask, Held, Refusal, Settled
 from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, RateLimited, Refused, Transient
 from bearerd.lifecycle import policy
-from bearerd.lifecycle.failure_log import FailureLog, Line
+from bearerd.lifecycle.failure_log import FailureLog
+from bearerd.lifecycle.lines import Line, reply_line
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
@@ -308,22 +309,9 @@ class Attempts:
             self.log.renewed()
         if (recovered := self.log.succeeded(now.boot)) is not None:
             self.say(recovered)
-        good, wait = duration(remaining), self.due - now.boot
-        when = "now" if wait <= 0 else f"in {duration(wait)}"
-        match accepted.kind:
-            case "new":
-                line = Line("info", f"token obtained, good for {good}; next refresh {when}")
-            case "renewed":
-                line = Line("info", f"the provider extended the same token, good for {good}; next request {when}")
-            case "at_end":
-                line = Line("debug", f"the provider still returns the token that is expiring; next request {when}")
-            case "same":
-                line = Line("debug", f"the provider returned the same token, good for {good}; next request {when}")
-            case "expired":
-                return  # this is a failure, and logged as one
-            case _:
-                assert_never(accepted.kind)
-        self.say(line)
+        line = reply_line(accepted.kind, remaining, self.due - now.boot)
+        if line is not None:
+            self.say(line)
 
     def _fail(self, failure: Failure, settled: Settled, now: float) -> None:
         """Record a failure, and set the time of the next attempt."""

@@ -7,28 +7,18 @@ never causes an ERROR, even if it returns the same token again.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from math import inf
-from typing import Final, Literal
+from typing import Final
 
 from bearerd.grant.outcome import Failure, Refused
 from bearerd.lifecycle import policy
+from bearerd.lifecycle.lines import Line
 from bearerd.timeformat import duration
 
 STILL_FAILING: Final = 600.0
 """Seconds between two lines about one failure: rare enough not to flood the log, frequent enough to be seen."""
 # `bearerd status` draws them in one line, which has room for no more.
 _MOST_MOMENTS: Final = 20
-
-Level = Literal["debug", "info", "warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the log."""
-
-    level: Level
-    text: str
 
 
 class FailureLog:
