@@ -42,6 +42,7 @@ class Alarm:
                 thread.start()
                 # Only now: after a failure (TasksMax) the next attempt tries again.
                 self._thread = thread
+            self._drop_ended()
             heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
             if attempt.deadline < self._sleeps_until:
                 self._sleeps_until = attempt.deadline
@@ -50,9 +51,7 @@ class Alarm:
     def _run(self) -> None:
         while True:
             with self._changed:
-                # Attempts that ended are dropped once they are first, so an idle process never wakes.
-                while self._heap and self._heap[0][2].ended:
-                    heapq.heappop(self._heap)
+                self._drop_ended()
                 self._sleeps_until = self._heap[0][0] if self._heap else inf
                 if not self._heap:
                     self._changed.wait()
@@ -63,6 +62,11 @@ class Alarm:
                     continue
                 _, _, attempt = heapq.heappop(self._heap)
             attempt.expire()
+
+    def _drop_ended(self) -> None:
+        """Drop ended attempts before the first one in progress. In a burst the others would pile up for a timeout."""
+        while self._heap and self._heap[0][2].ended:
+            heapq.heappop(self._heap)
 
 
 ALARM = Alarm()
