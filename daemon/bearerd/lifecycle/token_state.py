@@ -124,7 +124,8 @@ def accept(
     accepted = _accept(state, issued, now, refresh_due, skew)
     if accepted.kind == "expired":
         return accepted
-    return replace(accepted, state=replace(accepted.state, gone=accepted.state.ends))
+    due = max(accepted.due, now.boot + LEAST_BETWEEN_ATTEMPTS)
+    return replace(accepted, due=due, state=replace(accepted.state, gone=accepted.state.ends))
 
 
 def _accept(
@@ -164,7 +165,7 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
         after = TokenState(issued.token, issued.token.expires.boot, confirmed=now)
         return Accepted(after, "renewed", refresh_due(issued.token))
     after = replace(state, zero=False, never_named=True, confirmed=now)
-    return Accepted(after, "same", max(_due(after.token, refresh_due), now + LEAST_BETWEEN_ATTEMPTS))
+    return Accepted(after, "same", _due(after.token, refresh_due))
 
 
 def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
@@ -207,9 +208,9 @@ def _next_check(state: TokenState, now: float) -> float:
     end = state.round_ends if state.round_ends is not None else state.ends
     if not state.sliding:
         wait = LEAST_BETWEEN_ATTEMPTS * 2.0 ** min(state.checks, 32)
-        return max(min(now + wait, end), now + LEAST_BETWEEN_ATTEMPTS)
+        return min(now + wait, end)
     at = state.renewed + _SLIDING_CHECKS[state.checks] if state.checks < len(_SLIDING_CHECKS) else end
-    return max(min(at, end), now + LEAST_BETWEEN_ATTEMPTS)
+    return min(at, end)
 
 
 def _at_end(state: TokenState, now: float) -> Accepted:
