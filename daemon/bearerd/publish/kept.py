@@ -74,6 +74,10 @@ class KeptDirectories:
         for kept in dropped:
             self._release(kept)
 
+    def __del__(self) -> None:
+        """Close what is left."""
+        self.drop_all()
+
     def _drop(self, path: str, kept: _Kept) -> None:
         with self._lock:
             if self._kept.get(path) is not kept:

@@ -55,7 +55,9 @@ def _record_path(directory: str, client: str, token: str) -> str:
 
 def peek(directory: str, client: str, token: str) -> Record | None:
     """A record below an output directory, which may belong to another user's daemon."""
-    content = Files(directory, PRIVATE_DIRECTORY).read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
+    files = Files(directory, PRIVATE_DIRECTORY)
+    content = files.read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
+    files.close_directories()
     return None if content is None else records.load(content)
 
 

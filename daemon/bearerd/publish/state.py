@@ -64,6 +64,10 @@ class State:
         kinds = ("clients", "budgets", "secrets")
         self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
 
+    def close_directories(self) -> None:
+        """Close the directories that are kept open for the next use."""
+        self._files.close_directories()
+
     def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
         """The fields that were saved under a name, and their age in seconds; None if there are none.
 

@@ -227,6 +227,7 @@ class Engine:
         self._admission.sweep(self._now())
         self.hooks.tick()
         self._publisher.look()
+        self._state.close_directories()
         for controller in self._reconciler.controllers():
             if self._publisher.disturbed(controller.target) or controller.lost_record():
                 self.schedule.wake(controller.target.full_name)
