@@ -941,7 +941,7 @@ def test_what_keeps_it_shut_is_said_once_and_when_it_opens(
     site = build()
     site.server.tick()
     assert caplog.text.count("something else than a socket stands there") == 1
-    assert "trying again; tokens are refreshed as before" in caplog.text
+    assert "trying again, tokens are kept" in caplog.text
     site.path.rmdir()
     site.server.tick()
     assert site.ask("/livez").status == 200
@@ -1080,7 +1080,7 @@ def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytes
         port = other.getsockname()[1]
         made = serving(port, FakeDaemon())
         made.tick()
-    said = f"cannot listen at 127.0.0.1:{port}: address already in use; trying again; tokens are refreshed as before"
+    said = f"cannot listen at 127.0.0.1:{port}: address already in use; trying again, tokens are kept"
     assert caplog.messages == [said]
     made.tick()
     assert caplog.messages[1:] == [f"listening at 127.0.0.1:{port}"]
