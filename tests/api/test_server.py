@@ -516,9 +516,7 @@ def test_data_after_a_refused_head_is_discarded_up_to_a_limit(site: Site) -> Non
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n", b"\r\n\r\n", b"GET /livez HTTP/1.1", b"\x16\x03\x01\x02\n"])
-def test_bytes_that_are_not_http_close_the_connection(
-    site: Site, caplog: pytest.LogCaptureFixture, request_: bytes
-) -> None:
+def test_invalid_bytes_do_no_harm(site: Site, caplog: pytest.LogCaptureFixture, request_: bytes) -> None:
     with closing(site.connect()) as line:
         line.sendall(request_)
         line.shutdown(socket.SHUT_WR)

@@ -16,7 +16,6 @@ import pytest
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import (
-    Failure,
     Issued,
     Malformed,
     Outcome,
@@ -518,7 +517,7 @@ def ticket(rig: Rig, name: str = "dnb/other") -> Ticket:
         pytest.param(Refused("HTTP 400", whole_client=False), "refused", 30, id="refused target"),
     ],
 )
-def test_a_requested_refresh_is_held_after_a_failure(rig: Rig, failure: Failure, reason: str, wait: float) -> None:
+def test_a_requested_refresh_is_held_after_a_failure(rig: Rig, failure: Outcome, reason: str, wait: float) -> None:
     rig.answer(failure)
     assert rig.controller.refresh_hold() is None
     rig.turn()

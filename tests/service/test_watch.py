@@ -394,7 +394,7 @@ def test_a_template_change_before_a_new_config_is_applied_is_still_a_change(tmp_
     assert found.templates_changed() == set()
 
 
-def test_endless_or_empty_files_delay_nothing(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_template_delays_nothing(tmp_path: Path) -> None:
     (tmp_path / "one.j2").write_text("a")
     found = Sources(templated(tmp_path, a="one.j2"))
     (tmp_path / "one.j2").unlink()
