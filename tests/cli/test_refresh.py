@@ -291,7 +291,7 @@ def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
                 _, err = process.communicate(timeout=WITHIN)
                 over.set()
     assert process.returncode == 1
-    # Killed while it is asked, or before: in both cases it is said that nobody answers.
+    # Killed during the request or before: both are reported as no answer.
     assert err.startswith(f"bearerd: no daemon answers at {site.socket}: ")
 
 

@@ -652,7 +652,7 @@ def test_a_siblings_success_releases_a_target_of_a_refused_client(rig: Rig) -> N
     assert (len(rig.grants.asked), rig.file.read_bytes()) == (asked + 1, b"t-1")
 
 
-# -- how it stands where it is held, and with several secrets -------------------------------------------
+# -- the status of held targets, and several secrets ---------------------------------------------------
 
 
 def refuse(rig: Rig, times: int = 3) -> Refused:

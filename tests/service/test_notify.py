@@ -100,7 +100,7 @@ def test_systemd_is_notified_of_ready_reload_and_stop(tmp_path: Path, manager: M
                 "EXTEND_TIMEOUT_USEC=30000000",
                 "STATUS=0 of 1 tokens are valid; starting: dnb/bci",
             ]
-            # A reload before READY: nothing is told of it, and READY does not come of it.
+            # A reload before READY sends no message, and does not cause READY.
             daemon.process.send_signal(signal.SIGHUP)
             daemon.wait_for("config reloaded")
             gate.set()
