@@ -175,13 +175,13 @@ def test_a_token_without_a_free_slot_is_noted_while_it_waits(tmp_path: Path) -> 
         site = Site(tmp_path, server.url, top=top.replace("URL", server.url))
         text = site.config.read_text()
         client = "provider: p, client_id: a, client_secret: {file: " + f"{tmp_path}/secret" + "}"
-        site.config.write_text(
-            text[: text.index("clients:")] + f"clients:\n  dnb: {{{client}, tokens: {{bci: {{scope: bci}}}}}}\n"
-            f"  other: {{{client}, tokens: {{slow: {{scope: slow}}}}}}\n"
-        )
+        text = f"{text[: text.index('clients:')]}clients:\n  dnb: {{{client}, tokens: {{bci: {{scope: bci}}}}}}\n"
+        site.config.write_text(text)
         with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            site.config.write_text(f"{text}  other: {{{client}, tokens: {{slow: {{scope: slow}}}}}}\n")
             try:
-                eventually(lambda: site.states() == {"bci": "valid", "slow": "starting"} and len(server.seen) > 1)
+                server.wait_for(2)  # the other client has the one slot now
                 with asking(site, "dnb/bci") as process:
                     assert process.stderr is not None
                     line = process.stderr.readline()

@@ -360,7 +360,7 @@ def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site:
     with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=hurried(site.path)) as waiting:
         eventually(lambda: program.runs)
         assert waiting.stop() == 1
-        assert any("interrupted before all hooks were done; they are run at" in line for line in waiting.lines)
+        assert any("interrupted before all hooks were done; they run at" in line for line in waiting.lines)
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
 
