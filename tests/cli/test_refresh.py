@@ -16,7 +16,7 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, eventually, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
