@@ -518,7 +518,7 @@ def test_what_follows_a_refused_head_is_discarded_up_to_a_bound(site: Site) -> N
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n", b"\r\n\r\n", b"GET /livez HTTP/1.1", b"\x16\x03\x01\x02\n"])
-def test_what_is_not_even_that_is_hung_up_on(site: Site, caplog: pytest.LogCaptureFixture, request_: bytes) -> None:
+def test_invalid_bytes_do_no_harm(site: Site, caplog: pytest.LogCaptureFixture, request_: bytes) -> None:
     with closing(site.connect()) as line:
         line.sendall(request_)
         line.shutdown(socket.SHUT_WR)

@@ -470,7 +470,7 @@ def test_an_unreadable_parameter_affects_its_token_only(site: Site) -> None:
     "keys",
     [
         pytest.param(BY_KEY, id="private_key_jwt"),
-        # Two secrets: it is told once.
+        # With two secrets, it is reported once.
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{env: NEW}, {env: OLD}]"},
             id="client_secret_jwt",
@@ -529,7 +529,7 @@ def test_check_reports_a_file_that_is_a_mount_point(site: Site) -> None:
     assert site.check().returncode == 0
 
 
-# -- as one who reads --------------------------------------------------------------------------------
+# -- as a reader -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

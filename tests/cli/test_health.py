@@ -81,7 +81,7 @@ REFUSED = "HTTP 400 invalid_scope: this token was refused"
     ],
 )
 @pytest.mark.parametrize("how", ["--socket", "--socket=", "variable", "-c", "--wait"])
-def test_each_phase_has_its_message(
+def test_every_way_to_name_the_socket_gives_the_same_result(
     site: Site, how: str, arguments: list[str], code: int, said: list[str], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from bearerd import cli
 from bearerd.cli import refresh as module
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, eventually, running
+from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
@@ -175,13 +175,13 @@ def test_a_token_without_a_free_slot_is_noted_while_it_waits(tmp_path: Path) -> 
         site = Site(tmp_path, server.url, top=top.replace("URL", server.url))
         text = site.config.read_text()
         client = "provider: p, client_id: a, client_secret: {file: " + f"{tmp_path}/secret" + "}"
-        site.config.write_text(
-            text[: text.index("clients:")] + f"clients:\n  dnb: {{{client}, tokens: {{bci: {{scope: bci}}}}}}\n"
-            f"  other: {{{client}, tokens: {{slow: {{scope: slow}}}}}}\n"
-        )
+        text = f"{text[: text.index('clients:')]}clients:\n  dnb: {{{client}, tokens: {{bci: {{scope: bci}}}}}}\n"
+        site.config.write_text(text)
         with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            site.config.write_text(f"{text}  other: {{{client}, tokens: {{slow: {{scope: slow}}}}}}\n")
             try:
-                eventually(lambda: site.states() == {"bci": "valid", "slow": "starting"} and len(server.seen) > 1)
+                server.wait_for(2)  # the other client has the one slot now
                 with asking(site, "dnb/bci") as process:
                     assert process.stderr is not None
                     line = process.stderr.readline()
@@ -291,7 +291,7 @@ def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
                 _, err = process.communicate(timeout=WITHIN)
                 over.set()
     assert process.returncode == 1
-    # Killed while it is asked, or before: in both cases it is said that nobody answers.
+    # Killed during the request or before: both are reported as no answer.
     assert err.startswith(f"bearerd: no daemon answers at {site.socket}: ")
 
 

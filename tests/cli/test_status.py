@@ -28,7 +28,8 @@ from rich.cells import cell_len
 
 from bearerd import __version__, cli
 from bearerd.cli.ask import clean
-from bearerd.cli.picture import Paper, picture
+from bearerd.cli.paper import Paper
+from bearerd.cli.picture import picture
 from support.api import Site, answering, http
 from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Seen, issues, serving

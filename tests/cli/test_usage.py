@@ -107,7 +107,7 @@ def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_closed_pipe_is_not_a_failure() -> None:
-    # `bearerd schema | head -1`, without the race of who is first: this pipe never has a reader.
+    # Like `bearerd schema | head -1`, but without a race: this pipe never has a reader.
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as stdout:

@@ -16,7 +16,6 @@ import pytest
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import (
-    Failure,
     Issued,
     Malformed,
     Outcome,
@@ -528,7 +527,7 @@ def ticket(rig: Rig, name: str = "dnb/other") -> Ticket:
         pytest.param(Refused("HTTP 400", whole_client=False), "refused", 30, id="refused target"),
     ],
 )
-def test_a_requested_refresh_is_held_after_a_failure(rig: Rig, failure: Failure, reason: str, wait: float) -> None:
+def test_a_requested_refresh_is_held_after_a_failure(rig: Rig, failure: Outcome, reason: str, wait: float) -> None:
     rig.answer(failure)
     assert rig.controller.refresh_hold() is None
     rig.turn()
@@ -663,7 +662,7 @@ def test_a_siblings_success_releases_a_target_of_a_refused_client(rig: Rig) -> N
     assert (len(rig.grants.asked), rig.file.read_bytes()) == (asked + 1, b"t-1")
 
 
-# -- how it stands where it is held, and with several secrets -------------------------------------------
+# -- the status of held targets, and several secrets ---------------------------------------------------
 
 
 def refuse(rig: Rig, times: int = 3) -> Refused:

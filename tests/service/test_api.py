@@ -183,7 +183,7 @@ def test_it_is_ready_when_every_required_token_is_valid_on_disk(tmp_path: Path) 
             may_answer.set()
             eventually(lambda: curl(port, "/readyz").status == 200)
             assert (site.tokens / "dnb/slow").exists()
-            assert site.states()["down"] == "missing"  # and nobody waits for it
+            assert site.states()["down"] == "missing"  # and it is not required
 
             # On disk: what cannot be written is not ready.
             (site.tokens / "dnb/slow").unlink()
@@ -242,7 +242,7 @@ def test_ten_requests_for_a_failed_token_cost_one_grant(tmp_path: Path, server: 
         def wish(token: str) -> Curled:
             return curl(site.socket, f"/refresh/dnb/bci?not={digest(token)}", "-X", "POST")
 
-        # Ten who have the same token, at once; and before them one who has an old one.
+        # Ten clients with the same token at once, after one with an old token.
         assert wish("t-0").status == 200
         answers: list[int] = []
         asking = [threading.Thread(target=lambda: answers.append(wish("t-1").status)) for _ in range(10)]
@@ -278,7 +278,7 @@ def test_refresh_requests_may_use_half_of_a_rate_limit(tmp_path: Path, server: S
         assert len(server.seen) == 3
 
 
-# -- who may ask ---------------------------------------------------------------------------------------
+# -- access -------------------------------------------------------------------------------------------
 
 
 @ROOT

@@ -235,7 +235,7 @@ def test_a_record_that_another_user_plants_while_the_daemon_runs_is_never_publis
         eventually((site.place / "roots/bci").exists)
         before = {path: path.read_bytes() for path in _written(site)}
         forge(site)
-        # Even a lock of theirs keeps nobody out.
+        # Even their lock has no effect.
         with subprocess.Popen(
             ["flock", str(site.own / "lock"), "cat"],
             user=ALICE, group=GROUP, extra_groups=[], cwd="/", stdin=subprocess.PIPE,

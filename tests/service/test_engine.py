@@ -78,7 +78,7 @@ def test_a_tick_with_nothing_new_does_nothing(engine: Callable[..., object]) -> 
         assert len(server.seen) == 1
 
 
-# -- who asks for a new token --------------------------------------------------------------------------
+# -- refresh requests ---------------------------------------------------------------------------------
 
 
 class Asking:

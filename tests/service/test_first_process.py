@@ -136,7 +136,7 @@ def test_processes_left_behind_by_a_hook_are_reaped(tmp_path: Path, restless: di
         orphan_there = its_proc / (tmp_path / "orphan").read_text().strip()
         assert orphan_there.exists()
         (tmp_path / "gate").write_text("\n")
-        # Until then it is a zombie, for as long as nobody waits for it.
+        # Until then it is a zombie, unless it is reaped.
         eventually(lambda: not orphan_there.exists())
         assert site.states() == {"bci": "valid"}
         assert daemon.stop() == 0
@@ -166,7 +166,7 @@ def test_the_exit_of_a_hook_is_seen_despite_other_children(tmp_path: Path, restl
 def test_the_exit_of_a_secret_command_is_seen_while_its_output_stays_open(
     tmp_path: Path, restless: dict[str, str], server: Server
 ) -> None:
-    # The command has ended long before its output has: a zombie for several looks at what nobody waits for.
+    # The command ends long before its output is closed: a zombie for several checks.
     secret = program(tmp_path / "command", "sleep 1 &\necho half-a-secret; exit 3")
     site = Site(tmp_path, server.url)
     site.config.write_text(site.config.read_text().replace(f"{{file: {tmp_path}/secret}}", f"{{command: [{secret}]}}"))

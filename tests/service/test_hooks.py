@@ -354,7 +354,7 @@ def test_a_signal_ends_once_while_it_waits_for_hooks_and_kills_them(site: Site) 
     with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=stopping_at_once(site.path)) as waiting:
         eventually(lambda: program.runs)
         assert waiting.stop() == 1
-        assert any("interrupted before all hooks were done; they are run at" in line for line in waiting.lines)
+        assert any("interrupted before all hooks were done; they run at" in line for line in waiting.lines)
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
 

@@ -42,7 +42,7 @@ def test_lines_that_are_not_read_in_time_are_dropped_and_counted(log_format: str
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "said\n"  # though nobody reads what it logs
+    assert process.stdout.readline() == "said\n"  # although nothing reads its log
     _, log = process.communicate("go on\n", timeout=WITHIN)
     lines = log.splitlines()
     messages = [json.loads(line)["message"] if log_format == "json" else line.split(maxsplit=2)[2] for line in lines]
@@ -99,7 +99,7 @@ def test_an_inherited_journal_variable_does_not_change_the_format() -> None:
 _IN_1970 = """
 import datetime, sys
 import urllib3.connection
-# As if the clock stood before all that urllib3 takes for likely.
+# As if the clock were before the earliest date that urllib3 considers plausible.
 urllib3.connection.RECENT_DATE = datetime.date(9999, 1, 1)
 from bearerd.cli import main
 sys.exit(main(sys.argv[1:]))

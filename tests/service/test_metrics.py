@@ -135,7 +135,7 @@ def test_times_are_unix_times_by_the_current_clock() -> None:
         "bearerd_token_refresh_due_timestamp_seconds": 1500,
         "bearerd_token_next_refresh_timestamp_seconds": 1600,
     }
-    for step in (0, 3600):  # somebody set the wall clock
+    for step in (0, 3600):  # a step of the wall clock
         now = Instant(UNIX + step, NOW)
         for name, offset in expected.items():
             assert series(status(one, now=now), name) == {("dnb/bci",): UNIX + step + offset}

@@ -102,7 +102,7 @@ def test_a_unit_is_ready_when_its_tokens_are_on_disk_and_told_of_each_step_until
                 "EXTEND_TIMEOUT_USEC=30000000",
                 "STATUS=0 of 1 tokens are valid; starting: dnb/bci",
             ]
-            # A reload before READY: nothing is told of it, and READY does not come of it.
+            # A reload before READY sends no message, and does not cause READY.
             daemon.process.send_signal(signal.SIGHUP)
             daemon.wait_for("config reloaded")
             gate.set()

@@ -183,7 +183,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert from_where == {"href"}
     assert [attributes["href"] for _, attributes in parts.opened if "href" in attributes] == ["data:,"]
     code = "".join([*parts.content["style"], parts.content["script"][1]])
-    # The name of SVG's elements, which nobody fetches.
+    # The namespace of SVG, which is never fetched.
     assert set(re.findall(r"[a-z]+://[^\"' ]*", code)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"url\(|@import|localStorage|sessionStorage|cookie|innerHTML|style=", code)
 

@@ -116,7 +116,7 @@ print(process.harden(), len(changed) > 0)
 """
 
 
-def test_a_read_only_file_system_without_bytecode_does_not_prevent_a_start() -> None:
+def test_bytecode_that_cannot_be_changed_does_not_prevent_a_start() -> None:
     with open_directory() as path:
         package = Path(bearerd_package.__file__).parent
         shutil.copytree(package, path / "bearerd", ignore=shutil.ignore_patterns("__pycache__"))

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from textwrap import wrap
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
-from bearerd.cli.ask import clean
+from bearerd.cli.paper import Paper
 from bearerd.timeformat import duration
 
 _STYLES: Final = {
@@ -34,63 +33,6 @@ _MOST_BAR: Final = 30
 _LEAST_NAME: Final = 24
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
-
-
-class _Glyphs(NamedTuple):
-    lived: str
-    left: str
-    turn: str
-    dots: str
-
-
-_DRAWN: Final = _Glyphs("░", "█", "│", "…")
-_TYPED: Final = _Glyphs(".", "#", "|", "...")
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """The size and encoding of the output."""
-
-    width: int | None = None
-    """None: unlimited, for a file or a pipe."""
-    height: int | None = None
-    """None: unlimited."""
-    encoding: str = "utf-8"
-
-    @property
-    def glyphs(self) -> _Glyphs:
-        """The characters for bars."""
-        try:
-            "".join(_DRAWN).encode(self.encoding)
-        except UnicodeEncodeError:
-            return _TYPED
-        return _DRAWN
-
-    def safe(self, text: object) -> str:
-        """Text that can be encoded, without terminal control characters."""
-        return clean(text).encode(self.encoding, "replace").decode(self.encoding)
-
-    def cut(self, text: str, width: int | None) -> str:
-        """Text shortened to this width."""
-        if width is None or cell_len(text) <= width:
-            return text
-        dots = self.glyphs.dots
-        return (set_cell_size(text, max(0, width - len(dots))) + dots)[:width]
-
-    def filled(self, text: str, style: str = "") -> Iterator[Text]:
-        """Text wrapped at words."""
-        lines = [text] if self.width is None else wrap(text, self.width, break_on_hyphens=False)
-        for line in lines:
-            yield from self._chopped(line, style)
-
-    def folded(self, text: object, style: str = "") -> Iterator[Text]:
-        """Text whose columns matter, wrapped at the width."""
-        for line in str(text).expandtabs().splitlines():
-            yield from self._chopped(self.safe(line), style)
-
-    def _chopped(self, line: str, style: str) -> Iterator[Text]:
-        parts = [line] if self.width is None else chop_cells(line, self.width) or [""]
-        return (Text(part, style) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +124,7 @@ def _breakers(document: Mapping[str, Any], paper: Paper) -> Iterator[Text]:
     lines = [line for name, client in clients.items() if (line := _breaker(client, name, document.get("now")))]
     more = len(lines) - _MOST_BREAKERS
     for line in [*lines[:_MOST_BREAKERS], *([f"and {more} more clients"] if more > 0 else [])]:
-        yield Text(paper.cut(paper.safe(line), paper.width), "yellow")
+        yield from paper.filled(paper.safe(line), "yellow")
 
 
 def _breaker(client: Mapping[str, Any], name: str, now: Any) -> str | None:

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bearerd.cli.ask import NoAnswer, ask_status, clean
-from bearerd.cli.picture import Paper, picture
+from bearerd.cli.paper import Paper
+from bearerd.cli.picture import picture
 from bearerd.clock import SystemClock
 from bearerd.model import OWN_DIRECTORY
 from bearerd.service.offline import offline

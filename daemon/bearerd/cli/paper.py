@@ -1,0 +1,72 @@
+"""The output medium of `bearerd status`: width, height, encoding, and the characters for bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Final, NamedTuple
+
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.text import Text
+
+from bearerd.cli.ask import clean
+
+
+class Glyphs(NamedTuple):
+    """The characters for bars, and for cut text."""
+
+    lived: str
+    left: str
+    turn: str
+    dots: str
+
+
+_DRAWN: Final = Glyphs("░", "█", "│", "…")
+_TYPED: Final = Glyphs(".", "#", "|", "...")
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The size and encoding of the output."""
+
+    width: int | None = None
+    """None: unlimited, for a file or a pipe."""
+    height: int | None = None
+    """None: unlimited."""
+    encoding: str = "utf-8"
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """The characters for bars."""
+        try:
+            "".join(_DRAWN).encode(self.encoding)
+        except UnicodeEncodeError:
+            return _TYPED
+        return _DRAWN
+
+    def safe(self, text: object) -> str:
+        """Text that can be encoded, without terminal control characters."""
+        return clean(text).encode(self.encoding, "replace").decode(self.encoding)
+
+    def cut(self, text: str, width: int | None) -> str:
+        """Text shortened to this width."""
+        if width is None or cell_len(text) <= width:
+            return text
+        dots = self.glyphs.dots
+        return (set_cell_size(text, max(0, width - len(dots))) + dots)[:width]
+
+    def filled(self, text: str, style: str = "") -> Iterator[Text]:
+        """Text wrapped at words."""
+        lines = [text] if self.width is None else wrap(text, self.width, break_on_hyphens=False)
+        for line in lines:
+            yield from self._chopped(line, style)
+
+    def folded(self, text: object, style: str = "") -> Iterator[Text]:
+        """Text whose columns matter, wrapped at the width."""
+        for line in str(text).expandtabs().splitlines():
+            yield from self._chopped(self.safe(line), style)
+
+    def _chopped(self, line: str, style: str) -> Iterator[Text]:
+        parts = [line] if self.width is None else chop_cells(line, self.width) or [""]
+        return (Text(part, style) for part in parts)
