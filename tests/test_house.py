@@ -75,7 +75,7 @@ ONE_USER = {
     "watchdog": {"service.watch"},
     "prometheus_client": {"api.metrics"},
     "jinja2": {"publish.template"},
-    "rich": {"cli.progress", "cli.picture", "cli.status", "demo.show"},
+    "rich": {"cli.progress", "cli.paper", "cli.picture", "cli.status", "demo.show"},
     "fcntl": {"publish.lock", "admission.journal"},
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
