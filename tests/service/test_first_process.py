@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.api import Site
-from support.process import WITHIN, Daemon, command, eventually, hurried, patched
+from support.process import WITHIN, Daemon, command, eventually, patched, quick_stop
 from support.server import Answer, Seen, Server, issues, serving
 
 _ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -100,7 +100,7 @@ def test_a_signal_during_a_request_ends_it_with_0(tmp_path: Path, number: int) -
         over.wait()
         return Answer(500)
 
-    with serving(never) as server, first(Site(tmp_path, server.url), hurried(tmp_path)) as daemon:
+    with serving(never) as server, first(Site(tmp_path, server.url), quick_stop(tmp_path)) as daemon:
         daemon.wait_for("pid=1")
         server.wait_for(1)
         try:

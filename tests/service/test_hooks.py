@@ -17,7 +17,7 @@ import pytest
 
 from bearerd.cli.ask import ask
 from support.api import Site
-from support.process import WITHIN, bearerd, command, eventually, hurried, patched, running
+from support.process import WITHIN, bearerd, command, eventually, patched, quick_stop, running
 from support.server import Answer, Server, issues, serving
 
 GATE = 'read code <> "$0.gate" && exit $code'
@@ -132,11 +132,11 @@ def test_after_each_change_all_files_are_in_place_and_no_hook_is_told_the_token(
         assert token == f"s3cr3t-{number}"
         assert json.loads((tmp_path / f"{number}.json").read_text())["access_token"] == token
         assert (tmp_path / f"{number}.header").read_text() == f"Authorization: Bearer {token}\n"
-        told = "".join((tmp_path / f"{number}.{kind}").read_text() for kind in ("environ", "cmdline"))
+        given = "".join((tmp_path / f"{number}.{kind}").read_text() for kind in ("environ", "cmdline"))
         paths = [f"{site.tokens}/{path}" for path in ("out.raw", "dnb/bci.json", "dnb/bci.header")]
-        assert "BEARERD_TOKEN_NAME=dnb/bci\n" in told
-        assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in told
-        assert "s3cr3t" not in told
+        assert "BEARERD_TOKEN_NAME=dnb/bci\n" in given
+        assert "BEARERD_FILES=" + "\n".join(paths) + "\n" in given
+        assert "s3cr3t" not in given
         assert (tmp_path / f"{number}.umask").read_text() == "0022\n"
     assert re.findall(r"^Sig(?:Blk|Ign):\t(.*)", (tmp_path / "status").read_text(), re.MULTILINE) == ["0" * 16] * 2
     assert any("hook run" in line for line in daemon.lines)
@@ -238,7 +238,7 @@ def test_hooks_that_hang_fork_fail_and_flood_delay_no_token_and_no_stop(tmp_path
             f"{name}: {{scope: {name}, {change(program, more=', timeout: 1d')}}}" for name, program in programs.items()
         )
         site.write(f"{{{bad}, good: {{scope: good}}}}")
-        with running("run", "-c", site.config, env=hurried(tmp_path)) as daemon:
+        with running("run", "-c", site.config, env=quick_stop(tmp_path)) as daemon:
             eventually(lambda: all(program.runs for program in programs.values()))
 
             def grants(name: str) -> int:
@@ -357,7 +357,7 @@ def test_once_fails_where_a_hook_is_not_done_in_time_and_the_next_run_does_it(si
 def test_once_that_waits_for_hooks_ends_at_a_signal_and_takes_them_with_it(site: Site) -> None:
     program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program)}}}}}")
-    with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=hurried(site.path)) as waiting:
+    with running("once", "-c", site.config, "--hooks", "--timeout", "10m", env=quick_stop(site.path)) as waiting:
         eventually(lambda: program.runs)
         assert waiting.stop() == 1
         assert any("interrupted before all hooks were done; they run at" in line for line in waiting.lines)

@@ -132,12 +132,12 @@ def test_a_unit_waits_for_a_provider_until_startup_timeout(tmp_path: Path, manag
         config = write(tmp_path, server.url, top="startup_timeout: 1s")
         began = time.monotonic()
         with running("run", "-c", config, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
-            told = manager.take()
-            while "READY=1" not in told:
-                told += manager.take()
+            messages = manager.take()
+            while "READY=1" not in messages:
+                messages += manager.take()
             assert time.monotonic() - began >= 1
-            while "STATUS=0 of 1 tokens are valid; missing: dnb/bci" not in told:
-                told += manager.take()
+            while "STATUS=0 of 1 tokens are valid; missing: dnb/bci" not in messages:
+                messages += manager.take()
             assert daemon.stop() == 0
 
 
@@ -181,7 +181,7 @@ def telling(daemon: Daemon, address: str, **environ: str) -> Iterator[SystemdNot
         notify.stopping()
 
 
-def told(manager: Manager) -> list[str]:
+def messages(manager: Manager) -> list[str]:
     """The next message, without the status line."""
     return [line for line in manager.take() if not line.startswith("STATUS=")]
 
@@ -190,14 +190,14 @@ def test_the_start_timeout_is_extended_every_ten_seconds(tmp_path: Path, manager
     daemon = Daemon()
     with telling(daemon, str(tmp_path / "notify")) as notify:
         for _ in range(9):
-            assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
+            assert messages(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
             daemon.clock.advance(10)
             notify.wake()
-        assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
+        assert messages(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
         # At 100 s it is ready, whatever is missing; and after that nothing is asked for.
         daemon.clock.advance(10)
         notify.wake()
-        assert told(manager) == ["READY=1"]
+        assert messages(manager) == ["READY=1"]
     assert manager.rest() == ["STOPPING=1"]
 
 
@@ -208,22 +208,22 @@ def test_a_dead_scheduler_neither_extends_the_start_nor_feeds_the_watchdog(tmp_p
         assert [line.split("=")[0] for line in manager.take()] == ["STATUS"]
         daemon.waiting = False
         notify.wake()
-        assert told(manager) == ["READY=1"]
+        assert messages(manager) == ["READY=1"]
         daemon.living = True
         notify.wake()
-        assert told(manager) == ["WATCHDOG=1"]
+        assert messages(manager) == ["WATCHDOG=1"]
 
 
 def test_the_watchdog_is_notified_three_times_per_interval(tmp_path: Path, manager: Manager) -> None:
     daemon = Daemon()
     daemon.waiting = False
     with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid())) as notify:
-        assert told(manager) == ["READY=1", "WATCHDOG=1"]
+        assert messages(manager) == ["READY=1", "WATCHDOG=1"]
         daemon.clock.advance(19.9)
         notify.wake()
         daemon.clock.advance(0.1)
         notify.wake()
-        assert told(manager) == ["WATCHDOG=1"]
+        assert messages(manager) == ["WATCHDOG=1"]
     assert manager.rest() == ["STOPPING=1"]
 
 
@@ -231,7 +231,7 @@ def test_an_abstract_notify_socket_works(manager: Manager) -> None:
     del manager
     name = f"bearerd-test-{os.getpid()}"
     with closing((abstract := Manager(f"\0{name}")).socket), telling(Daemon(), f"@{name}"):
-        assert told(abstract) == ["EXTEND_TIMEOUT_USEC=30000000"]
+        assert messages(abstract) == ["EXTEND_TIMEOUT_USEC=30000000"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from statistics import median
 import pytest
 
 from bearerd.cli.ask import ask
-from support.process import WITHIN, bearerd, eventually, hurried, running
+from support.process import WITHIN, bearerd, eventually, quick_stop, running
 from support.readers import ROOT
 from support.server import Answer, Script, Seen, issues, serving
 
@@ -225,7 +225,7 @@ def test_term_ends_it_in_mid_request(tmp_path: Path) -> None:
 
     with serving(hangs) as server:
         config = write_config(tmp_path, server.url)
-        with running("run", "-c", config, env=hurried(tmp_path)) as daemon:
+        with running("run", "-c", config, env=quick_stop(tmp_path)) as daemon:
             server.wait_for(1)
             assert daemon.stop() == 0
         go_on.set()
@@ -245,7 +245,7 @@ socket.getaddrinfo = hangs
 
 
 def test_term_works_during_a_name_look_up_which_delays_no_other_target(tmp_path: Path) -> None:
-    env = hurried(tmp_path, _HANGING_LOOKUP)
+    env = quick_stop(tmp_path, _HANGING_LOOKUP)
     with serving(issues()) as server:
         # Ten tokens at a name that never resolves: more than the provider has workers.
         stuck = "".join(f"      t{number}: {{}}\n" for number in range(10))

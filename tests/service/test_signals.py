@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from bearerd.service import engine, logs, signals
-from support.process import WITHIN, command, eventually, hurried, running
+from support.process import WITHIN, command, eventually, quick_stop, running
 from support.server import Answer, Seen, issues, serving
 
 _EARLY = """
@@ -121,7 +121,7 @@ def test_an_unread_log_delays_neither_refresh_nor_stop(tmp_path: Path) -> None:
             except BlockingIOError:
                 break
         os.set_blocking(theirs, True)
-        env = {**os.environ, **hurried(tmp_path)}
+        env = {**os.environ, **quick_stop(tmp_path)}
         process = subprocess.Popen(command("run", "-c", config), stderr=theirs, env=env)
         try:
             server.wait_for(3)
@@ -142,7 +142,7 @@ def test_a_hanging_client_id_command_delays_neither_other_clients_nor_the_stop(t
             f"    client_secret: {{file: {tmp_path}/secret}}\n"
         )
         config = _configure(tmp_path, server.url, more=more)
-        env = hurried(tmp_path, "import bearerd.grant.credentials as c; c._COMMAND_TIMEOUT = 600.0")
+        env = quick_stop(tmp_path, "import bearerd.grant.credentials as c; c._COMMAND_TIMEOUT = 600.0")
         with running("run", "-c", config, env=env) as daemon:
             eventually((tmp_path / "tokens/dnb/bci").exists)
             assert daemon.stop() == 0

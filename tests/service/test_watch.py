@@ -21,14 +21,14 @@ class Look:
     """Counts the reports of the watch."""
 
     def __init__(self) -> None:
-        self.told = threading.Event()
+        self.reported = threading.Event()
 
     def __call__(self) -> None:
-        self.told.set()
+        self.reported.set()
 
     def within(self) -> bool:
-        came = self.told.wait(WITHIN)
-        self.told.clear()
+        came = self.reported.wait(WITHIN)
+        self.reported.clear()
         return came
 
 
@@ -49,7 +49,7 @@ def test_changes_are_reported_and_reads_are_not(tmp_path: Path, watch: Watch, lo
     path.write_text("old")
     watch.follow([str(path)])
     path.read_text()
-    assert not look.told.wait(0.2)  # what is shown is that nothing comes
+    assert not look.reported.wait(0.2)  # what is shown is that nothing comes
     path.write_text("new")
     assert look.within()
 
@@ -69,9 +69,9 @@ def test_changes_of_unwatched_files_are_not_reported(tmp_path: Path, watch: Watc
         (tmp_path / name).mkdir()
     watch.follow([str(tmp_path / "a/x"), str(tmp_path / "b/x")])
     watch.follow([str(tmp_path / "b/x")])
-    look.told.clear()
+    look.reported.clear()
     (tmp_path / "a/x").write_text("1")
-    assert not look.told.wait(0.2)  # as above
+    assert not look.reported.wait(0.2)  # as above
     (tmp_path / "b/x").write_text("1")
     assert look.within()
 
@@ -111,10 +111,10 @@ def test_without_inotify_files_are_polled_and_it_is_logged_once(
     assert caplog.messages == [f"{tmp_path} cannot be watched ({said[why]}); it is polled every few seconds"]
 
     watch.poll()
-    assert not look.told.is_set()
+    assert not look.reported.is_set()
     path.write_text("a new one")
     watch.poll()
-    assert look.told.is_set()
+    assert look.reported.is_set()
 
 
 def test_without_a_thread_watching_starts_later(
@@ -165,7 +165,7 @@ def test_a_recreated_directory_is_watched_even_with_the_same_inode_number(
     assert look.within()
     (tmp_path / "etc").mkdir()
     watch.renew()
-    look.told.clear()
+    look.reported.clear()
     (tmp_path / "etc/secret").write_text("x")
     assert look.within()
 
@@ -174,7 +174,7 @@ def test_changes_of_other_files_in_a_directory_are_not_reported(tmp_path: Path, 
     watch.follow([str(tmp_path / "secret")])
     (tmp_path / "other").write_text("1")
     (tmp_path / "other").rename(tmp_path / "another")
-    assert not look.told.wait(1)  # what is shown is that nothing comes
+    assert not look.reported.wait(1)  # what is shown is that nothing comes
     (tmp_path / "another").rename(tmp_path / "secret")
     assert look.within()
 
@@ -241,11 +241,11 @@ def test_a_change_anywhere_on_a_chain_of_links_is_reported(
         monkeypatch.setattr(module, "_MOST_WATCHED", 0)
     watch.follow([str(chain / "etc/secret")])
     watch.poll()
-    assert not look.told.is_set()
+    assert not look.reported.is_set()
     change(chain)
     if how == "polled":
         watch.poll()
-        assert look.told.is_set()
+        assert look.reported.is_set()
     else:
         assert look.within()
 
@@ -265,8 +265,8 @@ def test_a_chain_of_links_is_followed_to_its_new_target(
         change(chain)
         if how == "polled":
             watch.poll()
-            assert look.told.is_set()
-            look.told.clear()
+            assert look.reported.is_set()
+            look.reported.clear()
         else:
             assert look.within()
             watch.renew()
@@ -290,7 +290,7 @@ def test_a_link_switched_while_the_chain_is_followed_is_noticed(
     monkeypatch.setattr(watch, "_attend", late)
     watch.follow([str(chain / "etc/secret")])
     assert str(chain / "pkg/v2") in watch._watched
-    look.told.clear()
+    look.reported.clear()
     switch(chain / "pkg/v2/secret", "../../store/b/secret")
     assert look.within()
 

@@ -66,7 +66,7 @@ class Browser:
         while True:
             answer = self._next()
             if "method" in answer and (page := self._pages.get(answer.get("sessionId", ""))):
-                page.told(answer["method"], answer["params"])
+                page.record(answer["method"], answer["params"])
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
@@ -95,7 +95,7 @@ class Page:
         """Anything of the protocol."""
         return self._browser.send(method, self._session, **parameters)
 
-    def told(self, event: str, about: dict[str, Any]) -> None:
+    def record(self, event: str, about: dict[str, Any]) -> None:
         """What happened in it."""
         if event == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(about["exceptionDetails"].get("exception", about)))

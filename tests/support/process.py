@@ -40,7 +40,7 @@ def patched(directory: Path, constants: Mapping[str, object], *lines: str) -> di
     return {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def hurried(directory: Path, *lines: str) -> dict[str, str]:
+def quick_stop(directory: Path, *lines: str) -> dict[str, str]:
     """An environment in which `bearerd` stops without waiting for running turns, however slow the machine is.
 
     Else it waits for 2 s, and the kernel ends it after 4: a test that lets a provider hang would measure the machine.
