@@ -175,7 +175,7 @@ def readers(site: Site) -> None:
 
 
 def reloads(site: Site) -> None:
-    """A wrong config is told to who reloads; a right one is followed; nobody misses a token."""
+    """A reload with a wrong config fails, and one with a correct config applies it. No reader misses a token."""
     here, grants = site.here, site.provider.grants
     with site.reader.reading():
         site.config("reload: signal\n", "{bci: {scope: bci}, risk: {scop: risk}}")
@@ -195,7 +195,7 @@ def reloads(site: Site) -> None:
             for tokens in ("{bci: {scope: bci}}", "{bci: {scope: bci}, risk: {scope: risk}, third: {}}"):
                 site.config("reload: signal\n", tokens)
                 here.run("systemctl", "reload", "bearerd")
-                # It has returned: so it is followed.
+                # The reload has returned, so the config is in use.
                 assert len(site.states()) == len(json.loads(re.sub(r"(\w+)", r'"\1"', tokens)))
             here.drop_in(DAEMON, "notify-reload", None)
             here.run("systemctl", "restart", "bearerd")
@@ -256,7 +256,7 @@ def stopped(site: Site) -> None:
         site.here.run("systemctl", "start", "bearerd")
         assert site.states() == {"dnb/bci": "valid"}
     assert site.provider.grants == grants
-    say("stop, start  the files stay; started again it asked for nothing")
+    say("stop, start  the files stay; restarted, it sent no request")
 
 
 def wrong(site: Site) -> None:
@@ -360,7 +360,7 @@ def consumers(site: Site) -> None:
     told: set[str] = set()
 
     def another() -> bool:
-        """Whether nginx has told of one more of them."""
+        """Whether nginx has logged one more of them."""
         with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             now = answer.read().decode()
         assert re.fullmatch(r"Bearer t-\d+", now), now
@@ -409,7 +409,7 @@ def instances(site: Site) -> None:
             f"/etc/bearerd/{name}.yaml",
             f"output: {{directory: /run/bearerd-{name}}}\n" + client(site.server.url, f"{{{name}: {{}}}}"),
         )
-    assert "dnb/billing" in site.page("Several of them")
+    assert "dnb/billing" in site.page("Several daemons")
     here.run("systemctl", "enable", "--now", "bearerd@sales")
     tokens = [here.path(f"/run/bearerd-{name}/dnb/{name}").read_text() for name in ("billing", "sales")]
     assert len({*tokens, site.token()}) == 3, tokens

@@ -295,7 +295,7 @@ def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
     assert err.startswith(f"bearerd: no daemon answers at {site.socket}: ")
 
 
-def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], *answers: bytes) -> tuple[int, str, str]:
+def refreshed(tmp_path: Path, capsys: pytest.CaptureFixture[str], *answers: bytes) -> tuple[int, str, str]:
     """The exit code and output for these answers."""
     left = list(answers)
     with answering(tmp_path / "s", lambda _: left.pop(0)):
@@ -310,26 +310,26 @@ HAS = HAD | {"grants": {"issued": 2}, "remaining_seconds": 90.0}
 ASKED = http(202, {"grants": 1})
 
 
-def stands(*tokens: object, pid: int = 1) -> bytes:
+def status(*tokens: object, pid: int = 1) -> bytes:
     return http(200, {"pid": pid, "tokens": tokens})
 
 
 def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAD), stands(HAD, pid=2))
+    code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAD), status(HAD, pid=2))
     assert (code, out, err) == (1, "", "bearerd: the daemon was restarted meanwhile; run the command again\n")
 
 
 def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = told(tmp_path, capsys, stands(HAD), ASKED, stands())
+    code, out, _ = refreshed(tmp_path, capsys, status(HAD), ASKED, status())
     assert (code, out) == (1, "dnb/bci: it is no longer in the config\n")
-    code, out, _ = told(tmp_path, capsys, stands(HAD), http(404, {"error": "there is no token 'dnb/bci'"}))
+    code, out, _ = refreshed(tmp_path, capsys, status(HAD), http(404, {"error": "there is no token 'dnb/bci'"}))
     assert (code, out) == (1, "dnb/bci: there is no token 'dnb/bci'\n")
 
 
 def test_a_result_is_read_at_the_second_poll(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # A turn counts its grant, and only then takes note of what came: in between all looks as if it had gone well.
     failed = HAS | {"last_error": "HTTP 503"}
-    code, out, _ = told(tmp_path, capsys, stands(HAD), ASKED, stands(HAS), stands(failed))
+    code, out, _ = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAS), status(failed))
     assert (code, out) == (1, "dnb/bci: failed: HTTP 503; the current token is good for 90 s\n")
 
 
@@ -337,19 +337,19 @@ def test_a_token_whose_turn_comes_in_time_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_TURN_WITHIN", 0.0)
-    held = stands(HAD | {"held_by": "refused", "held_text": "refused before", "next_refresh_seconds": 5.0})
+    held = status(HAD | {"held_by": "refused", "held_text": "refused before", "next_refresh_seconds": 5.0})
     accepted = http(202, {"grants": 1, "held": {"text": "refused before", "seconds": 5.0, "error": None}})
-    code, out, err = told(tmp_path, capsys, held, accepted, held, held, stands(HAS), stands(HAS))
+    code, out, err = refreshed(tmp_path, capsys, held, accepted, held, held, status(HAS), status(HAS))
     assert (code, out) == (0, "dnb/bci: new token, good for 90 s\n")
     assert err == "bearerd: note: dnb/bci held: refused before; waiting up to 29 s\n"
     hold = {"held_by": "refused", "held_text": "refused before", "held_until": "2026-11-24T02:04:00Z"}
-    late = stands(HAD | hold | {"next_refresh_seconds": 50.0})
-    code, out, _ = told(tmp_path, capsys, held, ASKED, late)
+    late = status(HAD | hold | {"next_refresh_seconds": 50.0})
+    code, out, _ = refreshed(tmp_path, capsys, held, ASKED, late)
     held_until = "no new token within 30 s: held: refused before; next attempt in 50 s"
     assert (code, out) == (1, f"dnb/bci: {held_until}; the current token is good for 60 s\n")
 
 
 def test_files_that_are_being_written_are_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    writing = stands(HAS | {"on_disk": False})
-    code, out, err = told(tmp_path, capsys, stands(HAD), ASKED, writing, writing, writing, stands(HAS))
+    writing = status(HAS | {"on_disk": False})
+    code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, writing, writing, writing, status(HAS))
     assert (code, out, err) == (0, "dnb/bci: new token, good for 90 s\n", "")

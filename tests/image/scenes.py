@@ -168,12 +168,12 @@ def sidecar(podman: Podman, directory: Path, url: str, provider: Provider) -> No
         grants = provider.grants
         podman("start", "sidecar")
         _until_ready(podman, "sidecar", probes["startupProbe"]["exec"]["command"])
-        assert provider.grants == grants, "a container that is started again asked for tokens that are good"
+        assert provider.grants == grants, "a restarted container requested valid tokens again"
         _terminated(podman, "sidecar")
         said = podman.logs("sidecar")
         assert "others can write there (mode 2777)" in said, said
         assert not re.search(r"first|second|t-\d", said), said
-        say(f"TERM      exit 0 after {took:.1f} s; started again it asked for nothing")
+        say(f"TERM      exit 0 after {took:.1f} s; restarted, it sent no request")
         podman("rm", "sidecar")
 
 

@@ -151,7 +151,7 @@ def test_a_token_that_was_never_obtained_has_no_times() -> None:
     ("due", "failing_since", "expected"),
     [
         (NOW + 900, None, 900),
-        (NOW - 30, None, -30),  # held at a door
+        (NOW - 30, None, -30),  # held by admission
         (NOW + 45, NOW - 200, -200),  # an attempt failed: `due` is that of the next
         (NOW - 300, NOW - 200, -300),
     ],

@@ -134,12 +134,12 @@ def test_a_provider_that_is_down_keeps_a_unit_waiting_until_startup_timeout(tmp_
         config = write(tmp_path, server.url, top="startup_timeout: 1s")
         began = time.monotonic()
         with running("run", "-c", config, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
-            told = manager.take()
-            while "READY=1" not in told:
-                told += manager.take()
+            messages = manager.take()
+            while "READY=1" not in messages:
+                messages += manager.take()
             assert time.monotonic() - began >= 1
-            while "STATUS=0 of 1 tokens are valid; missing: dnb/bci" not in told:
-                told += manager.take()
+            while "STATUS=0 of 1 tokens are valid; missing: dnb/bci" not in messages:
+                messages += manager.take()
             assert daemon.stop() == 0
 
 
@@ -183,7 +183,7 @@ def telling(daemon: Daemon, address: str, **environ: str) -> Iterator[SystemdNot
         notify.stopping()
 
 
-def told(manager: Manager) -> list[str]:
+def messages(manager: Manager) -> list[str]:
     """The next message, without the status line."""
     return [line for line in manager.take() if not line.startswith("STATUS=")]
 
@@ -192,14 +192,14 @@ def test_while_it_starts_the_manager_is_asked_for_more_time_every_ten_seconds(tm
     daemon = Daemon()
     with telling(daemon, str(tmp_path / "notify")) as notify:
         for _ in range(9):
-            assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
+            assert messages(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
             daemon.clock.advance(10)
             notify.wake()
-        assert told(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
+        assert messages(manager) == ["EXTEND_TIMEOUT_USEC=30000000"]
         # At 100 s it is ready, whatever is missing; and after that nothing is asked for.
         daemon.clock.advance(10)
         notify.wake()
-        assert told(manager) == ["READY=1"]
+        assert messages(manager) == ["READY=1"]
     assert manager.rest() == ["STOPPING=1"]
 
 
@@ -210,22 +210,22 @@ def test_who_gives_no_turns_asks_for_no_time_and_does_not_beat(tmp_path: Path, m
         assert [line.split("=")[0] for line in manager.take()] == ["STATUS"]
         daemon.waiting = False
         notify.wake()
-        assert told(manager) == ["READY=1"]
+        assert messages(manager) == ["READY=1"]
         daemon.living = True
         notify.wake()
-        assert told(manager) == ["WATCHDOG=1"]
+        assert messages(manager) == ["WATCHDOG=1"]
 
 
 def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Manager) -> None:
     daemon = Daemon()
     daemon.waiting = False
     with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid())) as notify:
-        assert told(manager) == ["READY=1", "WATCHDOG=1"]
+        assert messages(manager) == ["READY=1", "WATCHDOG=1"]
         daemon.clock.advance(19.9)
         notify.wake()
         daemon.clock.advance(0.1)
         notify.wake()
-        assert told(manager) == ["WATCHDOG=1"]
+        assert messages(manager) == ["WATCHDOG=1"]
     assert manager.rest() == ["STOPPING=1"]
 
 
@@ -233,7 +233,7 @@ def test_an_abstract_socket_is_told_too(manager: Manager) -> None:
     del manager
     name = f"bearerd-test-{os.getpid()}"
     with closing((abstract := Manager(f"\0{name}")).socket), telling(Daemon(), f"@{name}"):
-        assert told(abstract) == ["EXTEND_TIMEOUT_USEC=30000000"]
+        assert messages(abstract) == ["EXTEND_TIMEOUT_USEC=30000000"]
 
 
 @pytest.mark.parametrize(

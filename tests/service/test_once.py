@@ -67,7 +67,7 @@ def test_a_transient_failure_is_retried(configure: Callable[..., Path], tmp_path
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
         pytest.param(REFUSAL, "no valid token: HTTP 401 invalid_client: the client was refused", id="refused"),
         pytest.param(Answer(400, {"error": "invalid_scope"}), "this token was refused (scope)", id="scope"),
@@ -75,13 +75,13 @@ def test_a_transient_failure_is_retried(configure: Callable[..., Path], tmp_path
     ],
 )
 def test_once_ends_after_a_refusal_or_malformed_reply(
-    configure: Callable[..., Path], tmp_path: Path, answer: Answer, words: str
+    configure: Callable[..., Path], tmp_path: Path, answer: Answer, expected: str
 ) -> None:
     with serving(lambda _: answer) as server:
         done = bearerd("once", "-c", configure(server.url), "--timeout", "10m")
         assert len(server.seen) == 1
     assert done.returncode == 1
-    assert words in done.stderr
+    assert expected in done.stderr
     assert "0 of 1 tokens are valid" in done.stderr
     assert not (tmp_path / "tokens/dnb/bci").exists()
 

@@ -288,7 +288,7 @@ def rows(tab: Page) -> dict[str, dict[str, Any]]:
         now: mark(".now"), next: mark(".next"), expiry: mark(".expiry"),
         failures: all(".failures > svg").map((node) => figure(node, "x")),
         bar: find(".bar[role=img]").getAttribute("aria-label"),
-        words: find(".words").innerText.replace(/\\s*\\n+/g, "\\n").trim(),
+        times: find(".times").innerText.replace(/\\s*\\n+/g, "\\n").trim(),
         errors: find(".errors").innerText, more: find("summary").innerText,
       }];
     })"""
@@ -312,22 +312,22 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     assert {name: valid[name] for name in ("lived", "left", "now", "next", "expiry", "without", "failures")} == {
         "lived": 25, "left": 75, "now": 25, "next": 75, "expiry": 100, "without": 0, "failures": [],
     }  # fmt: skip
-    assert valid["words"] == "45 min left of 1 h\nnext refresh in 30 min"
+    assert valid["times"] == "45 min left of 1 h\nnext refresh in 30 min"
     assert valid["more"] == "1\xa0file · bci"
     assert valid["bar"] == "obtained 07:45:00, expires 08:45:30, 24 % of its life is over, next refresh 08:30:30"
     assert failing["failures"] == [23, 24]
     assert failing["errors"] == f"Failing since 07:59:00, 2\xa0attempts: {DOWN}"
-    assert failing["words"].endswith("next attempt in 30 min")
+    assert failing["times"].endswith("next attempt in 30 min")
     # 80 minutes: 60 of life, 20 since.
     assert {name: expired[name] for name in ("lived", "left", "without", "expiry", "now", "next", "failures")} == {
         "lived": 75, "left": 0, "without": 25, "expiry": 75, "now": 100, "next": 100, "failures": [58, 99],
     }  # fmt: skip
-    assert expired["words"] == "expired 20 min ago\nnext attempt now"
+    assert expired["times"] == "expired 20 min ago\nnext attempt now"
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
     held = "held until 08:02:30: the provider refused it or its client"
-    assert missing["words"] == f"no token\nnext attempt in 2 min\n{held}"
+    assert missing["times"] == f"no token\nnext attempt in 2 min\n{held}"
     assert missing["errors"] == "401 invalid_client"
-    assert found["dnb/starting"]["words"] == "no token yet"
+    assert found["dnb/starting"]["times"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
     assert found["dnb/unwritten"]["errors"] == "Not in all of its files: /x: no space is left"
     assert found["dnb/unwritten"]["more"] == "0\xa0files · not required"
@@ -350,7 +350,7 @@ def test_the_page_advances_time_between_updates(browser: Browser) -> None:
     short = target_status(obtained=NOW - 90, expires=NOW + 30, next_refresh=NOW + 20)
 
     def left() -> list[int]:
-        return [int(figure) for figure in re.findall(r"(\d+) s", rows(tab)["dnb/bci"]["words"])]
+        return [int(figure) for figure in re.findall(r"(\d+) s", rows(tab)["dnb/bci"]["times"])]
 
     with shown(browser, status(short)) as (tab, shelf, server):
         before = left()
@@ -429,7 +429,7 @@ def test_the_page_reports_a_daemon_that_is_gone_and_marks_the_status_as_old(brow
         assert tab.evaluate("document.querySelector('#lost [role=alert]') !== null")
         assert tab.evaluate("document.querySelector('main').className") == "old"
         assert tab.evaluate("document.title").startswith("no answer")
-        assert rows(tab)["dnb/valid"]["words"].startswith("45 min left")  # as it was
+        assert rows(tab)["dnb/valid"]["times"].startswith("45 min left")  # as it was
         shelf.answer = None
         tab.pass_time(6)
         assert text(tab, "#lost") == ""
@@ -631,7 +631,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
             site.wait_for(bci="valid")
             tab.go(f"http://127.0.0.1:{port}/")
             assert {name: row["state"] for name, row in rows(tab).items()} == {"dnb/bci": "valid"}
-            assert rows(tab)["dnb/bci"]["words"].startswith("59 min left of 1 h")
+            assert rows(tab)["dnb/bci"]["times"].startswith("59 min left of 1 h")
             assert rows(tab)["dnb/bci"]["now"] < 5
             assert 70 <= rows(tab)["dnb/bci"]["next"] <= 85
 

@@ -113,15 +113,15 @@ def parse(head: bytes) -> Request:
 
 
 def _request_line(line: str) -> tuple[str, str, tuple[int, int]]:
-    words = line.split(" ")
-    version = _VERSION.fullmatch(words[-1])
-    if len(words) != len(("method", "target", "version")) or version is None:
+    parts = line.split(" ")
+    version = _VERSION.fullmatch(parts[-1])
+    if len(parts) != len(("method", "target", "version")) or version is None:
         raise BadRequest(HTTPStatus.BAD_REQUEST)
     if version[1] != "1":
         raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    if _TOKEN.fullmatch(words[0]) is None or _TARGET.fullmatch(words[1]) is None:
+    if _TOKEN.fullmatch(parts[0]) is None or _TARGET.fullmatch(parts[1]) is None:
         raise BadRequest(HTTPStatus.BAD_REQUEST)
-    return words[0], words[1], (1, int(version[2]))
+    return parts[0], parts[1], (1, int(version[2]))
 
 
 def _headers(lines: Iterable[str]) -> dict[str, list[str]]:

@@ -81,10 +81,10 @@ def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE)
             f"no daemon answers at {path}: it closed the connection; it is stopping, or has too many clients"
         )
     head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.partition(b"\r\n")[0].split(b" ", 2)
-    if len(words) < _STATUS_LINE or not words[0].startswith(b"HTTP/1.") or not _is_status(words[1]):
+    parts = head.partition(b"\r\n")[0].split(b" ", 2)
+    if len(parts) < _STATUS_LINE or not parts[0].startswith(b"HTTP/1.") or not _is_status(parts[1]):
         raise NoAnswer(f"the process that answers at {path} is not bearerd")
-    return int(words[1]), body
+    return int(parts[1]), body
 
 
 def _is_status(word: bytes) -> bool:

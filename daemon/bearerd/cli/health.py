@@ -28,10 +28,10 @@ def quick(arguments: list[str]) -> int | None:
     given: dict[str, str] = {}
     live = ready = False
     names: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    rest = iter(arguments)
+    for word in rest:
         if word in _TAKES_PATH:
-            path = next(words, None)
+            path = next(rest, None)
             if path is None:
                 return None
             given[_TAKES_PATH[word]] = path

@@ -139,12 +139,12 @@ class _Text(logging.Formatter):
         self._timed = timed
 
     def format(self, record: logging.LogRecord) -> str:
-        words = [*([rfc3339(record.created)] if self._timed else []), f"{record.levelname:<7}"]
+        parts = [*([rfc3339(record.created)] if self._timed else []), f"{record.levelname:<7}"]
         if (target := getattr(record, "target", None)) is not None:
-            words.append(f"name={target}")
-        words.append(_one_line(record.getMessage()))
-        words += [f"{key}={_quoted(value)}" for key, value in getattr(record, "fields", {}).items()]
-        return " ".join(words)
+            parts.append(f"name={target}")
+        parts.append(_one_line(record.getMessage()))
+        parts += [f"{key}={_quoted(value)}" for key, value in getattr(record, "fields", {}).items()]
+        return " ".join(parts)
 
 
 class _Json(logging.Formatter):
