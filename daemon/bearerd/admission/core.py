@@ -38,6 +38,8 @@ class Core:
         self._flights: dict[int, Flight] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._entries: list[Entry] = []
+        self._strangers: dict[str, str] = {}
+        """By target: clients that asked and are not known yet; a new config comes here last."""
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -47,6 +49,7 @@ class Core:
         waiting, name = self.waiting, ask.name
         client = self.registry.clients.get(ask.client)
         if client is None:
+            self._strangers[name] = ask.client
             return Held(inf, "unknown_client", now + FALLBACK)
         waiting.requester = name
         try:
@@ -219,7 +222,7 @@ class Core:
         now = self._at(now)
         waiting = self.waiting
         for offer in list(waiting.offers.values()):
-            waiting.withdraw(offer, now)  # whoever has one was woken, and requests again
+            waiting.put_back(offer, now)
         changed, gone = self.registry.revise(limits)
         for client in gone:
             for name in [name for group in client.groups.values() for name in group.queue]:
@@ -235,6 +238,9 @@ class Core:
         for client in self.registry.clients.values():
             if client.groups:
                 waiting.arrange(client, now)
+        for name in [name for name, stranger in self._strangers.items() if stranger in self.registry.clients]:
+            del self._strangers[name]
+            waiting.wake(name, now)
 
     def forgive(self, client_name: str, now: float) -> None:
         """The client's credentials changed: its breaker half-opens at once."""
@@ -244,7 +250,7 @@ class Core:
             return
         waiting, breaker = self.waiting, client.breaker
         for offer in [offer for offer in waiting.offers.values() if offer.client is client]:
-            waiting.withdraw(offer, now)  # whoever has one was woken, and requests again
+            waiting.put_back(offer, now)
         own = [name for name in breaker.own if name in waiting.timed]
         breaker.forgive()
         client.ledger.changed = True
@@ -266,6 +272,7 @@ class Core:
         offer = self.waiting.offers.get(name)
         if offer is not None:
             self.waiting.withdraw(offer, now)
+        self._strangers.pop(name, None)
         self.waiting.leave(name)
         self.waiting.since.pop(name, None)
         client = self.registry.clients.get(client_name)

@@ -91,6 +91,11 @@ class Waiting:
         del self.offers[flight.ask.name]
         withdraw(flight, now)
 
+    def put_back(self, flight: Flight, now: float) -> None:
+        """Take an offer back; its target, which was woken and requests again, stands where it stood before."""
+        self.withdraw(flight, now)
+        self.join(flight.client, flight.client.terms(flight.ask, now), flight.ask, now)
+
     # -- the order -----------------------------------------------------------------------------
 
     def arrange(self, client: Client, now: float) -> None:
