@@ -125,7 +125,9 @@ def accept(
     accepted = _accept(state, issued, now, refresh_due, skew)
     if accepted.kind == "expired":
         return accepted
-    return replace(accepted, state=replace(accepted.state, gone=accepted.state.ends))
+    after = accepted.state
+    gone = max(after.ends, after.gone) if accepted.kind == "same" else after.ends
+    return replace(accepted, state=replace(after, gone=gone))
 
 
 def _accept(
@@ -163,7 +165,7 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
     """The second reply with a token that first came with 0."""
     if issued.named == "named":
         after = TokenState(issued.token, issued.token.expires.boot, confirmed=now)
-        return Accepted(after, "renewed", refresh_due(issued.token))
+        return Accepted(after, "renewed", max(refresh_due(issued.token), now + LEAST_BETWEEN_ATTEMPTS))
     after = replace(state, zero=False, never_named=True, confirmed=now)
     return Accepted(after, "same", max(_due(after.token, refresh_due), now + LEAST_BETWEEN_ATTEMPTS))
 
@@ -171,10 +173,13 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
 def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
     """The token that is held, before its known expiry."""
     token, after = issued.token, replace(state, confirmed=now, ended=inf, arrived_expired=0)
-    if issued.named == "named" and token.expires.boot < state.ends:
-        after = replace(after, ends=token.expires.boot, named=True)
-        if token.expires.boot < state.ends - COUNTDOWN:
-            after = replace(after, token=token)
+    if issued.named == "named":
+        # Where a clock that was set brought the expiry forward, the provider knows better, up to what it named before.
+        ends = min(token.expires.boot, max(state.ends, state.gone))
+        if ends != state.ends:
+            after = replace(after, ends=ends, gone=ends, named=True)
+        if abs(ends - state.ends) > COUNTDOWN:
+            after = replace(after, token=replace(token, lifetime=ends - token.obtained.boot))
     if after.round_ends is None:
         return Accepted(after, "same", halfway(now, after.ends))
     if now >= after.round_ends:
