@@ -176,9 +176,32 @@ def test_a_removed_target_makes_room_for_the_next() -> None:
     assert list(w.tickets) == ["c/e"]
 
 
-def test_an_unknown_client_is_held() -> None:
+@pytest.mark.parametrize("change", ["limits", "credentials"])
+def test_a_target_whose_offer_is_taken_back_by_a_change_keeps_its_place(change: str) -> None:
+    w = world(max_concurrency=1)
+    w.turn("c/first")
+    w.turn("c/later", expires=w.now + 60.0)
+    w.turn("c/sooner", expires=w.now + 50.0)
+    w.settle("c/first", ISSUED)
+    if change == "limits":
+        w.core.revise(w.limits, w.now)
+    else:
+        w.core.forgive("c", w.now)
+    w.follow()
+    w.alarms = dict.fromkeys(["c/later", "c/sooner"], w.now)
+    w.run()
+    assert list(w.tickets) == ["c/sooner"]
+
+
+def test_a_client_that_the_limits_do_not_name_is_held_until_they_do() -> None:
     w = world()
     assert held(w.turn("x/a")).reason == "unknown_client"
+    w.core.revise(limits("cx"), w.now)
+    w.follow()
+    w.run()
+    assert list(w.tickets) == ["x/a"]
+    w.settle("x/a", ISSUED)
+    w.core.revise(limits("c"), w.now)
     assert held(w.core.preview(ask("x/a"), w.now)).reason == "unknown_client"
     w.core.forgive("x", w.now)
     w.core.worked("x")

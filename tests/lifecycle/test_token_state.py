@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import pytest
@@ -63,6 +63,25 @@ class Life:
 @pytest.fixture
 def life() -> Life:
     return Life()
+
+
+def test_an_expiry_that_a_clock_brought_forward_is_put_right_by_the_provider(life: Life) -> None:
+    life.reply(0, "a", 3600)
+    assert life.state.token is not None
+    life.state = life.state.dated(replace(life.state.token, lifetime=600.0))  # the clock was set by 50 min
+    assert (life.ends, life.lost_at) == (600, 3600)
+    life.reply(100, "a", 3700)  # never later than it was named before
+    assert (life.ends, life.lost_at) == (3600, 3600)
+    assert life.state.token is not None
+    assert life.state.token.expires.boot == START.boot + 3600
+
+
+def test_an_expiry_that_a_clock_brought_forward_removes_no_file_before_the_provider_says_more(life: Life) -> None:
+    life.reply(0, "a", 3600, "unnamed")
+    assert life.state.token is not None
+    life.state = life.state.dated(replace(life.state.token, lifetime=600.0))
+    life.reply(100, "a", 3600, "unnamed")
+    assert (life.ends, life.lost_at) == (600, 3600)
 
 
 def test_a_new_token_is_refreshed_at_its_lead(life: Life) -> None:

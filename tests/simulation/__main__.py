@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from simulation.mutants import MUTANTS, Found, find
 from simulation.run import Result, run
 from simulation.shrink import shrink
 from simulation.table import Table, story
+from simulation.walk import WORLDS, Walk, walk
 from simulation.worlds import KINDS, world_of
 
 _LONG_TOKEN_YEARS = 20_000.0
@@ -35,11 +37,21 @@ def main() -> int:
     parser.add_argument("--kind", default="", choices=["", *(make.__name__ for make, _ in KINDS)], help="of all worlds")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--shrink", action="store_true", help="make the first world that fails smaller")
+    parser.add_argument("--walk", type=float, metavar="SECONDS", help="instead: every order, over the pure core")
+    parser.add_argument("--faults", action="store_true", help="instead: put ten faults of 0.1.0 back, and find each")
     given = parser.parse_args()
+    if given.faults:
+        return _faults(given.jobs)
+    if given.walk is not None:
+        return _walk(given.walk, given.jobs)
     if given.long:
         given.token_years = _LONG_TOKEN_YEARS
     if given.worlds is None and given.token_years is None and given.seconds is None:
         given.token_years = 1000.0
+    return _simulate(given)
+
+
+def _simulate(given: argparse.Namespace) -> int:
     began, table = time.monotonic(), Table()
     for result in _results(given.seed, given.kind, given.jobs):
         table.add(result)
@@ -55,6 +67,35 @@ def main() -> int:
     _say(table.text())
     _say(f"seconds      {time.monotonic() - began:.0f}")
     return 1 if table.violations else 0
+
+
+def _walk(seconds: float, jobs: int) -> int:
+    """Walk all worlds at the same time, as far as the processes allow."""
+    each = seconds * min(jobs, len(WORLDS)) / len(WORLDS)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        for name, found in zip(WORLDS, pool.map(_walked, WORLDS, [each] * len(WORLDS)), strict=True):
+            _say(f"walk: {name:<24} depth {found.depth}, {found.states:,} states, {found.steps:,} steps")
+    return 0
+
+
+def _walked(name: str, seconds: float) -> Walk:
+    return walk(WORLDS[name](), seconds=seconds)
+
+
+def _faults(jobs: int) -> int:
+    missed = 0
+    _say(f"{'fault':<6}{'what it was':<62}{'found by':<10}{'seed':>6}{'worlds':>8}  of kind")
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        for number, mutant in enumerate(MUTANTS):
+            found = pool.submit(_found, number).result()
+            row = f"{mutant.name:<6}{mutant.meaning:<62}"
+            if found.result is None or found.result.violation is None:
+                missed += 1
+                _say(f"{row}NOT FOUND in {found.worlds} worlds")
+            else:
+                seed, by = found.result.world.seed, f"({found.result.violation.invariant})"
+                _say(f"{row}{by:<10}{seed:>6}{found.worlds:>8}  {mutant.world}")
+    return 1 if missed else 0
 
 
 def _results(seed: int, kind: str, jobs: int) -> Iterator[Result]:
@@ -75,6 +116,10 @@ def _results(seed: int, kind: str, jobs: int) -> Iterator[Result]:
 
 def _world(what: tuple[int, str]) -> Result:
     return run(world_of(*what))
+
+
+def _found(number: int) -> Found:
+    return find(MUTANTS[number])
 
 
 def _say(text: str) -> None:

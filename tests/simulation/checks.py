@@ -13,7 +13,7 @@ from simulation.excuses import LOOK, Excuse
 from simulation.server import Arrival, Known
 
 if TYPE_CHECKING:
-    from simulation.run import Run
+    from simulation.host import Host
 
 INVARIANTS: Final = {
     "a": "no file holds a dead token, or none, without an excuse",
@@ -53,7 +53,7 @@ class Violation(BaseException):
 class Checks:
     """What has been seen of one run, and what must hold."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Host) -> None:
         self._run = run
         self.made: Counter[str] = Counter()
         self.excuses: defaultdict[str, list[Excuse]] = defaultdict(list)
@@ -200,8 +200,8 @@ class Checks:
         """Another process begins: its clients are half-open."""
         self._token.clear()
 
-    def credentials_changed(self, client: str) -> None:
-        """The daemon has another secret: whether that is refused is not known."""
+    def forgiven(self, client: str) -> None:
+        """The daemon has another secret, or config, of the client: whether that is refused is not known."""
         self._refusing.pop(client, None)
         self._own = {name for name in self._own if name.partition("/")[0] != client}
 
@@ -227,7 +227,7 @@ class Checks:
         run, daemon = self._run, self._run.daemon
         provider = target.client.provider
         in_flight = daemon.in_flight.get(provider.name, 0)
-        if in_flight >= provider.max_concurrency:
+        if in_flight >= max(provider.max_concurrency, run.slots_of_late(provider.name)):
             raise Violation("b", f"{provider.name}: {in_flight + 1} requests at a time", target.full_name)
         self.made["b"] += 1
         waiting = daemon.passed_over(target)
@@ -240,7 +240,7 @@ class Checks:
             client = name.partition("/")[0]
             if client in self._refusing or self._ended.get(client) == run.kernel.now:
                 continue  # refused, or let go only in this very moment
-            if theirs < mine:
+            if theirs[:2] < mine[:2] or (theirs[:2] == mine[:2] and theirs[2] < mine[2] - INSTANT):
                 raise Violation("d", f"{target.full_name} {mine} goes before {name} {theirs}", name)
 
     # -- (d), (e): turns -------------------------------------------------------------------------

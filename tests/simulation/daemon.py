@@ -9,6 +9,7 @@ from typing import Any
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
+from bearerd.admission.types import Limits
 from bearerd.api.counts import Counters
 from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.outcome import NoReply, Performed
@@ -77,13 +78,27 @@ class _Grants(Grants):
     def perform(self, target: Target) -> Performed:
         """One grant, with the world told of its start and end."""
         self._daemon.performing(target)
-        performed = None
         try:
-            performed = super().perform(target)
+            return super().perform(target)
         finally:
             if self._daemon.alive_:
-                self._daemon.performed(target, performed)
-        return performed
+                self._daemon.performed(target)
+
+
+class _Admission(Admission):
+    """Real admission. Turns go on while the main thread is on its way through a reload: so it takes its time here."""
+
+    def __init__(self, daemon: Daemon, limits: Limits, journal: Journal, pause: float) -> None:
+        super().__init__(limits, daemon.turns.wake, journal, daemon.clock.now().boot)
+        self._daemon = daemon
+        self._pause = pause
+
+    def revise(self, limits: Limits, now: float) -> None:
+        """A changed config."""
+        if self._pause:
+            self._daemon.kernel.sleep(self._pause, self._daemon)
+            now = self._daemon.clock.now().boot
+        super().revise(limits, now)
 
 
 class Daemon(Engine):
@@ -109,7 +124,8 @@ class Daemon(Engine):
         self.in_flight: dict[str, int] = {}
         self.alive_ = True
         self.performing: Callable[[Target], None] = lambda _: None
-        self.performed: Callable[[Target, Performed | None], None] = lambda _, __: None
+        self.performed: Callable[[Target], None] = lambda _: None
+        self.judged: Callable[[Target, Performed], None] = lambda _, __: None
         self._slept_at = -inf
         self._dice = dice
         self._tick_at = inf
@@ -135,9 +151,11 @@ class Daemon(Engine):
 
     def begin(self, directory: str) -> None:
         """Start over what an earlier process left; the ledger is in `directory`."""
-        self._grants = _Grants(self, self._environ, Memory(self._disk, lambda: self.clock.now().wall))
+        memory = Memory(self._disk, lambda: self.clock.now().wall)
+        self._state = memory  # type: ignore[assignment]  # what the engine calls of it
+        self._grants = _Grants(self, self._environ, memory)
         self._journal = Journal(directory, self.clock)
-        self._admission = Admission(engine._limits(self._config), self.turns.wake, self._journal, self._now())
+        self._admission = _Admission(self, engine._limits(self._config), self._journal, self._disk.delay / 4)
         self._clients = Clients(self._environ, self._grants, self._admission, self.clock)
         self._parts = Parts(
             self.clock,
@@ -147,9 +165,15 @@ class Daemon(Engine):
             self._admission,
             self.hooks,
             self._clients,
-            self.counters.grant,
+            self._counted,
         )
         self._reconciler.apply(self._config.targets)
+
+    def _counted(self, target: Target, performed: Performed) -> None:
+        """A grant with its outcome, as the target judged it."""
+        self.counters.grant(target, performed)
+        if self.alive_:
+            self.judged(target, performed)
 
     def kill(self) -> None:
         """SIGKILL: nothing is written any more, and whatever waits ends."""

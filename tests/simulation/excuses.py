@@ -25,6 +25,10 @@ LAST_ATTEMPT: Final = 30.0
 """The one more attempt comes at most this long before a token expires. A fault that ends later may have met it."""
 LEDGER: Final = 120.0
 """Refused attempts of the last 2 min may use up the ledger, which holds the last attempt as well."""
+UNSETTLED: Final = 160.0
+"""An attempt in which the process was killed counts as refused for 2 min, from 40 s after it was sent at the latest."""
+LOOP: Final = 3
+"""So many of those use up the ledger of a client that is half-open, as it is after each start."""
 LOOK: Final = 8.0
 """The main loop notices steps and suspends within this."""
 PROBE: Final = 35.0
@@ -41,6 +45,8 @@ AT_ITS_END: Final = 10.0
 """A provider that gives the same token until its end replaces it only then: by the contract within ten seconds."""
 HANGS: Final[frozenset[FaultKind]] = frozenset({"silence", "slow_401"})
 """Faults in which a request keeps its slot until the timeout."""
+REFUSES: Final[frozenset[FaultKind]] = frozenset({"401", "slow_401", "scope_401", "scope_400"})
+"""Faults after which a client, or a target, waits at the pace of refusals."""
 HABIT: Final[Mapping[Habit, float]] = {"same": AT_ITS_END}
 """Seconds after its end for which a file may hold a token of such a provider."""
 

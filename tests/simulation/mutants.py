@@ -19,6 +19,8 @@ from bearerd.grant.outcome import Issued, Refused
 from bearerd.lifecycle import policy, reconcile, token_state
 from bearerd.lifecycle.token_state import Accepted, TokenState
 from bearerd.model import Instant, Target, Token
+from simulation.run import Result, run
+from simulation.worlds import world_of
 
 Patches = list[tuple[object, str, Any]]
 
@@ -75,15 +77,7 @@ def _l6() -> Patches:
         self.own.clear()
         got_token(self, name, sent, now)
 
-    def refused(
-        self: breaker.Breaker,
-        name: str,
-        outcome: Refused,
-        sent: float,
-        now: float,
-        *,
-        governed: bool,  # noqa: ARG001
-    ) -> None:
+    def refused(self: breaker.Breaker, name: str, outcome: Refused, _sent: float, now: float, **_: Any) -> None:
         self._dirty |= {"", name}
         self.refusals += 1
         self.refusal = outcome
@@ -111,7 +105,7 @@ def _l7() -> Patches:
 
     return [
         (parts.Client, "terms", hostage),
-        (retry.RetryBudget, "opens", opens),
+        (retry.RetryBudget, "earliest", opens),
         (retry.RetryBudget, "failed", failed),
         (retry.RetryBudget, "take", lambda self, now: setattr(self, "_at", now)),
         (retry.RetryBudget, "give_back", lambda *_: None),
@@ -119,11 +113,18 @@ def _l7() -> Patches:
 
 
 def _l8() -> Patches:
-    def revise(self: core.Core, limits: Limits, now: float) -> None:
-        self._at(now)
-        self.registry.revise(limits)
+    revise = core.Core.revise
 
-    return [(core.Core, "revise", revise), (core, "FALLBACK", inf)]
+    def promised(self: core.Core, limits: Limits, now: float) -> None:
+        waiting = {timed.client for timed in self.waiting.timed.values()}
+        waiting |= {client.name for client in self.registry.clients.values() if client.queues}
+        before = {name: (client.rates, client.shared) for name, client in self.registry.clients.items()}
+        revise(self, limits, now)
+        for name in waiting & self.registry.clients.keys():
+            client = self.registry.clients[name]
+            client.rates, client.shared = before[name]
+
+    return [(core.Core, "revise", promised), (core, "FALLBACK", 8 * 3600.0)]
 
 
 def _l9() -> Patches:
@@ -184,3 +185,30 @@ def broken_by(mutant: Mutant) -> Iterator[None]:
     finally:
         for each in reversed(patches):
             each.stop()
+
+
+MOST_WORLDS: Final = 200
+"""In which each fault has to show."""
+_GRANTS: Final = 150
+
+
+@dataclass(frozen=True)
+class Found:
+    """The first world in which a fault shows."""
+
+    mutant: Mutant
+    worlds: int
+    result: Result | None
+    """Of the last of them; None where the fault was not found, or the present code breaks an invariant there too."""
+
+
+def find(mutant: Mutant, worlds: int = MOST_WORLDS) -> Found:
+    """Put the fault back, and run worlds until it is found."""
+    for seed in range(worlds):
+        world = world_of(seed, mutant.world, _GRANTS)
+        with broken_by(mutant):
+            result = run(world)
+        if result.violation is not None:
+            # It is the fault that is found there, and nothing else.
+            return Found(mutant, seed + 1, result if run(world).violation is None else None)
+    return Found(mutant, worlds, None)

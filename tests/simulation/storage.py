@@ -169,6 +169,9 @@ class Memory:
         self._disk = disk
         self._wall = wall
 
+    def close_directories(self) -> None:
+        """None is open."""
+
     def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
         """What was kept under a name, and how many seconds ago."""
         kept = self._disk.memory.get((kind, name))

@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from simulation.mutants import MUTANTS, Mutant, broken_by, find
 from simulation.run import run
+from simulation.shrink import shrink
 from simulation.table import story
+from simulation.walk import WORLDS, walk
 from simulation.worlds import KINDS, world_of
 
+FEWER = {"herd": 4, "years": 10, "scopes": 20}
+"""Worlds of the kinds that take longer."""
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("kind", [make.__name__ for make, _ in KINDS])
 def test_every_world_keeps_the_invariants(kind: str) -> None:
-    for seed in range(60):
-        result = run(world_of(seed, kind, grants=40))
+    for seed in range(FEWER.get(kind, 40)):
+        result = run(world_of(seed, kind, grants=30))
         assert result.violation is None, story(result)
 
 
@@ -43,3 +48,27 @@ def test_the_same_seed_gives_the_same_run() -> None:
     ]
     assert runs[0] == runs[1]
     assert len(runs[0]) > 10_000
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_fault_of_the_past_is_found_when_it_is_put_back(mutant: Mutant) -> None:
+    assert find(mutant).result is not None
+
+
+def test_a_world_that_fails_is_made_smaller_and_still_fails() -> None:
+    mutant = next(each for each in MUTANTS if each.name == "L8")
+    found = find(mutant).result
+    assert found is not None
+    with broken_by(mutant):
+        small = shrink(found)
+    assert small.violation is not None
+    assert found.violation is not None
+    assert small.violation.invariant == found.violation.invariant
+    assert [event.deed for event in small.world.events] == ["limit"]
+    assert len(small.world.targets) == 1
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_order_of_requests_and_outcomes_keeps_the_invariants(name: str) -> None:
+    found = walk(WORLDS[name](), depth=6)
+    assert found.states > 2000

@@ -181,9 +181,8 @@ def limited(dice: Random, grants: int) -> World:
         time = world.seconds * dice.random()
         events += [Event(time + 2.0 * number, "kill", value=1.0, flag=number % 2 == 1) for number in range(6)]
     events.sort(key=lambda event: event.time)
-    return _deeds(
-        replace(world, accounts=tuple(accounts), events=tuple(events)), dice, 2, ("restart", "refresh", "kill")
-    )
+    world = replace(world, accounts=tuple(accounts), events=tuple(events), disk_delay=0.1)
+    return _deeds(world, dice, 2, ("restart", "refresh", "kill"))
 
 
 def crashes(dice: Random, grants: int) -> World:

@@ -38,6 +38,8 @@ class Core:
         self._attempts: dict[int, Attempt] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._entries: list[Entry] = []
+        self._unknown: dict[str, str] = {}
+        """By target: the clients of requests that came before `revise` made the client known."""
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -47,6 +49,7 @@ class Core:
         waiting, name = self.waiting, ask.name
         client = self.registry.clients.get(ask.client)
         if client is None:
+            self._unknown[name] = ask.client
             return Held(inf, "unknown_client", now + FALLBACK)
         waiting.requester = name
         try:
@@ -220,7 +223,7 @@ class Core:
         now = self._at(now)
         waiting = self.waiting
         for offer in list(waiting.offers.values()):
-            waiting.withdraw(offer, now)  # its target was woken, and requests again
+            waiting.put_back(offer, now)
         changed, gone = self.registry.revise(limits)
         for client in gone:
             for name in [name for client_queue in client.queues.values() for name in client_queue.targets]:
@@ -236,6 +239,9 @@ class Core:
         for client in self.registry.clients.values():
             if client.queues:
                 waiting.arrange(client, now)
+        for name in [name for name, client_name in self._unknown.items() if client_name in self.registry.clients]:
+            del self._unknown[name]
+            waiting.wake(name, now)
 
     def forgive(self, client_name: str, now: float) -> None:
         """Half-open the client's breaker, because its credentials changed."""
@@ -245,7 +251,7 @@ class Core:
             return
         waiting, breaker = self.waiting, client.breaker
         for offer in [offer for offer in waiting.offers.values() if offer.client is client]:
-            waiting.withdraw(offer, now)  # its target was woken, and requests again
+            waiting.put_back(offer, now)
         own = [name for name in breaker.own if name in waiting.timed]
         breaker.forgive()
         client.ledger.changed = True
@@ -267,6 +273,7 @@ class Core:
         offer = self.waiting.offers.get(name)
         if offer is not None:
             self.waiting.withdraw(offer, now)
+        self._unknown.pop(name, None)
         self.waiting.leave(name)
         self.waiting.since.pop(name, None)
         client = self.registry.clients.get(client_name)

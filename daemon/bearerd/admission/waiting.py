@@ -91,6 +91,11 @@ class Waiting:
         del self.offers[attempt.ask.name]
         withdraw(attempt, now)
 
+    def put_back(self, attempt: Attempt, now: float) -> None:
+        """Take an offer back. Its target was woken and requests again; until then it waits in its former place."""
+        self.withdraw(attempt, now)
+        self.join(attempt.client, attempt.client.terms(attempt.ask, now), attempt.ask, now)
+
     # -- the order -----------------------------------------------------------------------------
 
     def arrange(self, client: Client, now: float) -> None:

@@ -124,8 +124,9 @@ def accept(
     accepted = _accept(state, issued, now, refresh_due, skew)
     if accepted.kind == "expired":
         return accepted
-    due = max(accepted.due, now.boot + LEAST_BETWEEN_ATTEMPTS)
-    return replace(accepted, due=due, state=replace(accepted.state, gone=accepted.state.ends))
+    due, after = max(accepted.due, now.boot + LEAST_BETWEEN_ATTEMPTS), accepted.state
+    gone = max(after.ends, after.gone) if accepted.kind == "same" else after.ends
+    return replace(accepted, due=due, state=replace(after, gone=gone))
 
 
 def _accept(
@@ -171,10 +172,13 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
 def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
     """The held token, before its known expiry."""
     token, after = issued.token, replace(state, confirmed=now, ended=inf, arrived_expired=0)
-    if issued.named == "named" and token.expires.boot < state.ends:
-        after = replace(after, ends=token.expires.boot, named=True)
-        if token.expires.boot < state.ends - COUNTDOWN:
-            after = replace(after, token=token)
+    if issued.named == "named":
+        # If a clock that was set moved the expiry forward, the provider's word counts, up to the end it named before.
+        ends = min(token.expires.boot, max(state.ends, state.gone))
+        if ends != state.ends:
+            after = replace(after, ends=ends, gone=ends, named=True)
+        if abs(ends - state.ends) > COUNTDOWN:
+            after = replace(after, token=replace(token, lifetime=ends - token.obtained.boot))
     if after.round_ends is None:
         return Accepted(after, "same", halfway(now, after.ends))
     if now >= after.round_ends:
