@@ -72,6 +72,7 @@ def test_an_expiry_that_a_clock_brought_forward_is_put_right_by_the_provider(lif
     assert (life.ends, life.lost_at) == (600, 3600)
     life.reply(100, "a", 3700)  # never later than it was named before
     assert (life.ends, life.lost_at) == (3600, 3600)
+    assert life.state.token is not None
     assert life.state.token.expires.boot == START.boot + 3600
 
 
