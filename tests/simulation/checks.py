@@ -35,6 +35,8 @@ INSTANT: Final = 0.01
 LONGEST_TURN: Final = 3600.0 * 1.2 + 1.0
 """Seconds in which a target that fails has its next turn: the longest wait, at random up to 20 % longer."""
 TRACED: Final = 50
+_EACH_EVENT: Final = 50
+"""So many targets are looked at after each event; of more, some after every second one, and so on."""
 
 
 class Violation(BaseException):
@@ -75,6 +77,7 @@ class Checks:
         """By client: when an attempt of it ended last."""
         self._own: set[str] = set()
         """Targets whose last answer was a refusal."""
+        self._events = 0
         self._rows_of: object = None
         """The config whose rows of status were looked at."""
         self._holding: dict[str, Known] = {}
@@ -249,6 +252,9 @@ class Checks:
         """Once no turn is due: everybody wanted is there, and has a turn to come."""
         daemon = self._run.daemon
         turns, now = daemon.turns, daemon.clock.now().boot
+        self._events += 1
+        if self._events % (1 + len(self._run.kept) // _EACH_EVENT):
+            return
         if not daemon.alive_ or turns.busy or turns.next_due() <= now + INSTANT or self._run.deaf():
             return
         self.made["e"] += 1

@@ -101,14 +101,14 @@ class Deeds(Host):
             self._deaf_until = self.kernel.now + deaf
             self.daemon.turns.deafen(self._deaf_until)
             self.daemon.look_at(self._deaf_until)
-        self._pause(list(self._kept), 0.0, "step")
+        self._pause(list(self.kept), 0.0, "step")
 
     def _suspend(self, event: Event) -> None:
         deaf = LOOK * self.dice.random()
         self._asleep_until = self.kernel.now + event.value
         self._deaf_until = self._asleep_until + deaf
         self.daemon.suspend(event.value, deaf)
-        self._pause(list(self._kept), event.value, "suspend")
+        self._pause(list(self.kept), event.value, "suspend")
 
     def _kill(self, event: Event) -> None:
         self.daemon.kill()
@@ -120,7 +120,7 @@ class Deeds(Host):
         self._down = True
         self._kills = [time for time in self._kills if time > self.kernel.now - excuses.UNSETTLED] + [self.kernel.now]
         crash_loop = excuses.UNSETTLED if len(self._kills) >= excuses.LOOP else 0.0
-        self._pause(list(self._kept), event.value, event.deed, on_top=crash_loop)
+        self._pause(list(self.kept), event.value, event.deed, on_top=crash_loop)
         self._up_at = self.kernel.now + event.value
         self.kernel.at(self._up_at, self._start)
 
@@ -145,7 +145,7 @@ class Deeds(Host):
 
     def _reschedule(self, event: Event) -> None:
         for name in self._concerned(event.of):
-            self._kept[name] = replace(self._kept[name], share=event.value)
+            self.kept[name] = replace(self.kept[name], share=event.value)
             self._pause([name], 0.0, "rescheduled")
         self._apply()
 
@@ -220,7 +220,7 @@ class Deeds(Host):
             self.disk.broken = False
 
         self.kernel.at(self.kernel.now + event.value, works)
-        self._pause(list(self._kept), event.value, "disk", on_top=excuses.FILES)
+        self._pause(list(self.kept), event.value, "disk", on_top=excuses.FILES)
 
     def _tamper(self, event: Event) -> None:
         for name in self._concerned(event.of):

@@ -50,10 +50,10 @@ class Host:
         self._environ: dict[str, str] = {}
         self._slots = {server.name: server.slots for server in world.servers}
         self._slots_before: dict[str, tuple[float, int]] = {}
-        self._kept = {kept.full_name: kept for kept in world.targets}
-        self._wanted = dict.fromkeys(self._kept, True)
-        self._paths = dict.fromkeys(self._kept, 0)
-        self._scopes = dict.fromkeys(self._kept, 0)
+        self.kept = {kept.full_name: kept for kept in world.targets}
+        self._wanted = dict.fromkeys(self.kept, True)
+        self._paths = dict.fromkeys(self.kept, 0)
+        self._scopes = dict.fromkeys(self.kept, 0)
         self._by_path: dict[str, Target] = {}
         self._otherwise: set[str] = set()
         self._down = self._applying = self._changed = False
@@ -79,7 +79,7 @@ class Host:
 
     def grace(self, name: str) -> float:
         """Seconds for which a token may stay in its file after its end, by the habit of its provider."""
-        return excuses.HABIT.get(self._kept[name].habit, 0.0)
+        return excuses.HABIT.get(self.kept[name].habit, 0.0)
 
     def slots_of_late(self, server: str) -> int:
         """How many slots a provider has, or had until a reload that may not be through yet."""
@@ -88,7 +88,7 @@ class Host:
 
     def names_ends(self, name: str) -> bool:
         """Whether the provider says when its token ends; one that is prolonged by use may outlive what it said."""
-        return self._kept[name].habit not in {"sliding", "zero"}
+        return self.kept[name].habit not in {"sliding", "zero"}
 
     def asked_otherwise(self, path: str) -> bool:
         """Whether the target of this file asks for something else since its last token."""
@@ -133,7 +133,7 @@ class Host:
                 budgets=((account.name, RateLimit(*limit)),) if limit else (),
             )
         targets = []
-        for name, kept in self._kept.items():
+        for name, kept in self.kept.items():
             if self._wanted[name]:
                 account = next(each for each in self.world.accounts if each.name == kept.account)
                 scope = f"{kept.account}.{kept.name}.{self._scopes[name]}"
@@ -175,11 +175,11 @@ class Host:
 
     def _queue(self, server: str) -> float:
         found = next(each for each in self.world.servers if each.name == server)
-        return excuses.queue(replace(found, slots=self._slots[server]), len(self._kept))
+        return excuses.queue(replace(found, slots=self._slots[server]), len(self.kept))
 
     def _way(self, name: str) -> float:
         """Seconds that a target's attempt takes at most, with the queue."""
-        account = next(each for each in self.world.accounts if each.name == self._kept[name].account)
+        account = next(each for each in self.world.accounts if each.name == self.kept[name].account)
         server = next(each for each in self.world.servers if each.name == account.server)
         limit = self.limits[account.name]
         if account.tight and limit == account.limit:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from simulation.describe import Account, Kept, Server, World
 from simulation.mutants import MUTANTS, Mutant, broken_by, find
 from simulation.run import run
 from simulation.shrink import shrink
@@ -48,6 +49,17 @@ def test_the_same_seed_gives_the_same_run() -> None:
     ]
     assert runs[0] == runs[1]
     assert len(runs[0]) > 10_000
+
+
+def test_a_cold_start_whose_turns_wait_longer_than_an_offer_lasts_does_not_stall() -> None:
+    # One CPU takes 6 s for a turn of each, and an offer is taken back after 5 s.
+    names = [f"t{number}" for number in range(1500)]
+    targets = tuple(Kept(f"c{number % 10}", name, lifetime=86400.0) for number, name in enumerate(names))
+    accounts = tuple(Account(f"c{number}", "s0") for number in range(10))
+    world = World(1, "cold", 300.0, (Server("s0"),), accounts, targets, turn_cost=0.004)
+    result = run(world)
+    assert result.violation is None, str(result.violation)
+    assert result.counts["issued"] == len(names)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
