@@ -6,12 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 from bearerd.grant.outcome import KINDS, Performed, Refused
+from bearerd.grant.times import FOLLOWED
 from bearerd.model import Target
 from simulation import excuses
 from simulation.daemon import Daemon
 from simulation.describe import Event
 from simulation.excuses import LOOK
 from simulation.host import DIRECTORY, Host
+from simulation.kernel import WALL
 
 _DEEDS = {"slots": "_change_slots"}
 
@@ -94,7 +96,9 @@ class Deeds(Host):
         getattr(self, _DEEDS.get(event.deed, f"_{event.deed}"))(event)
 
     def _step(self, event: Event) -> None:
-        self.clock.step(event.value)
+        # The provider's clock is followed for an hour: beyond that nobody could say what a JWT's `exp` means here.
+        off = self.clock.now().wall - WALL - self.kernel.now
+        self.clock.step(event.value if abs(off + event.value) < FOLLOWED else -event.value)
         self.stepped_at = self.kernel.now
         if not self._down:
             deaf = LOOK * self.dice.random()

@@ -90,6 +90,10 @@ class Host:
         """Whether the provider says when its token ends; one that is prolonged by use may outlive what it said."""
         return self.kept[name].habit not in {"sliding", "zero"}
 
+    def waits_for_another(self, name: str) -> bool:
+        """Whether the target asks for something else than its file holds."""
+        return name in self._otherwise
+
     def asked_otherwise(self, path: str) -> bool:
         """Whether the target of this file asks for something else since its last token."""
         target = self._by_path[path]
