@@ -245,7 +245,7 @@ class Checks:
         for name in waiting:
             theirs = run.urgency(name)
             client = name.partition("/")[0]
-            if client in self._refusing or self._ended.get(client) == run.kernel.now:
+            if client in self._refusing or self._ended.get(client, -inf) > run.kernel.now - INSTANT:
                 continue  # refused, or let go only in this very moment
             if theirs[:2] < mine[:2] or (theirs[:2] == mine[:2] and theirs[2] < mine[2] - INSTANT):
                 raise Violation("d", f"{target.full_name} {mine} goes before {name} {theirs}", name)
