@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 
 from bearerd.grant.outcome import KINDS, Performed, Refused
 from bearerd.grant.times import FOLLOWED
@@ -130,10 +131,6 @@ class Deeds(Host):
 
     _restart = _kill
 
-    def _reboot(self, event: Event) -> None:
-        self._kill(event)
-        self.clock.reboot()
-
     def _remove(self, event: Event) -> None:
         for name in self._concerned(event.of):
             self._wanted[name] = False
@@ -212,9 +209,10 @@ class Deeds(Host):
         self._pause(self._concerned(event.of), event.value, "wrong secret", on_top=excuses.LEDGER)
 
     def _refresh(self, event: Event) -> None:
-        digest = "0" * 16 if event.flag else None
         for name in self._concerned(event.of):
             if self._wanted[name]:
+                held = self.disk.files.get(f"{DIRECTORY}/{name}.{self._paths[name]}", b"")
+                digest = sha256(held).hexdigest()[:16] if event.flag else None
                 self.daemon.refresh(name, digest)
 
     def _fail_disk(self, event: Event) -> None:
