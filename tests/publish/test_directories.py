@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +109,15 @@ def test_a_directory_mode_that_lets_others_write_is_reported_with_its_key(tmp_pa
     assert list(found) == [str(root), f"{root}/dnb"]
     assert all("remove that permission from output.directory_mode" in meaning for meaning in found.values())
     assert exposed(replace(config, directory_mode=0o775)) == {}
+
+
+def test_a_path_that_another_user_changes_during_the_look_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(_: str) -> str:  # what readlink says of a symlink that has just become a directory
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setattr("posixpath.os.readlink", swapped)
+    assert exposed(config_of(tmp_path / "tokens", Output(f"{tmp_path}/link/bci"))) == {}
+    assert mounted([f"{tmp_path}/link/bci"]) == {}

@@ -121,7 +121,9 @@ class Checks:
         )
         # A record has the earlier expiry of a clock that was set; a process that begins knows no other.
         doubted = token.issued <= run.stepped_at <= run.started_at
-        return put_back or doubted or token.ends <= now + KNOWN_EARLIER or not run.names_ends(token.target)
+        # Nor does it know a record of what was asked for before a reload.
+        unknown = run.waits_for_another(token.target) and token.issued <= run.started_at
+        return put_back or doubted or unknown or token.ends <= now + KNOWN_EARLIER or not run.names_ends(token.target)
 
     def _look_at_end(self, path: str, token: Known) -> None:
         """Look at a file when its token is dead; one that was prolonged by then is looked at again."""
@@ -146,6 +148,8 @@ class Checks:
         if held is not None and held.ends + run.grace(name) > now:
             return
         since = held.ends if held is not None else self.lacking.get(path, -inf)
+        if not run.names_ends(name):
+            since = -inf  # by what the provider said its token had ended before
         if not any(excuse.covers(now, since) for excuse in self.excuses[name]):
             what = f"its token is dead since {since:.1f}" if held is not None else f"missing since {since:.1f}"
             raise Violation("a" if since > now - 60.0 else "d", f"{path}: {what}", name)
@@ -241,7 +245,7 @@ class Checks:
         for name in waiting:
             theirs = run.urgency(name)
             client = name.partition("/")[0]
-            if client in self._refusing or self._ended.get(client) == run.kernel.now:
+            if client in self._refusing or self._ended.get(client, -inf) > run.kernel.now - INSTANT:
                 continue  # refused, or let go only in this very moment
             if theirs[:2] < mine[:2] or (theirs[:2] == mine[:2] and theirs[2] < mine[2] - INSTANT):
                 raise Violation("d", f"{target.full_name} {mine} goes before {name} {theirs}", name)

@@ -23,6 +23,7 @@ from bearerd.model import Client, Config, Target
 from bearerd.service import engine
 from bearerd.service.clients import Clients
 from bearerd.service.engine import Engine
+from simulation.checks import INSTANT
 from simulation.kernel import Clock, Kernel
 from simulation.schedule import Schedule
 from simulation.server import AuthorizationServer
@@ -244,7 +245,7 @@ class Daemon(Engine):
             and group.client.provider is flight.provider
             # Of its own client they face the same constraints; of another one, those that its client lets go.
             and (group.terms == flight.terms if group.client is flight.client else group in group.provider_queue.ready)
-            and self.turns.began[name] < now  # else it came in this very moment
+            and self.turns.began[name] < now - INSTANT  # else it came in this very moment
         ]
 
     @property

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 
 from bearerd.grant.outcome import KINDS, Performed, Refused
+from bearerd.grant.times import FOLLOWED
 from bearerd.model import Target
 from simulation import excuses
 from simulation.daemon import Daemon
 from simulation.describe import Event
 from simulation.excuses import LOOK
 from simulation.host import DIRECTORY, Host
+from simulation.kernel import WALL
 
 _DEEDS = {"slots": "_change_slots"}
 
@@ -94,7 +97,9 @@ class Deeds(Host):
         getattr(self, _DEEDS.get(event.deed, f"_{event.deed}"))(event)
 
     def _step(self, event: Event) -> None:
-        self.clock.step(event.value)
+        # The provider's clock is followed for an hour: beyond that nobody could say what a JWT's `exp` means here.
+        off = self.clock.now().wall - WALL - self.kernel.now
+        self.clock.step(event.value if abs(off + event.value) < FOLLOWED else -event.value)
         self.stepped_at = self.kernel.now
         if not self._down:
             deaf = LOOK * self.dice.random()
@@ -125,10 +130,6 @@ class Deeds(Host):
         self.kernel.at(self._up_at, self._start)
 
     _restart = _kill
-
-    def _reboot(self, event: Event) -> None:
-        self._kill(event)
-        self.clock.reboot()
 
     def _remove(self, event: Event) -> None:
         for name in self._concerned(event.of):
@@ -208,9 +209,10 @@ class Deeds(Host):
         self._pause(self._concerned(event.of), event.value, "wrong secret", on_top=excuses.LEDGER)
 
     def _refresh(self, event: Event) -> None:
-        digest = "0" * 16 if event.flag else None
         for name in self._concerned(event.of):
             if self._wanted[name]:
+                held = self.disk.files.get(f"{DIRECTORY}/{name}.{self._paths[name]}", b"")
+                digest = sha256(held).hexdigest()[:16] if event.flag else None
                 self.daemon.refresh(name, digest)
 
     def _fail_disk(self, event: Event) -> None:

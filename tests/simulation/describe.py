@@ -17,7 +17,7 @@ zero       the same one for ever, with `expires_in: 0` (Mailchimp)
 cache      JWTs behind a cache that repeats old bodies with the full `expires_in`
 cache_age  opaque tokens behind a cache that says `Age`
 """
-Form = Literal["seconds", "text", "date", "unix", "milliseconds"]
+Form = Literal["seconds", "text", "date", "unix"]
 """How a lifetime is written."""
 
 FaultKind = Literal[
@@ -36,7 +36,7 @@ flaky      503 for a part of the requests
 """
 
 Deed = Literal[
-    "step", "suspend", "kill", "restart", "reboot", "remove", "put_back", "reschedule", "move", "rescope", "limit",
+    "step", "suspend", "kill", "restart", "remove", "put_back", "reschedule", "move", "rescope", "limit",
     "slots", "rotate", "mistype", "refresh", "fail_disk", "tamper",
 ]  # fmt: skip
 """What happens to the machine, the daemon or its config.
@@ -46,7 +46,7 @@ suspend     for `value` seconds                             rescope     another 
 kill        down for `value` seconds; `flag`: in an         limit       the client has another rate limit: `limit`
             attempt; `text` "bare": without state           slots       the provider has `value` slots
 restart     TERM, down for `value` seconds                  rotate      another secret; the daemon has it `value` s
-reboot      down for `value` seconds                                    after (or before) the provider
+                                                                        after (or before) the provider
 remove      the target is taken out of the config           mistype     the daemon has a wrong secret for `value` s
 put_back    it is there again                               refresh     requested; `flag`: instead of the present one
 reschedule  another `refresh_before`: a share, `value`      fail_disk   every write fails for `value` seconds

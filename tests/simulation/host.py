@@ -90,6 +90,10 @@ class Host:
         """Whether the provider says when its token ends; one that is prolonged by use may outlive what it said."""
         return self.kept[name].habit not in {"sliding", "zero"}
 
+    def waits_for_another(self, name: str) -> bool:
+        """Whether the target asks for something else than its file holds."""
+        return name in self._otherwise
+
     def asked_otherwise(self, path: str) -> bool:
         """Whether the target of this file asks for something else since its last token."""
         target = self._by_path[path]
@@ -226,8 +230,11 @@ class Host:
     def _excuse_neighbours(self, fault: Fault, server: str, hanging: list[str]) -> None:
         """Those that wait behind requests that hang: for a slot, or for the probe of their client."""
         clients = {name.partition("/")[0] for name in hanging}
+        fewest = min(
+            [self._slots[server], *(e.value for e in self.world.events if (e.deed, e.of) == ("slots", server))]
+        )
         for name in self._concerned(server):
-            if name not in hanging and (name.partition("/")[0] in clients or self._slots[server] <= len(hanging)):
+            if name not in hanging and (name.partition("/")[0] in clients or fewest <= len(hanging)):
                 way = self._way(name)
                 self._excuse(name, fault.start, fault.end, way, way, f"behind {fault.kind}")
 

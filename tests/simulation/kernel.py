@@ -26,13 +26,12 @@ class Killed(BaseException):
 
 
 class Clock:
-    """The machine's clocks: `step` sets the wall clock, `reboot` begins another boot."""
+    """The machine's clocks: `step` sets the wall clock."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._offset = WALL
         self._booted = -BOOT
-        self._boots = 1
         self.slept = 0.0
 
     def now(self) -> Instant:
@@ -46,16 +45,11 @@ class Clock:
 
     def boot_id(self) -> str:
         """Which boot this is."""
-        return f"boot-{self._boots}"
+        return "boot"
 
     def step(self, seconds: float) -> None:
         """Somebody sets the wall clock."""
         self._offset += seconds
-
-    def reboot(self) -> None:
-        """The boot clock begins at 0."""
-        self._booted, self.slept = self._kernel.now, 0.0
-        self._boots += 1
 
     def moment(self, boot: float) -> float:
         """The kernel's time of a moment of the boot clock."""

@@ -212,8 +212,6 @@ def _lifetime(kept: Kept, now: float) -> dict[str, Any]:
             return {"expires_at": datetime.fromtimestamp(int(ends), UTC).isoformat()}
         case "unix":
             return {"expires_on": str(int(ends))}
-        case "milliseconds":
-            return {"expires_in": seconds * 1000}
 
 
 def _jwt(number: str, issued: float, expires: float) -> str:

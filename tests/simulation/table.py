@@ -9,7 +9,7 @@ from simulation.checks import INVARIANTS
 from simulation.run import Result
 
 _SHOWN = (
-    "grants", "issued", "transient", "rate_limited", "refused", "malformed", "starts", "kill", "restart", "reboot",
+    "grants", "issued", "transient", "rate_limited", "refused", "malformed", "starts", "kill", "restart",
     "suspend", "step", "reloads", "remove", "put_back", "rescope", "move", "limit", "slots", "rotate", "mistype",
     "refresh", "fail_disk", "tamper", "reads", "events", "waits",
 )  # fmt: skip

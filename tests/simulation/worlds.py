@@ -124,7 +124,9 @@ def years(dice: Random, grants: int) -> World:
     habits: tuple[Habit, ...] = ("fresh", "fresh", "jwt", "unnamed", *HABITS) if dice.random() < 0.1 else (
         "fresh", "fresh", "jwt", "unnamed",
     )  # fmt: skip
-    world = _sized(_population(dice, 6, (8 * HOUR, DAY, DAY, DAY, DAY), habits), dice, 5 * grants)
+    world = _population(dice, 6, (8 * HOUR, *9 * (DAY,)), habits)
+    world = replace(world, targets=tuple(replace(kept, share=min(kept.share, 0.2)) for kept in world.targets))
+    world = _sized(world, dice, 5 * grants)
     months = int(world.seconds / (30 * DAY)) + 1
     return _deeds(_faults(world, dice, min(months, 20)), dice, min(months, 20))
 
