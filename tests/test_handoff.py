@@ -163,6 +163,24 @@ def test_one_that_comes_back_leaves_a_stuck_one_behind_as_well() -> None:
     threads.join()
 
 
+def test_a_wait_within_a_wait_hands_off_once_and_comes_back_once() -> None:
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "first":
+            with waiting():
+                with waiting():
+                    pass
+                assert not threads.queue.offer("nobody computes")
+            assert threads.queue.offer("last")
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("first")
+    threads.join()
+    assert served == ["first", "last"]
+
+
 def test_waiting_means_nothing_in_a_thread_that_serves_no_queue() -> None:
     with waiting():
         pass

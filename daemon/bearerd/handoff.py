@@ -163,10 +163,12 @@ class waiting:  # noqa: N801 - reads as a statement
     __slots__ = ("_seat",)
 
     def __enter__(self) -> None:
-        self._seat = _mine.seat
+        # A block within this one has nothing to hand off, and must not come back before this one ends.
+        self._seat, _mine.seat = _mine.seat, None
         if self._seat is not None:
             self._seat.queue.leave(self._seat)
 
     def __exit__(self, *_: object) -> None:
         if self._seat is not None:
+            _mine.seat = self._seat
             self._seat.queue.come_back(self._seat)
