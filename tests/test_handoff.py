@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from bearerd.handoff import RunQueue, waiting
+from bearerd.handoff import RunQueue, holding, waiting
 from support.process import WITHIN, eventually
 
 
@@ -179,6 +179,32 @@ def test_a_wait_within_a_wait_hands_off_once_and_comes_back_once() -> None:
     threads.start("first")
     threads.join()
     assert served == ["first", "last"]
+
+
+def test_another_thread_takes_over_while_one_waits_for_a_lock() -> None:
+    lock, held, second, go_on = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "third":
+            go_on.set()
+        else:
+            if name == "second":
+                second.set()
+            with holding(lock), waiting():
+                held.set()
+                assert go_on.wait(WITHIN)
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("first")
+    assert held.wait(WITHIN)
+    threads.start("second")
+    assert second.wait(WITHIN)
+    threads.start("third")
+    assert go_on.wait(WITHIN)
+    threads.join()
+    assert sorted(served) == ["first", "second", "third"]
 
 
 def test_waiting_means_nothing_in_a_thread_that_serves_no_queue() -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 PATIENCE: Final = 0.2
@@ -172,3 +173,18 @@ class waiting:  # noqa: N801 - reads as a statement
         if self._seat is not None:
             _mine.seat = self._seat
             self._seat.queue.come_back(self._seat)
+
+
+@contextmanager
+def holding(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock under which others wait for something outside the process.
+
+    A thread that computed while it waits for such a lock would keep its holder from coming back.
+    """
+    if not lock.acquire(blocking=False):
+        with waiting():
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
