@@ -20,10 +20,11 @@ while others are in the queue is stuck (a file system that hangs), and is left b
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 PATIENCE: Final = 0.2
 """Seconds. A turn computes for a millisecond, and a hundred may come back from the network at once."""
@@ -40,6 +41,15 @@ class _Seat:
         self.turns = 0
 
 
+class _Watch(NamedTuple):
+    """The thread that computes is stuck if it is still in the same turn when this name enters, or any after `until`."""
+
+    name: str
+    seat: _Seat
+    turns: int
+    until: float
+
+
 class _Mine(threading.local):
     seat: _Seat | None = None
 
@@ -50,36 +60,40 @@ _mine = _Mine()
 class RunQueue:
     """Names whose turn has come. Safe for threads; its lock is held for microseconds."""
 
-    def __init__(self, enter_by: Callable[[str, float], bool]) -> None:
+    def __init__(self, enter_by: Callable[[str, float], bool], now: Callable[[], float] = time.monotonic) -> None:
         """`enter_by` has a thread `enter` with a name after so many seconds; False where that cannot be."""
         self._enter_by = enter_by
+        self._now = now
         self._lock = threading.Lock()
         self._computing: _Seat | None = None
         self._returning: deque[_Seat] = deque()
         self._woken: deque[str] = deque()
         self._names: deque[str] = deque()
-        self._queued: set[str] = set()
-        self._watched: tuple[str, _Seat, int] | None = None
+        # As a set that keeps its order.
+        self._queued: dict[str, None] = {}
+        self._watched: _Watch | None = None
 
     def enter(self, name: str) -> bool:
         """Whether this thread computes from now on; if not, the one that does takes the name."""
         with self._lock:
-            watched = self._watched
-            if watched is not None and watched[0] == name:
-                self._watched = None
-                if self._computing is watched[1] and self._computing.turns == watched[2]:
+            if self._watched is not None and (self._watched.name == name or self._now() >= self._watched.until):
+                if self._is_in_the_same_turn(self._watched):
                     self._computing = None  # it is stuck
+                self._watched = None
             if self._computing is None:
                 self._computing = _mine.seat = _Seat(self)
-                self._queued.discard(name)
+                self._queued.pop(name, None)
                 self._watch()
                 return True
             self._append(name, self._names)
         return False
 
     def offer(self, name: str) -> bool:
-        """Whether the thread that computes takes the name, before all that were not woken; False if none does."""
+        """Whether the thread that computes takes the name, before all that were not woken; False if none can."""
         with self._lock:
+            watched = self._watched
+            if watched is not None and self._now() >= watched.until and self._is_in_the_same_turn(watched):
+                return False  # it is stuck, and the next thread that enters takes over
             if self._computing is None:
                 return False
             self._append(name, self._woken)
@@ -124,7 +138,7 @@ class RunQueue:
         if name in self._queued and names is self._names:
             return
         names.append(name)
-        self._queued.add(name)
+        self._queued[name] = None
         self._watch()
 
     def _pop(self) -> str | None:
@@ -133,8 +147,8 @@ class RunQueue:
                 name = names.popleft()
                 if name not in self._queued:
                     continue  # it had its turn as one that was woken
-                self._queued.remove(name)
-                if self._watched is not None and self._watched[0] == name:
+                del self._queued[name]
+                if self._watched is not None and self._watched.name == name:
                     self._watched = None
                     self._watch()
                 return name
@@ -151,11 +165,16 @@ class RunQueue:
             pass
 
     def _watch(self) -> None:
-        """Have a thread enter with the last name, should the one that computes be stuck until then."""
-        if self._watched is None and self._computing is not None and self._queued:
-            name = (self._names or self._woken)[-1]
-            self._watched = (name, self._computing, self._computing.turns)
-            self._enter_by(name, PATIENCE)
+        """Have a thread enter with a late name, should the one that computes be stuck until then."""
+        if self._watched is not None or self._computing is None:
+            return
+        # A target that was removed meanwhile cannot enter.
+        name = next((name for name in reversed(self._queued) if self._enter_by(name, PATIENCE)), None)
+        if name is not None:
+            self._watched = _Watch(name, self._computing, self._computing.turns, self._now() + PATIENCE)
+
+    def _is_in_the_same_turn(self, watched: _Watch) -> bool:
+        return self._computing is watched.seat and watched.seat.turns == watched.turns
 
 
 class waiting:  # noqa: N801 - reads as a statement
