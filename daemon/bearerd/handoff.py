@@ -72,13 +72,19 @@ class RunQueue:
         # As a set that keeps its order.
         self._queued: dict[str, None] = {}
         self._watched: _Watch | None = None
+        self._stuck: set[_Seat] = set()
+
+    @property
+    def stuck(self) -> int:
+        """How many threads were left behind, and have shown no sign of life since."""
+        return len(self._stuck)
 
     def enter(self, name: str) -> bool:
         """Whether this thread computes from now on; if not, the one that does takes the name."""
         with self._lock:
             if self._watched is not None and (self._watched.name == name or self._now() >= self._watched.until):
                 if self._is_in_the_same_turn(self._watched):
-                    self._computing = None  # it is stuck
+                    self._leave_behind()
                 self._watched = None
             if self._computing is None:
                 self._computing = _mine.seat = _Seat(self)
@@ -103,6 +109,8 @@ class RunQueue:
         """The name whose turn is next; None: this thread does not compute any more."""
         with self._lock:
             seat = _mine.seat
+            if seat is not None:
+                self._stuck.discard(seat)
             if seat is not None and self._computing is seat:
                 seat.turns += 1
                 if not self._returning and (name := self._pop()) is not None:
@@ -114,6 +122,7 @@ class RunQueue:
     def leave(self, seat: _Seat) -> None:
         """The thread waits from now on."""
         with self._lock:
+            self._stuck.discard(seat)
             if self._computing is seat:
                 self._pass_on()
 
@@ -130,9 +139,15 @@ class RunQueue:
         with self._lock:
             if seat in self._returning:
                 self._returning.remove(seat)
+                self._leave_behind()
                 self._computing = seat
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _leave_behind(self) -> None:
+        if self._computing is not None:
+            self._stuck.add(self._computing)
+        self._computing = None
 
     def _append(self, name: str, names: deque[str]) -> None:
         if name in self._queued and names is self._names:
