@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from bearerd.handoff import RunQueue, waiting
+from bearerd.handoff import PATIENCE, RunQueue, holding, waiting
 from support.process import WITHIN, eventually
 
 
@@ -15,10 +15,14 @@ class Threads:
     def __init__(self, turn: Callable[[str], None]) -> None:
         self.turn = turn
         self.later: list[str] = []
+        self.removed: set[str] = set()
+        self.now = 0.0
         self.threads: list[threading.Thread] = []
-        self.queue = RunQueue(self.enter_by)
+        self.queue = RunQueue(self.enter_by, lambda: self.now)
 
     def enter_by(self, name: str, seconds: float) -> bool:
+        if name in self.removed:
+            return False
         if seconds:
             self.later.append(name)
         else:
@@ -138,6 +142,58 @@ def test_a_thread_that_is_stuck_is_left_behind() -> None:
     assert served == ["a", "b", "stuck"]
 
 
+def test_a_stuck_thread_is_found_by_a_name_that_is_in_the_queue_and_can_enter() -> None:
+    began, go_on, stuck, free = (threading.Event() for _ in range(4))
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "first":
+            began.set()
+            assert go_on.wait(WITHIN)
+        if name == "stuck":
+            stuck.set()
+            assert free.wait(WITHIN)
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("first")
+    assert began.wait(WITHIN)
+    for name in ("stuck", "waits", "removed", "woken"):
+        assert not threads.queue.enter(name)
+    assert threads.queue.offer("woken")
+    threads.removed.add("removed")
+    go_on.set()
+    assert stuck.wait(WITHIN)
+    assert threads.later == ["stuck", "waits"]
+    threads.start("waits")
+    eventually(lambda: "waits" in served)
+    free.set()
+    threads.join()
+
+
+def test_if_the_name_that_should_find_a_stuck_thread_is_lost_the_next_one_does() -> None:
+    stuck, free = threading.Event(), threading.Event()
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "stuck":
+            stuck.set()
+            assert free.wait(WITHIN)
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("stuck")
+    assert stuck.wait(WITHIN)
+    assert not threads.queue.enter("lost")
+    assert threads.queue.offer("woken")
+    threads.now += PATIENCE
+    assert not threads.queue.offer("woken later")
+    threads.start("woken later")
+    eventually(lambda: served == ["woken later", "woken", "lost"])
+    free.set()
+    threads.join()
+
+
 def test_one_that_comes_back_leaves_a_stuck_one_behind_as_well() -> None:
     waits, answered, stuck, free = (threading.Event() for _ in range(4))
     served: list[str] = []
@@ -161,6 +217,50 @@ def test_one_that_comes_back_leaves_a_stuck_one_behind_as_well() -> None:
     eventually(lambda: served == ["waits"])
     free.set()
     threads.join()
+
+
+def test_a_wait_within_a_wait_hands_off_once_and_comes_back_once() -> None:
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "first":
+            with waiting():
+                with waiting():
+                    pass
+                assert not threads.queue.offer("nobody computes")
+            assert threads.queue.offer("last")
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("first")
+    threads.join()
+    assert served == ["first", "last"]
+
+
+def test_another_thread_takes_over_while_one_waits_for_a_lock() -> None:
+    lock, held, second, go_on = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
+    served: list[str] = []
+
+    def turn(name: str) -> None:
+        if name == "third":
+            go_on.set()
+        else:
+            if name == "second":
+                second.set()
+            with holding(lock), waiting():
+                held.set()
+                assert go_on.wait(WITHIN)
+        served.append(name)
+
+    threads = Threads(turn)
+    threads.start("first")
+    assert held.wait(WITHIN)
+    threads.start("second")
+    assert second.wait(WITHIN)
+    threads.start("third")
+    assert go_on.wait(WITHIN)
+    threads.join()
+    assert sorted(served) == ["first", "second", "third"]
 
 
 def test_waiting_means_nothing_in_a_thread_that_serves_no_queue() -> None:

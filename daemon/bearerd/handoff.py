@@ -20,9 +20,11 @@ while others are in the queue is stuck (a file system that hangs), and is left b
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 PATIENCE: Final = 0.2
 """Seconds. A turn computes for a millisecond, and a hundred may come back from the network at once."""
@@ -39,6 +41,15 @@ class _Seat:
         self.turns = 0
 
 
+class _Watch(NamedTuple):
+    """The thread that computes is stuck if it is still in the same turn when this name enters, or any after `until`."""
+
+    name: str
+    seat: _Seat
+    turns: int
+    until: float
+
+
 class _Mine(threading.local):
     seat: _Seat | None = None
 
@@ -49,36 +60,46 @@ _mine = _Mine()
 class RunQueue:
     """Names whose turn has come. Safe for threads; its lock is held for microseconds."""
 
-    def __init__(self, enter_by: Callable[[str, float], bool]) -> None:
+    def __init__(self, enter_by: Callable[[str, float], bool], now: Callable[[], float] = time.monotonic) -> None:
         """`enter_by` has a thread `enter` with a name after so many seconds; False where that cannot be."""
         self._enter_by = enter_by
+        self._now = now
         self._lock = threading.Lock()
         self._computing: _Seat | None = None
         self._returning: deque[_Seat] = deque()
         self._woken: deque[str] = deque()
         self._names: deque[str] = deque()
-        self._queued: set[str] = set()
-        self._watched: tuple[str, _Seat, int] | None = None
+        # As a set that keeps its order.
+        self._queued: dict[str, None] = {}
+        self._watched: _Watch | None = None
+        self._stuck: set[_Seat] = set()
+
+    @property
+    def stuck(self) -> int:
+        """How many threads were left behind, and have shown no sign of life since."""
+        return len(self._stuck)
 
     def enter(self, name: str) -> bool:
         """Whether this thread computes from now on; if not, the one that does takes the name."""
         with self._lock:
-            watched = self._watched
-            if watched is not None and watched[0] == name:
+            if self._watched is not None and (self._watched.name == name or self._now() >= self._watched.until):
+                if self._is_in_the_same_turn(self._watched):
+                    self._leave_behind()
                 self._watched = None
-                if self._computing is watched[1] and self._computing.turns == watched[2]:
-                    self._computing = None  # it is stuck
             if self._computing is None:
                 self._computing = _mine.seat = _Seat(self)
-                self._queued.discard(name)
+                self._queued.pop(name, None)
                 self._watch()
                 return True
             self._append(name, self._names)
         return False
 
     def offer(self, name: str) -> bool:
-        """Whether the thread that computes takes the name, before all that were not woken; False if none does."""
+        """Whether the thread that computes takes the name, before all that were not woken; False if none can."""
         with self._lock:
+            watched = self._watched
+            if watched is not None and self._now() >= watched.until and self._is_in_the_same_turn(watched):
+                return False  # it is stuck, and the next thread that enters takes over
             if self._computing is None:
                 return False
             self._append(name, self._woken)
@@ -88,6 +109,8 @@ class RunQueue:
         """The name whose turn is next; None: this thread does not compute any more."""
         with self._lock:
             seat = _mine.seat
+            if seat is not None:
+                self._stuck.discard(seat)
             if seat is not None and self._computing is seat:
                 seat.turns += 1
                 if not self._returning and (name := self._pop()) is not None:
@@ -99,6 +122,7 @@ class RunQueue:
     def leave(self, seat: _Seat) -> None:
         """The thread waits from now on."""
         with self._lock:
+            self._stuck.discard(seat)
             if self._computing is seat:
                 self._pass_on()
 
@@ -115,15 +139,21 @@ class RunQueue:
         with self._lock:
             if seat in self._returning:
                 self._returning.remove(seat)
+                self._leave_behind()
                 self._computing = seat
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _leave_behind(self) -> None:
+        if self._computing is not None:
+            self._stuck.add(self._computing)
+        self._computing = None
 
     def _append(self, name: str, names: deque[str]) -> None:
         if name in self._queued and names is self._names:
             return
         names.append(name)
-        self._queued.add(name)
+        self._queued[name] = None
         self._watch()
 
     def _pop(self) -> str | None:
@@ -132,8 +162,8 @@ class RunQueue:
                 name = names.popleft()
                 if name not in self._queued:
                     continue  # it had its turn as one that was woken
-                self._queued.remove(name)
-                if self._watched is not None and self._watched[0] == name:
+                del self._queued[name]
+                if self._watched is not None and self._watched.name == name:
                     self._watched = None
                     self._watch()
                 return name
@@ -150,11 +180,16 @@ class RunQueue:
             pass
 
     def _watch(self) -> None:
-        """Have a thread enter with the last name, should the one that computes be stuck until then."""
-        if self._watched is None and self._computing is not None and self._queued:
-            name = (self._names or self._woken)[-1]
-            self._watched = (name, self._computing, self._computing.turns)
-            self._enter_by(name, PATIENCE)
+        """Have a thread enter with a late name, should the one that computes be stuck until then."""
+        if self._watched is not None or self._computing is None:
+            return
+        # A target that was removed meanwhile cannot enter.
+        name = next((name for name in reversed(self._queued) if self._enter_by(name, PATIENCE)), None)
+        if name is not None:
+            self._watched = _Watch(name, self._computing, self._computing.turns, self._now() + PATIENCE)
+
+    def _is_in_the_same_turn(self, watched: _Watch) -> bool:
+        return self._computing is watched.seat and watched.seat.turns == watched.turns
 
 
 class waiting:  # noqa: N801 - reads as a statement
@@ -163,10 +198,27 @@ class waiting:  # noqa: N801 - reads as a statement
     __slots__ = ("_seat",)
 
     def __enter__(self) -> None:
-        self._seat = _mine.seat
+        # A block within this one has nothing to hand off, and must not come back before this one ends.
+        self._seat, _mine.seat = _mine.seat, None
         if self._seat is not None:
             self._seat.queue.leave(self._seat)
 
     def __exit__(self, *_: object) -> None:
         if self._seat is not None:
+            _mine.seat = self._seat
             self._seat.queue.come_back(self._seat)
+
+
+@contextmanager
+def holding(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock under which others wait for something outside the process.
+
+    A thread that computed while it waits for such a lock would keep its holder from coming back.
+    """
+    if not lock.acquire(blocking=False):
+        with waiting():
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bearerd import child
+from bearerd.handoff import RunQueue, waiting
 from bearerd.hooks.hooks import BACKOFF, Hooks
 from bearerd.hooks.run import run
 from bearerd.model import Config, Hook, Target
@@ -428,6 +429,42 @@ def test_an_exception_in_the_counter_costs_no_worker(rig: Rig, caplog: pytest.Lo
     assert said(caplog, logging.ERROR) == [
         "hook run /bin/sh: its end was not recorded: ValueError, which is a bug of bearerd, please report it"
     ]
+
+
+def test_other_turns_go_on_while_one_waits_to_write_a_note(rig: Rig) -> None:
+    writing, written, computing = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowDisk:
+        def note(self, _: Target) -> None:
+            with waiting():
+                writing.set()
+                assert written.wait(WITHIN)
+
+        def noted(self, _: Target) -> bool:
+            return False
+
+        def unnote(self, _: Target) -> None:
+            pass
+
+    hooks = Hooks({}, SlowDisk(), rig.clock)
+    queue = RunQueue(lambda *_: True)
+
+    def turn(name: str) -> None:
+        assert queue.enter(name)
+        if name == "risk":
+            computing.set()
+        hooks.announce(target(name, on_change=(rig.does("true"),)))
+
+    turns = [threading.Thread(target=turn, args=(name,), daemon=True) for name in ("bci", "risk")]
+    turns[0].start()
+    assert writing.wait(WITHIN)
+    turns[1].start()
+    assert computing.wait(WITHIN)
+    eventually(lambda: not queue.offer("a third one"))  # the second waits for the first, and computes no more
+    written.set()
+    for thread in turns:
+        thread.join(WITHIN)
+        assert not thread.is_alive()
 
 
 def test_if_no_thread_can_be_started_the_next_change_runs_both(

@@ -179,6 +179,26 @@ def test_a_stop_waits_for_a_running_turn_that_uses_the_schedule() -> None:
         assert schedule.stop(WITHIN)
 
 
+def test_turns_go_on_although_more_turns_hang_than_there_were_threads(caplog: pytest.LogCaptureFixture) -> None:
+    answers = threading.Event()
+
+    def act(name: str) -> float:
+        if name != "healthy":
+            answers.wait(WITHIN)
+        return FAR
+
+    hanging, turns = [str(number) for number in range(6)], Turns(act)
+    with scheduled(turns, *hanging, workers=4) as schedule:
+        for name in hanging:
+            turns.wait(name)
+        schedule.add("healthy", boot())
+        turns.wait("healthy")
+        answers.set()
+        eventually(lambda: not schedule._running and not schedule._queue.stuck)
+    assert "turns hang, probably on a file system that does not answer" in caplog.text
+    assert "a turn failed" not in caplog.text
+
+
 def test_a_turn_that_outlasts_the_stop_ends_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
@@ -187,6 +207,7 @@ def test_a_turn_that_outlasts_the_stop_ends_without_an_error(caplog: pytest.LogC
             entered.set()
             go_on.wait(WITHIN)
             schedule.wake("other")  # as admission does after a grant
+            schedule.remove("other")
         return FAR
 
     with scheduled(Turns(act), "slow") as schedule:

@@ -10,7 +10,7 @@ from typing import Final
 from bearerd.grant.metadata import Metadata, host_of, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, NoReply, Transient, Unsent
 from bearerd.grant.reply import Reply
-from bearerd.handoff import waiting
+from bearerd.handoff import holding
 from bearerd.log import say
 from bearerd.model import Provider
 
@@ -40,16 +40,12 @@ class Discovery:
         If several grants need it at once, one requests it and the others wait.
         """
         asked = self._asked
-        with waiting():  # for the one that asks
-            self._lock.acquire()
-        try:
+        with holding(self._lock):
             return self._found(now, asked)
-        finally:
-            self._lock.release()
 
     def doubt(self) -> None:
         """A request to the known endpoint failed: request the metadata again at the next grant."""
-        with self._lock:
+        with holding(self._lock):
             self._ask_at = 0.0
 
     def _found(self, now: float, asked: int) -> Metadata | Malformed | Transient | Unsent:

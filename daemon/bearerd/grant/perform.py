@@ -24,6 +24,7 @@ from bearerd.grant.reply import Reply, understand
 from bearerd.grant.request import Call, Credentials, compose, get
 from bearerd.grant.rotation import Rotation
 from bearerd.grant.times import FOLLOWED, SKEWED, clock_skew, followed
+from bearerd.handoff import holding
 from bearerd.log import say
 from bearerd.model import TLS_AUTHS, Client, Provider, Target
 from bearerd.timeformat import duration
@@ -202,7 +203,7 @@ class Grants:
 
     def _rotate(self, client: Client, known: Sequence[str], tried: str, outcome: Outcome) -> Outcome:
         """Record whether a secret works or was refused; the returned refusal says whether there is another secret."""
-        with self._rotating:  # two replies at once must not overwrite each other
+        with holding(self._rotating):  # two replies at once must not overwrite each other
             before = self._rotation(client)
             if isinstance(outcome, Issued) or (isinstance(outcome, Refused) and not outcome.whole_client):
                 after = before.after_success(tried, known)

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from bearerd import child
 from bearerd.clock import Clock
 from bearerd.errors import HookFailed, PublishError
+from bearerd.handoff import holding
 from bearerd.hooks.owed import Batch, Owed
 from bearerd.hooks.run import run
 from bearerd.log import say
@@ -90,7 +91,7 @@ class Hooks:
         name = target.full_name
         if not target.on_change:
             return
-        with self._noting:
+        with holding(self._noting):
             with self._lock:
                 again = name in self._announced
                 self._announced.add(name)
@@ -108,7 +109,7 @@ class Hooks:
         """Whether an earlier process changed the target's files and ended before their hooks had."""
         if not target.on_change or not self._notes.noted(target):
             return False
-        with self._noting:
+        with holding(self._noting):
             self._noted.add(target.full_name)
             with self._lock:  # the note stays until `changed`, whatever other hooks of the target end
                 self._announced.add(target.full_name)
@@ -153,7 +154,7 @@ class Hooks:
 
     def forget(self, name: str) -> None:
         """The target and its note were removed: nothing is owed for it."""
-        with self._noting, self._lock:
+        with holding(self._noting), self._lock:
             self._noted.discard(name)
             self._announced.discard(name)
             self._owed.forget(name)
@@ -259,7 +260,7 @@ class Hooks:
     def _clear(self, target: Target) -> None:
         """Remove the target's note, unless a run is owed or its files are about to change."""
         name = target.full_name
-        with self._noting:
+        with holding(self._noting):
             if name not in self._noted:
                 return
             with self._lock:

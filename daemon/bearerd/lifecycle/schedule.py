@@ -50,6 +50,8 @@ _LOCK_WITHIN: Final = 3.0
 # A turn that raised does not say when the next one is due. A bug costs a minute, not the target.
 _AFTER_EXCEPTION: Final = 60.0
 _THREADS: Final = "turn"
+# Each target of a hanging file system takes a thread. Beyond this many the others would hang as well.
+_MOST_THREADS: Final = 1024
 # Per target. A run that finds another one running ends at once.
 _MOST_INSTANCES: Final = 1000
 
@@ -71,6 +73,8 @@ class Schedule:
         self._stopped = False
         self._pools = 0
         self._workers = 0
+        self._threads = 0
+        """That all pools may start."""
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": _MOST_INSTANCES},
@@ -84,14 +88,10 @@ class Schedule:
 
     def resize(self, workers: int) -> None:
         """Raise the number of threads; a lower number changes nothing."""
-        if workers <= self._workers:
-            return
-        self._workers, self._pools = workers, self._pools + 1
-        pool = ThreadPoolExecutor(workers, {"thread_name_prefix": _THREADS})
-        self._scheduler.add_executor(pool, alias=self._alias())
         with self._lock:
-            for name in self._due:
-                self._scheduler.modify_job(name, executor=self._alias())
+            if workers > self._workers:
+                self._workers = workers
+                self._add_pool()
 
     def add(self, name: str, due: float) -> None:
         """Add a target, or move the next turn of a known one forward."""
@@ -113,7 +113,8 @@ class Schedule:
     def remove(self, name: str) -> None:
         """Schedule no more turns for this target. A running turn continues to its end."""
         with self._lock:
-            if self._due.pop(name, None) is not None:
+            # A scheduler that was stopped knows no jobs.
+            if self._due.pop(name, None) is not None and not self._stopped:
                 self._scheduler.remove_job(name)
 
     def names(self) -> set[str]:
@@ -177,6 +178,7 @@ class Schedule:
         if not self._queue.enter(name):
             return
         while following is not None:
+            self._replace_stuck_threads()
             self._give(following)
             following = self._queue.next()
 
@@ -199,6 +201,32 @@ class Schedule:
                     self._due[name] = min(due, self._due[name])
                     self._move(name, self._due[name])
                 self._ended.notify_all()
+
+    def _add_pool(self) -> None:
+        """Run all turns in a new pool from now on. Needs the lock."""
+        self._pools += 1
+        self._threads += self._workers
+        pool = ThreadPoolExecutor(self._workers, {"thread_name_prefix": _THREADS})
+        self._scheduler.add_executor(pool, alias=self._alias())
+        for name in self._due:
+            self._scheduler.modify_job(name, executor=self._alias())
+
+    def _replace_stuck_threads(self) -> None:
+        """Add a pool if many threads hang. Its threads are only started when they are needed."""
+        if self._queue.stuck < self._many() or self._threads >= _MOST_THREADS:
+            return
+        with self._lock:
+            if (stuck := self._queue.stuck) < self._many() or self._stopped:
+                return
+            self._add_pool()
+        say(
+            logging.WARNING,
+            f"{stuck} turns hang, probably on a file system that does not answer; other threads run the other turns",
+        )
+
+    def _many(self) -> float:
+        # The others may all wait for the network. One slow turn is no reason.
+        return max(2.0, self._threads / 4)
 
     def _without_thread(self, now: float) -> list[str]:
         """An overdue target, if the pool has no thread. Its new thread then runs the other turns, too."""
@@ -239,15 +267,6 @@ class Schedule:
     def _wall_offset(self) -> float:
         now = self._clock.now()
         return now.wall - now.boot
-
-
-def where(error: BaseException) -> str:
-    """The type and place of an exception, without its text, which could contain a secret."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
-    return f"{type(error).__name__}{place}"
 
 
 class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types

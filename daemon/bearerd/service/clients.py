@@ -12,6 +12,7 @@ from bearerd.clock import Clock
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.credentials import read_client_id
 from bearerd.grant.perform import Grants
+from bearerd.handoff import holding
 from bearerd.log import say
 from bearerd.model import Target
 
@@ -33,7 +34,7 @@ class Clients:
         client = target.client
         with self._lock:
             reading = self._reading[client.name]
-        with reading:
+        with holding(reading):
             if client.name not in self._client_ids:
                 self._look_at_refusal(target)
                 try:
