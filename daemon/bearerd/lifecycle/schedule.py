@@ -241,15 +241,6 @@ class Schedule:
         return now.wall - now.boot
 
 
-def where(error: BaseException) -> str:
-    """The type and place of an exception, without its text, which could contain a secret."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
-    return f"{type(error).__name__}{place}"
-
-
 class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
     """Runs an hour from now, so that a turn that never sets the next one delays its target by an hour at most."""
 
