@@ -81,7 +81,6 @@ class AuthorizationServer:
         if kind == "silence":
             return timeout, NoReply("wait", "no reply within the timeout")
         refused = secret != self.secrets[client] or kind in {"401", "slow_401", "scope_401"}
-        slow = kind == "slow_401"
         self._arrived(Arrival(now, sent, client, kept.full_name, refused))
         if kind == "slow_401":
             return timeout, NoReply("wait", "no reply within the timeout")
