@@ -285,15 +285,16 @@ class Attempts:
         return None
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
-        """Compare the reply with the held token."""
-        state = self.state if self.is_for_target else TokenState()
+        """Compare the reply with the held token, if that is the one that the current config wants."""
+        state = self.state if self.is_for_target else TokenState(arrived_expired=self.state.arrived_expired)
         return accept(state, issued, now, lambda token: self._refresh_due(token, now.boot), performed.skew)
 
     def _take(self, accepted: Accepted, client_id: str) -> None:
         """Store the state after a reply."""
-        self.state = accepted.state
-        if accepted.kind == "expired":
+        if accepted.kind == "expired":  # the held token stays, also one that another config wanted
+            self.state = replace(self.state, arrived_expired=accepted.state.arrived_expired)
             return
+        self.state = accepted.state
         self._client_id, self.identity = client_id, self.target.identity()
         if accepted.kind in {"new", "renewed"}:
             self._last_attempt, self._last_made = None, False
