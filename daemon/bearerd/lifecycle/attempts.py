@@ -121,8 +121,9 @@ class Attempts:
             self._parts.admission.forget(target.full_name, target.client.name, now)
 
     def credentials_changed(self) -> None:
-        """Retry at once if the target is failing for any reason, because the client's credentials changed."""
-        self._parts.clients.credentials_changed(self.target)
+        """Retry at once if the target is failing or held for any reason, because the client's credentials changed."""
+        if self.log.failure is not None or self.held is not None:
+            self._parts.clients.credentials_changed(self.target)
         if self.log.failure is not None:
             self._due_now(self._parts.clock.now().boot)
 
