@@ -336,7 +336,7 @@ def test_changed_credentials_wake_a_target_after_any_failure(asking: Callable[..
         assert here.grants == 1
         here.turn()
         assert here.grants == 1
-        here.clock.advance(0.1)
+        here.clock.advance(1)
         here.engine.secrets_changed({"dnb"})
         here.turn()
         assert (here.grants, here.token) == (2, "t-1")
