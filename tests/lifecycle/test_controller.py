@@ -723,7 +723,7 @@ def test_a_valid_token_of_a_refused_client_stays_in_its_files(rig: Rig) -> None:
 
 def test_a_target_held_by_a_rate_limit_shows_it_and_has_not_failed(rig: Rig) -> None:
     rig.target = replace(
-        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+        rig.target, client=replace(rig.target.client, rate_limits=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
     rig.start(min_valid=3600)
     rig.turn()
@@ -1153,7 +1153,7 @@ def test_on_failure_runs_at_once_for_a_refused_client_without_a_token(rig: Rig) 
 
 def test_a_target_held_by_a_rate_limit_is_lost_only_at_its_expiry(rig: Rig) -> None:
     rig.target = replace(
-        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+        rig.target, client=replace(rig.target.client, rate_limits=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
     rig.start()
     rig.turn()

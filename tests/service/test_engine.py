@@ -314,7 +314,7 @@ def test_a_rate_limit_removed_by_a_reload_releases_its_targets(asking: Callable[
         held = [target_status for target_status in here.engine.statuses() if target_status.held_by == "rate_limit"]
         assert len(held) == 1
         config = here.engine._config
-        free = replace(config.targets[0].client, budgets=())
+        free = replace(config.targets[0].client, rate_limits=())
         here.engine.apply(replace(config, targets=tuple(replace(each, client=free) for each in config.targets)))
         here.turn(held[0].name)
         assert here.grants == 2

@@ -281,11 +281,11 @@ class Machine:
 
     directory: Path
     clock: FakeClock
-    budgets: tuple[tuple[str, RateLimit], ...] = ()
+    rate_limits: tuple[tuple[str, RateLimit], ...] = ()
 
     def look(self) -> float:
         """Start a process that checks whether it may send a request. Returns the seconds until it may."""
-        subject = target(client=replace(CLIENT, budgets=self.budgets))
+        subject = target(client=replace(CLIENT, rate_limits=self.rate_limits))
         journal, now = Journal(str(self.directory), self.clock), self.clock.boot
         self.admission = Admission(Limits.of([subject.client]), lambda _name, _at: None, journal, now)
         answer = self.admission.request(Ask(subject.full_name, "dnb"), now)
@@ -322,7 +322,7 @@ def test_a_wait_continues_across_a_reboot(machine: Machine) -> None:
 
 
 def test_a_used_rate_limit_holds_across_a_reboot(machine: Machine) -> None:
-    machine.budgets = (("client-dnb", RateLimit(1, 28_800.0)),)
+    machine.rate_limits = (("client-dnb", RateLimit(1, 28_800.0)),)
     assert machine.look() == 0
     machine.end()
     machine.clock.advance(100)
