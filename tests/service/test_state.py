@@ -218,7 +218,7 @@ def test_state_that_cannot_be_written_causes_only_a_warning(place: Place) -> Non
     (place.directory / "file").write_text("")
     place.write(state=f"{place.directory}/file/state")
     said = place.once(0)
-    assert said.count("refusals and rate limits are not known after a restart") == 1
+    assert said.count("after a restart, all secrets of a client are tried again") == 1
     assert f"WARNING state: {place.directory}/file/state/key: a part of the path is not a directory" in said
     assert place.token.read_text() == "t-1"
 

@@ -85,7 +85,7 @@ class Engine:
         self.counters = Counters()
         self._publisher = _CountedPublisher(self.counters, config)
         self.hooks = Hooks(environ, self._publisher.notes, self.clock, lambda end: self.counters.event("hooks", end))
-        self._state = State(config.state_directory, self.clock)
+        self._state = State(config.state_directory)
         self.schedule = Schedule(self.clock, self._turn, _workers(config))
         self._reconciler = Reconciler(self._controller, self.schedule, self._now)
         self._lock = threading.Lock()
