@@ -79,7 +79,7 @@ class Core:
             waiting.requester = ""
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, without changing anything. None means granted."""
+        """The answer that `request` would give, without changing anything. None means granted."""
         now = max(self._now, now)
         client = self.registry.clients.get(ask.client)
         if client is None:
