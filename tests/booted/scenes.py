@@ -203,9 +203,7 @@ def reloads(site: Site) -> None:
     site.config()
     here.run("systemctl", "reload", "bearerd")  # the last time: from here on the file is watched
     eventually(lambda: site.states() == {"dnb/bci": "valid"})
-    say(
-        f"reload       a wrong config is reported, a right one applied; {how}; {site.reader.reads} reads"
-    )
+    say(f"reload       a wrong config is reported, a right one applied; {how}; {site.reader.reads} reads")
 
 
 def rotation(site: Site) -> None:

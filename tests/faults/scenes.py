@@ -160,7 +160,9 @@ def failing(path: Path) -> str:
                 here.mended()
     again, reported = codes[0], codes[1]
     assert min(again, reported) > 0, codes
-    return f"{again + reported} errors: {again} retried in the run, {reported} reported by exit 1, 0 bad, none left over"
+    return (
+        f"{again + reported} errors: {again} retried in the run, {reported} reported by exit 1, none bad or left over"
+    )
 
 
 # -- run, under a reader -----------------------------------------------------------------------------
