@@ -138,7 +138,7 @@ class Engine:
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
-        """Let the failing and held targets of these clients retry at once, because the credentials changed.
+        """Let the failing and held targets of these clients retry at once, because credentials or a `ca_file` changed.
 
         Each target decides in its next turn whether it is failing: its request may be in flight with the old ones.
         """
