@@ -90,7 +90,7 @@ class Problem:
 
 
 def reason_of(error: OSError) -> str:
-    """What the operating system says about an error."""
+    """The operating system's text for an error, in lower case."""
     return (error.strerror or type(error).__name__).lower()
 
 

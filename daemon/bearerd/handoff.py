@@ -2,8 +2,8 @@
 
 Python runs one thread at a time in any case. Threads that all have work pass its lock to each other at every system
 call, and that costs more than the work itself: two thirds of the CPU time of a burst with eight workers. So one thread
-computes and takes the next name from the queue itself; another one joins only when it waits. Go's scheduler does the
-same: a processor has a run queue, and is handed off while its thread is blocked.
+computes, and takes the next name from the queue when it is done. Another thread takes over only while the first one
+waits. Go's scheduler does the same: a processor has a run queue, and is handed off while its thread is blocked.
 
     name = first                            # on a thread of the pool
     if queue.enter(name):
@@ -13,8 +13,8 @@ same: a processor has a run queue, and is handed off while its thread is blocked
                 ...
             name = queue.next()
 
-This is a courtesy, never a condition: nothing relies on being alone. A thread that computes for longer than `PATIENCE`
-while others are in the queue is stuck (a file system that hangs), and is left behind.
+This only saves time: no code relies on being the only one that runs. A thread that computes for longer than `PATIENCE`
+while names are queued is considered stuck (a file system that hangs), and another thread takes over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE: Final = 0.2
 
 
 class _Seat:
-    """One thread's part in a queue."""
+    """The place of one thread in a queue."""
 
     __slots__ = ("called", "queue", "turns")
 
@@ -58,10 +58,10 @@ _mine = _Mine()
 
 
 class RunQueue:
-    """Names whose turn has come. Safe for threads; its lock is held for microseconds."""
+    """Names that are due. Thread-safe; its lock is held for microseconds."""
 
     def __init__(self, enter_by: Callable[[str, float], bool], now: Callable[[], float] = time.monotonic) -> None:
-        """`enter_by` has a thread `enter` with a name after so many seconds; False where that cannot be."""
+        """`enter_by(name, seconds)` lets a thread call `enter(name)` after that time. It returns False if it cannot."""
         self._enter_by = enter_by
         self._now = now
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class RunQueue:
         return len(self._stuck)
 
     def enter(self, name: str) -> bool:
-        """Whether this thread computes from now on; if not, the one that does takes the name."""
+        """Returns True if this thread computes from now on. Otherwise the name is queued for the one that does."""
         with self._lock:
             if self._watched is not None and (self._watched.name == name or self._now() >= self._watched.until):
                 if self._is_in_the_same_turn(self._watched):
@@ -95,7 +95,7 @@ class RunQueue:
         return False
 
     def offer(self, name: str) -> bool:
-        """Whether the thread that computes takes the name, before all that were not woken; False if none can."""
+        """Queue a woken name before those that were not woken. Returns False if no thread can take it."""
         with self._lock:
             watched = self._watched
             if watched is not None and self._now() >= watched.until and self._is_in_the_same_turn(watched):
@@ -106,7 +106,7 @@ class RunQueue:
         return True
 
     def next(self) -> str | None:
-        """The name whose turn is next; None: this thread does not compute any more."""
+        """The next name; None if this thread no longer computes."""
         with self._lock:
             seat = _mine.seat
             if seat is not None:
@@ -120,14 +120,14 @@ class RunQueue:
         return None
 
     def leave(self, seat: _Seat) -> None:
-        """The thread waits from now on."""
+        """Note that the thread begins to wait."""
         with self._lock:
             self._stuck.discard(seat)
             if self._computing is seat:
                 self._pass_on()
 
     def come_back(self, seat: _Seat) -> None:
-        """The thread goes on: returns once it may compute, or after `PATIENCE`."""
+        """Note that the thread has stopped waiting. Returns once it may compute, after `PATIENCE` at the latest."""
         with self._lock:
             if self._computing is None:
                 self._computing = seat
@@ -161,7 +161,7 @@ class RunQueue:
             while names:
                 name = names.popleft()
                 if name not in self._queued:
-                    continue  # it had its turn as one that was woken
+                    continue  # it was woken, and had its turn already
                 del self._queued[name]
                 if self._watched is not None and self._watched.name == name:
                     self._watched = None
@@ -170,7 +170,7 @@ class RunQueue:
         return None
 
     def _pass_on(self) -> None:
-        """Whoever came back computes, else another thread with the next name."""
+        """Let the first thread that came back compute, or else another thread with the next name."""
         if self._returning:
             self._computing = self._returning.popleft()
             self._computing.called.set()
@@ -180,7 +180,7 @@ class RunQueue:
             pass
 
     def _watch(self) -> None:
-        """Have a thread enter with a late name, should the one that computes be stuck until then."""
+        """Schedule a check with a late name: if the computing thread is still in the same turn then, it is stuck."""
         if self._watched is not None or self._computing is None:
             return
         # A target that was removed meanwhile cannot enter.
@@ -193,7 +193,7 @@ class RunQueue:
 
 
 class waiting:  # noqa: N801 - reads as a statement
-    """For as long as the block lasts another thread may compute. Nothing changes in threads without a part in it."""
+    """Lets another thread compute during the block. It does nothing in a thread that has no place in a queue."""
 
     __slots__ = ("_seat",)
 

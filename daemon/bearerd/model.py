@@ -152,7 +152,7 @@ class Client:
     grant_type: str = "client_credentials"
     jwt_bearer: JwtBearer | None = None
     scope_separator: str = " "
-    budgets: tuple[tuple[str, RateLimit], ...] = ()
+    rate_limits: tuple[tuple[str, RateLimit], ...] = ()
     """Each `rate_limit` that its grants count against, with the name under which it is counted."""
 
     @property
@@ -167,7 +167,7 @@ class Client:
         New fields are part of it unless they are excluded here.
         """
         fields = asdict(self)
-        for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "budgets"):
+        for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "rate_limits"):
             del fields[name]
         for name in ("name", "allow_http", "timeout", "max_concurrency"):
             del fields["provider"][name]

@@ -388,6 +388,35 @@ def test_rate_limits_of_any_length_hold_across_restarts() -> None:
     assert sent == 5
 
 
+def test_a_rate_limit_that_is_removed_and_put_back_still_counts_what_was_sent() -> None:
+    limited = limits("cd", rates={"p": RateLimit(2, 8 * 3600.0)})
+    w = World(limited)
+    for name in ("c/a", "c/b"):
+        w.turn(name)
+        w.settle(name, ISSUED)
+    w.core.revise(limits("d"), w.now)
+    w.core.sweep(w.now + 8.0)
+    w.core.revise(limited, w.now)
+    assert held(w.turn("c/e")).reason == "rate_limit"
+    w.now += 8 * 3600.0 + 1.0
+    w.core.revise(limits("d"), w.now)
+    w.core.sweep(w.now)
+    assert not w.core.registry._removed_rates
+
+
+def test_targets_of_a_removed_client_no_longer_need_a_part_of_a_shared_limit() -> None:
+    shared = {"p": RateLimit(10, 8 * 3600.0)}
+    w = World(limits("cd", rates=shared))
+    token = {"lifetime": 3600.0, "period": 2880.0, "expires": w.now + 720.0}
+    for name in ("d/a", "d/b"):
+        w.turn(name, **token)
+    assert held(w.turn("c/a", **token)).reason == "rate_limit"
+    w.core.revise(limits("c", rates=shared), w.now)
+    for name in ("d/a", "d/b"):
+        w.core.forget(name, "d", w.now)
+    assert isinstance(w.turn("c/a", **token), Granted)
+
+
 # -- changes ---------------------------------------------------------------------------------------
 
 
@@ -447,9 +476,9 @@ def test_a_preview_gives_the_answer_of_a_request_and_changes_nothing() -> None:
 
 def test_limits_come_from_the_config() -> None:
     slow = replace(PROVIDER, timeout=60.0, max_concurrency=3)
-    limited = replace(CLIENT, name="b", provider=slow, budgets=(("client-b", RateLimit(1, 2.0)),))
+    limited = replace(CLIENT, name="b", provider=slow, rate_limits=(("client-b", RateLimit(1, 2.0)),))
     found = Limits.of(each.client for each in (target("x"), target("y"), target("z", limited)))
     assert found.rates == {"client-b": RateLimit(1, 2.0)}
     assert found.clients.keys() == {"dnb", "b"}
     b = found.clients["b"]
-    assert (b.provider, b.max_concurrency, b.budgets, b.deadline) == (PROVIDER.url, 3, ("client-b",), 90.0)
+    assert (b.provider, b.max_concurrency, b.rates, b.deadline) == (PROVIDER.url, 3, ("client-b",), 90.0)

@@ -98,11 +98,11 @@ def _build(site: Site) -> tuple[str, str]:
     here.run("bash", "systemd/deb/build", ".", "2")
     found = sorted(here.sh("ls -1 $PWD/bearerd_*.deb").splitlines())
     first, second = found
-    told = here.run("dpkg-deb", "--info", first)
-    depends = re.search(r"Depends: (.*)", told)
-    assert depends, told
+    printed = here.run("dpkg-deb", "--info", first)
+    depends = re.search(r"Depends: (.*)", printed)
+    assert depends, printed
     minor = here.run("python3", "-c", "import sys; print(sys.version_info.minor)")
-    assert f"python3 (<< 3.{int(minor) + 1})" in depends[1], told
+    assert f"python3 (<< 3.{int(minor) + 1})" in depends[1], printed
     size = int(here.run("stat", "--format=%s", first)) / 1e6
     say(f"package      {first.rpartition('/')[2]}: {size:.0f} MB; {depends[1]}")
     return first, second

@@ -60,7 +60,7 @@ class Site:
         return self.here.path(TOKEN).read_text()
 
     def status(self) -> str:
-        """What systemd was told."""
+        """The status that systemd received."""
         return self.here.show(DAEMON, "StatusText")
 
     def states(self) -> dict[str, str]:
@@ -136,21 +136,21 @@ def figures(site: Site) -> None:
     here = site.here
     units = ["bearerd.service", "bearerd@.service"]
     for unit in units:
-        told = here.run("systemd-analyze", "security", "--offline=yes", f"/etc/systemd/system/{unit}")
-        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
-        assert found, told
-        assert float(found[1]) <= _MOST_EXPOSED, told
+        printed = here.run("systemd-analyze", "security", "--offline=yes", f"/etc/systemd/system/{unit}")
+        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", printed)
+        assert found, printed
+        assert float(found[1]) <= _MOST_EXPOSED, printed
         say(f"exposure     {unit}: {found[1]}")
     more = [f"systemd/consumers/nginx-token.{kind}" for kind in ("path", "service")]
-    told = here.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in units), *more)
-    assert told == "", told
+    printed = here.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in units), *more)
+    assert printed == "", printed
     # Drop-ins are no units: each is verified as a part of one.
     for drop_in in sorted(UNITS.glob("drop-ins/*.conf")):
         if drop_in.stem == "notify-reload" and int(here.version()) < _NOTIFY_RELOAD:
             continue
         here.drop_in(DAEMON, drop_in.stem, drop_in.read_text())
-        told = here.run("systemd-analyze", "verify", "/etc/systemd/system/bearerd.service")
-        assert told == "", told
+        printed = here.run("systemd-analyze", "verify", "/etc/systemd/system/bearerd.service")
+        assert printed == "", printed
         here.drop_in(DAEMON, drop_in.stem, None)
     say("verify       units and drop-ins: nothing said")
 
@@ -203,7 +203,7 @@ def reloads(site: Site) -> None:
     site.config()
     here.run("systemctl", "reload", "bearerd")  # the last time: from here on the file is watched
     eventually(lambda: site.states() == {"dnb/bci": "valid"})
-    say(f"reload       a wrong config is told and not followed, a right one is; {how}; {site.reader.reads} reads")
+    say(f"reload       a wrong config is reported, a right one applied; {how}; {site.reader.reads} reads")
 
 
 def rotation(site: Site) -> None:
@@ -284,7 +284,7 @@ def down(site: Site) -> None:
     here.sh("rm -r /run/bearerd/dnb /run/bearerd/.bearerd/records")
     site.provider.down = True
     site.config("startup_timeout: 20s\n")
-    # Less than startup_timeout: without being told to wait systemd would end it.
+    # Less than startup_timeout: unless systemd is asked to wait, it would end it.
     here.drop_in(DAEMON, "impatient", "[Service]\nTimeoutStartSec=10s\n")
     here.run("systemctl", "start", "bearerd")
     assert site.active()
@@ -357,16 +357,16 @@ def consumers(site: Site) -> None:
     assert DAEMON in here.show("nginx.service", "After").split()
     assert "bearerd-readers" in here.show("nginx.service", "SupplementaryGroups").split()
 
-    told: set[str] = set()
+    tokens: set[str] = set()
 
     def another() -> bool:
         """Whether nginx has logged one more of them."""
         with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             now = answer.read().decode()
         assert re.fullmatch(r"Bearer t-\d+", now), now
-        known = len(told)
-        told.add(now)
-        return len(told) > known
+        known = len(tokens)
+        tokens.add(now)
+        return len(tokens) > known
 
     for _ in range(4):
         eventually(another)

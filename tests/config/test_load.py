@@ -138,7 +138,7 @@ def test_the_smallest_config_is_all_that_is_needed(folder: Folder) -> None:
                     grant_type="client_credentials",
                     jwt_bearer=None,
                     scope_separator=" ",
-                    budgets=(),
+                    rate_limits=(),
                 ),
                 name="bci",
                 scope="bci",
@@ -299,14 +299,14 @@ def test_a_lead_is_a_share_or_a_duration(folder: Folder, given_lead: str, lead: 
      ("999999999/d", RateLimit(999999999, 86400))],
 )  # fmt: skip
 def test_a_rate_limit_is_a_number_of_requests_per_time(folder: Folder, rate: str, limit: RateLimit) -> None:
-    assert folder.target(config(client=f"rate_limit: {rate}")).client.budgets == (("client-dnb", limit),)
+    assert folder.target(config(client=f"rate_limit: {rate}")).client.rate_limits == (("client-dnb", limit),)
 
 
 def test_a_client_counts_against_its_providers_limit_and_its_own(folder: Folder) -> None:
     top = "providers: {p: {token_url: https://h/t, rate_limit: 10/s}}"
     both = folder.target(config(top=top, url=None, client="provider: p\n    rate_limit: 5/m"))
-    assert both.client.budgets == (("provider-p", RateLimit(10, 1)), ("client-dnb", RateLimit(5, 60)))
-    assert folder.target(config(top=top, url=None, client="provider: p")).client.budgets == (
+    assert both.client.rate_limits == (("provider-p", RateLimit(10, 1)), ("client-dnb", RateLimit(5, 60)))
+    assert folder.target(config(top=top, url=None, client="provider: p")).client.rate_limits == (
         ("provider-p", RateLimit(10, 1)),
     )
 

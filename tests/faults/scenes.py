@@ -55,7 +55,7 @@ class Place:
         )
 
     def once(self, *strace: str) -> subprocess.CompletedProcess[str]:
-        """A renewal, under strace where that is told something."""
+        """A renewal, under strace if that has arguments."""
         arguments = ["once", "-c", str(self.config), "--min-valid", "2h", "--timeout", "20s", "--hooks"]
         if not strace:
             return bearerd(*arguments)
@@ -158,9 +158,11 @@ def failing(path: Path) -> str:
                 codes[done.returncode] += 1
                 here.look(before)
                 here.mended()
-    again, told = codes[0], codes[1]
-    assert min(again, told) > 0, codes
-    return f"{again + told} errors: {again} tried again within the run, {told} told by exit 1, 0 bad, none left over"
+    again, reported = codes[0], codes[1]
+    assert min(again, reported) > 0, codes
+    return (
+        f"{again + reported} errors: {again} retried in the run, {reported} reported by exit 1, none bad or left over"
+    )
 
 
 # -- run, under a reader -----------------------------------------------------------------------------

@@ -207,6 +207,13 @@ def test_a_cached_reply_never_prolongs_a_jwt_beyond_its_exp() -> None:
     assert (near.seconds, near.note) == (3570, None)
 
 
+def test_a_jwt_that_outlives_the_named_lifetime_is_noted() -> None:
+    lifetime = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 4000}), NOW, DEFAULT)
+
+    assert lifetime.seconds == 3600
+    assert lifetime.note == "the reply names 3600 s, the exp of the JWT 4000 s: the shorter is used"
+
+
 @pytest.mark.parametrize(
     ("fields", "token", "named"),
     [

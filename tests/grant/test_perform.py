@@ -653,10 +653,11 @@ class Kept:
         self.saves = 0
         self._key = key
 
-    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """What was kept under a name, and how many seconds ago."""
+    def load(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """What was kept under a name."""
         document = self.documents.get((kind, name))
-        return None if document is None else (json.loads(document), 7.0)
+        fields: dict[str, Any] | None = None if document is None else json.loads(document)
+        return fields
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
         """Keep this under a name."""

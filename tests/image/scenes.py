@@ -37,10 +37,10 @@ try:
     open("{TOKEN}.mine", "w")
 except OSError as error:
     print(error.strerror)
-door = socket.socket(socket.AF_UNIX)
-door.connect("/run/bearerd/.bearerd/control.sock")
-door.sendall(b"GET /readyz HTTP/1.0\\r\\n\\r\\n")
-print(door.recv(4096).split()[1].decode())
+control = socket.socket(socket.AF_UNIX)
+control.connect("/run/bearerd/.bearerd/control.sock")
+control.sendall(b"GET /readyz HTTP/1.0\\r\\n\\r\\n")
+print(control.recv(4096).split()[1].decode())
 """
 _WRITE = """
 import errno
@@ -68,7 +68,7 @@ for path in ("/proc/1/environ", "/proc/1/maps", "/proc/1/mem"):
         print("open", path)
     except PermissionError:
         pass
-signal.signal(signal.SIGHUP, lambda *_: print("told"))
+signal.signal(signal.SIGHUP, lambda *_: print("signalled"))
 print("here")
 while True:
     signal.pause()
@@ -196,8 +196,8 @@ def signals(podman: Podman, directory: Path, url: str, provider: Provider) -> No
         said = directory / "tokens/said"
         eventually(lambda: said.exists() and said.read_text().endswith("here\n"))
         podman("exec", "both", "bearerd", "refresh", "dnb/bci")
-        eventually(lambda: said.read_text().endswith("told\n"))
-        assert said.read_text() == "here\ntold\n", said.read_text()
+        eventually(lambda: said.read_text().endswith("signalled\n"))
+        assert said.read_text() == "here\nsignalled\n", said.read_text()
         _terminated(podman, "both")
         podman("rm", "both")
     say("signals   one user, shared processes: told of the new token; sees nothing of bearerd's environment or memory")

@@ -723,7 +723,7 @@ def test_a_valid_token_of_a_refused_client_stays_in_its_files(rig: Rig) -> None:
 
 def test_a_target_held_by_a_rate_limit_shows_it_and_has_not_failed(rig: Rig) -> None:
     rig.target = replace(
-        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+        rig.target, client=replace(rig.target.client, rate_limits=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
     rig.start(min_valid=3600)
     rig.turn()
@@ -1153,7 +1153,7 @@ def test_on_failure_runs_at_once_for_a_refused_client_without_a_token(rig: Rig) 
 
 def test_a_target_held_by_a_rate_limit_is_lost_only_at_its_expiry(rig: Rig) -> None:
     rig.target = replace(
-        rig.target, client=replace(rig.target.client, budgets=(("client-dnb", RateLimit(1, 28_800.0)),))
+        rig.target, client=replace(rig.target.client, rate_limits=(("client-dnb", RateLimit(1, 28_800.0)),))
     )
     rig.start()
     rig.turn()
@@ -1236,3 +1236,35 @@ def test_hooks_run_for_a_changed_template_despite_a_clock_step(rig: Rig, while_i
     template.write_text("two")
     rig.turn(TemplateChanged())
     assert (made.read_text(), rig.hooks.events) == ("two", ["announced", "changed"])
+
+
+# -- tokens that had expired when they arrived ------------------------------------------------------------
+
+
+def replies_too_late(rig: Rig) -> None:
+    """Each reply takes longer than the lifetime of its token."""
+    rig.grants.takes = 9.0
+    rig.grants.next = lambda: Issued(token(f"late-{len(rig.grants.asked)}", lifetime=8.0))
+
+
+def test_a_third_first_token_in_a_row_that_arrives_expired_is_malformed(rig: Rig) -> None:
+    replies_too_late(rig)
+    kinds = []
+    for _ in range(3):
+        rig.clock.advance(rig.turn())
+        kinds.append(type(rig.controller.status().failure))
+    assert kinds == [Transient, Transient, Malformed]
+
+
+def test_a_token_that_arrives_expired_for_another_scope_leaves_the_old_one_in_its_files(rig: Rig) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.start()
+    rig.turn()
+    rig.clock.advance(1)
+    rig.target = replace(rig.target, scope="risk")
+    replies_too_late(rig)
+    rig.turn()
+    status = rig.controller.status()
+    assert isinstance(status.failure, Transient)
+    assert status.expires is not None
+    assert rig.file.read_bytes() == b"t-1"

@@ -54,7 +54,6 @@ class Provider:
 
 @dataclass
 class Hooks:
-    failed_at: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
     def announce(self, _target: Target) -> None:

@@ -17,7 +17,6 @@ from bearerd.publish import record as records
 from bearerd.publish.publisher import Publisher, peek
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
-from support.clock import FakeClock
 from support.readers import ROOT, acting_as, naming, open_directory, set_acl
 from support.targets import TARGET, token
 
@@ -41,8 +40,8 @@ def prepared(config: Config) -> Publisher:
     publisher.prepare()
     publisher.save(config.targets[0], GOOD)
     publisher.notes.note(config.targets[0])
-    State(config.state_directory, FakeClock()).save("clients", "dnb", FIELDS)
-    State(config.state_directory, FakeClock()).key()
+    State(config.state_directory).save("clients", "dnb", FIELDS)
+    State(config.state_directory).key()
     publisher.release()
     return publisher
 
@@ -115,7 +114,7 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_replaced(
     publisher, (target,) = Publisher(config), config.targets
     publisher.prepare()
     assert publisher.load(target) is None or below in {"clients", "owed"}
-    assert (State(config.state_directory, FakeClock()).load("clients", "dnb") is None) == (below in {"", "clients"})
+    assert (State(config.state_directory).load("clients", "dnb") is None) == (below in {"", "clients"})
     assert publisher.notes.noted(target) == (below in {"records", "records/dnb", "clients"})
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     aside = said.rpartition(" it was moved to ")[2].partition(",")[0]
@@ -126,7 +125,7 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_replaced(
     # And it goes on.
     publisher.save(target, GOOD)
     publisher.notes.note(target)
-    State(config.state_directory, FakeClock()).save("clients", "dnb", FIELDS)
+    State(config.state_directory).save("clients", "dnb", FIELDS)
     assert publisher.load(target) == GOOD
     assert publisher.notes.noted(target)
     status = harmed.stat()
@@ -158,7 +157,7 @@ def test_a_file_that_others_could_have_written_is_moved_aside_and_not_read(
     key = (Path(config.directory) / ".bearerd/key").read_bytes()
     path = Path(config.directory) / ".bearerd" / name
     harm(path)
-    publisher, (target,), state = Publisher(config), config.targets, State(config.state_directory, FakeClock())
+    publisher, (target,), state = Publisher(config), config.targets, State(config.state_directory)
     publisher.prepare()
     assert (publisher.load(target) is None) == (name == "records/dnb/bci.json")
     assert (state.load("clients", "dnb") is None) == (name == "clients/dnb.json")
@@ -248,7 +247,7 @@ def test_a_reading_process_moves_nothing_of_another_users_records(config: Config
     assert [note.partition(":")[0] for note in publisher.examine_own(0)] == [
         str(path) for path in (own, own / "records", own / "owed")
     ]
-    State(config.state_directory, FakeClock()).examine()
+    State(config.state_directory).examine()
     assert sorted(own.rglob("*")) == before
 
 
@@ -263,20 +262,20 @@ def test_in_a_shared_state_directory_the_state_has_its_own_directory(
     # It may be the root of a volume, or /tmp: nobody would thank us for moving that aside.
     volume = Path(config.directory).parent / "volume"
     volume.mkdir()
-    State(str(volume), FakeClock()).save("clients", "planted", FIELDS)
+    State(str(volume)).save("clients", "planted", FIELDS)
     give(volume, uid)
     volume.chmod(mode)
-    state = State(str(volume), FakeClock())
+    state = State(str(volume))
     state.sweep()
     (said,) = caplog.messages
     assert said.startswith(f"state directory {volume}: ")
     assert said.endswith(f"the state is kept in {volume}/.bearerd, which only bearerd uses")
-    assert state.names("clients") == set()
+    assert state.load("clients", "planted") is None
     state.save("clients", "dnb", FIELDS)
-    assert State(str(volume), FakeClock()).load("clients", "dnb") == (FIELDS, 0.0)
+    assert State(str(volume)).load("clients", "dnb") == FIELDS
     assert stat.S_IMODE((volume / ".bearerd").stat().st_mode) & 0o777 == 0o700
     give(volume / ".bearerd", ALICE)
-    assert State(str(volume), FakeClock()).load("clients", "dnb") is None
+    assert State(str(volume)).load("clients", "dnb") is None
     assert volume.exists()
 
 
@@ -284,7 +283,7 @@ def test_a_state_directory_can_be_a_symlink_by_systemd(tmp_path: Path) -> None:
     (tmp_path / "private/bearerd").mkdir(parents=True, mode=0o700)
     (tmp_path / "private/bearerd").chmod(0o700)
     (tmp_path / "bearerd").symlink_to("private/bearerd")
-    state = State(str(tmp_path / "bearerd"), FakeClock())
+    state = State(str(tmp_path / "bearerd"))
     state.save("clients", "dnb", FIELDS)
     assert state.note == ""
     assert (tmp_path / "private/bearerd/clients/dnb.json").exists()
@@ -308,7 +307,7 @@ def test_a_record_or_state_of_another_version_is_renamed_and_not_overwritten(
 ) -> None:
     publisher, (target,) = prepared(config), config.targets
     own = Path(config.directory) / ".bearerd"
-    state = State(config.state_directory, FakeClock())
+    state = State(config.state_directory)
     newer = {}
     for path in (own / "records/dnb/bci.json", own / "clients/dnb.json"):
         newer[path] = json.dumps(json.loads(path.read_bytes()) | {"schema": version, "more": 1}).encode()
@@ -328,7 +327,7 @@ def test_a_record_or_state_of_another_version_is_renamed_and_not_overwritten(
         # An administrator moves the file back for the newer bearerd, which reads it.
         aside.rename(path)
     assert peek(config.directory, "dnb", "bci") is None
-    assert state.names("clients") == {"dnb"}
+    assert state.load("clients", "dnb") is None
 
 
 def test_a_file_that_is_no_document_is_overwritten(config: Config) -> None:

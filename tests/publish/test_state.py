@@ -1,10 +1,9 @@
-"""The state directory, on a real file system, with the clocks by hand."""
+"""The state directory, on a real file system."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import stat
 from collections.abc import Callable
@@ -12,19 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bearerd.publish.state import SCHEMA, State
-from support.clock import FakeClock
 
-YEAR = 365 * 86_400.0
 FIELDS = {"refusals": 2, "attempts": [1.5], "message": "HTTP 401", "hint": None}
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture
@@ -33,9 +23,9 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(directory: Path, clock: FakeClock) -> Callable[[], State]:
+def start(directory: Path) -> Callable[[], State]:
     """A new process over the same directory."""
-    return lambda: State(str(directory), clock)
+    return lambda: State(str(directory))
 
 
 @pytest.fixture
@@ -43,16 +33,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_saved_fields_are_loaded_with_their_age(start: Callable[[], State], clock: FakeClock) -> None:
-    start().save("clients", "dnb", FIELDS)
-    assert start().load("clients", "dnb") == (FIELDS, 0.0)
-    clock.advance(90.0)
-    assert start().load("clients", "dnb") == (FIELDS, 90.0)
-
-
 def test_without_saved_fields_nothing_is_loaded(start: Callable[[], State]) -> None:
     assert start().load("clients", "dnb") is None
-    assert start().names("clients") == set()
 
 
 def test_saving_no_fields_removes_the_document(start: Callable[[], State], directory: Path) -> None:
@@ -63,60 +45,12 @@ def test_saving_no_fields_removes_the_document(start: Callable[[], State], direc
     start().save("clients", "dnb", {})
 
 
-def test_names_are_those_of_one_kind(start: Callable[[], State], directory: Path) -> None:
-    state = start()
-    for name in ("dnb", "a.b", "x.json"):
-        state.save("clients", name, FIELDS)
-    state.save("budgets", "client-dnb", FIELDS)
-    (directory / "clients/.bearerd-0-0.tmp").write_text("left behind")
-    assert start().names("clients") == {"dnb", "a.b", "x.json"}
-
-
-# -- the clocks ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("step", [YEAR, -YEAR], ids=["forward", "back"])
-def test_a_step_of_the_wall_clock_changes_no_age(start: Callable[[], State], clock: FakeClock, step: float) -> None:
-    start().save("clients", "dnb", FIELDS)
-    clock.advance(90.0)
-    clock.step(step)
-    assert start().load("clients", "dnb") == (FIELDS, 90.0)
-
-
-def test_after_a_reboot_the_age_is_the_wall_clocks(start: Callable[[], State], clock: FakeClock) -> None:
-    start().save("clients", "dnb", FIELDS)
-    clock.advance(90.0)
-    clock.reboot()
-    clock.advance(30.0)
-    assert start().load("clients", "dnb") == (FIELDS, 120.0)
-
-
-def test_without_a_boot_id_the_age_is_the_wall_clocks(directory: Path, clock: FakeClock) -> None:
-    clock.boot_id = lambda: ""  # type: ignore[method-assign]  # as under ProcSubset=pid
-    State(str(directory), clock).save("clients", "dnb", FIELDS)
-    clock.boot, clock.wall = 9e9, clock.wall + 90.0
-    assert State(str(directory), clock).load("clients", "dnb") == (FIELDS, 90.0)
-
-
-def test_after_a_clock_was_set_back_fields_age_from_then_on(start: Callable[[], State], clock: FakeClock) -> None:
-    # A refused client would wait for a year.
-    start().save("clients", "dnb", FIELDS)
-    clock.reboot()
-    clock.step(-YEAR)
-    assert start().load("clients", "dnb") == (FIELDS, 0.0)
-    clock.advance(90.0)
-    assert start().load("clients", "dnb") == (FIELDS, 90.0)
-    clock.reboot()
-    clock.advance(90.0)
-    assert start().load("clients", "dnb") == (FIELDS, 180.0)
-
-
 # -- invalid documents -----------------------------------------------------------------------------
 
 
 def document(**changes: Any) -> bytes:
-    """What `save` writes at the clock's start."""
-    whole = {"schema": SCHEMA, "kept": FIELDS, "wall": 1_800_000_000.0, "boot": 5_000.0, "boot_id": "boot-1"}
+    """What `save` writes."""
+    whole = {"schema": SCHEMA, "kept": FIELDS}
     return json.dumps({key: value for key, value in (whole | changes).items() if value != "left out"}).encode()
 
 
@@ -137,12 +71,6 @@ def test_fields_are_loaded_as_they_were_saved(start: Callable[[], State], direct
         pytest.param(document(schema="left out"), id="no schema"),
         pytest.param(document(kept=[1]), id="a list kept"),
         pytest.param(document(kept="left out"), id="nothing kept"),
-        pytest.param(document(boot_id="left out"), id="no boot id"),
-        pytest.param(document(boot="left out"), id="no boot clock"),
-        pytest.param(document(boot="soon"), id="words for a time"),
-        pytest.param(document(boot=[1.0]), id="a list for a time"),
-        pytest.param(document(boot=10**400), id="a time that is no float"),
-        pytest.param(document(boot_id="boot-0", wall="left out"), id="no wall clock"),
         pytest.param(document(more="x" * 1024 * 1024), id="over 1 MiB"),
     ],
 )
@@ -152,7 +80,7 @@ def test_invalid_documents_are_ignored(start: Callable[[], State], directory: Pa
     (directory / "clients/dnb.json").write_bytes(content)
     assert state.load("clients", "dnb") is None
     state.save("clients", "dnb", FIELDS)
-    assert state.load("clients", "dnb") == (FIELDS, 0.0)
+    assert state.load("clients", "dnb") == FIELDS
 
 
 def test_a_truncated_document_is_ignored(start: Callable[[], State], directory: Path) -> None:
@@ -161,21 +89,6 @@ def test_a_truncated_document_is_ignored(start: Callable[[], State], directory: 
     for length in range(len(whole)):
         (directory / "clients/dnb.json").write_bytes(whole[:length])
         assert state.load("clients", "dnb") is None
-
-
-@given(
-    key=st.sampled_from(["wall", "boot", "boot_id", "schema", "kept"]),
-    value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.floats()),
-    boot_id=st.sampled_from(["boot-1", "boot-0"]),
-)
-def test_the_age_is_a_number_whatever_the_document_holds(
-    tmp_path_factory: pytest.TempPathFactory, key: str, value: object, boot_id: str
-) -> None:
-    directory = tmp_path_factory.mktemp("state")
-    (directory / "clients").mkdir()
-    (directory / "clients/dnb.json").write_bytes(document(**({"boot_id": boot_id} | {key: value})))
-    kept = State(str(directory), FakeClock()).load("clients", "dnb")
-    assert kept is None or (kept[1] >= 0.0 and not math.isnan(kept[1]))
 
 
 def test_a_symlink_is_not_followed(start: Callable[[], State], directory: Path, tmp_path: Path) -> None:
@@ -194,7 +107,7 @@ def test_the_key_is_generated_once_for_each_directory(start: Callable[[], State]
     key = start().key()
     assert len(key) == 32
     assert start().key() == key
-    assert State(str(tmp_path / "elsewhere"), FakeClock()).key() != key
+    assert State(str(tmp_path / "elsewhere")).key() != key
 
 
 @pytest.mark.parametrize("content", [b"", b"k" * 31], ids=["empty", "31 bytes"])
@@ -214,7 +127,6 @@ def test_everything_is_private(start: Callable[[], State], directory: Path, umas
     before = os.umask(umask)
     try:
         start().save("clients", "dnb", FIELDS)
-        start().save("budgets", "client-dnb", FIELDS)
         start().key()
     finally:
         os.umask(before)
@@ -224,23 +136,19 @@ def test_everything_is_private(start: Callable[[], State], directory: Path, umas
         "key": 0o600,
         "clients": 0o700,
         "clients/dnb.json": 0o600,
-        "budgets": 0o700,
-        "budgets/client-dnb.json": 0o600,
     }
 
 
 def test_only_temporary_files_are_removed(start: Callable[[], State], directory: Path) -> None:
     state = start()
-    left = []
-    for kind in ("clients", "budgets", "secrets"):
-        state.save(kind, "dnb", FIELDS)
-        left.append(directory / kind / f".bearerd-{state._files._mark}-{'a' * 16}.tmp")
+    state.save("secrets", "dnb", FIELDS)
+    left = [directory / "secrets" / f".bearerd-{state._files._mark}-{'a' * 16}.tmp"]
     left.append(directory / f".bearerd-{state._files._mark}-{'b' * 16}.tmp")
     for path in left:
         path.write_text("half")
     start().sweep()
     assert not any(path.exists() for path in left)
-    assert state.load("clients", "dnb") == state.load("secrets", "dnb") == (FIELDS, 0.0)
+    assert state.load("secrets", "dnb") == FIELDS
 
 
 def test_a_directory_that_cannot_be_written_is_one_warning(
@@ -252,9 +160,9 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
     state.save("clients", "dnb", FIELDS)
     state.save("clients", "dnb", {})
     state.sweep()
-    assert (state.load("clients", "dnb"), state.names("clients")) == (None, set())
+    assert state.load("clients", "dnb") is None
     why = "a part of the path is not a directory"
-    cost = "refusals and rate limits are not known after a restart"
+    cost = "after a restart, all secrets of a client are tried again"
     assert warnings() == [f"state: {directory}/key: {why}; {cost}"]
     directory.unlink()
     state.save("clients", "dnb", FIELDS)

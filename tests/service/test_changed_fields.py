@@ -91,7 +91,7 @@ LIMITS: dict[str, Any] = {
     "client.provider.allow_http": True,  # for the config's own check
     "client.provider.timeout": 20.0,  # a refusal came in time
     "client.provider.max_concurrency": 2,  # when a request is sent, not what is sent
-    "client.budgets": (("client dnb", RateLimit(100, 10.0)),),  # likewise
+    "client.rate_limits": (("client dnb", RateLimit(100, 10.0)),),  # likewise
 }
 
 IRRELEVANT: dict[str, tuple[Any, str]] = {

@@ -84,7 +84,8 @@ def test_a_tick_with_nothing_new_does_nothing(engine: Callable[..., object]) -> 
 class Asking:
     """An engine whose turns the test gives: by its clock the real schedule has none to give."""
 
-    def __init__(self, path: Path, script: Script, limit: str, tokens: str) -> None:
+    def __init__(self, path: Path, script: Script, limit: str, tokens: str, environ: dict[str, str]) -> None:
+        self.environ = environ
         self.path, self.script, self.clock = path, script, FakeClock(Instant(time.time() + 1e6, 5000.0))
         self._config = (
             f"output: {{directory: {path}/tokens}}\nclients:\n  dnb:\n    token_url: URL\n    allow_http: true\n"
@@ -96,7 +97,7 @@ class Asking:
         with serving(self.script) as self.server:
             (self.path / "config.yaml").write_text(self._config.replace("URL", self.server.url))
             config = load(str(self.path / "config.yaml"), {})
-            self.engine = Engine(config, {"S": "s3cr3t"}, clock=self.clock)
+            self.engine = Engine(config, self.environ, clock=self.clock)
             self.engine.start()
             self.names = [target.full_name for target in config.targets]
             for name in self.names:
@@ -121,8 +122,13 @@ class Asking:
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Callable[..., object]:
-    def build(script: Script | None = None, limit: str = "", tokens: str = "{bci: {}}") -> object:
-        return Asking(tmp_path, script or issues(), limit, tokens).started()
+    def build(
+        script: Script | None = None,
+        limit: str = "",
+        tokens: str = "{bci: {}}",
+        environ: dict[str, str] | None = None,
+    ) -> object:
+        return Asking(tmp_path, script or issues(), limit, tokens, environ or {"S": "s3cr3t"}).started()
 
     return build
 
@@ -308,7 +314,7 @@ def test_a_rate_limit_removed_by_a_reload_releases_its_targets(asking: Callable[
         held = [target_status for target_status in here.engine.statuses() if target_status.held_by == "rate_limit"]
         assert len(held) == 1
         config = here.engine._config
-        free = replace(config.targets[0].client, budgets=())
+        free = replace(config.targets[0].client, rate_limits=())
         here.engine.apply(replace(config, targets=tuple(replace(each, client=free) for each in config.targets)))
         here.turn(held[0].name)
         assert here.grants == 2
@@ -330,7 +336,35 @@ def test_changed_credentials_wake_a_target_after_any_failure(asking: Callable[..
         assert here.grants == 1
         here.turn()
         assert here.grants == 1
-        here.clock.advance(0.1)
+        here.clock.advance(1)
         here.engine.secrets_changed({"dnb"})
         here.turn()
         assert (here.grants, here.token) == (2, "t-1")
+
+
+def test_credentials_that_change_while_the_old_ones_are_sent_are_used_after_their_refusal(
+    asking: Callable[..., object],
+) -> None:
+    good, changes = issues(), list[Callable[[], None]]()
+
+    def answer(seen: Seen) -> Answer:
+        if not changes:
+            return good(seen)
+        changes.pop()()
+        return Answer(401, {"error": "invalid_client"})
+
+    environ = {"S": "s3cr3t"}
+    with asking(answer, environ=environ) as here:  # type: ignore[attr-defined]
+
+        def change() -> None:
+            environ["S"] = "another"
+            here.engine.secrets_changed({"dnb"})
+
+        changes.append(change)
+        here.ask()
+        here.clock.advance(1)
+        here.turn()
+        assert (here.grants, here.token) == (2, "t-1")
+        here.clock.advance(1)
+        here.turn()
+        assert (here.grants, here.token) == (3, "t-2")

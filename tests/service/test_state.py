@@ -218,7 +218,7 @@ def test_state_that_cannot_be_written_causes_only_a_warning(place: Place) -> Non
     (place.directory / "file").write_text("")
     place.write(state=f"{place.directory}/file/state")
     said = place.once(0)
-    assert said.count("refusals and rate limits are not known after a restart") == 1
+    assert said.count("after a restart, all secrets of a client are tried again") == 1
     assert f"WARNING state: {place.directory}/file/state/key: a part of the path is not a directory" in said
     assert place.token.read_text() == "t-1"
 
@@ -281,11 +281,11 @@ class Machine:
 
     directory: Path
     clock: FakeClock
-    budgets: tuple[tuple[str, RateLimit], ...] = ()
+    rate_limits: tuple[tuple[str, RateLimit], ...] = ()
 
     def look(self) -> float:
         """Start a process that checks whether it may send a request. Returns the seconds until it may."""
-        subject = target(client=replace(CLIENT, budgets=self.budgets))
+        subject = target(client=replace(CLIENT, rate_limits=self.rate_limits))
         journal, now = Journal(str(self.directory), self.clock), self.clock.boot
         self.admission = Admission(Limits.of([subject.client]), lambda _name, _at: None, journal, now)
         answer = self.admission.request(Ask(subject.full_name, "dnb"), now)
@@ -322,7 +322,7 @@ def test_a_wait_continues_across_a_reboot(machine: Machine) -> None:
 
 
 def test_a_used_rate_limit_holds_across_a_reboot(machine: Machine) -> None:
-    machine.budgets = (("client-dnb", RateLimit(1, 28_800.0)),)
+    machine.rate_limits = (("client-dnb", RateLimit(1, 28_800.0)),)
     assert machine.look() == 0
     machine.end()
     machine.clock.advance(100)

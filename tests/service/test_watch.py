@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -337,6 +338,20 @@ def test_a_changed_secret_names_its_clients(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("new")
     assert found.clients_changed() == {"dnb", "other"}
     assert not found.config_changed()
+
+
+def test_a_changed_ca_file_names_its_clients(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("a")
+    provider = replace(CLIENT.provider, ca_file=str(ca_file))
+    clients = [replace(CLIENT, name=name, provider=provider) for name in ("dnb", "other")]
+    targets = (*(target("t", client=client) for client in clients), target("t", client=replace(CLIENT, name="plain")))
+    found = Sources(Config("/d", "/s", targets=targets), {})
+    assert str(ca_file) in found.paths()
+    assert found.authorities_changed() == set()
+    ca_file.write_text("b")
+    assert (found.authorities_changed(), found.authorities_changed()) == ({"dnb", "other"}, set())
+    assert found.clients_changed() == set()
 
 
 def test_a_write_before_a_new_config_is_taken_is_still_a_change(tmp_path: Path) -> None:

@@ -32,8 +32,6 @@ CLOSED: Final = 60.0
 """Seconds after a token for which its client is closed: then its targets' first attempts are not governed."""
 INSTANT: Final = 0.01
 """Seconds: two moments that are nearer are one, as far as floats and the order of events tell."""
-LONGEST_TURN: Final = 3600.0 * 1.2 + 1.0
-"""Seconds in which a target that fails has its next turn: the longest wait, at random up to 20 % longer."""
 TRACED: Final = 50
 _EACH_EVENT: Final = 50
 """So many targets are looked at after each event; of more, some after every second one, and so on."""

@@ -152,7 +152,7 @@ class Daemon(Engine):
 
     def begin(self, directory: str) -> None:
         """Start over what an earlier process left; the ledger is in `directory`."""
-        memory = Memory(self._disk, lambda: self.clock.now().wall)
+        memory = Memory(self._disk)
         self._state = memory  # type: ignore[assignment]  # what the engine calls of it
         self._grants = _Grants(self, self._environ, memory)
         self._journal = Journal(directory, self.clock)

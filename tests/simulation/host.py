@@ -134,7 +134,7 @@ class Host:
                 providers[account.server],
                 account.name,
                 (Reference("env", account.name),),
-                budgets=((account.name, RateLimit(*limit)),) if limit else (),
+                rate_limits=((account.name, RateLimit(*limit)),) if limit else (),
             )
         targets = []
         for name, kept in self.kept.items():

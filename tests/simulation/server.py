@@ -40,8 +40,6 @@ class Arrival:
     target: str
     refused: bool
     """With a code that means the client."""
-    timed_out: bool
-    """Whether the answer comes too late to be seen."""
 
 
 class AuthorizationServer:
@@ -83,8 +81,7 @@ class AuthorizationServer:
         if kind == "silence":
             return timeout, NoReply("wait", "no reply within the timeout")
         refused = secret != self.secrets[client] or kind in {"401", "slow_401", "scope_401"}
-        slow = kind == "slow_401"
-        self._arrived(Arrival(now, sent, client, kept.full_name, refused, slow))
+        self._arrived(Arrival(now, sent, client, kept.full_name, refused))
         if kind == "slow_401":
             return timeout, NoReply("wait", "no reply within the timeout")
         if kind == "reset":

@@ -29,7 +29,7 @@ class Disk:
     records: dict[str, bytes] = field(default_factory=dict)
     """By the target's full name."""
     owed: set[str] = field(default_factory=set)
-    memory: dict[tuple[str, str], tuple[float, dict[str, Any]]] = field(default_factory=dict)
+    memory: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """What grant/rotation keeps, and when it was kept (Unix time)."""
     broken: bool = False
     """Whether every write fails."""
@@ -165,21 +165,19 @@ class Hooks:
 class Memory:
     """As publish/state: what grant/rotation keeps over restarts."""
 
-    def __init__(self, disk: Disk, wall: Callable[[], float]) -> None:
+    def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._wall = wall
 
     def close_directories(self) -> None:
         """None is open."""
 
-    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """What was kept under a name, and how many seconds ago."""
-        kept = self._disk.memory.get((kind, name))
-        return None if kept is None else (kept[1], max(0.0, self._wall() - kept[0]))
+    def load(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """What was kept under a name."""
+        return self._disk.memory.get((kind, name))
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
         """Keep this under a name."""
-        self._disk.memory[kind, name] = (self._wall(), dict(fields))
+        self._disk.memory[kind, name] = dict(fields)
 
     def key(self) -> bytes:
         """What fingerprints are made with: the same in every run."""

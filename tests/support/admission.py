@@ -207,11 +207,11 @@ class World:
         flying = [
             Attempt(ticket.ask.client, ticket.granted, inf, False, True, False) for ticket in self.tickets.values()
         ]
-        for budget, limit in self.limits.rates.items():
+        for name, limit in self.limits.rates.items():
             ours = [
                 attempt
                 for attempt in (*self.log, *flying)
-                if attempt.reached and budget in self.limits.clients[attempt.client].budgets
+                if attempt.reached and name in self.limits.clients[attempt.client].rates
             ]
             assert most_within(ours, limit.window) <= limit.count
 

@@ -61,7 +61,7 @@ class Admission:
         return answer
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, without changing anything. None means granted."""
+        """The answer that `request` would give, without changing anything. None means granted."""
         with self._lock:
             return self._core.preview(ask, now)
 

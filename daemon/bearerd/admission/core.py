@@ -79,7 +79,7 @@ class Core:
             waiting.requester = ""
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, without changing anything. None means granted."""
+        """The answer that `request` would give, without changing anything. None means granted."""
         now = max(self._now, now)
         client = self.registry.clients.get(ask.client)
         if client is None:
@@ -276,7 +276,7 @@ class Core:
         self._unknown.pop(name, None)
         self.waiting.leave(name)
         self.waiting.since.pop(name, None)
-        client = self.registry.clients.get(client_name)
+        client = self.registry.find(client_name)
         if client is not None:
             for rate in client.rates + client.shared:
                 rate.forget(name)
@@ -338,4 +338,4 @@ class Core:
 
 
 def _sent(attempt: Attempt) -> Entry:
-    return ["sent", attempt.number, attempt.client.name, attempt.governed, list(attempt.client.limits.budgets)]
+    return ["sent", attempt.number, attempt.client.name, attempt.governed, list(attempt.client.limits.rates)]

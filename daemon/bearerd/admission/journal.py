@@ -123,7 +123,7 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    # -- earliest -------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------
 
     def _take(self) -> list[tuple[float, Entry]]:
         """Open, lock and read the file. Anything that is not our ledger is moved aside."""

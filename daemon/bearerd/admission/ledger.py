@@ -5,10 +5,10 @@ refused on their own. One refused attempt is reserved for changed credentials.
 
 An entry is a list that becomes one line of the journal. Its age is kept next to it.
 
-    ["sent", number, client, governed, [budget, …]]     before an attempt is sent
+    ["sent", number, client, governed, [rate limit, …]] before an attempt is sent
     ["end", number, refused, reached]                   its outcome
     ["refused", client]                                 a refused attempt that was not governed when it was sent
-    ["spent", budget]                                   an attempt that counts against a rate limit
+    ["spent", rate limit]                               an attempt that counts against a rate limit
     ["client", client, […] or null]                     the client's refusal; the last entry counts
     ["target", client, target, […] or null]             a target's refusal; the last entry counts
 
@@ -106,15 +106,15 @@ class Past:
         """Note that an attempt ended."""
         if refused and attempt.governed:
             self.refused[attempt.client].append(age)
-        for budget in attempt.budgets if reached else ():
-            self.spent[str(budget)].append(age)
+        for rate in attempt.rates if reached else ():
+            self.spent[str(rate)].append(age)
 
 
 class _Attempt(NamedTuple):
     age: float
     client: str
     governed: bool
-    budgets: list[Any]
+    rates: list[Any]
 
 
 def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
@@ -124,14 +124,14 @@ def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
     for raw, entry in entries:
         age = max(0.0, raw) if isfinite(raw) else 0.0
         match entry:
-            case ["sent", int(number), str(client), bool(governed), list(budgets)]:
-                open_attempts[number] = _Attempt(age, client, governed, budgets)
+            case ["sent", int(number), str(client), bool(governed), list(rates)]:
+                open_attempts[number] = _Attempt(age, client, governed, rates)
             case ["end", int(number), bool(refused), bool(reached)] if number in open_attempts:
                 past.end(open_attempts.pop(number), age, refused=refused, reached=reached)
             case ["refused", str(client)]:
                 past.refused[client].append(age)
-            case ["spent", str(budget)]:
-                past.spent[budget].append(age)
+            case ["spent", str(rate)]:
+                past.spent[rate].append(age)
             case ["client", str(client), fields]:
                 past.clients[client] = (age, fields if isinstance(fields, list) else None)
             case ["target", str(client), str(target), fields]:

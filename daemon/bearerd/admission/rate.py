@@ -119,6 +119,10 @@ class Rate:
         self.in_flight -= 1
         self._done.append(now)
 
+    def counts(self, now: float) -> bool:
+        """Whether any attempt still counts."""
+        return bool(self.in_flight) or next(self.ages(now), None) is not None
+
     # -- over restarts -------------------------------------------------------------------------
 
     def ages(self, now: float) -> Iterator[float]:

@@ -13,13 +13,18 @@ from bearerd.admission.types import Limits
 
 
 class Registry:
-    """All clients, providers and rate limits. Removed clients are kept as long as their refused attempts count."""
+    """All clients, providers and rate limits.
+
+    Removed clients and rate limits are kept as long as their attempts count, so that a config that leaves them out for
+    a moment does not start them afresh.
+    """
 
     def __init__(self, limits: Limits, past: Past, now: float) -> None:
         self.clients: dict[str, Client] = {}
         self.providers: dict[str, Provider] = {}
         self._removed: dict[str, Client] = {}
         self._rates: dict[str, Rate] = {}
+        self._removed_rates: dict[str, Rate] = {}
         self._users: dict[Rate, list[Provider]] = {}
         self._stale = False
         self.revise(limits)
@@ -28,6 +33,10 @@ class Registry:
     def users(self, rate: Rate) -> list[Provider]:
         """The providers of the clients that share this limit."""
         return self._users.get(rate, [])
+
+    def find(self, name: str) -> Client | None:
+        """The client of this name, also a removed one."""
+        return self.clients.get(name) or self._removed.get(name)
 
     def revise(self, limits: Limits) -> tuple[list[Client], list[Client]]:
         """Apply the limits of a changed config.
@@ -38,7 +47,7 @@ class Registry:
         touched = self._revise_rates(limits)
         for provider in self.providers.values():
             provider.max_concurrency = 0
-        sharing = Counter(budget for each in limits.clients.values() for budget in each.budgets)
+        sharing = Counter(rate for each in limits.clients.values() for rate in each.rates)
         gone = [self.clients.pop(name) for name in [*self.clients] if name not in limits.clients]
         self._removed |= {client.name: client for client in gone}
         changed: list[Client] = []
@@ -47,13 +56,12 @@ class Registry:
             provider = self.providers.get(given.provider) or Provider(given.provider)
             self.providers[given.provider] = provider
             provider.max_concurrency = max(provider.max_concurrency, given.max_concurrency)
-            rates = [(budget, self._rates[budget]) for budget in given.budgets]
-            own = tuple(rate for budget, rate in rates if sharing[budget] == 1)
-            shared = tuple(rate for budget, rate in rates if sharing[budget] > 1)
+            own = tuple(self._rates[rate] for rate in given.rates if sharing[rate] == 1)
+            shared = tuple(self._rates[rate] for rate in given.rates if sharing[rate] > 1)
             client = self.clients.get(name) or self._removed.pop(name, None) or Client(name, given, provider)
             self.clients[name] = client
-            faced = (client.provider, client.rates, client.shared)
-            if faced != (provider, own, shared) or not touched.isdisjoint(given.budgets):
+            before = (client.provider, client.rates, client.shared)
+            if before != (provider, own, shared) or not touched.isdisjoint(given.rates):
                 changed.append(client)
             client.limits, client.provider, client.rates, client.shared = given, provider, own, shared
             for rate in shared:
@@ -62,19 +70,20 @@ class Registry:
         return changed, gone
 
     def prune(self, now: float) -> None:
-        """Drop removed clients whose refused attempts no longer count, and unused providers and queues."""
+        """Drop removed clients and rate limits whose attempts no longer count, and unused providers and queues."""
         if not self._stale:
             return
         for name, client in list(self._removed.items()):
             if not client.in_flight and not client.ledger.count(client.limits.refused_limit.window, now):
                 del self._removed[name]
+        self._removed_rates = {name: rate for name, rate in self._removed_rates.items() if rate.counts(now)}
         used = {client.provider for client in self.clients.values()}
         used_queues = {queue.provider_queue for client in self.clients.values() for queue in client.queues.values()}
         for name, provider in list(self.providers.items()):
             provider.queues = {key: queue for key, queue in provider.queues.items() if queue in used_queues}
             if provider not in used and not provider.in_flight:
                 del self.providers[name]
-        self._stale = bool(self._removed) or len(used) < len(self.providers)
+        self._stale = bool(self._removed or self._removed_rates) or len(used) < len(self.providers)
 
     def entries(self, now: float) -> Iterator[tuple[float, Entry]]:
         """All entries that a restart needs, each with its age in seconds, except attempts in flight."""
@@ -83,21 +92,19 @@ class Registry:
                 yield age, ["refused", client.name]
             for entry in client.breaker.entries(client.name, now):
                 yield 0.0, entry
-        for budget, rate in self._rates.items():
+        for name, rate in (self._rates | self._removed_rates).items():
             for age in rate.ages(now):
-                yield age, ["spent", budget]
+                yield age, ["spent", name]
 
     def _revise_rates(self, limits: Limits) -> set[str]:
         """Update the rate limits. Returns the names of those that are new or changed."""
-        touched = {budget for budget, limit in limits.rates.items() if self._limit_of(budget) != limit}
-        self._rates = {budget: self._rates.get(budget) or Rate(limit) for budget, limit in limits.rates.items()}
-        for budget in touched:
-            self._rates[budget].limit = limits.rates[budget]
+        before, known = self._rates, self._removed_rates | self._rates
+        touched = {name for name, limit in limits.rates.items() if name not in before or before[name].limit != limit}
+        self._rates = {name: known.get(name) or Rate(limit) for name, limit in limits.rates.items()}
+        self._removed_rates = {name: rate for name, rate in known.items() if name not in limits.rates}
+        for name in touched:
+            self._rates[name].limit = limits.rates[name]
         return touched
-
-    def _limit_of(self, budget: str) -> object:
-        rate = self._rates.get(budget)
-        return rate.limit if rate else None
 
     def _restore(self, past: Past, now: float) -> None:
         for name, client in self.clients.items():
@@ -110,5 +117,5 @@ class Registry:
             with suppress(ValueError, TypeError, OverflowError):
                 if fields is not None and name in self.clients:
                     self.clients[name].breaker.restore_target(target, fields, age, now)
-        for budget, rate in self._rates.items():
-            rate.restore(past.spent.get(budget, ()), now)
+        for name, rate in self._rates.items():
+            rate.restore(past.spent.get(name, ()), now)

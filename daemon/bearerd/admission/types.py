@@ -23,7 +23,7 @@ refused_limit   `refused_limit` is used up by attempts that were refused, or may
 retry_budget    the provider fails, and its retry budget is used up
 rate_limit      a `rate_limit` is used up, or too small, so that the renewal waits until shortly before expiry
 concurrency     `max_concurrency` attempts are in flight
-unknown_client  the current config has no such client: the target is about to be removed
+unknown_client  the limits do not name its client: the target is about to be removed, or its client was just added
 """
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -106,7 +106,7 @@ class ClientLimits:
     """The URL of the provider. Clients with the same URL share slots and a retry budget."""
     max_concurrency: int = 8
     refused_limit: RateLimit = REFUSED_LIMIT
-    budgets: tuple[str, ...] = ()
+    rates: tuple[str, ...] = ()
     """Names of the rate limits that its attempts count against."""
     deadline: float = 10.0 + _BESIDE_REQUEST
     """Seconds after which an unsettled ticket counts as a timeout."""
@@ -129,12 +129,12 @@ class Limits:
                 name: ClientLimits(
                     provider=client.provider.url,
                     max_concurrency=client.provider.max_concurrency,
-                    budgets=tuple(budget for budget, _ in client.budgets),
+                    rates=tuple(name for name, _ in client.rate_limits),
                     deadline=client.provider.timeout + _BESIDE_REQUEST,
                 )
                 for name, client in unique.items()
             },
-            {budget: limit for client in unique.values() for budget, limit in client.budgets},
+            {name: limit for client in unique.values() for name, limit in client.rate_limits},
         )
 
 

@@ -173,12 +173,12 @@ def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: 
 
 
 def _reason(token: Mapping[str, Any]) -> str:
-    """What holds a token, with the error behind it."""
+    """The reason that holds a token, with the error behind it."""
     text, error = token.get("held_text") or token.get("held_by"), token.get("last_error")
     return f"{text}: {error}" if error else f"{text}"
 
 
 def _current(token: Mapping[str, Any]) -> str:
-    """What still holds."""
+    """The state of the current token."""
     remaining = token.get("remaining_seconds") or 0.0
     return f"; the current token is good for {duration(remaining)}" if remaining else "; there is no valid token"

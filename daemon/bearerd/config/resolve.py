@@ -66,11 +66,11 @@ class Resolver:
         """The targets of a client; `shared` is the provider that it names."""
         provider = _provider(model, shared)
         self._check_provider(node, model, provider, shared)
-        budgets: list[tuple[str, RateLimit]] = []
+        rate_limits: list[tuple[str, RateLimit]] = []
         if shared is not None and shared.rate_limit is not None:
-            budgets.append((f"provider-{model.provider}", shared.rate_limit))
+            rate_limits.append((f"provider-{model.provider}", shared.rate_limit))
         if model.rate_limit is not None:
-            budgets.append((f"client-{name}", model.rate_limit))
+            rate_limits.append((f"client-{name}", model.rate_limit))
         client = Client(
             name=name,
             provider=provider,
@@ -87,7 +87,7 @@ class Resolver:
             grant_type=model.grant_type,
             jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
-            budgets=tuple(budgets),
+            rate_limits=tuple(rate_limits),
         )
         return [self._target(node, client, model, token) for token in model.tokens]
 

@@ -66,14 +66,12 @@ def read_lifetime(
         why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
         taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
         return Lifetime(default, taken, "zero" if zero else "unnamed")
-    if left is not None and left < named.seconds:
-        note = named.note
-        if named.seconds - left > _DIFFERS:
-            note = (
-                f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
-            )
-        return Lifetime(left, note)
-    return named
+    if left is None:
+        return named
+    note = named.note
+    if abs(named.seconds - left) > _DIFFERS and (left < named.seconds or note is None):
+        note = f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
+    return Lifetime(min(left, named.seconds), note)
 
 
 def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: float) -> Lifetime | None:

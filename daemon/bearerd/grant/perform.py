@@ -36,8 +36,8 @@ _FINGERPRINT: Final = 16
 class Memory(Protocol):
     """State that survives a restart."""
 
-    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """The fields that were saved under a name, and how many seconds ago."""
+    def load(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """The fields that were saved under a name."""
         ...
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Grants:
             rotation = self._rotations.get(client.name)
             if rotation is None:
                 kept = self._memory.load("secrets", client.name) if self._memory else None
-                rotation = self._rotations[client.name] = rotations.load(kept[0]) if kept else Rotation()
+                rotation = self._rotations[client.name] = rotations.load(kept) if kept else Rotation()
             return rotation
 
     def _rotate(self, client: Client, known: Sequence[str], tried: str, outcome: Outcome) -> Outcome:

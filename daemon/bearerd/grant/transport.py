@@ -87,7 +87,7 @@ def _read(response: requests.Response) -> bytes:
 
 
 class _Raw(io.RawIOBase):
-    """What comes from a socket. Another turn may compute until it does, unless the provider answers at once."""
+    """The bytes from a socket. Another turn may compute meanwhile, unless the provider answers at once."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw

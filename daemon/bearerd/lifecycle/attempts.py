@@ -19,6 +19,7 @@ from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Ra
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import FailureLog
 from bearerd.lifecycle.lines import Line, reply_line
+from bearerd.lifecycle.next_attempt import NextAttempt
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
@@ -38,8 +39,7 @@ class Attempts:
 
     # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (
-        "_client_id", "_last_attempt", "_last_held", "_last_made", "_not_before", "_outcomes", "_parts", "_requested",
-        "due", "held", "identity", "log", "next", "same", "state", "target",
+        "_client_id", "_outcomes", "_parts", "_timing", "held", "identity", "log", "next", "same", "state", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, parts: Parts) -> None:
@@ -50,21 +50,11 @@ class Attempts:
         self._client_id = ""
         self.identity = ""
         """The identity under which the token was requested. It differs from the target's after a config change."""
-        self.due = 0.0
-        """When the next refresh is due. Boot clock, like all times here."""
-        # The wait after the last outcome. Neither a clock step nor a refresh request shortens it.
-        self._not_before = 0.0
-        self._last_attempt: float | None = None
-        """The time of the last attempt before expiry; None if none is planned."""
-        self._last_held = False
-        """Whether admission holds even that attempt."""
-        self._last_made = False
-        self._requested = False
-        """Whether a user requested a new token before it is due."""
+        self._timing = NextAttempt()
         self.held: Held | None = None
         """The answer of admission if it holds the target."""
         self.next = 0.0
-        """The time of the next attempt, as far as it is known."""
+        """The time of the next attempt, as far as it is known. Boot clock, like all times here."""
         self.same = False
         """Whether the last reply contained the token that was already held."""
         self._outcomes = [0] * len(KINDS)
@@ -77,7 +67,7 @@ class Attempts:
         An expired record serves only to recognise the same token in a later reply.
         """
         now = self._parts.clock.now()
-        self.due = now.boot
+        self._timing.due = now.boot
         target = self.target
         refusal = self.refusal()
         if refusal is not None and refusal.request not in {"", target.fingerprint()}:
@@ -92,7 +82,7 @@ class Attempts:
             return False
         remaining = self.state.remaining(now.boot)
         if not dated.disagreed and remaining >= self._parts.min_valid:
-            self.due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
+            self._timing.due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
         say(logging.INFO, f"the token on record is good for {duration(remaining)}", name=target.full_name)
         return dated.stepped
 
@@ -110,7 +100,7 @@ class Attempts:
         if needs_grant or self.log.failure is not None or (token is not None and not self.is_for_target):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
-            self.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
+            self._timing.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
 
     def _request_changed(self, now: float) -> None:
         """Forget the refusal: it was about another request, so the target may ask at once."""
@@ -121,14 +111,15 @@ class Attempts:
             self._parts.admission.forget(target.full_name, target.client.name, now)
 
     def credentials_changed(self) -> None:
-        """Retry at once if the target is failing for any reason, because the client's credentials changed."""
-        self._parts.clients.credentials_changed(self.target)
+        """Retry at once if the target is failing or held for any reason, because the client's credentials changed."""
+        if self.log.failure is not None or self.held is not None:
+            self._parts.clients.credentials_changed(self.target)
         if self.log.failure is not None:
             self._due_now(self._parts.clock.now().boot)
 
     def request(self, instead_of: str | None) -> None:
         """Request a new token, unless the held one is newer already."""
-        self._requested = self._requested or not self.is_newer(instead_of)
+        self._timing.requested = self._timing.requested or not self.is_newer(instead_of)
 
     def correct_times(self, now: Instant) -> bool:
         """Correct the token's times after a step of the wall clock. Returns whether there was one."""
@@ -137,10 +128,10 @@ class Attempts:
         if dated is None or not dated.stepped:
             return False
         self.state = self.state.dated(dated.token)
-        if self._last_attempt is not None:  # before the expiry as it is known now
-            self._last_attempt = policy.last_attempt(now.boot, self.state.ends, self._parts.dice())
+        if self._timing.has_last():
+            self._timing.plan_last(now.boot, self.state.ends, self._parts.dice())
         if dated.disagreed:
-            self.due = max(now.boot, self._not_before)
+            self._timing.due = max(now.boot, self._timing.not_before)
         good = duration(self.state.remaining(now.boot))
         refreshing = "; refreshing it" if dated.disagreed else ""
         self.say(Line("warning", f"the clock was set; by its earlier reading the token is good for {good}{refreshing}"))
@@ -188,8 +179,8 @@ class Attempts:
             period=policy.planned(lifetime, target.refresh_before, target.max_staleness, target.max_age),
             failures=self.log.attempts,
             retry=isinstance(self.log.failure, Transient),
-            last_attempt=self._last_attempt is not None and now >= self._last_attempt,
-            requested=requested and now < self.due,
+            last_attempt=self._timing.is_last(now),
+            requested=requested and now < self._timing.due,
         )
 
     def refusal(self) -> Refusal | None:
@@ -202,33 +193,33 @@ class Attempts:
         if held is None or held.until < inf:
             return held
         now = self._parts.clock.now().boot
-        return self._parts.admission.preview(self.ask(now, requested=self._requested), now) or held
+        return self._parts.admission.preview(self.ask(now, requested=self._timing.requested), now) or held
 
     def refresh_hold(self) -> Hold | None:
         """What would delay a refresh requested now: admission, or the wait after the last failure."""
         now = self._parts.clock.now().boot
         held, failure = self._parts.admission.preview(self.ask(now, requested=True), now), self.log.failure
-        if failure is not None and self._not_before > max(now, held.until if held is not None else now):
+        not_before = self._timing.not_before
+        if failure is not None and not_before > max(now, held.until if held is not None else now):
             asked = isinstance(failure, Transient | RateLimited) and failure.retry_after is not None
-            return Hold("retry_after" if asked else "backoff", self._or_last(self._not_before), failure)
+            return Hold("retry_after" if asked else "backoff", self._or_last(not_before), failure)
         if held is None:
             return None
         refusal = self.refusal() if held.reason in {"refused", "refused_limit"} else None
         until = self._or_last(held.until) if held.until < inf else inf
         return Hold(held.reason, until, failure or (refusal.outcome if refusal else None))
 
+    @property
+    def due(self) -> float:
+        """When the next attempt is due, whatever holds it."""
+        return self._timing.due
+
     def next_turn(self) -> float:
         """When the target requests admission next."""
-        at = self.held.again if self.held is not None else self.due
-        if self._requested and self.held is None:
-            at = min(at, self._not_before)
-        return self._or_last(at)
+        return self._timing.at(self.held)
 
     def _or_last(self, at: float) -> float:
-        """The earlier of this time and the last attempt before expiry."""
-        if self._last_attempt is None or (self.held is not None and self._last_held):
-            return at
-        return min(at, self._last_attempt)
+        return self._timing.or_last(at, self.held)
 
     # -- an attempt ------------------------------------------------------------------------------
 
@@ -237,25 +228,23 @@ class Attempts:
         now = self._parts.clock.now()
         self.held = None
         if not self.state.remaining(now.boot):
-            self._last_attempt = None  # the token has expired
+            self._timing.expired()
         if now.boot >= self.next_turn():
             self.held = self._ask(now)
         self.next = self._next(self._parts.clock.now().boot)
 
     def _ask(self, now: Instant) -> Held | None:
         """Make an attempt. Returns what holds the target if admission does not allow it."""
-        parts, ask = self._parts, self.ask(now.boot, requested=self._requested)
+        parts, ask = self._parts, self.ask(now.boot, requested=self._timing.requested)
         answer = parts.admission.request(ask, now.boot)
         if isinstance(answer, Held):
             if ask.requested and answer.reason == "rate_limit":
-                self._requested = False  # the rest of the limit is reserved for refreshes that are due
+                self._timing.requested = False  # the rest of the limit is reserved for refreshes that are due
                 return None
-            self._last_held = ask.last_attempt
-            self._plan_last_attempt(now.boot)
+            self._timing.held_back(now.boot)
+            self._plan_last(now.boot)
             return answer
-        self._requested = False
-        if ask.last_attempt:
-            self._last_attempt, self._last_made = None, True
+        self._timing.begun(now.boot)
         self.next = now.boot
         outcome: Outcome | None = None
         accepted: Accepted | None = None
@@ -285,23 +274,23 @@ class Attempts:
         return None
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
-        """Compare the reply with the held token."""
-        state = self.state if self.is_for_target else TokenState()
+        """Compare the reply with the held token, if that is the one that the current config wants."""
+        state = self.state if self.is_for_target else TokenState(arrived_expired=self.state.arrived_expired)
         return accept(state, issued, now, lambda token: self._refresh_due(token, now.boot), performed.skew)
 
     def _take(self, accepted: Accepted, client_id: str) -> None:
         """Store the state after a reply."""
-        self.state = accepted.state
-        if accepted.kind == "expired":
+        if accepted.kind == "expired":  # the held token stays, also one that another config wanted
+            self.state = replace(self.state, arrived_expired=accepted.state.arrived_expired)
             return
+        self.state = accepted.state
         self._client_id, self.identity = client_id, self.target.identity()
         if accepted.kind in {"new", "renewed"}:
-            self._last_attempt, self._last_made = None, False
+            self._timing.extended()
 
     def _succeed(self, accepted: Accepted, notes: Iterable[str], now: Instant) -> None:
         remaining = self.state.remaining(now.boot)
-        self.due, self._not_before = accepted.due, now.boot + policy.LEAST_BETWEEN_ATTEMPTS
-        self._last_attempt = None
+        self._timing.succeeded(now.boot, accepted.due)
         self.same = accepted.kind != "new"
         for note in notes:
             self.say(Line("warning", note))
@@ -319,12 +308,12 @@ class Attempts:
         remaining = self.state.remaining(now)
         if isinstance(failure, Refused):
             # It requests admission right away and is held there, so that a sibling's success wakes it.
-            self.due = self._not_before = now + policy.LEAST_BETWEEN_ATTEMPTS
-            until = max(settled.until, self.due)
+            wait = policy.LEAST_BETWEEN_ATTEMPTS
         else:
             wait = policy.wait_after(failure, self.log.count(failure), remaining, self._parts.dice())
-            until = self.due = self._not_before = now + wait
-        self._plan_last_attempt(now)
+        self._timing.failed(now, wait)
+        until = max(settled.until, now + wait) if isinstance(failure, Refused) else now + wait
+        self._plan_last(now)
         self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
 
     def _next(self, now: float) -> float:
@@ -338,10 +327,9 @@ class Attempts:
                 at = max(at, refusal.next_probe)  # admission will hold it until then
         return self._or_last(at)
 
-    def _plan_last_attempt(self, now: float) -> None:
-        """Plan one more attempt before expiry, once per token, because the target is failing or held."""
-        if self._last_attempt is None and not self._last_made and self.state.remaining(now):
-            self._last_attempt = policy.last_attempt(now, self.state.ends, self._parts.dice())
+    def _plan_last(self, now: float) -> None:
+        if self._timing.may_plan_last() and self.state.remaining(now):
+            self._timing.plan_last(now, self.state.ends, self._parts.dice())
 
     def _refresh_due(self, token: Token, last_attempt: float) -> float:
         target = self.target
@@ -351,7 +339,7 @@ class Attempts:
 
     def _due_now(self, now: float) -> None:
         """Make an attempt due now, because the cause of the last failure may be gone."""
-        self.due = self._not_before = now
+        self._timing.now(now)
         self.log.forgive()
 
     def say(self, line: Line) -> None:

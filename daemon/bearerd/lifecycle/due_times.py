@@ -1,4 +1,7 @@
-"""Names by the moment at which they are due, over a heap: a change costs microseconds, however many there are. Pure."""
+"""When each name is due. Pure.
+
+A heap makes a change cost microseconds, however many names there are.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-# A changed moment leaves the old entry in the heap. They are dropped together once they outnumber the names.
+# A changed time leaves the old entry in the heap. The heap is rebuilt once it holds twice as many entries as names.
 _MOST_STALE: Final = 2
-# A handful of names is not worth the while.
+# Added to that, so that a heap of a few names is not rebuilt at every change.
 _FEW: Final = 64
 
 
 class DueTimes:
-    """Each name has one moment, in seconds of any clock."""
+    """One time for each name, in seconds of any clock."""
 
     __slots__ = ("_at", "_heap")
 
@@ -25,7 +28,7 @@ class DueTimes:
         return name in self._at
 
     def set(self, name: str, at: float) -> None:
-        """The name is due at that moment, whatever was said before."""
+        """Set when the name is due. This replaces an earlier time."""
         self._at[name] = at
         heappush(self._heap, (at, name))
         if len(self._heap) > _MOST_STALE * len(self._at) + _FEW:
@@ -33,18 +36,18 @@ class DueTimes:
             heapify(self._heap)
 
     def remove(self, name: str) -> None:
-        """The name is never due."""
+        """Remove the name."""
         self._at.pop(name, None)
 
     def earliest(self) -> float:
-        """The moment of the name that is due first; `inf` without names."""
+        """The earliest time of all; `inf` without names."""
         heap = self._heap
         while heap and self._at.get(heap[0][1]) != heap[0][0]:
             heappop(heap)
         return heap[0][0] if heap else inf
 
     def take(self, now: float, again: float) -> list[tuple[str, float]]:
-        """The names that are due, with their moments, earliest first; each is due at `again` from now on."""
+        """Return the names that are due with their times, earliest first, and make each due at `again`."""
         taken = []
         while self.earliest() <= now:
             at, name = heappop(self._heap)

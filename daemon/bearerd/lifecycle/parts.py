@@ -29,7 +29,7 @@ class Admission(Protocol):
         ...
 
     def preview(self, ask: Ask, now: float) -> Held | None:
-        """What `request` would answer, without changing anything. None means granted."""
+        """The answer that `request` would give, without changing anything. None means granted."""
         ...
 
     def settle(self, ticket: Ticket, outcome: Outcome | None, now: float) -> Settled:
@@ -45,7 +45,7 @@ class Admission(Protocol):
         ...
 
     def forgive(self, client: str, now: float) -> None:
-        """What the client was refused for has changed."""
+        """Half-open the client's breaker, because its credentials or its config changed."""
         ...
 
     def forget(self, name: str, client: str, now: float) -> None:

@@ -68,7 +68,7 @@ class Schedule:
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._due: dict[str, float] = {}
-        """By target with a job: when its next turn is due, or, during a turn, when another one was requested."""
+        """By target with a job: when its next turn is due; during a turn, when another one was requested."""
         self._running: set[str] = set()
         self._stopped = False
         self._pools = 0
@@ -173,16 +173,16 @@ class Schedule:
     # -- inside --------------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
-        """A turn that is due, and whatever is due after it; on a thread of the pool."""
+        """Run a turn that is due and those queued after it, on a thread of the pool."""
         following: str | None = name
         if not self._queue.enter(name):
             return
         while following is not None:
             self._replace_stuck_threads()
-            self._give(following)
+            self._run_turn(following)
             following = self._queue.next()
 
-    def _give(self, name: str) -> None:
+    def _run_turn(self, name: str) -> None:
         with self._lock:
             if self._stopped or name in self._running or name not in self._due:
                 return
@@ -247,7 +247,7 @@ class Schedule:
         return self._move(name, self._clock.now().boot + seconds)
 
     def _move(self, name: str, due: float) -> bool:
-        """Hand the moment to the scheduler; whether it has such a job."""
+        """Tell the scheduler when the next turn is due. Returns False if it has no such job."""
         if self._stopped:
             return False
         now = self._clock.now()
@@ -270,20 +270,20 @@ class Schedule:
 
 
 class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Runs an hour from now, so that a turn that never sets the next one delays its target by an hour at most."""
+    """Runs an hour from now: a turn that does not set the next one delays its target by an hour at most."""
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:  # noqa: ARG002
         return now + timedelta(seconds=LONGEST_WAIT)
 
 
 class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
-    """Jobs over a heap.
+    """Jobs in a heap, by the time of their next run.
 
     Two things differ from APScheduler's own memory store:
 
-    - `move` sets when a job runs next, and wakes the scheduler's thread only for a moment before the one it sleeps
-      until. `modify_job` sorts a list, and wakes it each time.
-    - A job that is handed over is due an hour later from that same moment. The time that the scheduler computes
+    - `move` sets the next run, and wakes the scheduler's thread only if that run is earlier than the thread would wake.
+      `modify_job` sorts a list, and wakes the thread each time.
+    - When a job is submitted, its next run is set to an hour later at once. The time that the scheduler computes
       afterwards is not used, so it cannot undo a `move` that a fast worker made in between.
     """
 
@@ -297,7 +297,7 @@ class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
         self._sleeps_until = inf
 
     def move(self, job_id: str, at: float) -> bool:
-        """Run the job at that time next; whether there is such a job."""
+        """Set when the job runs next (Unix time). Returns False if there is no such job."""
         with self._lock:
             if job_id not in self._jobs:
                 return False
@@ -309,11 +309,11 @@ class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
         return True
 
     def earliest(self) -> float:
-        """When the first job runs; `inf` without jobs."""
+        """When the first job runs (Unix time); `inf` without jobs."""
         with self._lock:
             return self._due.earliest()
 
-    # What the scheduler calls, under a lock of its own.
+    # The interface of a job store. The scheduler calls it under its own lock.
 
     def lookup_job(self, job_id: str) -> Any:
         return self._jobs.get(job_id)

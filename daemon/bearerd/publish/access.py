@@ -136,7 +136,7 @@ def _of_mode(mode: int) -> tuple[Entry, ...]:
 
 
 def describe(stop: Stop, reader: Reader) -> str:
-    """What denies a reader access, and what to do."""
+    """The reason why a reader has no access, and what to do."""
     component, right = stop.component, stop.right
     lacks = {
         "owner": f"{reader.name} is its owner, and the owner lacks {right}",

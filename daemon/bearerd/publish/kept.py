@@ -1,7 +1,7 @@
-"""Directories that were walked to lately, kept open: the next use costs one look instead of a walk.
+"""Keeps recently used directories open, so that the next use costs one stat instead of a walk from `/`.
 
-A kept directory is used only while its path still names it, with the owner, group and mode that the walk found. So
-whatever was put on the way meanwhile, a file lands in the directory that the walk approved.
+A kept directory is used only while its path still leads to it, and its owner, group and mode are those that the walk
+found. So even if the path was changed meanwhile, a file is written to the directory that the walk approved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Kept:
 
     def __init__(self, place: OpenDirectory) -> None:
         self.place = place
-        self.users = 2  # the collection, and the caller who walked here
+        self.users = 2  # the collection, and the caller
 
 
 class KeptDirectories:
@@ -35,7 +35,7 @@ class KeptDirectories:
 
     @contextmanager
     def use(self, path: str) -> Iterator[OpenDirectory | None]:
-        """The directory, for as long as the block lasts; None where it is not kept, or is not as it was."""
+        """Yields the directory, which stays open during the block; None if it is not kept or has changed."""
         with self._lock:
             kept = self._kept.get(path)
             if kept is not None:
@@ -53,7 +53,7 @@ class KeptDirectories:
 
     @contextmanager
     def keep(self, path: str, place: OpenDirectory) -> Iterator[None]:
-        """Keep a directory that was walked to, which the caller uses for as long as the block lasts."""
+        """Keep a directory to which the caller walked. It stays open during the block at least."""
         kept = _Kept(place)
         with self._lock:
             dropped = self._kept.pop(path, None)
@@ -68,14 +68,14 @@ class KeptDirectories:
             self._release(kept)
 
     def drop_all(self) -> None:
-        """Keep none: an open directory keeps its file system from being unmounted."""
+        """Close all, because an open directory keeps its file system from being unmounted."""
         with self._lock:
             dropped, self._kept = list(self._kept.values()), {}
         for kept in dropped:
             self._release(kept)
 
     def __del__(self) -> None:
-        """Close what is left."""
+        """Close the directories that are still open."""
         self.drop_all()
 
     def _drop(self, path: str, kept: _Kept) -> None:

@@ -1,4 +1,4 @@
-"""State that survives a restart and a reboot: refusals, used rate limits, and which secret works.
+"""State that survives a restart: which secret of a client works. The ledger is beside it (admission/journal.py).
 
 It holds no token and no secret: secrets are identified by fingerprints, made with a key that is stored beside them. If
 the state cannot be written, there is a warning, and tokens are refreshed as before.
@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bearerd import boundedjson
-from bearerd.clock import Clock
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import OWN_DIRECTORY
@@ -29,7 +28,7 @@ from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
 
 SCHEMA: Final = 1
-# Bytes. A rate limit of 10,000 a day takes 200 KB: 20 bytes for each grant.
+# Bytes. A fingerprint takes 36 bytes, and a client has a few secrets.
 _MOST_BYTES: Final = 1024 * 1024
 _KEY_BYTES: Final = 32
 
@@ -37,7 +36,7 @@ _KEY_BYTES: Final = 32
 class State:
     """The state directory: small documents, each with a kind and a name."""
 
-    def __init__(self, directory: str, clock: Clock, uid: int | None = None) -> None:
+    def __init__(self, directory: str, uid: int | None = None) -> None:
         """`uid` is the daemon's user, if that is not the user of this process."""
         root, own = directory, directory
         self.note = ""
@@ -48,7 +47,6 @@ class State:
             own = posixpath.join(directory, OWN_DIRECTORY)
             self.note = f"{directory}: {reason}; the state is kept in {own}, which only bearerd uses"
         self._directory = own
-        self._clock = clock
         self._files = Files(root, PRIVATE_DIRECTORY, own=own)
         self._failing = False
 
@@ -61,15 +59,14 @@ class State:
         """Remove temporary files that a killed process left behind. Call it only under the lock."""
         if self.note:
             say(logging.WARNING, f"state directory {self.note}")
-        kinds = ("clients", "budgets", "secrets")
-        self._files.sweep({self._directory, *(posixpath.join(self._directory, kind) for kind in kinds)})
+        self._files.sweep({self._directory, posixpath.join(self._directory, "secrets")})
 
     def close_directories(self) -> None:
         """Close the directories that are kept open for the next use."""
         self._files.close_directories()
 
-    def load(self, kind: str, name: str) -> tuple[Mapping[str, Any], float] | None:
-        """The fields that were saved under a name, and their age in seconds; None if there are none.
+    def load(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        """The fields that were saved under a name; None if there are none.
 
         A document of another format version is renamed and kept for a rollback.
         """
@@ -82,33 +79,24 @@ class State:
             document = boundedjson.loads(content.decode())
             if document["schema"] != SCHEMA or not isinstance(document["kept"], dict):
                 return None
-            elapsed = self._elapsed(document)
-        except (ValueError, TypeError, KeyError, OverflowError):
+        except (ValueError, TypeError, KeyError):
             return None
-        if elapsed < 0:  # a clock was set back: save it again, so that it ages from now on
-            self.save(kind, name, document["kept"])
-        return document["kept"], max(0.0, elapsed)
+        kept: dict[str, Any] = document["kept"]
+        return kept
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
         """Save fields under a name; without any, the document is removed."""
         path = self._path(kind, name)
-        now = self._clock.now()
-        when = {"wall": now.wall, "boot": now.boot, "boot_id": self._clock.boot_id()}
         try:
             if fields:
-                content = json.dumps({"schema": SCHEMA, "kept": dict(fields)} | when).encode()
+                content = json.dumps({"schema": SCHEMA, "kept": dict(fields)}).encode()
                 self._files.replace(path, content, PRIVATE)
             else:
                 self._files.remove(path)
         except PublishError as error:
-            self._say(f"state: {error}; refusals and rate limits are not known after a restart")
+            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
         else:
             self._failing = False
-
-    def names(self, kind: str) -> set[str]:
-        """The names that have saved fields."""
-        found = self._files.names(posixpath.join(self._directory, kind))
-        return {name.removesuffix(".json") for name in found if name.endswith(".json")}
 
     def key(self) -> bytes:
         """The key of fingerprints, which is generated once."""
@@ -120,7 +108,7 @@ class State:
         try:
             self._files.replace(path, key, PRIVATE)
         except PublishError as error:
-            self._say(f"state: {error}; refusals and rate limits are not known after a restart")
+            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
         return key
 
     def examine(self) -> list[str]:
@@ -141,13 +129,6 @@ class State:
 
     def _path(self, kind: str, name: str) -> str:
         return posixpath.join(self._directory, kind, f"{name}.json")
-
-    def _elapsed(self, document: Mapping[str, Any]) -> float:
-        """Seconds since it was saved: by the boot clock within one boot, else by the wall clock."""
-        now, boot_id = self._clock.now(), self._clock.boot_id()
-        if boot_id and document["boot_id"] == boot_id:
-            return now.boot - float(document["boot"])
-        return now.wall - float(document["wall"])
 
     def _say(self, message: str) -> None:
         if not self._failing:

@@ -53,7 +53,7 @@ class CommandSource(SecretSource):
 
 
 def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
-    """What a process writes until it ends, cut off soon after LARGEST bytes; raises TimeoutError."""
+    """The output of a process, cut off soon after LARGEST bytes. Raises TimeoutError."""
     assert process.stdout is not None  # noqa: S101 - it was started with a pipe
     descriptor, output = process.stdout.fileno(), b""
     with selectors.DefaultSelector() as selector:

@@ -90,7 +90,7 @@ def _read(path: str, permissions: Literal["owner", "group", "any"]) -> bytes:
 
 
 def _too_readable(mode: int, permissions: Literal["owner", "group", "any"]) -> str | None:
-    """What is wrong with a mode that gives access to more users than allowed, as ssh judges private keys."""
+    """The error about a mode that gives access to more users than allowed, as ssh judges private keys."""
     match permissions:
         case "owner":
             forbidden, tighter, wider = 0o077, "600", "permissions: group or any"

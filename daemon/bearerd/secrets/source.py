@@ -1,4 +1,4 @@
-"""What every kind of secret source has in common."""
+"""The interface of all kinds of secret source."""
 
 from __future__ import annotations
 
@@ -69,4 +69,4 @@ class SecretSource(ABC):
 
     @abstractmethod
     def _bytes(self) -> bytes:
-        """What the source holds, of at most LARGEST bytes; raises SecretUnavailable."""
+        """The content of the source, at most LARGEST bytes. Raises SecretUnavailable."""

@@ -64,7 +64,7 @@ def _directories(config: Config, publisher: Publisher) -> Iterator[Finding]:
     uid = ReaderPaths(config).uid
     for note in publisher.examine_own(uid):
         yield Finding("directory", note, "warning")
-    state = State(config.state_directory, SystemClock(), uid)
+    state = State(config.state_directory, uid)
     yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
     if state.note:
         yield Finding("state directory", state.note, "warning")

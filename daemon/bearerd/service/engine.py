@@ -85,7 +85,7 @@ class Engine:
         self.counters = Counters()
         self._publisher = _CountedPublisher(self.counters, config)
         self.hooks = Hooks(environ, self._publisher.notes, self.clock, lambda end: self.counters.event("hooks", end))
-        self._state = State(config.state_directory, self.clock)
+        self._state = State(config.state_directory)
         self.schedule = Schedule(self.clock, self._turn, _workers(config))
         self._reconciler = Reconciler(self._controller, self.schedule, self._now)
         self._lock = threading.Lock()
@@ -138,11 +138,13 @@ class Engine:
         return changes
 
     def secrets_changed(self, clients: Container[str]) -> None:
-        """Let the failing and held targets of these clients retry at once, because the credentials changed."""
-        for controller in self._reconciler.controllers():
-            target_status = controller.status()
-            if target_status.client in clients and (target_status.failure is not None or target_status.held_by):
-                self._reconciler.wish(target_status.name, CredentialsChanged())
+        """Let the failing and held targets of these clients retry at once, because credentials or a `ca_file` changed.
+
+        Each target decides in its next turn whether it is failing: its request may be in flight with the old ones.
+        """
+        for target in self._config.targets:
+            if target.client.name in clients:
+                self._reconciler.wish(target.full_name, CredentialsChanged())
 
     def rewrite(self, names: Iterable[str]) -> None:
         """Rewrite the files of these targets, because a template changed."""

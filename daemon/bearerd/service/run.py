@@ -195,7 +195,11 @@ class _Daemon:
         clients = self._sources.clients_changed()
         if clients:
             say(logging.INFO, f"credentials for {', '.join(sorted(clients))} changed")
-            self._engine.secrets_changed(clients)
+        trusting = self._sources.authorities_changed()
+        if trusting:
+            say(logging.INFO, f"ca_file of {', '.join(sorted(trusting))} changed")
+        if clients or trusting:
+            self._engine.secrets_changed(clients | trusting)
         tokens = self._sources.templates_changed()
         if tokens:
             say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} changed")

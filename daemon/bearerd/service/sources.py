@@ -1,4 +1,4 @@
-"""The files that a config depends on: the paths to watch, and which config, secrets and templates changed."""
+"""The files that a config depends on: the paths to watch, and which of them changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bearerd.secrets.source import SecretSource
 
 
 class Sources:
-    """The files of a config, its secrets and its templates. Only fingerprints of them are kept."""
+    """The files of a config, its secrets, `ca_file`s and templates. Only fingerprints of them are kept."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -20,6 +20,8 @@ class Sources:
         self._secrets: dict[Reference, bytes] = {}
         self._sources: dict[Reference, SecretSource] = {}
         self._clients: dict[Reference, set[str]] = {}
+        self._authorities: dict[str, bytes] = {}
+        self._trusting: dict[str, set[str]] = {}
         self._templates: dict[str, bytes] = {}
         self._tokens: dict[str, set[str]] = {}
         self.take(config)
@@ -32,6 +34,7 @@ class Sources:
         """
         sources: dict[Reference, SecretSource] = {}
         clients: dict[Reference, set[str]] = {}
+        trusting: dict[str, set[str]] = {}
         tokens: dict[str, set[str]] = {}
         for target in config.targets:
             for reference in target.references:
@@ -39,13 +42,16 @@ class Sources:
                     sources[reference] = source_of(reference, self._environ)
                 if sources[reference].paths():
                     clients.setdefault(reference, set()).add(target.client.name)
+            if ca_file := target.client.provider.ca_file:
+                trusting.setdefault(ca_file, set()).add(target.client.name)
             for output in target.outputs:
                 if output.template.startswith("/"):
                     tokens.setdefault(output.template, set()).add(target.full_name)
-        self._sources, self._clients, self._tokens = sources, clients, tokens
+        self._sources, self._clients, self._trusting, self._tokens = sources, clients, trusting, tokens
         self._paths = (*config.sources, *config.source_directories)
         self._config = {path: self._config.get(path) or fingerprint_of(path) for path in self._paths}
         self._secrets = {one: self._secrets.get(one) or sources[one].fingerprint() for one in clients}
+        self._authorities = {path: self._authorities.get(path) or fingerprint_of(path) for path in trusting}
         self._templates = {path: self._templates.get(path) or fingerprint_of(path) for path in tokens}
 
     def paths(self) -> Iterable[str]:
@@ -54,7 +60,7 @@ class Sources:
         config = [path if path.startswith("/") else os.path.join(os.getcwd(), path) for path in self._paths]
         directories = [os.path.join(path, ".") for path in config if os.path.isdir(path)]
         secrets = [path for reference in self._clients for path in self._sources[reference].paths()]
-        return [*config, *secrets, *self._tokens, *directories]
+        return [*config, *secrets, *self._trusting, *self._tokens, *directories]
 
     def config_changed(self) -> bool:
         """Whether a file of the config changed since the last look, appeared or disappeared."""
@@ -69,8 +75,20 @@ class Sources:
 
     def templates_changed(self) -> set[str]:
         """The tokens that use a template which changed since the last look."""
-        before, self._templates = (
-            self._templates,
-            {path: fingerprint_of(path, self._templates[path]) for path in self._tokens},
-        )
-        return {name for path, names in self._tokens.items() if self._templates[path] != before[path] for name in names}
+        before, self._templates = self._templates, _look(self._templates)
+        return _concerned(self._tokens, before, self._templates)
+
+    def authorities_changed(self) -> set[str]:
+        """The clients whose `ca_file` changed since the last look."""
+        before, self._authorities = self._authorities, _look(self._authorities)
+        return _concerned(self._trusting, before, self._authorities)
+
+
+def _look(before: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The fingerprints of these files now."""
+    return {path: fingerprint_of(path, known) for path, known in before.items()}
+
+
+def _concerned(users: Mapping[str, set[str]], before: Mapping[str, bytes], now: Mapping[str, bytes]) -> set[str]:
+    """The users of the files that changed."""
+    return {name for path, names in users.items() if now[path] != before[path] for name in names}
