@@ -227,7 +227,7 @@ def _check(arguments: argparse.Namespace) -> int:
         then = "the daemon would not start" if stops else "the daemon would start and retry"
         print(f"bearerd: {_count(failed, 'check')} failed; {then}", file=sys.stderr)
     if unread:
-        print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
+        print(f"bearerd: user {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
     return 1 if failed or unread else 0
 
 
