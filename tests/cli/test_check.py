@@ -775,7 +775,7 @@ def test_online_a_refusal_exits_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
-    hint = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
+    hint = "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
     details = {
         "endpoint": server.url,
         "auth": "client_secret_basic",

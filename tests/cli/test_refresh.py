@@ -64,7 +64,7 @@ def test_the_new_token_is_in_the_file_when_the_command_ends(tmp_path: Path) -> N
 
             done = bearerd("refresh", "dnb/bci", env={"BEARERD_SOCKET": str(site.socket)})
             assert done.returncode == 1
-            assert done.stdout.startswith("dnb/bci: requested too often; try again in ")
+            assert done.stdout.startswith("dnb/bci: requested less than a minute ago; try again in ")
             assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
             assert len(server.seen) == 2
 
@@ -156,7 +156,7 @@ def test_a_token_held_by_its_rate_limit_ends_at_once(tmp_path: Path) -> None:
             assert len(server.seen) == 1
     assert done.returncode == 1
     assert re.fullmatch(
-        r"dnb/bci: requests have used up their half of its rate_limit; try again in 3[56]\d\d s; "
+        r"dnb/bci: its rate_limit has no room for refresh requests, which may use half of it; try again in 5\d min; "
         r"the current token is good for 59 min\n",
         done.stdout,
     )
@@ -255,8 +255,8 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
             done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "dnb/bic: there is no token of this name; did you mean dnb/bci?",
-        "?[2J: there is no token of this name",
+        "dnb/bic: there is no token or client of this name; did you mean dnb/bci?",
+        "?[2J: there is no token or client of this name",
         f"dnb/bci: {GOOD}",
     ]
     assert done.stderr == "bearerd: 2 of 3 tokens not renewed\n"
@@ -316,7 +316,7 @@ def status(*tokens: object, pid: int = 1) -> bytes:
 
 def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAD), status(HAD, pid=2))
-    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted meanwhile; run the command again\n")
+    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted in the meantime; run the command again\n")
 
 
 def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

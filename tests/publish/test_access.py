@@ -223,8 +223,8 @@ LEFT = "(bearerd does not change existing directories)"
             replace(MADE, mode=0o701),
             "x",
             MEMBER,
-            "/run/d (as bearerd creates it, owner:readers 0701): user member is in its group, and the group lacks x; set "
-            "output.directory_mode to one with g+x",
+            "/run/d (as bearerd creates it, owner:readers 0701): user member is in its group, and the group lacks x; "
+            "set output.directory_mode to one with g+x",
             id="made-not-for-the-group",
         ),
         pytest.param(

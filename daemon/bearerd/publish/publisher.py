@@ -290,7 +290,7 @@ class Publisher:
                 found = [f"symlink {link}" for link in opened.links]
                 if opened.stranger is not None:
                     found.append(
-                        f"{opened.stranger}: no symlink below it is followed, and files of other users there are not changed"
+                        f"{opened.stranger}: no symlink below it is followed, and no file of a third user is changed"
                     )
                 return found
         except (OSError, PublishError):
