@@ -17,7 +17,7 @@ HELD: Final = {
     "rate_limit": "its rate_limit has no room yet",
     "concurrency": "its provider has max_concurrency requests in flight",
     "unknown_client": "a new config is being applied",
-    "backoff": "it waits after a failed attempt",
+    "backoff": "waiting after a failed attempt",
     "retry_after": "its provider asked to wait (Retry-After)",
 }
 """The reasons of a hold in words, for the log, the page and the command line."""
