@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from bearerd.admission.types import Reason
 from bearerd.grant.outcome import KINDS, Failure
 from bearerd.model import Target
+
+HELD: Final = {
+    "refused": "the provider refused it or its client",
+    "half_open": "its client sends one attempt at a time",
+    "refused_limit": "its client has used up refused_limit",
+    "retry_budget": "its provider fails, and the retry budget is used up",
+    "rate_limit": "its rate_limit has no room yet",
+    "concurrency": "its provider has max_concurrency requests in flight",
+    "unknown_client": "a new config is being applied",
+    "backoff": "waiting after a failed attempt",
+    "retry_after": "its provider asked to wait (Retry-After)",
+}
+"""The reasons of a hold in words, for the log, the page and the command line."""
 
 
 @dataclass(frozen=True, slots=True)

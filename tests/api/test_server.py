@@ -32,7 +32,7 @@ from bearerd.api.server import Listener, Server
 from bearerd.api.status import Status
 from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
-from bearerd.target_status import Hold, TargetStatus
+from bearerd.target_status import HELD, Hold, TargetStatus
 from support.clock import START
 from support.process import WITHIN, eventually
 from support.prometheus import status, target_status
@@ -394,21 +394,21 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
             Requested("accepted", grants=7, hold=Hold("refused", 0.0, Transient("HTTP 401")), held_for=12.5),
             202,
             {"name": "dnb/bci", "answer": "accepted", "grants": 7}
-            | {"held": {"by": "refused", "text": statuses.HELD["refused"], "seconds": 12.5, "error": "HTTP 401"}},
+            | {"held": {"by": "refused", "text": HELD["refused"], "seconds": 12.5, "error": "HTTP 401"}},
             None,
         ),
         (
             Requested("accepted", grants=7, hold=Hold("concurrency", inf, None), held_for=inf),
             202,
             {"name": "dnb/bci", "answer": "accepted", "grants": 7}
-            | {"held": {"by": "concurrency", "text": statuses.HELD["concurrency"], "seconds": None, "error": None}},
+            | {"held": {"by": "concurrency", "text": HELD["concurrency"], "seconds": None, "error": None}},
             None,
         ),
         (
             Requested("later", after=70.0, hold=Hold("rate_limit", 0.0, None)),
             429,
             {"name": "dnb/bci", "retry_after": 70}
-            | {"error": "requests have used up their half of its rate_limit; try again in 70 s"},
+            | {"error": "its rate_limit has no room for refresh requests, which may use half of it; try again in 70 s"},
             "70",
         ),
         (Requested("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
@@ -416,13 +416,13 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
         (
             Requested("later", after=12.1),
             429,
-            {"name": "dnb/bci", "error": "requested too often; try again in 13 s", "retry_after": 13},
+            {"name": "dnb/bci", "error": "requested less than a minute ago; try again in 13 s", "retry_after": 13},
             "13",
         ),
         (
             Requested("later", after=0.001),
             429,
-            {"name": "dnb/bci", "error": "requested too often; try again in 1 s", "retry_after": 1},
+            {"name": "dnb/bci", "error": "requested less than a minute ago; try again in 1 s", "retry_after": 1},
             "1",
         ),
     ],
@@ -968,7 +968,7 @@ def test_what_keeps_it_shut_is_said_once_and_when_it_opens(
     site = build()
     site.server.tick()
     assert caplog.text.count("the path exists and is not a socket") == 1
-    assert "retrying; tokens are kept" in caplog.text
+    assert "retrying; tokens are still refreshed" in caplog.text
     site.path.rmdir()
     site.server.tick()
     assert site.ask("/livez").status == 200
@@ -1107,7 +1107,7 @@ def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytes
         port = other.getsockname()[1]
         made = serving(port, FakeDaemon())
         made.tick()
-    said = f"cannot listen at 127.0.0.1:{port}: address already in use; retrying; tokens are kept"
+    said = f"cannot listen at 127.0.0.1:{port}: address already in use; retrying; tokens are still refreshed"
     assert caplog.messages == [said]
     made.tick()
     assert caplog.messages[1:] == [f"listening at 127.0.0.1:{port}"]
@@ -1169,7 +1169,7 @@ def test_a_listener_that_died_is_opened_again(
     with monkeypatch.context() as patch:
         patch.setattr(Connections, "_timeout", die)
         site = build()
-        eventually(lambda: caplog.text.count("this is a bug of bearerd, please report it") >= 2)
+        eventually(lambda: caplog.text.count("this is a bug in bearerd, please report it") >= 2)
     assert f"no longer listening at {site.path}: RuntimeError at " in caplog.text
     assert "secret" not in caplog.text
     site.server.tick()

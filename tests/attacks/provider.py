@@ -180,7 +180,7 @@ def s10(path: Path) -> Iterator[Found]:
             again = happens(lambda: len(site.status()["tokens"]) == len(names), 5.0)
             daemon.stop()
             logs.append(log_of(daemon))
-        faults = sum(log.count("Traceback") + log.count("bug of bearerd") for log in logs)
+        faults = sum(log.count("Traceback") + log.count("bug in bearerd") for log in logs)
         said = (
             f"{faults} tracebacks or bugs in the log; /status {'answers' if answers and again else 'DOES NOT ANSWER'}"
         )

@@ -561,11 +561,11 @@ def test_access_to_a_file_that_does_not_exist_yet_is_checked(reachable: Site) ->
     assert asked(reachable, "3000:4242") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640)"])
     assert asked(reachable, "0") == (0, [f"ok       {FILE} root: can be read (root:4242 0640)"])
     assert findings(reachable.check("--as", "0"), "warning") == []
-    why = "SITE/run/tokens/dnb/bci (root:4242 0640): others lack r, and 3000 is one of them"
-    cure = "add 3000 to the group 4242, or set group to one of 3000"
+    why = "SITE/run/tokens/dnb/bci (root:4242 0640): user 3000 is neither its owner nor in its group, and others lack r"
+    cure = "add user 3000 to the group 4242, or set the file's group to a group of user 3000"
     assert asked(reachable, "3000:3000") == (1, [f"failed   {FILE} 3000: {why}; {cure}"])
     done = reachable.check("--as", "3000")
-    assert done.stderr == "bearerd: 3000 cannot read 2 of the files\n"
+    assert done.stderr == "bearerd: user 3000 cannot read 2 of the files\n"
     assert findings(done, "warning") == [
         "as 3000: the daemon's user is not known; this assumes root, the user of this check",
         "as 3000: not a user of this machine, so without any group; add one with --as 3000:GROUP",
@@ -611,14 +611,15 @@ def test_everything_that_denies_access_is_reported_with_advice(reachable: Site) 
     assert code == 1
     places = [
         ("SITE/run (root:root 0700)", "x", f"chmod o+x SITE/run {left}"),
-        ("SITE/run/tokens (as bearerd makes it, root:root 0750)", "x", "set output.group to a group of 3000"),
+        ("SITE/run/tokens (as bearerd creates it, root:root 0750)", "x", "set output.group to a group of user 3000"),
         (
             "SITE/run/tokens/dnb/bci (root:4242 0640)",
             "r",
-            "add 3000 to the group 4242, or set group to one of 3000",
+            "add user 3000 to the group 4242, or set the file's group to a group of user 3000",
         ),
     ]
-    said = [f"{place}: others lack {right}, and 3000 is one of them; {cure}" for place, right, cure in places]
+    outside = "user 3000 is neither its owner nor in its group, and others lack"
+    said = [f"{place}: {outside} {right}; {cure}" for place, right, cure in places]
     assert lines == [f"failed   {FILE} 3000: {said[0]}", f"then: {said[1]}", f"then: {said[2]}"]
 
 
@@ -631,7 +632,7 @@ def test_an_acl_decides_and_is_named(reachable: Site) -> None:
     assert asked(reachable, "3000:3000") == (0, [f"ok       {FILE} 3000: can be read (root:4242 0640+), {by}"])
     code, (first, *_) = asked(reachable, "3001:3001")
     assert code == 1
-    assert first.startswith(f"failed   {FILE} 3001: SITE/run/tokens (root:root 0770+): others lack x")
+    assert first.startswith(f"failed   {FILE} 3001: SITE/run/tokens (root:root 0770+): user 3001 is neither its owner")
 
 
 @ROOT
@@ -665,7 +666,7 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
     (reachable.path / "group").write_text("root:x:0:\nreader:x:3000:\ntokens:x:4242:\n")
     done = check("reader")
     assert done.returncode == 1
-    assert all("add reader to the group tokens, or" in finding for finding in findings(done, "failed"))
+    assert all("add user reader to the group tokens, or" in finding for finding in findings(done, "failed"))
     assert check("reader:tokens").returncode == 0
 
 
@@ -693,7 +694,7 @@ def test_check_promises_nothing_for_an_impossible_path(site: Site) -> None:
     assert done.returncode == 1
     reason = "a part of the path is not a directory"
     assert findings(done, "failed")[-1] == (f"file {site.directory}/dnb/other as root: {site.directory}/dnb: {reason}")
-    assert done.stderr.splitlines()[-1] == "bearerd: root cannot read 2 of the files"
+    assert done.stderr.splitlines()[-1] == "bearerd: user root cannot read 2 of the files"
 
 
 @ROOT
@@ -774,7 +775,7 @@ def test_online_a_refusal_exits_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
-    hint = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
+    hint = "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
     details = {
         "endpoint": server.url,
         "auth": "client_secret_basic",

@@ -64,7 +64,7 @@ def test_the_new_token_is_in_the_file_when_the_command_ends(tmp_path: Path) -> N
 
             done = bearerd("refresh", "dnb/bci", env={"BEARERD_SOCKET": str(site.socket)})
             assert done.returncode == 1
-            assert done.stdout.startswith("dnb/bci: requested too often; try again in ")
+            assert done.stdout.startswith("dnb/bci: requested less than a minute ago; try again in ")
             assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
             assert len(server.seen) == 2
 
@@ -128,7 +128,7 @@ def test_a_failure_is_shown_with_the_state_of_the_current_token(then: Answer, sa
             r"(9|1[012]) min",
             id="Retry-After",
         ),
-        pytest.param(Answer(404), r"it waits after a failed attempt: HTTP 404.*", r"(59|60|[67]\d) s", id="backoff"),
+        pytest.param(Answer(404), r"waiting after a failed attempt: HTTP 404.*", r"(59|60|[67]\d) s", id="backoff"),
     ],
 )
 def test_a_token_that_is_held_longer_than_the_timeout_ends_at_once(
@@ -156,8 +156,8 @@ def test_a_token_held_by_its_rate_limit_ends_at_once(tmp_path: Path) -> None:
             assert len(server.seen) == 1
     assert done.returncode == 1
     assert re.fullmatch(
-        r"dnb/bci: requests have used up their half of its rate_limit; try again in 3[56]\d\d s; "
-        r"the current token is good for 59 min\n",
+        r"dnb/bci: its rate_limit has no room for refresh requests, which may use half of it; "
+        r"try again in (5\d min|1 h); the current token is good for 59 min\n",
         done.stdout,
     )
 
@@ -255,8 +255,8 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
             done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "dnb/bic: there is no token of this name; did you mean dnb/bci?",
-        "?[2J: there is no token of this name",
+        "dnb/bic: there is no token or client of this name; did you mean dnb/bci?",
+        "?[2J: there is no token or client of this name",
         f"dnb/bci: {GOOD}",
     ]
     assert done.stderr == "bearerd: 2 of 3 tokens not renewed\n"
@@ -316,7 +316,7 @@ def status(*tokens: object, pid: int = 1) -> bytes:
 
 def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAD), status(HAD, pid=2))
-    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted meanwhile; run the command again\n")
+    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted in the meantime; run the command again\n")
 
 
 def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

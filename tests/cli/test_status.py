@@ -572,7 +572,7 @@ def test_the_bar_shows_past_and_remaining_lifetime_and_the_next_refresh(token: d
             ["HTTP 503", "files: /x: full", "files: /y: full"],
             id="unwritten",
         ),
-        pytest.param({"hooks": {"last_error": "run x: exit 1"}}, ["hook: run x: exit 1"], id="hook"),
+        pytest.param({"hooks": {"last_error": "hook run x: exit 1"}}, ["hook run x: exit 1"], id="hook"),
     ],
 )
 def test_problems_are_shown_below_a_token(token: dict[str, Any], notes: list[str]) -> None:

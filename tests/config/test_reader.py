@@ -205,7 +205,7 @@ def test_a_reply_of_another_version_is_reported(host: Callable[..., Host], confi
     made = host(first="from bearerd.config import plain; plain.encode = lambda _: b'{\"Config\": [[]]}'")
     kind, said = made.read(config)
     assert kind == "unavailable"
-    assert said == "the config was read by another version of bearerd than the one that runs; restart bearerd"
+    assert said == "the installed version of bearerd is not the running one; restart bearerd"
 
 
 def test_the_reader_needs_no_dev_null(host: Callable[..., Host], config: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_url_of_openid_is_tried_if_the_first_has_no_metadata(first: Answer) 
 NO_METADATA = Malformed("metadata: HTTP 404", "discovery", RIGHT)
 NO_JSON = Malformed("metadata: HTTP 200, but the reply is HTML, not JSON", "discovery", RIGHT)
 NOT_WELL = Transient("metadata: HTTP 503: a temporary error at the provider", "discovery")
-ANOTHER = Malformed("metadata: it is another issuer's", "discovery", EXACTLY)
+ANOTHER = Malformed("metadata: it belongs to another issuer", "discovery", EXACTLY)
 
 
 @pytest.mark.parametrize(

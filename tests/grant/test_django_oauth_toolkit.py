@@ -92,7 +92,7 @@ def test_it_accepts_the_secrets(
         assert outcome.notes == ()
     else:
         two_ways = (
-            "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: compatible"
+            "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: compatible"
         )
         assert outcome == Refused(CLIENT_REFUSED, hint=two_ways)
 

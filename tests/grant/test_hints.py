@@ -224,7 +224,7 @@ def test_an_auth_method_that_the_metadata_does_not_list_is_hinted_at() -> None:
 )
 def test_a_refused_secret_with_ambiguous_encoding_hints_at_the_setting(secret: str, encoding: str, others: str) -> None:
     assert hint(CLIENT_REFUSED, secret=secret, basic_encoding=encoding) == (
-        f"the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
+        f"the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
     )
 
 

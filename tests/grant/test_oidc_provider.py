@@ -59,7 +59,7 @@ CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
 COMPARE = "compare client_id, secret and auth with the provider's"
 COMPARE_KEY = "compare client_id, key_id and the public key that is registered with the provider"
 COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is registered with the provider"
-TWO_WAYS = "the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: "
+TWO_WAYS = "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: "
 NEXT = "the client has another secret, which is tried next"
 
 

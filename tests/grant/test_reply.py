@@ -587,7 +587,7 @@ def test_the_scope_may_be_returned_in_the_requested_format(separator: str) -> No
         ),
         pytest.param(
             {"jkt": "abc"},
-            ("the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it",),
+            ("the token is bound to a DPoP key, which its readers do not have: APIs that check this will refuse it",),
             id="dpop-rfc9449",
         ),
         pytest.param({"kid": "abc"}, (), id="another-way"),

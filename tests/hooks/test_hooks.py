@@ -411,7 +411,7 @@ def test_an_unexpected_exception_costs_an_attempt_and_no_worker(
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["failure", "failure", "success"]
     assert [line.partition("; ")[0] for line in said(caplog, logging.WARNING)] == [
-        f"hook run /bin/sh: {kind}, which is a bug of bearerd, please report it"
+        f"hook run /bin/sh: {kind}, which is a bug in bearerd, please report it"
         for kind in ("MemoryError", "RuntimeError")
     ]
     assert "s3cr3t" not in caplog.text
@@ -427,7 +427,7 @@ def test_an_exception_in_the_counter_costs_no_worker(rig: Rig, caplog: pytest.Lo
     rig.idle()
     hooks.stop(WITHIN)
     assert said(caplog, logging.ERROR) == [
-        "hook run /bin/sh: its end was not recorded: ValueError, which is a bug of bearerd, please report it"
+        "hook run /bin/sh: its end was not recorded: ValueError, which is a bug in bearerd, please report it"
     ]
 
 

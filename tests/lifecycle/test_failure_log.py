@@ -79,14 +79,18 @@ def test_the_times_of_the_last_twenty_failures_are_kept() -> None:
 
 def test_an_expiry_is_logged_once_until_there_is_a_valid_token() -> None:
     log = FailureLog()
-    line = log.expired(removed=False)
+    line = log.expired("HTTP 503", 90, removed=False)
     assert line is not None
-    assert (line.level, "hold the expired one" in line.text) == ("error", True)
-    assert log.expired(removed=False) is None
+    assert line.level == "error"
+    assert line.text == (
+        "the token has expired and could not be renewed: HTTP 503; its files still contain the expired one; "
+        "next attempt in 90 s"
+    )
+    assert log.expired("HTTP 503", 90, removed=False) is None
     log.renewed()
-    line = log.expired(removed=True)
+    line = log.expired("", inf, removed=True)
     assert line is not None
-    assert "are removed" in line.text
+    assert line.text.endswith("renewed; its files are removed; next attempt after a request in flight has ended")
 
 
 def test_on_failure_runs_once_per_lasting_failure() -> None:

@@ -108,7 +108,7 @@ def test_keys_that_need_a_restart(changes: dict[str, Any], keys: list[str]) -> N
     ("said", "of"),
     [
         ("no token changed", Plan()),
-        ("1 added, 2 changed, 1 to be requested again, 1 removed", Plan((BCI,), (BCI, RISK), (RISK,), (BCI,))),
+        ("1 token added, 2 changed, 1 to be requested again, 1 removed", Plan((BCI,), (BCI, RISK), (RISK,), (BCI,))),
     ],
 )
 def test_a_plan_is_described_in_one_line(said: str, of: Plan) -> None:

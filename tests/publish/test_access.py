@@ -146,6 +146,7 @@ def words(component: Component, right: Right, reader: Reader) -> str:
 
 THERE = replace(FILE, path="/run/d", mode=0o750, made=False)
 MADE = replace(THERE, made=True)
+OUTSIDE = "user stranger is neither its owner nor in its group, and others lack"
 LEFT = "(bearerd does not change existing directories)"
 
 
@@ -156,7 +157,7 @@ LEFT = "(bearerd does not change existing directories)"
             THERE,
             "x",
             STRANGER,
-            "/run/d (owner:readers 0750): others lack x, and stranger is one of them; add stranger to the group "
+            f"/run/d (owner:readers 0750): {OUTSIDE} x; add user stranger to the group "
             f"readers, or chmod o+x /run/d {LEFT}",
             id="there",
         ),
@@ -164,112 +165,111 @@ LEFT = "(bearerd does not change existing directories)"
             replace(THERE, gid=0, group="root"),
             "x",
             STRANGER,
-            f"/run/d (owner:root 0750): others lack x, and stranger is one of them; chmod o+x /run/d {LEFT}",
+            f"/run/d (owner:root 0750): {OUTSIDE} x; chmod o+x /run/d {LEFT}",
             id="root-group",
         ),
         pytest.param(
             replace(THERE, mode=0o2700),
             "x",
             STRANGER,
-            f"/run/d (owner:readers 2700): others lack x, and stranger is one of them; chmod o+x /run/d {LEFT}",
+            f"/run/d (owner:readers 2700): {OUTSIDE} x; chmod o+x /run/d {LEFT}",
             id="nor-a-group-that-may-not-either",
         ),
         pytest.param(
             replace(THERE, mode=0o701),
             "x",
             MEMBER,
-            f"/run/d (owner:readers 0701): member is in its group, and the group lacks x; chmod g+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0701): user member is in its group, and the group lacks x; chmod g+x /run/d {LEFT}",
             id="the-group",
         ),
         pytest.param(
             replace(THERE, mode=0o070),
             "x",
             OWNER,
-            f"/run/d (owner:readers 0070): owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0070): user owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
             id="the-owner",
         ),
         pytest.param(
             replace(THERE, acl=acl(u3000=0, group=5)),
             "x",
             STRANGER,
-            "/run/d (owner:readers 0750+): its ACL does not grant x to stranger; setfacl -m u:stranger:x /run/d",
+            "/run/d (owner:readers 0750+): its ACL does not grant x to user stranger; setfacl -m u:stranger:x /run/d",
             id="by-an-acl",
         ),
         pytest.param(
             replace(THERE, mode=0o070, acl=acl(user=0)),
             "x",
             OWNER,
-            f"/run/d (owner:readers 0070+): owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
+            f"/run/d (owner:readers 0070+): user owner is its owner, and the owner lacks x; chmod u+x /run/d {LEFT}",
             id="the-owner-whatever-the-acl",
         ),
         pytest.param(
             MADE,
             "x",
             STRANGER,
-            "/run/d (as bearerd makes it, owner:readers 0750): others lack x, and stranger is one of them; add "
-            "stranger to the group readers, or set output.group to a group of stranger",
+            f"/run/d (as bearerd creates it, owner:readers 0750): {OUTSIDE} x; add "
+            "user stranger to the group readers, or set output.group to a group of user stranger",
             id="made",
         ),
         pytest.param(
             replace(MADE, mode=0o700),
             "x",
             STRANGER,
-            "/run/d (as bearerd makes it, owner:readers 0700): others lack x, and stranger is one of them; set "
-            "output.group to a group of stranger and output.directory_mode to one with g+x",
+            f"/run/d (as bearerd creates it, owner:readers 0700): {OUTSIDE} x; set "
+            "output.group to a group of user stranger and output.directory_mode to one with g+x",
             id="made-for-the-owner-alone",
         ),
         pytest.param(
             replace(MADE, mode=0o701),
             "x",
             MEMBER,
-            "/run/d (as bearerd makes it, owner:readers 0701): member is in its group, and the group lacks x; set "
-            "output.directory_mode to one with g+x",
+            "/run/d (as bearerd creates it, owner:readers 0701): user member is in its group, and the group lacks x; "
+            "set output.directory_mode to one with g+x",
             id="made-not-for-the-group",
         ),
         pytest.param(
             replace(MADE, acl=acl(group=5, mask=5)),
             "x",
             STRANGER,
-            "/run/d (as bearerd makes it, owner:readers 0750+): others lack x, and stranger is one of them; "
-            "setfacl -d -m u:stranger:rx /run",
+            f"/run/d (as bearerd creates it, owner:readers 0750+): {OUTSIDE} x; setfacl -d -m u:stranger:rx /run",
             id="made-with-an-acl",
         ),
         pytest.param(
             FILE,
             "r",
             STRANGER,
-            "/run/t (owner:readers 0640): others lack r, and stranger is one of them; add stranger to the group "
-            "readers, or set group to one of stranger",
+            f"/run/t (owner:readers 0640): {OUTSIDE} r; add user stranger to the group "
+            "readers, or set the file's group to a group of user stranger",
             id="file",
         ),
         pytest.param(
             replace(FILE, mode=0o600),
             "r",
             STRANGER,
-            "/run/t (owner:readers 0600): others lack r, and stranger is one of them; set owner to stranger, or group "
-            "to one of stranger and mode to one with g+r",
+            f"/run/t (owner:readers 0600): {OUTSIDE} r; set the file's owner "
+            "to stranger, or its group to a group of user stranger and its mode to one with g+r",
             id="file-for-its-owner",
         ),
         pytest.param(
             replace(FILE, mode=0o604),
             "r",
             MEMBER,
-            "/run/t (owner:readers 0604): member is in its group, and the group lacks r; set mode to one with g+r",
+            "/run/t (owner:readers 0604): user member is in its group, and the group lacks r; set mode to one with g+r",
             id="file-not-for-its-group",
         ),
         pytest.param(
             replace(FILE, path="/t", acl=acl(group=4, mask=4)),
             "r",
             STRANGER,
-            "/t (owner:readers 0640+): others lack r, and stranger is one of them; setfacl -d -m u:stranger:rx /",
+            f"/t (owner:readers 0640+): {OUTSIDE} r; setfacl -d -m u:stranger:rx /",
             id="file-with-an-acl",
         ),
         pytest.param(
             replace(FILE, mode=0o600, acl=acl(u3000=4, mask=0)),
             "r",
             STRANGER,
-            "/run/t (owner:readers 0600+): others lack r, and stranger is one of them; set owner to stranger, or "
-            "group to one of stranger and mode to one with g+r",
+            f"/run/t (owner:readers 0600+): {OUTSIDE} r; set the file's owner "
+            "to stranger, or its group to a group of user stranger and its mode to one with g+r",
             id="file-whose-mode-leaves-nothing-of-its-acl",
         ),
     ],

@@ -121,7 +121,7 @@ def test_below_a_directory_of_another_user_no_symlink_is_followed(place: Path) -
     link(place / "home/of-root/var", place / "run")
     for path in ("home/var", "home/of-root/var"):
         below = f"below {place}/home, which belongs to user nobody"
-        said = rf"{path} is not followed: {below}, no symlink is; use the real path"
+        said = rf"{path} is not followed: symlinks {below}, never are; use the real path"
         with pytest.raises(PublishError, match=said):
             files_of(place).replace(f"{place}/{path}/t", b"x", PLAIN)
     # A link of root that leads into it is one thing, one that leads out again another.

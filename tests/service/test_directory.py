@@ -307,12 +307,12 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
     assert done.returncode == 1
     assert f"ok       path: symlink {site.place}/var leads to run\n" in done.stdout
     assert (
-        f"ok       path: {site.place}/home, which belongs to user nobody: below it no symlink is followed"
+        f"ok       path: {site.place}/home, which belongs to user nobody: no symlink below it is followed"
         in done.stdout
     )
     assert (
-        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: below "
-        f"{site.place}/home, which belongs to user nobody, no symlink is; use the real path\n"
+        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: symlinks below "
+        f"{site.place}/home, which belongs to user nobody, never are; use the real path\n"
     ) in done.stdout
 
 
@@ -322,7 +322,7 @@ def test_check_says_what_the_daemon_would_move_aside(site: Site) -> None:
     assert "warning" not in bearerd("check", "-c", site.config).stdout
     (site.own / "records").chmod(0o770)
     done = bearerd("check", "-c", site.config)
-    said = f"warning  directory: {site.own}/records: other users can write it (mode 0770); bearerd moves it aside"
+    said = f"warning  directory: {site.own}/records: other users can write it (mode 0770); bearerd will move it aside"
     assert done.returncode == 0
     assert said in done.stdout
     assert (site.own / "records/dnb/bci.json").exists()

@@ -204,7 +204,7 @@ def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, 
         assert (site.read("bci"), site.read("risk"), len(server.seen)) == ("t-1", "", 1)
 
         site.config.write_text(site.text(BOTH))
-        daemon.wait_for("config reloaded: 1 added")
+        daemon.wait_for("config reloaded: 1 token added")
         eventually(lambda: site.read("risk"))
         assert scopes(server) == ["bci", "risk"]
 
@@ -234,7 +234,7 @@ def test_a_reload_that_failed_temporarily_is_retried(tmp_path: Path, site: Site,
         ready(daemon, site)
         site.config.write_text(site.text(BOTH))
         assert "the current config stays in use" in daemon.wait_for(said)
-        daemon.wait_for("config reloaded: 1 added")
+        daemon.wait_for("config reloaded: 1 token added")
         assert daemon.stop() == 0
 
 
@@ -296,7 +296,7 @@ def test_another_way_to_the_same_provider_keeps_the_token(site: Site, server: Se
     with running("run", "-c", site.config, env=patched(site.path, OFTEN)) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text().replace("client_id: a", "client_id: a\n    timeout: 3s"))
-        daemon.wait_for("config reloaded: 1 changed")
+        daemon.wait_for("config reloaded: 1 token changed")
         # The turn on its new workers has come and gone when one that came after it was followed.
         site.config.write_text(site.text(BOTH).replace("client_id: a", "client_id: a\n    timeout: 3s"))
         eventually(lambda: site.read("risk"))

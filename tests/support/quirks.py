@@ -310,7 +310,7 @@ TOKENS: Final = [
         token(
             _PROOF,
             3600,
-            "the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it",
+            "the token is bound to a DPoP key, which its readers do not have: APIs that check this will refuse it",
         ),
     ),
     Gives(
@@ -797,7 +797,7 @@ def _redirect(status: int, there: str) -> Malformed:
 
 
 def _proof(kind: str) -> Malformed:
-    why = "each call needs a new proof made with a key, which no file can hold"
+    why = "each call needs a new proof made with a key, which a file cannot provide"
     return Malformed(f"the token is of type {kind}: {why}", hint=_BEARER)
 
 
@@ -816,7 +816,7 @@ NO_TOKENS: Final = [
     Fails("a name twice", ok(b'{"access_token":"u",' + T[1:]), _reply("names a field twice")),
     Fails("NaN", _lasting(b"NaN"), _reply("holds NaN or Infinity, which is not JSON")),
     Fails("1e999", _lasting(b"1e999"), _reply("holds a number that is too large")),
-    Fails("gzip", ok(gzipped(T), "Content-Encoding: gzip"), _reply("is compressed, which was not asked for")),
+    Fails("gzip", ok(gzipped(T), "Content-Encoding: gzip"), _reply("is compressed, which was not requested")),
     Fails("UTF-16", ok(T.decode().encode("utf-16")), _reply("is not UTF-8")),
     Fails("64 KiB and a byte", ok(T.ljust(65537)), _reply("is longer than 65536 bytes")),
     Fails("16 MiB", http(200, body=b" " * (16 << 20), length=False), _reply("is longer than 65536 bytes")),

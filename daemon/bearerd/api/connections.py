@@ -129,7 +129,10 @@ class Connections:
                 if shortage and not self._shortage_reported:
                     self._shortage_reported = True
                     what = (error.strerror or "no room").lower()
-                    say(logging.WARNING, f"local API: clients have to wait: {what}; raise LimitNOFILE; tokens are kept")
+                    say(
+                        logging.WARNING,
+                        f"local API: clients have to wait: {what}; raise LimitNOFILE; tokens are still refreshed",
+                    )
                 if not (shortage and self._incomplete):
                     self._selector.unregister(self._listening)
                     self._paused_until = time.monotonic() + _PAUSE

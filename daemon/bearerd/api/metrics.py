@@ -291,7 +291,7 @@ _FAMILIES: Final = (
     _Family(
         "bearerd_provider_retry_budget",
         "gauge",
-        "Retries that may be sent to the provider now; near 0 the provider fails, and retries are spread out.",
+        "Retries that may be sent to the provider now; near 0 while the provider fails.",
         _admitted(lambda view: view.retry_budget),
     ),
     _Family(

@@ -20,7 +20,7 @@ from typing import Final
 
 from bearerd.api import status as statuses
 from bearerd.api.status import State, Status
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import HELD, TargetStatus
 from bearerd.timeformat import duration, rfc3339
 
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
@@ -93,7 +93,7 @@ def _plain(status: Status) -> Iterator[str]:
         if target_status.held_by:
             left = target_status.held_until - now
             until = f" for {duration(left)}" if 0 < left < inf else ""
-            yield f"<tr><td colspan=4>held{until}: {statuses.HELD[target_status.held_by]}\n"
+            yield f"<tr><td colspan=4>held{until}: {HELD[target_status.held_by]}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"

@@ -112,7 +112,7 @@ def date() -> str:
 
 def report(error: Exception) -> None:
     """Log a bug, without the exception's text."""
-    say(logging.ERROR, f"a request was not answered: {origin_of(error)}; this is a bug of bearerd, please report it")
+    say(logging.ERROR, f"a request was not answered: {origin_of(error)}; this is a bug in bearerd, please report it")
 
 
 def _alike(one: Job, other: Job) -> bool:

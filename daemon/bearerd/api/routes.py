@@ -17,6 +17,7 @@ from bearerd.api import host
 from bearerd.api import status as statuses
 from bearerd.api.daemon import Daemon
 from bearerd.api.message import BadRequest, Reply, Request, document
+from bearerd.timeformat import duration
 
 # Reasons in a reply of /readyz: the first few of 10,000 are enough.
 _MOST_REASONS: Final = 20
@@ -137,8 +138,12 @@ def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
         return document(200, {"name": name, "answer": "there is a newer token in its files already"})
     if requested.answer == "later":
         seconds = ceil(round(requested.after, 3))  # two readings of a clock differ by less than a millisecond
-        why = "requested too often" if requested.hold is None else "requests have used up their half of its rate_limit"
-        said = {"name": name, "error": f"{why}; try again in {seconds} s", "retry_after": seconds}
+        why = (
+            "requested less than a minute ago"
+            if requested.hold is None
+            else "its rate_limit has no room for refresh requests, which may use half of it"
+        )
+        said = {"name": name, "error": f"{why}; try again in {duration(seconds)}", "retry_after": seconds}
         return document(429, said, ("Retry-After", str(seconds)))
     held = None if requested.hold is None else statuses.hold(requested.hold, requested.held_for)
     return document(202, {"name": name, "answer": "accepted", "grants": requested.grants, "held": held})

@@ -80,7 +80,10 @@ class Listener:
             fault = advice(error) if isinstance(error, OSError) else str(error)
             if fault != self._fault:
                 self._fault = fault
-                say(logging.ERROR, f"cannot listen at {self._endpoint.name}: {fault}; retrying; tokens are kept")
+                say(
+                    logging.ERROR,
+                    f"cannot listen at {self._endpoint.name}: {fault}; retrying; tokens are still refreshed",
+                )
             return
         self._connections, self._thread = connections, thread
         say(logging.INFO if self._fault else logging.DEBUG, f"listening at {self._endpoint.name}")
@@ -91,7 +94,10 @@ class Listener:
             connections.run()
         except Exception as error:  # noqa: BLE001 - the next tick listens again
             fault = f"no longer listening at {self._endpoint.name}: {origin_of(error)}"
-            say(logging.ERROR, f"{fault}; this is a bug of bearerd, please report it; retrying; tokens are kept")
+            say(
+                logging.ERROR,
+                f"{fault}; this is a bug in bearerd, please report it; retrying; tokens are still refreshed",
+            )
 
     def _close(self) -> None:
         if self._connections is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, Literal, get_args
 
@@ -15,7 +15,7 @@ from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config, Instant, Target
-from bearerd.target_status import Hold, TargetStatus
+from bearerd.target_status import HELD, Hold, TargetStatus
 from bearerd.timeformat import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
@@ -27,18 +27,6 @@ expired    not refreshed in time
 missing    no token was obtained yet"""
 # Names per state in the one-line summary. `bearerd status` lists them all.
 _NAMED: Final = 3
-HELD: Final = {
-    "refused": "the provider refused it or its client",
-    "half_open": "its client sends one attempt at a time",
-    "refused_limit": "its client has used up refused_limit",
-    "retry_budget": "its provider fails, and the retry budget is used up",
-    "rate_limit": "its rate_limit has no room yet",
-    "concurrency": "its provider has max_concurrency requests in flight",
-    "unknown_client": "a new config is being applied",
-    "backoff": "it waits after a failed attempt",
-    "retry_after": "its provider asked to wait (Retry-After)",
-}
-"""The reasons of a hold in words, for the page and the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +77,24 @@ def state_of(target_status: TargetStatus, now: float) -> State:
     if not target_status.on_disk and target_status.readable_until <= now:
         return "unwritten"
     return "failing" if target_status.failure is not None else "valid"
+
+
+def probed(target_status: TargetStatus, view: View, now: float) -> TargetStatus:
+    """A target that its refused client holds, with the time of the client's next probe if its own time has passed.
+
+    A probe of another target moves the next one, but gives this target no turn.
+    """
+    client = view.clients.get(target_status.client)
+    refusal = client.refusal if client is not None else None
+    if (
+        target_status.held_by != "refused"
+        or refusal is None
+        or max(target_status.held_until, now) >= refusal.next_probe
+    ):
+        return target_status
+    until = refusal.next_probe
+    planned = target_status.next_refresh
+    return replace(target_status, held_until=until, next_refresh=planned if planned > now else until)
 
 
 def settled(target_status: TargetStatus, now: float) -> bool:

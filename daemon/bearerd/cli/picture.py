@@ -194,7 +194,7 @@ def _notes(token: Mapping[str, Any], now: Any) -> Iterator[tuple[str, str]]:
         yield f"files: {fault}", "yellow" if token.get("on_disk") else "red"
     hooks = token.get("hooks") or {}
     if hooks.get("last_error"):
-        yield f"hook: {hooks['last_error']}", "yellow"
+        yield str(hooks["last_error"]), "yellow"
 
 
 def _for(seconds: float | None) -> str:
@@ -263,7 +263,7 @@ class _Columns:
     def legend(self, paper: Paper) -> list[Text]:
         """The legend for the bars, if there is room."""
         glyphs = paper.glyphs
-        text = f"{glyphs.lived} lived  {glyphs.left} left  {glyphs.turn} next refresh"
+        text = f"{glyphs.lived} elapsed  {glyphs.left} left  {glyphs.turn} next refresh"
         if self.bar is None or (paper.width is not None and len(text) > paper.width):
             return []
         return [Text(), Text(text, "dim")]

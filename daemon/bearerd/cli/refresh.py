@@ -109,7 +109,7 @@ class _Daemon:
         """All tokens, or one, by name. Raises NoAnswer."""
         document, _ = ask_status(self._socket, only)
         if self._pid not in (None, document["pid"]):
-            raise NoAnswer("the daemon was restarted meanwhile; run the command again")
+            raise NoAnswer("the daemon was restarted in the meantime; run the command again")
         if self._pid is None:
             note_config((document.get("config") or {}).get("error"))
         self._pid = document["pid"]
@@ -119,7 +119,9 @@ class _Daemon:
         """Request a new token. Returns an end if it is refused, or held for longer than `left` seconds."""
         if name not in had:
             near = get_close_matches(name, had, n=1)
-            return _End(False, "there is no token of this name" + (f"; did you mean {near[0]}?" if near else ""))
+            return _End(
+                False, "there is no token or client of this name" + (f"; did you mean {near[0]}?" if near else "")
+            )
         status, body = ask(self._socket, f"/refresh/{name}", "POST")
         answer = parsed(self._socket, body)
         if status == _ACCEPTED:
@@ -130,7 +132,10 @@ class _Daemon:
             why = ": ".join(str(part) for part in (held.get("text"), held.get("error")) if part)
             return _End(False, f"held: {why}; next attempt in {duration(wait)}{_current(had[name])}")
         text = str(answer.get("error", f"HTTP {status}"))
-        return _End(False, text + (_current(had[name]) if status == _TOO_OFTEN else ""))
+        if status == _TOO_OFTEN:
+            error = had[name].get("last_error")
+            text += (f"; last error: {error}" if error else "") + _current(had[name])
+        return _End(False, text)
 
 
 def _result(request: _Request, token: Mapping[str, Any] | None, left: float, timeout: float) -> _End | None:

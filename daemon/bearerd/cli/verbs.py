@@ -88,12 +88,20 @@ def parser() -> argparse.ArgumentParser:
     refresh.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to wait (default: 30s)")
     health = verb("health", _health, "check the daemon's health, for probes and waiting consumers", config=False)
     kind = health.add_mutually_exclusive_group()
-    kind.add_argument("--ready", action="store_true", help="every required token is valid on disk (the default)")
-    kind.add_argument("--live", action="store_true", help="the daemon's scheduler works")
-    health.add_argument(
-        "--wait", metavar="D", type=_duration, default=0.0, help="wait this long for it, or for a daemon (default: 0)"
+    kind.add_argument(
+        "--ready", action="store_true", help="check that every required token is valid on disk (the default)"
     )
-    health.add_argument("tokens", metavar="TOKEN", nargs="*", help="client/token: check these, not the required ones")
+    kind.add_argument("--live", action="store_true", help="check that the daemon's scheduler works")
+    health.add_argument(
+        "--wait",
+        metavar="D",
+        type=_duration,
+        default=0.0,
+        help="wait up to this long for that, or for a daemon (default: 0)",
+    )
+    health.add_argument(
+        "tokens", metavar="TOKEN", nargs="*", help="client/token: check these instead of the required ones"
+    )
     health.set_defaults(usage_error=health.error)
     for asks in (status, refresh, health):
         named = asks.add_mutually_exclusive_group()
@@ -108,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
-    demo.add_argument("--seconds", metavar="N", type=_seconds, help="end this long after the first call")
+    demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")
     return root
 
 
@@ -227,7 +235,7 @@ def _check(arguments: argparse.Namespace) -> int:
         then = "the daemon would not start" if stops else "the daemon would start and retry"
         print(f"bearerd: {_count(failed, 'check')} failed; {then}", file=sys.stderr)
     if unread:
-        print(f"bearerd: {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
+        print(f"bearerd: user {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
     return 1 if failed or unread else 0
 
 

@@ -93,7 +93,7 @@ class Strict(BaseModel):
 
 
 class ReferenceModel(Strict):
-    """Where a secret is read: exactly one of file, env, credential, command."""
+    """The source of a secret: exactly one of file, env, credential and command."""
 
     file: AbsolutePath | None = None
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
@@ -147,7 +147,7 @@ Separator = Annotated[str, BeforeValidator(values.parse_separator), _schema("[ -
 
 
 class FileModel(Strict):
-    """One output."""
+    """One file of a token, in one format."""
 
     format: Format
     path: Text | None = None
@@ -163,7 +163,7 @@ class FileModel(Strict):
     @model_validator(mode="after")
     def _fits_its_format(self) -> FileModel:
         if self.format == "template" and (self.template is None or self.path is None):
-            raise expected("template and path beside format template, which has no default for them")
+            raise expected("template and path with format template, which has no defaults for them")
         if self.template is not None and self.format != "template":
             raise fault("template only applies to format template")
         if self.vars is not None and self.template is None:
@@ -176,7 +176,7 @@ class FileModel(Strict):
 
 
 class FailureHookModel(Strict):
-    """What is done when a token stops being renewable: exactly one of run and signal."""
+    """A command or a signal for when a token can no longer be refreshed: exactly one of run and signal."""
 
     run: Argv | None = None
     signal: SignalName | None = None
@@ -198,7 +198,7 @@ class FailureHookModel(Strict):
 
 
 class ChangeHookModel(FailureHookModel):
-    """What is done after the files of a token changed: exactly one of run and signal."""
+    """A command or a signal for when the files of a token have changed: exactly one of run and signal."""
 
     skip_first: bool = False
 
@@ -229,11 +229,11 @@ class ProviderKeys(Strict):
 
 
 class ProviderModel(ProviderKeys):
-    """What several clients share."""
+    """A token endpoint that several clients share."""
 
 
 class TokenModel(Inherited):
-    """One scope of a client that is kept fresh."""
+    """A token of a client, with its scope, that is kept fresh."""
 
     scope: Scope = ()
     parameters: Parameters = Field(default_factory=dict)
@@ -271,7 +271,7 @@ class ClientModel(Inherited, ProviderKeys):
 
 
 class OutputModel(Strict):
-    """Where the files go, and whose they are."""
+    """The directory, owner and modes of the token files."""
 
     directory: AbsolutePath | None = None
     directory_mode: DirectoryMode = 0o750
@@ -297,7 +297,7 @@ class ListenModel(Strict):
 
 
 class LogModel(Strict):
-    """How the log is written."""
+    """Level and format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"

@@ -94,9 +94,7 @@ class ConfigReader:
             return _config(content)
         except (ValueError, TypeError):
             # The process imports its modules at each request: after an upgrade, those of another version.
-            raise _unavailable(
-                "the config was read by another version of bearerd than the one that runs; restart bearerd"
-            ) from None
+            raise _unavailable("the installed version of bearerd is not the running one; restart bearerd") from None
 
     def read(self, path: str, *, full: bool = False) -> Config:
         """Ask, and wait for the answer."""
@@ -221,7 +219,7 @@ def _why(code: int) -> str:
         _NO_ANSWER: "its answer could not be written; is there a limit on the size of files (LimitFSIZE)?",
         -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
         -signal.SIGKILL: "its process was killed, probably because memory ran out",
-    }.get(code, f"its process ended with {code}; this is a bug of bearerd, please report it")
+    }.get(code, f"its process ended with {code}; this is a bug in bearerd, please report it")
 
 
 def _bound() -> None:

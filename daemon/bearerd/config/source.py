@@ -158,7 +158,9 @@ class _Reader:
         if type(event) is yaml.ScalarEvent:
             return self._scalar(event, path)
         if type(event) is yaml.AliasEvent:
-            message = "aliases (*name) are not supported: write the value out, or set it where it is inherited from"
+            message = (
+                "aliases (*name) are not supported: write the value out, or set it at a level that others inherit from"
+            )
             return self._break(event, path, message)
         if len(path) >= _DEEPEST:
             self._stop(event, path, "nested too deeply", "nested too deeply")

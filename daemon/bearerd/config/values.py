@@ -126,7 +126,7 @@ def parse_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise expected("text" + ("" if isinstance(value, dict | list) or value is None else " in quotes"), value)
     if not value:
-        raise expected("text, found an empty one")
+        raise expected("text, found an empty string")
     return _no_nul(value)
 
 
@@ -147,7 +147,7 @@ def parse_parameter_name(value: str) -> str:
     if value in RESERVED_PARAMETERS:
         raise fault(f"parameter '{value}' cannot be set here: bearerd sets it from other keys")
     if not value:
-        raise expected("the name of a parameter, found an empty one")
+        raise expected("the name of a parameter, found an empty string")
     return value
 
 

@@ -25,7 +25,7 @@ def parse(body: bytes) -> tuple[dict[str, Any] | None, str]:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         compressed = body.startswith(b"\x1f\x8b")
-        return None, "the reply is compressed, which was not asked for" if compressed else "the reply is not UTF-8"
+        return None, "the reply is compressed, which was not requested" if compressed else "the reply is not UTF-8"
     try:
         value = boundedjson.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int

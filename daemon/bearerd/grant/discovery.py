@@ -83,7 +83,7 @@ class Discovery:
                 found = read_metadata(reply, self._provider)
             if isinstance(found, Metadata):
                 return found
-            # "It is another issuer's" helps more than "there is nothing at the second URL".
+            # "It belongs to another issuer" helps more than "there is nothing at the second URL".
             nothing = isinstance(reply, Reply) and reply.status == 404  # noqa: PLR2004
             if first is None or (isinstance(first, Malformed) and not nothing):
                 first = found

@@ -76,7 +76,7 @@ def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
         return doubts
     if client.auth == "client_secret_basic" and depends_on_encoding(known.credentials.secret):
         others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
-        return f"the secret holds %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
+        return f"the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
     if is_html(reply.body):
         return "the reply is HTML, not JSON: check that token_url is the token endpoint itself"
     if client.jwt_bearer is not None:

@@ -80,7 +80,7 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
             hint = f"write issuer {ending} / at its end, as the provider does"
         else:
             hint = "write issuer exactly as the provider's own metadata does, or set token_url instead"
-        return Malformed("metadata: it is another issuer's", phase="discovery", hint=hint)
+        return Malformed("metadata: it belongs to another issuer", phase="discovery", hint=hint)
     endpoint = fields.get("token_endpoint")
     aliases = fields.get("mtls_endpoint_aliases")
     alias = aliases.get("token_endpoint") if isinstance(aliases, dict) else None

@@ -98,7 +98,7 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
     kind = (token_type or "").lower()
     if kind in {"dpop", "mac", "pop"}:
         return Malformed(
-            f"the token is of type {kind}: each call needs a new proof made with a key, which no file can hold",
+            f"the token is of type {kind}: each call needs a new proof made with a key, which a file cannot provide",
             hint="ask the provider for bearer tokens for this client",
         )
     if kind != "bearer":
@@ -140,7 +140,7 @@ def _bound(access_token: str) -> Iterator[str]:
     if isinstance(confirmation, dict) and "x5t#S256" in confirmation:
         yield "the token is bound to the client's certificate: its readers have to present the same certificate"
     if isinstance(confirmation, dict) and "jkt" in confirmation:
-        yield "the token is bound to a DPoP key, which no file can hold: APIs that check this will refuse it"
+        yield "the token is bound to a DPoP key, which its readers do not have: APIs that check this will refuse it"
 
 
 def _unusable(access_token: str) -> str | None:

@@ -288,4 +288,4 @@ def _log(batch: Batch, fault: str | None, wait: float | None) -> None:
 
 def _bug(error: Exception) -> str:
     # Without its text, which could quote anything.
-    return f"{type(error).__name__}, which is a bug of bearerd, please report it"
+    return f"{type(error).__name__}, which is a bug in bearerd, please report it"

@@ -25,7 +25,7 @@ from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
 from bearerd.publish.record import Record
-from bearerd.target_status import Hold
+from bearerd.target_status import HELD, Hold
 from bearerd.timeformat import duration
 
 # Hex digits of a token's SHA-256: enough to distinguish tokens, and useless for recovering one.
@@ -134,7 +134,12 @@ class Attempts:
             self._timing.due = max(now.boot, self._timing.not_before)
         good = duration(self.state.remaining(now.boot))
         refreshing = "; refreshing it" if dated.disagreed else ""
-        self.say(Line("warning", f"the clock was set; by its earlier reading the token is good for {good}{refreshing}"))
+        self.say(
+            Line(
+                "warning",
+                f"the clock was set; by the earlier of two expiry times the token is good for {good}{refreshing}",
+            )
+        )
         return True
 
     # -- state -----------------------------------------------------------------------------------
@@ -194,6 +199,11 @@ class Attempts:
             return held
         now = self._parts.clock.now().boot
         return self._parts.admission.preview(self.ask(now, requested=self._timing.requested), now) or held
+
+    def hindrance(self) -> str:
+        """What prevents a new token, in words: the hold and the last failure; empty if neither is known."""
+        held, failure = self.current_hold(), self.log.failure
+        return ": ".join([*([HELD[held.reason]] if held is not None else []), *([str(failure)] if failure else [])])
 
     def refresh_hold(self) -> Hold | None:
         """What would delay a refresh requested now: admission, or the wait after the last failure."""

@@ -161,7 +161,8 @@ class Controller:
             self._files.expire(self.target)
         elif now.boot >= attempts.state.lost_at():
             self._files.expire(self.target)
-            if (line := attempts.log.expired(removed=self.target.on_expiry == "remove")) is not None:
+            removed, wait = self.target.on_expiry == "remove", attempts.next - now.boot
+            if (line := attempts.log.expired(attempts.hindrance(), wait, removed=removed)) is not None:
                 attempts.say(line)
         elif (record := attempts.record) is not None:  # else the old token stays until the new one is there
             self._files.publish(self.target, record, attempts.state.lost_at())

@@ -96,13 +96,19 @@ class FailureLog:
         """Note that there is a valid token again."""
         self._expiry_logged = False
 
-    def expired(self, *, removed: bool) -> Line | None:
-        """The line about an expired token, once; `removed`: its files are removed."""
+    def expired(self, why: str, wait: float, *, removed: bool) -> Line | None:
+        """The line about an expired token, once.
+
+        `why`: what prevented the renewal; `wait`: seconds to the next attempt; `removed`: its files are removed.
+        """
         if self._expiry_logged:
             return None
         self._expiry_logged = True
-        files = "its files are removed" if removed else "its files hold the expired one"
-        return Line("error", f"the token has expired and could not be renewed; {files}")
+        files = "its files are removed" if removed else "its files still contain the expired one"
+        because = f": {why}" if why else ""
+        return Line(
+            "error", f"the token has expired and could not be renewed{because}; {files}; next attempt {_after(wait)}"
+        )
 
     @property
     def expiry_logged(self) -> bool:
@@ -130,6 +136,10 @@ class FailureLog:
             if lasted > 0
             else ""
         )
-        wait = next_attempt - now
-        when = "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "after a request in flight has ended"
+        when = _after(next_attempt - now)
         return Line("warning" if remaining else "error", f"{still}{failure}; {holds}; next attempt {when}")
+
+
+def _after(wait: float) -> str:
+    """When the next attempt is, in words."""
+    return "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "after a request in flight has ended"

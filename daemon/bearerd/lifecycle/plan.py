@@ -34,7 +34,12 @@ class Plan:
             "to be requested again": len(self.renew),
             "removed": len(self.stop),
         }
-        return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no token changed"
+        parts = [(count, what) for what, count in counts.items() if count]
+        if not parts:
+            return "no token changed"
+        (count, what), *others = parts
+        first = f"{count} token{'' if count == 1 else 's'} {what}"
+        return ", ".join([first, *(f"{count} {what}" for count, what in others)])
 
 
 def plan(old: Config, new: Config) -> Plan:

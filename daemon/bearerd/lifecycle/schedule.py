@@ -192,7 +192,7 @@ class Schedule:
         try:
             due = self._turn(name)
         except Exception as error:  # noqa: BLE001 - a bug costs a minute, not the target
-            text = f"a turn failed: {origin_of(error)}; this is a bug of bearerd, please report it"
+            text = f"a turn failed: {origin_of(error)}; this is a bug in bearerd, please report it"
             say(logging.ERROR, text, name=name)
         finally:
             with self._lock:

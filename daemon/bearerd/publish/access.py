@@ -139,12 +139,12 @@ def describe(stop: Stop, reader: Reader) -> str:
     """The reason why a reader has no access, and what to do."""
     component, right = stop.component, stop.right
     lacks = {
-        "owner": f"{reader.name} is its owner, and the owner lacks {right}",
-        "user": f"its ACL does not grant {right} to {reader.name}",
-        "group": f"{reader.name} is in its group, and the group lacks {right}",
-        "others": f"others lack {right}, and {reader.name} is one of them",
+        "owner": f"user {reader.name} is its owner, and the owner lacks {right}",
+        "user": f"its ACL does not grant {right} to user {reader.name}",
+        "group": f"user {reader.name} is in its group, and the group lacks {right}",
+        "others": f"user {reader.name} is neither its owner nor in its group, and others lack {right}",
     }[stop.judged_as]
-    made = "as bearerd makes it, " if component.made and right == "x" else ""
+    made = "as bearerd creates it, " if component.made and right == "x" else ""
     return f"{component.path} ({made}{component}): {lacks}; {', or '.join(_cures(stop, reader.name))}"
 
 
@@ -158,7 +158,7 @@ def _cures(stop: Stop, name: str) -> Iterator[str]:
         return
     # The advice is never to join root's group.
     if stop.judged_as == "others" and granted_to_group and component.gid != 0:
-        yield f"add {name} to the group {component.group}"
+        yield f"add user {name} to the group {component.group}"
     bits = {"owner": "u", "user": "g", "group": "g", "others": "o"}[stop.judged_as]
     if not component.made:
         yield f"chmod {bits}+{right} {component.path} (bearerd does not change existing directories)"
@@ -166,12 +166,12 @@ def _cures(stop: Stop, name: str) -> Iterator[str]:
         yield f"set {'mode' if right == 'r' else 'output.directory_mode'} to one with {bits}+{right}"
     elif right == "x":
         mode = "" if granted_to_group else " and output.directory_mode to one with g+x"
-        yield f"set output.group to a group of {name}{mode}"
+        yield f"set output.group to a group of user {name}{mode}"
     elif granted_to_group:
-        yield f"set group to one of {name}"
+        yield f"set the file's group to a group of user {name}"
     else:
-        yield f"set owner to {name}"
-        yield f"group to one of {name} and mode to one with g+r"
+        yield f"set the file's owner to {name}"
+        yield f"its group to a group of user {name} and its mode to one with g+r"
 
 
 def _above(path: str) -> str:

@@ -75,7 +75,7 @@ def exposed(config: Config) -> dict[str, str]:
 def _open(path: str, mode: int, *, there: bool) -> str:
     what = f"others can write there (mode {mode:04o}): any user can remove or replace the token files"
     if not there:
-        return f"as bearerd makes it, {what}; remove that permission from output.directory_mode"
+        return f"as bearerd creates it, {what}; remove that permission from output.directory_mode"
     return (
         f"{what}; chmod o-w {path}. A Kubernetes emptyDir is always 0777, which is fine if only the containers of "
         "this pod use it"

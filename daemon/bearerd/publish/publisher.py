@@ -290,7 +290,7 @@ class Publisher:
                 found = [f"symlink {link}" for link in opened.links]
                 if opened.stranger is not None:
                     found.append(
-                        f"{opened.stranger}: below it no symlink is followed, and files of third users are not changed"
+                        f"{opened.stranger}: no symlink below it is followed, and no file of a third user is changed"
                     )
                 return found
         except (OSError, PublishError):
@@ -304,7 +304,7 @@ class Publisher:
                 status = os.lstat(path)
                 reason = distrust(status, uid) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
                 if reason:
-                    found.append(f"{path}: {reason}; bearerd moves it aside and makes a new one")
+                    found.append(f"{path}: {reason}; bearerd will move it aside and create a new one")
         return found
 
     def _look_around(self) -> None:

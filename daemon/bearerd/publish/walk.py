@@ -251,19 +251,19 @@ class _Walker:
         """Why a symlink is not followed here; empty if it is."""
         here = self.here
         if not step.follow:
-            return "below the output directory no symlink is; replace it by a directory, or use the real path"
+            return "symlinks below the output directory never are; replace it with a directory, or use the real path"
         if here.stranger:
-            return f"below {here.stranger}, no symlink is; use the real path"
+            return f"symlinks below {here.stranger}, never are; use the real path"
         if found.st_uid not in {0, self._uid}:
             return (
                 f"it belongs to user {user_name(found.st_uid)}, and only links of root and of the daemon's user "
-                f"({user_name(self._uid)}) are; use the real path, or have root make the link"
+                f"({user_name(self._uid)}) are; use the real path, or have root create the link"
             )
         if here.status.st_mode & WRITE_BY_GROUP_OR_OTHERS:
             mode = stat.S_IMODE(here.status.st_mode)
             return (
-                f"users besides {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}), and so "
-                f"replace it; use the real path, or chmod go-w {here.path}"
+                f"users besides {user_name(here.status.st_uid)} can write {here.path} (mode {mode:04o}) and "
+                f"replace the link; use the real path, or chmod go-w {here.path}"
             )
         return ""
 

@@ -32,6 +32,8 @@ from bearerd.service.logs import quiet_libraries
 from bearerd.service.trust import writable_by_others
 from bearerd.timeformat import duration
 
+# Seconds. `Date` has whole seconds, and the reply took some time, so a smaller difference means nothing.
+_SAME_TIME: Final = 2.0
 _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 
 
@@ -227,8 +229,11 @@ def _details(target: Target, performed: Performed) -> tuple[tuple[str, str], ...
         found.append(("scope granted", _shown(outcome.token.scope)))
         found.append(("lifetime", f"{outcome.token.lifetime:.0f} s"))
     if performed.skew is not None:
-        way = "ahead of" if performed.skew > 0 else "behind"
-        found.append(("clock", f"the provider's is {duration(abs(performed.skew))} {way} this machine's"))
+        if abs(performed.skew) < _SAME_TIME:
+            found.append(("clock", "the provider's agrees with this machine's"))
+        else:
+            way = "ahead of" if performed.skew > 0 else "behind"
+            found.append(("clock", f"the provider's is {duration(abs(performed.skew))} {way} this machine's"))
     return tuple(found)
 
 

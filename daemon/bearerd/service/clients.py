@@ -58,13 +58,13 @@ class Clients:
         if refusal is None or refusal.own:
             return
         if self._grants.untried(client):
-            say(logging.INFO, f"client {client.name} was refused with another secret: trying again")
+            say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
             self._admission.forgive(client.name, self._clock.now().boot)
         else:
             say(
                 logging.WARNING,
-                f"client {client.name} was refused with this same secret ({refusal.outcome.message}): "
-                "it is tried again later, and at once with another secret",
+                f"client {client.name} was refused with this same secret ({refusal.outcome.message}); "
+                "it will be tried again later, or at once when the secret changes",
             )
 
     def forget(self, client: str) -> None:

@@ -15,7 +15,7 @@ from bearerd.admission.journal import Journal
 from bearerd.admission.types import Limits
 from bearerd.api.counts import Counters
 from bearerd.api.daemon import Requested
-from bearerd.api.status import HookStatus, Status, settled
+from bearerd.api.status import HookStatus, Status, probed, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
@@ -182,18 +182,20 @@ class Engine:
 
     def status(self, config_error: str | None = None) -> Status:
         """The status of the daemon and every token."""
+        now = self.clock.now()
+        view = self._admission.view(now.boot)
         return Status(
             version=__version__,
             pid=os.getpid(),
-            now=self.clock.now(),
+            now=now,
             started=self._started,
             config=self._config,
             loaded=self._loaded,
             config_error=config_error,
             alive=self.alive(),
-            tokens=tuple((target_status, self._hooks_of(target_status.name)) for target_status in self.statuses()),
+            tokens=tuple((probed(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
             counts=self.counters.counts(),
-            admission=self._admission.view(self._now()),
+            admission=view,
         )
 
     def unsettled(self) -> bool:

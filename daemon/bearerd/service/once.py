@@ -178,9 +178,7 @@ def _is_final(failure: Failure | None) -> bool:
 def _final(status: TargetStatus, now: float, because: str | None = None) -> _End:
     why = because or str(status.failure)
     if because is None and status.held_by in {"refused", "refused_limit"} and status.held_until < inf:
-        why += (
-            f"; next request in {duration(status.held_until - now)} at the earliest, with changed credentials at once"
-        )
+        why += f"; next request in {duration(status.held_until - now)}, or at once with changed credentials"
     if _good(status, now):
         return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")

@@ -154,7 +154,7 @@ class _Daemon:
         if os.getpid() == 1:  # of a container, without an init
             self._zombies = reap(self._zombies)
         if not self._engine.alive():
-            say(logging.ERROR, "the schedule has stopped: this is a bug of bearerd, please report it; ending")
+            say(logging.ERROR, "the schedule has stopped: this is a bug in bearerd, please report it; exiting")
             return False
         return True
 
@@ -231,7 +231,7 @@ class _Daemon:
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
-            loaded = ConfigUnavailable(f"the config was not read: {origin_of(error)}; this is a bug of bearerd")
+            loaded = ConfigUnavailable(f"the config was not read: {origin_of(error)}; this is a bug in bearerd")
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:

@@ -22,7 +22,7 @@ def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
         if mode & WRITE_BY_GROUP_OR_OTHERS:
             users = "every user" if mode & stat.S_IWOTH else f"the group {_group(status.st_gid)}"
             found[path] = (
-                f"{users} can write it (mode {mode:04o}), and so decides which commands and files the daemon uses; "
+                f"{users} can write it (mode {mode:04o}), and so controls which commands and files the daemon uses; "
                 f"chmod go-w {path}"
             )
     return found

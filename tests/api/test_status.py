@@ -1,0 +1,45 @@
+"""The time that the status shows for a token that its refused client holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from bearerd.admission.types import ClientView, Refusal, View
+from bearerd.api.status import probed
+from bearerd.grant.outcome import Refused
+from bearerd.target_status import TargetStatus
+from support.clock import START
+from support.prometheus import target_status
+from support.targets import TARGET
+
+NOW = START.boot
+PROBE = NOW + 60
+OPEN = View({TARGET.client.name: ClientView("open", Refusal(Refused("no"), 2, PROBE, own=False), 1, 3)}, {})
+CLOSED = View({TARGET.client.name: ClientView("closed", None, 0, 0)}, {})
+HELD = target_status(held_by="refused", held_until=NOW - 2, next_refresh=NOW - 2)
+
+
+def test_a_token_whose_own_time_has_passed_waits_for_the_next_probe_of_its_client() -> None:
+    assert probed(HELD, OPEN, NOW) == replace(HELD, held_until=PROBE, next_refresh=PROBE)
+
+
+def test_the_last_attempt_before_the_expiry_is_still_shown() -> None:
+    held = replace(HELD, next_refresh=NOW + 20)
+    assert probed(held, OPEN, NOW) == replace(held, held_until=PROBE)
+
+
+@pytest.mark.parametrize(
+    ("held", "view"),
+    [
+        pytest.param(replace(HELD, held_by="rate_limit"), OPEN, id="held by something else"),
+        pytest.param(HELD, CLOSED, id="its own refusal"),
+        pytest.param(replace(HELD, held_until=PROBE + 30), OPEN, id="its own later time"),
+        pytest.param(replace(HELD, held_until=inf), OPEN, id="until an event"),
+        pytest.param(HELD, View({}, {}), id="a client that was removed"),
+    ],
+)
+def test_other_times_stay(held: TargetStatus, view: View) -> None:
+    assert probed(held, view, NOW) is held
