@@ -14,35 +14,29 @@ class Threads:
 
     def __init__(self, turn: Callable[[str], None]) -> None:
         self.turn = turn
-        self.later: list[str] = []
-        self.removed: set[str] = set()
-        self.now = 0.0
+        self.looks: list[float] = []
         self.threads: list[threading.Thread] = []
-        self.queue = RunQueue(self.enter_by, lambda: self.now)
+        self.queue = RunQueue(self.start, self.looks.append)
 
-    def enter_by(self, name: str, seconds: float) -> bool:
-        if name in self.removed:
-            return False
-        if seconds:
-            self.later.append(name)
-        else:
-            self.start(name)
+    def start(self, name: str) -> bool:
+        self._start(lambda: name if self.queue.enter(name) else None)
         return True
 
-    def start(self, name: str) -> None:
-        thread = threading.Thread(target=self._run, args=(name,), daemon=True)
-        self.threads.append(thread)
-        thread.start()
+    def relieve(self) -> None:
+        self._start(self.queue.relieve)
 
     def join(self) -> None:
         for thread in self.threads:
             thread.join(WITHIN)
             assert not thread.is_alive()
 
-    def _run(self, name: str) -> None:
-        following: str | None = name
-        if not self.queue.enter(name):
-            return
+    def _start(self, first: Callable[[], str | None]) -> None:
+        thread = threading.Thread(target=self._run, args=(first,), daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _run(self, first: Callable[[], str | None]) -> None:
+        following = first()
         while following is not None:
             self.turn(following)
             following = self.queue.next()
@@ -134,62 +128,39 @@ def test_a_thread_that_is_stuck_is_left_behind() -> None:
     assert stuck.wait(WITHIN)
     assert not threads.queue.enter("a")
     assert not threads.queue.enter("b")
-    assert threads.later == ["a"]  # after PATIENCE
-    threads.start("a")
+    assert threads.looks == [PATIENCE]
+    threads.relieve()
     eventually(lambda: served == ["a", "b"])
     free.set()
     threads.join()
     assert served == ["a", "b", "stuck"]
+    assert threads.queue.stuck == 0
 
 
-def test_a_stuck_thread_is_found_by_a_name_that_is_in_the_queue_and_can_enter() -> None:
-    began, go_on, stuck, free = (threading.Event() for _ in range(4))
+def test_a_thread_that_is_not_stuck_is_looked_at_again_while_others_are_in_the_queue() -> None:
+    began, second, go_on, free = (threading.Event() for _ in range(4))
     served: list[str] = []
 
     def turn(name: str) -> None:
         if name == "first":
             began.set()
             assert go_on.wait(WITHIN)
-        if name == "stuck":
-            stuck.set()
+        if name == "second":
+            second.set()
             assert free.wait(WITHIN)
         served.append(name)
 
     threads = Threads(turn)
     threads.start("first")
     assert began.wait(WITHIN)
-    for name in ("stuck", "waits", "removed", "woken"):
-        assert not threads.queue.enter(name)
-    assert threads.queue.offer("woken")
-    threads.removed.add("removed")
+    assert not threads.queue.enter("second")
+    assert not threads.queue.enter("third")
     go_on.set()
-    assert stuck.wait(WITHIN)
-    assert threads.later == ["stuck", "waits"]
-    threads.start("waits")
-    eventually(lambda: "waits" in served)
-    free.set()
-    threads.join()
-
-
-def test_if_the_name_that_should_find_a_stuck_thread_is_lost_the_next_one_does() -> None:
-    stuck, free = threading.Event(), threading.Event()
-    served: list[str] = []
-
-    def turn(name: str) -> None:
-        if name == "stuck":
-            stuck.set()
-            assert free.wait(WITHIN)
-        served.append(name)
-
-    threads = Threads(turn)
-    threads.start("stuck")
-    assert stuck.wait(WITHIN)
-    assert not threads.queue.enter("lost")
-    assert threads.queue.offer("woken")
-    threads.now += PATIENCE
-    assert not threads.queue.offer("woken later")
-    threads.start("woken later")
-    eventually(lambda: served == ["woken later", "woken", "lost"])
+    assert second.wait(WITHIN)
+    assert threads.queue.relieve() is None  # it is in its second turn by now
+    assert threads.looks == [PATIENCE] * 2
+    threads.relieve()
+    eventually(lambda: served == ["first", "third"])
     free.set()
     threads.join()
 

@@ -20,11 +20,10 @@ while names are queued is considered stuck (a file system that hangs), and anoth
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 PATIENCE: Final = 0.2
 """Seconds. A turn computes for a millisecond, and a hundred may come back from the network at once."""
@@ -41,15 +40,6 @@ class _Seat:
         self.turns = 0
 
 
-class _Watch(NamedTuple):
-    """The thread that computes is stuck if it is still in the same turn when this name enters, or any after `until`."""
-
-    name: str
-    seat: _Seat
-    turns: int
-    until: float
-
-
 class _Mine(threading.local):
     seat: _Seat | None = None
 
@@ -60,18 +50,21 @@ _mine = _Mine()
 class RunQueue:
     """Names that are due. Thread-safe; its lock is held for microseconds."""
 
-    def __init__(self, enter_by: Callable[[str, float], bool], now: Callable[[], float] = time.monotonic) -> None:
-        """`enter_by(name, seconds)` lets a thread call `enter(name)` after that time. It returns False if it cannot."""
-        self._enter_by = enter_by
-        self._now = now
+    def __init__(self, start: Callable[[str], bool], relieve_in: Callable[[float], None]) -> None:
+        """`start` lets a thread `enter` with a name, and returns False if the name was removed.
+
+        `relieve_in` lets a thread call `relieve` after so many seconds.
+        """
+        self._start = start
+        self._relieve_in = relieve_in
         self._lock = threading.Lock()
         self._computing: _Seat | None = None
         self._returning: deque[_Seat] = deque()
         self._woken: deque[str] = deque()
         self._names: deque[str] = deque()
-        # As a set that keeps its order.
-        self._queued: dict[str, None] = {}
-        self._watched: _Watch | None = None
+        self._queued: set[str] = set()
+        self._watched: tuple[_Seat, int] | None = None
+        """The thread that computed when `relieve` was requested, and its turn."""
         self._stuck: set[_Seat] = set()
 
     @property
@@ -82,24 +75,17 @@ class RunQueue:
     def enter(self, name: str) -> bool:
         """Returns True if this thread computes from now on. Otherwise the name is queued for the one that does."""
         with self._lock:
-            if self._watched is not None and (self._watched.name == name or self._now() >= self._watched.until):
-                if self._is_in_the_same_turn(self._watched):
-                    self._leave_behind()
-                self._watched = None
             if self._computing is None:
                 self._computing = _mine.seat = _Seat(self)
-                self._queued.pop(name, None)
+                self._queued.discard(name)
                 self._watch()
                 return True
             self._append(name, self._names)
         return False
 
     def offer(self, name: str) -> bool:
-        """Queue a woken name before those that were not woken. Returns False if no thread can take it."""
+        """Queue a woken name before those that were not woken. Returns False if no thread computes."""
         with self._lock:
-            watched = self._watched
-            if watched is not None and self._now() >= watched.until and self._is_in_the_same_turn(watched):
-                return False  # it is stuck, and the next thread that enters takes over
             if self._computing is None:
                 return False
             self._append(name, self._woken)
@@ -118,6 +104,18 @@ class RunQueue:
                 self._pass_on()
             _mine.seat = None
         return None
+
+    def relieve(self) -> str | None:
+        """Take over if no thread computes, or a stuck one. Returns the next name; this thread then computes."""
+        with self._lock:
+            watched, self._watched = self._watched, None
+            if watched is not None and self._computing is watched[0] and watched[0].turns == watched[1]:
+                self._leave_behind()
+            name = self._pop() if self._computing is None else None
+            if name is not None:
+                self._computing = _mine.seat = _Seat(self)
+            self._watch()
+        return name
 
     def leave(self, seat: _Seat) -> None:
         """Note that the thread begins to wait."""
@@ -153,7 +151,7 @@ class RunQueue:
         if name in self._queued and names is self._names:
             return
         names.append(name)
-        self._queued[name] = None
+        self._queued.add(name)
         self._watch()
 
     def _pop(self) -> str | None:
@@ -162,10 +160,7 @@ class RunQueue:
                 name = names.popleft()
                 if name not in self._queued:
                     continue  # it was woken, and had its turn already
-                del self._queued[name]
-                if self._watched is not None and self._watched.name == name:
-                    self._watched = None
-                    self._watch()
+                self._queued.remove(name)
                 return name
         return None
 
@@ -176,20 +171,14 @@ class RunQueue:
             self._computing.called.set()
             return
         self._computing = None
-        while (name := self._pop()) is not None and not self._enter_by(name, 0.0):
+        while (name := self._pop()) is not None and not self._start(name):
             pass
 
     def _watch(self) -> None:
-        """Schedule a check with a late name: if the computing thread is still in the same turn then, it is stuck."""
-        if self._watched is not None or self._computing is None:
-            return
-        # A target that was removed meanwhile cannot enter.
-        name = next((name for name in reversed(self._queued) if self._enter_by(name, PATIENCE)), None)
-        if name is not None:
-            self._watched = _Watch(name, self._computing, self._computing.turns, self._now() + PATIENCE)
-
-    def _is_in_the_same_turn(self, watched: _Watch) -> bool:
-        return self._computing is watched.seat and watched.seat.turns == watched.turns
+        """Schedule a check after `PATIENCE`: if the computing thread is still in the same turn then, it is stuck."""
+        if self._watched is None and self._computing is not None and self._queued:
+            self._watched = (self._computing, self._computing.turns)
+            self._relieve_in(PATIENCE)
 
 
 class waiting:  # noqa: N801 - reads as a statement

@@ -447,7 +447,7 @@ def test_other_turns_go_on_while_one_waits_to_write_a_note(rig: Rig) -> None:
             pass
 
     hooks = Hooks({}, SlowDisk(), rig.clock)
-    queue = RunQueue(lambda *_: True)
+    queue = RunQueue(lambda _: True, lambda _: None)
 
     def turn(name: str) -> None:
         assert queue.enter(name)

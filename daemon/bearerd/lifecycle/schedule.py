@@ -50,6 +50,8 @@ _LOCK_WITHIN: Final = 3.0
 # A turn that raised does not say when the next one is due. A bug costs a minute, not the target.
 _AFTER_EXCEPTION: Final = 60.0
 _THREADS: Final = "turn"
+# The job that looks for a stuck thread. Names of targets contain a slash.
+_RELIEF: Final = "relief"
 # Each target of a hanging file system takes a thread. Beyond this many the others would hang as well.
 _MOST_THREADS: Final = 1024
 # Per target. A run that finds another one running ends at once.
@@ -81,10 +83,12 @@ class Schedule:
         )
         self._jobs = _JobStore(self._scheduler.wakeup)
         self._scheduler.add_jobstore(self._jobs)
-        self._queue = RunQueue(self._enter_by)
+        self._queue = RunQueue(self._start, self._relieve_in)
         self._offset = self._wall_offset()
         self._suspended = clock.suspended()
         self.resize(workers)
+        # A job of its own: those of the targets are moved by their turns.
+        self._add_job(_RELIEF, self._relieve, [], datetime.now(UTC) + timedelta(seconds=LONGEST_WAIT))
 
     def resize(self, workers: int) -> None:
         """Raise the number of threads; a lower number changes nothing."""
@@ -100,15 +104,7 @@ class Schedule:
                 self._set(name, due)
                 return
             self._due[name] = due
-            self._scheduler.add_job(
-                self._run,
-                _Hourly(),
-                args=[name],
-                id=name,
-                name=name,
-                executor=self._alias(),
-                next_run_time=self._wall(due),
-            )
+            self._add_job(name, self._run, [name], self._wall(due))
 
     def remove(self, name: str) -> None:
         """Schedule no more turns for this target. A running turn continues to its end."""
@@ -153,6 +149,7 @@ class Schedule:
                 if name not in self._running:
                     self._move(name, self._due[name])
         if stepped:
+            self._relieve_in(0.0)
             self._scheduler.wakeup()  # for targets whose turn is running
         return stepped
 
@@ -174,9 +171,14 @@ class Schedule:
 
     def _run(self, name: str) -> None:
         """Run a turn that is due and those queued after it, on a thread of the pool."""
-        following: str | None = name
-        if not self._queue.enter(name):
-            return
+        if self._queue.enter(name):
+            self._serve(name)
+
+    def _relieve(self) -> None:
+        """Take over from a stuck thread, on a thread of the pool."""
+        self._serve(self._queue.relieve())
+
+    def _serve(self, following: str | None) -> None:
         while following is not None:
             self._replace_stuck_threads()
             self._run_turn(following)
@@ -202,13 +204,18 @@ class Schedule:
                     self._move(name, self._due[name])
                 self._ended.notify_all()
 
+    def _add_job(self, name: str, run: Callable[..., None], args: list[str], at: datetime) -> None:
+        self._scheduler.add_job(run, _Hourly(), args=args, id=name, name=name, executor=self._alias(), next_run_time=at)
+
     def _add_pool(self) -> None:
         """Run all turns in a new pool from now on. Needs the lock."""
         self._pools += 1
         self._threads += self._workers
         pool = ThreadPoolExecutor(self._workers, {"thread_name_prefix": _THREADS})
         self._scheduler.add_executor(pool, alias=self._alias())
-        for name in self._due:
+        if self._pools == 1:
+            return  # before the first job
+        for name in (_RELIEF, *self._due):
             self._scheduler.modify_job(name, executor=self._alias())
 
     def _replace_stuck_threads(self) -> None:
@@ -243,8 +250,11 @@ class Schedule:
             if name not in self._running and not (due <= self._clock.now().boot and self._queue.offer(name)):
                 self._move(name, due)
 
-    def _enter_by(self, name: str, seconds: float) -> bool:
-        return self._move(name, self._clock.now().boot + seconds)
+    def _start(self, name: str) -> bool:
+        return self._move(name, self._clock.now().boot)
+
+    def _relieve_in(self, seconds: float) -> None:
+        self._move(_RELIEF, self._clock.now().boot + seconds)
 
     def _move(self, name: str, due: float) -> bool:
         """Tell the scheduler when the next turn is due. Returns False if it has no such job."""
