@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from typing import Literal
 
 import pytest
 
 from bearerd.admission.types import ClientView, Refusal, View
-from bearerd.api.status import probed
+from bearerd.api.status import held_times
 from bearerd.grant.outcome import Refused
 from bearerd.target_status import TargetStatus
 from support.clock import START
@@ -23,23 +24,30 @@ HELD = target_status(held_by="refused", held_until=NOW - 2, next_refresh=NOW - 2
 
 
 def test_a_token_whose_own_time_has_passed_waits_for_the_next_probe_of_its_client() -> None:
-    assert probed(HELD, OPEN, NOW) == replace(HELD, held_until=PROBE, next_refresh=PROBE)
+    assert held_times(HELD, OPEN, NOW) == replace(HELD, held_until=PROBE, next_refresh=PROBE)
 
 
 def test_the_last_attempt_before_the_expiry_is_still_shown() -> None:
     held = replace(HELD, next_refresh=NOW + 20)
-    assert probed(held, OPEN, NOW) == replace(held, held_until=PROBE)
+    assert held_times(held, OPEN, NOW) == replace(held, held_until=PROBE)
+
+
+@pytest.mark.parametrize("reason", ["refused", "rate_limit"])
+def test_an_unplanned_attempt_is_at_the_end_of_the_hold(reason: Literal["refused", "rate_limit"]) -> None:
+    held = replace(HELD, held_by=reason, held_until=PROBE, next_refresh=inf)
+    assert held_times(held, OPEN, NOW) == replace(held, next_refresh=PROBE)
 
 
 @pytest.mark.parametrize(
     ("held", "view"),
     [
         pytest.param(replace(HELD, held_by="rate_limit"), OPEN, id="held by something else"),
+        pytest.param(replace(HELD, held_by="", held_until=0.0), OPEN, id="not held"),
         pytest.param(HELD, CLOSED, id="its own refusal"),
-        pytest.param(replace(HELD, held_until=PROBE + 30), OPEN, id="its own later time"),
+        pytest.param(replace(HELD, held_until=PROBE + 30, next_refresh=PROBE + 30), OPEN, id="its own later time"),
         pytest.param(replace(HELD, held_until=inf), OPEN, id="until an event"),
         pytest.param(HELD, View({}, {}), id="a client that was removed"),
     ],
 )
 def test_other_times_stay(held: TargetStatus, view: View) -> None:
-    assert probed(held, view, NOW) is held
+    assert held_times(held, view, NOW) == held

@@ -61,7 +61,7 @@ def upgrade(site: Site, deb: str) -> None:
         assert here.show(DAEMON, "MainPID") == was
         here.write(CONFIG, good)
     assert site.provider.grants == grants
-    say("upgrade      checked and restarted, no gap, no grant; with a wrong config what runs goes on")
+    say("upgrade      checked and restarted, no gap, no grant; with a wrong config the old daemon keeps running")
 
 
 def removal(site: Site, deb: str) -> None:

@@ -79,22 +79,22 @@ def state_of(target_status: TargetStatus, now: float) -> State:
     return "failing" if target_status.failure is not None else "valid"
 
 
-def probed(target_status: TargetStatus, view: View, now: float) -> TargetStatus:
-    """A target that its refused client holds, with the time of the client's next probe if its own time has passed.
+def held_times(target_status: TargetStatus, view: View, now: float) -> TargetStatus:
+    """A held target with its times as they are known now, because other targets change them without a turn of this one.
 
-    A probe of another target moves the next one, but gives this target no turn.
+    A refused target whose own time has passed waits for the next probe of its client. A target without a planned
+    attempt makes one when its hold ends.
     """
+    if not target_status.held_by:  # most are not
+        return target_status
     client = view.clients.get(target_status.client)
     refusal = client.refusal if client is not None else None
-    if (
-        target_status.held_by != "refused"
-        or refusal is None
-        or max(target_status.held_until, now) >= refusal.next_probe
-    ):
-        return target_status
-    until = refusal.next_probe
-    planned = target_status.next_refresh
-    return replace(target_status, held_until=until, next_refresh=planned if planned > now else until)
+    until, planned = target_status.held_until, target_status.next_refresh
+    if target_status.held_by == "refused" and refusal is not None and until <= now:
+        until = refusal.next_probe
+    if now < until < inf and not now < planned < inf:
+        planned = until
+    return replace(target_status, held_until=until, next_refresh=planned)
 
 
 def settled(target_status: TargetStatus, now: float) -> bool:

@@ -15,7 +15,7 @@ from bearerd.admission.journal import Journal
 from bearerd.admission.types import Limits
 from bearerd.api.counts import Counters
 from bearerd.api.daemon import Requested
-from bearerd.api.status import HookStatus, Status, probed, settled
+from bearerd.api.status import HookStatus, Status, held_times, settled
 from bearerd.clock import Clock, SystemClock, dice
 from bearerd.errors import PublishError
 from bearerd.grant.perform import Grants
@@ -193,7 +193,7 @@ class Engine:
             loaded=self._loaded,
             config_error=config_error,
             alive=self.alive(),
-            tokens=tuple((probed(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
+            tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
             counts=self.counters.counts(),
             admission=view,
         )
