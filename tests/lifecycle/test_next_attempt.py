@@ -70,3 +70,12 @@ def test_a_last_attempt_that_admission_holds_too_waits_for_admission() -> None:
     assert timing.at(held) == 185.0
     timing.held_back(185.0)
     assert timing.at(held) == 700.0
+
+
+def test_the_last_attempt_before_expiry_also_comes_a_second_after_another_one() -> None:
+    timing = obtained()
+    timing.failed(60.0, wait=30.0)
+    timing.plan_last(60.0, expires=100.0, dice=0.0)
+    assert timing.at(None) == 85.0
+    timing.failed(84.6, wait=10.0)
+    assert timing.at(None) == 85.6

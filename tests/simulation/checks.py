@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS
 from bearerd.log import LOGGER
 from bearerd.model import Target
 from simulation.excuses import LOOK, Excuse
@@ -75,6 +76,8 @@ class Checks:
         """By client: when an attempt of it ended last."""
         self._own: set[str] = set()
         """Targets whose last answer was a refusal."""
+        self._asked: dict[str, float] = {}
+        """When the last attempt of each target was sent by the daemon that runs now."""
         self._events = 0
         self._rows_of: object = None
         """The config whose rows of status were looked at."""
@@ -204,6 +207,7 @@ class Checks:
     def restarted(self) -> None:
         """Another process begins: its clients are half-open."""
         self._token.clear()
+        self._asked.clear()
 
     def forgiven(self, client: str) -> None:
         """The daemon has another secret, or config, of the client: whether that is refused is not known."""
@@ -235,6 +239,10 @@ class Checks:
         if in_flight >= max(provider.max_concurrency, run.slots_of_late(provider.name)):
             raise Violation("b", f"{provider.name}: {in_flight + 1} requests at a time", target.full_name)
         self.made["b"] += 1
+        name, now = target.full_name, run.kernel.now
+        if now - self._asked.get(name, -inf) < LEAST_BETWEEN_ATTEMPTS - INSTANT:
+            raise Violation("b", f"{name}: two attempts within {now - self._asked[name]:.2f} s", name)
+        self._asked[name] = now
         waiting = daemon.passed_over(target)
         if not waiting or run.world.turn_cost or target.client.name in self._refusing:
             return

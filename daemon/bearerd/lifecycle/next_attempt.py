@@ -69,6 +69,8 @@ class NextAttempt:
         """Note that an attempt failed, and how many seconds the next one waits."""
         self._ended = now
         self.due = self.not_before = now + wait
+        if self._last is not None:
+            self._last = max(self._last, now + policy.LEAST_BETWEEN_ATTEMPTS)
 
     def held_back(self, now: float) -> None:
         """Note that admission holds the target."""
