@@ -125,7 +125,7 @@ class Publisher:
 
 
 class Hooks:
-    """As publish/hooks: a hook is a call of `failed`."""
+    """As hooks/hooks: a hook is a call of `failed`."""
 
     def __init__(self, disk: Disk, failed: Callable[[str], None]) -> None:
         self._disk = disk
@@ -143,7 +143,7 @@ class Hooks:
         """Whether hooks of the target are owed."""
         return name in self._disk.owed
 
-    def changed(self, target: Target, *, first: bool) -> None:  # noqa: ARG002 - as publish/hooks
+    def changed(self, target: Target, *, first: bool) -> None:  # noqa: ARG002 - as hooks/hooks
         """All files are in place."""
         self._disk.owed.discard(target.full_name)
 

@@ -23,6 +23,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from math import inf
 from typing import Any, Final
 
@@ -50,6 +51,7 @@ _LOCK_WITHIN: Final = 3.0
 # A turn that raised does not say when the next one is due. A bug costs a minute, not the target.
 _AFTER_EXCEPTION: Final = 60.0
 _THREADS: Final = "turn"
+_numbers: Final = count(1)
 # The job that looks for a stuck thread. Names of targets contain a slash.
 _RELIEF: Final = "relief"
 # Each target of a hanging file system takes a thread. Beyond this many the others would hang as well.
@@ -84,11 +86,13 @@ class Schedule:
         self._jobs = _JobStore(self._scheduler.wakeup)
         self._scheduler.add_jobstore(self._jobs)
         self._queue = RunQueue(self._start, self._relieve_in)
+        # A process may have several schedules, one after another.
+        self._threads_named = f"{_THREADS}-{next(_numbers)}-"
         self._offset = self._wall_offset()
         self._suspended = clock.suspended()
         self.resize(workers)
         # A job of its own: those of the targets are moved by their turns.
-        self._add_job(_RELIEF, self._relieve, [], datetime.now(UTC) + timedelta(seconds=LONGEST_WAIT))
+        self._add_job(_RELIEF, self._relieve, [], self._wall(clock.now().boot + LONGEST_WAIT))
 
     def resize(self, workers: int) -> None:
         """Raise the number of threads; a lower number changes nothing."""
@@ -211,7 +215,7 @@ class Schedule:
         """Run all turns in a new pool from now on. Needs the lock."""
         self._pools += 1
         self._threads += self._workers
-        pool = ThreadPoolExecutor(self._workers, {"thread_name_prefix": _THREADS})
+        pool = ThreadPoolExecutor(self._workers, {"thread_name_prefix": self._threads_named + str(self._pools)})
         self._scheduler.add_executor(pool, alias=self._alias())
         if self._pools == 1:
             return  # before the first job
@@ -238,7 +242,7 @@ class Schedule:
     def _without_thread(self, now: float) -> list[str]:
         """An overdue target, if the pool has no thread. Its new thread then runs the other turns, too."""
         overdue = next((name for name, due in self._due.items() if due < now - _DRIFT), None)
-        if overdue is None or any(thread.name.startswith(_THREADS) for thread in threading.enumerate()):
+        if overdue is None or any(thread.name.startswith(self._threads_named) for thread in threading.enumerate()):
             return []
         say(logging.ERROR, "no thread can be started; raise TasksMax, or lower max_concurrency")
         return [overdue]
