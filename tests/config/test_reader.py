@@ -90,7 +90,7 @@ def children(pid: int) -> list[int]:
     found = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if int(parent) == pid and state not in "ZX":

@@ -79,3 +79,11 @@ def test_the_last_attempt_before_expiry_also_comes_a_second_after_another_one() 
     assert timing.at(None) == 85.0
     timing.failed(84.6, wait=10.0)
     assert timing.at(None) == 85.6
+
+
+def test_another_due_time_also_leaves_a_second_after_the_last_attempt() -> None:
+    timing = obtained(now=10.0)
+    timing.rescheduled(10.1)
+    assert timing.at(None) == 11.0
+    timing.rescheduled(50.0)
+    assert timing.at(None) == 50.0

@@ -209,6 +209,10 @@ class Checks:
         self._token.clear()
         self._asked.clear()
 
+    def removed(self, name: str) -> None:
+        """The target leaves the config: if it comes back, it is a new one."""
+        self._asked.pop(name, None)
+
     def forgiven(self, client: str) -> None:
         """The daemon has another secret, or config, of the client: whether that is refused is not known."""
         self._refusing.pop(client, None)

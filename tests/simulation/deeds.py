@@ -134,6 +134,7 @@ class Deeds(Host):
     def _remove(self, event: Event) -> None:
         for name in self._concerned(event.of):
             self._wanted[name] = False
+            self.checks.removed(name)
         if any(self._wanted.values()):
             self._apply()
 

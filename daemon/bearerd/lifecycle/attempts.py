@@ -100,7 +100,7 @@ class Attempts:
         if needs_grant or self.log.failure is not None or (token is not None and not self.is_for_target):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
-            self._timing.due = max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS))
+            self._timing.rescheduled(max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)))
 
     def _request_changed(self, now: float) -> None:
         """Forget the refusal: it was about another request, so the target may ask at once."""

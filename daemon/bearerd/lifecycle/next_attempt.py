@@ -54,6 +54,10 @@ class NextAttempt:
         """An attempt is due at once, because the cause of the last failure may be gone."""
         self.due = self.not_before = max(now, self._ended + policy.LEAST_BETWEEN_ATTEMPTS)
 
+    def rescheduled(self, due: float) -> None:
+        """Note that the refresh is due at another time."""
+        self.due = max(due, self._ended + policy.LEAST_BETWEEN_ATTEMPTS)
+
     def begun(self, now: float) -> None:
         """Note that an attempt is being made."""
         self.requested = False
