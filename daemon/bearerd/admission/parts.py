@@ -150,7 +150,7 @@ class ClientQueue:
         self.armed: tuple[str, float] | None = None
         """The target that requests at the earliest moment, and that moment."""
         self.changes_at = inf
-        """When its most urgent target is another one. Its provider's queue looks at it again then."""
+        """When another target becomes its most urgent one. The provider's queue considers it again then."""
 
 
 def _limited(earliest: Earliest, rates: Iterable[Rate], kind: Kind, now: float) -> Earliest:
