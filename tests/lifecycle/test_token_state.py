@@ -129,6 +129,12 @@ def test_a_new_token_with_a_lifetime_of_0_is_requested_once_more(life: Life) -> 
     assert (life.again, life.state.never_named) == (2882, False)
 
 
+def test_a_short_lifetime_after_a_first_0_leaves_a_second_between_two_requests(life: Life) -> None:
+    life.zero(0, "a")
+    assert life.reply(2, "a", 1).kind == "renewed"
+    assert life.again == 3
+
+
 def test_a_provider_that_never_names_a_lifetime_is_asked_once_more(life: Life) -> None:
     life.zero(0, "a")
     assert life.zero(2, "a").kind == "same"
