@@ -96,7 +96,7 @@ ONE_USER = {
     "urllib3": {"grant.transport"},
     "apscheduler": {"lifecycle.schedule"},
     "yaml": {"config.document", "config.source", "config.scalar"},
-    "pydantic": {"config.load", "config.messages", "config.models", "config.schema"},
+    "pydantic": {"config.load", "config.messages", "config.models", "config.schema", "config.types"},
     "pydantic_core": {"config.schema", "config.values"},
     "watchdog": {"service.watch"},
     "prometheus_client": {"api.metrics"},

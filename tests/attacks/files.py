@@ -54,7 +54,7 @@ def s1(path: Path) -> Iterator[Found]:
                     proceed.set()
                     eventually(site.raw.exists)
                     if verb == "run":
-                        eventually(site.socket.exists)
+                        eventually(site.states)  # between bind and listen, the socket refuses connections
                         site.refresh()
                         socket_mode = site.socket.stat().st_mode & 0o777
                         assert daemon.stop() == 0, daemon.lines

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bearerd.config import models, rules
+from bearerd.config import models, rules, types
 from bearerd.config.document import Document, Node
 from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
 from bearerd.config.messages import (
@@ -147,7 +147,7 @@ def _check_top_level(document: Document, model: type[BaseModel]) -> None:
             document.add((group,), f"expected a mapping of names, found {kind_of(entries)}", "expected a mapping")
             continue
         for name in entries:
-            if re.fullmatch(models.NAME, name) is None:
+            if re.fullmatch(types.NAME, name) is None:
                 document.add((group, name), bad_name(name), "malformed name", at_key=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bearerd.config import models
+from bearerd.config import models, types
 from bearerd.config.redaction import Path, is_plain_key, takes_secret
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
@@ -63,7 +63,7 @@ def message_of(detail: Any, model: type[BaseModel], loc: Path, *, at_key: bool) 
         hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
         return f"expected {context['expected']}{hint}"
     if kind == "string_pattern_mismatch":
-        named = at_key and context["pattern"] == f"^{models.NAME}$"
+        named = at_key and context["pattern"] == f"^{types.NAME}$"
         form = f"expected {'a name' if at_key else 'text'} of the form {context['pattern']}"
         return bad_name(key) if named else form
     if kind in {"greater_than_equal", "less_than_equal"}:

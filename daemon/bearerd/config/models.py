@@ -1,149 +1,45 @@
 """The shape of the config: which keys there are, and what is checked within one mapping. Pure.
 
-The JSON Schema is made from these models, and their docstrings are its descriptions. Rules between the keys of a
-provider or a client are in `rules`, rules between several of them in `load`.
+The JSON Schema is made from these models, and their docstrings are its descriptions. The types of their values are in
+`types`. Rules between the keys of a provider or a client are in `rules`, rules between several of them in `load`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
-from bearerd.config import values
-from bearerd.config.schema import OneOrSeveral
+from bearerd.config.types import (
+    AbsolutePath,
+    Account,
+    Address,
+    Algorithm,
+    Argv,
+    Claims,
+    ClientId,
+    DirectoryMode,
+    Duration,
+    HostName,
+    HttpUrl,
+    Issuer,
+    Lead,
+    Mode,
+    Name,
+    Parameters,
+    ProxyUrl,
+    Rate,
+    Scope,
+    SecretReference,
+    Secrets,
+    Separator,
+    Strict,
+    Template,
+    Text,
+    Timeout,
+)
 from bearerd.config.values import expected, fault
-from bearerd.model import (
-    JWT_BEARER,
-    TEMPLATES,
-    Auth,
-    BasicEncoding,
-    Format,
-    Listen,
-    RateLimit,
-    RefreshBefore,
-    SignalName,
-)
-from bearerd.timeformat import DURATION
-
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
-]
-
-
-def _schema(pattern: str, example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": [example]})
-
-
-Text = Annotated[str, BeforeValidator(values.parse_text)]
-AbsolutePath = Annotated[
-    str, BeforeValidator(values.parse_absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
-]
-Duration = Annotated[float, BeforeValidator(values.parse_duration), _schema(DURATION, "15m")]
-Timeout = Annotated[float, BeforeValidator(values.parse_timeout), _schema(DURATION, "10s")]
-Lead = Annotated[RefreshBefore, BeforeValidator(values.parse_refresh_before), _schema(rf"([0-9.]+%|{DURATION})", "20%")]
-Rate = Annotated[
-    RateLimit, BeforeValidator(values.parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")
-]
-Mode = Annotated[int, BeforeValidator(values.parse_mode), _schema("0?[0-7]{3}", "0640")]
-DirectoryMode = Annotated[int, BeforeValidator(values.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
-Account = Annotated[
-    str,
-    BeforeValidator(values.parse_account),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]}),
-]
-Name = Annotated[str, Field(pattern=f"^{NAME}$")]
-Scope = Annotated[
-    tuple[str, ...],
-    BeforeValidator(values.parse_scope),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-HttpUrl = Annotated[
-    str, BeforeValidator(values.parse_url(("https", "http"))), WithJsonSchema({"type": "string", "format": "uri"})
-]
-ProxyUrl = Annotated[
-    str, BeforeValidator(values.parse_url(("http", "https"))), WithJsonSchema({"type": "string", "format": "uri"})
-]
-
-
-class Strict(BaseModel):
-    """An unknown key is an error, and no value is bent into another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _not_nothing(cls, value: Any) -> Any:
-        # `proxy:` without a value is an unfinished line.
-        if value is None:
-            raise expected("a value, found nothing")
-        return value
-
-
-class ReferenceModel(Strict):
-    """The source of a secret: exactly one of file, env, credential and command."""
-
-    file: AbsolutePath | None = None
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$")] | None = None
-    command: Annotated[list[Text], Field(min_length=1)] | None = None
-    permissions: Literal["owner", "group", "any"] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> ReferenceModel:
-        given = [key for key in ("file", "env", "credential", "command") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise expected("exactly one of file, env, credential, command")
-        if self.permissions is not None and self.file is None:
-            raise fault("permissions only applies to file")
-        if self.command is not None and not self.command[0].startswith("/"):
-            raise expected("the absolute path of a program (/…)")
-        return self
-
-
-def _kind_of_value(value: Any) -> str:
-    return "reference" if isinstance(value, dict) else "text"
-
-
-SecretReference = Annotated[ReferenceModel, BeforeValidator(values.parse_reference)]
-Secrets = Annotated[
-    list[SecretReference], Field(min_length=1, max_length=8), BeforeValidator(values.as_list), OneOrSeveral()
-]
-ClientId = Annotated[
-    Annotated[Annotated[str, BeforeValidator(values.parse_client_id)], Tag("text")]
-    | Annotated[ReferenceModel, Tag("reference")],
-    Discriminator(_kind_of_value),
-]
-ParameterValue = Annotated[
-    Annotated[str, Tag("text")] | Annotated[ReferenceModel, Tag("reference")], Discriminator(_kind_of_value)
-]
-Parameters = dict[
-    Annotated[str, AfterValidator(values.parse_parameter_name)],
-    Annotated[list[ParameterValue], BeforeValidator(values.parse_parameter), OneOrSeveral()],
-]
-Template = Annotated[str, BeforeValidator(values.parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
-Argv = Annotated[list[Text], BeforeValidator(values.parse_argv)]
-Address = Annotated[Listen, BeforeValidator(values.parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]
-HostName = Annotated[
-    str, BeforeValidator(values.parse_host_name), _schema(values.HOST_NAME.pattern, "web1.example.com")
-]
-Claims = dict[
-    Annotated[str, AfterValidator(values.parse_claim_name)], Annotated[Any, BeforeValidator(values.parse_json_value)]
-]
-Issuer = Annotated[str, BeforeValidator(values.parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
-Separator = Annotated[str, BeforeValidator(values.parse_separator), _schema("[ -~]{1,4}", ",")]
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, SignalName
 
 
 class FileModel(Strict):

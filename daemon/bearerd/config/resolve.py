@@ -13,6 +13,7 @@ from bearerd.config import models
 from bearerd.config.document import Document, Node
 from bearerd.config.paths import Paths
 from bearerd.config.rules import http_fault
+from bearerd.config.types import ReferenceModel
 from bearerd.model import (
     CLIENT_ASSERTION,
     TLS_AUTHS,
@@ -214,11 +215,11 @@ def _first(*values: _T | None, default: _T) -> _T:
     return next((value for value in values if value is not None), default)
 
 
-def _text_or_reference(value: str | models.ReferenceModel) -> str | Reference:
+def _text_or_reference(value: str | ReferenceModel) -> str | Reference:
     return value if isinstance(value, str) else _reference(value)
 
 
-def _reference(model: models.ReferenceModel) -> Reference:
+def _reference(model: ReferenceModel) -> Reference:
     if model.command is not None:
         return Reference("command", model.command[0], argv=tuple(model.command))
     if model.env is not None:

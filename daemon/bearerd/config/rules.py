@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
-from bearerd.config.models import Algorithm
+from bearerd.config.types import Algorithm
 from bearerd.config.values import as_list
 from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth
 
