@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import requests
+import urllib3
 
 from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused
 from bearerd.grant.perform import Grants
@@ -138,10 +138,14 @@ def test_wrong_credentials_are_a_refusal_of_the_client(
 def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> None:
     # The refusals above come with a Bearer challenge, although that is for access tokens.
     assert provider.token_url is not None
-    form = {"grant_type": "client_credentials", "scope": "bci"}
-    answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=WITHIN)
+    fields = {"grant_type": "client_credentials", "scope": "bci"}
+    headers = urllib3.make_headers(basic_auth="plain:wrong")
+    with urllib3.PoolManager() as pool:
+        answer = pool.request_encode_body(
+            "POST", provider.token_url, fields, headers, encode_multipart=False, timeout=WITHIN, retries=False
+        )
 
-    assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})
+    assert (answer.status, answer.json()) == (401, {"error": "invalid_client"})
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'
 
 
