@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it as true; `health` imports this module, and typing costs it 3 ms
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+# <malloc.h>
+_M_ARENA_MAX: Final = -8
 # Others can write nothing that this process creates. It is not stricter, because under systemd's RestrictSUIDSGID= a
 # directory below a setgid one gets its mode from mkdir only. Secret files are created with a mode of their own.
 _UMASK: Final = 0o022
@@ -59,6 +62,17 @@ def harden() -> str | None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         return f"a crash could write secrets to a core file: {os.strerror(ctypes.get_errno())}"
     return None
+
+
+def use_one_arena() -> None:
+    """Let all threads allocate from one heap of glibc, which is half a megabyte less with ten threads.
+
+    Arenas of their own keep threads from waiting for each other, and in Python they take turns anyway.
+    """
+    import ctypes  # noqa: PLC0415
+
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _tighten_caches() -> None:

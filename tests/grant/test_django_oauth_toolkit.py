@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import urllib3
@@ -140,10 +141,9 @@ def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> 
     assert provider.token_url is not None
     fields = {"grant_type": "client_credentials", "scope": "bci"}
     headers = urllib3.make_headers(basic_auth="plain:wrong")
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
     with urllib3.PoolManager() as pool:
-        answer = pool.request_encode_body(
-            "POST", provider.token_url, fields, headers, encode_multipart=False, timeout=WITHIN, retries=False
-        )
+        answer = pool.urlopen("POST", provider.token_url, body=urlencode(fields), headers=headers, timeout=WITHIN)
 
     assert (answer.status, answer.json()) == (401, {"error": "invalid_client"})
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'

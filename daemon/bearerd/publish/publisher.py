@@ -64,9 +64,12 @@ def peek(directory: str, client: str, token: str) -> Record | None:
 def _look(path: str) -> int:
     """A file's inode, size, times, owner and mode, in one number: 10,000 tuples would be 2 MB."""
     try:
-        found = os.lstat(path)
+        return _looks(os.lstat(path))
     except OSError:
         return 0
+
+
+def _looks(found: os.stat_result) -> int:
     return hash((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
@@ -147,7 +150,8 @@ class Publisher:
     def load(self, target: Target) -> Record | None:
         """The target's record, if there is one. One of another format version is renamed and kept for a rollback."""
         path = self._record_path(target)
-        content = self._files.read(path, _MOST_RECORD_BYTES)
+        # One look first: where nothing is, opening would walk to it for nothing, for each token of a first start.
+        content = self._files.read(path, _MOST_RECORD_BYTES) if os.path.lexists(path) else None
         if content is None:
             return None
         if version := unknown_version(content, records.SCHEMA):
@@ -186,18 +190,20 @@ class Publisher:
                 if not begun:
                     begun = True
                     before()
-                warning = self._files.replace(output.path, content, wanted)
+                replaced = self._files.replace(output.path, content, wanted)
             except PublishError as error:
                 faults.append(str(error))
                 continue
             with suppress(PublishError):
-                if not self._is_so(output.path, content, wanted):
+                if not self._is_as_written(output.path, replaced.status, wanted) and not self._is_so(
+                    output.path, content, wanted
+                ):
                     # Another program changed it at once; or, the second time, its file system has no modes or owners.
                     self._seen[output.path] = _look(output.path) if output.path in self._hasty else _UNSEEN
                     self._hasty.add(output.path)
             written.append(output.path)
-            if warning is not None:
-                say(logging.WARNING, warning, name=target.full_name)
+            if replaced.warning is not None:
+                say(logging.WARNING, replaced.warning, name=target.full_name)
         return Published(tuple(written), tuple(faults))
 
     def disturbed(self, target: Target) -> bool:
@@ -323,8 +329,20 @@ class Publisher:
         """Whether a file is right, and if so record how it looks; raises PublishError."""
         # Look first: a change during the comparison is then seen at the next look.
         look = _look(path)
-        if self._files.matches(path, content, wanted):
+        if look and self._files.matches(path, content, wanted):
             self._seen[path] = look
+            return True
+        return False
+
+    def _is_as_written(self, path: str, written: os.stat_result, wanted: Attributes) -> bool:
+        """Whether a file is still the one that was just written, and if so record how it looks."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        same = os.path.samestat(found, written) and found.st_size == written.st_size
+        if same and found.st_mtime_ns == written.st_mtime_ns and wanted.fits(found):
+            self._seen[path] = _looks(found)
             return True
         return False
 

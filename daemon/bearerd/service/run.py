@@ -23,6 +23,7 @@ from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
+from bearerd.process import use_one_arena
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
@@ -47,6 +48,7 @@ def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) 
 
     `load` returns the current config, or raises ConfigError. It is called from a thread of its own.
     """
+    use_one_arena()
     daemon = _Daemon(config, load, environ)
     daemon.start()
     return daemon.loop()
