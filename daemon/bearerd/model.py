@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -244,7 +245,8 @@ class Target:
     @property
     def full_name(self) -> str:
         """`client/token`, as in logs, paths and on the command line."""
-        return f"{self.client.name}/{self.name}"
+        # Interned, because several modules keep it for each target.
+        return sys.intern(f"{self.client.name}/{self.name}")
 
     @property
     def references(self) -> tuple[Reference, ...]:

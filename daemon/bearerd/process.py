@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 # <malloc.h>
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+# Bytes; the default of glibc. It raises it up to 32 MiB by itself, and then keeps what large blocks leave in its heap.
+_LARGE: Final = 128 * 1024
 # Others can write nothing that this process creates. It is not stricter, because under systemd's RestrictSUIDSGID= a
 # directory below a setgid one gets its mode from mkdir only. Secret files are created with a mode of their own.
 _UMASK: Final = 0o022
@@ -64,15 +67,25 @@ def harden() -> str | None:
     return None
 
 
-def use_one_arena() -> None:
-    """Let all threads allocate from one heap of glibc, which is half a megabyte less with ten threads.
+def keep_heap_small() -> None:
+    """Let all threads allocate from one heap of glibc, and large blocks be returned as soon as they are free.
 
-    Arenas of their own keep threads from waiting for each other, and in Python they take turns anyway.
+    Heaps of their own keep threads from waiting for each other, and in Python they take turns anyway.
     """
     import ctypes  # noqa: PLC0415
 
     with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def return_memory() -> None:
+    """Return what is free in glibc's heap to the system, after something large."""
+    import ctypes  # noqa: PLC0415
+
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tighten_caches() -> None:

@@ -43,22 +43,34 @@ def encode(config: model.Config) -> bytes:
 
 def decode(content: bytes) -> model.Config:
     """The config of `encode`; raises ValueError for anything else."""
+    decoder = _Decoder()
     try:
-        config: model.Config = _Decoder(json.loads(content)).object(model.Config, 0)
+        return decoder.config(json.loads(content))
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a config: {type(error).__name__}") from None
-    return config
+    finally:
+        decoder.clear()
 
 
 class _Decoder:
     """Makes the objects of the tables, each once."""
 
-    def __init__(self, tables: dict[str, list[_Row]]) -> None:
-        self._tables = tables
+    def __init__(self) -> None:
+        self._tables: dict[str, list[_Row]] = {}
         self._makers: dict[type, list[_Make]] = {}
         self._made: dict[tuple[type, int], Any] = {}
 
-    def object(self, kind: type[Any], number: Any) -> Any:
+    def config(self, tables: dict[str, list[_Row]]) -> model.Config:
+        """The config in these tables."""
+        self._tables = tables
+        config: model.Config = self._object(model.Config, 0)
+        return config
+
+    def clear(self) -> None:
+        """Forget the tables. The makers refer to the decoder, so it would keep them until a garbage collection."""
+        self._tables, self._makers, self._made = {}, {}, {}
+
+    def _object(self, kind: type[Any], number: Any) -> Any:
         """The object in a row of a class's table."""
         if type(number) is not int or number < 0:
             raise ValueError("not a config: no such row")
@@ -87,7 +99,7 @@ class _Decoder:
         if origin in {Union, types.UnionType}:
             return self._union(arguments)
         if isinstance(hint, type) and is_dataclass(hint):
-            return lambda number: self.object(hint, number)
+            return lambda number: self._object(hint, number)
         if hint in _SCALARS:
             return _scalar(_SCALARS[hint])
         raise TypeError(f"a config has no {hint}")

@@ -19,11 +19,11 @@ from bearerd.api.daemon import Requested
 from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, origin_of
-from bearerd.lifecycle.plan import needs_restart
+from bearerd.lifecycle.plan import needs_restart, with_unchanged
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.process import use_one_arena
+from bearerd.process import keep_heap_small, return_memory
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
@@ -48,7 +48,7 @@ def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) 
 
     `load` returns the current config, or raises ConfigError. It is called from a thread of its own.
     """
-    use_one_arena()
+    keep_heap_small()
     daemon = _Daemon(config, load, environ)
     daemon.start()
     return daemon.loop()
@@ -229,7 +229,7 @@ class _Daemon:
     def _read_config(self) -> None:
         loaded: _Loaded
         try:
-            loaded = self._load_config()
+            loaded = with_unchanged(self._config, self._load_config())
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
@@ -270,6 +270,7 @@ class _Daemon:
 
             set_up(loaded.log, os.environ)
         say(logging.INFO, f"config reloaded: {changes}")
+        return_memory()
 
     def _refuse(self, error: str, why: str, cure: str = "") -> None:
         """Keep the current config. `error` is for the status; `why` and `cure` are logged once per error."""
