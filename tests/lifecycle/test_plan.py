@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bearerd.lifecycle.plan import Plan, needs_restart, plan, with_unchanged
+from bearerd.lifecycle.plan import Plan, needs_restart, plan
 from bearerd.model import Config, Control, Listen, Output, Reference, RefreshBefore, Target
 from support.targets import CLIENT, PROVIDER, target
 
@@ -21,13 +20,6 @@ def config(*targets: Target, **changes: Any) -> Config:
 
 def test_an_unchanged_config_requires_nothing() -> None:
     assert plan(config(BCI, RISK), config(RISK, BCI)) == Plan()
-
-
-def test_unchanged_targets_keep_their_objects() -> None:
-    changed, added = replace(RISK, strict_scope=True), target("added")
-    kept = with_unchanged(config(BCI, RISK), config(changed, copy.deepcopy(BCI), added, group="readers"))
-    assert kept == config(changed, BCI, added, group="readers")
-    assert kept.targets[1] is BCI
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ costs no request. Otherwise it needs a new grant.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from bearerd.model import Config, Output, Target
 
@@ -40,13 +40,6 @@ class Plan:
         (count, what), *others = parts
         first = f"{count} token{'' if count == 1 else 's'} {what}"
         return ", ".join([first, *(f"{count} {what}" for count, what in others)])
-
-
-def with_unchanged(old: Config, new: Config) -> Config:
-    """The new config with the old objects of unchanged targets: the copies of 10,000 targets are 20 MB."""
-    before = {target.full_name: target for target in old.targets}
-    pairs = ((target, before.get(target.full_name)) for target in new.targets)
-    return replace(new, targets=tuple(known if known == target else target for target, known in pairs))
 
 
 def plan(old: Config, new: Config) -> Plan:

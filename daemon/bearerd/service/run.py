@@ -19,7 +19,7 @@ from bearerd.api.daemon import Requested
 from bearerd.api.status import Status
 from bearerd.child import reap
 from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, origin_of
-from bearerd.lifecycle.plan import needs_restart, with_unchanged
+from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
@@ -43,10 +43,11 @@ _Loaded = Config | BearerdError
 _Event = int | str | _Loaded
 
 
-def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> int:
+def run(config: Config, load: Callable[[Config], Config], environ: Mapping[str, str]) -> int:
     """Keep tokens fresh until TERM or INT. Raises DirectoryUnusable or DirectoryLocked before anything is changed.
 
-    `load` returns the current config, or raises ConfigError. It is called from a thread of its own.
+    `load` returns the current config, with the objects of the one that it gets where they are equal, or raises
+    ConfigError. It is called from a thread of its own.
     """
     keep_heap_small()
     daemon = _Daemon(config, load, environ)
@@ -55,7 +56,7 @@ def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) 
 
 
 class _Daemon:
-    def __init__(self, config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, load: Callable[[Config], Config], environ: Mapping[str, str]) -> None:
         self._config = config
         self._load_config = load
         self._environ = environ
@@ -229,7 +230,7 @@ class _Daemon:
     def _read_config(self) -> None:
         loaded: _Loaded
         try:
-            loaded = with_unchanged(self._config, self._load_config())
+            loaded = self._load_config(self._config)
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
