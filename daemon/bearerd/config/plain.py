@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -132,6 +133,8 @@ class _Decoder:
             return lambda row: self._make(hint, row)
         if isinstance(hint, type) and is_dataclass(hint):
             return lambda number: self._object(hint, number)
+        if hint is str:
+            return _text
         if hint in _SCALARS:
             return _scalar(_SCALARS[hint])
         raise TypeError(f"a config has no {hint}")
@@ -145,7 +148,7 @@ class _Decoder:
 
     def _union(self, arguments: tuple[Any, ...]) -> _Make:
         """None, a text and the number of a row differ in their JSON type."""
-        text = _scalar((str,)) if str in arguments else None
+        text = _text if str in arguments else None
         optional = types.NoneType in arguments
         others = [argument for argument in arguments if argument not in {str, types.NoneType}]
         (other,) = [self._maker(argument) for argument in others] or [_scalar(())]
@@ -158,7 +161,14 @@ class _Decoder:
         return make
 
 
-_SCALARS: Final[dict[Any, tuple[type, ...]]] = {str: (str,), bool: (bool,), int: (int,), float: (float, int)}
+_SCALARS: Final[dict[Any, tuple[type, ...]]] = {bool: (bool,), int: (int,), float: (float, int)}
+
+
+def _text(value: Any) -> str:
+    """Interned: many tokens have the same name or scope."""
+    if type(value) is not str:
+        raise TypeError
+    return sys.intern(value)
 
 
 def _scalar(kinds: tuple[type, ...]) -> _Make:
