@@ -80,14 +80,6 @@ def keep_heap_small() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
-def return_memory() -> None:
-    """Return what is free in glibc's heap to the system, after something large."""
-    import ctypes  # noqa: PLC0415
-
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _tighten_caches() -> None:
     """Remove write permission for others from the bytecode directories that Python created before the umask was set."""
     cached = {getattr(module, "__cached__", None) for module in list(sys.modules.values())}

@@ -149,13 +149,16 @@ class Daemon:
         """Until so many tokens are there."""
         until(lambda: files(self.directory / "tokens") >= count, each)
 
-    def status(self) -> dict[str, Any]:
-        """`GET /status`."""
+    def get(self, path: str) -> bytes:
+        """The body of a reply over the control socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.connect(str(self.directory / "tokens/.bearerd/control.sock"))
-            line.sendall(b"GET /status HTTP/1.0\r\n\r\n")
-            reply = b"".join(iter(lambda: line.recv(1 << 20), b""))
-        document: dict[str, Any] = json.loads(reply.partition(b"\r\n\r\n")[2])
+            line.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            return b"".join(iter(lambda: line.recv(1 << 20), b"")).partition(b"\r\n\r\n")[2]
+
+    def status(self) -> dict[str, Any]:
+        """`GET /status`."""
+        document: dict[str, Any] = json.loads(self.get("/status"))
         return document
 
 

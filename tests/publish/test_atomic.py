@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -493,3 +494,19 @@ def test_a_lock_holds_on_a_full_disk(small: Path) -> None:
         lock.release()
     finally:
         os.close(directory)
+
+
+def test_directories_that_are_kept_open_give_way_when_no_descriptor_is_left(root: Path) -> None:
+    files = Files(str(root), 0o750)
+    for number in range(8):
+        files.replace(str(root / f"c{number}/t"), b"x", PLAIN)
+    lowest = os.open("/", os.O_RDONLY)
+    os.close(lowest)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No new descriptor can be had: all below the lowest free one are in use.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        files.replace(str(root / "c9/t"), b"y", PLAIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (root / "c9/t").read_bytes() == b"y"

@@ -183,7 +183,13 @@ class Files:
             if kept is not None:
                 yield kept
                 return
-        opened = walk(self._steps(directory), make=make, group=self._group)
+        try:
+            opened = walk(self._steps(directory), make=make, group=self._group)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            self._kept.drop_all()  # the descriptors that are kept may be those that are missing
+            opened = walk(self._steps(directory), make=make, group=self._group)
         if opened.missing:
             os.close(opened.descriptor)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

@@ -23,7 +23,7 @@ from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
-from bearerd.process import keep_heap_small, return_memory
+from bearerd.process import keep_heap_small
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
@@ -271,7 +271,6 @@ class _Daemon:
 
             set_up(loaded.log, os.environ)
         say(logging.INFO, f"config reloaded: {changes}")
-        return_memory()
 
     def _refuse(self, error: str, why: str, cure: str = "") -> None:
         """Keep the current config. `error` is for the status; `why` and `cure` are logged once per error."""
