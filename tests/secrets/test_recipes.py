@@ -27,7 +27,7 @@ from support.server import Answer, serving
 PAGE = Path(__file__).parents[2] / "docs" / "secrets.md"
 BLOCKS = list(blocks(PAGE))
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/"}
-"""As the daemon of the unit has it."""
+"""Of the daemon. No recipe needs a home directory."""
 SECRET = "q+7/Zz0= a'b"
 PASSPHRASE = "correct horse"
 
