@@ -29,6 +29,23 @@ REQUIRED = [
     "Google service account",
     "PayPal",
     "Maskinporten",
+    "D&B Direct+ (v3)",
+    "D&B Direct+ (v2)",
+    "PDND",
+    "Doorkeeper",
+    "LemonLDAP::NG",
+    "Keystone",
+    "Identity-Aware Proxy",
+    "Pix",
+    "United Kingdom",
+    "Australia",
+    "NetSuite",
+    "Marketo",
+    "Sabre",
+    "ServiceNow",
+    "Twitch",
+    "Camunda",
+    "Azure API Management",
 ]
 
 
