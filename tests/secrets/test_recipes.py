@@ -270,6 +270,11 @@ def test_a_program_gets_the_words_and_variables_of_the_page(
     assert seen == ENVIRON | {name: here(value) for name, value in variables.items()}
 
 
+@pytest.mark.parametrize("text", [block.text for block in BLOCKS if block.language == "sh"])
+def test_the_shell_can_parse_the_commands_of_the_page(text: str) -> None:
+    subprocess.run(["/bin/sh", "-n", "-c", text], check=True)
+
+
 def test_each_recipe_of_the_page_is_tested() -> None:
     def commands(block: Block) -> bool:
         return block.language == "yaml" and "command:" in block.text
