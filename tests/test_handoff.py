@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
+from bearerd import handoff
 from bearerd.handoff import PATIENCE, RunQueue, holding, waiting
 from support.process import WITHIN, eventually
 
@@ -111,6 +114,38 @@ def test_threads_that_come_back_compute_one_at_a_time() -> None:
     waits.wait(WITHIN)
     threads.join()
     assert most == 1
+
+
+def test_a_thread_that_waited_begins_the_next_name_before_another_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoff, "PATIENCE", WITHIN)  # nobody is stuck, however slow the machine is
+    answered = {"a": threading.Event(), "b": threading.Event()}
+    back, go_on = threading.Event(), threading.Event()
+    served: list[tuple[str, int]] = []
+
+    def turn(name: str) -> None:
+        if name in answered:
+            with waiting():
+                assert answered[name].wait(WITHIN)
+        if name == "a":
+            back.set()
+            assert go_on.wait(WITHIN)
+        served.append((name, threading.get_ident()))
+
+    threads = Threads(turn)
+    threads.start("a")
+    threads.start("b")
+    answered["a"].set()
+    assert back.wait(WITHIN)
+    answered["b"].set()
+    eventually(lambda: threads.queue._returning)
+    for name in ("next", "last"):
+        assert not threads.queue.enter(name)
+    go_on.set()
+    threads.join()
+
+    # Whether `last` comes before `b` goes on is decided by the same rule: a turn without a wait frees nothing.
+    assert [name for name, _ in served] == ["a", "next", "b", "last"]
+    assert served[0][1] == served[1][1] != served[2][1] == served[3][1]
 
 
 def test_a_thread_that_is_stuck_is_left_behind() -> None:

@@ -92,7 +92,6 @@ OPEN_MATCHES = {
 }
 
 ONE_USER = {
-    "requests": {"grant.transport"},
     "urllib3": {"grant.transport"},
     "apscheduler": {"lifecycle.schedule"},
     "yaml": {"config.document", "config.source", "config.scalar"},

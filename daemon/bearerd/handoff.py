@@ -32,12 +32,16 @@ PATIENCE: Final = 0.2
 class _Seat:
     """The place of one thread in a queue."""
 
-    __slots__ = ("called", "queue", "turns")
+    __slots__ = ("called", "queue", "turns", "waited")
 
     def __init__(self, queue: RunQueue) -> None:
         self.queue = queue
-        self.called = threading.Event()
+        # Held until the thread is called. An Event would make two locks for each wait.
+        self.called = threading.Lock()
+        self.called.acquire()
         self.turns = 0
+        self.waited = False
+        """Whether it waited in its present turn."""
 
 
 class _Mine(threading.local):
@@ -99,7 +103,10 @@ class RunQueue:
                 self._stuck.discard(seat)
             if seat is not None and self._computing is seat:
                 seat.turns += 1
-                if not self._returning and (name := self._pop()) is not None:
+                # A thread that waited may have freed a slot of its provider. It begins the next request first, so that
+                # the network is never idle; those that came back go on as soon as it waits again.
+                waited, seat.waited = seat.waited, False
+                if (waited or not self._returning) and (name := self._pop()) is not None:
                     return name
                 self._pass_on()
             _mine.seat = None
@@ -127,18 +134,20 @@ class RunQueue:
     def come_back(self, seat: _Seat) -> None:
         """Note that the thread has stopped waiting. Returns once it may compute, after `PATIENCE` at the latest."""
         with self._lock:
+            seat.waited = True
             if self._computing is None:
                 self._computing = seat
                 return
-            seat.called.clear()
             self._returning.append(seat)
-        if seat.called.wait(PATIENCE):
+        if seat.called.acquire(timeout=PATIENCE):
             return
         with self._lock:
             if seat in self._returning:
                 self._returning.remove(seat)
                 self._leave_behind()
                 self._computing = seat
+                return
+        seat.called.acquire()  # it was called meanwhile
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -168,7 +177,7 @@ class RunQueue:
         """Let the first thread that came back compute, or else another thread with the next name."""
         if self._returning:
             self._computing = self._returning.popleft()
-            self._computing.called.set()
+            self._computing.called.release()
             return
         self._computing = None
         while (name := self._pop()) is not None and not self._start(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -244,7 +245,8 @@ class Target:
     @property
     def full_name(self) -> str:
         """`client/token`, as in logs, paths and on the command line."""
-        return f"{self.client.name}/{self.name}"
+        # Interned, because several modules keep it for each target.
+        return sys.intern(f"{self.client.name}/{self.name}")
 
     @property
     def references(self) -> tuple[Reference, ...]:
@@ -261,6 +263,10 @@ class Target:
 
         It is a hash because parameters may be private.
         """
+        global _last_identity  # noqa: PLW0603 - one value for all threads; a lost one is only computed again
+        known = _last_identity
+        if known is not None and known[0] is self:
+            return known[1]
         client = self.client
         named = [
             client.provider.url,
@@ -270,7 +276,9 @@ class Target:
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
         ]
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        _last_identity = (self, identity)
+        return identity
 
     def fingerprint(self) -> str:
         """A hash of everything in the config that can change the outcome of a grant.
@@ -281,6 +289,10 @@ class Target:
         where = [_named(client.client_id), *(_named(reference) for reference in client.references)]
         parts = [self.identity(), client.judged(), where, self.strict_scope]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+_last_identity: tuple[Target, str] | None = None
+"""A turn compares identities several times. Kept for every target they would be a megabyte for 10,000."""
 
 
 def _named(value: str | Reference) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it as true; `health` imports this module, and typing costs it 3 ms
 if TYPE_CHECKING:
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+# <malloc.h>
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+# Bytes; the default of glibc. It raises it up to 32 MiB by itself, and then keeps what large blocks leave in its heap.
+_LARGE: Final = 128 * 1024
 # Others can write nothing that this process creates. It is not stricter, because under systemd's RestrictSUIDSGID= a
 # directory below a setgid one gets its mode from mkdir only. Secret files are created with a mode of their own.
 _UMASK: Final = 0o022
@@ -59,6 +65,27 @@ def harden() -> str | None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         return f"a crash could write secrets to a core file: {os.strerror(ctypes.get_errno())}"
     return None
+
+
+def keep_heap_small() -> None:
+    """Let all threads allocate from one heap of glibc, and large blocks be returned as soon as they are free.
+
+    Heaps of their own keep threads from waiting for each other, and in Python they take turns anyway.
+    """
+    import ctypes  # noqa: PLC0415
+
+    with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def return_memory() -> None:
+    """Return what is free in glibc's heap to the system, after something large."""
+    import ctypes  # noqa: PLC0415
+
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tighten_caches() -> None:

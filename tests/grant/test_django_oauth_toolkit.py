@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
-import requests
+import urllib3
 
 from bearerd.grant.outcome import Issued, Malformed, Refused
 from bearerd.model import Auth, BasicEncoding, Provider
@@ -102,10 +103,13 @@ def test_wrong_credentials_are_a_refusal_of_the_client(
 def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> None:
     # The refusals above come with a Bearer challenge, although that is for access tokens.
     assert provider.token_url is not None
-    form = {"grant_type": "client_credentials", "scope": "bci"}
-    answer = requests.post(provider.token_url, data=form, auth=("plain", "wrong"), timeout=WITHIN)
+    fields = {"grant_type": "client_credentials", "scope": "bci"}
+    headers = urllib3.make_headers(basic_auth="plain:wrong")
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    with urllib3.PoolManager() as pool:
+        answer = pool.urlopen("POST", provider.token_url, body=urlencode(fields), headers=headers, timeout=WITHIN)
 
-    assert (answer.status_code, answer.json()) == (401, {"error": "invalid_client"})
+    assert (answer.status, answer.json()) == (401, {"error": "invalid_client"})
     assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_client"'
 
 

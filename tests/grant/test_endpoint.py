@@ -198,7 +198,7 @@ def test_a_hanging_name_lookup_is_left_behind_and_not_repeated(monkeypatch: pyte
     assert replies[:2] == [NoReply("name look-up", "hangs.example: not done within 0.4 s (during name lookup)")] * 2
     assert took < WITHIN
     assert isinstance(replies[2], Reply)
-    assert lookups == [("hangs.example", it.port)]
+    assert lookups == [(b"hangs.example", it.port)]
 
 
 def test_a_lookup_whose_thread_cannot_start_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def left_over(directory: Path) -> list[str]:
 
 
 def test_a_file_is_made_with_its_directories(files: Files, root: Path) -> None:
-    assert files.replace(str(root / "dnb/bci"), b"one", PLAIN) is None
+    assert files.replace(str(root / "dnb/bci"), b"one", PLAIN).warning is None
     assert (root / "dnb/bci").read_bytes() == b"one"
     assert stat.S_IMODE((root / "dnb/bci").stat().st_mode) == 0o640
     assert stat.S_IMODE((root / "dnb").stat().st_mode) == 0o750
@@ -388,7 +388,7 @@ def test_a_directory_that_cannot_be_synced_is_a_warning_and_the_file_is_publishe
     files.replace(str(root / "t"), b"one", PLAIN)
     with monkeypatch.context() as patch:
         _failing("fsync", 2, patch)
-        warning = files.replace(str(root / "t"), b"two", PLAIN)
+        warning = files.replace(str(root / "t"), b"two", PLAIN).warning
     assert warning is not None
     assert "could not be synced" in warning
     assert (root / "t").read_bytes() == b"two"

@@ -55,7 +55,7 @@ def test_a_change_right_after_a_write_or_look_is_noticed(
     publisher, (target,) = Publisher(config), config.targets
     if call == "matches":
         publisher.ensure(target, token())
-        assert not publisher.disturbed(target)
+        assert not publisher.disturbed()
     real = getattr(publisher._files, call)
 
     def then_harm(path: str, *arguments: object) -> object:
@@ -67,9 +67,23 @@ def test_a_change_right_after_a_write_or_look_is_noticed(
     with monkeypatch.context() as patch:
         patch.setattr(publisher._files, call, then_harm)
         publisher.ensure(target, token())
-    assert publisher.disturbed(target)
+    assert publisher.disturbed() == {target.full_name}
     assert publisher.ensure(target, token()).written == (target.outputs[0].path,)
-    assert not publisher.disturbed(target)
+    assert not publisher.disturbed()
+
+
+def test_targets_whose_record_is_gone_are_named(config: Config) -> None:
+    second = replace(config.targets[0], name="second", outputs=())
+    config = replace(config, targets=(*config.targets, second))
+    publisher = Publisher(config)
+    for target in config.targets:
+        publisher.save(target, Record(token(), target.identity(), "id"))
+    records = Path(config.directory, ".bearerd/records/dnb")
+    later = records.stat().st_mtime + 10.0
+    assert publisher.unrecorded(later) == set()
+    (records / "second.json").unlink()
+    assert publisher.unrecorded(later + 10.0) == {"dnb/second"}
+    assert publisher.unrecorded(later + 10.0) == set()  # its turn makes it again
 
 
 def test_on_a_file_system_without_modes_files_are_not_rewritten_for_ever(
@@ -80,7 +94,7 @@ def test_on_a_file_system_without_modes_files_are_not_rewritten_for_ever(
     looks = 0
     for number in range(3):
         publisher.ensure(target, token(f"t-{number}"))
-        while publisher.disturbed(target):
+        while publisher.disturbed():
             looks += 1
             assert looks < 10
             publisher.ensure(target, token(f"t-{number}"))

@@ -136,7 +136,7 @@ class Daemon(Engine):
         self.clock: Clock = clock
         self.counters = Counters()
         self._disk = disk
-        publisher: Any = Publisher(disk, changed, lambda seconds: kernel.sleep(seconds, self))
+        publisher: Any = Publisher(disk, changed, lambda seconds: kernel.sleep(seconds, self), config.targets)
         hooks: Any = Hooks(disk, failed)
         schedule: Any = Schedule(
             kernel, clock, self._turn, engine._workers(config), turn_cost

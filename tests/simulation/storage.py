@@ -40,14 +40,18 @@ class Disk:
 class Publisher:
     """As publish/publisher. `wait` lets a slow disk take its time."""
 
-    def __init__(self, disk: Disk, changed: Changed, wait: Callable[[float], None]) -> None:
+    def __init__(
+        self, disk: Disk, changed: Changed, wait: Callable[[float], None], targets: tuple[Target, ...]
+    ) -> None:
         self._disk = disk
+        self._targets = targets
         self._changed = changed
         self._wait = wait
         self._seen: dict[str, bytes] = {}
 
     def adopt(self, config: Config) -> None:
         """The directory is the same."""
+        self._targets = config.targets
 
     def look(self) -> None:
         """The lock stands."""
@@ -93,12 +97,20 @@ class Publisher:
             self._seen[output.path] = content
         return Published(tuple(written), tuple(faults))
 
-    def disturbed(self, target: Target) -> bool:
-        """Whether somebody removed or altered a file."""
-        return any(
-            output.path in self._seen and self._disk.files.get(output.path) != self._seen[output.path]
-            for output in target.outputs
-        )
+    def disturbed(self) -> set[str]:
+        """The targets with files that somebody removed or altered."""
+        return {
+            target.full_name
+            for target in self._targets
+            if any(
+                output.path in self._seen and self._disk.files.get(output.path) != self._seen[output.path]
+                for output in target.outputs
+            )
+        }
+
+    def unrecorded(self, _: float) -> set[str]:
+        """The targets without a record."""
+        return {target.full_name for target in self._targets} - self._disk.records.keys()
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
         """Take files away."""

@@ -128,6 +128,9 @@ class Core:
         attempt.granted = now
         ticket = Ticket(attempt.number, ask, now, now + attempt.client.limits.deadline)
         self._attempts[attempt.number] = attempt
+        # Those of a burst would otherwise pile up for as long as a request may take.
+        while self._deadlines and self._deadlines[0][1] not in self._attempts:
+            heappop(self._deadlines)
         heappush(self._deadlines, (ticket.deadline, ticket.number, ticket))
         if attempt.recorded:
             self._entries.append(_sent(attempt))

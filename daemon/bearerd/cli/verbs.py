@@ -162,7 +162,7 @@ def _run(arguments: argparse.Namespace) -> int:
         config = reader.answer()
     set_up(config.log, os.environ)
     _warn(arguments.warning)
-    _leave(run(config, lambda: reader.read(arguments.config), os.environ))
+    _leave(run(config, lambda present: reader.read(arguments.config, present=present), os.environ))
 
 
 def _once(arguments: argparse.Namespace) -> int:

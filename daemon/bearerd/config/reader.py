@@ -74,8 +74,11 @@ class ConfigReader:
         with suppress(OSError):  # the process has ended, which `answer` reports
             self._socket.send(_numbered(self._number, _FULL if full else _BRIEF, os.fsencode(path)))
 
-    def answer(self) -> Config:
-        """The config that was asked for; raises ConfigError, or ConfigUnavailable."""
+    def answer(self, present: Config | None = None) -> Config:
+        """The config that was asked for, with the objects of the present one where they are equal.
+
+        Raises ConfigError, or ConfigUnavailable.
+        """
         reply, descriptors = self._reply()
         while reply[:_NUMBER] != _numbered(self._number):
             # The answer to an earlier request that timed out. It may be out of date.
@@ -91,15 +94,15 @@ class ConfigReader:
             file.seek(0)
             content = file.read()
         try:
-            return _config(content)
+            return _config(content, present)
         except (ValueError, TypeError):
             # The process imports its modules at each request: after an upgrade, those of another version.
             raise _unavailable("the installed version of bearerd is not the running one; restart bearerd") from None
 
-    def read(self, path: str, *, full: bool = False) -> Config:
+    def read(self, path: str, *, full: bool = False, present: Config | None = None) -> Config:
         """Ask, and wait for the answer."""
         self.ask(path, full=full)
-        return self.answer()
+        return self.answer(present)
 
     def close(self) -> None:
         """End the process."""
@@ -130,14 +133,14 @@ def _unavailable(why: str) -> Exception:
     return ConfigUnavailable(why)
 
 
-def _config(answer: bytes) -> Config:
+def _config(answer: bytes, present: Config | None) -> Config:
     import json  # noqa: PLC0415 - not before the fork
 
     from bearerd.config.plain import decode  # noqa: PLC0415
     from bearerd.errors import ConfigError, Problem  # noqa: PLC0415
 
     if answer[:1] == _GOOD:
-        return decode(answer[1:])
+        return decode(answer[1:], present)
     raise ConfigError([Problem(*fields) for fields in json.loads(answer[1:])])
 
 

@@ -51,7 +51,9 @@ class _Lookups:
 
     def _run(self, host: HostPort, lookup: _Lookup) -> None:
         try:
-            lookup.found = list(socket.getaddrinfo(*host, type=socket.SOCK_STREAM))
+            # As bytes: for a text Python loads its tables for international names, which are half a megabyte.
+            name, port = host
+            lookup.found = list(socket.getaddrinfo(name.encode("ascii"), port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             lookup.error = error
         finally:

@@ -189,9 +189,9 @@ class Grants:
         kept = self._judged.get(client.name)
         if kept is None or kept[0] is not client:
             kept = self._judged[client.name] = (client, client.judged())
-        judged = [kept[1], credentials.client_id, credentials.secret]
-        judged += [credentials.private_key, credentials.certificate]
-        return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
+        used = [credentials.client_id, credentials.secret, credentials.private_key, credentials.certificate]
+        judged = f"{kept[1]}{json.dumps(used)}".encode()
+        return hmac.digest(self._key, judged, "sha256")[:_FINGERPRINT].hex()
 
     def _rotation(self, client: Client) -> Rotation:
         with self._lock:

@@ -1,8 +1,9 @@
-"""The one user of requests and urllib3: sends a prepared request over connections that report to their attempt.
+"""The one user of urllib3: sends a request over connections that report to their attempt.
 
-A session of requests does too much for a request with a secret, so only its adapter is used: no redirect is followed
-(307 would post the form with the secret to the other host), proxy variables and ~/.netrc are ignored, nothing is
-decompressed, and TLS trusts only the given contexts.
+requests is not used: of its session only the adapter would be right for a request with a secret, and above urllib3 that
+costs 4 MB and a sixth of a grant's CPU (docs/performance.md). Nothing is followed (307 would post the form with the
+secret to the other host), sent again or decompressed, proxy variables and ~/.netrc are ignored, and TLS trusts only the
+given contexts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import Any, cast
 
-import requests
-from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import wait_for_read
+from urllib3.util import parse_url, wait_for_read
 
 from bearerd.grant.body import LONGEST_BODY
 from bearerd.grant.connecting import connect
@@ -39,46 +39,60 @@ class Transport:
         self, provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None
     ) -> None:
         self._timeout = provider.timeout
-        self._proxies = {"all": provider.proxy} if provider.proxy else {}
-        self._adapter = _Adapter(provider.max_concurrency, context, proxy_context)
-        self._kept: requests.PreparedRequest | None = None
+        self._manager = _manager(provider, context, proxy_context)
+        self._last: tuple[str, HTTPConnectionPool, str] | None = None
 
     def exchange(self, request: Request) -> Reply:
         """Send a request and read its reply; raises what the libraries raise."""
-        prepared = self._prepare(request)
-        response = self._adapter.send(prepared, stream=True, timeout=self._timeout, verify=True, proxies=self._proxies)
+        pool, target = self._route(request.url)
+        response = pool.urlopen(
+            "GET" if request.body is None else "POST",
+            target,
+            request.body,
+            request.headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,  # the target of a request through a proxy is a whole URL
+            timeout=self._timeout,
+            preload_content=False,
+            decode_content=False,
+        )
         try:
             current_attempt().phase = "read"
             body = _read(response)
         finally:
-            if not response.raw.isclosed():
+            if not response.closed:
                 response.close()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, body)
+                response.release_conn()
+        # By name, a header that was sent twice is one, joined with a comma.
+        headers = {name.lower(): response.headers[name] for name in response.headers}
+        return Reply(response.status, headers, body)
 
     def close(self) -> None:
         """Close the connections that are kept."""
-        self._adapter.close()
+        self._manager.clear()
 
-    def _prepare(self, request: Request) -> requests.PreparedRequest:
-        # Half of what requests does here is about the URL, and that is the same each time.
-        method = "GET" if request.body is None else "POST"
-        kept = self._kept
-        if kept is None or (kept.method, kept.url) != (method, request.url):
-            kept = requests.Request(method, request.url).prepare()
-            self._kept = kept if kept.url == request.url else None
-        prepared = kept.copy()
-        prepared.prepare_headers(request.headers)
-        prepared.prepare_body(request.body, None)
-        return prepared
+    def _route(self, url: str) -> tuple[HTTPConnectionPool, str]:
+        """The pool for a URL, and the target of the request line. They are the same nearly each time."""
+        last = self._last
+        if last is None or last[0] != url:
+            parsed = parse_url(url)
+            # A proxy wants the whole URL of a plain http request (RFC 9112 section 3.2.2).
+            whole = isinstance(self._manager, ProxyManager) and parsed.scheme == "http"
+            last = self._last = (
+                url,
+                self._manager.connection_from_host(parsed.host, parsed.port, parsed.scheme),
+                parsed.url if whole else parsed.request_uri,
+            )
+        return last[1:]
 
 
-def _read(response: requests.Response) -> bytes:
+def _read(response: BaseHTTPResponse) -> bytes:
     """The body as it was sent, up to one byte beyond LONGEST_BODY."""
     parts: list[bytes] = []
     size = 0
     while size <= LONGEST_BODY:
-        part: bytes = response.raw.read(LONGEST_BODY + 1 - size, decode_content=False)
+        part: bytes = response.read(LONGEST_BODY + 1 - size, decode_content=False)
         if not part:
             break
         parts.append(part)
@@ -230,36 +244,14 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-class _Adapter(HTTPAdapter):
-    """The adapter of requests, with our connections and TLS contexts."""
-
-    def __init__(self, size: int, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None) -> None:
-        self._context = context
-        self._proxy_context = proxy_context
-        # At most two hosts: those of the token endpoint and of the metadata.
-        super().__init__(pool_connections=2, pool_maxsize=size)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._use_our_connections(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        if self._proxy_context is not None:
-            # For the connection to an https proxy itself, which gets no client certificate.
-            kwargs["proxy_ssl_context"] = self._proxy_context
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        self._use_our_connections(manager)
-        return manager
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
-        if self._context is not None:
-            tls = {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
-        return host, tls
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Do nothing: the original adds certifi's authorities to those of the context."""
-
-    @staticmethod
-    def _use_our_connections(manager: Any) -> None:
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+def _manager(provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None) -> PoolManager:
+    tls = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"} if context else {}
+    # At most two hosts: those of the token endpoint and of the metadata.
+    common: dict[str, Any] = {"num_pools": 2, "maxsize": provider.max_concurrency, **tls}
+    if provider.proxy:
+        # The context for the connection to an https proxy itself has no client certificate.
+        manager: PoolManager = ProxyManager(provider.proxy, proxy_ssl_context=proxy_context, **common)
+    else:
+        manager = PoolManager(**common)
+    manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    return manager

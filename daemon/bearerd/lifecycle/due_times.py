@@ -5,6 +5,7 @@ A heap makes a change cost microseconds, however many names there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
@@ -26,6 +27,13 @@ class DueTimes:
 
     def __contains__(self, name: str) -> bool:
         return name in self._at
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def at(self, name: str) -> float:
+        """When the name is due; raises KeyError."""
+        return self._at[name]
 
     def set(self, name: str, at: float) -> None:
         """Set when the name is due. This replaces an earlier time."""

@@ -6,7 +6,6 @@ never causes an ERROR, even if it returns the same token again.
 
 from __future__ import annotations
 
-from collections import Counter
 from math import inf
 from typing import Final
 
@@ -34,18 +33,18 @@ class FailureLog:
         """The times of the last twenty failures."""
         self.attempts = 0
         """The number of failed attempts."""
-        self._counts: Counter[type[Failure]] = Counter()
+        self._counts: dict[type[Failure], int] = {}
         self._said_at = 0.0
         self._announced = False
         self._expiry_logged = False
 
     def count(self, failure: Failure) -> int:
         """The number of failures of this kind since `forgive`. It sets the backoff."""
-        return self._counts[type(failure)]
+        return self._counts.get(type(failure), 0)
 
     def failed(self, failure: Failure, now: float) -> None:
         """Record a failed attempt; `describe` returns the line for it."""
-        self._counts[type(failure)] += 1
+        self._counts[type(failure)] = self.count(failure) + 1
         self.attempts += 1
         self.moments = (*self.moments, now)[-_MOST_MOMENTS:]
         if self.since is None:

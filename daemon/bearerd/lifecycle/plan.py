@@ -46,7 +46,11 @@ def plan(old: Config, new: Config) -> Plan:
     """The changes from one config to the next."""
     before = {target.full_name: target for target in old.targets}
     after = {target.full_name: target for target in new.targets}
-    changed = [target for name, target in after.items() if name in before and target != before[name]]
+    changed = [
+        target
+        for name, target in after.items()
+        if name in before and target is not before[name] and target != before[name]
+    ]
     renew = [target for target in changed if _needs_grant(before[target.full_name], target)]
     taken = {output.path for target in new.targets for output in target.outputs}
     gone = {

@@ -142,11 +142,6 @@ class Reconciler(Generic[C]):
         with self._lock:
             return self._controllers.get(name) if name in self._wanted else None
 
-    def controllers(self) -> list[C]:
-        """All controllers."""
-        with self._lock:
-            return list(self._controllers.values())
-
     def is_wanted(self, name: str) -> bool:
         """Whether a target of this name is wanted."""
         return name in self._wanted

@@ -4,6 +4,8 @@ This is the one module that uses APScheduler (3.11). It works around these prope
 
 - A late date job is deleted, and an exception before it is rescheduled loses it for ever. So each target has one
   recurring job, whose next run a turn moves. An error costs one interval at most.
+- A job takes half a kilobyte, and moving one in the memory store sorts a list. So the job store is our own: it holds a
+  name and a time for each target, and makes the job when it is due, as APScheduler's stores in databases do.
 - An interval job computes every run that it missed, under the scheduler's lock. After a step from 1970 that is half a
   million runs per target. So the trigger is our own, and never catches up.
 - A job counts as late as soon as its workers are busy. So `misfire_grace_time` is None.
@@ -28,7 +30,8 @@ from math import inf
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.jobstores.base import BaseJobStore, ConflictingIdError, JobLookupError
+from apscheduler.job import Job
+from apscheduler.jobstores.base import BaseJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -79,11 +82,8 @@ class Schedule:
         self._workers = 0
         self._threads = 0
         """That all pools may start."""
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": _MOST_INSTANCES},
-        )
-        self._jobs = _JobStore(self._scheduler.wakeup)
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+        self._jobs = _JobStore(self._run)
         self._scheduler.add_jobstore(self._jobs)
         self._queue = RunQueue(self._start, self._relieve_in)
         # A process may have several schedules, one after another.
@@ -92,7 +92,7 @@ class Schedule:
         self._suspended = clock.suspended()
         self.resize(workers)
         # A job of its own: those of the targets are moved by their turns.
-        self._add_job(_RELIEF, self._relieve, [], self._wall(clock.now().boot + LONGEST_WAIT))
+        self._jobs.put(_RELIEF, clock.now().wall + LONGEST_WAIT)
 
     def resize(self, workers: int) -> None:
         """Raise the number of threads; a lower number changes nothing."""
@@ -108,14 +108,13 @@ class Schedule:
                 self._set(name, due)
                 return
             self._due[name] = due
-            self._add_job(name, self._run, [name], self._wall(due))
+            self._jobs.put(name, self._wall(due))
 
     def remove(self, name: str) -> None:
         """Schedule no more turns for this target. A running turn continues to its end."""
         with self._lock:
-            # A scheduler that was stopped knows no jobs.
-            if self._due.pop(name, None) is not None and not self._stopped:
-                self._scheduler.remove_job(name)
+            if self._due.pop(name, None) is not None:
+                self._jobs.remove(name)
 
     def names(self) -> set[str]:
         """The names of the targets that have turns."""
@@ -174,13 +173,11 @@ class Schedule:
     # -- inside --------------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
-        """Run a turn that is due and those queued after it, on a thread of the pool."""
-        if self._queue.enter(name):
+        """On a thread of the pool: run a turn and those queued after it, or take over from a stuck thread."""
+        if name == _RELIEF:
+            self._serve(self._queue.relieve())
+        elif self._queue.enter(name):
             self._serve(name)
-
-    def _relieve(self) -> None:
-        """Take over from a stuck thread, on a thread of the pool."""
-        self._serve(self._queue.relieve())
 
     def _serve(self, following: str | None) -> None:
         while following is not None:
@@ -208,19 +205,14 @@ class Schedule:
                     self._move(name, self._due[name])
                 self._ended.notify_all()
 
-    def _add_job(self, name: str, run: Callable[..., None], args: list[str], at: datetime) -> None:
-        self._scheduler.add_job(run, _Hourly(), args=args, id=name, name=name, executor=self._alias(), next_run_time=at)
-
     def _add_pool(self) -> None:
         """Run all turns in a new pool from now on. Needs the lock."""
         self._pools += 1
         self._threads += self._workers
         pool = ThreadPoolExecutor(self._workers, {"thread_name_prefix": self._threads_named + str(self._pools)})
-        self._scheduler.add_executor(pool, alias=self._alias())
-        if self._pools == 1:
-            return  # before the first job
-        for name in (_RELIEF, *self._due):
-            self._scheduler.modify_job(name, executor=self._alias())
+        alias = f"pool-{self._pools}"
+        self._scheduler.add_executor(pool, alias=alias)
+        self._jobs.executor = alias
 
     def _replace_stuck_threads(self) -> None:
         """Add a pool if many threads hang. Its threads are only started when they are needed."""
@@ -262,21 +254,11 @@ class Schedule:
 
     def _move(self, name: str, due: float) -> bool:
         """Tell the scheduler when the next turn is due. Returns False if it has no such job."""
-        if self._stopped:
-            return False
+        return not self._stopped and self._jobs.move(name, self._wall(due))
+
+    def _wall(self, due: float) -> float:
         now = self._clock.now()
-        at = now.wall + min(due - now.boot, LONGEST_WAIT)
-        if self._jobs.move(name, at):
-            return True
-        if not self._scheduler.running:  # it hands jobs to its store when it starts
-            self._scheduler.modify_job(name, next_run_time=datetime.fromtimestamp(at, UTC))
-        return False
-
-    def _alias(self) -> str:
-        return f"pool-{self._pools}"
-
-    def _wall(self, due: float) -> datetime:
-        return datetime.fromtimestamp(due + self._wall_offset(), UTC)
+        return now.wall + min(due - now.boot, LONGEST_WAIT)
 
     def _wall_offset(self) -> float:
         now = self._clock.now()
@@ -290,56 +272,79 @@ class _Hourly(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         return now + timedelta(seconds=LONGEST_WAIT)
 
 
-class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
-    """Jobs in a heap, by the time of their next run.
+_HOURLY: Final = _Hourly()
 
-    Two things differ from APScheduler's own memory store:
+
+class _Turn(Job):  # type: ignore[misc]  # APScheduler has no types
+    """The job of one target. It has the attributes that `add_job` would give it, without what that checks each time."""
+
+    def __init__(self, store: _JobStore, run: Callable[[str], None], name: str, at: float) -> None:
+        # The docstring of Job says what each attribute means.
+        self._scheduler, self._jobstore_alias = store._scheduler, store._alias  # noqa: SLF001 - of BaseJobStore
+        self.id = self.name = name
+        self.func, self.func_ref, self.args = run, None, (name,)
+        self.kwargs: dict[str, Any] = {}
+        self.trigger, self.executor = _HOURLY, store.executor
+        self.misfire_grace_time, self.coalesce, self.max_instances = None, True, _MOST_INSTANCES
+        self.next_run_time = datetime.fromtimestamp(at, UTC)
+
+
+class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
+    """A recurring job for each name: `run(name)`. Times are Unix times.
 
     - `move` sets the next run, and wakes the scheduler's thread only if that run is earlier than the thread would wake.
-      `modify_job` sorts a list, and wakes the thread each time.
+      `modify_job` wakes it each time.
     - When a job is submitted, its next run is set to an hour later at once. The time that the scheduler computes
       afterwards is not used, so it cannot undo a `move` that a fast worker made in between.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    executor = "default"
+    """The alias of the pool that runs the jobs from now on."""
+
+    def __init__(self, run: Callable[[str], None]) -> None:
         super().__init__()
-        self._wake = wake
+        self._run = run
         self._lock = threading.Lock()
-        self._jobs: dict[str, Any] = {}
         self._due = DueTimes()
-        """Seconds since 1970."""
         self._sleeps_until = inf
 
-    def move(self, job_id: str, at: float) -> bool:
-        """Set when the job runs next (Unix time). Returns False if there is no such job."""
+    def put(self, name: str, at: float) -> None:
+        """Add the job of a name, or move its next run."""
         with self._lock:
-            if job_id not in self._jobs:
-                return False
-            self._due.set(job_id, at)
+            self._due.set(name, at)
             wake = at < self._sleeps_until
             self._sleeps_until = min(at, self._sleeps_until)
-        if wake:
-            self._wake()
-        return True
+        if wake and self._scheduler is not None:  # it is set when the scheduler starts
+            self._scheduler.wakeup()
+
+    def move(self, name: str, at: float) -> bool:
+        """Move the next run. Returns False if the name has no job."""
+        with self._lock:
+            known = name in self._due
+        if known:
+            self.put(name, at)
+        return known
+
+    def remove(self, name: str) -> None:
+        """Remove the job of a name, if it has one."""
+        with self._lock:
+            self._due.remove(name)
 
     def earliest(self) -> float:
-        """When the first job runs (Unix time); `inf` without jobs."""
+        """When the first job runs; `inf` without jobs."""
         with self._lock:
             return self._due.earliest()
 
     # The interface of a job store. The scheduler calls it under its own lock.
 
     def lookup_job(self, job_id: str) -> Any:
-        return self._jobs.get(job_id)
+        with self._lock:
+            return self._job(job_id, self._due.at(job_id)) if job_id in self._due else None
 
     def get_due_jobs(self, now: datetime) -> list[Any]:
-        time, jobs = now.timestamp(), []
+        time = now.timestamp()
         with self._lock:
-            for name, at in self._due.take(time, time + LONGEST_WAIT):
-                job = self._jobs[name]
-                job.next_run_time = datetime.fromtimestamp(at, UTC)
-                jobs.append(job)
-        return jobs
+            return [self._job(name, at) for name, at in self._due.take(time, time + LONGEST_WAIT)]
 
     def get_next_run_time(self) -> datetime | None:
         with self._lock:
@@ -347,28 +352,21 @@ class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
         return None if at == inf else datetime.fromtimestamp(at, UTC)
 
     def get_all_jobs(self) -> list[Any]:
-        return list(self._jobs.values())
+        with self._lock:
+            return [self._job(name, self._due.at(name)) for name in self._due]
 
     def add_job(self, job: Any) -> None:
-        with self._lock:
-            if job.id in self._jobs:
-                raise ConflictingIdError(job.id)
-            self._jobs[job.id] = job
-            self._due.set(job.id, job.next_run_time.timestamp())
+        raise NotImplementedError("use put")
 
     def update_job(self, job: Any) -> None:
-        with self._lock:
-            if job.id not in self._jobs:
-                raise JobLookupError(job.id)
-            self._jobs[job.id] = job
+        """Do nothing: the next run is set when a job is submitted."""
 
     def remove_job(self, job_id: str) -> None:
-        with self._lock:
-            if self._jobs.pop(job_id, None) is None:
-                raise JobLookupError(job_id)
-            self._due.remove(job_id)
+        self.remove(job_id)
 
     def remove_all_jobs(self) -> None:
         with self._lock:
-            self._jobs.clear()
             self._due = DueTimes()
+
+    def _job(self, name: str, at: float) -> _Turn:
+        return _Turn(self, self._run, name, at)

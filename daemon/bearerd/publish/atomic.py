@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from bearerd.errors import PublishError
 from bearerd.handoff import waiting
@@ -40,6 +40,13 @@ from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 
 # Seconds. On a tmpfs an fsync takes microseconds; on a disk it takes longer than the rest of a turn.
 _SLOW_SYNC: Final = 0.0003
+
+
+class Replaced(NamedTuple):
+    """A replaced file as it was written, and a warning if it may not be durable."""
+
+    status: os.stat_result
+    warning: str | None = None
 
 
 class Files:
@@ -71,15 +78,12 @@ class Files:
         """Write nothing from now on: another daemon uses the directory."""
         self._given_up = True
 
-    def replace(self, path: str, content: bytes, wanted: Attributes) -> str | None:
-        """Replace one file; returns a warning if it is published but may not be durable.
-
-        Raises PublishError; the old file is then unchanged.
-        """
+    def replace(self, path: str, content: bytes, wanted: Attributes) -> Replaced:
+        """Replace one file. Raises PublishError; the old file is then unchanged."""
         with self._errors(path), self._parent(path, make=True) as (opened, name):
             self._refuse_third_users(opened, path, wanted.uid)
             parent = opened.descriptor
-            temporary = self._write(parent, content, wanted)
+            temporary, status = self._write(parent, content, wanted)
             try:
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)  # 5
             except BaseException:
@@ -88,8 +92,8 @@ class Files:
             try:
                 self._sync(parent)  # 6
             except OSError as error:
-                return f"{path} is published, but its directory could not be synced: {advice(error)}"
-        return None
+                return Replaced(status, f"{path} is published, but its directory could not be synced: {advice(error)}")
+        return Replaced(status)
 
     def matches(self, path: str, content: bytes, wanted: Attributes) -> bool:
         """Whether a file has exactly this content, mode and owner; raises PublishError."""
@@ -97,12 +101,10 @@ class Files:
             try:
                 with self._parent(path) as (opened, name):
                     status = os.stat(name, dir_fd=opened.descriptor, follow_symlinks=False)
-                    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != wanted.mode:
-                        return False
-                    if wanted.uid not in (-1, status.st_uid) or wanted.gid not in (-1, status.st_gid):
-                        return False
                     return (
-                        status.st_size == len(content) and _read(opened.descriptor, name, len(content) + 1) == content
+                        wanted.fits(status)
+                        and status.st_size == len(content)
+                        and _read(opened.descriptor, name, len(content) + 1) == content
                     )
             except (FileNotFoundError, PermissionError):
                 return False
@@ -164,13 +166,13 @@ class Files:
     def prove_writable(self, directory: str) -> None:
         """Make a directory if it is missing, then write and remove a file in it; raises PublishError."""
         with self._errors(directory), self.directory(directory, make=True) as opened:
-            _unlink(opened.descriptor, self._write(opened.descriptor, b"x", PRIVATE))
+            _unlink(opened.descriptor, self._write(opened.descriptor, b"x", PRIVATE)[0])
 
     def prove_usable(self, directory: str, wanted: Attributes = PRIVATE) -> None:
         """Check that a directory accepts such a file, or that it can be made; raises PublishError."""
         with self._errors(directory), self.look(directory) as opened:
             if not opened.missing:
-                _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted))
+                _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted)[0])
             elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
                 raise PublishError(f"{directory} does not exist, and this user cannot make it")
 
@@ -234,7 +236,8 @@ class Files:
                 "does not change files of a third user there; remove it, or use another path"
             )
 
-    def _write(self, parent: int, content: bytes, wanted: Attributes) -> str:
+    def _write(self, parent: int, content: bytes, wanted: Attributes) -> tuple[str, os.stat_result]:
+        """Write a temporary file; returns its name and its status."""
         temporary = f".bearerd-{self._mark}-{secrets.token_hex(8)}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)  # 1
@@ -247,12 +250,13 @@ class Files:
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]  # 3
                 self._sync(descriptor)  # 4
+                status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
         except BaseException:
             _unlink(parent, temporary)
             raise
-        return temporary
+        return temporary, status
 
     def _sync(self, descriptor: int) -> None:
         """Sync a file or directory. Where that is slow (a disk, not a tmpfs) another turn computes meanwhile."""

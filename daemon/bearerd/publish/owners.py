@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
+import stat
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +19,15 @@ class Attributes:
     mode: int
     uid: int = -1
     gid: int = -1
+
+    def fits(self, status: os.stat_result) -> bool:
+        """Whether a regular file has them."""
+        return (
+            stat.S_ISREG(status.st_mode)
+            and stat.S_IMODE(status.st_mode) == self.mode
+            and self.uid in (-1, status.st_uid)
+            and self.gid in (-1, status.st_gid)
+        )
 
 
 PRIVATE: Final = Attributes(0o600)

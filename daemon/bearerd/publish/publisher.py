@@ -19,6 +19,7 @@ from bearerd.publish.advice import advice
 from bearerd.publish.atomic import Files
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.lock import DirectoryLock
+from bearerd.publish.looks import Looks, look, look_of
 from bearerd.publish.notes import Notes
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, attributes, gid_of, uid_of
 from bearerd.publish.record import Record
@@ -31,10 +32,6 @@ from bearerd.publish.walk import distrust
 _MOST_RECORD_BYTES: Final = 1024 * 1024
 # The token with which `check` tries a template.
 _SAMPLE: Final = Token("sample", Instant(0.0, 0.0), 3600.0, scope="sample")
-
-
-# Differs from every result of `_look`.
-_UNSEEN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,6 @@ def peek(directory: str, client: str, token: str) -> Record | None:
     return None if content is None else records.load(content)
 
 
-def _look(path: str) -> int:
-    """A file's inode, size, times, owner and mode, in one number: 10,000 tuples would be 2 MB."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return 0
-    return hash((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-
-
 class Publisher:
     """Keeps the files of every target as they should be."""
 
@@ -81,10 +69,7 @@ class Publisher:
         self._lock = DirectoryLock(posixpath.join(self._own, "lock"))
         self._lock_fault = ""
         self._templates = Templates()
-        self._seen: dict[str, int] = {}
-        """By path: `_look` when the file was right. A file that looks different is compared in full."""
-        self._hasty: set[str] = set()
-        """Files that were different right after they were written."""
+        self._looks = Looks()
         self._said: set[str] = set()
         """Paths about which something was logged."""
 
@@ -147,7 +132,8 @@ class Publisher:
     def load(self, target: Target) -> Record | None:
         """The target's record, if there is one. One of another format version is renamed and kept for a rollback."""
         path = self._record_path(target)
-        content = self._files.read(path, _MOST_RECORD_BYTES)
+        # One look first: where nothing is, opening would walk to it for nothing, for each token of a first start.
+        content = self._files.read(path, _MOST_RECORD_BYTES) if os.path.lexists(path) else None
         if content is None:
             return None
         if version := unknown_version(content, records.SCHEMA):
@@ -186,25 +172,39 @@ class Publisher:
                 if not begun:
                     begun = True
                     before()
-                warning = self._files.replace(output.path, content, wanted)
+                replaced = self._files.replace(output.path, content, wanted)
             except PublishError as error:
                 faults.append(str(error))
                 continue
             with suppress(PublishError):
-                if not self._is_so(output.path, content, wanted):
-                    # Another program changed it at once; or, the second time, its file system has no modes or owners.
-                    self._seen[output.path] = _look(output.path) if output.path in self._hasty else _UNSEEN
-                    self._hasty.add(output.path)
+                if not self._is_as_written(output.path, replaced.status, wanted) and not self._is_so(
+                    output.path, content, wanted
+                ):
+                    self._looks.differed_at_once(output.path)
             written.append(output.path)
-            if warning is not None:
-                say(logging.WARNING, warning, name=target.full_name)
+            if replaced.warning is not None:
+                say(logging.WARNING, replaced.warning, name=target.full_name)
         return Published(tuple(written), tuple(faults))
 
-    def disturbed(self, target: Target) -> bool:
-        """Whether a file may have been altered since it was right. Cheap: one lstat for each file."""
-        return any(
-            output.path in self._seen and self._seen[output.path] != _look(output.path) for output in target.outputs
-        )
+    def disturbed(self) -> set[str]:
+        """The full names of targets with a file that may have been altered since it was right."""
+        paths = self._looks.disturbed()
+        if not paths:
+            return set()
+        targets = self._config.targets
+        return {target.full_name for target in targets if any(output.path in paths for output in target.outputs)}
+
+    def unrecorded(self, now: float) -> set[str]:
+        """The full names of targets without a record, where records came or went since the last call (Unix time)."""
+        by_client: dict[str, list[Target]] = {}
+        for target in self._config.targets:
+            by_client.setdefault(target.client.name, []).append(target)
+        missing: set[str] = set()
+        for client, targets in by_client.items():
+            names = self._looks.names(posixpath.join(self._own, "records", client), now)
+            if names is not None:
+                missing |= {target.full_name for target in targets if f"{target.name}.json" not in names}
+        return missing
 
     def forget(self, target: Target) -> None:
         """Remove the target's record and note; `withdraw` removes its files."""
@@ -219,7 +219,7 @@ class Publisher:
         removed: list[str] = []
         faults: list[str] = []
         for output in outputs:
-            self._seen.pop(output.path, None)
+            self._looks.forget(output.path)
             try:
                 if self._files.remove(output.path, uid_of(output.owner)):
                     removed.append(output.path)
@@ -322,9 +322,21 @@ class Publisher:
     def _is_so(self, path: str, content: bytes, wanted: Attributes) -> bool:
         """Whether a file is right, and if so record how it looks; raises PublishError."""
         # Look first: a change during the comparison is then seen at the next look.
-        look = _look(path)
-        if self._files.matches(path, content, wanted):
-            self._seen[path] = look
+        seen = look(path)
+        if seen and self._files.matches(path, content, wanted):
+            self._looks.right(path, seen)
+            return True
+        return False
+
+    def _is_as_written(self, path: str, written: os.stat_result, wanted: Attributes) -> bool:
+        """Whether a file is still the one that was just written, and if so record how it looks."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        same = os.path.samestat(found, written) and found.st_size == written.st_size
+        if same and found.st_mtime_ns == written.st_mtime_ns and wanted.fits(found):
+            self._looks.right(path, look_of(found))
             return True
         return False
 

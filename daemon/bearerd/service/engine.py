@@ -232,9 +232,11 @@ class Engine:
         self.hooks.tick()
         self._publisher.look()
         self._state.close_directories()
-        for controller in self._reconciler.controllers():
-            if self._publisher.disturbed(controller.target) or controller.lost_record():
-                self.schedule.wake(controller.target.full_name)
+        disturbed, unrecorded = self._publisher.disturbed(), self._publisher.unrecorded(self.clock.now().wall)
+        for name in disturbed | unrecorded:
+            controller = self._reconciler.controller(name)
+            if controller is not None and (name in disturbed or controller.lost_record()):
+                self.schedule.wake(name)
 
     def statuses(self) -> list[TargetStatus]:
         """A snapshot of every target."""

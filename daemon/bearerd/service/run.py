@@ -23,6 +23,7 @@ from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
+from bearerd.process import keep_heap_small, return_memory
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
@@ -42,18 +43,20 @@ _Loaded = Config | BearerdError
 _Event = int | str | _Loaded
 
 
-def run(config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> int:
+def run(config: Config, load: Callable[[Config], Config], environ: Mapping[str, str]) -> int:
     """Keep tokens fresh until TERM or INT. Raises DirectoryUnusable or DirectoryLocked before anything is changed.
 
-    `load` returns the current config, or raises ConfigError. It is called from a thread of its own.
+    `load` returns the current config, with the objects of the one that it gets where they are equal, or raises
+    ConfigError. It is called from a thread of its own.
     """
+    keep_heap_small()
     daemon = _Daemon(config, load, environ)
     daemon.start()
     return daemon.loop()
 
 
 class _Daemon:
-    def __init__(self, config: Config, load: Callable[[], Config], environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, load: Callable[[Config], Config], environ: Mapping[str, str]) -> None:
         self._config = config
         self._load_config = load
         self._environ = environ
@@ -227,7 +230,7 @@ class _Daemon:
     def _read_config(self) -> None:
         loaded: _Loaded
         try:
-            loaded = self._load_config()
+            loaded = self._load_config(self._config)
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
@@ -268,6 +271,7 @@ class _Daemon:
 
             set_up(loaded.log, os.environ)
         say(logging.INFO, f"config reloaded: {changes}")
+        return_memory()
 
     def _refuse(self, error: str, why: str, cure: str = "") -> None:
         """Keep the current config. `error` is for the status; `why` and `cure` are logged once per error."""
