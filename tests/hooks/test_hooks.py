@@ -349,6 +349,28 @@ def test_a_change_during_a_backoff_runs_at_once_and_restarts_the_attempts(
     assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["trying again in 60 s"] * 2
 
 
+def test_a_token_that_joined_a_failing_run_is_tried_again_at_its_own_time(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.process(*MINUTES)
+    program = rig.program()
+    one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
+    rig.change(one)
+    program.end(1)
+    eventually(lambda: rig.counted == ["failure"])
+    rig.change(other)
+    program.begun("bci", "risk+bci")
+    rig.clock.advance(90.0)  # the run takes longer than the wait of the first token
+    program.end(1)
+    program.begun("bci", "risk+bci", "bci+risk")
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == [
+        "trying again in 60 s",
+        "trying again in 0 ms for 2 tokens",
+    ]
+
+
 def test_a_failed_run_is_not_owed_twice_after_a_change(rig: Rig) -> None:
     rig.process(*MINUTES)
     program = rig.program()
