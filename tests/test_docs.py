@@ -13,6 +13,7 @@ from support.pages import Block, blocks, headings
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PROVIDERS = ROOT / "docs" / "providers.md"
+SECRETS = ROOT / "docs" / "secrets.md"
 REQUIRED = [
     "D&B",
     "Keycloak",
@@ -28,6 +29,23 @@ REQUIRED = [
     "Google service account",
     "PayPal",
     "Maskinporten",
+    "D&B Direct+ (v3)",
+    "D&B Direct+ (v2)",
+    "PDND",
+    "Doorkeeper",
+    "LemonLDAP::NG",
+    "Keystone",
+    "Identity-Aware Proxy",
+    "Pix",
+    "United Kingdom",
+    "Australia",
+    "NetSuite",
+    "Marketo",
+    "Sabre",
+    "ServiceNow",
+    "Twitch",
+    "Camunda",
+    "Azure API Management",
 ]
 
 
@@ -39,7 +57,7 @@ def configs(page: Path) -> list[Block]:
     "text",
     [
         pytest.param(block.text, id=f"{page.stem}: {block.heading}")
-        for page in (README, PROVIDERS)
+        for page in (README, PROVIDERS, SECRETS)
         for block in configs(page)
     ],
 )
@@ -79,7 +97,7 @@ def test_each_config_of_the_page_is_complete_and_has_a_heading_of_its_own() -> N
     assert len({block.heading for block in found}) == len(found)
 
 
-def test_no_config_of_the_page_contains_a_secret() -> None:
-    for block in configs(PROVIDERS):
+def test_no_config_of_the_pages_contains_a_secret() -> None:
+    for block in (*configs(PROVIDERS), *configs(SECRETS)):
         for key in ("client_secret", "private_key", "assertion", "subject_token"):
-            assert not re.search(rf"^ *{key}: (?!\{{)", block.text, re.MULTILINE), block.heading
+            assert not re.search(rf"^ *{key}: (?!\{{|\n)", block.text, re.MULTILINE), block.heading

@@ -9,6 +9,7 @@ import socket
 from urllib.request import urlopen
 
 from booted.machine import ROOT, Machine
+from booted.recipes import commands
 from support.pages import blocks
 from support.process import eventually
 from support.provider import Provider
@@ -47,9 +48,11 @@ class Site:
         """With this provider in place of the page's."""
         return text.replace(_SANDBOX_URL, f"{self.server.url}\n    allow_http: true")
 
-    def config(self, more: str = "", tokens: str = "{bci: {scope: bci}}") -> None:
-        """The page's config, with other tokens and more at the end."""
-        self.here.write(CONFIG, client(self.server.url, tokens) + more)
+    def config(
+        self, more: str = "", tokens: str = "{bci: {scope: bci}}", secret: str = "{file: /etc/bearerd/dnb.secret}"
+    ) -> None:
+        """The page's config, with other tokens, another secret, and more at the end."""
+        self.here.write(CONFIG, client(self.server.url, tokens, secret) + more)
 
     def secret(self, text: str) -> None:
         """Hand a secret over as the page does."""
@@ -96,7 +99,9 @@ def by_hand(here: Machine) -> None:
         before = here.known()
         install(site)
         figures(site)
-        for scene in (readers, reloads, rotation, killed, hung, stopped, wrong, down, credentials, consumers, ports):
+        for scene in (readers, reloads, rotation, killed, hung, stopped, wrong, down, credentials, commands):
+            scene(site)
+        for scene in (consumers, ports):
             scene(site)
         instances(site)
         upgrade(site)

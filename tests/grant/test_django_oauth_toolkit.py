@@ -6,32 +6,19 @@ refuses by `Bearer`.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 import urllib3
 
-from bearerd.grant.outcome import Issued, Malformed, Outcome, Refused
-from bearerd.grant.perform import Grants
-from bearerd.model import Auth, BasicEncoding, Instant, Provider
-from support.clock import FakeClock
+from bearerd.grant.outcome import Issued, Malformed, Refused
+from bearerd.model import Auth, BasicEncoding, Provider
 from support.process import WITHIN
-from support.targets import CLIENT, target
+from support.servers import SCRIPTS, SECRETS, granted, port_of
 
-SCRIPT = Path(__file__).parents[1] / "servers" / "django_server.py"
-SECRETS = {
-    "plain": "plain",
-    "base64": "q+7/Zz0=",
-    "percent": "a+b%2Fc/d=e:f%",
-    "space": "two words",
-}
 COLON = "acme:prod"
 CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
 COMPARE = "compare client_id, secret and auth with the provider's"
@@ -40,36 +27,13 @@ COMPARE = "compare client_id, secret and auth with the provider's"
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
     options = {"clients": SECRETS | {COLON: "plain"}, "scopes": ["bci", "risk"]}
-    with subprocess.Popen(
-        [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(options) + "\n")
-        process.stdin.flush()
-        port = process.stdout.readline()
-        assert port, "the server ended; see standard error"
-        yield f"http://127.0.0.1:{int(port)}"
-        process.stdin.close()
+    with port_of([sys.executable, SCRIPTS / "django_server.py"], options) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
 def provider(origin: str) -> Provider:
     return Provider("django", token_url=f"{origin}/token/", allow_http=True, timeout=WITHIN)
-
-
-def granted(
-    provider: Provider,
-    client_id: str,
-    secret: str,
-    auth: Auth = "client_secret_basic",
-    encoding: BasicEncoding = "compatible",
-    scope: str = "bci",
-) -> Outcome:
-    client = replace(CLIENT, provider=provider, client_id=client_id, auth=auth, basic_encoding=encoding)
-    # At the server's own time, which does not advance here.
-    clock = FakeClock(Instant(wall=time.time(), boot=5_000.0))
-    return Grants(clock, {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ DROPPED = "; its output is not kept: run it by hand as the daemon's user to see 
 
 
 class Program:
-    """A program that logs for which token it runs, and ends with the code that the test writes."""
+    """A program that logs for which tokens it runs, and ends with the code that the test writes."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.path, self._log, self._fifo = directory / name, directory / f"{name}.log", directory / f"{name}.fifo"
@@ -41,7 +41,7 @@ class Program:
         os.mkfifo(self._fifo)
         self.path.write_text(
             f"#!/bin/sh\nmkdir {self._lock} || echo overlap >> {self._log}\n"
-            f'echo "${{BEARERD_TOKEN_NAME#dnb/}}" >> {self._log}\n'
+            f'echo "$BEARERD_TOKEN_NAMES" | sed s:dnb/:: | paste -sd + >> {self._log}\n'
             # Opened for reading and writing, so that the end of an earlier writer is no end of file.
             f"read code <> {self._fifo}\nrmdir {self._lock}\nexit $code\n"
         )
@@ -52,7 +52,7 @@ class Program:
 
     @property
     def runs(self) -> list[str]:
-        """The tokens for which it has run."""
+        """The tokens of each run, with + between them."""
         return self._log.read_text().split()
 
     def begun(self, *names: str) -> None:
@@ -145,7 +145,7 @@ def said(log: pytest.LogCaptureFixture, level: int) -> list[str]:
 # -- when hooks run ------------------------------------------------------------------------------------
 
 
-def test_a_hook_runs_once_at_a_time_and_changes_meanwhile_cause_one_more_run_for_each_token(rig: Rig) -> None:
+def test_a_hook_runs_once_at_a_time_and_changes_meanwhile_cause_one_more_run_for_all(rig: Rig) -> None:
     program = rig.program()
     one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
     rig.change(one)
@@ -155,14 +155,13 @@ def test_a_hook_runs_once_at_a_time_and_changes_meanwhile_cause_one_more_run_for
     assert rig.hooks._workers == 1
     assert [rig.hooks.pending(name) for name in ("dnb/bci", "dnb/risk", "dnb/none")] == [2, 1, 0]
     program.end()
-    program.begun("bci", "bci")  # the one that has waited longest
-    program.end()
-    program.begun("bci", "bci", "risk")
+    program.begun("bci", "bci+risk")
     program.end()
     assert rig.hooks.wait(WITHIN)
     rig.idle()
-    assert program.runs == ["bci", "bci", "risk"]
-    assert rig.counted == ["success"] * 3
+    assert program.runs == ["bci", "bci+risk"]
+    assert rig.counted == ["success"] * 2
+    assert not any(map(rig.noted, ("bci", "risk")))
 
 
 def test_up_to_eight_different_hooks_run_at_once(rig: Rig) -> None:
@@ -202,21 +201,38 @@ def test_a_signal_is_sent_once_for_all_tokens_that_owe_it(rig: Rig, caplog: pyte
             process.kill()
     assert rig.counted == ["failure", "failure", "success"]
     # A later token has the full number of attempts.
-    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["trying again in 60 s"] * 2
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == [
+        "trying again in 60 s",
+        "trying again in 60 s for 2 tokens",
+    ]
     named = [vars(record)["target"] for record in caplog.records if record.levelno == logging.WARNING]
     assert named == ["dnb/a", None]
     assert [rig.hooks.last(f"dnb/{name}") for name in "abc"] == [(rig.clock.boot, None)] * 3
     eventually(lambda: not any(map(rig.noted, "abc")))
 
 
-def test_a_hook_of_two_tokens_runs_for_each_even_if_one_run_fails(rig: Rig) -> None:
-    hook = rig.does('test "$BEARERD_TOKEN_NAME" = dnb/bci')
-    for name in ("bci", "risk"):
-        rig.change(target(name, on_change=(hook,)))
+def test_a_run_that_fails_for_several_tokens_is_tried_again_and_given_up_for_all(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = rig.program()
+    names = ("bci", "risk", "more")
+    rig.change(target("other", on_change=(program.hook(),)))
+    program.begun("other")
+    for name in names:
+        rig.change(target(name, on_change=(program.hook(skip_first=True),)))
+    program.end()
+    for _ in range(4):
+        program.end(1)
     assert rig.hooks.wait(WITHIN)
-    assert sorted(rig.counted) == ["failure"] * 4 + ["success"]
-    assert rig.hooks.last("dnb/bci")[1] is None
-    assert rig.hooks.last("dnb/risk")[1] == "hook run /bin/sh: exit 1" + DROPPED
+    rig.idle()
+    assert program.runs == ["other", *["bci+risk+more"] * 4]
+    fault = f"hook run {program.path}: exit 1" + DROPPED
+    assert said(caplog, logging.ERROR) == [
+        f"{fault}; given up after 4 attempts for 3 tokens; the programs that it notifies may still use the old token"
+    ]
+    assert [rig.hooks.last(f"dnb/{name}")[1] for name in ("other", *names)] == [None, *[fault] * 3]
+    assert rig.hooks.given_up == 3
+    assert not any(map(rig.noted, names))
 
 
 def test_skip_first_skips_the_hook_for_the_first_token(rig: Rig) -> None:
@@ -331,6 +347,28 @@ def test_a_change_during_a_backoff_runs_at_once_and_restarts_the_attempts(
     rig.idle()
     assert program.runs == ["bci"] * 3
     assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == ["trying again in 60 s"] * 2
+
+
+def test_a_token_that_joined_a_failing_run_is_tried_again_at_its_own_time(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.process(*MINUTES)
+    program = rig.program()
+    one, other = (target(name, on_change=(program.hook(),)) for name in ("bci", "risk"))
+    rig.change(one)
+    program.end(1)
+    eventually(lambda: rig.counted == ["failure"])
+    rig.change(other)
+    program.begun("bci", "risk+bci")
+    rig.clock.advance(90.0)  # the run takes longer than the wait of the first token
+    program.end(1)
+    program.begun("bci", "risk+bci", "bci+risk")
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    assert [line.rpartition("; ")[2] for line in said(caplog, logging.WARNING)] == [
+        "trying again in 60 s",
+        "trying again in 0 ms for 2 tokens",
+    ]
 
 
 def test_a_failed_run_is_not_owed_twice_after_a_change(rig: Rig) -> None:
@@ -479,7 +517,7 @@ def test_if_no_thread_can_be_started_the_next_change_runs_both(
             rig.change(target("bci", on_change=(rig.does("true"),)))
     assert said(caplog, logging.ERROR) == ["no thread can be started for a hook; raise TasksMax"] * 10
     assert rig.hooks.pending("dnb/bci") == 1
-    rig.change(target("risk", on_change=(rig.does("true"),)))
+    rig.change(target("risk", on_change=(rig.does("true more"),)))
     assert rig.hooks.wait(WITHIN)
     assert rig.counted == ["success"] * 2
 
@@ -523,6 +561,7 @@ def test_the_same_hook_can_be_used_for_change_and_failure(rig: Rig) -> None:
     program = rig.program()
     one = target(on_change=(program.hook(),), on_failure=(program.hook(),))
     rig.change(one)
+    program.begun("bci")
     rig.hooks.failed(one)
     assert rig.hooks.pending("dnb/bci") == 2
     program.end()
@@ -652,7 +691,7 @@ def test_a_removed_token_is_owed_nothing_and_gets_a_new_note_when_it_comes_back(
     program.end(1)
     eventually(lambda: rig.counted == ["failure"])
     rig.change(other)
-    program.begun("bci", "risk")
+    program.begun("bci", "risk+bci")
     Publisher(rig.config).forget(one)
     rig.hooks.forget("dnb/bci")
     assert rig.hooks.pending("dnb/bci") == 0
@@ -661,7 +700,7 @@ def test_a_removed_token_is_owed_nothing_and_gets_a_new_note_when_it_comes_back(
     assert rig.noted()
     program.end()
     assert rig.hooks.wait(WITHIN)
-    assert program.runs == ["bci", "risk"]
+    assert program.runs == ["bci", "risk+bci"]
     assert rig.noted("bci")
     eventually(lambda: not rig.noted("risk"))
 

@@ -51,7 +51,7 @@ def program(tmp_path: Path) -> Make:
 def fault(hook: Hook, started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None) -> str:
     """The fault of a hook that fails; its timeout begins when `started` returns."""
     with pytest.raises(HookFailed) as caught:
-        run(hook, TARGET, ENVIRON, started)
+        run(hook, [TARGET], ENVIRON, started)
     return str(caught.value)
 
 
@@ -89,22 +89,29 @@ def being(uid: int) -> Iterator[None]:
 
 def test_a_command_runs_without_a_shell(program: Make, tmp_path: Path) -> None:
     path = program(f'for word in "$@"; do echo "[$word]"; done > {tmp_path}/seen')
-    run(Hook(argv=(path, "$HOME; id", "a  b", "*", "")), TARGET, ENVIRON)
+    run(Hook(argv=(path, "$HOME; id", "a  b", "*", "")), [TARGET], ENVIRON)
     assert (tmp_path / "seen").read_text() == "[$HOME; id]\n[a  b]\n[*]\n[]\n"
 
 
-def test_a_command_gets_the_tokens_name_its_files_and_a_minimal_environment(program: Make, tmp_path: Path) -> None:
+def test_a_command_gets_names_files_and_a_minimal_environment(program: Make, tmp_path: Path) -> None:
     path = program(f"import json, os; json.dump(dict(os.environ), open('{tmp_path}/seen', 'w'))", by=sys.executable)
     needed = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     ours = {"CREDENTIALS_DIRECTORY": "/c", "DNB_SECRET": "s3cr3t", "NOTIFY_SOCKET": "/n", "BEARERD_CONFIG": "/x"}
-    target = replace(TARGET, outputs=(Output(path="/run/bearerd/dnb/bci"), Output(path="/srv/b c.json")))
-    run(Hook(argv=(path,)), target, needed | ours)
+    one = replace(TARGET, outputs=(Output(path="/run/bearerd/dnb/bci"), Output(path="/srv/b c.json")))
+    other = replace(TARGET, name="risk", outputs=(Output(path="/run/bearerd/dnb/risk"),))
+    run(Hook(argv=(path,)), [one], needed | ours)
     assert json.loads((tmp_path / "seen").read_text()) == needed | {
         "BEARERD_TOKEN_NAME": "dnb/bci",
+        "BEARERD_TOKEN_NAMES": "dnb/bci",
         "BEARERD_FILES": "/run/bearerd/dnb/bci\n/srv/b c.json",
     }
-    run(Hook(argv=(path,)), target, {})
-    assert set(json.loads((tmp_path / "seen").read_text())) - {"LC_CTYPE"} == {"BEARERD_TOKEN_NAME", "BEARERD_FILES"}
+    run(Hook(argv=(path,)), [one, other], {})
+    seen = json.loads((tmp_path / "seen").read_text())
+    seen.pop("LC_CTYPE", None)  # Python's own
+    assert seen == {
+        "BEARERD_TOKEN_NAMES": "dnb/bci\ndnb/risk",
+        "BEARERD_FILES": "/run/bearerd/dnb/bci\n/srv/b c.json\n/run/bearerd/dnb/risk",
+    }
 
 
 def test_a_command_runs_as_a_service_does(program: Make, tmp_path: Path) -> None:
@@ -127,9 +134,9 @@ def test_a_command_runs_as_a_service_does(program: Make, tmp_path: Path) -> None
     was = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGQUIT)]
     os.dup2(held, 0)
     try:
-        run(Hook(argv=(path,)), TARGET, ENVIRON)
+        run(Hook(argv=(path,)), [TARGET], ENVIRON)
         # Not from the shell, which blocks signals at times.
-        run(Hook(argv=("/bin/cp", "/proc/self/status", str(tmp_path / "status"))), TARGET, ENVIRON)
+        run(Hook(argv=("/bin/cp", "/proc/self/status", str(tmp_path / "status"))), [TARGET], ENVIRON)
     finally:
         os.dup2(stdin, 0)
         os.close(stdin)
@@ -160,7 +167,7 @@ def test_the_fault_says_how_the_command_ended(program: Make, script: str, said: 
 
 def test_a_command_may_write_without_end_and_read(program: Make) -> None:
     path = program('head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; test -z "$(cat)"')
-    run(Hook(argv=(path,)), TARGET, ENVIRON)
+    run(Hook(argv=(path,)), [TARGET], ENVIRON)
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(program: Make, tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_the_end_is_noticed_without_pidfds(monkeypatch: pytest.MonkeyPatch, numb
         monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(number, os.strerror(number))))
     assert fault(Hook(argv=("/bin/sleep", "60"), timeout=0.1)) == "not done within 100 ms, killed"
     assert fault(Hook(argv=("/bin/false",))) == "exit 1" + DROPPED
-    run(Hook(argv=("/bin/true",)), TARGET, ENVIRON)
+    run(Hook(argv=("/bin/true",)), [TARGET], ENVIRON)
 
 
 def test_children_of_a_failed_command_are_killed(program: Make, tmp_path: Path) -> None:
@@ -204,7 +211,7 @@ def test_children_of_a_failed_command_are_killed(program: Make, tmp_path: Path) 
 def test_children_of_a_successful_command_go_on(program: Make, tmp_path: Path) -> None:
     # For example a service that it restarted.
     path = program(f"sleep 60 & echo $! > {tmp_path}/left")
-    run(Hook(argv=(path,)), TARGET, ENVIRON)
+    run(Hook(argv=(path,)), [TARGET], ENVIRON)
     left = number_in(tmp_path / "left")
     try:
         assert runs(left)
@@ -220,7 +227,7 @@ from bearerd.model import Hook
 from support.targets import TARGET
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER: orphans become ours
 try:
-    run(Hook(argv=tuple(sys.argv[2:]), timeout=float(sys.argv[1])), TARGET, {"PATH": "/usr/bin:/bin"})
+    run(Hook(argv=tuple(sys.argv[2:]), timeout=float(sys.argv[1])), [TARGET], {"PATH": "/usr/bin:/bin"})
 except HookFailed as failed:
     print(failed)
 print(open("/proc/self/task/%d/children" % os.getpid()).read())
@@ -284,17 +291,17 @@ def test_a_command_is_killed_if_the_callback_raises() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        run(Hook(argv=("/bin/sleep", "60")), TARGET, ENVIRON, fails)
+        run(Hook(argv=("/bin/sleep", "60")), [TARGET], ENVIRON, fails)
     assert handed[0].returncode == -signal.SIGKILL
 
 
 def test_no_descriptor_is_left_open(program: Make) -> None:
     good, bad, hangs = program("exit 0"), "/bin/false", Hook(argv=("/bin/sleep", "60"), timeout=0.01)
-    run(Hook(argv=(good,)), TARGET, ENVIRON)
+    run(Hook(argv=(good,)), [TARGET], ENVIRON)
     before = sorted(os.listdir("/proc/self/fd"))
     with receiver(new_name()) as heard:
-        run(Hook(signal="HUP", process=heard.name), TARGET, ENVIRON)
-        run(Hook(argv=(good,)), TARGET, ENVIRON)
+        run(Hook(signal="HUP", process=heard.name), [TARGET], ENVIRON)
+        run(Hook(argv=(good,)), [TARGET], ENVIRON)
         for hook in (Hook(argv=(bad,)), hangs, Hook(argv=("/nonexistent",)), Hook(signal="HUP", pid_file="/dev/null")):
             fault(hook)
     assert sorted(os.listdir("/proc/self/fd")) == before
@@ -424,7 +431,7 @@ def receiver(name: str, *, children: int = 0, user: int | None = None) -> Iterat
 def test_the_process_in_a_pid_file_is_signalled(tmp_path: Path, name: SignalName, form: str) -> None:
     with receiver("") as one:
         (tmp_path / "pid").write_text(form.format(one.pid))
-        run(Hook(signal=name, pid_file=str(tmp_path / "pid")), TARGET, ENVIRON)
+        run(Hook(signal=name, pid_file=str(tmp_path / "pid")), [TARGET], ENVIRON)
         assert one.end() == [f"SIG{name} {one.pid}"]
 
 
@@ -498,14 +505,14 @@ def test_a_process_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, form: s
     if not by_descriptor:
         monkeypatch.delattr(os, "pidfd_open")
     with receiver(form.format(new_name())) as one:
-        run(Hook(signal="HUP", process=one.name), TARGET, ENVIRON)
+        run(Hook(signal="HUP", process=one.name), [TARGET], ENVIRON)
         assert one.end() == [f"SIGHUP {one.pid}"]
 
 
 def test_each_server_of_a_name_is_signalled_without_its_workers() -> None:
     name = new_name()
     with receiver(name, children=3) as one, receiver(name, children=1) as other, receiver(f"{name}x") as stranger:
-        run(Hook(signal="USR1", process=one.name), TARGET, ENVIRON)
+        run(Hook(signal="USR1", process=one.name), [TARGET], ENVIRON)
         assert one.end() == [f"SIGUSR1 {one.pid}"]
         assert other.end() == [f"SIGUSR1 {other.pid}"]
         assert stranger.end() == []
@@ -547,7 +554,7 @@ def test_a_process_of_another_user_is_an_error_unless_another_one_was_signalled(
         tmp_path.chmod(0o755)
         with receiver(theirs.name, user=WE) as ours:
             os.seteuid(WE)
-            run(Hook(signal="HUP", process=ours.name), TARGET, ENVIRON)
+            run(Hook(signal="HUP", process=ours.name), [TARGET], ENVIRON)
             os.seteuid(0)
             assert ours.end() == [f"SIGHUP {ours.pid}"]
         assert theirs.end() == []

@@ -54,20 +54,20 @@ class Program:
         os.mkfifo(f"{self.path}.fifo")
         Path(f"{self.path}.runs").touch()
         self.path.write_text(
-            f'#!/bin/sh\nHERE={site.path}\necho "$BEARERD_TOKEN_NAME $$" >> "$0.runs"\n{script.strip()}\n'
+            f'#!/bin/sh\nHERE={site.path}\necho $$ $BEARERD_TOKEN_NAMES >> "$0.runs"\n{script.strip()}\n'
         )
         self.path.chmod(0o755)
         self._ended = 0
 
     @property
     def runs(self) -> list[str]:
-        """For which tokens it was run."""
-        return [line.split()[0] for line in self._lines()]
+        """The tokens of each run, with a space between them."""
+        return [line.partition(" ")[2] for line in self._lines()]
 
     @property
     def pids(self) -> list[int]:
         """The process of each run."""
-        return [int(line.split()[1]) for line in self._lines()]
+        return [int(line.split()[0]) for line in self._lines()]
 
     def _lines(self) -> list[str]:
         return Path(f"{self.path}.runs").read_text().splitlines()
@@ -161,6 +161,27 @@ def test_the_nearest_hooks_win(site: Site, server: Server) -> None:
         eventually(lambda: not any(token["hooks"]["owed"] for token in site.status()["tokens"]))
         assert daemon.stop() == 0
     assert (top.runs, client.runs, own.runs, alarm.runs) == (["far/a"], ["dnb/b"], ["dnb/c"], [])
+
+
+def test_a_command_of_sixty_tokens_that_change_during_its_run_runs_once_more(site: Site) -> None:
+    program = Program(site, "program", f'echo "$BEARERD_FILES" >> "$HERE/files"\n{WAIT}')
+    site.top = change(program)
+    site.write("{bci: {}}")
+    with running("run", "-c", site.config) as daemon:
+        eventually(lambda: program.runs)
+        names = [f"t{number}" for number in range(60)]
+        site.write("{bci: {}, " + ", ".join(f"{name}: {{scope: {name}}}" for name in names) + "}")
+        eventually(lambda: [token["hooks"]["owed"] for token in site.status()["tokens"]] == [1] * 61)
+        program.end()
+        eventually(lambda: len(program.runs) == 2)
+        program.end()
+        eventually(lambda: not any(token["hooks"]["owed"] for token in site.status()["tokens"]))
+        assert daemon.stop() == 0
+    first, rest = program.runs
+    assert (first, sorted(rest.split())) == ("dnb/bci", sorted(f"dnb/{name}" for name in names))
+    files = (site.path / "files").read_text().splitlines()
+    assert files == [f"{site.tokens}/{name}" for name in f"{first} {rest}".split()]
+    assert not any(owed(site, name) for name in names)
 
 
 def test_a_process_is_signalled_after_the_files_are_in_place(site: Site) -> None:

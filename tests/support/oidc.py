@@ -40,26 +40,28 @@ SCRIPT = Path(__file__).parents[1] / "servers" / "oidc_provider.mjs"
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
-def _node() -> str | None:
+def node() -> str | None:
+    """Node.js, if there is one."""
     return shutil.which(os.environ.get("BEARERD_NODE", "node"))
 
 
-def _modules() -> Path:
+def modules() -> Path:
+    """The directory of its modules."""
     return Path(os.environ.get("BEARERD_TEST_NODE_MODULES", SCRIPT.parent))
 
 
 @cache
-def why_not() -> str | None:
-    """Why it cannot run here, or None. For `pytest.mark.skipif`."""
-    node = _node()
-    if node is None:
+def why_not(module: str = "oidc-provider") -> str | None:
+    """Why a module of npm cannot run here, or None. For `pytest.mark.skipif`."""
+    program = node()
+    if program is None:
         return "there is no node"
     probe = "URL.parse && require('crypto').hash ? '' : process.version"  # Node 22, and the last releases of 20
-    found = subprocess.run([node, "-p", probe], capture_output=True, text=True, check=False)
+    found = subprocess.run([program, "-p", probe], capture_output=True, text=True, check=False)
     if found.returncode or found.stdout.strip():
         return f"node is too old: {found.stdout.strip() or found.stderr.strip()}"
-    if not (_modules() / "node_modules" / "oidc-provider" / "package.json").is_file():
-        return "no oidc-provider in BEARERD_TEST_NODE_MODULES"
+    if not (modules() / "node_modules" / module / "package.json").is_file():
+        return f"no {module} in BEARERD_TEST_NODE_MODULES"
     return None
 
 
@@ -191,12 +193,12 @@ def oidc_provider(
     **settings: Any,
 ) -> Iterator[OidcProvider]:
     """Run a server during the block. Settings have the names of its own documentation."""
-    node = _node()
-    assert node is not None
+    program = node()
+    assert program is not None
     ca = trustme.CA()
     leaf = ca.issue_cert("127.0.0.1", "localhost")
     options = {
-        "modules": str(_modules().resolve()),
+        "modules": str(modules().resolve()),
         "tls": {
             "key": leaf.private_key_pem.bytes().decode(),
             "cert": "".join(part.bytes().decode() for part in leaf.cert_chain_pems),
@@ -213,7 +215,7 @@ def oidc_provider(
         with (
             log.open("w") as stderr,
             subprocess.Popen(
-                [node, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+                [program, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
             ) as process,
         ):
             server = OidcProvider(process, log, ca, ca_file)

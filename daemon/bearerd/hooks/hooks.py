@@ -17,8 +17,8 @@ from bearerd import child
 from bearerd.clock import Clock
 from bearerd.errors import HookFailed, PublishError
 from bearerd.handoff import holding
-from bearerd.hooks.owed import Batch, Owed
-from bearerd.hooks.run import run
+from bearerd.hooks.owed import Batch, Ended, Owed
+from bearerd.hooks.run import only_name, run
 from bearerd.log import say
 from bearerd.model import Hook, Target
 from bearerd.timeformat import duration
@@ -83,7 +83,7 @@ class Hooks:
 
     @property
     def given_up(self) -> int:
-        """How many runs failed for good."""
+        """For how many tokens a hook failed for good."""
         return self._owed.given_up
 
     def announce(self, target: Target) -> None:
@@ -226,7 +226,7 @@ class Hooks:
 
     def _run(self, batch: Batch) -> str | None:
         """Run a hook to its end; returns its fault."""
-        hook, target = batch.hook, batch.runs[0].target
+        hook, targets = batch.hook, batch.targets
 
         def started(process: Popen[bytes]) -> None:
             with self._lock:
@@ -237,12 +237,13 @@ class Hooks:
 
         began = self._now()
         try:
-            run(hook, target, self._environ, started)
+            run(hook, targets, self._environ, started)
         except HookFailed as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - it is tried again like any other failure
             return _bug(error)
-        say(logging.DEBUG, f"hook {hook}: done in {duration(self._now() - began)}", name=target.full_name)
+        took = duration(self._now() - began)
+        say(logging.DEBUG, f"hook {hook}: done in {took}{_for(targets)}", name=only_name(targets))
         return None
 
     def _finish(self, batch: Batch, fault: str | None) -> None:
@@ -251,11 +252,12 @@ class Hooks:
             if self._stopped and fault is not None:
                 self._owed.abandon(batch)  # `stop` may have killed it: its note stays
                 return
-            wait = self._owed.finish(batch, fault, self._now())
+            now = self._now()
+            ended = self._owed.finish(batch, fault, now)
         self._counted("success" if fault is None else "failure")
-        _log(batch, fault, wait)
-        for one in batch.runs:
-            self._clear(one.target)
+        _log(batch, fault, ended, now)
+        for target in batch.targets:
+            self._clear(target)
 
     def _clear(self, target: Target) -> None:
         """Remove the target's note, unless a run is owed or its files are about to change."""
@@ -273,17 +275,29 @@ class Hooks:
         return self._clock.now().boot
 
 
-def _log(batch: Batch, fault: str | None, wait: float | None) -> None:
-    hook, attempt, (first, *others) = batch.hook, batch.attempt, batch.runs
-    name = None if others else first.target.full_name
+def _log(batch: Batch, fault: str | None, ended: Ended, now: float) -> None:
+    hook = batch.hook
     if fault is None:
+        attempt = max(run.attempt for run in batch.runs)
         if attempt > 1:
-            say(logging.INFO, f"hook {hook}: done at attempt {attempt}", name=name)
-    elif wait is not None:
-        say(logging.WARNING, f"hook {hook}: {fault}; trying again in {duration(wait)}", name=name)
-    else:
-        effect = "; the programs that it notifies may still use the old token" if first.event == "change" else ""
-        say(logging.ERROR, f"hook {hook}: {fault}; given up after {attempt} attempts{effect}", name=name)
+            say(logging.INFO, f"hook {hook}: done at attempt {attempt}", name=only_name(batch.targets))
+        return
+    if ended.again:
+        wait = duration(min(run.due for run in ended.again) - now)
+        targets = [run.target for run in ended.again]
+        say(logging.WARNING, f"hook {hook}: {fault}; trying again in {wait}{_for(targets)}", name=only_name(targets))
+    if ended.given_up:
+        targets = [run.target for run in ended.given_up]
+        stale = any(run.event == "change" for run in ended.given_up)
+        effect = "; the programs that it notifies may still use the old token" if stale else ""
+        text = f"{fault}; given up after {ended.given_up[0].attempt} attempts{_for(targets)}{effect}"
+        say(logging.ERROR, f"hook {hook}: {text}", name=only_name(targets))
+
+
+def _for(targets: Sequence[Target]) -> str:
+    """How many tokens, if they are several: the line names none of them then."""
+    count = len({target.full_name for target in targets})
+    return f" for {count} tokens" if count > 1 else ""
 
 
 def _bug(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Which hook runs are owed, and when each is due. Pure.
 
-A hook runs once at a time. Changes during a run cause one more run for each token. A run that fails is tried again
-after each wait of the backoff, then given up. Moments are those of the boot clock.
+A hook runs once at a time, and one run is for all tokens that owe it. Changes during a run cause one more run. A run
+that fails is tried again after each wait of the backoff, then given up; each token has its own attempts. Moments are
+those of the boot clock.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from bearerd.model import Hook, Target
 
 Event = Literal["change", "failure"]
+_EVENTS: Final[tuple[Event, ...]] = ("change", "failure")
+
+LARGEST: Final = 64 * 1024
+"""Bytes of names and paths for one run of a command. Linux allows 128 KiB for a variable (MAX_ARG_STRLEN)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a hook that is owed for a token."""
+    """A hook is owed for a token."""
 
     target: Target
     event: Event
@@ -28,15 +33,27 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Runs that one run of a hook settles."""
+    """What one run of a hook is for."""
 
     hook: Hook
     runs: tuple[Run, ...]
+    now: float
+    """When the run began. Some of `runs` may be due later: they wait for another attempt, and join this run."""
 
     @property
-    def attempt(self) -> int:
-        """Which attempt this is, counted from 1; that of the run with the fewest."""
-        return min(run.attempt for run in self.runs)
+    def targets(self) -> tuple[Target, ...]:
+        """The tokens, each once."""
+        return tuple({run.target.full_name: run.target for run in self.runs}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What follows from the end of a run. Tokens that were removed during the run are in neither tuple."""
+
+    again: tuple[Run, ...] = ()
+    """It failed, and is tried again for these."""
+    given_up: tuple[Run, ...] = ()
+    """It failed at every attempt for these."""
 
 
 class Owed:
@@ -45,18 +62,18 @@ class Owed:
     def __init__(self, backoff: Sequence[float]) -> None:
         self._backoff = backoff
         self._owed: dict[Hook, dict[tuple[str, Event], Run]] = {}
-        self._running: set[Hook] = set()
+        self._running: dict[Hook, Batch] = {}
         self._pending: Counter[str] = Counter()
         """By token: the runs that are owed or in progress."""
         self._ended: dict[str, float] = {}
         self._faults: dict[str, dict[tuple[Hook, Event], str]] = {}
         """By token: hooks that failed for good, and did not succeed since."""
         self.given_up = 0
-        """How many runs failed for good."""
+        """For how many tokens a hook failed for good."""
 
     def add(self, target: Target, event: Event, hooks: Iterable[Hook], now: float) -> None:
         """These hooks are owed from now on, also those that wait for another attempt."""
-        for hook in hooks:
+        for hook in map(_action, hooks):
             runs = self._owed.setdefault(hook, {})
             key = (target.full_name, event)
             if key not in runs:
@@ -64,50 +81,59 @@ class Owed:
             runs[key] = Run(target, event, now)
 
     def take(self, now: float) -> Batch | None:
-        """The next runs to make now, if any. A signal is sent once for all tokens that owe it."""
-        for hook, runs in self._owed.items():
-            if hook in self._running:
-                continue
-            due = next((key for key, run in runs.items() if run.due <= now), None)
-            if due is not None:
-                self._running.add(hook)
-                keys = tuple(runs) if hook.signal else (due,)
-                return Batch(hook, tuple(runs.pop(key) for key in keys))
-        return None
+        """The next run to make now, if any: of the hook that has waited longest, for all tokens that owe it."""
+        dues = self._dues()
+        hook = min(dues, key=dues.__getitem__, default=None)
+        if hook is None or dues[hook] > now:
+            return None
+        owed = self._owed[hook]
+        runs = sorted(owed.values(), key=lambda run: run.due > now)
+        if hook.signal is None:
+            runs = _first(runs)
+        for run in runs:
+            del owed[run.target.full_name, run.event]
+        batch = self._running[hook] = Batch(hook, tuple(runs), now)
+        return batch
 
     def next_due(self) -> float | None:
         """When the next run that nobody has taken is due."""
-        free = (runs.values() for hook, runs in self._owed.items() if hook not in self._running)
-        return min((run.due for runs in free for run in runs), default=None)
+        return min(self._dues().values(), default=None)
 
-    def finish(self, batch: Batch, fault: str | None, now: float) -> float | None:
-        """A run ended, with this fault; returns in how many seconds it is tried again, None if it is not."""
+    def finish(self, batch: Batch, fault: str | None, now: float) -> Ended:
+        """A run ended, with this fault."""
         hook = batch.hook
-        self._running.discard(hook)
-        wait = self._backoff[batch.attempt - 1] if fault is not None and batch.attempt <= len(self._backoff) else None
-        for run in batch.runs:
-            if wait is None:
-                self._end(hook, run, now, fault)
+        again, given_up = [], []
+        for run in self._running.pop(hook).runs:
+            if fault is None:
+                self._end(hook, run, now, None)
+            elif run.due > batch.now:  # this run was not its attempt
+                again.append(run)
+            elif run.attempt <= len(self._backoff):
+                again.append(replace(run, due=now + self._backoff[run.attempt - 1], attempt=run.attempt + 1))
             else:
-                self._owe_again(hook, replace(run, due=now + wait, attempt=batch.attempt + 1))
-        if wait is None and fault is not None:
-            self.given_up += 1
-        if not self._owed[hook]:
-            del self._owed[hook]
-        return wait
+                self._end(hook, run, now, fault)
+                given_up.append(run)
+        for run in again:
+            self._owe_again(hook, run)
+        self.given_up += len(given_up)
+        self._drop_if_empty(hook)
+        return Ended(tuple(again), tuple(given_up))
 
     def abandon(self, batch: Batch) -> None:
         """A run was cut short by the end of the process: it stays owed."""
-        self._running.discard(batch.hook)
+        del self._running[batch.hook]
 
     def forget(self, name: str) -> None:
-        """The token was removed: nothing is owed for it."""
+        """The token was removed: nothing is owed for it, and the end of a run in progress is not recorded for it."""
         self._ended.pop(name, None)
         self._faults.pop(name, None)
-        for runs in self._owed.values():
-            for key in [key for key in runs if key[0] == name]:
-                del runs[key]
-                self._settle(name)
+        for hook, runs in list(self._owed.items()):
+            for event in _EVENTS:
+                runs.pop((name, event), None)
+            self._drop_if_empty(hook)
+        for hook, batch in self._running.items():
+            self._running[hook] = replace(batch, runs=tuple(run for run in batch.runs if run.target.full_name != name))
+        self._pending.pop(name, None)
 
     def pending(self, name: str) -> int:
         """How many runs are owed for a token, or in progress."""
@@ -128,6 +154,15 @@ class Owed:
 
     # -- inside --------------------------------------------------------------------------------
 
+    def _dues(self) -> dict[Hook, float]:
+        """For each hook that is owed and not running, when the first of its runs is due."""
+        free = ((hook, runs) for hook, runs in self._owed.items() if runs and hook not in self._running)
+        return {hook: min(run.due for run in runs.values()) for hook, runs in free}
+
+    def _drop_if_empty(self, hook: Hook) -> None:
+        if not self._owed.get(hook):
+            self._owed.pop(hook, None)
+
     def _owe_again(self, hook: Hook, run: Run) -> None:
         runs = self._owed.setdefault(hook, {})
         key = (run.target.full_name, run.event)
@@ -145,7 +180,10 @@ class Owed:
         if fault is not None:
             faults[hook, run.event] = f"hook {hook}: {fault}"
         # Hooks that are no longer in the config do not fail any more.
-        configured = {*((one, "change") for one in target.on_change), *((one, "failure") for one in target.on_failure)}
+        configured = {
+            *((_action(one), "change") for one in target.on_change),
+            *((_action(one), "failure") for one in target.on_failure),
+        }
         if left := {key: text for key, text in faults.items() if key in configured}:
             self._faults[name] = left
 
@@ -153,3 +191,19 @@ class Owed:
         self._pending[name] -= 1
         if not self._pending[name]:
             del self._pending[name]
+
+
+def _action(hook: Hook) -> Hook:
+    """What is run: hooks that differ only in when they are owed are the same."""
+    return replace(hook, skip_first=False) if hook.skip_first else hook
+
+
+def _first(runs: Sequence[Run]) -> list[Run]:
+    """As many of them as one command can be told about; at least one."""
+    size = 0
+    for count, run in enumerate(runs):
+        texts = (run.target.full_name, *(out.path for out in run.target.outputs))
+        size += sum(len(text.encode(errors="surrogateescape")) + 1 for text in texts)
+        if count and size > LARGEST:
+            return list(runs[:count])
+    return list(runs)

@@ -1,10 +1,10 @@
-"""Runs one hook to its end: a command, or a signal. A command gets the token's name and its files, not the token."""
+"""Runs one hook to its end: a command, or a signal. A command gets names and files, not tokens."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from subprocess import Popen
 from typing import Final
 
@@ -22,13 +22,22 @@ _DIES_WITHIN: Final = 1.0
 
 
 def run(
-    hook: Hook, target: Target, environ: Mapping[str, str], started: Callable[[Popen[bytes]], None] = lambda _: None
+    hook: Hook,
+    targets: Sequence[Target],
+    environ: Mapping[str, str],
+    started: Callable[[Popen[bytes]], None] = lambda _: None,
 ) -> None:
-    """Run a hook to its end; raises HookFailed. `started` is called with the process of a command."""
+    """Run a hook to its end for all of these tokens; raises HookFailed. `started` gets the process of a command."""
     if hook.signal is not None:
         send_signal(hook)
     else:
-        _run_command(hook, target, environ, started)
+        _run_command(hook, targets, environ, started)
+
+
+def only_name(targets: Sequence[Target]) -> str | None:
+    """The name of the token, if it is one."""
+    names = {target.full_name for target in targets}
+    return names.pop() if len(names) == 1 else None
 
 
 def examine(hook: Hook) -> str | None:
@@ -44,9 +53,14 @@ def examine(hook: Hook) -> str | None:
 
 
 def _run_command(
-    hook: Hook, target: Target, environ: Mapping[str, str], started: Callable[[Popen[bytes]], None]
+    hook: Hook, targets: Sequence[Target], environ: Mapping[str, str], started: Callable[[Popen[bytes]], None]
 ) -> None:
-    more = {"BEARERD_TOKEN_NAME": target.full_name, "BEARERD_FILES": "\n".join(out.path for out in target.outputs)}
+    name = only_name(targets)
+    more = {
+        "BEARERD_TOKEN_NAMES": "\n".join(target.full_name for target in targets),
+        "BEARERD_FILES": "\n".join(out.path for target in targets for out in target.outputs),
+        **({} if name is None else {"BEARERD_TOKEN_NAME": name}),
+    }
     try:
         process = child.start(hook.argv, environ, umask=_UMASK, more=more)
     except OSError as error:
@@ -57,11 +71,11 @@ def _run_command(
         done = child.ended(process, hook.timeout)
     finally:
         if not done:
-            _end(process, hook, target)
+            _end(process, hook, name)
     if not done:
         raise HookFailed(f"not done within {duration(hook.timeout)}, killed")
     if process.returncode != 0:
-        _end(process, hook, target)  # its children would run beside those of the next attempt
+        _end(process, hook, name)  # its children would run beside those of the next attempt
         ended = child.fault_of(process.returncode)
         raise HookFailed(f"{ended}; its output is not kept: run it by hand as the daemon's user to see why")
 
@@ -72,10 +86,10 @@ def _not_started(hook: Hook, error: OSError) -> str:
     return reason_of(error)
 
 
-def _end(process: Popen[bytes], hook: Hook, target: Target) -> None:
+def _end(process: Popen[bytes], hook: Hook, name: str | None) -> None:
     """Kill a command and its children, and wait for its end however long that takes: a hook runs once at a time."""
     child.kill(process)
     if not child.ended(process, _DIES_WITHIN):
         effect = "it runs as another user, or hangs in the kernel; the hook does not run again until it has ended"
-        say(logging.ERROR, f"hook {hook}: pid {process.pid} cannot be killed: {effect}", name=target.full_name)
+        say(logging.ERROR, f"hook {hook}: pid {process.pid} cannot be killed: {effect}", name=name)
     child.wait_for_group(process)
