@@ -100,11 +100,20 @@ class Provider:
     timeout: float = 10.0
     """Seconds for a whole request, from name look-up to last byte."""
     max_concurrency: int = 8
+    tls_certificate: Reference | None = None
+    """The client certificate of connections for its metadata; those of token requests have the client's."""
+    tls_private_key: Reference | None = None
 
     @property
     def url(self) -> str:
         """The URL in the config: the token URL or the issuer."""
         return self.token_url or self.issuer or ""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that a request to it needs, whichever client sends it."""
+        values = (self.tls_certificate, self.tls_private_key)
+        return tuple(value for value in values if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,12 @@ class Client:
     auth: Auth = "client_secret_basic"
     basic_encoding: BasicEncoding = "compatible"
     private_key: Reference | None = None
+    """Signs assertions."""
     certificate: Reference | None = None
+    """The certificate of the key that signs."""
+    tls_certificate: Reference | None = None
+    """The client certificate of its connections, its own or its provider's."""
+    tls_private_key: Reference | None = None
     assertion: Reference | None = None
     """A JWT that another program keeps fresh, for auth `assertion`."""
     assertion_type: str = CLIENT_ASSERTION
@@ -157,9 +171,13 @@ class Client:
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Every reference that it authenticates with, in the order of the fields."""
-        values = (self.client_id, *self.client_secret, self.private_key, self.certificate, self.assertion)
-        return tuple(value for value in values if isinstance(value, Reference))
+        """Every reference that its requests need, each once, in the order of the fields."""
+        values = (
+            *(self.client_id, *self.client_secret, self.private_key, self.certificate),
+            *(self.tls_certificate, self.tls_private_key, self.assertion),
+            *self.provider.references,
+        )
+        return tuple(dict.fromkeys(value for value in values if isinstance(value, Reference)))
 
     def judged(self) -> str:
         """A JSON text of everything but credentials that can change how its provider answers.
@@ -168,6 +186,8 @@ class Client:
         """
         fields = asdict(self)
         for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "rate_limits"):
+            del fields[name]
+        for name in ("tls_certificate", "tls_private_key"):
             del fields[name]
         for name in ("name", "allow_http", "timeout", "max_concurrency"):
             del fields["provider"][name]

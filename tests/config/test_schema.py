@@ -235,7 +235,10 @@ REFERENCE = {"file": "/s"}
         ),
         *(
             pytest.param(key, [REFERENCE], ["/k", [REFERENCE], {"vault": "x"}], id=key)
-            for key in ("private_key", "certificate", "assertion", "subject_token")
+            for key in (
+                *("private_key", "certificate", "assertion", "subject_token"),
+                *("tls_certificate", "tls_private_key"),
+            )
         ),
         pytest.param(
             "assertion_claims", [{}, {"a": {"b": [1, True, {"c": 1.5}]}}], ["a", ["a"]], id="claims of any shape"

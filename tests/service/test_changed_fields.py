@@ -74,6 +74,10 @@ FINGERPRINT: dict[str, Any] = {
     "client.basic_encoding": "raw",
     "client.private_key": Reference("env", "OTHER_KEY"),
     "client.certificate": Reference("env", "CERTIFICATE"),
+    "client.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),
+    "client.tls_private_key": Reference("env", "OTHER_KEY"),
+    "client.provider.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),
+    "client.provider.tls_private_key": Reference("env", "OTHER_KEY"),
     "client.assertion": Reference("env", "ASSERTION"),
     "client.assertion_type": "urn:example:assertion",
     "client.jwt.key_id": "key-2",
@@ -132,6 +136,9 @@ def pair(path: str) -> tuple[Target, Target]:
     client = BASE.client
     if path == "client.provider.issuer":
         client = replace(client, provider=BY_ISSUER)
+    elif ".tls_" in path:
+        pair: Any = {"tls_certificate": Reference("env", "CERTIFICATE"), "tls_private_key": Reference("env", "KEY")}
+        client = replace(client, provider=replace(client.provider, **pair), **pair)
     elif path == "client.assertion":
         client = replace(client, client_secret=(), auth="assertion", assertion=Reference("env", "SECRET"))
     base = replace(BASE, client=client)
@@ -177,7 +184,8 @@ class Providers:
 
 
 ENVIRON = {
-    name: f"s3cr3t-{name}" for name in ("SECRET", "OTHER_SECRET", "KEY", "OTHER_KEY", "CERTIFICATE", "ASSERTION")
+    name: f"s3cr3t-{name}"
+    for name in ("SECRET", "OTHER_SECRET", "KEY", "OTHER_KEY", "CERTIFICATE", "OTHER_CERTIFICATE", "ASSERTION")
 }
 
 
@@ -274,6 +282,7 @@ def test_a_target_that_fails_for_another_reason_asks_at_once_after_a_relevant_ch
 
 
 REFERENCES = [field for field in fields(Client) if "Reference" in str(field.type)]
+OF_PROVIDER = [field for field in fields(Provider) if "Reference" in str(field.type)]
 
 
 @pytest.mark.parametrize("field", REFERENCES, ids=lambda field: field.name)
@@ -281,6 +290,12 @@ def test_each_reference_of_a_client_is_watched(field: dataclasses.Field[Any]) ->
     marker = Reference("file", FILE)
     value: Any = (marker,) if "tuple" in str(field.type) else marker
     assert marker in replace(BASE, client=replace(BASE.client, **{field.name: value})).references
+
+
+@pytest.mark.parametrize("field", OF_PROVIDER, ids=lambda field: field.name)
+def test_each_reference_of_a_provider_is_watched(field: dataclasses.Field[Any]) -> None:
+    marker = Reference("file", FILE)
+    assert marker in varied(BASE, f"client.provider.{field.name}", marker).references
 
 
 def test_references_of_parameters_are_watched() -> None:

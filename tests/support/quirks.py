@@ -559,6 +559,18 @@ REFUSALS: Final = [
         _this("HTTP 400", "this port speaks TLS: write https://"),
     ),
     Fails(
+        "nginx: no client certificate",
+        http(
+            400, HTML, body=b"<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n<body>"
+        ),
+        _this("HTTP 400", "it requires a client certificate: set tls_certificate and tls_private_key"),
+    ),
+    Fails(
+        "nginx: a client certificate of another authority",
+        http(400, HTML, body=b"<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>"),
+        _this("HTTP 400", "it does not accept the client certificate"),
+    ),
+    Fails(
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
         _client("HTTP 403", "the reply is HTML, not JSON: check that token_url is the token endpoint itself"),

@@ -117,6 +117,8 @@ class ProviderKeys(Strict):
     token_url: HttpUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
+    tls_certificate: SecretReference | None = None
+    tls_private_key: SecretReference | None = None
     proxy: ProxyUrl | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None

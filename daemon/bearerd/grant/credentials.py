@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bearerd.errors import SecretUnavailable
-from bearerd.grant.request import Credentials
-from bearerd.model import Client, Reference, Target
+from bearerd.grant.request import Access, Credentials
+from bearerd.model import Client, Provider, Reference, Target
 from bearerd.secrets.kinds import source_of
 
 
@@ -19,9 +19,10 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
     client_id = read_client_id(client, environ)
     private_key = _read(client.private_key, environ) if client.private_key else ""
     certificate = _read(client.certificate, environ) if client.certificate else ""
+    access = read_access(client, environ)
     references = client.client_secret or ((client.assertion,) if client.assertion else ())
     if not references:
-        return (Credentials(client_id, "", private_key, certificate),)
+        return (Credentials(client_id, "", private_key, certificate, access=access),)
     found: list[Credentials] = []
     missing: SecretUnavailable | None = None
     for reference in references:
@@ -30,10 +31,19 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
         except SecretUnavailable as error:
             missing = missing or error
         else:
-            found.append(Credentials(client_id, secret, private_key, certificate, str(reference)))
+            found.append(Credentials(client_id, secret, private_key, certificate, str(reference), access))
     if missing is not None and not found:
         raise missing
     return tuple(found)
+
+
+def read_access(of: Client | Provider, environ: Mapping[str, str]) -> Access:
+    """What a client's token requests, or requests for a provider's metadata, need; raises SecretUnavailable."""
+    certificate, private_key = of.tls_certificate, of.tls_private_key
+    if certificate is None or private_key is None:
+        return Access()
+    named = (str(certificate), str(private_key))
+    return Access(_read(certificate, environ), _read(private_key, environ), named)
 
 
 def read_parameters(target: Target, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -102,12 +102,13 @@ class Endpoint:
         with self._lock:
             trust = signature(ca_file)
             # A digest, so that the key is not kept.
-            identity = sha256(f"{request.certificate}\0{request.private_key}".encode()).digest()
+            access = request.access
+            identity = sha256(f"{access.certificate}\0{access.private_key}".encode()).digest()
             made_of = (secure, trust, identity)
             if self._transport is None or made_of != self._made_of:
                 shared = shared_context(ca_file, trust) if secure else None
                 own = shared
-                if secure and request.certificate:
-                    own = own_context(ca_file, request.certificate, request.private_key)
+                if secure and access.certificate:
+                    own = own_context(ca_file, access.certificate, access.private_key, access.named)
                 self._transport, self._made_of = Transport(self._provider, own, shared), made_of
             return self._transport

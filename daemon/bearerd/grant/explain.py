@@ -90,7 +90,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 # TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "it requires a client certificate (auth tls_client_auth)",
+    "tlsv13 alert certificate required": "it requires a client certificate: set tls_certificate and tls_private_key",
     "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
     "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",
     "sslv3 alert bad certificate": "it does not accept the client certificate",

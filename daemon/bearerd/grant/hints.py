@@ -43,6 +43,10 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
     if b"plain HTTP request" in reply.body[:1000]:
         return "this port speaks TLS: write https://"
+    if b"No required SSL certificate was sent" in reply.body[:1000]:  # nginx
+        return "it requires a client certificate: set tls_certificate and tls_private_key"
+    if b"The SSL certificate error" in reply.body[:1000]:  # nginx
+        return "it does not accept the client certificate"
     said = description(parse(reply.body)[0])
     if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
         return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"

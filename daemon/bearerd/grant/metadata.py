@@ -29,7 +29,7 @@ class Metadata:
 
     def endpoint(self, client: Client) -> str:
         """The token endpoint for a client."""
-        return self.mtls_token_endpoint if client.auth in TLS_AUTHS else self.token_endpoint
+        return self.mtls_token_endpoint if client.tls_certificate else self.token_endpoint
 
     def doubts(self, client: Client) -> str | None:
         """Why this client's authentication may fail, according to the metadata."""

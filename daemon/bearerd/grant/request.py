@@ -13,7 +13,21 @@ from urllib.parse import quote, quote_plus, urlencode
 from bearerd import __version__
 from bearerd.errors import KeyUnusable, SecretUnavailable
 from bearerd.grant.assertion import Signer, claims, sign
-from bearerd.model import CLIENT_ASSERTION, TLS_AUTHS, BasicEncoding, Client, Jwt, JwtBearer, Target
+from bearerd.model import CLIENT_ASSERTION, BasicEncoding, Client, Jwt, JwtBearer, Target
+
+UNNAMED: Final = ("the client certificate", "its private key")
+"""What messages call a certificate and its key if it is not known where they were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a connection needs besides the request, as read for one request."""
+
+    certificate: str = field(default="", repr=False)
+    """The client certificate of the connection (RFC 8705)."""
+    private_key: str = field(default="", repr=False)
+    named: tuple[str, str] = field(default=UNNAMED, compare=False)
+    """Where these two were read, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,7 @@ class Credentials:
     certificate: str = field(default="", repr=False)
     source: str = field(default="", compare=False)
     """The source of the secret, for messages."""
+    access: Access = field(default=Access(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +64,7 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
     """None for a GET."""
-    certificate: str = field(default="", repr=False)
-    """The client certificate of the connection (RFC 8705)."""
-    private_key: str = field(default="", repr=False)
+    access: Access = field(default=Access(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Texts that a reply may echo, and that are never shown."""
 
@@ -80,15 +93,12 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     secrets += [
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
-    certificate, private_key = "", ""
-    if client.auth in TLS_AUTHS:
-        certificate, private_key = credentials.certificate, credentials.private_key
-    return Request(call.token_url, headers, body, certificate, private_key, tuple(secrets))
+    return Request(call.token_url, headers, body, credentials.access, tuple(secrets))
 
 
-def get(url: str) -> Request:
+def get(url: str, access: Access = Access()) -> Request:
     """A GET request without credentials."""
-    return Request(url, dict(HEADERS))
+    return Request(url, dict(HEADERS), access=access)
 
 
 HEADERS: Final = {
