@@ -15,6 +15,9 @@ JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 section 2.2."""
 
+HEADER_VALUE: Final = r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?"
+"""The pattern of a header's value: visible ASCII, with spaces and tabs inside (RFC 9110 section 5.5)."""
+
 Auth = Literal[
     "client_secret_basic",
     "client_secret_post",
@@ -103,6 +106,8 @@ class Provider:
     tls_certificate: Reference | None = None
     """The client certificate of connections for its metadata; those of token requests have the client's."""
     tls_private_key: Reference | None = None
+    headers: tuple[tuple[str, str | Reference], ...] = ()
+    """Additional headers of requests for its metadata; those of token requests are the client's."""
 
     @property
     def url(self) -> str:
@@ -112,8 +117,8 @@ class Provider:
     @property
     def references(self) -> tuple[Reference, ...]:
         """Every reference that a request to it needs, whichever client sends it."""
-        values = (self.tls_certificate, self.tls_private_key)
-        return tuple(value for value in values if value is not None)
+        values = (self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers))
+        return tuple(value for value in values if isinstance(value, Reference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,8 @@ class Client:
     tls_certificate: Reference | None = None
     """The client certificate of its connections, its own or its provider's."""
     tls_private_key: Reference | None = None
+    headers: tuple[tuple[str, str | Reference], ...] = ()
+    """Additional headers of token requests: its provider's and its own."""
     assertion: Reference | None = None
     """A JWT that another program keeps fresh, for auth `assertion`."""
     assertion_type: str = CLIENT_ASSERTION
@@ -174,7 +181,7 @@ class Client:
         """Every reference that its requests need, each once, in the order of the fields."""
         values = (
             *(self.client_id, *self.client_secret, self.private_key, self.certificate),
-            *(self.tls_certificate, self.tls_private_key, self.assertion),
+            *(self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers), self.assertion),
             *self.provider.references,
         )
         return tuple(dict.fromkeys(value for value in values if isinstance(value, Reference)))
@@ -279,7 +286,7 @@ class Target:
     def identity(self) -> str:
         """A hash of what is requested, without the client id. A record with another identity is not used.
 
-        It is a hash because parameters may be private.
+        It is a hash because parameters and headers may be private.
         """
         client = self.client
         named = [
@@ -289,6 +296,8 @@ class Target:
             client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
+            # Some providers choose the tenant by a header.
+            sorted((name.lower(), _named(value)) for name, value in client.headers),
         ]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 

@@ -1273,6 +1273,9 @@ SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "c
     "client",
     [
         'proxy: "http://user:hunter2@proxy"',
+        "headers: {X-Plain: hunter2, Host: hunter2}, timeout: 5",
+        'headers: {X-Plain: "hunter2\\n"}, timeout: 5',
+        "headers: {X-Plain: {vault: hunter2}}, timeout: 5",
         "proxy: ftp://user:hunter2@proxy",
         "token_url: https://login.example.com/t?sig=hunter2, timeout: 5",
         "on_change: [{run: [curl, -u, 'user:hunter2']}]",
@@ -1305,6 +1308,87 @@ def test_each_secret_among_the_parameters_is_reported_at_its_place(folder: Folde
         "12:39",
     ]
     assert "hunter2" not in error
+
+
+HEADERS = (
+    ("X-Tenant", "acme"),
+    ("Ocp-Apim-Subscription-Key", Reference("file", "/k")),
+)
+THEIRS = "providers: {sso: {token_url: https://sso.example.com/t, headers: {x-tenant: theirs, X-Gate: '1'}}}"
+
+
+def test_headers_are_texts_or_references(folder: Folder) -> None:
+    client = folder.target(config(client="headers: {X-Tenant: acme, Ocp-Apim-Subscription-Key: {file: /k}}")).client
+    assert client.headers == HEADERS
+    # Only a provider's headers are sent for its metadata.
+    assert client.provider.headers == ()
+    assert client.references == (*client.client_secret, Reference("file", "/k"))
+
+
+def test_headers_of_provider_and_client_are_merged_and_the_client_wins(folder: Folder) -> None:
+    client = folder.target(
+        config(top=THEIRS, url=None, client="provider: sso, headers: {X-Tenant: ours}").replace(
+            "provider: sso, ", "provider: sso\n    "
+        )
+    ).client
+    assert client.headers == (("X-Tenant", "ours"), ("X-Gate", "1"))
+    assert client.provider.headers == (("x-tenant", "theirs"), ("X-Gate", "1"))
+
+
+OF_CONNECTION = "bearerd sets it for each connection"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("authorization", "bearerd sets it from auth, client_id and client_secret"),
+        ("Content-Type", "bearerd sets it from the key body"),
+        ("Content-Length", OF_CONNECTION),
+        ("HOST", OF_CONNECTION),
+        ("Transfer-Encoding", OF_CONNECTION),
+        ("connection", OF_CONNECTION),
+        (
+            "Proxy-Authorization",
+            "it would be sent to the provider; use proxy: {url: …, username: …, password: {file: …}}",
+        ),
+    ],
+)
+def test_a_header_that_bearerd_sets_is_refused(folder: Folder, name: str, why: str) -> None:
+    assert folder.headlines(config(client=f"headers: {{{name}: x}}")) == [
+        f"config.yaml:4:15: header '{name}' cannot be set here: {why}"
+    ]
+
+
+A_HEADER = "expected the value of a header: printable ASCII characters on one line, without spaces at its ends"
+A_NAME = "expected the name of a header: letters, digits and '-', without spaces and ':'"
+
+
+@pytest.mark.parametrize(
+    ("headers", "place", "said"),
+    [
+        pytest.param("{X Y: a}", "4:15", A_NAME, id="a space in the name"),
+        pytest.param("{'X:': a}", "4:15", A_NAME, id="a colon in the name"),
+        pytest.param("{'': a}", "4:15", A_NAME, id="no name"),
+        pytest.param("{Ä: a}", "4:15", A_NAME, id="a name that is not ASCII"),
+        pytest.param('{X: "a\\nB: c"}', "4:18", A_HEADER, id="a line end"),
+        pytest.param("{X: ä}", "4:18", A_HEADER, id="not ASCII"),
+        pytest.param("{X: ' a'}", "4:18", A_HEADER, id="a space at the start"),
+        pytest.param("{X: ''}", "4:18", A_HEADER, id="empty"),
+        pytest.param(
+            "{X: 1}", "4:18", "expected text in quotes, or a reference such as {file: …}, found a number", id="a number"
+        ),
+        pytest.param(
+            "{X: [a]}", "4:18", "expected text in quotes, or a reference such as {file: …}, found a list", id="a list"
+        ),
+        pytest.param("{X: {file: x}}", "4:25", "expected an absolute path (/…)", id="a relative path"),
+        pytest.param(
+            "{X-A: a, x-a: b}", "4:14", "a header is there twice: upper and lower case are the same", id="twice"
+        ),
+        pytest.param("[X]", "4:14", "expected a mapping, found a list", id="a list of headers"),
+    ],
+)
+def test_a_wrong_header_is_refused(folder: Folder, headers: str, place: str, said: str) -> None:
+    assert folder.headlines(config(client=f"headers: {headers}")) == [f"config.yaml:{place}: {said}"]
 
 
 @pytest.mark.parametrize(

@@ -398,7 +398,7 @@ from bearerd.grant.request import Access, Request
 from bearerd.model import Provider
 certificate, private_key = (open(name).read() for name in sys.argv[1:])
 endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/", timeout=60.0))
-print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", Access(certificate, private_key))).reason)
+print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", Access((), certificate, private_key))).reason)
 """
 
 
@@ -427,7 +427,7 @@ def test_the_terminal_is_not_asked_for_a_passphrase(directory: Path) -> None:
 
 def test_unusable_certificates_leave_no_descriptor_open() -> None:
     endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/"))
-    request = Request("https://127.0.0.1:1/", {}, b"", Access(RSA.certificate, OTHER_RSA.private_key))
+    request = Request("https://127.0.0.1:1/", {}, b"", Access((), RSA.certificate, OTHER_RSA.private_key))
     assert isinstance(endpoint.send(request), NoReply)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
@@ -472,7 +472,7 @@ def showing(pair: Pair | None, url: str, directory: Path) -> Reply | NoReply:
     endpoint = Endpoint(Provider(name="p", token_url=url, ca_file=str(directory / "ca.pem"), timeout=WITHIN))
     certificate, key = (pair.certificate, pair.private_key) if pair else ("", "")
     try:
-        return endpoint.send(Request(url, {}, b"grant_type=client_credentials", Access(certificate, key)))
+        return endpoint.send(Request(url, {}, b"grant_type=client_credentials", Access((), certificate, key)))
     finally:
         endpoint.close()
 

@@ -62,6 +62,17 @@ def pair_of(header: str) -> str:
     return base64.b64decode(encoded, validate=True).decode()
 
 
+@pytest.mark.parametrize("secret", ["s3cret-key", "long enough"])
+def test_headers_are_sent_and_never_shown(secret: str) -> None:
+    access = Access((("X-Api-Key", secret), ("Accept-Language", "en")))
+    request = composed(CLIENT, replace(CREDENTIALS, access=access))
+    assert request.headers | {"X-Api-Key": secret, "Accept-Language": "en"} == request.headers
+    # `en` is a part of many error codes.
+    assert secret in request.secrets
+    assert "en" not in request.secrets
+    assert secret not in repr(request)
+
+
 def test_the_request_to_the_first_provider_is_that_of_its_documentation() -> None:
     request = composed(CLIENT)
 
@@ -255,7 +266,7 @@ def test_a_secret_signs_the_clients_assertion() -> None:
 
 @pytest.mark.parametrize("auth", get_args(Auth))
 def test_the_certificate_of_the_connection_is_presented_whatever_the_auth(auth: Any) -> None:
-    access = Access("a certificate", "its key")
+    access = Access((), "a certificate", "its key")
 
     request = composed(replace(CLIENT, auth=auth), replace(FULL, access=access))
 

@@ -57,6 +57,7 @@ IDENTITY = {
     "client.provider.token_url": "https://login.example.org/token",
     "client.auth": "client_secret_post",
     "client.grant_type": "urn:example:grant",
+    "client.headers": (("X-Tenant", "acme"),),
     "client.jwt_bearer.issuer": "somebody",
     "client.jwt_bearer.subject": "somebody",
     "client.jwt_bearer.claims": '{"role": "reader"}',
@@ -78,6 +79,7 @@ FINGERPRINT: dict[str, Any] = {
     "client.tls_private_key": Reference("env", "OTHER_KEY"),
     "client.provider.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),
     "client.provider.tls_private_key": Reference("env", "OTHER_KEY"),
+    "client.provider.headers": (("X-Api-Key", Reference("env", "OTHER_KEY")),),
     "client.assertion": Reference("env", "ASSERTION"),
     "client.assertion_type": "urn:example:assertion",
     "client.jwt.key_id": "key-2",
@@ -289,13 +291,15 @@ OF_PROVIDER = [field for field in fields(Provider) if "Reference" in str(field.t
 def test_each_reference_of_a_client_is_watched(field: dataclasses.Field[Any]) -> None:
     marker = Reference("file", FILE)
     value: Any = (marker,) if "tuple" in str(field.type) else marker
+    value = (("X-Api-Key", marker),) if field.name == "headers" else value
     assert marker in replace(BASE, client=replace(BASE.client, **{field.name: value})).references
 
 
 @pytest.mark.parametrize("field", OF_PROVIDER, ids=lambda field: field.name)
 def test_each_reference_of_a_provider_is_watched(field: dataclasses.Field[Any]) -> None:
     marker = Reference("file", FILE)
-    assert marker in varied(BASE, f"client.provider.{field.name}", marker).references
+    value: Any = (("X-Api-Key", marker),) if field.name == "headers" else marker
+    assert marker in varied(BASE, f"client.provider.{field.name}", value).references
 
 
 def test_references_of_parameters_are_watched() -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
+from bearerd import __version__
 from bearerd.grant.outcome import Failure, Issued, Malformed, Named, RateLimited, Refused, Transient
-from bearerd.model import Token
+from bearerd.model import Reference, Token
 from support.clock import START
 from support.server import request_of
 
@@ -100,6 +101,48 @@ def gzipped(body: bytes) -> bytes:
     """The text compressed with gzip, always to the same bytes."""
     return gzip.compress(body, mtime=0)
 
+
+# -- requests ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sends:
+    """A client, and the bytes of its request without `Host` and `User-Agent`, which follows it."""
+
+    name: str
+    head: str
+    """The headers from Accept on."""
+    body: str
+    client: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def raw(self, port: int) -> bytes:
+        """The request as the server at this port of loopback gets it."""
+        first = f"POST /token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        return f"{first}{self.head}Content-Length: {len(self.body)}\r\n\r\n{self.body}".encode()
+
+
+_ACCEPT: Final = "Accept: application/json\r\nAccept-Encoding: identity\r\n"
+_AGENT: Final = f"User-Agent: bearerd/{__version__}\r\n"
+_FORM: Final = "Content-Type: application/x-www-form-urlencoded\r\n"
+_BASIC: Final = "Authorization: Basic N2UwYzVhOnMzY3JldA==\r\n"
+_GRANT: Final = "grant_type=client_credentials&scope=bci"
+
+REQUESTS: Final = [
+    Sends("D&B: Basic", _ACCEPT + _AGENT + _FORM + _BASIC, _GRANT),
+    Sends(
+        "Azure API Management: a subscription key",
+        f"{_ACCEPT}{_AGENT}Ocp-Apim-Subscription-Key: a_parameter_of_letters\r\n{_FORM}{_BASIC}",
+        _GRANT,
+        client={"headers": (("Ocp-Apim-Subscription-Key", Reference("env", "PARAMETER")),)},
+    ),
+    Sends(
+        "wso2: headers as text, of which two replace bearerd's own",
+        f"Accept-Encoding: identity\r\nX-Tenant: acme\tdefault\r\nUSER-AGENT: acme/1\r\naccept: */*\r\n{_FORM}{_BASIC}",
+        _GRANT,
+        client={"headers": (("X-Tenant", "acme\tdefault"), ("USER-AGENT", "acme/1"), ("accept", "*/*"))},
+    ),
+]
 
 # -- tokens --------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from bearerd.config.types import (
     ClientId,
     DirectoryMode,
     Duration,
+    Headers,
     HostName,
     HttpUrl,
     Issuer,
@@ -119,6 +120,7 @@ class ProviderKeys(Strict):
     ca_file: AbsolutePath | None = None
     tls_certificate: SecretReference | None = None
     tls_private_key: SecretReference | None = None
+    headers: Headers | None = None
     proxy: ProxyUrl | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None

@@ -85,6 +85,7 @@ class Resolver:
             certificate=_certificate(model.certificate) if signs else None,
             tls_certificate=_certificate(certificate),
             tls_private_key=_reference(private_key) if private_key else None,
+            headers=_headers(shared, model),
             assertion=_reference(model.assertion) if model.assertion else None,
             assertion_type=model.assertion_type or CLIENT_ASSERTION,
             jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
@@ -196,6 +197,7 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
     if base is not None and base.tls_certificate and base.tls_private_key:
         merged["tls_certificate"] = _certificate(base.tls_certificate)
         merged["tls_private_key"] = _reference(base.tls_private_key)
+    merged["headers"] = _headers(base)
     return Provider(name=label, **merged)
 
 
@@ -208,6 +210,15 @@ def _tls_pair(
     if model.auth in TLS_AUTHS and model.certificate:
         return model.certificate, model.private_key
     return (base.tls_certificate, base.tls_private_key) if base else (None, None)
+
+
+def _headers(*levels: models.ProviderKeys | None) -> tuple[tuple[str, str | Reference], ...]:
+    """The headers of these levels. Of the same name, in upper or lower case, the last one wins."""
+    found: dict[str, tuple[str, str | Reference]] = {}
+    for level in levels:
+        for name, value in ((level.headers if level else None) or {}).items():
+            found[name.lower()] = name, _text_or_reference(value)
+    return tuple(found.values())
 
 
 def _certificate(model: ReferenceModel | None) -> Reference | None:

@@ -119,6 +119,14 @@ Parameters = dict[
     Annotated[str, AfterValidator(values.parse_parameter_name)],
     Annotated[list[ParameterValue], BeforeValidator(values.parse_parameter), OneOrSeveral()],
 ]
+HeaderValue = Annotated[
+    Annotated[Annotated[str, BeforeValidator(values.parse_header_value)], Tag("text")]
+    | Annotated[ReferenceModel, Tag("reference")],
+    Discriminator(_kind_of_value),
+]
+Headers = Annotated[
+    dict[Annotated[str, AfterValidator(values.parse_header_name)], HeaderValue], AfterValidator(values.parse_headers)
+]
 Template = Annotated[str, BeforeValidator(values.parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
 Argv = Annotated[list[Text], BeforeValidator(values.parse_argv)]
 Address = Annotated[Listen, BeforeValidator(values.parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Access, Credentials
-from bearerd.model import Client, Provider, Reference, Target
+from bearerd.model import HEADER_VALUE, Client, Provider, Reference, Target
 from bearerd.secrets.kinds import source_of
 
 
@@ -39,11 +40,26 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
 
 def read_access(of: Client | Provider, environ: Mapping[str, str]) -> Access:
     """What a client's token requests, or requests for a provider's metadata, need; raises SecretUnavailable."""
+    headers = tuple((name, _header(name, value, environ)) for name, value in of.headers)
     certificate, private_key = of.tls_certificate, of.tls_private_key
     if certificate is None or private_key is None:
-        return Access()
+        return Access(headers)
     named = (str(certificate), str(private_key))
-    return Access(_read(certificate, environ), _read(private_key, environ), named)
+    return Access(headers, _read(certificate, environ), _read(private_key, environ), named)
+
+
+def header_fault(name: str, text: str) -> str | None:
+    """Why a text cannot be the value of a header, or None. It is not shown."""
+    if re.fullmatch(HEADER_VALUE, text):
+        return None
+    return f"not usable as header {name}: expected printable ASCII characters on one line, without spaces at its ends"
+
+
+def _header(name: str, value: str | Reference, environ: Mapping[str, str]) -> str:
+    text = _text(value, environ)
+    if fault := header_fault(name, text):
+        raise SecretUnavailable(f"{value}: {fault}")
+    return text
 
 
 def read_parameters(target: Target, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

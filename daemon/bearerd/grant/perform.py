@@ -211,7 +211,8 @@ class Grants:
             kept = self._judged[client.name] = (client, client.judged())
         judged = [kept[1], credentials.client_id, credentials.secret]
         judged += [credentials.private_key, credentials.certificate]
-        judged += [credentials.access.certificate, credentials.access.private_key]
+        access = credentials.access
+        judged += [access.certificate, access.private_key, *(value for _, value in access.headers)]
         return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
 
     def _rotation(self, client: Client) -> Rotation:

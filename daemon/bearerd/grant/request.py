@@ -21,8 +21,10 @@ UNNAMED: Final = ("the client certificate", "its private key")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a connection needs besides the request, as read for one request."""
+    """What requests to a provider need whatever the grant, as read for one request."""
 
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Additional headers."""
     certificate: str = field(default="", repr=False)
     """The client certificate of the connection (RFC 8705)."""
     private_key: str = field(default="", repr=False)
@@ -83,7 +85,7 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
         form.append(("scope", scope))
     form.extend(parameters)
     secrets = [credentials.secret]
-    headers = dict(HEADERS) | {"Content-Type": "application/x-www-form-urlencoded"}
+    headers = _headers(credentials.access) | {"Content-Type": "application/x-www-form-urlencoded"}
     if client.auth == "client_secret_basic":
         headers["Authorization"] = basic(credentials, client.basic_encoding)
         secrets.append(headers["Authorization"].removeprefix("Basic "))
@@ -93,12 +95,19 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     secrets += [
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
+    secrets += [value for _, value in credentials.access.headers if len(value) >= _LIKE_A_SECRET]
     return Request(call.token_url, headers, body, credentials.access, tuple(secrets))
 
 
 def get(url: str, access: Access = Access()) -> Request:
     """A GET request without credentials."""
-    return Request(url, dict(HEADERS), access=access)
+    return Request(url, _headers(access), access=access)
+
+
+def _headers(access: Access) -> dict[str, str]:
+    """The headers of every request. A configured one replaces bearerd's own of the same name."""
+    configured = {name.lower() for name, _ in access.headers}
+    return {name: value for name, value in HEADERS.items() if name.lower() not in configured} | dict(access.headers)
 
 
 HEADERS: Final = {
@@ -107,6 +116,10 @@ HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": f"bearerd/{__version__}",
 }
+
+
+# Characters. A shorter value, such as `en`, is no secret, and is part of many error codes.
+_LIKE_A_SECRET: Final = 8
 
 
 def prove_signing(client: Client, credentials: Credentials) -> None:

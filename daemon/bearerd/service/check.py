@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from bearerd.clock import SystemClock
 from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
 from bearerd.grant.certificate import expired
+from bearerd.grant.credentials import header_fault
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
@@ -297,6 +298,9 @@ def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
     secrets = [texts.verbatim(reference) for reference in client.client_secret]
     private_key, certificate = texts.parsed(client.private_key), texts.parsed(client.certificate)
     texts.verbatim(client.assertion)
+    for name, value in dict.fromkeys((*client.headers, *client.provider.headers)):
+        if isinstance(value, Reference) and (text := texts.verbatim(value)) and (fault := header_fault(name, text)):
+            texts.faults.append(f"{value}: {fault}")
     if not texts.faults and not texts.hidden:
         found = [
             _signing_fault(client, Credentials("", secret, private_key, certificate, str(reference)))
