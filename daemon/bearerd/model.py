@@ -30,6 +30,7 @@ Auth = Literal[
 ]
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """Methods that authenticate a client by its certificate (RFC 8705)."""
+Body = Literal["form", "json"]
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
@@ -171,6 +172,7 @@ class Client:
     assertion_type: str = CLIENT_ASSERTION
     jwt: Jwt = Jwt()
     grant_type: str = "client_credentials"
+    body: Body = "form"
     jwt_bearer: JwtBearer | None = None
     scope_separator: str = " "
     rate_limits: tuple[tuple[str, RateLimit], ...] = ()

@@ -1256,7 +1256,7 @@ def test_a_parameter_is_text_or_a_reference_or_a_list_of_both(folder: Folder) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
+    ["grant_type", "scope", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
 )
 @pytest.mark.parametrize("where", ["client", "token"])
 def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, name: str) -> None:
@@ -1264,6 +1264,30 @@ def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, na
     place = "4:18" if where == "client" else "7:26"
     said = f"parameter '{name}' cannot be set here: bearerd sets it from other keys"
     assert folder.headlines(text) == [f"config.yaml:{place}: {said}"]
+
+
+@pytest.mark.parametrize("where", ["client", "token"])
+@pytest.mark.parametrize("auth", get_args(Auth))
+def test_a_client_id_among_the_parameters_goes_with_basic_only(folder: Folder, where: str, auth: str) -> None:
+    text = config(**{where: "parameters: {client_id: {env: ID}}"}, credentials=WAYS[auth])
+    if auth == "client_secret_basic":
+        assert folder.target(text).parameters == (("client_id", Reference("env", "ID")),)
+        return
+    line, column = (4, 18) if where == "client" else (len(text.splitlines()), 26)
+    said = "parameter 'client_id' only applies to auth client_secret_basic: others send the key client_id there"
+    assert folder.headlines(text) == [f"config.yaml:{line}:{column}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "client", "body"),
+    [("", "", "form"), ("", "json", "json"), ("json", "", "json"), ("json", "form", "form"), ("form", "json", "json")],
+)
+def test_the_body_is_the_clients_or_its_providers(folder: Folder, provider: str, client: str, body: str) -> None:
+    keys = f", body: {provider}" if provider else ""
+    top = f"providers: {{sso: {{token_url: https://sso.example.com/t{keys}}}}}"
+    own = f"\nbody: {client}" if client else ""
+    found = folder.target(config(top=top, url=None, credentials=f"{SECRET}\nprovider: sso{own}")).client
+    assert found.body == body
 
 
 SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]

@@ -248,6 +248,8 @@ REFERENCE = {"file": "/s"}
         pytest.param("algorithm", ["EdDSA", "HS512"], ["none", "rs256"], id="algorithm"),
         pytest.param("scope_in", ["form", "assertion"], ["body"], id="scope_in"),
         pytest.param("scope_separator", [" ", ",", "%20;"], ["", "12345", "ä", 5], id="scope_separator"),
+        pytest.param("body", ["form", "json"], ["xml", 5], id="body"),
+        pytest.param("headers", [{}, {"X": "a", "Y": REFERENCE}], ["a", {"X": 5}, {"X": ["a"]}], id="headers"),
         pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
     ],
 )

@@ -73,6 +73,7 @@ FINGERPRINT: dict[str, Any] = {
     "client.client_id": "another",
     "client.client_secret": (Reference("env", "OTHER_SECRET"),),
     "client.basic_encoding": "raw",
+    "client.body": "json",
     "client.private_key": Reference("env", "OTHER_KEY"),
     "client.certificate": Reference("env", "CERTIFICATE"),
     "client.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),

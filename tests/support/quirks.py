@@ -125,6 +125,7 @@ class Sends:
 _ACCEPT: Final = "Accept: application/json\r\nAccept-Encoding: identity\r\n"
 _AGENT: Final = f"User-Agent: bearerd/{__version__}\r\n"
 _FORM: Final = "Content-Type: application/x-www-form-urlencoded\r\n"
+_JSON_BODY: Final = "Content-Type: application/json\r\n"
 _BASIC: Final = "Authorization: Basic N2UwYzVhOnMzY3JldA==\r\n"
 _GRANT: Final = "grant_type=client_credentials&scope=bci"
 
@@ -141,6 +142,36 @@ REQUESTS: Final = [
         f"Accept-Encoding: identity\r\nX-Tenant: acme\tdefault\r\nUSER-AGENT: acme/1\r\naccept: */*\r\n{_FORM}{_BASIC}",
         _GRANT,
         client={"headers": (("X-Tenant", "acme\tdefault"), ("USER-AGENT", "acme/1"), ("accept", "*/*"))},
+    ),
+    Sends(
+        "D&B Direct+ v2: JSON, with Basic and without a scope",
+        _ACCEPT + _AGENT + _JSON_BODY + _BASIC,
+        '{"grant_type": "client_credentials"}',
+        client={"body": "json"},
+        asked={"scope": ""},
+    ),
+    Sends(
+        "Auth0: JSON, with the secret in it",
+        _ACCEPT + _AGENT + _JSON_BODY,
+        '{"grant_type": "client_credentials", "audience": "https://api.example.com/\\u00e4", "client_id": "7e0c5a", '
+        '"client_secret": "s3cret"}',
+        client={"body": "json", "auth": "client_secret_post"},
+        asked={"scope": "", "parameters": (("audience", "https://api.example.com/ä"),)},
+    ),
+    Sends(
+        "JSON, with a parameter that has several values, and a ready assertion",
+        _ACCEPT + _AGENT + _JSON_BODY,
+        '{"grant_type": "client_credentials", "scope": "bci risk", "resource": ["a", "b"], "client_id": "7e0c5a", '
+        '"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", '
+        '"client_assertion": "s3cret"}',
+        client={"body": "json", "auth": "assertion", "client_secret": (), "assertion": Reference("env", "SECRET")},
+        asked={"scope": "bci risk", "parameters": (("resource", "a"), ("resource", "b"))},
+    ),
+    Sends(
+        "client_id next to Basic",
+        _ACCEPT + _AGENT + _FORM + _BASIC,
+        f"{_GRANT}&client_id=7e0c5a",
+        asked={"parameters": (("client_id", "7e0c5a"),)},
     ),
 ]
 

@@ -219,7 +219,10 @@ def _check_keys(
 
 
 def _check_parameters(node: Node) -> None:
-    """Report parameters that hold a secret as text."""
+    """Report parameters that hold a secret as text, and those that are sent already."""
+    for path in rules.repeated_client_ids(node.value) if isinstance(node.value, dict) else ():
+        message = "parameter 'client_id' only applies to auth client_secret_basic: others send the key client_id there"
+        node.add(path, message, "conflicting keys", at_key=True)
     for path in rules.exposed_secrets(node.value) if isinstance(node.value, dict) else ():
         node.add(
             path,

@@ -40,7 +40,7 @@ from bearerd.config.types import (
     Timeout,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, SignalName
 
 
 class FileModel(Strict):
@@ -121,6 +121,7 @@ class ProviderKeys(Strict):
     tls_certificate: SecretReference | None = None
     tls_private_key: SecretReference | None = None
     headers: Headers | None = None
+    body: Body | None = None
     proxy: ProxyUrl | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None

@@ -90,6 +90,7 @@ class Resolver:
             assertion_type=model.assertion_type or CLIENT_ASSERTION,
             jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
             grant_type=model.grant_type,
+            body=_first(model.body, shared.body if shared else None, default="form"),
             jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
             rate_limits=tuple(rate_limits),

@@ -98,6 +98,12 @@ def exposed_secrets(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 yield (*path, name)
 
 
+def repeated_client_ids(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The path of each parameter `client_id` of a client and its tokens that its auth sends by itself."""
+    if client.get("auth", "client_secret_basic") != "client_secret_basic":
+        yield from ((*path, "client_id") for path, parameters in _parameters(client) if "client_id" in parameters)
+
+
 def _parameters(client: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     tokens = client.get("tokens")
     holders: dict[tuple[str, ...], Any] = {(): client}

@@ -19,7 +19,7 @@ from bearerd.timeformat import DURATION, UNITS, seconds_of
 
 # The token request has these already: from other keys of the config, or from bearerd itself.
 RESERVED_PARAMETERS: Final = frozenset(
-    {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
+    {"grant_type", "scope", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
 )
 # The headers that cannot be set, in lower case, each with the reason.
 _OWN_HEADERS: Final = {

@@ -1,4 +1,4 @@
-"""The token request: form and headers, with the client authenticated (RFC 6749 sections 2.3 and 4.4.2). Pure."""
+"""The token request: body and headers, with the client authenticated (RFC 6749 sections 2.3 and 4.4.2). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus, urlencode
 from bearerd import __version__
 from bearerd.errors import KeyUnusable, SecretUnavailable
 from bearerd.grant.assertion import Signer, claims, sign
-from bearerd.model import CLIENT_ASSERTION, BasicEncoding, Client, Jwt, JwtBearer, Target
+from bearerd.model import CLIENT_ASSERTION, BasicEncoding, Body, Client, Jwt, JwtBearer, Target
 
 UNNAMED: Final = ("the client certificate", "its private key")
 """What messages call a certificate and its key if it is not known where they were read."""
@@ -85,23 +85,37 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
         form.append(("scope", scope))
     form.extend(parameters)
     secrets = [credentials.secret]
-    headers = _headers(credentials.access) | {"Content-Type": "application/x-www-form-urlencoded"}
+    headers = _headers(credentials.access) | {"Content-Type": _CONTENT_TYPES[client.body]}
     if client.auth == "client_secret_basic":
         headers["Authorization"] = basic(credentials, client.basic_encoding)
         secrets.append(headers["Authorization"].removeprefix("Basic "))
     form.extend(_in_form(client, credentials, call))
-    body = urlencode(form).encode("ascii")
+    body = urlencode(form) if client.body == "form" else _json(form)
     secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
     secrets += [
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
     secrets += [value for _, value in credentials.access.headers if len(value) >= _LIKE_A_SECRET]
-    return Request(call.token_url, headers, body, credentials.access, tuple(secrets))
+    return Request(call.token_url, headers, body.encode("ascii"), credentials.access, tuple(secrets))
 
 
 def get(url: str, access: Access = Access()) -> Request:
     """A GET request without credentials."""
     return Request(url, _headers(access), access=access)
+
+
+_CONTENT_TYPES: Final[dict[Body, str]] = {
+    "form": "application/x-www-form-urlencoded",
+    "json": "application/json",
+}
+
+
+def _json(form: Sequence[tuple[str, str]]) -> str:
+    """The parameters as a JSON object; one with several values is a list."""
+    values: dict[str, list[str]] = {}
+    for name, value in form:
+        values.setdefault(name, []).append(value)
+    return json.dumps({name: several[0] if len(several) == 1 else several for name, several in values.items()})
 
 
 def _headers(access: Access) -> dict[str, str]:
