@@ -90,6 +90,14 @@ class RefreshBefore:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyLogin:
+    """The login to a proxy: HTTP Basic, or that of SOCKS5 (RFC 1929)."""
+
+    username: str
+    password: Reference
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """An authorization server's token endpoint, or its issuer, and how to reach it."""
 
@@ -101,6 +109,8 @@ class Provider:
     """Plain http to loopback is intended."""
     ca_file: str | None = None
     proxy: str | None = None
+    """Its URL: http, https, socks5 or socks5h."""
+    proxy_login: ProxyLogin | None = None
     timeout: float = 10.0
     """Seconds for a whole request, from name look-up to last byte."""
     max_concurrency: int = 8
@@ -118,7 +128,8 @@ class Provider:
     @property
     def references(self) -> tuple[Reference, ...]:
         """Every reference that a request to it needs, whichever client sends it."""
-        values = (self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers))
+        password = self.proxy_login.password if self.proxy_login else None
+        values = (self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers), password)
         return tuple(value for value in values if isinstance(value, Reference))
 
 

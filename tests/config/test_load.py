@@ -32,6 +32,7 @@ from bearerd.model import (
     Logging,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     RefreshBefore,
@@ -324,6 +325,9 @@ PROVIDER = (
     "providers: {sso: {token_url: https://sso.example.com/t, ca_file: /ca.pem, proxy: 'http://proxy:3128',"
     " timeout: 5s, max_concurrency: 2, allow_http: true}}"
 )
+NO_LOGIN = "a URL without a user name and password: write {url: …, username: …, password: {file: …}} as the proxy"
+A_PROXY = "expected a URL, http://… or https://… or socks5://… or socks5h://…"
+USER = "username: u, password: {file: /p}"
 SSO = Provider(
     "sso",
     "https://sso.example.com/t",
@@ -1290,6 +1294,70 @@ def test_the_body_is_the_clients_or_its_providers(folder: Folder, provider: str,
     assert found.body == body
 
 
+def test_a_proxy_may_have_a_login(folder: Folder) -> None:
+    login = "proxy: {url: https://proxy:3128, username: bearerd, password: {file: /p}}"
+    provider = folder.target(config(client=login)).client.provider
+    assert provider.proxy == "https://proxy:3128"
+    assert provider.proxy_login == ProxyLogin("bearerd", Reference("file", "/p"))
+    assert folder.target(config(client=login)).references[-1] == Reference("file", "/p")
+
+
+@pytest.mark.parametrize("url", ["http://h", "https://h:1", "socks5://h", "socks5h://[::1]:9050"])
+def test_a_proxy_is_one_of_http_or_socks5(folder: Folder, url: str) -> None:
+    provider = folder.target(config(client=f"proxy: '{url}'")).client.provider
+    assert (provider.proxy, provider.proxy_login) == (url, None)
+    with_login = config(client=f"proxy: {{url: '{url}', username: u, password: {{env: P}}}}")
+    assert folder.target(with_login).client.provider.proxy == url
+
+
+@pytest.mark.parametrize("own", ["http://other:1", "{url: http://other:1, username: u, password: {file: /own}}"])
+def test_a_clients_own_proxy_replaces_its_providers_and_its_login(folder: Folder, own: str) -> None:
+    top = f"providers: {{sso: {{token_url: https://sso.example.com/t, proxy: {{url: http://p, {USER}}}}}}}"
+    provider = folder.target(config(top=top, url=None, client=f"provider: sso\n    proxy: {own}")).client.provider
+    assert provider.proxy == "http://other:1"
+    assert provider.proxy_login == (ProxyLogin("u", Reference("file", "/own")) if "own" in own else None)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        pytest.param("{url: http://h, username: u}", "key 'password' is missing", id="no password"),
+        pytest.param("{url: http://h, password: {file: /p}}", "key 'username' is missing", id="no user"),
+        pytest.param("{username: u, password: {file: /p}}", "key 'url' is missing", id="no url"),
+        pytest.param(f"{{url: 'http://u:p@h', {USER}}}", f"expected {NO_LOGIN}", id="a login in the url too"),
+        pytest.param(
+            "{url: http://h, username: 'a:b', password: {file: /p}}",
+            "expected a user name without ':' and control characters (RFC 7617)",
+            id="a colon in the user",
+        ),
+        pytest.param(
+            "{url: http://h, username: u, password: x}",
+            "expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
+            "{command: [argv…]}, never the secret itself",
+            id="a password as text",
+        ),
+        pytest.param(f"{{uri: http://h, {USER}}}", "unknown key 'uri'; did you mean 'url'?", id="another key"),
+    ],
+)
+def test_a_wrong_proxy_is_refused(folder: Folder, proxy: str, said: str) -> None:
+    (headline,) = folder.headlines(config(client=f"proxy: {proxy}"))
+    assert headline.partition(": ")[2] == said
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "{url: 'http://user:hunter2@proxy', username: u, password: {file: /p}}",
+        "{url: http://proxy, username: u, password: hunter2}",
+        "{url: http://proxy, username: 'u:hunter2', password: {file: /p}}",
+        "{url: 'http://proxy:hunter2', username: u, pasword: hunter2}",
+        "{url: ftp://hunter2@proxy, usrname: hunter2}",
+    ],
+)
+def test_no_error_about_a_proxy_shows_its_login(folder: Folder, proxy: str) -> None:
+    assert "hunter2" not in folder.error(config(client=f"proxy: {proxy}"))
+
+
 SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]
 
 
@@ -1691,8 +1759,14 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
         ("client", "max_concurrency: 1025", "expected a whole number, at most 1024"),
         ("client", "max_concurrency: '8'", "expected a whole number, found text"),
         ("client", "max_concurrency: 0o10", "expected a whole number, found text"),
-        ("client", "proxy: socks5://h:1", "expected a URL, http://… or https://…"),
-        ("client", "proxy: http://u:p@h:1", "expected a URL without a user name and password"),
+        ("client", "proxy: socks4://h:1", A_PROXY),
+        ("client", "proxy: http://u:p@h:1", f"expected {NO_LOGIN}"),
+        ("client", "proxy: ftp://u@h:1", f"expected {NO_LOGIN}"),
+        (
+            "client",
+            "proxy: [http://h:1]",
+            f"{A_PROXY}, found a list",
+        ),
         ("client", "ca_file: ca.pem", "expected an absolute path (/…)"),
         ("client", "proxy:", "expected a value, found nothing"),
         (

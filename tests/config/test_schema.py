@@ -171,6 +171,7 @@ def test_the_walk_finds_every_model() -> None:
         "LogModel",
         "OutputModel",
         "ProviderModel",
+        "ProxyModel",
         "ReferenceModel",
         "TokenModel",
     ]

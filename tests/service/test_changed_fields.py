@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from bearerd.model import (
     JwtBearer,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     Target,
@@ -70,6 +72,7 @@ FINGERPRINT: dict[str, Any] = {
     "client.provider.issuer": "https://login.example.org",
     "client.provider.ca_file": "/etc/ssl/other.pem",
     "client.provider.proxy": "http://proxy.example.com:3128",
+    "client.provider.proxy_login": ProxyLogin("bearerd", Reference("env", "OTHER_SECRET")),
     "client.client_id": "another",
     "client.client_secret": (Reference("env", "OTHER_SECRET"),),
     "client.basic_encoding": "raw",
@@ -285,7 +288,7 @@ def test_a_target_that_fails_for_another_reason_asks_at_once_after_a_relevant_ch
 
 
 REFERENCES = [field for field in fields(Client) if "Reference" in str(field.type)]
-OF_PROVIDER = [field for field in fields(Provider) if "Reference" in str(field.type)]
+OF_PROVIDER = [field for field in fields(Provider) if re.search("Reference|ProxyLogin", str(field.type))]
 
 
 @pytest.mark.parametrize("field", REFERENCES, ids=lambda field: field.name)
@@ -299,7 +302,8 @@ def test_each_reference_of_a_client_is_watched(field: dataclasses.Field[Any]) ->
 @pytest.mark.parametrize("field", OF_PROVIDER, ids=lambda field: field.name)
 def test_each_reference_of_a_provider_is_watched(field: dataclasses.Field[Any]) -> None:
     marker = Reference("file", FILE)
-    value: Any = (("X-Api-Key", marker),) if field.name == "headers" else marker
+    values: dict[str, Any] = {"headers": (("X-Api-Key", marker),), "proxy_login": ProxyLogin("bearerd", marker)}
+    value = values.get(field.name, marker)
     assert marker in varied(BASE, f"client.provider.{field.name}", value).references
 
 

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -834,11 +834,13 @@ def _no_tunnel(status: int, hint: str) -> Transient:
     return Transient(said, phase="connect", hint=hint)
 
 
+_LOGIN_WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+
 PROXIES: Final = [
     Fails(
         "squid: 407",
         http(407, *_SQUID, "X-Squid-Error: ERR_CACHE_ACCESS_DENIED 0", _LOG_IN, body=LOGIN),
-        _proxy(407),
+        replace(_proxy(407), hint=_LOGIN_WANTED),
         proxied="http",
     ),
     Fails(
@@ -854,7 +856,7 @@ PROXIES: Final = [
     Fails(
         "squid: 407 to CONNECT",
         http(407, *_SQUID, _LOG_IN, body=LOGIN),
-        _no_tunnel(407, "it requires a login, which is not supported"),
+        _no_tunnel(407, _LOGIN_WANTED),
         proxied="https",
     ),
     Fails(

@@ -28,7 +28,7 @@ from bearerd.config.types import (
     Mode,
     Name,
     Parameters,
-    ProxyUrl,
+    Proxy,
     Rate,
     Scope,
     SecretReference,
@@ -122,7 +122,7 @@ class ProviderKeys(Strict):
     tls_private_key: SecretReference | None = None
     headers: Headers | None = None
     body: Body | None = None
-    proxy: ProxyUrl | None = None
+    proxy: Proxy | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None

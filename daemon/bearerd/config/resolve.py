@@ -13,7 +13,7 @@ from bearerd.config import models
 from bearerd.config.document import Document, Node
 from bearerd.config.paths import Paths
 from bearerd.config.rules import http_fault
-from bearerd.config.types import ReferenceModel
+from bearerd.config.types import ProxyModel, ReferenceModel
 from bearerd.model import (
     CLIENT_ASSERTION,
     TLS_AUTHS,
@@ -26,6 +26,7 @@ from bearerd.model import (
     Logging,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     RefreshBefore,
@@ -194,6 +195,10 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
         inherited = {key: value for key, value in inherited.items() if key not in {"token_url", "issuer"}}
     merged = inherited | own
     label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
+    proxy = merged.get("proxy")
+    if isinstance(proxy, ProxyModel):
+        merged["proxy"] = proxy.url
+        merged["proxy_login"] = ProxyLogin(proxy.username, _reference(proxy.password))
     # What follows is the provider's alone: a client's own goes to the token endpoint only.
     if base is not None and base.tls_certificate and base.tls_private_key:
         merged["tls_certificate"] = _certificate(base.tls_certificate)

@@ -59,9 +59,7 @@ Scope = Annotated[
 HttpUrl = Annotated[
     str, BeforeValidator(values.parse_url(("https", "http"))), WithJsonSchema({"type": "string", "format": "uri"})
 ]
-ProxyUrl = Annotated[
-    str, BeforeValidator(values.parse_url(("http", "https"))), WithJsonSchema({"type": "string", "format": "uri"})
-]
+ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), WithJsonSchema({"type": "string", "format": "uri"})]
 
 
 class Strict(BaseModel):
@@ -97,6 +95,23 @@ class ReferenceModel(Strict):
         if self.command is not None and not self.command[0].startswith("/"):
             raise expected("the absolute path of a program (/…)")
         return self
+
+
+class ProxyModel(Strict):
+    """A proxy with a login: HTTP Basic, or that of SOCKS5."""
+
+    url: ProxyUrl
+    username: Annotated[str, BeforeValidator(values.parse_proxy_user)]
+    password: Annotated[ReferenceModel, BeforeValidator(values.parse_reference)]
+
+
+def _kind_of_proxy(value: Any) -> str:
+    return "mapping" if isinstance(value, dict) else "text"
+
+
+Proxy = Annotated[
+    Annotated[ProxyUrl, Tag("text")] | Annotated[ProxyModel, Tag("mapping")], Discriminator(_kind_of_proxy)
+]
 
 
 def _kind_of_value(value: Any) -> str:

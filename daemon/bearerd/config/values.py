@@ -260,6 +260,23 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
     return parse
 
 
+def parse_proxy(value: Any) -> str:
+    """The URL of a proxy."""
+    if isinstance(value, str) and re.match(r"[a-z0-9]+://[^/?#]*@", value):
+        raise expected(
+            "a URL without a user name and password: write {url: …, username: …, password: {file: …}} as the proxy"
+        )
+    return str(parse_url(("http", "https", "socks5", "socks5h"))(value))
+
+
+def parse_proxy_user(value: Any) -> str:
+    """The user name for a proxy."""
+    text: str = parse_text(value)
+    if re.search(r"[:\x00-\x1f\x7f]", text):
+        raise expected("a user name without ':' and control characters (RFC 7617)")
+    return text
+
+
 def parse_client_id(value: Any) -> str:
     """A client id that is given as text."""
     return str(parse_text(value))

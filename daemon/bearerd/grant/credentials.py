@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Access, Credentials
@@ -41,11 +42,17 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
 def read_access(of: Client | Provider, environ: Mapping[str, str]) -> Access:
     """What a client's token requests, or requests for a provider's metadata, need; raises SecretUnavailable."""
     headers = tuple((name, _header(name, value, environ)) for name, value in of.headers)
+    login = (of.provider if isinstance(of, Client) else of).proxy_login
+    access = Access(headers, proxy_password=_read(login.password, environ) if login else "")
     certificate, private_key = of.tls_certificate, of.tls_private_key
     if certificate is None or private_key is None:
-        return Access(headers)
-    named = (str(certificate), str(private_key))
-    return Access(headers, _read(certificate, environ), _read(private_key, environ), named)
+        return access
+    return replace(
+        access,
+        certificate=_read(certificate, environ),
+        private_key=_read(private_key, environ),
+        named=(str(certificate), str(private_key)),
+    )
 
 
 def header_fault(name: str, text: str) -> str | None:

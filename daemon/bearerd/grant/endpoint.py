@@ -12,8 +12,10 @@ from bearerd.grant.connecting import forget
 from bearerd.grant.deadline import ALARM, Attempt
 from bearerd.grant.explain import causes_of, explain
 from bearerd.grant.outcome import NoReply
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
+from bearerd.grant.socks import prove
 from bearerd.grant.tls import SetUpError, own_context, set_up_fault, shared_context, signature
 from bearerd.grant.transport import Transport
 from bearerd.model import Provider
@@ -41,6 +43,7 @@ class Endpoint:
     def send(self, request: Request) -> Reply | NoReply:
         """Send one request within the provider's timeout. Never raises, and follows no redirect."""
         attempt = Attempt(self._provider.timeout)
+        attempt.proxy = proxy_of(self._provider, request.access.proxy_password)
         attempt.prompt = self._prompt
         try:
             ALARM.set(attempt)
@@ -78,6 +81,8 @@ class Endpoint:
 
     def _send(self, request: Request, attempt: Attempt) -> Reply | NoReply:
         try:
+            if attempt.proxy is not None and attempt.proxy.is_socks and (fault := prove(attempt.proxy)):
+                raise SetUpError(fault)  # noqa: TRY301 - one place makes the NoReply
             transport = self._current_transport(request)
         except SetUpError as error:
             return NoReply("set-up", str(error))

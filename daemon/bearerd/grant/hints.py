@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Malformed, Outcome, Refused
+from bearerd.grant.outcome import Malformed, Outcome, Refused, Transient
+from bearerd.grant.proxy import login_hint
 from bearerd.grant.reply import Reply, description
 from bearerd.grant.request import Call, Credentials, depends_on_encoding
 from bearerd.grant.times import FOLLOWED, SKEWED
@@ -34,6 +36,9 @@ class Circumstances:
 
 def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
     """The outcome with the likeliest cause as its hint."""
+    provider = known.target.client.provider
+    if isinstance(outcome, Transient) and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and provider.proxy:
+        return replace(outcome, hint=login_hint(provider))
     if not isinstance(outcome, Refused | Malformed):
         return outcome
     hint = _hint(outcome, reply, known)

@@ -30,6 +30,7 @@ class Access:
     private_key: str = field(default="", repr=False)
     named: tuple[str, str] = field(default=UNNAMED, compare=False)
     """Where these two were read, for messages."""
+    proxy_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from bearerd.grant.credentials import header_fault
 from bearerd.grant.endpoint import set_up_fault
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.request import Credentials, prove_signing
+from bearerd.grant.socks import prove
 from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
 from bearerd.model import Client, Config, Reference, Target
@@ -298,6 +300,10 @@ def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
     secrets = [texts.verbatim(reference) for reference in client.client_secret]
     private_key, certificate = texts.parsed(client.private_key), texts.parsed(client.certificate)
     texts.verbatim(client.assertion)
+    login = client.provider.proxy_login
+    proxy = proxy_of(client.provider, texts.verbatim(login.password) if login else "")
+    if proxy is not None and proxy.is_socks and (fault := prove(proxy)):
+        texts.faults.append(fault)
     for name, value in dict.fromkeys((*client.headers, *client.provider.headers)):
         if isinstance(value, Reference) and (text := texts.verbatim(value)) and (fault := header_fault(name, text)):
             texts.faults.append(f"{value}: {fault}")
