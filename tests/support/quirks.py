@@ -11,6 +11,7 @@ import gzip
 import json
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -422,6 +423,14 @@ TRANSPORT: Final = [
     Gives("ASP.NET: a byte order mark", ok(b"\xef\xbb\xbf" + T)),
     Gives("PHP: blank lines around", ok(b"\r\n\r\n" + T + b"\n")),
     Gives("gzip is said, but it is not", ok(T, "Content-Encoding: gzip")),
+    Gives("Akamai: gzip", ok(gzipped(T), "Content-Encoding: gzip", "Vary: Accept-Encoding")),
+    Gives("gzip that is not said", ok(gzipped(T))),
+    Gives("IIS: deflate with a zlib header", ok(zlib.compress(T), "Content-Encoding: deflate")),
+    Gives("deflate without a header", ok(zlib.compress(T)[2:-4], "Content-Encoding: DEFLATE")),
+    Gives(
+        "gzip in chunks",
+        _chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(gzipped(T)), gzipped(T)), "Content-Encoding: x-gzip"),
+    ),
     Gives("chunked", _chunked(b"1e\r\n%b\r\n1E;x=y\r\n%b\r\n0\r\nX-Sum: 1\r\n\r\n" % (T[:30], T[30:]))),
     Gives("chunked, and a wrong length", _chunked(b"3c\r\n%b\r\n0\r\n\r\n" % T, "Content-Length: 3")),
     Gives("no length: the close ends it", http(200, body=T, length=False)),
@@ -655,8 +664,8 @@ REFUSALS: Final = [
         _client("HTTP 401"),
     ),
     Fails(
-        "gzip: the status counts",
-        says(401, gzipped(b'{"error":"slow_down"}'), "Content-Encoding: gzip"),
+        "brotli: the status counts",
+        says(401, b'\x0b\x0a\x80{"error":"slow_down"}\xff\x03', "Content-Encoding: br"),
         _client("HTTP 401"),
     ),
 ]
@@ -729,7 +738,12 @@ RATE_LIMITS: Final = [
     Fails(
         "SoundCloud behind CloudFront: gzip",
         says(429, gzipped(b'{"error":"rate_limit_exceeded"}'), "content-encoding: gzip", "www-authenticate: Basic"),
-        _often("HTTP 429"),
+        _often("HTTP 429 rate_limit_exceeded"),
+    ),
+    Fails(
+        "gzip: a code that is in the body alone",
+        says(401, gzipped(b'{"error":"slow_down"}'), "Content-Encoding: gzip"),
+        _often("HTTP 401 slow_down"),
     ),
     Fails(
         "Zoho: Access Denied",
@@ -889,6 +903,7 @@ def _proof(kind: str) -> Malformed:
     return Malformed(f"the token is of type {kind}: {why}", hint=_BEARER)
 
 
+_READS: Final = "bearerd reads only gzip and deflate, and asks for neither"
 _NO_TOKEN: Final = Malformed("HTTP 200 without an access_token")
 
 NO_TOKENS: Final = [
@@ -904,7 +919,18 @@ NO_TOKENS: Final = [
     Fails("a name twice", ok(b'{"access_token":"u",' + T[1:]), _reply("names a field twice")),
     Fails("NaN", _lasting(b"NaN"), _reply("holds NaN or Infinity, which is not JSON")),
     Fails("1e999", _lasting(b"1e999"), _reply("holds a number that is too large")),
-    Fails("gzip", ok(gzipped(T), "Content-Encoding: gzip"), _reply("is compressed, which was not requested")),
+    Fails("a bomb", ok(gzipped(T.ljust(16 << 20)), "Content-Encoding: gzip"), _reply("is longer than 65536 bytes")),
+    Fails(
+        "gzip that is cut off",
+        ok(gzipped(T)[:-1], "Content-Encoding: gzip"),
+        _reply("is compressed, but damaged or cut off"),
+    ),
+    Fails("brotli", ok(b"\x0f\x1e\x00\xe0" + T, "Content-Encoding: br"), _reply(f"is encoded as br; {_READS}")),
+    Fails(
+        "an unknown coding",
+        ok(b"\xff" + T, "Content-Encoding: gzip, s3cret"),
+        _reply(f"is encoded in an unknown way; {_READS}"),
+    ),
     Fails("UTF-16", ok(T.decode().encode("utf-16")), _reply("is not UTF-8")),
     Fails("64 KiB and a byte", ok(T.ljust(65537)), _reply("is longer than 65536 bytes")),
     Fails("16 MiB", http(200, body=b" " * (16 << 20), length=False), _reply("is longer than 65536 bytes")),

@@ -2,7 +2,7 @@
 
 A session of requests does too much for a request with a secret, so only its adapter is used: no redirect is followed
 (307 would post the form with the secret to the other host), proxy variables and ~/.netrc are ignored, nothing is
-decompressed, and TLS trusts only the given contexts.
+decompressed without a bound, and TLS trusts only the given contexts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from urllib3.util import wait_for_read
 from bearerd.grant.body import LONGEST_BODY
 from bearerd.grant.connecting import connect
 from bearerd.grant.deadline import PROMPT, current_attempt
+from bearerd.grant.decoding import decoded
 from bearerd.grant.heads import BoundedReader
 from bearerd.grant.proxy import proxy_of
 from bearerd.grant.reply import Reply
@@ -58,7 +59,8 @@ class Transport:
             if not response.raw.isclosed():
                 response.close()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, body)
+        body, fault = decoded(body, headers.get("content-encoding", ""))
+        return Reply(response.status_code, headers, body, fault)
 
     def close(self) -> None:
         """Close the connections that are kept."""
