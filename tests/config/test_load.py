@@ -793,6 +793,7 @@ def test_all_missing_keys_are_reported_at_once(folder: Folder, auth: str, keys: 
     ]
 
 
+WITH_KEY = "private_key_jwt, tls_client_auth or self_signed_tls_client_auth"
 # The auths that a key applies to, as the error lists them. Those of the jwt-bearer grant are below.
 USED_BY: dict[str, tuple[str, set[str], str]] = {
     "client_secret": (
@@ -804,14 +805,12 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
     "private_key": (
         "{file: /k}",
         {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
-        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth; for a client certificate of the connection "
-        "use tls_private_key",
+        f"{WITH_KEY}; for a client certificate of the connection use tls_private_key",
     ),
     "certificate": (
         "{file: /c}",
         {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
-        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth; for a client certificate of the connection "
-        "use tls_certificate",
+        f"{WITH_KEY}; for a client certificate of the connection use tls_certificate",
     ),
     "assertion": ("{file: /a}", {"assertion"}, "assertion"),
     "assertion_type": ("urn:x", {"assertion"}, "assertion"),
