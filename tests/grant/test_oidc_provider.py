@@ -111,7 +111,7 @@ def registered() -> Iterator[dict[str, Any]]:
     yield client("narrow", client_secret=SECRET, scope="alpha beta")
 
 
-CREDENTIALS = {"client_secret", "private_key", "certificate", "assertion"}
+CREDENTIALS = {"client_secret", "private_key", "certificate", "tls_certificate", "assertion"}
 RESOURCES: dict[str, dict[str, Any]] = {
     API: {"scope": "alpha", "accessTokenTTL": API_LIFETIME},
     OTHER_API: {"scope": "alpha"},
@@ -160,7 +160,7 @@ class Bench:
         """A certificate of an authority, and its key, in place of those that were there."""
         leaf = ca.issue_cert(name)
         chain = "".join(part.bytes().decode() for part in leaf.cert_chain_pems)
-        return self.holds(certificate=chain, private_key=leaf.private_key_pem.bytes().decode())
+        return self.holds(tls_certificate=chain, tls_private_key=leaf.private_key_pem.bytes().decode())
 
     def holds(self, **texts: str) -> dict[str, Any]:
         return {name: self.keep(name, text) for name, text in texts.items()}
@@ -173,7 +173,7 @@ class Bench:
             case "tls_client_auth":
                 return self.certify(self.server.ca)
             case "self_signed_tls_client_auth":
-                return self.holds(certificate=own_certificate(), private_key=key("EdDSA"))
+                return self.holds(tls_certificate=own_certificate(), tls_private_key=key("EdDSA"))
             case "assertion":
                 now = int(time.time())
                 claims = {"iss": auth, "sub": auth, "aud": self.server.https_issuer, "jti": str(now), "exp": now + 60}
@@ -224,7 +224,7 @@ def der(certificate: Reference) -> bytes:
 
 def fingerprint(target: Target) -> str | None:
     """As the server sees the client's certificate."""
-    certificate = target.client.certificate
+    certificate = target.client.tls_certificate
     return sha256(der(certificate)).hexdigest() if certificate else None
 
 
@@ -427,7 +427,7 @@ def test_the_endpoint_is_discovered_once(bench: Bench, where: Where, auth: Auth)
     # Metadata is requested without a certificate.
     assert found.certificate is None
     address = issuer.partition("://")[2]
-    by_certificate = wanted.client.certificate is not None
+    by_certificate = wanted.client.tls_certificate is not None
     host = address.replace("127.0.0.1", "localhost") if by_certificate else address
     assert [each.headers["host"] for each in (found, request, again)] == [address, host, host]
     assert [each.certificate for each in (request, again)] == [fingerprint(wanted)] * 2
@@ -687,8 +687,8 @@ def test_a_token_that_is_bound_to_the_certificate_is_a_warning(bench: Bench) -> 
     outcome, (request,) = bench.perform(wanted)
 
     claims = jwt.decode(token_of(outcome, request), options={"verify_signature": False})
-    assert wanted.client.certificate is not None
-    assert claims["cnf"] == {"x5t#S256": segment(sha256(der(wanted.client.certificate)).digest())}
+    assert wanted.client.tls_certificate is not None
+    assert claims["cnf"] == {"x5t#S256": segment(sha256(der(wanted.client.tls_certificate)).digest())}
     assert isinstance(outcome, Issued)
     assert outcome.notes == (
         "the token is bound to the client's certificate: its readers have to present the same certificate",

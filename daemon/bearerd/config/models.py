@@ -20,6 +20,7 @@ from bearerd.config.types import (
     ClientId,
     DirectoryMode,
     Duration,
+    Headers,
     HostName,
     HttpUrl,
     Issuer,
@@ -27,7 +28,7 @@ from bearerd.config.types import (
     Mode,
     Name,
     Parameters,
-    ProxyUrl,
+    Proxy,
     Rate,
     Scope,
     SecretReference,
@@ -39,7 +40,7 @@ from bearerd.config.types import (
     Timeout,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, SignalName
 
 
 class FileModel(Strict):
@@ -117,7 +118,15 @@ class ProviderKeys(Strict):
     token_url: HttpUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
-    proxy: ProxyUrl | None = None
+    tls_certificate: SecretReference | None = Field(
+        None, description="The client certificate of connections, in PEM, next to any auth."
+    )
+    tls_private_key: SecretReference | None = Field(None, description="The private key of tls_certificate, in PEM.")
+    headers: Headers | None = Field(
+        None, description="Additional headers. Those of a provider are also sent for its metadata."
+    )
+    body: Body | None = Field(None, description="How parameters are sent: as a form (the default) or a JSON object.")
+    proxy: Proxy | None = Field(None, description="The URL of a proxy, or a mapping with a login to it.")
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.heads import OutOfBoundsError
 from bearerd.grant.outcome import NoReply, Phase
+from bearerd.grant.proxy import login_hint
+from bearerd.grant.socks import SocksError
 from bearerd.model import Provider
 
 
@@ -41,11 +43,8 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
-    tunnels = (re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes)
-    refused = next(filter(None, tunnels), None) if provider.proxy else None
-    if refused is not None:
-        wants = "it requires a login, which is not supported" if refused[1] == "407" else "ask its operator to allow it"
-        return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
+    if provider.proxy and (refusal := _refusal_of_proxy(causes, who, provider)):
+        return refusal
     if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
         hint = "if this port speaks TLS, write https://" if urlsplit(url).scheme == "http" else None
         return NoReply(attempt.phase, f"{who}: the reply is not HTTP ({_DURING[attempt.phase]})", hint)
@@ -53,6 +52,18 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         if isinstance(cause, OSError) and cause.strerror:
             return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} ({_DURING[attempt.phase]})")
     return NoReply(attempt.phase, f"{who}: the connection was closed ({_DURING[attempt.phase]})")
+
+
+def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider) -> NoReply | None:
+    """The proxy's answer, if it did not connect to the provider."""
+    for cause in causes:
+        if isinstance(cause, SocksError):
+            return NoReply("connect", f"{who} {cause}", login_hint(provider) if cause.about_login else None)
+        if tunnel := re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)):
+            # tinyproxy says 401 to a wrong password.
+            hint = login_hint(provider) if tunnel[1] in {"401", "407"} else "ask its operator to allow it"
+            return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {tunnel[1]}", hint)
+    return None
 
 
 # The phase in which a request ended, for log lines.
@@ -90,7 +101,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 # TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "it requires a client certificate (auth tls_client_auth)",
+    "tlsv13 alert certificate required": "it requires a client certificate: set tls_certificate and tls_private_key",
     "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
     "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",
     "sslv3 alert bad certificate": "it does not accept the client certificate",

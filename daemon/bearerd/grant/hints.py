@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Malformed, Outcome, Refused
+from bearerd.grant.outcome import Malformed, Outcome, Refused, Transient
+from bearerd.grant.proxy import login_hint
 from bearerd.grant.reply import Reply, description
 from bearerd.grant.request import Call, Credentials, depends_on_encoding
 from bearerd.grant.times import FOLLOWED, SKEWED
@@ -34,6 +36,9 @@ class Circumstances:
 
 def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
     """The outcome with the likeliest cause as its hint."""
+    provider = known.target.client.provider
+    if isinstance(outcome, Transient) and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and provider.proxy:
+        return replace(outcome, hint=login_hint(provider))
     if not isinstance(outcome, Refused | Malformed):
         return outcome
     hint = _hint(outcome, reply, known)
@@ -43,6 +48,10 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
     if b"plain HTTP request" in reply.body[:1000]:
         return "this port speaks TLS: write https://"
+    if b"No required SSL certificate was sent" in reply.body[:1000]:  # nginx
+        return "it requires a client certificate: set tls_certificate and tls_private_key"
+    if b"The SSL certificate error" in reply.body[:1000]:  # nginx
+        return "it does not accept the client certificate"
     said = description(parse(reply.body)[0])
     if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
         return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"

@@ -24,11 +24,13 @@ _LONG_TOKEN: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP response: header names in lower case, and the body up to one byte beyond LONGEST_BODY."""
+    """An HTTP response: header names in lower case, and the decoded body up to one byte beyond LONGEST_BODY."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    fault: str = field(default="", repr=False)
+    """Why the body could not be decoded."""
 
 
 # Codes that refuse the client itself, and so all of its tokens.
@@ -68,7 +70,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
 
     `never_show` are secrets: an error code that contains one is not shown.
     """
-    fields, fault = parse(reply.body)
+    fields, fault = parse(reply.body, reply.fault)
     code = _error_code(fields, never_show)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:

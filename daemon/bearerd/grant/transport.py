@@ -2,8 +2,8 @@
 
 requests is not used: of its session only the adapter would be right for a request with a secret, and above urllib3 that
 costs 4 MB and a sixth of a grant's CPU (docs/performance.md). Nothing is followed (307 would post the form with the
-secret to the other host), sent again or decompressed, proxy variables and ~/.netrc are ignored, and TLS trusts only the
-given contexts.
+secret to the other host), sent again or decompressed without a bound, proxy variables and ~/.netrc are ignored, and TLS
+trusts only the given contexts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from urllib3.util import parse_url, wait_for_read
 from bearerd.grant.body import LONGEST_BODY
 from bearerd.grant.connecting import connect
 from bearerd.grant.deadline import PROMPT, current_attempt
+from bearerd.grant.decoding import decoded
 from bearerd.grant.heads import BoundedReader
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
+from bearerd.grant.socks import connect_through
 from bearerd.handoff import waiting
 from bearerd.model import Provider
 
@@ -49,7 +52,7 @@ class Transport:
             "GET" if request.body is None else "POST",
             target,
             request.body,
-            request.headers,
+            self._headers(request),
             retries=False,
             redirect=False,
             assert_same_host=False,  # the target of a request through a proxy is a whole URL
@@ -66,7 +69,8 @@ class Transport:
                 response.release_conn()
         # By name, a header that was sent twice is one, joined with a comma.
         headers = {name.lower(): response.headers[name] for name in response.headers}
-        return Reply(response.status, headers, body)
+        body, fault = decoded(body, headers.get("content-encoding", ""))
+        return Reply(response.status, headers, body, fault)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -77,14 +81,23 @@ class Transport:
         last = self._last
         if last is None or last[0] != url:
             parsed = parse_url(url)
-            # A proxy wants the whole URL of a plain http request (RFC 9112 section 3.2.2).
-            whole = isinstance(self._manager, ProxyManager) and parsed.scheme == "http"
             last = self._last = (
                 url,
                 self._manager.connection_from_host(parsed.host, parsed.port, parsed.scheme),
-                parsed.url if whole else parsed.request_uri,
+                parsed.url if self._is_forwarded(url) else parsed.request_uri,
             )
         return last[1:]
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """The headers, and for a proxy that forwards the request its login. A tunnel has its own."""
+        proxy = current_attempt().proxy
+        if proxy is None or not proxy.authorization or not self._is_forwarded(request.url):
+            return request.headers
+        return request.headers | {"Proxy-Authorization": proxy.authorization}
+
+    def _is_forwarded(self, url: str) -> bool:
+        """Whether a proxy reads the request. It wants the whole URL then (RFC 9112 section 3.2.2)."""
+        return isinstance(self._manager, ProxyManager) and not url.startswith("https:")
 
 
 def _read(response: BaseHTTPResponse) -> bytes:
@@ -157,7 +170,9 @@ class _Reporting:
         # urllib3 reuses the object of a closed connection.
         self._answered = False
         host = (this._dns_host, this.port or 0)  # noqa: SLF001 - the name to look up, with a dot at its end if it has one
-        connection = connect(host, this.socket_options or ())
+        proxy, options = current_attempt().proxy, this.socket_options or ()
+        socks = proxy is not None and proxy.is_socks
+        connection = connect_through(proxy, host, options) if proxy and socks else connect(host, options)
         current_attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
         return connection
 
@@ -211,6 +226,7 @@ class _HTTPConnection(_Reporting, HTTPConnection):
 
 class _HTTPSConnection(_Reporting, HTTPSConnection):
     response_class = _Response
+    _tunnel_headers: dict[str, str]  # of http.client; typeshed leaves it out
 
     def connect(self) -> None:
         with waiting():  # for the handshake as well
@@ -230,7 +246,13 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
         attempt = current_attempt()
         # A proxy that does not answer is probably waiting for the provider.
         attempt.phase = "connect"
-        super()._tunnel()
+        # Not by way of the pool, which would keep it.
+        if attempt.proxy is not None and attempt.proxy.authorization:
+            self._tunnel_headers["Proxy-Authorization"] = attempt.proxy.authorization
+        try:
+            super()._tunnel()
+        finally:
+            self._tunnel_headers.pop("Proxy-Authorization", None)
         if attempt.expired:  # as in getresponse
             raise TimeoutError
         attempt.phase = "TLS"
@@ -248,7 +270,8 @@ def _manager(provider: Provider, context: ssl.SSLContext | None, proxy_context: 
     tls = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"} if context else {}
     # At most two hosts: those of the token endpoint and of the metadata.
     common: dict[str, Any] = {"num_pools": 2, "maxsize": provider.max_concurrency, **tls}
-    if provider.proxy:
+    proxy = proxy_of(provider)
+    if provider.proxy and proxy and not proxy.is_socks:  # connections through SOCKS are made by `socks`
         # The context for the connection to an https proxy itself has no client certificate.
         manager: PoolManager = ProxyManager(provider.proxy, proxy_ssl_context=proxy_context, **common)
     else:
