@@ -99,7 +99,7 @@ def test_a_certificate_that_openssl_rejects_affects_its_client_only(fault: str, 
     done = subprocess.run(
         [sys.executable, "-c", program, __file__, __file__], capture_output=True, text=True, check=False
     )
-    said = f"certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {why}"
+    said = f"the client certificate cannot be given to OpenSSL through /proc/self/fd: {why}"
     assert (done.stdout, done.stderr) == (f"{said}\n", "")
 
 
