@@ -125,8 +125,8 @@ def test_a_proxy_that_resolves_names_gets_the_name() -> None:
 def test_for_other_proxies_names_are_looked_up_here_and_ipv4_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
-    def both(name: str, port: int, *rest: Any, **more: Any) -> Any:
-        if name != "two.example":
+    def both(name: bytes, port: int, *rest: Any, **more: Any) -> Any:
+        if name != b"two.example":
             return real(name, port, *rest, **more)
         return [
             (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", port, 0, 0)),

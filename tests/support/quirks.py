@@ -120,7 +120,7 @@ class Sends:
     def raw(self, port: int) -> bytes:
         """The request as the server at this port of loopback gets it."""
         first = f"POST /token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        return f"{first}{self.head}Content-Length: {len(self.body)}\r\n\r\n{self.body}".encode()
+        return f"{first}Content-Length: {len(self.body)}\r\n{self.head}\r\n{self.body}".encode()
 
 
 _ACCEPT: Final = "Accept: application/json\r\nAccept-Encoding: identity\r\n"
