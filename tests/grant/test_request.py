@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bearerd import __version__
 from bearerd.errors import SecretUnavailable
-from bearerd.grant.request import Call, Credentials, Request, basic, compose, depends_on_encoding, get, prove_signing
+from bearerd.grant.request import Call, Credentials, Request, basic, compose, get, prove_signing
 from bearerd.model import JWT_BEARER, BasicEncoding, Client, Jwt, JwtBearer, Reference
 from support.clock import START
 from support.targets import CLIENT, target
@@ -524,11 +524,3 @@ def test_no_repr_shows_the_secret(client: Client) -> None:
     assert "h0rse-staple" not in shown
     assert "pr1vate-key" not in shown
     assert base64.b64encode(b"7e0c5a:h0rse-staple").decode() not in shown
-
-
-@pytest.mark.parametrize(
-    ("secret", "depends"),
-    [("a+b", True), ("a%b", True), ("a b", True), ("/=!$@#~:", False), ("ä", False)],
-)
-def test_providers_differ_over_plus_percent_and_space(secret: str, depends: bool) -> None:
-    assert depends_on_encoding(secret) is depends

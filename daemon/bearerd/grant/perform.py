@@ -110,7 +110,8 @@ class Grants:
         seen = clock_skew(reply.headers, sent.wall + took / 2)
         self._note_skew(client.provider, seen)
         outcome = understand(reply, target, sent, request.secrets)
-        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen))
+        worked = self._rotation(client).worked == known[chosen]
+        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen, worked))
         if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
             self._discovery(client).doubt()
         outcome = self._rotate(client, known, known[chosen], outcome)
