@@ -35,6 +35,19 @@ class NoReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The fields of a reply that a token was read from."""
+
+    token: str = "access_token"  # noqa: S105 - the field's name
+    lifetime: str = ""
+    """Or `exp of the JWT`, or `default_lifetime`."""
+    token_type: bool = False
+    """Whether the reply named it."""
+    scope: bool = False
+    """Whether the reply named it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """A token from a reply; `notes` say what is unusual about it.
 
@@ -45,6 +58,7 @@ class Issued:
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
     named: Named = "named"
+    reading: Reading = field(default=Reading(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

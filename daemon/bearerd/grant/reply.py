@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, Code, code_of, description, is_secret
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
-from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
@@ -128,7 +128,8 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes), lifetime.named)
+    reading = Reading(lifetime=lifetime.source, token_type=token_type is not None, scope=named_scope is not None)
+    return Issued(token, tuple(notes), lifetime.named, reading)
 
 
 _HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
