@@ -35,7 +35,9 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             why = cause.verify_message or "certificate refused"
             return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            why = (cause.reason or "failed").replace("_", " ").lower()
+            # Python's table of reasons is older than OpenSSL's own texts, which stand in the exception's text.
+            unnamed = re.search(r"\] ([a-z0-9 ]{1,80})", str(cause))
+            why = (cause.reason or (unnamed[1].strip() if unnamed else "failed")).replace("_", " ").lower()
             # OpenSSL 3.0 says the first, later ones the second.
             plain = "wrong version" in why or "record layer" in why
             hint = "check that this port speaks TLS" if plain else _ALERT_HINTS.get(why)

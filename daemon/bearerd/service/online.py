@@ -100,12 +100,12 @@ def _received(performed: Performed, exchange: Exchange | None) -> Details:
 
 
 def _clock(skew: float | None, took: float) -> str | None:
-    """The difference between the clocks; None if it is smaller than what the reply can tell.
+    """The difference between the clocks; None if it may be less than a second.
 
     `Date` has whole seconds, so the provider's clock was up to a second later; and the reply was made at some moment
     between the request and its arrival.
     """
-    if skew is None or skew - took / 2 <= 0 <= skew + 1 + took / 2:
+    if skew is None or (skew - took / 2 < 1 and skew + 1 + took / 2 > -1):
         return None
     way = "ahead of" if skew > 0 else "behind"
     return f"the provider's is {duration(abs(skew + 0.5))} {way} this machine's"
