@@ -33,7 +33,7 @@ from bearerd.model import JWT_BEARER, SHORT_GRANTS, JwtBearer, Provider, Referen
 from bearerd.service.online import try_online
 from support.clock import START
 from support.peer import Peer, blackhole, peer, refusing
-from support.process import WITHIN
+from support.process import WITHIN, bearerd
 from support.quirks import jwt
 from support.server import Answer, Script, Seen, issues, serving
 from support.targets import CLIENT, target
@@ -700,3 +700,47 @@ def test_a_line_of_check_online(script: Script, expected: Mapping[str, str | Non
     shown["reply"] = re.sub(r"after [0-9]+ (ms|s)$", "after TIME", shown["reply"])
     assert {name: shown.get(name) for name in expected} == expected
     assert "hunter2" not in str(finding)
+
+
+def test_the_certificate_and_the_proxy_of_a_request_are_shown(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    leaf = ca.issue_cert("bearerd.example.com", common_name="bearerd.example.com", organization_name="Acme")
+    leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate"))
+    leaf.private_key_pem.write_to_path(str(tmp_path / "key"))
+    for name in ("key", "certificate"):
+        (tmp_path / name).chmod(0o600)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with serving(issues(), context) as server:
+        provider = Provider("acme", token_url=server.url, ca_file=str(tmp_path / "ca.pem"), timeout=WITHIN)
+        certified = replace(
+            CLIENT,
+            provider=provider,
+            auth="tls_client_auth",
+            client_secret=(),
+            certificate=Reference("file", str(tmp_path / "certificate")),
+            private_key=Reference("file", str(tmp_path / "key")),
+        )
+        (by_certificate,) = try_online([target(client=certified)], {})
+    with serving(issues()) as proxy:
+        provider = Provider("acme", token_url="http://provider.invalid/token", proxy=proxy.url, timeout=WITHIN)
+        (proxied,) = try_online([target(client=replace(CLIENT, provider=provider))], {"DNB_SECRET": "hunter2"})
+
+    shown = dict(by_certificate.details)
+    # trustme numbers the unit.
+    assert re.fullmatch(r"O=Acme, OU=.*, CN=bearerd\.example\.com \(valid for [0-9]+ more days\)", shown["certificate"])
+    assert (shown["auth"], shown["parameters"]) == ("tls_client_auth", "grant_type, scope, client_id")
+    assert dict(proxied.details)["request"] == "POST http://provider.invalid/token, through the proxy 127.0.0.1"
+
+
+def test_one_token_is_one_token(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"output: {{directory: '{tmp_path}/run'}}\nstate_directory: '{tmp_path}/state'\n"
+        "clients: {dnb: {token_url: 'https://x/t', client_id: a, client_secret: {env: SECRET}, tokens: {bci: {}}}}\n"
+    )
+    done = bearerd("check", "-c", file, env={"RUNTIME_DIRECTORY": "", "SECRET": "hunter2"})
+    assert done.stdout.splitlines()[0] == f"ok       config {file}: 1 token"

@@ -290,6 +290,17 @@ def test_hints_use_what_is_known_besides_the_reply() -> None:
     assert len(server.seen) == 4
 
 
+def test_a_refusal_of_a_secret_that_worked_does_not_blame_its_encoding() -> None:
+    answers = iter([Answer(200, GOOD), Answer(401, {"error": "invalid_client"})])
+    with serving(lambda _: next(answers)) as server:
+        grants = Grants(FakeClock(), {"DNB_SECRET": "a+b"})
+        _, refused = (grants.perform(at(server)).outcome for _ in range(2))
+
+    assert str(refused).endswith(
+        "; the provider accepted the same credentials before: it may have revoked, replaced or locked them"
+    )
+
+
 # -- providers -----------------------------------------------------------------------------------------
 
 
