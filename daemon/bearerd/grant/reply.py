@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
-from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, Code, code_of, description, is_secret
+from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, is_secret
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
@@ -51,13 +51,6 @@ _WECHAT_TOO_OFTEN: Final = frozenset({45009, 45011})
 # Headers that proxies send, and providers never do.
 _OF_PROXIES: Final = frozenset({"proxy-authenticate", "x-squid-error"})
 
-# Headers of firewalls that expect a browser: Cloudflare, AWS WAF, DataDome.
-_CHALLENGES: Final = {
-    "cf-mitigated": re.compile(r"challenge"),
-    "x-amzn-waf-action": re.compile(r"challenge|captcha"),
-    "x-dd-b": re.compile(r"."),
-}
-
 _OWN_FIELDS: Final = frozenset({"access_token", "token_type", "expires_in", "scope"})
 # RFC 6749 section 4.4.3 rules it out. If one comes, it allows more than a reader of the token should have.
 _NEVER_KEPT: Final = frozenset({"refresh_token"})
@@ -69,16 +62,15 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
     `never_show` are secrets: an error code that contains one is not shown.
     """
     fields, fault = parse(reply.body)
-    code = code_of(fields, reply.headers, reply.status, never_show)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_HTML_HINT if is_html(reply.body) else None)
         if "error" in fields and fields["error"] not in (None, "", False):
-            return _refusal(reply, fields, code, sent, never_show)
+            return _refusal(reply, fields, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
         return _token(fields, reply, target, sent)
-    return _refusal(reply, fields, code, sent, never_show)
+    return _refusal(reply, fields, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
@@ -189,9 +181,8 @@ def _scope(given: str | None, target: Target) -> tuple[str | None, str | None]:
 # -- a refusal ---------------------------------------------------------------------------------------
 
 
-def _refusal(
-    reply: Reply, fields: dict[str, Any] | None, found: Code, sent: Instant, never_show: tuple[str, ...]
-) -> Outcome:
+def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_show: tuple[str, ...]) -> Outcome:
+    found = code_of(fields, reply.headers, reply.status, never_show)
     status, code = reply.status, found.oauth
     if (stopped := _intercepted(reply)) is not None:
         return stopped
@@ -239,7 +230,8 @@ def _intercepted(reply: Reply) -> Transient | None:
     if reply.status == 407 or headers.keys() & _OF_PROXIES:  # noqa: PLR2004
         said = f"HTTP {reply.status} from a proxy, not from the provider"
         return Transient(said, hint="ask the operator of the proxy to allow it")
-    if any(pattern.search(headers.get(name, "")) for name, pattern in _CHALLENGES.items()):
+    # Headers of Cloudflare and AWS WAF.
+    if headers.get("cf-mitigated") == "challenge" or headers.get("x-amzn-waf-action") in {"challenge", "captcha"}:
         hint = "ask the provider to let this machine's address reach the token endpoint"
         said = f"HTTP {reply.status}: a firewall expects a browser to solve a challenge"
         return Transient(said, hint=hint)
