@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bearerd.grant.certificate import Facts, facts
+from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import described
 from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
@@ -85,12 +89,20 @@ def test_the_content_type_is_shown_if_it_looks_like_one(header: str, shown: str)
     assert described(REQUEST, Reply(200, {"content-type": header}, b"")).content_type == shown
 
 
-def test_the_facts_of_a_certificate() -> None:
-    key, expires = generate_private_key(SECP256R1()), datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+def pem(body: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----"
+
+
+# A year before 2050 is written as UTCTime, a later one as GeneralizedTime.
+@pytest.mark.parametrize("year", [2031, 2051])
+def test_the_subject_and_the_expiry_of_a_certificate(year: int) -> None:
+    key, expires = generate_private_key(SECP256R1()), datetime(year, 5, 6, 7, 8, 9, tzinfo=UTC)
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.COUNTRY_NAME, "SE"),
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Acme\x1b AB"),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "acme@example.com"),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Bücher", _ASN1Type.BMPString),
             x509.NameAttribute(NameOID.COMMON_NAME, "bearerd.example.com"),
         ]
     )
@@ -102,8 +114,20 @@ def test_the_facts_of_a_certificate() -> None:
     )
     other = trustme.CA().cert_pem.bytes().decode()
 
-    known = Facts("C=SE, O=Acme? AB, CN=bearerd.example.com", expires.timestamp())
-    assert facts(certificate) == known
-    # Only the first counts: the others are those of its authorities.
-    assert facts(certificate + other) == known
-    assert facts("no certificate") is None
+    for text in (certificate, certificate + other):  # the others are those of its authorities
+        assert subject_of(text) == "C=SE, O=Acme? AB, OU=Bücher, CN=bearerd.example.com"
+        assert expiry_of(text) == expires.timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "no certificate", pem(""), pem("MA=="), pem("MIIB"), pem("é")])
+def test_what_is_no_certificate_has_no_subject(text: str) -> None:
+    assert subject_of(text) is None
+    assert expiry_of(text) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_in_a_certificate_are_read_without_an_exception(content: bytes) -> None:
+    text = pem(base64.b64encode(content).decode())
+
+    assert (subject_of(text) or "").isprintable()
+    expiry_of(text)

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bearerd.clock import Clock, SystemClock
-from bearerd.grant.certificate import facts
+from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
@@ -80,12 +80,12 @@ def _auth(client: Client) -> str:
 
 def _certificate(certificate: str, now: float) -> str:
     """Its subject, and how long it is still valid."""
-    known = facts(certificate)
-    if known is None:
-        return "of the client"
-    left = known.expires - now
+    subject, expires = subject_of(certificate) or "no subject", expiry_of(certificate)
+    if expires is None:
+        return subject
+    left = expires - now
     valid = f"valid for {left / _DAY:.0f} more days" if left > 2 * _DAY else f"valid for {duration(left)} more"
-    return f"{known.subject} ({valid if left > 0 else 'expired'})"
+    return f"{subject} ({valid if left > 0 else 'expired'})"
 
 
 def _received(performed: Performed, exchange: Exchange | None) -> Details:
