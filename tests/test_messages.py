@@ -177,6 +177,12 @@ REPLIES = [
             ("the status again", 401),
         )
     ),
+    Says(
+        "no code, and the text is about the client",
+        400,
+        {"status": 400, "message": "invalid client id"},
+        f"HTTP 400: the client was refused; {COMPARE}",
+    ),
     # The grant, and not the credentials.
     Says(
         "the grant is not offered",

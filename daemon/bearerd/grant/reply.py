@@ -32,7 +32,8 @@ class Reply:
     body: bytes = field(repr=False)
 
 
-# Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic).
+# Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic), or have a
+# message without a code.
 _OF_THE_CLIENT_TEXT: Final = re.compile(
     r"authori[sz]ation header|client.?(id|secret|authentication|assertion)\b|credentials", re.IGNORECASE
 )
@@ -240,11 +241,9 @@ def _intercepted(reply: Reply) -> Transient | None:
 
 def _is_of_client(code: str | None, text: str) -> bool:
     """Whether a refusal is about the client, and not about this token."""
-    if code is None or code in OF_THE_CLIENT:
-        return code is not None
-    if code == "invalid_request" and _OF_THE_CLIENT_TEXT.search(text):
-        return True
-    return _OF_THE_CLIENT_CODE.search(code) is not None
+    if code is None or code == "invalid_request":
+        return _OF_THE_CLIENT_TEXT.search(text) is not None
+    return code in OF_THE_CLIENT or _OF_THE_CLIENT_CODE.search(code) is not None
 
 
 def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
