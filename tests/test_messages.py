@@ -727,8 +727,8 @@ def test_the_certificate_and_the_proxy_of_a_request_are_shown(tmp_path: Path) ->
             provider=provider,
             auth="tls_client_auth",
             client_secret=(),
-            certificate=Reference("file", str(tmp_path / "certificate")),
-            private_key=Reference("file", str(tmp_path / "key")),
+            tls_certificate=Reference("file", str(tmp_path / "certificate")),
+            tls_private_key=Reference("file", str(tmp_path / "key")),
         )
         (by_certificate,) = try_online([target(client=certified)], {})
     with serving(issues()) as proxy:

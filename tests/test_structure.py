@@ -105,6 +105,7 @@ ONE_USER = {
     "fcntl": {"publish.lock", "admission.journal"},
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
+    "socks": {"grant.socks"},
     "random": {"clock"},
 }
 

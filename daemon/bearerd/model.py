@@ -19,6 +19,9 @@ SHORT_GRANTS: Final = {
 CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 section 2.2."""
 
+HEADER_VALUE: Final = r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?"
+"""The pattern of a header's value: visible ASCII, with spaces and tabs inside (RFC 9110 section 5.5)."""
+
 Auth = Literal[
     "client_secret_basic",
     "client_secret_post",
@@ -31,6 +34,7 @@ Auth = Literal[
 ]
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """Methods that authenticate a client by its certificate (RFC 8705)."""
+Body = Literal["form", "json"]
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
@@ -90,6 +94,14 @@ class RefreshBefore:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyLogin:
+    """The login to a proxy: HTTP Basic, or that of SOCKS5 (RFC 1929)."""
+
+    username: str
+    password: Reference
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """An authorization server's token endpoint, or its issuer, and how to reach it."""
 
@@ -101,14 +113,28 @@ class Provider:
     """Plain http to loopback is intended."""
     ca_file: str | None = None
     proxy: str | None = None
+    """Its URL: http, https, socks5 or socks5h."""
+    proxy_login: ProxyLogin | None = None
     timeout: float = 10.0
     """Seconds for a whole request, from name look-up to last byte."""
     max_concurrency: int = 8
+    tls_certificate: Reference | None = None
+    """The client certificate of connections for its metadata; those of token requests have the client's."""
+    tls_private_key: Reference | None = None
+    headers: tuple[tuple[str, str | Reference], ...] = ()
+    """Additional headers of requests for its metadata; those of token requests are the client's."""
 
     @property
     def url(self) -> str:
         """The URL in the config: the token URL or the issuer."""
         return self.token_url or self.issuer or ""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference that a request to it needs, whichever client sends it."""
+        password = self.proxy_login.password if self.proxy_login else None
+        values = (self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers), password)
+        return tuple(value for value in values if isinstance(value, Reference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +174,20 @@ class Client:
     auth: Auth = "client_secret_basic"
     basic_encoding: BasicEncoding = "compatible"
     private_key: Reference | None = None
+    """Signs assertions."""
     certificate: Reference | None = None
+    """The certificate of the key that signs."""
+    tls_certificate: Reference | None = None
+    """The client certificate of its connections, its own or its provider's."""
+    tls_private_key: Reference | None = None
+    headers: tuple[tuple[str, str | Reference], ...] = ()
+    """Additional headers of token requests: its provider's and its own."""
     assertion: Reference | None = None
     """A JWT that another program keeps fresh, for auth `assertion`."""
     assertion_type: str = CLIENT_ASSERTION
     jwt: Jwt = Jwt()
     grant_type: str = "client_credentials"
+    body: Body = "form"
     jwt_bearer: JwtBearer | None = None
     scope_separator: str = " "
     rate_limits: tuple[tuple[str, RateLimit], ...] = ()
@@ -161,9 +195,13 @@ class Client:
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Every reference that it authenticates with, in the order of the fields."""
-        values = (self.client_id, *self.client_secret, self.private_key, self.certificate, self.assertion)
-        return tuple(value for value in values if isinstance(value, Reference))
+        """Every reference that its requests need, each once, in the order of the fields."""
+        values = (
+            *(self.client_id, *self.client_secret, self.private_key, self.certificate),
+            *(self.tls_certificate, self.tls_private_key, *(value for _, value in self.headers), self.assertion),
+            *self.provider.references,
+        )
+        return tuple(dict.fromkeys(value for value in values if isinstance(value, Reference)))
 
     def judged(self) -> str:
         """A JSON text of everything but credentials that can change how its provider answers.
@@ -172,6 +210,8 @@ class Client:
         """
         fields = asdict(self)
         for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "rate_limits"):
+            del fields[name]
+        for name in ("tls_certificate", "tls_private_key"):
             del fields[name]
         for name in ("name", "allow_http", "timeout", "max_concurrency"):
             del fields["provider"][name]
@@ -263,7 +303,7 @@ class Target:
     def identity(self) -> str:
         """A hash of what is requested, without the client id. A record with another identity is not used.
 
-        It is a hash because parameters may be private.
+        It is a hash because parameters and headers may be private.
         """
         client = self.client
         named = [
@@ -273,6 +313,8 @@ class Target:
             client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
+            # Some providers choose the tenant by a header.
+            sorted((name.lower(), _named(value)) for name, value in client.headers),
         ]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 

@@ -9,17 +9,24 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from bearerd.config.load import load
 from bearerd.service.check import readable, reader_of
+from support.oidc import self_signed
 from support.process import WITHIN, bearerd, command
 from support.readers import ROOT, acting_as, can_read, naming, open_directory, set_acl
 from support.server import Answer, Script, Seen, Server, issues, serving
@@ -222,6 +229,13 @@ def pairs() -> tuple[Pair, Pair]:
     return first, second
 
 
+def expired(pair: Pair) -> str:
+    """A certificate of 2020 for this key."""
+    key = load_pem_private_key(pair.key.encode(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return self_signed(key, not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 2, 1, tzinfo=UTC))
+
+
 @pytest.fixture(scope="module")
 def encrypted() -> str:
     locked = BestAvailableEncryption(b"hunter2")
@@ -254,7 +268,7 @@ BY_ASSERTION: Keys = WITHOUT_SECRET | {"auth": "assertion"}
         pytest.param(
             BY_CERTIFICATE,
             ("private_key", "certificate"),
-            "file SITE/private_key, file SITE/certificate can be used",
+            "file SITE/certificate, file SITE/private_key can be used",
             id="tls_client_auth",
         ),
         pytest.param(BY_ASSERTION, ("assertion",), "file SITE/assertion can be used", id="assertion"),
@@ -348,7 +362,7 @@ def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
 
 NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
 DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
-CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
+CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
 
 
 @pytest.mark.parametrize(
@@ -398,19 +412,25 @@ CERTIFICATE_AND_KEY = "file SITE/certificate, file SITE/private_key"
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "another certificate"},
-            f"{CERTIFICATE_AND_KEY}: certificate and private_key do not match",
+            f"{CERTIFICATE_AND_KEY} do not belong together: the certificate is for another key",
             id="tls-certificate-of-another-key",
+        ),
+        pytest.param(
+            {"token_url": "https://127.0.0.1:1/token"},
+            {"tls_private_key": "key", "tls_certificate": "expired certificate"},
+            "the client certificate in file SITE/tls_certificate expired on 2020-02-01",
+            id="tls-certificate-expired",
         ),
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "key", "certificate": "secret"},
-            f"{CERTIFICATE_AND_KEY}: certificate or private_key is not in PEM format",
+            "file SITE/certificate or file SITE/private_key is not in PEM format, or not complete",
             id="tls-certificate-is-none",
         ),
         pytest.param(
             BY_CERTIFICATE,
             {"private_key": "encrypted", "certificate": "certificate"},
-            f"{CERTIFICATE_AND_KEY}: private_key is encrypted with a passphrase; {DECRYPT}",
+            f"file SITE/private_key: encrypted with a passphrase; {DECRYPT}",
             id="tls-key-encrypted",
         ),
         pytest.param(
@@ -439,6 +459,7 @@ def test_unusable_credentials_are_named_and_not_sent(
         "encrypted": encrypted,
         "certificate": first.certificate,
         "another certificate": second.certificate,
+        "expired certificate": expired(first),
     }
     given = {key: value and site.here(value) for key, value in keys.items()}
     references = {name: site.refer(name, texts[text]) for name, text in files.items()}

@@ -32,6 +32,7 @@ from bearerd.model import (
     Logging,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     RefreshBefore,
@@ -324,6 +325,9 @@ PROVIDER = (
     "providers: {sso: {token_url: https://sso.example.com/t, ca_file: /ca.pem, proxy: 'http://proxy:3128',"
     " timeout: 5s, max_concurrency: 2, allow_http: true}}"
 )
+NO_LOGIN = "a URL without a user name and password: write {url: …, username: …, password: {file: …}} as the proxy"
+A_PROXY = "expected a URL, http://… or https://… or socks5://… or socks5h://…"
+USER = "username: u, password: {file: /p}"
 SSO = Provider(
     "sso",
     "https://sso.example.com/t",
@@ -587,7 +591,10 @@ WAYS = {
 }
 BASE = Client("dnb", Provider("login.example.com", "https://login.example.com/t"), "a")
 SIGNED = replace(BASE, private_key=Reference("file", "/k"))
-CERTIFIED = replace(SIGNED, certificate=Reference("file", "/c", permissions="any"))
+# A certificate is public, so its file may be readable by anyone.
+CERTIFICATE = Reference("file", "/c", permissions="any")
+CERTIFIED = replace(SIGNED, certificate=CERTIFICATE)
+PRESENTED = replace(BASE, tls_certificate=CERTIFICATE, tls_private_key=Reference("file", "/k"))
 READY = replace(BASE, client_id="", assertion=Reference("file", "/a"))
 OPEN = replace(BASE, client_secret=(Reference("file", "/s"),))
 
@@ -599,8 +606,8 @@ OPEN = replace(BASE, client_secret=(Reference("file", "/s"),))
         ("client_secret_post", OPEN),
         ("client_secret_jwt", OPEN),
         ("private_key_jwt", SIGNED),
-        ("tls_client_auth", CERTIFIED),
-        ("self_signed_tls_client_auth", CERTIFIED),
+        ("tls_client_auth", PRESENTED),
+        ("self_signed_tls_client_auth", PRESENTED),
         ("assertion", READY),
         ("none", replace(BASE, client_id="")),
     ],
@@ -622,7 +629,6 @@ def test_the_required_keys_of_each_auth_are_enough(folder: Folder, auth: Auth, c
         pytest.param(
             "private_key_jwt",
             "certificate: {file: /c, permissions: owner}\nkey_id: k1\nalgorithm: PS256\nassertion_audience: x",
-            # A certificate is public, so its file may be readable by anyone.
             replace(CERTIFIED, jwt=Jwt("k1", "PS256", "x")),
             id="private_key_jwt",
         ),
@@ -654,6 +660,99 @@ def test_a_client_certificate_needs_https(folder: Folder, auth: str, top: str, e
     line = text.splitlines().index(f"    auth: {auth}") + 1
     assert folder.headlines(text) == [
         f"config.yaml:{line}:11: expected https for auth {auth}: a client certificate works over TLS only"
+    ]
+
+
+PAIR = "tls_certificate: {file: /c}\ntls_private_key: {file: /k}"
+INLINE = "tls_certificate: {file: /c}, tls_private_key: {file: /k}"
+OF_SSO = f"providers: {{sso: {{token_url: https://sso.example.com/t, {INLINE}}}}}"
+OTHER = "tls_certificate: {file: /c2}\ntls_private_key: {file: /k2}"
+
+
+@pytest.mark.parametrize("auth", get_args(Auth))
+@pytest.mark.parametrize("at", ["client", "provider"])
+def test_a_client_certificate_goes_with_every_auth(folder: Folder, auth: str, at: str) -> None:
+    named = {"tls_client_auth": "client_id: a", "self_signed_tls_client_auth": "client_id: a"}
+    credentials = f"{named[auth]}\nauth: {auth}" if auth in named else WAYS[auth]
+    if at == "client":
+        client = folder.target(config(credentials=f"{credentials}\n{PAIR}")).client
+        assert client.provider.tls_certificate is None
+    else:
+        client = folder.target(config(top=OF_SSO, url=None, credentials=f"{credentials}\nprovider: sso")).client
+        assert client.provider.tls_certificate == CERTIFICATE
+        assert client.provider.tls_private_key == Reference("file", "/k")
+    assert (client.tls_certificate, client.tls_private_key) == (CERTIFICATE, Reference("file", "/k"))
+    assert client.certificate is None
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param(f"{SECRET}\n{OTHER}", id="tls_certificate"),
+        pytest.param(
+            "client_id: a\nauth: tls_client_auth\ncertificate: {file: /c2}\nprivate_key: {file: /k2}", id="certificate"
+        ),
+    ],
+)
+def test_a_clients_own_certificate_replaces_its_providers(folder: Folder, own: str) -> None:
+    client = folder.target(config(top=OF_SSO, url=None, credentials=f"{own}\nprovider: sso")).client
+    assert (client.tls_certificate, client.tls_private_key) == (
+        Reference("file", "/c2", permissions="any"),
+        Reference("file", "/k2"),
+    )
+    assert client.provider.tls_certificate == CERTIFICATE
+
+
+def test_the_key_of_a_signed_grant_is_not_that_of_the_connection(folder: Folder) -> None:
+    credentials = f"client_id: a\nauth: tls_client_auth\n{JWT_BEARER}\nprivate_key: {{file: /s}}\n{PAIR}"
+    client = folder.target(config(credentials=credentials)).client
+    assert (client.private_key, client.tls_private_key) == (Reference("file", "/s"), Reference("file", "/k"))
+
+
+@pytest.mark.parametrize("line", PAIR.splitlines())
+@pytest.mark.parametrize("at", ["client", "provider"])
+def test_a_certificate_and_its_key_are_set_together(folder: Folder, line: str, at: str) -> None:
+    other = {"tls_certificate": "tls_private_key", "tls_private_key": "tls_certificate"}[line.partition(":")[0]]
+    if at == "client":
+        text, place = config(credentials=f"{SECRET}\n{line}"), "config.yaml:2:3"
+    else:
+        text = config(top=OF_SSO.replace(INLINE, line), url=None, credentials=f"{SECRET}\nprovider: sso")
+        place = "config.yaml:1:13"
+    assert folder.headlines(text) == [
+        f"{place}: key '{other}' is missing: a client certificate and its private key are set together"
+    ]
+
+
+@pytest.mark.parametrize("key", ["certificate", "private_key"])
+def test_a_client_has_one_certificate_for_its_connections(folder: Folder, key: str) -> None:
+    text = config(credentials=f"client_id: a\nauth: tls_client_auth\n{key}: {{file: /x}}\n{PAIR}")
+    assert folder.headlines(text) == [
+        f"config.yaml:6:5: expected either {key} or tls_{key}, not both: auth tls_client_auth has one certificate"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        pytest.param(
+            config(url="http://127.0.0.1/t", client="allow_http: true", credentials=f"{SECRET}\n{PAIR}"),
+            "7:22",
+            id="own",
+        ),
+        pytest.param(
+            config(
+                top=OF_SSO.replace("https://sso.example.com/t", "'http://[::1]/t', allow_http: true"),
+                url=None,
+                credentials=f"{SECRET}\nprovider: sso",
+            ),
+            "6:15",
+            id="its-providers",
+        ),
+    ],
+)
+def test_a_certificate_next_to_a_secret_needs_https(folder: Folder, text: str, place: str) -> None:
+    assert folder.headlines(text) == [
+        f"config.yaml:{place}: expected https with tls_certificate: a client certificate works over TLS only"
     ]
 
 
@@ -1161,7 +1260,7 @@ def test_a_parameter_is_text_or_a_reference_or_a_list_of_both(folder: Folder) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
+    ["grant_type", "scope", "client_secret", "client_assertion", "client_assertion_type", "subject_token"],
 )
 @pytest.mark.parametrize("where", ["client", "token"])
 def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, name: str) -> None:
@@ -1171,6 +1270,94 @@ def test_parameters_that_bearerd_sets_are_refused(folder: Folder, where: str, na
     assert folder.headlines(text) == [f"config.yaml:{place}: {said}"]
 
 
+@pytest.mark.parametrize("where", ["client", "token"])
+@pytest.mark.parametrize("auth", get_args(Auth))
+def test_a_client_id_among_the_parameters_goes_with_basic_only(folder: Folder, where: str, auth: str) -> None:
+    text = config(**{where: "parameters: {client_id: {env: ID}}"}, credentials=WAYS[auth])
+    if auth == "client_secret_basic":
+        assert folder.target(text).parameters == (("client_id", Reference("env", "ID")),)
+        return
+    line, column = (4, 18) if where == "client" else (len(text.splitlines()), 26)
+    said = "parameter 'client_id' only applies to auth client_secret_basic: others send the key client_id there"
+    assert folder.headlines(text) == [f"config.yaml:{line}:{column}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "client", "body"),
+    [("", "", "form"), ("", "json", "json"), ("json", "", "json"), ("json", "form", "form"), ("form", "json", "json")],
+)
+def test_the_body_is_the_clients_or_its_providers(folder: Folder, provider: str, client: str, body: str) -> None:
+    keys = f", body: {provider}" if provider else ""
+    top = f"providers: {{sso: {{token_url: https://sso.example.com/t{keys}}}}}"
+    own = f"\nbody: {client}" if client else ""
+    found = folder.target(config(top=top, url=None, credentials=f"{SECRET}\nprovider: sso{own}")).client
+    assert found.body == body
+
+
+def test_a_proxy_may_have_a_login(folder: Folder) -> None:
+    login = "proxy: {url: https://proxy:3128, username: bearerd, password: {file: /p}}"
+    provider = folder.target(config(client=login)).client.provider
+    assert provider.proxy == "https://proxy:3128"
+    assert provider.proxy_login == ProxyLogin("bearerd", Reference("file", "/p"))
+    assert folder.target(config(client=login)).references[-1] == Reference("file", "/p")
+
+
+@pytest.mark.parametrize("url", ["http://h", "https://h:1", "socks5://h", "socks5h://[::1]:9050"])
+def test_a_proxy_is_one_of_http_or_socks5(folder: Folder, url: str) -> None:
+    provider = folder.target(config(client=f"proxy: '{url}'")).client.provider
+    assert (provider.proxy, provider.proxy_login) == (url, None)
+    with_login = config(client=f"proxy: {{url: '{url}', username: u, password: {{env: P}}}}")
+    assert folder.target(with_login).client.provider.proxy == url
+
+
+@pytest.mark.parametrize("own", ["http://other:1", "{url: http://other:1, username: u, password: {file: /own}}"])
+def test_a_clients_own_proxy_replaces_its_providers_and_its_login(folder: Folder, own: str) -> None:
+    top = f"providers: {{sso: {{token_url: https://sso.example.com/t, proxy: {{url: http://p, {USER}}}}}}}"
+    provider = folder.target(config(top=top, url=None, client=f"provider: sso\n    proxy: {own}")).client.provider
+    assert provider.proxy == "http://other:1"
+    assert provider.proxy_login == (ProxyLogin("u", Reference("file", "/own")) if "own" in own else None)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        pytest.param("{url: http://h, username: u}", "key 'password' is missing", id="no password"),
+        pytest.param("{url: http://h, password: {file: /p}}", "key 'username' is missing", id="no user"),
+        pytest.param("{username: u, password: {file: /p}}", "key 'url' is missing", id="no url"),
+        pytest.param(f"{{url: 'http://u:p@h', {USER}}}", f"expected {NO_LOGIN}", id="a login in the url too"),
+        pytest.param(
+            "{url: http://h, username: 'a:b', password: {file: /p}}",
+            "expected a user name without ':' and control characters (RFC 7617)",
+            id="a colon in the user",
+        ),
+        pytest.param(
+            "{url: http://h, username: u, password: x}",
+            "expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
+            "{command: [argv…]}, never the secret itself",
+            id="a password as text",
+        ),
+        pytest.param(f"{{uri: http://h, {USER}}}", "unknown key 'uri'; did you mean 'url'?", id="another key"),
+    ],
+)
+def test_a_wrong_proxy_is_refused(folder: Folder, proxy: str, said: str) -> None:
+    (headline,) = folder.headlines(config(client=f"proxy: {proxy}"))
+    assert headline.partition(": ")[2] == said
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "{url: 'http://user:hunter2@proxy', username: u, password: {file: /p}}",
+        "{url: http://proxy, username: u, password: hunter2}",
+        "{url: http://proxy, username: 'u:hunter2', password: {file: /p}}",
+        "{url: 'http://proxy:hunter2', username: u, pasword: hunter2}",
+        "{url: ftp://hunter2@proxy, usrname: hunter2}",
+    ],
+)
+def test_no_error_about_a_proxy_shows_its_login(folder: Folder, proxy: str) -> None:
+    assert "hunter2" not in folder.error(config(client=f"proxy: {proxy}"))
+
+
 SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "code", "device_code"]
 
 
@@ -1178,6 +1365,9 @@ SECRET_PARAMETERS = ["password", "assertion", "actor_token", "refresh_token", "c
     "client",
     [
         'proxy: "http://user:hunter2@proxy"',
+        "headers: {X-Plain: hunter2, Host: hunter2}, timeout: 5",
+        'headers: {X-Plain: "hunter2\\n"}, timeout: 5',
+        "headers: {X-Plain: {vault: hunter2}}, timeout: 5",
         "proxy: ftp://user:hunter2@proxy",
         "token_url: https://login.example.com/t?sig=hunter2, timeout: 5",
         "on_change: [{run: [curl, -u, 'user:hunter2']}]",
@@ -1210,6 +1400,87 @@ def test_each_secret_among_the_parameters_is_reported_at_its_place(folder: Folde
         "12:39",
     ]
     assert "hunter2" not in error
+
+
+HEADERS = (
+    ("X-Tenant", "acme"),
+    ("Ocp-Apim-Subscription-Key", Reference("file", "/k")),
+)
+THEIRS = "providers: {sso: {token_url: https://sso.example.com/t, headers: {x-tenant: theirs, X-Gate: '1'}}}"
+
+
+def test_headers_are_texts_or_references(folder: Folder) -> None:
+    client = folder.target(config(client="headers: {X-Tenant: acme, Ocp-Apim-Subscription-Key: {file: /k}}")).client
+    assert client.headers == HEADERS
+    # Only a provider's headers are sent for its metadata.
+    assert client.provider.headers == ()
+    assert client.references == (*client.client_secret, Reference("file", "/k"))
+
+
+def test_headers_of_provider_and_client_are_merged_and_the_client_wins(folder: Folder) -> None:
+    client = folder.target(
+        config(top=THEIRS, url=None, client="provider: sso, headers: {X-Tenant: ours}").replace(
+            "provider: sso, ", "provider: sso\n    "
+        )
+    ).client
+    assert client.headers == (("X-Tenant", "ours"), ("X-Gate", "1"))
+    assert client.provider.headers == (("x-tenant", "theirs"), ("X-Gate", "1"))
+
+
+OF_CONNECTION = "bearerd sets it for each connection"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("authorization", "bearerd sets it from auth, client_id and client_secret"),
+        ("Content-Type", "bearerd sets it from the key body"),
+        ("Content-Length", OF_CONNECTION),
+        ("HOST", OF_CONNECTION),
+        ("Transfer-Encoding", OF_CONNECTION),
+        ("connection", OF_CONNECTION),
+        (
+            "Proxy-Authorization",
+            "it would be sent to the provider; use proxy: {url: …, username: …, password: {file: …}}",
+        ),
+    ],
+)
+def test_a_header_that_bearerd_sets_is_refused(folder: Folder, name: str, why: str) -> None:
+    assert folder.headlines(config(client=f"headers: {{{name}: x}}")) == [
+        f"config.yaml:4:15: header '{name}' cannot be set here: {why}"
+    ]
+
+
+A_HEADER = "expected the value of a header: printable ASCII characters on one line, without spaces at its ends"
+A_NAME = "expected the name of a header: letters, digits and '-', without spaces and ':'"
+
+
+@pytest.mark.parametrize(
+    ("headers", "place", "said"),
+    [
+        pytest.param("{X Y: a}", "4:15", A_NAME, id="a space in the name"),
+        pytest.param("{'X:': a}", "4:15", A_NAME, id="a colon in the name"),
+        pytest.param("{'': a}", "4:15", A_NAME, id="no name"),
+        pytest.param("{Ä: a}", "4:15", A_NAME, id="a name that is not ASCII"),
+        pytest.param('{X: "a\\nB: c"}', "4:18", A_HEADER, id="a line end"),
+        pytest.param("{X: ä}", "4:18", A_HEADER, id="not ASCII"),
+        pytest.param("{X: ' a'}", "4:18", A_HEADER, id="a space at the start"),
+        pytest.param("{X: ''}", "4:18", A_HEADER, id="empty"),
+        pytest.param(
+            "{X: 1}", "4:18", "expected text in quotes, or a reference such as {file: …}, found a number", id="a number"
+        ),
+        pytest.param(
+            "{X: [a]}", "4:18", "expected text in quotes, or a reference such as {file: …}, found a list", id="a list"
+        ),
+        pytest.param("{X: {file: x}}", "4:25", "expected an absolute path (/…)", id="a relative path"),
+        pytest.param(
+            "{X-A: a, x-a: b}", "4:14", "a header is there twice: upper and lower case are the same", id="twice"
+        ),
+        pytest.param("[X]", "4:14", "expected a mapping, found a list", id="a list of headers"),
+    ],
+)
+def test_a_wrong_header_is_refused(folder: Folder, headers: str, place: str, said: str) -> None:
+    assert folder.headlines(config(client=f"headers: {headers}")) == [f"config.yaml:{place}: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -1488,8 +1759,14 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
         ("client", "max_concurrency: 1025", "expected a whole number, at most 1024"),
         ("client", "max_concurrency: '8'", "expected a whole number, found text"),
         ("client", "max_concurrency: 0o10", "expected a whole number, found text"),
-        ("client", "proxy: socks5://h:1", "expected a URL, http://… or https://…"),
-        ("client", "proxy: http://u:p@h:1", "expected a URL without a user name and password"),
+        ("client", "proxy: socks4://h:1", A_PROXY),
+        ("client", "proxy: http://u:p@h:1", f"expected {NO_LOGIN}"),
+        ("client", "proxy: ftp://u@h:1", f"expected {NO_LOGIN}"),
+        (
+            "client",
+            "proxy: [http://h:1]",
+            f"{A_PROXY}, found a list",
+        ),
         ("client", "ca_file: ca.pem", "expected an absolute path (/…)"),
         ("client", "proxy:", "expected a value, found nothing"),
         (

@@ -171,6 +171,7 @@ def test_the_walk_finds_every_model() -> None:
         "LogModel",
         "OutputModel",
         "ProviderModel",
+        "ProxyModel",
         "ReferenceModel",
         "TokenModel",
     ]
@@ -235,7 +236,10 @@ REFERENCE = {"file": "/s"}
         ),
         *(
             pytest.param(key, [REFERENCE], ["/k", [REFERENCE], {"vault": "x"}], id=key)
-            for key in ("private_key", "certificate", "assertion", "subject_token")
+            for key in (
+                *("private_key", "certificate", "assertion", "subject_token"),
+                *("tls_certificate", "tls_private_key"),
+            )
         ),
         pytest.param(
             "assertion_claims", [{}, {"a": {"b": [1, True, {"c": 1.5}]}}], ["a", ["a"]], id="claims of any shape"
@@ -245,6 +249,8 @@ REFERENCE = {"file": "/s"}
         pytest.param("algorithm", ["EdDSA", "HS512"], ["none", "rs256"], id="algorithm"),
         pytest.param("scope_in", ["form", "assertion"], ["body"], id="scope_in"),
         pytest.param("scope_separator", [" ", ",", "%20;"], ["", "12345", "ä", 5], id="scope_separator"),
+        pytest.param("body", ["form", "json"], ["xml", 5], id="body"),
+        pytest.param("headers", [{}, {"X": "a", "Y": REFERENCE}], ["a", {"X": 5}, {"X": ["a"]}], id="headers"),
         pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
     ],
 )

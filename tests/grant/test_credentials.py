@@ -125,6 +125,28 @@ def test_the_repr_of_credentials_shows_no_secret() -> None:
     assert shown == "(Credentials(client_id='7e0c5a', source='env DNB_SECRET'),)"
 
 
+# -- headers -----------------------------------------------------------------------------------------
+
+
+def test_headers_are_texts_or_references_and_no_repr_shows_them() -> None:
+    client = replace(BARE, headers=(("X-Tenant", "acme"), ("X-Api-Key", variable("SECRET"))))
+    (found,) = read_credentials(client, ALL)
+    assert found.access.headers == (("X-Tenant", "acme"), ("X-Api-Key", SECRET))
+    assert SECRET not in repr(found) + repr(found.access)
+    assert "acme" not in repr(found) + repr(found.access)
+
+
+@pytest.mark.parametrize("text", ["a\nX-Evil: b", "a\r", " a", "a ", "a\x00b", "hünter2", "a\x7f"])
+def test_a_secret_that_cannot_be_a_header_is_an_error_that_does_not_show_it(text: str) -> None:
+    client = replace(BARE, headers=(("X-Api-Key", variable("SECRET")),))
+    with pytest.raises(SecretUnavailable) as raised:
+        read_credentials(client, {"SECRET": text})
+    assert str(raised.value) == (
+        "env SECRET: not usable as header X-Api-Key: expected printable ASCII characters on one line, without spaces "
+        "at its ends"
+    )
+
+
 # -- a target's parameters ---------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bearerd.grant.metadata import Metadata, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
-from bearerd.model import JWT_BEARER, Client, Jwt, JwtBearer, Provider
+from bearerd.model import JWT_BEARER, Auth, Client, Jwt, JwtBearer, Provider, Reference
 from support.targets import CLIENT
 
 ISSUER = "https://sso.example.com/realms/acme"
@@ -289,17 +289,18 @@ def test_any_reply_is_metadata_or_a_failure_that_quotes_nothing(fields: dict[str
 
 
 @pytest.mark.parametrize(
-    ("auth", "endpoint"),
+    ("presented", "endpoint"),
     [
-        ("client_secret_basic", TOKEN_URL),
-        ("private_key_jwt", TOKEN_URL),
-        ("none", TOKEN_URL),
-        ("tls_client_auth", MTLS_URL),
-        ("self_signed_tls_client_auth", MTLS_URL),
+        pytest.param(
+            {"tls_certificate": Reference("file", "/c"), "tls_private_key": Reference("file", "/k")}, MTLS_URL
+        ),
+        pytest.param({"certificate": Reference("file", "/c"), "private_key": Reference("file", "/k")}, TOKEN_URL),
     ],
+    ids=["of-the-connection", "of-the-signing-key"],
 )
-def test_clients_with_a_certificate_use_the_alias(auth: Any, endpoint: str) -> None:
-    assert Metadata(TOKEN_URL, MTLS_URL).endpoint(replace(CLIENT, auth=auth)) == endpoint
+@pytest.mark.parametrize("auth", get_args(Auth))
+def test_clients_with_a_certificate_use_the_alias(auth: Any, presented: Any, endpoint: str) -> None:
+    assert Metadata(TOKEN_URL, MTLS_URL).endpoint(replace(CLIENT, auth=auth, **presented)) == endpoint
 
 
 def doubts(client: Client, *methods: str, algorithms: tuple[str, ...] = ()) -> str | None:

@@ -29,18 +29,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bearerd.grant import transport
 from bearerd.grant.endpoint import Endpoint, NoReply
-from bearerd.grant.outcome import Issued, Outcome, Transient, Unsent
+from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
-from bearerd.grant.request import Request
+from bearerd.grant.request import Access, Request
 from bearerd.model import Auth, Provider, Reference, Target
 from support.clock import FakeClock
 from support.oidc import pem, private_key, self_signed
 from support.process import WITHIN
-from support.server import Answer, Script, Server, issues, serving
+from support.server import Answer, Script, Seen, Server, issues, serving
 from support.targets import CLIENT, PROVIDER, target
 
-ENCRYPTED = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+ENCRYPTED = "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def at(server: Server, directory: Path, auth: Auth = "tls_client_auth", name: st
         provider=replace(PROVIDER, **there | provider),
         auth=auth,
         client_secret=(),
-        certificate=Reference("file", str(directory / "client.pem")),
-        private_key=Reference("file", str(directory / "client.key")),
+        tls_certificate=Reference("file", str(directory / "client.pem")),
+        tls_private_key=Reference("file", str(directory / "client.key")),
     )
     return target(client=client)
 
@@ -183,7 +183,8 @@ def test_a_certificate_without_its_new_key_sends_nothing(ca: trustme.CA, directo
         new.write(directory)
         after = grants.perform(wanted)
 
-    assert between.outcome == Unsent("certificate and private_key do not match", phase="set-up")
+    named = (f"file {directory}/client.pem", f"file {directory}/client.key")
+    assert between.outcome == Unsent(TOGETHER.format(*named), phase="set-up")
     assert isinstance(after.outcome, Issued)
     assert [seen.certificate for seen in server.seen] == [old.der, new.der]
 
@@ -251,14 +252,78 @@ def test_it_is_not_presented_to_a_proxy(ca: trustme.CA, directory: Path) -> None
     assert [(seen.method, seen.certificate) for seen in proxy.seen] == [("CONNECT", None)]
 
 
-@pytest.mark.parametrize("auth", ["private_key_jwt", "none"])
-def test_other_auth_methods_present_no_certificate(ca: trustme.CA, directory: Path, auth: Auth) -> None:
-    # With private_key_jwt it only adds the thumbprints.
+def test_the_certificate_of_a_signing_key_is_not_presented(ca: trustme.CA, directory: Path) -> None:
+    # It only adds the thumbprints to the assertion.
     issued_by(ca).write(directory)
     with serving(issues(), context_of(ca, ssl.CERT_OPTIONAL)) as server:
-        assert isinstance(granted(at(server, directory, auth)), Issued)
+        wanted = at(server, directory, "private_key_jwt")
+        pair = wanted.client.tls_certificate, wanted.client.tls_private_key
+        client = replace(wanted.client, tls_certificate=None, tls_private_key=None)
+        client = replace(client, certificate=pair[0], private_key=pair[1])
+        assert isinstance(granted(replace(wanted, client=client)), Issued)
 
     assert [seen.certificate for seen in server.seen] == [None]
+
+
+def test_a_certificate_goes_with_a_secret_and_with_an_assertion_signed_by_another_key(
+    ca: trustme.CA, directory: Path
+) -> None:
+    pair, signing = issued_by(ca), directory / "signing.key"
+    pair.write(directory)
+    signing.write_text(RSA.private_key)
+    signing.chmod(0o600)
+    with serving(issues(), context_of(ca)) as server:
+        wanted = at(server, directory, "client_secret_basic")
+        secret = replace(wanted.client, client_secret=CLIENT.client_secret)
+        signs = replace(wanted.client, auth="private_key_jwt", private_key=Reference("file", str(signing)))
+        grants = Grants(FakeClock(), {"DNB_SECRET": "s3cr3t"})
+        for client in (secret, signs):
+            assert isinstance(grants.perform(replace(wanted, client=client)).outcome, Issued)
+
+    assert [seen.certificate for seen in server.seen] == [pair.der, pair.der]
+    assert server.seen[0].headers["authorization"].startswith("Basic ")
+    assert "client_assertion" in parse_qs(server.seen[1].body.decode())
+
+
+def test_a_providers_certificate_is_also_presented_for_its_metadata_and_its_connections_are_shared(
+    ca: trustme.CA, directory: Path
+) -> None:
+    pair, own = issued_by(ca), issued_by(ca)
+    pair.write(directory)
+    (directory / "own").mkdir()
+    own.write(directory / "own")
+    script = issues()
+
+    def answer(seen: Seen) -> Answer:
+        issuer = server.url.removesuffix("/token")
+        return script(seen) if seen.method == "POST" else Answer(200, {"issuer": issuer, "token_endpoint": server.url})
+
+    with serving(answer, context_of(ca)) as server:
+        ours = at(server, directory, token_url=None, issuer=server.url.removesuffix("/token"))
+        names: Any = {"tls_certificate": ours.client.tls_certificate, "tls_private_key": ours.client.tls_private_key}
+        provider = replace(ours.client.provider, **names)
+        theirs = at(server, directory / "own", name="own")
+        grants = Grants(FakeClock(), {})
+        for wanted, name in ((ours, "one"), (ours, "two"), (theirs, "own")):
+            client = replace(wanted.client, name=name, provider=provider)
+            assert isinstance(grants.perform(replace(wanted, client=client)).outcome, Issued)
+
+    assert [(seen.method, seen.certificate) for seen in server.seen] == [
+        *(("GET", pair.der), ("POST", pair.der), ("POST", pair.der), ("POST", own.der))
+    ]
+    assert len({seen.port for seen in server.seen[:3]}) == 1
+    assert server.seen[3].port != server.seen[2].port
+
+
+def test_a_failure_names_an_expired_certificate(ca: trustme.CA, directory: Path) -> None:
+    # As nginx answers it: no alert, and a page for browsers.
+    issued_by(ca, **LONG_AGO).write(directory)
+    page = Answer(400, b"<html><head><title>400 The SSL certificate error</title></head></html>")
+    with serving(lambda _: page, context_of(ca, ssl.CERT_NONE)) as server:
+        outcome = granted(at(server, directory))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.hint == f"the client certificate in file {directory}/client.pem expired on 2020-02-01: renew it"
 
 
 # -- it cannot be used ---------------------------------------------------------------------------------
@@ -270,8 +335,9 @@ def encrypted(pair: Pair, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
 
 
 RSA, OTHER_RSA, EC = self_signed_pair(), self_signed_pair(), self_signed_pair("ES256")
-TOGETHER = "certificate and private_key do not match"
-NO_PEM = "certificate or private_key is not in PEM format"
+TOGETHER = "{0} and {1} do not belong together: the certificate is for another key"
+NO_PEM = "{0} or {1} is not in PEM format, or not complete"
+OF_KEY = f"{{1}}: {ENCRYPTED}"
 
 
 @pytest.mark.parametrize(
@@ -279,11 +345,9 @@ NO_PEM = "certificate or private_key is not in PEM format"
     [
         pytest.param(RSA.certificate, OTHER_RSA.private_key, TOGETHER, id="another-key"),
         pytest.param(RSA.certificate, EC.private_key, TOGETHER, id="another-kind-of-key"),
-        pytest.param(RSA.certificate, encrypted(RSA), ENCRYPTED, id="PKCS#8-encrypted"),
-        pytest.param(
-            RSA.certificate, encrypted(RSA, PrivateFormat.TraditionalOpenSSL), ENCRYPTED, id="PKCS#1-encrypted"
-        ),
-        pytest.param(RSA.certificate, encrypted(OTHER_RSA), ENCRYPTED, id="encrypted-and-another"),
+        pytest.param(RSA.certificate, encrypted(RSA), OF_KEY, id="PKCS#8-encrypted"),
+        pytest.param(RSA.certificate, encrypted(RSA, PrivateFormat.TraditionalOpenSSL), OF_KEY, id="PKCS#1-encrypted"),
+        pytest.param(RSA.certificate, encrypted(OTHER_RSA), OF_KEY, id="encrypted-and-another"),
         pytest.param(RSA.certificate, "hunter2", NO_PEM, id="key-a-secret"),
         pytest.param(RSA.certificate, RSA.private_key[:400], NO_PEM, id="key-cut-short"),
         pytest.param("hunter2", RSA.private_key, NO_PEM, id="certificate-text"),
@@ -299,7 +363,8 @@ def test_an_unusable_certificate_is_a_local_fault_and_nothing_is_sent(
     with serving(issues(), context_of(ca)) as server:
         outcome = granted(at(server, directory))
 
-    assert outcome == Unsent(reason, phase="set-up")
+    named = (f"file {directory}/client.pem", f"file {directory}/client.key")
+    assert outcome == Unsent(reason.format(*named), phase="set-up")
     assert server.seen == []
 
 
@@ -329,11 +394,11 @@ CHILD = """
 import os, sys
 os.open(os.ttyname(0), os.O_RDWR)
 from bearerd.grant.endpoint import Endpoint
-from bearerd.grant.request import Request
+from bearerd.grant.request import Access, Request
 from bearerd.model import Provider
 certificate, private_key = (open(name).read() for name in sys.argv[1:])
 endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/", timeout=60.0))
-print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", certificate, private_key)).reason)
+print(endpoint.send(Request("https://127.0.0.1:1/", {}, b"", Access((), certificate, private_key))).reason)
 """
 
 
@@ -357,12 +422,12 @@ def test_the_terminal_is_not_asked_for_a_passphrase(directory: Path) -> None:
         os.close(terminal)
         os.close(its_end)
 
-    assert (ran.stdout, ran.stderr) == (f"{ENCRYPTED}\n", "")
+    assert (ran.stdout, ran.stderr) == (f"its private key: {ENCRYPTED}\n", "")
 
 
 def test_unusable_certificates_leave_no_descriptor_open() -> None:
     endpoint = Endpoint(Provider(name="p", token_url="https://127.0.0.1:1/"))
-    request = Request("https://127.0.0.1:1/", {}, b"", RSA.certificate, OTHER_RSA.private_key)
+    request = Request("https://127.0.0.1:1/", {}, b"", Access((), RSA.certificate, OTHER_RSA.private_key))
     assert isinstance(endpoint.send(request), NoReply)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
@@ -407,7 +472,7 @@ def showing(pair: Pair | None, url: str, directory: Path) -> Reply | NoReply:
     endpoint = Endpoint(Provider(name="p", token_url=url, ca_file=str(directory / "ca.pem"), timeout=WITHIN))
     certificate, key = (pair.certificate, pair.private_key) if pair else ("", "")
     try:
-        return endpoint.send(Request(url, {}, b"grant_type=client_credentials", certificate, key))
+        return endpoint.send(Request(url, {}, b"grant_type=client_credentials", Access((), certificate, key)))
     finally:
         endpoint.close()
 
@@ -416,7 +481,7 @@ LONG_AGO = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetim
 WANTS = NoReply(
     "TLS",
     "127.0.0.1: TLS: tlsv13 alert certificate required",
-    "it requires a client certificate (auth tls_client_auth)",
+    "it requires a client certificate: set tls_certificate and tls_private_key",
 )
 
 

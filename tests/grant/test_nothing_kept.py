@@ -16,7 +16,7 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Performed
 from bearerd.grant.perform import Grants
-from bearerd.model import Auth, Reference
+from bearerd.model import Auth, ProxyLogin, Reference
 from support.clock import FakeClock
 from support.oidc import pem, private_key
 from support.process import WITHIN
@@ -95,7 +95,21 @@ def test_a_grant_leaves_nothing_of_the_secret_behind(tmp_path: Path, auth: Auth)
     assert left == []
 
 
-def grant(path: Path, auth: Auth, status: int, body: str) -> tuple[tuple[Grants, Performed], list[str]]:
+@pytest.mark.parametrize("place", ["header", "proxy"])
+def test_a_grant_leaves_nothing_of_other_secrets_behind(tmp_path: Path, place: str) -> None:
+    grants, parts = [], []
+    for status, body in OUTCOMES.values():
+        performed, of_the_secret = grant(tmp_path, "client_secret_basic", status, body, place)
+        grants.append(performed)
+        parts += of_the_secret
+    left = kept(parts)
+    assert [isinstance(performed.outcome, Issued) for _, performed in grants] == [True, False, False, False, False]
+    assert left == []
+
+
+def grant(
+    path: Path, auth: Auth, status: int, body: str, place: str = ""
+) -> tuple[tuple[Grants, Performed], list[str]]:
     """A grant with a new secret; what performed it with its result, and parts of the secret."""
     file = path / "secret"
     text = pem(private_key("ES256")) if auth == "private_key_jwt" else secrets.token_hex(LENGTH)
@@ -109,6 +123,13 @@ def grant(path: Path, auth: Auth, status: int, body: str) -> tuple[tuple[Grants,
         CLIENT, auth=auth, client_secret=() if by_key else (reference,), private_key=reference if by_key else None
     )
     with answering(status, body) if status else nullcontext("http://127.0.0.1:9/") as url:
-        client = replace(client, provider=replace(PROVIDER, token_url=url, timeout=WITHIN))
+        provider = replace(PROVIDER, token_url=url, timeout=WITHIN)
+        if place == "header":
+            client = replace(client, headers=(("X-Api-Key", reference),))
+        elif place == "proxy":
+            # The proxy, which answers itself.
+            login = ProxyLogin(CLIENT.client_id, reference) if isinstance(CLIENT.client_id, str) else None
+            provider = replace(provider, token_url="http://token.invalid/", proxy=url, proxy_login=login)
+        client = replace(client, provider=provider)
         grants = Grants(FakeClock(), {})
         return (grants, grants.perform(target(client=client))), parts

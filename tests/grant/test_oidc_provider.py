@@ -115,7 +115,7 @@ def registered() -> Iterator[dict[str, Any]]:
     yield client("narrow", client_secret=SECRET, scope="alpha beta")
 
 
-CREDENTIALS = {"client_secret", "private_key", "certificate", "assertion"}
+CREDENTIALS = {"client_secret", "private_key", "certificate", "tls_certificate", "assertion"}
 RESOURCES: dict[str, dict[str, Any]] = {
     API: {"scope": "alpha", "accessTokenTTL": API_LIFETIME},
     OTHER_API: {"scope": "alpha"},
@@ -164,7 +164,7 @@ class Bench:
         """A certificate of an authority, and its key, in place of those that were there."""
         leaf = ca.issue_cert(name)
         chain = "".join(part.bytes().decode() for part in leaf.cert_chain_pems)
-        return self.holds(certificate=chain, private_key=leaf.private_key_pem.bytes().decode())
+        return self.holds(tls_certificate=chain, tls_private_key=leaf.private_key_pem.bytes().decode())
 
     def holds(self, **texts: str) -> dict[str, Any]:
         return {name: self.keep(name, text) for name, text in texts.items()}
@@ -177,7 +177,7 @@ class Bench:
             case "tls_client_auth":
                 return self.certify(self.server.ca)
             case "self_signed_tls_client_auth":
-                return self.holds(certificate=own_certificate(), private_key=key("EdDSA"))
+                return self.holds(tls_certificate=own_certificate(), tls_private_key=key("EdDSA"))
             case "assertion":
                 now = int(time.time())
                 claims = {"iss": auth, "sub": auth, "aud": self.server.https_issuer, "jti": str(now), "exp": now + 60}

@@ -249,6 +249,61 @@ def test_an_error_code_that_echoes_a_secret_is_not_shown() -> None:
     assert performed.status == 400
 
 
+def test_an_error_code_that_echoes_a_header_is_not_shown() -> None:
+    with serving(lambda _: Answer(400, {"error": "a_key_of_letters"})) as server:
+        performed = perform(
+            at(server, headers=(("X-Api-Key", variable("API_KEY")),)), SECRET | {"API_KEY": "a_key_of_letters"}
+        )
+
+    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+
+
+def test_headers_of_a_provider_are_also_sent_for_its_metadata_and_those_of_a_client_are_not() -> None:
+    script = issues()
+
+    def answer(seen: Seen) -> Answer:
+        issuer = server.url.removesuffix("/token")
+        return script(seen) if seen.method == "POST" else Answer(200, {"issuer": issuer, "token_endpoint": server.url})
+
+    of_provider = (("X-Gate", variable("GATE")), ("X-Both", "provider"))
+    with serving(answer) as server:
+        there: dict[str, Any] = {"token_url": None, "issuer": server.url.removesuffix("/token"), "headers": of_provider}
+        wanted = at(
+            server, provider=there, headers=(("X-Gate", variable("GATE")), ("X-Both", "client"), ("X-Own", "1"))
+        )
+        missing = perform(wanted)
+        performed = perform(wanted, SECRET | {"GATE": "opens"})
+
+    assert missing.outcome == Unsent("env GATE: the variable is not set", phase="secret")
+    assert isinstance(performed.outcome, Issued), performed
+    assert [[seen.headers.get(name) for name in ("x-gate", "x-both", "x-own")] for seen in server.seen] == [
+        ["opens", "provider", None],
+        ["opens", "client", "1"],
+    ]
+
+
+def test_without_a_secret_for_the_metadata_nothing_is_sent() -> None:
+    with serving(issues()) as server:
+        there: dict[str, Any] = {"token_url": None, "issuer": server.url, "headers": (("X-Gate", variable("GATE")),)}
+        performed = perform(at(server, provider=there))
+
+    assert performed.outcome == Unsent("env GATE: the variable is not set", phase="secret")
+    assert server.seen == []
+
+
+def test_a_refused_client_with_a_changed_header_is_untried() -> None:
+    environ = SECRET | {"KEY": "first"}
+    with serving(lambda _: Answer(401, {"error": "invalid_client"})) as server:
+        wanted = at(server, headers=(("X-Api-Key", variable("KEY")),))
+        grants = Grants(FakeClock(), environ)
+        grants.perform(wanted)
+        before = grants.untried(wanted.client)
+        environ["KEY"] = "second"
+        after = grants.untried(wanted.client)
+
+    assert (before, after) == (False, True)
+
+
 def test_an_error_code_that_echoes_a_secret_parameter_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         wanted = replace(at(server), parameters=(("actor_token", variable("ACTOR")),))

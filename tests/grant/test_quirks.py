@@ -30,7 +30,7 @@ from bearerd.model import Auth, Client, Provider, Reference, Target
 from support import quirks
 from support.clock import START, FakeClock
 from support.process import WITHIN
-from support.quirks import Fails, Gives, T, Waits, Wire, http, jwt, ok, wired
+from support.quirks import Fails, Gives, Sends, T, Waits, Wire, http, jwt, ok, wired
 
 CLIENT = Client(name="dnb", provider=Provider("p"), client_id="7e0c5a", client_secret=(Reference("env", "SECRET"),))
 
@@ -67,6 +67,16 @@ def perform(wanted: Target, *, secret: str = "s3cret", times: int = 1) -> list[P
 
 def rows(*tables: list[Any]) -> list[Any]:
     return [pytest.param(row, id=row.name) for table in tables for row in table]
+
+
+@pytest.mark.parametrize("row", rows(quirks.REQUESTS))
+def test_requests_have_exactly_these_bytes(wire: Wire, row: Sends) -> None:
+    wire.says, wire.heard = ok(T), []
+
+    (performed,) = perform(target(wire, client=row.client, **row.asked))
+
+    assert isinstance(performed.outcome, Issued), performed
+    assert wire.heard == [row.raw(wire.port)]
 
 
 @pytest.mark.parametrize(

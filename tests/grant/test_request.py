@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
 import jwt
@@ -16,8 +16,17 @@ from hypothesis import strategies as st
 
 from bearerd import __version__
 from bearerd.errors import SecretUnavailable
-from bearerd.grant.request import Call, Credentials, Request, basic, compose, get, prove_signing
-from bearerd.model import JWT_BEARER, BasicEncoding, Client, Jwt, JwtBearer, Reference
+from bearerd.grant.request import (
+    Access,
+    Call,
+    Credentials,
+    Request,
+    basic,
+    compose,
+    get,
+    prove_signing,
+)
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Client, Jwt, JwtBearer, Reference
 from support.clock import START
 from support.targets import CLIENT, target
 
@@ -50,6 +59,17 @@ def pair_of(header: str) -> str:
     kind, _, encoded = header.partition(" ")
     assert kind == "Basic"
     return base64.b64decode(encoded, validate=True).decode()
+
+
+@pytest.mark.parametrize("secret", ["s3cret-key", "long enough"])
+def test_headers_are_sent_and_never_shown(secret: str) -> None:
+    access = Access((("X-Api-Key", secret), ("Accept-Language", "en")))
+    request = composed(CLIENT, replace(CREDENTIALS, access=access))
+    assert request.headers | {"X-Api-Key": secret, "Accept-Language": "en"} == request.headers
+    # `en` is a part of many error codes.
+    assert secret in request.secrets
+    assert "en" not in request.secrets
+    assert secret not in repr(request)
 
 
 def test_the_request_to_the_first_provider_is_that_of_its_documentation() -> None:
@@ -243,20 +263,13 @@ def test_a_secret_signs_the_clients_assertion() -> None:
     assert header_of(form, "client_assertion") == {"typ": "JWT", "alg": "HS512", "kid": "key-7"}
 
 
-@pytest.mark.parametrize("auth", ["tls_client_auth", "self_signed_tls_client_auth"])
-def test_the_certificate_is_presented_if_it_authenticates_the_client(auth: Any) -> None:
-    credentials = replace(FULL, certificate="a certificate")
+@pytest.mark.parametrize("auth", get_args(Auth))
+def test_the_certificate_of_the_connection_is_presented_whatever_the_auth(auth: Any) -> None:
+    access = Access((), "a certificate", "its key")
 
-    request = composed(replace(CLIENT, auth=auth), credentials)
+    request = composed(replace(CLIENT, auth=auth), replace(FULL, access=access))
 
-    assert (request.certificate, request.private_key) == ("a certificate", FULL.private_key)
-
-
-@pytest.mark.parametrize("auth", ["client_secret_basic", "private_key_jwt", "none"])
-def test_other_auth_methods_present_no_certificate(auth: Any) -> None:
-    request = composed(replace(CLIENT, auth=auth), FULL)
-
-    assert (request.certificate, request.private_key) == ("", "")
+    assert request.access == access
 
 
 @pytest.mark.parametrize(

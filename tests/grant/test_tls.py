@@ -314,4 +314,4 @@ def test_openssl_never_gets_a_file_that_it_could_read_for_ever(
     certificate, key = (pair.cert_chain_pems[0], pair.private_key_pem) if own else (None, None)
     provider = Provider(name="p", token_url="https://127.0.0.1:9/", ca_file=path)
     texts = [part.bytes().decode() if part else "" for part in (certificate, key)]
-    assert set_up_fault(provider, *texts) == f"ca_file {path}: {said}"
+    assert set_up_fault(provider, texts[0], texts[1]) == f"ca_file {path}: {said}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from bearerd.model import (
     JwtBearer,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     Target,
@@ -57,6 +59,7 @@ IDENTITY = {
     "client.provider.token_url": "https://login.example.org/token",
     "client.auth": "client_secret_post",
     "client.grant_type": "urn:example:grant",
+    "client.headers": (("X-Tenant", "acme"),),
     "client.jwt_bearer.issuer": "somebody",
     "client.jwt_bearer.subject": "somebody",
     "client.jwt_bearer.claims": '{"role": "reader"}',
@@ -69,11 +72,18 @@ FINGERPRINT: dict[str, Any] = {
     "client.provider.issuer": "https://login.example.org",
     "client.provider.ca_file": "/etc/ssl/other.pem",
     "client.provider.proxy": "http://proxy.example.com:3128",
+    "client.provider.proxy_login": ProxyLogin("bearerd", Reference("env", "OTHER_SECRET")),
     "client.client_id": "another",
     "client.client_secret": (Reference("env", "OTHER_SECRET"),),
     "client.basic_encoding": "raw",
+    "client.body": "json",
     "client.private_key": Reference("env", "OTHER_KEY"),
     "client.certificate": Reference("env", "CERTIFICATE"),
+    "client.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),
+    "client.tls_private_key": Reference("env", "OTHER_KEY"),
+    "client.provider.tls_certificate": Reference("env", "OTHER_CERTIFICATE"),
+    "client.provider.tls_private_key": Reference("env", "OTHER_KEY"),
+    "client.provider.headers": (("X-Api-Key", Reference("env", "OTHER_KEY")),),
     "client.assertion": Reference("env", "ASSERTION"),
     "client.assertion_type": "urn:example:assertion",
     "client.jwt.key_id": "key-2",
@@ -132,6 +142,9 @@ def pair(path: str) -> tuple[Target, Target]:
     client = BASE.client
     if path == "client.provider.issuer":
         client = replace(client, provider=BY_ISSUER)
+    elif ".tls_" in path:
+        pair: Any = {"tls_certificate": Reference("env", "CERTIFICATE"), "tls_private_key": Reference("env", "KEY")}
+        client = replace(client, provider=replace(client.provider, **pair), **pair)
     elif path == "client.assertion":
         client = replace(client, client_secret=(), auth="assertion", assertion=Reference("env", "SECRET"))
     base = replace(BASE, client=client)
@@ -177,7 +190,8 @@ class Providers:
 
 
 ENVIRON = {
-    name: f"s3cr3t-{name}" for name in ("SECRET", "OTHER_SECRET", "KEY", "OTHER_KEY", "CERTIFICATE", "ASSERTION")
+    name: f"s3cr3t-{name}"
+    for name in ("SECRET", "OTHER_SECRET", "KEY", "OTHER_KEY", "CERTIFICATE", "OTHER_CERTIFICATE", "ASSERTION")
 }
 
 
@@ -274,13 +288,23 @@ def test_a_target_that_fails_for_another_reason_asks_at_once_after_a_relevant_ch
 
 
 REFERENCES = [field for field in fields(Client) if "Reference" in str(field.type)]
+OF_PROVIDER = [field for field in fields(Provider) if re.search("Reference|ProxyLogin", str(field.type))]
 
 
 @pytest.mark.parametrize("field", REFERENCES, ids=lambda field: field.name)
 def test_each_reference_of_a_client_is_watched(field: dataclasses.Field[Any]) -> None:
     marker = Reference("file", FILE)
     value: Any = (marker,) if "tuple" in str(field.type) else marker
+    value = (("X-Api-Key", marker),) if field.name == "headers" else value
     assert marker in replace(BASE, client=replace(BASE.client, **{field.name: value})).references
+
+
+@pytest.mark.parametrize("field", OF_PROVIDER, ids=lambda field: field.name)
+def test_each_reference_of_a_provider_is_watched(field: dataclasses.Field[Any]) -> None:
+    marker = Reference("file", FILE)
+    values: dict[str, Any] = {"headers": (("X-Api-Key", marker),), "proxy_login": ProxyLogin("bearerd", marker)}
+    value = values.get(field.name, marker)
+    assert marker in varied(BASE, f"client.provider.{field.name}", value).references
 
 
 def test_references_of_parameters_are_watched() -> None:

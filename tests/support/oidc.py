@@ -83,8 +83,10 @@ def pem(key: PrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def self_signed(key: PrivateKey, name: str = "client") -> str:
-    """A self-signed certificate, as PEM."""
+def self_signed(
+    key: PrivateKey, name: str = "client", not_before: datetime | None = None, not_after: datetime | None = None
+) -> str:
+    """A self-signed certificate, as PEM; by default it is valid today."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = (
@@ -93,8 +95,8 @@ def self_signed(key: PrivateKey, name: str = "client") -> str:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(not_before or now - timedelta(days=1))
+        .not_valid_after(not_after or now + timedelta(days=1))
     )
     signed = builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256())
     return signed.public_bytes(Encoding.PEM).decode()

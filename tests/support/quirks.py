@@ -11,14 +11,16 @@ import gzip
 import json
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
+from bearerd import __version__
 from bearerd.grant.outcome import Failure, Issued, Malformed, Named, RateLimited, Refused, Transient
-from bearerd.model import Token
+from bearerd.model import Reference, Token
 from support.clock import START
 from support.server import request_of
 
@@ -100,6 +102,79 @@ def gzipped(body: bytes) -> bytes:
     """The text compressed with gzip, always to the same bytes."""
     return gzip.compress(body, mtime=0)
 
+
+# -- requests ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sends:
+    """A client, and the bytes of its request without `Host` and `User-Agent`, which follows it."""
+
+    name: str
+    head: str
+    """The headers from Accept on."""
+    body: str
+    client: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def raw(self, port: int) -> bytes:
+        """The request as the server at this port of loopback gets it."""
+        first = f"POST /token HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        return f"{first}{self.head}Content-Length: {len(self.body)}\r\n\r\n{self.body}".encode()
+
+
+_ACCEPT: Final = "Accept: application/json\r\nAccept-Encoding: identity\r\n"
+_AGENT: Final = f"User-Agent: bearerd/{__version__}\r\n"
+_FORM: Final = "Content-Type: application/x-www-form-urlencoded\r\n"
+_JSON_BODY: Final = "Content-Type: application/json\r\n"
+_BASIC: Final = "Authorization: Basic N2UwYzVhOnMzY3JldA==\r\n"
+_GRANT: Final = "grant_type=client_credentials&scope=bci"
+
+REQUESTS: Final = [
+    Sends("D&B: Basic", _ACCEPT + _AGENT + _FORM + _BASIC, _GRANT),
+    Sends(
+        "Azure API Management: a subscription key",
+        f"{_ACCEPT}{_AGENT}Ocp-Apim-Subscription-Key: a_parameter_of_letters\r\n{_FORM}{_BASIC}",
+        _GRANT,
+        client={"headers": (("Ocp-Apim-Subscription-Key", Reference("env", "PARAMETER")),)},
+    ),
+    Sends(
+        "wso2: headers as text, of which two replace bearerd's own",
+        f"Accept-Encoding: identity\r\nX-Tenant: acme\tdefault\r\nUSER-AGENT: acme/1\r\naccept: */*\r\n{_FORM}{_BASIC}",
+        _GRANT,
+        client={"headers": (("X-Tenant", "acme\tdefault"), ("USER-AGENT", "acme/1"), ("accept", "*/*"))},
+    ),
+    Sends(
+        "D&B Direct+ v2: JSON, with Basic and without a scope",
+        _ACCEPT + _AGENT + _JSON_BODY + _BASIC,
+        '{"grant_type": "client_credentials"}',
+        client={"body": "json"},
+        asked={"scope": ""},
+    ),
+    Sends(
+        "Auth0: JSON, with the secret in it",
+        _ACCEPT + _AGENT + _JSON_BODY,
+        '{"grant_type": "client_credentials", "audience": "https://api.example.com/\\u00e4", "client_id": "7e0c5a", '
+        '"client_secret": "s3cret"}',
+        client={"body": "json", "auth": "client_secret_post"},
+        asked={"scope": "", "parameters": (("audience", "https://api.example.com/ä"),)},
+    ),
+    Sends(
+        "JSON, with a parameter that has several values, and a ready assertion",
+        _ACCEPT + _AGENT + _JSON_BODY,
+        '{"grant_type": "client_credentials", "scope": "bci risk", "resource": ["a", "b"], "client_id": "7e0c5a", '
+        '"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", '
+        '"client_assertion": "s3cret"}',
+        client={"body": "json", "auth": "assertion", "client_secret": (), "assertion": Reference("env", "SECRET")},
+        asked={"scope": "bci risk", "parameters": (("resource", "a"), ("resource", "b"))},
+    ),
+    Sends(
+        "client_id next to Basic",
+        _ACCEPT + _AGENT + _FORM + _BASIC,
+        f"{_GRANT}&client_id=7e0c5a",
+        asked={"parameters": (("client_id", "7e0c5a"),)},
+    ),
+]
 
 # -- tokens --------------------------------------------------------------------------------------------
 
@@ -348,6 +423,14 @@ TRANSPORT: Final = [
     Gives("ASP.NET: a byte order mark", ok(b"\xef\xbb\xbf" + T)),
     Gives("PHP: blank lines around", ok(b"\r\n\r\n" + T + b"\n")),
     Gives("gzip is said, but it is not", ok(T, "Content-Encoding: gzip")),
+    Gives("Akamai: gzip", ok(gzipped(T), "Content-Encoding: gzip", "Vary: Accept-Encoding")),
+    Gives("gzip that is not said", ok(gzipped(T))),
+    Gives("IIS: deflate with a zlib header", ok(zlib.compress(T), "Content-Encoding: deflate")),
+    Gives("deflate without a header", ok(zlib.compress(T)[2:-4], "Content-Encoding: DEFLATE")),
+    Gives(
+        "gzip in chunks",
+        _chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(gzipped(T)), gzipped(T)), "Content-Encoding: x-gzip"),
+    ),
     Gives("chunked", _chunked(b"1e\r\n%b\r\n1E;x=y\r\n%b\r\n0\r\nX-Sum: 1\r\n\r\n" % (T[:30], T[30:]))),
     Gives("chunked, and a wrong length", _chunked(b"3c\r\n%b\r\n0\r\n\r\n" % T, "Content-Length: 3")),
     Gives("no length: the close ends it", http(200, body=T, length=False)),
@@ -577,6 +660,18 @@ REFUSALS: Final = [
         _this("HTTP 400", "this port speaks TLS: write https://"),
     ),
     Fails(
+        "nginx: no client certificate",
+        http(
+            400, HTML, body=b"<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n<body>"
+        ),
+        _this("HTTP 400", "it requires a client certificate: set tls_certificate and tls_private_key"),
+    ),
+    Fails(
+        "nginx: a client certificate of another authority",
+        http(400, HTML, body=b"<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>"),
+        _this("HTTP 400", "it does not accept the client certificate"),
+    ),
+    Fails(
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
         Refused(
@@ -591,8 +686,8 @@ REFUSALS: Final = [
         _client("HTTP 401"),
     ),
     Fails(
-        "gzip: the status counts",
-        says(401, gzipped(b'{"error":"slow_down"}'), "Content-Encoding: gzip"),
+        "brotli: the status counts",
+        says(401, b'\x0b\x0a\x80{"error":"slow_down"}\xff\x03', "Content-Encoding: br"),
         _client("HTTP 401"),
     ),
 ]
@@ -665,7 +760,12 @@ RATE_LIMITS: Final = [
     Fails(
         "SoundCloud behind CloudFront: gzip",
         says(429, gzipped(b'{"error":"rate_limit_exceeded"}'), "content-encoding: gzip", "www-authenticate: Basic"),
-        _often("HTTP 429"),
+        _often("HTTP 429 rate_limit_exceeded"),
+    ),
+    Fails(
+        "gzip: a code that is in the body alone",
+        says(401, gzipped(b'{"error":"slow_down"}'), "Content-Encoding: gzip"),
+        _often("HTTP 401 slow_down"),
     ),
     Fails(
         "Zoho: Access Denied",
@@ -770,11 +870,13 @@ def _no_tunnel(status: int, hint: str) -> Transient:
     return Transient(said, phase="connect", hint=hint)
 
 
+_LOGIN_WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+
 PROXIES: Final = [
     Fails(
         "squid: 407",
         http(407, *_SQUID, "X-Squid-Error: ERR_CACHE_ACCESS_DENIED 0", _LOG_IN, body=LOGIN),
-        _proxy(407),
+        replace(_proxy(407), hint=_LOGIN_WANTED),
         proxied="http",
     ),
     Fails(
@@ -790,7 +892,7 @@ PROXIES: Final = [
     Fails(
         "squid: 407 to CONNECT",
         http(407, *_SQUID, _LOG_IN, body=LOGIN),
-        _no_tunnel(407, "it requires a login, which is not supported"),
+        _no_tunnel(407, _LOGIN_WANTED),
         proxied="https",
     ),
     Fails(
@@ -823,6 +925,7 @@ def _proof(kind: str) -> Malformed:
     return Malformed(f"the token is of type {kind}: {why}", hint=_BEARER)
 
 
+_READS: Final = "bearerd reads only gzip and deflate, and asks for neither"
 _NO_TOKEN: Final = Malformed("HTTP 200 without an access_token")
 
 NO_TOKENS: Final = [
@@ -838,7 +941,18 @@ NO_TOKENS: Final = [
     Fails("a name twice", ok(b'{"access_token":"u",' + T[1:]), _reply("names a field twice")),
     Fails("NaN", _lasting(b"NaN"), _reply("holds NaN or Infinity, which is not JSON")),
     Fails("1e999", _lasting(b"1e999"), _reply("holds a number that is too large")),
-    Fails("gzip", ok(gzipped(T), "Content-Encoding: gzip"), _reply("is compressed, which was not requested")),
+    Fails("a bomb", ok(gzipped(T.ljust(16 << 20)), "Content-Encoding: gzip"), _reply("is longer than 65536 bytes")),
+    Fails(
+        "gzip that is cut off",
+        ok(gzipped(T)[:-1], "Content-Encoding: gzip"),
+        _reply("is compressed, but damaged or cut off"),
+    ),
+    Fails("brotli", ok(b"\x0f\x1e\x00\xe0" + T, "Content-Encoding: br"), _reply(f"is encoded as br; {_READS}")),
+    Fails(
+        "an unknown coding",
+        ok(b"\xff" + T, "Content-Encoding: gzip, s3cret"),
+        _reply(f"is encoded in an unknown way; {_READS}"),
+    ),
     Fails("UTF-16", ok(T.decode().encode("utf-16")), _reply("is not UTF-8")),
     Fails("64 KiB and a byte", ok(T.ljust(65537)), _reply("is longer than 65536 bytes")),
     Fails("16 MiB", http(200, body=b" " * (16 << 20), length=False), _reply("is longer than 65536 bytes")),

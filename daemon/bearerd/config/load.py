@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -116,7 +117,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
             continue
         exists = _check_provider_name(node, providers)
         client = _check(node, models.ClientModel)
-        _check_keys(node, models.ClientModel, rules.misfits)
+        _check_keys(node, models.ClientModel, partial(rules.misfits, provider=_provider_of(node, providers)))
         _check_parameters(node)
         if exists and client is not None:
             provider = shared[client.provider] if client.provider is not None else None
@@ -218,7 +219,10 @@ def _check_keys(
 
 
 def _check_parameters(node: Node) -> None:
-    """Report parameters that hold a secret as text."""
+    """Report parameters that hold a secret as text, and those that are sent already."""
+    for path in rules.repeated_client_ids(node.value) if isinstance(node.value, dict) else ():
+        message = "parameter 'client_id' only applies to auth client_secret_basic: others send the key client_id there"
+        node.add(path, message, "conflicting keys", at_key=True)
     for path in rules.exposed_secrets(node.value) if isinstance(node.value, dict) else ():
         node.add(
             path,
@@ -254,6 +258,13 @@ def _check_provider_name(node: Node, providers: Mapping[str, Node]) -> bool:
     message = f"unknown provider '{name}'{near(name, providers) or known}"
     node.add(("provider",), message, "unknown provider")
     return False
+
+
+def _provider_of(node: Node, providers: Mapping[str, Node]) -> Mapping[str, Any]:
+    """The keys of the provider that a client names, as its file has them."""
+    name = node.value.get("provider") if isinstance(node.value, dict) else None
+    value = providers[name].value if isinstance(name, str) and name in providers else None
+    return value if isinstance(value, dict) else {}
 
 
 def _holds_broken(value: Any) -> bool:

@@ -20,6 +20,7 @@ from bearerd.config.types import (
     ClientId,
     DirectoryMode,
     Duration,
+    Headers,
     HostName,
     HttpUrl,
     Issuer,
@@ -27,7 +28,7 @@ from bearerd.config.types import (
     Mode,
     Name,
     Parameters,
-    ProxyUrl,
+    Proxy,
     Rate,
     Scope,
     SecretReference,
@@ -39,7 +40,7 @@ from bearerd.config.types import (
     Timeout,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, SignalName
 
 
 class FileModel(Strict):
@@ -117,7 +118,11 @@ class ProviderKeys(Strict):
     token_url: HttpUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
-    proxy: ProxyUrl | None = None
+    tls_certificate: SecretReference | None = None
+    tls_private_key: SecretReference | None = None
+    headers: Headers | None = None
+    body: Body | None = None
+    proxy: Proxy | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None

@@ -13,7 +13,7 @@ from bearerd.config import models
 from bearerd.config.document import Document, Node
 from bearerd.config.paths import Paths
 from bearerd.config.rules import http_fault
-from bearerd.config.types import ReferenceModel
+from bearerd.config.types import ProxyModel, ReferenceModel
 from bearerd.model import (
     CLIENT_ASSERTION,
     TLS_AUTHS,
@@ -26,6 +26,7 @@ from bearerd.model import (
     Logging,
     Output,
     Provider,
+    ProxyLogin,
     RateLimit,
     Reference,
     RefreshBefore,
@@ -72,6 +73,8 @@ class Resolver:
             rate_limits.append((f"provider-{model.provider}", shared.rate_limit))
         if model.rate_limit is not None:
             rate_limits.append((f"client-{name}", model.rate_limit))
+        signs = model.signs_the_grant or model.auth not in TLS_AUTHS
+        certificate, private_key = _tls_pair(model, shared)
         client = Client(
             name=name,
             provider=provider,
@@ -79,13 +82,16 @@ class Resolver:
             client_secret=tuple(map(_reference, model.client_secret or ())),
             auth=model.auth,
             basic_encoding=model.basic_encoding or "compatible",
-            private_key=_reference(model.private_key) if model.private_key else None,
-            # A certificate is public: its file may be readable by anyone.
-            certificate=replace(_reference(model.certificate), permissions="any") if model.certificate else None,
+            private_key=_reference(model.private_key) if model.private_key and signs else None,
+            certificate=_certificate(model.certificate) if signs else None,
+            tls_certificate=_certificate(certificate),
+            tls_private_key=_reference(private_key) if private_key else None,
+            headers=_headers(shared, model),
             assertion=_reference(model.assertion) if model.assertion else None,
             assertion_type=model.assertion_type or CLIENT_ASSERTION,
             jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
             grant_type=model.grant_type,
+            body=_first(model.body, shared.body if shared else None, default="form"),
             jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
             rate_limits=tuple(rate_limits),
@@ -104,8 +110,13 @@ class Resolver:
             check_http(node, model, allowed=provider.allow_http)
         elif shared is not None and model.allow_http is False:
             check_http(node, shared, allowed=False)
-        if model.auth in TLS_AUTHS and urlsplit(provider.url).scheme == "http":
+        if urlsplit(provider.url).scheme != "http":
+            return
+        if model.auth in TLS_AUTHS:
             node.add(("auth",), f"expected https for auth {model.auth}: a client certificate works over TLS only")
+        elif _tls_pair(model, shared)[0] is not None:
+            key = "tls_certificate" if model.tls_certificate else "provider"
+            node.add((key,), "expected https with tls_certificate: a client certificate works over TLS only")
 
     def _target(self, node: Node, client: Client, model: models.ClientModel, name: str) -> Target:
         settings = self._settings
@@ -184,7 +195,41 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
         inherited = {key: value for key, value in inherited.items() if key not in {"token_url", "issuer"}}
     merged = inherited | own
     label = model.provider or urlsplit(merged.get("token_url") or merged["issuer"]).hostname
+    proxy = merged.get("proxy")
+    if isinstance(proxy, ProxyModel):
+        merged["proxy"] = proxy.url
+        merged["proxy_login"] = ProxyLogin(proxy.username, _reference(proxy.password))
+    # What follows is the provider's alone: a client's own goes to the token endpoint only.
+    if base is not None and base.tls_certificate and base.tls_private_key:
+        merged["tls_certificate"] = _certificate(base.tls_certificate)
+        merged["tls_private_key"] = _reference(base.tls_private_key)
+    merged["headers"] = _headers(base)
     return Provider(name=label, **merged)
+
+
+def _tls_pair(
+    model: models.ClientModel, base: models.ProviderModel | None
+) -> tuple[ReferenceModel | None, ReferenceModel | None]:
+    """The certificate of a client's connections and its key: its own under either name, else its provider's."""
+    if model.tls_certificate:
+        return model.tls_certificate, model.tls_private_key
+    if model.auth in TLS_AUTHS and model.certificate:
+        return model.certificate, model.private_key
+    return (base.tls_certificate, base.tls_private_key) if base else (None, None)
+
+
+def _headers(*levels: models.ProviderKeys | None) -> tuple[tuple[str, str | Reference], ...]:
+    """The headers of these levels. Of the same name, in upper or lower case, the last one wins."""
+    found: dict[str, tuple[str, str | Reference]] = {}
+    for level in levels:
+        for name, value in ((level.headers if level else None) or {}).items():
+            found[name.lower()] = name, _text_or_reference(value)
+    return tuple(found.values())
+
+
+def _certificate(model: ReferenceModel | None) -> Reference | None:
+    """A certificate is public: its file may be readable by anyone."""
+    return replace(_reference(model), permissions="any") if model else None
 
 
 def _jwt_bearer(model: models.ClientModel) -> JwtBearer:

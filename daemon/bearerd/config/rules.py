@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from bearerd.model import JWT_BEARER, SHORT_GRANTS, TLS_AUTHS, Auth
 # Parameters whose values are secrets.
 _SECRET_PARAMETERS: Final = frozenset({"password", "assertion", "actor_token", "refresh_token", "code", "device_code"})
 _SECRET_AUTHS: Final = frozenset({"client_secret_basic", "client_secret_post", "client_secret_jwt"})
+# The client certificate of connections, and its key.
+_PAIR: Final = frozenset({"tls_certificate", "tls_private_key"})
 _HMACS: Final = ("HS256", "HS384", "HS512")
 
 
@@ -28,23 +31,29 @@ Misfit = tuple[str | None, str]
 def provider_misfits(provider: Mapping[str, Any]) -> Iterator[Misfit]:
     """Missing and conflicting keys of a provider."""
     yield from _endpoint_misfits(provider, "issuer")
+    yield from _pair_misfits(provider)
 
 
-def misfits(client: Mapping[str, Any]) -> Iterator[Misfit]:
-    """Missing and conflicting keys of a client, and keys that have no effect."""
+def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Misfit]:
+    """Missing and conflicting keys of a client, and keys that have no effect; `provider` is the one that it names."""
     yield from _endpoint_misfits(client, "issuer", "provider")
+    yield from _pair_misfits(client)
     auth = client.get("auth", "client_secret_basic")
     if auth not in get_args(Auth):
         return  # the models report it
     grant = client.get("grant_type", "client_credentials")
-    has_key = auth == "private_key_jwt" or auth in TLS_AUTHS
+    # The pair of these methods may also have its other name, or be its provider's.
+    own_pair = bool(_PAIR & client.keys())
+    presents = auth in TLS_AUTHS and not own_pair
+    needs_pair = presents and not _PAIR & provider.keys()
+    has_key = auth == "private_key_jwt" or presents
     signs_grant = grant == JWT_BEARER and "private_key" in client
     signs = signs_grant or auth in {"client_secret_jwt", "private_key_jwt"}
     needed = {
         "client_id": auth not in {"none", "assertion"},  # an assertion names its client itself
         "client_secret": auth in _SECRET_AUTHS,
-        "private_key": has_key,
-        "certificate": auth in TLS_AUTHS,
+        "private_key": auth == "private_key_jwt" or needs_pair,
+        "certificate": needs_pair,
         "assertion": auth == "assertion",
     }
     for key, is_needed in needed.items():
@@ -70,7 +79,9 @@ def misfits(client: Mapping[str, Any]) -> Iterator[Misfit]:
         yield "grant_type", f"expected the full name of the grant, {full}, if private_key signs its assertion"
         return
     for key, (is_used, by) in used.items():
-        if key in client and not is_used:
+        if key in client and not is_used and own_pair and auth in TLS_AUTHS and f"tls_{key}" in _PAIR:
+            yield key, f"expected either {key} or tls_{key}, not both: auth {auth} has one certificate"
+        elif key in client and not is_used:
             yield key, f"{key} does not apply to auth {auth}, only to {by}"
     for key in ("assertion_issuer", "assertion_subject", "assertion_claims", "scope_in"):
         if key in client and not signs_grant:
@@ -92,6 +103,12 @@ def exposed_secrets(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 yield (*path, name)
 
 
+def repeated_client_ids(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The path of each parameter `client_id` of a client and its tokens that its auth sends by itself."""
+    if client.get("auth", "client_secret_basic") != "client_secret_basic":
+        yield from ((*path, "client_id") for path, parameters in _parameters(client) if "client_id" in parameters)
+
+
 def _parameters(client: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     tokens = client.get("tokens")
     holders: dict[tuple[str, ...], Any] = {(): client}
@@ -107,6 +124,12 @@ def _endpoint_misfits(keys: Mapping[str, Any], *others: str) -> Iterator[Misfit]
         yield "issuer", "expected either token_url or issuer, not both"
     if "token_url" not in keys and not any(other in keys for other in others):
         yield None, f"key 'token_url' is missing; {' or '.join(others)} can take its place"
+
+
+def _pair_misfits(keys: Mapping[str, Any]) -> Iterator[Misfit]:
+    for key in sorted(_PAIR - keys.keys()):
+        if _PAIR & keys.keys():
+            yield None, f"key '{key}' is missing: a client certificate and its private key are set together"
 
 
 def _grant_misfits(client: Mapping[str, Any], grant: Any, signs_grant: bool) -> Iterator[Misfit]:

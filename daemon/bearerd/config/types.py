@@ -59,9 +59,7 @@ Scope = Annotated[
 HttpUrl = Annotated[
     str, BeforeValidator(values.parse_url(("https", "http"))), WithJsonSchema({"type": "string", "format": "uri"})
 ]
-ProxyUrl = Annotated[
-    str, BeforeValidator(values.parse_url(("http", "https"))), WithJsonSchema({"type": "string", "format": "uri"})
-]
+ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), WithJsonSchema({"type": "string", "format": "uri"})]
 
 
 class Strict(BaseModel):
@@ -99,6 +97,23 @@ class ReferenceModel(Strict):
         return self
 
 
+class ProxyModel(Strict):
+    """A proxy with a login: HTTP Basic, or that of SOCKS5."""
+
+    url: ProxyUrl
+    username: Annotated[str, BeforeValidator(values.parse_proxy_user)]
+    password: Annotated[ReferenceModel, BeforeValidator(values.parse_reference)]
+
+
+def _kind_of_proxy(value: Any) -> str:
+    return "mapping" if isinstance(value, dict) else "text"
+
+
+Proxy = Annotated[
+    Annotated[ProxyUrl, Tag("text")] | Annotated[ProxyModel, Tag("mapping")], Discriminator(_kind_of_proxy)
+]
+
+
 def _kind_of_value(value: Any) -> str:
     return "reference" if isinstance(value, dict) else "text"
 
@@ -118,6 +133,14 @@ ParameterValue = Annotated[
 Parameters = dict[
     Annotated[str, AfterValidator(values.parse_parameter_name)],
     Annotated[list[ParameterValue], BeforeValidator(values.parse_parameter), OneOrSeveral()],
+]
+HeaderValue = Annotated[
+    Annotated[Annotated[str, BeforeValidator(values.parse_header_value)], Tag("text")]
+    | Annotated[ReferenceModel, Tag("reference")],
+    Discriminator(_kind_of_value),
+]
+Headers = Annotated[
+    dict[Annotated[str, AfterValidator(values.parse_header_name)], HeaderValue], AfterValidator(values.parse_headers)
 ]
 Template = Annotated[str, BeforeValidator(values.parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
 Argv = Annotated[list[Text], BeforeValidator(values.parse_argv)]

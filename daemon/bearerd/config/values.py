@@ -14,13 +14,22 @@ from pydantic_core import PydanticCustomError
 
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
-from bearerd.model import TEMPLATES, Listen, RateLimit, RefreshBefore
+from bearerd.model import HEADER_VALUE, TEMPLATES, Listen, RateLimit, RefreshBefore
 from bearerd.timeformat import DURATION, UNITS, seconds_of
 
 # The token request has these already: from other keys of the config, or from bearerd itself.
 RESERVED_PARAMETERS: Final = frozenset(
-    {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
+    {"grant_type", "scope", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
 )
+# The headers that cannot be set, in lower case, each with the reason.
+_OWN_HEADERS: Final = {
+    "authorization": "bearerd sets it from auth, client_id and client_secret",
+    "content-type": "bearerd sets it from the key body",
+    "proxy-authorization": "it would be sent to the provider; use proxy: {url: …, username: …, password: {file: …}}",
+    **dict.fromkeys(
+        ("content-length", "host", "transfer-encoding", "connection"), "bearerd sets it for each connection"
+    ),
+}
 # The claims that bearerd sets itself, each with the key that sets it, if there is one.
 _OWN_CLAIMS: Final = {
     "iss": "assertion_issuer",
@@ -162,6 +171,34 @@ def parse_parameter(value: Any) -> list[Any]:
     return values
 
 
+def parse_header_name(value: str) -> str:
+    """The name of an additional header of requests (RFC 9110 section 5.1)."""
+    if value.lower() in _OWN_HEADERS:
+        raise fault(f"header '{value}' cannot be set here: {_OWN_HEADERS[value.lower()]}")
+    if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value) is None:
+        raise expected("the name of a header: letters, digits and '-', without spaces and ':'")
+    return value
+
+
+def parse_header_value(value: Any) -> str:
+    """The value of a header that is given as text."""
+    if not isinstance(value, str):
+        raise expected("text in quotes, or a reference such as {file: …}", value)
+    if re.fullmatch(HEADER_VALUE, value) is None:
+        raise expected("the value of a header: printable ASCII characters on one line, without spaces at its ends")
+    return value
+
+
+def parse_headers(value: dict[str, Any]) -> dict[str, Any]:
+    """Headers, whose names are compared without regard to case."""
+    seen: set[str] = set()
+    for name in value:
+        if name.lower() in seen:
+            raise fault("a header is there twice: upper and lower case are the same")
+        seen.add(name.lower())
+    return value
+
+
 def parse_claim_name(value: str) -> str:
     """The name of an additional claim of an assertion."""
     if value in _OWN_CLAIMS:
@@ -221,6 +258,23 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
         return value
 
     return parse
+
+
+def parse_proxy(value: Any) -> str:
+    """The URL of a proxy."""
+    if isinstance(value, str) and re.match(r"[a-z0-9]+://[^/?#]*@", value):
+        raise expected(
+            "a URL without a user name and password: write {url: …, username: …, password: {file: …}} as the proxy"
+        )
+    return str(parse_url(("http", "https", "socks5", "socks5h"))(value))
+
+
+def parse_proxy_user(value: Any) -> str:
+    """The user name for a proxy."""
+    text: str = parse_text(value)
+    if re.search(r"[:\x00-\x1f\x7f]", text):
+        raise expected("a user name without ':' and control characters (RFC 7617)")
+    return text
 
 
 def parse_client_id(value: Any) -> str:

@@ -15,8 +15,10 @@ class _NotJsonError(ValueError):
     """The body is JSON that bearerd does not accept."""
 
 
-def parse(body: bytes) -> tuple[dict[str, Any] | None, str]:
-    """The JSON object in a body, or why there is none."""
+def parse(body: bytes, fault: str = "") -> tuple[dict[str, Any] | None, str]:
+    """The JSON object in a body, or why there is none; `fault` is why the body could not be decoded."""
+    if fault:
+        return None, fault
     if len(body) > LONGEST_BODY:
         return None, f"the reply is longer than {LONGEST_BODY} bytes"
     if not body.strip():
@@ -24,8 +26,7 @@ def parse(body: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        compressed = body.startswith(b"\x1f\x8b")
-        return None, "the reply is compressed, which was not requested" if compressed else "the reply is not UTF-8"
+        return None, "the reply is not UTF-8"
     try:
         value = boundedjson.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int

@@ -75,9 +75,7 @@ _winners_lock = threading.Lock()
 def connect(host: HostPort, options: Sequence[tuple[Any, ...]]) -> socket.socket:
     """A connection to the host, which the alarm ends at the deadline of this thread's attempt; raises OSError."""
     attempt = current_attempt()
-    attempt.phase = "name look-up"
-    found = _lookups.addresses(host, attempt.left())
-    attempt.phase = "connect"
+    found = addresses_of(host, attempt)
     with _winners_lock:
         preferred = _winners.preferred(host, time.monotonic())
     try:
@@ -90,6 +88,14 @@ def connect(host: HostPort, options: Sequence[tuple[Any, ...]]) -> socket.socket
     with _winners_lock:
         _winners.won(host, address, time.monotonic())
     return connection
+
+
+def addresses_of(host: HostPort, attempt: Attempt) -> list[Address]:
+    """The addresses of a host; raises OSError."""
+    attempt.phase = "name look-up"
+    found = _lookups.addresses(host, attempt.left())
+    attempt.phase = "connect"
+    return found
 
 
 def forget(host: HostPort) -> None:

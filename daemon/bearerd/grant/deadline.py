@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from bearerd.grant.heads import Allowance
 from bearerd.grant.outcome import Phase
+from bearerd.grant.proxy import Proxy
 
 PROMPT: Final = 0.001
 """Seconds. For an answer that comes as soon as this, another thread would not even have begun."""
@@ -82,6 +83,8 @@ class Attempt:
         self.heads = Allowance()
         self.connected: set[tuple[str, int]] = set()
         """The hosts and ports to which it opened a connection."""
+        self.proxy: Proxy | None = None
+        """Through which it connects."""
         self.may_be_stale = False
         """Whether it uses a kept connection that has not answered yet."""
         self.prompt = False
@@ -131,7 +134,8 @@ class Attempt:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """The request is over."""
+        """The request is over. The alarm may keep this object until its deadline, but no password."""
+        self.proxy = None
         with self._lock:
             self.ended = True
             for connection in self._sockets:

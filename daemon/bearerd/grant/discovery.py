@@ -71,8 +71,8 @@ class Discovery:
         for url in well_known_urls(self._provider.issuer or ""):
             reply = self._fetch(url)
             if isinstance(reply, NoReply):
-                if reply.phase == "set-up":
-                    return Unsent(reply.reason, phase="set-up", hint=reply.hint)
+                if reply.phase in {"set-up", "secret"}:
+                    return Unsent(reply.reason, phase=reply.phase, hint=reply.hint)
                 if reply.phase != "reply":
                     # The second URL has the same host, and would fail in the same way.
                     return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)

@@ -12,8 +12,10 @@ from bearerd.grant.connecting import forget
 from bearerd.grant.deadline import ALARM, Attempt
 from bearerd.grant.explain import causes_of, explain
 from bearerd.grant.outcome import NoReply
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
+from bearerd.grant.socks import prove
 from bearerd.grant.tls import SetUpError, own_context, set_up_fault, shared_context, signature
 from bearerd.grant.transport import Transport
 from bearerd.model import Provider
@@ -41,6 +43,7 @@ class Endpoint:
     def send(self, request: Request) -> Reply | NoReply:
         """Send one request within the provider's timeout. Never raises, and follows no redirect."""
         attempt = Attempt(self._provider.timeout)
+        attempt.proxy = proxy_of(self._provider, request.access.proxy_password)
         attempt.prompt = self._prompt
         try:
             ALARM.set(attempt)
@@ -78,6 +81,8 @@ class Endpoint:
 
     def _send(self, request: Request, attempt: Attempt) -> Reply | NoReply:
         try:
+            if attempt.proxy is not None and attempt.proxy.is_socks and (fault := prove(attempt.proxy)):
+                raise SetUpError(fault)  # noqa: TRY301 - one place makes the NoReply
             transport = self._current_transport(request)
         except SetUpError as error:
             return NoReply("set-up", str(error))
@@ -102,12 +107,13 @@ class Endpoint:
         with self._lock:
             trust = signature(ca_file)
             # A digest, so that the key is not kept.
-            identity = sha256(f"{request.certificate}\0{request.private_key}".encode()).digest()
+            access = request.access
+            identity = sha256(f"{access.certificate}\0{access.private_key}".encode()).digest()
             made_of = (secure, trust, identity)
             if self._transport is None or made_of != self._made_of:
                 shared = shared_context(ca_file, trust) if secure else None
                 own = shared
-                if secure and request.certificate:
-                    own = own_context(ca_file, request.certificate, request.private_key)
+                if secure and access.certificate:
+                    own = own_context(ca_file, access.certificate, access.private_key, access.named)
                 self._transport, self._made_of = Transport(self._provider, own, shared), made_of
             return self._transport

@@ -60,12 +60,12 @@ def described(request: Request, reply: Reply | NoReply) -> Exchange:
         parameters=_parameters(request.body or b"", as_json=as_json),
         as_json=as_json,
         headers=tuple(request.headers),
-        certificate=request.certificate,
+        certificate=request.access.certificate,
         secrets=request.secrets,
     )
     if isinstance(reply, NoReply):
         return sent
-    fields, fault = parse(reply.body)
+    fields, fault = parse(reply.body, reply.fault)
     return replace(
         sent,
         status=reply.status,

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.heads import OutOfBoundsError
 from bearerd.grant.outcome import HTTP2_HINT, NoReply, Phase
+from bearerd.grant.proxy import login_hint
+from bearerd.grant.socks import SocksError
 from bearerd.model import Provider
 
 
@@ -44,11 +46,8 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
-    tunnels = (re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes)
-    refused = next(filter(None, tunnels), None) if provider.proxy else None
-    if refused is not None:
-        wants = "it requires a login, which is not supported" if refused[1] == "407" else "ask its operator to allow it"
-        return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {refused[1]}", wants)
+    if provider.proxy and (refusal := _refusal_of_proxy(causes, who, provider)):
+        return refusal
     plain = urlsplit(url).scheme == "http" and attempt.phase in {"send", "wait"} and not provider.proxy
     what, hint = _broken(causes, "if this port speaks TLS, write https://" if plain else None)
     return NoReply(attempt.phase, f"{who}: {what} ({_DURING[attempt.phase]})", hint)
@@ -74,6 +73,18 @@ def _addressee(url: str, *, port: bool) -> str:
         return parts.hostname or ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{host}:{parts.port or {'http': 80, 'https': 443}.get(parts.scheme, 1080)}"
+
+
+def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider) -> NoReply | None:
+    """The proxy's answer, if it did not connect to the provider."""
+    for cause in causes:
+        if isinstance(cause, SocksError):
+            return NoReply("connect", f"{who} {cause}", login_hint(provider) if cause.about_login else None)
+        if tunnel := re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)):
+            # tinyproxy says 401 to a wrong password.
+            hint = login_hint(provider) if tunnel[1] in {"401", "407"} else "ask its operator to allow it"
+            return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {tunnel[1]}", hint)
+    return None
 
 
 # The phase in which a request ended, for log lines.
@@ -114,7 +125,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 # TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "it requires a client certificate (auth tls_client_auth)",
+    "tlsv13 alert certificate required": "it requires a client certificate: set tls_certificate and tls_private_key",
     "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
     "tlsv1 alert no application protocol": HTTP2_HINT,
     "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",

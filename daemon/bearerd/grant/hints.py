@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import code_of, description
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import HTTP2_HINT, Malformed, Outcome, Refused
+from bearerd.grant.outcome import HTTP2_HINT, Malformed, Outcome, Refused, Transient
+from bearerd.grant.proxy import login_hint
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Call, Credentials, basic
 from bearerd.grant.times import FOLLOWED, SKEWED
@@ -48,6 +50,9 @@ class _Said:
 
 def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
     """The outcome with the likeliest cause as its hint."""
+    provider = known.target.client.provider
+    if isinstance(outcome, Transient) and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and provider.proxy:
+        return replace(outcome, hint=login_hint(provider))
     if not isinstance(outcome, Refused | Malformed):
         return outcome
     hint = _hint(outcome, reply, known)
@@ -57,6 +62,10 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
     if _PLAIN_TO_TLS.search(reply.body[:1000]):
         return "this port speaks TLS: write https://"
+    if b"No required SSL certificate was sent" in reply.body[:1000]:  # nginx
+        return "it requires a client certificate: set tls_certificate and tls_private_key"
+    if b"The SSL certificate error" in reply.body[:1000]:  # nginx
+        return "it does not accept the client certificate"
     if reply.status == 426 or b"expected `h2`" in reply.body[:1000]:  # noqa: PLR2004 - upgrade required; Node.js
         return HTTP2_HINT
     fields, _ = parse(reply.body)

@@ -29,7 +29,7 @@ class Metadata:
 
     def endpoint(self, client: Client) -> str:
         """The token endpoint for a client."""
-        return self.mtls_token_endpoint if client.auth in TLS_AUTHS else self.token_endpoint
+        return self.mtls_token_endpoint if client.tls_certificate else self.token_endpoint
 
     def doubts(self, client: Client) -> str | None:
         """Why this client's authentication may fail, according to the metadata."""
@@ -69,7 +69,7 @@ def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Tr
         return Transient(f"metadata: HTTP {reply.status}: a temporary error at the provider", phase="discovery")
     if reply.status != 200:  # noqa: PLR2004
         return Malformed(f"metadata: HTTP {reply.status}", phase="discovery", hint=_HINT)
-    fields, fault = parse(reply.body)
+    fields, fault = parse(reply.body, reply.fault)
     if fields is None:
         return Malformed(f"metadata: HTTP 200, but {fault}", phase="discovery", hint=_HINT)
     named, wanted = fields.get("issuer"), provider.issuer or ""

@@ -14,19 +14,31 @@ from typing import Any, Final, Protocol
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
 from bearerd.grant import rotation as rotations
-from bearerd.grant.credentials import read_credentials, read_parameters
+from bearerd.grant.certificate import expired
+from bearerd.grant.credentials import read_access, read_credentials, read_parameters
 from bearerd.grant.discovery import Discovery
 from bearerd.grant.endpoint import Endpoint
 from bearerd.grant.hints import Circumstances, hinted
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Issued, Malformed, NoReply, Outcome, Performed, Phase, Refused, Transient, Unsent
+from bearerd.grant.outcome import (
+    Issued,
+    Malformed,
+    NoReply,
+    Outcome,
+    Performed,
+    Phase,
+    RateLimited,
+    Refused,
+    Transient,
+    Unsent,
+)
 from bearerd.grant.reply import Reply, understand
-from bearerd.grant.request import Call, Credentials, Request, compose, get
+from bearerd.grant.request import Access, Call, Credentials, Request, compose, get
 from bearerd.grant.rotation import Rotation
 from bearerd.grant.times import FOLLOWED, SKEWED, clock_skew, followed
 from bearerd.handoff import holding
 from bearerd.log import say
-from bearerd.model import TLS_AUTHS, Client, Provider, Target
+from bearerd.model import Client, Provider, Target
 from bearerd.timeformat import duration
 
 # Bytes of a fingerprint: two secrets never share one.
@@ -117,6 +129,7 @@ class Grants:
             kinds: dict[Phase, type[Unsent | Malformed]] = {"set-up": Unsent, "reply": Malformed}
             kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
+            outcome = _of_certificate(outcome, request.access, sent.wall)
             return Performed(outcome, credentials.client_id, token_url, took=took)
         # By the middle of the request: the longer it took, the less exact this is.
         seen = clock_skew(reply.headers, sent.wall + took / 2)
@@ -124,6 +137,7 @@ class Grants:
         outcome = understand(reply, target, sent, request.secrets)
         worked = self._rotation(client).worked == known[chosen]
         outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen, worked))
+        outcome = _of_certificate(outcome, request.access, sent.wall)
         if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
             self._discovery(client).doubt()
         outcome = self._rotate(client, known, known[chosen], outcome)
@@ -145,8 +159,10 @@ class Grants:
     # -- providers -----------------------------------------------------------------------------
 
     def _endpoint(self, client: Client) -> Endpoint:
-        # Connections that present a client certificate are not shared.
-        key = (client.provider, client.name if client.auth in TLS_AUTHS else None)
+        # Connections that present a client's own certificate are not shared.
+        own = client.tls_certificate, client.tls_private_key
+        shared = client.provider.tls_certificate, client.provider.tls_private_key
+        key = (client.provider, client.name if own != shared else None)
         with self._lock:
             endpoint = self._endpoints.get(key)
             if endpoint is None:
@@ -164,8 +180,12 @@ class Grants:
             return discovery
 
     def _fetch(self, provider: Provider, endpoint: Endpoint, url: str) -> Reply | NoReply:
+        try:
+            access = read_access(provider, self._environ)
+        except SecretUnavailable as error:
+            return NoReply("secret", str(error))
         sent = self._clock.now()
-        reply = endpoint.send(get(url))
+        reply = endpoint.send(get(url, access))
         if isinstance(reply, Reply):
             self._note_skew(provider, clock_skew(reply.headers, (sent.wall + self._clock.now().wall) / 2))
         return reply
@@ -204,6 +224,8 @@ class Grants:
             kept = self._judged[client.name] = (client, client.judged())
         judged = [kept[1], credentials.client_id, credentials.secret]
         judged += [credentials.private_key, credentials.certificate]
+        access = credentials.access
+        judged += [access.certificate, access.private_key, *(value for _, value in access.headers)]
         return hmac.digest(self._key, json.dumps(judged).encode(), "sha256")[:_FINGERPRINT].hex()
 
     def _rotation(self, client: Client) -> Rotation:
@@ -234,3 +256,11 @@ class Grants:
             if self._memory and after != before and worth_keeping:
                 self._memory.save("secrets", client.name, rotations.dump(after))
         return outcome
+
+
+def _of_certificate(outcome: Outcome, access: Access, now: float) -> Outcome:
+    """A failure says if the client certificate has expired. Servers report that in many ways, nginx as HTTP 400."""
+    if isinstance(outcome, Issued | RateLimited | Unsent):
+        return outcome
+    hint = expired(access.certificate, access.named[0], now)
+    return replace(outcome, hint=f"{hint}: renew it") if hint else outcome

@@ -25,11 +25,13 @@ _LONG_TOKEN: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP response: header names in lower case, and the body up to one byte beyond LONGEST_BODY."""
+    """An HTTP response: header names in lower case, and the decoded body up to one byte beyond LONGEST_BODY."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    fault: str = field(default="", repr=False)
+    """Why the body could not be decoded."""
 
 
 # Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic), or have a
@@ -62,7 +64,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
 
     `never_show` are secrets: an error code that contains one is not shown.
     """
-    fields, fault = parse(reply.body)
+    fields, fault = parse(reply.body, reply.fault)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_HTML_HINT if is_html(reply.body) else None)

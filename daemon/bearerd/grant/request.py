@@ -1,4 +1,4 @@
-"""The token request: form and headers, with the client authenticated (RFC 6749 sections 2.3 and 4.4.2). Pure."""
+"""The token request: body and headers, with the client authenticated (RFC 6749 sections 2.3 and 4.4.2). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,24 @@ from urllib.parse import quote, quote_plus, urlencode
 from bearerd import __version__
 from bearerd.errors import KeyUnusable, SecretUnavailable
 from bearerd.grant.assertion import Signer, claims, sign
-from bearerd.model import CLIENT_ASSERTION, TLS_AUTHS, BasicEncoding, Client, Jwt, JwtBearer, Target
+from bearerd.model import CLIENT_ASSERTION, BasicEncoding, Body, Client, Jwt, JwtBearer, Target
+
+UNNAMED: Final = ("the client certificate", "its private key")
+"""What messages call a certificate and its key if it is not known where they were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What requests to a provider need whatever the grant, as read for one request."""
+
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Additional headers."""
+    certificate: str = field(default="", repr=False)
+    """The client certificate of the connection (RFC 8705)."""
+    private_key: str = field(default="", repr=False)
+    named: tuple[str, str] = field(default=UNNAMED, compare=False)
+    """Where these two were read, for messages."""
+    proxy_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +44,7 @@ class Credentials:
     certificate: str = field(default="", repr=False)
     source: str = field(default="", compare=False)
     """The source of the secret, for messages."""
+    access: Access = field(default=Access(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +67,7 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
     """None for a GET."""
-    certificate: str = field(default="", repr=False)
-    """The client certificate of the connection (RFC 8705)."""
-    private_key: str = field(default="", repr=False)
+    access: Access = field(default=Access(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Texts that a reply may echo, and that are never shown."""
 
@@ -70,25 +86,43 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
         form.append(("scope", scope))
     form.extend(parameters)
     secrets = [credentials.secret]
-    headers = dict(HEADERS) | {"Content-Type": "application/x-www-form-urlencoded"}
+    headers = _headers(credentials.access) | {"Content-Type": _CONTENT_TYPES[client.body]}
     if client.auth == "client_secret_basic":
         headers["Authorization"] = basic(credentials, client.basic_encoding)
         secrets.append(headers["Authorization"].removeprefix("Basic "))
     form.extend(_in_form(client, credentials, call))
-    body = urlencode(form).encode("ascii")
+    body = urlencode(form) if client.body == "form" else _json(form)
     secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
     secrets += [
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
-    certificate, private_key = "", ""
-    if client.auth in TLS_AUTHS:
-        certificate, private_key = credentials.certificate, credentials.private_key
-    return Request(call.token_url, headers, body, certificate, private_key, tuple(secrets))
+    secrets += [value for _, value in credentials.access.headers if len(value) >= _LIKE_A_SECRET]
+    return Request(call.token_url, headers, body.encode("ascii"), credentials.access, tuple(secrets))
 
 
-def get(url: str) -> Request:
+def get(url: str, access: Access = Access()) -> Request:
     """A GET request without credentials."""
-    return Request(url, dict(HEADERS))
+    return Request(url, _headers(access), access=access)
+
+
+_CONTENT_TYPES: Final[dict[Body, str]] = {
+    "form": "application/x-www-form-urlencoded",
+    "json": "application/json",
+}
+
+
+def _json(form: Sequence[tuple[str, str]]) -> str:
+    """The parameters as a JSON object; one with several values is a list."""
+    values: dict[str, list[str]] = {}
+    for name, value in form:
+        values.setdefault(name, []).append(value)
+    return json.dumps({name: several[0] if len(several) == 1 else several for name, several in values.items()})
+
+
+def _headers(access: Access) -> dict[str, str]:
+    """The headers of every request. A configured one replaces bearerd's own of the same name."""
+    configured = {name.lower() for name, _ in access.headers}
+    return {name: value for name, value in HEADERS.items() if name.lower() not in configured} | dict(access.headers)
 
 
 HEADERS: Final = {
@@ -97,6 +131,10 @@ HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": f"bearerd/{__version__}",
 }
+
+
+# Characters. A shorter value, such as `en`, is no secret, and is part of many error codes.
+_LIKE_A_SECRET: Final = 8
 
 
 def prove_signing(client: Client, credentials: Credentials) -> None:

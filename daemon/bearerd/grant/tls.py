@@ -10,23 +10,26 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final
 
+from bearerd.grant.request import UNNAMED
 from bearerd.model import Provider
 
 # The largest bundles of authorities have 1 MB.
 _MOST_BYTES: Final = 16 * 2**20
 _IN_MEMORY: Final = "/proc/self/fd/{}"
-_NOT_HANDED_OVER: Final = "certificate and private_key cannot be given to OpenSSL through /proc/self/fd: {}"
+_NOT_HANDED_OVER: Final = "the client certificate cannot be given to OpenSSL through /proc/self/fd: {}"
 
 
 class SetUpError(Exception):
     """A fault on this machine that prevents connections, and that the operator can correct."""
 
 
-def set_up_fault(provider: Provider, certificate: str, private_key: str) -> str | None:
+def set_up_fault(
+    provider: Provider, certificate: str, private_key: str, named: tuple[str, str] = UNNAMED
+) -> str | None:
     """The fault that this trust and this certificate ("" for none) would cause at a connection, or None."""
     try:
         if certificate:
-            own_context(provider.ca_file, certificate, private_key)
+            own_context(provider.ca_file, certificate, private_key, named)
         else:
             shared_context(provider.ca_file, signature(provider.ca_file))
     except SetUpError as error:
@@ -74,8 +77,8 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
     return context
 
 
-def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.SSLContext:
-    """A context with a client certificate; raises SetUpError.
+def own_context(ca_file: str | None, certificate: str, private_key: str, named: tuple[str, str]) -> ssl.SSLContext:
+    """A context with a client certificate; raises SetUpError. `named` is where both parts were read.
 
     OpenSSL reads both parts from files only, so they are handed over as files in memory.
     """
@@ -86,13 +89,13 @@ def own_context(ca_file: str | None, certificate: str, private_key: str) -> ssl.
             context.load_cert_chain(certificate_path, key_path, password=lambda: b"")
         except ssl.SSLError as error:
             if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
-                reason = "certificate and private_key do not match"
+                reason = f"{named[0]} and {named[1]} do not belong together: the certificate is for another key"
             elif error.reason == "EE_KEY_TOO_SMALL":
-                reason = "the certificate's key is too small for OpenSSL"
+                reason = f"{named[0]}: the certificate's key is too small for OpenSSL"
             elif "ENCRYPTED" in private_key:
-                reason = "private_key is encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+                reason = f"{named[1]}: encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
             else:
-                reason = "certificate or private_key is not in PEM format"
+                reason = f"{named[0]} or {named[1]} is not in PEM format, or not complete"
             raise SetUpError(reason) from None
         except OSError as error:  # without /proc a file in memory has no path
             raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None

@@ -2,7 +2,7 @@
 
 A session of requests does too much for a request with a secret, so only its adapter is used: no redirect is followed
 (307 would post the form with the secret to the other host), proxy variables and ~/.netrc are ignored, nothing is
-decompressed, and TLS trusts only the given contexts.
+decompressed without a bound, and TLS trusts only the given contexts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from urllib3.util import wait_for_read
 from bearerd.grant.body import LONGEST_BODY
 from bearerd.grant.connecting import connect
 from bearerd.grant.deadline import PROMPT, current_attempt
+from bearerd.grant.decoding import decoded
 from bearerd.grant.heads import BoundedReader
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
+from bearerd.grant.socks import connect_through
 from bearerd.handoff import waiting
 from bearerd.model import Provider
 
@@ -39,7 +42,9 @@ class Transport:
         self, provider: Provider, context: ssl.SSLContext | None, proxy_context: ssl.SSLContext | None
     ) -> None:
         self._timeout = provider.timeout
-        self._proxies = {"all": provider.proxy} if provider.proxy else {}
+        proxy = proxy_of(provider)
+        # Connections through SOCKS are made by `socks`.
+        self._proxies = {"all": provider.proxy} if provider.proxy and proxy and not proxy.is_socks else {}
         self._adapter = _Adapter(provider.max_concurrency, context, proxy_context)
         self._kept: requests.PreparedRequest | None = None
 
@@ -54,7 +59,8 @@ class Transport:
             if not response.raw.isclosed():
                 response.close()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, body)
+        body, fault = decoded(body, headers.get("content-encoding", ""))
+        return Reply(response.status_code, headers, body, fault)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -69,6 +75,9 @@ class Transport:
             self._kept = kept if kept.url == request.url else None
         prepared = kept.copy()
         prepared.prepare_headers(request.headers)
+        proxy = current_attempt().proxy
+        if proxy is not None and proxy.authorization and self._proxies and not request.url.startswith("https:"):
+            prepared.headers["Proxy-Authorization"] = proxy.authorization
         prepared.prepare_body(request.body, None)
         return prepared
 
@@ -143,7 +152,9 @@ class _Reporting:
         # urllib3 reuses the object of a closed connection.
         self._answered = False
         host = (this._dns_host, this.port or 0)  # noqa: SLF001 - the name to look up, with a dot at its end if it has one
-        connection = connect(host, this.socket_options or ())
+        proxy, options = current_attempt().proxy, this.socket_options or ()
+        socks = proxy is not None and proxy.is_socks
+        connection = connect_through(proxy, host, options) if proxy and socks else connect(host, options)
         current_attempt().phase = "TLS" if isinstance(self, HTTPSConnection) else "send"
         return connection
 
@@ -216,7 +227,13 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
         attempt = current_attempt()
         # A proxy that does not answer is probably waiting for the provider.
         attempt.phase = "connect"
-        super()._tunnel()
+        # Not by way of the pool, which would keep it.
+        login = attempt.proxy.authorization if attempt.proxy else ""
+        self._tunnel_headers = {"Proxy-Authorization": login} if login else {}
+        try:
+            super()._tunnel()
+        finally:
+            self._tunnel_headers = {}
         if attempt.expired:  # as in getresponse
             raise TimeoutError
         attempt.phase = "TLS"

@@ -7,6 +7,7 @@ from typing import Final
 
 from bearerd.errors import SecretUnavailable
 from bearerd.model import Reference
+from bearerd.secrets.binary import conversion
 
 LARGEST: Final = 64 * 1024
 """Bytes. A secret is one line, and a private key of 16384 bits is 12 KiB: anything larger is some other file."""
@@ -28,10 +29,12 @@ class SecretSource(ABC):
 
         It is read again for each grant, so that a rotated secret needs no restart.
         """
+        content = self._bytes()
         try:
-            text = self._bytes().decode()
+            text = content.decode()
         except UnicodeDecodeError:
-            raise SecretUnavailable(f"{self.reference}: not UTF-8 text") from None
+            known = conversion(content, self.reference.at if self.reference.kind == "file" else "FILE")
+            raise SecretUnavailable(f"{self.reference}: {known or 'not UTF-8 text'}") from None
         text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
         if not text:
             raise SecretUnavailable(f"{self.reference}: empty")

@@ -8,12 +8,17 @@ import pwd
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from bearerd.clock import SystemClock
 from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
+from bearerd.grant.certificate import expired
+from bearerd.grant.credentials import header_fault
 from bearerd.grant.endpoint import set_up_fault
+from bearerd.grant.proxy import proxy_of
 from bearerd.grant.request import Credentials, prove_signing
+from bearerd.grant.socks import prove
 from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
-from bearerd.model import TLS_AUTHS, Client, Config, Reference, Target
+from bearerd.model import Client, Config, Reference, Target
 from bearerd.publish.access import Reader, describe, stops
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.owners import gid_of, uid_of
@@ -220,6 +225,13 @@ def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
     secrets = [texts.verbatim(reference) for reference in client.client_secret]
     private_key, certificate = texts.parsed(client.private_key), texts.parsed(client.certificate)
     texts.verbatim(client.assertion)
+    login = client.provider.proxy_login
+    proxy = proxy_of(client.provider, texts.verbatim(login.password) if login else "")
+    if proxy is not None and proxy.is_socks and (fault := prove(proxy)):
+        texts.faults.append(fault)
+    for name, value in dict.fromkeys((*client.headers, *client.provider.headers)):
+        if isinstance(value, Reference) and (text := texts.verbatim(value)) and (fault := header_fault(name, text)):
+            texts.faults.append(f"{value}: {fault}")
     if not texts.faults and not texts.hidden:
         found = [
             _signing_fault(client, Credentials("", secret, private_key, certificate, str(reference)))
@@ -230,9 +242,16 @@ def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
     trust = set_up_fault(client.provider, "", "")
     if trust:
         texts.faults.append(trust)
-    elif client.auth in TLS_AUTHS and certificate and private_key:
-        own = set_up_fault(client.provider, certificate, private_key)
-        texts.faults += [f"{client.certificate}, {client.private_key}: {own}"] if own else []
+        return texts
+    # Those of the provider are used for its metadata. They are often the client's too.
+    pairs = [(one.tls_certificate, one.tls_private_key) for one in (client, client.provider)]
+    for of_certificate, of_key in dict.fromkeys(pairs):
+        certificate, private_key = texts.parsed(of_certificate), texts.parsed(of_key)
+        if certificate and private_key:
+            named = (str(of_certificate), str(of_key))
+            fault = set_up_fault(client.provider, certificate, private_key, named)
+            fault = fault or expired(certificate, named[0], SystemClock().now().wall)
+            texts.faults += [fault] if fault else []
     return texts
 
 
