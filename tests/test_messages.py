@@ -635,7 +635,7 @@ def replies(body: Mapping[str, Any], status: int = 200, **headers: str) -> Scrip
 
 T = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 
-QUOTED = "(not shown: it quotes a secret)"
+QUOTED = "(not shown: it quotes a secret or the token)"
 
 # The situation, the provider, and lines of `check --online`; None for a line that is not there.
 LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
@@ -644,6 +644,11 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
     (
         "the scope quotes the secret",
         replies(T | {"scope": "hunter2"}),
+        {"scope granted": QUOTED},
+    ),
+    (
+        "the scope quotes the token",
+        replies(T | {"access_token": "opaque-token", "scope": "a opaque-token"}),
         {"scope granted": QUOTED},
     ),
     ("the reply names no type", replies({"access_token": "t"}), {"token type": "none named, used as Bearer"}),
@@ -672,7 +677,7 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
     (
         "what came back is HTML",
         lambda _: Answer(403, HTML, {"Content-Type": "text/html; charset=utf-8"}),
-        {"reply": "HTTP 403, text/html, after TIME", "fields": "none: the reply is HTML, not JSON", "code": None},
+        {"reply": "HTTP 403, text/html, after TIME", "fields": "none (the reply is HTML, not JSON)", "code": None},
     ),
     (
         "what came back quotes the secret in its headers",

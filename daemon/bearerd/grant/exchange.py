@@ -46,9 +46,11 @@ class Exchange:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Texts that the reply may quote, and that are never shown."""
 
-    def quoted_in(self, text: str) -> bool:
-        """Whether a text contains a secret of the request."""
-        return any(secret.casefold() in text.casefold() for secret in self.secrets if secret)
+    def quoted_in(self, text: str, token: str) -> bool:
+        """Whether a text of the reply contains a secret of the request, or the token."""
+        # Real tokens are longer. A letter would be part of any text.
+        never_show = (*self.secrets, token if len(token) > _TELLING else "")
+        return any(secret.casefold() in text.casefold() for secret in never_show if secret)
 
 
 def described(request: Request, reply: Reply | NoReply) -> Exchange:
@@ -70,7 +72,7 @@ def described(request: Request, reply: Reply | NoReply) -> Exchange:
         sent,
         status=reply.status,
         content_type=_content_type(reply.headers.get("content-type", "")),
-        fields=f"none: {fault}" if fields is None else _names(fields, request.secrets),
+        fields=f"none ({fault})" if fields is None else _names(fields, request.secrets),
         code=code_of(fields, reply.headers, reply.status, request.secrets).text or "",
     )
 

@@ -37,7 +37,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             why = cause.verify_message or "certificate refused"
             return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            # Python's table of reasons is older than OpenSSL's own texts, which stand in the exception's text.
+            # For alerts that are newer than Python's table, only the text of the exception has OpenSSL's reason.
             unnamed = re.search(r"\] ([a-z0-9 ]{1,80})", str(cause))
             why = (cause.reason or (unnamed[1].strip() if unnamed else "failed")).replace("_", " ").lower()
             # OpenSSL 3.0 says the first, later ones the second.

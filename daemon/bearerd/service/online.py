@@ -15,7 +15,7 @@ from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
-from bearerd.model import Client, Target
+from bearerd.model import Client, Target, Token
 from bearerd.service.finding import Finding
 from bearerd.timeformat import duration
 
@@ -117,17 +117,21 @@ def _understood(performed: Performed, exchange: Exchange | None) -> Details:
         code = exchange.code if exchange else ""
         return (*([("code", code)] if code else []), *([("hint", outcome.hint)] if outcome.hint else []))
     token, reading = outcome.token, outcome.reading
-    kind = _shown(token.token_type, exchange) if reading.token_type else f"{_NONE_NAMED}, used as {token.token_type}"
+    kind = _shown(token.token_type, token, exchange)
     return (
         ("token", f"from {reading.token}"),
-        ("token type", kind),
+        ("token type", kind if reading.token_type else f"{_NONE_NAMED}, used as {kind}"),
         ("lifetime", f"{token.lifetime:.0f} s, from {reading.lifetime}"),
-        ("scope granted", _shown(token.scope or "none", exchange) if reading.scope else _NONE_NAMED),
+        ("scope granted", _shown(token.scope or "none", token, exchange) if reading.scope else _NONE_NAMED),
     )
 
 
-def _shown(text: str, exchange: Exchange | None) -> str:
-    """A text of the provider, if it is safe for a terminal (RFC 6749 section 3.3) and quotes no secret."""
+def _shown(text: str, token: Token, exchange: Exchange | None) -> str:
+    """A text of the provider, if it is safe for a terminal (RFC 6749 section 3.3) and quotes no secret or token."""
     if re.fullmatch(r"[\x20-\x7e]{1,1000}", text) is None:
         return "(not shown: unusual characters)"
-    return "(not shown: it quotes a secret)" if exchange is None or exchange.quoted_in(text) else text
+    return (
+        "(not shown: it quotes a secret or the token)"
+        if exchange is None or exchange.quoted_in(text, token.access_token)
+        else text
+    )
