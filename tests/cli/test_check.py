@@ -370,6 +370,19 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
     [
         pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
         pytest.param(
+            {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'two\\nlines']}}"},
+            {},
+            "command /usr/bin/printf: not usable as header X-Api-Key: expected printable ASCII characters on one line, "
+            "without spaces at its ends",
+            id="header",
+        ),
+        pytest.param(
+            {"proxy": "{url: http://127.0.0.1:1, username: u, password: {env: NO_PASSWORD}}"},
+            {},
+            "env NO_PASSWORD: the variable is not set",
+            id="proxy-password",
+        ),
+        pytest.param(
             {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: NO_OLD}, {env: NO_OLDER}]"},
             {},
             "env NO_OLD: the variable is not set; env NO_OLDER: the variable is not set",

@@ -723,6 +723,13 @@ def test_a_certificate_and_its_key_are_set_together(folder: Folder, line: str, a
     ]
 
 
+@pytest.mark.parametrize(("given", "missing"), [("certificate", "private_key"), ("private_key", "certificate")])
+def test_half_a_pair_is_not_completed_by_its_providers(folder: Folder, given: str, missing: str) -> None:
+    credentials = f"client_id: a\nauth: tls_client_auth\nprovider: sso\n{given}: {{file: /x}}"
+    text = config(top=OF_SSO, url=None, credentials=credentials)
+    assert folder.headlines(text) == [f"config.yaml:3:3: key '{missing}' is missing"]
+
+
 @pytest.mark.parametrize("key", ["certificate", "private_key"])
 def test_a_client_has_one_certificate_for_its_connections(folder: Folder, key: str) -> None:
     text = config(credentials=f"client_id: a\nauth: tls_client_auth\n{key}: {{file: /x}}\n{PAIR}")
@@ -786,6 +793,7 @@ def test_all_missing_keys_are_reported_at_once(folder: Folder, auth: str, keys: 
     ]
 
 
+WITH_KEY = "private_key_jwt, tls_client_auth or self_signed_tls_client_auth"
 # The auths that a key applies to, as the error lists them. Those of the jwt-bearer grant are below.
 USED_BY: dict[str, tuple[str, set[str], str]] = {
     "client_secret": (
@@ -797,12 +805,12 @@ USED_BY: dict[str, tuple[str, set[str], str]] = {
     "private_key": (
         "{file: /k}",
         {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
-        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+        f"{WITH_KEY}; for a client certificate of the connection use tls_private_key",
     ),
     "certificate": (
         "{file: /c}",
         {"private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"},
-        "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+        f"{WITH_KEY}; for a client certificate of the connection use tls_certificate",
     ),
     "assertion": ("{file: /a}", {"assertion"}, "assertion"),
     "assertion_type": ("urn:x", {"assertion"}, "assertion"),

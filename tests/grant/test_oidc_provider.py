@@ -228,7 +228,7 @@ def der(certificate: Reference) -> bytes:
 
 def fingerprint(target: Target) -> str | None:
     """As the server sees the client's certificate."""
-    certificate = target.client.certificate
+    certificate = target.client.tls_certificate
     return sha256(der(certificate)).hexdigest() if certificate else None
 
 
@@ -433,7 +433,7 @@ def test_the_endpoint_is_discovered_once(bench: Bench, where: Where, auth: Auth)
     # Metadata is requested without a certificate.
     assert found.certificate is None
     address = issuer.partition("://")[2]
-    by_certificate = wanted.client.certificate is not None
+    by_certificate = wanted.client.tls_certificate is not None
     host = address.replace("127.0.0.1", "localhost") if by_certificate else address
     assert [each.headers["host"] for each in (found, request, again)] == [address, host, host]
     assert [each.certificate for each in (request, again)] == [fingerprint(wanted)] * 2
@@ -707,8 +707,8 @@ def test_a_token_that_is_bound_to_the_certificate_is_a_warning(bench: Bench) -> 
     outcome, (request,) = bench.perform(wanted)
 
     claims = jwt.decode(token_of(outcome, request), options={"verify_signature": False})
-    assert wanted.client.certificate is not None
-    assert claims["cnf"] == {"x5t#S256": segment(sha256(der(wanted.client.certificate)).digest())}
+    assert wanted.client.tls_certificate is not None
+    assert claims["cnf"] == {"x5t#S256": segment(sha256(der(wanted.client.tls_certificate)).digest())}
     assert isinstance(outcome, Issued)
     assert outcome.notes == (
         "the token is bound to the client's certificate: its readers have to present the same certificate",

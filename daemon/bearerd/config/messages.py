@@ -18,7 +18,7 @@ from bearerd.errors import Kind
 # A name with one of these could be a URL with a password in it, or a line of an env file.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[:=@]")
 
-# A client has 34 keys. But a config may have thousands of providers, and a thousand errors that would list them.
+# A client has about 40 keys. But a config may have thousands of providers, and a thousand errors that would list them.
 _MOST_LISTED: Final = 50
 
 

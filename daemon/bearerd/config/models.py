@@ -118,11 +118,15 @@ class ProviderKeys(Strict):
     token_url: HttpUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
-    tls_certificate: SecretReference | None = None
-    tls_private_key: SecretReference | None = None
-    headers: Headers | None = None
-    body: Body | None = None
-    proxy: Proxy | None = None
+    tls_certificate: SecretReference | None = Field(
+        None, description="The client certificate of connections, in PEM, next to any auth."
+    )
+    tls_private_key: SecretReference | None = Field(None, description="The private key of tls_certificate, in PEM.")
+    headers: Headers | None = Field(
+        None, description="Additional headers. Those of a provider are also sent for its metadata."
+    )
+    body: Body | None = Field(None, description="How parameters are sent: as a form (the default) or a JSON object.")
+    proxy: Proxy | None = Field(None, description="The URL of a proxy, or a mapping with a login to it.")
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None

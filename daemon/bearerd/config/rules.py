@@ -21,6 +21,7 @@ _SECRET_PARAMETERS: Final = frozenset({"password", "assertion", "actor_token", "
 _SECRET_AUTHS: Final = frozenset({"client_secret_basic", "client_secret_post", "client_secret_jwt"})
 # The client certificate of connections, and its key.
 _PAIR: Final = frozenset({"tls_certificate", "tls_private_key"})
+_WITH_KEY: Final = "private_key_jwt, tls_client_auth or self_signed_tls_client_auth"
 _HMACS: Final = ("HS256", "HS384", "HS512")
 
 
@@ -42,12 +43,13 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
     if auth not in get_args(Auth):
         return  # the models report it
     grant = client.get("grant_type", "client_credentials")
+    signs_grant = grant == JWT_BEARER and "private_key" in client
     # The pair of these methods may also have its other name, or be its provider's.
     own_pair = bool(_PAIR & client.keys())
     presents = auth in TLS_AUTHS and not own_pair
-    needs_pair = presents and not _PAIR & provider.keys()
+    half = "certificate" in client or ("private_key" in client and not signs_grant)
+    needs_pair = presents and (half or not _PAIR & provider.keys())
     has_key = auth == "private_key_jwt" or presents
-    signs_grant = grant == JWT_BEARER and "private_key" in client
     signs = signs_grant or auth in {"client_secret_jwt", "private_key_jwt"}
     needed = {
         "client_id": auth not in {"none", "assertion"},  # an assertion names its client itself
@@ -64,9 +66,12 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
         "basic_encoding": (auth == "client_secret_basic", "client_secret_basic"),
         "private_key": (
             has_key or grant == JWT_BEARER,
-            "private_key_jwt, tls_client_auth or self_signed_tls_client_auth",
+            f"{_WITH_KEY}; for a client certificate of the connection use tls_private_key",
         ),
-        "certificate": (has_key or signs_grant, "private_key_jwt, tls_client_auth or self_signed_tls_client_auth"),
+        "certificate": (
+            has_key or signs_grant,
+            f"{_WITH_KEY}; for a client certificate of the connection use tls_certificate",
+        ),
         "assertion": (auth == "assertion", "assertion"),
         "assertion_type": (auth == "assertion", "assertion"),
         "key_id": (signs, "private_key_jwt"),

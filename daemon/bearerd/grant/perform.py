@@ -260,7 +260,7 @@ class Grants:
 
 def _of_certificate(outcome: Outcome, access: Access, now: float) -> Outcome:
     """A failure says if the client certificate has expired. Servers report that in many ways, nginx as HTTP 400."""
-    if isinstance(outcome, Issued | RateLimited | Unsent):
+    if isinstance(outcome, Issued | RateLimited | Unsent) or outcome.phase in {"name look-up", "connect"}:
         return outcome
     hint = expired(access.certificate, access.named[0], now)
     return replace(outcome, hint=f"{hint}: renew it") if hint else outcome

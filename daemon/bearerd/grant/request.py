@@ -96,6 +96,7 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     secrets += [
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
+    secrets += [credentials.access.proxy_password] if credentials.access.proxy_password else []
     secrets += [value for _, value in credentials.access.headers if len(value) >= _LIKE_A_SECRET]
     return Request(call.token_url, headers, body.encode("ascii"), credentials.access, tuple(secrets))
 

@@ -55,7 +55,9 @@ def connect_through(proxy: Proxy, host: HostPort, options: Sequence[tuple[Any, .
         through.set_proxy(socks.SOCKS5, proxy.host, proxy.port, True, proxy.username or None, proxy.password or None)
         through.settimeout(attempt.left())
         through.connect((name, port))
-        return _plain(through.detach(), attempt.left())
+        seconds = attempt.left()
+        connected = socket.socket(fileno=through.detach())
+        connected.settimeout(seconds)
     except socks.ProxyError as error:
         # PySocks wraps the proxy's answer in a second error, as if it were the socket's.
         answer = error.socket_err if isinstance(error.socket_err, OSError) else error
@@ -67,14 +69,10 @@ def connect_through(proxy: Proxy, host: HostPort, options: Sequence[tuple[Any, .
         if isinstance(answer, socks.ProxyError):
             raise SocksError("did not answer as a SOCKS5 proxy") from None
         raise answer from None
+    else:
+        return connected
     finally:
         through.close()
-
-
-def _plain(descriptor: int, seconds: float) -> socket.socket:
-    connection = socket.socket(fileno=descriptor)
-    connection.settimeout(seconds)
-    return connection
 
 
 def _usual(addresses: Sequence[Any]) -> str:

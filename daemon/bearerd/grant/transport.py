@@ -208,6 +208,7 @@ class _HTTPConnection(_Reporting, HTTPConnection):
 
 class _HTTPSConnection(_Reporting, HTTPSConnection):
     response_class = _Response
+    _tunnel_headers: dict[str, str]  # of http.client; typeshed leaves it out
 
     def connect(self) -> None:
         with waiting():  # for the handshake as well
@@ -228,12 +229,12 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
         # A proxy that does not answer is probably waiting for the provider.
         attempt.phase = "connect"
         # Not by way of the pool, which would keep it.
-        login = attempt.proxy.authorization if attempt.proxy else ""
-        self._tunnel_headers = {"Proxy-Authorization": login} if login else {}
+        if attempt.proxy is not None and attempt.proxy.authorization:
+            self._tunnel_headers["Proxy-Authorization"] = attempt.proxy.authorization
         try:
             super()._tunnel()
         finally:
-            self._tunnel_headers = {}
+            self._tunnel_headers.pop("Proxy-Authorization", None)
         if attempt.expired:  # as in getresponse
             raise TimeoutError
         attempt.phase = "TLS"
