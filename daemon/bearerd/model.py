@@ -13,6 +13,10 @@ OWN_DIRECTORY: Final = ".bearerd"
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """RFC 7523 section 2.1."""
+SHORT_GRANTS: Final = {
+    name: f"urn:ietf:params:oauth:grant-type:{name}" for name in ("jwt-bearer", "saml2-bearer", "token-exchange")
+}
+"""The full names of grants that people write short (RFC 7522, 7523, 8693)."""
 CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 section 2.2."""
 

@@ -764,9 +764,17 @@ def grants(done: subprocess.CompletedProcess[str]) -> list[tuple[str, dict[str, 
             name, value = line.strip().split(": ", 1)
             found[-1][1][name] = value
     for _, details in found:
-        if "took" in details:
-            details["took"] = re.sub(r"^[0-9]+ (ms|s)$", "a while", details["took"])
+        if "reply" in details:
+            details["reply"] = re.sub(r"after [0-9]+ (ms|s)$", "after a while", details["reply"])
     return found
+
+
+BY_BASIC = {
+    "auth": "client_secret_basic (basic_encoding: compatible)",
+    "parameters": "grant_type, scope",
+    "headers": "Accept, Accept-Encoding, User-Agent, Content-Type, Authorization",
+    "scope requested": "bci",
+}
 
 
 def refuses(_: Seen) -> Answer:
@@ -792,14 +800,14 @@ def test_online_requests_one_token_per_client_and_shows_the_result(tmp_path: Pat
     done, server = tried(tmp_path, issues(scope="bci"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    details = {
-        "endpoint": server.url,
-        "auth": "client_secret_basic",
-        "status": "HTTP 200",
-        "took": "a while",
-        "scope requested": "bci",
+    details = {"request": f"POST {server.url}"} | BY_BASIC
+    details |= {
+        "reply": "HTTP 200, no Content-Type, after a while",
+        "fields": "access_token, token_type, expires_in, scope",
+        "token": "from access_token",
+        "token type": "Bearer",
+        "lifetime": "3600 s, from expires_in",
         "scope granted": "bci",
-        "lifetime": "3600 s",
     }
     assert grants(done) == [("ok       grant dnb/bci: a token, good for 1 h", details)]
     assert [seen.body for seen in server.seen] == [b"grant_type=client_credentials&scope=bci"]
@@ -809,15 +817,15 @@ def test_online_a_refusal_exits_1_with_a_hint(tmp_path: Path) -> None:
     done, server = tried(tmp_path, refuses)
     assert done.returncode == 1
     # The secret holds a plus, which providers read in two ways.
-    hint = "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: raw or rfc6749"
-    details = {
-        "endpoint": server.url,
-        "auth": "client_secret_basic",
-        "status": "HTTP 401",
-        "took": "a while",
-        "scope requested": "bci",
+    details = {"request": f"POST {server.url}"} | BY_BASIC
+    details |= {
+        "reply": "HTTP 401, no Content-Type, after a while",
+        "fields": "error, error_description",
+        "code": "invalid_client",
+        "hint": "id or secret contains a character that providers decode in two ways (:, %, + or a space …): "
+        "try basic_encoding: raw",
     }
-    assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}; {hint}", details)]
+    assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}", details)]
     assert len(server.seen) == 1
 
 
@@ -826,8 +834,13 @@ def test_online_without_a_connection_names_the_endpoint(site: Site) -> None:
     assert done.returncode == 1
     assert grants(done) == [
         (
-            "failed   grant dnb/bci: 127.0.0.1: connection refused (while connecting)",
-            {"endpoint": site.url, "auth": "client_secret_basic", "took": "a while", "scope requested": "bci"},
+            "failed   grant dnb/bci: 127.0.0.1:1: connection refused (while connecting)",
+            {"request": f"POST {site.url}"}
+            | BY_BASIC
+            | {
+                "reply": "none, after a while",
+                "hint": "no server listens there, or a firewall refuses: compare host and port",
+            },
         )
     ]
 
@@ -840,8 +853,13 @@ def test_online_without_metadata_only_the_issuer_is_shown(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert grants(done) == [
         (
-            "failed   grant dnb/bci: metadata: HTTP 404; check issuer, or set token_url instead",
-            {"issuer": server.url, "auth": "client_secret_basic", "scope requested": "bci"},
+            "failed   grant dnb/bci: metadata: HTTP 404",
+            {
+                "request": f"none; the issuer is {server.url}",
+                "auth": BY_BASIC["auth"],
+                "scope requested": "bci",
+                "hint": "check issuer, or set token_url instead",
+            },
         )
     ]
 
@@ -878,8 +896,9 @@ def test_online_the_providers_clock_is_compared(tmp_path: Path, off: int, clock:
             id="narrower",
         ),
         pytest.param("bci", "bci more", ("bci", "bci more"), [], id="wider"),
-        pytest.param("", None, ("(none)", "(none named)"), [], id="none-asked-none-named"),
-        pytest.param("", "all", ("(none)", "all"), [], id="none-asked"),
+        pytest.param("", None, ("none", "none named"), [], id="none-asked-none-named"),
+        pytest.param("", "all", ("none", "all"), [], id="none-asked"),
+        pytest.param("bci", None, ("bci", "none named"), [], id="none-named"),
         # It could move the terminal's cursor.
         pytest.param("bci", "bci \x1b[2J", ("bci", "(not shown: unusual characters)"), [], id="not-for-a-terminal"),
     ],
@@ -914,7 +933,8 @@ def test_online_each_of_a_list_of_secrets_is_tried(tmp_path: Path, works: str | 
     done, server = tried(tmp_path, script, {"auth": "client_secret_post", "client_secret": f"[{', '.join(secrets)}]"})
     assert done.returncode == code
     lines = [line for line, _ in grants(done)]
-    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}; the client has another secret, which is tried next"
+    assert lines[0] == f"warning  grant dnb/bci: {REFUSED}"
+    assert grants(done)[0][1]["hint"] == "the client has another secret, which is tried next"
     assert lines[1].startswith(last)
     assert len(lines) == len(server.seen) == 2
 

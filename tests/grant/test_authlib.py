@@ -63,7 +63,7 @@ def test_authlibs_server_accepts_the_secrets(
     else:
         assert isinstance(outcome, Refused), outcome
         assert outcome.whole_client
-        assert "try basic_encoding" in str(outcome)
+        assert ("try basic_encoding: raw" if encoding != "raw" else "try auth: client_secret_post") in str(outcome)
 
 
 def test_its_tokens_are_accepted(token_url: str) -> None:

@@ -21,6 +21,7 @@ from support.process import WITHIN
 
 FOUR = socket.AF_INET
 HEAD_START = 0.25
+REFUSED = "no server listens there, or a firewall refuses: compare host and port"
 names = (f"http://name-{number}.example/token" for number in range(1000))
 
 
@@ -115,7 +116,7 @@ def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, ur
         monkeypatch.undo()
 
     host = url.split("/")[2]
-    assert reply == NoReply("connect", f"{host}: not done within 0.6 s (while connecting)")
+    assert reply == NoReply("connect", f"{host}:80: not done within 0.6 s (while connecting)")
     assert 0.6 <= took < 10 * 0.6
     # None for an address: the alarm's, at most, is new.
     assert threading.active_count() <= threads + 1
@@ -139,4 +140,4 @@ def test_if_no_address_answers_the_last_failure_is_reported(monkeypatch: pytest.
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
         reply = post(url)
 
-    assert reply == NoReply("connect", f"{url.split('/')[2]}: connection refused (while connecting)")
+    assert reply == NoReply("connect", f"{url.split('/')[2]}:80: connection refused (while connecting)", REFUSED)

@@ -57,7 +57,8 @@ def test_it_accepts_the_secrets(
         assert outcome.notes == ()
     else:
         two_ways = (
-            "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: compatible"
+            "id or secret contains a character that providers decode in two ways (:, %, + or a space …): "
+            "try auth: client_secret_post, which sends them in the form"
         )
         assert outcome == Refused(CLIENT_REFUSED, hint=two_ways)
 
@@ -116,7 +117,11 @@ def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> 
 def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -> None:
     outcome = granted(provider, "plain", "plain", scope="bci other")
 
-    assert outcome == Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False)
+    assert outcome == Refused(
+        "HTTP 400 invalid_scope: this token was refused (scope)",
+        whole_client=False,
+        hint="compare scope with the provider's, and have it granted to this client",
+    )
 
 
 def test_the_endpoint_is_discovered_from_the_issuer(origin: str) -> None:

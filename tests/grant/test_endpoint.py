@@ -489,6 +489,10 @@ def resets(_peer: Peer, connection: socket.socket, _number: int) -> None:
     reset(connection)
 
 
+TLS = "if this port speaks TLS, write https://"
+"""The hint for a reply to plain http that is not HTTP."""
+
+
 def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
     def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
         it.read(connection)
@@ -501,18 +505,18 @@ def says(text: bytes) -> Callable[[Peer, socket.socket, int], None]:
     ("behaviour", "expected"),
     [
         pytest.param(
-            closes, NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)"), id="close"
+            closes,
+            NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)", TLS),
+            id="close",
         ),
         pytest.param(
-            resets, NoReply("wait", "127.0.0.1: connection reset by peer (while waiting for the reply)"), id="reset"
+            resets,
+            NoReply("wait", "127.0.0.1: connection reset by peer (while waiting for the reply)", TLS),
+            id="reset",
         ),
         pytest.param(
             says(b"SSH-2.0-OpenSSH_9.2\r\n"),
-            NoReply(
-                "wait",
-                "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
-                "if this port speaks TLS, write https://",
-            ),
+            NoReply("wait", "127.0.0.1: the reply is not HTTP (while waiting for the reply)", TLS),
             id="not-http",
         ),
         pytest.param(
@@ -560,7 +564,8 @@ def test_a_closed_port_is_a_failure_to_connect() -> None:
     with refusing() as port:
         reply = post(f"http://127.0.0.1:{port}/token")
 
-    assert reply == NoReply("connect", "127.0.0.1: connection refused (while connecting)")
+    said = f"127.0.0.1:{port}: connection refused (while connecting)"
+    assert reply == NoReply("connect", said, "no server listens there, or a firewall refuses: compare host and port")
 
 
 def test_an_unknown_host_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +583,7 @@ def test_a_name_without_addresses_is_a_failure_to_connect(monkeypatch: pytest.Mo
     resolve(monkeypatch)
 
     assert post("http://token.invalid/token") == NoReply(
-        "connect", "token.invalid: the connection was closed (while connecting)"
+        "connect", "token.invalid:80: the name has no address (while connecting)"
     )
 
 
@@ -651,7 +656,7 @@ def test_the_replacement_of_a_kept_connection_is_not_replaced_again() -> None:
 
     with peer(behaviour) as it, posting(it.url) as send:
         assert isinstance(send(), Reply)
-        assert send() == NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)")
+        assert send() == NoReply("wait", "127.0.0.1: the connection was closed (while waiting for the reply)", TLS)
         # The first, the one on the connection that had gone stale, the one on a new connection.
         assert (it.connections, len(it.requests)) == (2, 3)
 

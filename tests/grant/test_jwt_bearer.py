@@ -39,7 +39,7 @@ ANOTHER = RSAKey.generate_key(2048, parameters={"kid": "old"})
 SECRET = "a secret of at least 32 characters"
 CLIENT_ID, ACCOUNT, USER = "7e0c5a", "robot@project.example.com", "me@example.com"
 REFUSED = "HTTP 400 invalid_grant: the client was refused"
-COMPARE = "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows"
+COMPARE = "compare issuer, subject, key_id, public key and audience of the assertion, which is for "
 
 
 class Registered(ClientMixin):  # type: ignore[misc]
@@ -301,7 +301,10 @@ def test_the_assertion_has_the_configured_claims_and_no_others(
 def test_a_wrong_assertion_is_a_refusal_of_the_client_with_a_hint(
     there: There, keep: Keep, changes: dict[str, Any], hint: str
 ) -> None:
-    assert granted(target(there, private_key=keep(pem()), **changes)) == Refused(REFUSED, hint=hint)
+    refused = granted(target(there, private_key=keep(pem()), **changes))
+    assert isinstance(refused, Refused)
+    assert refused.message == REFUSED
+    assert str(refused.hint).startswith(hint)
 
 
 @pytest.mark.parametrize(

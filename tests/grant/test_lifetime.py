@@ -261,3 +261,22 @@ def test_any_reply_gives_a_finite_lifetime_of_at_most_a_year(fields: dict[str, A
 
     assert math.isfinite(seconds)
     assert seconds <= 366 * DAY
+
+
+@pytest.mark.parametrize(
+    ("fields", "claims", "source"),
+    [
+        pytest.param({"expires_in": 600}, {}, "expires_in", id="expires_in"),
+        pytest.param({"expires_in": -1}, {}, "expires_in", id="expires_in-past"),
+        pytest.param({"expires_in": "2100-01-01", "expires": 600}, {}, "expires", id="expires"),
+        pytest.param({"expires": "2027-01-15T09:00:00Z"}, {}, "expires", id="expires-date"),
+        pytest.param({"expires_on": NOW + 600}, {}, "expires_on", id="expires_on"),
+        pytest.param({}, {"exp": NOW + 600}, "exp of the JWT", id="jwt"),
+        pytest.param({"expires_in": 700}, {"exp": NOW + 600}, "exp of the JWT", id="jwt-shorter"),
+        pytest.param({"expires_in": 500}, {"exp": NOW + 600}, "expires_in", id="jwt-longer"),
+        pytest.param({}, {}, "default_lifetime", id="none"),
+        pytest.param({"expires_in": 0}, {}, "default_lifetime", id="zero"),
+    ],
+)
+def test_a_lifetime_names_its_source(fields: dict[str, Any], claims: dict[str, Any], source: str) -> None:
+    assert read_lifetime(fields, jwt(claims) if claims else "opaque", NOW, DEFAULT).source == source

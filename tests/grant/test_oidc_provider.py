@@ -57,9 +57,13 @@ PAST = 5
 
 CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
 COMPARE = "compare client_id, secret and auth with the provider's"
-COMPARE_KEY = "compare client_id, key_id and the public key that is registered with the provider"
+COMPARE_KEY = "compare client_id, key_id, public key and audience of the assertion, which is for "
+"""The audience of the assertion follows."""
+COMPARE_JWT = "compare client_id and secret, and assertion_audience, with the provider's"
+EXPIRED = "the provider says that the secret or key has expired: register a new one"
+COMPARE_ID = "compare client_id with the provider's; with auth: none no secret is sent"
 COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is registered with the provider"
-TWO_WAYS = "the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: "
+TWO_WAYS = "id or secret contains a character that providers decode in two ways (:, %, + or a space …): try "
 NEXT = "the client has another secret, which is tried next"
 
 
@@ -391,7 +395,9 @@ def test_a_refused_raw_secret_hints_at_the_setting(bench: Bench, which: str, sec
 
     assert basic(request) == f"{client_id}:{secret}"
     assert request.why == why
-    assert outcome == Refused(f"{said}: the client was refused", hint=f"{TWO_WAYS}compatible")
+    assert outcome == Refused(
+        f"{said}: the client was refused", hint=f"{TWO_WAYS}auth: client_secret_post, which sends them in the form"
+    )
 
 
 @pytest.mark.parametrize("auth", ["client_secret_post", "client_secret_jwt"])
@@ -495,7 +501,11 @@ def test_a_scope_that_is_not_allowed_is_a_refusal_of_this_token_alone(bench: Ben
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", client_id="narrow", scope="alpha gamma"))
 
     assert request.why == "requested scope is not allowed"
-    assert outcome == Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False)
+    assert outcome == Refused(
+        "HTTP 400 invalid_scope: this token was refused (scope)",
+        whole_client=False,
+        hint="compare scope with the provider's, and have it granted to this client",
+    )
 
 
 # -- refusals ------------------------------------------------------------------------------------------
@@ -523,18 +533,18 @@ NOT_THE_METHOD = "the provided authentication mechanism does not match the regis
 WRONG = {
     "wrong-secret-basic": Wrong("client_secret_basic", "invalid secret provided", COMPARE, secret="wrong"),
     "wrong-secret-post": Wrong("client_secret_post", "invalid secret provided", COMPARE, secret="wrong"),
-    "wrong-secret-jwt": Wrong("client_secret_jwt", "signature verification failed", COMPARE, secret="wrong"),
+    "wrong-secret-jwt": Wrong("client_secret_jwt", "signature verification failed", COMPARE_JWT, secret="wrong"),
     "expired-secret": Wrong(
         "client_secret_basic",
         "client_id client_secret_basic-expired client_secret expired at 1",
-        COMPARE,
+        EXPIRED,
         client_id="client_secret_basic-expired",
         message="HTTP 400 invalid_client: the client was refused",
     ),
     "expired-secret-jwt": Wrong(
         "client_secret_jwt",
         "client_id client_secret_jwt-expired client_secret expired at 1",
-        COMPARE,
+        EXPIRED,
         client_id="client_secret_jwt-expired",
         message="HTTP 400 invalid_client: the client was refused",
     ),
@@ -556,7 +566,7 @@ WRONG = {
     ),
     "secret-for-a-key": Wrong("client_secret_basic", NOT_THE_METHOD, COMPARE, client_id="private_key_jwt"),
     "key-for-a-secret": Wrong("private_key_jwt", NOT_THE_METHOD, COMPARE_KEY, client_id="client_secret_post"),
-    "nothing-for-a-secret": Wrong("none", NOT_THE_METHOD, COMPARE, client_id="client_secret_post"),
+    "nothing-for-a-secret": Wrong("none", NOT_THE_METHOD, COMPARE_ID, client_id="client_secret_post"),
     "certificate-over-http": Wrong(
         "tls_client_auth", "client certificate was not provided", COMPARE_CERTIFICATE, where="http"
     ),
@@ -592,7 +602,14 @@ def test_a_client_that_differs_from_its_registration_is_refused(bench: Bench, wr
     outcome, (request,) = bench.perform(bench.target(wrong.auth, wrong.where, **changes))
 
     assert request.why == wrong.why
-    assert outcome == Refused(wrong.message, hint=wrong.hint)
+    assert isinstance(outcome, Refused)
+    assert (outcome.message, outcome.whole_client) == (wrong.message, True)
+    hint = wrong.hint
+    if hint is COMPARE_KEY:
+        hint += (
+            f"{wrong.jwt.audience or bench.target('private_key_jwt').client.provider.token_url} (assertion_audience)"
+        )
+    assert outcome.hint == hint
 
 
 def test_each_assertion_is_used_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,7 +623,10 @@ def test_each_assertion_is_used_once(bench: Bench, monkeypatch: pytest.MonkeyPat
         token_of(outcome, taken)
     assert isinstance(first, Issued)
     assert request.why == "client assertion tokens must only be used once"
-    assert replayed == Refused(CLIENT_REFUSED, hint=COMPARE_KEY)
+    assert replayed == Refused(
+        CLIENT_REFUSED,
+        hint="the provider accepted the same credentials before: it may have revoked, replaced or locked them",
+    )
 
 
 # -- rotation ------------------------------------------------------------------------------------------

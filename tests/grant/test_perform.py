@@ -29,6 +29,7 @@ REFUSING: Script = lambda _: Answer(401, {"error": "invalid_client"})  # noqa: E
 REFUSED = Refused(
     "HTTP 401 invalid_client: the client was refused", hint="compare client_id, secret and auth with the provider's"
 )
+ALLOWED = "compare scope and parameters with what the provider allows this client"
 TRY_NEXT = replace(REFUSED, another_secret=True, hint="the client has another secret, which is tried next")
 GOOD = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 # Of the length that RFC 7518 wants, lest PyJWT warns where it verifies.
@@ -187,8 +188,9 @@ def test_no_reply_is_transient_in_its_phase() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/token"
         performed = perform(at(url))
 
-    gone = Transient("127.0.0.1: connection refused (while connecting)", phase="connect")
-    assert performed == Performed(gone, "7e0c5a", url, took=0.0)
+    assert isinstance(performed.outcome, Transient)
+    assert performed.outcome.message == f"{url.split('/')[2]}: connection refused (while connecting)"
+    assert performed == Performed(performed.outcome, "7e0c5a", url, took=0.0)
 
 
 def test_hints_of_the_connection_are_passed_on() -> None:
@@ -243,7 +245,7 @@ def test_an_error_code_that_echoes_a_secret_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         performed = perform(at(server), {"DNB_SECRET": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False)
+    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
     assert performed.status == 400
 
 
@@ -253,7 +255,7 @@ def test_an_error_code_that_echoes_a_header_is_not_shown() -> None:
             at(server, headers=(("X-Api-Key", variable("API_KEY")),)), SECRET | {"API_KEY": "a_key_of_letters"}
         )
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False)
+    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_headers_of_a_provider_are_also_sent_for_its_metadata_and_those_of_a_client_are_not() -> None:
@@ -307,7 +309,7 @@ def test_an_error_code_that_echoes_a_secret_parameter_is_not_shown() -> None:
         wanted = replace(at(server), parameters=(("actor_token", variable("ACTOR")),))
         performed = perform(wanted, SECRET | {"ACTOR": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False)
+    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_an_error_code_that_equals_a_plain_parameter_is_shown() -> None:
@@ -341,6 +343,17 @@ def test_hints_use_what_is_known_besides_the_reply() -> None:
     assert hints[2] == "the provider's metadata does not list auth client_secret_basic, but none"
     # Failures lock accounts: it is for the operator to try another way.
     assert len(server.seen) == 4
+
+
+def test_a_refusal_of_a_secret_that_worked_does_not_blame_its_encoding() -> None:
+    answers = iter([Answer(200, GOOD), Answer(401, {"error": "invalid_client"})])
+    with serving(lambda _: next(answers)) as server:
+        grants = Grants(FakeClock(), {"DNB_SECRET": "a+b"})
+        _, refused = (grants.perform(at(server)).outcome for _ in range(2))
+
+    assert str(refused).endswith(
+        "; the provider accepted the same credentials before: it may have revoked, replaced or locked them"
+    )
 
 
 # -- providers -----------------------------------------------------------------------------------------
@@ -804,7 +817,10 @@ def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
         grants.perform(wanted)
 
     assert refused == Refused(
-        "HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, another_secret=False
+        "HTTP 400 invalid_scope: this token was refused (scope)",
+        whole_client=False,
+        another_secret=False,
+        hint="compare scope with the provider's, and have it granted to this client",
     )
     assert provider.tried == ["n3w", "0ld", "0ld"]
 

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bearerd.grant.exchange import described
 from bearerd.grant.hints import Circumstances, hinted
 from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import Failure, Issued, Outcome, Performed, Refused
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply, understand
-from bearerd.grant.request import Call, Credentials
+from bearerd.grant.request import Call, Credentials, Request
 from bearerd.lifecycle import policy
 from bearerd.log import LOGGER
 from bearerd.model import Auth, Client, Provider, Reference, Target
@@ -215,6 +216,7 @@ WORDS: Final = ("invalid_client", "invalid_scope", "slow_down", "server_error", 
 KEYS: Final = (
     *("access_token", "token_type", "expires_in", "expiresIn", "expires_at", "expirationDateTime", "scope"),
     *("error", "error_description", "error_uri", "errcode", "errmsg", "message", "errorMessage", "code", "errorCode"),
+    *("ErrorCode", "errors", "response", "fault", "title", "detail", "status", "type"),
     *("refresh_token", "id_token", "cnf", "instance_url", *MARKS),
 )
 FORMS: Final = (
@@ -232,10 +234,24 @@ FREE: Final = st.dictionaries(st.sampled_from(KEYS), VALUES)
 REFUSING: Final = st.fixed_dictionaries(
     {"error": TEXTS | st.fixed_dictionaries({"code": TEXTS, "message": QUOTING}), "error_description": QUOTING}
 )
+ELSEWHERE: Final = st.dictionaries(st.sampled_from(("code", "errorCode", "ErrorCode", "title", "detail")), TEXTS)
+REFUSING_ELSEWHERE: Final = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": TEXTS,
+        "errorCode": TEXTS,
+        "errors": st.lists(ELSEWHERE, max_size=2),
+        "response": st.fixed_dictionaries({"errors": st.lists(ELSEWHERE, max_size=2)}),
+        "fault": st.fixed_dictionaries({"code": TEXTS, "detail": st.fixed_dictionaries({"errorcode": TEXTS})}),
+    },
+)
 ISSUING: Final = st.fixed_dictionaries(
     {"access_token": st.sampled_from(("t", *MARKS, jwt({"exp": 0, "cnf": {"jkt": "@secret@"}}))), "token_type": TEXTS}
 )
-NAMES: Final = ("retry-after", "date", "x-ratelimit-reset", "www-authenticate", "set-cookie", "age")
+NAMES: Final = (
+    *("retry-after", "date", "x-ratelimit-reset", "www-authenticate", "set-cookie", "age"),
+    "content-type",
+)
 PLACES: Final = ("{0}", "/{0}", "https://u:{0}@sso.example.com:8443/{0}?q={0}#{0}")
 
 
@@ -264,9 +280,11 @@ HOSTILE: Final = st.builds(
     Hostile,
     status=STATUSES | st.sampled_from((201, 302, 404, 503)),
     # A whole reply of any kind is rare: half of it is given.
-    fields=FREE | st.builds(dict.__or__, FREE, REFUSING) | st.builds(dict.__or__, FREE, ISSUING),
+    fields=FREE | st.builds(dict.__or__, FREE, REFUSING) | REFUSING_ELSEWHERE | st.builds(dict.__or__, FREE, ISSUING),
     headers=st.dictionaries(
-        st.sampled_from(NAMES), st.sampled_from((*MARKS, "30", "1800000030", "Fri, 15 Jan 2027 09:00:00 GMT"))
+        st.sampled_from(NAMES),
+        st.sampled_from((*MARKS, "30", "1800000030", "Fri, 15 Jan 2027 09:00:00 GMT"))
+        | st.builds('Bearer error="{}"'.format, st.sampled_from(MARKS)),
     ),
     place=st.builds(str.format, st.sampled_from(PLACES), st.sampled_from(MARKS)),
 )
@@ -316,10 +334,12 @@ def test_nothing_that_was_sent_is_shown_from_a_reply(
 
     outcome = understand(reply, wanted, START, never_show=(credentials.secret, PARAMETER))
     outcome = hinted(outcome, reply, Circumstances(wanted, credentials, call, metadata, skew))
+    exchange = described(Request(call.token_url, {}, b"", secrets=(credentials.secret, PARAMETER, basic)), reply)
 
     assert known(outcome)
+    assert all(text.isprintable() for text in (exchange.content_type, exchange.fields, exchange.code))
     for what in (credentials.secret, basic, assertion, PARAMETER):
-        assert what.lower() not in shown(outcome) + repr(reply).lower()
+        assert what.lower() not in shown(outcome) + repr(reply).lower() + repr(exchange).lower()
 
 
 @settings(max_examples=50, deadline=None)

@@ -72,7 +72,7 @@ REFUSED = [
         Refused("HTTP 401 invalid_client: the client was refused"),
         id="django-oauth-toolkit",
     ),
-    pytest.param(401, {}, HTML, Refused("HTTP 401: the client was refused"), id="401-html"),
+    pytest.param(401, {}, HTML, Refused("HTTP 401: refused by an HTML page"), id="401-html"),
     pytest.param(401, {}, b'{"error": "access_denied"}', Refused("HTTP 401 access_denied: the client"), id="401-other"),
     pytest.param(
         403,
@@ -532,9 +532,12 @@ def test_a_missing_scope_is_the_requested_one_unless_strict_scope(given: object)
     body = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 60, "scope": given}).encode()
 
     assert (issued(body, scope="bci").token.scope, issued(body, scope="bci").notes) == ("bci", ())
-    ask = "ask the provider to grant it to this client"
     strict = understood(200, body, scope="bci", strict_scope=True)
-    assert strict == Refused("the reply names no scope (strict_scope)", whole_client=False, hint=ask)
+    assert strict == Refused(
+        "the reply names no scope, which RFC 6749 allows if the requested one was granted (strict_scope)",
+        whole_client=False,
+        hint="set strict_scope: false to accept it",
+    )
 
 
 @pytest.mark.parametrize(

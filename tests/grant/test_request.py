@@ -23,7 +23,6 @@ from bearerd.grant.request import (
     Request,
     basic,
     compose,
-    depends_on_encoding,
     get,
     prove_signing,
 )
@@ -538,11 +537,3 @@ def test_no_repr_shows_the_secret(client: Client) -> None:
     assert "h0rse-staple" not in shown
     assert "pr1vate-key" not in shown
     assert base64.b64encode(b"7e0c5a:h0rse-staple").decode() not in shown
-
-
-@pytest.mark.parametrize(
-    ("secret", "depends"),
-    [("a+b", True), ("a%b", True), ("a b", True), ("/=!$@#~:", False), ("ä", False)],
-)
-def test_providers_differ_over_plus_percent_and_space(secret: str, depends: bool) -> None:
-    assert depends_on_encoding(secret) is depends

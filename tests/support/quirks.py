@@ -497,7 +497,11 @@ def _client(said: str, hint: str | None = _COMPARE) -> Refused:
     return Refused(f"{said}: the client was refused", hint=hint)
 
 
-def _this(said: str, hint: str | None = None) -> Refused:
+_ALLOWED: Final = "compare scope and parameters with what the provider allows this client"
+_SCOPE: Final = "compare scope with the provider's, and have it granted to this client"
+
+
+def _this(said: str, hint: str | None = _ALLOWED) -> Refused:
     return Refused(f"{said}: this token was refused", hint=hint, whole_client=False)
 
 
@@ -512,11 +516,15 @@ REFUSALS: Final = [
         says(200, b'{"error":"incorrect_client_credentials"}'),
         _client("HTTP 200 incorrect_client_credentials"),
     ),
-    Fails("an error in words, with 200", says(200, b'{"error":"Invalid client credentials"}'), _client("HTTP 200")),
+    Fails(
+        "an error in words, with 200",
+        says(200, b'{"error":"Invalid client credentials"}'),
+        _client('HTTP 200 "Invalid client credentials"'),
+    ),
     Fails(
         "a scope whose name speaks of quotas",
         says(400, b'{"error":"invalid_scope","error_description":"quota.read is not allowed"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False),
+        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "D&B: a wrong secret",
@@ -558,7 +566,9 @@ REFUSALS: Final = [
             b'{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided. Ensure the '
             b'secret being sent is the client secret value, not its ID.\\r\\nTrace ID: 0e5a","error_codes":[7000215]}',
         ),
-        _client("HTTP 401 invalid_client"),
+        _client(
+            "HTTP 401 invalid_client", "compare client_id and secret; Entra ID wants the secret's value, not its ID"
+        ),
     ),
     Fails(
         "Entra: no such client",
@@ -568,12 +578,12 @@ REFUSALS: Final = [
     Fails(
         "Apigee: a wrong secret, in names of its own",
         says(401, b'{"ErrorCode" : "invalid_client", "Error" :"Client credentials are invalid"}'),
-        _client("HTTP 401"),
+        _client("HTTP 401 invalid_client"),
     ),
     Fails(
         "UPS: a wrong id",
         says(401, b'{"response":{"errors":[{"code":"10401","message":"ClientId is Invalid"}]}}'),
-        _client("HTTP 401"),
+        _client("HTTP 401 10401"),
     ),
     Fails(
         "Twitch: a wrong secret", says(403, b'{"status":403,"message":"invalid client secret"}'), _client("HTTP 403")
@@ -604,14 +614,22 @@ REFUSALS: Final = [
         Fails(
             f"WeChat: {message.decode()}",
             says(200, b'{"errcode":%d,"errmsg":"%b rid: 61f4"}' % (errcode, message)),
-            _client(f"HTTP 200 with errcode {errcode}", hint=None),
+            _client(f"HTTP 200 with errcode {errcode}", hint),
         )
-        for errcode, message in ((40001, b"invalid credential"), (40125, b"invalid appsecret"), (40164, b"invalid ip"))
+        for errcode, message, hint in (
+            (40001, b"invalid credential", _COMPARE),
+            (40125, b"invalid appsecret", _COMPARE),
+            (
+                40164,
+                b"invalid ip",
+                "the provider does not accept this machine's IP address for this client: add it there",
+            ),
+        )
     ),
     Fails(
         "invalid_scope",
         says(400, b'{"error":"invalid_scope","error_description":"Invalid scopes: bci"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False),
+        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "oidc-provider: the scope was dropped, and strict_scope is set",
@@ -656,7 +674,11 @@ REFUSALS: Final = [
     Fails(
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
-        _client("HTTP 403", "the reply is HTML, not JSON: check that token_url is the token endpoint itself"),
+        Refused(
+            "HTTP 403: refused by an HTML page, not by a token endpoint",
+            hint="compare token_url with the provider's; if it is right, ask the provider to let this machine's "
+            "address through",
+        ),
     ),
     Fails(
         "a name twice: the status counts",
@@ -689,7 +711,7 @@ RATE_LIMITS: Final = [
     Fails(
         "Okta: X-Rate-Limit-Reset",
         says(429, b'{"errorCode":"E0000047"}', f"X-Rate-Limit-Reset: {int(START.wall) + 42}"),
-        _often("HTTP 429", 42.0),
+        _often("HTTP 429 E0000047", 42.0),
         after=42.0,
     ),
     Fails("the draft's RateLimit-Reset", says(429, b"{}", "RateLimit-Reset: 42"), _often("HTTP 429", 42.0), after=42.0),
@@ -748,7 +770,7 @@ RATE_LIMITS: Final = [
     Fails(
         "Zoho: Access Denied",
         says(400, b'{"error_description":"You have made too many requests continuously.","error":"Access Denied"}'),
-        _often("HTTP 400"),
+        _often('HTTP 400 "Access Denied"'),
     ),
     Fails(
         "Kong: Retry-After in seconds",
@@ -965,13 +987,23 @@ NO_TOKENS: Final = [
     Fails("302 within the site", http(302, "Location: /login"), _redirect(302, "")),
     Fails("101 to another protocol", http(101, "Upgrade: h2c", length=False), _elsewhere(101)),
     Fails("404 of a site", http(404, HTML, body=LOGIN), _elsewhere(404)),
-    Fails("415: it wants JSON", says(415, b'{"title":"Unsupported Media Type","status":415}'), _elsewhere(415)),
+    Fails(
+        "415: it wants JSON",
+        says(415, b'{"title":"Unsupported Media Type","status":415}'),
+        Malformed(
+            'HTTP 415 "Unsupported Media Type": not the reply of a token endpoint',
+            hint="compare token_url with the provider's, and whether it expects a form or JSON (body)",
+        ),
+    ),
 ]
 
 
+_TLS: Final = "if this port speaks TLS, write https://"
+
+
 def _broken(phase: Literal["wait", "read"] = "wait") -> Transient:
-    during = "reading" if phase == "read" else "waiting for"
-    return Transient(f"127.0.0.1: the connection was closed (while {during} the reply)", phase=phase)
+    during, hint = ("reading", None) if phase == "read" else ("waiting for", _TLS)
+    return Transient(f"127.0.0.1: the connection was closed (while {during} the reply)", phase=phase, hint=hint)
 
 
 def _beyond(bound: str) -> Malformed:
@@ -982,7 +1014,12 @@ def _beyond(bound: str) -> Malformed:
 _NOT_HTTP: Final = Transient(
     "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
     phase="wait",
-    hint="if this port speaks TLS, write https://",
+    hint=_TLS,
+)
+_NOT_HTTP1: Final = Transient(
+    "127.0.0.1: the reply is not HTTP/1.1 (while waiting for the reply)",
+    phase="wait",
+    hint="this port speaks only HTTP/2, and bearerd HTTP/1.1: ask the provider for an endpoint that accepts it",
 )
 
 BROKEN: Final = [
@@ -990,7 +1027,9 @@ BROKEN: Final = [
     Fails("half a status line", b"HTTP/1.1", _NOT_HTTP),
     Fails("OpenSSL: an alert, since this is no TLS", b"\x15\x03\x01\x00\x02\x02\x28", _NOT_HTTP),
     Fails("a body alone", T, _NOT_HTTP),
-    Fails("HTTP/2 on a line", b"HTTP/2.0 200 OK\r\n\r\n" + T, _broken()),
+    Fails("HTTP/2 on a line", b"HTTP/2.0 200 OK\r\n\r\n" + T, _NOT_HTTP1),
+    Fails("HTTP/2: SETTINGS", b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", _NOT_HTTP1),
+    Fails("HTTP/2: GOAWAY", b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01", _NOT_HTTP1),
     Fails("a length that is too long", http(200, "Content-Length: 61", body=T, length=False), _broken("read")),
     Fails("two lengths that differ", ok(T, "Content-Length: 3"), _broken()),
     Fails("a chunk without its end", _chunked(b"3c\r\n" + T[:30]), _broken("read")),

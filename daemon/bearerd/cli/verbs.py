@@ -15,7 +15,7 @@ from bearerd.timeformat import seconds_of
 
 if TYPE_CHECKING:
     from bearerd.config.reader import ConfigReader
-    from bearerd.service.check import Finding
+    from bearerd.service.finding import Finding
 
 DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
 EX_CONFIG = 78  # sysexits.h; the systemd unit does not restart on it
@@ -245,10 +245,22 @@ def _count(number: int, what: str) -> str:
 
 def _shown(finding: Finding) -> bool:
     """Show a finding. Returns whether it failed."""
-    print(f"{finding.level:<8} {finding.subject}: {finding.verdict}", flush=True)
-    for name, value in finding.details:
-        print(f"{'':<8}   {name}: {value}", flush=True)
+    lines = [f"{finding.level:<8} {finding.subject}: {finding.verdict}"]
+    lines += [f"{'':<8}   {name}: {value}" for name, value in finding.details]
+    for number, line in enumerate(lines):
+        print(_folded(line, indent=13 if number else 9), flush=True)
     return finding.level == "failed"
+
+
+def _folded(line: str, indent: int) -> str:
+    """A line, folded at the width of a terminal; whole in a file or a pipe, where it may be searched."""
+    if not sys.stdout.isatty():
+        return line
+    from shutil import get_terminal_size
+    from textwrap import fill
+
+    width = max(get_terminal_size().columns, 40)
+    return fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bearerd.config.types import Algorithm
 from bearerd.config.values import as_list
-from bearerd.model import JWT_BEARER, TLS_AUTHS, Auth
+from bearerd.model import JWT_BEARER, SHORT_GRANTS, TLS_AUTHS, Auth
 
 # Parameters whose values are secrets.
 _SECRET_PARAMETERS: Final = frozenset({"password", "assertion", "actor_token", "refresh_token", "code", "device_code"})
@@ -78,6 +78,11 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
         "algorithm": (signs, "private_key_jwt or client_secret_jwt"),
         "assertion_audience": (signs, "private_key_jwt or client_secret_jwt"),
     }
+    full = SHORT_GRANTS.get(grant) if isinstance(grant, str) else None
+    if full == JWT_BEARER and "private_key" in client and not has_key:
+        # The key is right, and so are the keys beside it.
+        yield "grant_type", f"expected the full name of the grant, {full}, if private_key signs its assertion"
+        return
     for key, (is_used, by) in used.items():
         if key in client and not is_used and own_pair and auth in TLS_AUTHS and f"tls_{key}" in _PAIR:
             yield key, f"expected either {key} or tls_{key}, not both: auth {auth} has one certificate"

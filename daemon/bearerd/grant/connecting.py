@@ -111,7 +111,7 @@ def _race(
 ) -> tuple[socket.socket, Address]:
     """The first connection that is made, and its address. All others are closed, at the deadline at the latest."""
     waiting = deque(addresses)
-    failure = OSError("the name has no address")
+    failure = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     start_next = 0.0
     opening: dict[socket.socket, Address] = {}
     with selectors.PollSelector() as selector:

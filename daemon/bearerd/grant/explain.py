@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from http.client import BadStatusLine, HTTPException, RemoteDisconnected
+from collections.abc import Iterator, Sequence
+from http.client import BadStatusLine, HTTPException, RemoteDisconnected, UnknownProtocol
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.heads import OutOfBoundsError
-from bearerd.grant.outcome import NoReply, Phase
+from bearerd.grant.outcome import HTTP2_HINT, NoReply, Phase
 from bearerd.grant.proxy import login_hint
 from bearerd.grant.socks import SocksError
 from bearerd.model import Provider
@@ -21,8 +22,8 @@ from bearerd.model import Provider
 
 def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str) -> NoReply:
     """The reason, and what to do about it if that is known."""
-    host = urlsplit(provider.proxy or url).hostname
-    who = f"{'the proxy ' if provider.proxy else ''}{host}"
+    who = _addressee(provider.proxy or url, port=attempt.phase == "connect" and not attempt.connected)
+    who = f"the proxy {who}" if provider.proxy else who
     causes = list(causes_of(error))
     beyond = next((what for cause in causes if (what := _beyond_bounds(cause))), None)
     if beyond is not None:
@@ -36,7 +37,9 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             why = cause.verify_message or "certificate refused"
             return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            why = (cause.reason or "failed").replace("_", " ").lower()
+            # For alerts that are newer than Python's table, only the text of the exception has OpenSSL's reason.
+            unnamed = re.search(r"\] ([a-z0-9 ]{1,80})", str(cause))
+            why = (cause.reason or (unnamed[1].strip() if unnamed else "failed")).replace("_", " ").lower()
             # OpenSSL 3.0 says the first, later ones the second.
             plain = "wrong version" in why or "record layer" in why
             hint = "check that this port speaks TLS" if plain else _ALERT_HINTS.get(why)
@@ -45,13 +48,31 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
     if provider.proxy and (refusal := _refusal_of_proxy(causes, who, provider)):
         return refusal
-    if any(isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected) for cause in causes):
-        hint = "if this port speaks TLS, write https://" if urlsplit(url).scheme == "http" else None
-        return NoReply(attempt.phase, f"{who}: the reply is not HTTP ({_DURING[attempt.phase]})", hint)
+    plain = urlsplit(url).scheme == "http" and attempt.phase in {"send", "wait"} and not provider.proxy
+    what, hint = _broken(causes, "if this port speaks TLS, write https://" if plain else None)
+    return NoReply(attempt.phase, f"{who}: {what} ({_DURING[attempt.phase]})", hint)
+
+
+def _broken(causes: Sequence[BaseException], hint: str | None) -> tuple[str, str | None]:
+    """Why there is no reply in HTTP, and what to do about it: the given hint in general."""
+    for cause in causes:
+        if isinstance(cause, UnknownProtocol) or (isinstance(cause, BadStatusLine) and _HTTP2.match(str(cause))):
+            return "the reply is not HTTP/1.1", HTTP2_HINT
+        if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+            return "the reply is not HTTP", hint
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
-            return NoReply(attempt.phase, f"{who}: {cause.strerror.lower()} ({_DURING[attempt.phase]})")
-    return NoReply(attempt.phase, f"{who}: the connection was closed ({_DURING[attempt.phase]})")
+            return cause.strerror.lower(), _REFUSED_HINT if cause.errno == errno.ECONNREFUSED else hint
+    return "the connection was closed", hint
+
+
+def _addressee(url: str, *, port: bool) -> str:
+    """The host of a URL, and its port."""
+    parts = urlsplit(url)
+    if not port:
+        return parts.hostname or ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or {'http': 80, 'https': 443}.get(parts.scheme, 1080)}"
 
 
 def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider) -> NoReply | None:
@@ -75,6 +96,9 @@ _DURING: Final[dict[Phase, str]] = {
     "wait": "while waiting for the reply",
     "read": "while reading the reply",
 }
+# The first frame of an HTTP/2 connection: SETTINGS, or GOAWAY (RFC 9113 section 6).
+_HTTP2: Final = re.compile(r"\0\0.[\4\7]", re.DOTALL)
+_REFUSED_HINT: Final = "no server listens there, or a firewall refuses: compare host and port"
 _BEYOND_HINT: Final = "not the reply of a token endpoint; compare the URL with the provider's"
 
 
@@ -103,6 +127,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 _ALERT_HINTS: Final = {
     "tlsv13 alert certificate required": "it requires a client certificate: set tls_certificate and tls_private_key",
     "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
+    "tlsv1 alert no application protocol": HTTP2_HINT,
     "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",
     "sslv3 alert bad certificate": "it does not accept the client certificate",
     "sslv3 alert certificate expired": "the client certificate has expired",

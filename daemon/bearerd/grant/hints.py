@@ -9,15 +9,17 @@ import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
+from bearerd.grant.codes import code_of, description
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Malformed, Outcome, Refused, Transient
+from bearerd.grant.outcome import HTTP2_HINT, Malformed, Outcome, Refused, Transient
 from bearerd.grant.proxy import login_hint
-from bearerd.grant.reply import Reply, description
-from bearerd.grant.request import Call, Credentials, depends_on_encoding
+from bearerd.grant.reply import Reply
+from bearerd.grant.request import Call, Credentials, basic
 from bearerd.grant.times import FOLLOWED, SKEWED
-from bearerd.model import Target
+from bearerd.model import SHORT_GRANTS, Target
 from bearerd.timeformat import duration
 
 _SIGNED: Final = frozenset({"client_secret_jwt", "private_key_jwt"})
@@ -32,6 +34,18 @@ class Circumstances:
     call: Call
     metadata: Metadata | None
     skew: float | None
+    worked: bool = False
+    """Whether the provider accepted the same credentials before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A refusal: its code and all of its text, for searches only."""
+
+    code: str | None
+    text: str
+    status: int
+    html: bool
 
 
 def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
@@ -46,60 +60,173 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 
 
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
-    if b"plain HTTP request" in reply.body[:1000]:
+    if _PLAIN_TO_TLS.search(reply.body[:1000]):
         return "this port speaks TLS: write https://"
     if b"No required SSL certificate was sent" in reply.body[:1000]:  # nginx
         return "it requires a client certificate: set tls_certificate and tls_private_key"
     if b"The SSL certificate error" in reply.body[:1000]:  # nginx
         return "it does not accept the client certificate"
-    said = description(parse(reply.body)[0])
-    if re.search(r"\bDPoP\b|dpop_", said, re.IGNORECASE):
+    if reply.status == 426 or b"expected `h2`" in reply.body[:1000]:  # noqa: PLR2004 - upgrade required; Node.js
+        return HTTP2_HINT
+    fields, _ = parse(reply.body)
+    code = code_of(fields, reply.headers, reply.status, ()).oauth
+    said = _Said(code, description(fields), reply.status, is_html(reply.body))
+    if re.search(r"\bDPoP\b|dpop_", said.text, re.IGNORECASE):
         return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     if not isinstance(outcome, Refused):
         return None
-    if outcome.whole_client or _about_assertion(said):
-        return _of_client(reply, said, known)
-    if re.search(r"audience|resource|invalid_target", said, re.IGNORECASE):
+    if outcome.whole_client or re.search(r"assertion", said.text, re.IGNORECASE):
+        return _of_grant(said, known) or _of_assertion(said, known) or _of_client(said, known)
+    # With strict_scope, the reply was no refusal, and the outcome has its own hint.
+    return None if outcome.hint else _of_token(said, known)
+
+
+# nginx, Go, Apache, Tomcat.
+_PLAIN_TO_TLS: Final = re.compile(
+    rb"plain HTTP request|HTTP request to an HTTPS server|plain HTTP to an SSL|port requires TLS"
+)
+
+
+def _of_token(said: _Said, known: Circumstances) -> str | None:
+    """What to try after a refusal of this token alone."""
+    if said.html:
+        return "compare token_url with the provider's"
+    if re.search(r"audience|resource|invalid_target", said.text, re.IGNORECASE):
         named = ", ".join(sorted({name for name, _ in known.target.parameters} & {"audience", "resource"}))
         return f"compare parameters: {named}" if named else "set parameters: {audience: …} or {resource: …}"
+    if said.code == "invalid_scope":
+        default = "; Entra ID wants an API's scope with /.default at its end" if "/.default" in said.text else ""
+        return f"compare scope with the provider's, and have it granted to this client{default}"
+    return "compare scope and parameters with what the provider allows this client"
+
+
+def _of_grant(said: _Said, known: Circumstances) -> str | None:
+    """What to try if the provider refuses the grant type, or what is exchanged, and not the credentials."""
+    client = known.target.client
+    full = SHORT_GRANTS.get(client.grant_type)
+    if said.code in {"unsupported_grant_type", "unauthorized_client", "invalid_grant"} and full:
+        return f"write the full name of the grant: grant_type: {full}"
+    if said.code == "unsupported_grant_type":
+        return (
+            f"the token endpoint does not support grant_type {client.grant_type}: "
+            "compare grant_type and token_url with the provider's"
+        )
+    if said.code == "unauthorized_client" and not _OF_CREDENTIALS.search(said.text):
+        return (
+            f"the client may not use grant_type {client.grant_type}: have it enabled for this client at the provider; "
+            "some providers also say this of an unknown client_id"
+        )
+    exchanged = {name for name, _ in known.target.parameters} & {"subject_token", "assertion"}
+    if said.code == "invalid_grant" and exchanged:
+        name = ", ".join(sorted(exchanged))
+        return f"the provider refused {name}: check that its file is fresh, and for whom it was issued"
     return None
 
 
-def _of_client(reply: Reply, said: str, known: Circumstances) -> str | None:
+_COMPARE: Final = "compare client_id, secret and auth"
+# Keycloak, and Entra for an unknown client.
+_OF_CREDENTIALS: Final = re.compile(r"credential|secret|AADSTS7000\d\d", re.IGNORECASE)
+
+
+def _of_assertion(said: _Said, known: Circumstances) -> str | None:
+    """What to try after the refusal of an assertion that bearerd signs, if its times or its audience may be wrong."""
     client = known.target.client
-    signs = client.auth in _SIGNED or client.jwt_bearer is not None
-    if signs and known.skew is not None and abs(known.skew) > SKEWED:
+    if client.auth not in _SIGNED and client.jwt_bearer is None:
+        return None
+    if known.skew is not None and abs(known.skew) > SKEWED:
         way = "ahead of" if known.skew > 0 else "behind"
         dated = "by the provider's" if abs(known.skew) <= FOLLOWED else f"{duration(FOLLOWED)} off at most"
         return (
             f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: correct this one "
             f"(the next assertion is dated {dated})"
         )
-    if signs and re.search(r"\baud\b|audience", said, re.IGNORECASE):
+    if _OF_AUDIENCE.search(said.text):
         return (
-            f"the assertion is for {known.call.audience}: set assertion_audience to what the provider expects, "
+            f"the assertion is for {_audience(known)}: set assertion_audience to what the provider expects, "
             "often its issuer or its token URL"
         )
+    return None
+
+
+# AADSTS50027 is Entra's code for an assertion with wrong claims, in general the audience; 700023 for the audience.
+_OF_AUDIENCE: Final = re.compile(r"\baud\b|audience|AADSTS50027|AADSTS700023", re.IGNORECASE)
+
+
+def _of_client(said: _Said, known: Circumstances) -> str | None:
+    """What to try after a refusal of the client."""
+    client, credentials = known.target.client, known.credentials
+    if said.html:
+        # Firewalls answer with 403.
+        firewall = said.status == 403  # noqa: PLR2004
+        then = "ask the provider to let this machine's address through" if firewall else _COMPARE
+        return f"compare token_url with the provider's; if it is right, {then}"
+    for pattern, hint in _BY_TEXT:
+        if re.search(pattern, said.text, re.IGNORECASE):
+            return hint
+    if known.worked:
+        return "the provider accepted the same credentials before: it may have revoked, replaced or locked them"
+    for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
+        if value != value.strip("\ufeff \t\r\n"):
+            where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
+            return f"{name}{where} begins or ends with a blank or byte order mark, which was sent too: remove it"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
-    if client.auth == "client_secret_basic" and depends_on_encoding(known.credentials.secret):
-        others = "raw or rfc6749" if client.basic_encoding == "compatible" else "compatible"
-        return f"the secret contains %, + or a space, which providers decode in two ways: try basic_encoding: {others}"
-    if is_html(reply.body):
-        return "the reply is HTML, not JSON: check that token_url is the token endpoint itself"
+    if client.auth == "client_secret_basic" and (other := _other_encoding(known)):
+        return (
+            f"id or secret contains a character that providers decode in two ways (:, %, + or a space …): try {other}"
+        )
+    return _compare(known)
+
+
+def _compare(known: Circumstances) -> str | None:
+    """What to compare with the provider, by the client's auth."""
+    client = known.target.client
+    audience = f"{_audience(known)} (assertion_audience)"
     if client.jwt_bearer is not None:
-        return "compare the assertion's issuer, subject and key_id, and the public key, with what the provider knows"
+        return f"compare issuer, subject, key_id, public key and audience of the assertion, which is for {audience}"
+    if client.auth == "private_key_jwt":
+        return f"compare client_id, key_id, public key and audience of the assertion, which is for {audience}"
     return _BY_AUTH.get(client.auth)
 
 
-def _about_assertion(said: str) -> bool:
-    return re.search(r"assertion", said, re.IGNORECASE) is not None
+_BY_TEXT: Final = (
+    (
+        r"AADSTS7000222|(secret|key|credential)s?\b.{0,40}\bexpired|\bexpired.{0,20}(secret|credential)",
+        "the provider says that the secret or key has expired: register a new one",
+    ),
+    (
+        r"\bIP\b.{0,40}(restrict|allow|whitelist|block)|(restricted|invalid|unauthori[sz]ed) IP\b",
+        "the provider does not accept this machine's IP address for this client: add it there",
+    ),
+    (r"AADSTS7000215", "compare client_id and secret; Entra ID wants the secret's value, not its ID"),
+)
+
+
+def _other_encoding(known: Circumstances) -> str | None:
+    """The next setting to try for id and secret in HTTP Basic; None if all providers read these alike.
+
+    Most providers do not decode, so `raw` is the first to try. A form is decoded by all of them, so it is the last.
+    """
+    now = known.target.client.basic_encoding
+    if ":" not in known.credentials.client_id and basic(known.credentials, now) != basic(known.credentials, "raw"):
+        # For other characters than these, `compatible` is the same as `raw`.
+        return "basic_encoding: raw"
+    if re.search(r"[:%+ ]|[^\x20-\x7e]", known.credentials.client_id + known.credentials.secret):
+        return "auth: client_secret_post, which sends them in the form"
+    return None
+
+
+def _audience(known: Circumstances) -> str:
+    """The audience of an assertion; without the query of a URL, which may hold a key."""
+    parts = urlsplit(known.call.audience)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" if parts.query else known.call.audience
 
 
 _BY_AUTH: Final = {
-    "private_key_jwt": "compare client_id, key_id and the public key that is registered with the provider",
+    "client_secret_jwt": "compare client_id and secret, and assertion_audience, with the provider's",
     "tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
     "self_signed_tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
     "assertion": "compare the assertion's issuer, subject and audience with what the provider trusts",
+    "none": "compare client_id with the provider's; with auth: none no secret is sent",
 }

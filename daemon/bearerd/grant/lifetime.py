@@ -33,6 +33,7 @@ _AGREES_SHARE: Final = 0.05
 _DIFFERS: Final = 30.0
 
 _IN: Final = ("expires_in", "expiresIn", "expires")
+_EXP: Final = "exp of the JWT"
 _AT: Final = ("expires_at", "expiresAt", "expires_on", "expirationDateTime")
 
 
@@ -43,6 +44,8 @@ class Lifetime:
     seconds: float
     note: str | None = None
     named: Named = "named"
+    source: str = ""
+    """The field that names it, `exp of the JWT`, or `default_lifetime`."""
 
 
 def read_lifetime(
@@ -60,18 +63,18 @@ def read_lifetime(
     named = _named(fields, now, by_jwt, age)
     if named is None:
         if left is not None:
-            return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used")
+            return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used", source=_EXP)
         said = [fields.get(name) for name in _IN if fields.get(name) not in (None, "")]
         zero = any(_number(value) == 0 for value in said)
         why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
         taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
-        return Lifetime(default, taken, "zero" if zero else "unnamed")
+        return Lifetime(default, taken, "zero" if zero else "unnamed", "default_lifetime")
     if left is None:
         return named
     note = named.note
     if abs(named.seconds - left) > _DIFFERS and (left < named.seconds or note is None):
         note = f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
-    return Lifetime(min(left, named.seconds), note)
+    return Lifetime(min(left, named.seconds), note, source=_EXP if left < named.seconds else named.source)
 
 
 def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: float) -> Lifetime | None:
@@ -81,12 +84,12 @@ def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: flo
         if number is None:
             moment = _moment(fields.get(name))
             if moment is not None and moment - now <= _ABSURD:
-                return Lifetime(moment - now, f"{name} was read as a date: {_seconds(moment - now)}")
+                return Lifetime(moment - now, f"{name} was read as a date: {_seconds(moment - now)}", source=name)
             continue
         if number == 0:
             continue
         if number < 0:
-            return Lifetime(number)
+            return Lifetime(number, source=name)
         seconds, unit = _reading(number, now, by_jwt)
         if seconds > _ABSURD:
             continue
@@ -95,11 +98,11 @@ def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: flo
             note = f"{name} was read as {unit}: {_seconds(seconds)}"
         if unit == "milliseconds":
             note = f"{name} {number:.0f} was read as milliseconds: {_seconds(seconds)}, not {_seconds(number)}"
-        return Lifetime(seconds - age if unit in {None, "milliseconds"} else seconds, note)
+        return Lifetime(seconds - age if unit in {None, "milliseconds"} else seconds, note, source=name)
     for name in _AT:
         moment = _moment(fields.get(name))
         if moment is not None and moment - now <= _ABSURD:
-            return Lifetime(moment - now)
+            return Lifetime(moment - now, source=name)
     return None
 
 

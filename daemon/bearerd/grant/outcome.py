@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from bearerd.model import Token
+from bearerd.timeformat import duration
 
 Named = Literal["named", "zero", "unnamed"]
 """How a reply names the lifetime: `named`, even if in the past; `zero`: a lifetime of 0, and no JWT with an `exp`;
 `unnamed`: not at all. With the last two the lifetime is `default_lifetime`."""
 Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
+
+HTTP2_HINT: Final = (
+    "this port speaks only HTTP/2, and bearerd HTTP/1.1: ask the provider for an endpoint that accepts it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,19 @@ class NoReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The fields of a reply that a token was read from."""
+
+    token: str = "access_token"  # noqa: S105 - the field's name
+    lifetime: str = ""
+    """Or `exp of the JWT`, or `default_lifetime`."""
+    token_type: bool = False
+    """Whether the reply named it."""
+    scope: bool = False
+    """Whether the reply named it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """A token from a reply; `notes` say what is unusual about it.
 
@@ -40,6 +58,7 @@ class Issued:
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
     named: Named = "named"
+    reading: Reading = field(default=Reading(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,12 @@ class _Failure:
     hint: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.hint}" if self.hint else self.message
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+
+    @property
+    def reason(self) -> str:
+        """All that is known, without what to try."""
+        return self.message
 
     @property
     def reached_the_endpoint(self) -> bool:
@@ -65,17 +89,30 @@ class Unsent(_Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Transient(_Failure):
-    """A failure that passes by itself: of the network or the provider (408, 5xx), or a token that arrived expired."""
+class _Passing(_Failure):
+    """A failure after which a provider may name the wait until the next attempt."""
 
     retry_after: float | None = None
+    """Seconds; None if the provider named no wait."""
+
+    @property
+    def reason(self) -> str:
+        """The message, and the wait that the provider named."""
+        return (
+            f"{self.message}; the provider asks to wait {duration(self.retry_after)}"
+            if self.retry_after
+            else self.message
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimited(_Failure):
-    """The provider received too many requests."""
+class Transient(_Passing):
+    """A failure that passes by itself: of the network or the provider (408, 5xx), or a token that arrived expired."""
 
-    retry_after: float | None = None
+
+@dataclass(frozen=True, slots=True)
+class RateLimited(_Passing):
+    """The provider received too many requests."""
 
 
 @dataclass(frozen=True, slots=True)

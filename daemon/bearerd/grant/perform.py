@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -33,7 +33,7 @@ from bearerd.grant.outcome import (
     Unsent,
 )
 from bearerd.grant.reply import Reply, understand
-from bearerd.grant.request import Access, Call, Credentials, compose, get
+from bearerd.grant.request import Access, Call, Credentials, Request, compose, get
 from bearerd.grant.rotation import Rotation
 from bearerd.grant.times import FOLLOWED, SKEWED, clock_skew, followed
 from bearerd.handoff import holding
@@ -62,10 +62,20 @@ class Memory(Protocol):
 
 
 class Grants:
-    """Performs grants, from any thread, and keeps what it learns about each provider and client."""
+    """Performs grants, from any thread, and keeps what it learns about each provider and client.
 
-    def __init__(self, clock: Clock, environ: Mapping[str, str], memory: Memory | None = None) -> None:
+    `observe` is called with each token request and its reply, which hold secrets.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        environ: Mapping[str, str],
+        memory: Memory | None = None,
+        observe: Callable[[Request, Reply | NoReply], None] | None = None,
+    ) -> None:
         self._clock = clock
+        self._observe = observe
         self._environ = environ
         self._memory = memory
         self._key = memory.key() if memory else secrets.token_bytes(32)
@@ -111,6 +121,8 @@ class Grants:
             return Performed(Unsent(str(error), phase="set-up"), credentials.client_id)
         reply = self._endpoint(client).send(request)
         took = self._clock.now().boot - sent.boot
+        if self._observe:
+            self._observe(request, reply)
         if isinstance(reply, NoReply):
             if metadata is not None and reply.phase in {"name look-up", "connect"}:
                 self._discovery(client).doubt()  # the endpoint may have moved
@@ -123,7 +135,8 @@ class Grants:
         seen = clock_skew(reply.headers, sent.wall + took / 2)
         self._note_skew(client.provider, seen)
         outcome = understand(reply, target, sent, request.secrets)
-        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen))
+        worked = self._rotation(client).worked == known[chosen]
+        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen, worked))
         outcome = _of_certificate(outcome, request.access, sent.wall)
         if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
             self._discovery(client).doubt()

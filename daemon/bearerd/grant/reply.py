@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
+from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, is_secret
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
-from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
+from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.model import Instant, Target, Token
 
@@ -33,9 +34,8 @@ class Reply:
     """Why the body could not be decoded."""
 
 
-# Codes that refuse the client itself, and so all of its tokens.
-_OF_THE_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_grant", "unsupported_grant_type"})
-# Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic).
+# Some say invalid_request about credentials that they cannot decode (oidc-provider, for a stray % in Basic), or have a
+# message without a code.
 _OF_THE_CLIENT_TEXT: Final = re.compile(
     r"authori[sz]ation header|client.?(id|secret|authentication|assertion)\b|credentials", re.IGNORECASE
 )
@@ -43,16 +43,10 @@ _OF_THE_CLIENT_TEXT: Final = re.compile(
 _OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
 # Timeout, conflict with another request, locked, too early.
 _PASSING_STATUS: Final = frozenset({408, 409, 423, 425})
-_PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
-_TOO_OFTEN: Final = frozenset(
-    {"slow_down", "too_many_requests", "rate_limit_exceeded", "rate_limited", "too_many_attempts"}
-)
 # Some report a rate limit under another code (Vertex: invalid_request, iRacing: unauthorized_client).
 _TOO_OFTEN_TEXT: Final = re.compile(
     r"rate.?(limit|exceeded)|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE
 )
-# These codes are clear, whatever their description contains ("quota.read").
-_CLEAR: Final = frozenset({"invalid_client", "invalid_scope", "invalid_target", "unsupported_grant_type"})
 # WeChat's errcodes: busy; too many requests. Others (40001, 40013, 40125, 40164 …) refuse the client.
 _WECHAT_BUSY: Final = -1
 _WECHAT_TOO_OFTEN: Final = frozenset({45009, 45011})
@@ -71,16 +65,15 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
     `never_show` are secrets: an error code that contains one is not shown.
     """
     fields, fault = parse(reply.body, reply.fault)
-    code = _error_code(fields, never_show)
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_HTML_HINT if is_html(reply.body) else None)
         if "error" in fields and fields["error"] not in (None, "", False):
-            return _refusal(reply, fields, code, sent, never_show)
+            return _refusal(reply, fields, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
         return _token(fields, reply, target, sent)
-    return _refusal(reply, fields, code, sent, never_show)
+    return _refusal(reply, fields, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
@@ -106,10 +99,12 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
     if kind != "bearer":
         shown = "no token_type" if token_type is None else "a token_type other than Bearer"
         notes.append(f"the reply has {shown}; the token is used as a bearer token")
-    scope, note = _scope(fields.get("scope"), target)
+    named_scope = _named_scope(fields)
+    scope, note = _scope(named_scope, target)
     if note is not None:
         if target.strict_scope:
-            return Refused(f"{note} (strict_scope)", whole_client=False, hint=_SCOPE_HINT)
+            hint = _NO_SCOPE_HINT if named_scope is None else _SCOPE_HINT
+            return Refused(f"{note} (strict_scope)", whole_client=False, hint=hint)
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
     lifetime = read_lifetime(
@@ -128,12 +123,14 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes), lifetime.named)
+    reading = Reading(lifetime=lifetime.source, token_type=token_type is not None, scope=named_scope is not None)
+    return Issued(token, tuple(notes), lifetime.named, reading)
 
 
 _HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
 _CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
 _SCOPE_HINT: Final = "ask the provider to grant it to this client"
+_NO_SCOPE_HINT: Final = "set strict_scope: false to accept it"
 
 
 def _bound(access_token: str) -> Iterator[str]:
@@ -161,14 +158,20 @@ def _token_type(token_type: str | None) -> str:
     return token_type
 
 
-def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
-    """The granted scope, and a warning. A missing scope means the requested one (RFC 6749 section 5.1)."""
+def _named_scope(fields: Mapping[str, Any]) -> str | None:
+    """The scope that a reply names: as text, or as a list (Twitch)."""
+    given = fields.get("scope")
     if isinstance(given, list) and all(isinstance(item, str) for item in given):
         given = " ".join(given)
-    if not isinstance(given, str):
+    return given if isinstance(given, str) else None
+
+
+def _scope(given: str | None, target: Target) -> tuple[str | None, str | None]:
+    """The granted scope, and a warning. A missing scope means the requested one (RFC 6749 section 5.1)."""
+    if given is None:
         # oidc-provider omits it also if it dropped every scope, so strict_scope does not trust it.
-        unknown = "the reply names no scope" if target.scope and target.strict_scope else None
-        return target.scope or None, unknown
+        unknown = "the reply names no scope, which RFC 6749 allows if the requested one was granted"
+        return target.scope or None, unknown if target.scope and target.strict_scope else None
     if not target.scope:
         return given, None
     # Some separate scopes by commas (GitHub, Adobe).
@@ -181,19 +184,18 @@ def _scope(given: Any, target: Target) -> tuple[str | None, str | None]:
 # -- a refusal ---------------------------------------------------------------------------------------
 
 
-def _refusal(
-    reply: Reply, fields: dict[str, Any] | None, code: str | None, sent: Instant, never_show: tuple[str, ...]
-) -> Outcome:
-    status = reply.status
+def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_show: tuple[str, ...]) -> Outcome:
+    found = code_of(fields, reply.headers, reply.status, never_show)
+    status, code = reply.status, found.oauth
     if (stopped := _intercepted(reply)) is not None:
         return stopped
-    said = f"HTTP {status}" + (f" {code}" if code else "")
+    said = f"HTTP {status}" + (f" {found.text}" if found.text else "")
     text = description(fields)
     wait = retry_after(reply.headers, sent.wall)
-    spoken = code not in _CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
-    if status == 429 or code in _TOO_OFTEN or spoken:  # noqa: PLR2004
+    spoken = code not in CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
+    if status == 429 or code in TOO_OFTEN or spoken:  # noqa: PLR2004
         return RateLimited(f"{said}: too many requests", retry_after=wait)
-    if status in _PASSING_STATUS or status >= 500 or code in _PASSING:  # noqa: PLR2004
+    if status in _PASSING_STATUS or status >= 500 or code in PASSING:  # noqa: PLR2004
         return Transient(f"{said}: a temporary error at the provider", retry_after=wait)
     if 300 <= status <= 399:  # noqa: PLR2004
         there = _destination(reply.headers.get("location", ""), never_show)
@@ -201,18 +203,28 @@ def _refusal(
             f"HTTP {status}: a redirect{there}, which is not followed because it would send the secret there",
             hint="set token_url to the endpoint itself",
         )
-    if status in {404, 405, 410, 415} and code not in _OF_THE_CLIENT | _CLEAR:
-        return Malformed(f"{said}: not the reply of a token endpoint", hint="compare token_url with the provider's")
-    of_client = _is_of_client(code, text)
+    if status in {404, 405, 410, 415} and code not in OF_THE_CLIENT | CLEAR:
+        hint = _NO_FORM_HINT if status == 415 else _URL_HINT  # noqa: PLR2004
+        return Malformed(f"{said}: not the reply of a token endpoint", hint=hint)
     # An error in a 2xx reply is a refusal even if it is text and not a code.
-    if of_client or (code is None and (status in {401, 403} or 200 <= status <= 299)):  # noqa: PLR2004
-        return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
-    if status == 401:  # noqa: PLR2004
-        return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
+    unclear = code is None and (status == 403 or 200 <= status <= 299)  # noqa: PLR2004
+    if _is_of_client(code, text) or unclear or status == 401:  # noqa: PLR2004
+        return Refused(f"{said}: {_refused(code, reply)}", hint=_CLIENT_HINT)
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this token was refused{about}", whole_client=False)
-    return Malformed(f"{said}: not the reply of a token endpoint", hint="compare token_url with the provider's")
+    return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)
+
+
+_URL_HINT: Final = "compare token_url with the provider's"
+_NO_FORM_HINT: Final = "compare token_url with the provider's, and whether it expects a form or JSON (body)"
+
+
+def _refused(code: str | None, reply: Reply) -> str:
+    """What was refused: the client, in general."""
+    if code == "unsupported_grant_type":
+        return "the grant type was refused"
+    return "refused by an HTML page, not by a token endpoint" if is_html(reply.body) else "the client was refused"
 
 
 def _intercepted(reply: Reply) -> Transient | None:
@@ -231,48 +243,21 @@ def _intercepted(reply: Reply) -> Transient | None:
 
 def _is_of_client(code: str | None, text: str) -> bool:
     """Whether a refusal is about the client, and not about this token."""
-    if code is None or code in _OF_THE_CLIENT:
-        return code is not None
-    if code == "invalid_request" and _OF_THE_CLIENT_TEXT.search(text):
-        return True
-    return _OF_THE_CLIENT_CODE.search(code) is not None
+    if code is None or code == "invalid_request":
+        return _OF_THE_CLIENT_TEXT.search(text) is not None
+    return code in OF_THE_CLIENT or _OF_THE_CLIENT_CODE.search(code) is not None
 
 
 def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
     number = errcode if isinstance(errcode, int) and abs(errcode) < 10**6 else None
-    if _is_secret(str(number), never_show):
+    if is_secret(str(number), never_show):
         number = None
     said = f"HTTP {reply.status} with errcode" + (f" {number}" if number is not None else "")
     if number == _WECHAT_BUSY:
         return Transient(f"{said}: a temporary error at the provider")
     if number in _WECHAT_TOO_OFTEN:
         return RateLimited(f"{said}: too many requests")
-    return Refused(f"{said}: the client was refused")
-
-
-def _error_code(fields: dict[str, Any] | None, never_show: tuple[str, ...]) -> str | None:
-    """The reply's `error`, if it looks like a code and is not an echoed secret."""
-    error = (fields or {}).get("error")
-    if isinstance(error, dict):
-        error = error.get("code", error.get("errorCode"))
-    if not isinstance(error, str) or re.fullmatch(r"[A-Za-z][A-Za-z_]{2,47}|[0-9]{1,6}", error) is None:
-        return None
-    return None if _is_secret(error, never_show) else error
-
-
-def _is_secret(text: str, never_show: tuple[str, ...]) -> bool:
-    """Whether a text contains a secret or a part of one, in any case."""
-    shown = text.casefold()
-    return any(shown in secret.casefold() or secret.casefold() in shown for secret in never_show if secret)
-
-
-def description(fields: dict[str, Any] | None) -> str:
-    """All text of a refusal. It is searched and never shown."""
-    values: list[Any] = []
-    for key in ("error_description", "message", "errorMessage", "error"):
-        value = (fields or {}).get(key)
-        values += list(value.values()) if isinstance(value, dict) else [value]
-    return " ".join(value for value in values if isinstance(value, str))
+    return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
 
 
 def _their_clock(headers: Mapping[str, str], now: float) -> float:
@@ -294,6 +279,6 @@ def _destination(location: str, never_show: tuple[str, ...]) -> str:
         host = parts.hostname
     except ValueError:
         return ""
-    if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None or _is_secret(host, never_show):
+    if not host or re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) is None or is_secret(host, never_show):
         return ""
     return f" to {parts.scheme}://{host}" if parts.scheme in {"http", "https"} else f" to {host}"

@@ -214,11 +214,6 @@ def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
 
-def depends_on_encoding(client_secret: str) -> bool:
-    """Whether `basic_encoding` makes a difference for this secret."""
-    return re.search(r"[%+ ]", client_secret) is not None
-
-
 def _compatible(text: str) -> str:
     return re.sub(r"[%+ \x00-\x1f\x7f]|[^\x00-\x7f]+", lambda match: quote(match[0], safe=""), text)
 

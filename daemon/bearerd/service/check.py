@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import posixpath
 import pwd
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from bearerd.clock import SystemClock
 from bearerd.errors import ExtraMissing, PublishError, SecretUnavailable
 from bearerd.grant.certificate import expired
 from bearerd.grant.credentials import header_fault
 from bearerd.grant.endpoint import set_up_fault
-from bearerd.grant.outcome import Issued, Performed, Refused
-from bearerd.grant.perform import Grants
 from bearerd.grant.proxy import proxy_of
 from bearerd.grant.request import Credentials, prove_signing
 from bearerd.grant.socks import prove
@@ -32,24 +27,13 @@ from bearerd.publish.reader_path import ReaderPath, ReaderPaths
 from bearerd.publish.state import State
 from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
+from bearerd.service.finding import Finding
 from bearerd.service.logs import quiet_libraries
+from bearerd.service.online import try_online
 from bearerd.service.trust import writable_by_others
 from bearerd.timeformat import duration
 
-# Seconds. `Date` has whole seconds, and the reply took some time, so a smaller difference means nothing.
-_SAME_TIME: Final = 2.0
 _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check: `ok`, `failed`, or a `warning`."""
-
-    subject: str
-    verdict: str
-    level: str = "ok"
-    details: tuple[tuple[str, str], ...] = ()
-    """More about it: names and texts."""
 
 
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
@@ -99,7 +83,7 @@ def _clients_and_tokens(
             able.append(target)
         yield from _token_findings(target, publisher, mounts, texts)
     if online:
-        yield from _online(able, environ)
+        yield from try_online(able, environ)
 
 
 def _client_finding(client: Client, judged: _Texts, environ: Mapping[str, str]) -> Finding:
@@ -192,65 +176,6 @@ def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
         return Finding(subject, f"not known: this user may not look into {here}; run the check as root", "failed")
     acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
-
-
-def _online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Finding]:
-    """One grant for each client, for the first of its targets that passed the checks."""
-    grants = Grants(SystemClock(), environ)
-    seen: set[str] = set()
-    for target in able:
-        if target.client.name in seen:
-            continue
-        seen.add(target.client.name)
-        subject = f"grant {target.full_name}"
-        performed = grants.perform(target)
-        while isinstance(performed.outcome, Refused) and performed.outcome.another_secret:
-            yield Finding(subject, str(performed.outcome), "warning", _details(target, performed))
-            performed = grants.perform(target)
-        details = _details(target, performed)
-        outcome = performed.outcome
-        if isinstance(outcome, Issued):
-            yield Finding(subject, f"a token, good for {duration(outcome.token.lifetime)}", details=details)
-            for note in outcome.notes:
-                yield Finding(subject, note, "warning")
-        else:
-            yield Finding(subject, str(outcome), "failed", details)
-
-
-def _details(target: Target, performed: Performed) -> tuple[tuple[str, str], ...]:
-    """Details of a grant, to compare with the provider's log."""
-    client, outcome = target.client, performed.outcome
-    token_url = performed.token_url or client.provider.token_url
-    # If discovery failed, only the issuer is known.
-    where = "endpoint" if token_url else "issuer"
-    found = [(where, _without_query(token_url or client.provider.url)), ("auth", client.auth)]
-    if performed.status is not None:
-        found.append(("status", f"HTTP {performed.status}"))
-    if performed.took is not None:
-        found.append(("took", duration(performed.took)))
-    found.append(("scope requested", target.scope or "(none)"))
-    if isinstance(outcome, Issued):
-        found.append(("scope granted", _shown(outcome.token.scope)))
-        found.append(("lifetime", f"{outcome.token.lifetime:.0f} s"))
-    if performed.skew is not None:
-        if abs(performed.skew) < _SAME_TIME:
-            found.append(("clock", "the provider's agrees with this machine's"))
-        else:
-            way = "ahead of" if performed.skew > 0 else "behind"
-            found.append(("clock", f"the provider's is {duration(abs(performed.skew))} {way} this machine's"))
-    return tuple(found)
-
-
-def _without_query(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
-
-
-def _shown(scope: str | None) -> str:
-    """A granted scope, if it is safe for a terminal (RFC 6749 section 3.3)."""
-    if scope is None:
-        return "(none named)"
-    return scope if re.fullmatch(r"[\x20-\x7e]{1,1000}", scope) else "(not shown: unusual characters)"
 
 
 def _usable(client: Client) -> str:
