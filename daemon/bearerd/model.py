@@ -28,6 +28,7 @@ Auth = Literal[
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """Methods that authenticate a client by its certificate (RFC 8705)."""
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
+LifetimeUnit = Literal["auto", "seconds", "milliseconds"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
     "curlrc",
@@ -77,6 +78,15 @@ class RateLimit:
     window: float
 
 
+MOST_REFUSED: Final = RateLimit(count=100, window=86400.0)
+"""The largest `refused_limit`: admission remembers that many refused attempts of a client, and each for that long.
+
+No provider is known that locks accounts only after more.
+"""
+REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
+"""One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshBefore:
     """How long before its expiry a token is refreshed: a share of its lifetime, or seconds."""
@@ -100,6 +110,10 @@ class Provider:
     timeout: float = 10.0
     """Seconds for a whole request, from name look-up to last byte."""
     max_concurrency: int = 8
+    refused_limit: RateLimit = REFUSED_LIMIT
+    """How many refused attempts each of its clients may make."""
+    token_field: str = "access_token"  # noqa: S105 - the name of a field
+    """A dotted path to the token in a reply. Its lifetime, type and scope are beside it."""
 
     @property
     def url(self) -> str:
@@ -169,7 +183,7 @@ class Client:
         fields = asdict(self)
         for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "rate_limits"):
             del fields[name]
-        for name in ("name", "allow_http", "timeout", "max_concurrency"):
+        for name in ("name", "allow_http", "timeout", "max_concurrency", "refused_limit"):
             del fields["provider"][name]
         return json.dumps(fields)
 
@@ -232,8 +246,13 @@ class Target:
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
+    lifetime_unit: LifetimeUnit = "auto"
+    """The unit of the number in a reply's `expires_in`. `auto` goes by its size."""
     max_age: float = 86400.0
-    """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then."""
+    """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then.
+
+    Infinite for `never`.
+    """
     on_expiry: OnExpiry = "keep"
     outputs: tuple[Output, ...] = ()
     required: bool = True
@@ -257,12 +276,14 @@ class Target:
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     def identity(self) -> str:
-        """A hash of what is requested, without the client id. A record with another identity is not used.
+        """A hash of what is requested and how replies are read, without the client id.
+
+        A record with another identity is not used.
 
         It is a hash because parameters may be private.
         """
         client = self.client
-        named = [
+        named: list[Any] = [
             client.provider.url,
             client.auth,
             client.grant_type,
@@ -270,6 +291,10 @@ class Target:
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
         ]
+        # Only what differs from the default, so that earlier records keep their identity.
+        read = (client.provider.token_field, self.lifetime_unit)
+        if read != ("access_token", "auto"):
+            named.append(read)
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -1248,7 +1249,8 @@ def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, 
         ),
         pytest.param(
             config().replace("bci: {}", "scope: {x: y}"),
-            "'files', 'refresh_before', 'default_lifetime', 'strict_scope', 'required', 'on_change', 'on_failure',"
+            "'files', 'refresh_before', 'default_lifetime', 'lifetime_unit', 'max_age', 'strict_scope', 'required', "
+            "'on_change', 'on_failure',"
             " 'scope', 'parameters'",
             id="a token",
         ),
@@ -1538,6 +1540,9 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
             "expected a share of the lifetime such as 20%, or a dura",
         ),
         ("strict_scope", ["1", "[]"], "expected true or false"),
+        ("lifetime_unit", ["s", "minutes", "1", "[]"], "expected 'auto', 'seconds' or 'milliseconds'"),
+        ("max_age", ["24", "1w", "Never", "''", "0s", "[]"], "expected a duration such as 24h, or never"),
+        ("max_age", ["59s", "500ms"], "expected a duration of at least 1m, or never: each token would be replaced"),
         ("scope", ["''", "' a'", "'a  b'", "'a '", "'a\"b'", "'a\\b'", "ä", '"a\\tb"'], "expected scopes of printable"),
         ("scope", ["1", "{a: b}", "[a, 1]", "[[a]]"], "expected a scope, or a list of scopes, found"),
     ],
@@ -1556,12 +1561,61 @@ def test_a_wrong_value_of_a_token_is_refused(folder: Folder, key: str, values: l
         ("rate_limit", ["10", "10/", "/s", "0/s", "-1/s", "10 / s", "10/w", "1.5/s", "1000000000/s"], "expected a num"),
         ("rate_limit", ["10/0s"], "expected a duration above zero"),
         ("rate_limit", ["10/3651d"], "expected a duration of at most 3650d"),
+        ("refused_limit", ["4", "0/s", "1.5/s", "4/w"], "expected a number of requests per time"),
+        (
+            "refused_limit",
+            ["101/2m", "4/25h", "1000/2d"],
+            "expected at most 100 refused attempts in at most 1d, such as",
+        ),
+        (
+            "token_field",
+            ["5", "''", "a..b", ".a", "a.", "'a b'", "ä", "[a]"],
+            "expected the name of a field, or up to 8",
+        ),
+        ("token_field", ["a.b.c.d.e.f.g.h.i", "a" * 65], "expected the name of a field, or up to 8 names separated by"),
     ],
 )
 def test_a_wrong_value_of_a_client_is_refused(folder: Folder, key: str, values: list[str], said: str) -> None:
     for value in values:
         (headline,) = folder.headlines(config(client=f"{key}: {value}"))
         assert headline.startswith(f"config.yaml:4:{7 + len(key)}: {said}"), value
+
+
+def test_what_a_reply_means_is_set_on_a_provider_or_a_client(folder: Folder) -> None:
+    text = config(
+        top="providers: {p: {token_url: https://p.example.com/t, refused_limit: 3/1d, token_field: data.access_token}}",
+        client="provider: p",
+        url=None,
+    )
+    shared = folder.target(text).client.provider
+    assert (shared.refused_limit, shared.token_field) == (RateLimit(3, 86400.0), "data.access_token")
+    own = folder.target(
+        text.replace("provider: p\n", "provider: p\n    refused_limit: 10/h\n    token_field: id_token\n")
+    )
+    assert (own.client.provider.refused_limit, own.client.provider.token_field) == (RateLimit(10, 3600.0), "id_token")
+    default = folder.target(SMALLEST).client.provider
+    assert (default.refused_limit, default.token_field) == (RateLimit(4, 120.0), "access_token")
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        (("top",), ("seconds", 3600.0)),
+        (("top", "client"), ("milliseconds", inf)),
+        (("top", "client", "token"), ("auto", 60.0)),
+        ((), ("auto", 86400.0)),
+    ],
+)
+def test_the_nearest_lifetime_unit_and_max_age_win(
+    folder: Folder, where: tuple[str, ...], found: tuple[str, float]
+) -> None:
+    keys = {
+        "top": "lifetime_unit: seconds\nmax_age: 1h",
+        "client": "lifetime_unit: milliseconds\n    max_age: never",
+        "token": "lifetime_unit: auto, max_age: 1m",
+    }
+    target = folder.target(config(**{level: keys[level] for level in where}))
+    assert (target.lifetime_unit, target.max_age) == found
 
 
 def test_a_timeout_may_be_a_day(folder: Folder) -> None:

@@ -246,6 +246,10 @@ REFERENCE = {"file": "/s"}
         pytest.param("scope_in", ["form", "assertion"], ["body"], id="scope_in"),
         pytest.param("scope_separator", [" ", ",", "%20;"], ["", "12345", "ä", 5], id="scope_separator"),
         pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
+        pytest.param("token_field", ["id_token", "data.access_token"], ["", "a..b", 5, ["a"]], id="token_field"),
+        pytest.param("refused_limit", ["4/2m", "100/1d", "1/s"], ["0/s", "101/s", "4", 4], id="refused_limit"),
+        pytest.param("max_age", ["never", "24h", "1.5d"], ["Never", "24", 24], id="max_age"),
+        pytest.param("lifetime_unit", ["auto", "milliseconds"], ["s", 1], id="lifetime_unit"),
     ],
 )
 def test_the_schema_accepts_valid_clients_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:

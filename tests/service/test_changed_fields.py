@@ -60,6 +60,8 @@ IDENTITY = {
     "client.jwt_bearer.issuer": "somebody",
     "client.jwt_bearer.subject": "somebody",
     "client.jwt_bearer.claims": '{"role": "reader"}',
+    "client.provider.token_field": "id_token",
+    "lifetime_unit": "seconds",
     "scope": "bci other",
     "parameters": (("audience", "https://other.example.com"),),
 }
@@ -90,6 +92,8 @@ LIMITS: dict[str, Any] = {
     "client.provider.name": "production",  # a name of the config's
     "client.provider.allow_http": True,  # for the config's own check
     "client.provider.timeout": 20.0,  # a refusal came in time
+    "client.provider.refused_limit.count": 10,  # how often a request is sent
+    "client.provider.refused_limit.window": 600.0,
     "client.provider.max_concurrency": 2,  # when a request is sent, not what is sent
     "client.rate_limits": (("client dnb", RateLimit(100, 10.0)),),  # likewise
 }

@@ -24,11 +24,13 @@ from bearerd.config.types import (
     HttpUrl,
     Issuer,
     Lead,
+    MaxAge,
     Mode,
     Name,
     Parameters,
     ProxyUrl,
     Rate,
+    RefusedLimit,
     Scope,
     SecretReference,
     Secrets,
@@ -37,9 +39,10 @@ from bearerd.config.types import (
     Template,
     Text,
     Timeout,
+    TokenField,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, LifetimeUnit, SignalName
 
 
 class FileModel(Strict):
@@ -105,6 +108,8 @@ class Inherited(Strict):
     files: list[FileModel] | None = None
     refresh_before: Lead | None = None
     default_lifetime: Duration | None = None
+    lifetime_unit: LifetimeUnit | None = None
+    max_age: MaxAge | None = None
     strict_scope: bool | None = None
     required: bool | None = None
     on_change: list[ChangeHookModel] | None = None
@@ -121,7 +126,9 @@ class ProviderKeys(Strict):
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None
+    refused_limit: RefusedLimit | None = None
     allow_http: bool | None = None
+    token_field: TokenField | None = None
 
 
 class ProviderModel(ProviderKeys):

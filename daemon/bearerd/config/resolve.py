@@ -124,6 +124,8 @@ class Resolver:
             strict_scope=_first(*(level.strict_scope for level in levels), default=False),
             refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
+            lifetime_unit=_first(*(level.lifetime_unit for level in levels), default="auto"),
+            max_age=_first(*(level.max_age for level in levels), default=86400.0),
             on_expiry=settings.output.on_expiry,
             outputs=self._outputs(node, client.name, model, name),
             required=_first(*(level.required for level in levels), default=True),
@@ -177,7 +179,17 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
 
     Equal providers are one: clients with the same keys share its limits, with and without a common name.
     """
-    keys = ("token_url", "issuer", "ca_file", "proxy", "timeout", "max_concurrency", "allow_http")
+    keys = (
+        "token_url",
+        "issuer",
+        "ca_file",
+        "proxy",
+        "timeout",
+        "max_concurrency",
+        "allow_http",
+        "refused_limit",
+        "token_field",
+    )
     own = {key: value for key in keys if (value := getattr(model, key)) is not None}
     inherited = {key: value for key in keys if base and (value := getattr(base, key)) is not None}
     if own.keys() & {"token_url", "issuer"}:

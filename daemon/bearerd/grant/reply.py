@@ -16,6 +16,7 @@ from bearerd.grant.body import is_html, parse
 from bearerd.grant.lifetime import jwt_claims, read_lifetime
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
+from bearerd.grant.token_field import NoTokenError, find
 from bearerd.model import Instant, Target, Token
 
 # Bytes. Some readers stop at 4 KiB (XRootD), and servers limit headers to 8 KiB.
@@ -77,17 +78,20 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return _refusal(reply, fields, code, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
-        return _token(fields, reply, target, sent)
+        try:
+            holder, access_token = find(
+                fields, target.client.provider.token_field, lambda name: _may_be_secret(name, never_show)
+            )
+        except NoTokenError as error:
+            return Malformed(f"HTTP {reply.status}, but {error}")
+        return _token(holder, access_token, reply, target, sent)
     return _refusal(reply, fields, code, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) -> Outcome:
-    access_token = fields.get("access_token")
-    if not isinstance(access_token, str) or not access_token:
-        return Malformed(f"HTTP {reply.status} without an access_token")
+def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: Target, sent: Instant) -> Outcome:
     fault = _unusable(access_token)
     if fault is not None:
         return Malformed(f"the access token {fault}")
@@ -111,13 +115,19 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
     lifetime = read_lifetime(
-        fields, access_token, _their_clock(reply.headers, sent.wall), target.default_lifetime, age(reply.headers)
+        fields,
+        access_token,
+        _their_clock(reply.headers, sent.wall),
+        target.default_lifetime,
+        age(reply.headers),
+        target.lifetime_unit,
     )
     if lifetime.note:
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
         notes.append(f"the token is {len(access_token)} bytes long; some readers stop at 4096")
-    extra = {key: value for key, value in fields.items() if key not in _OWN_FIELDS | _NEVER_KEPT}
+    own = _OWN_FIELDS | _NEVER_KEPT | {target.client.provider.token_field.rpartition(".")[2]}
+    extra = {key: value for key, value in fields.items() if key not in own}
     token = Token(
         access_token=access_token,
         obtained=sent,
@@ -262,6 +272,11 @@ def _is_secret(text: str, never_show: tuple[str, ...]) -> bool:
     """Whether a text contains a secret or a part of one, in any case."""
     shown = text.casefold()
     return any(shown in secret.casefold() or secret.casefold() in shown for secret in never_show if secret)
+
+
+def _may_be_secret(name: str, never_show: tuple[str, ...]) -> bool:
+    """Whether the name of a field may give a secret away. Three letters, which any secret may have, do not."""
+    return _is_secret(name, never_show if len(name) > 3 else tuple(s for s in never_show if len(s) <= 3))  # noqa: PLR2004
 
 
 def description(fields: dict[str, Any] | None) -> str:
