@@ -28,6 +28,7 @@ Auth = Literal[
 TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """Methods that authenticate a client by its certificate (RFC 8705)."""
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
+ScopeIn = Literal["assertion", "form"]
 LifetimeUnit = Literal["auto", "seconds", "milliseconds"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
@@ -123,13 +124,20 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Jwt:
-    """How the assertions of a client are signed (RFC 7523 section 3)."""
+    """The assertions of a client that bearerd signs: the grant if it is one, else those that authenticate the client.
+
+    RFC 7523 section 3.
+    """
 
     key_id: str | None = None
     algorithm: str | None = None
     """None: it depends on the kind of key."""
     audience: str | None = None
     """None: the issuer if it is configured, else the token URL."""
+    claims: str = "{}"
+    """Additional claims: a JSON object, as text."""
+    scope_in: ScopeIn | None = None
+    """None: in the assertion if that is the grant, as Google and Maskinporten want it, else in the form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +147,6 @@ class JwtBearer:
     issuer: str | None = None
     """None: the client id."""
     subject: str | None = None
-    claims: str = "{}"
-    """Additional claims: a JSON object, as text."""
-    scope_in_form: bool = False
-    """Otherwise the scope is a claim of the assertion, as Google and Maskinporten want it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,11 @@ class Client:
         """Every reference that it authenticates with, in the order of the fields."""
         values = (self.client_id, *self.client_secret, self.private_key, self.certificate, self.assertion)
         return tuple(value for value in values if isinstance(value, Reference))
+
+    @property
+    def scope_in_assertion(self) -> bool:
+        """Whether the scope is a claim of an assertion that bearerd signs, and not in the form."""
+        return (self.jwt.scope_in or ("form" if self.jwt_bearer is None else "assertion")) == "assertion"
 
     def judged(self) -> str:
         """A JSON text of everything but credentials that can change how its provider answers.
@@ -243,6 +252,8 @@ class Target:
     scope: str
     """Separated by spaces, whatever separator the provider wants."""
     parameters: tuple[tuple[str, str | Reference], ...] = ()
+    assertion_claims: str = "{}"
+    """Claims of the assertion besides those of the client: a JSON object, as text."""
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
@@ -275,6 +286,13 @@ class Target:
         """The longest `max_staleness` of its outputs, in seconds."""
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
+    @property
+    def claims(self) -> str:
+        """The additional claims of the assertion, those of its client and its own: a JSON object, as text."""
+        if self.assertion_claims == "{}":
+            return self.client.jwt.claims
+        return json.dumps(json.loads(self.client.jwt.claims) | json.loads(self.assertion_claims))
+
     def identity(self) -> str:
         """A hash of what is requested and how replies are read, without the client id.
 
@@ -282,16 +300,18 @@ class Target:
 
         It is a hash because parameters may be private.
         """
-        client = self.client
+        client, claims = self.client, self.claims
         named: list[Any] = [
             client.provider.url,
             client.auth,
             client.grant_type,
-            client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
+            client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
         ]
         # Only what differs from the default, so that earlier records keep their identity.
+        if client.jwt_bearer is None and claims != "{}":
+            named.append(claims)
         read = (client.provider.token_field, self.lifetime_unit)
         if read != ("access_token", "auto"):
             named.append(read)

@@ -59,7 +59,8 @@ IDENTITY = {
     "client.grant_type": "urn:example:grant",
     "client.jwt_bearer.issuer": "somebody",
     "client.jwt_bearer.subject": "somebody",
-    "client.jwt_bearer.claims": '{"role": "reader"}',
+    "client.jwt.claims": '{"role": "reader"}',
+    "assertion_claims": '{"role": "reader"}',
     "client.provider.token_field": "id_token",
     "lifetime_unit": "seconds",
     "scope": "bci other",
@@ -81,7 +82,7 @@ FINGERPRINT: dict[str, Any] = {
     "client.jwt.key_id": "key-2",
     "client.jwt.algorithm": "PS256",
     "client.jwt.audience": "https://audience.example.com",
-    "client.jwt_bearer.scope_in_form": True,
+    "client.jwt.scope_in": "form",
     "client.scope_separator": ",",
     "strict_scope": True,
 }

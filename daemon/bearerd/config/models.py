@@ -42,7 +42,7 @@ from bearerd.config.types import (
     TokenField,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, LifetimeUnit, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Format, LifetimeUnit, ScopeIn, SignalName
 
 
 class FileModel(Strict):
@@ -139,6 +139,7 @@ class TokenModel(Inherited):
     """A token of a client, with its scope, that is kept fresh."""
 
     scope: Scope = ()
+    assertion_claims: Claims | None = None
     parameters: Parameters = Field(default_factory=dict)
 
 
@@ -161,7 +162,7 @@ class ClientModel(Inherited, ProviderKeys):
     assertion_issuer: Text | None = None
     assertion_subject: Text | None = None
     assertion_claims: Claims | None = None
-    scope_in: Literal["assertion", "form"] | None = None
+    scope_in: ScopeIn | None = None
     scope_separator: Separator = " "
     subject_token: SecretReference | None = None
     parameters: Parameters = Field(default_factory=dict)

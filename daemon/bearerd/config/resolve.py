@@ -84,9 +84,9 @@ class Resolver:
             certificate=replace(_reference(model.certificate), permissions="any") if model.certificate else None,
             assertion=_reference(model.assertion) if model.assertion else None,
             assertion_type=model.assertion_type or CLIENT_ASSERTION,
-            jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
+            jwt=_jwt(model),
             grant_type=model.grant_type,
-            jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
+            jwt_bearer=JwtBearer(model.assertion_issuer, model.assertion_subject) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
             rate_limits=tuple(rate_limits),
         )
@@ -121,6 +121,7 @@ class Resolver:
             parameters=tuple(
                 (key, _text_or_reference(value)) for key, values in parameters.items() for value in values
             ),
+            assertion_claims=json.dumps(token.assertion_claims or {}),
             strict_scope=_first(*(level.strict_scope for level in levels), default=False),
             refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
@@ -199,12 +200,13 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
     return Provider(name=label, **merged)
 
 
-def _jwt_bearer(model: models.ClientModel) -> JwtBearer:
-    return JwtBearer(
-        issuer=model.assertion_issuer,
-        subject=model.assertion_subject,
+def _jwt(model: models.ClientModel) -> Jwt:
+    return Jwt(
+        key_id=model.key_id,
+        algorithm=model.algorithm,
+        audience=model.assertion_audience,
         claims=json.dumps(model.assertion_claims or {}),
-        scope_in_form=model.scope_in == "form",
+        scope_in=model.scope_in,
     )
 
 

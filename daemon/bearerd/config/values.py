@@ -22,15 +22,16 @@ from bearerd.timeformat import DURATION, UNITS, seconds_of
 RESERVED_PARAMETERS: Final = frozenset(
     {"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type", "subject_token"}
 )
-# The claims that bearerd sets itself, each with the key that sets it, if there is one.
+# The claims that bearerd sets itself, and what to do instead. RFC 7523 section 3 says what the
+# first four have to be in an assertion that authenticates a client.
 _OWN_CLAIMS: Final = {
-    "iss": "assertion_issuer",
-    "sub": "assertion_subject",
-    "aud": "assertion_audience",
-    "scope": "scope",
-    "exp": None,
-    "iat": None,
-    "jti": None,
+    "iss": "it is the client id; in the jwt-bearer grant, use the key assertion_issuer",
+    "sub": "it is the client id; in the jwt-bearer grant, use the key assertion_subject",
+    "aud": "use the key assertion_audience",
+    "exp": "bearerd sets it",
+    "iat": "bearerd sets it",
+    "jti": "bearerd sets it",
+    "scope": "use the key scope, and scope_in: assertion",
 }
 # Seconds. A request that takes longer than a day is a mistake in the config.
 _LONGEST_TIMEOUT: Final = 86400.0
@@ -191,8 +192,7 @@ def parse_parameter(value: Any) -> list[Any]:
 def parse_claim_name(value: str) -> str:
     """The name of an additional claim of an assertion."""
     if value in _OWN_CLAIMS:
-        key = _OWN_CLAIMS[value]
-        raise fault(f"claim '{value}' cannot be set here: " + (f"use the key {key}" if key else "bearerd sets it"))
+        raise fault(f"claim '{value}' cannot be set here: {_OWN_CLAIMS[value]}")
     return value
 
 
