@@ -259,6 +259,8 @@ class Target:
     default_lifetime: float = 3600.0
     lifetime_unit: LifetimeUnit = "auto"
     """The unit of the number in a reply's `expires_in`. `auto` goes by its size."""
+    publish_delay: float = 0.0
+    """Seconds for which the present token stays in the files after a new one was requested."""
     max_age: float = 86400.0
     """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then.
 

@@ -1293,9 +1293,8 @@ def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, 
         ),
         pytest.param(
             config().replace("bci: {}", "scope: {x: y}"),
-            "'files', 'refresh_before', 'default_lifetime', 'lifetime_unit', 'max_age', 'strict_scope', 'required', "
-            "'on_change', 'on_failure',"
-            " 'scope', 'assertion_claims', 'parameters'",
+            "'files', 'refresh_before', 'default_lifetime', 'lifetime_unit', 'max_age', 'publish_delay', "
+            "'strict_scope', 'required', 'on_change', 'on_failure', 'scope', 'assertion_claims', 'parameters'",
             id="a token",
         ),
     ],
@@ -1586,6 +1585,12 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
         ("strict_scope", ["1", "[]"], "expected true or false"),
         ("lifetime_unit", ["s", "minutes", "1", "[]"], "expected 'auto', 'seconds' or 'milliseconds'"),
         ("max_age", ["24", "1w", "Never", "''", "0s", "[]"], "expected a duration such as 24h, or never"),
+        (
+            "publish_delay",
+            ["30", "-1s", "1w", "never", "''", "[]"],
+            "expected a duration such as 30s, or 0s for no delay",
+        ),
+        ("publish_delay", ["61m", "3601s"], "expected a duration of at most 1h: providers replicate a token within"),
         ("max_age", ["59s", "500ms"], "expected a duration of at least 1m, or never: each token would be replaced"),
         ("scope", ["''", "' a'", "'a  b'", "'a '", "'a\"b'", "'a\\b'", "ä", '"a\\tb"'], "expected scopes of printable"),
         ("scope", ["1", "{a: b}", "[a, 1]", "[[a]]"], "expected a scope, or a list of scopes, found"),
@@ -1644,22 +1649,22 @@ def test_what_a_reply_means_is_set_on_a_provider_or_a_client(folder: Folder) -> 
 @pytest.mark.parametrize(
     ("where", "found"),
     [
-        (("top",), ("seconds", 3600.0)),
-        (("top", "client"), ("milliseconds", inf)),
-        (("top", "client", "token"), ("auto", 60.0)),
-        ((), ("auto", 86400.0)),
+        (("top",), ("seconds", 3600.0, 30.0)),
+        (("top", "client"), ("milliseconds", inf, 3600.0)),
+        (("top", "client", "token"), ("auto", 60.0, 0.0)),
+        ((), ("auto", 86400.0, 0.0)),
     ],
 )
-def test_the_nearest_lifetime_unit_and_max_age_win(
-    folder: Folder, where: tuple[str, ...], found: tuple[str, float]
+def test_the_nearest_lifetime_unit_max_age_and_publish_delay_win(
+    folder: Folder, where: tuple[str, ...], found: tuple[str, float, float]
 ) -> None:
     keys = {
-        "top": "lifetime_unit: seconds\nmax_age: 1h",
-        "client": "lifetime_unit: milliseconds\n    max_age: never",
-        "token": "lifetime_unit: auto, max_age: 1m",
+        "top": "lifetime_unit: seconds\nmax_age: 1h\npublish_delay: 30s",
+        "client": "lifetime_unit: milliseconds\n    max_age: never\n    publish_delay: 1h",
+        "token": "lifetime_unit: auto, max_age: 1m, publish_delay: 0s",
     }
     target = folder.target(config(**{level: keys[level] for level in where}))
-    assert (target.lifetime_unit, target.max_age) == found
+    assert (target.lifetime_unit, target.max_age, target.publish_delay) == found
 
 
 def test_a_timeout_may_be_a_day(folder: Folder) -> None:

@@ -249,6 +249,7 @@ REFERENCE = {"file": "/s"}
         pytest.param("token_field", ["id_token", "data.access_token"], ["", "a..b", 5, ["a"]], id="token_field"),
         pytest.param("refused_limit", ["4/2m", "100/1d", "1/s"], ["0/s", "101/s", "4", 4], id="refused_limit"),
         pytest.param("max_age", ["never", "24h", "1.5d"], ["Never", "24", 24], id="max_age"),
+        pytest.param("publish_delay", ["0s", "30s", "1h"], ["30", 30, "never"], id="publish_delay"),
         pytest.param("lifetime_unit", ["auto", "milliseconds"], ["s", 1], id="lifetime_unit"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bearerd.grant.lifetime import read_lifetime
+from bearerd.grant.lifetime import read_lifetime, valid_after
 from bearerd.model import LifetimeUnit
 from support.clock import START
 
@@ -308,3 +308,25 @@ def test_seconds_that_look_like_milliseconds_are_noted(number: int, doubted: boo
     note = read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT).note or ""
     assert ("set lifetime_unit: milliseconds" in note) == doubted
     assert read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT, unit="seconds").note is None
+
+
+@pytest.mark.parametrize(
+    ("nbf", "seconds"),
+    [
+        pytest.param(NOW + 45, 45.0, id="ahead"),
+        pytest.param(NOW, 0.0, id="now"),
+        pytest.param(NOW - 5, 0.0, id="past"),
+        pytest.param(NOW + 2 * 366 * DAY, 0.0, id="not-plausible"),
+        pytest.param("tomorrow", 0.0, id="text"),
+        pytest.param(str(NOW + 45), 0.0, id="number-as-text"),
+        pytest.param(None, 0.0, id="null"),
+        pytest.param(True, 0.0, id="true"),
+        pytest.param([NOW + 45], 0.0, id="list"),
+    ],
+)
+def test_a_jwt_is_valid_from_its_nbf_on(nbf: Any, seconds: float) -> None:
+    assert valid_after(jwt({"nbf": nbf}), NOW) == seconds
+
+
+def test_an_opaque_token_is_valid_at_once() -> None:
+    assert valid_after("opaque", NOW) == 0.0

@@ -105,6 +105,7 @@ IRRELEVANT: dict[str, tuple[Any, str]] = {
     "refresh_before.share": (0.1, "when a token that was issued is refreshed"),
     "refresh_before.seconds": (60.0, "likewise"),
     "default_lifetime": (60.0, "how long a token that was issued lives"),
+    "publish_delay": (60.0, "when a token that was issued is published"),
     "max_age": (60.0, "when a token that was issued is refreshed"),
     "on_expiry": ("remove", "what happens to files"),
     "outputs": ((Output("/run/bearerd/other"),), "which files are written"),

@@ -37,6 +37,8 @@ class Host:
         self.counts: Counter[str] = Counter()
         self.flying: Counter[str] = Counter()
         self.limits = {account.name: account.limit for account in world.accounts}
+        self.doubted: set[str] = set()
+        """Tokens that a consumer named as ones that fail."""
         self.directory = ""
         self.started_at = self.stepped_at = -inf
         self._kills: list[float] = []
@@ -149,6 +151,7 @@ class Host:
                         scope,
                         refresh_before=RefreshBefore(share=kept.share),
                         default_lifetime=kept.lifetime,
+                        publish_delay=kept.delay,
                         on_expiry="remove" if kept.remove else "keep",
                         outputs=(Output(f"{DIRECTORY}/{name}.{self._paths[name]}"),),
                     )
@@ -182,7 +185,7 @@ class Host:
         return excuses.queue(replace(found, slots=self._slots[server]), len(self.kept))
 
     def _way(self, name: str) -> float:
-        """Seconds that a target's attempt takes at most, with the queue."""
+        """Seconds that a target's attempt takes at most, with the queue, until its token is in the file."""
         account = next(each for each in self.world.accounts if each.name == self.kept[name].account)
         server = next(each for each in self.world.servers if each.name == account.server)
         limit = self.limits[account.name]
@@ -190,7 +193,8 @@ class Host:
             limit = None  # which is an excuse of its own
         # Among targets that are refused one by one a client is probed, and they are not told from it until then.
         probes = excuses.PROBE if any(fault.kind == "scope_401" for fault in self.world.faults) else 0.0
-        return server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
+        way = server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
+        return way + self.kept[name].nbf  # a token that is not valid yet is published when it is
 
     def _excuse(self, name: str, start: float, end: float, before: float, back: float, what: str) -> None:
         self.checks.excuse(name, Excuse(start, end, before, back, what))

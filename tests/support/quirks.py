@@ -112,9 +112,10 @@ def token(
     kind: str = "Bearer",
     extra: Mapping[str, Any] | None = None,
     named: Named = "named",
+    nbf: float = 0.0,
 ) -> Issued:
     """The expected result of an answer with a token."""
-    return Issued(Token(text, START, lifetime, kind, scope, json.dumps(extra or {})), notes, named)
+    return Issued(Token(text, START, lifetime, kind, scope, json.dumps(extra or {})), notes, named, nbf)
 
 
 T: Final = b'{"access_token":"t","token_type":"Bearer","expires_in":3600}'
@@ -145,6 +146,7 @@ _IF_WRONG: Final = "if that is wrong, set lifetime_unit: seconds"
 _NO_TYPE: Final = "the reply has no token_type; the token is used as a bearer token"
 _OTHER_TYPE: Final = "the reply has a token_type other than Bearer; the token is used as a bearer token"
 _REST: Final = "ask the provider to grant it to this client"
+_NBF: Final = jwt({"iat": START.wall, "nbf": START.wall + 45, "exp": START.wall + 3600})
 _EXP: Final = jwt({"iat": START.wall, "exp": START.wall + 900})
 
 LIFETIMES: Final = [
@@ -277,6 +279,20 @@ LIFETIMES: Final = [
         token("jostpf", 5184000),
         4147200,
         asked={"lifetime_unit": "seconds"},
+    ),
+    Gives(
+        "a JWT that is valid in 45 s",
+        ok(b'{"access_token":"%b","token_type":"Bearer","expires_in":3600}' % _NBF.encode(), NOW),
+        token(_NBF, 3600, nbf=45),
+    ),
+    Gives(
+        "the same by a clock that is 45 s ahead",
+        ok(
+            b'{"access_token":"%b","token_type":"Bearer","expires_in":3555}' % _NBF.encode(),
+            NOW.replace("00 G", "45 G"),
+        ),
+        token(_NBF, 3555),
+        2844,
     ),
     Gives("a second", _lasting(b"1"), token("t", 1), 1),
     Gives("expired already: the token that is held decides what that means", _lasting(b"-1"), token("t", -1), 1),

@@ -29,6 +29,7 @@ from bearerd.config.types import (
     Name,
     Parameters,
     ProxyUrl,
+    PublishDelay,
     Rate,
     RefusedLimit,
     Scope,
@@ -110,6 +111,7 @@ class Inherited(Strict):
     default_lifetime: Duration | None = None
     lifetime_unit: LifetimeUnit | None = None
     max_age: MaxAge | None = None
+    publish_delay: PublishDelay | None = None
     strict_scope: bool | None = None
     required: bool | None = None
     on_change: list[ChangeHookModel] | None = None

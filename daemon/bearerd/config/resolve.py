@@ -126,6 +126,7 @@ class Resolver:
             refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
             lifetime_unit=_first(*(level.lifetime_unit for level in levels), default="auto"),
+            publish_delay=_first(*(level.publish_delay for level in levels), default=0.0),
             max_age=_first(*(level.max_age for level in levels), default=86400.0),
             on_expiry=settings.output.on_expiry,
             outputs=self._outputs(node, client.name, model, name),

@@ -48,6 +48,7 @@ RefusedLimit = Annotated[
     BeforeValidator(values.parse_refused_limit),
     _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "4/2m"),
 ]
+PublishDelay = Annotated[float, BeforeValidator(values.parse_publish_delay), _schema(DURATION, "30s")]
 MaxAge = Annotated[float, BeforeValidator(values.parse_max_age), _schema(rf"({DURATION}|never)", "24h")]
 Mode = Annotated[int, BeforeValidator(values.parse_mode), _schema("0?[0-7]{3}", "0640")]
 DirectoryMode = Annotated[int, BeforeValidator(values.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]

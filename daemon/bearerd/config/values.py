@@ -39,6 +39,8 @@ _LONGEST_TIMEOUT: Final = 86400.0
 _LONGEST: Final = 3650 * 86400.0
 # Seconds. A shorter one would only burden the provider: no token that lives longer is revoked that often.
 _LEAST_MAX_AGE: Final = 60.0
+# Seconds. Half the lifetime of a token of two hours, which few exceed: a token waits no longer than that anyway.
+_LONGEST_DELAY: Final = 3600.0
 _LAST_PORT: Final = 65535
 # Labels as in DNS, and `_`, which names of Compose's services have. Browsers send other names as xn--….
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -122,6 +124,16 @@ def parse_max_age(value: Any) -> float:
         raise expected("a duration such as 24h, or never", value) from None
     if seconds < _LEAST_MAX_AGE:
         raise expected("a duration of at least 1m, or never: each token would be replaced after that time")
+    return seconds
+
+
+def parse_publish_delay(value: Any) -> float:
+    """Seconds for which a new token waits; 0 is no delay."""
+    seconds = seconds_of(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise expected("a duration such as 30s, or 0s for no delay", value)
+    if seconds > _LONGEST_DELAY:
+        raise expected("a duration of at most 1h: providers replicate a token within seconds or minutes")
     return seconds
 
 

@@ -195,6 +195,14 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
+def valid_after(access_token: str, now: float) -> float:
+    """Seconds from `now`, by the provider's clock, until a JWT is valid (`nbf`); 0 if it is, or for another token."""
+    moment = jwt_claims(access_token).get("nbf")
+    starts = None if isinstance(moment, str) else _number(moment)
+    # As for `exp`: a smaller number is no Unix time, and a later one no plausible moment.
+    return starts - now if starts is not None and max(now, _UNIX_SECONDS) < starts <= now + _ABSURD else 0.0
+
+
 def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
     """`iat` and `exp` of a token that is a JWT."""
     claims = jwt_claims(access_token)

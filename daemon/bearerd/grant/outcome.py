@@ -40,6 +40,8 @@ class Issued:
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
     named: Named = "named"
+    nbf: float = 0.0
+    """Seconds after the request from which the token is valid, as a JWT says in `nbf`; 0 if it is valid at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
-from bearerd.grant.lifetime import jwt_claims, read_lifetime
+from bearerd.grant.lifetime import jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.grant.token_field import NoTokenError, find
@@ -114,13 +114,9 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
             return Refused(f"{note} (strict_scope)", whole_client=False, hint=_SCOPE_HINT)
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
+    their_clock = _their_clock(reply.headers, sent.wall)
     lifetime = read_lifetime(
-        fields,
-        access_token,
-        _their_clock(reply.headers, sent.wall),
-        target.default_lifetime,
-        age(reply.headers),
-        target.lifetime_unit,
+        fields, access_token, their_clock, target.default_lifetime, age(reply.headers), target.lifetime_unit
     )
     if lifetime.note:
         notes.append(lifetime.note)
@@ -136,7 +132,7 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes), lifetime.named)
+    return Issued(token, tuple(notes), lifetime.named, valid_after(access_token, their_clock))
 
 
 _HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
