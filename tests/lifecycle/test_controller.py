@@ -1466,3 +1466,18 @@ def test_a_present_token_that_expires_before_the_nbf_of_the_new_one_causes_no_al
     assert rig.file.read_bytes() == b"t-2"
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
     assert "failed" not in rig.hooks.events
+
+
+def test_the_old_token_of_a_changed_request_stays_until_the_new_one_is_valid(rig: Rig) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.answer(Issued(token("t-1")), Issued(token("t-2"), nbf=20.0))
+    rig.start()
+    rig.turn()
+    rig.clock.advance(60)
+    rig.target = replace(rig.target, scope="other")
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-1"
+    assert (recorded(rig)["access_token"], "next" in recorded(rig)) == ("t-2", False)
+    rig.clock.advance(20)
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-2"

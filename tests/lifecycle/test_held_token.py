@@ -54,19 +54,19 @@ def test_a_new_token_is_published_after_its_delay_and_its_nbf(
     delay: float, nbf: float, ends_in: float | None, lifetime: float, published_in: float
 ) -> None:
     old = TokenState() if ends_in is None else present(ends_in)
-    waiting = wait(token("new", lifetime=lifetime), old, delay, nbf, NOW)
+    waiting = wait(token("new", lifetime=lifetime), old, delay, NOW + nbf, NOW)
     assert (waiting.at - NOW if waiting else 0.0) == published_in
 
 
 def test_the_delay_counts_from_the_request_and_not_from_the_reply() -> None:
     slow = token("new", obtained=Instant(START.wall - 8.0, NOW - 8.0))
-    waiting = wait(slow, present(), 30.0, 0.0, NOW)
+    waiting = wait(slow, present(), 30.0, -inf, NOW)
     assert waiting is not None
     assert waiting.at == NOW + 22.0
 
 
 def test_a_token_that_is_in_the_files_already_does_not_wait() -> None:
-    assert wait(token("old"), present(text="old"), 30.0, 0.0, NOW) is None
+    assert wait(token("old"), present(text="old"), 30.0, -inf, NOW) is None
 
 
 @given(
@@ -81,13 +81,12 @@ def test_no_wait_outlasts_the_present_token_or_half_of_the_new_one(
 ) -> None:
     old = TokenState() if ends_in is None else present(ends_in)
     new = token("new", lifetime=lifetime, obtained=Instant(START.wall - took, NOW - took))
-    waiting = wait(new, old, delay, nbf, NOW)
+    waiting = wait(new, old, delay, NOW + nbf, NOW)
     if waiting is None:
         return
-    assert NOW < waiting.at <= new.obtained.boot + max(delay, min(nbf, LONGEST_NBF))
+    assert NOW < waiting.at <= max(new.obtained.boot + delay, NOW + min(nbf, LONGEST_NBF))
     assert waiting.at <= new.obtained.boot + lifetime / 2
     assert waiting.at <= max(old.ends, waiting.not_before)
-    assert old.remaining(NOW) or waiting.delayed == inf or waiting.at == waiting.not_before
 
 
 class Holder:
@@ -184,6 +183,21 @@ def test_a_token_of_another_request_is_published_at_once(holder: Holder) -> None
     assert holder.files() == "t-2"
 
 
+def test_the_token_of_another_request_stays_in_the_files_until_the_new_one_is_valid_but_not_in_the_record(
+    holder: Holder,
+) -> None:
+    holder.target = replace(DELAYED, scope="other")
+    holder.take("t-2", nbf=20.0)
+    record = holder.held.record(holder.target)
+    assert record is not None
+    assert (record.token.access_token, record.present, record.waits) == ("t-2", None, True)
+    holder.clock.advance(10.0)
+    holder.take("t-3", nbf=20.0)
+    assert holder.files() == "t-1"
+    holder.clock.advance(20.0)
+    assert holder.files() == "t-3"
+
+
 @pytest.mark.parametrize(("delay", "left"), [(10.0, 5.0), (0.0, 0.0), (300.0, 25.0)])
 def test_a_shorter_delay_applies_at_once_and_a_longer_one_to_the_next_token(
     holder: Holder, delay: float, left: float
@@ -200,7 +214,8 @@ def test_a_step_of_the_wall_clock_moves_no_publication(holder: Holder, step: flo
     holder.clock.step(step)
     assert holder.held.redate(holder.clock.now()) is not None
     # Of a clock that is off by hours, the earlier expiry counts, and so the present token may have expired.
-    assert holder.waiting.at == (NOW + (630.0 if step != 7200.0 else 600.0))
+    left = max(0.0, holder.waiting.at - holder.clock.boot)
+    assert left == (30.0 if step != 7200.0 else 0.0)
 
 
 # -- the record ----------------------------------------------------------------------------------------
@@ -263,3 +278,23 @@ def test_a_hurried_token_is_not_delayed_by_a_restart(holder: Holder) -> None:
     assert other.files() == "t-1"
     other.clock.advance(10.0)
     assert other.files() == "t-2"
+
+
+def test_a_present_token_that_a_wrong_clock_calls_expired_stays_until_the_new_one_is_valid(holder: Holder) -> None:
+    holder.clock.step(7200.0)
+    assert holder.held.redate(holder.clock.now()) is not None
+    assert not holder.held.state.remaining(holder.clock.boot)
+    holder.take("t-2", nbf=20.0)
+    assert holder.files() == "t-1"
+    assert holder.held.in_files.lost_at() > holder.clock.boot + 20.0
+    holder.clock.advance(20.0)
+    assert holder.files() == "t-2"
+
+
+def test_the_nbf_counts_from_the_reply() -> None:
+    holder = Holder()
+    now = holder.clock.now()
+    slow = Instant(now.wall - 8.0, now.boot - 8.0)
+    issued = Issued(token("t-1", obtained=slow))
+    holder.held.take(accept(TokenState(), issued, now, lambda got: got.expires.boot), DELAYED, "7e0c5a", 5.0, now.boot)
+    assert holder.waiting.at == now.boot + 5.0

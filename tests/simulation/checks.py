@@ -124,9 +124,10 @@ class Checks:
         in_request = run.stepped_at >= after.issued - DATE_ROUNDED  # a clock set just then gives a wrong skew
         if after.valid > now + DATE_ROUNDED and not in_request:
             raise Violation("g", f"{path}: a token that is valid from {after.valid:.1f} on", after.target)
+        kept = run.kept[after.target]
+        self.made["g"] += bool(kept.delay or kept.nbf)
         if after.replicated <= now + INSTANT:
             return
-        self.made["g"] += 1
         alone = before is None or before.ends <= now + KNOWN_EARLIER or before.target != after.target
         # A record has the earlier expiry of a clock that was set.
         doubted = before is not None and (before.text in run.doubted or before.issued <= run.stepped_at)

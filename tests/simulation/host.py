@@ -185,7 +185,7 @@ class Host:
         return excuses.queue(replace(found, slots=self._slots[server]), len(self.kept))
 
     def _way(self, name: str) -> float:
-        """Seconds that a target's attempt takes at most, with the queue, until its token is in the file."""
+        """Seconds that a target's attempt takes at most, with the queue."""
         account = next(each for each in self.world.accounts if each.name == self.kept[name].account)
         server = next(each for each in self.world.servers if each.name == account.server)
         limit = self.limits[account.name]
@@ -193,10 +193,11 @@ class Host:
             limit = None  # which is an excuse of its own
         # Among targets that are refused one by one a client is probed, and they are not told from it until then.
         probes = excuses.PROBE if any(fault.kind == "scope_401" for fault in self.world.faults) else 0.0
-        way = server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
-        return way + self.kept[name].nbf  # a token that is not valid yet is published when it is
+        return server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
 
     def _excuse(self, name: str, start: float, end: float, before: float, back: float, what: str) -> None:
+        nbf = self.kept[name].nbf  # a token that is not valid yet is published when it is
+        before, back = before + nbf, back + nbf
         self.checks.excuse(name, Excuse(start, end, before, back, what))
         for at in (end + before, end + back):
             self.kernel.at(at + 2 * INSTANT, partial(self._look, name))

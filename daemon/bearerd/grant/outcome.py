@@ -41,7 +41,7 @@ class Issued:
     notes: tuple[str, ...] = ()
     named: Named = "named"
     nbf: float = 0.0
-    """Seconds after the request from which the token is valid, as a JWT says in `nbf`; 0 if it is valid at once."""
+    """Seconds from the reply until the token is valid, as a JWT says in `nbf`; 0 if it is valid at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,8 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    return Issued(token, tuple(notes), lifetime.named, valid_after(access_token, their_clock))
+    at_reply = sent.wall + followed(clock_skew(reply.headers, sent.wall))  # `Date`, if there is one
+    return Issued(token, tuple(notes), lifetime.named, valid_after(access_token, at_reply))
 
 
 _HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"

@@ -54,7 +54,7 @@ class Controller:
             self._files.times_changed()
         before, waited = attempts.state, attempts.token.waiting
         attempts.run()
-        if attempts.token.publish_if_due(clock.now().boot):
+        if attempts.token.publish_if_due(clock.now().boot) and attempts.record is not None:
             attempts.say(Line("info", "the new token is published"))
         if attempts.state.token is not before.token or attempts.token.waiting is not waited:
             self._files.token_changed()
@@ -174,7 +174,8 @@ class Controller:
         attempts, record, in_files = self._attempts, self._attempts.record, self._attempts.token.in_files
         if in_files.current is None or now.boot >= in_files.lost_at():
             self._files.expire(self.target)
-        if attempts.token.waiting is not None and record is not None and now.boot >= in_files.lost_at():
+        waiting = attempts.token.waiting
+        if waiting is not None and record is not None and (now.boot >= in_files.lost_at() or not waiting.own):
             self._files.keep(self.target, record)
         elif in_files.current is not None and now.boot >= in_files.lost_at():
             removed, wait = self.target.on_expiry == "remove", attempts.next - now.boot

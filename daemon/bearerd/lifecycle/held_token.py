@@ -28,29 +28,33 @@ class Waiting:
     """A new token that is not in the files yet. Times are those of the boot clock."""
 
     present: TokenState
-    """The token that stays in the files; empty without a valid one."""
+    """The token that stays in the files; empty if there is none."""
     not_before: float
     """When the new token becomes valid, by its `nbf`. It is never published earlier."""
     delayed: float
     """The end of `publish_delay`; in the past if a consumer asked for the new token."""
+    own: bool = True
+    """Whether the present token is from the same request. One that another config wanted delays nothing."""
 
     @property
     def at(self) -> float:
         """When the new token is published."""
-        expires = self.present.ends if self.present.current is not None else -inf
+        expires = self.present.ends if self.present.current is not None and self.own else -inf
         return max(self.not_before, min(self.delayed, expires))
 
 
-def wait(token: Token, present: TokenState, delay: float, nbf: float, now: float) -> Waiting | None:
-    """How a new token waits; None if it is published at once. `nbf`: seconds after it was requested.
+def wait(
+    token: Token, present: TokenState, delay: float, valid_at: float, now: float, *, own: bool = True
+) -> Waiting | None:
+    """How a new token waits that is valid from `valid_at` on (boot clock); None if it is published at once.
 
     It waits for half its lifetime at most, so that it is published before its own refresh is due.
     """
-    most, requested = token.lifetime / 2, token.obtained.boot
-    known = present.current is not None and present.current.access_token == token.access_token
-    if known or not present.remaining(now):
+    if present.current is not None and present.current.access_token == token.access_token:
         present = TokenState()
-    waiting = Waiting(present, requested + min(nbf, LONGEST_NBF, most), requested + min(delay, most))
+    requested = token.obtained.boot
+    latest = requested + token.lifetime / 2
+    waiting = Waiting(present, min(valid_at, now + LONGEST_NBF, latest), min(requested + delay, latest), own)
     return waiting if waiting.at > now else None
 
 
@@ -97,11 +101,13 @@ class HeldToken:
             self.state = replace(self.state, arrived_expired=accepted.state.arrived_expired)
             return
         identity = target.identity()
-        present = self.in_files if self.identity == identity else TokenState()
+        present, own = self.in_files, self.identity == identity and (self.waiting is None or self.waiting.own)
         self.state, self.identity, self._client_id = accepted.state, identity, client_id
         if accepted.kind == "new" and self.state.token is not None:
             doubted = present.current is not None and _is(present.current, self._doubted)
-            self.waiting = wait(self.state.token, present, 0.0 if doubted else target.publish_delay, nbf, now)
+            delay = 0.0 if doubted else target.publish_delay
+            # Counted from the reply, whose `Date` it was compared with: so it is never published too early.
+            self.waiting = wait(self.state.token, present, delay, now + nbf if nbf else -inf, now, own=own)
             self._doubted = ""
 
     def publish_if_due(self, now: float) -> bool:
@@ -150,7 +156,7 @@ class HeldToken:
         requested = token.obtained.boot
         return replace(
             record,
-            present=waiting.present.current,
+            present=waiting.present.current if waiting.own else None,
             not_before=max(0.0, waiting.not_before - requested),
             publish_after=max(0.0, waiting.delayed - requested),
         )
@@ -165,7 +171,8 @@ class HeldToken:
             if record.present is not None:
                 present = resumed(policy.redate(record.present, now).token, now.boot, named=True, sliding=False)
             delay = min(record.publish_after, target.publish_delay)
-            self.waiting = wait(dated.token, present, delay, record.not_before, now.boot)
+            valid_at = dated.token.obtained.boot + record.not_before
+            self.waiting = wait(dated.token, present, delay, valid_at, now.boot)
         return dated
 
 
