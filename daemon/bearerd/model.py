@@ -37,6 +37,8 @@ TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
 """Methods that authenticate a client by its certificate (RFC 8705)."""
 Body = Literal["form", "json"]
 BasicEncoding = Literal["compatible", "rfc6749", "raw"]
+ScopeIn = Literal["assertion", "form"]
+LifetimeUnit = Literal["auto", "seconds", "milliseconds"]
 Format = Literal["raw", "json", "header", "env", "template"]
 TEMPLATES: Final = (
     "curlrc",
@@ -86,6 +88,15 @@ class RateLimit:
     window: float
 
 
+MOST_REFUSED: Final = RateLimit(count=100, window=86400.0)
+"""The largest `refused_limit`: admission remembers that many refused attempts of a client, and each for that long.
+
+No provider is known that locks accounts only after more.
+"""
+REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
+"""One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshBefore:
     """How long before its expiry a token is refreshed: a share of its lifetime, or seconds."""
@@ -124,6 +135,10 @@ class Provider:
     tls_private_key: Reference | None = None
     headers: tuple[tuple[str, str | Reference], ...] = ()
     """Additional headers of requests for its metadata; those of token requests are the client's."""
+    refused_limit: RateLimit = REFUSED_LIMIT
+    """How many refused attempts each of its clients may make."""
+    token_field: str = "access_token"  # noqa: S105 - the name of a field
+    """A dotted path to the token in a reply. Its lifetime, type and scope are beside it."""
 
     @property
     def url(self) -> str:
@@ -140,13 +155,20 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Jwt:
-    """How the assertions of a client are signed (RFC 7523 section 3)."""
+    """The assertions of a client that bearerd signs: the grant if it is one, else those that authenticate the client.
+
+    RFC 7523 section 3.
+    """
 
     key_id: str | None = None
     algorithm: str | None = None
     """None: it depends on the kind of key."""
     audience: str | None = None
     """None: the issuer if it is configured, else the token URL."""
+    claims: str = "{}"
+    """Additional claims: a JSON object, as text."""
+    scope_in: ScopeIn | None = None
+    """None: in the assertion if that is the grant, as Google and Maskinporten want it, else in the form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +178,6 @@ class JwtBearer:
     issuer: str | None = None
     """None: the client id."""
     subject: str | None = None
-    claims: str = "{}"
-    """Additional claims: a JSON object, as text."""
-    scope_in_form: bool = False
-    """Otherwise the scope is a claim of the assertion, as Google and Maskinporten want it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +222,11 @@ class Client:
         )
         return tuple(dict.fromkeys(value for value in values if isinstance(value, Reference)))
 
+    @property
+    def scope_in_assertion(self) -> bool:
+        """Whether the scope is a claim of an assertion that bearerd signs, and not in the form."""
+        return (self.jwt.scope_in or ("form" if self.jwt_bearer is None else "assertion")) == "assertion"
+
     def judged(self) -> str:
         """A JSON text of everything but credentials that can change how its provider answers.
 
@@ -214,7 +237,7 @@ class Client:
             del fields[name]
         for name in ("tls_certificate", "tls_private_key"):
             del fields[name]
-        for name in ("name", "allow_http", "timeout", "max_concurrency"):
+        for name in ("name", "allow_http", "timeout", "max_concurrency", "refused_limit"):
             del fields["provider"][name]
         return json.dumps(fields)
 
@@ -274,11 +297,20 @@ class Target:
     scope: str
     """Separated by spaces, whatever separator the provider wants."""
     parameters: tuple[tuple[str, str | Reference], ...] = ()
+    assertion_claims: str = "{}"
+    """Claims of the assertion besides those of the client: a JSON object, as text."""
     strict_scope: bool = False
     refresh_before: RefreshBefore = RefreshBefore(share=0.2)
     default_lifetime: float = 3600.0
+    lifetime_unit: LifetimeUnit = "auto"
+    """The unit of the number in a reply's `expires_in`. `auto` goes by its size."""
+    publish_delay: float = 0.0
+    """Seconds for which the present token stays in the files after a new one was requested."""
     max_age: float = 86400.0
-    """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then."""
+    """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then.
+
+    Infinite for `never`.
+    """
     on_expiry: OnExpiry = "keep"
     outputs: tuple[Output, ...] = ()
     required: bool = True
@@ -302,8 +334,17 @@ class Target:
         """The longest `max_staleness` of its outputs, in seconds."""
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
+    @property
+    def claims(self) -> str:
+        """The additional claims of the assertion, those of its client and its own: a JSON object, as text."""
+        if self.assertion_claims == "{}":
+            return self.client.jwt.claims
+        return json.dumps(json.loads(self.client.jwt.claims) | json.loads(self.assertion_claims))
+
     def identity(self) -> str:
-        """A hash of what is requested, without the client id. A record with another identity is not used.
+        """A hash of what is requested and how replies are read, without the client id.
+
+        A record with another identity is not used.
 
         It is a hash because parameters and headers may be private.
         """
@@ -311,17 +352,23 @@ class Target:
         known = _last_identity
         if known is not None and known[0] is self:
             return known[1]
-        client = self.client
-        named = [
+        client, claims = self.client, self.claims
+        named: list[Any] = [
             client.provider.url,
             client.auth,
             client.grant_type,
-            client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, client.jwt_bearer.claims],
+            client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
             # Some providers choose the tenant by a header.
             sorted((name.lower(), _named(value)) for name, value in client.headers),
         ]
+        # Only what differs from the default, so that earlier records keep their identity.
+        if client.jwt_bearer is None and claims != "{}":
+            named.append(claims)
+        read = (client.provider.token_field, self.lifetime_unit)
+        if read != ("access_token", "auto"):
+            named.append(read)
         identity = hashlib.sha256(json.dumps(named).encode()).hexdigest()
         _last_identity = (self, identity)
         return identity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it as true; `health` imports this module, and typing costs it 3 ms
 if TYPE_CHECKING:
@@ -74,8 +73,8 @@ def keep_heap_small() -> None:
     """
     import ctypes  # noqa: PLC0415
 
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # else another C library
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 

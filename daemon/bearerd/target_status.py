@@ -70,6 +70,8 @@ class TargetStatus:
     """The number of its grants by kind of outcome, in the order of `KINDS`."""
     same_token: bool = False
     """Whether the last reply contained the token that was already held."""
+    publish_at: float | None = None
+    """When a newer token than this one is published; None if none is waiting."""
 
     @property
     def name(self) -> str:

@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from bearerd import cli
 from bearerd.cli import refresh as module
+from bearerd.cli.ask import ask
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, running
+from support.process import WITHIN, bearerd, command, eventually, running
 from support.server import Answer, Script, Seen, issues, serving
 
 GOOD = "new token, good for 59 min"
@@ -232,6 +234,27 @@ def test_the_same_token_is_reported_as_such(tmp_path: Path) -> None:
             done = bearerd("refresh", "--socket", site.socket)
     assert done.returncode == 0
     assert done.stdout == "dnb/bci: the provider returned the same token, good for 59 min\n"
+
+
+def test_a_token_that_waits_for_its_publication_is_reported_with_that_moment(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, top="publish_delay: 10m")
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            before = (site.tokens / "dnb/bci").read_text()
+            done = bearerd("refresh", "--socket", site.socket)
+            assert (site.tokens / "dnb/bci").read_text() == before
+            named = sha256(before.encode()).hexdigest()[:16]
+            # Although the last request was less than a minute ago: this one costs the provider nothing.
+            assert ask(str(site.socket), f"/refresh/dnb/bci?not={named}", "POST")[0] == 202
+            eventually(lambda: (site.tokens / "dnb/bci").read_text() != before)
+            assert ask(str(site.socket), f"/refresh/dnb/bci?not={named}", "POST")[0] == 200
+            assert len(server.seen) == 2
+    assert done.returncode == 0
+    assert re.fullmatch(
+        r"dnb/bci: new token, published at \d{4}-\d\d-\d\dT[0-9:]{8}Z; the current token is good for 59 min\n",
+        done.stdout,
+    )
 
 
 def test_a_token_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:

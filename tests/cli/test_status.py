@@ -572,6 +572,10 @@ def test_the_bar_shows_past_and_remaining_lifetime_and_the_next_refresh(token: d
             ["HTTP 503", "files: /x: full", "files: /y: full"],
             id="unwritten",
         ),
+        pytest.param(
+            {"publish_at": "2026-11-24T02:00:30Z"}, ["a new token is published in 30 s"], id="a new token waits"
+        ),
+        pytest.param({"publish_at": "2026-11-24T02:00:00Z"}, ["a new token is published now"], id="not any more"),
         pytest.param({"hooks": {"last_error": "hook run x: exit 1"}}, ["hook run x: exit 1"], id="hook"),
     ],
 )

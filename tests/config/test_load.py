@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -913,8 +914,8 @@ clients:
         "config.yaml:8:5: key_id does not apply to auth tls_client_auth, only to private_key_jwt",
         "config.yaml:8:13: expected text in quotes, found a number",
         (
-            "config.yaml:9:5: scope_in only applies to grant_type urn:ietf:params:oauth:grant-type:jwt-bearer with a "
-            "private_key"
+            "config.yaml:9:5: scope_in does not apply to auth tls_client_auth, only to private_key_jwt or "
+            "client_secret_jwt"
         ),
         "config.yaml:9:15: expected 'assertion' or 'form'",
         "config.yaml:10:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number",
@@ -1065,7 +1066,7 @@ def test_the_jwt_bearer_grant_needs_only_a_private_key(folder: Folder) -> None:
         OPEN,
         grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",
         private_key=Reference("file", "/k"),
-        jwt_bearer=JwtBearer(issuer=None, subject=None, claims="{}", scope_in_form=False),
+        jwt_bearer=JwtBearer(issuer=None, subject=None),
     )
 
 
@@ -1086,17 +1087,56 @@ assertion_audience: https://a
         client_id="",
         auth="none",
         grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",
-        jwt=Jwt("k1", "ES256", "https://a"),
-        jwt_bearer=JwtBearer("svc@example.com", "admin@example.com", '{"role": "reader"}', scope_in_form=True),
+        jwt=Jwt("k1", "ES256", "https://a", '{"role": "reader"}', "form"),
+        jwt_bearer=JwtBearer("svc@example.com", "admin@example.com"),
     )
 
 
-def test_scope_in_assertion_is_the_default(folder: Folder) -> None:
-    client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nscope_in: assertion")).client
-    assert client.jwt_bearer == JwtBearer(scope_in_form=False)
+@pytest.mark.parametrize(
+    ("credentials", "scope_in", "in_assertion"),
+    [
+        pytest.param(SIGNING + SECRET, "", True, id="the grant"),
+        pytest.param(SIGNING + SECRET, "form", False, id="the grant, scope in the form"),
+        pytest.param(WAYS["private_key_jwt"], "", False, id="the client's assertion"),
+        pytest.param(WAYS["private_key_jwt"], "assertion", True, id="the client's assertion, scope in it"),
+    ],
+)
+def test_the_scope_is_in_the_grants_assertion_and_not_in_the_clients(
+    folder: Folder, credentials: str, scope_in: str, in_assertion: bool
+) -> None:
+    more = f"\nscope_in: {scope_in}" if scope_in else ""
+    assert folder.target(config(credentials=credentials + more)).client.scope_in_assertion is in_assertion
 
 
-ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x", "assertion_claims": "{a: b}", "scope_in": "form"}
+def test_claims_of_a_token_are_added_to_those_of_its_client(folder: Folder) -> None:
+    credentials = f"{WAYS['private_key_jwt']}\nassertion_claims: {{a: 1, purposeId: x}}"
+    target = folder.target(config(credentials=credentials, token="assertion_claims: {purposeId: y, b: [2]}"))
+    assert json.loads(target.claims) == {"a": 1, "purposeId": "y", "b": [2]}
+    assert json.loads(folder.target(config(credentials=credentials)).claims) == {"a": 1, "purposeId": "x"}
+
+
+def test_claims_of_a_token_need_an_assertion(folder: Folder) -> None:
+    assert folder.headlines(config(token="assertion_claims: {a: b}")) == [
+        (
+            "config.yaml:7:13: assertion_claims needs an assertion: auth private_key_jwt or client_secret_jwt, or the "
+            "jwt-bearer grant"
+        )
+    ]
+    (headline,) = folder.headlines(config(credentials=WAYS["private_key_jwt"], token="assertion_claims: {iss: x}"))
+    assert "claim 'iss' cannot be set here: it is the client id" in headline
+
+
+@pytest.mark.parametrize("key", ["assertion_claims: {a: b}", "scope_in: form"])
+@pytest.mark.parametrize("auth", ["client_secret_post", "tls_client_auth", "none"])
+def test_claims_of_a_client_need_an_assertion(folder: Folder, key: str, auth: str) -> None:
+    (headline,) = folder.headlines(config(credentials=f"{key}\n{WAYS[auth]}"))
+    name = key.partition(":")[0]
+    assert headline == (
+        f"config.yaml:4:5: {name} does not apply to auth {auth}, only to private_key_jwt or client_secret_jwt"
+    )
+
+
+ASSERTED = {"assertion_issuer": "x", "assertion_subject": "x"}
 
 
 @pytest.mark.parametrize("key", ASSERTED)
@@ -1191,17 +1231,22 @@ def test_an_assertion_that_bearerd_signs_names_its_issuer(folder: Folder, auth: 
 )
 def test_claims_are_kept_as_json(folder: Folder, claims: str, text: Any) -> None:
     client = folder.target(config(credentials=f"{SIGNING}{SECRET}\nassertion_claims: {claims}")).client
-    assert client.jwt_bearer is not None
-    assert json.loads(client.jwt_bearer.claims) == text
+    assert json.loads(client.jwt.claims) == text
 
 
 def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folder) -> None:
     claims = "assertion_claims:\n  iss: x\n  sub: x\n  aud: x\n  scope: x\n  exp: 1\n  iat: 1\n  jti: x\n"
     assert folder.headlines(config(credentials=claims + SIGNING + SECRET)) == [
-        "config.yaml:5:7: claim 'iss' cannot be set here: use the key assertion_issuer",
-        "config.yaml:6:7: claim 'sub' cannot be set here: use the key assertion_subject",
+        (
+            "config.yaml:5:7: claim 'iss' cannot be set here: it is the client id; in the jwt-bearer grant, use the "
+            "key assertion_issuer"
+        ),
+        (
+            "config.yaml:6:7: claim 'sub' cannot be set here: it is the client id; in the jwt-bearer grant, use the "
+            "key assertion_subject"
+        ),
         "config.yaml:7:7: claim 'aud' cannot be set here: use the key assertion_audience",
-        "config.yaml:8:7: claim 'scope' cannot be set here: use the key scope",
+        "config.yaml:8:7: claim 'scope' cannot be set here: use the key scope, and scope_in: assertion",
         "config.yaml:9:7: claim 'exp' cannot be set here: bearerd sets it",
         "config.yaml:10:7: claim 'iat' cannot be set here: bearerd sets it",
         "config.yaml:11:7: claim 'jti' cannot be set here: bearerd sets it",
@@ -1527,8 +1572,8 @@ def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, 
         ),
         pytest.param(
             config().replace("bci: {}", "scope: {x: y}"),
-            "'files', 'refresh_before', 'default_lifetime', 'strict_scope', 'required', 'on_change', 'on_failure',"
-            " 'scope', 'parameters'",
+            "'files', 'refresh_before', 'default_lifetime', 'lifetime_unit', 'max_age', 'publish_delay', "
+            "'strict_scope', 'required', 'on_change', 'on_failure', 'scope', 'assertion_claims', 'parameters'",
             id="a token",
         ),
     ],
@@ -1823,6 +1868,15 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
             "expected a share of the lifetime such as 20%, or a dura",
         ),
         ("strict_scope", ["1", "[]"], "expected true or false"),
+        ("lifetime_unit", ["s", "minutes", "1", "[]"], "expected 'auto', 'seconds' or 'milliseconds'"),
+        ("max_age", ["24", "1w", "Never", "''", "0s", "[]"], "expected a duration such as 24h, or never"),
+        (
+            "publish_delay",
+            ["30", "-1s", "1w", "never", "''", "[]"],
+            "expected a duration such as 30s, or 0s for no delay",
+        ),
+        ("publish_delay", ["61m", "3601s"], "expected a duration of at most 1h: providers replicate a token within"),
+        ("max_age", ["59s", "500ms"], "expected a duration of at least 1m, or never: each token would be replaced"),
         ("scope", ["''", "' a'", "'a  b'", "'a '", "'a\"b'", "'a\\b'", "ä", '"a\\tb"'], "expected scopes of printable"),
         ("scope", ["1", "{a: b}", "[a, 1]", "[[a]]"], "expected a scope, or a list of scopes, found"),
     ],
@@ -1841,12 +1895,61 @@ def test_a_wrong_value_of_a_token_is_refused(folder: Folder, key: str, values: l
         ("rate_limit", ["10", "10/", "/s", "0/s", "-1/s", "10 / s", "10/w", "1.5/s", "1000000000/s"], "expected a num"),
         ("rate_limit", ["10/0s"], "expected a duration above zero"),
         ("rate_limit", ["10/3651d"], "expected a duration of at most 3650d"),
+        ("refused_limit", ["4", "0/s", "1.5/s", "4/w"], "expected a number of requests per time"),
+        (
+            "refused_limit",
+            ["101/2m", "4/25h", "1000/2d"],
+            "expected at most 100 refused attempts in at most 1d, such as",
+        ),
+        (
+            "token_field",
+            ["5", "''", "a..b", ".a", "a.", "'a b'", "ä", "[a]"],
+            "expected the name of a field, or up to 8",
+        ),
+        ("token_field", ["a.b.c.d.e.f.g.h.i", "a" * 65], "expected the name of a field, or up to 8 names separated by"),
     ],
 )
 def test_a_wrong_value_of_a_client_is_refused(folder: Folder, key: str, values: list[str], said: str) -> None:
     for value in values:
         (headline,) = folder.headlines(config(client=f"{key}: {value}"))
         assert headline.startswith(f"config.yaml:4:{7 + len(key)}: {said}"), value
+
+
+def test_what_a_reply_means_is_set_on_a_provider_or_a_client(folder: Folder) -> None:
+    text = config(
+        top="providers: {p: {token_url: https://p.example.com/t, refused_limit: 3/1d, token_field: data.access_token}}",
+        client="provider: p",
+        url=None,
+    )
+    shared = folder.target(text).client.provider
+    assert (shared.refused_limit, shared.token_field) == (RateLimit(3, 86400.0), "data.access_token")
+    own = folder.target(
+        text.replace("provider: p\n", "provider: p\n    refused_limit: 10/h\n    token_field: id_token\n")
+    )
+    assert (own.client.provider.refused_limit, own.client.provider.token_field) == (RateLimit(10, 3600.0), "id_token")
+    default = folder.target(SMALLEST).client.provider
+    assert (default.refused_limit, default.token_field) == (RateLimit(4, 120.0), "access_token")
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        (("top",), ("seconds", 3600.0, 30.0)),
+        (("top", "client"), ("milliseconds", inf, 3600.0)),
+        (("top", "client", "token"), ("auto", 60.0, 0.0)),
+        ((), ("auto", 86400.0, 0.0)),
+    ],
+)
+def test_the_nearest_lifetime_unit_max_age_and_publish_delay_win(
+    folder: Folder, where: tuple[str, ...], found: tuple[str, float, float]
+) -> None:
+    keys = {
+        "top": "lifetime_unit: seconds\nmax_age: 1h\npublish_delay: 30s",
+        "client": "lifetime_unit: milliseconds\n    max_age: never\n    publish_delay: 1h",
+        "token": "lifetime_unit: auto, max_age: 1m, publish_delay: 0s",
+    }
+    target = folder.target(config(**{level: keys[level] for level in where}))
+    assert (target.lifetime_unit, target.max_age, target.publish_delay) == found
 
 
 def test_a_timeout_may_be_a_day(folder: Folder) -> None:

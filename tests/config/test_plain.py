@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def shared(count: int) -> Config:
 
 def test_the_example_is_the_same_after_encoding_and_decoding() -> None:
     config = load(str(EXAMPLE), {})
+    assert decode(encode(config)) == config
+
+
+def test_an_infinite_max_age_is_the_same_after_encoding_and_decoding() -> None:
+    target = Target(Client("dnb", Provider("p", "https://h/t")), "bci", "bci", max_age=inf)
+    config = Config("/d", "/s", targets=(target,))
     assert decode(encode(config)) == config
 
 

@@ -252,6 +252,11 @@ REFERENCE = {"file": "/s"}
         pytest.param("body", ["form", "json"], ["xml", 5], id="body"),
         pytest.param("headers", [{}, {"X": "a", "Y": REFERENCE}], ["a", {"X": 5}, {"X": ["a"]}], id="headers"),
         pytest.param("grant_type", ["urn:x"], [5], id="grant_type"),
+        pytest.param("token_field", ["id_token", "data.access_token"], ["", "a..b", 5, ["a"]], id="token_field"),
+        pytest.param("refused_limit", ["4/2m", "100/1d", "1/s"], ["0/s", "101/s", "4", 4], id="refused_limit"),
+        pytest.param("max_age", ["never", "24h", "1.5d"], ["Never", "24", 24], id="max_age"),
+        pytest.param("publish_delay", ["0s", "30s", "1h"], ["30", 30, "never"], id="publish_delay"),
+        pytest.param("lifetime_unit", ["auto", "milliseconds"], ["s", 1], id="lifetime_unit"),
     ],
 )
 def test_the_schema_accepts_valid_clients_and_nothing_else(key: str, right: list[Any], wrong: list[Any]) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -248,15 +248,16 @@ def test_the_server_accepts_signatures_of_keys_in_every_format(
 
 
 @pytest.mark.parametrize(
-    ("bearer", "scope", "claims", "form"),
+    ("bearer", "jwt", "scope", "claims", "form"),
     [
-        pytest.param(JwtBearer(), "bci risk", {"scope": "bci risk"}, {}, id="scope-in-the-assertion"),
-        pytest.param(JwtBearer(scope_in_form=True), "bci risk", {}, {"scope": "bci risk"}, id="scope-in-the-form"),
-        pytest.param(JwtBearer(), "", {}, {}, id="no-scope"),
-        pytest.param(JwtBearer(issuer=ACCOUNT), "", {"iss": ACCOUNT}, {}, id="issuer"),
-        pytest.param(JwtBearer(subject=USER), "", {"sub": USER}, {}, id="subject"),
+        pytest.param(JwtBearer(), Jwt(), "bci risk", {"scope": "bci risk"}, {}, id="scope-in-the-assertion"),
+        pytest.param(JwtBearer(), Jwt(scope_in="form"), "bci risk", {}, {"scope": "bci risk"}, id="scope-in-the-form"),
+        pytest.param(JwtBearer(), Jwt(), "", {}, {}, id="no-scope"),
+        pytest.param(JwtBearer(issuer=ACCOUNT), Jwt(), "", {"iss": ACCOUNT}, {}, id="issuer"),
+        pytest.param(JwtBearer(subject=USER), Jwt(), "", {"sub": USER}, {}, id="subject"),
         pytest.param(
-            JwtBearer(claims='{"target_audience": "https://api.example.com", "roles": ["a", "b"], "n": 1}'),
+            JwtBearer(),
+            Jwt(claims='{"target_audience": "https://api.example.com", "roles": ["a", "b"], "n": 1}'),
             "",
             {"target_audience": "https://api.example.com", "roles": ["a", "b"], "n": 1},
             {},
@@ -265,10 +266,10 @@ def test_the_server_accepts_signatures_of_keys_in_every_format(
     ],
 )
 def test_the_assertion_has_the_configured_claims_and_no_others(
-    there: There, keep: Keep, bearer: JwtBearer, scope: str, claims: dict[str, Any], form: dict[str, str]
+    there: There, keep: Keep, bearer: JwtBearer, jwt: Jwt, scope: str, claims: dict[str, Any], form: dict[str, str]
 ) -> None:
     clock = now()
-    wanted = target(there, scope, private_key=keep(pem()), jwt_bearer=bearer)
+    wanted = target(there, scope, private_key=keep(pem()), jwt_bearer=bearer, jwt=replace(jwt, key_id="new"))
     outcome = Grants(clock, {}).perform(wanted).outcome
 
     assert isinstance(outcome, Issued), outcome

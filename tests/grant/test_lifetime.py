@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bearerd.grant.lifetime import read_lifetime
+from bearerd.grant.lifetime import read_lifetime, valid_after
+from bearerd.model import LifetimeUnit
 from support.clock import START
 
 NOW = START.wall  # 2027-01-15T08:00:00Z
@@ -22,7 +23,8 @@ NONSENSE = "the lifetime in the reply is not plausible: default_lifetime (1234 s
 
 def ms(number: int, field: str = "expires_in") -> str:
     """The note about a number that was read as milliseconds: it gives both readings."""
-    return f"{field} {number} was read as milliseconds: {number / 1000:.0f} s, not {number} s"
+    said = f"{field} {number} was read as milliseconds: {number / 1000:.0f} s, not {number} s"
+    return f"{said}; if that is wrong, set lifetime_unit: seconds"
 
 
 def jwt(claims: Any) -> str:
@@ -280,3 +282,70 @@ def test_any_reply_gives_a_finite_lifetime_of_at_most_a_year(fields: dict[str, A
 )
 def test_a_lifetime_names_its_source(fields: dict[str, Any], claims: dict[str, Any], source: str) -> None:
     assert read_lifetime(fields, jwt(claims) if claims else "opaque", NOW, DEFAULT).source == source
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "seconds"),
+    [
+        pytest.param("seconds", 5_184_000, 5_184_000, id="60-days"),
+        pytest.param("seconds", "1800000", 1_800_000, id="text"),
+        pytest.param("milliseconds", 1_800_000, 1800, id="half-an-hour"),
+        pytest.param("milliseconds", 3600, 3.6, id="few"),
+        pytest.param("seconds", -5, -5, id="negative"),
+        pytest.param("seconds", 1_800_086_400, DEFAULT, id="a-unix-time-is-not-plausible"),
+    ],
+)
+def test_lifetime_unit_overrides_the_reading_of_a_number(unit: LifetimeUnit, number: Any, seconds: float) -> None:
+    assert read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT, unit=unit).seconds == pytest.approx(seconds)
+
+
+def test_lifetime_unit_also_applies_to_other_names_and_before_age_is_subtracted() -> None:
+    lifetime = read_lifetime({"expires": 1_800_000}, "opaque", NOW, DEFAULT, age=60.0, unit="milliseconds")
+    assert lifetime.seconds == pytest.approx(1740)
+    assert lifetime.note is None
+
+
+def test_lifetime_unit_changes_no_date_and_no_jwt() -> None:
+    date = read_lifetime({"expires_in": "2001-09-09T01:46:40Z"}, "opaque", 1e9 - 60, DEFAULT, unit="milliseconds")
+    assert date.seconds == pytest.approx(60)
+    bounded = read_lifetime({"expires_in": 5_184_000}, jwt({"exp": NOW + 900}), NOW, DEFAULT, unit="seconds")
+    assert bounded.seconds == pytest.approx(900)
+
+
+@pytest.mark.parametrize(
+    ("number", "doubted"),
+    [
+        pytest.param(1_800_000, True, id="30-minutes"),
+        pytest.param(300_000, True, id="5-minutes"),
+        pytest.param(604_800, False, id="7-days"),
+        pytest.param(864_000, False, id="10-days-and-14.4-minutes"),
+        pytest.param(240_000, False, id="4-minutes"),
+        pytest.param(1_799_999, False, id="no-whole-minute"),
+    ],
+)
+def test_seconds_that_look_like_milliseconds_are_noted(number: int, doubted: bool) -> None:
+    note = read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT).note or ""
+    assert ("set lifetime_unit: milliseconds" in note) == doubted
+    assert read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT, unit="seconds").note is None
+
+
+@pytest.mark.parametrize(
+    ("nbf", "seconds"),
+    [
+        pytest.param(NOW + 45, 45.0, id="ahead"),
+        pytest.param(NOW, 0.0, id="now"),
+        pytest.param(NOW - 5, 0.0, id="past"),
+        pytest.param(NOW + 2 * 366 * DAY, 0.0, id="not-plausible"),
+        pytest.param("tomorrow", 0.0, id="text"),
+        pytest.param(str(NOW + 45), 0.0, id="number-as-text"),
+        pytest.param(None, 0.0, id="null"),
+        pytest.param(True, 0.0, id="true"),
+        pytest.param([NOW + 45], 0.0, id="list"),
+    ],
+)
+def test_a_jwt_is_valid_from_its_nbf_on(nbf: Any, seconds: float) -> None:
+    assert valid_after(jwt({"nbf": nbf}), NOW) == seconds
+
+
+def test_an_opaque_token_is_valid_at_once() -> None:
+    assert valid_after("opaque", NOW) == 0.0

@@ -981,8 +981,8 @@ GRANT: dict[str, Any] = KEY_JWT | {"auth": "none", "grant_type": JWT_BEARER, "jw
         pytest.param(READY, {"assertion_type": "urn:acme:another"}, id="assertion_type"),
         pytest.param(GRANT, {"jwt_bearer": JwtBearer(issuer="x")}, id="assertion_issuer"),
         pytest.param(GRANT, {"jwt_bearer": JwtBearer(subject="x")}, id="assertion_subject"),
-        pytest.param(GRANT, {"jwt_bearer": JwtBearer(claims='{"x": 1}')}, id="assertion_claims"),
-        pytest.param(GRANT, {"jwt_bearer": JwtBearer(scope_in_form=True)}, id="scope_in"),
+        pytest.param(GRANT, {"jwt": Jwt(claims='{"x": 1}')}, id="assertion_claims"),
+        pytest.param(GRANT, {"jwt": Jwt(scope_in="form")}, id="scope_in"),
     ],
 )
 def test_a_changed_config_counts_as_an_untried_secret(before: dict[str, Any], change: dict[str, Any]) -> None:

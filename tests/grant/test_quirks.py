@@ -41,12 +41,19 @@ def wire() -> Iterator[Wire]:
         yield it
 
 
-def target(wire: Wire, *, proxied: str = "", client: Mapping[str, Any] | None = None, **asked: Any) -> Target:
+def target(
+    wire: Wire,
+    *,
+    proxied: str = "",
+    token_field: str = "access_token",
+    client: Mapping[str, Any] | None = None,
+    **asked: Any,
+) -> Target:
     """A target whose provider is the wire; with a scheme, a provider behind the wire as its proxy."""
     there, proxy = f"http://127.0.0.1:{wire.port}", None
     if proxied:
         there, proxy = f"{proxied}://provider.invalid", there
-    provider = Provider("p", token_url=f"{there}/token", proxy=proxy, timeout=WITHIN)
+    provider = Provider("p", token_url=f"{there}/token", proxy=proxy, timeout=WITHIN, token_field=token_field)
     return Target(
         **{"client": replace(CLIENT, provider=provider, **client or {}), "name": "bci", "scope": "bci", **asked}
     )
@@ -87,7 +94,7 @@ def test_requests_have_exactly_these_bytes(wire: Wire, row: Sends) -> None:
 )
 def test_tokens_of_real_replies_are_accepted_and_refreshed_in_time(wire: Wire, row: Gives) -> None:
     wire.says, wire.heard = row.raw, []
-    wanted = target(wire, client=row.client, **row.asked)
+    wanted = target(wire, client=row.client, token_field=row.token_field, **row.asked)
 
     (performed,) = perform(wanted)
 
@@ -103,7 +110,7 @@ def test_tokens_of_real_replies_are_accepted_and_refreshed_in_time(wire: Wire, r
 def test_real_failures_have_the_right_kind_and_wait(wire: Wire, row: Fails) -> None:
     wire.says, wire.heard = row.raw, []
 
-    (performed,) = perform(target(wire, proxied=row.proxied, **row.asked))
+    (performed,) = perform(target(wire, proxied=row.proxied, token_field=row.token_field, **row.asked))
 
     assert performed.outcome == row.failure
     # Failures lock accounts: nothing is tried again on the spot.
@@ -332,7 +339,7 @@ def test_nothing_that_was_sent_is_shown_from_a_reply(
     wanted = Target(client=replace(CLIENT, auth=auth), name="bci", parameters=(("audience", PARAMETER),), **asked)
     call = Call("https://sso.example.com/token", "https://sso.example.com", START.wall, "nonce")
 
-    outcome = understand(reply, wanted, START, never_show=(credentials.secret, PARAMETER))
+    outcome = understand(reply, wanted, START, never_show=(credentials.secret, basic, assertion, PARAMETER))
     outcome = hinted(outcome, reply, Circumstances(wanted, credentials, call, metadata, skew))
     exchange = described(Request(call.token_url, {}, b"", secrets=(credentials.secret, PARAMETER, basic)), reply)
 

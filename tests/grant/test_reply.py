@@ -225,9 +225,13 @@ MALFORMED = [
     pytest.param(
         200, {}, GOOD.ljust(LONGEST + 1), Malformed("the reply is longer than 65536 bytes"), id="64-KiB-and-a-byte"
     ),
-    pytest.param(200, {}, b"{}", Malformed("HTTP 200 without an access_token"), id="no-token"),
-    pytest.param(200, {}, b'{"access_token": ""}', Malformed("without an access_token"), id="empty-token"),
-    pytest.param(200, {}, b'{"access_token": 7}', Malformed("without an access_token"), id="token-a-number"),
+    pytest.param(
+        200, {}, b"{}", Malformed("HTTP 200, but the reply has no access_token; it has: no fields"), id="no-token"
+    ),
+    pytest.param(200, {}, b'{"access_token": ""}', Malformed("access_token in the reply is empty"), id="empty-token"),
+    pytest.param(
+        200, {}, b'{"access_token": 7}', Malformed("access_token in the reply is not text"), id="token-a-number"
+    ),
     pytest.param(
         200,
         {},

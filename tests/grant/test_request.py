@@ -290,11 +290,36 @@ def test_all_credentials_are_among_the_secrets_of_a_request(auth: Any, secrets: 
     assert set(request.secrets) == {dict(form_of(request)).get(name, name) for name in secrets} | {"t0ken"}
 
 
+@pytest.mark.parametrize("auth", ["private_key_jwt", "client_secret_jwt"])
+@pytest.mark.parametrize(
+    ("jwt", "own", "scope", "claims"),
+    [
+        pytest.param(Jwt(), "{}", "bci", {}, id="nothing-configured"),
+        pytest.param(Jwt(scope_in="assertion"), "{}", "a b", {"scope": "a,b"}, id="scope-netsuite"),
+        pytest.param(Jwt(scope_in="assertion"), "{}", "", {}, id="no-scope"),
+        pytest.param(Jwt(), '{"purposeId": "1b36"}', "", {"purposeId": "1b36"}, id="a-token-pdnd"),
+        pytest.param(Jwt(claims='{"a": 1, "b": [2]}'), '{"b": {"c": true}}', "", {"a": 1, "b": {"c": True}}, id="both"),
+    ],
+)
+def test_the_clients_assertion_has_the_configured_claims_and_no_others(
+    auth: Any, jwt: Jwt, own: str, scope: str, claims: dict[str, Any]
+) -> None:
+    client = replace(CLIENT, auth=auth, jwt=jwt, scope_separator=",")
+    wanted = target(client=client, scope=scope, assertion_claims=own)
+    form = form_of(compose(wanted, FULL, (), CALL))
+
+    usual = {"iss": "7e0c5a", "sub": "7e0c5a", "aud": ISSUER, "iat": IAT, "exp": IAT + 60, "jti": "nonce-1"}
+    key, algorithm = (FULL.secret, "HS256") if auth == "client_secret_jwt" else (None, "ES256")
+    assert claims_of(form, "client_assertion", key, algorithm) == usual | claims
+    assert dict(form).get("scope") == (scope or None if "scope" not in claims else None)
+
+
 # -- the grant is an assertion too (RFC 7523 section 2.1) -----------------------------------------------
 
 
 def bearing(auth: Any = "none", **bearer: Any) -> Client:
-    return replace(CLIENT, auth=auth, grant_type=JWT_BEARER, jwt_bearer=JwtBearer(**bearer))
+    jwt = Jwt(claims=bearer.pop("claims", "{}"), scope_in=bearer.pop("scope_in", None))
+    return replace(CLIENT, auth=auth, grant_type=JWT_BEARER, jwt=jwt, jwt_bearer=JwtBearer(**bearer))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +335,7 @@ def bearing(auth: Any = "none", **bearer: Any) -> Client:
             {"iss": "7e0c5a", "resource": ["https://a.example"], "level": 4, "deep": {"a": True}},
             id="claims-maskinporten",
         ),
-        pytest.param({"scope_in_form": True}, "bci", {"iss": "7e0c5a"}, id="scope-in-the-form"),
+        pytest.param({"scope_in": "form"}, "bci", {"iss": "7e0c5a"}, id="scope-in-the-form"),
     ],
 )
 def test_the_grants_assertion_has_the_configured_claims(
@@ -320,7 +345,7 @@ def test_the_grants_assertion_has_the_configured_claims(
 
     own = {"aud": ISSUER, "iat": IAT, "exp": IAT + 60, "jti": "nonce-1-grant"}
     assert claims_of(form, "assertion") == own | claims
-    in_form = {"scope": scope} if bearer.get("scope_in_form") else {}
+    in_form = {"scope": scope} if bearer.get("scope_in") == "form" else {}
     # No client_id either: the assertion names the client.
     assert dict(form).keys() == {"grant_type", "assertion"} | in_form.keys()
     assert dict(form)["grant_type"] == JWT_BEARER
@@ -337,6 +362,14 @@ def test_without_a_client_id_the_grants_issuer_is_enough() -> None:
     form = form_of(composed(bearing(issuer="sa@example.com"), replace(FULL, client_id="")))
 
     assert claims_of(form, "assertion")["iss"] == "sa@example.com"
+
+
+def test_claims_are_those_of_the_grants_assertion_if_the_clients_is_signed_too() -> None:
+    client = replace(bearing("private_key_jwt", claims='{"a": 1}', scope_in="assertion"), scope_separator=" ")
+    form = form_of(compose(target(client=client, scope="bci", assertion_claims='{"b": 2}'), FULL, (), CALL))
+
+    assert claims_of(form, "assertion").items() >= {"a": 1, "b": 2, "scope": "bci"}.items()
+    assert not claims_of(form, "client_assertion").keys() & {"a", "b", "scope"}
 
 
 def test_the_grants_assertion_names_its_key() -> None:

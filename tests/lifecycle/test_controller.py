@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from bearerd.grant.outcome import (
 )
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.wishes import TemplateChanged, Wish
-from bearerd.model import Config, Hook, Output, RateLimit, RefreshBefore, Target
+from bearerd.lifecycle.wishes import RefreshRequested, TemplateChanged, Wish
+from bearerd.model import Config, Hook, OnExpiry, Output, RateLimit, RefreshBefore, Target
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.target_status import Hold
 from support.clock import START, FakeClock
@@ -1271,3 +1272,212 @@ def test_a_token_that_arrives_expired_for_another_scope_leaves_the_old_one_in_it
     assert isinstance(status.failure, Transient)
     assert status.expires is not None
     assert rig.file.read_bytes() == b"t-1"
+
+
+# -- a new token that waits ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def delayed(rig: Rig) -> Rig:
+    """A rig with a token in its files, and a newer one whose `publish_delay` of 30 s has just begun."""
+    rig.target = replace(rig.target, publish_delay=30.0, on_change=(Hook(argv=("true",)),))
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.start()
+    rig.turn()
+    rig.clock.advance(rig.turn())
+    rig.hooks.events.clear()
+    assert rig.turn() == pytest.approx(30)
+    assert len(rig.grants.asked) == 2
+    return rig
+
+
+def digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def recorded(rig: Rig) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((rig.directory / ".bearerd/records/dnb/bci.json").read_bytes())
+    return content
+
+
+def test_a_new_token_is_published_after_its_delay_and_its_hooks_run_then(
+    delayed: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    assert delayed.file.read_bytes() == b"t-1"
+    delayed.clock.advance(29.9)
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-1"
+    assert delayed.hooks.events == []
+    log.clear()
+    delayed.clock.advance(0.1)
+    assert delayed.turn() == pytest.approx(2850)
+    assert delayed.file.read_bytes() == b"t-2"
+    assert delayed.hooks.events == ["announced", "changed"]
+    assert spoken(log) == ["the new token is published"]
+    delayed.turn()
+    assert delayed.hooks.events == ["announced", "changed"]
+
+
+def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    rig.target = replace(rig.target, publish_delay=30.0)
+    rig.start()
+    rig.turn()
+    rig.answer(Issued(token("t-2"), nbf=600.0))
+    rig.clock.advance(2880)
+    log.clear()
+    rig.turn()
+    assert spoken(log) == [
+        (
+            "the new token is valid only in 10 min (its nbf); it is published in 60 s all the same; compare this "
+            "machine's clock with the provider's"
+        ),
+        "token obtained, good for 1 h; it is published in 60 s; next refresh in 48 min",
+    ]
+
+
+def test_the_status_is_that_of_the_token_in_the_files(delayed: Rig) -> None:
+    status = delayed.controller.status()
+    now = delayed.clock.boot
+    assert status.expires == pytest.approx(now + 720)
+    assert status.on_disk
+    assert status.publish_at == pytest.approx(now + 30)
+    assert status.next_refresh == pytest.approx(now + 2880)
+    delayed.clock.advance(30)
+    delayed.turn()
+    status = delayed.controller.status()
+    assert status.expires == pytest.approx(now + 3600)
+    assert status.publish_at is None
+
+
+def test_the_record_has_both_tokens_until_then(delayed: Rig) -> None:
+    kept = recorded(delayed)
+    assert (kept["access_token"], kept["next"]["access_token"], kept["publish_after"]) == ("t-1", "t-2", 30.0)
+    delayed.clock.advance(30)
+    delayed.turn()
+    kept = recorded(delayed)
+    assert (kept["access_token"], "next" in kept) == ("t-2", False)
+
+
+def test_a_process_that_is_killed_during_the_delay_loses_nothing(delayed: Rig) -> None:
+    delayed.clock.advance(10)
+    delayed.start()  # nothing was said to the process before
+    assert delayed.turn() == pytest.approx(20)
+    assert delayed.file.read_bytes() == b"t-1"
+    delayed.clock.advance(20)
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-2"
+    assert delayed.hooks.events == ["announced", "changed"]
+    assert len(delayed.grants.asked) == 2
+
+
+def test_a_delay_that_ended_while_no_process_ran_is_forgotten(delayed: Rig) -> None:
+    delayed.clock.advance(100)
+    delayed.start()
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-2"
+    assert "next" not in recorded(delayed)
+
+
+def test_a_file_that_is_altered_during_the_delay_gets_the_present_token_back(delayed: Rig) -> None:
+    delayed.file.write_bytes(b"x")
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-1"
+
+
+def test_a_token_that_is_removed_from_the_config_during_the_delay_leaves_nothing(delayed: Rig) -> None:
+    delayed.controller.withdraw((), set)
+    assert not delayed.file.exists()
+    assert not (delayed.directory / ".bearerd/records/dnb/bci.json").exists()
+
+
+def test_a_config_without_the_delay_publishes_at_once(delayed: Rig) -> None:
+    delayed.target = replace(delayed.target, publish_delay=0.0)
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-2"
+    assert len(delayed.grants.asked) == 2
+
+
+def test_a_clock_step_during_the_delay_runs_no_hook(delayed: Rig) -> None:
+    delayed.clock.step(20.0)
+    delayed.turn()
+    assert delayed.file.read_bytes() == b"t-1"
+    assert delayed.hooks.events == []
+    kept = recorded(delayed)
+    assert kept["obtained_wall"] == pytest.approx(START.wall + 20.0)
+
+
+def test_a_consumer_that_names_the_present_token_gets_the_new_one_without_a_request(delayed: Rig) -> None:
+    named = digest("t-1")
+    assert delayed.controller.replaces(named)
+    assert not delayed.controller.is_newer(named)
+    delayed.turn(RefreshRequested(named))
+    assert delayed.file.read_bytes() == b"t-2"
+    assert delayed.controller.is_newer(named)
+    assert len(delayed.grants.asked) == 2
+
+
+def test_what_a_consumer_with_a_failing_token_requests_is_published_at_once(rig: Rig) -> None:
+    rig.target = replace(rig.target, publish_delay=30.0)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.start()
+    rig.turn()
+    rig.clock.advance(600)
+    rig.turn(RefreshRequested(digest("t-1")))
+    assert rig.file.read_bytes() == b"t-2"
+
+
+def test_a_user_who_requests_a_new_token_waits_for_its_publication(rig: Rig) -> None:
+    rig.target = replace(rig.target, publish_delay=30.0)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.start()
+    rig.turn()
+    rig.clock.advance(600)
+    assert rig.turn(RefreshRequested()) == pytest.approx(30)
+    assert rig.file.read_bytes() == b"t-1"
+
+
+@pytest.mark.parametrize("on_expiry", ["keep", "remove"])
+def test_a_first_token_that_is_not_valid_yet_waits_and_is_on_record(rig: Rig, on_expiry: OnExpiry) -> None:
+    rig.target = replace(rig.target, on_expiry=on_expiry)
+    rig.answer(Issued(token("t-1"), nbf=20.0))
+    rig.start()
+    assert rig.turn() == pytest.approx(20)
+    assert not rig.file.exists()
+    assert rig.controller.status().expires is None
+    rig.clock.advance(5)
+    rig.start()
+    assert rig.turn() == pytest.approx(15)
+    rig.clock.advance(15)
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-1"
+    assert len(rig.grants.asked) == 1
+
+
+def test_a_present_token_that_expires_before_the_nbf_of_the_new_one_causes_no_alarm(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.answer(Issued(token("t-1", lifetime=20.0)), Issued(token("t-2"), nbf=40.0))
+    rig.turn()
+    rig.clock.advance(rig.turn())
+    rig.turn()
+    rig.live(35)
+    assert rig.file.read_bytes() == b"t-1"
+    rig.live(10)
+    assert rig.file.read_bytes() == b"t-2"
+    assert not [record for record in log.records if record.levelno >= logging.WARNING]
+    assert "failed" not in rig.hooks.events
+
+
+def test_the_old_token_of_a_changed_request_stays_until_the_new_one_is_valid(rig: Rig) -> None:
+    rig.target = replace(rig.target, on_expiry="remove")
+    rig.answer(Issued(token("t-1")), Issued(token("t-2"), nbf=20.0))
+    rig.start()
+    rig.turn()
+    rig.clock.advance(60)
+    rig.target = replace(rig.target, scope="other")
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-1"
+    assert (recorded(rig)["access_token"], "next" in recorded(rig)) == ("t-2", False)
+    rig.clock.advance(20)
+    rig.turn()
+    assert rig.file.read_bytes() == b"t-2"

@@ -500,13 +500,16 @@ def test_directories_that_are_kept_open_give_way_when_no_descriptor_is_left(root
     files = Files(str(root), 0o750)
     for number in range(8):
         files.replace(str(root / f"c{number}/t"), b"x", PLAIN)
-    lowest = os.open("/", os.O_RDONLY)
-    os.close(lowest)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # No new descriptor can be had: all below the lowest free one are in use.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, limits[1]))
     try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/", os.O_RDONLY))
         files.replace(str(root / "c9/t"), b"y", PLAIN)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
     assert (root / "c9/t").read_bytes() == b"y"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bearerd.boundedjson import DEEPEST
 from bearerd.publish.record import SCHEMA, Record, dump, load
 from support.targets import TARGET, token
 
@@ -14,6 +16,47 @@ RECORD = Record(token(scope="bci", extra='{"instance_url": "x"}'), TARGET.identi
 
 def test_a_saved_record_is_loaded_unchanged() -> None:
     assert load(dump(RECORD)) == RECORD
+
+
+WAITING = replace(RECORD, present=token("old", extra='{"a": [1]}'), not_before=5.0, publish_after=30.0)
+
+
+@pytest.mark.parametrize("record", [WAITING, replace(RECORD, not_before=5.0)])
+def test_a_token_that_waits_is_loaded_unchanged(record: Record) -> None:
+    assert record.waits
+    assert load(dump(record)) == record
+
+
+def test_a_record_without_a_waiting_token_has_the_fields_of_before() -> None:
+    # As 0.1.0 wrote it before a token could wait, and as it reads it.
+    assert json.loads(dump(RECORD)).keys() == {
+        "schema", "identity", "client_id", "named", "sliding", "access_token", "token_type", "scope", "lifetime",
+        "obtained_wall", "obtained_boot", "extra",
+    }  # fmt: skip
+
+
+def test_a_bearerd_that_knows_no_waiting_tokens_reads_the_one_in_the_files() -> None:
+    known = json.loads(dump(RECORD)).keys()
+    fields = {key: value for key, value in json.loads(dump(WAITING)).items() if key in known}
+    read = load(json.dumps(fields).encode())
+    assert read is not None
+    assert (read.token, read.waits) == (WAITING.present, False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"next": 5}, {"next": {}}, {"next": []}, {"not_before": "x"}, {"publish_after": None}, {"publish_after": 1e999}],
+)
+def test_a_malformed_waiting_token_is_not_read(wrong: dict[str, object]) -> None:
+    assert load(json.dumps(json.loads(dump(WAITING)) | wrong).encode()) is None
+
+
+def test_a_waiting_token_may_be_nested_as_deeply_as_its_reply() -> None:
+    deep: object = 1
+    for _ in range(DEEPEST - 1):
+        deep = [deep]
+    nested = replace(RECORD, token=token(extra=json.dumps({"a": deep})), present=token("old"), publish_after=1.0)
+    assert load(dump(nested)) == nested
 
 
 def test_a_record_of_a_later_schema_is_not_read() -> None:

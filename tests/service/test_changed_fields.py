@@ -62,7 +62,10 @@ IDENTITY = {
     "client.headers": (("X-Tenant", "acme"),),
     "client.jwt_bearer.issuer": "somebody",
     "client.jwt_bearer.subject": "somebody",
-    "client.jwt_bearer.claims": '{"role": "reader"}',
+    "client.jwt.claims": '{"role": "reader"}',
+    "assertion_claims": '{"role": "reader"}',
+    "client.provider.token_field": "id_token",
+    "lifetime_unit": "seconds",
     "scope": "bci other",
     "parameters": (("audience", "https://other.example.com"),),
 }
@@ -89,7 +92,7 @@ FINGERPRINT: dict[str, Any] = {
     "client.jwt.key_id": "key-2",
     "client.jwt.algorithm": "PS256",
     "client.jwt.audience": "https://audience.example.com",
-    "client.jwt_bearer.scope_in_form": True,
+    "client.jwt.scope_in": "form",
     "client.scope_separator": ",",
     "strict_scope": True,
 }
@@ -100,6 +103,8 @@ LIMITS: dict[str, Any] = {
     "client.provider.name": "production",  # a name of the config's
     "client.provider.allow_http": True,  # for the config's own check
     "client.provider.timeout": 20.0,  # a refusal came in time
+    "client.provider.refused_limit.count": 10,  # how often a request is sent
+    "client.provider.refused_limit.window": 600.0,
     "client.provider.max_concurrency": 2,  # when a request is sent, not what is sent
     "client.rate_limits": (("client dnb", RateLimit(100, 10.0)),),  # likewise
 }
@@ -110,6 +115,7 @@ IRRELEVANT: dict[str, tuple[Any, str]] = {
     "refresh_before.share": (0.1, "when a token that was issued is refreshed"),
     "refresh_before.seconds": (60.0, "likewise"),
     "default_lifetime": (60.0, "how long a token that was issued lives"),
+    "publish_delay": (60.0, "when a token that was issued is published"),
     "max_age": (60.0, "when a token that was issued is refreshed"),
     "on_expiry": ("remove", "what happens to files"),
     "outputs": ((Output("/run/bearerd/other"),), "which files are written"),

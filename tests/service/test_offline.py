@@ -49,6 +49,13 @@ def test_a_record_shows_the_expiry_of_its_token(tmp_path: Path) -> None:
     assert (found["state"], found["remaining_seconds"]) == ("expired", 0.0)
 
 
+def test_a_token_that_waits_is_not_shown_before_its_publication(tmp_path: Path) -> None:
+    old, new = token("old", lifetime=600.0), token("new", lifetime=3600.0)
+    config = Config(directory=str(tmp_path), state_directory=str(tmp_path))
+    Publisher(config).save(target("bci"), Record(new, "i", "c", present=old, publish_after=30.0))
+    assert tokens(tmp_path, START)["dnb/bci"]["remaining_seconds"] == 600.0
+
+
 @pytest.mark.parametrize(("step", "left"), [(1800.0, 1800.0), (-1800.0, 3600.0), (7200.0, 0.0)])
 def test_the_earlier_expiry_counts_if_the_clocks_disagree(step: float, left: float, tmp_path: Path) -> None:
     keep(tmp_path, "bci", token(lifetime=3600.0))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import secrets
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,3 +220,41 @@ def test_term_ends_it(configure: Callable[..., Path]) -> None:
         server.wait_for(1)
         assert daemon.stop(signal.SIGTERM) == 1
     assert any("interrupted" in line for line in daemon.lines)
+
+
+def not_yet(lifetime: float, ahead: float) -> Answer:
+    """A JWT that is valid in so many seconds."""
+    claims = {"nbf": time.time() + ahead, "exp": time.time() + ahead + lifetime, "jti": secrets.token_hex(8)}
+    middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return Answer(200, {"access_token": f"e30.{middle}.c2ln", "token_type": "Bearer", "expires_in": lifetime})
+
+
+def test_once_publishes_a_new_token_without_the_delay_because_nobody_would_do_it_later(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    with serving(issues()) as server:
+        config = configure(server.url, client="publish_delay: 10m")
+        assert bearerd("once", "-c", config).returncode == 0
+        assert bearerd("once", "-c", config, "--min-valid", "2h").returncode == 0
+        assert len(server.seen) == 2
+    assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
+
+
+def test_once_waits_until_a_new_token_is_valid(configure: Callable[..., Path], tmp_path: Path) -> None:
+    with serving(lambda _: not_yet(3600, 3.0)) as server:
+        done = bearerd("once", "-c", configure(server.url))
+    assert done.returncode == 0, done.stderr
+    claims = (tmp_path / "tokens/dnb/bci").read_text().split(".")[1]
+    assert json.loads(base64.urlsafe_b64decode(claims + "=="))["nbf"] <= time.time() + 1.0  # `Date` has whole seconds
+
+
+def test_once_says_what_a_token_waits_for_that_is_not_valid_in_time(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    with serving(lambda _: not_yet(3600, 40.0)) as server:
+        done = bearerd("once", "-c", configure(server.url), "--timeout", "1s")
+    assert done.returncode == 1
+    assert re.search(
+        r"no valid token: not done within 1 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
+    )
+    assert not (tmp_path / "tokens/dnb/bci").exists()

@@ -214,6 +214,12 @@ def test_without_scripts_there_is_a_table() -> None:
     assert rows[-1].startswith("dnb/valid | valid | in 45 min | in 30 min")
 
 
+def test_the_table_says_when_a_new_token_is_published() -> None:
+    html = rendered(status(target_status(publish_at=NOW + 30))).decode()
+    assert "<td colspan=4>a new token is published in 30 s" in html
+    assert "a new token" not in rendered(status(VALID)).decode().partition("<noscript>")[2].partition("</noscript>")[0]
+
+
 def test_the_table_has_only_the_first_of_very_many_tokens() -> None:
     html = rendered(status(*(target_status(f"t{number}") for number in range(302)))).decode()
     assert html.count("<tr><th>dnb/") == 300

@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--shrink", action="store_true", help="make the first world that fails smaller")
     parser.add_argument("--walk", type=float, metavar="SECONDS", help="instead: every order, over the pure core")
-    parser.add_argument("--faults", action="store_true", help="instead: put ten faults of 0.1.0 back, and find each")
+    parser.add_argument("--faults", action="store_true", help="instead: put eleven faults of 0.1.0 back, and find each")
     given = parser.parse_args()
     if given.faults:
         return _faults(given.jobs)

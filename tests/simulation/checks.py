@@ -1,4 +1,4 @@
-"""The invariants, (a) to (f), as `docs/architecture.md` lists them."""
+"""The invariants, (a) to (g), as `docs/architecture.md` lists them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ INVARIANTS: Final = {
     "d": "every target has a next turn; recovery within its time; urgent ones first",
     "e": "wanted targets, and only they, have a controller, files and a row",
     "f": "a healthy provider causes no ERROR and no on_failure",
+    "g": "no new token replaces a good one before it is accepted",
 }
 KNOWN_EARLIER: Final = 7.0
 """Seconds by which a daemon may believe in an earlier end: it counts from before the request, providers name whole
@@ -31,6 +32,8 @@ REFUSED: Final = 4
 REFUSED_WITHIN: Final = 120.0
 CLOSED: Final = 60.0
 """Seconds after a token for which its client is closed: then its targets' first attempts are not governed."""
+DATE_ROUNDED: Final = 1.0
+"""Seconds by which the provider's clock may be misread: `Date` has whole seconds."""
 INSTANT: Final = 0.01
 """Seconds: two moments that are nearer are one, as far as floats and the order of events tell."""
 TRACED: Final = 50
@@ -102,6 +105,7 @@ class Checks:
         after = None if content is None else run.known(content.decode())
         if after is not None:
             self._holding[path] = after
+            self._look_at_start(path, before, after)
             self._look_at_end(path, after)
         name = before.target if before else target.full_name if target else ""
         self.trace(name, f"{path}: {'removed' if after is None else f'{after.text[-12:]} until {after.ends:.1f}'}")
@@ -113,6 +117,23 @@ class Checks:
         if after is not None and after.ends < before.ends - KNOWN_EARLIER and not run.asked_otherwise(path):
             text = f"{path}: a token that is good until {before.ends:.1f} was replaced by one until {after.ends:.1f}"
             raise Violation("c", text, name)
+
+    def _look_at_start(self, path: str, before: Known | None, after: Known) -> None:
+        """A token in a file is accepted, unless there was no other one to wait with."""
+        run, now = self._run, self._run.kernel.now
+        in_request = run.stepped_at >= after.issued - DATE_ROUNDED  # a clock set just then gives a wrong skew
+        if after.valid > now + DATE_ROUNDED and not in_request:
+            raise Violation("g", f"{path}: a token that is valid from {after.valid:.1f} on", after.target)
+        kept = run.kept[after.target]
+        self.made["g"] += bool(kept.delay or kept.nbf)
+        if after.replicated <= now + INSTANT:
+            return
+        alone = before is None or before.ends <= now + KNOWN_EARLIER or before.target != after.target
+        # A record has the earlier expiry of a clock that was set.
+        doubted = before is not None and (before.text in run.doubted or before.issued <= run.stepped_at)
+        if not alone and not doubted and not run.asked_otherwise(path):
+            text = f"{path}: a token that is accepted from {after.replicated:.1f} on replaced a good one"
+            raise Violation("g", text, after.target)
 
     def _may_remove(self, token: Known) -> bool:
         """Whether a file may go though its token is good."""

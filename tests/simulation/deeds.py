@@ -214,6 +214,8 @@ class Deeds(Host):
             if self._wanted[name]:
                 held = self.disk.files.get(f"{DIRECTORY}/{name}.{self._paths[name]}", b"")
                 digest = sha256(held).hexdigest()[:16] if event.flag else None
+                if event.flag:
+                    self.doubted.add(held.decode())
                 self.daemon.refresh(name, digest)
 
     def _fail_disk(self, event: Event) -> None:

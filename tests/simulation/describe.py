@@ -90,6 +90,10 @@ class Kept:
     """Its `refresh_before`."""
     remove: bool = False
     """Its `on_expiry`."""
+    delay: float = 0.0
+    """Its `publish_delay`. Its provider needs half of that to replicate a new token, which is refused until then."""
+    nbf: float = 0.0
+    """Seconds after which a JWT is valid, as it says in `nbf`."""
 
     @property
     def full_name(self) -> str:

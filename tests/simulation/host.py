@@ -37,6 +37,8 @@ class Host:
         self.counts: Counter[str] = Counter()
         self.flying: Counter[str] = Counter()
         self.limits = {account.name: account.limit for account in world.accounts}
+        self.doubted: set[str] = set()
+        """Tokens that a consumer named as ones that fail."""
         self.directory = ""
         self.started_at = self.stepped_at = -inf
         self._kills: list[float] = []
@@ -149,6 +151,7 @@ class Host:
                         scope,
                         refresh_before=RefreshBefore(share=kept.share),
                         default_lifetime=kept.lifetime,
+                        publish_delay=kept.delay,
                         on_expiry="remove" if kept.remove else "keep",
                         outputs=(Output(f"{DIRECTORY}/{name}.{self._paths[name]}"),),
                     )
@@ -193,6 +196,8 @@ class Host:
         return server.timeout + self._queue(server.name) + (limit[1] if limit else 0.0) + probes
 
     def _excuse(self, name: str, start: float, end: float, before: float, back: float, what: str) -> None:
+        nbf = self.kept[name].nbf  # a token that is not valid yet is published when it is
+        before, back = before + nbf, back + nbf
         self.checks.excuse(name, Excuse(start, end, before, back, what))
         for at in (end + before, end + back):
             self.kernel.at(at + 2 * INSTANT, partial(self._look, name))

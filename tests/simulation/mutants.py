@@ -1,4 +1,4 @@
-"""Ten faults of 0.1.0, each put back into the present code, to show that the simulation finds them.
+"""Eleven faults of 0.1.0, each put back into the present code, to show that the simulation finds them.
 
 Each changes what the daemon does, and nothing of what is checked. The rows are those of the list of faults that the
 project found by using 0.1.0.
@@ -16,7 +16,7 @@ from unittest.mock import patch
 from bearerd.admission import breaker, core, parts, queue, rate, retry, waiting
 from bearerd.admission.types import Ask, Granted, Limits
 from bearerd.grant.outcome import Issued, Refused
-from bearerd.lifecycle import policy, reconcile, token_state
+from bearerd.lifecycle import held_token, policy, reconcile, token_state
 from bearerd.lifecycle.token_state import Accepted, TokenState
 from bearerd.model import Instant, Target, Token
 from simulation.run import Result, run
@@ -160,6 +160,10 @@ def _l15() -> Patches:
     return [(queue.Queue, "top", first), (waiting, "urgency", lambda *_: (0, 0.0, 0.0))]
 
 
+def _l19() -> Patches:
+    return [(held_token, "wait", lambda *_: None)]
+
+
 MUTANTS: Final = (
     Mutant("L1", "the same token with 0 s left is taken for a new one", "healthy", _l1),
     Mutant("L2", "a provider that confirms the same token causes an alarm", "healthy", _l2),
@@ -171,6 +175,7 @@ MUTANTS: Final = (
     Mutant("L10", "a restart forgets what a rate limit counted", "limited", _l10),
     Mutant("L12", "no last attempt before a token expires", "ill", _l12),
     Mutant("L15", "the queue pays no regard to urgency", "herd", _l15),
+    Mutant("L19", "a new token is published before it is accepted", "healthy", _l19),
 )
 
 

@@ -28,6 +28,10 @@ class Known:
     target: str
     issued: float
     ends: float
+    replicated: float
+    """From when on it is accepted."""
+    valid: float
+    """Its `nbf`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class AuthorizationServer:
     def good(self, text: str, now: float) -> bool:
         """Whether an API accepts the token."""
         known = self.tokens.get(text)
-        return known is not None and now < known.ends
+        return known is not None and max(known.replicated, known.valid) <= now < known.ends
 
     def latency(self) -> float:
         """Seconds for one way."""
@@ -176,10 +180,12 @@ class AuthorizationServer:
     def _new(self, kept: Kept, now: float, ends: float, *, jwt: bool = False) -> Known:
         self._number += 1
         text = f"{self.server.name}-{self._number}"
+        valid = now
         if jwt:
             ends = float(int(WALL + ends)) - WALL
-            text = _jwt(text, WALL + now, WALL + ends)
-        known = self.tokens[text] = Known(text, kept.full_name, now, ends)
+            valid = float(int(WALL + now + kept.nbf)) - WALL
+            text = _jwt(text, WALL + now, WALL + ends, WALL + valid)
+        known = self.tokens[text] = Known(text, kept.full_name, now, ends, now + kept.delay / 2, valid)
         if len(self.tokens) > 2000:  # those that ended are not asked about for long
             self.tokens = {text: each for text, each in self.tokens.items() if each.ends > now - 86400.0}
         return known
@@ -211,8 +217,8 @@ def _lifetime(kept: Kept, now: float) -> dict[str, Any]:
             return {"expires_on": str(int(ends))}
 
 
-def _jwt(number: str, issued: float, expires: float) -> str:
-    claims = json.dumps({"jti": number, "iat": int(issued), "exp": int(expires)}).encode()
+def _jwt(number: str, issued: float, expires: float, valid: float) -> str:
+    claims = json.dumps({"jti": number, "iat": int(issued), "exp": int(expires), "nbf": int(valid)}).encode()
     return f"e30.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.c2ln"
 
 

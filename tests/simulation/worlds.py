@@ -49,6 +49,22 @@ def _population(
     return World(0, "", 0.0, tuple(servers), tuple(accounts), tuple(targets))
 
 
+def _delayed(world: World, dice: Random) -> World:
+    """With tokens that are accepted only some time after they were issued, in a part of the worlds."""
+    if dice.random() < 0.7:
+        return world
+    targets = []
+    for kept in world.targets:
+        if kept.habit in {"fresh", "jwt", "unnamed"} and kept.lifetime >= 5 * MINUTE:
+            # At least twice the timeout, so that a slow reply is no early one; at most a fifth of a lifetime.
+            delay = dice.choice((0.0, 20.0, MINUTE, kept.lifetime / 10))
+            nbf = dice.choice((0.0, 5.0, 40.0)) if kept.habit == "jwt" else 0.0
+            targets.append(replace(kept, delay=min(delay, HOUR), nbf=nbf))
+        else:
+            targets.append(kept)
+    return replace(world, targets=tuple(targets))
+
+
 def _some(world: World, dice: Random) -> str:
     """One of its servers, accounts or targets."""
     names = [server.name for server in world.servers] + [account.name for account in world.accounts]
@@ -236,4 +252,5 @@ def world_of(seed: int, kind: str = "", grants: int = 800) -> World:
     make = dice.choices([make for make, _ in KINDS], [weight for _, weight in KINDS])[0]
     if kind:
         make = next(each for each, _ in KINDS if each.__name__ == kind)
-    return replace(make(dice, grants), seed=seed, kind=make.__name__)
+    # Dice of its own: the worlds are otherwise those that they would be without.
+    return replace(_delayed(make(dice, grants), Random(-1 - seed)), seed=seed, kind=make.__name__)

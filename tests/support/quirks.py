@@ -187,9 +187,10 @@ def token(
     kind: str = "Bearer",
     extra: Mapping[str, Any] | None = None,
     named: Named = "named",
+    nbf: float = 0.0,
 ) -> Issued:
     """The expected result of an answer with a token."""
-    return Issued(Token(text, START, lifetime, kind, scope, json.dumps(extra or {})), notes, named)
+    return Issued(Token(text, START, lifetime, kind, scope, json.dumps(extra or {})), notes, named, nbf)
 
 
 T: Final = b'{"access_token":"t","token_type":"Bearer","expires_in":3600}'
@@ -207,6 +208,7 @@ class Gives:
     asked: Mapping[str, Any] = field(default_factory=dict)
     """The scope of the target, if it is not `bci`."""
     client: Mapping[str, Any] = field(default_factory=dict)
+    token_field: str = "access_token"
 
 
 def _lasting(expires_in: bytes) -> bytes:
@@ -215,9 +217,11 @@ def _lasting(expires_in: bytes) -> bytes:
 
 _NONE: Final = "the reply names no lifetime: default_lifetime (3600 s) is used"
 _NONSENSE: Final = "the lifetime in the reply is not plausible: default_lifetime (3600 s) is used"
+_IF_WRONG: Final = "if that is wrong, set lifetime_unit: seconds"
 _NO_TYPE: Final = "the reply has no token_type; the token is used as a bearer token"
 _OTHER_TYPE: Final = "the reply has a token_type other than Bearer; the token is used as a bearer token"
 _REST: Final = "ask the provider to grant it to this client"
+_NBF: Final = jwt({"iat": START.wall, "nbf": START.wall + 45, "exp": START.wall + 3600})
 _EXP: Final = jwt({"iat": START.wall, "exp": START.wall + 900})
 
 LIFETIMES: Final = [
@@ -273,12 +277,20 @@ LIFETIMES: Final = [
     Gives(
         "Postman: milliseconds",
         _lasting(b"3600000"),
-        token("t", 3600, "expires_in 3600000 was read as milliseconds: 3600 s, not 3600000 s"),
+        token(
+            "t",
+            3600,
+            f"expires_in 3600000 was read as milliseconds: 3600 s, not 3600000 s; {_IF_WRONG}",
+        ),
     ),
     Gives(
         "Adobe: milliseconds",
         _lasting(b"86399995"),
-        token("t", 86399.995, "expires_in 86399995 was read as milliseconds: 86400 s, not 86399995 s"),
+        token(
+            "t",
+            86399.995,
+            f"expires_in 86399995 was read as milliseconds: 86400 s, not 86399995 s; {_IF_WRONG}",
+        ),
         69119.996,
     ),
     Gives(
@@ -319,6 +331,44 @@ LIFETIMES: Final = [
     Gives("absurd", _lasting(b"9" * 30), token("t", 3600, _NONSENSE, named="unnamed")),
     Gives("words", _lasting(b'"1h"'), token("t", 3600, _NONSENSE, named="unnamed")),
     Gives("30 days", _lasting(b"2592000"), token("t", 2592000), 2073600),
+    Gives(
+        "half an hour in milliseconds, or three weeks",
+        _lasting(b"1800000"),
+        token(
+            "t",
+            1800000,
+            "expires_in 1800000 was read as seconds; if it is milliseconds (1800 s), set lifetime_unit: milliseconds",
+        ),
+        1440000,
+    ),
+    Gives(
+        "the same with lifetime_unit: milliseconds",
+        _lasting(b"1800000"),
+        token("t", 1800),
+        1440,
+        asked={"lifetime_unit": "milliseconds"},
+    ),
+    Gives(
+        "Twitch: 60 days with lifetime_unit: seconds",
+        ok(b'{"access_token":"jostpf","expires_in":5184000,"token_type":"bearer"}'),
+        token("jostpf", 5184000),
+        4147200,
+        asked={"lifetime_unit": "seconds"},
+    ),
+    Gives(
+        "a JWT that is valid in 45 s",
+        ok(b'{"access_token":"%b","token_type":"Bearer","expires_in":3600}' % _NBF.encode(), NOW),
+        token(_NBF, 3600, nbf=45),
+    ),
+    Gives(
+        "the same by a clock that is 45 s ahead",
+        ok(
+            b'{"access_token":"%b","token_type":"Bearer","expires_in":3555}' % _NBF.encode(),
+            NOW.replace("00 G", "45 G"),
+        ),
+        token(_NBF, 3555),
+        2844,
+    ),
     Gives("a second", _lasting(b"1"), token("t", 1), 1),
     Gives("expired already: the token that is held decides what that means", _lasting(b"-1"), token("t", -1), 1),
     Gives("a millisecond is no loop", _lasting(b"0.001"), token("t", 0.001), 1),
@@ -328,6 +378,31 @@ _BOUND: Final = jwt({"cnf": {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jd
 _PROOF: Final = jwt({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}})
 
 TOKENS: Final = [
+    Gives(
+        "token_field: data.access_token, and the lifetime beside it",
+        ok(b'{"status":"ok","expires_in":60,"data":' + T[:-1] + b',"user":"7","refresh_token":"r"}}'),
+        token("t", 3600, extra={"user": "7"}),
+        token_field="data.access_token",
+    ),
+    Gives(
+        "token_field: no lifetime beside it, and one at the root that is not used",
+        ok(b'{"expires_in":60,"data":{"access_token":"t","token_type":"Bearer"}}'),
+        token("t", 3600, _NONE, named="unnamed"),
+        token_field="data.access_token",
+    ),
+    Gives(
+        "token_field: id_token, whose exp is earlier than expires_in",
+        ok(b'{"access_token":"a","token_type":"Bearer","expires_in":3600,"id_token":"%b"}' % _EXP.encode()),
+        token(_EXP, 900, "the reply names 3600 s, the exp of the JWT 900 s: the shorter is used"),
+        720,
+        token_field="id_token",
+    ),
+    Gives(
+        "token_field: accessToken, expiresIn and tokenType",
+        ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'),
+        token("t", 3600, _NO_TYPE, extra={"expiresIn": 3600, "tokenType": "Bearer"}),
+        token_field="accessToken",
+    ),
     Gives(
         "WeChat: errcode 0, and no token_type",
         ok(b'{"access_token":"74_ZzGw","expires_in":7200,"errcode":0,"errmsg":"ok"}'),
@@ -477,6 +552,7 @@ class Fails:
     after: float | None = None
     """The wait of a Retry-After, clamped."""
     asked: Mapping[str, Any] = field(default_factory=dict)
+    token_field: str = "access_token"
     proxied: str = ""
     """The scheme of the provider behind a proxy that gives this answer."""
 
@@ -926,7 +1002,11 @@ def _proof(kind: str) -> Malformed:
 
 
 _READS: Final = "bearerd reads only gzip and deflate, and asks for neither"
-_NO_TOKEN: Final = Malformed("HTTP 200 without an access_token")
+
+
+def _no_token(why: str) -> Malformed:
+    return Malformed(f"HTTP 200, but {why}")
+
 
 NO_TOKENS: Final = [
     Fails("a login page", http(200, HTML, body=LOGIN), _reply("is HTML, not JSON", _SITE)),
@@ -934,10 +1014,50 @@ NO_TOKENS: Final = [
     Fails("Facebook once: a form", http(200, body=b"access_token=t&expires=5184000"), _reply("is not JSON")),
     Fails("a bare JWT", http(200, body=_EXP.encode()), _reply("is not JSON")),
     Fails("an array", ok(b"[" + T + b"]"), _reply("is not a JSON object")),
-    Fails("camelCase", ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'), _NO_TOKEN),
-    Fails("a token in data", ok(b'{"code":0,"data":' + T + b"}"), _NO_TOKEN),
-    Fails("null for a token", ok(b'{"access_token":null,"token_type":"Bearer"}'), _NO_TOKEN),
-    Fails("an empty token", ok(b'{"access_token":"","token_type":"Bearer"}'), _NO_TOKEN),
+    Fails(
+        "camelCase",
+        ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'),
+        _no_token("the reply has no access_token; it has: accessToken, expiresIn, tokenType"),
+    ),
+    Fails(
+        "a token in data",
+        ok(b'{"code":0,"data":' + T + b"}"),
+        _no_token("the reply has no access_token; it has: code, data"),
+    ),
+    Fails(
+        "null for a token",
+        ok(b'{"access_token":null,"token_type":"Bearer"}'),
+        _no_token("the reply has no access_token; it has: access_token, token_type"),
+    ),
+    Fails(
+        "an empty token",
+        ok(b'{"access_token":"","token_type":"Bearer"}'),
+        _no_token("access_token in the reply is empty"),
+    ),
+    Fails(
+        "token_field: data is missing",
+        ok(b'{"status":"failed","data":null}'),
+        _no_token("the reply has no data; it has: data, status"),
+        token_field="data.access_token",
+    ),
+    Fails(
+        "token_field: data has another name for it",
+        ok(b'{"status":"ok","data":{"token":"t","ttl":3600}}'),
+        _no_token("the reply has no data.access_token; data has: token, ttl"),
+        token_field="data.access_token",
+    ),
+    Fails(
+        "token_field: data is a list",
+        ok(b'{"data":[{"access_token":"t"}]}'),
+        _no_token("data in the reply is not an object"),
+        token_field="data.access_token",
+    ),
+    Fails(
+        "token_field: names that could be a token are not shown",
+        ok(b'{"5f0c8a52-6f0e-4f7c-9d0e-1f6f3a0b7c11":1,"a b":2,"%b":3,"n":4}' % (b"x" * 32)),
+        _no_token("the reply has no data; it has: n, 3 others"),
+        token_field="data.access_token",
+    ),
     Fails("a name twice", ok(b'{"access_token":"u",' + T[1:]), _reply("names a field twice")),
     Fails("NaN", _lasting(b"NaN"), _reply("holds NaN or Infinity, which is not JSON")),
     Fails("1e999", _lasting(b"1e999"), _reply("holds a number that is too large")),

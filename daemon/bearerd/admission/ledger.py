@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any, Final, NamedTuple
 
-from bearerd.model import RateLimit
+from bearerd.model import MOST_REFUSED, RateLimit
 
 Entry = list[Any]
 # A killed process may have waited this long for the reply: default timeout and the time before sending. The provider
@@ -37,26 +37,24 @@ class Ledger:
     __slots__ = ("_refused", "changed", "in_flight")
 
     def __init__(self) -> None:
-        self._refused: deque[float] = deque()
+        # The newest ones, more than any limit's count, so that a changed limit applies to earlier attempts too.
+        self._refused: deque[float] = deque(maxlen=MOST_REFUSED.count)
         self.in_flight = 0
         self.changed = False
         """Whether the credentials changed since the reserved attempt was last used."""
 
     def earliest(self, limit: RateLimit, now: float) -> float:
         """When one more governed attempt may be sent; `inf` if that depends on a reply."""
-        refused, window = self._refused, limit.window
-        while refused and refused[0] + window <= now:
-            refused.popleft()
+        recent = self._recent(limit.window, now)
         allowed = limit.count if self.changed else max(1, limit.count - 1)
-        too_many = len(refused) + self.in_flight - allowed + 1
-        if too_many > len(refused):
+        too_many = len(recent) + self.in_flight - allowed + 1
+        if too_many > len(recent):
             return inf
-        return now if too_many <= 0 else refused[too_many - 1] + window
+        return now if too_many <= 0 else recent[too_many - 1] + limit.window
 
     def send(self, limit: RateLimit, now: float) -> bool:
         """Count a governed attempt as sent. Returns whether it used the one reserved for changed credentials."""
-        self.earliest(limit, now)
-        kept = self.changed and len(self._refused) + self.in_flight >= max(1, limit.count - 1)
+        kept = self.changed and self.count(limit.window, now) + self.in_flight >= max(1, limit.count - 1)
         self.in_flight += 1
         if kept:
             self.changed = False
@@ -75,15 +73,20 @@ class Ledger:
 
     def count(self, window: float, now: float) -> int:
         """Refused attempts within the last `window` seconds."""
-        return sum(moment + window > now for moment in self._refused)
+        return len(self._recent(window, now))
 
-    def ages(self, window: float, now: float) -> Iterator[float]:
-        """The ages, in seconds, of the refused attempts that still count."""
-        return (now - moment for moment in self._refused if moment + window > now)
+    def ages(self, now: float) -> Iterator[float]:
+        """The ages, in seconds, of the refused attempts that count, also for a larger limit."""
+        return (now - moment for moment in self._recent(MOST_REFUSED.window, now))
 
     def restore(self, ages: Iterable[float], now: float) -> None:
         """Add refused attempts of an earlier process, given their ages in seconds."""
-        self._refused = deque(sorted((*self._refused, *(now - age for age in ages))))
+        moments = sorted((*self._refused, *(now - age for age in ages)))
+        self._refused = deque(moments, maxlen=MOST_REFUSED.count)
+
+    def _recent(self, window: float, now: float) -> list[float]:
+        """The refused attempts within the last `window` seconds, oldest first."""
+        return [moment for moment in self._refused if moment + window > now]
 
 
 Noted = tuple[float, list[Any] | None]

@@ -74,7 +74,7 @@ class Registry:
         if not self._stale:
             return
         for name, client in list(self._removed.items()):
-            if not client.in_flight and not client.ledger.count(client.limits.refused_limit.window, now):
+            if not client.in_flight and next(client.ledger.ages(now), None) is None:
                 del self._removed[name]
         self._removed_rates = {name: rate for name, rate in self._removed_rates.items() if rate.counts(now)}
         used = {client.provider for client in self.clients.values()}
@@ -88,7 +88,7 @@ class Registry:
     def entries(self, now: float) -> Iterator[tuple[float, Entry]]:
         """All entries that a restart needs, each with its age in seconds, except attempts in flight."""
         for client in (*self.clients.values(), *self._removed.values()):
-            for age in client.ledger.ages(client.limits.refused_limit.window, now):
+            for age in client.ledger.ages(now):
                 yield age, ["refused", client.name]
             for entry in client.breaker.entries(client.name, now):
                 yield 0.0, entry

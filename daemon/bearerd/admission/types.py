@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from bearerd.grant.outcome import Refused
-from bearerd.model import Client, RateLimit
+from bearerd.model import REFUSED_LIMIT, Client, RateLimit
 
-REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
-"""One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
 # Before it sends, a grant may run a command for its secret (10 s) and look up its endpoint (one more request).
 _BESIDE_REQUEST: Final = 30.0
 
@@ -129,6 +127,7 @@ class Limits:
                 name: ClientLimits(
                     provider=client.provider.url,
                     max_concurrency=client.provider.max_concurrency,
+                    refused_limit=client.provider.refused_limit,
                     rates=tuple(name for name, _ in client.rate_limits),
                     deadline=client.provider.timeout + _BESIDE_REQUEST,
                 )

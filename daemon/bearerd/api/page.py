@@ -94,6 +94,9 @@ def _plain(status: Status) -> Iterator[str]:
             left = target_status.held_until - now
             until = f" for {duration(left)}" if 0 < left < inf else ""
             yield f"<tr><td colspan=4>held{until}: {HELD[target_status.held_by]}\n"
+        if target_status.publish_at is not None:
+            left = max(0.0, target_status.publish_at - now)
+            yield f"<tr><td colspan=4>a new token is published {_from_now(left)}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"

@@ -196,6 +196,7 @@ def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict
         "grants": {kind: count for kind, count in zip(KINDS.values(), target_status.outcomes, strict=True) if count},
         "on_disk": target_status.on_disk,
         "same_token": target_status.same_token,
+        "publish_at": _when(target_status.publish_at, now),
         "file_errors": list(target_status.faults),
         "hooks": {"owed": hooks.owed, "last_run_at": _when(hooks.ended, now), "last_error": hooks.error},
     }

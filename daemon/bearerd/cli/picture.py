@@ -190,11 +190,17 @@ def _notes(token: Mapping[str, Any], now: Any) -> Iterator[tuple[str, str]]:
     if held:
         left = _seconds(now, token.get("held_until"))
         yield f"held{_for(left)}: {token.get('held_text') or held}", "cyan"
+    if token.get("publish_at"):
+        yield f"a new token is published{_in(_seconds(now, token['publish_at']))}", "cyan"
     for fault in token.get("file_errors") or ():
         yield f"files: {fault}", "yellow" if token.get("on_disk") else "red"
     hooks = token.get("hooks") or {}
     if hooks.get("last_error"):
         yield str(hooks["last_error"]), "yellow"
+
+
+def _in(seconds: float | None) -> str:
+    return f" in {duration(seconds)}" if seconds and seconds > 0 else " now"
 
 
 def _for(seconds: float | None) -> str:

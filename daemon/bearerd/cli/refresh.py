@@ -156,6 +156,8 @@ def _result(request: _Request, token: Mapping[str, Any] | None, left: float, tim
             return None
         faults = "; ".join(token.get("file_errors") or ["not yet"])
         return _End(False, f"not in all of its files: {faults}{_current(token)}")
+    if token.get("publish_at"):
+        return _End(True, f"new token, published at {token['publish_at']}{_current(token)}")
     what = "the provider returned the same token" if token.get("same_token") else "new token"
     return _End(True, f"{what}, good for {duration(token.get('remaining_seconds') or 0.0)}")
 

@@ -119,6 +119,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
         client = _check(node, models.ClientModel)
         _check_keys(node, models.ClientModel, partial(rules.misfits, provider=_provider_of(node, providers)))
         _check_parameters(node)
+        _check_token_claims(node)
         if exists and client is not None:
             provider = shared[client.provider] if client.provider is not None else None
             # Otherwise the provider is faulty or missing, which was reported above.
@@ -229,6 +230,15 @@ def _check_parameters(node: Node) -> None:
             f"'{path[-1]}' is a secret: expected a reference such as {{file: …}}, never the secret itself",
             "secret in the config",
         )
+
+
+def _check_token_claims(node: Node) -> None:
+    """Report claims of tokens that have no assertion."""
+    for path in rules.unsigned_claims(node.value) if isinstance(node.value, dict) else ():
+        message = (
+            "assertion_claims needs an assertion: auth private_key_jwt or client_secret_jwt, or the jwt-bearer grant"
+        )
+        node.add(path, message, "conflicting keys", at_key=True)
 
 
 def _report(node: Node, model: type[BaseModel], detail: Any) -> None:

@@ -25,11 +25,14 @@ from bearerd.config.types import (
     HttpUrl,
     Issuer,
     Lead,
+    MaxAge,
     Mode,
     Name,
     Parameters,
     Proxy,
+    PublishDelay,
     Rate,
+    RefusedLimit,
     Scope,
     SecretReference,
     Secrets,
@@ -38,9 +41,10 @@ from bearerd.config.types import (
     Template,
     Text,
     Timeout,
+    TokenField,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, SignalName
+from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
 
 
 class FileModel(Strict):
@@ -106,6 +110,9 @@ class Inherited(Strict):
     files: list[FileModel] | None = None
     refresh_before: Lead | None = None
     default_lifetime: Duration | None = None
+    lifetime_unit: LifetimeUnit | None = None
+    max_age: MaxAge | None = None
+    publish_delay: PublishDelay | None = None
     strict_scope: bool | None = None
     required: bool | None = None
     on_change: list[ChangeHookModel] | None = None
@@ -130,7 +137,9 @@ class ProviderKeys(Strict):
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None
+    refused_limit: RefusedLimit | None = None
     allow_http: bool | None = None
+    token_field: TokenField | None = None
 
 
 class ProviderModel(ProviderKeys):
@@ -141,6 +150,7 @@ class TokenModel(Inherited):
     """A token of a client, with its scope, that is kept fresh."""
 
     scope: Scope = ()
+    assertion_claims: Claims | None = None
     parameters: Parameters = Field(default_factory=dict)
 
 
@@ -163,7 +173,7 @@ class ClientModel(Inherited, ProviderKeys):
     assertion_issuer: Text | None = None
     assertion_subject: Text | None = None
     assertion_claims: Claims | None = None
-    scope_in: Literal["assertion", "form"] | None = None
+    scope_in: ScopeIn | None = None
     scope_separator: Separator = " "
     subject_token: SecretReference | None = None
     parameters: Parameters = Field(default_factory=dict)

@@ -89,10 +89,10 @@ class Resolver:
             headers=_headers(shared, model),
             assertion=_reference(model.assertion) if model.assertion else None,
             assertion_type=model.assertion_type or CLIENT_ASSERTION,
-            jwt=Jwt(model.key_id, model.algorithm, model.assertion_audience),
+            jwt=_jwt(model),
             grant_type=model.grant_type,
             body=_first(model.body, shared.body if shared else None, default="form"),
-            jwt_bearer=_jwt_bearer(model) if model.signs_the_grant else None,
+            jwt_bearer=JwtBearer(model.assertion_issuer, model.assertion_subject) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
             rate_limits=tuple(rate_limits),
         )
@@ -132,9 +132,13 @@ class Resolver:
             parameters=tuple(
                 (key, _text_or_reference(value)) for key, values in parameters.items() for value in values
             ),
+            assertion_claims=json.dumps(token.assertion_claims or {}),
             strict_scope=_first(*(level.strict_scope for level in levels), default=False),
             refresh_before=_first(*(level.refresh_before for level in levels), default=RefreshBefore(share=0.2)),
             default_lifetime=_first(*(level.default_lifetime for level in levels), default=3600.0),
+            lifetime_unit=_first(*(level.lifetime_unit for level in levels), default="auto"),
+            publish_delay=_first(*(level.publish_delay for level in levels), default=0.0),
+            max_age=_first(*(level.max_age for level in levels), default=86400.0),
             on_expiry=settings.output.on_expiry,
             outputs=self._outputs(node, client.name, model, name),
             required=_first(*(level.required for level in levels), default=True),
@@ -188,7 +192,17 @@ def _provider(model: models.ClientModel, base: models.ProviderModel | None) -> P
 
     Equal providers are one: clients with the same keys share its limits, with and without a common name.
     """
-    keys = ("token_url", "issuer", "ca_file", "proxy", "timeout", "max_concurrency", "allow_http")
+    keys = (
+        "token_url",
+        "issuer",
+        "ca_file",
+        "proxy",
+        "timeout",
+        "max_concurrency",
+        "allow_http",
+        "refused_limit",
+        "token_field",
+    )
     own = {key: value for key in keys if (value := getattr(model, key)) is not None}
     inherited = {key: value for key in keys if base and (value := getattr(base, key)) is not None}
     if own.keys() & {"token_url", "issuer"}:
@@ -232,12 +246,13 @@ def _certificate(model: ReferenceModel | None) -> Reference | None:
     return replace(_reference(model), permissions="any") if model else None
 
 
-def _jwt_bearer(model: models.ClientModel) -> JwtBearer:
-    return JwtBearer(
-        issuer=model.assertion_issuer,
-        subject=model.assertion_subject,
+def _jwt(model: models.ClientModel) -> Jwt:
+    return Jwt(
+        key_id=model.key_id,
+        algorithm=model.algorithm,
+        audience=model.assertion_audience,
         claims=json.dumps(model.assertion_claims or {}),
-        scope_in_form=model.scope_in == "form",
+        scope_in=model.scope_in,
     )
 
 

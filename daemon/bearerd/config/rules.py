@@ -50,7 +50,7 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
     half = "certificate" in client or ("private_key" in client and not signs_grant)
     needs_pair = presents and (half or not _PAIR & provider.keys())
     has_key = auth == "private_key_jwt" or presents
-    signs = signs_grant or auth in {"client_secret_jwt", "private_key_jwt"}
+    signs = _signs(client)
     needed = {
         "client_id": auth not in {"none", "assertion"},  # an assertion names its client itself
         "client_secret": auth in _SECRET_AUTHS,
@@ -77,6 +77,8 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
         "key_id": (signs, "private_key_jwt"),
         "algorithm": (signs, "private_key_jwt or client_secret_jwt"),
         "assertion_audience": (signs, "private_key_jwt or client_secret_jwt"),
+        "assertion_claims": (signs, "private_key_jwt or client_secret_jwt"),
+        "scope_in": (signs, "private_key_jwt or client_secret_jwt"),
     }
     full = SHORT_GRANTS.get(grant) if isinstance(grant, str) else None
     if full == JWT_BEARER and "private_key" in client and not has_key:
@@ -88,7 +90,7 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
             yield key, f"expected either {key} or tls_{key}, not both: auth {auth} has one certificate"
         elif key in client and not is_used:
             yield key, f"{key} does not apply to auth {auth}, only to {by}"
-    for key in ("assertion_issuer", "assertion_subject", "assertion_claims", "scope_in"):
+    for key in ("assertion_issuer", "assertion_subject"):
         if key in client and not signs_grant:
             yield key, f"{key} only applies to grant_type {JWT_BEARER} with a private_key"
     algorithm = client.get("algorithm")
@@ -98,6 +100,26 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
             suitable = "a secret, such as HS256" if hmac else "a private key, such as RS256 or ES256"
             yield "algorithm", f"expected an algorithm for {suitable}"
     yield from _grant_misfits(client, grant, signs_grant)
+
+
+def unsigned_claims(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The path of each `assertion_claims` of a token whose client has no assertion that bearerd signs."""
+    tokens = client.get("tokens")
+    if (
+        not isinstance(tokens, dict)
+        or client.get("auth", "client_secret_basic") not in get_args(Auth)
+        or _signs(client)
+    ):
+        return
+    for name, token in tokens.items():
+        if isinstance(token, dict) and "assertion_claims" in token:
+            yield "tokens", name, "assertion_claims"
+
+
+def _signs(client: Mapping[str, Any]) -> bool:
+    """Whether bearerd signs an assertion: the grant, or one that authenticates the client."""
+    signs_grant = client.get("grant_type") == JWT_BEARER and "private_key" in client
+    return signs_grant or client.get("auth") in {"client_secret_jwt", "private_key_jwt"}
 
 
 def exposed_secrets(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

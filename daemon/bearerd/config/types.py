@@ -43,6 +43,13 @@ Lead = Annotated[RefreshBefore, BeforeValidator(values.parse_refresh_before), _s
 Rate = Annotated[
     RateLimit, BeforeValidator(values.parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")
 ]
+RefusedLimit = Annotated[
+    RateLimit,
+    BeforeValidator(values.parse_refused_limit),
+    _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "4/2m"),
+]
+PublishDelay = Annotated[float, BeforeValidator(values.parse_publish_delay), _schema(DURATION, "30s")]
+MaxAge = Annotated[float, BeforeValidator(values.parse_max_age), _schema(rf"({DURATION}|never)", "24h")]
 Mode = Annotated[int, BeforeValidator(values.parse_mode), _schema("0?[0-7]{3}", "0640")]
 DirectoryMode = Annotated[int, BeforeValidator(values.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
 Account = Annotated[
@@ -152,4 +159,7 @@ Claims = dict[
     Annotated[str, AfterValidator(values.parse_claim_name)], Annotated[Any, BeforeValidator(values.parse_json_value)]
 ]
 Issuer = Annotated[str, BeforeValidator(values.parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
+TokenField = Annotated[
+    str, BeforeValidator(values.parse_token_field), _schema(values.TOKEN_FIELD.pattern, "data.access_token")
+]
 Separator = Annotated[str, BeforeValidator(values.parse_separator), _schema("[ -~]{1,4}", ",")]

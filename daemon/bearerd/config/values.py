@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from math import inf
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
-from bearerd.model import HEADER_VALUE, TEMPLATES, Listen, RateLimit, RefreshBefore
+from bearerd.model import HEADER_VALUE, MOST_REFUSED, TEMPLATES, Listen, RateLimit, RefreshBefore
 from bearerd.timeformat import DURATION, UNITS, seconds_of
 
 # The token request has these already: from other keys of the config, or from bearerd itself.
@@ -30,23 +31,30 @@ _OWN_HEADERS: Final = {
         ("content-length", "host", "transfer-encoding", "connection"), "bearerd sets it for each connection"
     ),
 }
-# The claims that bearerd sets itself, each with the key that sets it, if there is one.
+# The claims that bearerd sets itself, and what to do instead. RFC 7523 section 3 says what the
+# first four have to be in an assertion that authenticates a client.
 _OWN_CLAIMS: Final = {
-    "iss": "assertion_issuer",
-    "sub": "assertion_subject",
-    "aud": "assertion_audience",
-    "scope": "scope",
-    "exp": None,
-    "iat": None,
-    "jti": None,
+    "iss": "it is the client id; in the jwt-bearer grant, use the key assertion_issuer",
+    "sub": "it is the client id; in the jwt-bearer grant, use the key assertion_subject",
+    "aud": "use the key assertion_audience",
+    "exp": "bearerd sets it",
+    "iat": "bearerd sets it",
+    "jti": "bearerd sets it",
+    "scope": "use the key scope, and scope_in: assertion",
 }
 # Seconds. A request that takes longer than a day is a mistake in the config.
 _LONGEST_TIMEOUT: Final = 86400.0
 # Seconds. Ten years: more than any token's lifetime, and small enough for every calculation with times.
 _LONGEST: Final = 3650 * 86400.0
+# Seconds. A shorter one would only burden the provider: no token that lives longer is revoked that often.
+_LEAST_MAX_AGE: Final = 60.0
+# Seconds. Half the lifetime of a token of two hours, which few exceed: a token waits no longer than that anyway.
+_LONGEST_DELAY: Final = 3600.0
 _LAST_PORT: Final = 65535
 # Labels as in DNS, and `_`, which names of Compose's services have. Browsers send other names as xn--….
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# Names of fields in a reply, at most eight levels deep: real replies have three.
+TOKEN_FIELD: Final = re.compile(r"[!-\-/-~]{1,64}(\.[!-\-/-~]{1,64}){0,7}")
 HOST_NAME: Final = re.compile(rf"(?=.{{1,254}}$){_LABEL}(\.{_LABEL})*\.?")
 
 
@@ -105,6 +113,37 @@ def parse_rate_limit(value: Any) -> RateLimit:
     if match is None:
         raise expected("a number of requests per time, such as 10/s or 10/8h", value)
     return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
+
+
+def parse_refused_limit(value: Any) -> RateLimit:
+    """A number of refused attempts and the seconds in which they may be made."""
+    limit = parse_rate_limit(value)
+    if limit.count > MOST_REFUSED.count or limit.window > MOST_REFUSED.window:
+        raise expected(f"at most {MOST_REFUSED.count} refused attempts in at most 1d, such as 4/2m")
+    return limit
+
+
+def parse_max_age(value: Any) -> float:
+    """Seconds after which a token is refreshed; infinite for `never`."""
+    if value == "never":
+        return inf
+    try:
+        seconds = parse_duration(value)
+    except PydanticCustomError:
+        raise expected("a duration such as 24h, or never", value) from None
+    if seconds < _LEAST_MAX_AGE:
+        raise expected("a duration of at least 1m, or never: each token would be replaced after that time")
+    return seconds
+
+
+def parse_publish_delay(value: Any) -> float:
+    """Seconds for which a new token waits; 0 is no delay."""
+    seconds = seconds_of(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise expected("a duration such as 30s, or 0s for no delay", value)
+    if seconds > _LONGEST_DELAY:
+        raise expected("a duration of at most 1h: providers replicate a token within seconds or minutes")
+    return seconds
 
 
 def parse_mode(value: Any) -> int:
@@ -202,8 +241,7 @@ def parse_headers(value: dict[str, Any]) -> dict[str, Any]:
 def parse_claim_name(value: str) -> str:
     """The name of an additional claim of an assertion."""
     if value in _OWN_CLAIMS:
-        key = _OWN_CLAIMS[value]
-        raise fault(f"claim '{value}' cannot be set here: " + (f"use the key {key}" if key else "bearerd sets it"))
+        raise fault(f"claim '{value}' cannot be set here: {_OWN_CLAIMS[value]}")
     return value
 
 
@@ -223,6 +261,13 @@ def parse_issuer(value: Any) -> str:
     if "?" in url:
         raise expected("an issuer without a query (RFC 8414 section 2)")
     return str(url)
+
+
+def parse_token_field(value: Any) -> str:
+    """The path to the token in a reply: names separated by dots."""
+    if not isinstance(value, str) or TOKEN_FIELD.fullmatch(value) is None:
+        raise expected("the name of a field, or up to 8 names separated by dots, such as data.access_token", value)
+    return value
 
 
 def parse_separator(value: Any) -> str:

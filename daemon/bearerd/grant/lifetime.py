@@ -17,11 +17,14 @@ from typing import Any, Final
 
 from bearerd import boundedjson
 from bearerd.grant.outcome import Named
+from bearerd.model import LifetimeUnit
 
 # Larger numbers are probably not seconds. Few providers issue client-credentials tokens for longer than 30 days; 10^9
 # is a moment in 2001, and 10^12 the same in milliseconds.
 _MOST_SECONDS: Final = 30 * 86400.0
 _UNIX_SECONDS: Final = 1e9
+# Five minutes in milliseconds are 3.5 days in seconds. Shorter lifetimes are rare, and smaller numbers usually seconds.
+_FEW_MINUTES: Final = 300_000
 _UNIX_MILLISECONDS: Final = 1e12
 # Seconds. A longer lifetime was not understood: default_lifetime is safe.
 _ABSURD: Final = 366 * 86400.0
@@ -49,18 +52,23 @@ class Lifetime:
 
 
 def read_lifetime(
-    fields: Mapping[str, Any], access_token: str, now: float, default: float, age: float = 0.0
+    fields: Mapping[str, Any],
+    access_token: str,
+    now: float,
+    default: float,
+    age: float = 0.0,
+    unit: LifetimeUnit = "auto",
 ) -> Lifetime:
     """The lifetime of a token.
 
     `now` is the Unix time just before the request by the provider's clock, `default` applies if no lifetime is named,
-    and `age` is how many seconds a cache kept the reply (RFC 9111 section 5.1).
+    and `age` is how many seconds a cache kept the reply (RFC 9111 section 5.1). `unit` is that of a bare number.
     """
     issued, expires = _jwt_times(access_token)
     # An `exp` before 2001 is a number of seconds, as some providers write it.
     left = expires - now if expires is not None and _UNIX_SECONDS < expires <= now + _ABSURD else None
     by_jwt = None if expires is None else expires - (issued if issued is not None else now)
-    named = _named(fields, now, by_jwt, age)
+    named = _named(fields, now, by_jwt, age, unit)
     if named is None:
         if left is not None:
             return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used", source=_EXP)
@@ -77,7 +85,9 @@ def read_lifetime(
     return Lifetime(min(left, named.seconds), note, source=_EXP if left < named.seconds else named.source)
 
 
-def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: float) -> Lifetime | None:
+def _named(
+    fields: Mapping[str, Any], now: float, by_jwt: float | None, age: float, configured: LifetimeUnit
+) -> Lifetime | None:
     """The lifetime in the fields of a reply; None without a plausible one."""
     for name in _IN:
         number = _number(fields.get(name))
@@ -90,15 +100,13 @@ def _named(fields: Mapping[str, Any], now: float, by_jwt: float | None, age: flo
             continue
         if number < 0:
             return Lifetime(number, source=name)
-        seconds, unit = _reading(number, now, by_jwt)
-        if seconds > _ABSURD:
-            continue
-        note = None
-        if unit is not None:
-            note = f"{name} was read as {unit}: {_seconds(seconds)}"
-        if unit == "milliseconds":
-            note = f"{name} {number:.0f} was read as milliseconds: {_seconds(seconds)}, not {_seconds(number)}"
-        return Lifetime(seconds - age if unit in {None, "milliseconds"} else seconds, note, source=name)
+        if configured == "auto":
+            seconds, read_as = _reading(number, now, by_jwt)
+            note = _note(name, number, seconds, read_as, sure=by_jwt is not None)
+        else:
+            seconds, read_as, note = number / (1000 if configured == "milliseconds" else 1), None, None
+        if seconds <= _ABSURD:
+            return Lifetime(seconds - age if read_as in {None, "milliseconds"} else seconds, note, source=name)
     for name in _AT:
         moment = _moment(fields.get(name))
         if moment is not None and moment - now <= _ABSURD:
@@ -128,6 +136,24 @@ def _reading(number: float, now: float, by_jwt: float | None) -> tuple[float, st
     elif number > _MOST_SECONDS:
         unit = "milliseconds"
     return readings[unit], unit
+
+
+def _note(name: str, number: float, seconds: float, read_as: str | None, *, sure: bool) -> str | None:
+    """What is unusual about a reading; `sure`: a JWT confirms or bounds it."""
+    if read_as == "milliseconds":
+        said = f"{name} {number:.0f} was read as milliseconds: {_seconds(seconds)}, not {_seconds(number)}"
+        return f"{said}; if that is wrong, set lifetime_unit: seconds"
+    if read_as is not None:
+        return f"{name} was read as {read_as}: {_seconds(seconds)}"
+    if not sure and _like_milliseconds(number):
+        said = f"{name} {number:.0f} was read as seconds"
+        return f"{said}; if it is milliseconds ({_seconds(number / 1000)}), set lifetime_unit: milliseconds"
+    return None
+
+
+def _like_milliseconds(number: float) -> bool:
+    """Whether a number that may be seconds is whole minutes in milliseconds, and not whole days in seconds."""
+    return number >= _FEW_MINUTES and number % 60_000 == 0 and number % 86_400 != 0
 
 
 def _number(value: Any) -> float | None:
@@ -170,6 +196,14 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return claims if isinstance(claims, dict) else {}
+
+
+def valid_after(access_token: str, now: float) -> float:
+    """Seconds from `now`, by the provider's clock, until a JWT is valid (`nbf`); 0 if it is, or for another token."""
+    moment = jwt_claims(access_token).get("nbf")
+    starts = None if isinstance(moment, str) else _number(moment)
+    # As for `exp`: a smaller number is no Unix time, and a later one no plausible moment.
+    return starts - now if starts is not None and max(now, _UNIX_SECONDS) < starts <= now + _ABSURD else 0.0
 
 
 def _jwt_times(access_token: str) -> tuple[float | None, float | None]:

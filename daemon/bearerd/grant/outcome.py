@@ -58,6 +58,8 @@ class Issued:
     token: Token = field(repr=False)
     notes: tuple[str, ...] = ()
     named: Named = "named"
+    nbf: float = 0.0
+    """Seconds from the reply until the token is valid, as a JWT says in `nbf`; 0 if it is valid at once."""
     reading: Reading = field(default=Reading(), compare=False)
 
 

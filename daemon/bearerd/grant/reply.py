@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, is_secret
-from bearerd.grant.lifetime import jwt_claims, read_lifetime
+from bearerd.grant.lifetime import jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
+from bearerd.grant.token_field import NoTokenError, find
 from bearerd.model import Instant, Target, Token
 
 # Bytes. Some readers stop at 4 KiB (XRootD), and servers limit headers to 8 KiB.
@@ -72,17 +73,20 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             return _refusal(reply, fields, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
-        return _token(fields, reply, target, sent)
+        try:
+            holder, access_token = find(
+                fields, target.client.provider.token_field, lambda name: _may_be_secret(name, never_show)
+            )
+        except NoTokenError as error:
+            return Malformed(f"HTTP {reply.status}, but {error}")
+        return _token(holder, access_token, reply, target, sent)
     return _refusal(reply, fields, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) -> Outcome:
-    access_token = fields.get("access_token")
-    if not isinstance(access_token, str) or not access_token:
-        return Malformed(f"HTTP {reply.status} without an access_token")
+def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: Target, sent: Instant) -> Outcome:
     fault = _unusable(access_token)
     if fault is not None:
         return Malformed(f"the access token {fault}")
@@ -107,14 +111,16 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
             return Refused(f"{note} (strict_scope)", whole_client=False, hint=hint)
         notes.append(f"{note}; {_SCOPE_HINT}")
     notes.extend(_bound(access_token))
+    their_clock = _their_clock(reply.headers, sent.wall)
     lifetime = read_lifetime(
-        fields, access_token, _their_clock(reply.headers, sent.wall), target.default_lifetime, age(reply.headers)
+        fields, access_token, their_clock, target.default_lifetime, age(reply.headers), target.lifetime_unit
     )
     if lifetime.note:
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
         notes.append(f"the token is {len(access_token)} bytes long; some readers stop at 4096")
-    extra = {key: value for key, value in fields.items() if key not in _OWN_FIELDS | _NEVER_KEPT}
+    own = _OWN_FIELDS | _NEVER_KEPT | {target.client.provider.token_field.rpartition(".")[2]}
+    extra = {key: value for key, value in fields.items() if key not in own}
     token = Token(
         access_token=access_token,
         obtained=sent,
@@ -123,8 +129,15 @@ def _token(fields: dict[str, Any], reply: Reply, target: Target, sent: Instant) 
         scope=scope,
         extra=json.dumps(extra) if extra else "{}",
     )
-    reading = Reading(lifetime=lifetime.source, token_type=token_type is not None, scope=named_scope is not None)
-    return Issued(token, tuple(notes), lifetime.named, reading)
+    reading = Reading(
+        token=target.client.provider.token_field,
+        lifetime=lifetime.source,
+        token_type=token_type is not None,
+        scope=named_scope is not None,
+    )
+    at_reply = sent.wall + followed(clock_skew(reply.headers, sent.wall))  # `Date`, if there is one
+    nbf = valid_after(access_token, at_reply)
+    return Issued(token, tuple(notes), lifetime.named, nbf=nbf, reading=reading)
 
 
 _HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
@@ -258,6 +271,11 @@ def _wechat(reply: Reply, errcode: Any, never_show: tuple[str, ...]) -> Outcome:
     if number in _WECHAT_TOO_OFTEN:
         return RateLimited(f"{said}: too many requests")
     return Refused(f"{said}: the client was refused", hint=_CLIENT_HINT)
+
+
+def _may_be_secret(name: str, never_show: tuple[str, ...]) -> bool:
+    """Whether the name of a field may give a secret away. Three letters, which any secret may have, do not."""
+    return is_secret(name, never_show if len(name) > 3 else tuple(s for s in never_show if len(s) <= 3))  # noqa: PLR2004
 
 
 def _their_clock(headers: Mapping[str, str], now: float) -> float:

@@ -81,8 +81,8 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     scope = client.scope_separator.join(target.scope.split())
     form = [("grant_type", client.grant_type)]
     if client.jwt_bearer is not None:
-        form.append(("assertion", _grant_assertion(client, client.jwt_bearer, scope, credentials, call)))
-    if scope and (client.jwt_bearer is None or client.jwt_bearer.scope_in_form):
+        form.append(("assertion", _grant_assertion(target, client.jwt_bearer, scope, credentials, call)))
+    if scope and not client.scope_in_assertion:
         form.append(("scope", scope))
     form.extend(parameters)
     secrets = [credentials.secret]
@@ -90,7 +90,7 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
     if client.auth == "client_secret_basic":
         headers["Authorization"] = basic(credentials, client.basic_encoding)
         secrets.append(headers["Authorization"].removeprefix("Basic "))
-    form.extend(_in_form(client, credentials, call))
+    form.extend(_in_form(target, scope, credentials, call))
     body = urlencode(form) if client.body == "form" else _json(form)
     secrets += [value for name, value in form if name in {"assertion", "client_assertion"}]
     secrets += [
@@ -146,8 +146,9 @@ def prove_signing(client: Client, credentials: Credentials) -> None:
         _signed({}, client, credentials, by_secret=client.auth == "client_secret_jwt")
 
 
-def _in_form(client: Client, credentials: Credentials, call: Call) -> list[tuple[str, str]]:
+def _in_form(target: Target, scope: str, credentials: Credentials, call: Call) -> list[tuple[str, str]]:
     """The form fields that authenticate a client."""
+    client = target.client
     named = [("client_id", credentials.client_id)] if credentials.client_id else []
     kind = CLIENT_ASSERTION
     match client.auth:
@@ -159,6 +160,8 @@ def _in_form(client: Client, credentials: Credentials, call: Call) -> list[tuple
             subject = credentials.client_id
             by_secret = client.auth == "client_secret_jwt"
             what = claims(subject, subject, call.audience, call.now, call.nonce)
+            if client.jwt_bearer is None:  # else they are claims of the grant
+                what |= _additional(target, scope)
             assertion = _signed(what, client, credentials, by_secret=by_secret)
         case "assertion":
             assertion, kind = credentials.secret, client.assertion_type
@@ -172,13 +175,17 @@ def _in_form(client: Client, credentials: Credentials, call: Call) -> list[tuple
     return [*named, ("client_assertion_type", kind), ("client_assertion", assertion)]
 
 
-def _grant_assertion(client: Client, bearer: JwtBearer, scope: str, credentials: Credentials, call: Call) -> str:
+def _grant_assertion(target: Target, bearer: JwtBearer, scope: str, credentials: Credentials, call: Call) -> str:
     what = claims(
         bearer.issuer or credentials.client_id, bearer.subject, call.audience, call.now, f"{call.nonce}-grant"
     )
-    if scope and not bearer.scope_in_form:
-        what["scope"] = scope
-    return _signed(what | json.loads(bearer.claims), client, credentials)
+    return _signed(what | _additional(target, scope), target.client, credentials)
+
+
+def _additional(target: Target, scope: str) -> dict[str, Any]:
+    """The claims from the config, and the scope if it is one."""
+    additional: dict[str, Any] = json.loads(target.claims)
+    return additional | ({"scope": scope} if scope and target.client.scope_in_assertion else {})
 
 
 def _signed(what: dict[str, Any], client: Client, credentials: Credentials, *, by_secret: bool = False) -> str:

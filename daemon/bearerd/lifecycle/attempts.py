@@ -6,8 +6,6 @@ sets the time of the next attempt.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,18 +16,17 @@ from bearerd.admission.types import Ask, Held, Refusal, Settled
 from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, RateLimited, Refused, Transient
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import FailureLog
-from bearerd.lifecycle.lines import Line, reply_line
+from bearerd.lifecycle.held_token import HeldToken
+from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
 from bearerd.lifecycle.next_attempt import NextAttempt
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
+from bearerd.lifecycle.token_state import Accepted, TokenState, accept
 from bearerd.log import say
 from bearerd.model import Instant, Target, Token
 from bearerd.publish.record import Record
 from bearerd.target_status import HELD, Hold
 from bearerd.timeformat import duration
 
-# Hex digits of a token's SHA-256: enough to distinguish tokens, and useless for recovering one.
-_DIGEST: Final = 16
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _KINDS: Final = tuple(KINDS)
 
@@ -39,17 +36,14 @@ class Attempts:
 
     # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (
-        "_client_id", "_outcomes", "_parts", "_timing", "held", "identity", "log", "next", "same", "state", "target",
+        "_outcomes", "_parts", "_timing", "held", "log", "next", "same", "target", "token",
     )  # fmt: skip
 
     def __init__(self, target: Target, parts: Parts) -> None:
         self.target = target
         self._parts = parts
-        self.state = TokenState()
+        self.token = HeldToken()
         self.log = FailureLog()
-        self._client_id = ""
-        self.identity = ""
-        """The identity under which the token was requested. It differs from the target's after a config change."""
         self._timing = NextAttempt()
         self.held: Held | None = None
         """The answer of admission if it holds the target."""
@@ -75,21 +69,20 @@ class Attempts:
         if record is None or record.identity != target.identity() or client_id not in (None, record.client_id):
             return False
         self._parts.admission.worked(target.client.name)
-        dated = policy.redate(record.token, now)
-        self.state = resumed(dated.token, now.boot, named=record.named, sliding=record.sliding)
-        self._client_id, self.identity = record.client_id, record.identity
+        dated = self.token.resume(record, target, now)
         if self.state.stale:
             return False
         remaining = self.state.remaining(now.boot)
         if not dated.disagreed and remaining >= self._parts.min_valid:
             self._timing.due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
-        say(logging.INFO, f"the token on record is good for {duration(remaining)}", name=target.full_name)
+        self.say(resumed_line(remaining, self.publish_in(now.boot)))
         return dated.stepped
 
     def adopt(self, target: Target) -> None:
         """Apply a changed config. A target that needs another token, or is failing, requests one at once."""
         old, self.target = self.target, target
         now = self._parts.clock.now().boot
+        self.token.shorten(target.publish_delay)
         needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
         if needs_grant:
             self._parts.admission.forget(target.full_name, old.client.name, now)
@@ -97,7 +90,7 @@ class Attempts:
         if old.client == target.client and old.fingerprint() != target.fingerprint():
             self._request_changed(now)
         token = self.state.current
-        if needs_grant or self.log.failure is not None or (token is not None and not self.is_for_target):
+        if needs_grant or self.log.failure is not None or (token is not None and not self.token.is_for(target)):
             self._due_now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self._timing.rescheduled(max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)))
@@ -118,16 +111,18 @@ class Attempts:
             self._due_now(self._parts.clock.now().boot)
 
     def request(self, instead_of: str | None) -> None:
-        """Request a new token, unless the held one is newer already."""
+        """Request a new token, unless there is a newer one. If that is waiting, publish it as soon as it is valid."""
+        if instead_of is not None:
+            self.token.doubt(instead_of)
+        if self.token.replaces(instead_of):
+            return
         self._timing.requested = self._timing.requested or not self.is_newer(instead_of)
 
     def correct_times(self, now: Instant) -> bool:
         """Correct the token's times after a step of the wall clock. Returns whether there was one."""
-        token = self.state.current
-        dated = None if token is None else policy.redate(token, now)
-        if dated is None or not dated.stepped:
+        dated = self.token.redate(now)
+        if dated is None:
             return False
-        self.state = self.state.dated(dated.token)
         if self._timing.has_last():
             self._timing.plan_last(now.boot, self.state.ends, self._parts.dice())
         if dated.disagreed:
@@ -145,18 +140,19 @@ class Attempts:
     # -- state -----------------------------------------------------------------------------------
 
     @property
-    def is_for_target(self) -> bool:
-        """Whether the held token is the one that the current config wants."""
-        return self.identity == self.target.identity()
+    def state(self) -> TokenState:
+        """The newest token."""
+        return self.token.state
 
     @property
     def record(self) -> Record | None:
         """The record of the held token; None without one that the current config wants."""
-        state = self.state
-        token = state.current
-        if token is None or not self.is_for_target:
-            return None
-        return Record(token, self.identity, self._client_id, named=state.named, sliding=state.sliding)
+        return self.token.record(self.target)
+
+    def publish_in(self, now: float) -> float:
+        """Seconds until the newest token is published; 0 if it is not waiting for that."""
+        waiting = self.token.waiting
+        return 0.0 if waiting is None else max(0.0, waiting.at - now)
 
     @property
     def outcomes(self) -> tuple[int, ...]:
@@ -164,13 +160,8 @@ class Attempts:
         return tuple(self._outcomes)
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether the held token is valid and differs from the one with this digest."""
-        state = self.state
-        token = state.current
-        if instead_of is None or token is None or state.ends <= self._parts.clock.now().boot:
-            return False
-        known = hashlib.sha256(token.access_token.encode()).hexdigest()[:_DIGEST]
-        return not hmac.compare_digest(known, instead_of.lower())
+        """Whether the token in the files is valid and differs from the one with this digest."""
+        return self.token.is_newer(instead_of, self._parts.clock.now().boot)
 
     def ask(self, now: float, *, requested: bool = False) -> Ask:
         """The request to admission at this time."""
@@ -273,7 +264,7 @@ class Attempts:
             settled = parts.admission.settle(answer.ticket, outcome, parts.clock.now().boot)
         first = self.state.current is None
         if accepted is not None:
-            self._take(accepted, performed.client_id)
+            self._take(accepted, performed, now.boot)
         if isinstance(outcome, Failure):
             self._fail(outcome, settled, now.boot)
         elif accepted is not None:
@@ -285,18 +276,17 @@ class Attempts:
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
         """Compare the reply with the held token, if that is the one that the current config wants."""
-        state = self.state if self.is_for_target else TokenState(arrived_expired=self.state.arrived_expired)
+        state = self.state if self.token.is_for(self.target) else TokenState(arrived_expired=self.state.arrived_expired)
         return accept(state, issued, now, lambda token: self._refresh_due(token, now.boot), performed.skew)
 
-    def _take(self, accepted: Accepted, client_id: str) -> None:
+    def _take(self, accepted: Accepted, performed: Performed, now: float) -> None:
         """Store the state after a reply."""
-        if accepted.kind == "expired":  # the held token stays, also one that another config wanted
-            self.state = replace(self.state, arrived_expired=accepted.state.arrived_expired)
-            return
-        self.state = accepted.state
-        self._client_id, self.identity = client_id, self.target.identity()
+        nbf = performed.outcome.nbf if isinstance(performed.outcome, Issued) else 0.0
+        self.token.take(accepted, self.target, performed.client_id, nbf, now)
         if accepted.kind in {"new", "renewed"}:
             self._timing.extended()
+        if accepted.kind == "new" and (line := nbf_line(nbf, self.publish_in(now))) is not None:
+            self.say(line)
 
     def _succeed(self, accepted: Accepted, notes: Iterable[str], now: Instant) -> None:
         remaining = self.state.remaining(now.boot)
@@ -308,7 +298,7 @@ class Attempts:
             self.log.renewed()
         if (recovered := self.log.succeeded(now.boot)) is not None:
             self.say(recovered)
-        line = reply_line(accepted.kind, remaining, self.due - now.boot)
+        line = reply_line(accepted.kind, remaining, self.due - now.boot, self.publish_in(now.boot))
         if line is not None:
             self.say(line)
 

@@ -14,6 +14,7 @@ from bearerd.grant.outcome import Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.attempts import Attempts
 from bearerd.lifecycle.file_state import FileState
+from bearerd.lifecycle.lines import Line
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
 from bearerd.model import Instant, Output, Target
@@ -51,9 +52,11 @@ class Controller:
         attempts, clock = self._attempts, self._parts.clock
         if attempts.correct_times(clock.now()):
             self._files.times_changed()
-        before = attempts.state
+        before, waited = attempts.state, attempts.token.waiting
         attempts.run()
-        if attempts.state.token is not before.token:
+        if attempts.token.publish_if_due(clock.now().boot) and attempts.record is not None:
+            attempts.say(Line("info", "the new token is published"))
+        if attempts.state.token is not before.token or attempts.token.waiting is not waited:
             self._files.token_changed()
         elif (attempts.state.sliding, attempts.state.named) != (before.sliding, before.named):
             self._files.record_changed()
@@ -63,11 +66,13 @@ class Controller:
         line = attempts.log.still_failing(now.boot, attempts.state.remaining(now.boot), attempts.next)
         if line is not None:
             attempts.say(line)
-        may_be_lost = attempts.state.current is not None and not attempts.log.expiry_logged
+        in_files, waiting = attempts.token.in_files, attempts.token.waiting
+        may_be_lost = in_files.current is not None and not attempts.log.expiry_logged
         return policy.next_moment(
             now.boot,
             attempts.next_turn(),
-            attempts.state.lost_at() if may_be_lost else None,
+            in_files.lost_at() if may_be_lost else None,
+            waiting.at if waiting is not None else None,
             self._files.next_attempt(now.boot),
             attempts.log.next_line(),
         )
@@ -82,8 +87,12 @@ class Controller:
     # -- for other threads, at any time ----------------------------------------------------------
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether the held token is valid and differs from the one with this digest."""
+        """Whether the token in the files is valid and differs from the one with this digest."""
         return self._attempts.is_newer(instead_of)
+
+    def replaces(self, instead_of: str | None) -> bool:
+        """Whether a newer token than the one with this digest is waiting for its publication."""
+        return self._attempts.token.replaces(instead_of)
 
     def lost_record(self) -> bool:
         """Whether the record of its token was removed."""
@@ -95,8 +104,8 @@ class Controller:
 
     def status(self) -> TargetStatus:
         """A snapshot of the target."""
-        attempts, files = self._attempts, self._files
-        state, held, log = attempts.state, attempts.current_hold(), attempts.log
+        attempts, files, waiting = self._attempts, self._files, self._attempts.token.waiting
+        state, held, log = attempts.token.in_files, attempts.current_hold(), attempts.log
         token, failure = state.current, log.failure
         if held is not None and failure is None and held.reason == "refused":
             refusal = attempts.refusal()
@@ -119,6 +128,7 @@ class Controller:
             readable_until=files.readable_until,
             outcomes=attempts.outcomes,
             same_token=attempts.same,
+            publish_at=waiting.at if waiting is not None else None,
         )
 
     # -- steps of a turn -----------------------------------------------------------------------
@@ -128,6 +138,8 @@ class Controller:
         record = self._files.load(self.target)
         if self._attempts.resume(record, self._parts.clients.client_id(self.target)):
             self._files.times_changed(at_start=True)
+        if record is not None and record.waits and self._attempts.token.waiting is None:
+            self._files.record_changed()  # the wait was over before this process started
         self._resumed = True
 
     def _adopt(self, target: Target, wanted_paths: Paths) -> None:
@@ -144,7 +156,10 @@ class Controller:
             case TemplateChanged():
                 self._files.template_changed()
             case RefreshRequested(instead_of=instead_of):
+                waited = self._attempts.token.waiting
                 self._attempts.request(instead_of)
+                if self._attempts.token.waiting is not waited:
+                    self._files.record_changed()
             case Leftover(target=old):
                 self._withdraw(old.outputs, wanted_paths)
             case _:
@@ -156,16 +171,18 @@ class Controller:
         self._files.withdraw(self.target, [output for output in outputs if output.path not in taken])
 
     def _reconcile_files(self, now: Instant) -> None:
-        attempts = self._attempts
-        if attempts.state.current is None:
+        attempts, record, in_files = self._attempts, self._attempts.record, self._attempts.token.in_files
+        if in_files.current is None or now.boot >= in_files.lost_at():
             self._files.expire(self.target)
-        elif now.boot >= attempts.state.lost_at():
-            self._files.expire(self.target)
+        waiting = attempts.token.waiting
+        if waiting is not None and record is not None and (now.boot >= in_files.lost_at() or not waiting.own):
+            self._files.keep(self.target, record)
+        elif in_files.current is not None and now.boot >= in_files.lost_at():
             removed, wait = self.target.on_expiry == "remove", attempts.next - now.boot
             if (line := attempts.log.expired(attempts.hindrance(), wait, removed=removed)) is not None:
                 attempts.say(line)
-        elif (record := attempts.record) is not None:  # else the old token stays until the new one is there
-            self._files.publish(self.target, record, attempts.state.lost_at())
+        elif in_files.current is not None and record is not None:  # else the old token stays until the new one is there
+            self._files.publish(self.target, record, in_files.lost_at())
 
     def _run_on_failure_if_lost(self, now: float) -> None:
         """Run `on_failure` once per lasting failure."""

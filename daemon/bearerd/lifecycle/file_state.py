@@ -145,15 +145,9 @@ class FileState:
 
     def publish(self, target: Target, record: Record, good_until: float) -> None:
         """Make the record and every file hold this token, which is valid until `good_until` (boot clock)."""
-        faults: tuple[str, ...] = ()
-        if self._unsaved or not self._publisher.recorded(target):
-            try:
-                # The record comes first: after a crash between the two, the files are made from it.
-                self._publisher.save(target, record)
-                self._unsaved = False
-            except PublishError as error:
-                faults = (str(error),)
-        published = self._publisher.ensure(target, record.token, lambda: self._announce(target))
+        # The record comes first: after a crash between the two, the files are made from it.
+        faults = self._save(target, record)
+        published = self._publisher.ensure(target, record.published, lambda: self._announce(target))
         was_on_disk, self.on_disk = self.on_disk, not published.faults
         self.readable_until = good_until if self.on_disk else 0.0
         if published.written and was_on_disk and not self._attempts and not self._rewritten:
@@ -166,6 +160,20 @@ class FileState:
             if self._unannounced:
                 self._hooks.changed(target, first=self._first)
             self._unannounced = self._only_times = self._first = False
+
+    def keep(self, target: Target, record: Record) -> None:
+        """Write the record of a token that waits, while there is no valid token for the files."""
+        self._note(target, self._save(target, record))
+
+    def _save(self, target: Target, record: Record) -> tuple[str, ...]:
+        """Write the record if it changed or is missing. Returns what is wrong."""
+        if self._unsaved or not self._publisher.recorded(target):
+            try:
+                self._publisher.save(target, record)
+            except PublishError as error:
+                return (str(error),)
+            self._unsaved = False
+        return ()
 
     def expire(self, target: Target) -> None:
         """Handle an expired token: remove its files if the config says so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from bearerd.lifecycle.held_token import LONGEST_NBF
 from bearerd.lifecycle.token_state import Kind
 from bearerd.timeformat import duration
 
@@ -19,15 +20,36 @@ class Line:
     text: str
 
 
-def reply_line(kind: Kind, remaining: float, wait: float) -> Line | None:
+def resumed_line(remaining: float, publish_in: float) -> Line:
+    """The line about a token from a record. Both are seconds, as below."""
+    return Line("info", f"the token on record is good for {duration(remaining)}{_published(publish_in)}")
+
+
+def nbf_line(nbf: float, publish_in: float) -> Line | None:
+    """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` all the same."""
+    if nbf <= LONGEST_NBF:
+        return None
+    return Line(
+        "warning",
+        f"the new token is valid only in {duration(nbf)} (its nbf); it is published in {duration(publish_in)} all the "
+        "same; compare this machine's clock with the provider's",
+    )
+
+
+def _published(publish_in: float) -> str:
+    return f"; it is published in {duration(publish_in)}" if publish_in else ""
+
+
+def reply_line(kind: Kind, remaining: float, wait: float, publish_in: float = 0.0) -> Line | None:
     """The line about a reply after which the token is good for `remaining` and the next request is due in `wait`.
 
-    Both are seconds. None for a token that had expired on arrival: that is a failure.
+    All are seconds; `publish_in` is 0 for a token that is published at once. None for a token that had expired on
+    arrival: that is a failure.
     """
     good, when = duration(remaining), "now" if wait <= 0 else f"in {duration(wait)}"
     match kind:
         case "new":
-            return Line("info", f"token obtained, good for {good}; next refresh {when}")
+            return Line("info", f"token obtained, good for {good}{_published(publish_in)}; next refresh {when}")
         case "renewed":
             return Line("info", f"the provider extended the same token, good for {good}; next request {when}")
         case "at_end":

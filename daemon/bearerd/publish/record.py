@@ -27,42 +27,74 @@ class Record:
     """Whether its provider named a lifetime for it."""
     sliding: bool = False
     """Whether its provider prolongs it for as long as it is used."""
+    present: Token | None = None
+    """The token in the files, while the new one waits for its publication."""
+    not_before: float = 0.0
+    """Seconds after the new token was requested from which it is valid; 0 if it is not waiting for that."""
+    publish_after: float = 0.0
+    """Seconds after the new token was requested at which it is published, if it is valid; 0 without a delay."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the new token was waiting when the record was written."""
+        return self.present is not None or self.not_before > 0
+
+    @property
+    def published(self) -> Token:
+        """The token for the files."""
+        return self.present or self.token
 
 
 def dump(record: Record) -> bytes:
-    """A record as JSON."""
-    token = record.token
-    return json.dumps(
-        {
-            "schema": SCHEMA,
-            "identity": record.identity,
-            "client_id": record.client_id,
-            "named": record.named,
-            "sliding": record.sliding,
-            "access_token": token.access_token,
-            "token_type": token.token_type,
-            "scope": token.scope,
-            "lifetime": token.lifetime,
-            "obtained_wall": token.obtained.wall,
-            "obtained_boot": token.obtained.boot,
-            "extra": token.extra_fields(),
-        }
-    ).encode()
+    """A record as JSON.
+
+    The token in the files is at the top level, and a new one that waits in `next`. A bearerd that does not know `next`
+    goes on with the token in the files, and so does this one with a record that has none.
+    """
+    fields: dict[str, Any] = {
+        "schema": SCHEMA,
+        "identity": record.identity,
+        "client_id": record.client_id,
+        "named": record.named,
+        "sliding": record.sliding,
+        **_fields(record.published),
+    }
+    if record.waits:
+        fields |= {"not_before": record.not_before, "publish_after": record.publish_after}
+    if record.present is not None:
+        fields["next"] = _fields(record.token)
+    return json.dumps(fields).encode()
+
+
+def _fields(token: Token) -> dict[str, Any]:
+    return {
+        "access_token": token.access_token,
+        "token_type": token.token_type,
+        "scope": token.scope,
+        "lifetime": token.lifetime,
+        "obtained_wall": token.obtained.wall,
+        "obtained_boot": token.obtained.boot,
+        "extra": token.extra_fields(),
+    }
 
 
 def load(content: bytes) -> Record | None:
     """The record in a file; None unless this version wrote it in full."""
     try:
-        # The fields of the reply are one level deeper here than in the reply.
-        fields = boundedjson.loads(content.decode(), boundedjson.DEEPEST + 1)
+        # The fields of the reply are up to two levels deeper here than in the reply.
+        fields = boundedjson.loads(content.decode(), boundedjson.DEEPEST + 2)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             return None
+        following = fields.get("next")
         return Record(
-            _token(fields),
+            _token(fields if following is None else following),
             _text(fields["identity"]),
             _text(fields["client_id"], may_be_empty=True),
             named=_flag(fields["named"]),
             sliding=_flag(fields["sliding"]),
+            present=None if following is None else _token(fields),
+            not_before=_number(fields.get("not_before", 0.0)),
+            publish_after=_number(fields.get("publish_after", 0.0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -166,6 +166,10 @@ class Engine:
         controller = self._reconciler.controller(name)
         if controller is not None and controller.is_newer(instead_of):
             return Requested("newer")
+        if controller is not None and controller.replaces(instead_of):
+            # It costs the provider nothing, so nothing holds it back.
+            self._reconciler.wish(name, RefreshRequested(instead_of))
+            return Requested("accepted", grants=sum(controller.status().outcomes))
         now = self._now()
         with self._lock:
             after = self._requested_at.get(name, -inf) + _BETWEEN_REQUESTS

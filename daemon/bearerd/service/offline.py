@@ -65,7 +65,7 @@ def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
 
 def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, Any]:
     record = peek(directory, client, name)
-    token = redate(record.token, now).token if record else None
+    token = redate(record.published, now).token if record else None
     left = token.expires.boot - now.boot if token else 0.0
     return {
         "name": f"{client}/{name}",
@@ -92,6 +92,7 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "grants": {},
         "on_disk": None,
         "same_token": None,
+        "publish_at": None,
         "file_errors": [],
         "hooks": {"owed": None, "last_run_at": None, "last_error": None},
     }

@@ -52,6 +52,9 @@ def once(
     valid is a success with a warning. With `hooks`, the hooks run, too, and a hook that fails for good is a failure.
     Raises DirectoryUnusable or DirectoryLocked.
     """
+    # Nobody would publish a token after this process has ended.
+    targets = tuple(replace(target, publish_delay=0.0) for target in config.targets)
+    config = replace(config, targets=targets)
     if not hooks:
         # Hooks that an earlier run owes stay noted for the daemon.
         targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
@@ -145,7 +148,7 @@ def _settle(
             continue
         if _is_final(status.failure):
             ends[status.name] = _final(status, now)
-        elif status.failure is None and _good(status, now) and status.due > now:
+        elif status.failure is None and _good(status, now) and status.due > now and status.publish_at is None:
             ends[status.name] = _End(good=True)
         elif status.client in given_up:
             ends[status.name] = _final(status, now, because=_why_given_up(given_up[status.client], now))
@@ -187,6 +190,8 @@ def _final(status: TargetStatus, now: float, because: str | None = None) -> _End
 def _timed_out(status: TargetStatus, now: float, timeout: float, *, interrupted: bool) -> _End:
     ended = "interrupted" if interrupted else f"not done within {duration(timeout)}"
     why = f"{ended}; last: {status.failure}" if status.failure else ended
+    if status.publish_at is not None:
+        why = f"{ended}: the new token is valid only in {duration(max(0.0, status.publish_at - now))} (its nbf)"
     if status.expires is not None and status.expires > now and not status.on_disk:
         return _End(good=False, why=f"there is a token, but its files could not be written; {why}")
     if _good(status, now):

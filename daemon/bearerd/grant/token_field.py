@@ -1,0 +1,54 @@
+"""Where the token is in a reply: the config's `token_field`, a dotted path. Pure.
+
+Lifetime, type, scope and other fields are read from the object that holds the token. A field at another level may
+describe something else, such as a session.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+# Only what looks like a name is shown: a reply can have any text in place of a name. The longest one in use has
+# 26 characters, and tokens are longer than 31.
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
+# Names in a message. Token replies have about six fields.
+_MOST_NAMES: Final = 8
+
+
+class NoTokenError(Exception):
+    """The reply has no token there. The text says what the reply has; it is safe to show."""
+
+
+def find(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) -> tuple[Mapping[str, Any], str]:
+    """The object that holds the token, and the token; raises NoTokenError.
+
+    A name for which `is_secret` is true is not shown.
+    """
+    *outer, last = path.split(".")
+    holder, passed = fields, ""
+    for name in outer:
+        inner = holder.get(name)
+        passed = f"{passed}.{name}" if passed else name
+        if inner is None:
+            raise NoTokenError(f"the reply has no {passed}; {_names(holder, passed.rpartition('.')[0], is_secret)}")
+        if not isinstance(inner, dict):
+            raise NoTokenError(f"{passed} in the reply is not an object")
+        holder = inner
+    token = holder.get(last)
+    if token is None:
+        raise NoTokenError(f"the reply has no {path}; {_names(holder, passed, is_secret)}")
+    if not isinstance(token, str):
+        raise NoTokenError(f"{path} in the reply is not text")
+    if not token:
+        raise NoTokenError(f"{path} in the reply is empty")
+    return holder, token
+
+
+def _names(holder: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) -> str:
+    """`it has: data, status`, or `data has: token`: the names of an object's fields."""
+    names = sorted(name for name in holder if _NAME.fullmatch(name) and not is_secret(name))[:_MOST_NAMES]
+    others = len(holder) - len(names)
+    more = [f"{others} other{'' if others == 1 else 's'}"] if others else []
+    return f"{path or 'it'} has: {', '.join([*names, *more]) or 'no fields'}"
