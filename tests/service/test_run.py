@@ -235,7 +235,7 @@ _HANGING_LOOKUP = """
 import socket, threading
 real = socket.getaddrinfo
 def hangs(host, *args, **kwargs):
-    if host == "localhost":
+    if host == b"localhost":
         import sys
         print("looking up", file=sys.stderr, flush=True)
         threading.Event().wait()
