@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 SKEWED: Final = 30.0
@@ -62,6 +63,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
+@lru_cache(maxsize=16)  # one reply asks several times, and the replies of a burst have the same second
 def _http_date(value: str) -> float | None:
     """The Unix time of an HTTP date; None if it is invalid."""
     if not value:

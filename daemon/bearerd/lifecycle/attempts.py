@@ -269,7 +269,7 @@ class Attempts:
             self._fail(outcome, settled, now.boot)
         elif accepted is not None:
             self._succeed(accepted, outcome.notes if first else (), now)
-        parts.counted(self.target, replace(performed, outcome=outcome))
+        parts.counted(self.target, performed if outcome is performed.outcome else replace(performed, outcome=outcome))
         # Counted last: a thread that waits for the next grant then also sees its result.
         self._outcomes[_KINDS.index(type(outcome))] += 1
         return None
