@@ -300,6 +300,17 @@ REPLIES = [
         "the provider says that the secret or key has expired: register a new one",
     ),
     Says(
+        "Azure API Management: the header with the subscription key is missing",
+        401,
+        {
+            "statusCode": 401,
+            "message": "Access denied due to missing subscription key. Make sure to include subscription key when "
+            "making requests to an API.",
+        },
+        "HTTP 401: the client was refused; "
+        "the gateway in front of the provider requires a valid subscription key: set or compare headers",
+    ),
+    Says(
         "Entra: the secret's ID",
         401,
         {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided. Ensure …"},

@@ -361,7 +361,7 @@ def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
 
 
 NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
-DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
+DECRYPT = "decrypt it into another file: openssl pkey -in FILE -out FILE.decrypted"
 CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
 
 
@@ -451,6 +451,12 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
             {"private_key": "key", "certificate": "certificate", "ca": "secret"},
             "ca_file SITE/ca: holds no certificate",
             id="tls-ca-file-is-none",
+        ),
+        pytest.param(
+            {"tls_certificate": "{file: SITE/one}", "tls_private_key": "{file: SITE/one}"},
+            {},
+            "file SITE/one: no such file or directory",
+            id="one-file-for-certificate-and-key-is-reported-once",
         ),
         pytest.param(BY_ASSERTION, {"assertion": ""}, "file SITE/assertion: empty", id="assertion-empty"),
         pytest.param(

@@ -174,14 +174,14 @@ def test_the_login_is_read_again_for_each_connection_and_shown_nowhere() -> None
     assert second.outcome == Transient(
         "the proxy 127.0.0.1 requires another login",
         phase="connect",
-        hint="it refused the login: compare username and password (env PROXY_PASSWORD) with its operator's",
+        hint="the proxy refused the login: check username and password (env PROXY_PASSWORD)",
     )
     assert "second-password" not in repr(second) + str(second.outcome)
 
 
 # -- it does not connect -------------------------------------------------------------------------------
 
-WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
 
 
 @pytest.mark.parametrize(
@@ -293,9 +293,7 @@ def test_a_real_proxy_with_a_login(tmp_path: Path) -> None:
     assert isinstance(issued, Issued), issued
     assert isinstance(refused, Transient)
     assert refused.message == "the proxy 127.0.0.1 requires another login"
-    assert refused.hint == (
-        f"it refused the login: compare username and password (file {password}) with its operator's"
-    )
+    assert refused.hint == (f"the proxy refused the login: check username and password (file {password})")
     assert isinstance(without, Transient)
     assert without.hint == WANTED
     assert len(server.seen) == 1

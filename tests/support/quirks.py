@@ -740,12 +740,12 @@ REFUSALS: Final = [
         http(
             400, HTML, body=b"<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n<body>"
         ),
-        _this("HTTP 400", "it requires a client certificate: set tls_certificate and tls_private_key"),
+        _this("HTTP 400", "the server requires a client certificate: set tls_certificate and tls_private_key"),
     ),
     Fails(
         "nginx: a client certificate of another authority",
         http(400, HTML, body=b"<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>"),
-        _this("HTTP 400", "it does not accept the client certificate"),
+        _this("HTTP 400", "the server does not accept the client certificate"),
     ),
     Fails(
         "Cloudflare: a page that blocks",
@@ -946,7 +946,7 @@ def _no_tunnel(status: int, hint: str) -> Transient:
     return Transient(said, phase="connect", hint=hint)
 
 
-_LOGIN_WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+_LOGIN_WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
 
 PROXIES: Final = [
     Fails(
