@@ -453,7 +453,11 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
             id="tls-ca-file-is-none",
         ),
         pytest.param(
-            {"tls_certificate": "{file: SITE/one}", "tls_private_key": "{file: SITE/one}"},
+            {
+                "token_url": "https://127.0.0.1:1/token",
+                "tls_certificate": "{file: SITE/one}",
+                "tls_private_key": "{file: SITE/one}",
+            },
             {},
             "file SITE/one: no such file or directory",
             id="one-file-for-certificate-and-key-is-reported-once",

@@ -125,7 +125,9 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 # TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "the server requires a client certificate: set tls_certificate and tls_private_key",
+    "tlsv13 alert certificate required": (
+        "the server requires a client certificate: set tls_certificate and tls_private_key"
+    ),
     "sslv3 alert handshake failure": "no common TLS version or cipher, or the server requires a client certificate",
     "tlsv1 alert no application protocol": HTTP2_HINT,
     "tlsv1 alert unknown ca": "the server does not trust the authority of the client certificate",
