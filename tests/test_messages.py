@@ -232,6 +232,14 @@ REPLIES = [
         worked=True,
     ),
     Says(
+        "a secret with several lines",
+        401,
+        INVALID_CLIENT,
+        "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) has more than one "
+        "line, and all were sent: keep one",
+        secret="s3cret\nurl: https://example.com",
+    ),
+    Says(
         "a secret with a blank at its end",
         401,
         INVALID_CLIENT,

@@ -166,9 +166,11 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
     if known.worked:
         return "the provider accepted the same credentials before: it may have revoked, replaced or locked them"
     for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
+        where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
         if value != value.strip("\ufeff \t\r\n"):
-            where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
             return f"{name}{where} begins or ends with a blank or byte order mark, which was sent too: remove it"
+        if "\n" in value:
+            return f"{name}{where} has more than one line, and all were sent: keep one"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
