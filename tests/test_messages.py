@@ -236,7 +236,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) has more than one "
-        "line, and all were sent: keep one",
+        "line, and all were sent; a secret has one",
         secret="s3cret\nurl: https://example.com",
     ),
     Says(

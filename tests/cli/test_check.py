@@ -370,7 +370,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
     [
         pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
         pytest.param(
-            {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'two\\nlines']}}"},
+            {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'caf\\303\\251']}}"},
             {},
             "command /usr/bin/printf: not usable as header X-Api-Key: expected printable ASCII characters on one line, "
             "without spaces at its ends",
@@ -391,7 +391,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
             {"old": "key"},
-            "client_secret file SITE/old: the key cannot sign with HS256",
+            "file SITE/old: has more than one line; a secret has one",
             id="a-key-for-a-secret",
         ),
         pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),

@@ -170,7 +170,7 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
         if value != value.strip("\ufeff \t\r\n"):
             return f"{name}{where} begins or ends with a blank or byte order mark, which was sent too: remove it"
         if "\n" in value:
-            return f"{name}{where} has more than one line, and all were sent: keep one"
+            return f"{name}{where} has more than one line, and all were sent; a secret has one"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
