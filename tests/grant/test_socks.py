@@ -172,7 +172,7 @@ def test_the_login_is_read_again_for_each_connection_and_shown_nowhere() -> None
     assert isinstance(first.outcome, Issued), first
     assert proxy.logins == [b"bearerd:first-password", b"bearerd:second-password"]
     assert second.outcome == Transient(
-        "the proxy 127.0.0.1 requires another login",
+        "the proxy 127.0.0.1 refused the connection",
         phase="connect",
         hint="the proxy refused the login: check username and password (env PROXY_PASSWORD)",
     )
@@ -187,7 +187,7 @@ WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …
 @pytest.mark.parametrize(
     ("script", "said", "hint"),
     [
-        pytest.param({"greeting": b"\x05\xff"}, "requires another login", WANTED, id="no-login-accepted"),
+        pytest.param({"greeting": b"\x05\xff"}, "refused the connection", WANTED, id="no-login-accepted"),
         pytest.param({"greeting": b"\x04\x00"}, "did not answer as a SOCKS5 proxy", None, id="socks4"),
         pytest.param({"greeting": b"HTTP/1.1 400"}, "did not answer as a SOCKS5 proxy", None, id="http"),
         *(
@@ -292,7 +292,7 @@ def test_a_real_proxy_with_a_login(tmp_path: Path) -> None:
 
     assert isinstance(issued, Issued), issued
     assert isinstance(refused, Transient)
-    assert refused.message == "the proxy 127.0.0.1 requires another login"
+    assert refused.message == "the proxy 127.0.0.1 refused the connection"
     assert refused.hint == (f"the proxy refused the login: check username and password (file {password})")
     assert isinstance(without, Transient)
     assert without.hint == WANTED
