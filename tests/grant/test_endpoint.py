@@ -390,7 +390,7 @@ def test_a_login_goes_to_the_proxy_and_not_to_the_provider(tmp_path: Path, schem
     if scheme == "https":
         said = "the proxy 127.0.0.1 refuses to connect to the provider: HTTP 407"
         hint = "the proxy refused the login: check username and password (env PROXY_PASSWORD)"
-        assert replies == [NoReply("connect", said, hint)] * 2
+        assert replies == [NoReply("proxy login", said, hint)] * 2
 
 
 def test_the_next_address_is_used_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

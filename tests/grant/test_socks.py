@@ -19,7 +19,7 @@ import trustme
 
 from bearerd.grant import socks as module
 from bearerd.grant.endpoint import Endpoint
-from bearerd.grant.outcome import Issued, NoReply, Performed, Transient, Unsent
+from bearerd.grant.outcome import Issued, Malformed, NoReply, Performed, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Request
@@ -171,9 +171,9 @@ def test_the_login_is_read_again_for_each_connection_and_shown_nowhere() -> None
 
     assert isinstance(first.outcome, Issued), first
     assert proxy.logins == [b"bearerd:first-password", b"bearerd:second-password"]
-    assert second.outcome == Transient(
+    assert second.outcome == Malformed(
         "the proxy 127.0.0.1 refused the connection",
-        phase="connect",
+        phase="proxy login",
         hint="the proxy refused the login: check username and password (env PROXY_PASSWORD)",
     )
     assert "second-password" not in repr(second) + str(second.outcome)
@@ -291,7 +291,7 @@ def test_a_real_proxy_with_a_login(tmp_path: Path) -> None:
         without = perform(behind(proxy, server.url)).outcome
 
     assert isinstance(issued, Issued), issued
-    assert isinstance(refused, Transient)
+    assert isinstance(refused, Malformed)
     assert refused.message == "the proxy 127.0.0.1 refused the connection"
     assert refused.hint == (f"the proxy refused the login: check username and password (file {password})")
     assert isinstance(without, Transient)

@@ -77,13 +77,20 @@ def _addressee(url: str, *, port: bool) -> str:
 
 def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider) -> NoReply | None:
     """The proxy's answer, if it did not connect to the provider."""
+    of_login: Phase = "proxy login" if provider.proxy_login else "connect"
     for cause in causes:
         if isinstance(cause, SocksError):
-            return NoReply("connect", f"{who} {cause}", login_hint(provider) if cause.about_login else None)
+            return (
+                NoReply(of_login, f"{who} {cause}", login_hint(provider))
+                if cause.about_login
+                else NoReply("connect", f"{who} {cause}")
+            )
         if tunnel := re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)):
             # tinyproxy says 401 to a wrong password.
-            hint = login_hint(provider) if tunnel[1] in {"401", "407"} else "ask its operator to allow it"
-            return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {tunnel[1]}", hint)
+            said = f"{who} refuses to connect to the provider: HTTP {tunnel[1]}"
+            if tunnel[1] in {"401", "407"}:
+                return NoReply(of_login, said, login_hint(provider))
+            return NoReply("connect", said, "ask its operator to allow it")
     return None
 
 
