@@ -232,6 +232,14 @@ REPLIES = [
         worked=True,
     ),
     Says(
+        "a secret with several lines",
+        401,
+        INVALID_CLIENT,
+        "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) has more than one "
+        "line, and all were sent; a secret has one",
+        secret="s3cret\nurl: https://example.com",
+    ),
+    Says(
         "a secret with a blank at its end",
         401,
         INVALID_CLIENT,
@@ -298,6 +306,17 @@ REPLIES = [
         {"error": "invalid_client", "error_description": "AADSTS7000222: The provided client secret keys are expired."},
         "HTTP 401 invalid_client: the client was refused; "
         "the provider says that the secret or key has expired: register a new one",
+    ),
+    Says(
+        "Azure API Management: the header with the subscription key is missing",
+        401,
+        {
+            "statusCode": 401,
+            "message": "Access denied due to missing subscription key. Make sure to include subscription key when "
+            "making requests to an API.",
+        },
+        "HTTP 401: the client was refused; "
+        "the gateway in front of the provider requires a valid subscription key: set or compare headers",
     ),
     Says(
         "Entra: the secret's ID",

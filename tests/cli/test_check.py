@@ -361,7 +361,7 @@ def test_blanks_or_a_bom_at_the_ends_of_a_secret_are_exit_1_before_any_request(
 
 
 NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
-DECRYPT = "decrypt it: openssl pkey -in FILE -out FILE"
+DECRYPT = "decrypt it into another file: openssl pkey -in FILE -out FILE.decrypted"
 CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
 
 
@@ -370,7 +370,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
     [
         pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
         pytest.param(
-            {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'two\\nlines']}}"},
+            {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'caf\\303\\251']}}"},
             {},
             "command /usr/bin/printf: not usable as header X-Api-Key: expected printable ASCII characters on one line, "
             "without spaces at its ends",
@@ -391,7 +391,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
             {"old": "key"},
-            "client_secret file SITE/old: the key cannot sign with HS256",
+            "file SITE/old: has more than one line; a secret has one",
             id="a-key-for-a-secret",
         ),
         pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
@@ -451,6 +451,16 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
             {"private_key": "key", "certificate": "certificate", "ca": "secret"},
             "ca_file SITE/ca: holds no certificate",
             id="tls-ca-file-is-none",
+        ),
+        pytest.param(
+            {
+                "token_url": "https://127.0.0.1:1/token",
+                "tls_certificate": "{file: SITE/one}",
+                "tls_private_key": "{file: SITE/one}",
+            },
+            {},
+            "file SITE/one: no such file or directory",
+            id="one-file-for-certificate-and-key-is-reported-once",
         ),
         pytest.param(BY_ASSERTION, {"assertion": ""}, "file SITE/assertion: empty", id="assertion-empty"),
         pytest.param(

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from bearerd.config.descriptions import DESCRIPTIONS
 from bearerd.config.load import schema
 from bearerd.config.models import ConfigFile
 from bearerd.model import TEMPLATES
@@ -184,6 +185,17 @@ def test_the_schema_lists_every_key_of_a_model_and_allows_no_other(model: type[B
     assert list(here["properties"]) == list(model.model_fields)
     assert here["additionalProperties"] is False
     assert set(here.get("required", [])) == {name for name, field in model.model_fields.items() if field.is_required()}
+
+
+def test_every_property_of_the_schema_has_a_description_and_no_description_is_left_over() -> None:
+    used = set()
+    for model in ALL_MODELS:
+        here = schema() if model is ConfigFile else schema()["$defs"][model.__name__]
+        for key, value in here["properties"].items():
+            own = f"{model.__name__}.{key}"
+            assert value["description"] == DESCRIPTIONS[own if own in DESCRIPTIONS else key]
+            used.add(own if own in DESCRIPTIONS else key)
+    assert used == DESCRIPTIONS.keys()
 
 
 def test_the_schema_knows_every_key_of_the_example() -> None:

@@ -248,7 +248,7 @@ def test_the_configured_key_id_overrides_that_of_the_key(signer: dict[str, str])
 
 NO_KEY = "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
 NO_SIGNER = "this kind of key cannot sign: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448"
-ENCRYPTED = "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+ENCRYPTED = "encrypted with a passphrase; decrypt it into another file: openssl pkey -in FILE -out FILE.decrypted"
 
 
 def public(text: str) -> str:

@@ -143,6 +143,20 @@ def test_a_hint_of_the_connection_is_passed_on() -> None:
     assert (outcome.phase, outcome.hint) == ("TLS", "check that this port speaks TLS")
 
 
+def test_a_refused_login_to_the_proxy_is_not_tried_at_the_second_url_nor_again_soon() -> None:
+    asked: list[str] = []
+
+    def refused(url: str) -> NoReply:
+        asked.append(url)
+        return NoReply("proxy login", "the proxy refused the connection", "check username and password")
+
+    outcome = Discovery(Provider(name="sso", issuer="https://sso.example.com"), refused).metadata(NOW)
+    assert len(asked) == 1
+    assert outcome == Malformed(
+        "metadata: the proxy refused the connection", "proxy login", "check username and password"
+    )
+
+
 def test_a_local_fault_is_not_the_providers() -> None:
     issuer = "https://127.0.0.1:1"  # nothing is sent
     with discovering(issuer, ca_file="/nowhere/ca.pem") as discovery:

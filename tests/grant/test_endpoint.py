@@ -355,8 +355,8 @@ def test_an_https_proxy_is_verified_with_ca_file(tmp_path: Path, scheme: str, me
     [
         (403, "ask its operator to allow it"),
         (502, "ask its operator to allow it"),
-        (401, "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
-        (407, "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
+        (401, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
+        (407, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
     ],
 )
 def test_a_refusal_of_the_proxy_is_reported_as_such(status: int, hint: str) -> None:
@@ -389,8 +389,8 @@ def test_a_login_goes_to_the_proxy_and_not_to_the_provider(tmp_path: Path, schem
     assert ("x" in proxy.seen[0].headers) == (scheme == "http")
     if scheme == "https":
         said = "the proxy 127.0.0.1 refuses to connect to the provider: HTTP 407"
-        hint = "it refused the login: compare username and password (env PROXY_PASSWORD) with its operator's"
-        assert replies == [NoReply("connect", said, hint)] * 2
+        hint = "the proxy refused the login: check username and password (env PROXY_PASSWORD)"
+        assert replies == [NoReply("proxy login", said, hint)] * 2
 
 
 def test_the_next_address_is_used_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

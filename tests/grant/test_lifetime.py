@@ -299,6 +299,14 @@ def test_lifetime_unit_overrides_the_reading_of_a_number(unit: LifetimeUnit, num
     assert read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT, unit=unit).seconds == pytest.approx(seconds)
 
 
+def test_a_lifetime_unit_that_leaves_less_than_a_minute_is_doubted() -> None:
+    doubted = read_lifetime({"expires_in": 3600}, "opaque", NOW, DEFAULT, unit="milliseconds")
+    assert doubted.note == (
+        "expires_in 3600 was read as milliseconds, as lifetime_unit says: 3.6 s; if it is seconds, remove lifetime_unit"
+    )
+    assert read_lifetime({"expires_in": 60_000}, "opaque", NOW, DEFAULT, unit="milliseconds").note is None
+
+
 def test_lifetime_unit_also_applies_to_other_names_and_before_age_is_subtracted() -> None:
     lifetime = read_lifetime({"expires": 1_800_000}, "opaque", NOW, DEFAULT, age=60.0, unit="milliseconds")
     assert lifetime.seconds == pytest.approx(1740)

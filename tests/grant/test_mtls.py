@@ -40,7 +40,7 @@ from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
 from support.targets import CLIENT, PROVIDER, target
 
-ENCRYPTED = "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+ENCRYPTED = "encrypted with a passphrase; decrypt it into another file: openssl pkey -in FILE -out FILE.decrypted"
 
 
 @dataclass(frozen=True)
@@ -481,7 +481,7 @@ LONG_AGO = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetim
 WANTS = NoReply(
     "TLS",
     "127.0.0.1: TLS: tlsv13 alert certificate required",
-    "it requires a client certificate: set tls_certificate and tls_private_key",
+    "the server requires a client certificate: set tls_certificate and tls_private_key",
 )
 
 
@@ -512,7 +512,7 @@ def test_the_alert_is_read_even_if_the_server_closes_first(
             {},
             True,
             "tlsv1 alert unknown ca",
-            "it does not trust the authority of the client certificate",
+            "the server does not trust the authority of the client certificate",
             id="unknown",
         ),
         pytest.param(
@@ -543,5 +543,5 @@ def test_a_certificate_that_is_too_weak_is_recognized_by_the_alert(ca: trustme.C
     context.set_ciphers("DEFAULT:@SECLEVEL=3")
     with demanding(context) as url:
         assert showing(RSA, url, directory) == NoReply(
-            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "it does not accept the client certificate"
+            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "the server does not accept the client certificate"
         )

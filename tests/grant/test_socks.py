@@ -19,7 +19,7 @@ import trustme
 
 from bearerd.grant import socks as module
 from bearerd.grant.endpoint import Endpoint
-from bearerd.grant.outcome import Issued, NoReply, Performed, Transient, Unsent
+from bearerd.grant.outcome import Issued, Malformed, NoReply, Performed, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Request
@@ -171,23 +171,23 @@ def test_the_login_is_read_again_for_each_connection_and_shown_nowhere() -> None
 
     assert isinstance(first.outcome, Issued), first
     assert proxy.logins == [b"bearerd:first-password", b"bearerd:second-password"]
-    assert second.outcome == Transient(
-        "the proxy 127.0.0.1 requires another login",
-        phase="connect",
-        hint="it refused the login: compare username and password (env PROXY_PASSWORD) with its operator's",
+    assert second.outcome == Malformed(
+        "the proxy 127.0.0.1 refused the connection",
+        phase="proxy login",
+        hint="the proxy refused the login: check username and password (env PROXY_PASSWORD)",
     )
     assert "second-password" not in repr(second) + str(second.outcome)
 
 
 # -- it does not connect -------------------------------------------------------------------------------
 
-WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
 
 
 @pytest.mark.parametrize(
     ("script", "said", "hint"),
     [
-        pytest.param({"greeting": b"\x05\xff"}, "requires another login", WANTED, id="no-login-accepted"),
+        pytest.param({"greeting": b"\x05\xff"}, "refused the connection", WANTED, id="no-login-accepted"),
         pytest.param({"greeting": b"\x04\x00"}, "did not answer as a SOCKS5 proxy", None, id="socks4"),
         pytest.param({"greeting": b"HTTP/1.1 400"}, "did not answer as a SOCKS5 proxy", None, id="http"),
         *(
@@ -291,11 +291,9 @@ def test_a_real_proxy_with_a_login(tmp_path: Path) -> None:
         without = perform(behind(proxy, server.url)).outcome
 
     assert isinstance(issued, Issued), issued
-    assert isinstance(refused, Transient)
-    assert refused.message == "the proxy 127.0.0.1 requires another login"
-    assert refused.hint == (
-        f"it refused the login: compare username and password (file {password}) with its operator's"
-    )
+    assert isinstance(refused, Malformed)
+    assert refused.message == "the proxy 127.0.0.1 refused the connection"
+    assert refused.hint == (f"the proxy refused the login: check username and password (file {password})")
     assert isinstance(without, Transient)
     assert without.hint == WANTED
     assert len(server.seen) == 1

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bearerd.errors import SecretUnavailable
 from bearerd.model import Reference
+from bearerd.secrets.binary import ENCRYPTED as ENCRYPTED_KEY
 from bearerd.secrets.binary import conversion
 from bearerd.secrets.kinds import source_of
 from support.oidc import private_key, self_signed
@@ -93,6 +94,18 @@ def test_the_named_commands_make_pem_of_it(tmp_path: Path, made: Callable[[], by
     made_files = [file.read_text() for file in tmp_path.iterdir() if file != path]
     assert len(made_files) == len(commands)
     assert all("-----BEGIN " in text and "ENCRYPTED" not in text for text in made_files)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not here: apt-get install openssl")
+@pytest.mark.parametrize("password", ["hunter2", "wrong"])
+def test_the_command_for_an_encrypted_key_leaves_that_key_alone(tmp_path: Path, password: str) -> None:
+    path = tmp_path / "client.key"
+    content = private_key("RS256").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, ENCRYPTED)
+    path.write_bytes(content)
+    command = re.findall(r"openssl .*", ENCRYPTED_KEY)[0].replace("FILE", str(path)).split()
+    ran = subprocess.run([*command, "-passin", f"pass:{password}"], check=False, capture_output=True, timeout=WITHIN)
+    assert (ran.returncode == 0) == (password == "hunter2")
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,14 @@ BOM = "begins with a byte order mark; save it as UTF-8 without BOM"
         pytest.param(" \n", f"begins {BLANK}", id="only a space"),
         pytest.param("\ufeffhunter2\n", BOM, id="BOM"),
         pytest.param("\ufeff", BOM, id="only a BOM"),
+        pytest.param(
+            "hunter2\nurl: https://example.com\n",
+            "has more than one line; a secret has one",
+            id="two lines",
+        ),
     ],
 )
-def test_blanks_or_a_bom_at_the_ends_fail_the_check_only(text: str, said: str) -> None:
+def test_blanks_or_a_bom_at_the_ends_and_several_lines_fail_the_check_only(text: str, said: str) -> None:
     source = source_of(Reference("env", "DNB"), {"DNB": text})
     with pytest.raises(SecretUnavailable, match=f"^env DNB: {said}$"):
         source.check()

@@ -119,7 +119,7 @@ def test_openssl_takes_key_and_certificate_out_of_pkcs12(site: Site) -> None:
     (site.etc / "acme.p12").write_bytes(whole)
     (site.etc / "acme.pass").write_text(PASSPHRASE)
     client = site.client("OpenSSL: PKCS#12")
-    texts = {"key": read(client.private_key), "certificate": read(client.certificate)}
+    texts = {"key": read(client.tls_private_key), "certificate": read(client.tls_certificate)}
     # Both have lines about the bag before the PEM: they are used as they are.
     assert all("Bag Attributes" in text for text in texts.values())
     sign({"iss": "acme"}, Signer(private_key=texts["key"], certificate=texts["certificate"]))

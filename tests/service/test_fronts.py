@@ -83,7 +83,7 @@ def test_a_client_certificate_goes_with_a_secret(tmp_path: Path, monkeypatch: py
     # Both clients are of one provider: only one of them presents the certificate.
     expected = [f"POST 200 SUCCESS {serial}", "POST 400 NONE -"]
     assert [sorted(front.requests[:2]), sorted(front.requests[2:])] == [sorted(expected)] * 2
-    assert "it requires a client certificate: set tls_certificate and tls_private_key" in done.stdout
+    assert "the server requires a client certificate: set tls_certificate and tls_private_key" in done.stdout
     assert once.returncode == 1
     assert (tmp_path / "tokens/mutual/api").read_text()
     assert not (tmp_path / "tokens/without/api").exists()
@@ -97,7 +97,7 @@ def test_a_changed_certificate_wakes_a_refused_client(tmp_path: Path) -> None:
     with serving(issues()) as behind, nginx(tmp_path, ca, behind.url.removesuffix("/token")) as front:
         text = MUTUAL.format(directory=tmp_path, url=front.url, ca_file=front.ca_file)
         with running("run", "-c", config(tmp_path, text)) as daemon:
-            daemon.wait_for("it does not accept the client certificate")
+            daemon.wait_for("the server does not accept the client certificate")
             serial = write_pair(tmp_path, ca)
             eventually((tmp_path / "tokens/mutual/api").exists)
             assert daemon.stop() == 0
@@ -131,7 +131,9 @@ def test_a_changed_password_of_the_proxy_is_used_at_once(tmp_path: Path) -> None
     with serving(issues(), context) as server, tinyproxy(tmp_path, "bearerd", PASSWORD) as port:
         text = PROXIED.format(directory=tmp_path, url=server.url, port=port)
         with running("run", "-c", config(tmp_path, text)) as daemon:
-            line = daemon.wait_for(f"it refused the login: compare username and password (file {tmp_path}/password)")
+            line = daemon.wait_for(
+                f"the proxy refused the login: check username and password (file {tmp_path}/password)"
+            )
             private(tmp_path / "password", PASSWORD)
             eventually((tmp_path / "tokens/dnb/bci").exists)
             status = bearerd("status", "--json", "-c", tmp_path / "config.yaml")

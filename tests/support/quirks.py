@@ -393,7 +393,14 @@ TOKENS: Final = [
     Gives(
         "token_field: id_token, whose exp is earlier than expires_in",
         ok(b'{"access_token":"a","token_type":"Bearer","expires_in":3600,"id_token":"%b"}' % _EXP.encode()),
-        token(_EXP, 900, "the reply names 3600 s, the exp of the JWT 900 s: the shorter is used"),
+        token(_EXP, 900),
+        720,
+        token_field="id_token",
+    ),
+    Gives(
+        "Google for IAP: an ID token and nothing else",
+        ok(b'{"id_token":"%b"}' % _EXP.encode()),
+        token(_EXP, 900),
         720,
         token_field="id_token",
     ),
@@ -740,12 +747,12 @@ REFUSALS: Final = [
         http(
             400, HTML, body=b"<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n<body>"
         ),
-        _this("HTTP 400", "it requires a client certificate: set tls_certificate and tls_private_key"),
+        _this("HTTP 400", "the server requires a client certificate: set tls_certificate and tls_private_key"),
     ),
     Fails(
         "nginx: a client certificate of another authority",
         http(400, HTML, body=b"<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>"),
-        _this("HTTP 400", "it does not accept the client certificate"),
+        _this("HTTP 400", "the server does not accept the client certificate"),
     ),
     Fails(
         "Cloudflare: a page that blocks",
@@ -946,7 +953,7 @@ def _no_tunnel(status: int, hint: str) -> Transient:
     return Transient(said, phase="connect", hint=hint)
 
 
-_LOGIN_WANTED: Final = "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+_LOGIN_WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
 
 PROXIES: Final = [
     Fails(
@@ -1004,8 +1011,8 @@ def _proof(kind: str) -> Malformed:
 _READS: Final = "bearerd reads only gzip and deflate, and asks for neither"
 
 
-def _no_token(why: str) -> Malformed:
-    return Malformed(f"HTTP 200, but {why}")
+def _no_token(why: str, token_field: str = "") -> Malformed:
+    return Malformed(f"HTTP 200, but {why}", hint=f"set token_field: {token_field}" if token_field else None)
 
 
 NO_TOKENS: Final = [
@@ -1017,12 +1024,22 @@ NO_TOKENS: Final = [
     Fails(
         "camelCase",
         ok(b'{"accessToken":"t","expiresIn":3600,"tokenType":"Bearer"}'),
-        _no_token("the reply has no access_token; it has: accessToken, expiresIn, tokenType"),
+        _no_token("the reply has no access_token; it has: accessToken, expiresIn, tokenType", "accessToken"),
     ),
     Fails(
         "a token in data",
         ok(b'{"code":0,"data":' + T + b"}"),
-        _no_token("the reply has no access_token; it has: code, data"),
+        _no_token("the reply has no access_token; it has: code, data", "data.access_token"),
+    ),
+    Fails(
+        "an ID token alone",
+        ok(b'{"data":{"id_token":"t"}}'),
+        _no_token("the reply has no access_token; it has: data", "data.id_token"),
+    ),
+    Fails(
+        "a token in an object that is named like the secret",
+        ok(b'{"s3cret":{"access_token":"t"},"a.b":{"access_token":"t"}}'),
+        _no_token("the reply has no access_token; it has: 2 others"),
     ),
     Fails(
         "null for a token",
@@ -1043,7 +1060,7 @@ NO_TOKENS: Final = [
     Fails(
         "token_field: data has another name for it",
         ok(b'{"status":"ok","data":{"token":"t","ttl":3600}}'),
-        _no_token("the reply has no data.access_token; data has: token, ttl"),
+        _no_token("the reply has no data.access_token; data has: token, ttl", "data.token"),
         token_field="data.access_token",
     ),
     Fails(

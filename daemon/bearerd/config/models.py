@@ -1,7 +1,8 @@
 """The shape of the config: which keys there are, and what is checked within one mapping. Pure.
 
-The JSON Schema is made from these models, and their docstrings are its descriptions. The types of their values are in
-`types`. Rules between the keys of a provider or a client are in `rules`, rules between several of them in `load`.
+The JSON Schema is made from these models. The descriptions of their keys are in `descriptions`, the types of their
+values in `types`. Rules between the keys of a provider or a client are in `rules`, rules between several of them in
+`load`.
 """
 
 from __future__ import annotations
@@ -125,15 +126,11 @@ class ProviderKeys(Strict):
     token_url: HttpUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
-    tls_certificate: SecretReference | None = Field(
-        None, description="The client certificate of connections, in PEM, next to any auth."
-    )
-    tls_private_key: SecretReference | None = Field(None, description="The private key of tls_certificate, in PEM.")
-    headers: Headers | None = Field(
-        None, description="Additional headers. Those of a provider are also sent for its metadata."
-    )
-    body: Body | None = Field(None, description="How parameters are sent: as a form (the default) or a JSON object.")
-    proxy: Proxy | None = Field(None, description="The URL of a proxy, or a mapping with a login to it.")
+    tls_certificate: SecretReference | None = None
+    tls_private_key: SecretReference | None = None
+    headers: Headers | None = None
+    body: Body | None = None
+    proxy: Proxy | None = None
     timeout: Timeout | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] | None = None
     rate_limit: Rate | None = None

@@ -8,6 +8,8 @@ from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from bearerd.config.descriptions import DESCRIPTIONS
+
 
 class OneOrSeveral:
     """Annotates a list in whose place one item may be written: the schema allows both."""
@@ -33,4 +35,7 @@ class _Generator(GenerateJsonSchema):
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a file with this model."""
     shape = model.model_json_schema(schema_generator=_Generator)
+    for name, mapping in ((model.__name__, shape), *shape["$defs"].items()):
+        for key, value in mapping.get("properties", {}).items():
+            value["description"] = DESCRIPTIONS.get(f"{name}.{key}") or DESCRIPTIONS[key]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | shape

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from bearerd.errors import ExtraMissing, KeyUnusable
+from bearerd.secrets.binary import ENCRYPTED
 
 # Seconds. RFC 7523 sets no limit; Maskinporten allows 120 s, Okta an hour. A minute is enough for any request.
 _LIFE: Final = 60
@@ -99,9 +100,7 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
         else:
             key = load_pem_private_key(text.encode(), None)
     except TypeError:
-        raise KeyUnusable(
-            "private_key", "encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
-        ) from None
+        raise KeyUnusable("private_key", ENCRYPTED) from None
     except (PyJWTError, ValueError, KeyError, AttributeError, UnsupportedAlgorithm, RecursionError):
         raise KeyUnusable(
             "private_key", "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"

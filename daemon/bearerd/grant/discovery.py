@@ -73,6 +73,8 @@ class Discovery:
             if isinstance(reply, NoReply):
                 if reply.phase in {"set-up", "secret"}:
                     return Unsent(reply.reason, phase=reply.phase, hint=reply.hint)
+                if reply.phase == "proxy login":
+                    return Malformed(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)
                 if reply.phase != "reply":
                     # The second URL has the same host, and would fail in the same way.
                     return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)

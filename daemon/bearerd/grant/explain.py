@@ -77,13 +77,20 @@ def _addressee(url: str, *, port: bool) -> str:
 
 def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider) -> NoReply | None:
     """The proxy's answer, if it did not connect to the provider."""
+    of_login: Phase = "proxy login" if provider.proxy_login else "connect"
     for cause in causes:
         if isinstance(cause, SocksError):
-            return NoReply("connect", f"{who} {cause}", login_hint(provider) if cause.about_login else None)
+            return (
+                NoReply(of_login, f"{who} {cause}", login_hint(provider))
+                if cause.about_login
+                else NoReply("connect", f"{who} {cause}")
+            )
         if tunnel := re.search(r"Tunnel connection failed: ([0-9]{3})", str(cause)):
             # tinyproxy says 401 to a wrong password.
-            hint = login_hint(provider) if tunnel[1] in {"401", "407"} else "ask its operator to allow it"
-            return NoReply("connect", f"{who} refuses to connect to the provider: HTTP {tunnel[1]}", hint)
+            said = f"{who} refuses to connect to the provider: HTTP {tunnel[1]}"
+            if tunnel[1] in {"401", "407"}:
+                return NoReply(of_login, said, login_hint(provider))
+            return NoReply("connect", said, "ask its operator to allow it")
     return None
 
 
@@ -125,11 +132,13 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 # TLS alerts of a provider about the client's certificate.
 _ALERT_HINTS: Final = {
-    "tlsv13 alert certificate required": "it requires a client certificate: set tls_certificate and tls_private_key",
-    "sslv3 alert handshake failure": "no common TLS version or cipher, or it requires a client certificate",
+    "tlsv13 alert certificate required": (
+        "the server requires a client certificate: set tls_certificate and tls_private_key"
+    ),
+    "sslv3 alert handshake failure": "no common TLS version or cipher, or the server requires a client certificate",
     "tlsv1 alert no application protocol": HTTP2_HINT,
-    "tlsv1 alert unknown ca": "it does not trust the authority of the client certificate",
-    "sslv3 alert bad certificate": "it does not accept the client certificate",
+    "tlsv1 alert unknown ca": "the server does not trust the authority of the client certificate",
+    "sslv3 alert bad certificate": "the server does not accept the client certificate",
     "sslv3 alert certificate expired": "the client certificate has expired",
 }
 

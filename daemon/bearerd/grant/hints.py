@@ -63,9 +63,9 @@ def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> s
     if _PLAIN_TO_TLS.search(reply.body[:1000]):
         return "this port speaks TLS: write https://"
     if b"No required SSL certificate was sent" in reply.body[:1000]:  # nginx
-        return "it requires a client certificate: set tls_certificate and tls_private_key"
+        return "the server requires a client certificate: set tls_certificate and tls_private_key"
     if b"The SSL certificate error" in reply.body[:1000]:  # nginx
-        return "it does not accept the client certificate"
+        return "the server does not accept the client certificate"
     if reply.status == 426 or b"expected `h2`" in reply.body[:1000]:  # noqa: PLR2004 - upgrade required; Node.js
         return HTTP2_HINT
     fields, _ = parse(reply.body)
@@ -166,9 +166,11 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
     if known.worked:
         return "the provider accepted the same credentials before: it may have revoked, replaced or locked them"
     for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
+        where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
         if value != value.strip("\ufeff \t\r\n"):
-            where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
             return f"{name}{where} begins or ends with a blank or byte order mark, which was sent too: remove it"
+        if "\n" in value:
+            return f"{name}{where} has more than one line, and all were sent; a secret has one"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
@@ -198,6 +200,10 @@ _BY_TEXT: Final = (
     (
         r"\bIP\b.{0,40}(restrict|allow|whitelist|block)|(restricted|invalid|unauthori[sz]ed) IP\b",
         "the provider does not accept this machine's IP address for this client: add it there",
+    ),
+    (
+        r"subscription key",  # Azure API Management
+        "the gateway in front of the provider requires a valid subscription key: set or compare headers",
     ),
     (r"AADSTS7000215", "compare client_id and secret; Entra ID wants the secret's value, not its ID"),
 )

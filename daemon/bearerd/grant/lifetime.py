@@ -26,6 +26,8 @@ _UNIX_SECONDS: Final = 1e9
 # Five minutes in milliseconds are 3.5 days in seconds. Shorter lifetimes are rare, and smaller numbers usually seconds.
 _FEW_MINUTES: Final = 300_000
 _UNIX_MILLISECONDS: Final = 1e12
+# Seconds. No known provider issues tokens for less, and a daemon that renews each second would flood one.
+_SHORT: Final = 60.0
 # Seconds. A longer lifetime was not understood: default_lifetime is safe.
 _ABSURD: Final = 366 * 86400.0
 # A reading agrees with the JWT's own expiry if it is this close: clocks differ by a minute, and some providers round
@@ -36,7 +38,8 @@ _AGREES_SHARE: Final = 0.05
 _DIFFERS: Final = 30.0
 
 _IN: Final = ("expires_in", "expiresIn", "expires")
-_EXP: Final = "exp of the JWT"
+EXP: Final = "exp of the JWT"
+"""The source of a lifetime that no field of the reply names."""
 _AT: Final = ("expires_at", "expiresAt", "expires_on", "expirationDateTime")
 
 
@@ -71,7 +74,7 @@ def read_lifetime(
     named = _named(fields, now, by_jwt, age, unit)
     if named is None:
         if left is not None:
-            return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used", source=_EXP)
+            return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used", source=EXP)
         said = [fields.get(name) for name in _IN if fields.get(name) not in (None, "")]
         zero = any(_number(value) == 0 for value in said)
         why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
@@ -82,7 +85,7 @@ def read_lifetime(
     note = named.note
     if abs(named.seconds - left) > _DIFFERS and (left < named.seconds or note is None):
         note = f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
-    return Lifetime(min(left, named.seconds), note, source=_EXP if left < named.seconds else named.source)
+    return Lifetime(min(left, named.seconds), note, source=EXP if left < named.seconds else named.source)
 
 
 def _named(
@@ -104,7 +107,8 @@ def _named(
             seconds, read_as = _reading(number, now, by_jwt)
             note = _note(name, number, seconds, read_as, sure=by_jwt is not None)
         else:
-            seconds, read_as, note = number / (1000 if configured == "milliseconds" else 1), None, None
+            seconds, read_as = number / (1000 if configured == "milliseconds" else 1), None
+            note = _doubt(name, number, seconds) if configured == "milliseconds" else None
         if seconds <= _ABSURD:
             return Lifetime(seconds - age if read_as in {None, "milliseconds"} else seconds, note, source=name)
     for name in _AT:
@@ -149,6 +153,14 @@ def _note(name: str, number: float, seconds: float, read_as: str | None, *, sure
         said = f"{name} {number:.0f} was read as seconds"
         return f"{said}; if it is milliseconds ({_seconds(number / 1000)}), set lifetime_unit: milliseconds"
     return None
+
+
+def _doubt(name: str, number: float, seconds: float) -> str | None:
+    """What is doubtful about a number that was read as milliseconds, as configured."""
+    if seconds >= _SHORT:
+        return None
+    said = f"{name} {number:.0f} was read as milliseconds, as lifetime_unit says: {seconds:.1f} s"
+    return f"{said}; if it is seconds, remove lifetime_unit"
 
 
 def _like_milliseconds(number: float) -> bool:

@@ -15,7 +15,9 @@ from bearerd.timeformat import duration
 Named = Literal["named", "zero", "unnamed"]
 """How a reply names the lifetime: `named`, even if in the past; `zero`: a lifetime of 0, and no JWT with an `exp`;
 `unnamed`: not at all. With the last two the lifetime is `default_lifetime`."""
-Phase = Literal["secret", "set-up", "discovery", "name look-up", "connect", "TLS", "send", "wait", "read", "reply"]
+Phase = Literal[
+    "secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"
+]
 
 HTTP2_HINT: Final = (
     "this port speaks only HTTP/2, and bearerd HTTP/1.1: ask the provider for an endpoint that accepts it"
@@ -26,7 +28,8 @@ HTTP2_HINT: Final = (
 class NoReply:
     """A request that ended without a usable reply: the phase, and the reason.
 
-    In the phase `set-up` nothing was sent; in the phase `reply` there was one beyond the bounds (heads.py).
+    In the phase `set-up` nothing was sent; in the phase `reply` there was one beyond the bounds (heads.py). In the
+    phase `proxy login` the proxy refused the configured login.
     """
 
     phase: Phase
@@ -130,7 +133,10 @@ class Refused(_Failure):
 
 @dataclass(frozen=True, slots=True)
 class Malformed(_Failure):
-    """A reply that is neither a usable token nor a refusal: HTML, an array, a token that would break a header."""
+    """A reply that is neither a usable token nor a refusal: HTML, an array, a token that would break a header.
+
+    Also a login that the proxy refused: tried every few seconds, it would lock the account at the proxy.
+    """
 
 
 Failure = Unsent | Transient | RateLimited | Refused | Malformed

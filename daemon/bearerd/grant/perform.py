@@ -126,7 +126,11 @@ class Grants:
         if isinstance(reply, NoReply):
             if metadata is not None and reply.phase in {"name look-up", "connect"}:
                 self._discovery(client).doubt()  # the endpoint may have moved
-            kinds: dict[Phase, type[Unsent | Malformed]] = {"set-up": Unsent, "reply": Malformed}
+            kinds: dict[Phase, type[Unsent | Malformed]] = {
+                "set-up": Unsent,
+                "proxy login": Malformed,
+                "reply": Malformed,
+            }
             kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
             outcome = _of_certificate(outcome, request.access, sent.wall)
@@ -260,7 +264,11 @@ class Grants:
 
 def _of_certificate(outcome: Outcome, access: Access, now: float) -> Outcome:
     """A failure says if the client certificate has expired. Servers report that in many ways, nginx as HTTP 400."""
-    if isinstance(outcome, Issued | RateLimited | Unsent) or outcome.phase in {"name look-up", "connect"}:
+    if isinstance(outcome, Issued | RateLimited | Unsent) or outcome.phase in {
+        "name look-up",
+        "connect",
+        "proxy login",
+    }:
         return outcome
     hint = expired(access.certificate, access.named[0], now)
     return replace(outcome, hint=f"{hint}: renew it") if hint else outcome

@@ -54,5 +54,5 @@ def proxy_of(provider: Provider, password: str = "") -> Proxy | None:
 def login_hint(provider: Provider) -> str:
     """What to do if the provider's proxy requires a login or refused it."""
     if provider.proxy_login is None:
-        return "it requires a login: set proxy: {url: …, username: …, password: {file: …}}"
-    return f"it refused the login: compare username and password ({provider.proxy_login.password}) with its operator's"
+        return "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
+    return f"the proxy refused the login: check username and password ({provider.proxy_login.password})"

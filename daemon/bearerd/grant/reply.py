@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, is_secret
-from bearerd.grant.lifetime import jwt_claims, read_lifetime, valid_after
+from bearerd.grant.lifetime import EXP, jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.grant.token_field import NoTokenError, find
@@ -78,7 +78,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
                 fields, target.client.provider.token_field, lambda name: _may_be_secret(name, never_show)
             )
         except NoTokenError as error:
-            return Malformed(f"HTTP {reply.status}, but {error}")
+            return Malformed(f"HTTP {reply.status}, but {error}", hint=error.hint)
         return _token(holder, access_token, reply, target, sent)
     return _refusal(reply, fields, sent, never_show)
 
@@ -100,7 +100,9 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
             f"the token is of type {kind}: each call needs a new proof made with a key, which a file cannot provide",
             hint="ask the provider for bearer tokens for this client",
         )
-    if kind != "bearer":
+    # A reply's token_type describes its access token.
+    is_id_token = target.client.provider.token_field.rpartition(".")[2] == "id_token"
+    if kind != "bearer" and not is_id_token:
         shown = "no token_type" if token_type is None else "a token_type other than Bearer"
         notes.append(f"the reply has {shown}; the token is used as a bearer token")
     named_scope = _named_scope(fields)
@@ -115,7 +117,7 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
     lifetime = read_lifetime(
         fields, access_token, their_clock, target.default_lifetime, age(reply.headers), target.lifetime_unit
     )
-    if lifetime.note:
+    if lifetime.note and not (is_id_token and lifetime.source == EXP):
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
         notes.append(f"the token is {len(access_token)} bytes long; some readers stop at 4096")

@@ -62,7 +62,7 @@ def connect_through(proxy: Proxy, host: HostPort, options: Sequence[tuple[Any, .
         # PySocks wraps the proxy's answer in a second error, as if it were the socket's.
         answer = error.socket_err if isinstance(error.socket_err, OSError) else error
         if isinstance(answer, socks.SOCKS5AuthError):
-            raise SocksError("requires another login", about_login=True) from None
+            raise SocksError("refused the connection", about_login=True) from None
         if isinstance(answer, socks.SOCKS5Error):
             # "0x05: Connection refused"; both parts are from a table of PySocks.
             raise SocksError(f"cannot connect to the provider: {str(answer).partition(': ')[2].lower()}") from None

@@ -12,6 +12,7 @@ from typing import Final
 
 from bearerd.grant.request import UNNAMED
 from bearerd.model import Provider
+from bearerd.secrets.binary import ENCRYPTED
 
 # The largest bundles of authorities have 1 MB.
 _MOST_BYTES: Final = 16 * 2**20
@@ -93,7 +94,7 @@ def own_context(ca_file: str | None, certificate: str, private_key: str, named: 
             elif error.reason == "EE_KEY_TOO_SMALL":
                 reason = f"{named[0]}: the certificate's key is too small for OpenSSL"
             elif "ENCRYPTED" in private_key:
-                reason = f"{named[1]}: encrypted with a passphrase; decrypt it: openssl pkey -in FILE -out FILE"
+                reason = f"{named[1]}: {ENCRYPTED}"
             else:
                 reason = f"{named[0]} or {named[1]} is not in PEM format, or not complete"
             raise SetUpError(reason) from None

@@ -7,7 +7,7 @@ describe something else, such as a session.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 # Only what looks like a name is shown: a reply can have any text in place of a name. The longest one in use has
@@ -15,10 +15,17 @@ from typing import Any, Final
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 # Names in a message. Token replies have about six fields.
 _MOST_NAMES: Final = 8
+# Names that a token has at some provider, the most telling first.
+_TOKENS: Final = ("access_token", "accessToken", "token", "id_token")
+# Objects within objects in which a token is looked for. No known reply has it deeper.
+_DEEPEST: Final = 2
 
 
 class NoTokenError(Exception):
     """The reply has no token there. The text says what the reply has; it is safe to show."""
+
+    hint: str | None = None
+    """The setting for a token that is elsewhere in the reply."""
 
 
 def find(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) -> tuple[Mapping[str, Any], str]:
@@ -26,6 +33,17 @@ def find(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool])
 
     A name for which `is_secret` is true is not shown.
     """
+    try:
+        return _at(fields, path, is_secret)
+    except NoTokenError as error:
+        objects = list(_objects(fields, "", is_secret))
+        there = (f"{at}{name}" for name in _TOKENS for at, inner in objects if _is_token(inner.get(name)))
+        found = next(there, None)
+        error.hint = f"set token_field: {found}" if found else None
+        raise
+
+
+def _at(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) -> tuple[Mapping[str, Any], str]:
     *outer, last = path.split(".")
     holder, passed = fields, ""
     for name in outer:
@@ -44,6 +62,20 @@ def find(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool])
     if not token:
         raise NoTokenError(f"{path} in the reply is empty")
     return holder, token
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _objects(
+    holder: Mapping[str, Any], at: str, is_secret: Callable[[str], bool]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """An object and those within it, each with its path and a dot; those with unusual names are left out."""
+    yield at, holder
+    for name, inner in holder.items():
+        if isinstance(inner, dict) and at.count(".") < _DEEPEST and _NAME.fullmatch(name) and not is_secret(name):
+            yield from _objects(inner, f"{at}{name}.", is_secret)
 
 
 def _names(holder: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) -> str:

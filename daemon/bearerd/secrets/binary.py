@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+ENCRYPTED: Final = (
+    "encrypted with a passphrase; decrypt it into another file: openssl pkey -in FILE -out FILE.decrypted"
+)
+"""What messages say of an encrypted key in PEM. With the same name twice, openssl would empty the only copy first."""
+
 # Formats begin with an ASN.1 SEQUENCE; the elements after its length tell them apart.
 _SEQUENCE: Final = 0x30
 _VERSION_3: Final = b"\x02\x01\x03"

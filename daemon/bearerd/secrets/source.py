@@ -43,6 +43,8 @@ class SecretSource(ABC):
     def check(self) -> str:
         """Read it for `bearerd check`; raises SecretUnavailable as `read` does, and for blanks or a BOM at its ends.
 
+        It does the same for several lines: `pass show` prints all lines of an entry.
+
         `read` returns such a secret as it is: the provider may have issued it like that, however unlikely.
         """
         text = self.read()
@@ -53,6 +55,8 @@ class SecretSource(ABC):
             raise SecretUnavailable(
                 f"{self.reference}: {end} with a space, tab or line end, which would be sent as part of it; remove it"
             )
+        if "\n" in text:
+            raise SecretUnavailable(f"{self.reference}: has more than one line; a secret has one")
         return text
 
     def hidden(self) -> str:

@@ -283,4 +283,9 @@ def _rotation(client: Client, environ: Mapping[str, str]) -> tuple[tuple[str, st
 
 
 def _finding(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:
-    return Finding(subject, "; ".join(faults), "failed") if faults else Finding(subject, good, details=details)
+    # One file may be configured twice, such as a PKCS#12 file as certificate and key.
+    return (
+        Finding(subject, "; ".join(dict.fromkeys(faults)), "failed")
+        if faults
+        else Finding(subject, good, details=details)
+    )
