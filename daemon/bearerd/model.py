@@ -344,9 +344,7 @@ class Target:
     def identity(self) -> str:
         """A hash of what is requested and how replies are read, without the client id.
 
-        A record with another identity is not used.
-
-        It is a hash because parameters and headers may be private.
+        A record with another identity is not used. It is a hash because parameters and headers may be private.
         """
         global _last_identity  # noqa: PLW0603 - one value for all threads; a lost one is only computed again
         known = _last_identity
@@ -360,10 +358,10 @@ class Target:
             client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
-            # Some providers choose the tenant by a header.
-            sorted((name.lower(), _named(value)) for name, value in client.headers),
         ]
         # Only what differs from the default, so that earlier records keep their identity.
+        if client.headers:  # some providers choose the tenant by a header
+            named.append({"headers": sorted((name.lower(), _named(value)) for name, value in client.headers)})
         if client.jwt_bearer is None and claims != "{}":
             named.append(claims)
         read = (client.provider.token_field, self.lifetime_unit)
