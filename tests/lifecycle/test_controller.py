@@ -1335,6 +1335,14 @@ def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCap
     ]
 
 
+def test_the_log_warns_of_a_token_that_is_published_before_it_is_valid(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    # So that it is published before its own refresh.
+    rig.answer(Issued(token("t-1", lifetime=60.0), nbf=40.0))
+    rig.start()
+    assert rig.turn() == pytest.approx(30)
+    assert "the new token is valid only in 40 s (its nbf); it is published in 30 s all the same" in spoken(log)[0]
+
+
 def test_the_status_is_that_of_the_token_in_the_files(delayed: Rig) -> None:
     status = delayed.controller.status()
     now = delayed.clock.boot
@@ -1376,6 +1384,19 @@ def test_a_delay_that_ended_while_no_process_ran_is_forgotten(delayed: Rig) -> N
     delayed.turn()
     assert delayed.file.read_bytes() == b"t-2"
     assert "next" not in recorded(delayed)
+
+
+def test_a_delay_that_ended_during_a_reboot_is_a_change_for_the_hooks_of_a_file_with_times(delayed: Rig) -> None:
+    output = Output(str(delayed.directory / "bci.json"), format="json")
+    delayed.target = replace(delayed.target, outputs=(output,))
+    delayed.turn()
+    delayed.hooks.events.clear()
+    delayed.clock.advance(100)
+    delayed.clock.reboot()
+    delayed.start()
+    delayed.turn()
+    assert json.loads(Path(output.path).read_bytes())["access_token"] == "t-2"
+    assert delayed.hooks.events == ["announced", "changed"]
 
 
 def test_a_file_that_is_altered_during_the_delay_gets_the_present_token_back(delayed: Rig) -> None:
