@@ -335,6 +335,14 @@ class Target:
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     @property
+    def least_lead(self) -> float:
+        """How long before its expiry a token has to be refreshed, in seconds.
+
+        The next one waits for `publish_delay`, and readers may use the old one for `max_staleness` after that.
+        """
+        return self.publish_delay + self.max_staleness
+
+    @property
     def claims(self) -> str:
         """The additional claims of the assertion, those of its client and its own: a JSON object, as text."""
         if self.assertion_claims == "{}":
