@@ -1401,19 +1401,6 @@ def test_a_delay_that_ended_while_no_process_ran_is_forgotten(delayed: Rig) -> N
     assert "next" not in recorded(delayed)
 
 
-def test_a_delay_that_ended_during_a_reboot_is_a_change_for_the_hooks_of_a_file_with_times(delayed: Rig) -> None:
-    output = Output(str(delayed.directory / "bci.json"), format="json")
-    delayed.target = replace(delayed.target, outputs=(output,))
-    delayed.turn()
-    delayed.hooks.events.clear()
-    delayed.clock.advance(100)
-    delayed.clock.reboot()
-    delayed.start()
-    delayed.turn()
-    assert json.loads(Path(output.path).read_bytes())["access_token"] == "t-2"
-    assert delayed.hooks.events == ["announced", "changed"]
-
-
 def test_a_file_that_is_altered_during_the_delay_gets_the_present_token_back(delayed: Rig) -> None:
     delayed.file.write_bytes(b"x")
     delayed.turn()
