@@ -172,6 +172,35 @@ def test_a_thread_that_is_stuck_is_left_behind() -> None:
     assert threads.queue.stuck == 0
 
 
+def test_a_thread_that_was_left_behind_and_then_waits_is_not_stuck() -> None:
+    queue = RunQueue(lambda _: True, lambda _: None)
+    assert queue.enter("slow")
+    assert not queue.enter("a")
+    other = threading.Thread(target=lambda: (queue.relieve(), queue.next()))
+    other.start()
+    other.join(WITHIN)
+    assert queue.stuck == 1
+    with waiting():
+        assert queue.stuck == 0
+    assert queue.next() is None
+
+
+def test_a_name_that_was_removed_does_not_hold_up_the_next_one() -> None:
+    started: list[str] = []
+
+    def start(name: str) -> bool:
+        started.append(name)
+        return name != "removed"
+
+    queue = RunQueue(start, lambda _: None)
+    assert queue.enter("first")
+    assert not queue.enter("removed")
+    assert not queue.enter("a")
+    with waiting():
+        assert started == ["removed", "a"]
+    assert queue.next() is None
+
+
 def test_a_thread_that_is_not_stuck_is_looked_at_again_while_others_are_in_the_queue() -> None:
     began, second, go_on, free = (threading.Event() for _ in range(4))
     served: list[str] = []

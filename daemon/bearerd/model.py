@@ -335,6 +335,14 @@ class Target:
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     @property
+    def least_lead(self) -> float:
+        """How long before its expiry a token has to be refreshed, in seconds.
+
+        The next one waits for `publish_delay`, and readers may use the old one for `max_staleness` after that.
+        """
+        return self.publish_delay + self.max_staleness
+
+    @property
     def claims(self) -> str:
         """The additional claims of the assertion, those of its client and its own: a JSON object, as text."""
         if self.assertion_claims == "{}":
@@ -344,9 +352,7 @@ class Target:
     def identity(self) -> str:
         """A hash of what is requested and how replies are read, without the client id.
 
-        A record with another identity is not used.
-
-        It is a hash because parameters and headers may be private.
+        A record with another identity is not used. It is a hash because parameters and headers may be private.
         """
         global _last_identity  # noqa: PLW0603 - one value for all threads; a lost one is only computed again
         known = _last_identity
@@ -360,10 +366,10 @@ class Target:
             client.jwt_bearer and [client.jwt_bearer.issuer, client.jwt_bearer.subject, claims],
             self.scope,
             sorted((name, _named(value)) for name, value in self.parameters),
-            # Some providers choose the tenant by a header.
-            sorted((name.lower(), _named(value)) for name, value in client.headers),
         ]
         # Only what differs from the default, so that earlier records keep their identity.
+        if client.headers:  # some providers choose the tenant by a header
+            named.append({"headers": sorted((name.lower(), _named(value)) for name, value in client.headers)})
         if client.jwt_bearer is None and claims != "{}":
             named.append(claims)
         read = (client.provider.token_field, self.lifetime_unit)

@@ -201,11 +201,17 @@ def test_check_reports_all_failures_at_once(site: Site) -> None:
     assert "bearerd: 5 checks failed" in done.stderr
 
 
-def test_a_reader_that_may_use_an_expired_token_causes_a_warning(site: Site) -> None:
-    site.write({"files": "[{format: raw, max_staleness: 31m}]"})
+@pytest.mark.parametrize(
+    ("staleness", "delay", "warning"),
+    [("31m", "0s", "max_staleness 31 min is"), ("25m", "10m", "max_staleness 25 min with publish_delay 10 min is")],
+)
+def test_a_reader_that_may_use_an_expired_token_causes_a_warning(
+    site: Site, staleness: str, delay: str, warning: str
+) -> None:
+    site.write({"files": f"[{{format: raw, max_staleness: {staleness}}}]", "publish_delay": delay})
     done = site.check()
     assert done.returncode == 0
-    assert "warning  token dnb/bci: max_staleness 31 min is more than half of a lifetime of 1 h" in done.stdout
+    assert f"warning  token dnb/bci: {warning} more than half of a lifetime of 1 h" in done.stdout
 
 
 # -- what clients authenticate with ------------------------------------------------------------------

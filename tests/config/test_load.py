@@ -2129,6 +2129,24 @@ def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, f
     assert said.endswith(f": expected a mapping, found {found}")
 
 
+def test_tokens_that_are_indented_like_a_client_are_one_error(folder: Folder) -> None:
+    shallow = SMALLEST.replace("    tokens:\n      bci:", "  tokens:\n    bci:")
+    assert folder.headlines(shallow) == [
+        "config.yaml:6:3: 'tokens' is indented like a client: indent it further, as a key of client 'dnb'"
+    ]
+
+
+def test_tokens_that_are_indented_like_a_client_are_checked_too(folder: Folder) -> None:
+    shallow = SMALLEST.replace("    tokens:\n      bci: {scope: bci}", "  tokens:\n    bci: {skope: bci}")
+    assert any("unknown key 'skope'" in line for line in folder.headlines(shallow))
+
+
+def test_a_client_may_be_named_tokens(folder: Folder) -> None:
+    client = "{token_url: 'https://x/t', client_id: a, client_secret: {env: A}, tokens: {bci: {}}}"
+    config = folder.load(f"{SMALLEST}  tokens: {client}\n")
+    assert [target.full_name for target in config.targets] == ["dnb/bci", "tokens/bci"]
+
+
 # -- files -------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ def raw_deflate(content: bytes) -> bytes:
         pytest.param(gzip.compress(TEXT[:5]) + gzip.compress(TEXT[5:]), "gzip", id="two-members"),
         pytest.param(gzip.compress(TEXT) + b"\0\0\0", "gzip", id="padded"),
         pytest.param(zlib.compress(TEXT), "deflate", id="zlib"),
-        pytest.param(raw_deflate(TEXT), "deflate", id="raw-deflate"),
+        pytest.param(raw_deflate(TEXT), "Deflate", id="raw-deflate"),
     ],
 )
 def test_the_body_is_the_same_whatever_its_coding(body: bytes, coding: str) -> None:

@@ -1335,6 +1335,29 @@ def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCap
     ]
 
 
+def test_the_log_warns_of_a_token_that_is_published_before_it_is_valid(rig: Rig, log: pytest.LogCaptureFixture) -> None:
+    # So that it is published before its own refresh.
+    rig.answer(Issued(token("t-1", lifetime=60.0), nbf=40.0))
+    rig.start()
+    assert rig.turn() == pytest.approx(30)
+    assert "the new token is valid only in 40 s (its nbf); it is published in 30 s all the same" in spoken(log)[0]
+
+
+@pytest.mark.parametrize(("max_staleness", "lead"), [(0.0, 30.0), (60.0, 90.0)])
+def test_a_token_is_refreshed_early_enough_for_the_delay_and_for_readers_of_the_old_one(
+    rig: Rig, max_staleness: float, lead: float
+) -> None:
+    first, *others = rig.target.outputs
+    rig.target = replace(
+        rig.target,
+        refresh_before=RefreshBefore(seconds=10.0),
+        publish_delay=30.0,
+        outputs=(replace(first, max_staleness=max_staleness), *others),
+    )
+    rig.start()
+    assert rig.turn() == pytest.approx(3600 - lead)
+
+
 def test_the_status_is_that_of_the_token_in_the_files(delayed: Rig) -> None:
     status = delayed.controller.status()
     now = delayed.clock.boot

@@ -177,6 +177,20 @@ def test_what_replaces_a_token_that_fails_does_not_wait(holder: Holder) -> None:
     assert holder.files() == "t-2"
 
 
+def test_while_a_token_fails_nothing_that_replaces_it_waits(holder: Holder) -> None:
+    holder.held.doubt(digest("t-1"))
+    holder.take("t-2", nbf=20.0)
+    assert holder.files() == "t-1"
+    holder.take("t-3")
+    assert holder.files() == "t-3"
+
+
+def test_an_expired_token_is_not_newer_than_another(holder: Holder) -> None:
+    assert holder.held.is_newer(digest("t-0"), holder.clock.boot)
+    holder.clock.advance(3000.0)
+    assert not holder.held.is_newer(digest("t-0"), holder.clock.boot)
+
+
 def test_a_token_of_another_request_is_published_at_once(holder: Holder) -> None:
     holder.target = replace(DELAYED, scope="other")
     holder.take("t-2")

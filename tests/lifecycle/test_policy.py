@@ -19,7 +19,7 @@ ALMOST = math.nextafter(1.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "refresh_before", "max_staleness", "expected"),
+    ("lifetime", "refresh_before", "least", "expected"),
     [
         pytest.param(3600, SHARE, 0, 720, id="a share of the lifetime"),
         pytest.param(301, SHARE, 0, 60.2, id="a share just over 60 s"),
@@ -40,8 +40,8 @@ ALMOST = math.nextafter(1.0, 0.0)
         pytest.param(-5, MINUTE, 60, 0, id="negative"),
     ],
 )
-def test_the_lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float, expected: float) -> None:
-    assert policy.lead(lifetime, refresh_before, max_staleness) == pytest.approx(expected)
+def test_the_lead(lifetime: float, refresh_before: RefreshBefore, least: float, expected: float) -> None:
+    assert policy.lead(lifetime, refresh_before, least) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

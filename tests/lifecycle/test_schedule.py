@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -74,6 +76,32 @@ def test_ten_thousand_due_turns_on_few_workers_all_run() -> None:
         turns.wait_all(10_000)
         assert schedule.alive()
     assert set(turns.count.values()) == {1}
+
+
+def test_a_target_without_a_next_turn_has_one_within_an_hour() -> None:
+    before = SystemClock().now().wall
+    schedule = Schedule(SystemClock(), Turns(), 1)
+    schedule.add("a", inf)
+    next_run = schedule._jobs.lookup_job("a").next_run_time.timestamp()
+    # A job has whole microseconds.
+    assert before + 3599 <= next_run <= SystemClock().now().wall + 3601
+
+
+def test_turns_run_on_threads_of_the_newest_pool() -> None:
+    threads: list[str] = []
+
+    def act(_: str) -> float:
+        threads.append(threading.current_thread().name)
+        return FAR
+
+    turns = Turns(act)
+    with scheduled(turns, "a", workers=1) as schedule:
+        turns.wait("a")
+        schedule.resize(2)
+        schedule.add("b", 0.0)
+        turns.wait("b")
+        assert schedule.stop(WITHIN)
+    assert re.fullmatch(r"turn-\d+-2_0", threads[1]), threads
 
 
 def test_a_target_whose_turn_raises_runs_again_after_a_minute(caplog: pytest.LogCaptureFixture) -> None:

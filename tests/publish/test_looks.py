@@ -44,6 +44,13 @@ def test_a_file_that_differs_again_right_after_it_was_written_stays(tmp_path: Pa
     assert looks.disturbed() == set()
 
 
+def test_a_file_that_is_gone_right_after_it_was_written_is_missed_each_time(tmp_path: Path) -> None:
+    looks, path = Looks(), tmp_path / "token"
+    for _ in range(3):
+        looks.differed_at_once(str(path))
+        assert looks.disturbed() == {str(path)}
+
+
 def test_names_are_read_once_until_they_change(tmp_path: Path) -> None:
     looks = Looks()
     (tmp_path / "bci.json").touch()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.boundedjson import DEEPEST
+from bearerd.model import JWT_BEARER, Client, JwtBearer, Provider, Reference, Target
 from bearerd.publish.record import SCHEMA, Record, dump, load
 from support.targets import TARGET, token
 
@@ -33,6 +34,14 @@ def test_a_record_without_a_waiting_token_has_the_fields_of_before() -> None:
         "schema", "identity", "client_id", "named", "sliding", "access_token", "token_type", "scope", "lifetime",
         "obtained_wall", "obtained_boot", "extra",
     }  # fmt: skip
+
+
+def test_a_record_of_a_bearerd_without_the_newer_keys_is_still_for_the_same_target() -> None:
+    # As 0.1.0 computed them before it knew headers, token_field, lifetime_unit and claims of single tokens.
+    assert TARGET.identity() == "03cf80cd02f5adbc586792b76082a844d0f93ccee4bfc93396e8520ff6ac9509"
+    client = Client("c", Provider("p", "https://x/t"), "i", auth="none", grant_type=JWT_BEARER)
+    signed = Target(replace(client, private_key=Reference("file", "/s"), jwt_bearer=JwtBearer("x")), "t", "s")
+    assert signed.identity() == "12ce5d504f36679c466fadeb1915c133aa04a7d524a6bf11d5096fb5cb0f5f54"
 
 
 def test_a_bearerd_that_knows_no_waiting_tokens_reads_the_one_in_the_files() -> None:

@@ -169,7 +169,10 @@ def _named(documents: list[Document], group: str) -> dict[str, Node]:
     result: dict[str, Node] = {}
     for document in documents:
         entries = document.value.get(group) if isinstance(document.value, dict) else None
-        for name, raw in (entries if isinstance(entries, dict) else {}).items():
+        entries = entries if isinstance(entries, dict) else {}
+        if group == "clients":
+            entries = _with_shallow_tokens(document, entries)
+        for name, raw in entries.items():
             node = Node(document, (group, name), raw)
             first = result.setdefault(name, node)
             if first is not node:
@@ -178,6 +181,28 @@ def _named(documents: list[Document], group: str) -> dict[str, Node]:
                 message = f"{shown} is defined twice in {group}; first at {position}"
                 node.add((), message, "defined twice", at_key=True)
     return result
+
+
+def _with_shallow_tokens(document: Document, clients: dict[str, Any]) -> dict[str, Any]:
+    """The clients, with a key `tokens` that is indented like a client moved into the one above it, and reported."""
+    names = list(clients)
+    tokens = clients.get("tokens")
+    above = names[names.index("tokens") - 1] if "tokens" in names[1:] else None
+    client = clients[above] if above is not None else None
+    if (
+        above is None
+        or not isinstance(client, dict)
+        or "tokens" in client
+        or not isinstance(tokens, dict)
+        or tokens.keys() & {*models.ClientModel.model_fields}
+    ):
+        return clients
+    shown = f"client '{above}'" if is_plain_key(above) else "the client above"
+    message = f"'tokens' is indented like a client: indent it further, as a key of {shown}"
+    document.add(("clients", "tokens"), message, "unknown key", at_key=True)
+    moved = clients | {above: client | {"tokens": tokens}}
+    del moved["tokens"]
+    return moved
 
 
 def _check(node: Node, model: type[_Model]) -> _Model | None:

@@ -108,7 +108,6 @@ class HeldToken:
             delay = 0.0 if doubted else target.publish_delay
             # Counted from the reply, whose `Date` it was compared with: so it is never published too early.
             self.waiting = wait(self.state.token, present, delay, now + nbf if nbf else -inf, now, own=own)
-            self._doubted = ""
 
     def publish_if_due(self, now: float) -> bool:
         """End the wait if it is over. Returns whether it ended."""
@@ -166,7 +165,7 @@ class HeldToken:
         dated = policy.redate(record.token, now)
         self.state = resumed(dated.token, now.boot, named=record.named, sliding=record.sliding)
         self._client_id, self.identity = record.client_id, record.identity
-        if record.waits and not self.state.stale:
+        if record.waits:
             present = TokenState()
             if record.present is not None:
                 present = resumed(policy.redate(record.present, now).token, now.boot, named=True, sliding=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
-from bearerd.lifecycle.held_token import LONGEST_NBF
 from bearerd.lifecycle.token_state import Kind
 from bearerd.timeformat import duration
+
+# Seconds. Both are differences of the same two moments, so they differ by rounding only.
+_SAME: Final = 0.001
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -26,8 +28,11 @@ def resumed_line(remaining: float, publish_in: float) -> Line:
 
 
 def nbf_line(nbf: float, publish_in: float) -> Line | None:
-    """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` all the same."""
-    if nbf <= LONGEST_NBF:
+    """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` all the same.
+
+    None if it is valid by then.
+    """
+    if nbf <= publish_in + _SAME:
         return None
     return Line(
         "warning",

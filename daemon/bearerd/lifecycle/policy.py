@@ -56,34 +56,32 @@ _PUBLISH_CEILING: Final = 10.0  # a deleted or altered file is restored within 1
 # -- the lead ----------------------------------------------------------------------------------------
 
 
-def lead(lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 0.0) -> float:
-    """Seconds before expiry at which a refresh is due, without jitter."""
+def lead(lifetime: float, refresh_before: RefreshBefore, least: float = 0.0) -> float:
+    """Seconds before expiry at which a refresh is due, without jitter; at least `least`, up to half the lifetime."""
     if refresh_before.seconds is not None:
         wanted = refresh_before.seconds
     else:
         wanted = max((refresh_before.share or 0.0) * lifetime, _LEAST_LEAD_OF_SHARE)
-    return max(0.0, min(max(wanted, max_staleness), lifetime / 2))
+    return max(0.0, min(max(wanted, least), lifetime / 2))
 
 
-def planned(
-    lifetime: float, refresh_before: RefreshBefore, max_staleness: float = 0.0, max_age: float = math.inf
-) -> float:
+def planned(lifetime: float, refresh_before: RefreshBefore, least: float = 0.0, max_age: float = math.inf) -> float:
     """Seconds after issue at which a refresh is due, without jitter; at most `max_age`."""
-    return max(0.0, min(lifetime - lead(lifetime, refresh_before, max_staleness), max_age))
+    return max(0.0, min(lifetime - lead(lifetime, refresh_before, least), max_age))
 
 
 def due_after_issue(
     token: Token,
     refresh_before: RefreshBefore,
-    max_staleness: float,
+    least: float,
     last_attempt: float,
     dice: float,
     max_age: float = math.inf,
 ) -> float:
     """When (boot clock) the refresh of a token is due; `last_attempt` is when the token was requested."""
-    age = planned(token.lifetime, refresh_before, max_staleness, max_age)
+    age = planned(token.lifetime, refresh_before, least, max_age)
     # The jitter of a 60-day token may be hours, but at most a tenth of `max_age`.
-    jitter = _JITTER_SHARE * dice * min(lead(token.lifetime, refresh_before, max_staleness), max_age)
+    jitter = _JITTER_SHARE * dice * min(lead(token.lifetime, refresh_before, least), max_age)
     return max(token.obtained.boot + age - jitter, last_attempt + LEAST_BETWEEN_ATTEMPTS)
 
 

@@ -50,7 +50,8 @@ class Looks:
         The first time, another program may have changed it, so it is written again. The second time, its file system
         has no modes or owners, so it stays.
         """
-        self._files[path] = look(path) if path in self._hasty else _UNSEEN
+        # One that is gone is not as it should be on any file system.
+        self._files[path] = (look(path) if path in self._hasty else _MISSING) or _UNSEEN
         self._hasty.add(path)
 
     def forget(self, path: str) -> None:
@@ -66,8 +67,7 @@ class Looks:
                 if hash((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)) != seen:
                     changed.add(path)
             except OSError:
-                if seen != _MISSING:
-                    changed.add(path)
+                changed.add(path)
         return changed
 
     def names(self, directory: str, now: float) -> set[str] | None:

@@ -103,10 +103,13 @@ def _token_findings(
     yield _finding(subject, faults, f"{count} file{'' if count == 1 else 's'} can be written")
     if parameters.hidden:
         yield Finding(subject, _not_seen(parameters), "warning")
-    if target.max_staleness > lead(target.default_lifetime, target.refresh_before, target.max_staleness):
+    if target.max_staleness and target.least_lead > lead(
+        target.default_lifetime, target.refresh_before, target.least_lead
+    ):
+        delay = f" with publish_delay {duration(target.publish_delay)}" if target.publish_delay else ""
         yield Finding(
             subject,
-            f"max_staleness {duration(target.max_staleness)} is more than half of a lifetime of "
+            f"max_staleness {duration(target.max_staleness)}{delay} is more than half of a lifetime of "
             f"{duration(target.default_lifetime)}: with such tokens its readers could use an expired one",
             "warning",
         )
