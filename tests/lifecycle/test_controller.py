@@ -1378,6 +1378,19 @@ def test_a_delay_that_ended_while_no_process_ran_is_forgotten(delayed: Rig) -> N
     assert "next" not in recorded(delayed)
 
 
+def test_hooks_run_for_a_delay_that_ended_while_no_process_ran_and_the_clock_was_set(delayed: Rig) -> None:
+    of_json = tuple(output for output in delayed.target.outputs if output.format == "json")
+    delayed.target = replace(delayed.target, outputs=of_json)
+    delayed.turn()
+    delayed.hooks.events.clear()
+    delayed.clock.advance(100)
+    delayed.clock.step(20)
+    delayed.start()
+    delayed.turn()
+    assert '"access_token": "t-2"' in json_of(delayed).read_text()
+    assert delayed.hooks.events == ["announced", "changed"]
+
+
 def test_a_file_that_is_altered_during_the_delay_gets_the_present_token_back(delayed: Rig) -> None:
     delayed.file.write_bytes(b"x")
     delayed.turn()

@@ -139,7 +139,7 @@ class Controller:
         if self._attempts.resume(record, self._parts.clients.client_id(self.target)):
             self._files.times_changed(at_start=True)
         if record is not None and record.waits and self._attempts.token.waiting is None:
-            self._files.record_changed()  # the wait was over before this process started
+            self._files.token_changed()  # the wait was over before this process started
         self._resumed = True
 
     def _adopt(self, target: Target, wanted_paths: Paths) -> None:
