@@ -335,6 +335,14 @@ class Target:
         return max((output.max_staleness for output in self.outputs), default=0.0)
 
     @property
+    def least_lead(self) -> float:
+        """Seconds before expiry at which a refresh has to be due, so that no reader uses an expired copy.
+
+        The new token waits for `publish_delay`, and only then do the old copies begin to age.
+        """
+        return self.max_staleness + self.publish_delay
+
+    @property
     def claims(self) -> str:
         """The additional claims of the assertion, those of its client and its own: a JSON object, as text."""
         if self.assertion_claims == "{}":

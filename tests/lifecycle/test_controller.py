@@ -1318,6 +1318,16 @@ def test_a_new_token_is_published_after_its_delay_and_its_hooks_run_then(
     assert delayed.hooks.events == ["announced", "changed"]
 
 
+def test_no_reader_with_an_old_copy_has_an_expired_token_after_the_delay(rig: Rig) -> None:
+    stale = tuple(replace(output, max_staleness=900.0) for output in rig.target.outputs)
+    rig.target = replace(rig.target, publish_delay=300.0, outputs=stale)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.start()
+    assert rig.turn() == pytest.approx(3600 - 900 - 300)
+    rig.live(3600 - 900 + 1)
+    assert rig.file.read_bytes() == b"t-2"
+
+
 def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.target = replace(rig.target, publish_delay=30.0)
     rig.start()

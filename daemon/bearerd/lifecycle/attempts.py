@@ -172,7 +172,7 @@ class Attempts:
             client=target.client.name,
             expires=self.state.ends if token else None,
             lifetime=lifetime,
-            period=policy.planned(lifetime, target.refresh_before, target.max_staleness, target.max_age),
+            period=policy.planned(lifetime, target.refresh_before, target.least_lead, target.max_age),
             failures=self.log.attempts,
             retry=isinstance(self.log.failure, Transient),
             last_attempt=self._timing.is_last(now),
@@ -334,7 +334,7 @@ class Attempts:
     def _refresh_due(self, token: Token, last_attempt: float) -> float:
         target = self.target
         return policy.due_after_issue(
-            token, target.refresh_before, target.max_staleness, last_attempt, self._parts.dice(), target.max_age
+            token, target.refresh_before, target.least_lead, last_attempt, self._parts.dice(), target.max_age
         )
 
     def _due_now(self, now: float) -> None:
@@ -349,4 +349,4 @@ class Attempts:
 
 def _schedule(target: Target) -> tuple[object, ...]:
     """The settings of a target that decide when its token is refreshed."""
-    return target.refresh_before, target.max_staleness, target.max_age
+    return target.refresh_before, target.least_lead, target.max_age
