@@ -43,6 +43,12 @@ def test_the_body_is_the_same_whatever_its_coding(body: bytes, coding: str) -> N
     assert decoded(body, coding) == (TEXT, "")
 
 
+@pytest.mark.parametrize("number", range(100))
+def test_a_plain_body_that_claims_deflate_never_passes_for_deflate_without_a_header(number: int) -> None:
+    body = b'{\n  "access_token": "t-%d",\n  "token_type": "Bearer"\n}' % number
+    assert decoded(body, "deflate") == (body, "")
+
+
 @pytest.mark.parametrize(
     ("body", "coding", "said"),
     [

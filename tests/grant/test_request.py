@@ -61,10 +61,11 @@ def pair_of(header: str) -> str:
     return base64.b64decode(encoded, validate=True).decode()
 
 
-@pytest.mark.parametrize("secret", ["s3cret-key", "long enough"])
+@pytest.mark.parametrize("secret", ["s3cret-key", "long enough", "key_7"])
 def test_headers_are_sent_and_never_shown(secret: str) -> None:
     access = Access((("X-Api-Key", secret), ("Accept-Language", "en")))
-    request = composed(CLIENT, replace(CREDENTIALS, access=access))
+    configured = (("X-Api-Key", Reference("env", "API_KEY")), ("Accept-Language", "en"))
+    request = composed(replace(CLIENT, headers=configured), replace(CREDENTIALS, access=access))
     assert request.headers | {"X-Api-Key": secret, "Accept-Language": "en"} == request.headers
     # `en` is a part of many error codes.
     assert secret in request.secrets

@@ -1318,6 +1318,16 @@ def test_a_new_token_is_published_after_its_delay_and_its_hooks_run_then(
     assert delayed.hooks.events == ["announced", "changed"]
 
 
+def test_no_reader_with_an_old_copy_has_an_expired_token_after_the_delay(rig: Rig) -> None:
+    stale = tuple(replace(output, max_staleness=900.0) for output in rig.target.outputs)
+    rig.target = replace(rig.target, publish_delay=300.0, outputs=stale)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.start()
+    assert rig.turn() == pytest.approx(3600 - 900 - 300)
+    rig.live(3600 - 900 + 1)
+    assert rig.file.read_bytes() == b"t-2"
+
+
 def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCaptureFixture) -> None:
     rig.target = replace(rig.target, publish_delay=30.0)
     rig.start()
@@ -1399,6 +1409,19 @@ def test_a_delay_that_ended_while_no_process_ran_is_forgotten(delayed: Rig) -> N
     delayed.turn()
     assert delayed.file.read_bytes() == b"t-2"
     assert "next" not in recorded(delayed)
+
+
+def test_hooks_run_for_a_delay_that_ended_while_no_process_ran_and_the_clock_was_set(delayed: Rig) -> None:
+    of_json = tuple(output for output in delayed.target.outputs if output.format == "json")
+    delayed.target = replace(delayed.target, outputs=of_json)
+    delayed.turn()
+    delayed.hooks.events.clear()
+    delayed.clock.advance(100)
+    delayed.clock.step(20)
+    delayed.start()
+    delayed.turn()
+    assert '"access_token": "t-2"' in json_of(delayed).read_text()
+    assert delayed.hooks.events == ["announced", "changed"]
 
 
 def test_a_file_that_is_altered_during_the_delay_gets_the_present_token_back(delayed: Rig) -> None:

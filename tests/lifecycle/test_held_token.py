@@ -162,6 +162,14 @@ def test_a_consumer_for_which_the_present_token_fails_gets_the_waiting_one(holde
     assert holder.held.is_newer(digest("t-1"), holder.clock.boot)
 
 
+def test_a_consumer_that_names_the_present_token_again_changes_nothing(holder: Holder) -> None:
+    holder.take("t-2", nbf=10.0)
+    holder.held.doubt(digest("t-1"))
+    waiting = holder.waiting
+    holder.held.doubt(digest("t-1"))
+    assert holder.waiting is waiting
+
+
 def test_a_consumer_with_an_older_token_than_the_present_one_changes_nothing(holder: Holder) -> None:
     holder.take("t-2")
     holder.held.doubt(digest("t-0"))

@@ -61,6 +61,17 @@ def test_names_are_read_once_until_they_change(tmp_path: Path) -> None:
     assert looks.names(str(tmp_path), later) == {"bci.json"}
 
 
+def test_names_are_read_again_though_the_time_of_the_directory_was_set_back(tmp_path: Path) -> None:
+    looks, record = Looks(), tmp_path / "bci.json"
+    record.touch()
+    before = tmp_path.stat()
+    later = before.st_mtime + 2.0
+    assert looks.names(str(tmp_path), later) == {"bci.json"}
+    record.unlink()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert looks.names(str(tmp_path), later) == set()
+
+
 def test_names_are_read_again_while_a_change_could_leave_the_time_as_it_was(tmp_path: Path) -> None:
     looks = Looks()
     now = tmp_path.stat().st_mtime + 0.9

@@ -1044,7 +1044,7 @@ NO_TOKENS: Final = [
     Fails(
         "null for a token",
         ok(b'{"access_token":null,"token_type":"Bearer"}'),
-        _no_token("the reply has no access_token; it has: access_token, token_type"),
+        _no_token("access_token in the reply is null"),
     ),
     Fails(
         "an empty token",
@@ -1052,9 +1052,15 @@ NO_TOKENS: Final = [
         _no_token("access_token in the reply is empty"),
     ),
     Fails(
-        "token_field: data is missing",
+        "token_field: data is null",
         ok(b'{"status":"failed","data":null}'),
-        _no_token("the reply has no data; it has: data, status"),
+        _no_token("data in the reply is null"),
+        token_field="data.access_token",
+    ),
+    Fails(
+        "token_field: data is missing",
+        ok(b'{"status":"failed"}'),
+        _no_token("the reply has no data; it has: status"),
         token_field="data.access_token",
     ),
     Fails(

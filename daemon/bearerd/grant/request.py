@@ -97,7 +97,11 @@ def compose(target: Target, credentials: Credentials, parameters: Sequence[tuple
         value for name, value in parameters if (name, value) not in target.parameters
     ]  # only those that were read from a reference
     secrets += [credentials.access.proxy_password] if credentials.access.proxy_password else []
-    secrets += [value for _, value in credentials.access.headers if len(value) >= _LIKE_A_SECRET]
+    secrets += [
+        value
+        for name, value in credentials.access.headers
+        if (name, value) not in client.headers or len(value) >= _LIKE_A_SECRET
+    ]
     return Request(call.token_url, headers, body.encode("ascii"), credentials.access, tuple(secrets))
 
 
@@ -134,7 +138,7 @@ HEADERS: Final = {
 }
 
 
-# Characters. A shorter value, such as `en`, is no secret, and is part of many error codes.
+# Characters. A shorter value in the config, such as `en`, is no secret, and is part of many error codes.
 _LIKE_A_SECRET: Final = 8
 
 

@@ -49,16 +49,16 @@ def _at(fields: Mapping[str, Any], path: str, is_secret: Callable[[str], bool]) 
     for name in outer:
         inner = holder.get(name)
         passed = f"{passed}.{name}" if passed else name
-        if inner is None:
+        if name not in holder:
             raise NoTokenError(f"the reply has no {passed}; {_names(holder, passed.rpartition('.')[0], is_secret)}")
         if not isinstance(inner, dict):
-            raise NoTokenError(f"{passed} in the reply is not an object")
+            raise NoTokenError(f"{passed} in the reply is {'null' if inner is None else 'not an object'}")
         holder = inner
     token = holder.get(last)
-    if token is None:
+    if last not in holder:
         raise NoTokenError(f"the reply has no {path}; {_names(holder, passed, is_secret)}")
     if not isinstance(token, str):
-        raise NoTokenError(f"{path} in the reply is not text")
+        raise NoTokenError(f"{path} in the reply is {'null' if token is None else 'not text'}")
     if not token:
         raise NoTokenError(f"{path} in the reply is empty")
     return holder, token

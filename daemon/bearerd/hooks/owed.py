@@ -7,9 +7,12 @@ those of the boot clock.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from math import inf
 from typing import Final, Literal
 
 from bearerd.model import Hook, Target
@@ -63,6 +66,11 @@ class Owed:
         self._backoff = backoff
         self._owed: dict[Hook, dict[tuple[str, Event], Run]] = {}
         self._running: dict[Hook, Batch] = {}
+        self._first: dict[Hook, float] = {}
+        """By hook that is owed and not running: when the first of its runs is due."""
+        # The same as a heap, with entries that no longer apply: each token may have a hook of its own.
+        self._queue: list[tuple[float, int, Hook]] = []
+        self._order = itertools.count()
         self._pending: Counter[str] = Counter()
         """By token: the runs that are owed or in progress."""
         self._ended: dict[str, float] = {}
@@ -76,16 +84,20 @@ class Owed:
         for hook in map(_action, hooks):
             runs = self._owed.setdefault(hook, {})
             key = (target.full_name, event)
-            if key not in runs:
+            due = now
+            if key in runs:
+                due = min(now, runs[key].due)  # one that waits for its turn keeps its place
+            else:
                 self._pending[target.full_name] += 1
-            runs[key] = Run(target, event, now)
+            runs[key] = Run(target, event, due)
+            self._line_up(hook, due)
 
     def take(self, now: float) -> Batch | None:
         """The next run to make now, if any: of the hook that has waited longest, for all tokens that owe it."""
-        dues = self._dues()
-        hook = min(dues, key=dues.__getitem__, default=None)
-        if hook is None or dues[hook] > now:
+        hook = self._longest_waiting()
+        if hook is None or self._first[hook] > now:
             return None
+        del self._first[hook]
         owed = self._owed[hook]
         runs = sorted(owed.values(), key=lambda run: run.due > now)
         if hook.signal is None:
@@ -97,7 +109,8 @@ class Owed:
 
     def next_due(self) -> float | None:
         """When the next run that nobody has taken is due."""
-        return min(self._dues().values(), default=None)
+        hook = self._longest_waiting()
+        return None if hook is None else self._first[hook]
 
     def finish(self, batch: Batch, fault: str | None, now: float) -> Ended:
         """A run ended, with this fault."""
@@ -116,7 +129,7 @@ class Owed:
         for run in again:
             self._owe_again(hook, run)
         self.given_up += len(given_up)
-        self._drop_if_empty(hook)
+        self._line_up_again(hook)
         return Ended(tuple(again), tuple(given_up))
 
     def abandon(self, batch: Batch) -> None:
@@ -128,9 +141,8 @@ class Owed:
         self._ended.pop(name, None)
         self._faults.pop(name, None)
         for hook, runs in list(self._owed.items()):
-            for event in _EVENTS:
-                runs.pop((name, event), None)
-            self._drop_if_empty(hook)
+            if [event for event in _EVENTS if runs.pop((name, event), None)]:
+                self._line_up_again(hook)
         for hook, batch in self._running.items():
             self._running[hook] = replace(batch, runs=tuple(run for run in batch.runs if run.target.full_name != name))
         self._pending.pop(name, None)
@@ -154,13 +166,25 @@ class Owed:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _dues(self) -> dict[Hook, float]:
-        """For each hook that is owed and not running, when the first of its runs is due."""
-        free = ((hook, runs) for hook, runs in self._owed.items() if runs and hook not in self._running)
-        return {hook: min(run.due for run in runs.values()) for hook, runs in free}
+    def _longest_waiting(self) -> Hook | None:
+        """Of the hooks that are owed and not running, the one whose first run is due first."""
+        queue = self._queue
+        while queue and self._first.get(queue[0][2]) != queue[0][0]:
+            heappop(queue)
+        return queue[0][2] if queue else None
 
-    def _drop_if_empty(self, hook: Hook) -> None:
-        if not self._owed.get(hook):
+    def _line_up(self, hook: Hook, due: float) -> None:
+        """A run of the hook is due at this time."""
+        if hook not in self._running and due < self._first.get(hook, inf):
+            self._first[hook] = due
+            heappush(self._queue, (due, next(self._order), hook))
+
+    def _line_up_again(self, hook: Hook) -> None:
+        """Runs of the hook were removed, or it has ended."""
+        self._first.pop(hook, None)
+        if runs := self._owed.get(hook):
+            self._line_up(hook, min(run.due for run in runs.values()))
+        else:
             self._owed.pop(hook, None)
 
     def _owe_again(self, hook: Hook, run: Run) -> None:

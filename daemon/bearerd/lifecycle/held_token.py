@@ -119,8 +119,10 @@ class HeldToken:
     def doubt(self, digest: str) -> None:
         """Note that a consumer names this token as one that fails. What replaces it only waits for its `nbf`."""
         self._doubted = digest
-        present = self.waiting.present.current if self.waiting is not None else None
-        if self.waiting is not None and present is not None and _is(present, digest):
+        if self.waiting is None or self.waiting.delayed == -inf:
+            return  # a consumer may name it again and again, and each change is a write
+        present = self.waiting.present.current
+        if present is not None and _is(present, digest):
             self.waiting = replace(self.waiting, delayed=-inf)
 
     def shorten(self, delay: float) -> None:

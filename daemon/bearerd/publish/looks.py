@@ -38,7 +38,7 @@ class Looks:
         self._hasty: set[str] = set()
         """Files that were different right after they were written."""
         self._directories: dict[str, int] = {}
-        """By directory: when its names changed last, in nanoseconds, if they were read since."""
+        """By directory: how it looked when its names were read, if they had not just changed."""
 
     def right(self, path: str, seen: int) -> None:
         """Note that a file was right when it looked like this."""
@@ -73,12 +73,14 @@ class Looks:
     def names(self, directory: str, now: float) -> set[str] | None:
         """The names in a directory; None if they have not changed since they were last returned (Unix time)."""
         try:
-            changed = os.lstat(directory).st_mtime_ns
-            if self._directories.get(directory) == changed:
+            found = os.lstat(directory)
+            # A tool that restores a directory, or puts another in its place, can leave the time of its names as it was.
+            seen = look_of(found)
+            if self._directories.get(directory) == seen:
                 return None
             names = set(os.listdir(directory))
         except OSError:
             return set()
-        if changed < (now - _COARSE) * 1e9:
-            self._directories[directory] = changed
+        if found.st_ctime_ns < (now - _COARSE) * 1e9:  # a change of a name also changes this time
+            self._directories[directory] = seen
         return names
