@@ -29,8 +29,9 @@ from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import Issued, NoReply
 from bearerd.grant.reply import Reply, understand
 from bearerd.grant.request import Call, Credentials, Request
-from bearerd.model import JWT_BEARER, SHORT_GRANTS, JwtBearer, Provider, Reference
+from bearerd.model import JwtBearer, Provider
 from bearerd.service.online import try_online
+from bearerd.terms import JWT_BEARER, SHORT_GRANTS, Reference
 from support.clock import START
 from support.peer import Peer, blackhole, peer, refusing
 from support.process import WITHIN, bearerd

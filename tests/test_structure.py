@@ -32,6 +32,7 @@ BELOW = {
     "mounts",
     "process",
     "regular",
+    "terms",
     "timeformat",
 }
 CORES = {"admission", "grant", "publish", "hooks", "target_status"}
@@ -39,11 +40,12 @@ VALUES = {"admission.types", "grant.outcome", "target_status"}
 """The frozen values that the cores return."""
 MAY_IMPORT = {
     "boundedjson": set(),
-    "model": set(),
+    "model": {"terms"},
+    "terms": set(),
     "errors": set(),
     "timeformat": set(),
     "log": set(),
-    "clock": {"model"},
+    "clock": {"terms"},
     "child": {"handoff"},
     "handoff": set(),
     "process": set(),
@@ -96,7 +98,7 @@ ONE_USER = {
     "apscheduler": {"lifecycle.schedule"},
     "yaml": {"config.document", "config.source", "config.scalar"},
     "pydantic": {"config.load", "config.messages", "config.models", "config.schema", "config.types"},
-    "pydantic_core": {"config.schema", "config.values"},
+    "pydantic_core": {"config.quantities", "config.schema", "config.values"},
     "watchdog": {"service.watch"},
     "prometheus_client": {"api.metrics"},
     "jinja2": {"publish.template"},

@@ -6,7 +6,7 @@ import random
 import time
 from typing import Protocol
 
-from bearerd.model import Instant
+from bearerd.terms import Instant
 
 
 class Clock(Protocol):

@@ -6,95 +6,24 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-OWN_DIRECTORY: Final = ".bearerd"
-"""Below the output directory: the records, the lock and the control socket."""
-
-JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-"""RFC 7523 section 2.1."""
-SHORT_GRANTS: Final = {
-    name: f"urn:ietf:params:oauth:grant-type:{name}" for name in ("jwt-bearer", "saml2-bearer", "token-exchange")
-}
-"""The full names of grants that people write short (RFC 7522, 7523, 8693)."""
-CLIENT_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-"""RFC 7523 section 2.2."""
-
-HEADER_VALUE: Final = r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?"
-"""The pattern of a header's value: visible ASCII, with spaces and tabs inside (RFC 9110 section 5.5)."""
-
-Auth = Literal[
-    "client_secret_basic",
-    "client_secret_post",
-    "client_secret_jwt",
-    "private_key_jwt",
-    "tls_client_auth",
-    "self_signed_tls_client_auth",
-    "assertion",
-    "none",
-]
-TLS_AUTHS: Final = frozenset({"tls_client_auth", "self_signed_tls_client_auth"})
-"""Methods that authenticate a client by its certificate (RFC 8705)."""
-Body = Literal["form", "json"]
-BasicEncoding = Literal["compatible", "rfc6749", "raw"]
-ScopeIn = Literal["assertion", "form"]
-LifetimeUnit = Literal["auto", "seconds", "milliseconds"]
-Format = Literal["raw", "json", "header", "env", "template"]
-TEMPLATES: Final = (
-    "curlrc",
-    "envoy-sds",
-    "gcp-external-account",
-    "gitconfig",
-    "haproxy-map",
-    "kubeconfig",
-    "nginx",
-    "wgetrc",
+from bearerd.terms import (
+    CLIENT_ASSERTION,
+    REFUSED_LIMIT,
+    Auth,
+    BasicEncoding,
+    Body,
+    Format,
+    Instant,
+    LifetimeUnit,
+    OnExpiry,
+    RateLimit,
+    Reference,
+    Reload,
+    ScopeIn,
+    SignalName,
 )
-"""The built-in templates, one file each in publish/templates."""
-OnExpiry = Literal["keep", "remove"]
-Reload = Literal["watch", "signal"]
-SignalName = Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"]
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """One moment on both clocks: `wall` (Unix time) and `boot` (CLOCK_BOOTTIME)."""
-
-    wall: float
-    boot: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Where a secret or a client id is read."""
-
-    kind: Literal["file", "env", "credential", "command"]
-    at: str
-    """The path of a file, the name of a variable or credential, or the program of a command."""
-    argv: tuple[str, ...] = ()
-    permissions: Literal["owner", "group", "any"] = "owner"
-    """Who may be able to read the file."""
-
-    def __str__(self) -> str:
-        """As messages name it: `file /etc/bearerd/dnb.secret`."""
-        return f"{self.kind} {self.at}"
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most `count` grants in any `window` seconds."""
-
-    count: int
-    window: float
-
-
-MOST_REFUSED: Final = RateLimit(count=100, window=86400.0)
-"""The largest `refused_limit`: admission remembers that many refused attempts of a client, and each for that long.
-
-No provider is known that locks accounts only after more.
-"""
-REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
-"""One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
 
 
 @dataclass(frozen=True, slots=True)

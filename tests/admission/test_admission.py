@@ -9,7 +9,7 @@ from typing import Any
 from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
 from bearerd.admission.types import Granted, Held
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import ISSUED, REFUSED, SILENCE, ask, limits
 from support.clock import FakeClock
 

@@ -9,7 +9,7 @@ import pytest
 from bearerd.admission.breaker import pace
 from bearerd.admission.types import Granted, Held
 from bearerd.grant.outcome import Outcome
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import (
     HTML,
     ISSUED,

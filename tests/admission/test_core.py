@@ -11,7 +11,7 @@ from bearerd.admission.core import FALLBACK
 from bearerd.admission.rate import late_margin
 from bearerd.admission.types import Granted, Held, Limits
 from bearerd.grant.outcome import Outcome
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import HTML, ISSUED, NO_ROUTE, OWN, SILENCE, TOO_MANY, UNSENT, World, ask, limits
 from support.targets import CLIENT, PROVIDER, target
 

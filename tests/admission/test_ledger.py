@@ -8,7 +8,7 @@ import pytest
 
 from bearerd.admission.ledger import Ledger
 from bearerd.admission.types import Granted, Held
-from bearerd.model import MOST_REFUSED, RateLimit
+from bearerd.terms import MOST_REFUSED, RateLimit
 from support.admission import REFUSED, World, limits
 
 FOUR = RateLimit(4, 120.0)

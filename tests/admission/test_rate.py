@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.admission.rate import Kind, Rate, late_margin
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import Attempt, most_within
 
 HOURS = 3600.0

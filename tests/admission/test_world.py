@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bearerd.grant.outcome import Outcome
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import ISSUED, OUTCOMES, PROVIDER, World, limits
 
 NAMES = [f"{client}/{letter}" for client in "cd" for letter in "abc"]

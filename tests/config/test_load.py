@@ -21,8 +21,6 @@ from bearerd.config.load import load
 from bearerd.config.source import MOST_NODES
 from bearerd.errors import ConfigError
 from bearerd.model import (
-    TEMPLATES,
-    Auth,
     Client,
     Config,
     Control,
@@ -34,11 +32,10 @@ from bearerd.model import (
     Output,
     Provider,
     ProxyLogin,
-    RateLimit,
-    Reference,
     RefreshBefore,
     Target,
 )
+from bearerd.terms import TEMPLATES, Auth, RateLimit, Reference
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 SMALLEST = """\

@@ -16,7 +16,7 @@ from bearerd.config import locate as module
 from bearerd.config.load import load
 from bearerd.config.locate import find, locate
 from bearerd.config.paths import DEFAULT_DIRECTORY
-from bearerd.model import OWN_DIRECTORY
+from bearerd.terms import OWN_DIRECTORY
 
 BOTH = {"directory": "/d", "socket": "/s"}
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bearerd.config.descriptions import DESCRIPTIONS
 from bearerd.config.load import schema
 from bearerd.config.models import ConfigFile
-from bearerd.model import TEMPLATES
+from bearerd.terms import TEMPLATES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 # The keywords of draft 2020-12 that this schema uses, with the type of their values.

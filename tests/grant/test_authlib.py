@@ -12,7 +12,7 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
-from bearerd.model import Auth, BasicEncoding
+from bearerd.terms import Auth, BasicEncoding
 from support.authlib_server import SECRETS, authorization_server
 from support.clock import START, FakeClock
 from support.process import WITHIN

@@ -8,7 +8,8 @@ import pytest
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.credentials import read_client_id, read_credentials, read_parameters
 from bearerd.grant.request import Credentials
-from bearerd.model import Client, Reference
+from bearerd.model import Client
+from bearerd.terms import Reference
 from support.targets import CLIENT, target
 
 SECRET = "hunter2"

@@ -15,7 +15,8 @@ import pytest
 import urllib3
 
 from bearerd.grant.outcome import Issued, Malformed, Refused
-from bearerd.model import Auth, BasicEncoding, Provider
+from bearerd.model import Provider
+from bearerd.terms import Auth, BasicEncoding
 from support.process import WITHIN
 from support.servers import SCRIPTS, SECRETS, granted, port_of
 

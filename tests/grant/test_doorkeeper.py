@@ -18,7 +18,8 @@ import pytest
 import urllib3
 
 from bearerd.grant.outcome import Issued, Refused
-from bearerd.model import Auth, BasicEncoding, Provider
+from bearerd.model import Provider
+from bearerd.terms import Auth, BasicEncoding
 from support.api import Site
 from support.process import WITHIN, eventually, running
 from support.servers import SCRIPTS, SECRETS, granted, port_of

@@ -24,7 +24,8 @@ from bearerd.grant import endpoint as module
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Call, Credentials, Request, compose, get
-from bearerd.model import Provider, ProxyLogin, Reference
+from bearerd.model import Provider, ProxyLogin
+from bearerd.terms import Reference
 from support.peer import OK, Peer, answering, peer, refusing, resolve
 from support.process import WITHIN, eventually
 from support.server import Answer, Seen, issues, serving

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bearerd.grant.outcome import Issued, Refused
-from bearerd.model import Auth, BasicEncoding, Provider
+from bearerd.model import Provider
+from bearerd.terms import Auth, BasicEncoding
 from support.api import Site
 from support.oidc import modules, node, why_not
 from support.process import WITHIN, eventually, running

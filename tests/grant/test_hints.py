@@ -13,7 +13,8 @@ from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient
 from bearerd.grant.reply import Reply, understand
 from bearerd.grant.request import Call, Credentials
-from bearerd.model import JWT_BEARER, Auth, JwtBearer
+from bearerd.model import JwtBearer
+from bearerd.terms import JWT_BEARER, Auth
 from support.clock import START
 from support.targets import CLIENT, target
 

@@ -29,7 +29,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from bearerd.config.load import load
 from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
-from bearerd.model import JWT_BEARER, Auth, Client, Instant, Jwt, JwtBearer, Provider, Reference, Target
+from bearerd.model import Client, Jwt, JwtBearer, Provider, Target
+from bearerd.terms import JWT_BEARER, Auth, Instant, Reference
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import issues, serving

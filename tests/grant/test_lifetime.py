@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bearerd.grant.lifetime import read_lifetime, valid_after
-from bearerd.model import LifetimeUnit
+from bearerd.terms import LifetimeUnit
 from support.clock import START
 
 NOW = START.wall  # 2027-01-15T08:00:00Z

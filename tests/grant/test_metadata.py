@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bearerd.grant.metadata import Metadata, read_metadata, well_known_urls
 from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
-from bearerd.model import JWT_BEARER, Auth, Client, Jwt, JwtBearer, Provider, Reference
+from bearerd.model import Client, Jwt, JwtBearer, Provider
+from bearerd.terms import JWT_BEARER, Auth, Reference
 from support.targets import CLIENT
 
 ISSUER = "https://sso.example.com/realms/acme"

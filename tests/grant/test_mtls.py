@@ -33,7 +33,8 @@ from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Request
-from bearerd.model import Auth, Provider, Reference, Target
+from bearerd.model import Provider, Target
+from bearerd.terms import Auth, Reference
 from support.clock import FakeClock
 from support.oidc import pem, private_key, self_signed
 from support.process import WITHIN

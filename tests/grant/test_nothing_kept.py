@@ -16,7 +16,8 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Performed
 from bearerd.grant.perform import Grants
-from bearerd.model import Auth, ProxyLogin, Reference
+from bearerd.model import ProxyLogin
+from bearerd.terms import Auth, Reference
 from support.clock import FakeClock
 from support.oidc import pem, private_key
 from support.process import WITHIN

@@ -26,7 +26,8 @@ from jwt.algorithms import ECAlgorithm
 from bearerd.clock import Clock, SystemClock
 from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
-from bearerd.model import Auth, BasicEncoding, Client, Instant, Jwt, Provider, Reference, Target
+from bearerd.model import Client, Jwt, Provider, Target
+from bearerd.terms import Auth, BasicEncoding, Instant, Reference
 from support.clock import FakeClock
 from support.oidc import OidcProvider, Request, client, oidc_provider, pem, private_key, self_signed, why_not
 from support.process import WITHIN

@@ -18,7 +18,8 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Outcome, Performed, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
-from bearerd.model import JWT_BEARER, Client, Instant, Jwt, JwtBearer, Reference, Target
+from bearerd.model import Client, Jwt, JwtBearer, Target
+from bearerd.terms import JWT_BEARER, Instant, Reference
 from support.clock import START, FakeClock
 from support.oidc import pem, private_key, self_signed
 from support.process import WITHIN

@@ -26,7 +26,8 @@ from bearerd.grant.reply import Reply, understand
 from bearerd.grant.request import Call, Credentials, Request
 from bearerd.lifecycle import policy
 from bearerd.log import LOGGER
-from bearerd.model import Auth, Client, Provider, Reference, Target
+from bearerd.model import Client, Provider, Target
+from bearerd.terms import Auth, Reference
 from support import quirks
 from support.clock import START, FakeClock
 from support.process import WITHIN

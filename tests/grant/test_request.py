@@ -26,7 +26,8 @@ from bearerd.grant.request import (
     get,
     prove_signing,
 )
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Client, Jwt, JwtBearer, Reference
+from bearerd.model import Client, Jwt, JwtBearer
+from bearerd.terms import JWT_BEARER, Auth, BasicEncoding, Reference
 from support.clock import START
 from support.targets import CLIENT, target
 

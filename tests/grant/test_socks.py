@@ -23,7 +23,8 @@ from bearerd.grant.outcome import Issued, Malformed, NoReply, Performed, Transie
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Request
-from bearerd.model import Provider, ProxyLogin, Reference, Target
+from bearerd.model import Provider, ProxyLogin, Target
+from bearerd.terms import Reference
 from support.clock import FakeClock
 from support.fronts import microsocks
 from support.peer import Peer, peer

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bearerd.lifecycle.plan import Plan, needs_restart, plan
-from bearerd.model import Config, Control, Listen, Output, Reference, RefreshBefore, Target
+from bearerd.model import Config, Control, Listen, Output, RefreshBefore, Target
+from bearerd.terms import Reference
 from support.targets import CLIENT, PROVIDER, target
 
 RAW = Output("/run/bearerd/dnb/bci")

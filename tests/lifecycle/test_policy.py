@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
 from bearerd.lifecycle import policy
-from bearerd.model import Instant, RefreshBefore
+from bearerd.model import RefreshBefore
+from bearerd.terms import Instant
 from support.clock import START
 from support.targets import token
 

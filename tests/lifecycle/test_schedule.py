@@ -18,7 +18,7 @@ from freezegun import freeze_time
 
 from bearerd.clock import SystemClock
 from bearerd.lifecycle.schedule import Schedule
-from bearerd.model import Instant
+from bearerd.terms import Instant
 from support.process import WITHIN, eventually
 
 FAR = 3600.0

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.boundedjson import DEEPEST
-from bearerd.model import JWT_BEARER, Client, JwtBearer, Provider, Reference, Target
+from bearerd.model import Client, JwtBearer, Provider, Target
 from bearerd.publish.record import SCHEMA, Record, dump, load
+from bearerd.terms import JWT_BEARER, Reference
 from support.targets import TARGET, token
 
 RECORD = Record(token(scope="bci", extra='{"instance_url": "x"}'), TARGET.identity(), "7e0c5a")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bearerd.model import Instant, Output
+from bearerd.model import Output
 from bearerd.publish.render import render
+from bearerd.terms import Instant
 from support.targets import target, token
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)

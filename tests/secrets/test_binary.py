@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bearerd.errors import SecretUnavailable
-from bearerd.model import Reference
 from bearerd.secrets.binary import ENCRYPTED as ENCRYPTED_KEY
 from bearerd.secrets.binary import conversion
 from bearerd.secrets.kinds import source_of
+from bearerd.terms import Reference
 from support.oidc import private_key, self_signed
 from support.process import WITHIN
 

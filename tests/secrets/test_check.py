@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bearerd.errors import SecretUnavailable
-from bearerd.model import Reference
 from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
+from bearerd.terms import Reference
 
 SECRET = "hunter2"
 

@@ -11,9 +11,9 @@ from typing import Literal
 import pytest
 
 from bearerd.errors import SecretUnavailable
-from bearerd.model import Reference
 from bearerd.secrets import command
 from bearerd.secrets.kinds import source_of
+from bearerd.terms import Reference
 from support.process import eventually
 
 Permissions = Literal["owner", "group", "any"]

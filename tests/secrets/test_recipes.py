@@ -18,8 +18,9 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from bearerd.config.load import load
 from bearerd.grant.assertion import Signer, sign
-from bearerd.model import Client, Reference
+from bearerd.model import Client
 from bearerd.secrets.kinds import source_of
+from bearerd.terms import Reference
 from support.oidc import pem, self_signed
 from support.pages import Block, blocks
 from support.server import Answer, serving

@@ -20,9 +20,10 @@ from freezegun import freeze_time
 from bearerd.api.daemon import Requested
 from bearerd.config.load import load
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
-from bearerd.model import Instant, Target
+from bearerd.model import Target
 from bearerd.service.engine import Engine
 from bearerd.target_status import Hold, TargetStatus
+from bearerd.terms import Instant
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving

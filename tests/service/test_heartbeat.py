@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bearerd.config.load import load
-from bearerd.model import Instant
 from bearerd.service.engine import Engine
+from bearerd.terms import Instant
 from support.clock import FakeClock
 
 # APScheduler's clock is the real one: by it nothing is ever due.

@@ -19,7 +19,7 @@ from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import Refused
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.clock import FakeClock
 from support.process import bearerd, eventually, running
 from support.server import Answer, Script, Seen, Server, issues, serving

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from watchdog.observers import Observer
 
-from bearerd.model import Config, Output, Reference
+from bearerd.model import Config, Output
 from bearerd.mounts import Mounts
 from bearerd.service import watch as module
 from bearerd.service.sources import Sources
 from bearerd.service.watch import Watch
+from bearerd.terms import Reference
 from support.process import WITHIN
 from support.targets import CLIENT, target
 

@@ -8,7 +8,8 @@ from functools import partial
 from math import inf
 from random import Random
 
-from bearerd.model import Client, Config, Output, Provider, RateLimit, Reference, RefreshBefore, Target
+from bearerd.model import Client, Config, Output, Provider, RefreshBefore, Target
+from bearerd.terms import RateLimit, Reference
 from simulation import excuses
 from simulation.checks import INSTANT, Checks
 from simulation.daemon import Daemon

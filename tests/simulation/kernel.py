@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
-from bearerd.model import Instant
+from bearerd.terms import Instant
 
 WALL: Final = 1_800_000_000.0
 """The Unix time at which a world begins."""

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from bearerd.grant.outcome import Outcome
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 from support.admission import ISSUED, OWN, REFUSED, SILENCE, UNSENT, World, limits
 
 TARGETS = ("c/a", "c/b", "c/c", "d/a", "d/b", "d/c")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bearerd.model import Instant
+from bearerd.terms import Instant
 
 START = Instant(wall=1_800_000_000.0, boot=5_000.0)
 

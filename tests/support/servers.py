@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from bearerd.grant.outcome import Outcome
 from bearerd.grant.perform import Grants
-from bearerd.model import Auth, BasicEncoding, Instant, Provider
+from bearerd.model import Provider
+from bearerd.terms import Auth, BasicEncoding, Instant
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.targets import CLIENT, target

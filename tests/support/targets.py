@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bearerd.model import Client, Instant, Provider, Reference, Target, Token
+from bearerd.model import Client, Provider, Target, Token
+from bearerd.terms import Instant, Reference
 from support.clock import START
 
 PROVIDER = Provider(name="sandbox", token_url="https://login.example.com/as/token.oauth2")

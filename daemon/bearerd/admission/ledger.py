@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any, Final, NamedTuple
 
-from bearerd.model import MOST_REFUSED, RateLimit
+from bearerd.terms import MOST_REFUSED, RateLimit
 
 Entry = list[Any]
 # A killed process may have waited this long for the reply: default timeout and the time before sending. The provider

@@ -17,7 +17,7 @@ from math import inf
 from typing import Final, Literal
 from zlib import crc32
 
-from bearerd.model import RateLimit
+from bearerd.terms import RateLimit
 
 Kind = Literal["first", "renewal", "requested"]
 """A first token; a renewal, also of an expired token; a renewal that a user requested before it was due."""

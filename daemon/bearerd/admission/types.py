@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from bearerd.grant.outcome import Refused
-from bearerd.model import REFUSED_LIMIT, Client, RateLimit
+from bearerd.model import Client
+from bearerd.terms import REFUSED_LIMIT, RateLimit
 
 # Before it sends, a grant may run a command for its secret (10 s) and look up its endpoint (one more request).
 _BESIDE_REQUEST: Final = 30.0

@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, get_args
 from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.model import Config, Instant, Target
+from bearerd.model import Config, Target
 from bearerd.target_status import HELD, Hold, TargetStatus
+from bearerd.terms import Instant
 from bearerd.timeformat import rfc3339
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]

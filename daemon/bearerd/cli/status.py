@@ -20,8 +20,8 @@ from bearerd.cli.ask import NoAnswer, ask_status, clean
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
 from bearerd.clock import SystemClock
-from bearerd.model import OWN_DIRECTORY
 from bearerd.service.offline import offline
+from bearerd.terms import OWN_DIRECTORY
 
 _REDRAWN_EACH: Final = 1.0  # seconds: the unit of the times that are shown
 

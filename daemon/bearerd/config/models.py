@@ -45,7 +45,7 @@ from bearerd.config.types import (
     TokenField,
 )
 from bearerd.config.values import expected, fault
-from bearerd.model import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
+from bearerd.terms import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
 
 
 class FileModel(Strict):

@@ -10,7 +10,8 @@ from typing import Final
 from bearerd.config import models
 from bearerd.config.document import Document, Node
 from bearerd.config.redaction import Path
-from bearerd.model import OWN_DIRECTORY, Control
+from bearerd.model import Control
+from bearerd.terms import OWN_DIRECTORY
 
 DEFAULT_DIRECTORY: Final = "/run/bearerd"
 

@@ -15,8 +15,6 @@ from bearerd.config.paths import Paths
 from bearerd.config.rules import http_fault
 from bearerd.config.types import ProxyModel, ReferenceModel
 from bearerd.model import (
-    CLIENT_ASSERTION,
-    TLS_AUTHS,
     Client,
     Config,
     Hook,
@@ -27,11 +25,10 @@ from bearerd.model import (
     Output,
     Provider,
     ProxyLogin,
-    RateLimit,
-    Reference,
     RefreshBefore,
     Target,
 )
+from bearerd.terms import CLIENT_ASSERTION, TLS_AUTHS, RateLimit, Reference
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bearerd.config.types import Algorithm
 from bearerd.config.values import as_list
-from bearerd.model import JWT_BEARER, SHORT_GRANTS, TLS_AUTHS, Auth
+from bearerd.terms import JWT_BEARER, SHORT_GRANTS, TLS_AUTHS, Auth
 
 # Parameters whose values are secrets.
 _SECRET_PARAMETERS: Final = frozenset({"password", "assertion", "actor_token", "refresh_token", "code", "device_code"})

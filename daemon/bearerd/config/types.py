@@ -17,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from bearerd.config import values
+from bearerd.config import quantities, values
 from bearerd.config.schema import OneOrSeveral
 from bearerd.config.values import expected, fault
-from bearerd.model import TEMPLATES, Listen, RateLimit, RefreshBefore
+from bearerd.model import Listen, RefreshBefore
+from bearerd.terms import TEMPLATES, RateLimit
 from bearerd.timeformat import DURATION
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -37,21 +38,23 @@ Text = Annotated[str, BeforeValidator(values.parse_text)]
 AbsolutePath = Annotated[
     str, BeforeValidator(values.parse_absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
-Duration = Annotated[float, BeforeValidator(values.parse_duration), _schema(DURATION, "15m")]
-Timeout = Annotated[float, BeforeValidator(values.parse_timeout), _schema(DURATION, "10s")]
-Lead = Annotated[RefreshBefore, BeforeValidator(values.parse_refresh_before), _schema(rf"([0-9.]+%|{DURATION})", "20%")]
+Duration = Annotated[float, BeforeValidator(quantities.parse_duration), _schema(DURATION, "15m")]
+Timeout = Annotated[float, BeforeValidator(quantities.parse_timeout), _schema(DURATION, "10s")]
+Lead = Annotated[
+    RefreshBefore, BeforeValidator(quantities.parse_refresh_before), _schema(rf"([0-9.]+%|{DURATION})", "20%")
+]
 Rate = Annotated[
-    RateLimit, BeforeValidator(values.parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")
+    RateLimit, BeforeValidator(quantities.parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")
 ]
 RefusedLimit = Annotated[
     RateLimit,
-    BeforeValidator(values.parse_refused_limit),
+    BeforeValidator(quantities.parse_refused_limit),
     _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "4/2m"),
 ]
-PublishDelay = Annotated[float, BeforeValidator(values.parse_publish_delay), _schema(DURATION, "30s")]
-MaxAge = Annotated[float, BeforeValidator(values.parse_max_age), _schema(rf"({DURATION}|never)", "24h")]
-Mode = Annotated[int, BeforeValidator(values.parse_mode), _schema("0?[0-7]{3}", "0640")]
-DirectoryMode = Annotated[int, BeforeValidator(values.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
+PublishDelay = Annotated[float, BeforeValidator(quantities.parse_publish_delay), _schema(DURATION, "30s")]
+MaxAge = Annotated[float, BeforeValidator(quantities.parse_max_age), _schema(rf"({DURATION}|never)", "24h")]
+Mode = Annotated[int, BeforeValidator(quantities.parse_mode), _schema("0?[0-7]{3}", "0640")]
+DirectoryMode = Annotated[int, BeforeValidator(quantities.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
 Account = Annotated[
     str,
     BeforeValidator(values.parse_account),

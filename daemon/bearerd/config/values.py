@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from math import inf
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,8 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
-from bearerd.model import HEADER_VALUE, MOST_REFUSED, TEMPLATES, Listen, RateLimit, RefreshBefore
-from bearerd.timeformat import DURATION, UNITS, seconds_of
+from bearerd.model import Listen
+from bearerd.terms import HEADER_VALUE, TEMPLATES
 
 # The token request has these already: from other keys of the config, or from bearerd itself.
 RESERVED_PARAMETERS: Final = frozenset(
@@ -42,14 +41,6 @@ _OWN_CLAIMS: Final = {
     "jti": "bearerd sets it",
     "scope": "use the key scope, and scope_in: assertion",
 }
-# Seconds. A request that takes longer than a day is a mistake in the config.
-_LONGEST_TIMEOUT: Final = 86400.0
-# Seconds. Ten years: more than any token's lifetime, and small enough for every calculation with times.
-_LONGEST: Final = 3650 * 86400.0
-# Seconds. A shorter one would only burden the provider: no token that lives longer is revoked that often.
-_LEAST_MAX_AGE: Final = 60.0
-# Seconds. Half the lifetime of a token of two hours, which few exceed: a token waits no longer than that anyway.
-_LONGEST_DELAY: Final = 3600.0
 _LAST_PORT: Final = 65535
 # Labels as in DNS, and `_`, which names of Compose's services have. Browsers send other names as xn--….
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -68,99 +59,6 @@ def fault(message: str) -> PydanticCustomError:
     """An error with this message."""
     # Pydantic takes a template: braces in the message itself would be read as fields.
     return PydanticCustomError("fault", "{message}", {"message": message})
-
-
-def parse_duration(value: Any) -> float:
-    """Seconds of a duration such as `500ms`, `10s`, `15m`, `1h` or `2d`."""
-    seconds = seconds_of(value) if isinstance(value, str) else None
-    if seconds is None:
-        raise expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
-    return _reasonable(seconds)
-
-
-def _reasonable(seconds: float) -> float:
-    if seconds <= 0:
-        raise expected("a duration above zero")
-    if seconds > _LONGEST:
-        raise expected("a duration of at most 3650d")
-    return seconds
-
-
-def parse_timeout(value: Any) -> float:
-    """Seconds of a timeout."""
-    seconds = parse_duration(value)
-    if seconds > _LONGEST_TIMEOUT:
-        raise expected("a timeout of at most 1d")
-    return seconds
-
-
-def parse_refresh_before(value: Any) -> RefreshBefore:
-    """A share of the lifetime, or seconds."""
-    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", value)):
-        percent = float(match[1])
-        if 0 < percent <= 50:  # noqa: PLR2004 - the lead is never more than half the lifetime
-            return RefreshBefore(share=percent / 100)
-        raise expected("a share of the lifetime above 0% and up to 50%")
-    try:
-        return RefreshBefore(seconds=parse_duration(value))
-    except PydanticCustomError:
-        raise expected("a share of the lifetime such as 20%, or a duration such as 60s", value) from None
-
-
-def parse_rate_limit(value: Any) -> RateLimit:
-    """A number of requests and the seconds in which they may be made."""
-    match = re.fullmatch(rf"([1-9][0-9]{{0,8}})/(?:{DURATION}|(ms|s|m|h|d))", value) if isinstance(value, str) else None
-    if match is None:
-        raise expected("a number of requests per time, such as 10/s or 10/8h", value)
-    return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
-
-
-def parse_refused_limit(value: Any) -> RateLimit:
-    """A number of refused attempts and the seconds in which they may be made."""
-    limit = parse_rate_limit(value)
-    if limit.count > MOST_REFUSED.count or limit.window > MOST_REFUSED.window:
-        raise expected(f"at most {MOST_REFUSED.count} refused attempts in at most 1d, such as 4/2m")
-    return limit
-
-
-def parse_max_age(value: Any) -> float:
-    """Seconds after which a token is refreshed; infinite for `never`."""
-    if value == "never":
-        return inf
-    try:
-        seconds = parse_duration(value)
-    except PydanticCustomError:
-        raise expected("a duration such as 24h, or never", value) from None
-    if seconds < _LEAST_MAX_AGE:
-        raise expected("a duration of at least 1m, or never: each token would be replaced after that time")
-    return seconds
-
-
-def parse_publish_delay(value: Any) -> float:
-    """Seconds for which a new token waits; 0 is no delay."""
-    seconds = seconds_of(value) if isinstance(value, str) else None
-    if seconds is None:
-        raise expected("a duration such as 30s, or 0s for no delay", value)
-    if seconds > _LONGEST_DELAY:
-        raise expected("a duration of at most 1h: providers replicate a token within seconds or minutes")
-    return seconds
-
-
-def parse_mode(value: Any) -> int:
-    """The mode of a file."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        raise expected('a mode in quotes, such as "0640" (YAML reads 0640 as the number 416)')
-    if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value) is None:
-        raise expected('a mode of octal digits in quotes, such as "0640"', value)
-    return int(value, 8)
-
-
-def parse_directory_mode(value: Any) -> int:
-    """The mode of a directory."""
-    # setgid: the files in a directory then get its group.
-    if isinstance(value, str) and re.fullmatch(r"2[0-7]{3}", value):
-        return int(value, 8)
-    return parse_mode(value)
 
 
 def _no_nul(value: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from bearerd.errors import SecretUnavailable
 from bearerd.grant.request import Access, Credentials
-from bearerd.model import HEADER_VALUE, Client, Provider, Reference, Target
+from bearerd.model import Client, Provider, Target
 from bearerd.secrets.kinds import source_of
+from bearerd.terms import HEADER_VALUE, Reference
 
 
 def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Credentials, ...]:

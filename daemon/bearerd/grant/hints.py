@@ -19,7 +19,8 @@ from bearerd.grant.proxy import login_hint
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Call, Credentials, basic
 from bearerd.grant.times import FOLLOWED, SKEWED
-from bearerd.model import SHORT_GRANTS, Target
+from bearerd.model import Target
+from bearerd.terms import SHORT_GRANTS
 from bearerd.timeformat import duration
 
 _SIGNED: Final = frozenset({"client_secret_jwt", "private_key_jwt"})

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from bearerd import boundedjson
 from bearerd.grant.outcome import Named
-from bearerd.model import LifetimeUnit
+from bearerd.terms import LifetimeUnit
 
 # Larger numbers are probably not seconds. Few providers issue client-credentials tokens for longer than 30 days; 10^9
 # is a moment in 2001, and 10^12 the same in milliseconds.

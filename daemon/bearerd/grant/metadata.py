@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from bearerd.grant.body import parse
 from bearerd.grant.outcome import Malformed, Transient
 from bearerd.grant.reply import Reply
-from bearerd.model import TLS_AUTHS, Client, Provider
+from bearerd.model import Client, Provider
+from bearerd.terms import TLS_AUTHS
 
 # RFC 8414 section 2: the default if the metadata names no methods.
 _BASIC_ONLY: Final = ("client_secret_basic",)

@@ -13,7 +13,8 @@ from urllib.parse import quote, quote_plus, urlencode
 from bearerd import __version__
 from bearerd.errors import KeyUnusable, SecretUnavailable
 from bearerd.grant.assertion import Signer, claims, sign
-from bearerd.model import CLIENT_ASSERTION, BasicEncoding, Body, Client, Jwt, JwtBearer, Target
+from bearerd.model import Client, Jwt, JwtBearer, Target
+from bearerd.terms import CLIENT_ASSERTION, BasicEncoding, Body
 
 UNNAMED: Final = ("the client certificate", "its private key")
 """What messages call a certificate and its key if it is not known where they were read."""

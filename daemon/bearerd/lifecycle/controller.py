@@ -17,8 +17,9 @@ from bearerd.lifecycle.file_state import FileState
 from bearerd.lifecycle.lines import Line
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.wishes import CredentialsChanged, Leftover, RefreshRequested, TemplateChanged, Wish
-from bearerd.model import Instant, Output, Target
+from bearerd.model import Output, Target
 from bearerd.target_status import Hold, TargetStatus
+from bearerd.terms import Instant
 
 Paths = Callable[[], Collection[str]]
 """Returns the paths of all wanted files at the time of the call."""

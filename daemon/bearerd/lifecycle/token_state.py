@@ -15,7 +15,8 @@ from typing import Final, Literal
 
 from bearerd.grant.outcome import Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
-from bearerd.model import Instant, Token
+from bearerd.model import Token
+from bearerd.terms import Instant
 from bearerd.timeformat import rfc3339
 
 COUNTDOWN: Final = 5.0

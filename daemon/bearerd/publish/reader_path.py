@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from bearerd.errors import PublishError
-from bearerd.model import OWN_DIRECTORY, Config, Output
+from bearerd.model import Config, Output
 from bearerd.publish.access import MOST_LINKS, SETGID, Component, Entry, acl_of, inherited
 from bearerd.publish.advice import advice
 from bearerd.publish.owners import gid_of, group_name, uid_of, user_name
+from bearerd.terms import OWN_DIRECTORY
 
 _ACL: Final = "system.posix_acl_access"
 _DEFAULT_ACL: Final = "system.posix_acl_default"

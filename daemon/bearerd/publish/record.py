@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bearerd import boundedjson
-from bearerd.model import Instant, Token
+from bearerd.model import Token
+from bearerd.terms import Instant
 
 SCHEMA: Final = 1
 # Unix time. Python cannot format later dates.

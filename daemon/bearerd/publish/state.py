@@ -21,11 +21,11 @@ from typing import Any, Final
 from bearerd import boundedjson
 from bearerd.errors import PublishError
 from bearerd.log import say
-from bearerd.model import OWN_DIRECTORY
 from bearerd.publish.atomic import Files
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY
 from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
+from bearerd.terms import OWN_DIRECTORY
 
 SCHEMA: Final = 1
 # Bytes. A fingerprint takes 36 bytes, and a client has a few secrets.

@@ -12,8 +12,8 @@ from typing import Final
 from bearerd import child
 from bearerd.errors import SecretUnavailable, reason_of
 from bearerd.handoff import waiting
-from bearerd.model import Reference
 from bearerd.secrets.source import LARGEST, SecretSource
+from bearerd.terms import Reference
 
 # Seconds. A password manager answers over the network within one or two; a grant waits no longer than its own timeout.
 _TIMEOUT: Final = 10.0

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Final, Literal, assert_never
 
 from bearerd.errors import SecretUnavailable, reason_of
-from bearerd.model import Reference
 from bearerd.regular import NotRegularError, open_regular
 from bearerd.secrets.fingerprint import fingerprint_of
 from bearerd.secrets.source import LARGEST, SecretSource
+from bearerd.terms import Reference
 
 _OTHERS: Final = 0o007
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from bearerd.model import Reference
 from bearerd.secrets.command import CommandSource
 from bearerd.secrets.file import CredentialSource, FileSource
 from bearerd.secrets.source import SecretSource
 from bearerd.secrets.variable import VariableSource
+from bearerd.terms import Reference
 
 
 def source_of(reference: Reference, environ: Mapping[str, str]) -> SecretSource:

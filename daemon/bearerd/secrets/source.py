@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from bearerd.errors import SecretUnavailable
-from bearerd.model import Reference
 from bearerd.secrets.binary import conversion
+from bearerd.terms import Reference
 
 LARGEST: Final = 64 * 1024
 """Bytes. A secret is one line, and a private key of 16384 bits is 12 KiB: anything larger is some other file."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bearerd.errors import SecretUnavailable
-from bearerd.model import Reference
 from bearerd.secrets.fingerprint import digest
 from bearerd.secrets.source import LARGEST, SecretSource
+from bearerd.terms import Reference
 
 
 class VariableSource(SecretSource):

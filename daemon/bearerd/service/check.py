@@ -18,7 +18,7 @@ from bearerd.grant.request import Credentials, prove_signing
 from bearerd.grant.socks import prove
 from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
-from bearerd.model import Client, Config, Reference, Target
+from bearerd.model import Client, Config, Target
 from bearerd.publish.access import Reader, describe, stops
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.owners import gid_of, uid_of
@@ -31,6 +31,7 @@ from bearerd.service.finding import Finding
 from bearerd.service.logs import quiet_libraries
 from bearerd.service.online import try_online
 from bearerd.service.trust import writable_by_others
+from bearerd.terms import Reference
 from bearerd.timeformat import duration
 
 _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it

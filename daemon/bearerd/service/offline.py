@@ -9,8 +9,8 @@ from typing import Any
 
 from bearerd import __version__
 from bearerd.lifecycle.policy import redate
-from bearerd.model import OWN_DIRECTORY, Instant
 from bearerd.publish.publisher import peek
+from bearerd.terms import OWN_DIRECTORY, Instant
 from bearerd.timeformat import rfc3339
 
 

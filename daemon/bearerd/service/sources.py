@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from bearerd.model import Config, Reference
+from bearerd.model import Config
 from bearerd.secrets.fingerprint import fingerprint_of
 from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
+from bearerd.terms import Reference
 
 
 class Sources:
