@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bearerd.terms import (
@@ -15,14 +15,13 @@ from bearerd.terms import (
     BasicEncoding,
     Body,
     Format,
-    Instant,
+    Hook,
     LifetimeUnit,
     OnExpiry,
     RateLimit,
     Reference,
     Reload,
     ScopeIn,
-    SignalName,
 )
 
 
@@ -197,27 +196,6 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
-    """A command or a signal, for when a token's files changed or when it stops being renewable."""
-
-    argv: tuple[str, ...] = ()
-    signal: SignalName | None = None
-    """Instead of a command: the signal for the process in `pid_file` or with the name `process`."""
-    pid_file: str | None = None
-    process: str | None = None
-    timeout: float = 30.0
-    """Seconds for a command to end."""
-    skip_first: bool = False
-    """Do not run for the first token: its readers are not running yet."""
-
-    def __str__(self) -> str:
-        """As messages name it."""
-        if self.signal is None:
-            return f"run {self.argv[0]}"
-        return f"signal {self.signal} to " + (f"the pid in {self.pid_file}" if self.pid_file else f"{self.process}")
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """A (client, scope) pair that is kept fresh. The config calls it a token."""
 
@@ -326,32 +304,6 @@ _last_identity: tuple[Target, str] | None = None
 def _named(value: str | Reference) -> list[str]:
     """A text, or where it is read."""
     return [value] if isinstance(value, str) else [value.kind, value.at, *value.argv]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token that a provider issued for a target.
-
-    Its lifetime, in seconds, counts from `obtained`, just before the request was sent. `extra` is a JSON object with
-    the provider's other fields, as text: ten thousand small dicts would take five times as much memory.
-    """
-
-    access_token: str = field(repr=False)
-    obtained: Instant
-    lifetime: float
-    token_type: str = field(default="Bearer", repr=False)
-    scope: str | None = field(default=None, repr=False)
-    extra: str = field(default="{}", repr=False)
-
-    @property
-    def expires(self) -> Instant:
-        """Its expiry on both clocks."""
-        return Instant(self.obtained.wall + self.lifetime, self.obtained.boot + self.lifetime)
-
-    def extra_fields(self) -> dict[str, Any]:
-        """The provider's other fields, such as Salesforce's `instance_url`."""
-        fields: dict[str, Any] = json.loads(self.extra)
-        return fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ import pytest
 from bearerd.admission.core import Core
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import Issued, Outcome, Refused, Transient
-from bearerd.model import Token
-from bearerd.terms import Instant, RateLimit
+from bearerd.terms import Instant, RateLimit, Token
 from support.admission import REFUSED, SILENCE, ask, limits
 
 LATENCY = 0.05

@@ -24,7 +24,6 @@ from bearerd.model import (
     Client,
     Config,
     Control,
-    Hook,
     Jwt,
     JwtBearer,
     Listen,
@@ -35,7 +34,7 @@ from bearerd.model import (
     RefreshBefore,
     Target,
 )
-from bearerd.terms import TEMPLATES, Auth, RateLimit, Reference
+from bearerd.terms import TEMPLATES, Auth, Hook, RateLimit, Reference
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 SMALLEST = """\

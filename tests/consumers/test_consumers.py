@@ -21,9 +21,8 @@ import pytest
 import yaml
 
 from bearerd.config.load import load
-from bearerd.model import Token
 from bearerd.publish.publisher import Publisher
-from bearerd.terms import TEMPLATES, Instant
+from bearerd.terms import TEMPLATES, Instant, Token
 from consumers.page import NOT_RUN, PAGE, config, ours
 from consumers.programs import CONSUMERS
 from consumers.rig import Consumer, Place, Row, run

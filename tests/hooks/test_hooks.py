@@ -19,8 +19,9 @@ from bearerd import child
 from bearerd.handoff import RunQueue, waiting
 from bearerd.hooks.hooks import BACKOFF, Hooks
 from bearerd.hooks.run import run
-from bearerd.model import Config, Hook, Target
+from bearerd.model import Config, Target
 from bearerd.publish.publisher import Publisher
+from bearerd.terms import Hook
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
 from support.targets import target

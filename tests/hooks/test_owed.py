@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.hooks.owed import LARGEST, Batch, Ended, Owed
-from bearerd.model import Hook, Output
+from bearerd.model import Output
+from bearerd.terms import Hook
 from support.targets import target
 
 COMMAND = Hook(argv=("/bin/true",))

@@ -22,8 +22,8 @@ import pytest
 
 from bearerd.errors import HookFailed
 from bearerd.hooks.run import examine, run
-from bearerd.model import Hook, Output
-from bearerd.terms import SignalName
+from bearerd.model import Output
+from bearerd.terms import Hook, SignalName
 from support.process import eventually
 from support.readers import skip_where_others_cannot_run_python
 from support.targets import TARGET

@@ -29,10 +29,10 @@ from bearerd.grant.outcome import (
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.wishes import RefreshRequested, TemplateChanged, Wish
-from bearerd.model import Config, Hook, Output, RefreshBefore, Target
+from bearerd.model import Config, Output, RefreshBefore, Target
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.target_status import Hold
-from bearerd.terms import OnExpiry, RateLimit
+from bearerd.terms import Hook, OnExpiry, RateLimit
 from support.clock import START, FakeClock
 from support.targets import CLIENT, target, token
 

@@ -10,9 +10,10 @@ import pytest
 
 from bearerd.errors import PublishError
 from bearerd.lifecycle.file_state import FileState
-from bearerd.model import Hook, Output, Target, Token
+from bearerd.model import Output, Target
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
+from bearerd.terms import Hook, Token
 from support.targets import target, token
 
 RAW, JSON = Output("/run/bearerd/dnb/bci"), Output("/run/bearerd/dnb/bci.json", format="json")

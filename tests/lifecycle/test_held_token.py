@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from bearerd.grant.outcome import Issued
 from bearerd.lifecycle.held_token import LONGEST_NBF, HeldToken, Waiting, wait
 from bearerd.lifecycle.token_state import TokenState, accept
-from bearerd.model import Target, Token
+from bearerd.model import Target
 from bearerd.publish import record as records
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from support.clock import START, FakeClock
 from support.targets import TARGET, token
 

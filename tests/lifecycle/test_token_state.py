@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Issued, Malformed, Named, Transient
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
-from bearerd.model import Token
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from support.clock import START
 
 DEFAULT = 3600.0

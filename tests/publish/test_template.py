@@ -20,11 +20,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bearerd.errors import PublishError
-from bearerd.model import Config, Output, Target, Token
+from bearerd.model import Config, Output, Target
 from bearerd.publish import template as module
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.template import Templates, tojson
-from bearerd.terms import TEMPLATES
+from bearerd.terms import TEMPLATES, Token
 from support.process import eventually
 from support.server import Answer, Server, serving
 from support.targets import TARGET, token

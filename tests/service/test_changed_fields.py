@@ -18,9 +18,9 @@ import pytest
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.lifecycle.plan import plan
-from bearerd.model import Client, Config, Hook, JwtBearer, Output, Provider, ProxyLogin, Target
+from bearerd.model import Client, Config, JwtBearer, Output, Provider, ProxyLogin, Target
 from bearerd.service.engine import Engine
-from bearerd.terms import RateLimit, Reference
+from bearerd.terms import Hook, RateLimit, Reference
 from support.clock import FakeClock
 
 NAME = "dnb/bci"

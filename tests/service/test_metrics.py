@@ -12,9 +12,9 @@ from bearerd.api.counts import BUCKETS, Counters, Counts, Event
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStatus, State, Status
 from bearerd.grant.outcome import KINDS, Issued, Malformed, Performed, RateLimited, Refused, Transient, Unsent
-from bearerd.model import Config, Hook, Target
+from bearerd.model import Config, Target
 from bearerd.target_status import TargetStatus
-from bearerd.terms import Instant
+from bearerd.terms import Hook, Instant
 from support.clock import START
 from support.prometheus import eventful, needs_promtool, promtool, status, target_status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token

@@ -14,12 +14,12 @@ from bearerd.admission.types import View
 from bearerd.api import status
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status
-from bearerd.model import Config, Token
+from bearerd.model import Config
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
 from bearerd.service.offline import offline
 from bearerd.target_status import TargetStatus
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from support.clock import START, FakeClock
 from support.targets import target, token
 

@@ -18,8 +18,8 @@ from bearerd.admission.types import Ask, Granted, Limits
 from bearerd.grant.outcome import Issued, Refused
 from bearerd.lifecycle import held_token, policy, reconcile, token_state
 from bearerd.lifecycle.token_state import Accepted, TokenState
-from bearerd.model import Target, Token
-from bearerd.terms import Instant
+from bearerd.model import Target
+from bearerd.terms import Instant, Token
 from simulation.run import Result, run
 from simulation.worlds import world_of
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bearerd.errors import PublishError
-from bearerd.model import Config, Output, Target, Token
+from bearerd.model import Config, Output, Target
 from bearerd.publish import record as records
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
 from bearerd.publish.render import render
+from bearerd.terms import Token
 
 Changed = Callable[[str, bytes | None], None]
 """Told of each file's path and new content; None where it was removed."""

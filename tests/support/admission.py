@@ -12,8 +12,7 @@ from bearerd.admission.ledger import replay
 from bearerd.admission.parts import ClientQueue
 from bearerd.admission.types import Ask, ClientLimits, Granted, Held, Limits, Ticket
 from bearerd.grant.outcome import Failure, Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
-from bearerd.model import Token
-from bearerd.terms import REFUSED_LIMIT, Instant, RateLimit
+from bearerd.terms import REFUSED_LIMIT, Instant, RateLimit, Token
 
 ISSUED = Issued(Token("opaque", Instant(0.0, 0.0), 3600.0))
 REFUSED = Refused("401 invalid_client")

@@ -16,8 +16,9 @@ from bearerd.api.counts import Counts, Histogram
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import KINDS, Refused
-from bearerd.model import Config, Hook
+from bearerd.model import Config
 from bearerd.target_status import TargetStatus
+from bearerd.terms import Hook
 from support.clock import START
 from support.targets import TARGET, target
 

@@ -20,8 +20,7 @@ from typing import Any, Final, Literal
 
 from bearerd import __version__
 from bearerd.grant.outcome import Failure, Issued, Malformed, Named, RateLimited, Refused, Transient
-from bearerd.model import Token
-from bearerd.terms import Reference
+from bearerd.terms import Reference, Token
 from support.clock import START
 from support.server import request_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bearerd.model import Client, Provider, Target, Token
-from bearerd.terms import Instant, Reference
+from bearerd.model import Client, Provider, Target
+from bearerd.terms import Instant, Reference, Token
 from support.clock import START
 
 PROVIDER = Provider(name="sandbox", token_url="https://login.example.com/as/token.oauth2")

@@ -17,7 +17,6 @@ from bearerd.config.types import ProxyModel, ReferenceModel
 from bearerd.model import (
     Client,
     Config,
-    Hook,
     Jwt,
     JwtBearer,
     Listen,
@@ -28,7 +27,7 @@ from bearerd.model import (
     RefreshBefore,
     Target,
 )
-from bearerd.terms import CLIENT_ASSERTION, TLS_AUTHS, RateLimit, Reference
+from bearerd.terms import CLIENT_ASSERTION, TLS_AUTHS, Hook, RateLimit, Reference
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bearerd.model import Token
+from bearerd.terms import Token
 from bearerd.timeformat import duration
 
 Named = Literal["named", "zero", "unnamed"]

@@ -18,8 +18,8 @@ from bearerd.grant.lifetime import EXP, jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
 from bearerd.grant.token_field import NoTokenError, find
-from bearerd.model import Target, Token
-from bearerd.terms import Instant
+from bearerd.model import Target
+from bearerd.terms import Instant, Token
 
 # Bytes. Some readers stop at 4 KiB (XRootD), and servers limit headers to 8 KiB.
 _LONG_TOKEN: Final = 4096

@@ -20,7 +20,8 @@ from bearerd.handoff import holding
 from bearerd.hooks.owed import Batch, Ended, Owed
 from bearerd.hooks.run import only_name, run
 from bearerd.log import say
-from bearerd.model import Hook, Target
+from bearerd.model import Target
+from bearerd.terms import Hook
 from bearerd.timeformat import duration
 
 BACKOFF: Final = (1.0, 4.0, 16.0)

@@ -15,7 +15,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Final, Literal
 
-from bearerd.model import Hook, Target
+from bearerd.model import Target
+from bearerd.terms import Hook
 
 Event = Literal["change", "failure"]
 _EVENTS: Final[tuple[Event, ...]] = ("change", "failure")

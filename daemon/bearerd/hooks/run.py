@@ -12,7 +12,8 @@ from bearerd import child
 from bearerd.errors import HookFailed, reason_of
 from bearerd.hooks.signals import send_signal
 from bearerd.log import say
-from bearerd.model import Hook, Target
+from bearerd.model import Target
+from bearerd.terms import Hook
 from bearerd.timeformat import duration
 
 # The usual one of root and of services: a stricter one would surprise the authors of hooks.

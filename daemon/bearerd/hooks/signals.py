@@ -11,8 +11,8 @@ from typing import Final
 
 from bearerd import child
 from bearerd.errors import HookFailed, reason_of
-from bearerd.model import Hook
 from bearerd.regular import NotRegularError, read_regular
+from bearerd.terms import Hook
 
 # The kernel keeps that many bytes of a program's name (proc(5)).
 _LONGEST_COMM: Final = 15

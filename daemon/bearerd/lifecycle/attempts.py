@@ -22,10 +22,10 @@ from bearerd.lifecycle.next_attempt import NextAttempt
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept
 from bearerd.log import say
-from bearerd.model import Target, Token
+from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.target_status import HELD, Hold
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from bearerd.timeformat import duration
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

@@ -9,9 +9,10 @@ from typing import Protocol
 from bearerd.errors import PublishError
 from bearerd.lifecycle import policy
 from bearerd.log import say
-from bearerd.model import Output, Target, Token
+from bearerd.model import Output, Target
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
+from bearerd.terms import Token
 
 
 class Publisher(Protocol):

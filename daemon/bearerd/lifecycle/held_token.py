@@ -14,9 +14,9 @@ from typing import Final
 
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.token_state import Accepted, TokenState, resumed
-from bearerd.model import Target, Token
+from bearerd.model import Target
 from bearerd.publish.record import Record
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 
 LONGEST_NBF: Final = 60.0
 """Seconds for which a token waits for its `nbf`. A later one means that a clock is wrong."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
-from bearerd.model import RefreshBefore, Token
-from bearerd.terms import Instant
+from bearerd.model import RefreshBefore
+from bearerd.terms import Instant, Token
 
 LEAST_BETWEEN_ATTEMPTS: Final = 1.0
 """The shortest time between two attempts of a target, so that a lifetime of 0 does not cause a loop."""

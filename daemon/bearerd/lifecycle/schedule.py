@@ -356,7 +356,7 @@ class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
             return [self._job(name, self._due.at(name)) for name in self._due]
 
     def add_job(self, job: Any) -> None:
-        raise NotImplementedError("use put")
+        raise TypeError(f"{job.id}: a job needs only a name and a time; use put")
 
     def update_job(self, job: Any) -> None:
         """Do nothing: the next run is set when a job is submitted."""

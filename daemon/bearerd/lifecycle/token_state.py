@@ -15,8 +15,7 @@ from typing import Final, Literal
 
 from bearerd.grant.outcome import Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
-from bearerd.model import Token
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from bearerd.timeformat import rfc3339
 
 COUNTDOWN: Final = 5.0

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.log import say
-from bearerd.model import Config, Output, Target, Token
+from bearerd.model import Config, Output, Target
 from bearerd.publish import record as records
 from bearerd.publish.advice import advice
 from bearerd.publish.atomic import Files
@@ -27,7 +27,7 @@ from bearerd.publish.render import fields, render
 from bearerd.publish.template import Templates
 from bearerd.publish.version import unknown_version
 from bearerd.publish.walk import distrust
-from bearerd.terms import OWN_DIRECTORY, Instant
+from bearerd.terms import OWN_DIRECTORY, Instant, Token
 
 # Bytes. The longest reply (64 KiB), escaped as JSON, takes less than half of it.
 _MOST_RECORD_BYTES: Final = 1024 * 1024

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bearerd import boundedjson
-from bearerd.model import Token
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 
 SCHEMA: Final = 1
 # Unix time. Python cannot format later dates.

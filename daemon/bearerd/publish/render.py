@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, assert_never
 
-from bearerd.model import Output, Target, Token
+from bearerd.model import Output, Target
+from bearerd.terms import Token
 from bearerd.timeformat import rfc3339
 
 

@@ -26,12 +26,13 @@ from bearerd.lifecycle.plan import Plan, plan
 from bearerd.lifecycle.reconcile import Reconciler
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY, Schedule
 from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, TemplateChanged
-from bearerd.model import Config, Target, Token
+from bearerd.model import Config, Target
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
 from bearerd.service.clients import Clients
 from bearerd.target_status import TargetStatus
+from bearerd.terms import Token
 
 # Grants that run at once: more would be a thundering herd, and a thread costs memory.
 _MOST_GRANTS: Final = 256

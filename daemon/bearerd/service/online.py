@@ -15,8 +15,9 @@ from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
 from bearerd.grant.outcome import Issued, Performed, Refused
 from bearerd.grant.perform import Grants
-from bearerd.model import Client, Target, Token
+from bearerd.model import Client, Target
 from bearerd.service.finding import Finding
+from bearerd.terms import Token
 from bearerd.timeformat import duration
 
 Details = tuple[tuple[str, str], ...]
