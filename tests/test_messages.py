@@ -683,7 +683,11 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
         replies({"access_token": "t", "expiresIn": 600}),
         {"lifetime": "600 s, from expiresIn", "fields": "access_token, expiresIn"},
     ),
-    ("the reply names no lifetime", replies({"access_token": "t"}), {"lifetime": "3600 s, from default_lifetime"}),
+    (
+        "the reply names no lifetime",
+        replies({"access_token": "t"}),
+        {"lifetime": "none named, 3600 s by default_lifetime"},
+    ),
     (
         "the lifetime in the reply is shorter than that of the JWT",
         replies({"access_token": jwt({"exp": 4102444800}), "expires_in": 600}),

@@ -132,7 +132,7 @@ def test_a_command_runs_as_a_service_does(program: Make, tmp_path: Path) -> None
     )
     held, stdin, old = os.open("/etc/passwd", os.O_RDONLY), os.dup(0), os.umask(0)
     # The test runner may ignore these signals; the daemon does not (service/signals.py).
-    was = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGQUIT)]
+    was = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)]
     os.dup2(held, 0)
     try:
         run(Hook(argv=(path,)), [TARGET], ENVIRON)

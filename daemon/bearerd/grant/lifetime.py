@@ -51,7 +51,7 @@ class Lifetime:
     note: str | None = None
     named: Named = "named"
     source: str = ""
-    """The field that names it, `exp of the JWT`, or `default_lifetime`."""
+    """The field that names it, `exp of the JWT`, or `default_lifetime` if none can be used; empty if none is there."""
 
 
 def read_lifetime(
@@ -79,7 +79,7 @@ def read_lifetime(
         zero = any(_number(value) == 0 for value in said)
         why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
         taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
-        return Lifetime(default, taken, "zero" if zero else "unnamed", "default_lifetime")
+        return Lifetime(default, taken, "zero" if zero else "unnamed", "default_lifetime" if said else "")
     if left is None:
         return named
     note = named.note

@@ -43,7 +43,7 @@ class Reading:
 
     token: str = "access_token"  # noqa: S105 - the field's name
     lifetime: str = ""
-    """Or `exp of the JWT`, or `default_lifetime`."""
+    """Or `exp of the JWT`; `default_lifetime` if none can be used, empty if none is there."""
     token_type: bool = False
     """Whether the reply named it."""
     scope: bool = False

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from bearerd.clock import Clock, SystemClock
 from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
-from bearerd.grant.outcome import Issued, Performed, Refused
+from bearerd.grant.outcome import Issued, Performed, Reading, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import Client, Target
 from bearerd.service.finding import Finding
@@ -122,8 +122,15 @@ def _understood(performed: Performed, exchange: Exchange | None) -> Details:
     return (
         ("token", f"from {reading.token}"),
         ("token type", kind if reading.token_type else f"{_NONE_NAMED}, used as {kind}"),
-        ("lifetime", f"{token.lifetime:.0f} s, from {reading.lifetime}"),
+        ("lifetime", _lifetime(token, reading)),
         ("scope granted", _shown(token.scope or "none", token, exchange) if reading.scope else _NONE_NAMED),
+    )
+
+
+def _lifetime(token: Token, reading: Reading) -> str:
+    seconds = f"{token.lifetime:.0f} s"
+    return (
+        f"{seconds}, from {reading.lifetime}" if reading.lifetime else f"{_NONE_NAMED}, {seconds} by default_lifetime"
     )
 
 
