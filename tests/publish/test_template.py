@@ -715,6 +715,7 @@ def test_jinja2_is_imported_only_for_templates(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from bearerd.model import *\n"
+        "from bearerd.terms import *\n"
         "from bearerd.publish.publisher import Publisher\n"
         f"output = Output({str(tmp_path / 'bci.json')!r}, 'json')\n"
         "target = Target(Client('dnb', Provider('p')), 'bci', '', outputs=(output,))\n"
