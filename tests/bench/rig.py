@@ -142,7 +142,10 @@ class Daemon:
 
     def switches(self) -> int:
         """How often its threads gave up the processor to wait."""
-        texts = [(task / "status").read_text() for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        texts = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+                texts.append((task / "status").read_text())
         return sum(map(int, re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", "\n".join(texts), re.MULTILINE)))
 
     def wait_for_files(self, count: int, each: float = 0.05) -> None:

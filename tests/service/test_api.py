@@ -14,7 +14,7 @@ import tempfile
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -411,9 +411,10 @@ def wake_ups(pid: int) -> dict[str, int]:
     """How often each thread of a process gave up the processor to wait."""
     found: dict[str, int] = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        match = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
-        assert match is not None
-        found[task.name] = int(match[1])
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            match = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
+            assert match is not None
+            found[task.name] = int(match[1])
     return found
 
 
