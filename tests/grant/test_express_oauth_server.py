@@ -17,7 +17,7 @@ from bearerd.terms import Auth, BasicEncoding
 from support.api import Site
 from support.oidc import modules, node, why_not
 from support.process import WITHIN, eventually, running
-from support.servers import SCRIPTS, SECRETS, granted, port_of
+from support.servers import SCRIPTS, SECRETS, TAKEN_WITHOUT_DECODING, check_accepted, granted, port_of
 
 WHY_NOT = why_not("@node-oauth/express-oauth-server")
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
@@ -41,29 +41,14 @@ def brief() -> Iterator[str]:
     yield from serving(lifetime=2)
 
 
-@pytest.mark.parametrize(
-    ("auth", "encoding", "taken"),
-    [
-        # What is encoded is not decoded: the first sends %2B for the + of a secret, the second also %2F for its /.
-        pytest.param("client_secret_basic", "compatible", {"plain"}, id="compatible"),
-        pytest.param("client_secret_basic", "rfc6749", {"plain"}, id="rfc6749"),
-        pytest.param("client_secret_basic", "raw", set(SECRETS), id="raw"),
-        pytest.param("client_secret_post", "compatible", set(SECRETS), id="post"),
-    ],
-)
+@pytest.mark.parametrize(("auth", "encoding", "taken"), TAKEN_WITHOUT_DECODING)
 @pytest.mark.parametrize("client_id", SECRETS)
 def test_it_accepts_the_secrets(
     provider: Provider, client_id: str, auth: Auth, encoding: BasicEncoding, taken: set[str]
 ) -> None:
     outcome = granted(provider, client_id, SECRETS[client_id], auth, encoding)
 
-    if client_id in taken:
-        assert isinstance(outcome, Issued), outcome
-        assert outcome.notes == ()
-    else:
-        assert isinstance(outcome, Refused), outcome
-        assert outcome.whole_client
-        assert "basic_encoding" in str(outcome)
+    check_accepted(outcome, taken=client_id in taken)
 
 
 @pytest.mark.parametrize(

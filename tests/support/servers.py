@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from bearerd.grant.outcome import Outcome
+import pytest
+
+from bearerd.grant.outcome import Issued, Outcome, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import Provider
 from bearerd.terms import Auth, BasicEncoding, Instant
@@ -30,6 +32,14 @@ SECRETS: Final = {
     "space": "two words",
 }
 """By client id: secrets that servers read in different ways in HTTP Basic."""
+TAKEN_WITHOUT_DECODING: Final = [
+    # The first sends %2B for the + of a secret, the second also %2F for its /.
+    pytest.param("client_secret_basic", "compatible", {"plain"}, id="compatible"),
+    pytest.param("client_secret_basic", "rfc6749", {"plain"}, id="rfc6749"),
+    pytest.param("client_secret_basic", "raw", set(SECRETS), id="raw"),
+    pytest.param("client_secret_post", "compatible", set(SECRETS), id="post"),
+]
+"""Auth, basic_encoding, and the clients that a server then accepts which does not decode what is encoded."""
 
 
 @contextmanager
@@ -68,3 +78,14 @@ def granted(
     # At the server's own time, which does not advance here.
     clock = FakeClock(Instant(wall=time.time(), boot=5_000.0))
     return Grants(clock, {"DNB_SECRET": secret}).perform(target(client=client, scope=scope)).outcome
+
+
+def check_accepted(outcome: Outcome, *, taken: bool) -> None:
+    """The server accepted a secret, or refused it and bearerd blames its encoding."""
+    if taken:
+        assert isinstance(outcome, Issued), outcome
+        assert outcome.notes == ()
+    else:
+        assert isinstance(outcome, Refused), outcome
+        assert outcome.whole_client
+        assert "basic_encoding" in str(outcome)
