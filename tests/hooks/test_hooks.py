@@ -794,9 +794,10 @@ def test_stop_does_not_wait_for_a_backoff(rig: Rig) -> None:
 
 def test_after_stop_no_run_starts(rig: Rig) -> None:
     program, other = rig.program(), rig.program()
-    for number in range(3):
-        rig.change(target(f"t{number}", on_change=(program.hook(),)))
+    rig.change(target("t0", on_change=(program.hook(),)))
     program.begun("t0")
+    for number in (1, 2):
+        rig.change(target(f"t{number}", on_change=(program.hook(),)))
     rig.hooks.stop(0)
     rig.change(target("later", on_change=(other.hook(),)))
     rig.idle()
