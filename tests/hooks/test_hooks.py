@@ -428,7 +428,12 @@ def test_a_hook_that_succeeds_again_no_longer_counts_as_failing(rig: Rig) -> Non
 
 def test_eight_hooks_in_backoff_do_not_delay_a_ninth(rig: Rig) -> None:
     rig.process(*MINUTES)
-    rig.change(target("bad", on_change=tuple(rig.does(f"exit {code}") for code in range(1, 9))))
+    programs = [rig.program() for _ in range(8)]
+    rig.change(target("bad", on_change=tuple(program.hook() for program in programs)))
+    for program in programs:
+        program.begun("bad")
+    for program in programs:
+        program.end(1)
     eventually(lambda: rig.counted == ["failure"] * 8)
     assert rig.hooks._workers == 8
     rig.change(target("good", on_change=(rig.does("true"),)))
