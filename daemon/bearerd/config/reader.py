@@ -51,11 +51,16 @@ class ConfigReader:
     def __init__(self) -> None:
         """Fork the process; raises ConfigUnavailable."""
         parent = os.getpid()
+        # Before the fork: a signal to the process group must not end the process in its first moments either.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
             raise _unavailable(f"no process can be started to read the config: {_reason(error)}") from None
+        finally:
+            if os.getpid() == parent:
+                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         if pid == 0:
             try:
                 end_with_parent(parent)
@@ -148,8 +153,7 @@ def _config(answer: bytes, present: Config | None) -> Config:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Answer requests until the daemon has gone. Signals to its process group are ignored."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    """Answer requests until the daemon has gone. All signals are blocked, also those to its process group."""
     # If the parent ignored SIGCHLD, waitpid could not return an exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     environ = forget_environment(_ENVIRONMENT)
