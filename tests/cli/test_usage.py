@@ -13,7 +13,7 @@ from bearerd.cli.verbs import parser
 from bearerd.config.load import schema
 from support.process import WITHIN, bearerd, command, patched
 
-VERBS = ["run", "once", "check", "status", "refresh", "health", "schema", "demo"]
+VERBS = ["run", "once", "check", "status", "refresh", "health", "init", "schema", "demo"]
 WITH_CONFIG = ["run", "once", "check"]
 
 
