@@ -113,8 +113,8 @@ def _chosen(provider: str | None, *, terminal: bool) -> Preset:
     if provider not in known:
         meant = near(provider, known) or f"; it knows {', '.join(known)}."
         raise _Usage(
-            f"init does not know the provider '{provider}'{meant} 'other' and 'other-issuer' are for any provider with an id "
-            "and a secret"
+            f"init does not know the provider '{provider}'{meant} 'other' and 'other-issuer' are for any provider with "
+            "an id and a secret"
         )
     return preset(provider)
 

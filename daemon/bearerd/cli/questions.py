@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from shutil import get_terminal_size
 from textwrap import fill
 
@@ -86,10 +86,11 @@ def _line(prompt: str) -> str:
 def _hidden(prompt: str) -> str:
     """The same without echo, and as it was typed. getpass would ask /dev/tty, which may be another terminal."""
     before = termios.tcgetattr(sys.stdin)
-    silent: Sequence[object] = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    silent = termios.tcgetattr(sys.stdin)
+    silent[3] &= ~termios.ECHO  # the local modes
     try:
         # FLUSH: what was typed ahead, and echoed, is not the secret.
-        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, list(silent))
+        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, silent)
         print(prompt, end="", flush=True)
         line = sys.stdin.readline()
     finally:

@@ -13,8 +13,6 @@ from typing import Final, Literal, assert_never
 Kind = Literal["text", "name", "host", "url", "path"]
 """What an answer has to be. A path is that of an existing file."""
 
-SECRET: Final = "secret"
-"""The placeholder for the path of the secret file."""
 # Longer answers are pasted by mistake; a scope list of a real client has a few hundred characters.
 _LONGEST: Final = 4000
 # The width of comments in the config.
@@ -94,6 +92,10 @@ def fault(question: Question, answer: str) -> str | None:
         return "it begins or ends with a blank"
     if question.choices and answer not in question.choices:
         return f"expected {' or '.join(question.choices)}"
+    return _kind_fault(question, answer)
+
+
+def _kind_fault(question: Question, answer: str) -> str | None:
     match question.kind:
         case "text":
             return None
@@ -133,7 +135,7 @@ def secret_fault(text: str) -> str | None:
 
 def rendered(preset: Preset, answers: Mapping[str, str], secret_path: str, top: str = "") -> str:
     """The config with these answers, which have no faults. `top` has more keys of the top level."""
-    values = {question.key: answers.get(question.key, "") for question in preset.questions} | {SECRET: secret_path}
+    values = {question.key: answers.get(question.key, "") for question in preset.questions} | {"secret": secret_path}
     lines: list[str] = []
     for line in preset.config.splitlines():
         used = {found[1] for found in re.finditer(r"\$([a-z_0-9]+)", line)}
@@ -156,14 +158,13 @@ _TOP: Final = (
 
 def _comments(preset: Preset) -> list[str]:
     heading = preset.heading or preset.title
-    texts = [
-        f"The config of bearerd for {preset.title}, written by `bearerd init {preset.name}`. Edit it as you like, and run "
-        "`bearerd check` after a change. config.example.yaml shows every key, and docs/providers.md has more on this "
-        f'provider, under "{heading}".',
-        *preset.notes.splitlines(),
-    ]
+    about = (
+        f"The config of bearerd for {preset.title}, written by `bearerd init {preset.name}`. Edit it as you like, and "
+        "run `bearerd check` after a change. config.example.yaml shows every key, and docs/providers.md has more on "
+        f'this provider, under "{heading}".'
+    )
     lines: list[str] = []
-    for text in filter(None, texts):
+    for text in filter(None, [about, *preset.notes.splitlines()]):
         lines += [*(["#"] if lines else []), *(f"# {line}" for line in wrap(text, _WIDTH, break_on_hyphens=False))]
     return lines
 
