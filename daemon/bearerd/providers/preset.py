@@ -19,7 +19,7 @@ _LONGEST: Final = 4000
 _WIDTH: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-_URL: Final = re.compile(r"(https?)://([^/?#\s@]+)[^\s#]*")
+_URL: Final = re.compile(r"(https?)://[^/?#\s@]+([/?][^\s#]*)?")
 _LOOPBACK: Final = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])([:/]|$)")
 # Texts that YAML reads as they are: letters first, and none of YAML's own words. All others are quoted.
 _PLAIN: Final = re.compile(r"(https?://)?/?[A-Za-z][A-Za-z0-9._/-]*")
