@@ -82,7 +82,7 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         "path\n"
         "  --set audience=…: Audience: the API's identifier, such as https://api.acme.example.com\n"
         "  --set client_id=…: Client id, such as Hk3v9PqExample\n"
-        "  --secret-file FILE: Client secret; - reads it from standard input\n",
+        "  --secret-file FILE: Client secret; - reads it from standard input\n"
     )
     assert tree(tmp_path) == []
 

@@ -453,7 +453,8 @@ def test_a_denied_user_is_told_who_has_access(
     who = f"{pwd.getpwuid(0).pw_name} and the group {group}"
     assert out == ""
     assert err.splitlines() == [
-        f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who} only",
+        f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who} only; "
+        f"as root, run usermod --append --groups {group} nobody, then log in again",
         f"bearerd: only the daemon's user and root can read the records in {site.tokens}/.bearerd/records",
     ]
 

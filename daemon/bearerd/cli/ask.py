@@ -159,30 +159,9 @@ def _why(error: OSError | ValueError, path: str) -> str | None:
             is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
             return "connection refused: the daemon was killed" if is_socket else "it is not a socket"
         if code in {errno.EACCES, errno.EPERM}:
-            return f"permission denied: {_denied(path)}"
+            from bearerd.cli.denied import denied
+
+            return f"permission denied: {denied(path, stat.S_IWGRP)}"
     except OSError:  # it is changing right now
         pass
     return error.strerror if isinstance(error, OSError) else None
-
-
-def _denied(path: str) -> str:
-    """The part of the path that denies access, and who has access to it."""
-    import grp
-    import pwd
-
-    path = os.path.abspath(path)
-    above = [path[:index] or "/" for index, char in enumerate(path) if char == "/"]
-    culprit = next((part for part in above if not os.access(part, os.X_OK, effective_ids=True)), path)
-    found = os.stat(culprit)
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
-    try:
-        group = grp.getgrgid(found.st_gid).gr_name
-    except KeyError:
-        group = str(found.st_gid)
-    who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
-    if found.st_mode & (stat.S_IWGRP if culprit == path else stat.S_IXGRP):
-        who.append(f"the group {group}")
-    return f"{culprit} is for {' and '.join(who)} only"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
 from bearerd.cli.ask import NoAnswer, find
+from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.process import write_stderr
@@ -30,6 +31,9 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
     try:
         code: int = arguments.verb(arguments)
     except ConfigError as error:
+        if missing := no_config(error, arguments.config, os.environ):
+            write_stderr(missing)
+            return EX_CONFIG
         show = f"; bearerd check -c {arguments.config} shows more"
         write_stderr(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
         return EX_CONFIG
@@ -237,7 +241,8 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         config = arguments.config_reader.read(arguments.config, full=True)
     except ConfigError as error:
-        write_stderr(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
+        missing = no_config(error, arguments.config, os.environ)
+        write_stderr(missing or f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
         return EX_CONFIG
     finally:
         arguments.config_reader.close()
