@@ -2186,8 +2186,8 @@ def test_files_over_16_mib_together_are_an_error(folder: Folder) -> None:
     with (folder.path / "large.yaml").open("wb") as stream:
         stream.truncate(MOST_BYTES - 100)
     assert folder.headlines("include: [large.yaml, small.yaml]\n" + SMALLEST, small="# no clients here") == [
-        "large.yaml: with this file the config is larger than 16 MiB",
-        "small.yaml: with this file the config is larger than 16 MiB",
+        "large.yaml:1:1: with this file the config is larger than 16 MiB",
+        "small.yaml:1:1: with this file the config is larger than 16 MiB",
     ]
 
 

@@ -144,7 +144,7 @@ def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
             done = _as_nobody("check", "-c", config)
             assert done.returncode == 1
             assert f"failed   directory {directory}/{name}: {fault}; set output.directory to a directory" in done.stdout
-            assert f"{directory}/{name}: {fault}; set state_directory to a directory of this user\n" in done.stdout
+            assert "; set state_directory to a directory of this user\n" in done.stdout
             for verb in ("run", "once"):
                 done = _as_nobody(verb, "-c", config)
                 assert done.returncode == 1

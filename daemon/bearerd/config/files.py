@@ -40,7 +40,7 @@ class Budget:
             return Unreadable(0, f"cannot be read: {reason_of(error)}")
         if len(content) > self.left:
             self.left = 0
-            return Unreadable(0, f"with this file the config is larger than {MOST_BYTES // 2**20} MiB")
+            return Unreadable(1, f"with this file the config is larger than {MOST_BYTES // 2**20} MiB")
         self.left -= len(content)
         try:
             return content.decode("utf-8-sig")
