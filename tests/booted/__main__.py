@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from booted.machine import PROGRAMS, machine
+from booted.ordinary_user import ordinary_user
 from booted.package import package
 from booted.scenes import by_hand
 from support.rig import INSIDE, in_a_namespace_of_mounts, one_cgroup_tree, say, why_not
@@ -37,6 +38,7 @@ def main() -> int:
                 with machine(release, Path(name)) as here:
                     say(f"-- {release}: systemd {here.version()}, {here.run('python3', '--version')}")
                     try:
+                        ordinary_user(here)
                         by_hand(here)
                         package(here)
                     except AssertionError:

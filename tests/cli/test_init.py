@@ -21,6 +21,7 @@ import pytest
 from bearerd import cli
 from bearerd.cli import init as module
 from bearerd.cli.new_files import NewFile, new_files
+from bearerd.cli.next_steps import next_steps
 from bearerd.config.load import load
 from support.process import WITHIN, command
 from support.server import Answer, issues, serving
@@ -245,6 +246,20 @@ def test_without_a_runtime_directory_the_config_names_one_for_this_user_only(
     assert {output.mode for target in config.targets for output in target.outputs} == {0o600}
 
 
+def test_where_the_service_is_installed_root_checks_as_its_user_and_starts_the_unit(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert init(tmp_path / "c", *AUTH0, "--secret-file", secret) == 0
+    config = load(str(tmp_path / "c" / "config.yaml"), {})
+    monkeypatch.setattr("bearerd.cli.next_steps._service", lambda: "runuser -u bearerd -g bearerd-readers --")
+    monkeypatch.setattr(sys, "argv", ["/usr/local/my apps/bearerd", "init"])
+    assert next_steps(config, "/etc/bearerd/config.yaml") == [
+        "runuser -u bearerd -g bearerd-readers -- '/usr/local/my apps/bearerd' check --online",
+        "systemctl enable --now bearerd",
+        "'/usr/local/my apps/bearerd' status",
+    ]
+
+
 def test_without_a_home_a_user_names_the_directory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,12 +291,12 @@ class Terminal:
         self.process, self._line, self.text = process, line, ""
         self._answered = 0
 
-    def until(self, prompt: str, answer: str) -> None:
+    def until(self, prompt: str, answer: str | bytes) -> None:
         """Wait for a prompt that was not answered yet, and type."""
         while prompt not in self.text[self._answered :]:
             assert self._read(), f"no {prompt!r} in:\n{self.text}"
         self._answered = self.text.index(prompt, self._answered) + len(prompt)
-        os.write(self._line, answer.encode())
+        os.write(self._line, answer.encode() if isinstance(answer, str) else answer)
 
     def end(self) -> int:
         """The exit code."""
@@ -339,6 +354,8 @@ def test_on_a_terminal_everything_is_asked_and_a_token_is_requested_at_the_end(t
         it.until("[none]: ", "no\n")
         it.until("Client secret (not shown): ", " \n")
         it.until("it is empty", "")
+        it.until("Client secret (not shown): ", b"a\xffb\n")
+        it.until("it is not UTF-8 text", "")
         it.until("Client secret (not shown): ", f"{SECRET}\n")
         it.until("Run the first one now? It requests a token, and discards it. [Y/n] ", "\n")
         assert it.end() == 0

@@ -91,6 +91,7 @@ def test_an_answer_is_one_of_the_choices_and_may_be_left_out_if_it_is_optional()
         ("a\nb", "it has more than one line"),
         ("\ufeffa", "it begins with a byte order mark"),
         ("a ", "it begins or ends with a blank"),
+        ("a\udce4", "it is not UTF-8 text"),
         ("a b%+:\u00e9", None),
     ],
 )

@@ -51,6 +51,8 @@ def init(provider: str | None, directory: str | None, answers: list[str], secret
     Questions without an answer are asked if input and output are a terminal. Raises BearerdError.
     """
     terminal = questions.is_terminal()
+    if terminal:
+        questions.take_any_bytes()
     try:
         with _ending():
             written = _write(provider, directory, answers, secret_file, terminal=terminal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import termios
 from collections.abc import Callable
@@ -20,6 +21,12 @@ def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def take_any_bytes() -> None:
+    """Let input that is not UTF-8 be a wrong answer, and not an exception."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
 def show(text: str) -> None:
     """Print paragraphs, wrapped at the width of the terminal."""
     width = min(get_terminal_size().columns, 100)
@@ -34,10 +41,12 @@ def choose(titles: dict[str, str]) -> str:
         print(f"  {name:<{width}}  {title}")
     while True:
         answer = _line("Provider (its name, or a part of it): ").lower()
+        if not answer:
+            continue
         found = [name for name, title in titles.items() if answer in name or answer in title.lower()]
         if answer in titles or len(found) == 1:
             return answer if answer in titles else found[0]
-        if answer and found:
+        if found:
             print(f"  more than one: {', '.join(found)}")
         else:
             near = nearest(answer, titles)

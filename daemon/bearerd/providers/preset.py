@@ -128,6 +128,8 @@ def secret_fault(text: str) -> str | None:
         return "it is empty"
     if "\n" in text or "\r" in text:
         return "it has more than one line"
+    if any("\ud800" <= char <= "\udfff" for char in text):  # what Python makes of other bytes
+        return "it is not UTF-8 text"
     if text[0] == "\ufeff":
         return "it begins with a byte order mark"
     return "it begins or ends with a blank" if text != text.strip() else None

@@ -36,8 +36,8 @@ def this_user() -> str:
 
 
 OUTPUT_ELSEWHERE: Final = (
-    "set output.directory to a directory of this user (its default is $XDG_RUNTIME_DIR/bearerd, if that is set), or "
-    "run bearerd as a service (docs/install.md)"
+    "set output.directory to a directory of this user (its default is $XDG_RUNTIME_DIR/bearerd, if "
+    "that belongs to this user), or run bearerd as a service (docs/install.md)"
 )
 """What to do if this user may not write to the output directory."""
 STATE_ELSEWHERE: Final = "set state_directory to a directory of this user"
