@@ -61,6 +61,7 @@ def ordinary_user(here: Machine) -> None:
         assert provider.grants == 3
         run("systemctl --user disable --now bearerd")
     here.run("loginctl", "disable-linger", _USER)
+    here.run("systemctl", "stop", f"user@{uid}.service")
     here.run("userdel", "--remove", _USER)
     say("user unit    active, started again after kill -9 without a grant, reloaded, refreshed")
 

@@ -118,6 +118,15 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert "hunter2" not in err
 
 
+def test_a_key_that_others_can_read_is_not_named_in_a_config(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret.chmod(0o640)
+    assert init(tmp_path / "c", "azure-apim", "--set", f"subscription_key={secret}", "--secret-file", secret) == 2
+    said = f"--set subscription_key={secret}: mode 0640 lets others access it; run chmod 600 on it\n"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

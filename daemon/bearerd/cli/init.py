@@ -225,6 +225,8 @@ def _prepared(question: Question, answer: str) -> tuple[str, str | None]:
     path = os.path.abspath(os.path.expanduser(answer))
     if not os.path.isfile(path):
         return path, "there is no such file"
+    if question.private and (mode := os.stat(path).st_mode & 0o777) & 0o077:
+        return path, f"mode {mode:04o} lets others access it; run chmod 600 on it"
     return path, fault(question, path)
 
 

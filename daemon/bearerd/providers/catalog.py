@@ -24,7 +24,11 @@ def preset(name: str) -> Preset:
     with open(os.path.join(_DIRECTORY, name + _SUFFIX), encoding="utf-8") as file:
         fields: dict[str, Any] = yaml.safe_load(file)
     questions = [
-        Question(key, **(asked | {"choices": tuple(asked.get("choices", ()))}))
+        Question(
+            key,
+            private=f"{{file: ${key}}}" in fields["config"],
+            **(asked | {"choices": tuple(asked.get("choices", ()))}),
+        )
         for key, asked in fields.pop("questions").items()
     ]
     secret = fields.pop("secret", None)

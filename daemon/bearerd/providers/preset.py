@@ -43,6 +43,8 @@ class Question:
     optional: bool = False
     """Without an answer, the lines of the config with its placeholder are left out."""
     choices: tuple[str, ...] = ()
+    private: bool = False
+    """Of a path: bearerd refuses the file if others can read it."""
 
     @property
     def sample(self) -> str:
