@@ -16,6 +16,7 @@ PAGE = ROOT / "docs" / "first-token.md"
 _USER = "alice"
 _TOKEN_URL = "https://login.example.com/oauth/token"
 _API = "https://api.example.com/"
+_REMOVAL = "Upgrade and removal"
 
 
 def ordinary_user(here: Machine) -> None:
@@ -33,11 +34,9 @@ def ordinary_user(here: Machine) -> None:
 
     with serving(provider := Provider()) as server, serving(_api) as api:
         began = time.monotonic()
-        script = "".join(
-            block.text.replace(_TOKEN_URL, server.url).replace(_API, api.url)
-            for block in blocks(PAGE)
-            if block.language == "sh" and "enable-linger" not in block.text
-        )
+        commands = [block for block in blocks(PAGE) if block.language == "sh" and "enable-linger" not in block.text]
+        script = "".join(block.text for block in commands if block.heading != _REMOVAL)
+        script = script.replace(_TOKEN_URL, server.url).replace(_API, api.url)
         script = script.replace("client_id=reports", "client_id=7e0c5a")
         waits = "bearerd health --wait 30s\n"
         said = run(script.replace(waits, f"{waits}echo ready after $SECONDS s\n"), "first\n")
@@ -59,11 +58,12 @@ def ordinary_user(here: Machine) -> None:
         assert "1 of 1 tokens are valid" in run("systemctl --user show --value --property=StatusText bearerd")
         run("bearerd refresh")
         assert provider.grants == 3
-        run("systemctl --user disable --now bearerd")
+        run("".join(block.text for block in commands if block.heading == _REMOVAL))
+        assert here.sh(f"find {home} /run/user/{uid} -name '*bearerd*'") == ""
     here.run("loginctl", "disable-linger", _USER)
     here.run("systemctl", "stop", f"user@{uid}.service")
     here.run("userdel", "--remove", _USER)
-    say("user unit    active, started again after kill -9 without a grant, reloaded, refreshed")
+    say("user unit    active, started again after kill -9 without a grant, reloaded, refreshed; removal leaves nothing")
 
 
 def _api(_: Seen) -> Answer:

@@ -80,7 +80,8 @@ def _write(
     directory = _directory(directory, known)
     _refuse_existing(directory, CONFIG)
     if terminal:
-        questions.show(f"{chosen.title}\n\n{chosen.notes}\n")
+        questions.show(f"{chosen.title}\n\n{chosen.notes}")
+        print()
     answers = _answers(chosen, _given(chosen, given), has_secret=secret_file is not None, terminal=terminal)
     name = chosen.secret_file(answers)
     files: list[NewFile] = []

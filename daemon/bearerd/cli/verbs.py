@@ -126,8 +126,8 @@ def parser() -> argparse.ArgumentParser:
     )
     init.add_argument(
         "--directory", metavar="DIR",
-        help="where to write both (default: /etc/bearerd; for users other than root $XDG_CONFIG_HOME/bearerd, which is "
-        "~/.config/bearerd)",
+        help="where to write the two files (default: /etc/bearerd; for users other than root $XDG_CONFIG_HOME/bearerd, "
+        "which is ~/.config/bearerd)",
     )  # fmt: skip
     init.add_argument(
         "--set", metavar="K=V", action="append", default=[], dest="answers",
