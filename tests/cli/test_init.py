@@ -33,6 +33,8 @@ AUTH0: Final = ["auth0", "--set", "host=x.example", "--set", "client_id=0123", "
 @pytest.fixture(autouse=True)
 def _no_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEARERD_CONFIG", raising=False)
+    # Also for a user with a session.
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/bearerd")
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_answers_and_a_secret_file_are_all_that_a_script_needs(
     config, copy = directory / "config.yaml", directory / "auth0.secret"
     assert (tree(directory), copy.read_text(), err) == (["auth0.secret", "config.yaml"], f"{SECRET}\n", "")
     assert SECRET not in out + config.read_text()
-    [target] = load(str(config), {}).targets
+    [target] = load(str(config), os.environ).targets
     assert (target.client.client_id, dict(target.parameters)["audience"]) == ("0123", "a: b")
     assert out.startswith(f"\nwrote {config}\nwrote {copy}, which only this user can read\n\nNext:\n")
     check, run, cat = [shlex.split(line, comments=True) for line in out.splitlines()[-3:]]
@@ -99,9 +101,9 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         pytest.param([*AUTH0, "--set", "host"], "--set: expected KEY=VALUE", id="no value"),
         pytest.param([*AUTH0, "--set", "client_secret=hunter2"], "use --secret-file for the secret", id="a secret"),
         pytest.param([*AUTH0, "--secret-file", "/none"], "/none: no such file or directory", id="no file"),
-        pytest.param([*AUTH0, "--secret-file", "/"], "--secret-file /: is a directory", id="a directory"),
+        pytest.param([*AUTH0, "--secret-file", "/"], "secret file /: is a directory", id="a directory"),
         pytest.param([*AUTH0, "--secret-file", "/dev/zero"], "larger than 64 KiB, so not a secret", id="endless"),
-        pytest.param([*AUTH0, "--secret-file", "/dev/null"], "--secret-file /dev/null: it is empty", id="empty"),
+        pytest.param([*AUTH0, "--secret-file", "/dev/null"], "secret file /dev/null: it is empty", id="empty"),
         pytest.param(
             ["keycloak-kubernetes", "--set", "issuer=https://x.example", "--set", "assertion_file=/none"],
             "--set assertion_file=/none: there is no such file", id="no such path",
@@ -133,7 +135,7 @@ def test_a_key_that_others_can_read_is_not_named_in_a_config(
         (b"a\nb\n", "it has more than one line"),
         (b"a \n", "it begins or ends with a blank"),
         (b"\xef\xbb\xbfa", "it begins with a byte order mark"),
-        (b"\xff\xfe", "not UTF-8 text"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
     ],
 )
 def test_a_secret_that_check_would_refuse_is_not_written(
@@ -233,6 +235,7 @@ def test_a_user_has_a_private_directory_and_the_shortest_commands(
     monkeypatch.setattr("bearerd.config.here._owner", lambda _: os.geteuid())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
     assert cli.main(["init", *AUTH0, "--secret-file", str(secret)]) == 0
     directory = tmp_path / "home" / "bearerd"
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -249,6 +252,7 @@ def test_without_a_runtime_directory_the_config_names_one_for_this_user_only(
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 4711)
     monkeypatch.setenv("XDG_STATE_HOME", "/s: #1")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
     assert init(tmp_path / "c", *AUTH0, "--secret-file", secret) == 0
     config = load(str(tmp_path / "c" / "config.yaml"), os.environ)
     assert (config.directory, config.directory_mode) == ("/s: #1/bearerd/tokens", 0o700)
@@ -380,11 +384,14 @@ def test_on_a_terminal_everything_is_asked_and_a_token_is_requested_at_the_end(t
 def test_answers_of_the_command_line_are_not_asked_and_the_check_may_be_declined(tmp_path: Path, secret: Path) -> None:
     with serving(lambda _: Answer(500)) as server:
         answers = ["--set", "name=a", "--set", f"token_url={server.url}", "--set", "client_id=x", "--set", "scope="]
-        answers += ["--set", "audience=", "--set", "auth=client_secret_post", "--secret-file", str(secret)]
+        answers += ["--set", "audience=", "--set", "auth=post", "--secret-file", str(secret)]
         with terminal("other", "--directory", tmp_path / "c", *answers) as it:
+            # A wrong one is.
+            it.until("--set auth=post: expected client_secret_basic or client_secret_post", "")
+            it.until("How id and secret are sent", "client_secret_post\n")
             it.until("[Y/n] ", "n\n")
             assert it.end() == 0
-    assert (it.text.count("?"), server.seen) == (1, [])
+    assert (it.text.count("]: "), it.text.count("?"), server.seen) == (1, 1, [])
 
 
 @pytest.mark.parametrize(

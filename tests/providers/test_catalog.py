@@ -102,8 +102,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ],
 )
 def test_what_init_writes_passes_check(
-    chosen: Preset, optional: bool, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    chosen: Preset,
+    optional: bool,
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    environ = {"RUNTIME_DIRECTORY": str(tmp_path / "tokens"), "STATE_DIRECTORY": str(tmp_path / "state")}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     arguments = ["init", chosen.name, "--directory", str(tmp_path / "c")]
     for question in chosen.questions:
         if question.optional and not optional:
@@ -116,7 +124,6 @@ def test_what_init_writes_passes_check(
         arguments += ["--secret-file", str(files[chosen.secret.kind])]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().err == ""
-    environ = {"RUNTIME_DIRECTORY": str(tmp_path / "tokens"), "STATE_DIRECTORY": str(tmp_path / "state")}
     config = load(str(tmp_path / "c" / "config.yaml"), environ)
     assert [finding for finding in check(config, environ, online=False) if finding.level != "ok"] == []
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "c").iterdir()}

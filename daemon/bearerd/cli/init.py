@@ -82,15 +82,13 @@ def _write(
     if terminal:
         questions.show(f"{chosen.title}\n\n{chosen.notes}")
         print()
-    answers = _answers(chosen, _given(chosen, given), has_secret=secret_file is not None, terminal=terminal)
+    content = _from_file(chosen, secret_file) if secret_file is not None else None
+    answers = _answers(chosen, _given(chosen, given), has_secret=content is not None, terminal=terminal)
     name = chosen.secret_file(answers)
     files: list[NewFile] = []
     if chosen.secret:
         _refuse_existing(directory, name)
-        content = _secret(chosen.secret, secret_file)
-        files.append(NewFile(name, content, 0o600, _service_user()))
-    elif secret_file is not None:
-        raise _Usage(f"{chosen.name} has no secret: leave out --secret-file")
+        files.append(NewFile(name, content or _asked(chosen.secret), 0o600, _service_user()))
     secret_path = os.path.join(directory, name) if name else ""
     text = rendered(chosen, answers, secret_path, _output(directory, known))
     # Others may read the config: it has no secret, and the daemon may run as another user.
@@ -204,10 +202,12 @@ def _answers(chosen: Preset, given: Mapping[str, str], *, has_secret: bool, term
     wrong: list[str] = []
     for question in chosen.questions:
         key = question.key
-        if terminal and key not in given:
+        answers[key], why = _prepared(question, given.get(key, question.default))
+        if terminal and (why is not None or key not in given):
+            if key in given:
+                print(f"--set {key}={given[key]}: {why}")
             answers[key] = questions.answer_to(question, _prepared)
             continue
-        answers[key], why = _prepared(question, given.get(key, question.default))
         if why is None:
             continue
         such = f", such as {question.example}" if question.example else ""
@@ -231,25 +231,28 @@ def _prepared(question: Question, answer: str) -> tuple[str, str | None]:
     return path, fault(question, path)
 
 
-def _secret(secret: Secret, path: str | None) -> bytes:
-    """The content of the secret file, from a file or from the terminal."""
-    if path is None and secret.kind == "text":
+def _asked(secret: Secret) -> bytes:
+    """The content of the secret file, by the terminal."""
+    if secret.kind == "text":
         return questions.secret(secret.prompt, secret_fault).encode() + b"\n"
-    if path is None:
-        asked = Question("secret", f"{secret.prompt}, the path of its file", "path")
-        path = questions.answer_to(asked, _prepared)
+    return _content(
+        questions.answer_to(Question("secret", f"{secret.prompt}, the path of its file", "path"), _prepared)
+    )
+
+
+def _from_file(chosen: Preset, path: str) -> bytes:
+    """The content of the secret file, by --secret-file."""
+    if chosen.secret is None:
+        raise _Usage(f"{chosen.name} has no secret: leave out --secret-file")
     content = _content(path)
-    if secret.kind == "key":
-        if not content.strip():
-            raise _Usage(f"--secret-file {path}: it is empty")
+    if chosen.secret.kind == "key":
         return content
     try:
-        text = content.decode()
+        text = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise _Usage(f"--secret-file {path}: not UTF-8 text") from None
-    text = text.removesuffix("\n").removesuffix("\r")
+        raise _Usage(f"secret file {path}: it is not UTF-8 text") from None
     if why := secret_fault(text):
-        raise _Usage(f"--secret-file {path}: {why}")
+        raise _Usage(f"secret file {path}: {why}")
     return text.encode() + b"\n"
 
 
@@ -261,9 +264,11 @@ def _content(path: str) -> bytes:
             with open(path, "rb") as file:
                 content = file.read(_LARGEST_SECRET + 1)
     except OSError as error:
-        raise _Usage(f"--secret-file {path}: {reason_of(error)}") from None
+        raise _Usage(f"secret file {path}: {reason_of(error)}") from None
     if len(content) > _LARGEST_SECRET:
-        raise _Usage(f"--secret-file {path}: larger than 64 KiB, so not a secret")
+        raise _Usage(f"secret file {path}: larger than 64 KiB, so not a secret")
+    if not content.strip():
+        raise _Usage(f"secret file {path}: it is empty")
     return content
 
 
