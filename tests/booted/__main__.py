@@ -1,7 +1,7 @@
 """Servers with a real systemd: `cd tests && python -m booted`, as root on Debian with mmdebstrap and systemd-container.
 
-Boots a Debian 12 and a Debian 13, installs bearerd by the commands of docs/install.md as they stand there, and does to
-it what happens to servers; then the same with the Debian package. Prints what it saw; exit 1 where one thing is
+Boots a Debian 12 and a Debian 13. A user installs bearerd by the commands of docs/first-token.md, root by those of
+docs/install.md as they stand there, and it does to it what happens to servers; then the same with the Debian package. Prints what it saw; exit 1 where one thing is
 otherwise. Where it cannot run it says SKIPPED, and why. `python -m booted bookworm` is that one alone.
 """
 

@@ -215,6 +215,15 @@ def test_a_failure_leaves_nothing_behind(fails: str, tmp_path: Path, monkeypatch
     assert tree(tmp_path) == []
 
 
+def test_a_directory_that_cannot_be_made_is_named(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(secret / "c", *AUTH0, "--secret-file", secret) == 1
+    said = f"bearerd: {secret}/c: not a directory; use --directory for another place\n"
+    assert capsys.readouterr() == ("", said)
+    assert tree(tmp_path) == ["given"]
+
+
 def test_a_config_that_would_be_wrong_is_not_written(
     tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
