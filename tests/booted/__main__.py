@@ -1,6 +1,6 @@
 """Servers with a real systemd: `cd tests && python -m booted`, as root on Debian with mmdebstrap and systemd-container.
 
-Boots a Debian 12 and a Debian 13. An ordinary user installs bearerd by the commands of docs/first-token.md as they stand
+Boots a Debian 12 and a Debian 13. An ordinary user installs bearerd by the commands of docs/first-token.md as they are
 there. Then root installs it by those of docs/install.md, and does to it what happens to servers; then the same with the
 Debian package. Prints what it saw; exit 1 where one thing is otherwise. Where it cannot run it says SKIPPED, and why.
 `python -m booted bookworm` is that one alone.
