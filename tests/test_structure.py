@@ -62,7 +62,8 @@ MAY_IMPORT = {
     "api": {"api", "publish"} | VALUES | BELOW,
     "service": {"service", "api", "lifecycle", "secrets"} | CORES | BELOW,
     "demo": {"demo"},
-    "cli": {"cli", "service", "config", "demo"} | BELOW,
+    "providers": {"providers"},
+    "cli": {"cli", "service", "config", "demo", "providers"} | BELOW,
     "__main__": {"cli"},
 }
 
@@ -96,7 +97,7 @@ OPEN_MATCHES = {
 ONE_USER = {
     "urllib3": {"grant.transport"},
     "apscheduler": {"lifecycle.schedule"},
-    "yaml": {"config.document", "config.source", "config.scalar"},
+    "yaml": {"config.document", "config.source", "config.scalar", "providers.catalog"},
     "pydantic": {"config.load", "config.messages", "config.models", "config.schema", "config.types"},
     "pydantic_core": {"config.quantities", "config.schema", "config.values"},
     "watchdog": {"service.watch"},

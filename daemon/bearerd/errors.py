@@ -7,6 +7,7 @@
     │   └── KeyUnusable      a key or certificate was read, but cannot be used
     ├── ExtraMissing         an optional part of bearerd is not installed; affects its client only
     ├── PublishError         a file could not be replaced; the previous one is still there
+    │   └── NotPermitted     this user may not write there
     ├── HookFailed           a command or a signal failed
     ├── DirectoryUnusable    the output directory cannot be created or written; exit 1
     └── DirectoryLocked      another daemon uses this directory; exit 1
@@ -52,7 +53,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error in the config, and its place. Lines and columns count from 1."""
+    """One error in the config, and its place. Lines and columns count from 1; line 0 is the file as a whole."""
 
     file: str
     line: int
@@ -70,7 +71,7 @@ class Problem:
     def place(self) -> str:
         """`file:line:column`. Unprintable characters are `?`, since a file name in conf.d may contain any bytes."""
         file = "".join(char if char.isprintable() else "?" for char in self.file)
-        return f"{file}:{self.line}:{self.column}"
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
     @property
     def brief(self) -> str:
@@ -132,6 +133,10 @@ class ExtraMissing(BearerdError):  # noqa: N818 - as above
 
 class PublishError(BearerdError):
     """A file could not be replaced; the previous one is still there."""
+
+
+class NotPermitted(PublishError):  # noqa: N818 - as above
+    """This user may not write there."""
 
 
 class HookFailed(BearerdError):  # noqa: N818 - as above

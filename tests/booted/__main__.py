@@ -1,8 +1,9 @@
 """Servers with a real systemd: `cd tests && python -m booted`, as root on Debian with mmdebstrap and systemd-container.
 
-Boots a Debian 12 and a Debian 13, installs bearerd by the commands of docs/install.md as they stand there, and does to
-it what happens to servers; then the same with the Debian package. Prints what it saw; exit 1 where one thing is
-otherwise. Where it cannot run it says SKIPPED, and why. `python -m booted bookworm` is that one alone.
+Boots a Debian 12 and a Debian 13. An ordinary user installs bearerd by the commands of docs/first-token.md as they are
+there. Then root installs it by those of docs/install.md, and does to it what happens to servers; then the same with the
+Debian package. Prints what it saw; exit 1 where one thing is otherwise. Where it cannot run it says SKIPPED, and why.
+`python -m booted bookworm` is that one alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import traceback
 from pathlib import Path
 
 from booted.machine import PROGRAMS, machine
+from booted.ordinary_user import ordinary_user
 from booted.package import package
 from booted.scenes import by_hand
 from support.rig import INSIDE, in_a_namespace_of_mounts, one_cgroup_tree, say, why_not
@@ -37,6 +39,7 @@ def main() -> int:
                 with machine(release, Path(name)) as here:
                     say(f"-- {release}: systemd {here.version()}, {here.run('python3', '--version')}")
                     try:
+                        ordinary_user(here)
                         by_hand(here)
                         package(here)
                     except AssertionError:

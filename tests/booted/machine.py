@@ -20,7 +20,7 @@ PROGRAMS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "
 CHECKOUT = "/srv/bearerd"
 """Where the checkout is in it."""
 # What the page's first step installs is there already: no list of packages has to be fetched for it.
-_PACKAGES = "systemd-sysv,dbus,python3,python3-venv,ca-certificates,nginx,gnupg,pass"
+_PACKAGES = "systemd-sysv,dbus,python3,python3-venv,ca-certificates,nginx,gnupg,pass,curl,libpam-systemd"
 _BOOTS_WITHIN = 60.0
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C"}

@@ -17,8 +17,10 @@ import pytest
 
 from bearerd import cli
 from bearerd.cli import health as module
-from bearerd.cli.ask import DEFAULT_SOCKET, socket_of
+from bearerd.cli.ask import find
 from bearerd.cli.health import health
+from bearerd.config.defaults import Defaults
+from bearerd.config.here import default_socket
 from support.api import Site, answering, http
 from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Seen, issues, serving
@@ -156,19 +158,37 @@ def test_with_a_socket_option_the_config_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "variable", "config", "found"),
     [
-        pytest.param("/a", "/b", "/c", "/a", id="the option before all"),
-        pytest.param(None, "/b", "/c", "/b", id="the variable before the config"),
-        pytest.param(None, None, "/c", None, id="the config before the default"),
-        pytest.param(None, "", None, DEFAULT_SOCKET, id="an empty variable is none"),
-        pytest.param(None, None, None, DEFAULT_SOCKET, id="nothing named"),
+        pytest.param("/a", "/b", "{}/c", "/a", id="the option before all"),
+        pytest.param(None, "/b", "{}/c", "/b", id="the variable before the config"),
+        pytest.param(None, None, "{}/c", "/named", id="the config before that of the user"),
+        pytest.param(None, "", None, "/of/the/user", id="the user's own config before the default"),
     ],
 )
 def test_the_socket_is_found_in_this_order(
-    given: str | None, variable: str | None, config: str | None, found: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    given: str | None, variable: str | None, config: str | None, found: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "c").write_text("control: {socket: /named}\n")
+    (tmp_path / "bearerd").mkdir()
+    (tmp_path / "bearerd" / "config.yaml").write_text("control: {socket: /of/the/user}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     if variable is not None:
         monkeypatch.setenv("BEARERD_SOCKET", variable)
-    assert socket_of(given, config) == found
+    assert find(given, config and config.format(tmp_path))[0] == found
+
+
+def test_a_user_without_a_daemon_of_their_own_reaches_that_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, system = tmp_path / "mine", tmp_path / "system"
+    mine.mkdir()
+    known = Defaults({"XDG_RUNTIME_DIR": str(mine)}, 1000, lambda _: 1000)
+    monkeypatch.setattr(known, "directories", (f"{mine}/bearerd", str(system)))
+    assert default_socket(known) == f"{mine}/bearerd/.bearerd/control.sock"
+    (system / ".bearerd").mkdir(parents=True)
+    (system / ".bearerd" / "control.sock").touch()
+    assert default_socket(known) == f"{system}/.bearerd/control.sock"
 
 
 # -- waiting ---------------------------------------------------------------------------------------
@@ -330,9 +350,8 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
         probe = loaded(f"{named}from bearerd.cli import main\nassert main(['health', *{given + arguments}]) == 0")
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
     ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process"}
-    assert probe - needed == ours | (
-        set() if how == "--socket" else {"bearerd.config", "bearerd.config.locate", "bearerd.regular"}
-    )
+    located = {"bearerd.config", "bearerd.config.defaults", "bearerd.config.here", "bearerd.config.locate"}
+    assert probe - needed == ours | (set() if how == "--socket" else located | {"bearerd.regular"})
 
 
 # -- the command line ------------------------------------------------------------------------------

@@ -450,10 +450,11 @@ def test_a_denied_user_is_told_who_has_access(
             with as_nobody():
                 assert cli.main(["status", "--socket", str(site.socket)]) == 1
     out, err = capsys.readouterr()
-    who = f"{pwd.getpwuid(0).pw_name} and the group {group}"
+    cure = f"as root, run usermod --append --groups {group} nobody, then log in again"
+    who = f"{pwd.getpwuid(0).pw_name} and the group {group} only; {cure}"
     assert out == ""
     assert err.splitlines() == [
-        f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who} only",
+        f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who}",
         f"bearerd: only the daemon's user and root can read the records in {site.tokens}/.bearerd/records",
     ]
 

@@ -2147,7 +2147,7 @@ def test_a_client_may_be_named_tokens(folder: Folder) -> None:
 
 
 def test_a_config_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml:1:1: cannot be read: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: no such file or directory"):
         load(str(tmp_path / "none.yaml"), {})
 
 
@@ -2206,7 +2206,7 @@ def test_errors_beyond_the_limit_are_counted(folder: Folder) -> None:
 def test_a_fifo_is_an_error_and_does_not_block(folder: Folder, included: bool) -> None:
     os.mkfifo(folder.path / "fifo")
     (folder.path / "main.yaml").write_text("include: [fif*]\n" + SMALLEST)
-    with pytest.raises(ConfigError, match=r"fifo:1:1: cannot be read: it is a FIFO, not a regular file"):
+    with pytest.raises(ConfigError, match=r"fifo: cannot be read: it is a FIFO, not a regular file"):
         load(str(folder.path / ("main.yaml" if included else "fifo")), {})
 
 

@@ -12,11 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.config import locate as module
 from bearerd.config.load import load
 from bearerd.config.locate import find, locate
-from bearerd.config.paths import DEFAULT_DIRECTORY
-from bearerd.terms import OWN_DIRECTORY
 
 BOTH = {"directory": "/d", "socket": "/s"}
 
@@ -152,10 +149,6 @@ def test_for_a_valid_config_the_paths_are_those_of_the_daemon(
     found = locate(str(path), environ)
     assert config.control is not None
     assert (found.socket, found.directory, found.fault) == (config.control.socket, config.directory, None)
-
-
-def test_the_defaults_are_those_of_the_daemon() -> None:
-    assert (DEFAULT_DIRECTORY, f"{OWN_DIRECTORY}/control.sock") == (module._DEFAULT_DIRECTORY, module._SOCKET_BELOW)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from bearerd.model import Config, Output
 from bearerd.publish.directories import exposed, mounted
-from support.readers import ROOT
+from support.process import command
+from support.readers import ROOT, open_directory, skip_where_others_cannot_run_python
 from support.targets import TARGET
 
 
@@ -121,3 +122,37 @@ def test_a_path_that_another_user_changes_during_the_look_is_no_error(
     monkeypatch.setattr("posixpath.os.readlink", swapped)
     assert exposed(config_of(tmp_path / "tokens", Output(f"{tmp_path}/link/bci"))) == {}
     assert mounted([f"{tmp_path}/link/bci"]) == {}
+
+
+# -- not permitted ----------------------------------------------------------------------------------
+
+
+@ROOT
+def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
+    skip_where_others_cannot_run_python()
+    with open_directory() as directory:
+        (directory / "there").mkdir(mode=0o755)
+        config = directory / "config.yaml"
+        for name, fault in (
+            ("there", f"{directory}/there: user nobody may not write there"),
+            ("there/new", f"{directory}/there/new does not exist, and user nobody may not make it"),
+        ):
+            config.write_text(
+                f"output: {{directory: {directory}/{name}}}\nstate_directory: {directory}/{name}\n"
+                "clients: {a: {token_url: 'https://x.example/', client_id: a, auth: none, tokens: {t: {}}}}\n"
+            )
+            done = _as_nobody("check", "-c", config)
+            assert done.returncode == 1
+            assert f"failed   directory {directory}/{name}: {fault}; set output.directory to a directory" in done.stdout
+            assert "; set state_directory to a directory of this user\n" in done.stdout
+            for verb in ("run", "once"):
+                done = _as_nobody(verb, "-c", config)
+                assert done.returncode == 1
+                last = done.stderr.splitlines()[-1]
+                assert "user nobody may not write there; set output.directory to a directory of this user (its" in last
+
+
+def _as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
+    )

@@ -31,9 +31,9 @@ class Registered(ClientMixin):  # type: ignore[misc]
         """Its id."""
         return self.client_id
 
-    def get_allowed_scope(self, scope: str) -> str:
+    def get_allowed_scope(self, scope: str | None) -> str:
         """The allowed part of the requested scope."""
-        return " ".join(part for part in scope.split() if part == "bci")
+        return " ".join(part for part in (scope or "").split() if part == "bci")
 
     def check_client_secret(self, client_secret: str) -> bool:
         """Whether this is its secret."""

@@ -16,7 +16,6 @@ TYPE_CHECKING = False  # as in bearerd.cli
 if TYPE_CHECKING:
     from typing import Any
 
-DEFAULT_SOCKET = "/run/bearerd/.bearerd/control.sock"
 PATIENCE = 5.0
 """Seconds for an answer. The daemon answers from memory, and a probe would fail by then anyway."""
 STATUS_PATIENCE = 10.0
@@ -33,20 +32,23 @@ class NoAnswer(Exception):  # noqa: N818 - not a BearerdError, whose module cost
     """No daemon answers at the socket; the message says why."""
 
 
-def socket_of(given: str | None, config: str | None) -> str | None:
-    """The control socket by option, variable or default; None if the config has to be read for it."""
-    return given or os.environ.get("BEARERD_SOCKET") or (None if config else DEFAULT_SOCKET)
-
-
 def find(given: str | None, config: str | None) -> tuple[str, str | None]:
     """The control socket, and the output directory if a config was read for it.
 
-    A config that cannot be read causes a note on stderr. A config with errors causes none, because the daemon reports
-    them (`note_config`). Both still reach a running daemon.
+    The socket is named by the option, the variable, the config, or the config of a user who is not root; else it has
+    its default. A config that cannot be read causes a note on stderr. A config with errors causes none, because the
+    daemon reports them (`note_config`). Both still reach a running daemon.
     """
-    socket = socket_of(given, config)
-    if socket is not None or not config:
-        return socket or DEFAULT_SOCKET, None
+    socket = given or os.environ.get("BEARERD_SOCKET")
+    if socket:
+        return socket, None
+    from bearerd.config.here import default_socket, defaults
+
+    known = defaults(os.environ)
+    if not config and known.own_config and os.path.lexists(known.own_config):
+        config = known.own_config
+    if not config:
+        return default_socket(known), None
     from bearerd.config.locate import locate
 
     found = locate(config, os.environ)
@@ -157,30 +159,9 @@ def _why(error: OSError | ValueError, path: str) -> str | None:
             is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
             return "connection refused: the daemon was killed" if is_socket else "it is not a socket"
         if code in {errno.EACCES, errno.EPERM}:
-            return f"permission denied: {_denied(path)}"
+            from bearerd.cli.denied import denied
+
+            return f"permission denied: {denied(path, stat.S_IWGRP)}"
     except OSError:  # it is changing right now
         pass
     return error.strerror if isinstance(error, OSError) else None
-
-
-def _denied(path: str) -> str:
-    """The part of the path that denies access, and who has access to it."""
-    import grp
-    import pwd
-
-    path = os.path.abspath(path)
-    above = [path[:index] or "/" for index, char in enumerate(path) if char == "/"]
-    culprit = next((part for part in above if not os.access(part, os.X_OK, effective_ids=True)), path)
-    found = os.stat(culprit)
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
-    try:
-        group = grp.getgrgid(found.st_gid).gr_name
-    except KeyError:
-        group = str(found.st_gid)
-    who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
-    if found.st_mode & (stat.S_IWGRP if culprit == path else stat.S_IXGRP):
-        who.append(f"the group {group}")
-    return f"{culprit} is for {' and '.join(who)} only"

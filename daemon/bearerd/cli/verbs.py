@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
-from bearerd.cli.ask import DEFAULT_SOCKET, NoAnswer, find
+from bearerd.cli.ask import NoAnswer, find
+from bearerd.cli.no_config import no_config
+from bearerd.config.here import default_config
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.process import write_stderr
 from bearerd.timeformat import seconds_of
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from bearerd.config.reader import ConfigReader
     from bearerd.service.finding import Finding
 
-DEFAULT_CONFIG = "/etc/bearerd/config.yaml"
 EX_CONFIG = 78  # sysexits.h; the systemd unit does not restart on it
 
 
@@ -30,6 +31,9 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
     try:
         code: int = arguments.verb(arguments)
     except ConfigError as error:
+        if missing := no_config(error, arguments.config, os.environ):
+            write_stderr(missing)
+            return EX_CONFIG
         show = f"; bearerd check -c {arguments.config} shows more"
         write_stderr(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
         return EX_CONFIG
@@ -55,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         if config:
             sub.add_argument(
-                "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG") or DEFAULT_CONFIG,
-                help=f"the config (default: $BEARERD_CONFIG, else {DEFAULT_CONFIG})",
+                "-c", "--config", metavar="FILE", default=default_config(os.environ),
+                help="the config (default: $BEARERD_CONFIG, else, for users other than root, "
+                "~/.config/bearerd/config.yaml if it exists, else /etc/bearerd/config.yaml)",
             )  # fmt: skip
         return sub
 
@@ -107,12 +112,28 @@ def parser() -> argparse.ArgumentParser:
         named = asks.add_mutually_exclusive_group()
         named.add_argument(
             "--socket", metavar="PATH",
-            help=f"the control socket (default: $BEARERD_SOCKET, else from the config, else {DEFAULT_SOCKET})",
+            help="the control socket (default: $BEARERD_SOCKET, else from the config, else .bearerd/control.sock in "
+            "$XDG_RUNTIME_DIR/bearerd, for users other than root, or in /run/bearerd)",
         )  # fmt: skip
         named.add_argument(
             "-c", "--config", metavar="FILE", default=os.environ.get("BEARERD_CONFIG"),
-            help="the config that names the socket (default: $BEARERD_CONFIG, else none is read)",
+            help="the config that names the socket (default: $BEARERD_CONFIG, else, for users other than root, "
+            "~/.config/bearerd/config.yaml if it exists)",
         )  # fmt: skip
+    init = verb("init", _init, "write a first config and a secret file", config=False)
+    init.add_argument(
+        "provider", metavar="PROVIDER", nargs="?", help="keycloak, auth0, entra, … (default: show them all)"
+    )
+    init.add_argument(
+        "--directory", metavar="DIR",
+        help="where to write the two files (default: /etc/bearerd; for users other than root $XDG_CONFIG_HOME/bearerd, "
+        "which is ~/.config/bearerd)",
+    )  # fmt: skip
+    init.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="answers",
+        help="answer a question; may be repeated. Questions that are left are asked on a terminal",
+    )  # fmt: skip
+    init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
@@ -220,7 +241,8 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         config = arguments.config_reader.read(arguments.config, full=True)
     except ConfigError as error:
-        write_stderr(f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
+        missing = no_config(error, arguments.config, os.environ)
+        write_stderr(missing or f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
         return EX_CONFIG
     finally:
         arguments.config_reader.close()
@@ -284,6 +306,12 @@ def _health(arguments: argparse.Namespace) -> int:
     return health(
         find(arguments.socket, arguments.config)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait
     )
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from bearerd.cli.init import init
+
+    return init(arguments.provider, arguments.directory, arguments.answers, arguments.secret_file)
 
 
 def _schema(_arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "include": "More config files, relative to this one, as names or patterns.",
     "reload": "Whether changes are picked up automatically (watch) or at HUP only (signal).",
     "startup_timeout": "After this time the systemd unit counts as ready even without all tokens. Default: 30s.",
-    "state_directory": "For state that has to survive a reboot, and never a token. Default: $STATE_DIRECTORY.",
+    "state_directory": "For state that has to survive a reboot, and never a token. Default: $STATE_DIRECTORY, else "
+    "$XDG_STATE_HOME/bearerd for tokens below $XDG_RUNTIME_DIR, else .bearerd in the output directory.",
     "output": "The directory, owner and modes of the token files.",
     "providers": "Token endpoints that several clients share, by name.",
     "clients": "Client ids with their credentials and tokens, by name.",
@@ -20,7 +21,8 @@ DESCRIPTIONS: Final[dict[str, str]] = {
     "listen": "Metrics and probes over TCP. By default bearerd does not listen on TCP.",
     "log": "Level and format of the log.",
     # output
-    "directory": "Where the token files are. Default: $RUNTIME_DIRECTORY, else /run/bearerd.",
+    "directory": "Where the token files are. Default: $RUNTIME_DIRECTORY, else, for users other than root, "
+    "$XDG_RUNTIME_DIR/bearerd, else /run/bearerd.",
     "directory_mode": 'The mode of directories that bearerd creates, in quotes. Default: "0750".',
     "mode": 'The mode of the file, octal and in quotes. Default: "0640"; for the socket "0660".',
     "owner": "The owner, as a name or a number. By default it is neither set nor checked.",

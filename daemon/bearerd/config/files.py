@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from bearerd.errors import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 # Of all files together. A config of 10,000 clients has 2 MB, one of 50,000 has 10 MB.
@@ -17,7 +18,7 @@ MOST_FILES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Why a file was not read, and the line (from 1) of the error."""
+    """Why a file was not read, and the line (from 1) of the error; 0 if it could not be read at all."""
 
     line: int
     why: str
@@ -34,9 +35,9 @@ class Budget:
         try:
             content = read_regular(path, self.left + 1)
         except NotRegularError as error:
-            return Unreadable(1, f"cannot be read: {error}")
+            return Unreadable(0, f"cannot be read: {error}")
         except OSError as error:
-            return Unreadable(1, f"cannot be read: {error.strerror or type(error).__name__}")
+            return Unreadable(0, f"cannot be read: {reason_of(error)}")
         if len(content) > self.left:
             self.left = 0
             return Unreadable(1, f"with this file the config is larger than {MOST_BYTES // 2**20} MiB")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from bearerd.config import models, rules, types
 from bearerd.config.document import Document, Node
 from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
+from bearerd.config.here import defaults
 from bearerd.config.messages import (
     bad_name,
     keys_at,
@@ -110,7 +111,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
             check_http(node, provider, allowed=bool(provider.allow_http))
     if not clients and not any(document.broken for document in documents):
         main.add((), "no clients are configured; config.example.yaml shows the smallest useful config", "no clients")
-    resolver = Resolver(main, settings, environ)
+    resolver = Resolver(main, settings, defaults(environ))
     targets: list[Target] = []
     for name, node in clients.items():
         if node.document.full:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import os
 
+from bearerd.config.defaults import SOCKET_BELOW
+from bearerd.config.here import defaults
 from bearerd.regular import NotRegularError, read_regular
 
 TYPE_CHECKING = False  # as in bearerd.cli
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The same as in bearerd.model and config.paths, which a probe does not import.
-_DEFAULT_DIRECTORY = "/run/bearerd"
-_SOCKET_BELOW = ".bearerd/control.sock"
 # A config of 10,000 clients has 2 MB.
 _MOST_BYTES = 8 * 1024 * 1024
 # Characters of one `output: {…}`: without its closing brace it would extend to the end of the file.
@@ -54,10 +53,8 @@ def locate(path: str, environ: Mapping[str, str]) -> Location:
     """Read the config without blocking. What it does not name has the same default as in the daemon."""
     text, fault = _read(path)
     found = find(text)
-    # systemd lists several directories with colons between them; the first is the service's own.
-    default = environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or _DEFAULT_DIRECTORY
-    directory = _normal(found.get("directory", default))
-    socket = _normal(found.get("socket", f"{directory}/{_SOCKET_BELOW}"))
+    directory = _normal(found.get("directory") or defaults(environ).directory)
+    socket = _normal(found.get("socket", f"{directory}/{SOCKET_BELOW}"))
     return Location(socket, directory, fault)
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from bearerd.config import models
+from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.redaction import Path
 from bearerd.model import Control
 from bearerd.terms import OWN_DIRECTORY
-
-DEFAULT_DIRECTORY: Final = "/run/bearerd"
 
 _LONGEST_SOCKET: Final = 107  # bytes: sun_path of unix(7) without its NUL
 _LONGEST_NAME: Final = 255  # bytes: NAME_MAX of every file system that tokens are written to
@@ -24,16 +23,14 @@ _SUFFIX: Final[Mapping[str, str]] = {"raw": "", "json": ".json", "header": ".hea
 class Paths:
     """The paths that a config uses. No two outputs have one path, and none is the directory of another."""
 
-    def __init__(self, settings: models.ConfigFile, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: models.ConfigFile, defaults: Defaults) -> None:
         self._settings = settings
         self._outputs: dict[str, tuple[Document, Path, str]] = {}
         self._directories: dict[str, str] = {}
-        # systemd lists several directories with colons between them; the first is the service's own.
-        runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        state = environ.get("STATE_DIRECTORY", "").split(":")[0]
-        self.directory = _normal(settings.output.directory or runtime or DEFAULT_DIRECTORY)
+        directory = settings.output.directory or defaults.directory
+        self.directory = _normal(directory)
         own = posixpath.join(self.directory, OWN_DIRECTORY)
-        self.state_directory = _normal(settings.state_directory or state or own)
+        self.state_directory = _normal(settings.state_directory or defaults.state_directory(directory) or own)
 
     def output(self, node: Node, client: str, token: str, file: models.FileModel) -> str:
         """The path of an output, in full; faults are reported at the node."""

@@ -17,6 +17,7 @@ import signal
 import socket
 from contextlib import suppress
 
+from bearerd.config.defaults import VARIABLES
 from bearerd.process import end_with_parent, forget_environment
 
 TYPE_CHECKING = False  # as type checkers know it: typing is a megabyte
@@ -32,8 +33,6 @@ MOST_SECONDS: Final = 60
 _GRACE: Final = 5
 # Bytes. Checking a config of the largest size takes 500 MB.
 _MOST_MEMORY: Final = 2**30
-# The variables that the defaults of the config depend on.
-_ENVIRONMENT: Final = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
 # Bytes: PATH_MAX of 4096, and the header.
 _MOST_REQUEST: Final = 8192
 # A request: its number, one letter, and the path. A reply begins with the number of its request.
@@ -156,7 +155,7 @@ def _serve(requests: socket.socket) -> None:
     """Answer requests until the daemon has gone. All signals are blocked, also those to its process group."""
     # If the parent ignored SIGCHLD, waitpid could not return an exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    environ = forget_environment(_ENVIRONMENT)
+    environ = forget_environment(VARIABLES)
     null = os.memfd_create("null")  # not /dev/null, which not every chroot has
     for standard in range(3):  # a traceback could quote the config
         os.dup2(null, standard)

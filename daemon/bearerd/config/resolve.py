@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from bearerd.config import models
+from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.paths import Paths
 from bearerd.config.rules import http_fault
@@ -35,10 +35,10 @@ _T = TypeVar("_T")
 class Resolver:
     """Makes the Config and its targets; reports what is wrong only in combination."""
 
-    def __init__(self, main: Document, settings: models.ConfigFile, environ: Mapping[str, str]) -> None:
+    def __init__(self, main: Document, settings: models.ConfigFile, defaults: Defaults) -> None:
         self._main = main
         self._settings = settings
-        self._paths = Paths(settings, environ)
+        self._paths = Paths(settings, defaults)
 
     def config(self, targets: list[Target], files: tuple[str, ...], directories: tuple[str, ...]) -> Config:
         """The whole: its targets, the files it was read from, and the directories of `include`."""

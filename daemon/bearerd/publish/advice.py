@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 from bearerd.errors import reason_of
+from bearerd.publish.owners import user_name
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",
     errno.EDQUOT: "the quota is used up",
     errno.EROFS: "the file system is read-only",
-    errno.EACCES: "the daemon's user may not write there",
     errno.EPERM: "the daemon's user may not do that (an owner or group it cannot set, or an immutable file)",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
     errno.EISDIR: "a directory has this name",
@@ -24,4 +25,20 @@ _ADVICE: Final = {
 
 def advice(error: OSError) -> str:
     """The error in one clause, with what to do if that is known."""
+    if error.errno == errno.EACCES:
+        return f"{this_user()} may not write there"
     return _ADVICE.get(error.errno or 0, reason_of(error))
+
+
+def this_user() -> str:
+    """The user of this process, as messages name it."""
+    return f"user {user_name(os.geteuid())}"
+
+
+OUTPUT_ELSEWHERE: Final = (
+    "set output.directory to a directory of this user (its default is $XDG_RUNTIME_DIR/bearerd, if "
+    "that belongs to this user), or run bearerd as a service (docs/install.md)"
+)
+"""What to do if this user may not write to the output directory."""
+STATE_ELSEWHERE: Final = "set state_directory to a directory of this user"
+"""The same for the state directory."""

@@ -30,10 +30,10 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from bearerd.errors import PublishError
+from bearerd.errors import NotPermitted, PublishError
 from bearerd.handoff import waiting
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
-from bearerd.publish.advice import advice
+from bearerd.publish.advice import advice, this_user
 from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, user_name
 from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
@@ -174,7 +174,7 @@ class Files:
             if not opened.missing:
                 _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted)[0])
             elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
-                raise PublishError(f"{directory} does not exist, and this user cannot make it")
+                raise NotPermitted(f"{directory} does not exist, and {this_user()} may not make it")
 
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:
@@ -283,7 +283,8 @@ class Files:
         try:
             yield
         except OSError as error:
-            raise PublishError(f"{path}: {advice(error)}") from None
+            kind = NotPermitted if error.errno == errno.EACCES else PublishError
+            raise kind(f"{path}: {advice(error)}") from None
 
     @contextmanager
     def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[OpenDirectory, str]]:

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, PublishError
+from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, NotPermitted, PublishError
 from bearerd.log import say
 from bearerd.model import Config, Output, Target
 from bearerd.publish import record as records
-from bearerd.publish.advice import advice
+from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice
 from bearerd.publish.atomic import Files
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.lock import DirectoryLock
@@ -248,6 +248,8 @@ class Publisher:
         try:
             gid_of(self._config.group)
             self._files.prove_usable(self._config.directory)
+        except NotPermitted as error:
+            return [f"{error}; {OUTPUT_ELSEWHERE}"]
         except PublishError as error:
             return [str(error)]
         return []
@@ -279,6 +281,8 @@ class Publisher:
             self._files.judge(posixpath.join(self._own, "lock"))
             with self._files.directory(self._own) as opened:
                 self._lock.take(opened.descriptor)
+        except NotPermitted as error:
+            raise DirectoryUnusable(f"{error}; {OUTPUT_ELSEWHERE}") from None
         except PublishError as error:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:

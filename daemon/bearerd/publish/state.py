@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bearerd import boundedjson
-from bearerd.errors import PublishError
+from bearerd.errors import NotPermitted, PublishError
 from bearerd.log import say
+from bearerd.publish.advice import STATE_ELSEWHERE
 from bearerd.publish.atomic import Files
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY
 from bearerd.publish.version import unknown_version
@@ -115,6 +116,8 @@ class State:
         """Why the state could not be written."""
         try:
             self._files.prove_usable(self._directory)
+        except NotPermitted as error:
+            return [f"{error}; {STATE_ELSEWHERE}"]
         except PublishError as error:
             return [str(error)]
         return []

@@ -1,0 +1,42 @@
+"""Who has access to a path, for a user who has none."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+
+
+def denied(path: str, right: int) -> str:
+    """The part of the path that denies access, who has access to it, and what this user can do.
+
+    `right` is the permission that a group needs for the path itself, such as `stat.S_IRGRP`. Raises OSError if the path
+    changes meanwhile.
+    """
+    path = os.path.abspath(path)
+    above = [path[:index] or "/" for index, char in enumerate(path) if char == "/"]
+    culprit = next((part for part in above if not os.access(part, os.X_OK, effective_ids=True)), path)
+    found = os.stat(culprit)
+    owner, group = _user(found.st_uid), _group(found.st_gid)
+    who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
+    if found.st_mode & (right if culprit == path else stat.S_IXGRP):
+        who.append(f"the group {group}")
+        cure = f"as root, run usermod --append --groups {group} {_user(os.geteuid())}, then log in again"
+    else:
+        cure = f"run the command as {owner}"
+    return f"{culprit} is for {' and '.join(who)} only; {cure}"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

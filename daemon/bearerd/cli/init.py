@@ -1,0 +1,297 @@
+"""`bearerd init`: writes a first config and a secret file for a provider of the menu, and shows the next steps."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from bearerd.cli import questions
+from bearerd.cli.new_files import NewFile, new_files
+from bearerd.cli.next_steps import next_steps, offer_check
+from bearerd.config.defaults import Defaults
+from bearerd.config.here import defaults
+from bearerd.config.load import load
+from bearerd.config.suggest import near
+from bearerd.errors import BearerdError, ConfigError, reason_of
+from bearerd.model import Config
+from bearerd.process import write_stderr
+from bearerd.providers.catalog import names, preset
+from bearerd.providers.preset import Preset, Question, Secret, fault, quoted, rendered, secret_fault
+
+CONFIG: Final = "config.yaml"
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130  # the shells' convention: 128 + SIGINT
+# Bytes, as for every secret that bearerd reads.
+_LARGEST_SECRET: Final = 64 * 1024
+# Answers that are secrets: on a command line, every user of the machine can read them.
+_SECRETS: Final = frozenset({"secret", "client_secret", "password", "private_key"})
+
+
+class _Usage(Exception):  # noqa: N818 - not an error of bearerd, but of the command line
+    """The command line or the answers are wrong; exit 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    config: Config
+    path: str
+    secret: str
+    """The path of the secret file, or an empty text."""
+
+
+def init(provider: str | None, directory: str | None, answers: list[str], secret_file: str | None) -> int:
+    """Write both files. Returns 0, or 1 with an error, or 2 if answers are missing or wrong.
+
+    Questions without an answer are asked if input and output are a terminal. Raises BearerdError.
+    """
+    terminal = questions.is_terminal()
+    if terminal:
+        questions.take_any_bytes()
+    try:
+        with _ending():
+            written = _write(provider, directory, answers, secret_file, terminal=terminal)
+    except _Usage as error:
+        write_stderr(f"bearerd: {error}")
+        return _USAGE
+    except (EOFError, KeyboardInterrupt) as error:
+        write_stderr("\nbearerd: nothing was written")
+        return 1 if isinstance(error, EOFError) else _INTERRUPTED
+    print(f"\nwrote {written.path}")
+    if written.secret:
+        print(f"wrote {written.secret}, which only {_owner_of(written.secret)} can read")
+    steps = next_steps(written.config, written.path)
+    print("\nNext:\n" + "\n".join(f"  {step}" for step in steps), flush=True)
+    if terminal:
+        offer_check(steps[0])
+    return 0
+
+
+def _write(
+    provider: str | None, directory: str | None, given: list[str], secret_file: str | None, *, terminal: bool
+) -> _Written:
+    chosen = _chosen(provider, terminal=terminal)
+    known = defaults(os.environ)
+    directory = _directory(directory, known)
+    _refuse_existing(directory, CONFIG)
+    if terminal:
+        questions.show(f"{chosen.title}\n\n{chosen.notes}")
+        print()
+    content = _from_file(chosen, secret_file) if secret_file is not None else None
+    answers = _answers(chosen, _given(chosen, given), has_secret=content is not None, terminal=terminal)
+    name = chosen.secret_file(answers)
+    files: list[NewFile] = []
+    if chosen.secret:
+        _refuse_existing(directory, name)
+        files.append(NewFile(name, content or _asked(chosen.secret), 0o600, _service_user()))
+    secret_path = os.path.join(directory, name) if name else ""
+    text = rendered(chosen, answers, secret_path, _output(directory, known))
+    # Others may read the config: it has no secret, and the daemon may run as another user.
+    files.append(NewFile(CONFIG, text.encode(), 0o644))
+    try:
+        with new_files(directory, 0o755 if os.geteuid() == 0 else 0o700, files) as temporary:
+            config = _loaded(temporary[-1])
+    except FileExistsError as error:
+        raise BearerdError(_exists(directory, str(error.filename2 or error.filename))) from None
+    except OSError as error:
+        raise BearerdError(f"{directory}: {reason_of(error)}; use --directory for another place") from None
+    return _Written(config, os.path.join(directory, CONFIG), secret_path)
+
+
+def _chosen(provider: str | None, *, terminal: bool) -> Preset:
+    known = names()
+    if provider is None and terminal:
+        print("Providers:")
+        provider = questions.choose({name: preset(name).title for name in known})
+        print()
+    if provider is None:
+        raise _Usage(f"init needs a PROVIDER, one of {', '.join(known)}")
+    if provider not in known:
+        meant = near(provider, known) or f"; it knows {', '.join(known)}."
+        raise _Usage(
+            f"init does not know the provider '{provider}'{meant} 'other' and 'other-issuer' are for any provider with "
+            "an id and a secret"
+        )
+    return preset(provider)
+
+
+# -- where ---------------------------------------------------------------------------------------------
+
+
+def _directory(given: str | None, known: Defaults) -> str:
+    directory = os.path.abspath(os.path.expanduser(given)) if given else known.config_directory
+    if directory is None:
+        raise _Usage("$HOME is not set, or is not a directory of this user: use --directory, and -c for other commands")
+    if not directory.isprintable():
+        raise _Usage("--directory: a path that can be printed is required")
+    return directory
+
+
+def _output(directory: str, known: Defaults) -> str:
+    """The output directory, if the default is not one of this user."""
+    if os.geteuid() == 0 or known.directory in (known.own_directory, os.environ.get("RUNTIME_DIRECTORY")):
+        return ""
+    tokens = f"{known.own_state or directory}/tokens"
+    return (
+        "# $XDG_RUNTIME_DIR is not set to a directory of this user, so the tokens are on disk, for this user only.\n"
+        f'output: {{directory: {quoted(tokens)}, directory_mode: "0700", mode: "0600"}}'
+    )
+
+
+def _refuse_existing(directory: str, name: str) -> None:
+    if os.path.lexists(os.path.join(directory, name)):
+        raise BearerdError(_exists(directory, name))
+
+
+def _exists(directory: str, name: str) -> str:
+    return (
+        f"{os.path.join(directory, name)} exists, and init overwrites nothing; nothing was written. Move it away, or "
+        "use --directory for another place. To add a provider to a config, copy the client from there into it"
+    )
+
+
+def _service_user() -> int:
+    """The user that the installed service runs as, for root; -1: this user."""
+    if os.geteuid() != 0:
+        return -1
+    try:
+        return pwd.getpwnam("bearerd").pw_uid
+    except KeyError:
+        return -1
+
+
+def _owner_of(path: str) -> str:
+    uid = os.stat(path).st_uid
+    if uid == os.geteuid():
+        return "this user"
+    try:
+        return f"the user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user {uid}"
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
+    """The answers of the command line."""
+    keys = [question.key for question in chosen.questions]
+    answers: dict[str, str] = {}
+    for text in given:
+        key, equals, answer = text.partition("=")
+        if key in _SECRETS:
+            raise _Usage(f"--set {key}: other users can read command lines; use --secret-file for the secret")
+        if not equals:
+            raise _Usage("--set: expected KEY=VALUE")
+        if key not in keys:
+            raise _Usage(f"--set: {chosen.name} has no question '{key}'{near(key, keys)} It has {', '.join(keys)}")
+        if key in answers:
+            raise _Usage(f"--set {key} is given twice")
+        answers[key] = answer
+    return answers
+
+
+def _answers(chosen: Preset, given: Mapping[str, str], *, has_secret: bool, terminal: bool) -> dict[str, str]:
+    """An answer to each question. Without a terminal, all that are missing or wrong are one error."""
+    answers: dict[str, str] = {}
+    wrong: list[str] = []
+    for question in chosen.questions:
+        key = question.key
+        answers[key], why = _prepared(question, given.get(key, question.default))
+        if terminal and (why is not None or key not in given):
+            if key in given:
+                print(f"--set {key}={given[key]}: {why}")
+            answers[key] = questions.answer_to(question, _prepared)
+            continue
+        if why is None:
+            continue
+        such = f", such as {question.example}" if question.example else ""
+        wrong.append(f"--set {key}={given[key]}: {why}" if key in given else f"--set {key}=…: {question.prompt}{such}")
+    if chosen.secret and not has_secret and not terminal:
+        wrong.append(f"--secret-file FILE: {chosen.secret.prompt}; - reads it from standard input")
+    if wrong:
+        raise _Usage("\n  ".join([f"init {chosen.name} needs these answers; nothing was written:", *wrong]))
+    return answers
+
+
+def _prepared(question: Question, answer: str) -> tuple[str, str | None]:
+    """An answer as it is used, and what is wrong with it."""
+    if question.kind != "path" or not answer:
+        return answer, fault(question, answer)
+    path = os.path.abspath(os.path.expanduser(answer))
+    if not os.path.isfile(path):
+        return path, "there is no such file"
+    if question.private and (mode := os.stat(path).st_mode & 0o777) & 0o077:
+        return path, f"mode {mode:04o} lets others access it; run chmod 600 on it"
+    return path, fault(question, path)
+
+
+def _asked(secret: Secret) -> bytes:
+    """The content of the secret file, by the terminal."""
+    if secret.kind == "text":
+        return questions.secret(secret.prompt, secret_fault).encode() + b"\n"
+    return _content(
+        questions.answer_to(Question("secret", f"{secret.prompt}, the path of its file", "path"), _prepared)
+    )
+
+
+def _from_file(chosen: Preset, path: str) -> bytes:
+    """The content of the secret file, by --secret-file."""
+    if chosen.secret is None:
+        raise _Usage(f"{chosen.name} has no secret: leave out --secret-file")
+    content = _content(path)
+    if chosen.secret.kind == "key":
+        return content
+    try:
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise _Usage(f"secret file {path}: it is not UTF-8 text") from None
+    if why := secret_fault(text):
+        raise _Usage(f"secret file {path}: {why}")
+    return text.encode() + b"\n"
+
+
+def _content(path: str) -> bytes:
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read(_LARGEST_SECRET + 1)
+        else:
+            with open(path, "rb") as file:
+                content = file.read(_LARGEST_SECRET + 1)
+    except OSError as error:
+        raise _Usage(f"secret file {path}: {reason_of(error)}") from None
+    if len(content) > _LARGEST_SECRET:
+        raise _Usage(f"secret file {path}: larger than 64 KiB, so not a secret")
+    if not content.strip():
+        raise _Usage(f"secret file {path}: it is empty")
+    return content
+
+
+def _loaded(path: str) -> Config:
+    """The written config, proven by reading it as the daemon will."""
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        # An answer that no single question can refuse, such as a path that two files would have.
+        why = "; ".join(dict.fromkeys(problem.message or problem.kind for problem in error.problems))
+        raise _Usage(f"with these answers the config has errors: {why}; nothing was written") from None
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Let TERM and HUP unwind the stack, so that the terminal is restored and nothing half-written stays."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
