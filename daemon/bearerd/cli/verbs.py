@@ -114,6 +114,8 @@ def parser() -> argparse.ArgumentParser:
             help="the config that names the socket (default: $BEARERD_CONFIG, else none is read)",
         )  # fmt: skip
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
+    completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
+    completion.add_argument("shell", choices=["bash", "zsh"], help="the shell")
     demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
     demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")
@@ -292,6 +294,14 @@ def _schema(_arguments: argparse.Namespace) -> int:
     from bearerd.config.load import schema
 
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from importlib.resources import files
+
+    script = files("bearerd.cli").joinpath("completion", f"bearerd.{arguments.shell}")
+    print(script.read_text("utf-8"), end="")
     return 0
 
 

@@ -1,0 +1,17 @@
+"""What is generated from the config's schema and the command line, and committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bearerd
+from reference.completion import completion
+
+
+def generated() -> dict[Path, str]:
+    """Each generated file with its text."""
+    scripts = Path(bearerd.__file__).parent / "cli/completion"
+    return {
+        scripts / "bearerd.bash": completion("bash"),
+        scripts / "bearerd.zsh": completion("zsh"),
+    }
