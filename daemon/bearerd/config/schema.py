@@ -45,7 +45,9 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a file with this model."""
     shape = model.model_json_schema(schema_generator=_Generator)
     for name, mapping in ((model.__name__, shape), *shape["$defs"].items()):
+        # Editors would show these instead of what the key says that has the mapping as its value.
         mapping.pop("title", None)
+        mapping.pop("description", None)
         for key, value in mapping.get("properties", {}).items():
             about = key_of(name, key)
             value["description"] = description(about)
@@ -53,7 +55,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
                 value["default"] = about.default
             if about.examples:
                 value["examples"] = list(about.examples)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "The config of bearerd"} | shape
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | shape
 
 
 def description(about: Key) -> str:

@@ -14,8 +14,8 @@ CLIENTS: Final = {
         examples=("acme",),
     ),
     "client_id": Key(
-        "The client id that the provider gave you, as text or as a reference. Required, except with `auth` `none` or "
-        "`assertion`.",
+        "The client id that the provider gave you, as text or as a reference. Required, except with `auth: none` and "
+        "`auth: assertion`.",
         examples=("7e0c5a", {"env": "BILLING_ID"}),
     ),
     "client_secret": Key(

@@ -25,9 +25,9 @@ DAEMON: Final = {
         examples=(["conf.d/*.yaml"],),
     ),
     "reload": Key(
-        "When a changed config applies. `watch`: within seconds, by itself. `signal`: only at HUP (`systemctl reload "
-        "bearerd`), for deployments that write several files and then decide. Changed secrets, keys, certificates and "
-        "templates are always picked up by themselves.",
+        "When a changed config applies. `watch`: automatically, within seconds. `signal`: only at HUP (`systemctl "
+        "reload bearerd`), for deployments that write several files and then decide. Changed secrets, keys, "
+        "certificates and templates are always picked up automatically.",
         default="watch",
         examples=("signal",),
     ),

@@ -9,8 +9,8 @@ from bearerd.config.keys.key import Key
 TOKENS: Final = {
     # the top level, clients and tokens
     "files": Key(
-        "The files of each token. Each item is one file in one format; the formats and paths of all files have to "
-        "differ. docs/consumers.md names the format that each program reads.",
+        "The files of each token. Each item is one file in one format. No two files may have the same path. "
+        "docs/consumers.md names the format that each program reads.",
         default=[{"format": "raw"}],
         examples=([{"format": "raw"}, {"format": "header"}],),
     ),
