@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,32 @@ def test_the_smallest_config_of_the_page_loads(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(next(block.text for block in blocks(DOCS / "config.md") if block.language == "yaml"))
     assert [target.full_name for target in load(str(file), {}).targets] == ["dnb/bci"]
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "man").iterdir()), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "reads",
+    [
+        pytest.param(["groff", "-man", "-ww", "-z", "-Tutf8"], id="groff"),
+        pytest.param(["man", "--warnings", "--encoding=UTF-8", "--troff-device=utf8", "--local-file"], id="man"),
+        pytest.param(["mandoc", "-T", "lint", "-W", "warning"], id="mandoc"),
+    ],
+)
+def test_a_man_page_is_read_without_warnings(reads: list[str], page: Path) -> None:
+    if shutil.which(reads[0]) is None:
+        pytest.skip(f"needs {reads[0]}")
+    done = subprocess.run([*reads, page], capture_output=True, text=True, check=False)
+    warnings = done.stdout if reads[0] == "mandoc" else done.stderr  # the others print the page
+    assert (done.returncode, warnings) == (0, "")
+
+
+def test_the_wheel_brings_man_pages_and_completion() -> None:
+    installed = {str(path).rpartition("../")[2] for path in files("bearerd") or ()}
+    if not any(path.startswith("bearerd/") for path in installed):
+        pytest.skip("needs bearerd as its wheel installs it")
+    assert {
+        "share/man/man1/bearerd.1",
+        "share/man/man5/bearerd.yaml.5",
+        "share/bash-completion/completions/bearerd",
+        "share/zsh/site-functions/_bearerd",
+    } <= installed

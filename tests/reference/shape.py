@@ -149,14 +149,14 @@ def kind_of(value: Mapping[str, Any]) -> Kind:
     if "title" in value:
         return Kind(value["title"])
     if "enum" in value:
-        *most, last = (f"`{choice}`" for choice in value["enum"])
-        return Kind(f"{', '.join(most)} or {last}")
+        choices = [f"`{choice}`" for choice in value["enum"]]
+        return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}")
     if alternatives := value.get("anyOf") or value.get("oneOf"):
         kinds = [kind_of(inner) for inner in alternatives]
-        words = [kind.words for kind in kinds]
-        if words[1] == f"list of {_several(words[0])}":
-            words = [f"{words[0]}, or a list of these"]
-        return Kind(" or ".join(words), tuple(dict.fromkeys(name for kind in kinds for name in kind.sections)))
+        each = [kind.words for kind in kinds]
+        if each[1] == f"list of {_several(each[0])}":
+            each = [f"{each[0]}, or a list of these"]
+        return Kind(" or ".join(each), tuple(dict.fromkeys(name for kind in kinds for name in kind.sections)))
     if value.get("type") in {"array", "object"}:
         of_each = [value.get("items"), *value.get("patternProperties", {}).values(), value.get("additionalProperties")]
         items = kind_of(next((inner for inner in of_each if isinstance(inner, dict)), {}))
