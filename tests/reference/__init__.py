@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-import bearerd
 from reference.completion import completion
 from reference.man import command_page, config_page
 from reference.markdown import page
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT: Final = Path(__file__).parents[2]
+# Of these, the text that is written by hand stays.
+_PAGES: Final = {
+    "docs/config.md": page,
+    "docs/man/bearerd.1": command_page,
+    "docs/man/bearerd.yaml.5": config_page,
+}
 
 
-def generated() -> dict[Path, str]:
-    """Each generated file with its text."""
-    scripts = Path(bearerd.__file__).parent / "cli/completion"
-    made = {
-        DOCS / "config.md": page,
-        DOCS / "man/bearerd.1": command_page,
-        DOCS / "man/bearerd.yaml.5": config_page,
-    }
+def generated() -> dict[str, str]:
+    """The text of each generated file, by its path in the checkout."""
     return {
-        **{path: make(path.read_text(encoding="utf-8")) for path, make in made.items()},
-        scripts / "bearerd.bash": completion("bash"),
-        scripts / "bearerd.zsh": completion("zsh"),
+        **{path: make((ROOT / path).read_text(encoding="utf-8")) for path, make in _PAGES.items()},
+        "daemon/bearerd/cli/completion/bearerd.bash": completion("bash"),
+        "daemon/bearerd/cli/completion/bearerd.zsh": completion("zsh"),
     }

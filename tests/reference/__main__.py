@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from reference import generated
+from reference import ROOT, generated
 
 for path, text in generated().items():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    (ROOT / path).write_text(text, encoding="utf-8")
