@@ -28,10 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (path / "bin").mkdir()
     (path / "bin/bearerd").write_text(f'#!/bin/sh\nexec {sys.executable} -m bearerd "$@"\n')
     (path / "bin/bearerd").chmod(0o755)
-    for shell, name in (("bash", "bearerd.bash"), ("zsh", "_bearerd")):
-        done = bearerd("completion", shell)
-        assert (done.returncode, done.stderr) == (0, "")
-        (path / name).write_text(done.stdout)
+    (path / "_bearerd").write_text(bearerd("completion", "zsh").stdout)
     with serving(issues()) as server:
         site = Site(path, server.url, TOKENS)
         with running("run", "-c", site.config):
@@ -64,13 +61,13 @@ CASES = [
 def test_bash_completes(site: Site, words: list[str], expected: set[str]) -> None:
     # What readline does: it sets these variables and calls the function that `complete` names.
     script = """
-      source "$1"; shift
+      eval "$(bearerd completion bash)"
       [[ $(complete -p bearerd) == *" -F "* ]] || exit 3
       COMP_WORDS=(bearerd "$@") COMP_CWORD=$#
       _shtab_bearerd
       printf '%s\\n' "${COMPREPLY[@]}"
     """
-    shell = ["bash", "--norc", "--noprofile", "-c", script, "bash", f"{site.path}/bearerd.bash", *words]
+    shell = ["bash", "--norc", "--noprofile", "-c", script, "bash", *words]
     done = subprocess.run(shell, env=environment(site), capture_output=True, text=True, timeout=WITHIN, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == expected
@@ -79,11 +76,11 @@ def test_bash_completes(site: Site, words: list[str], expected: set[str]) -> Non
 class Zsh:
     """An interactive zsh on a terminal."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, setup: str) -> None:
         self.process, self._terminal = pty.fork()
         if self.process == 0:
             os.execvpe("zsh", ["zsh", "-f", "-i"], environment(site))
-        self.type(f"fpath=({site.path} $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy\n", until="ready")
+        self.type(f"autoload -Uz compinit; {setup}; echo rea''dy\n", until="ready")
 
     def type(self, text: str, until: str) -> str:
         """Type a text, and read what the terminal shows until a pattern is there."""
@@ -102,10 +99,23 @@ class Zsh:
         os.waitpid(self.process, 0)
 
 
+EVALUATED = 'compinit -u -D; eval "$(bearerd completion zsh)"'
+
+
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 @pytest.mark.parametrize(("words", "expected"), [case for case in CASES if case.values[1]])
 def test_zsh_completes(site: Site, words: list[str], expected: set[str]) -> None:
-    shell = Zsh(site)
+    zsh_completes(site, EVALUATED, words, expected)
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_loads_the_script_from_its_path(site: Site) -> None:
+    # As packages install it.
+    zsh_completes(site, f"fpath=({site.path} $fpath); compinit -u -D", ["check", "--on"], {"--online"})
+
+
+def zsh_completes(site: Site, setup: str, words: list[str], expected: set[str]) -> None:
+    shell = Zsh(site, setup)
     try:
         line = " ".join(["bearerd", *words])
         # A second TAB lists the matches if there are several.

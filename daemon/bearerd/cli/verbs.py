@@ -115,7 +115,9 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
-    completion.add_argument("shell", choices=["bash", "zsh"], help="the shell")
+    completion.add_argument(
+        "shell", choices=["bash", "zsh"], help='in ~/.bashrc or ~/.zshrc: eval "$(bearerd completion bash)", or zsh'
+    )
     demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
     demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")

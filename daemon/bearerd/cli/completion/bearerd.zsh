@@ -43,7 +43,7 @@ _shtab_bearerd_check_defaults_added=0
 
 _shtab_bearerd_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":the shell:(bash zsh)"
+  ":in \~\/.bashrc or \~\/.zshrc\: eval \"\$(bearerd completion bash)\", or zsh:(bash zsh)"
 )
 
 # guard to ensure default positional specs are added only once per session
