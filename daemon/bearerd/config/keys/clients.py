@@ -51,9 +51,9 @@ CLIENTS: Final = {
         examples=({"file": "/etc/bearerd/acme.key"},),
     ),
     "certificate": Key(
-        "A reference to the certificate of `private_key`, in PEM. With `tls_client_auth` and "
-        "`self_signed_tls_client_auth` it is required. With assertions, it is for providers that identify the key by "
-        "the thumbprint of its certificate (Microsoft Entra ID).",
+        "A reference to the certificate of `private_key`, in PEM. Required with `tls_client_auth` and "
+        "`self_signed_tls_client_auth`, unless `tls_certificate` is set. With assertions, it is for providers that "
+        "identify the key by the thumbprint of its certificate (Microsoft Entra ID).",
         examples=({"file": "/etc/bearerd/acme.crt"},),
     ),
     "assertion": Key(

@@ -33,7 +33,7 @@ DAEMON: Final = {
     ),
     "startup_timeout": Key(
         "How long the systemd unit may take until it is ready. It is ready when all `required` tokens are in their "
-        "files, or after this time. Units that are ordered after it start then.",
+        "files or were refused, or after this time. Units that are ordered after it start then.",
         default="30s",
         examples=("2m",),
     ),
@@ -41,7 +41,9 @@ DAEMON: Final = {
         "Where bearerd keeps state that has to survive a reboot: refused attempts, used rate limits, and which secret "
         "works. It never contains a token. If other users can write the directory, a directory `.bearerd` in it is "
         "used.",
-        without="`$STATE_DIRECTORY`, which systemd sets, else `.bearerd` in the output directory",
+        without="`$STATE_DIRECTORY`, which systemd sets; else, for a user who is not root and keeps the default "
+        "`output.directory`, `$XDG_STATE_HOME/bearerd` (`~/.local/state/bearerd`); else `.bearerd` in the "
+        "output directory",
         examples=("/var/lib/bearerd",),
     ),
     "output": Key(

@@ -68,8 +68,9 @@ TOKENS: Final = {
         examples=([{"run": ["/usr/local/bin/reload-app"]}], [{"signal": "HUP", "pid_file": "/run/app.pid"}]),
     ),
     "on_failure": Key(
-        "Hooks that run once when a token can no longer be refreshed, to tell somebody: its provider refuses it, or it "
-        "expired during an outage. They get the same environment as those of `on_change`.",
+        "Hooks that run once when a token can no longer be refreshed, to tell somebody: its provider refuses it, it "
+        "expired during an outage, or there is still none ten minutes after a start. They get the same environment as "
+        "those of `on_change`.",
         default=[],
         examples=([{"run": ["/usr/local/bin/page-somebody", "a token is not renewed"]}],),
     ),
@@ -107,7 +108,7 @@ TOKENS: Final = {
     ),
     "name": Key(
         "The name of the variable, for `env` and templates.",
-        without="`CLIENT_TOKEN_TOKEN` in upper case, such as `DNB_BCI_TOKEN`",
+        without="the names of client and token with `_TOKEN`, in upper case, such as `DNB_BCI_TOKEN`",
         examples=("API_TOKEN",),
     ),
     "max_staleness": Key(
