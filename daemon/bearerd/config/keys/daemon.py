@@ -148,7 +148,7 @@ DAEMON: Final = {
     ),
     # log
     "level": Key(
-        "The least level that is logged. `info` has a line for each new token. `debug` also has each failed attempt.",
+        "The lowest level that is logged. `info` has a line for each new token. `debug` also has each failed attempt.",
         default="info",
         examples=("warning",),
     ),

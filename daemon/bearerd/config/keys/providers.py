@@ -84,8 +84,8 @@ PROVIDERS: Final = {
         examples=("2/15m",),
     ),
     "allow_http": Key(
-        "`true`: allows plain http, and only to this machine (`localhost` or a loopback address). For tests, or a TLS "
-        "proxy on this machine.",
+        "`true`: plain http is allowed, but only to this machine (`localhost` or a loopback address). For tests, or a "
+        "TLS proxy on this machine.",
         default=False,
         examples=(True,),
     ),

@@ -43,7 +43,7 @@ TOKENS: Final = {
     "publish_delay": Key(
         "How long a new token waits before it is published, at most 1h. Until then, the present token stays in the "
         "files, but never beyond its expiry. For providers whose APIs refuse new tokens for some seconds. A JWT whose "
-        "`nbf` is in the future waits without this key, for up to 60 s.",
+        "`nbf` is in the future also waits without this key, for up to 60 s.",
         default="0s",
         examples=("10s",),
     ),
