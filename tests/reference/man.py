@@ -42,7 +42,7 @@ def _commands(root: argparse.ArgumentParser) -> Iterator[str]:
                 yield f".SS bearerd {name}"
                 yield from _plain(_sentence(verb.description or ""))
                 for argument in verb._actions:
-                    if argument.help != argparse.SUPPRESS and argument.dest != "help":
+                    if argument.help not in {None, argparse.SUPPRESS} and argument.dest != "help":
                         yield from (".TP", _invocation(argument), *_plain(_sentence(argument.help or "")))
 
 
