@@ -114,15 +114,17 @@ def test_an_editor_marks_mistakes_explains_keys_and_completes_them(editor: Edito
         "    client_secret: {file: /a}\n"
         "    client_secrt: {file: /a}\n"
         "    refresh_before: 5min\n"
+        "    client_id: 5\n"
         "    \n"
         "    tokens: {bci: {}}\n",
     )
     marks = sorted(editor.open(file))
-    assert [mark.partition(":")[0] for mark in marks] == ["6", "7"]
+    assert [mark.partition(":")[0] for mark in marks] == ["6", "7", "8"]
     assert "client_secrt" in marks[0]
-    for line, key in ((4, "token_url"), (5, "client_secret"), (7, "refresh_before"), (9, "tokens")):
+    assert "secret reference" in marks[2]
+    for line, key in ((4, "token_url"), (5, "client_secret"), (7, "refresh_before"), (10, "tokens")):
         shown = editor.at("hover", file, line, 6)["contents"]["value"]
         assert KEYS[key].text.partition(".")[0].split("`")[0] in shown
-    offered = {item["label"] for item in editor.at("completion", file, 8, 5)["items"]}
-    assert {"client_id", "auth", "files"} <= offered
+    offered = {item["label"] for item in editor.at("completion", file, 9, 5)["items"]}
+    assert {"auth", "files"} <= offered
     assert not offered & {"token_url", "listen"}

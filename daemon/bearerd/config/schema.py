@@ -45,9 +45,10 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a file with this model."""
     shape = model.model_json_schema(schema_generator=_Generator)
     for name, mapping in ((model.__name__, shape), *shape["$defs"].items()):
-        # Editors would show these instead of what the key says that has the mapping as its value.
-        mapping.pop("title", None)
+        # Editors would show this instead of the description of a key whose value is the mapping.
         mapping.pop("description", None)
+        if mapping["title"] == name:  # not a name for people
+            del mapping["title"]
         for key, value in mapping.get("properties", {}).items():
             about = key_of(name, key)
             value["description"] = description(about)

@@ -101,6 +101,7 @@ class Strict(BaseModel):
 class ReferenceModel(Strict):
     """The source of a secret: exactly one of file, env, credential and command."""
 
+    model_config = ConfigDict(title="secret reference")
     file: AbsolutePath | None = None
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$")] | None = None
@@ -122,6 +123,7 @@ class ReferenceModel(Strict):
 class ProxyModel(Strict):
     """A proxy with a login: HTTP Basic, or that of SOCKS5."""
 
+    model_config = ConfigDict(title="proxy with a login")
     url: ProxyUrl
     username: Annotated[str, BeforeValidator(values.parse_proxy_user)]
     password: Annotated[ReferenceModel, BeforeValidator(values.parse_reference)]
