@@ -36,12 +36,25 @@ def install(site: Site, deb: str) -> None:
     assert "installed by hand: remove it" in said, said
     here.sh("rm -r /opt/bearerd")
     said = here.run("apt-get", "install", "--yes", deb)
-    assert f"bearerd: write {CONFIG}" in said, said
+    for step in ("config: bearerd init", "secret: bearerd init", "check:  runuser", "start:  systemctl enable --now"):
+        assert f"bearerd: {step}" in said, said
+    documents(site)
     assert here.show(DAEMON, "ActiveState") == "inactive"
     site.page("The config and the secret", "first\n")
     site.page("Start")
     assert site.active()
     say(f"install      not over one by hand; without a config nothing starts; then by the page: {site.status()}")
+
+
+def documents(site: Site) -> None:
+    """What people read, and what shells and editors use."""
+    here = site.here
+    for page in ("man1/bearerd.1", "man5/bearerd.yaml.5"):
+        assert here.run("zcat", f"/usr/share/man/{page}.gz").startswith(".TH BEARERD"), page
+    here.run("bash", "-c", "source /usr/share/bash-completion/completions/bearerd && complete -p bearerd")
+    here.run("test", "-s", "/usr/share/zsh/vendor-completions/_bearerd")
+    here.run("python3", "-m", "json.tool", "/usr/share/bearerd/config.schema.json", "/dev/null")
+    here.run("test", "-s", "/usr/share/doc/bearerd/docs/index.md")
 
 
 def upgrade(site: Site, deb: str) -> None:
@@ -50,6 +63,7 @@ def upgrade(site: Site, deb: str) -> None:
     with site.reader.reading():
         said = here.run("apt-get", "install", "--yes", deb)
         assert f"ok       config {CONFIG}: 1 token" in said, said
+        assert "bearerd: config: bearerd init" not in said, said
         assert here.show(DAEMON, "MainPID") != was
         assert site.active()
         assert site.states() == {"dnb/bci": "valid"}

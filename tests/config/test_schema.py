@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bearerd.config.descriptions import DESCRIPTIONS
+from bearerd.config.keys import KEYS, key_of
 from bearerd.config.load import schema
 from bearerd.config.models import ConfigFile
 from bearerd.terms import TEMPLATES
@@ -192,10 +192,10 @@ def test_every_property_of_the_schema_has_a_description_and_no_description_is_le
     for model in ALL_MODELS:
         here = schema() if model is ConfigFile else schema()["$defs"][model.__name__]
         for key, value in here["properties"].items():
+            assert value["description"].startswith(key_of(model.__name__, key).text)
             own = f"{model.__name__}.{key}"
-            assert value["description"] == DESCRIPTIONS[own if own in DESCRIPTIONS else key]
-            used.add(own if own in DESCRIPTIONS else key)
-    assert used == DESCRIPTIONS.keys()
+            used.add(own if own in KEYS else key)
+    assert used == KEYS.keys()
 
 
 def test_the_schema_knows_every_key_of_the_example() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -105,6 +106,10 @@ def build(podman: Podman) -> None:
     assert image["Healthcheck"]["Test"] == ["CMD", "/opt/bearerd/bin/bearerd", "health"], image["Healthcheck"]
     look = podman("run", "--rm", f"--entrypoint={_PYTHON}", IMAGE, "-c", _LOOK)
     assert look == "True None False", look
+    # For editors and shells of the host.
+    assert json.loads(podman("run", "--rm", IMAGE, "schema"))["properties"]
+    assert podman("run", "--rm", IMAGE, "completion", "bash").rstrip().endswith(" bearerd")
+    podman("run", "--rm", f"--entrypoint={_PYTHON}", IMAGE, "-c", "open('/opt/bearerd/share/man/man1/bearerd.1')")
     size, more = image["Size"] / 1e6, (image["Size"] - under["Size"]) / 1e6
     took = time.monotonic() - began
     say(f"image     {size:.0f} MB, {more:.0f} MB of it bearerd's; {config['User']}, no pip, compiled; {took:.0f} s")

@@ -1,4 +1,4 @@
-"""The command line: `bearerd run | once | check | status | refresh | health | schema | demo`.
+"""The command line: `bearerd run | once | check | status | refresh | health | schema | completion | demo`.
 
 This module imports only what `health` needs, because a probe runs every few seconds next to every consumer.
 """

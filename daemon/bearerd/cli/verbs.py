@@ -135,6 +135,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
+    completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
+    completion.add_argument(
+        "shell", choices=["bash", "zsh"], help='in ~/.bashrc or ~/.zshrc: eval "$(bearerd completion bash)", or zsh'
+    )
     demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
     demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")
@@ -320,6 +324,14 @@ def _schema(_arguments: argparse.Namespace) -> int:
     from bearerd.config.load import schema
 
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from importlib.resources import files
+
+    script = files("bearerd.cli").joinpath("completion", f"bearerd.{arguments.shell}")
+    print(script.read_text("utf-8"), end="")
     return 0
 
 

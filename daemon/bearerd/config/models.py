@@ -1,6 +1,6 @@
 """The shape of the config: which keys there are, and what is checked within one mapping. Pure.
 
-The JSON Schema is made from these models. The descriptions of their keys are in `descriptions`, the types of their
+The JSON Schema is made from these models. The descriptions of their keys are in `keys`, the types of their
 values in `types`. Rules between the keys of a provider or a client are in `rules`, rules between several of them in
 `load`.
 """

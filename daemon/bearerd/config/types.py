@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,46 +30,58 @@ Algorithm = Literal[
 ]
 
 
-def _schema(pattern: str, example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": [example]})
+def _schema(pattern: str, kind: str) -> WithJsonSchema:
+    """A text with a pattern; `kind` says in words what it is."""
+    return WithJsonSchema({"title": kind, "type": "string", "pattern": f"^{pattern}$"})
 
+
+_URL: Final = WithJsonSchema({"title": "URL", "type": "string", "format": "uri"})
+_DURATION: Final = "duration such as 500ms, 10s, 15m, 1h or 2d"
 
 Text = Annotated[str, BeforeValidator(values.parse_text)]
-AbsolutePath = Annotated[
-    str, BeforeValidator(values.parse_absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
-]
-Duration = Annotated[float, BeforeValidator(quantities.parse_duration), _schema(DURATION, "15m")]
-Timeout = Annotated[float, BeforeValidator(quantities.parse_timeout), _schema(DURATION, "10s")]
+AbsolutePath = Annotated[str, BeforeValidator(values.parse_absolute_path), _schema("/.*", "absolute path")]
+Duration = Annotated[float, BeforeValidator(quantities.parse_duration), _schema(DURATION, _DURATION)]
+Timeout = Annotated[float, BeforeValidator(quantities.parse_timeout), _schema(DURATION, _DURATION)]
 Lead = Annotated[
-    RefreshBefore, BeforeValidator(quantities.parse_refresh_before), _schema(rf"([0-9.]+%|{DURATION})", "20%")
+    RefreshBefore,
+    BeforeValidator(quantities.parse_refresh_before),
+    _schema(rf"([0-9.]+%|{DURATION})", "share such as 20%, or duration such as 5m"),
 ]
 Rate = Annotated[
-    RateLimit, BeforeValidator(quantities.parse_rate_limit), _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "10/8h")
+    RateLimit,
+    BeforeValidator(quantities.parse_rate_limit),
+    _schema(rf"[0-9]+/({DURATION}|ms|s|m|h|d)", "number of requests and a period, such as 10/s or 10/8h"),
 ]
 RefusedLimit = Annotated[
     RateLimit,
     BeforeValidator(quantities.parse_refused_limit),
-    _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "4/2m"),
+    _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "number of attempts and a period, such as 4/2m"),
 ]
-PublishDelay = Annotated[float, BeforeValidator(quantities.parse_publish_delay), _schema(DURATION, "30s")]
-MaxAge = Annotated[float, BeforeValidator(quantities.parse_max_age), _schema(rf"({DURATION}|never)", "24h")]
-Mode = Annotated[int, BeforeValidator(quantities.parse_mode), _schema("0?[0-7]{3}", "0640")]
-DirectoryMode = Annotated[int, BeforeValidator(quantities.parse_directory_mode), _schema("[02]?[0-7]{3}", "0750")]
+PublishDelay = Annotated[float, BeforeValidator(quantities.parse_publish_delay), _schema(DURATION, _DURATION)]
+MaxAge = Annotated[
+    float, BeforeValidator(quantities.parse_max_age), _schema(rf"({DURATION}|never)", "duration such as 24h, or never")
+]
+Mode = Annotated[int, BeforeValidator(quantities.parse_mode), _schema("0?[0-7]{3}", "octal mode in quotes")]
+DirectoryMode = Annotated[
+    int, BeforeValidator(quantities.parse_directory_mode), _schema("[02]?[0-7]{3}", "octal mode in quotes")
+]
 Account = Annotated[
     str,
     BeforeValidator(values.parse_account),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]}),
+    WithJsonSchema(
+        {"title": "name or number", "anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]}
+    ),
 ]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Scope = Annotated[
     tuple[str, ...],
     BeforeValidator(values.parse_scope),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    WithJsonSchema(
+        {"title": "text or list", "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    ),
 ]
-HttpUrl = Annotated[
-    str, BeforeValidator(values.parse_url(("https", "http"))), WithJsonSchema({"type": "string", "format": "uri"})
-]
-ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), WithJsonSchema({"type": "string", "format": "uri"})]
+HttpUrl = Annotated[str, BeforeValidator(values.parse_url(("https", "http"))), _URL]
+ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), _URL]
 
 
 class Strict(BaseModel):
@@ -89,6 +101,7 @@ class Strict(BaseModel):
 class ReferenceModel(Strict):
     """The source of a secret: exactly one of file, env, credential and command."""
 
+    model_config = ConfigDict(title="secret reference")
     file: AbsolutePath | None = None
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$")] | None = None
@@ -110,6 +123,7 @@ class ReferenceModel(Strict):
 class ProxyModel(Strict):
     """A proxy with a login: HTTP Basic, or that of SOCKS5."""
 
+    model_config = ConfigDict(title="proxy with a login")
     url: ProxyUrl
     username: Annotated[str, BeforeValidator(values.parse_proxy_user)]
     password: Annotated[ReferenceModel, BeforeValidator(values.parse_reference)]
@@ -152,17 +166,25 @@ HeaderValue = Annotated[
 Headers = Annotated[
     dict[Annotated[str, AfterValidator(values.parse_header_name)], HeaderValue], AfterValidator(values.parse_headers)
 ]
-Template = Annotated[str, BeforeValidator(values.parse_template), _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "nginx")]
-Argv = Annotated[list[Text], BeforeValidator(values.parse_argv)]
-Address = Annotated[Listen, BeforeValidator(values.parse_address), _schema(r".+:[0-9]{1,5}", "127.0.0.1:9810")]
-HostName = Annotated[
-    str, BeforeValidator(values.parse_host_name), _schema(values.HOST_NAME.pattern, "web1.example.com")
+Template = Annotated[
+    str,
+    BeforeValidator(values.parse_template),
+    _schema(rf"(/.*|{'|'.join(TEMPLATES)})", "name of a built-in template, or absolute path"),
 ]
+Argv = Annotated[list[Text], BeforeValidator(values.parse_argv)]
+Address = Annotated[
+    Listen, BeforeValidator(values.parse_address), _schema(r".+:[0-9]{1,5}", "IP address and port in quotes")
+]
+HostName = Annotated[str, BeforeValidator(values.parse_host_name), _schema(values.HOST_NAME.pattern, "host name")]
 Claims = dict[
     Annotated[str, AfterValidator(values.parse_claim_name)], Annotated[Any, BeforeValidator(values.parse_json_value)]
 ]
-Issuer = Annotated[str, BeforeValidator(values.parse_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
+Issuer = Annotated[str, BeforeValidator(values.parse_issuer), _URL]
 TokenField = Annotated[
-    str, BeforeValidator(values.parse_token_field), _schema(values.TOKEN_FIELD.pattern, "data.access_token")
+    str,
+    BeforeValidator(values.parse_token_field),
+    _schema(values.TOKEN_FIELD.pattern, "name of a field, or a path such as data.access_token"),
 ]
-Separator = Annotated[str, BeforeValidator(values.parse_separator), _schema("[ -~]{1,4}", ",")]
+Separator = Annotated[
+    str, BeforeValidator(values.parse_separator), _schema("[ -~]{1,4}", "1 to 4 characters in quotes")
+]
