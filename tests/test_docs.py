@@ -57,7 +57,7 @@ def configs(page: Path) -> list[Block]:
     "text",
     [
         pytest.param(block.text, id=f"{page.stem}: {block.heading}")
-        for page in (README, PROVIDERS, SECRETS)
+        for page in (README, PROVIDERS, SECRETS, ROOT / "docs" / "compare.md")
         for block in configs(page)
     ],
 )
@@ -67,7 +67,7 @@ def test_a_config_that_people_copy_loads(tmp_path: Path, text: str) -> None:
     assert load(str(file), {}).targets
 
 
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def anchors(page: Path) -> set[str]:
