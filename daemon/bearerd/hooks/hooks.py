@@ -102,7 +102,11 @@ class Hooks:
                 self._notes.note(target)
             except PublishError as error:
                 if not again:  # the files are tried every few seconds
-                    say(logging.WARNING, f"hooks: {error}; a crash now would lose the hooks of this token", name=name)
+                    say(
+                        logging.WARNING,
+                        f"hooks: {error}; if bearerd crashes now, the hooks of this token will not run",
+                        name=name,
+                    )
             else:
                 self._noted.add(name)
 

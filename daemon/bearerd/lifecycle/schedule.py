@@ -224,7 +224,8 @@ class Schedule:
             self._add_pool()
         say(
             logging.WARNING,
-            f"{stuck} turns hang, probably on a file system that does not answer; other threads run the other turns",
+            f"{stuck} tokens are stuck, probably on a file system that does not answer; "
+            "the other tokens are not affected",
         )
 
     def _many(self) -> float:

@@ -148,7 +148,7 @@ class _Daemon:
         try:
             self._engine.tick()
         except DirectoryLocked as error:
-            say(logging.ERROR, f"{error}; ending")
+            say(logging.ERROR, f"{error}; exiting")
             return False
         self._watch.poll()
         self._api.tick()
