@@ -1,12 +1,15 @@
-"""The configs in the documentation load."""
+"""The configs in the documentation load, its links lead somewhere, and the status in the README is a real one."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from bearerd.cli.paper import Paper
+from bearerd.cli.picture import picture
 from bearerd.config.load import load
 from support.pages import Block, blocks, headings
 
@@ -101,3 +104,11 @@ def test_no_config_of_the_pages_contains_a_secret() -> None:
     for block in (*configs(PROVIDERS), *configs(SECRETS)):
         for key in ("client_secret", "private_key", "assertion", "subject_token"):
             assert not re.search(rf"^ *{key}: (?!\{{|\n)", block.text, re.MULTILINE), block.heading
+
+
+def test_the_readme_shows_the_status_as_the_command_draws_it() -> None:
+    """readme_status.json is what `bearerd status --json` printed at that moment, from a daemon with a real provider."""
+    document = json.loads(Path(__file__).with_name("readme_status.json").read_text(encoding="utf-8"))
+    (shown,) = (block.text for block in blocks(README) if block.text.startswith("$ bearerd status\n"))
+    drawn = "".join(f"{line.plain}\n" for line in picture(document, Paper(80)))
+    assert shown == f"$ bearerd status\n{drawn}"
