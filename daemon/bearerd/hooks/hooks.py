@@ -183,7 +183,7 @@ class Hooks:
             self._over = True
             left = list(self._processes.values())
         for process in left:
-            if process.poll() is None:  # otherwise only children are left, which may go on
+            if process.poll() is None:  # otherwise only children are left, which may continue
                 child.kill(process)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -211,7 +211,7 @@ class Hooks:
             fault = self._run(batch)
             try:
                 self._finish(batch, fault)
-            except Exception as error:  # noqa: BLE001 - the worker has to go on
+            except Exception as error:  # noqa: BLE001 - the worker must continue
                 say(logging.ERROR, f"hook {batch.hook}: its end was not recorded: {_bug(error)}")
 
     def _next(self) -> Batch | None:
