@@ -166,12 +166,12 @@ class Hooks:
             self._changed.notify_all()
 
     def wait(self, within: float) -> bool:
-        """Wait until no run is owed or in progress; whether that took at most so many seconds."""
+        """Wait until no run is owed or in progress; whether that took at most this many seconds."""
         with self._changed:
             return self._changed.wait_for(self._owed.settled, within)
 
     def stop(self, within: float) -> None:
-        """Start no more runs, and kill those in progress after so many seconds.
+        """Start no more runs, and kill those in progress after this many seconds.
 
         The next start runs the hooks of tokens that still have a note.
         """
