@@ -1,14 +1,20 @@
-"""The configs in the documentation load."""
+"""The configs in the documentation load, its links lead somewhere, and the output that it shows is real."""
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bearerd.cli.paper import Paper
+from bearerd.cli.picture import picture
 from bearerd.config.load import load
 from support.pages import Block, blocks, headings
+from support.process import bearerd
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -57,7 +63,7 @@ def configs(page: Path) -> list[Block]:
     "text",
     [
         pytest.param(block.text, id=f"{page.stem}: {block.heading}")
-        for page in (README, PROVIDERS, SECRETS)
+        for page in (README, PROVIDERS, SECRETS, ROOT / "docs" / "compare.md")
         for block in configs(page)
     ],
 )
@@ -67,7 +73,7 @@ def test_a_config_that_people_copy_loads(tmp_path: Path, text: str) -> None:
     assert load(str(file), {}).targets
 
 
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def anchors(page: Path) -> set[str]:
@@ -101,3 +107,46 @@ def test_no_config_of_the_pages_contains_a_secret() -> None:
     for block in (*configs(PROVIDERS), *configs(SECRETS)):
         for key in ("client_secret", "private_key", "assertion", "subject_token"):
             assert not re.search(rf"^ *{key}: (?!\{{|\n)", block.text, re.MULTILINE), block.heading
+
+
+def shown(page: Path, command: str) -> str:
+    """The output of a command that a page shows."""
+    first = f"$ {command}\n"
+    (text,) = (block.text for block in blocks(page) if block.text.startswith(first))
+    return text.removeprefix(first)
+
+
+@pytest.fixture
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_utc")
+def test_the_readme_shows_the_status_as_the_command_draws_it() -> None:
+    """readme_status.json is what `bearerd status --json` printed at that moment, from a daemon with a real provider."""
+    document = json.loads(Path(__file__).with_name("readme_status.json").read_text(encoding="utf-8"))
+    drawn = "".join(f"{line.plain}\n" for line in picture(document, Paper(80)))
+    assert shown(README, "bearerd status") == drawn
+
+
+MISTAKES = """clients:
+  dnb:
+    token_url: https://login.bisnode.com/sandbox/v1/token.oauth2
+    client_id: 7e0c5a
+    client_secrt: {file: /etc/bearerd/dnb.secret}
+    tokens:
+      bci: {scope: bci, refresh_before: 90s%}
+output: {mode: 0640}
+"""
+
+
+def test_a_page_shows_the_errors_as_check_prints_them(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(MISTAKES, encoding="utf-8")
+    done = bearerd("check", "-c", file)
+    expected = shown(ROOT / "docs" / "commands.md", "bearerd check -c config.yaml")
+    assert (done.stderr + done.stdout).replace(f"{file}", "config.yaml") == expected

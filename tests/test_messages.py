@@ -107,7 +107,7 @@ REPLIES = [
         415,
         {"title": "Unsupported Media Type"},
         'HTTP 415 "Unsupported Media Type": not the reply of a token endpoint; '
-        "compare token_url with the provider's, and whether it expects a form or JSON (body)",
+        "compare token_url with the provider's, and check whether it expects a form or JSON (body)",
     ),
     *(
         Says(
@@ -218,7 +218,7 @@ REPLIES = [
         400,
         {"error": "invalid_grant"},
         "HTTP 400 invalid_grant: the client was refused; "
-        "the provider refused subject_token: check that its file is fresh, and for whom it was issued",
+        "the provider refused subject_token: check that the token in its file is fresh, and meant for this provider",
         client={"grant_type": SHORT_GRANTS["token-exchange"], "auth": "none", "client_secret": ()},
         token={"parameters": (("subject_token", Reference("file", "/t")),)},
     ),
@@ -363,7 +363,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; the provider's clock is 2 min ahead of this machine's: "
-        "correct this one (the next assertion is dated by the provider's)",
+        "correct this machine's clock (until then, assertions use the provider's clock)",
         client=SIGNS,
         skew=130.0,
     ),
@@ -553,7 +553,7 @@ CONNECTIONS = [
             "no server listens there, or a firewall refuses: compare host and port"
         ),
     ),
-    ("a firewall drops everything", silent, "HOST:PORT: not done within 0.5 s (while connecting)"),
+    ("a firewall drops everything", silent, "HOST:PORT: timed out after 0.5 s (while connecting)"),
     (
         "http to a TLS port that closes",
         raw(b""),

@@ -116,7 +116,7 @@ def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, ur
         monkeypatch.undo()
 
     host = url.split("/")[2]
-    assert reply == NoReply("connect", f"{host}:80: not done within 0.6 s (while connecting)")
+    assert reply == NoReply("connect", f"{host}:80: timed out after 0.6 s (while connecting)")
     assert 0.6 <= took < 10 * 0.6
     # None for an address: the alarm's, at most, is new.
     assert threading.active_count() <= threads + 1

@@ -123,7 +123,7 @@ def test_a_request_ends_at_its_deadline_in_every_phase(
         reply = post(f"{scheme}://127.0.0.1:{it.port}/token", timeout=TIMEOUT)
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"127.0.0.1: not done within 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"127.0.0.1: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -135,7 +135,7 @@ def test_a_dripping_reply_on_a_kept_connection_ends_at_the_deadline() -> None:
 
     with peer(behaviour) as it, posting(it.url, timeout=5.0) as send:
         assert isinstance(send(), Reply)
-        assert send() == NoReply("wait", "127.0.0.1: not done within 5 s (while waiting for the reply)")
+        assert send() == NoReply("wait", "127.0.0.1: timed out after 5 s (while waiting for the reply)")
         assert it.connections == 1
 
 
@@ -153,7 +153,7 @@ def test_a_request_through_a_proxy_ends_at_the_deadline(scheme: str, start: byte
         reply = post(f"{scheme}://token.invalid/token", timeout=TIMEOUT, proxy=f"http://127.0.0.1:{proxy.port}")
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"the proxy 127.0.0.1: not done within 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"the proxy 127.0.0.1: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -196,7 +196,7 @@ def test_a_hanging_name_lookup_is_left_behind_and_not_repeated(monkeypatch: pyte
         finally:
             release.set()
 
-    assert replies[:2] == [NoReply("name look-up", "hangs.example: not done within 0.4 s (during name lookup)")] * 2
+    assert replies[:2] == [NoReply("name look-up", "hangs.example: timed out after 0.4 s (during name lookup)")] * 2
     assert took < WITHIN
     assert isinstance(replies[2], Reply)
     assert lookups == [(b"hangs.example", it.port)]
@@ -232,7 +232,7 @@ def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.M
         first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
 
     assert isinstance(first, NoReply)
-    assert second == NoReply("wait", "127.0.0.1: not done within 0.4 s (while waiting for the reply)")
+    assert second == NoReply("wait", "127.0.0.1: timed out after 0.4 s (while waiting for the reply)")
 
 
 def test_a_slow_provider_delays_no_other() -> None:

@@ -322,8 +322,8 @@ def test_a_clock_that_is_off_costs_one_grant(there: There, keep: Keep, off: floa
     # The Date of the refusal shows the server's time.
     assert first.outcome == Refused(
         REFUSED,
-        hint=f"the provider's clock is 59 min {way} this machine's: correct this one (the next assertion is dated "
-        "by the provider's)",
+        hint=f"the provider's clock is 59 min {way} this machine's: correct this machine's clock (until then, "
+        "assertions use the provider's clock)",
     )
     assert isinstance(second.outcome, Issued), second.outcome
     # Its readers are here, and go by this machine's clock.

@@ -748,6 +748,6 @@ def test_assertions_are_dated_by_the_servers_clock_once_it_is_known(
     if refused[0]:
         assert turns[0][0] == Refused(
             CLIENT_REFUSED,
-            hint="the provider's clock is 30 min ahead of this machine's: correct this one (the next assertion is "
-            "dated by the provider's)",
+            hint="the provider's clock is 30 min ahead of this machine's: correct this machine's clock (until "
+            "then, assertions use the provider's clock)",
         )

@@ -676,7 +676,7 @@ def test_a_note_that_cannot_be_written_is_logged_once_and_the_hook_runs(
         rig.hooks.announce(one)
     (line,) = said(caplog, logging.WARNING)
     assert line.startswith(f"hooks: {in_the_way}: a directory has this name")
-    assert line.endswith("; a crash now would lose the hooks of this token")
+    assert line.endswith("; if bearerd crashes now, the hooks of this token will not run")
     rig.hooks.forget("dnb/bci")  # removed and added again
     rig.hooks.announce(one)
     assert said(caplog, logging.WARNING) == [line] * 2

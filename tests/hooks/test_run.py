@@ -186,7 +186,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(program: Make, tmp_pat
         for one in both:
             number_in(one)
 
-    assert fault(Hook(argv=(path,), timeout=0.1), is_there) == "not done within 100 ms, killed"
+    assert fault(Hook(argv=(path,), timeout=0.1), is_there) == "timed out after 100 ms and was killed"
     deeper, itself = map(number_in, both)
     eventually(lambda: not runs(deeper))
     assert state(itself) == ""  # no zombie
@@ -198,7 +198,7 @@ def test_the_end_is_noticed_without_pidfds(monkeypatch: pytest.MonkeyPatch, numb
         monkeypatch.delattr(os, "pidfd_open")
     else:
         monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(number, os.strerror(number))))
-    assert fault(Hook(argv=("/bin/sleep", "60"), timeout=0.1)) == "not done within 100 ms, killed"
+    assert fault(Hook(argv=("/bin/sleep", "60"), timeout=0.1)) == "timed out after 100 ms and was killed"
     assert fault(Hook(argv=("/bin/false",))) == "exit 1" + DROPPED
     run(Hook(argv=("/bin/true",)), [TARGET], ENVIRON)
 
@@ -246,7 +246,7 @@ def test_as_process_1_it_leaves_no_zombies(script: str, timeout: str) -> None:
         check=True,
     )
     said, children = done.stdout.split("\n")[:2]
-    assert said in {"not done within 500 ms, killed", "exit 1" + DROPPED}
+    assert said in {"timed out after 500 ms and was killed", "exit 1" + DROPPED}
     assert children == ""
 
 
@@ -281,7 +281,7 @@ def test_a_command_that_cannot_be_killed_is_logged_and_waited_for(
     )
     os.kill(pid, signal.SIGKILL)
     waiting.join()
-    assert said == ["not done within 100 ms, killed"]
+    assert said == ["timed out after 100 ms and was killed"]
 
 
 def test_a_command_is_killed_if_the_callback_raises() -> None:
@@ -459,13 +459,13 @@ def test_the_process_in_a_pid_file_is_signalled(tmp_path: Path, name: SignalName
 def test_a_pid_file_without_a_valid_process_id_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid does not hold the id of another process"
+    assert fault(hook) == f"{tmp_path}/pid does not contain the id of another process"
 
 
 def test_a_pid_file_with_our_own_process_id_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pid").write_text(str(os.getpid()))
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid does not hold the id of another process"
+    assert fault(hook) == f"{tmp_path}/pid does not contain the id of another process"
 
 
 @pytest.mark.parametrize("reaped", [True, False])

@@ -223,7 +223,7 @@ def test_turns_go_on_although_more_turns_hang_than_there_were_threads(caplog: py
         turns.wait("healthy")
         answers.set()
         eventually(lambda: not schedule._running and not schedule._queue.stuck)
-    assert "turns hang, probably on a file system that does not answer" in caplog.text
+    assert "tokens are stuck, probably on a file system that does not answer" in caplog.text
     assert "a turn failed" not in caplog.text
 
 

@@ -202,7 +202,7 @@ def test_a_symlinked_directory_below_the_output_directory_is_refused(tmp_path: P
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/dnb").symlink_to(real)
     with pytest.raises(
-        PublishError, match=r"symlink .*/tokens/dnb is not followed: symlinks below the output directory never are"
+        PublishError, match=r"symlink .*/tokens/dnb is not followed: there may be none below the output directory"
     ):
         Files(str(tmp_path / "tokens"), 0o750).replace(str(tmp_path / "tokens/dnb/t"), b"x", PLAIN)
     assert os.listdir(real) == []

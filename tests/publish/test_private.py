@@ -118,7 +118,7 @@ def test_a_directory_that_others_could_have_made_is_moved_aside_and_replaced(
     assert publisher.notes.noted(target) == (below in {"records", "records/dnb", "clients"})
     (said,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
     aside = said.rpartition(" it was moved to ")[2].partition(",")[0]
-    assert said == f"{harmed} is not used {reason}; it was moved to {aside}, and a new one is made"
+    assert said == f"{harmed} is not used {reason}; it was moved to {aside}, and a new one is created"
     assert Path(aside).parent == harmed.parent
     assert Path(aside).name.startswith(f"{harmed.name}.untrusted-")
     assert os.path.lexists(aside)

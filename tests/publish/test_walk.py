@@ -67,8 +67,8 @@ def test_a_symlink_of_root_or_the_daemons_user_is_followed(place: Path, target: 
 def test_a_symlink_of_another_user_is_an_error_with_its_owner(place: Path, directory: str) -> None:
     (place / "run/deep").mkdir(parents=True)
     link(place / "var", "run", ALICE)
-    links = "only links of root .*use the real path"
-    said = rf"the symlink {place}/var is not followed: it belongs to user nobody, and {links}"
+    links = "bearerd only follows links of root .*use the real path"
+    said = rf"the symlink {place}/var is not followed: it belongs to user nobody; {links}"
     for files in (Files(f"{place}/{directory}", 0o755), files_of(place)):
         with pytest.raises(PublishError, match=said):
             files.replace(f"{place}/{directory}/t", b"x", PLAIN)
@@ -121,7 +121,7 @@ def test_below_a_directory_of_another_user_no_symlink_is_followed(place: Path) -
     link(place / "home/of-root/var", place / "run")
     for path in ("home/var", "home/of-root/var"):
         below = f"below {place}/home, which belongs to user nobody"
-        said = rf"{path} is not followed: symlinks {below}, never are; use the real path"
+        said = rf"{path} is not followed: it is {below}; use the real path"
         with pytest.raises(PublishError, match=said):
             files_of(place).replace(f"{place}/{path}/t", b"x", PLAIN)
     # A link of root that leads into it is one thing, one that leads out again another.
@@ -309,7 +309,7 @@ def test_a_new_directory_has_its_mode_and_group(
             with pytest.raises(PublishError, match="an owner or group it cannot set"):
                 made(root, mode, umask, group)
         elif setgid and mode & 0o777 & umask:
-            with pytest.raises(PublishError, match=rf"made with mode {wanted:04o}: the daemon's user is not in its"):
+            with pytest.raises(PublishError, match=rf"created with mode {wanted:04o}: the daemon's user is not in its"):
                 made(root, mode, umask, group)
         else:
             assert made(root, mode, umask, group) == (wanted, GROUP if setgid else BOB)
@@ -378,8 +378,10 @@ def test_if_chmod_may_not_set_setgid_the_bit_is_inherited_or_it_is_an_error(
         assert done.stdout == ""
         assert stat.S_IMODE((root / "dnb").stat().st_mode) == wanted
     else:
-        assert f"{root}/dnb cannot be made with mode {wanted:04o}: setting the setgid bit is forbidden" in done.stdout
-        assert "make it beforehand" in done.stdout
+        assert (
+            f"{root}/dnb cannot be created with mode {wanted:04o}: setting the setgid bit is forbidden" in done.stdout
+        )
+        assert "create it beforehand" in done.stdout
         assert list(root.iterdir()) == []
 
 

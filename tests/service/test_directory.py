@@ -311,8 +311,8 @@ def test_check_says_which_links_are_followed_and_which_are_refused(site: Site) -
         in done.stdout
     )
     assert (
-        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: symlinks below "
-        f"{site.place}/home, which belongs to user nobody, never are; use the real path\n"
+        f"failed   token dnb/bci: the symlink {site.place}/home/link is not followed: it is below "
+        f"{site.place}/home, which belongs to user nobody; use the real path\n"
     ) in done.stdout
 
 

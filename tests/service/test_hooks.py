@@ -284,7 +284,7 @@ def test_a_command_that_takes_too_long_is_killed_and_its_fault_is_shown(site: Si
     program = Program(site, "program", "sleep 600")
     site.write(f"{{bci: {{{change(program, more=', timeout: 50ms')}}}, risk: {{}}}}")
     with running("run", "-c", site.config, env=impatient) as daemon:
-        fault = f"hook run {program.path}: not done within 50 ms, killed"
+        fault = f"hook run {program.path}: timed out after 50 ms and was killed"
         line = daemon.wait_for("given up")
         assert line.endswith(
             f" ERROR   name=dnb/bci {fault}; given up after 4 attempts; "
@@ -360,7 +360,7 @@ def test_once_fails_if_a_hook_is_not_done_in_time_and_the_next_run_does_it(site:
     site.write(f"{{bci: {{{change(program)}}}}}")
     done = bearerd("once", "-c", site.config, "--hooks", "--timeout", "5s")
     assert done.returncode == 1
-    assert "hooks not done within 5 s; they run at the next start" in done.stderr
+    assert "hooks did not finish within 5 s; they run at the next start" in done.stderr
     eventually(lambda: not runs(program.pids[0]))
     assert owed(site)
     with running("once", "-c", site.config, "--hooks") as again:

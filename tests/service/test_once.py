@@ -166,7 +166,7 @@ def test_it_ends_at_its_timeout(configure: Callable[..., Path]) -> None:
     with serving(lambda _: Answer(503)) as server:
         done = bearerd("once", "-c", configure(server.url), "--timeout", "5s")
     assert done.returncode == 1
-    assert "no valid token: not done within 5 s; last: HTTP 503: a temporary error at the provider" in done.stderr
+    assert "no valid token: timed out after 5 s; last: HTTP 503: a temporary error at the provider" in done.stderr
 
 
 def test_a_missing_secret_ends_it_at_once(configure: Callable[..., Path]) -> None:
@@ -255,6 +255,6 @@ def test_once_says_what_a_token_waits_for_that_is_not_valid_in_time(
         done = bearerd("once", "-c", configure(server.url), "--timeout", "1s")
     assert done.returncode == 1
     assert re.search(
-        r"no valid token: not done within 1 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
+        r"no valid token: timed out after 1 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
     )
     assert not (tmp_path / "tokens/dnb/bci").exists()

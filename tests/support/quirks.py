@@ -1135,7 +1135,7 @@ NO_TOKENS: Final = [
         says(415, b'{"title":"Unsupported Media Type","status":415}'),
         Malformed(
             'HTTP 415 "Unsupported Media Type": not the reply of a token endpoint',
-            hint="compare token_url with the provider's, and whether it expects a form or JSON (body)",
+            hint="compare token_url with the provider's, and check whether it expects a form or JSON (body)",
         ),
     ),
 ]

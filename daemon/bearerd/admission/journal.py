@@ -5,7 +5,7 @@ version, and the id of the boot to which the boot clock's times belong. Lines ar
 without fsync: a killed process loses none, and a power failure may lose the last seconds. The file is rewritten when
 it is opened and when it has grown.
 
-If the file cannot be written, bearerd logs a warning and goes on without it.
+If the file cannot be written, bearerd logs a warning and continues without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Connects to a host by name within an attempt's deadline.
 
-A name look-up cannot be interrupted, so it runs in a thread of its own, which is left behind at the deadline.
+A name look-up cannot be interrupted, so it runs in a separate thread, which is abandoned at the deadline.
 Connections are opened without blocking in the caller's thread, so a dead address costs 250 ms.
 """
 

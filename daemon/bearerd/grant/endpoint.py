@@ -29,7 +29,7 @@ IDLE_CLOSE: Final = 30.0
 class Endpoint:
     """Sends requests to one provider, from any number of threads at once.
 
-    A client with a certificate has an endpoint of its own, because its connections cannot be shared.
+    A client with a certificate has a separate endpoint, because its connections cannot be shared.
     """
 
     def __init__(self, provider: Provider) -> None:

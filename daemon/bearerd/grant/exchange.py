@@ -1,6 +1,6 @@
 """A token request and its reply in words, for `bearerd check --online`: names, and never a value. Pure.
 
-Everything is read from the request as it is sent, so that whatever the config adds to it appears by itself.
+Everything is read from the request as it is sent, so that everything that the config adds to it appears automatically.
 """
 
 from __future__ import annotations

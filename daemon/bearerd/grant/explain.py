@@ -31,7 +31,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         phase: Phase = "connect" if attempt.phase == "connect" else "reply"
         return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
     if attempt.expired or time.monotonic() >= attempt.deadline:
-        return NoReply(attempt.phase, f"{who}: not done within {provider.timeout:g} s ({_DURING[attempt.phase]})")
+        return NoReply(attempt.phase, f"{who}: timed out after {provider.timeout:g} s ({_DURING[attempt.phase]})")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message or "certificate refused"

@@ -120,7 +120,7 @@ def _of_grant(said: _Said, known: Circumstances) -> str | None:
     exchanged = {name for name, _ in known.target.parameters} & {"subject_token", "assertion"}
     if said.code == "invalid_grant" and exchanged:
         name = ", ".join(sorted(exchanged))
-        return f"the provider refused {name}: check that its file is fresh, and for whom it was issued"
+        return f"the provider refused {name}: check that the token in its file is fresh, and meant for this provider"
     return None
 
 
@@ -136,10 +136,10 @@ def _of_assertion(said: _Said, known: Circumstances) -> str | None:
         return None
     if known.skew is not None and abs(known.skew) > SKEWED:
         way = "ahead of" if known.skew > 0 else "behind"
-        dated = "by the provider's" if abs(known.skew) <= FOLLOWED else f"{duration(FOLLOWED)} off at most"
+        most = "" if abs(known.skew) <= FOLLOWED else f", within {duration(FOLLOWED)} of this machine's"
         return (
-            f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: correct this one "
-            f"(the next assertion is dated {dated})"
+            f"the provider's clock is {duration(abs(known.skew))} {way} this machine's: correct this machine's "
+            f"clock (until then, assertions use the provider's clock{most})"
         )
     if _OF_AUDIENCE.search(said.text):
         return (

@@ -112,7 +112,7 @@ class _Passing(_Failure):
 
 @dataclass(frozen=True, slots=True)
 class Transient(_Passing):
-    """A failure that passes by itself: of the network or the provider (408, 5xx), or a token that arrived expired."""
+    """A temporary failure: of the network or the provider (408, 5xx), or a token that arrived expired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
 
 
 _URL_HINT: Final = "compare token_url with the provider's"
-_NO_FORM_HINT: Final = "compare token_url with the provider's, and whether it expects a form or JSON (body)"
+_NO_FORM_HINT: Final = "compare token_url with the provider's, and check whether it expects a form or JSON (body)"
 
 
 def _refused(code: str | None, reply: Reply) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-# Only what looks like a name is shown: a reply can have any text in place of a name. The longest one in use has
+# Only texts that look like names are shown: a reply can have any text as a name. The longest one in use has
 # 26 characters, and tokens are longer than 31.
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 # Names in a message. Token replies have about six fields.

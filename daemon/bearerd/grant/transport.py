@@ -183,7 +183,7 @@ class _Reporting:
         if current is not None:
             attempt.watch(current.fileno())
             attempt.phase = "send"
-        # http.client sends the head by itself, and the body after it. One segment is enough for both.
+        # http.client sends the head, and then the body. One segment is enough for both.
         parts: list[bytes] = []
         self._parts = parts
         try:

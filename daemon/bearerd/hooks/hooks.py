@@ -102,7 +102,11 @@ class Hooks:
                 self._notes.note(target)
             except PublishError as error:
                 if not again:  # the files are tried every few seconds
-                    say(logging.WARNING, f"hooks: {error}; a crash now would lose the hooks of this token", name=name)
+                    say(
+                        logging.WARNING,
+                        f"hooks: {error}; if bearerd crashes now, the hooks of this token will not run",
+                        name=name,
+                    )
             else:
                 self._noted.add(name)
 
@@ -162,12 +166,12 @@ class Hooks:
             self._changed.notify_all()
 
     def wait(self, within: float) -> bool:
-        """Wait until no run is owed or in progress; whether that took at most so many seconds."""
+        """Wait until no run is owed or in progress; whether that took at most this many seconds."""
         with self._changed:
             return self._changed.wait_for(self._owed.settled, within)
 
     def stop(self, within: float) -> None:
-        """Start no more runs, and kill those in progress after so many seconds.
+        """Start no more runs, and kill those in progress after this many seconds.
 
         The next start runs the hooks of tokens that still have a note.
         """
@@ -179,7 +183,7 @@ class Hooks:
             self._over = True
             left = list(self._processes.values())
         for process in left:
-            if process.poll() is None:  # otherwise only children are left, which may go on
+            if process.poll() is None:  # otherwise only children are left, which may continue
                 child.kill(process)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -207,7 +211,7 @@ class Hooks:
             fault = self._run(batch)
             try:
                 self._finish(batch, fault)
-            except Exception as error:  # noqa: BLE001 - the worker has to go on
+            except Exception as error:  # noqa: BLE001 - the worker must continue
                 say(logging.ERROR, f"hook {batch.hook}: its end was not recorded: {_bug(error)}")
 
     def _next(self) -> Batch | None:

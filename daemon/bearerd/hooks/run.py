@@ -74,7 +74,7 @@ def _run_command(
         if not done:
             _end(process, hook, name)
     if not done:
-        raise HookFailed(f"not done within {duration(hook.timeout)}, killed")
+        raise HookFailed(f"timed out after {duration(hook.timeout)} and was killed")
     if process.returncode != 0:
         _end(process, hook, name)  # its children would run beside those of the next attempt
         ended = child.fault_of(process.returncode)

@@ -51,7 +51,7 @@ def _pid_in(path: str) -> int:
         raise HookFailed(f"{path}: {reason_of(error)}") from None
     # kill(2) takes 0 and negative numbers for process groups, bearerd's own among them.
     if not text.isdigit() or not 1 <= int(text) <= _HIGHEST_PID or int(text) == os.getpid():
-        raise HookFailed(f"{path} does not hold the id of another process")
+        raise HookFailed(f"{path} does not contain the id of another process")
     return int(text)
 
 

@@ -118,7 +118,7 @@ class HeldToken:
         return True
 
     def doubt(self, digest: str) -> None:
-        """Note that a consumer names this token as one that fails. What replaces it only waits for its `nbf`."""
+        """Note that a consumer names this token as one that fails. Its replacement only waits for its `nbf`."""
         self._doubted = digest
         if self.waiting is None or self.waiting.delayed == -inf:
             return  # a consumer may name it again and again, and each change is a write

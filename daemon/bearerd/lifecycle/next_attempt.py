@@ -81,7 +81,7 @@ class NextAttempt:
         self._last_held = self.is_last(now)
 
     def extended(self) -> None:
-        """Note that there is a new token, or a new lifetime: it has a last attempt of its own."""
+        """Note that there is a new token, or a new lifetime: it gets its own last attempt."""
         self._last, self._last_made = None, False
 
     def expired(self) -> None:

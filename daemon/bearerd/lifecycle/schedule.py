@@ -91,7 +91,7 @@ class Schedule:
         self._offset = self._wall_offset()
         self._suspended = clock.suspended()
         self.resize(workers)
-        # A job of its own: those of the targets are moved by their turns.
+        # A separate job: those of the targets are moved by their turns.
         self._jobs.put(_RELIEF, clock.now().wall + LONGEST_WAIT)
 
     def resize(self, workers: int) -> None:
@@ -224,7 +224,8 @@ class Schedule:
             self._add_pool()
         say(
             logging.WARNING,
-            f"{stuck} turns hang, probably on a file system that does not answer; other threads run the other turns",
+            f"{stuck} tokens are stuck, probably on a file system that does not answer; "
+            "the other tokens are not affected",
         )
 
     def _many(self) -> float:

@@ -24,7 +24,7 @@ GRACE: Final = 10.0
 """Seconds after the known expiry that a provider may take to replace a token that it just returned again."""
 # A lifetime of 0 means that the token is in its last second, or that the provider never names a lifetime.
 _ASK_ABOUT_ZERO: Final = 2.0
-# Seconds after a renewal at which a sliding token is checked: soon, for a cache, and once more.
+# Seconds after a renewal at which a sliding token is checked: soon, because of caches, and again later.
 _SLIDING_CHECKS: Final = (5.0, 60.0)
 # Slow replies or a clock that is being set may cause two in a row. A third one means that a clock is wrong.
 _ARRIVED_EXPIRED: Final = 3

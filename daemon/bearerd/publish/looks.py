@@ -74,7 +74,7 @@ class Looks:
         """The names in a directory; None if they have not changed since they were last returned (Unix time)."""
         try:
             found = os.lstat(directory)
-            # A tool that restores a directory, or puts another in its place, can leave the time of its names as it was.
+            # A tool that restores or replaces a directory can leave the time of its names as it was.
             seen = look_of(found)
             if self._directories.get(directory) == seen:
                 return None

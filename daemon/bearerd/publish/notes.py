@@ -37,7 +37,7 @@ class Notes:
         try:
             self.remove(target)
         except PublishError as error:
-            say(logging.WARNING, f"hooks: {error}; they run once more at the next start", name=target.full_name)
+            say(logging.WARNING, f"hooks: {error}; they will run again at the next start", name=target.full_name)
 
     def remove(self, target: Target) -> None:
         """Remove the note of a target that is no longer wanted; raises PublishError."""

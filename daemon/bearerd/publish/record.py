@@ -48,8 +48,8 @@ class Record:
 def dump(record: Record) -> bytes:
     """A record as JSON.
 
-    The token in the files is at the top level, and a new one that waits in `next`. A bearerd that does not know `next`
-    goes on with the token in the files, and so does this one with a record that has none.
+    The token in the files is at the top level, and a new one that waits is in `next`. A version of bearerd that does
+    not know `next` uses the token in the files, and so does this version if a record has no `next`.
     """
     fields: dict[str, Any] = {
         "schema": SCHEMA,

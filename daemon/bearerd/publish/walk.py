@@ -125,7 +125,7 @@ def move_aside(parent: int, path: str, found: os.stat_result, reason: str) -> No
                     f"{path} is not used because {reason}; moving it aside failed ({advice(error)}); remove it"
                 ) from None
             done = "it could not be moved, so it was removed"
-    say(logging.WARNING, f"{path} is not used because {reason}; {done}, and a new one is made")
+    say(logging.WARNING, f"{path} is not used because {reason}; {done}, and a new one is created")
 
 
 def _removed(parent: int, name: str, found: os.stat_result) -> bool:
@@ -251,13 +251,13 @@ class _Walker:
         """Why a symlink is not followed here; empty if it is."""
         here = self.here
         if not step.follow:
-            return "symlinks below the output directory never are; replace it with a directory, or use the real path"
+            return "there may be none below the output directory; replace it with a directory, or use the real path"
         if here.stranger:
-            return f"symlinks below {here.stranger}, never are; use the real path"
+            return f"it is below {here.stranger}; use the real path"
         if found.st_uid not in {0, self._uid}:
             return (
-                f"it belongs to user {user_name(found.st_uid)}, and only links of root and of the daemon's user "
-                f"({user_name(self._uid)}) are; use the real path, or have root create the link"
+                f"it belongs to user {user_name(found.st_uid)}; bearerd only follows links of root and of its own user "
+                f"({user_name(self._uid)}); use the real path, or have root create the link"
             )
         if here.status.st_mode & WRITE_BY_GROUP_OR_OTHERS:
             mode = stat.S_IMODE(here.status.st_mode)
@@ -331,6 +331,6 @@ def _set_mode(descriptor: int, path: str, mode: int) -> None:
             refused = "the daemon's user is not in its group, and so cannot keep the setgid bit"
     if refused:
         raise PublishError(
-            f"{path} cannot be made with mode {mode:04o}: {refused}; make it beforehand (tmpfiles.d), or set "
+            f"{path} cannot be created with mode {mode:04o}: {refused}; create it beforehand (tmpfiles.d), or set "
             "output.directory_mode without the setgid bit and without write permission for the group"
         )

@@ -40,7 +40,7 @@ class CommandSource(SecretSource):
             try:
                 output = _output(process, time.monotonic() + _TIMEOUT)
             except TimeoutError:
-                raise SecretUnavailable(f"{name}: not done within {_TIMEOUT:.0f} s") from None
+                raise SecretUnavailable(f"{name}: timed out after {_TIMEOUT:.0f} s") from None
             finally:
                 # Its children could keep the pipe open, and so this thread waiting, or write for ever.
                 child.kill(process)

@@ -48,7 +48,7 @@ class CredentialSource(SecretSource):
         return "this check cannot see it; only the unit can, if it has LoadCredential="
 
     def paths(self) -> tuple[str, ...]:
-        """Its file: a reload of the unit (RefreshOnReload=, systemd 258) or a volume can replace it."""
+        """Its file: a reload of the unit (RefreshOnReload=, systemd 260) or a volume can replace it."""
         return (self._path,) if self._directory.startswith("/") else ()
 
     def fingerprint(self, before: bytes = b"") -> bytes:

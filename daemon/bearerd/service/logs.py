@@ -84,7 +84,7 @@ def _is_journal(stream: str) -> bool:
 
 
 class _Writer(logging.Handler):
-    """Writes from a thread of its own, so that a pipe without a reader blocks neither a refresh nor the stop."""
+    """Writes from a separate thread, so that a pipe without a reader blocks neither a refresh nor the stop."""
 
     def __init__(self) -> None:
         super().__init__()

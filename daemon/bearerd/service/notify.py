@@ -43,7 +43,7 @@ class Daemon(Protocol):
 
 
 class SystemdNotifier:
-    """Notifies systemd from a thread of its own, until `stopping`. Does nothing without $NOTIFY_SOCKET."""
+    """Notifies systemd from a separate thread, until `stopping`. Does nothing without $NOTIFY_SOCKET."""
 
     def __init__(self, daemon: Daemon, environ: Mapping[str, str], now: Callable[[], float], startup: float) -> None:
         self._daemon = daemon

@@ -68,7 +68,7 @@ def once(
     try:
         interrupted = _wait_for_ends(engine, events, ends, began + timeout, len(config.targets), progress)
     except DirectoryLocked as error:
-        say(logging.ERROR, f"{error}; ending")
+        say(logging.ERROR, f"{error}; exiting")
         return 1
     now = engine.clock.now().boot
     for status in engine.statuses():
@@ -79,7 +79,11 @@ def once(
     done = engine.hooks.wait(0)
     engine.stop()
     if not done:
-        why = "interrupted before all hooks were done" if interrupted else f"hooks not done within {duration(timeout)}"
+        why = (
+            "interrupted before all hooks were done"
+            if interrupted
+            else f"hooks did not finish within {duration(timeout)}"
+        )
         say(logging.ERROR, f"{why}; they run at the next start")
     failed = {name: end for name, end in ends.items() if not end.good}
     for name, end in ends.items():
@@ -188,7 +192,7 @@ def _final(status: TargetStatus, now: float, because: str | None = None) -> _End
 
 
 def _timed_out(status: TargetStatus, now: float, timeout: float, *, interrupted: bool) -> _End:
-    ended = "interrupted" if interrupted else f"not done within {duration(timeout)}"
+    ended = "interrupted" if interrupted else f"timed out after {duration(timeout)}"
     why = f"{ended}; last: {status.failure}" if status.failure else ended
     if status.publish_at is not None:
         why = f"{ended}: the new token is valid only in {duration(max(0.0, status.publish_at - now))} (its nbf)"

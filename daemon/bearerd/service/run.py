@@ -32,7 +32,7 @@ from bearerd.service.trust import writable_by_others
 
 # Seconds without an event after which changes have settled: an editor writes, syncs and renames within this.
 _SETTLES: Final = 0.3
-# Seconds after which changes are handled even if events go on.
+# Seconds after which changes are handled even if events continue.
 _SETTLED_AT_LATEST: Final = 3.0
 
 # Errors of a config that are logged: with hundreds of them, the first few show the cause.
@@ -47,7 +47,7 @@ def run(config: Config, load: Callable[[Config], Config], environ: Mapping[str, 
     """Keep tokens fresh until TERM or INT. Raises DirectoryUnusable or DirectoryLocked before anything is changed.
 
     `load` returns the current config, with the objects of the one that it gets where they are equal, or raises
-    ConfigError. It is called from a thread of its own.
+    ConfigError. It is called from a separate thread.
     """
     keep_heap_small()
     daemon = _Daemon(config, load, environ)
@@ -144,11 +144,11 @@ class _Daemon:
                 self._follow(event)
 
     def _look(self) -> bool:
-        """Check everything that is checked every few seconds. Returns whether the daemon can go on."""
+        """Check everything that is checked every few seconds. Returns whether the daemon can continue."""
         try:
             self._engine.tick()
         except DirectoryLocked as error:
-            say(logging.ERROR, f"{error}; ending")
+            say(logging.ERROR, f"{error}; exiting")
             return False
         self._watch.poll()
         self._api.tick()

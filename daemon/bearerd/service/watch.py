@@ -49,7 +49,7 @@ _EVENTS: Final[list[type[FileSystemEvent]]] = [
 
 
 class Watch:
-    """Calls `changed` from a thread of its own when a watched file may have changed."""
+    """Calls `changed` from a separate thread when a watched file may have changed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -151,7 +151,7 @@ class _Handler(FileSystemEventHandler):
         self.names = names
         """`.` means every name."""
         self.removed = False
-        """Whether the directory was removed. A new one in its place can have the same inode number."""
+        """Whether the directory was removed. A new one at the same path can have the same inode number."""
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         paths = {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}
