@@ -9,14 +9,14 @@ from bearerd.errors import reason_of
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "the daemon's user may not write there",
+    errno.EDQUOT: "the quota is used up; free space, or raise the quota",
+    errno.EROFS: "the file system is read-only; mount it for writing, or write to another directory",
+    errno.EACCES: "the daemon's user may not write there; change its owner or mode, or write to another directory",
     errno.EPERM: "the daemon's user may not do that (an owner or group it cannot set, or an immutable file)",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
-    errno.EISDIR: "a directory has this name",
-    errno.ELOOP: "there is a symlink in the path, which is not followed",
-    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.EISDIR: "a directory has this name; move it away, or set another path",
+    errno.ELOOP: "there is a symlink in the path, which is not followed; set the real path",
+    errno.ENOTDIR: "a part of the path is not a directory; move it away, or set another path",
     errno.EMFILE: "too many files are open; raise LimitNOFILE",
     errno.ENOENT: "the directory does not exist",
 }

@@ -68,7 +68,7 @@ class Publisher:
         self._files = Files(config.directory, config.directory_mode, config.group, own=self._own)
         self.notes = Notes(self._files, posixpath.join(self._own, "owed"))
         self._lock = DirectoryLock(posixpath.join(self._own, "lock"))
-        self._lock_fault = ""
+        self.lock_fault = ""
         self._templates = Templates()
         self._looks = Looks()
         self._said: set[str] = set()
@@ -102,7 +102,7 @@ class Publisher:
         try:
             with self._files.directory(self._own) as opened:
                 if self._lock.is_held(opened.descriptor):
-                    self._lock_fault = ""
+                    self.lock_fault = ""
                     return
         except (FileNotFoundError, NotADirectoryError, PublishError):
             pass  # `_take_lock` says what is wrong
@@ -114,15 +114,15 @@ class Publisher:
             self._files.give_up()
             raise DirectoryLocked(f"another bearerd took the lock while this one ran: {error}") from None
         except BearerdError as error:
-            if str(error) != self._lock_fault:
-                self._lock_fault = str(error)
+            if str(error) != self.lock_fault:
+                self.lock_fault = str(error)
                 say(
                     logging.ERROR,
                     f"the lock file was removed or replaced and cannot be restored: {error}; "
                     "trying again; tokens are refreshed as before",
                 )
         else:
-            self._lock_fault = ""
+            self.lock_fault = ""
             say(logging.WARNING, f"{self._config.directory}: the lock file was removed or replaced; it is locked again")
 
     def release(self) -> None:

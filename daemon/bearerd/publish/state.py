@@ -48,7 +48,8 @@ class State:
             self.note = f"{directory}: {reason}; the state is kept in {own}, which only bearerd uses"
         self._directory = own
         self._files = Files(root, PRIVATE_DIRECTORY, own=own)
-        self._failing = False
+        self.fault = ""
+        """Why it is not written; empty if it is."""
 
     @property
     def directory(self) -> str:
@@ -94,9 +95,9 @@ class State:
             else:
                 self._files.remove(path)
         except PublishError as error:
-            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
+            self._cannot(error, "; after a restart, all secrets of a client are tried again")
         else:
-            self._failing = False
+            self.fault = ""
 
     def key(self) -> bytes:
         """The key of fingerprints, which is generated once."""
@@ -108,7 +109,7 @@ class State:
         try:
             self._files.replace(path, key, PRIVATE)
         except PublishError as error:
-            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
+            self._cannot(error, "; after a restart, all secrets of a client are tried again")
         return key
 
     def examine(self) -> list[str]:
@@ -123,17 +124,17 @@ class State:
         try:
             kept = self._files.keep_aside(path, version)
         except PublishError as error:
-            self._say(f"state: {error}")
+            self._cannot(error)
         else:
             say(logging.WARNING, f"state: {path} is from another version of bearerd; it was kept as {kept}")
 
     def _path(self, kind: str, name: str) -> str:
         return posixpath.join(self._directory, kind, f"{name}.json")
 
-    def _say(self, message: str) -> None:
-        if not self._failing:
-            say(logging.WARNING, message)
-        self._failing = True
+    def _cannot(self, error: PublishError, cost: str = "") -> None:
+        known, self.fault = self.fault, str(error)
+        if not known:
+            say(logging.WARNING, f"state: {error}{cost}")
 
 
 def _open_to_others(directory: str, uid: int) -> str:

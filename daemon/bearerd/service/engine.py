@@ -185,7 +185,7 @@ class Engine:
         self._reconciler.wish(name, RefreshRequested(instead_of))
         return Requested("accepted", grants=grants, hold=hold, held_for=held_for)
 
-    def status(self, config_error: str | None = None) -> Status:
+    def status(self, config_error: str | None = None, config_do: str = "") -> Status:
         """The status of the daemon and every token."""
         now = self.clock.now()
         view = self._admission.view(now.boot)
@@ -197,6 +197,8 @@ class Engine:
             config=self._config,
             loaded=self._loaded,
             config_error=config_error,
+            config_do=config_do,
+            state_faults=self._state_faults(),
             alive=self.alive(),
             tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
             counts=self.counters.counts(),
@@ -246,6 +248,11 @@ class Engine:
     def statuses(self) -> list[TargetStatus]:
         """A snapshot of every target."""
         return list(self._reconciler.statuses())
+
+    def _state_faults(self) -> tuple[str, ...]:
+        """Why the lock, the ledger or the state of secrets cannot be written."""
+        faults = self._publisher.lock_fault, self._admission.fault(), self._state.fault
+        return tuple(fault for fault in faults if fault)
 
     def _hooks_of(self, name: str) -> HookStatus:
         return HookStatus(self.hooks.pending(name), *self.hooks.last(name))
