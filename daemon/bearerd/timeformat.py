@@ -10,7 +10,9 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """Seconds of each unit."""
 DURATION: Final = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
 """The form of a duration: `500ms`, `10s`, `15m`, `1h`, `2d`."""
-_MOMENT: Final = re.compile(r"\b(until|at|since) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)")
+_MOMENT: Final = re.compile(
+    r"\b(until|at|since|next attempt at) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)"
+)
 # Seconds. Nearer moments are shown with their seconds: `90 s` says more than `1 min`.
 _NEAR: Final = 120
 
@@ -56,8 +58,8 @@ def clock_time(wall: float, now: float, zone: tzinfo | None = None) -> str:
 def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
     """A text in which each RFC 3339 time after `until`, `at` or `since` is a duration and a local time.
 
-    `good for 11 min (until 14:32)`, `in 30 s (at 14:32:10)`, `20 min ago (at 14:01)`, `since 13:30`. `now`: the Unix
-    time; `zone` as in `clock_time`.
+    `good for 11 min (until 14:32)`, `next attempt in 30 s (at 14:32:10)`, `expired 20 min ago (at 14:01)`, `since
+    13:30`. `now`: the Unix time; `zone` as in `clock_time`.
     """
 
     def told(match: re.Match[str]) -> str:
@@ -65,8 +67,11 @@ def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
             wall = datetime.fromisoformat(match[2]).timestamp()
         except ValueError:
             return match[0]
-        word, left = match[1], wall - now
+        before, word = match[1].removesuffix("at"), match[1].rpartition(" ")[2]
+        left = wall - now
         said = f"{word} {clock_time(wall, now, zone)}"
+        if word != match[1]:
+            return f"{before}in {duration(left)} ({said})" if left >= 1 else f"{before}now"
         if word == "since" or (word == "until" and left <= 0):
             return said
         if word == "until":

@@ -98,8 +98,9 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
     failure, hold, then = status.failure, status.held_by, _next(status, now)
     if failure is not None:
         failed, do = _said(failure, status)
+        failed = failed.rstrip(".")  # as OpenSSL ends some
         if status.attempts > 1 and status.failing_since is not None:
-            failed += f" ({status.attempts} attempts since {_when(status.failing_since, now)})"
+            failed += f", {status.attempts} attempts since {_when(status.failing_since, now)}"
         if hold and not (hold == "refused" and isinstance(failure, Refused)):
             failed += f"; held: {HELD[hold]}"
         yield _Fault(failed, do + then)
@@ -118,7 +119,7 @@ def _next(status: TargetStatus, now: Instant) -> str:
         return "; next attempt after a request in flight has ended"
     if at <= 0:
         return ""
-    return "; next attempt now" if at <= now.boot else f"; next attempt at {_when(at, now)}"
+    return "; next attempt now" if at < now.boot + 1 else f"; next attempt at {_when(at, now)}"
 
 
 _HELD_DO: Final = {
@@ -141,7 +142,9 @@ def _said(failure: Failure, status: TargetStatus) -> _Fault:
         case Transient():
             return _Fault(failure.reason, failure.hint or _TRANSIENT_DO.get(failure.phase, _WAIT))
         case RateLimited():
-            return _Fault(failure.reason, failure.hint or "wait; if it recurs, set rate_limit to what it allows")
+            return _Fault(
+                failure.reason, failure.hint or "wait; if it recurs, set rate_limit to what the provider allows"
+            )
         case Malformed():
             return _Fault(failure.reason, (failure.hint or _MALFORMED_DO) + _AT_ONCE)
         case Refused(another_secret=True):
@@ -174,9 +177,9 @@ def _by_variable(status: TargetStatus) -> bool:
 
 _SECRET_DO: Final = {
     "file": "write the secret to it, with mode 0600 and the daemon's user as its owner" + _AT_ONCE,
-    "env": "set it for the daemon, and restart it",
-    "credential": "correct LoadCredential= in the unit, and restart it",
-    "command": "run it by hand as the daemon's user",
+    "env": "set it in the daemon's environment, and restart bearerd",
+    "credential": "correct LoadCredential= in the unit, and restart bearerd",
+    "command": "run it by hand as the daemon's user to see why",
 }
 """By the kind of a secret's source."""
 
@@ -194,14 +197,14 @@ def _unsent(failure: Unsent) -> _Fault:
 
 def _of_files(status: TargetStatus) -> Iterator[_Fault]:
     for fault in status.faults:
-        yield _split(fault, "correct that: writing is retried every 10 s")
+        yield _split(fault, "correct it; writing is retried every 10 s")
 
 
 def _of_hooks(error: str | None) -> Iterator[_Fault]:
     # Several are one text (hooks/owed.py).
     for fault in re.split(r"; (?=hook (?:run|signal) )", error) if error else ():
-        failed, do = _split(fault, "correct that, and reload the program by hand")
-        yield _Fault(f"{failed}, given up", do)
+        failed, do = _split(fault, "correct it, and reload the program by hand")
+        yield _Fault(f"{failed}, given up", do.removeprefix("its output is not kept: "))
 
 
 # -- the daemon --------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ def of_config(error: str, do: str, loaded: str) -> Trouble:
 def of_state(fault: str) -> Trouble:
     """The ledger cannot be written, with the path and the reason."""
     return _with_holds(
-        _split(fault, "correct that, and restart bearerd if it does not recover"),
+        _split(fault, "correct it, and restart bearerd"),
         "tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart",
     )
 

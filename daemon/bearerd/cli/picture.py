@@ -19,7 +19,7 @@ _BAD: Final = "bold red"
 # The state of a token is the first part of its rank. One that is good but not well comes before those that start.
 _RANKS: Final = ("expired", "missing", "unwritten", "failing", "valid, not well", "starting", "valid")
 # The parts of a line that differ between tokens with the same trouble.
-_OWN_PARTS: Final = re.compile(r" \([0-9]+ attempts since [^)]*\)|; next attempt [^.;]*")
+_OWN_PARTS: Final = re.compile(r", [0-9]+ attempts since [^;]*|; next attempt [^.;]*")
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
 
