@@ -210,6 +210,25 @@ def _of_hooks(error: str | None) -> Iterator[_Fault]:
 # -- the daemon --------------------------------------------------------------------------------------
 
 
+def of_records() -> Trouble:
+    """No daemon runs, and only its records are known."""
+    return Trouble(
+        "no daemon refreshes these tokens",
+        "the files stay, and each token is good until it expires",
+        "start bearerd; its log says why it ended",
+    )
+
+
+def of_record(expired: str | None) -> Trouble:
+    """A token from a record that is not good without a daemon; `expired` is when it expired, None if it is unknown."""
+    if expired is None:
+        failed = "its record cannot be read, or was written by another version"
+        return Trouble(failed, "there is no valid token", "start bearerd")
+    return Trouble(
+        "no daemon refreshed it", f"there is no valid token: the last one expired at {expired}", "start bearerd"
+    )
+
+
 def of_schedule() -> Trouble:
     """The scheduler does not work."""
     return Trouble(

@@ -53,7 +53,11 @@ def _most_urgent(rows: list[Row], blocks: list[list[Text]], paper: Paper, room: 
     for shown, (row, block) in enumerate(zip(rows, blocks, strict=True)):
         fits = len(block) + paper.scrolls < room  # the rest is for the count
         if not fits and (row.well or not paper.scrolls):
-            rest = Counter(row.state for row in rows[shown:])
+            cut = block[: max(0, room - 1)] if not row.well else []  # a part of its line is better than nothing
+            yield from cut
+            rest = Counter(row.state for row in rows[shown + bool(cut) :])
+            if not rest:
+                return
             lines = _counted(f"and {rest.total()} more:", rest, paper)
             yield from lines if paper.scrolls else lines[:1]
             if paper.scrolls:
