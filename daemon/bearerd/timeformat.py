@@ -11,7 +11,7 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION: Final = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
 """The form of a duration: `500ms`, `10s`, `15m`, `1h`, `2d`."""
 _MOMENT: Final = re.compile(
-    r"\b(until|at|since|next attempt at) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)"
+    r"\b(until|at|since|of|next attempt at) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)"
 )
 # Seconds. Nearer moments are shown with their seconds: `90 s` says more than `1 min`.
 _NEAR: Final = 120
@@ -56,10 +56,10 @@ def clock_time(wall: float, now: float, zone: tzinfo | None = None) -> str:
 
 
 def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
-    """A text in which each RFC 3339 time after `until`, `at` or `since` is a duration and a local time.
+    """A text in which each RFC 3339 time after `until`, `at`, `since` or `of` is a duration and a local time.
 
     `good for 11 min (until 14:32)`, `next attempt in 30 s (at 14:32:10)`, `expired 20 min ago (at 14:01)`, `since
-    13:30`. `now`: the Unix time; `zone` as in `clock_time`.
+    13:30`, `of 13:30`. `now`: the Unix time; `zone` as in `clock_time`.
     """
 
     def told(match: re.Match[str]) -> str:
@@ -72,7 +72,7 @@ def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
         said = f"{word} {clock_time(wall, now, zone)}"
         if word != match[1]:
             return f"{before}in {duration(left)} ({said})" if left >= 1 else f"{before}now"
-        if word == "since" or (word == "until" and left <= 0):
+        if word in {"since", "of"} or (word == "until" and left <= 0):
             return said
         if word == "until":
             return f"for {duration(left)} ({said})"

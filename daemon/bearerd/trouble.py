@@ -1,7 +1,7 @@
 """What is wrong with a target or the daemon, what still holds, and what to do, in words. Pure.
 
 The one source of these words for `bearerd status`, its JSON and the page. Times in them are RFC 3339, after `until`,
-`at` or `since`: `timeformat.spoken` turns them into local times.
+`at`, `since` or `of`: `timeformat.spoken` turns them into local times.
 """
 
 from __future__ import annotations

@@ -63,6 +63,8 @@ class Status:
     counts: Counts
     admission: View
     """Breakers, budgets and held targets."""
+    host: str = ""
+    """The name of this machine."""
     config_do: str = "correct that; bearerd check shows more"
     """What to do about `config_error`."""
     state_faults: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ def text(status: Status, only: str | None = None) -> Iterator[str]:
     head = {
         "version": status.version,
         "pid": status.pid,
+        "host": status.host,
         "now": rfc3339(now.wall),
         "started_at": _when(status.started, now),
         "directory": status.config.directory,

@@ -192,6 +192,7 @@ class Engine:
         return Status(
             version=__version__,
             pid=os.getpid(),
+            host=os.uname().nodename,
             now=now,
             started=self._started,
             config=self._config,

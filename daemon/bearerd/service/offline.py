@@ -34,6 +34,7 @@ def offline(directory: str | None, now: Instant) -> Offline:
     document = {
         "version": __version__,
         "pid": None,
+        "host": os.uname().nodename,
         "now": rfc3339(now.wall),
         "started_at": None,
         "directory": directory,
