@@ -240,7 +240,7 @@ def of_schedule() -> Trouble:
 
 def of_config(error: str, do: str, loaded: str) -> Trouble:
     """A newer config is not in use, with its errors in lines; `loaded` is when the config in use was loaded."""
-    first, *more = error.splitlines() or [""]
+    first, *more = error.split("\n")
     rest = f" (and {len(more)} more)" if more else ""
     return Trouble(f"the new config was refused: {first}{rest}", f"the config of {loaded} stays in use", do)
 

@@ -157,9 +157,9 @@ def test_text_from_elsewhere_is_escaped() -> None:
     plain, parts = Parts(rendered(status(VALID))), Parts(rendered(hostile()))
     tags = [tag for tag, _ in plain.opened]
     # The same elements, and those for the errors in the plain table: none that the text brought.
-    assert sorted(tag for tag, _ in parts.opened) == sorted([*tags, "p", "pre", "tr", "td"])
+    assert sorted(tag for tag, _ in parts.opened) == sorted([*tags, "p", "tr", "td"])
     assert parts.embedded() == json.loads("".join(statuses.text(hostile())))
-    assert parts.content["pre"][0].rstrip("\n") == HOSTILE
+    assert any(HOSTILE in paragraph for paragraph in parts.content["p"])
     assert not set("<>&\u2028") & set(parts.content["script"][0])
 
 
@@ -319,7 +319,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
         assert text(tab, "#verdict") == "6 tokens: 1 valid, 1 starting, 1 failing, 1 unwritten, 1 missing, 1 expired"
         title = tab.evaluate("document.title").replace("\xa0", " ")
         assert title.startswith("1 expired, 1 missing, 1 unwritten")
-        assert title.endswith(" – bearerd on web1.example.com")
+        assert title.endswith("bearerd on web1.example.com")
         assert text(tab, "h1") == "bearerd on web1.example.com"
         icon = tab.evaluate("decodeURIComponent(document.querySelector('link[rel=icon]').href)")
         assert found["dnb/expired"]["shape"] in icon
@@ -365,7 +365,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
 def test_a_browser_shows_text_from_elsewhere_as_text(browser: Browser) -> None:
     with shown(browser, hostile()) as (tab, _, _):
         assert tab.evaluate("document.querySelectorAll('img, main script').length") == 0
-        assert HOSTILE.splitlines()[0] in tab.evaluate("document.querySelector('#troubles').textContent")
+        assert HOSTILE in tab.evaluate("document.querySelector('#troubles').textContent")
         assert tab.evaluate("document.querySelector('.errors').textContent").count(HOSTILE) == 3
         assert tab.evaluate("document.querySelector('summary').textContent").endswith(HOSTILE)
         assert tab.evaluate("document.querySelector('dd').textContent") == HOSTILE
@@ -590,7 +590,7 @@ BREAKERS = View(
 def test_a_client_has_a_line_unless_it_is_healthy(browser: Browser, width: int) -> None:
     with shown(browser, status(*ALL, admission=BREAKERS), width=width, height=900) as (tab, shelf, _):
         lines = text(tab, "#breakers").split("\n")
-        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
         shelf.status = status(VALID)
         tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         eventually(lambda: tab.evaluate("document.getElementById('breakers').hidden"))
@@ -624,7 +624,8 @@ def test_a_screen_reader_gets_everything(browser: Browser) -> None:
     with shown(browser, status(*ALL)) as (tab, _, _):
         spoken = tab.spoken()
     assert [name for role, name in spoken if role == "heading"] == [
-        "bearerd on web1.example.com", "Tokens", "dnb/expired", "dnb/missing", "dnb/unwritten", "dnb/failing", "dnb/starting", "dnb/valid",
+        "bearerd on web1.example.com", "Tokens",
+        "dnb/expired", "dnb/missing", "dnb/unwritten", "dnb/failing", "dnb/starting", "dnb/valid",
     ]  # fmt: skip
     bars = [name for role, name in spoken if role == "image"]
     assert len(bars) == 6

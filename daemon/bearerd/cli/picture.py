@@ -86,7 +86,7 @@ def _head(document: Mapping[str, Any], rows: list[Row], paper: Paper) -> Iterato
     for trouble in document.get("troubles") or ():
         yield from paper.filled(paper.safe(_spoken(trouble.get("line"), document.get("now"), paper)), _BAD)
     error = (document.get("config") or {}).get("error")
-    if error and len(str(error).splitlines()) > 1:  # its first line is shown above
+    if "\n" in str(error or ""):  # its first line is shown above
         yield from paper.folded(error, "red")
     if rows:
         count = f"{len(rows)} token{'' if len(rows) == 1 else 's'}:"
