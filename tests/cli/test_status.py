@@ -621,7 +621,7 @@ def test_the_tokens_that_are_not_well_come_first_and_the_others_are_counted_if_t
     assert lines[3].startswith("TOKEN")
     assert lines[4].startswith("dnb/failing  failing")
     assert re.fullmatch(r"and 1[0-9]{2} more: 1[0-9]{2} valid", lines[-2])
-    assert lines[-1] == "bearerd status | less shows all"
+    assert lines[-1] == "bearerd status | less shows all, the most urgent first"
     assert len(drawn(*MANY, FAILING, paper=Paper(zone=UTC))) > 200
 
 

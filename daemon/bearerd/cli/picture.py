@@ -20,6 +20,7 @@ _BAD: Final = "bold red"
 _RANKS: Final = ("expired", "missing", "unwritten", "failing", "valid, not well", "starting", "valid")
 # The parts of a line that differ between tokens with the same trouble.
 _OWN_PARTS: Final = re.compile(r", [0-9]+ attempts since [^;]*|; next attempt [^.;]*")
+_TO_DO: Final = " To do: "
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
 
@@ -50,21 +51,22 @@ def _lines(document: Mapping[str, Any], paper: Paper, trouble: str | None) -> li
 
 def _most_urgent(rows: list[Row], blocks: list[list[Text]], paper: Paper, room: int) -> Iterator[Text]:
     """The tokens for which there is room, and a count of the rest. If the terminal scrolls, all that are not well."""
-    for shown, (row, block) in enumerate(zip(rows, blocks, strict=True)):
-        fits = len(block) + paper.scrolls < room  # the rest is for the count
-        if not fits and (row.well or not paper.scrolls):
-            cut = block[: max(0, room - 1)] if not row.well else []  # a part of its line is better than nothing
-            yield from cut
-            rest = Counter(row.state for row in rows[shown + bool(cut) :])
-            if not rest:
-                return
-            lines = _counted(f"and {rest.total()} more:", rest, paper)
-            yield from lines if paper.scrolls else lines[:1]
-            if paper.scrolls:
-                yield from paper.filled("bearerd status | less shows all", "dim")
-            return
-        room -= len(block)
+    room -= 1 + paper.scrolls  # the count, and the hint
+    shown = 0
+    for row, block in zip(rows, blocks, strict=True):
+        if len(block) > room and (row.well or not paper.scrolls):
+            if not row.well and room > 0:  # a part of its line is better than nothing
+                yield from block[:room]
+                shown += 1
+            break
         yield from block
+        room -= len(block)
+        shown += 1
+    if rest := Counter(row.state for row in rows[shown:]):
+        lines = _counted(f"and {rest.total()} more:", rest, paper)
+        yield from lines if paper.scrolls else lines[:1]
+    if paper.scrolls:
+        yield from paper.filled("bearerd status | less shows all, the most urgent first", "dim")
 
 
 # -- above the table ---------------------------------------------------------------------------------
@@ -150,7 +152,8 @@ def _rows(tokens: Iterable[Mapping[str, Any]], paper: Paper, now: Any) -> list[R
         trouble = token.get("trouble") or {}
         line = trouble.get("line")
         if trouble and paper.width is not None:
-            key = tuple(_OWN_PARTS.sub("", str(trouble.get(part))) for part in ("failed", "do"))
+            parts = (_OWN_PARTS.sub("", str(trouble.get(part))) for part in ("failed", "do"))
+            key = (token.get("provider"), *parts)
             first = told.setdefault(key, str(token.get("name")))
             if first != token.get("name"):
                 line = f"The same as {first}. {_capital(str(trouble.get('holds')))}."
@@ -166,7 +169,9 @@ def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
         ago = _seconds(token.get("expires_at"), now)
         said = "just now" if not ago else f"{duration(ago)} ago"  # in whole seconds
     style = "yellow" if state == "valid" else STYLES.get(state, "").removeprefix("bold ")
-    notes = [(str(line), style)] if line else []
+    # What to do begins a line of its own.
+    why, to_do, do = str(line or "").rpartition(_TO_DO)
+    notes = [(part, style) for part in (why, to_do.lstrip() + do) if part]
     if token.get("publish_at"):
         waits = _seconds(now, token["publish_at"]) or 0.0
         when = f"at {token['publish_at']}" if waits > 0 else "now"
