@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import Final, NamedTuple, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from bearerd.grant.outcome import Failure, Malformed, Phase, RateLimited, Refused, Transient, Unsent
 from bearerd.target_status import HELD, TargetStatus
@@ -45,13 +45,14 @@ class _Fault(NamedTuple):
 
 def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Trouble | None:
     """What is wrong with a target; None if it is well."""
+    good = status.expires is not None and status.expires + status.grace > now.boot
+    if good and not (status.failure or status.held_by or status.faults or hook_error):  # most are well
+        return None
     refresh = list(_of_refresh(status, now))
     files, hooks = list(_of_files(status)), list(_of_hooks(hook_error))
     lost = status.expires is None or status.expires <= now.boot
     # Without a valid token, its refresh comes first.
     faults = [*refresh, *files, *hooks] if lost else [*files, *refresh, *hooks]
-    if not faults:
-        return None
     return Trouble(
         _joined(fault.failed for fault in faults), _holds(status, now), _joined(fault.do for fault in faults)
     )
@@ -245,13 +246,15 @@ def of_config(error: str, do: str, loaded: str) -> Trouble:
     return Trouble(f"the new config was refused: {first}{rest}", f"the config of {loaded} stays in use", do)
 
 
-def of_state(fault: str) -> Trouble:
-    """The ledger cannot be written, with the path and the reason."""
-    return _with_holds(
-        _split(fault, "correct it, and restart bearerd"),
-        "tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart",
-    )
+StateKind = Literal["lock", "ledger", "secrets"]
+_STATE_HOLDS: Final[dict[StateKind, str]] = {
+    "lock": "tokens are refreshed as before, but a second daemon could start in this directory",
+    "ledger": "tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart",
+    "secrets": "tokens are refreshed as before, but all secrets of a client are tried again after a restart",
+}
 
 
-def _with_holds(fault: _Fault, holds: str) -> Trouble:
-    return Trouble(fault.failed, holds, fault.do)
+def of_state(kind: StateKind, fault: str) -> Trouble:
+    """The lock, the ledger, or the notes which secrets work, cannot be written; `fault` has the path and the reason."""
+    failed, do = _split(fault, "correct it")
+    return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")

@@ -278,7 +278,7 @@ SHOWN = [
         "a directory has the name of the file",
         "DIR/tokens/directory/x: a directory has this name",
         UNWRITTEN,
-        "move it away, or set another path",
+        "move it away",
     ),
     Night(
         "symlink",
@@ -776,11 +776,25 @@ def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
         site = Site(tmp_path, server.url, top=f"state_directory: {tmp_path}/state/bearerd")
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            ledger, *_ = troubles_of(site)
+            ledger, secrets = troubles_of(site)
     assert ledger == (
         f"{tmp_path}/state/bearerd/ledger: not a directory. "
         "Tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart. "
         "To do: correct it, and restart bearerd."
+    )
+    assert secrets == (
+        f"{tmp_path}/state/bearerd/key: a part of the path is not a directory. "
+        "Tokens are refreshed as before, but all secrets of a client are tried again after a restart. "
+        "To do: move it away, and restart bearerd."
+    )
+
+
+def test_a_lock_that_cannot_be_restored_has_a_line() -> None:
+    fault = "/run/x/.bearerd/lock: no space is left; free some"
+    (trouble,) = daemon_troubles(prometheus.status(state_faults=(("lock", fault),)))
+    assert trouble.line == (
+        "/run/x/.bearerd/lock: no space is left. "
+        "Tokens are refreshed as before, but a second daemon could start in this directory. To do: free some."
     )
 
 

@@ -19,7 +19,7 @@ from bearerd.model import Config, Target
 from bearerd.target_status import HELD, Hold, TargetStatus
 from bearerd.terms import Instant
 from bearerd.timeformat import rfc3339
-from bearerd.trouble import Trouble, trouble_of
+from bearerd.trouble import StateKind, Trouble, trouble_of
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
 """starting   no attempt has ended yet
@@ -67,8 +67,8 @@ class Status:
     """The name of this machine."""
     config_do: str = "correct that; bearerd check shows more"
     """What to do about `config_error`."""
-    state_faults: tuple[str, ...] = ()
-    """Why the lock or the state cannot be written."""
+    state_faults: tuple[tuple[StateKind, str], ...] = ()
+    """Which parts of the state cannot be written, and why."""
 
     def providers(self) -> dict[str, ProviderView]:
         """Admission's view of each provider, by the provider's name in the config."""
@@ -152,8 +152,8 @@ def daemon_troubles(status: Status) -> Iterator[Trouble]:
     if status.config_error is not None:
         loaded = rfc3339(status.now.wall + (status.loaded - status.now.boot))
         yield troubles.of_config(status.config_error, status.config_do, loaded)
-    for fault in status.state_faults:
-        yield troubles.of_state(fault)
+    for kind, fault in status.state_faults:
+        yield troubles.of_state(kind, fault)
 
 
 def text(status: Status, only: str | None = None) -> Iterator[str]:

@@ -33,6 +33,7 @@ from bearerd.publish.state import State
 from bearerd.service.clients import Clients
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Token
+from bearerd.trouble import StateKind
 
 # Grants that run at once: more would be a thundering herd, and a thread costs memory.
 _MOST_GRANTS: Final = 256
@@ -250,10 +251,14 @@ class Engine:
         """A snapshot of every target."""
         return list(self._reconciler.statuses())
 
-    def _state_faults(self) -> tuple[str, ...]:
-        """Why the lock, the ledger or the state of secrets cannot be written."""
-        faults = self._publisher.lock_fault, self._admission.fault(), self._state.fault
-        return tuple(fault for fault in faults if fault)
+    def _state_faults(self) -> tuple[tuple[StateKind, str], ...]:
+        """Which parts of the state cannot be written, and why."""
+        faults: dict[StateKind, str] = {
+            "lock": self._publisher.lock_fault,
+            "ledger": self._admission.fault(),
+            "secrets": self._state.fault,
+        }
+        return tuple((kind, fault) for kind, fault in faults.items() if fault)
 
     def _hooks_of(self, name: str) -> HookStatus:
         return HookStatus(self.hooks.pending(name), *self.hooks.last(name))
