@@ -176,20 +176,31 @@ def _by_variable(status: TargetStatus) -> bool:
     return any(reference.kind == "env" for reference in status.target.client.client_secret)
 
 
-_SECRET_DO: Final = {
-    "file": "write the secret to it, with mode 0600 and the daemon's user as its owner" + _AT_ONCE,
-    "env": "set it in the daemon's environment, and restart bearerd",
-    "credential": "correct LoadCredential= in the unit, and restart bearerd",
-    "command": "run it by hand as the daemon's user to see why",
-}
-"""By the kind of a secret's source."""
+# The source of a secret, the error, and what to do. The first match counts.
+_SECRET_DO: Final = (
+    ("", ": too many open files", "raise LimitNOFILE"),
+    (
+        "file",
+        r": (no such file or directory|permission denied|empty)",
+        "write the secret to it, with mode 0600 and the daemon's user as its owner" + _AT_ONCE,
+    ),
+    ("file", "", "put the secret into it" + _AT_ONCE),
+    ("env", "", "set it in the daemon's environment, and restart bearerd"),
+    ("credential", "", "correct LoadCredential= in the unit, and restart bearerd"),
+    ("command", "", "run it by hand as the daemon's user to see why"),
+)
 
 
 def _unsent(failure: Unsent) -> _Fault:
-    """Nothing was sent. The message begins with the kind of the secret's source (`Reference.__str__`)."""
+    """Nothing was sent. The message about a secret begins with its source (`Reference.__str__`)."""
     do = failure.hint or "install or correct it, and restart bearerd"
     if failure.phase == "secret":
-        do = _SECRET_DO.get(failure.message.partition(" ")[0], "correct it; bearerd check shows whether it can be used")
+        fitting = (
+            advice
+            for source, error, advice in _SECRET_DO
+            if failure.message.startswith(source) and re.search(error, failure.message)
+        )
+        do = next(fitting, "correct it; bearerd check shows whether it can be used")
     return _split(failure.message, do)
 
 

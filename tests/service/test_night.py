@@ -691,6 +691,56 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         ),
     ),
     (
+        "a new token arrives expired",
+        held(failure=Transient("the new token had expired when it arrived")),
+        (
+            "the new token had expired when it arrived. The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the reply drips",
+        held(failure=Transient("login.example.com: not done within 10 s (while reading the reply)", phase="read")),
+        (
+            "login.example.com: not done within 10 s (while reading the reply). "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider, or raise timeout; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the descriptors are used up",
+        held(failure=Unsent("file /etc/bearerd/secret: too many open files", "secret")),
+        (
+            "file /etc/bearerd/secret: too many open files. The current token is good for 11 min (until 08:11). "
+            "To do: raise LimitNOFILE; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the secret is another file",
+        held(failure=Unsent("file /etc/bearerd/secret: larger than 64 KiB, so not a secret", "secret")),
+        (
+            "file /etc/bearerd/secret: larger than 64 KiB, so not a secret. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: put the secret into it; a change is tried at once; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the key is in another format",
+        held(failure=Unsent("file /k.p12: a PKCS#12 file (.p12, .pfx), not PEM; extract the private key", "secret")),
+        (
+            "file /k.p12: a PKCS#12 file (.p12, .pfx), not PEM. The current token is good for 11 min (until 08:11). "
+            "To do: extract the private key; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the command for the secret takes too long",
+        held(failure=Unsent("command /usr/bin/pass: not done within 10 s", "secret")),
+        (
+            "command /usr/bin/pass: not done within 10 s. The current token is good for 11 min (until 08:11). "
+            "To do: run it by hand as the daemon's user to see why; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
         "an extra is not installed",
         held(
             failure=Unsent("private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'", "set-up")

@@ -14,6 +14,8 @@ _ADVICE: Final = {
     errno.EACCES: "the daemon's user may not write there; change its owner or mode, or write to another directory",
     errno.EPERM: "the daemon's user may not do that (an owner or group it cannot set, or an immutable file)",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
+    errno.EXDEV: "the file is on another file system than its directory; mount its directory instead",
+    errno.EIO: "input/output error; check the disk",
     errno.EISDIR: "a directory has this name; move it away",
     errno.ELOOP: "there is a symlink in the path, which is not followed; set the real path",
     errno.ENOTDIR: "a part of the path is not a directory; move it away",
