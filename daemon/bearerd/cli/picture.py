@@ -169,9 +169,11 @@ def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
         ago = _seconds(token.get("expires_at"), now)
         said = "just now" if not ago else f"{duration(ago)} ago"  # in whole seconds
     style = "yellow" if state == "valid" else STYLES.get(state, "").removeprefix("bold ")
-    # What to do begins a line of its own.
-    why, to_do, do = str(line or "").rpartition(_TO_DO)
-    notes = [(part, style) for part in (why, to_do.lstrip() + do) if part]
+    notes = []
+    if line:
+        # What to do begins a line of its own, in the plain colour.
+        why, to_do, do = str(line).partition(_TO_DO)
+        notes = [(why, style), *([(f"{to_do.lstrip()}{do}", "")] if to_do else [])]
     if token.get("publish_at"):
         waits = _seconds(now, token["publish_at"]) or 0.0
         when = f"at {token['publish_at']}" if waits > 0 else "now"
