@@ -229,7 +229,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; "
-        "the provider accepted the same credentials before: it may have revoked, replaced or locked them",
+        "the provider accepted the same credentials before: ask whether it revoked, replaced or locked them",
         worked=True,
     ),
     Says(

@@ -66,6 +66,8 @@ class TargetStatus:
     """The errors of the last write of its files."""
     readable_until: float = 0.0
     """Until when the token in every file is valid: this token, or the previous one while this one is being written."""
+    previous_until: float = 0.0
+    """Until when the previous token is valid, if it is still in the files because this one could not be written."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
     """The number of its grants by kind of outcome, in the order of `KINDS`."""
     same_token: bool = False

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """Seconds of each unit."""
 DURATION: Final = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
 """The form of a duration: `500ms`, `10s`, `15m`, `1h`, `2d`."""
+_MOMENT: Final = re.compile(
+    r"\b(until|at|since|of|next attempt at) ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)"
+)
+# Seconds. Nearer moments are shown with their seconds: `90 s` says more than `1 min`.
+_NEAR: Final = 120
 
 
 def seconds_of(text: str) -> float | None:
@@ -25,7 +30,7 @@ def duration(seconds: float) -> str:
         return f"{int(seconds * 1000)} ms"
     whole = int(seconds)
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if whole < 120:  # noqa: PLR2004 - `90 s` says more than `1 min`
+    if whole < _NEAR:
         return f"{whole} s"
     if not hours:
         return f"{minutes} min"
@@ -37,3 +42,40 @@ def duration(seconds: float) -> str:
 def rfc3339(wall: float) -> str:
     """A Unix time in UTC, in whole seconds. Rounded down, so that no expiry is shown too late."""
     return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock_time(wall: float, now: float, zone: tzinfo | None = None) -> str:
+    """A Unix time as people read it: `14:32`, `14:32:10` if it is near, `29 Nov 14:32` on another day.
+
+    `zone`: the time zone; None for this machine's.
+    """
+    at, today = datetime.fromtimestamp(int(wall), zone), datetime.fromtimestamp(int(now), zone)
+    if at.date() != today.date():
+        return f"{at.day} {at:%b %H:%M}"
+    return f"{at:%H:%M:%S}" if abs(wall - now) < _NEAR else f"{at:%H:%M}"
+
+
+def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
+    """A text in which each RFC 3339 time after `until`, `at`, `since` or `of` is a duration and a local time.
+
+    `good for 11 min (until 14:32)`, `next attempt in 30 s (at 14:32:10)`, `expired 20 min ago (at 14:01)`, `since
+    13:30`, `of 13:30`. `now`: the Unix time; `zone` as in `clock_time`.
+    """
+
+    def told(match: re.Match[str]) -> str:
+        try:
+            wall = datetime.fromisoformat(match[2]).timestamp()
+        except ValueError:
+            return match[0]
+        before, word = match[1].removesuffix("at"), match[1].rpartition(" ")[2]
+        left = wall - now
+        said = f"{word} {clock_time(wall, now, zone)}"
+        if word != match[1]:
+            return f"{before}in {duration(left)} ({said})" if left >= 1 else f"{before}now"
+        if word in {"since", "of"} or (word == "until" and left <= 0):
+            return said
+        if word == "until":
+            return f"for {duration(left)} ({said})"
+        return f"in {duration(left)} ({said})" if left > 0 else f"{duration(-left)} ago ({said})"
+
+    return _MOMENT.sub(told, text)

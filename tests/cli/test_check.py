@@ -182,7 +182,7 @@ def test_an_unusable_state_directory_is_reported_separately(site: Site, configur
     site.write(top=f"state_directory: '{state}'" if configured else "")
     done = site.check(**({} if configured else {"STATE_DIRECTORY": str(state)}))
     assert done.returncode == 1
-    reason = "a part of the path is not a directory"
+    reason = "a part of the path is not a directory; move it away"
     assert findings(done, "failed") == [f"state directory {state}: {state}: {reason}"]
 
 
@@ -742,7 +742,7 @@ def test_check_promises_nothing_for_an_impossible_path(site: Site) -> None:
     site.directory.parent.touch()
     done = site.check("--as", "0")
     assert done.returncode == 1
-    reason = "a part of the path is not a directory"
+    reason = "a part of the path is not a directory; move it away"
     assert findings(done, "failed")[-1] == (f"file {site.directory}/dnb/other as root: {site.directory}/dnb: {reason}")
     assert done.stderr.splitlines()[-1] == "bearerd: user root cannot read 2 of the files"
 

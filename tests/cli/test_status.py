@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import grp
+import itertools
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ import termios
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +117,8 @@ def on_a_terminal(
 
 
 def shown(columns: int, *arguments: str | Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """The exit code, and all that was written to a terminal."""
-    with on_a_terminal(columns, 24, *arguments, env=env) as terminal:
+    """The exit code, and all that was written to a terminal that is high enough for all tokens."""
+    with on_a_terminal(columns, 60, *arguments, env=env) as terminal:
         return terminal.end(), terminal.raw
 
 
@@ -152,9 +154,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield site
 
 
-STATES = {"dnb/good": "valid", "dnb/failing": "failing", "dnb/gone": "expired", "dnb/never": "missing"}
+# The most urgent first.
+STATES = {"dnb/gone": "expired", "dnb/never": "missing", "dnb/failing": "failing", "dnb/good": "valid"}
 COLOURS = {"valid": "32", "failing": "33", "expired": "1;31", "missing": "1;31"}
 REFUSED = "HTTP 400 invalid_target: this token was refused"
+TO_DO = "To do: set parameters: {audience: …} or {resource: …}; a change is tried at once; next attempt in "
 
 
 def rows(text: str) -> dict[str, tuple[str, list[str]]]:
@@ -177,16 +181,22 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
     assert max(map(cell_len, text.splitlines())) <= columns
     assert f"bearerd {__version__}, pid " in text.splitlines()[0]
     table = rows(text)
-    assert list(table) == list(STATES)  # as the config has them
+    assert list(table) == list(STATES)
     for name, state in STATES.items():
         line, below = table[name]
         assert line.split()[1] == state
         assert f"\x1b[{COLOURS[state]}m{state}\x1b[0m" in raw
-        notes = [] if state == "valid" else [REFUSED[:30]]
-        assert [note.strip()[:30] for note in below if not note.startswith("  held for ")] == notes
-        assert [note for note in below if note.startswith("  held for ")] == below[1:]
-    for colour in ("33", "31"):  # while it is valid, and where there is none
-        assert f"\x1b[{colour}m{REFUSED[:30]}" in raw
+        said = " ".join(line.strip() for line in below)
+        if state == "valid":
+            assert said == ""
+        elif name != "dnb/gone":
+            assert said.startswith("The same as dnb/gone. The" + ("re is no" if name == "dnb/never" else " current"))
+        else:  # in full, whatever the width
+            assert said.startswith(REFUSED)
+            assert TO_DO in said
+            assert re.search(r"next attempt (in .*\)|now)\.$", said)
+    for colour, said in (("31", REFUSED[:30]), ("33", "The same as dnb/gone.")):
+        assert f"\x1b[{colour}m{said}" in raw
     # How long this module has been at work is the machine's affair.
     assert re.match(r"\S+ +valid +[345]\d min ", table["dnb/good"][0])
     assert re.match(r"\S+ +expired +(\d+ \w+ ago|just now)", table["dnb/gone"][0])
@@ -194,14 +204,13 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
     assert ("█" in text and "│" in text) == (columns == 80)
 
 
-def test_an_error_is_cut_at_80_columns_and_complete_in_a_pipe(site: Site) -> None:
-    error = next(token["last_error"] for token in site.status()["tokens"] if token["token"] == "never")
-    assert len(error) > 80
-    _, raw = shown(80, "status", "--socket", site.socket)
-    line = rows(ESCAPE.sub("", raw))["dnb/never"][1][0]
-    assert line == f"  {error[:77]}…"
+def test_a_pipe_gets_one_line_for_each_token(site: Site) -> None:
     done = bearerd("status", "--socket", site.socket)
-    assert rows(done.stdout)["dnb/never"][1][0].startswith(f"  {error}")
+    table = rows(done.stdout)
+    assert list(table) == list(STATES)
+    assert [below for _, below in table.values()] == [[]] * len(STATES)
+    for name, (line, _) in table.items():
+        assert (REFUSED in line and TO_DO in line) == (name != "dnb/good")
 
 
 def test_a_pipe_gets_plain_text_in_columns(site: Site) -> None:
@@ -224,10 +233,10 @@ def test_bars_use_ascii_without_unicode(site: Site) -> None:
     done = bearerd("status", "--socket", site.socket, env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert done.stdout.isascii()
-    assert re.search(r"#+\|#+$", rows(done.stdout)["dnb/good"][0])
     code, raw = shown(80, "status", "--socket", site.socket, env={"PYTHONIOENCODING": "ascii"})
     assert code == 0
-    assert rows(ESCAPE.sub("", raw))["dnb/never"][1][0].endswith("...")
+    assert raw.isascii()
+    assert re.search(r"#+\|#+$", rows(ESCAPE.sub("", raw))["dnb/good"][0])
 
 
 def test_json_is_the_daemons_status(site: Site, tmp_path: Path) -> None:
@@ -316,10 +325,10 @@ def test_watch_restores_the_terminal_even_after_term(site: Site) -> None:
         assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
 
 
-def test_watch_shows_tokens_with_problems_if_not_all_fit(site: Site) -> None:
-    with on_a_terminal(80, 9, "status", "--watch", "--socket", site.socket) as terminal:
+def test_watch_shows_the_most_urgent_tokens_if_not_all_fit(site: Site) -> None:
+    with on_a_terminal(80, 12, "status", "--watch", "--socket", site.socket) as terminal:
         terminal.wait_for(" more: 1 ", terminal.wait_for(" more: 1 "))
-        assert "dnb/failing  failing" in terminal.text
+        assert "dnb/gone     expired" in terminal.text
         assert "dnb/good" not in terminal.text
 
 
@@ -373,10 +382,20 @@ def test_without_a_daemon_status_uses_the_records(left: Site, by: str) -> None:
     done = look()
     assert done.returncode == 1
     assert done.stderr == NO_DAEMON.format(left.socket)
-    assert done.stdout.startswith(f"from the records in {left.tokens} at 20")
+    assert done.stdout.splitlines()[:2] == [
+        f"from the records in {left.tokens}",
+        (
+            "no daemon refreshes these tokens. The files stay, and each token is good until it expires. "
+            "To do: start bearerd; its log says why it ended."
+        ),
+    ]
     table = rows(done.stdout)
-    assert re.match(r"dnb/long +valid +[345]\d min +░*█+$", table["dnb/long"][0])
-    assert re.match(r"dnb/short +expired +1 h ago +░+$", table["dnb/short"][0])
+    assert re.match(r"dnb/long +valid +[345]\d min$", table["dnb/long"][0])
+    assert re.match(
+        r"dnb/short +expired +1 h ago +no daemon refreshed it. There is no valid token: the last one expired 1 h ago "
+        r"\(at .*\)\. To do: start bearerd\.$",
+        table["dnb/short"][0],
+    )
     assert "NEXT" not in done.stdout
 
 
@@ -467,16 +486,10 @@ VALID: dict[str, Any] = {
     "remaining_seconds": 1800.0,
     "lifetime_seconds": 3600.0,
     "next_refresh_seconds": 900.0,
-    "last_error": None,
-    "held_by": None,
-    "held_text": None,
-    "held_until": None,
-    "failing_since": None,
-    "failed_attempts": 0,
-    "on_disk": True,
-    "hooks": {"owed": 0, "last_error": None},
+    "trouble": None,
+    "publish_at": None,
 }
-NEVER = VALID | {"state": "missing", "remaining_seconds": None, "lifetime_seconds": None, "on_disk": False}
+NEVER = VALID | {"state": "missing", "remaining_seconds": None, "lifetime_seconds": None}
 
 
 def document(*tokens: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -489,15 +502,13 @@ def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
     token = NEVER | {
         "name": evil,
         "state": evil,
-        "last_error": evil,
-        "held_by": evil,
-        "held_text": evil,
-        "held_until": evil,
-        "hooks": {"last_error": evil},
-        "file_errors": [evil],
+        "trouble": {"failed": evil, "holds": evil, "do": evil, "line": evil},
+        "publish_at": evil,
     }
     client = {"breaker": evil, "refused": evil, "refusals": 2, "next_probe": evil, "held": 1}
-    said = document(token, version=evil, directory=evil, started_at=evil, config={"error": evil, "loaded_at": evil})
+    said = document(
+        token, version=evil, directory=evil, started_at=evil, config={"error": evil}, troubles=[{"line": evil}]
+    )
     said["clients"] = {evil: client}
     with answering(tmp_path / "s", lambda _: http(200, said)):
         code, raw = shown(80, "status", "--socket", tmp_path / "s", env={"NO_COLOR": "1"})
@@ -545,45 +556,84 @@ def drawn(*tokens: Mapping[str, Any], paper: Paper | None = None, **more: Any) -
     ],
 )
 def test_the_bar_shows_past_and_remaining_lifetime_and_the_next_refresh(token: dict[str, Any], bar: str) -> None:
-    lines = drawn(VALID | token, VALID, paper=Paper(encoding="ascii"))
+    lines = drawn(VALID | token, VALID | {"name": "dnb/all"}, paper=Paper(80, encoding="ascii"))
     row = next(line for line in lines if line.startswith("dnb/bci"))
     assert row.endswith(" " + bar)
 
 
+TROUBLE = {
+    "failed": "HTTP 503, 7 attempts since 2026-11-24T01:30:00Z",
+    "holds": "the current token is good until 2026-11-24T02:11:00Z",
+    "do": "wait; next attempt at 2026-11-24T02:04:00Z",
+}
+TROUBLE["line"] = f"{TROUBLE['failed']}. The{TROUBLE['holds'][3:]}. To do: {TROUBLE['do']}."
+FAILING = VALID | {"name": "dnb/failing", "state": "failing", "trouble": TROUBLE}
+LATER = FAILING | {
+    "name": "dnb/later",
+    "remaining_seconds": 1860.0,
+    "trouble": {name: text.replace("02:04", "02:05").replace("01:30", "01:31") for name, text in TROUBLE.items()},
+}
+SPOKEN = (
+    "HTTP 503, 7 attempts since 01:30. The current token is good for 11 min (until 02:11). "
+    "To do: wait; next attempt in 4 min (at 02:04)."
+)
+
+
+@pytest.mark.parametrize("width", [80, 40, 20])
+def test_the_line_of_a_token_is_complete_on_a_terminal_of_any_width(width: int) -> None:
+    lines = drawn(FAILING, paper=Paper(width, zone=UTC))
+    at = next(number for number, line in enumerate(lines) if "failing" in line and not line.startswith("1 token"))
+    below = list(itertools.takewhile(lambda line: line.startswith("  "), lines[at + 1 :]))
+    assert " ".join(line.strip() for line in below) == SPOKEN
+    assert max(map(len, below)) <= width
+
+
+def test_the_line_of_a_token_is_its_last_column_in_a_pipe() -> None:
+    lines = drawn(VALID, FAILING, LATER, paper=Paper(zone=UTC))
+    assert lines[-4].split() == ["TOKEN", "STATE", "LEFT", "NEXT", "TROUBLE"]
+    assert lines[-3] == f"dnb/failing  failing  30 min  15 min  {SPOKEN}"
+    assert lines[-2].startswith("dnb/later    failing  31 min  15 min  HTTP 503, 7 attempts since 01:31. ")
+    assert lines[-1] == "dnb/bci      valid    30 min  15 min"
+
+
+def test_a_terminal_does_not_repeat_the_same_trouble() -> None:
+    assert "  The same as dnb/failing. The current token is good for 11 min (until 02:11)." in drawn(
+        FAILING, LATER, paper=Paper(80, zone=UTC)
+    )
+
+
 @pytest.mark.parametrize(
-    ("token", "notes"),
+    ("at", "note"),
     [
-        pytest.param({}, [], id="well"),
-        pytest.param({"last_error": "HTTP 503", "failed_attempts": 1}, ["HTTP 503"], id="failed once"),
-        pytest.param(
-            {"last_error": "HTTP 503", "failed_attempts": 7, "failing_since": "2026-11-24T01:30:00Z"},
-            ["HTTP 503 (7 attempts in 30 min)"],
-            id="and again",
-        ),
-        pytest.param(
-            {"last_error": "HTTP 401", "held_by": "refused", "held_text": "refused before"}
-            | {"held_until": "2026-11-24T02:04:00Z"},
-            ["HTTP 401", "held for 4 min: refused before"],
-            id="refused",
-        ),
-        pytest.param({"held_by": "half_open", "held_text": "one at a time"}, ["held: one at a time"], id="held"),
-        pytest.param({"held_by": "a_new_reason"}, ["held: a_new_reason"], id="held by an unknown reason"),
-        pytest.param(
-            {"state": "unwritten", "file_errors": ["/x: full", "/y: full"], "last_error": "HTTP 503"},
-            ["HTTP 503", "files: /x: full", "files: /y: full"],
-            id="unwritten",
-        ),
-        pytest.param(
-            {"publish_at": "2026-11-24T02:00:30Z"}, ["a new token is published in 30 s"], id="a new token waits"
-        ),
-        pytest.param({"publish_at": "2026-11-24T02:00:00Z"}, ["a new token is published now"], id="not any more"),
-        pytest.param({"hooks": {"last_error": "hook run x: exit 1"}}, ["hook run x: exit 1"], id="hook"),
+        ("2026-11-24T02:00:30Z", "A new token is published in 30 s (at 02:00:30)."),
+        ("2026-11-24T02:00:00Z", "A new token is published now."),
     ],
 )
-def test_problems_are_shown_below_a_token(token: dict[str, Any], notes: list[str]) -> None:
-    lines = drawn(VALID | token, VALID | {"name": "dnb/end"})
-    begin, end = (next(n for n, line in enumerate(lines) if line.startswith(name)) for name in ("dnb/bci", "dnb/end"))
-    assert [line.strip() for line in lines[begin + 1 : end]] == notes
+def test_a_new_token_that_waits_for_its_publication_is_shown(at: str, note: str) -> None:
+    assert drawn(VALID | {"publish_at": at}, paper=Paper(80, zone=UTC))[5] == f"  {note}"
+
+
+MANY = [VALID | {"name": f"dnb/t{number}"} for number in range(200)]
+
+
+def test_the_tokens_that_are_not_well_come_first_and_the_others_are_counted_if_they_do_not_fit() -> None:
+    lines = drawn(*MANY[:100], FAILING, *MANY[100:], paper=Paper(80, 23, scrolls=True, zone=UTC))
+    assert len(lines) <= 23
+    assert lines[3].startswith("TOKEN")
+    assert lines[4].startswith("dnb/failing  failing")
+    assert re.fullmatch(r"and 1[0-9]{2} more: 1[0-9]{2} valid", lines[-2])
+    assert lines[-1] == "bearerd status | less shows all, the most urgent first"
+    assert len(drawn(*MANY, FAILING, paper=Paper(zone=UTC))) > 200
+
+
+def test_more_tokens_with_trouble_than_lines_are_all_shown_if_the_terminal_scrolls() -> None:
+    bad = [FAILING | {"name": f"dnb/bad{number}"} for number in range(30)]
+    lines = drawn(*MANY, *bad, paper=Paper(80, 23, scrolls=True, zone=UTC))
+    assert sum(line.startswith("dnb/bad") for line in lines) == 30
+    assert lines[-2] == "and 200 more: 200 valid"
+    cut = drawn(*MANY, *bad, paper=Paper(80, 23, zone=UTC))
+    assert len(cut) <= 23
+    assert cut[-1].startswith("and 2")
 
 
 @pytest.mark.parametrize(
@@ -616,9 +666,9 @@ def test_few_of_many_refused_clients_have_a_line_each() -> None:
     assert "and 4 more clients" in lines
 
 
-def test_a_stopped_scheduler_is_shown() -> None:
-    assert "the scheduler's heartbeat is stale: no token is refreshed" in drawn(VALID, alive=False)
-    assert "the scheduler's heartbeat is stale: no token is refreshed" not in drawn(VALID)
+def test_the_line_about_the_daemon_is_above_the_tokens() -> None:
+    assert drawn(VALID, troubles=[TROUBLE], paper=Paper(zone=UTC))[1] == SPOKEN
+    assert drawn(VALID)[1] == "1 token: 1 valid"
 
 
 def test_columns_disappear_one_by_one_on_narrow_terminals() -> None:
@@ -632,9 +682,9 @@ def test_columns_disappear_one_by_one_on_narrow_terminals() -> None:
 
 
 def test_empty_columns_are_not_shown() -> None:
-    for paper in (Paper(80), Paper()):
+    for paper, last in (Paper(80), ["LIFE"]), (Paper(), []):
         lines = drawn(VALID | {"next_refresh_seconds": None}, paper=paper)
-        assert next(line for line in lines if line.startswith("TOKEN")).split() == ["TOKEN", "STATE", "LEFT", "LIFE"]
+        assert next(line for line in lines if line.startswith("TOKEN")).split() == ["TOKEN", "STATE", "LEFT", *last]
         assert "LIFE" not in "\n".join(drawn(NEVER, paper=paper))
 
 
@@ -669,11 +719,12 @@ def test_every_document_fits_the_terminal(
 ) -> None:  # fmt: skip
     states = ["valid", "failing", "expired", "missing", "starting"]
     tokens = [
-        VALID | {"name": name, "state": states[index % 5], "last_error": error, "remaining_seconds": left,
+        VALID | {"name": name, "state": states[index % 5], "trouble": error and {"line": error},
+                 "remaining_seconds": left,
                  "lifetime_seconds": 3600.0, "next_refresh_seconds": turn, "expires_at": "2026-01-01T00:00:00Z"}
         for index, name in enumerate(names)
     ]  # fmt: skip
-    lines = picture(document(*tokens, config={"error": config_error}), Paper(width, height, encoding), error)
+    lines = picture(document(*tokens, config={"error": config_error}), Paper(width, height, encoding, zone=UTC), error)
     assert all(cell_len(line.plain) <= width for line in lines)
     assert height is None or len(lines) <= height
     for line in lines:

@@ -626,7 +626,7 @@ def test_each_assertion_is_used_once(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert request.why == "client assertion tokens must only be used once"
     assert replayed == Refused(
         CLIENT_REFUSED,
-        hint="the provider accepted the same credentials before: it may have revoked, replaced or locked them",
+        hint="the provider accepted the same credentials before: ask whether it revoked, replaced or locked them",
     )
 
 

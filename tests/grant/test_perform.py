@@ -353,7 +353,7 @@ def test_a_refusal_of_a_secret_that_worked_does_not_blame_its_encoding() -> None
         _, refused = (grants.perform(at(server)).outcome for _ in range(2))
 
     assert str(refused).endswith(
-        "; the provider accepted the same credentials before: it may have revoked, replaced or locked them"
+        "; the provider accepted the same credentials before: ask whether it revoked, replaced or locked them"
     )
 
 

@@ -281,3 +281,29 @@ def test_a_target_that_is_not_wanted_leaves_no_record_and_owes_no_hooks(
     state.forget(BCI)
     assert publisher.kept is None
     assert hooks.calls[-1] == "forgotten"
+
+
+def test_files_that_a_failed_write_left_alone_still_have_the_previous_token() -> None:
+    publisher = FakePublisher()
+    files = FileState(publisher, FakeHooks())
+    files.token_changed()
+    files.publish(BCI, record(), UNTIL)
+    assert (files.readable_until, files.previous_until) == (UNTIL, 0.0)
+    publisher.faults = ("/x: no space is left",)
+    for _ in range(2):
+        files.token_changed()
+        files.publish(BCI, record("opaque-2"), UNTIL + 3000)
+        assert (files.readable_until, files.previous_until) == (0.0, UNTIL)
+    publisher.faults = ()
+    files.publish(BCI, record("opaque-2"), UNTIL + 3000)
+    assert (files.readable_until, files.previous_until) == (UNTIL + 3000, 0.0)
+
+
+def test_nothing_is_known_about_files_that_another_process_altered() -> None:
+    publisher = FakePublisher()
+    files = FileState(publisher, FakeHooks())
+    files.token_changed()
+    files.publish(BCI, record(), UNTIL)
+    publisher.faults = ("/x: a directory has this name",)
+    files.publish(BCI, record(), UNTIL)
+    assert (files.readable_until, files.previous_until) == (0.0, 0.0)

@@ -263,7 +263,9 @@ def test_a_note_that_cannot_be_written_is_an_error_and_one_that_cannot_be_remove
     with pytest.raises(PublishError, match=r"/owed/dnb/bci: a directory has this name"):
         publisher.notes.note(target)
     publisher.notes.unnote(target)
-    assert caplog.messages == [f"hooks: {note}: a directory has this name; they will run again at the next start"]
+    assert caplog.messages == [
+        f"hooks: {note}: a directory has this name; move it away; they run once more at the next start"
+    ]
 
 
 def test_temporary_files_beside_a_note_are_removed(config: Config) -> None:

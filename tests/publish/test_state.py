@@ -161,14 +161,14 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
     state.save("clients", "dnb", {})
     state.sweep()
     assert state.load("clients", "dnb") is None
-    why = "a part of the path is not a directory"
+    why = "a part of the path is not a directory; move it away"
     cost = "after a restart, all secrets of a client are tried again"
     assert warnings() == [f"state: {directory}/key: {why}; {cost}"]
     directory.unlink()
     state.save("clients", "dnb", FIELDS)
     (directory / "clients/other.json").mkdir()
     state.save("clients", "other", FIELDS)  # well in between: this is another trouble
-    assert warnings()[1:] == [f"state: {directory}/clients/other.json: a directory has this name; {cost}"]
+    assert warnings()[1:] == [f"state: {directory}/clients/other.json: a directory has this name; move it away; {cost}"]
 
 
 def test_the_check_writes_no_state(start: Callable[[], State], directory: Path) -> None:
@@ -179,5 +179,5 @@ def test_the_check_writes_no_state(start: Callable[[], State], directory: Path) 
     assert os.listdir(directory) == []
     directory.rmdir()
     directory.write_text("in the way")
-    why = "a part of the path is not a directory"
+    why = "a part of the path is not a directory; move it away"
     assert start().examine() == [f"{directory}: {why}"]

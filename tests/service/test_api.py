@@ -191,7 +191,7 @@ def test_it_is_ready_when_every_required_token_is_valid_on_disk(tmp_path: Path) 
             assert curl(site.socket, "/refresh/dnb/slow", "-X", "POST").status == 202
             daemon.wait_for("files: ")
             found = curl(port, "/readyz")
-            reasons = [f"dnb/slow: unwritten: {site.tokens}/dnb/slow: a directory has this name"]
+            reasons = [f"dnb/slow: unwritten: {site.tokens}/dnb/slow: a directory has this name; move it away"]
             assert (found.status, found.json["reasons"]) == (503, reasons)
             assert curl(port, "/livez").status == 200
 

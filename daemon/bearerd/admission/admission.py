@@ -117,6 +117,10 @@ class Admission:
         with self._lock:
             return view(self._core, now)
 
+    def fault(self) -> str:
+        """Why the journal is not written; empty if it is."""
+        return "" if self._journal is None else self._journal.fault
+
     def close(self) -> None:
         """Close the journal, which releases its lock."""
         if self._journal is not None:

@@ -46,7 +46,8 @@ class Journal:
         self._clock = clock
         self._descriptor = -1
         self._size = self._rewritten = 0
-        self._failing = False
+        self.fault = ""
+        """Why it is not written; empty if it is."""
         self.past: list[tuple[float, Entry]] = []
         """The entries of earlier processes, oldest first, each with its age in seconds."""
         try:
@@ -73,7 +74,7 @@ class Journal:
             self._cannot(error)
         else:
             self._size += written
-            self._failing = False
+            self.fault = ""
 
     def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
         """Replace the file's content with these entries, each with its age in seconds."""
@@ -104,7 +105,7 @@ class Journal:
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._size = self._rewritten = len(content)
-        self._failing = False
+        self.fault = ""
 
     def missing(self) -> bool:
         """Whether another process removed or replaced the file."""
@@ -202,12 +203,9 @@ class Journal:
         return False
 
     def _cannot(self, error: OSError) -> None:
-        if not self._failing:
-            say(
-                logging.WARNING,
-                f"state: {self._path}: {_why(error)}; refusals and used rate limits will be forgotten at a restart",
-            )
-        self._failing = True
+        known, self.fault = self.fault, f"{self._path}: {_why(error)}"
+        if not known:
+            say(logging.WARNING, f"state: {self.fault}; refusals and used rate limits will be forgotten at a restart")
 
 
 def _lock(descriptor: int) -> None:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
 from html import escape
 from importlib.resources import files
 from itertools import islice
@@ -19,12 +20,13 @@ from math import inf
 from typing import Final
 
 from bearerd.api import status as statuses
-from bearerd.api.status import State, Status
-from bearerd.target_status import HELD, TargetStatus
-from bearerd.timeformat import duration, rfc3339
+from bearerd.api.status import HookStatus, State, Status
+from bearerd.target_status import TargetStatus
+from bearerd.timeformat import duration, rfc3339, spoken
+from bearerd.trouble import Trouble, trouble_of
 
 _HTML: Final = files("bearerd.api").joinpath("page.html").read_text("utf-8")
-_BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:tokens|status)-->", _HTML)
+_TITLE, _HEAD, _BEFORE, _BETWEEN, _AFTER = re.split("<!--(?:host|tokens|status)-->", _HTML)
 
 # Most urgent first: tokens whose readers have nothing valid, then those that may expire.
 _ORDER: Final[tuple[State, ...]] = ("expired", "missing", "unwritten", "failing", "starting", "valid")
@@ -58,11 +60,15 @@ def render(status: Status) -> Iterator[bytes]:
     """The page, in parts."""
     now = status.now.boot
 
-    def urgency(target_status: TargetStatus) -> tuple[int, float, str]:
-        return _ORDER.index(statuses.state_of(target_status, now)), target_status.expires or inf, target_status.name
+    def urgency(token: tuple[TargetStatus, HookStatus]) -> tuple[float, float, str]:
+        target_status, hooks = token
+        rank: float = _ORDER.index(statuses.state_of(target_status, now))
+        if rank == _ORDER.index("valid") and trouble_of(target_status, hooks.error, status.now):
+            rank = _ORDER.index("failing") + 0.5
+        return rank, target_status.expires or inf, target_status.name
 
-    ordered = replace(status, tokens=tuple(sorted(status.tokens, key=lambda token: urgency(token[0]))))
-    yield _BEFORE.encode()
+    ordered = replace(status, tokens=tuple(sorted(status.tokens, key=urgency)))
+    yield escape(status.host).join((_TITLE, _HEAD, _BEFORE)).encode()
     for line in _plain(ordered):
         yield line.encode()
     yield _BETWEEN.encode()
@@ -77,29 +83,28 @@ def _plain(status: Status) -> Iterator[str]:
     states = Counter(statuses.state_of(target_status, now) for target_status, _ in status.tokens)
     counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
     yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
-    yield f"at {rfc3339(status.now.wall)}.</p>\n"
-    if not status.alive:
-        yield "<p>The scheduler's heartbeat is stale: no token is refreshed.</p>\n"
-    if status.config_error is not None:
-        yield "<p>The new config was refused, and the previous one stays in use:</p>"
+    yield f"at {rfc3339(status.now.wall)}. Times are UTC.</p>\n"
+    for trouble in statuses.daemon_troubles(status):
+        yield f"<p>{_line(trouble, status)}</p>\n"
+    if status.config_error is not None and "\n" in status.config_error:
         yield f"<pre>{escape(status.config_error)}</pre>\n"
     yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
-    for target_status, _ in islice(status.tokens, _MOST):
+    for target_status, hooks in islice(status.tokens, _MOST):
         expiry = "" if target_status.expires is None else _from_now(target_status.expires - now)
         turn = _from_now(max(0.0, target_status.next_refresh - now)) if 0 < target_status.next_refresh < inf else ""
         yield f"<tr><th>{escape(target_status.name)}<td>{statuses.state_of(target_status, now)}<td>{expiry}<td>{turn}\n"
-        if target_status.failure is not None:
-            yield f"<tr><td colspan=4>{escape(str(target_status.failure))}\n"
-        if target_status.held_by:
-            left = target_status.held_until - now
-            until = f" for {duration(left)}" if 0 < left < inf else ""
-            yield f"<tr><td colspan=4>held{until}: {HELD[target_status.held_by]}\n"
+        if (trouble_of_it := trouble_of(target_status, hooks.error, status.now)) is not None:
+            yield f"<tr><td colspan=4>{_line(trouble_of_it, status)}\n"
         if target_status.publish_at is not None:
             left = max(0.0, target_status.publish_at - now)
             yield f"<tr><td colspan=4>a new token is published {_from_now(left)}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"
+
+
+def _line(trouble: Trouble, status: Status) -> str:
+    return escape(spoken(trouble.line, status.now.wall, UTC))
 
 
 def _from_now(seconds: float) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, Literal, get_args
 
+from bearerd import trouble as troubles
 from bearerd.admission.types import ClientView, ProviderView, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
@@ -18,6 +19,7 @@ from bearerd.model import Config, Target
 from bearerd.target_status import HELD, Hold, TargetStatus
 from bearerd.terms import Instant
 from bearerd.timeformat import rfc3339
+from bearerd.trouble import StateKind, Trouble, trouble_of
 
 State = Literal["starting", "valid", "failing", "unwritten", "expired", "missing"]
 """starting   no attempt has ended yet
@@ -61,6 +63,12 @@ class Status:
     counts: Counts
     admission: View
     """Breakers, budgets and held targets."""
+    host: str = ""
+    """The name of this machine."""
+    config_do: str = "correct that; bearerd check shows more"
+    """What to do about `config_error`."""
+    state_faults: tuple[tuple[StateKind, str], ...] = ()
+    """Which parts of the state cannot be written, and why."""
 
     def providers(self) -> dict[str, ProviderView]:
         """Admission's view of each provider, by the provider's name in the config."""
@@ -137,17 +145,30 @@ def unready(status: Status) -> Iterator[tuple[str, str]]:
             yield target_status.name, f"{state}: {why}" if why else state
 
 
+def daemon_troubles(status: Status) -> Iterator[Trouble]:
+    """What is wrong with the daemon itself, the most urgent first."""
+    if not status.alive:
+        yield troubles.of_schedule()
+    if status.config_error is not None:
+        loaded = rfc3339(status.now.wall + (status.loaded - status.now.boot))
+        yield troubles.of_config(status.config_error, status.config_do, loaded)
+    for kind, fault in status.state_faults:
+        yield troubles.of_state(kind, fault)
+
+
 def text(status: Status, only: str | None = None) -> Iterator[str]:
     """The JSON of `GET /status`, in parts; `only`: just the token of this name."""
     now = status.now
     head = {
         "version": status.version,
         "pid": status.pid,
+        "host": status.host,
         "now": rfc3339(now.wall),
         "started_at": _when(status.started, now),
         "directory": status.config.directory,
         "alive": status.alive,
         "config": {"loaded_at": _when(status.loaded, now), "error": status.config_error},
+        "troubles": [trouble.document() for trouble in daemon_troubles(status)],
         "clients": {name: _client(view, now) for name, view in status.admission.clients.items()},
         "providers": {name: _provider(view) for name, view in status.providers().items()},
     }
@@ -178,9 +199,11 @@ def hold(held: Hold, seconds: float) -> dict[str, Any]:
 def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
     target, expires, obtained = target_status.target, target_status.expires, target_status.obtained
     known = 0 < target_status.next_refresh < inf
+    trouble = trouble_of(target_status, hooks.error, now)
     return {
         **_named(target),
         "state": state_of(target_status, now.boot),
+        "trouble": None if trouble is None else trouble.document(),
         "obtained_at": _when(obtained, now),
         "expires_at": _when(expires, now),
         "remaining_seconds": None if expires is None else round(max(0.0, expires - now.boot), 3),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import tzinfo
 from textwrap import wrap
 from typing import Final, NamedTuple
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import chop_cells
 from rich.text import Text
 
 from bearerd.cli.ask import clean
@@ -35,6 +36,10 @@ class Paper:
     height: int | None = None
     """None: unlimited."""
     encoding: str = "utf-8"
+    scrolls: bool = False
+    """Whether what is beyond the height can be read by scrolling."""
+    zone: tzinfo | None = None
+    """The time zone; None for this machine's."""
 
     @property
     def glyphs(self) -> Glyphs:
@@ -49,18 +54,15 @@ class Paper:
         """Text that can be encoded, without terminal control characters."""
         return clean(text).encode(self.encoding, "replace").decode(self.encoding)
 
-    def cut(self, text: str, width: int | None) -> str:
-        """Text shortened to this width."""
-        if width is None or cell_len(text) <= width:
-            return text
-        dots = self.glyphs.dots
-        return (set_cell_size(text, max(0, width - len(dots))) + dots)[:width]
-
-    def filled(self, text: str, style: str = "") -> Iterator[Text]:
-        """Text wrapped at words."""
-        lines = [text] if self.width is None else wrap(text, self.width, break_on_hyphens=False)
-        for line in lines:
-            yield from self._chopped(line, style)
+    def filled(self, text: str, style: str = "", indent: int = 0) -> Iterator[Text]:
+        """Text wrapped at words, each line indented by so many columns."""
+        if self.width is None:
+            yield Text(" " * indent).append(text, style)
+            return
+        room = max(1, self.width - indent)
+        for line in wrap(text, room, break_on_hyphens=False):
+            for part in chop_cells(line, room):
+                yield Text(" " * indent).append(part, style)
 
     def folded(self, text: object, style: str = "") -> Iterator[Text]:
         """Text whose columns matter, wrapped at the width."""

@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from bearerd.cli.paper import Paper
-from bearerd.timeformat import duration
+from bearerd.cli.table import STYLES, Columns, Row
+from bearerd.timeformat import duration, spoken
 
-_STYLES: Final = {
-    "starting": "cyan",
-    "valid": "green",
-    "failing": "yellow",
-    "unwritten": "bold red",
-    "expired": "bold red",
-    "missing": "bold red",
-}
 _BAD: Final = "bold red"
-_GAP: Final = 2
-_INDENT: Final = 2
-# A shorter bar shows nothing, and a longer one shows nothing more.
-_LEAST_BAR: Final = 10
-_MOST_BAR: Final = 30
-# Characters of a long name that are shown before there is room for a bar.
-_LEAST_NAME: Final = 24
+# The state of a token is the first part of its rank. One that is good but not well comes before those that start.
+_RANKS: Final = ("expired", "missing", "unwritten", "failing", "valid, not well", "starting", "valid")
+# The parts of a line that differ between tokens with the same trouble.
+_OWN_PARTS: Final = re.compile(r", [0-9]+ attempts since [^;]*|; next attempt [^.;]*")
+_TO_DO: Final = " To do: "
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """The texts for one token."""
-
-    name: str
-    state: str
-    left: str
-    turn: str
-    life: tuple[float, float | None] | None
-    """The share of its lifetime that is over, and the position of the next refresh."""
-    notes: tuple[tuple[str, str], ...]
-    """The lines below it, with their styles."""
-
-    @property
-    def trouble(self) -> int:
-        """A sort key: 0 if something is wrong."""
-        return 2 - bool(self.notes) if self.state == "valid" else 0
-
-
 def picture(document: Mapping[str, Any], paper: Paper, trouble: str | None = None) -> list[Text]:
     """All lines; `trouble`: why the document is not from a daemon."""
-    lines = _lines(document, paper, trouble)[: paper.height]
+    lines = _lines(document, paper, trouble)[: None if paper.scrolls else paper.height]
     if paper.width is not None:
         for line in lines:  # for terminals that are too narrow even for three columns
             line.truncate(paper.width, overflow="crop")
@@ -64,54 +35,61 @@ def picture(document: Mapping[str, Any], paper: Paper, trouble: str | None = Non
 
 
 def _lines(document: Mapping[str, Any], paper: Paper, trouble: str | None) -> list[Text]:
-    rows = [_row(token, paper, document.get("now")) for token in document["tokens"]]
+    tokens = sorted(document["tokens"], key=_rank)
+    rows = _rows(tokens, paper, document.get("now"))
     lines = [*(paper.filled(paper.safe(trouble), _BAD) if trouble else ()), *_head(document, rows, paper)]
     if not rows:
         return lines
-    columns = _Columns.of(rows, paper)
+    columns = Columns.of(rows, paper)
     lines += [Text(), columns.headings()]
     blocks = [columns.block(row, paper) for row in rows]
     legend = columns.legend(paper)
     if paper.height is None or len(lines) + sum(map(len, blocks)) + len(legend) <= paper.height:
         return [*lines, *chain.from_iterable(blocks), *legend]
-    return [*lines, *_most_troubled(rows, blocks, paper, paper.height - len(lines))]
+    return [*lines, *_most_urgent(rows, blocks, paper, paper.height - len(lines))]
 
 
-def _most_troubled(rows: list[_Row], blocks: list[list[Text]], paper: Paper, room: int) -> Iterator[Text]:
-    """As many tokens as there is room for, those with problems first, and a count of the rest."""
-    order = sorted(range(len(rows)), key=lambda index: rows[index].trouble)
-    for shown, index in enumerate(order):
-        if len(blocks[index]) >= room:  # one line is for the count
-            rest = Counter(rows[index].state for index in order[shown:])
-            yield _counted(f"and {rest.total()} more:", rest, paper)[0]
-            return
-        room -= len(blocks[index])
-        yield from blocks[index]
+def _most_urgent(rows: list[Row], blocks: list[list[Text]], paper: Paper, room: int) -> Iterator[Text]:
+    """The tokens for which there is room, and a count of the rest. If the terminal scrolls, all that are not well."""
+    room -= 1 + paper.scrolls  # the count, and the hint
+    shown = 0
+    for row, block in zip(rows, blocks, strict=True):
+        if len(block) > room and (row.well or not paper.scrolls):
+            if not row.well and room > 0:  # a part of its line is better than nothing
+                yield from block[:room]
+                shown += 1
+            break
+        yield from block
+        room -= len(block)
+        shown += 1
+    if rest := Counter(row.state for row in rows[shown:]):
+        lines = _counted(f"and {rest.total()} more:", rest, paper)
+        yield from lines if paper.scrolls else lines[:1]
+    if paper.scrolls:
+        yield from paper.filled("bearerd status | less shows all, the most urgent first", "dim")
 
 
 # -- above the table ---------------------------------------------------------------------------------
 
 
-def _head(document: Mapping[str, Any], rows: list[_Row], paper: Paper) -> Iterator[Text]:
+def _head(document: Mapping[str, Any], rows: list[Row], paper: Paper) -> Iterator[Text]:
     directory = document.get("directory")
     if document.get("pid") is None:
-        yield from paper.filled(paper.safe(f"from the records in {directory} at {document.get('now')}"))
+        yield from paper.filled(paper.safe(f"from the records in {directory}"))
     else:
         up = _seconds(document.get("started_at"), document.get("now"))
+        since = _spoken(f"since {document.get('started_at')}", document.get("now"), paper)
         yield from paper.filled(
             paper.safe(
-                f"bearerd {document.get('version')}, pid {document['pid']}, in {directory}, "
-                f"since {document.get('started_at')}" + ("" if up is None else f" ({duration(up)})")
+                f"bearerd {document.get('version')}, pid {document['pid']}, in {directory}, {since}"
+                + ("" if up is None else f" ({duration(up)})")
             )
         )
-        if not document.get("alive"):
-            yield from paper.filled("the scheduler's heartbeat is stale: no token is refreshed", _BAD)
-    config = document.get("config") or {}
-    if config.get("error"):
-        yield from paper.filled(
-            paper.safe(f"the new config was refused; the one loaded at {config.get('loaded_at')} stays in use:"), _BAD
-        )
-        yield from paper.folded(config["error"], "red")
+    for trouble in document.get("troubles") or ():
+        yield from paper.filled(paper.safe(_spoken(trouble.get("line"), document.get("now"), paper)), _BAD)
+    error = (document.get("config") or {}).get("error")
+    if "\n" in str(error or ""):  # its first line is shown above
+        yield from paper.folded(error, "red")
     if rows:
         count = f"{len(rows)} token{'' if len(rows) == 1 else 's'}:"
         yield from _counted(count, Counter(row.state for row in rows), paper)
@@ -146,7 +124,7 @@ def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
     lines = [Text(what)]
     for state, count in states.most_common():
         comma = "" if lines[-1].plain == what else ","
-        said = Text(f"{count} {state}", _STYLES.get(state, ""))
+        said = Text(f"{count} {state}", STYLES.get(state, ""))
         lines[-1].append(comma)
         if paper.width is not None and lines[-1].cell_len + 1 + said.cell_len + 1 > paper.width:
             lines.append(Text())
@@ -157,20 +135,57 @@ def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _row(token: Mapping[str, Any], paper: Paper, now: Any) -> _Row:
+def _rank(token: Mapping[str, Any]) -> tuple[int, float]:
+    """A sort key: the most urgent token first."""
+    state, left = str(token.get("state")), token.get("remaining_seconds")
+    if state == "valid" and token.get("trouble"):
+        state = "valid, not well"
+    rank = _RANKS.index(state) if state in _RANKS else -1
+    return rank, float("inf") if left is None else left
+
+
+def _rows(tokens: Iterable[Mapping[str, Any]], paper: Paper, now: Any) -> list[Row]:
+    rows: list[Row] = []
+    told: dict[tuple[Any, ...], str] = {}
+    """By trouble, on a terminal: the token above that has it, too."""
+    for token in tokens:
+        trouble = token.get("trouble") or {}
+        line = trouble.get("line")
+        if trouble and paper.width is not None:
+            parts = (_OWN_PARTS.sub("", str(trouble.get(part))) for part in ("failed", "do"))
+            key = (token.get("provider"), *parts)
+            first = told.setdefault(key, str(token.get("name")))
+            if first != token.get("name"):
+                line = f"The same as {first}. {_capital(str(trouble.get('holds')))}."
+        rows.append(_row(token, line, paper, now))
+    return rows
+
+
+def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
     state = paper.safe(token.get("state"))
     left, turn = token.get("remaining_seconds"), token.get("next_refresh_seconds")
     said = "-" if left is None else duration(left)
     if state == "expired":
         ago = _seconds(token.get("expires_at"), now)
         said = "just now" if not ago else f"{duration(ago)} ago"  # in whole seconds
-    return _Row(
+    style = "yellow" if state == "valid" else STYLES.get(state, "").removeprefix("bold ")
+    notes = []
+    if line:
+        # What to do begins a line of its own, in the plain colour.
+        why, to_do, do = str(line).partition(_TO_DO)
+        notes = [(why, style), *([(f"{to_do.lstrip()}{do}", "")] if to_do else [])]
+    if token.get("publish_at"):
+        waits = _seconds(now, token["publish_at"]) or 0.0
+        when = f"at {token['publish_at']}" if waits > 0 else "now"
+        notes.append((f"A new token is published {when}.", "cyan"))
+    return Row(
         name=paper.safe(token.get("name")),
         state=state,
         left=said,
         turn="-" if turn is None else duration(turn) if turn else "now",
         life=_life(token.get("lifetime_seconds"), left, turn),
-        notes=tuple((paper.safe(text), style) for text, style in _notes(token, now)),
+        notes=tuple((paper.safe(_spoken(text, now, paper)), style) for text, style in notes),
+        well=not line and state == "valid",
     )
 
 
@@ -181,30 +196,16 @@ def _life(lifetime: float | None, left: float | None, turn: float | None) -> tup
     return lived, None if turn is None or turn >= left else lived + turn / lifetime
 
 
-def _notes(token: Mapping[str, Any], now: Any) -> Iterator[tuple[str, str]]:
-    error, held, attempts = token.get("last_error"), token.get("held_by"), token.get("failed_attempts")
-    if error:
-        lasted = _seconds(token.get("failing_since"), now)
-        more = f" ({attempts} attempts in {duration(lasted)})" if lasted and attempts and attempts > 1 else ""
-        yield f"{error}{more}", "yellow" if token.get("on_disk") else "red"
-    if held:
-        left = _seconds(now, token.get("held_until"))
-        yield f"held{_for(left)}: {token.get('held_text') or held}", "cyan"
-    if token.get("publish_at"):
-        yield f"a new token is published{_in(_seconds(now, token['publish_at']))}", "cyan"
-    for fault in token.get("file_errors") or ():
-        yield f"files: {fault}", "yellow" if token.get("on_disk") else "red"
-    hooks = token.get("hooks") or {}
-    if hooks.get("last_error"):
-        yield str(hooks["last_error"]), "yellow"
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
-def _in(seconds: float | None) -> str:
-    return f" in {duration(seconds)}" if seconds and seconds > 0 else " now"
-
-
-def _for(seconds: float | None) -> str:
-    return f" for {duration(seconds)}" if seconds else ""
+def _spoken(text: object, now: Any, paper: Paper) -> str:
+    """A text with the times in it as durations and local times."""
+    try:
+        return spoken(str(text), datetime.fromisoformat(now).timestamp(), paper.zone)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return str(text)
 
 
 def _seconds(since: Any, until: Any) -> float | None:
@@ -212,97 +213,3 @@ def _seconds(since: Any, until: Any) -> float | None:
         return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
     except (TypeError, ValueError):
         return None
-
-
-# -- the table ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The widths of the columns. Name, state and remaining time are always shown."""
-
-    name: int
-    state: int
-    left: int
-    turn: int | None
-    bar: int | None
-
-    @classmethod
-    def of(cls, rows: list[_Row], paper: Paper) -> _Columns:
-        """The columns that fit."""
-        name = max(len("TOKEN"), *(cell_len(row.name) for row in rows))
-        state = max(len("STATE"), *(cell_len(row.state) for row in rows))
-        left = max(len("LEFT"), *(len(row.left) for row in rows))
-        turn = max(len("NEXT"), *(len(row.turn) for row in rows))
-        lives, turns = any(row.life for row in rows), any(row.turn != "-" for row in rows)
-        if paper.width is None:
-            return cls(name, state, left, turn if turns else None, _MOST_BAR if lives else None)
-        rest = paper.width - state - left - 2 * _GAP
-        least = min(name, _LEAST_NAME)
-        turns = turns and rest - turn - _GAP >= least
-        if turns:
-            rest -= turn + _GAP
-        lives = lives and rest - _LEAST_BAR - _GAP >= least
-        name = max(0, min(name, rest - (_LEAST_BAR + _GAP if lives else 0)))
-        bar = min(_MOST_BAR, rest - name - _GAP)
-        return cls(name, state, left, turn if turns else None, bar if lives else None)
-
-    def headings(self) -> Text:
-        """The heading line."""
-        line = self._line(Text("TOKEN"[: self.name]), Text("STATE"), Text("LEFT"), Text("NEXT"), Text("LIFE"))
-        line.stylize("bold")
-        return line
-
-    def block(self, row: _Row, paper: Paper) -> list[Text]:
-        """A token's line, and its notes."""
-        style = _STYLES.get(row.state, "")
-        line = self._line(
-            Text(_without_its_middle(row.name, self.name, paper)),
-            Text(row.state, style),
-            Text(row.left),
-            Text(row.turn),
-            self._bar(row, style, paper),
-        )
-        room = None if paper.width is None else paper.width - _INDENT
-        return [line, *(Text(" " * _INDENT).append(paper.cut(text, room), how) for text, how in row.notes)]
-
-    def legend(self, paper: Paper) -> list[Text]:
-        """The legend for the bars, if there is room."""
-        glyphs = paper.glyphs
-        text = f"{glyphs.lived} elapsed  {glyphs.left} left  {glyphs.turn} next refresh"
-        if self.bar is None or (paper.width is not None and len(text) > paper.width):
-            return []
-        return [Text(), Text(text, "dim")]
-
-    def _line(self, name: Text, state: Text, left: Text, turn: Text, bar: Text) -> Text:
-        cells = [(name, self.name), (state, self.state), (left, self.left)]
-        if self.turn is not None:
-            cells.append((turn, self.turn))
-        if self.bar is not None:
-            cells.append((bar, self.bar))
-        line = Text()
-        for text, width in cells:
-            line.append_text(text).append(" " * (width - text.cell_len + _GAP))
-        line.rstrip()
-        return line
-
-    def _bar(self, row: _Row, style: str, paper: Paper) -> Text:
-        if self.bar is None or row.life is None:
-            return Text()
-        glyphs, (over, turn) = paper.glyphs, row.life
-        lived = round(over * self.bar)
-        bar = Text().append(glyphs.lived * lived, "dim").append(glyphs.left * (self.bar - lived), style)
-        at = self.bar if turn is None else int(turn * self.bar)
-        if lived <= at < self.bar:
-            return bar[:at].append(glyphs.turn, "bold").append_text(bar[at + 1 :])
-        return bar
-
-
-def _without_its_middle(name: str, width: int, paper: Paper) -> str:
-    """A long name without its middle: the end distinguishes tokens of a client, the beginning names the client."""
-    if cell_len(name) <= width:
-        return name
-    dots = paper.glyphs.dots
-    keep = max(0, width - len(dots))
-    end = keep * 2 // 3
-    return (name[: keep - end] + dots + (name[-end:] if end else ""))[:width]

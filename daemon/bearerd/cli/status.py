@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
@@ -52,7 +52,9 @@ def status(socket: str, directory: str | None, *, as_json: bool, watch: bool) ->
         sys.stdout.flush()
         sys.stdout.buffer.write(seen.body)
     elif seen.document["tokens"] or not seen.troubles:
-        _print(console, picture(seen.document, _paper(console)))
+        # The shell's prompt takes the last line.
+        paper = replace(_paper(console), height=console.height - 1 if console.is_terminal else None, scrolls=True)
+        _print(console, picture(seen.document, paper))
     return 1 if seen.troubles else 0
 
 

@@ -165,7 +165,7 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
         if re.search(pattern, said.text, re.IGNORECASE):
             return hint
     if known.worked:
-        return "the provider accepted the same credentials before: it may have revoked, replaced or locked them"
+        return "the provider accepted the same credentials before: ask whether it revoked, replaced or locked them"
     for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
         where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
         if value != value.strip("\ufeff \t\r\n"):

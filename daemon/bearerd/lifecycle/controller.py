@@ -127,6 +127,7 @@ class Controller:
             failing_since=log.since if log.failure is not None else None,
             faults=files.faults,
             readable_until=files.readable_until,
+            previous_until=files.previous_until,
             outcomes=attempts.outcomes,
             same_token=attempts.same,
             publish_at=waiting.at if waiting is not None else None,

@@ -85,6 +85,7 @@ class FileState:
         "_unsaved",
         "faults",
         "on_disk",
+        "previous_until",
         "readable_until",
     )  # fmt: skip
 
@@ -95,6 +96,8 @@ class FileState:
         """Whether every file holds the current token."""
         self.readable_until = 0.0
         """Boot clock: until when the token in every file is valid."""
+        self.previous_until = 0.0
+        """Boot clock: until when the previous token is valid, which failed writes left in the files."""
         self.faults: tuple[str, ...] = ()
         """The errors of the last write."""
         self._attempts = 0
@@ -138,7 +141,7 @@ class FileState:
         """Note that the config changed: other files or other hooks."""
         if new.on_change != old.on_change and self._hooks.undone(new.full_name):
             self._unannounced = True  # a corrected hook runs for the change that the old one missed
-        self.on_disk, self._only_times, self.readable_until = False, False, 0.0
+        self.on_disk, self._only_times, self.readable_until, self.previous_until = False, False, 0.0, 0.0
 
     def template_changed(self) -> None:
         """Note that a template changed."""
@@ -150,6 +153,10 @@ class FileState:
         faults = self._save(target, record)
         published = self._publisher.ensure(target, record.published, lambda: self._announce(target))
         was_on_disk, self.on_disk = self.on_disk, not published.faults
+        if self.on_disk or was_on_disk:  # otherwise another process altered the files, and nothing is known
+            self.previous_until = 0.0
+        elif self.readable_until:
+            self.previous_until = self.readable_until
         self.readable_until = good_until if self.on_disk else 0.0
         if published.written and was_on_disk and not self._attempts and not self._rewritten:
             say(logging.WARNING, f"restored: {', '.join(published.written)}", name=target.full_name)
@@ -178,7 +185,7 @@ class FileState:
 
     def expire(self, target: Target) -> None:
         """Handle an expired token: remove its files if the config says so."""
-        self.on_disk, self.readable_until = False, 0.0
+        self.on_disk, self.readable_until, self.previous_until = False, 0.0, 0.0
         if target.on_expiry == "remove":
             self._note(target, self._publisher.withdraw(target.outputs).faults)
 

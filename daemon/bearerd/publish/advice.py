@@ -11,13 +11,15 @@ from bearerd.publish.owners import user_name
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the file system is read-only",
+    errno.EDQUOT: "the quota is used up; free space, or raise the quota",
+    errno.EROFS: "the file system is read-only; mount it for writing, or write to another directory",
     errno.EPERM: "the daemon's user may not do that (an owner or group it cannot set, or an immutable file)",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
-    errno.EISDIR: "a directory has this name",
-    errno.ELOOP: "there is a symlink in the path, which is not followed",
-    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.EXDEV: "the file is on another file system than its directory; mount its directory instead",
+    errno.EIO: "input/output error; check the disk",
+    errno.EISDIR: "a directory has this name; move it away",
+    errno.ELOOP: "there is a symlink in the path, which is not followed; set the real path",
+    errno.ENOTDIR: "a part of the path is not a directory; move it away",
     errno.EMFILE: "too many files are open; raise LimitNOFILE",
     errno.ENOENT: "the directory does not exist",
 }
@@ -26,13 +28,18 @@ _ADVICE: Final = {
 def advice(error: OSError) -> str:
     """The error in one clause, with what to do if that is known."""
     if error.errno == errno.EACCES:
-        return f"{this_user()} may not write there"
+        return f"{this_user()} may not write there; change its owner or mode, or write to another directory"
     return _ADVICE.get(error.errno or 0, reason_of(error))
 
 
 def this_user() -> str:
     """The user of this process, as messages name it."""
     return f"user {user_name(os.geteuid())}"
+
+
+def instead(error: Exception, action: str) -> str:
+    """An error with a better action than the one that `advice` gives."""
+    return f"{str(error).partition('; ')[0]}; {action}"
 
 
 OUTPUT_ELSEWHERE: Final = (

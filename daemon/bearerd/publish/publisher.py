@@ -15,7 +15,7 @@ from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, Not
 from bearerd.log import say
 from bearerd.model import Config, Output, Target
 from bearerd.publish import record as records
-from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice
+from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice, instead
 from bearerd.publish.atomic import Files
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.lock import DirectoryLock
@@ -68,7 +68,7 @@ class Publisher:
         self._files = Files(config.directory, config.directory_mode, config.group, own=self._own)
         self.notes = Notes(self._files, posixpath.join(self._own, "owed"))
         self._lock = DirectoryLock(posixpath.join(self._own, "lock"))
-        self._lock_fault = ""
+        self.lock_fault = ""
         self._templates = Templates()
         self._looks = Looks()
         self._said: set[str] = set()
@@ -102,7 +102,7 @@ class Publisher:
         try:
             with self._files.directory(self._own) as opened:
                 if self._lock.is_held(opened.descriptor):
-                    self._lock_fault = ""
+                    self.lock_fault = ""
                     return
         except (FileNotFoundError, NotADirectoryError, PublishError):
             pass  # `_take_lock` says what is wrong
@@ -114,15 +114,15 @@ class Publisher:
             self._files.give_up()
             raise DirectoryLocked(f"another bearerd took the lock while this one ran: {error}") from None
         except BearerdError as error:
-            if str(error) != self._lock_fault:
-                self._lock_fault = str(error)
+            if str(error) != self.lock_fault:
+                self.lock_fault = str(error)
                 say(
                     logging.ERROR,
                     f"the lock file was removed or replaced and cannot be restored: {error}; "
                     "trying again; tokens are refreshed as before",
                 )
         else:
-            self._lock_fault = ""
+            self.lock_fault = ""
             say(logging.WARNING, f"{self._config.directory}: the lock file was removed or replaced; it is locked again")
 
     def release(self) -> None:
@@ -249,7 +249,7 @@ class Publisher:
             gid_of(self._config.group)
             self._files.prove_usable(self._config.directory)
         except NotPermitted as error:
-            return [f"{error}; {OUTPUT_ELSEWHERE}"]
+            return [instead(error, OUTPUT_ELSEWHERE)]
         except PublishError as error:
             return [str(error)]
         return []
@@ -282,7 +282,7 @@ class Publisher:
             with self._files.directory(self._own) as opened:
                 self._lock.take(opened.descriptor)
         except NotPermitted as error:
-            raise DirectoryUnusable(f"{error}; {OUTPUT_ELSEWHERE}") from None
+            raise DirectoryUnusable(instead(error, OUTPUT_ELSEWHERE)) from None
         except PublishError as error:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from bearerd import boundedjson
 from bearerd.errors import NotPermitted, PublishError
 from bearerd.log import say
-from bearerd.publish.advice import STATE_ELSEWHERE
+from bearerd.publish.advice import STATE_ELSEWHERE, instead
 from bearerd.publish.atomic import Files
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY
 from bearerd.publish.version import unknown_version
@@ -49,7 +49,8 @@ class State:
             self.note = f"{directory}: {reason}; the state is kept in {own}, which only bearerd uses"
         self._directory = own
         self._files = Files(root, PRIVATE_DIRECTORY, own=own)
-        self._failing = False
+        self.fault = ""
+        """Why it is not written; empty if it is."""
 
     @property
     def directory(self) -> str:
@@ -95,9 +96,9 @@ class State:
             else:
                 self._files.remove(path)
         except PublishError as error:
-            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
+            self._cannot(error, "; after a restart, all secrets of a client are tried again")
         else:
-            self._failing = False
+            self.fault = ""
 
     def key(self) -> bytes:
         """The key of fingerprints, which is generated once."""
@@ -109,7 +110,7 @@ class State:
         try:
             self._files.replace(path, key, PRIVATE)
         except PublishError as error:
-            self._say(f"state: {error}; after a restart, all secrets of a client are tried again")
+            self._cannot(error, "; after a restart, all secrets of a client are tried again")
         return key
 
     def examine(self) -> list[str]:
@@ -117,7 +118,7 @@ class State:
         try:
             self._files.prove_usable(self._directory)
         except NotPermitted as error:
-            return [f"{error}; {STATE_ELSEWHERE}"]
+            return [instead(error, STATE_ELSEWHERE)]
         except PublishError as error:
             return [str(error)]
         return []
@@ -126,17 +127,17 @@ class State:
         try:
             kept = self._files.keep_aside(path, version)
         except PublishError as error:
-            self._say(f"state: {error}")
+            self._cannot(error)
         else:
             say(logging.WARNING, f"state: {path} is from another version of bearerd; it was kept as {kept}")
 
     def _path(self, kind: str, name: str) -> str:
         return posixpath.join(self._directory, kind, f"{name}.json")
 
-    def _say(self, message: str) -> None:
-        if not self._failing:
-            say(logging.WARNING, message)
-        self._failing = True
+    def _cannot(self, error: PublishError, cost: str = "") -> None:
+        known, self.fault = self.fault, str(error)
+        if not known:
+            say(logging.WARNING, f"state: {error}{cost}")
 
 
 def _open_to_others(directory: str, uid: int) -> str:

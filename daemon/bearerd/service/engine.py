@@ -33,6 +33,7 @@ from bearerd.publish.state import State
 from bearerd.service.clients import Clients
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Token
+from bearerd.trouble import StateKind
 
 # Grants that run at once: more would be a thundering herd, and a thread costs memory.
 _MOST_GRANTS: Final = 256
@@ -185,18 +186,21 @@ class Engine:
         self._reconciler.wish(name, RefreshRequested(instead_of))
         return Requested("accepted", grants=grants, hold=hold, held_for=held_for)
 
-    def status(self, config_error: str | None = None) -> Status:
+    def status(self, config_error: str | None = None, config_do: str = "") -> Status:
         """The status of the daemon and every token."""
         now = self.clock.now()
         view = self._admission.view(now.boot)
         return Status(
             version=__version__,
             pid=os.getpid(),
+            host=os.uname().nodename,
             now=now,
             started=self._started,
             config=self._config,
             loaded=self._loaded,
             config_error=config_error,
+            config_do=config_do,
+            state_faults=self._state_faults(),
             alive=self.alive(),
             tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
             counts=self.counters.counts(),
@@ -246,6 +250,15 @@ class Engine:
     def statuses(self) -> list[TargetStatus]:
         """A snapshot of every target."""
         return list(self._reconciler.statuses())
+
+    def _state_faults(self) -> tuple[tuple[StateKind, str], ...]:
+        """Which parts of the state cannot be written, and why."""
+        faults: dict[StateKind, str] = {
+            "lock": self._publisher.lock_fault,
+            "ledger": self._admission.fault(),
+            "secrets": self._state.fault,
+        }
+        return tuple((kind, fault) for kind, fault in faults.items() if fault)
 
     def _hooks_of(self, name: str) -> HookStatus:
         return HookStatus(self.hooks.pending(name), *self.hooks.last(name))

@@ -12,6 +12,7 @@ from bearerd.lifecycle.policy import redate
 from bearerd.publish.publisher import peek
 from bearerd.terms import OWN_DIRECTORY, Instant
 from bearerd.timeformat import rfc3339
+from bearerd.trouble import of_record, of_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ def offline(directory: str | None, now: Instant) -> Offline:
     document = {
         "version": __version__,
         "pid": None,
+        "host": os.uname().nodename,
         "now": rfc3339(now.wall),
         "started_at": None,
         "directory": directory,
         "alive": False,
         "config": {"loaded_at": None, "error": None},
+        "troubles": [of_records().document()],
         "clients": {},
         "providers": {},
         "tokens": tokens,
@@ -67,6 +70,7 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
     record = peek(directory, client, name)
     token = redate(record.published, now).token if record else None
     left = token.expires.boot - now.boot if token else 0.0
+    trouble = None if left > 0 else of_record(rfc3339(token.expires.wall) if token else None)
     return {
         "name": f"{client}/{name}",
         "client": client,
@@ -76,6 +80,7 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "required": None,
         "files": None,
         "state": "missing" if token is None else "valid" if left > 0 else "expired",
+        "trouble": trouble.document() if trouble else None,
         "obtained_at": rfc3339(token.obtained.wall) if token else None,
         "expires_at": rfc3339(token.expires.wall) if token else None,
         "remaining_seconds": round(max(0.0, left), 3) if token else None,

@@ -67,6 +67,7 @@ class _Daemon:
         self._load_again = False
         self._try_again = False
         self._config_error: str | None = None
+        self._config_do = ""
         self._zombies: frozenset[str] = frozenset()
         self._warned_of: set[str] = set()
         self._ignored: set[int] = set()
@@ -81,7 +82,7 @@ class _Daemon:
 
     def status(self) -> Status:
         """The status of every token."""
-        return self._engine.status(self._config_error)
+        return self._engine.status(self._config_error, self._config_do)
 
     def refresh(self, name: str, instead_of: str | None) -> Requested:
         """Request a new token."""
@@ -248,17 +249,21 @@ class _Daemon:
 
     def _take(self, loaded: _Loaded) -> None:
         if isinstance(loaded, ConfigError):
-            shows = f"; bearerd check -c {self._config.sources[0]} shows more" if self._config.sources else ""
-            self._refuse(str(loaded), f"the new config has {_errors(loaded)}", shows)
+            shows = f"bearerd check -c {self._config.sources[0]} shows more" if self._config.sources else ""
+            load = "it is loaded at once" if self._config.reload == "watch" else "reload bearerd"
+            do = "; ".join(filter(None, (f"correct it, and {load}", shows)))
+            self._refuse(str(loaded), f"the new config has {_errors(loaded)}", do, f"; {shows}" if shows else "")
             return
         if isinstance(loaded, BearerdError):
             # The config could not be read, which may be temporary.
             self._try_again = True
-            self._refuse(str(loaded), f"{loaded}; retrying every {CHECK_CLOCKS_EVERY:.0f} s")
+            retried = f"retrying every {CHECK_CLOCKS_EVERY:.0f} s"
+            self._refuse(str(loaded), f"{loaded}; {retried}", f"wait: {retried}")
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
-            self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", why)
+            do = "restart bearerd, which continues with its valid tokens"
+            self._refuse(why := f"a changed {' and '.join(fixed)} needs a restart", why, do)
             return
         was, self._config, self._config_error = self._config, loaded, None
         self._engine.counters.event("reloads", "success")
@@ -272,9 +277,9 @@ class _Daemon:
             set_up(loaded.log, os.environ)
         say(logging.INFO, f"config reloaded: {changes}")
 
-    def _refuse(self, error: str, why: str, cure: str = "") -> None:
-        """Keep the current config. `error` is for the status; `why` and `cure` are logged once per error."""
-        known, self._config_error = self._config_error == error, error
+    def _refuse(self, error: str, why: str, do: str, cure: str = "") -> None:
+        """Keep the current config. `error` and `do` are for the status; `why` and `cure` are logged once per error."""
+        known, self._config_error, self._config_do = self._config_error == error, error, do
         self._engine.counters.event("reloads", "failure")
         if not (known and self._try_again):
             say(logging.ERROR, f"{why}; the current config stays in use{cure}")

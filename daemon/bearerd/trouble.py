@@ -1,0 +1,271 @@
+"""What is wrong with a target or the daemon, what still holds, and what to do, in words. Pure.
+
+The one source of these words for `bearerd status`, its JSON and the page. Times in them are RFC 3339, after `until`,
+`at`, `since` or `of`: `timeformat.spoken` turns them into local times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Literal, NamedTuple, assert_never
+
+from bearerd.grant.outcome import Failure, Malformed, Phase, RateLimited, Refused, Transient, Unsent
+from bearerd.target_status import HELD, TargetStatus
+from bearerd.terms import Instant
+from bearerd.timeformat import rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One line about a target, or the daemon, that is not well."""
+
+    failed: str
+    holds: str
+    """What can still be relied on, and until when."""
+    do: str
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        parts = self.failed, self.holds[:1].upper() + self.holds[1:], f"To do: {self.do}"
+        return " ".join(f"{part.rstrip('.')}." for part in parts)
+
+    def document(self) -> dict[str, str]:
+        """Its fields and its line, for JSON."""
+        return {"failed": self.failed, "holds": self.holds, "do": self.do, "line": self.line}
+
+
+class _Fault(NamedTuple):
+    failed: str
+    do: str
+
+
+def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Trouble | None:
+    """What is wrong with a target; None if it is well."""
+    good = status.expires is not None and status.expires + status.grace > now.boot
+    if good and not (status.failure or status.held_by or status.faults or hook_error):  # most are well
+        return None
+    refresh = list(_of_refresh(status, now))
+    files, hooks = list(_of_files(status)), list(_of_hooks(hook_error))
+    lost = status.expires is None or status.expires <= now.boot
+    # Without a valid token, its refresh comes first.
+    faults = [*refresh, *files, *hooks] if lost else [*files, *refresh, *hooks]
+    return Trouble(
+        _joined(fault.failed for fault in faults), _holds(status, now), _joined(fault.do for fault in faults)
+    )
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(parts))
+
+
+def _when(moment: float, now: Instant) -> str:
+    return rfc3339(now.wall + (moment - now.boot))
+
+
+def _split(message: str, do: str) -> _Fault:
+    """A message in its two parts: what happened, and after a semicolon what to do; `do` if it does not say that."""
+    failed, _, advice = message.partition("; ")
+    return _Fault(failed, advice or do)
+
+
+# -- what still holds --------------------------------------------------------------------------------
+
+
+def _holds(status: TargetStatus, now: Instant) -> str:
+    if status.expires is None:
+        return "there is no valid token"
+    expiry = _when(status.expires, now)
+    if status.expires + status.grace <= now.boot:
+        if status.target.on_expiry == "remove":
+            return f"there is no valid token: the last one expired at {expiry}, and its files are removed"
+        return f"there is no valid token: the last one expired at {expiry}, and its files still contain it"
+    if status.on_disk:
+        return f"the current token is good until {expiry}"
+    if not status.faults:
+        return f"the current token is good until {expiry}, and is being written to its files"
+    if status.previous_until > now.boot:
+        return f"the previous token in the files is good until {_when(status.previous_until, now)}"
+    return f"the current token is good until {expiry}, but not in all of its files"
+
+
+# -- its refresh -------------------------------------------------------------------------------------
+
+
+def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
+    failure, hold, then = status.failure, status.held_by, _next(status, now)
+    if failure is not None:
+        failed, do = _said(failure, status)
+        failed = failed.rstrip(".")  # as OpenSSL ends some
+        if status.attempts > 1 and status.failing_since is not None:
+            failed += f", {status.attempts} attempts since {_when(status.failing_since, now)}"
+        if hold and not (hold == "refused" and isinstance(failure, Refused)):
+            failed += f"; held: {HELD[hold]}"
+        yield _Fault(failed, do + then)
+    elif hold:
+        yield _Fault(f"held: {HELD[hold]}", _HELD_DO[hold] + then)
+    elif status.expires is None:
+        yield _Fault("its first request has not ended yet", "wait")
+    elif status.expires + status.grace <= now.boot:
+        yield _Fault("no new token arrived in time", "wait" + then)
+
+
+def _next(status: TargetStatus, now: Instant) -> str:
+    """When bearerd tries again, as the last part of what to do."""
+    at = status.next_refresh
+    if at == inf:
+        return "; next attempt after a request in flight has ended"
+    if at <= 0:
+        return ""
+    return "; next attempt now" if at < now.boot + 1 else f"; next attempt at {_when(at, now)}"
+
+
+_HELD_DO: Final = {
+    "refused": "correct what its client's other tokens report",
+    "half_open": "wait",
+    "refused_limit": "wait: more refused attempts could lock the account",
+    "retry_budget": "wait; if it lasts, ask the provider",
+    "rate_limit": "wait, or raise rate_limit if the provider allows more",
+    "concurrency": "wait, or raise max_concurrency if the provider allows more",
+    "unknown_client": "wait",
+}
+_AT_ONCE: Final = "; a change is tried at once"
+
+
+def _said(failure: Failure, status: TargetStatus) -> _Fault:
+    """A failure, and what to do about it: its hint, or what helps with its kind."""
+    match failure:
+        case Unsent():
+            return _unsent(failure)
+        case Transient():
+            return _Fault(failure.reason, failure.hint or _TRANSIENT_DO.get(failure.phase, _WAIT))
+        case RateLimited():
+            return _Fault(
+                failure.reason, failure.hint or "wait; if it recurs, set rate_limit to what the provider allows"
+            )
+        case Malformed():
+            return _Fault(failure.reason, (failure.hint or _MALFORMED_DO) + _AT_ONCE)
+        case Refused(another_secret=True):
+            return _Fault(failure.reason, failure.hint or _WAIT)
+        case Refused():
+            then = _RESTART if _by_variable(status) else _AT_ONCE
+            return _Fault(
+                failure.reason, (failure.hint or "compare the client and its scope with the provider's") + then
+            )
+        case _:
+            assert_never(failure)
+
+
+_WAIT: Final = "wait; if it lasts, ask the provider"
+_TRANSIENT_DO: Final[dict[Phase, str]] = {
+    "name look-up": "check the host's name and this machine's DNS",
+    "connect": "check the network and the firewalls on the way",
+    "TLS": "compare the host with the provider's, and check whether a proxy intercepts TLS",
+    "wait": "wait; if it lasts, ask the provider, or raise timeout",
+    "read": "wait; if it lasts, ask the provider, or raise timeout",
+}
+_MALFORMED_DO: Final = "compare token_url with the provider's; bearerd check --online shows what came back"
+_RESTART: Final = "; a changed variable needs a restart"
+
+
+def _by_variable(status: TargetStatus) -> bool:
+    """Whether the client's credentials are in the environment, which cannot change while the daemon runs."""
+    return any(reference.kind == "env" for reference in status.target.client.client_secret)
+
+
+# The source of a secret, the error, and what to do. The first match counts.
+_SECRET_DO: Final = (
+    ("", ": too many open files", "raise LimitNOFILE"),
+    (
+        "file",
+        r": (no such file or directory|permission denied|empty)",
+        "write the secret to it, with mode 0600 and the daemon's user as its owner" + _AT_ONCE,
+    ),
+    ("file", "", "put the secret into it" + _AT_ONCE),
+    ("env", "", "set it in the daemon's environment, and restart bearerd"),
+    ("credential", "", "correct LoadCredential= in the unit, and restart bearerd"),
+    ("command", "", "run it by hand as the daemon's user to see why"),
+)
+
+
+def _unsent(failure: Unsent) -> _Fault:
+    """Nothing was sent. The message about a secret begins with its source (`Reference.__str__`)."""
+    do = failure.hint or "install or correct it, and restart bearerd"
+    if failure.phase == "secret":
+        fitting = (
+            advice
+            for source, error, advice in _SECRET_DO
+            if failure.message.startswith(source) and re.search(error, failure.message)
+        )
+        do = next(fitting, "correct it; bearerd check shows whether it can be used")
+    return _split(failure.message, do)
+
+
+# -- its files and hooks -----------------------------------------------------------------------------
+
+
+def _of_files(status: TargetStatus) -> Iterator[_Fault]:
+    for fault in status.faults:
+        yield _split(fault, "correct it; writing is retried every 10 s")
+
+
+def _of_hooks(error: str | None) -> Iterator[_Fault]:
+    # Several are one text (hooks/owed.py).
+    for fault in re.split(r"; (?=hook (?:run|signal) )", error) if error else ():
+        failed, do = _split(fault, "correct it, and reload the program by hand")
+        yield _Fault(f"{failed}, given up", do.removeprefix("its output is not kept: "))
+
+
+# -- the daemon --------------------------------------------------------------------------------------
+
+
+def of_records() -> Trouble:
+    """No daemon runs, and only its records are known."""
+    return Trouble(
+        "no daemon refreshes these tokens",
+        "the files stay, and each token is good until it expires",
+        "start bearerd; its log says why it ended",
+    )
+
+
+def of_record(expired: str | None) -> Trouble:
+    """A token from a record that is not good without a daemon; `expired` is when it expired, None if it is unknown."""
+    if expired is None:
+        failed = "its record cannot be read, or was written by another version"
+        return Trouble(failed, "there is no valid token", "start bearerd")
+    return Trouble(
+        "no daemon refreshed it", f"there is no valid token: the last one expired at {expired}", "start bearerd"
+    )
+
+
+def of_schedule() -> Trouble:
+    """The scheduler does not work."""
+    return Trouble(
+        "the scheduler's heartbeat is stale: no token is refreshed",
+        "the files stay as they are, and their tokens expire",
+        "restart bearerd, which continues with its valid tokens; and report this bug",
+    )
+
+
+def of_config(error: str, do: str, loaded: str) -> Trouble:
+    """A newer config is not in use, with its errors in lines; `loaded` is when the config in use was loaded."""
+    first, *more = error.split("\n")
+    rest = f" (and {len(more)} more)" if more else ""
+    return Trouble(f"the new config was refused: {first}{rest}", f"the config of {loaded} stays in use", do)
+
+
+StateKind = Literal["lock", "ledger", "secrets"]
+_STATE_HOLDS: Final[dict[StateKind, str]] = {
+    "lock": "tokens are refreshed as before, but a second daemon could start in this directory",
+    "ledger": "tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart",
+    "secrets": "tokens are refreshed as before, but all secrets of a client are tried again after a restart",
+}
+
+
+def of_state(kind: StateKind, fault: str) -> Trouble:
+    """The lock, the ledger, or the notes which secrets work, cannot be written; `fault` has the path and the reason."""
+    failed, do = _split(fault, "correct it")
+    return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")

@@ -1,0 +1,866 @@
+"""The line of each token that is not well, fault by fault: what failed, what still holds, what to do.
+
+The tables are for reading from top to bottom. A daemon with real servers, secrets, files and hooks shows the first one;
+TIME is a duration and a local time. The second one has the states that take hours, or a broken machine, to reach.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import test_messages
+from bearerd.api.status import daemon_troubles
+from bearerd.cli.ask import ask, ask_status
+from bearerd.grant.outcome import Malformed, RateLimited, Refused, Transient, Unsent
+from bearerd.target_status import TargetStatus
+from bearerd.timeformat import spoken
+from bearerd.trouble import trouble_of
+from support import prometheus
+from support.api import Site
+from support.clock import START
+from support.peer import blackhole, refusing
+from support.process import eventually, patched, running
+from support.server import Answer, Seen, Server, issues, serving
+from support.targets import target
+
+AS_ROOT = os.geteuid() == 0
+
+# -- shown by a daemon -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Night:
+    """A situation, and the line of the token `NAME/x` in it. The client's keys may contain URL and DIR."""
+
+    name: str
+    situation: str
+    failed: str
+    holds: str
+    do: str
+    keys: str = "token_url: URL"
+    secret: str = "file: DIR/secret"
+    token: str = ""
+    refreshed: bool = False
+    """Whether a new token is requested once the first one is there."""
+    root: bool = False
+    """Whether the situation needs root: it mounts something."""
+
+    @property
+    def line(self) -> str:
+        """The whole line."""
+        return f"{self.failed}. {self.holds}. To do: {self.do}."
+
+
+GOOD = "The current token is good for TIME"
+NONE = "There is no valid token"
+THEN = "next attempt in TIME"
+AT_ONCE = "a change is tried at once"
+UNWRITTEN = "The current token is good for TIME, but not in all of its files"
+SLOW = "timeout: 500ms, token_url"
+
+SHOWN = [
+    # The provider refuses.
+    Night(
+        "refused",
+        "the client is refused, and never had a token",
+        "HTTP 401 invalid_client: the client was refused",
+        NONE,
+        f"compare client_id, secret and auth with the provider's; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "ok-refused",
+        "the client is refused, and had tokens",
+        "HTTP 401 invalid_client: the client was refused",
+        GOOD,
+        "the provider accepted the same credentials before: ask whether it revoked, replaced or locked them; "
+        f"{AT_ONCE}; {THEN}",
+        refreshed=True,
+    ),
+    Night(
+        "scope",
+        "one token is refused for its scope",
+        "HTTP 400 invalid_scope: this token was refused (scope)",
+        NONE,
+        f"compare scope with the provider's, and have it granted to this client; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "firewall",
+        "a firewall refuses",
+        "HTTP 403: refused by an HTML page, not by a token endpoint",
+        NONE,
+        "compare token_url with the provider's; if it is right, ask the provider to let this machine's address "
+        f"through; {AT_ONCE}; {THEN}",
+    ),
+    # The provider fails.
+    Night(
+        "down",
+        "the provider is down at the start",
+        "HTTP 503: a temporary error at the provider",
+        NONE,
+        f"wait; if it lasts, ask the provider; {THEN}",
+    ),
+    Night(
+        "ok-down",
+        "the provider is down at a refresh",
+        "HTTP 503: a temporary error at the provider",
+        GOOD,
+        f"wait; if it lasts, ask the provider; {THEN}",
+        refreshed=True,
+    ),
+    Night(
+        "short-down",
+        "the provider is down until the token has expired",
+        "HTTP 503: a temporary error at the provider",
+        "There is no valid token: the last one expired TIME ago, and its files still contain it",
+        f"wait; if it lasts, ask the provider; {THEN}",
+    ),
+    Night(
+        "maintenance",
+        "the provider is down for maintenance, with Retry-After",
+        "HTTP 503: a temporary error at the provider; the provider asks to wait 15 min",
+        NONE,
+        f"wait; if it lasts, ask the provider; {THEN}",
+    ),
+    Night(
+        "ok-limited",
+        "too many requests, with Retry-After",
+        "HTTP 429: too many requests; the provider asks to wait 15 min",
+        GOOD,
+        f"wait; if it recurs, set rate_limit to what the provider allows; {THEN}",
+        refreshed=True,
+    ),
+    # It answers with something else.
+    Night(
+        "login",
+        "the reply is a login page",
+        "HTTP 200, but the reply is HTML, not JSON",
+        NONE,
+        f"token_url leads to a login page, a proxy or another site: compare it with the provider's; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "moved",
+        "the reply is a redirect",
+        "HTTP 302: a redirect to https://login.example.com, "
+        "which is not followed because it would send the secret there",
+        NONE,
+        f"set token_url to the endpoint itself; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "lost",
+        "nothing is at token_url",
+        "HTTP 404: not the reply of a token endpoint",
+        NONE,
+        f"compare token_url with the provider's; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "crlf",
+        "the token would break out of a header",
+        "the access token contains a line end or NUL, which would break out of a header",
+        NONE,
+        f"compare token_url with the provider's; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "dpop",
+        "the token is bound to a key",
+        "the token is of type dpop: each call needs a new proof made with a key, which a file cannot provide",
+        NONE,
+        f"ask the provider for bearer tokens for this client; {AT_ONCE}; {THEN}",
+    ),
+    # The network.
+    Night(
+        "closed",
+        "no server listens",
+        "127.0.0.1:PORT: connection refused (while connecting)",
+        NONE,
+        f"no server listens there, or a firewall refuses: compare host and port; {THEN}",
+        keys="token_url: CLOSED",
+    ),
+    Night(
+        "swallowed",
+        "a firewall drops everything",
+        "127.0.0.1:PORT: not done within 0.5 s (while connecting)",
+        NONE,
+        f"check the network and the firewalls on the way; {THEN}",
+        keys=f"{SLOW}: SILENT",
+    ),
+    Night(
+        "hang-fast",
+        "the provider accepts the connection and says nothing",
+        "127.0.0.1: not done within 0.5 s (while waiting for the reply)",
+        NONE,
+        f"wait; if it lasts, ask the provider, or raise timeout; {THEN}",
+        keys=f"{SLOW}: URL",
+    ),
+    Night(
+        "tls",
+        "the certificate is of an unknown authority",
+        "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
+        NONE,
+        f"for a private authority set ca_file; for a public one install the system's ca-certificates; {THEN}",
+        keys="token_url: UNTRUSTED",
+    ),
+    Night(
+        "mismatch",
+        "the certificate is for another host",
+        "127.0.0.1: TLS certificate refused: IP address mismatch, certificate is not valid for '127.0.0.1'",
+        NONE,
+        f"compare the host with the provider's, and check whether a proxy intercepts TLS; {THEN}",
+        keys="ca_file: DIR/ca.pem, token_url: OTHER",
+    ),
+    # The secret.
+    Night(
+        "missing",
+        "the file of the secret is missing",
+        "file DIR/none: no such file or directory",
+        NONE,
+        f"write the secret to it, with mode 0600 and the daemon's user as its owner; {AT_ONCE}; {THEN}",
+        secret="file: DIR/none",
+    ),
+    Night(
+        "readable",
+        "others can read the secret",
+        "file DIR/readable: mode 0644 lets others access it",
+        NONE,
+        "run chmod 600 on it, or, if its mode cannot be set (a Kubernetes mount), set permissions: group or any next "
+        f"to file; {THEN}",
+        secret="file: DIR/readable",
+    ),
+    Night(
+        "empty",
+        "the secret is empty",
+        "file DIR/empty: empty",
+        NONE,
+        f"write the secret to it, with mode 0600 and the daemon's user as its owner; {AT_ONCE}; {THEN}",
+        secret="file: DIR/empty",
+    ),
+    Night(
+        "variable",
+        "the variable is not set",
+        "env NOT_SET: the variable is not set",
+        NONE,
+        f"set it in the daemon's environment, and restart bearerd; {THEN}",
+        secret="env: NOT_SET",
+    ),
+    Night(
+        "credential",
+        "the unit has no credential",
+        "credential dnb: $CREDENTIALS_DIRECTORY is not set",
+        NONE,
+        f"the unit needs LoadCredential=dnb:…; {THEN}",
+        secret="credential: dnb",
+    ),
+    Night(
+        "command",
+        "the command for the secret fails",
+        "command /bin/false: exit 1",
+        NONE,
+        f"run it by hand as the daemon's user to see why; {THEN}",
+        secret="command: [/bin/false]",
+    ),
+    # The files.
+    Night(
+        "directory",
+        "a directory has the name of the file",
+        "DIR/tokens/directory/x: a directory has this name",
+        UNWRITTEN,
+        "move it away",
+    ),
+    Night(
+        "symlink",
+        "a directory on the path is a symlink",
+        "the symlink DIR/tokens/symlink is not followed: symlinks below the output directory never are",
+        UNWRITTEN,
+        "replace it with a directory, or use the real path",
+    ),
+    Night(
+        "template",
+        "the template uses a field that the reply does not have",
+        "template DIR/template: line 1: there is no 'nothing'",
+        UNWRITTEN,
+        "correct it; writing is retried every 10 s",
+        token="files: [{format: template, template: DIR/template, path: template/x}]",
+    ),
+    Night(
+        "mounted",
+        "the file is a mount point",
+        "DIR/tokens/mounted/x: the file is a mount point",
+        UNWRITTEN,
+        "mount its directory instead",
+        root=True,
+    ),
+    Night(
+        "full",
+        "the disk is full",
+        "DIR/tokens/full/x: no space is left",
+        UNWRITTEN,
+        "free some, or enlarge the file system",
+        root=True,
+    ),
+    Night(
+        "readonly",
+        "the disk is read-only at a refresh",
+        "DIR/tokens/readonly/x: the file system is read-only",
+        "The previous token in the files is good for TIME",
+        "mount it for writing, or write to another directory",
+        refreshed=True,
+        root=True,
+    ),
+    # The hooks.
+    Night(
+        "hook",
+        "the hook fails",
+        "hook run DIR/hook: exit 3, given up",
+        GOOD,
+        "run it by hand as the daemon's user to see why",
+        token="on_change: [{run: [DIR/hook]}]",
+    ),
+    Night(
+        "nohook",
+        "the hook's program is missing, and its second one takes too long",
+        "hook run DIR/none: cannot be started: no such file or directory, given up; "
+        "hook run /bin/sleep: not done within 50 ms, killed, given up",
+        GOOD,
+        "correct it, and reload the program by hand",
+        token="on_change: [{run: [DIR/none]}, {run: [/bin/sleep, '60'], timeout: 50ms}]",
+    ),
+    Night(
+        "signal",
+        "the hook's process does not run",
+        "hook signal HUP to none-of-this-name: no process is named none-of-this-name (as in `ps -o comm`), or the "
+        "daemon's user cannot see it, given up",
+        GOOD,
+        "correct it, and reload the program by hand",
+        token="on_change: [{signal: HUP, process: none-of-this-name}]",
+    ),
+    # Held, without a failure of its own.
+    Night("hang", "its first request is on its way", "its first request has not ended yet", NONE, "wait"),
+    Night(
+        "half",
+        "another token of the client asks first",
+        "held: its client sends one attempt at a time",
+        NONE,
+        "wait; next attempt after a request in flight has ended",
+        keys="token_url: URL/hang",
+    ),
+    Night(
+        "slot",
+        "other clients use all slots of the provider",
+        "held: its provider has max_concurrency requests in flight",
+        NONE,
+        "wait, or raise max_concurrency if the provider allows more; next attempt after a request in flight has ended",
+        keys="provider: busy",
+    ),
+    Night(
+        "rate",
+        "the rate limit is used up",
+        "held: its rate_limit has no room yet",
+        NONE,
+        f"wait, or raise rate_limit if the provider allows more; {THEN}",
+        keys="rate_limit: 1/1h, token_url: URL",
+    ),
+]
+# Clients whose second token, or a second client, has to go first.
+TWO_TOKENS = {"scope": "{x: {scope: bad}, y: {}}", "half": "{x: {}, y: {}}", "rate": "{x: {}, y: {}}"}
+TWO_CLIENTS = {"slot"}
+
+# Seconds: as short as a machine that pauses allows.
+SHORT = 6
+TOKEN = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
+ANSWERS = {
+    "refused": Answer(401, {"error": "invalid_client"}),
+    "firewall": Answer(403, b"<!DOCTYPE html>"),
+    "down": Answer(503, {}),
+    "maintenance": Answer(503, {}, {"Retry-After": "900"}),
+    "limited": Answer(429, {}, {"Retry-After": "900"}),
+    "login": Answer(200, b"<!DOCTYPE html>"),
+    "moved": Answer(302, b"", {"Location": "https://login.example.com/token"}),
+    "lost": Answer(404, b"no"),
+    "crlf": Answer(200, TOKEN | {"access_token": "t\r\n1"}),
+    "dpop": Answer(200, TOKEN | {"token_type": "DPoP"}),
+}
+
+
+class Provider:
+    """Answers by the path, which is a client's name: `ok-down` is up for the first request only."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self._asked: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, seen: Seen) -> Answer:
+        first, _, then = seen.path.rpartition("/")[2].partition("-")
+        with self._lock:
+            self._asked[seen.path] += 1
+            number = self._asked[seen.path]
+        token = TOKEN | {"access_token": f"t-{number}"}
+        if first in {"ok", "short"} and number == 1:
+            return Answer(200, token | ({"expires_in": SHORT} if first == "short" else {}))
+        if first in {"hang", "busy"}:
+            self.over.wait()
+        if b"scope=bad" in seen.body:
+            return Answer(400, {"error": "invalid_scope"})
+        return ANSWERS.get(then or first, Answer(200, token))
+
+
+@contextmanager
+def mounts(tokens: Path) -> Iterator[None]:
+    """A file that is a mount point, a full disk, and one that `run` makes read-only."""
+    with ExitStack() as stack:
+
+        def mount(at: Path, *arguments: str | Path) -> None:
+            subprocess.run(["mount", *arguments, at], check=True)
+            stack.callback(lambda: subprocess.run(["umount", "--lazy", at], check=True))
+
+        for name in ("mounted", "full", "readonly"):
+            (tokens / name).mkdir(parents=True)
+        (tokens / "mounted/x").touch()
+        mount(tokens / "mounted/x", "--bind", tokens.parent / "secret")
+        mount(tokens / "full", "-t", "tmpfs", "-o", "size=4k", "tmpfs")
+        (tokens / "full/filler").write_bytes(b"x" * 4096)
+        mount(tokens / "readonly", "-t", "tmpfs", "-o", "size=64k", "tmpfs")
+        yield
+
+
+def surroundings(path: Path) -> None:
+    """The files that the table names."""
+    for name, content, mode in (
+        ("secret", "hunter2", 0o600),
+        ("readable", "hunter2", 0o644),
+        ("empty", "", 0o600),
+        ("hook", "#!/bin/sh\nexit 3\n", 0o755),
+        ("template", "{{ nothing }}", 0o644),
+    ):
+        (path / name).write_text(content)
+        (path / name).chmod(mode)
+    (path / "tokens/directory/x").mkdir(parents=True)
+    (path / "tokens/symlink").symlink_to(path)
+
+
+def config_of(rows: list[Night], path: Path, urls: Mapping[str, str]) -> str:
+    """A config with a client for each row."""
+    clients: list[str] = []
+    for row in rows:
+        tokens = TWO_TOKENS.get(row.name, f"{{x: {{{row.token}}}}}")
+        more = "" if "timeout" in row.keys else ", timeout: 10m"
+        for name in (row.name, f"{row.name}2") if row.name in TWO_CLIENTS else (row.name,):
+            given = row.keys if "provider" in row.keys else f"{row.keys}, allow_http: true{more}"
+            if "URL/" not in given:
+                given = given.replace("URL", f"URL/{row.name}")
+            clients.append(f"  {name}: {{{given}, client_id: a, client_secret: {{{row.secret}}}, tokens: {tokens}}}")
+    busy = "{token_url: URL/busy, allow_http: true, timeout: 10m, max_concurrency: 1}"
+    text = "\n".join(["output: {directory: DIR/tokens}", f"providers: {{busy: {busy}}}", "clients:", *clients, ""])
+    for word, value in {**urls, "DIR": str(path)}.items():
+        text = re.sub(rf"\b{word}\b", value, text)
+    return text
+
+
+def plain(line: str, path: Path) -> str:
+    """A line without what differs from run to run."""
+    line = line.replace(str(path), "DIR")
+    time = r"([0-9]+ [A-Z][a-z]+ )?[0-9:]+"  # with its day around midnight
+    line = re.sub(rf", [0-9]+ attempts since {time}", "", line)
+    line = re.sub(rf"\b(for|in) [0-9]+ [a-z]+( [0-9]+ [a-z]+)? \((until|at) {time}\)", r"\1 TIME", line)
+    line = re.sub(rf"[0-9]+ [a-z]+ ago \(at {time}\)", "TIME ago", line)
+    return re.sub(r"127\.0\.0\.1:[0-9]+", "127.0.0.1:PORT", line).replace("next attempt now", THEN)
+
+
+class Lines:
+    """The lines of a daemon, by client."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._socket = str(path / "tokens/.bearerd/control.sock")
+
+    def now(self) -> dict[str, set[str]]:
+        """The line of each token that is not well."""
+        document, _ = ask_status(self._socket)
+        at = datetime.fromisoformat(document["now"]).timestamp()
+        found: dict[str, set[str]] = {}
+        for token in document["tokens"]:
+            line = (token["trouble"] or {}).get("line", "")
+            found.setdefault(token["client"].rstrip("2"), set()).add(plain(spoken(line, at, UTC), self._path))
+        return found
+
+    def refresh(self, name: str) -> None:
+        """Request a new token, once there is a first one."""
+        eventually(lambda: self._state(name) == "valid")
+        assert ask(self._socket, f"/refresh/{name}/x", "POST")[0] == 202
+
+    def _state(self, name: str) -> Any:
+        (token,) = ask_status(self._socket, f"{name}/x")[0]["tokens"]
+        return token["state"]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
+    """A daemon for which all of this goes wrong at once."""
+    path = tmp_path_factory.mktemp("n")
+    surroundings(path)
+    ours, other = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(str(path / "ca.pem"))
+    rows = [row for row in SHOWN if AS_ROOT or not row.root]
+    with ExitStack() as stack:
+
+        def tls(authority: trustme.CA, host: str) -> Server:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(host).configure_cert(context)
+            return stack.enter_context(serving(issues(), context))
+
+        if AS_ROOT:
+            stack.enter_context(mounts(path / "tokens"))
+        provider = Provider()
+        server = stack.enter_context(serving(provider))
+        stack.callback(provider.over.set)
+        urls = {
+            "URL": server.url.removesuffix("/token"),
+            "CLOSED": f"http://127.0.0.1:{stack.enter_context(refusing())}",
+            "SILENT": f"http://127.0.0.1:{stack.enter_context(blackhole())}",
+            "UNTRUSTED": tls(other, "127.0.0.1").url,
+            "OTHER": tls(ours, "other.example.com").url,
+        }
+        (path / "config.yaml").write_text(config_of(rows, path, urls))
+        impatient = patched(
+            path,
+            {"bearerd.service.engine._STOP_WITHIN": 0.1},
+            "from bearerd.hooks.hooks import Hooks",
+            "Hooks.__init__.__defaults__ = (*Hooks.__init__.__defaults__[:-1], (0.0, 0.0, 0.0))",
+        )
+        with running("run", "-c", path / "config.yaml", env=impatient) as daemon:
+            lines = Lines(path)
+            daemon.wait_for("keeps")
+            eventually((path / "tokens/.bearerd/control.sock").exists)
+            for row in rows:
+                if row.refreshed:
+                    if row.name == "readonly":
+                        eventually((path / "tokens/readonly/x").exists)
+                        subprocess.run(["mount", "-o", "remount,ro", path / "tokens/readonly"], check=True)
+                    lines.refresh(row.name)
+            yield lines
+
+
+@pytest.mark.parametrize("row", SHOWN, ids=lambda row: row.situation)
+def test_a_token_that_is_not_well_has_a_line(night: Lines, row: Night) -> None:
+    if row.root and not AS_ROOT:
+        pytest.skip("needs root: mounts a file system")
+    found: set[str] = set()
+
+    def shown() -> bool:
+        nonlocal found
+        found = night.now()[row.name]
+        return row.line in found
+
+    try:
+        eventually(shown)
+    except AssertionError:
+        assert found == {row.line}
+
+
+# -- states that take hours, or a broken machine ----------------------------------------------------
+
+NOW = START.boot
+DOWN = Transient("HTTP 503: a temporary error at the provider")
+WRONG = Refused("HTTP 401 invalid_client: the client was refused", hint="compare client_id, secret and auth")
+
+
+def held(**changes: Any) -> TargetStatus:
+    """At 08:00: a token that is good until 08:11, and its next attempt at 08:04."""
+    given: dict[str, Any] = {
+        "target": target(),
+        "obtained": NOW - 2940,
+        "expires": NOW + 660,
+        "on_disk": True,
+        "next_refresh": NOW + 240,
+    }
+    return TargetStatus(**given | changes)
+
+
+# The situation, the status, and the line.
+STATES: list[tuple[str, TargetStatus, str | None]] = [
+    ("well", held(), None),
+    ("well, and a newer token waits for its publication", held(publish_at=NOW + 30), None),
+    (
+        "refused for half an hour",
+        held(failure=WRONG, attempts=3, failing_since=NOW - 1800, held_by="refused", held_until=NOW + 240),
+        (
+            "HTTP 401 invalid_client: the client was refused, 3 attempts since 07:30. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: compare client_id, secret and auth; a changed variable needs a restart; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "refused, and another secret is tried next",
+        held(
+            failure=Refused("HTTP 401", another_secret=True, hint="the client has another secret, which is tried next")
+        ),
+        (
+            "HTTP 401. The current token is good for 11 min (until 08:11). "
+            "To do: the client has another secret, which is tried next; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "refused_limit is used up",
+        held(failure=WRONG, held_by="refused_limit", expires=NOW - 60),
+        (
+            "HTTP 401 invalid_client: the client was refused; held: its client has used up refused_limit. "
+            "There is no valid token: the last one expired 60 s ago (at 07:59:00), and its files still contain it. "
+            "To do: compare client_id, secret and auth; a changed variable needs a restart; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "refused_limit is used up by other tokens of the client",
+        held(held_by="refused_limit"),
+        (
+            "held: its client has used up refused_limit. The current token is good for 11 min (until 08:11). "
+            "To do: wait: more refused attempts could lock the account; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the provider fails for all of its tokens",
+        held(failure=DOWN, attempts=9, failing_since=NOW - 90, held_by="retry_budget", next_refresh=NOW),
+        (
+            "HTTP 503: a temporary error at the provider, 9 attempts since 07:58:30; "
+            "held: its provider fails, and the retry budget is used up. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider; next attempt now."
+        ),
+    ),
+    (
+        "a new config is being applied",
+        held(held_by="unknown_client", next_refresh=inf),
+        (
+            "held: a new config is being applied. The current token is good for 11 min (until 08:11). "
+            "To do: wait; next attempt after a request in flight has ended."
+        ),
+    ),
+    (
+        "expired a day ago, and the files are removed",
+        held(failure=DOWN, expires=NOW - 86400, on_disk=False, target=target(on_expiry="remove")),
+        (
+            "HTTP 503: a temporary error at the provider. "
+            "There is no valid token: the last one expired 1 d ago (at 14 Jan 08:00), and its files are removed. "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "expired while the machine slept, and asking",
+        held(expires=NOW - 7200, on_disk=False, next_refresh=NOW),
+        (
+            "no new token arrived in time. "
+            "There is no valid token: the last one expired 2 h ago (at 06:00), and its files still contain it. "
+            "To do: wait; next attempt now."
+        ),
+    ),
+    (
+        "the clocks differ",
+        held(
+            failure=Malformed(
+                "3 new tokens in a row had expired when they arrived: this machine's clock says "
+                "2027-01-15T08:00:00Z, the provider's 2027-01-15T06:00:00Z",
+                hint="compare this machine's clock with the provider's",
+            ),
+            expires=None,
+        ),
+        (
+            "3 new tokens in a row had expired when they arrived: this machine's clock says 2027-01-15T08:00:00Z, the "
+            "provider's 2027-01-15T06:00:00Z. There is no valid token. "
+            "To do: compare this machine's clock with the provider's; a change is tried at once; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the name is not found",
+        held(failure=Transient("login.example.com: the name was not found", phase="name look-up")),
+        (
+            "login.example.com: the name was not found. The current token is good for 11 min (until 08:11). "
+            "To do: check the host's name and this machine's DNS; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "a new token arrives expired",
+        held(failure=Transient("the new token had expired when it arrived")),
+        (
+            "the new token had expired when it arrived. The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the reply drips",
+        held(failure=Transient("login.example.com: not done within 10 s (while reading the reply)", phase="read")),
+        (
+            "login.example.com: not done within 10 s (while reading the reply). "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider, or raise timeout; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the descriptors are used up",
+        held(failure=Unsent("file /etc/bearerd/secret: too many open files", "secret")),
+        (
+            "file /etc/bearerd/secret: too many open files. The current token is good for 11 min (until 08:11). "
+            "To do: raise LimitNOFILE; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the secret is another file",
+        held(failure=Unsent("file /etc/bearerd/secret: larger than 64 KiB, so not a secret", "secret")),
+        (
+            "file /etc/bearerd/secret: larger than 64 KiB, so not a secret. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: put the secret into it; a change is tried at once; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the key is in another format",
+        held(failure=Unsent("file /k.p12: a PKCS#12 file (.p12, .pfx), not PEM; extract the private key", "secret")),
+        (
+            "file /k.p12: a PKCS#12 file (.p12, .pfx), not PEM. The current token is good for 11 min (until 08:11). "
+            "To do: extract the private key; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the command for the secret takes too long",
+        held(failure=Unsent("command /usr/bin/pass: not done within 10 s", "secret")),
+        (
+            "command /usr/bin/pass: not done within 10 s. The current token is good for 11 min (until 08:11). "
+            "To do: run it by hand as the daemon's user to see why; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "an extra is not installed",
+        held(
+            failure=Unsent("private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'", "set-up")
+        ),
+        (
+            "private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: install or correct it, and restart bearerd; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "two of its files cannot be written, and its refresh fails",
+        held(
+            failure=DOWN,
+            on_disk=False,
+            faults=("/a: the quota is used up; free space, or raise the quota",) * 2
+            + ("/b: the daemon's user may not write there; change its owner or mode",),
+            previous_until=NOW + 60,
+        ),
+        (
+            "/a: the quota is used up; /b: the daemon's user may not write there; "
+            "HTTP 503: a temporary error at the provider. "
+            "The previous token in the files is good for 60 s (until 08:01:00). "
+            "To do: free space, or raise the quota; change its owner or mode; wait; if it lasts, ask the provider; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "only its record cannot be written",
+        held(faults=("/r.json: no space is left; free some",)),
+        "/r.json: no space is left. The current token is good for 11 min (until 08:11). To do: free some.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "line"), [row[1:] for row in STATES], ids=[row[0] for row in STATES])
+def test_a_state_has_its_line(status: TargetStatus, line: str | None) -> None:
+    trouble = trouble_of(status, None, START)
+    assert (trouble and spoken(trouble.line, START.wall, UTC)) == line
+
+
+@pytest.mark.parametrize("row", test_messages.REPLIES, ids=lambda row: row.situation)
+def test_each_message_about_a_reply_becomes_a_line_with_something_to_do(row: test_messages.Says) -> None:
+    said, _, hint = row.message.partition("; ")
+    status = held(failure=Refused(said, hint=hint) if hint else RateLimited(said))
+    trouble = trouble_of(status, None, START)
+    assert trouble is not None
+    assert trouble.failed == said
+    assert trouble.do.startswith(hint or "wait")
+
+
+# -- the daemon ---------------------------------------------------------------------------------------
+
+
+def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url)
+        with running("run", "-c", site.config) as daemon:
+            site.wait_for(bci="valid")
+            site.write("{bci: {scop: bci}, risk: {scop: risk}}")
+            daemon.wait_for("stays in use")
+            assert troubles_of(site) == [
+                (
+                    f"the new config was refused: {site.config}:10:20: unknown key (and 1 more). "
+                    "The config of TIME stays in use. "
+                    f"To do: correct it, and it is loaded at once; bearerd check -c {site.config} shows more."
+                )
+            ]
+            site.top = "control: {mode: '0600'}"
+            site.write("{bci: {scope: bci}}")
+            daemon.wait_for("needs a restart")
+            assert troubles_of(site) == [
+                (
+                    "the new config was refused: a changed control needs a restart. The config of TIME stays in use. "
+                    "To do: restart bearerd, which continues with its valid tokens."
+                )
+            ]
+
+
+def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("not a directory")
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, top=f"state_directory: {tmp_path}/state/bearerd")
+        with running("run", "-c", site.config):
+            site.wait_for(bci="valid")
+            ledger, secrets = troubles_of(site)
+    assert ledger == (
+        f"{tmp_path}/state/bearerd/ledger: not a directory. "
+        "Tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart. "
+        "To do: correct it, and restart bearerd."
+    )
+    assert secrets == (
+        f"{tmp_path}/state/bearerd/key: a part of the path is not a directory. "
+        "Tokens are refreshed as before, but all secrets of a client are tried again after a restart. "
+        "To do: move it away, and restart bearerd."
+    )
+
+
+def test_a_lock_that_cannot_be_restored_has_a_line() -> None:
+    fault = "/run/x/.bearerd/lock: no space is left; free some"
+    (trouble,) = daemon_troubles(prometheus.status(state_faults=(("lock", fault),)))
+    assert trouble.line == (
+        "/run/x/.bearerd/lock: no space is left. "
+        "Tokens are refreshed as before, but a second daemon could start in this directory. To do: free some."
+    )
+
+
+def test_a_schedule_that_has_stopped_has_a_line() -> None:
+    (trouble,) = daemon_troubles(prometheus.status(alive=False))
+    assert trouble.line == (
+        "the scheduler's heartbeat is stale: no token is refreshed. "
+        "The files stay as they are, and their tokens expire. "
+        "To do: restart bearerd, which continues with its valid tokens; and report this bug."
+    )
+
+
+def troubles_of(site: Site) -> list[str]:
+    """The lines about the daemon."""
+    lines = [trouble["line"] for trouble in site.status()["troubles"]]
+    return [re.sub(r"[0-9-]{10}T[0-9:]{8}Z", "TIME", line) for line in lines]
