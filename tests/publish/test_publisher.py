@@ -264,7 +264,7 @@ def test_a_note_that_cannot_be_written_is_an_error_and_one_that_cannot_be_remove
         publisher.notes.note(target)
     publisher.notes.unnote(target)
     assert caplog.messages == [
-        f"hooks: {note}: a directory has this name; move it away; they run once more at the next start"
+        f"hooks: {note}: a directory has this name; move it away; they will run again at the next start"
     ]
 
 
