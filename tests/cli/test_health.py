@@ -23,6 +23,7 @@ from bearerd.config.defaults import Defaults
 from bearerd.config.here import default_socket
 from support.api import Site, answering, http
 from support.process import WITHIN, bearerd, command, running
+from support.readers import ROOT, acting_as, open_directory
 from support.server import Answer, Seen, issues, serving
 
 LIVE = http(200, {"ok": True, "reasons": [], "config_error": None})
@@ -189,6 +190,18 @@ def test_a_user_without_a_daemon_of_their_own_reaches_that_of_the_system(
     (system / ".bearerd").mkdir(parents=True)
     (system / ".bearerd" / "control.sock").touch()
     assert default_socket(known) == f"{system}/.bearerd/control.sock"
+
+
+@ROOT
+def test_a_daemon_of_the_system_that_a_user_may_not_ask_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_directory() as directory:
+        system = directory / "system"
+        (system / ".bearerd").mkdir(parents=True)
+        system.chmod(0o750)
+        known = Defaults({}, 1000, lambda _: 1000)
+        monkeypatch.setattr(known, "directories", (f"{directory}/mine", str(system)))
+        with acting_as(65534):
+            assert default_socket(known) == f"{system}/.bearerd/control.sock"
 
 
 # -- waiting ---------------------------------------------------------------------------------------

@@ -339,9 +339,12 @@ class Terminal:
 @contextmanager
 def terminal(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
-    # A session of its own, whose terminal this is: Ctrl-C reaches it.
+    # A session of its own, whose terminal this is: Ctrl-C reaches it, also if these tests run in the background.
     acquire = (
-        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, signal, sys, termios\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", acquire, *command("init", *arguments)],

@@ -28,7 +28,16 @@ def default_config(environ: Mapping[str, str]) -> str:
 def default_socket(known: Defaults) -> str:
     """The first control socket that exists, else that of the default directory."""
     paths = [f"{directory}/{SOCKET_BELOW}" for directory in known.directories]
-    return next((path for path in paths if os.path.lexists(path)), paths[0])
+    return next((path for path in paths if _may_exist(path)), paths[0])
+
+
+def _may_exist(path: str) -> bool:
+    """Whether a path exists, or is in a directory that this user may not enter: that is an error worth reporting."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def _owner(path: str) -> int | None:
