@@ -80,7 +80,7 @@ def _holds(status: TargetStatus, now: Instant) -> str:
         return "there is no valid token"
     expiry = _when(status.expires, now)
     if status.expires + status.grace <= now.boot:
-        if status.target.on_expiry == "remove":
+        if status.target.on_expiry == "remove" and not status.faults:
             return f"there is no valid token: the last one expired at {expiry}, and its files are removed"
         return f"there is no valid token: the last one expired at {expiry}, and its files still contain it"
     if status.on_disk:

@@ -660,6 +660,19 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         ),
     ),
     (
+        "expired, and the files cannot be removed",
+        held(
+            failure=DOWN,
+            expires=NOW - 600,
+            on_disk=False,
+            target=target(on_expiry="remove"),
+            faults=("/a: the file system is read-only; mount it for writing",),
+        ),
+        "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
+        "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
+        "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04); mount it for writing.",
+    ),
+    (
         "expired while the machine slept, and asking",
         held(expires=NOW - 7200, on_disk=False, next_refresh=NOW),
         (
