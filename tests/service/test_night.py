@@ -668,9 +668,11 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             target=target(on_expiry="remove"),
             faults=("/a: the file system is read-only; mount it for writing",),
         ),
-        "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
-        "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
-        "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04); mount it for writing.",
+        (
+            "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
+            "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
+            "To do: wait; if it lasts, ask the provider; mount it for writing; next attempt in 4 min (at 08:04)."
+        ),
     ),
     (
         "expired while the machine slept, and asking",
