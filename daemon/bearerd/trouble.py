@@ -53,8 +53,10 @@ def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Tr
     lost = status.expires is None or status.expires <= now.boot
     # Without a valid token, its refresh comes first.
     faults = [*refresh, *files, *hooks] if lost else [*files, *refresh, *hooks]
+    starting = status.expires is None and not (status.failure or status.held_by)
+    then = _next(status, now) if refresh and not starting else ""
     return Trouble(
-        _joined(fault.failed for fault in faults), _holds(status, now), _joined(fault.do for fault in faults)
+        _joined(fault.failed for fault in faults), _holds(status, now), _joined(fault.do for fault in faults) + then
     )
 
 
@@ -80,7 +82,7 @@ def _holds(status: TargetStatus, now: Instant) -> str:
         return "there is no valid token"
     expiry = _when(status.expires, now)
     if status.expires + status.grace <= now.boot:
-        if status.target.on_expiry == "remove":
+        if status.target.on_expiry == "remove" and not status.faults:
             return f"there is no valid token: the last one expired at {expiry}, and its files are removed"
         return f"there is no valid token: the last one expired at {expiry}, and its files still contain it"
     if status.on_disk:
@@ -96,7 +98,7 @@ def _holds(status: TargetStatus, now: Instant) -> str:
 
 
 def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
-    failure, hold, then = status.failure, status.held_by, _next(status, now)
+    failure, hold = status.failure, status.held_by
     if failure is not None:
         failed, do = _said(failure, status)
         failed = failed.rstrip(".")  # as OpenSSL ends some
@@ -104,13 +106,13 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
             failed += f", {status.attempts} attempts since {_when(status.failing_since, now)}"
         if hold and not (hold == "refused" and isinstance(failure, Refused)):
             failed += f"; held: {HELD[hold]}"
-        yield _Fault(failed, do + then)
+        yield _Fault(failed, do)
     elif hold:
-        yield _Fault(f"held: {HELD[hold]}", _HELD_DO[hold] + then)
+        yield _Fault(f"held: {HELD[hold]}", _HELD_DO[hold])
     elif status.expires is None:
         yield _Fault("its first request has not ended yet", "wait")
     elif status.expires + status.grace <= now.boot:
-        yield _Fault("no new token arrived in time", "wait" + then)
+        yield _Fault("no new token arrived in time", "wait")
 
 
 def _next(status: TargetStatus, now: Instant) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -25,7 +25,7 @@ import trustme
 
 import test_messages
 from bearerd.api.status import daemon_troubles
-from bearerd.cli.ask import ask, ask_status
+from bearerd.cli.ask import NoAnswer, ask, ask_status
 from bearerd.grant.outcome import Malformed, RateLimited, Refused, Transient, Unsent
 from bearerd.target_status import TargetStatus
 from bearerd.timeformat import spoken
@@ -489,7 +489,7 @@ class Lines:
 
     def now(self) -> dict[str, set[str]]:
         """The line of each token that is not well."""
-        document, _ = ask_status(self._socket)
+        document = self._document()
         at = datetime.fromisoformat(document["now"]).timestamp()
         found: dict[str, set[str]] = {}
         for token in document["tokens"]:
@@ -503,8 +503,20 @@ class Lines:
         assert ask(self._socket, f"/refresh/{name}/x", "POST")[0] == 202
 
     def _state(self, name: str) -> Any:
-        (token,) = ask_status(self._socket, f"{name}/x")[0]["tokens"]
+        (token,) = self._document(f"{name}/x")["tokens"]
         return token["state"]
+
+    def _document(self, only: str | None = None) -> Mapping[str, Any]:
+        """The status, as soon as the daemon answers."""
+        found: list[Mapping[str, Any]] = []
+
+        def answered() -> bool:
+            with suppress(NoAnswer):
+                found.append(ask_status(self._socket, only)[0])
+            return bool(found)
+
+        eventually(answered)
+        return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -544,7 +556,6 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
         with running("run", "-c", path / "config.yaml", env=impatient) as daemon:
             lines = Lines(path)
             daemon.wait_for("keeps")
-            eventually((path / "tokens/.bearerd/control.sock").exists)
             for row in rows:
                 if row.refreshed:
                     if row.name == "readonly":
@@ -657,6 +668,21 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             "HTTP 503: a temporary error at the provider. "
             "There is no valid token: the last one expired 1 d ago (at 14 Jan 08:00), and its files are removed. "
             "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "expired, and the files cannot be removed",
+        held(
+            failure=DOWN,
+            expires=NOW - 600,
+            on_disk=False,
+            target=target(on_expiry="remove"),
+            faults=("/a: the file system is read-only; mount it for writing",),
+        ),
+        (
+            "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
+            "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
+            "To do: wait; if it lasts, ask the provider; mount it for writing; next attempt in 4 min (at 08:04)."
         ),
     ),
     (
