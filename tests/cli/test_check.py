@@ -50,7 +50,7 @@ CASES: list[tuple[str, str, Said]] = [
     ),
     ("plain-http", "4:16", ("expected https://…: plain http would send the secret unencrypted",)),
     ("secret-in-the-config", "6:20", ("expected a reference such as {file:", "never the secret itself")),
-    ("tab", "8:1", ("not YAML: YAML is indented with spaces, not tabs",)),
+    ("tab", "8:1", ("a tab in the indentation: YAML indents with spaces only",)),
     ("unknown-provider", "7:15", ("unknown provider 'dnb_sandbox'; did you mean 'dnb-sandbox'?",)),
 ]
 

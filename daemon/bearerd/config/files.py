@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ class Budget:
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
+            if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                return Unreadable(1, "not UTF-8 text but UTF-16: save the file as UTF-8")
             line = content.count(b"\n", 0, error.start) + 1
-            return Unreadable(line, "not UTF-8 text")
+            return Unreadable(line, "not UTF-8 text: save the file as UTF-8")
 
 
 def matches(main: str, pattern: str) -> list[str]:
