@@ -2221,7 +2221,7 @@ def test_a_client_may_be_named_tokens(folder: Folder) -> None:
 
 
 def test_a_config_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml:1:1: cannot be read: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"none\.yaml:1:1: cannot be read: no such file or directory"):
         load(str(tmp_path / "none.yaml"), {})
 
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 # Of all files together. A config of 10,000 clients has 2 MB, one of 50,000 has 10 MB.
@@ -37,7 +38,7 @@ class Budget:
         except NotRegularError as error:
             return Unreadable(1, f"cannot be read: {error}")
         except OSError as error:
-            return Unreadable(1, f"cannot be read: {error.strerror or type(error).__name__}")
+            return Unreadable(1, f"cannot be read: {reason_of(error)}")
         if len(content) > self.left:
             self.left = 0
             return Unreadable(1, f"with this file the config is larger than {MOST_BYTES // 2**20} MiB")

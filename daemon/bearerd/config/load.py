@@ -62,6 +62,7 @@ def _read(budget: Budget, path: str, *, may_be_empty: bool = False) -> Document:
     # A document with nothing but a problem, so that the other files are checked too.
     document = Document("{}", path)
     document.fail(text.line, 1, text.why)
+    document.value = BROKEN
     return document
 
 

@@ -18,6 +18,7 @@ import socket
 from contextlib import suppress
 
 from bearerd.process import end_with_parent, forget_environment
+from bearerd.reason import reason_of
 
 TYPE_CHECKING = False  # as type checkers know it: typing is a megabyte
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ConfigReader:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
-            raise _unavailable(f"no process can be started to read the config: {_reason(error)}") from None
+            raise _unavailable(f"no process can be started to read the config: {reason_of(error)}") from None
         if pid == 0:
             try:
                 end_with_parent(parent)
@@ -117,7 +118,7 @@ class ConfigReader:
         except ConnectionResetError:  # the process ended before it took the request
             reply, descriptors = b"", []
         except OSError as error:
-            raise _unavailable(f"the config could not be read: {_reason(error)}") from None
+            raise _unavailable(f"the config could not be read: {reason_of(error)}") from None
         if not reply:
             raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
         return reply, descriptors
@@ -164,7 +165,7 @@ def _serve(requests: socket.socket) -> None:
         try:
             answer = os.memfd_create("config", os.MFD_CLOEXEC)
         except OSError as error:
-            requests.send(number + _reason(error).encode())
+            requests.send(number + reason_of(error).encode())
             continue
         try:
             failed = _in_a_process(answer, request, environ)
@@ -196,7 +197,7 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
     try:
         pid = os.fork()
     except OSError as error:
-        return f"no process can be started: {_reason(error)}"
+        return f"no process can be started: {reason_of(error)}"
     if pid == 0:
         code = 1
         try:
@@ -270,7 +271,3 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
 def _fields(problem: Problem, full: bool) -> list[Any]:
     known = [problem.file, problem.line, problem.column, problem.kind]
     return [*known, problem.message, problem.source, problem.caret] if full else known
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

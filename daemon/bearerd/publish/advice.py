@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from bearerd.errors import reason_of
+from bearerd.reason import reason_of
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",
