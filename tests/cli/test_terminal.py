@@ -110,7 +110,7 @@ def test_check_shows_what_failed_first_and_in_red(tmp_path: Path) -> None:
     assert code == 1
     first, *_, last = text.splitlines()
     assert first.startswith("\x1b[1;31mfailed\x1b[0m   client missing: ")
-    assert text.index("\x1b[32mok\x1b[0m       config ") > text.index("failed")
+    assert text.index("\x1b[32mok\x1b[0m ") > text.index("failed")
     assert last == "\x1b[1;31m1 failed, 6 good; the daemon would start and retry\x1b[0m"
 
 
