@@ -278,7 +278,7 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
             done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "dnb/bic: there is no token or client of this name; did you mean dnb/bci?",
+        "dnb/bic: there is no token or client of this name; did you mean 'dnb/bci'?",
         "?[2J: there is no token or client of this name",
         f"dnb/bci: {GOOD}",
     ]

@@ -231,7 +231,7 @@ clients:
         "12:51",  # a/two and a/one
         "14:16",  # plain http
         "15:16",  # client_id
-        "18:55",  # b/one and a/one
+        "18:57",  # b/one and a/one
         "19:41",  # ..
         "19:68",  # mode
     ]
@@ -264,3 +264,45 @@ def test_a_mistake_has_no_consequential_errors(tmp_path: Path, text: str) -> Non
 def test_no_clients_are_reported_beside_other_errors_but_not_beside_a_mistyped_key(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in headlines(tmp_path, "log: {level: 5}\n")] == ["1:1", "1:14"]
     assert headlines(tmp_path, "cleints: {}\n") == ["1:1: unknown key 'cleints'; did you mean 'clients'?"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("client_id: 7", "client_id:7"),
+        ("    client_id", "   client_id"),
+        ("    client_id", "  client_id"),
+        ("    client_id", "     client_id"),
+        ("      bci", "\t  bci"),
+        ("7e0c5a", "'7e0c5a"),
+        ("7e0c5a", "@7e0c5a"),
+        ("{scope: bci}", "{scope: bci"),
+        ("dnb.secret}", "dnb.secret"),
+        ("    client_id", "    - client_id"),
+    ],
+)
+def test_a_text_that_is_not_yaml_hides_no_error_after_it(tmp_path: Path, old: str, new: str) -> None:
+    client = CONFIG.replace(old, new)
+    text = f"log: {{level: inof}}\n{client}  last:\n{indented(KEYS, 4)}    auth: post\n    tokens: {{a: {{}}}}\n"
+    text += "output:\n  mode: 640\n   group: x\nlisten: {page: 5}\n"
+    first, mistake, value, indentation, *after = headlines(tmp_path, text)
+    assert first == "1:14: unknown value; did you mean 'info'?"
+    assert 5 <= int(mistake.split(":")[0]) <= 8
+    assert value == "13:11: unknown value; did you mean 'client_secret_post'?"
+    assert indentation.startswith("17:4: indented further than line 16, whose key has a value already")
+    assert [line.split(": ")[0] for line in after] == ["18:1", "18:16"]
+
+
+def test_a_provider_in_a_file_that_is_not_yaml_is_not_reported_as_unknown(tmp_path: Path) -> None:
+    client = CONFIG.replace("token_url: https://login.example.com/t", "provider: sso")
+    (line,) = headlines(tmp_path, f"include: [more.yaml]\n{client}", more="providers: [\n")
+    assert line == "more.yaml:1:12: the [ that opens here is never closed by ]"
+    (line,) = headlines(tmp_path, f"include: [more.yaml]\n{client}", more="providers: {'a}\n")
+    assert line.startswith("more.yaml:1:13: the quote")
+
+
+def test_a_text_that_is_neither_yaml_nor_a_config_has_one_error(tmp_path: Path) -> None:
+    secrets = "hunter2: x\npassword: hunter2\n  a: b\nDB_URL=postgres://u:hunter2@h\n"
+    for text in (secrets, f"{secrets}clients: {{}}\n", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END: x\n"):
+        (line,) = headlines(tmp_path, f"include: [more.yaml]\n{CONFIG}", more=text)
+        assert "hunter2" not in line

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from bearerd.config.recovery import without_mistake
 from bearerd.config.redaction import (
     Path,
     Piece,
@@ -27,6 +28,8 @@ from bearerd.errors import Kind, Problem
 
 MOST_PROBLEMS: Final = 1000
 """A file with more errors is not a config, and nobody reads them all."""
+# A text with more mistakes is probably in another language.
+_MOST_MISTAKES: Final = 10
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
 
@@ -57,14 +60,15 @@ class Document:
         self._moved: dict[Path, Path] = {}
         self._failed: list[Problem] = []
         self._marks: dict[tuple[Path, bool], tuple[int, int]] | None = None
+        self.complete = True
+        """Whether all of the text was read, if perhaps with faults."""
         try:
-            self.value = read(text, self)
-        except yaml.MarkedYAMLError as error:
-            self._syntax(error)
+            self.value = self._value()
         except yaml.reader.ReaderError:
+            self.complete = False
             self._character()
         self._read = self.value
-        if self.value is None and not has_content(text):
+        if self.value is None and not has_content(self._text):
             self.value = {}
             if not may_be_empty:
                 self.fail(1, 1, "the file is empty")
@@ -163,7 +167,7 @@ class Document:
         found: dict[int, list[Piece]] = {}
         secret: set[int] = set()
         # A file that is not a mapping is no config, and could be a list of passwords or a private key.
-        if not lines or self._failed or not isinstance(self.value, dict):
+        if not lines or not isinstance(self.value, dict):
             return found
         last = max(lines)
         for path, is_key, event in walk(self._text):
@@ -202,7 +206,39 @@ class Document:
 
     # -- faults of the text itself ----------------------------------------------------
 
-    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
+    def _value(self) -> Any:
+        """The value of the text; of a text that is not YAML, the value of the parts without a mistake."""
+        end = -1
+        for _ in range(_MOST_MISTAKES):
+            try:
+                value = read(self._text, self)
+            except yaml.MarkedYAMLError as error:
+                self.complete = False
+                line = self._syntax(error, end)
+                self._faults.clear()
+                self._broken.clear()
+                if line is None:
+                    break
+                self._text, end = without_mistake(self._text, line)
+            else:
+                # Of a text with mistakes that is no config, such as a list of passwords, nothing is named.
+                if self.complete:
+                    return value
+                if isinstance(value, dict) and value and value.keys() <= self._vocabulary:
+                    # A key whose value was left out has none.
+                    return {key: each for key, each in value.items() if each is not None}
+                break
+        # Then only the first mistake counts, and the others are its consequences.
+        del self._failed[1:]
+        self._faults.clear()
+        self._broken.clear()
+        return BROKEN
+
+    def _syntax(self, error: yaml.MarkedYAMLError, end: int) -> int | None:
+        """Report a mistake in the text after this line.
+
+        Returns the line of the mistake, or None if the rest of the text cannot be checked.
+        """
         last = bracket = None
         for _, _, event in walk(self._text):
             if isinstance(event, yaml.ScalarEvent):
@@ -210,13 +246,14 @@ class Document:
             elif isinstance(event, yaml.CollectionStartEvent) and event.flow_style:
                 bracket = event
         found = explain(self._text, error, last, bracket)
-        # What was found after the mistake is probably its consequence.
-        self._faults = [fault for fault in self._faults if fault.mark and fault.mark[0] < found.line]
+        if found.line <= end:
+            return None  # a consequence of the one before
         text = self._lines({found.line}).get(found.line, "")
         seen = excerpt_of_no_yaml(text, self._vocabulary, found.column)
         source, caret = (seen.text, seen.caret) if seen else (None, 0)
         place = (self.file, found.line + 1, found.column + 1)
         self._failed.append(Problem(*place, found.kind, found.message, source, caret))
+        return found.line if found.alone else None
 
     def _character(self) -> None:
         # The position in PyYAML's error is of no use: one of its parsers counts bytes, the other characters.

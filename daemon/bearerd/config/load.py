@@ -62,7 +62,7 @@ def _read(budget: Budget, path: str, *, may_be_empty: bool = False) -> Document:
     # A document with nothing but a problem, so that the other files are checked too.
     document = Document("{}", path)
     document.fail(text.line, 1, text.why)
-    document.value = BROKEN
+    document.value, document.complete = BROKEN, False
     return document
 
 
@@ -105,12 +105,14 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
         check_endpoint(node, shared[name])
     if not clients and all(map(_has_no_clients, documents)):
         main.add((), "no clients are configured; config.example.yaml shows the smallest useful config", "no clients")
+    # A provider may be in a part that could not be read.
+    all_known = all(document.complete for document in documents)
     resolver = Resolver(main, settings, environ)
     targets: list[Target] = []
     for name, node in clients.items():
         if node.document.full:
             continue
-        exists = _check_provider_name(node, providers)
+        exists = _check_provider_name(node, providers, all_known=all_known)
         client = check(node, models.ClientModel, _SOME_TOKENS)
         _check_keys(node, models.ClientModel, partial(rules.misfits, provider=_provider_of(node, providers)))
         _check_parameters(node)
@@ -127,9 +129,9 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
 
 
 def _has_no_clients(document: Document) -> bool:
-    """Whether a document was read and has no clients, also not under another key."""
-    read = isinstance(document.value, dict) and document.value.get("clients", {}) == {}
-    return read and not document.has("unknown key")
+    """Whether a document has no clients, also not under another key or in a part that could not be read."""
+    known = document.complete and isinstance(document.value, dict) and not document.has("unknown key")
+    return known and document.value.get("clients", {}) == {}
 
 
 def _check_top_level(document: Document, model: type[BaseModel]) -> None:
@@ -227,11 +229,13 @@ def _check_token_claims(node: Node) -> None:
         node.add(path, message, "conflicting keys", at_key=True)
 
 
-def _check_provider_name(node: Node, providers: Mapping[str, Node]) -> bool:
-    """Whether the provider that a client names exists; reports it if not."""
+def _check_provider_name(node: Node, providers: Mapping[str, Node], *, all_known: bool) -> bool:
+    """Whether the provider that a client names exists; reports it if not and if all providers are known."""
     name = node.value.get("provider") if isinstance(node.value, dict) else None
     if not isinstance(name, str) or not name or name in providers:
         return True
+    if not all_known:
+        return False
     known = f"; expected one of {listed(providers)}" if providers else "; no providers are configured"
     message = f"unknown provider '{name}'{near(name, providers) or known}"
     node.add(("provider",), message, "unknown provider")

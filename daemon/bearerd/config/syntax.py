@@ -28,6 +28,8 @@ class Mistake:
     column: int
     message: str
     kind: Kind = "not YAML"
+    alone: bool = True
+    """Whether the rest of the text can be checked without the part that has the mistake."""
 
 
 def explain(text: str, error: Any, last: Any, bracket: Any) -> Mistake:
@@ -80,13 +82,13 @@ def _too_deep(place: _Place) -> Mistake | None:
     # Since 0.2.6 libyaml gives up at a thousand levels of flow style, before `source` counts fifty.
     if "increasing flow level" not in place.context:
         return None
-    return Mistake(place.line, place.column, "nested too deeply", "nested too deeply")
+    return Mistake(place.line, place.column, "nested too deeply", "nested too deeply", alone=False)
 
 
 def _conflict(place: _Place) -> Mistake | None:
     for number, line in enumerate(place.lines):
         if _CONFLICT.match(line):
-            return Mistake(number, 0, "a conflict marker of a merge: keep one of the two versions")
+            return Mistake(number, 0, "a conflict marker of a merge: keep one of the two versions", alone=False)
     return None
 
 
