@@ -73,6 +73,12 @@ def headlines(path: Path, text: str, **files: str) -> list[str]:
             id="a client without clients and a name",
         ),
         pytest.param(
+            f"{KEYS}timeout: 5s\ntokens: {{bci: {{}}}}\n",
+            "1:1: 'token_url' and the 4 keys after it are keys of a client: write 'clients:' and the name of a client "
+            "above, and indent them",
+            id="a client with keys of a provider without clients and a name",
+        ),
+        pytest.param(
             f"dnb:\n{indented(KEYS, 2)}  tokens: {{bci: {{}}}}\n",
             "1:1: 'dnb' looks like a client: write 'clients:' above, and indent it",
             id="a client without clients",
@@ -264,6 +270,11 @@ def test_a_mistake_has_no_consequential_errors(tmp_path: Path, text: str) -> Non
 def test_no_clients_are_reported_beside_other_errors_but_not_beside_a_mistyped_key(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in headlines(tmp_path, "log: {level: 5}\n")] == ["1:1", "1:14"]
     assert headlines(tmp_path, "cleints: {}\n") == ["1:1: unknown key 'cleints'; did you mean 'clients'?"]
+
+
+def test_the_second_of_two_clients_with_one_name_is_checked_too(tmp_path: Path) -> None:
+    found = headlines(tmp_path, f"include: [more.yaml]\n{CONFIG}", more=CONFIG.replace("scope: bci", "scope: 5"))
+    assert [line.split(": ")[0] for line in found] == ["more.yaml:2:3", "more.yaml:7:20"]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class _Indenter:
                 self._document.move((*place, last, key), (*path, key))
             kept = {key: each for key, each in value.items() if key not in own}
             return kept | {group: {**entries, last: {**(inner or {}), **{key: value[key] for key in own}}}}
-        if entries is None and len(own) > 1:
+        if entries is None and len(own) > 1 and strangers == set(own):
             what = named(place_of((*place, "")))
             text = f"{_keys(own)} are keys of {what}: write '{group}:' and the name of {what} above, and indent them"
             self._report((*path, own[0]), text)

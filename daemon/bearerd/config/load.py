@@ -97,8 +97,8 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
     for document in documents:
         _check_top_level(document, models.ConfigFile if document is main else models.IncludedFile)
     settings = _settings(main)
-    providers = _named(documents, "providers")
-    clients = _named(documents, "clients")
+    providers = _named(documents, "providers", models.ProviderModel)
+    clients = _named(documents, "clients", models.ClientModel)
     shared = {name: check(node, models.ProviderModel) for name, node in providers.items()}
     for name, node in providers.items():
         _check_keys(node, models.ProviderModel, rules.provider_misfits)
@@ -173,7 +173,7 @@ def _settings(main: Document) -> Checked[models.ConfigFile]:
     return check(Node(main, (), known), models.ConfigFile)
 
 
-def _named(documents: list[Document], group: str) -> dict[str, Node]:
+def _named(documents: list[Document], group: str, model: type[BaseModel]) -> dict[str, Node]:
     """All providers or clients by name; reports names that two files define."""
     result: dict[str, Node] = {}
     for document in documents:
@@ -186,6 +186,7 @@ def _named(documents: list[Document], group: str) -> dict[str, Node]:
                 position = first.document.position(first.path)
                 message = f"{shown} is defined twice in {group}; first at {position}"
                 node.add((), message, "defined twice", at_key=True)
+                check(node, model)
     return result
 
 

@@ -74,7 +74,7 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ValueError) as error:
         # An SSLError is an OSError too; its strerror is OpenSSL's text.
-        unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+        unread = reason_of(error) if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
         raise SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
     return context
 
