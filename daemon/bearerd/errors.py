@@ -90,11 +90,6 @@ class Problem:
         return f"{headline}\n{number} | {self.source}\n{' ' * len(number)} | {indent}^"
 
 
-def reason_of(error: OSError) -> str:
-    """The operating system's text for an error, in lower case."""
-    return (error.strerror or type(error).__name__).lower()
-
-
 class ConfigError(BearerdError):
     """The config is wrong. Has every problem, ordered by place. Its text is brief, and may be shown anywhere."""
 

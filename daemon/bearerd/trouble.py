@@ -119,7 +119,7 @@ def _next(status: TargetStatus, now: Instant) -> str:
     """When bearerd tries again, as the last part of what to do."""
     at = status.next_refresh
     if at == inf:
-        return "; next attempt after a request in flight has ended"
+        return "; next attempt when a request in flight has ended"
     if at <= 0:
         return ""
     return "; next attempt now" if at < now.boot + 1 else f"; next attempt at {_when(at, now)}"

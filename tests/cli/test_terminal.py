@@ -6,13 +6,25 @@ import os
 import pty
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+import pytest
 
 from support.process import WITHIN, command
 from support.server import Answer, issues, serving
 
 
-def on_a_terminal(*arguments: str | Path, timeout: float = WITHIN, columns: int = 100) -> tuple[int, str]:
+def on_a_terminal(*arguments: str | Path, columns: int = 100) -> tuple[int, str]:
+    """Exit code, and all that was written to the terminal, without colours."""
+    code, text = coloured(*arguments, columns=columns)
+    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def coloured(
+    *arguments: str | Path, columns: int = 100, environ: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str]:
     """Exit code, and all that was written to the terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -20,7 +32,7 @@ def on_a_terminal(*arguments: str | Path, timeout: float = WITHIN, columns: int 
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30"},
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30", **environ},
     )
     os.close(theirs)
     parts: list[bytes] = []
@@ -33,7 +45,7 @@ def on_a_terminal(*arguments: str | Path, timeout: float = WITHIN, columns: int 
             break
         parts.append(part)
     os.close(ours)
-    return process.wait(timeout), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(parts).decode())
+    return process.wait(WITHIN), b"".join(parts).decode().replace("\r\n", "\n")
 
 
 def test_once_shows_a_progress_bar_for_more_than_a_few_tokens(tmp_path: Path) -> None:
@@ -71,9 +83,50 @@ def test_check_folds_its_lines_at_the_width_of_the_terminal(tmp_path: Path) -> N
         )
         code, text = on_a_terminal("check", "--online", "-c", tmp_path / "config.yaml", columns=80)
     assert code == 1
-    lines = text.replace("\r\n", "\n").splitlines()
+    lines = text.splitlines()
     first = lines.index("failed   grant dnb/bci: HTTP 401 invalid_client: the client was refused")
     # A path has no place to fold at, so only the lines about the grant are compared.
-    assert max(map(len, lines[first:])) <= 80
+    assert max(len(line) for line in lines[first:] if str(tmp_path) not in line) <= 80
+    assert lines[-1] == "1 failed, 5 good; the daemon would start and retry"
     hint = lines.index("           hint: id or secret contains a character that providers decode in two")
     assert lines[hint + 1] == "             ways (:, %, + or a space …): try basic_encoding: raw"
+
+
+def site(path: Path) -> Path:
+    """A config with a secret that is missing and one that is there."""
+    (path / "secret").write_text("s")
+    (path / "secret").chmod(0o600)
+    clients = "".join(
+        f"  {name}: {{token_url: 'https://127.0.0.1:1/', client_id: x, "
+        f"client_secret: {{file: {path}/{name}}}, tokens: {{bci: {{}}}}}}\n"
+        for name in ("secret", "missing")
+    )
+    (path / "config.yaml").write_text(f"output: {{directory: {path}/t}}\nclients:\n{clients}")
+    return path / "config.yaml"
+
+
+def test_check_shows_what_failed_first_and_in_red(tmp_path: Path) -> None:
+    code, text = coloured("check", "-c", site(tmp_path), environ={"NO_COLOR": ""})
+    assert code == 1
+    first, *_, last = text.splitlines()
+    assert first.startswith("\x1b[1;31mfailed\x1b[0m   client missing: ")
+    assert text.index("\x1b[32mok\x1b[0m ") > text.index("failed")
+    assert last == "\x1b[1;31m1 failed, 6 good; the daemon would start and retry\x1b[0m"
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize("name", ["check", "status"])
+def test_nothing_is_coloured_if_the_user_or_the_terminal_refuses(
+    environ: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    config = site(tmp_path)
+    assert "\x1b[" not in coloured(name, "-c", config, environ=environ)[1]
+    config.write_text("clients: {a: {tokens: 5}}\n")
+    assert "\x1b[" not in coloured(name, "-c", config, environ=environ)[1]
+
+
+def test_errors_of_a_config_are_folded_at_the_width_of_a_narrow_terminal(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("clients:\n  dnb:\n    token_url: https://h/t\n  tokens:\n    bci: {}\n")
+    code, text = on_a_terminal("check", "-c", tmp_path / "c", columns=40)
+    assert code == 78
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 40

@@ -13,8 +13,8 @@ from bearerd.cli.verbs import parser
 from bearerd.config.load import schema
 from support.process import WITHIN, bearerd, command, patched
 
-VERBS = ["run", "once", "check", "status", "refresh", "health", "init", "schema", "demo"]
 WITH_CONFIG = ["run", "once", "check"]
+VERBS = [*WITH_CONFIG, "status", "refresh", "health", "init", "schema", "completion", "demo", "help", "version"]
 
 
 def code_of(*arguments: str) -> int:
@@ -28,10 +28,17 @@ def code_of(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param([], "the following arguments are required: VERB", id="no verb"),
-        pytest.param(["chekc"], "invalid choice: 'chekc'", id="unknown verb"),
-        pytest.param(["check", "--onlin3"], "unrecognized arguments: --onlin3", id="unknown option"),
-        pytest.param(["check", "more"], "unrecognized arguments: more", id="too many arguments"),
+        pytest.param(["chekc"], "there is no command 'chekc'; did you mean 'check'?\nbearerd --help lists", id="verb"),
+        pytest.param(["list"], "there is no command 'list'\nbearerd --help lists the commands", id="unknown verb"),
+        pytest.param(["help", "stats"], "there is no command 'stats'; did you mean 'status'?", id="help on a verb"),
+        pytest.param(["--verion"], "unknown option '--verion'; did you mean '--version'?", id="unknown root option"),
+        pytest.param(
+            ["check", "--onlin3"],
+            "unknown option '--onlin3'; did you mean '--online'?\nbearerd check --help shows its options",
+            id="unknown option",
+        ),
+        pytest.param(["status", "--jsn=5"], "unknown option '--jsn'; did you mean '--json'?", id="option with a value"),
+        pytest.param(["check", "more"], "unexpected argument 'more'", id="too many arguments"),
         pytest.param(["run", "-c"], "argument -c/--config: expected one argument", id="no file"),
         pytest.param(["once", "--timeout", "10"], "--timeout: expected a duration such as 500ms", id="bare duration"),
         pytest.param(["once", "--min-valid", "-1s"], "--min-valid", id="negative duration"),
@@ -45,12 +52,16 @@ def test_a_wrong_command_line_exits_2(arguments: list[str], said: str, capsys: p
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err
-    assert err.startswith("usage: bearerd")
+    assert err.startswith("bearerd")
+    assert err.endswith((" shows its options\n", "bearerd --help lists the commands\n"))
 
 
 def test_the_command_itself_ends_with_these_codes() -> None:
     # Once through a real process: that the module is wired to the exit code.
-    assert bearerd().returncode == 2
+    done = bearerd()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == bearerd("--help").stdout
+    assert bearerd("-c", "config.yaml").stderr == done.stderr
     done = bearerd("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"bearerd {package.__version__}\n", "")
 
@@ -59,8 +70,49 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("--help") == 0
     out = capsys.readouterr().out
     for verb in VERBS:
-        assert f"\n    {verb} " in out
-    assert "78 the config is wrong" in out
+        assert f"\n  {verb} " in out
+    assert "78 a wrong config" in out
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_fits_into_80_columns(
+    verb: str | None, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code_of(*([verb] if verb else []), "--help")
+    # Examples are to be copied, so they are not folded.
+    lines = capsys.readouterr().out.partition("examples:")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(["help"], ["--help"]), (["help", "check"], ["check", "--help"]), (["version"], ["--version"])],
+)
+def test_the_commands_help_and_version_do_as_the_options(command: list[str], option: list[str]) -> None:
+    by_command, by_option = bearerd(*command), bearerd(*option)
+    assert (by_command.returncode, by_command.stderr) == (0, "")
+    assert by_command.stdout == by_option.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-c", "FILE", "check"], ["-cFILE", "check"], ["--config=FILE", "check"], ["check", "-c", "FILE"]],
+)
+def test_the_config_may_be_named_before_the_command(arguments: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    done = bearerd(*(word.replace("FILE", str(file)) for word in arguments))
+    assert (done.returncode, done.stderr.startswith(f"{file}:1:1: ")) == (78, True)
+
+
+@pytest.mark.parametrize("option", ["-c", "--socket"])
+def test_health_and_status_take_their_options_before_the_command_too(option: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"output: {{directory: {tmp_path}}}\n")
+    socket = f"{tmp_path}/.bearerd/control.sock"
+    for verb in ("health", "status"):
+        done = bearerd(option, socket if option == "--socket" else tmp_path / "c.yaml", verb)
+        assert (done.returncode, f"no daemon answers at {socket}" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("verb", VERBS)

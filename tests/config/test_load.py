@@ -386,14 +386,14 @@ def test_an_unknown_provider_is_an_error_that_lists_the_providers(folder: Folder
 
 def test_a_client_without_an_endpoint_is_an_error_at_its_name(folder: Folder) -> None:
     assert folder.headlines(config(url=None)) == [
-        "config.yaml:2:3: key 'token_url' is missing; issuer or provider can take its place"
+        "config.yaml:2:3: key 'token_url' is missing; or use issuer or provider instead"
     ]
 
 
 def test_a_provider_without_an_endpoint_is_an_error_at_its_name_and_not_at_its_clients(folder: Folder) -> None:
     top = "providers:\n  p: {timeout: 1s}"
     assert folder.headlines(config(top=top, url=None, client="provider: p")) == [
-        "config.yaml:2:3: key 'token_url' is missing; issuer can take its place"
+        "config.yaml:2:3: key 'token_url' is missing; or use issuer instead"
     ]
 
 
@@ -872,13 +872,14 @@ def test_an_algorithm_must_suit_the_secret_or_key(
 
 @pytest.mark.parametrize(
     ("algorithm", "hint"),
-    [("RS265", "; did you mean 'RS256'?"), ("none", ""), ("rs256", ""), ("ES256K", "; did you mean 'ES256'?")],
+    [("RS265", "RS256"), ("none", None), ("rs256", "RS256"), ("ES256K", "ES256")],
 )
 @pytest.mark.parametrize("auth", ["private_key_jwt", "client_secret_jwt"])
-def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorithm: str, hint: str) -> None:
+def test_any_other_algorithm_is_refused_once(folder: Folder, auth: str, algorithm: str, hint: str | None) -> None:
     known = ", ".join(f"'{name}'" for name in [*RSA_AND_EC, *HMAC[:-1]])
+    said = f"unknown value; did you mean '{hint}'?" if hint else f"expected {known} or 'HS512'"
     assert folder.headlines(config(credentials=f"algorithm: {algorithm}\n{WAYS[auth]}")) == [
-        f"config.yaml:4:16: expected {known} or 'HS512'{hint}"
+        f"config.yaml:4:16: {said}"
     ]
 
 
@@ -914,7 +915,7 @@ clients:
             "client_secret_jwt"
         ),
         "config.yaml:9:15: expected 'assertion' or 'form'",
-        "config.yaml:10:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number",
+        "config.yaml:10:14: a duration needs a unit: write 5s if these are seconds",
         "config.yaml:11:27: expected a scope, or a list of scopes, found a number",
     ]
 
@@ -988,9 +989,19 @@ def test_the_kinds_of_references_may_be_mixed_in_a_list(folder: Folder) -> None:
         pytest.param("[{file: /s}, hunter2]", 33, WANTED, id="text in it"),
         pytest.param("[{file: /s}, 5]", 33, WANTED, id="a number in it"),
         pytest.param("[{file: /s}, [{file: /t}]]", 33, WANTED, id="a list in it"),
-        pytest.param("[{file: /s}, {env: A-B}]", 39, "expected text of the form ^[A-Za-z_][A-Za-z0-9_]*$", id="a name"),
+        pytest.param(
+            "[{file: /s}, {env: A-B}]",
+            39,
+            "expected text of letters, digits and '_', not beginning with a digit",
+            id="a name",
+        ),
         pytest.param("[{file: /s}, {}]", 33, "expected exactly one of file, env, credential, command", id="nothing"),
-        pytest.param("[{file: /s}, !x y]", 33, "tags are not supported", id="what is no YAML of ours"),
+        pytest.param(
+            "[{file: /s}, !x y]",
+            33,
+            "tags (!…) are not supported: a text that begins with ! must be in quotes",
+            id="what is no YAML of ours",
+        ),
     ],
 )
 def test_an_error_in_a_list_of_secrets_names_the_item_without_its_line(
@@ -1563,20 +1574,20 @@ def test_a_wrong_parameter_is_reported_at_its_place(folder: Folder, value: str, 
     ("text", "known"),
     [
         pytest.param(
-            config(client="parameters: {file: {pth: /x}}"), "'file', 'env', 'credential', 'command', 'permissions'",
+            config(client="parameters: {file: {pth: /x}}"),
+            "; expected one of 'file', 'env', 'credential', 'command', 'permissions'",
             id="a parameter",
         ),
         pytest.param(
             config().replace("bci: {}", "scope: {x: y}"),
-            "'files', 'refresh_before', 'default_lifetime', 'lifetime_unit', 'max_age', 'publish_delay', "
-            "'strict_scope', 'required', 'on_change', 'on_failure', 'scope', 'assertion_claims', 'parameters'",
+            ": a token has no such key; config.example.yaml shows every key",
             id="a token",
         ),
     ],
 )  # fmt: skip
 def test_a_client_or_token_named_like_a_key_has_the_keys_of_its_kind(folder: Folder, text: str, known: str) -> None:
     (headline,) = folder.headlines(text)
-    assert headline.endswith(f"; expected one of {known}")
+    assert headline.endswith(known)
 
 
 # -- hooks -------------------------------------------------------------------------------------------
@@ -1622,16 +1633,27 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
     assert folder.target(config(token=f"on_change: [{hook}]")).on_change == (expected,)
 
 
+A_COMMAND = (
+    "expected a list of the program and its arguments, such as [/usr/bin/systemctl, reload, nginx] (there is no shell)"
+)
+
+
 @pytest.mark.parametrize(
     ("hook", "column", "said"),
     [
         pytest.param("{}", 25, "expected exactly one of run, signal", id="nothing"),
         pytest.param("{run: [/a], signal: HUP, process: x}", 25, "expected exactly one of run, signal", id="both"),
         pytest.param(
-            "{run: /a}", 31, "expected a list of the program and its arguments (there is no shell)", id="a line"
+            "{run: /a}",
+            31,
+            A_COMMAND,
+            id="a line",
         ),
         pytest.param(
-            "{run: []}", 31, "expected a list of the program and its arguments (there is no shell)", id="an empty list"
+            "{run: []}",
+            31,
+            A_COMMAND,
+            id="an empty list",
         ),
         pytest.param("{run: [a]}", 31, "expected the absolute path of a program (/…)", id="no path"),
         pytest.param("{run: [/a, 1]}", 36, "expected text in quotes, found a number", id="a number"),
@@ -1652,7 +1674,7 @@ def test_a_hook_is_a_command_or_a_signal(folder: Folder, hook: str, expected: Ho
         pytest.param(
             "{signal: SIGHUP, process: x}",
             34,
-            "expected 'HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2' or 'WINCH'; did you mean 'HUP'?",
+            "unknown value; did you mean 'HUP'?",
             id="another name",
         ),
         pytest.param("{signal: HUP, pid_file: p}", 49, "expected an absolute path (/…)", id="relative"),
@@ -1664,7 +1686,7 @@ def test_a_wrong_hook_is_reported_at_its_place(folder: Folder, hook: str, column
 
 def test_on_failure_has_no_skip_first(folder: Folder) -> None:
     (said,) = folder.headlines(config(token="on_failure: [{run: [/a], skip_first: true}]"))
-    assert "unknown key 'skip_first'; expected one of" in said
+    assert "'skip_first' is a key of an entry of on_change, not of an entry of on_failure" in said
 
 
 def test_a_token_may_be_not_required(folder: Folder) -> None:
@@ -1766,7 +1788,8 @@ def test_listening_needs_an_address(folder: Folder) -> None:
         ("token", "files: [{format: raw, pth: x}]", "7:35", "; did you mean 'path'?"),
         ("token", "files: [{format: template, tmplate: nginx, path: x}]", "7:40", "; did you mean 'template'?"),
         ("token", "files: [{format: template, template: nginx, path: x, var: {}}]", "7:66", "; did you mean 'vars'?"),
-        ("token", "timeout: 1s", "7:13", "; expected one of 'files', 'refresh_before', 'default_lifetime', "),
+        ("token", "files: [{format: raw, when: x}]", "7:35", "; expected one of 'format', 'path', 'mode', "),
+        ("token", "interval: 1s", "7:13", ": a token has no such key; config.example.yaml shows every key"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
@@ -1796,18 +1819,37 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
         ("token", "files: [{format: jsn}]", "; did you mean 'json'?"),
         ("token", "files: [{format: templat}]", "; did you mean 'template'?"),
         ("token", "files: [{}]", "key 'format' is missing"),
-        ("token", "files: [raw]", "expected a mapping, found text"),
-        ("token", "files: {format: raw}", "expected a list, found a mapping"),
+        ("token", "files: [raw]", "expected a mapping, found text; write {format: raw}"),
+        ("token", "files: [raw, json]", "expected a mapping, found text; write {format: raw}"),
+        ("token", "files: [/srv/x]", "expected a mapping, found text; for example {format: raw}"),
+        ("token", "files: {format: raw}", "expected a list, found a mapping; for example [{format: raw}]"),
+        (
+            "token",
+            "on_change: /bin/x",
+            "expected a list, found text; for example [{run: [/usr/bin/systemctl, reload, nginx]}]",
+        ),
+        ("top", "log: debug", "expected a mapping, found text; write {level: debug}"),
+        ("top", "listen: 9810", 'expected a mapping, found a number; for example {address: "127.0.0.1:9810"}'),
+        ("client", "auth: basic", "unknown value; did you mean 'client_secret_basic'?"),
+        ("client", "auth: mtls", "unknown value; did you mean 'tls_client_auth' or 'self_signed_tls_client_auth'?"),
+        ("top", "log: {level: DEBUG}", "unknown value; did you mean 'debug'?"),
+        (
+            "client",
+            "rate_limit: 10",
+            "expected a number of requests per time, such as 10/s or 10/8h: write 10/s, 10/m or 10/h",
+        ),
+        ("client", "rate_limit: 10 per second", "such as 10/s or 10/8h: write 10/s"),
+        ("top", "output: {directory: ~/x}", "expected an absolute path (/…); ~ is not expanded"),
         ("token", "files: []", "token 'dnb/bci' has no files: remove this key to get one raw file"),
         ("token", "files: [{format: raw, name: X}]", "name only applies to the formats env and template"),
-        ("token", "files: [{format: env, name: 1X}]", "expected text of the form"),
+        ("token", "files: [{format: env, name: 1X}]", "expected text of letters, digits"),
         ("token", "files: [{format: json, newline: true}]", "newline only applies to format raw"),
-        ("token", "strict_scope: 'true'", "expected true or false, found text"),
+        ("token", "strict_scope: 'true'", "expected true or false without quotes, found text"),
         ("token", "strict_scope: yes", "YAML reads 'yes' as a boolean"),
         ("client", "max_concurrency: 0", "expected a whole number, at least 1"),
         ("client", "max_concurrency: 1025", "expected a whole number, at most 1024"),
-        ("client", "max_concurrency: '8'", "expected a whole number, found text"),
-        ("client", "max_concurrency: 0o10", "expected a whole number, found text"),
+        ("client", "max_concurrency: '8'", "expected a whole number without quotes, found text"),
+        ("client", "max_concurrency: 0o10", "expected a whole number without quotes, found text"),
         ("client", "proxy: socks4://h:1", A_PROXY),
         ("client", "proxy: http://u:p@h:1", f"expected {NO_LOGIN}"),
         ("client", "proxy: ftp://u@h:1", f"expected {NO_LOGIN}"),
@@ -1837,8 +1879,8 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
         ("top", "output: /run/bearerd", "expected a mapping, found text"),
         ("top", "log: {level: warn}", "did you mean 'warning'?"),
         ("top", "include: conf.d/*.yaml", "expected a list of file names or patterns"),
-        ("top", "providers: [a]", "expected a mapping of names, found a list"),
-        ("top", "providers:", "expected a mapping of names, found nothing"),
+        ("top", "providers: [a]", "expected the names of providers with their keys, found a list"),
+        ("top", "providers:", "expected the names of providers with their keys, found nothing"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, where: str, key: str, said: str) -> None:
@@ -1852,8 +1894,24 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
     [
         (
             "default_lifetime",
-            ["10", "'10'", "10 s", "-1s", "1w", "1h30m", "1e3s", "10S", ".5s", "''", "[]", "1_0s", "٣s"],
+            ["10 s", "-1s", "1w", "1h30m", "1e3s", "10S", ".5s", "''", "[]", "1_0s", "٣s", "-5", "1234567", "2.5"],
             "expected a duration such as 500ms, 10s, 15m, 1h or 2d",
+        ),
+        ("default_lifetime", ["10", "'10'"], "a duration needs a unit: write 10s if these are seconds"),
+        (
+            "default_lifetime",
+            ["5 min", "5minutes", "5 MINUTES"],
+            "expected a duration such as 500ms, 10s, 15m, 1h or 2d: write 5m",
+        ),
+        (
+            "refresh_before",
+            ["30"],
+            "expected a share of the lifetime such as 20%, or a duration such as 60s: write 30% or 30s",
+        ),
+        (
+            "refresh_before",
+            ["0.2"],
+            "expected a share of the lifetime such as 20%, or a duration such as 60s: write 20%",
         ),
         ("default_lifetime", ["0s", "0ms", "0.0h"], "expected a duration above zero"),
         ("default_lifetime", ["3651d", "9" * 400 + "d"], "expected a duration of at most 3650d"),
@@ -1865,10 +1923,10 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
         ),
         ("strict_scope", ["1", "[]"], "expected true or false"),
         ("lifetime_unit", ["s", "minutes", "1", "[]"], "expected 'auto', 'seconds' or 'milliseconds'"),
-        ("max_age", ["24", "1w", "Never", "''", "0s", "[]"], "expected a duration such as 24h, or never"),
+        ("max_age", ["1w", "Never", "''", "[]"], "expected a duration such as 24h, or never"),
         (
             "publish_delay",
-            ["30", "-1s", "1w", "never", "''", "[]"],
+            ["-1s", "1w", "never", "''", "[]"],
             "expected a duration such as 30s, or 0s for no delay",
         ),
         ("publish_delay", ["61m", "3601s"], "expected a duration of at most 1h: providers replicate a token within"),
@@ -1956,8 +2014,10 @@ def test_a_timeout_may_be_a_day(folder: Folder) -> None:
     ("mode", "said"),
     [
         ("0640", "YAML reads '0640' as the octal number 416: put it in quotes"),
-        ("416", 'expected a mode in quotes, such as "0640" (YAML reads 0640 as the number 416)'),
-        ("0o640", 'expected a mode of octal digits in quotes, such as "0640"'),
+        ("640", 'expected a mode in quotes: write "0640"'),
+        ("416", 'expected a mode in quotes: write "0640"'),
+        ("0o640", 'expected a mode in quotes: write "0640"'),
+        ("999", "expected a mode of octal digits"),
         ("'0648'", "expected a mode of octal digits"),
         ("'64'", "expected a mode of octal digits"),
         ("'4755'", "expected a mode of octal digits"),
@@ -1987,8 +2047,8 @@ def test_a_file_is_never_setgid(folder: Folder) -> None:
         ("{file: a}", "expected an absolute path (/…)"),
         ("{file: ''}", "expected text, found an empty string"),
         ('{file: "/a\\0"}', "expected text without NUL characters"),
-        ("{env: A-B}", "expected text of the form"),
-        ("{credential: ../a}", "expected text of the form"),
+        ("{env: A-B}", "expected text of letters, digits"),
+        ("{credential: ../a}", "expected text of letters, digits"),
         ("{command: /bin/pass}", "expected a list, found text"),
         ("{command: []}", "expected at least one entry"),
         ("{command: [pass]}", "expected the absolute path of a program (/…)"),
@@ -2019,7 +2079,7 @@ def test_a_client_without_tokens_is_an_error(folder: Folder) -> None:
 
 def test_a_token_without_keys_is_an_empty_mapping(folder: Folder) -> None:
     assert folder.headlines(config().replace("bci: {}", "bci:")) == [
-        "config.yaml:7:11: expected a mapping, found nothing"
+        "config.yaml:7:11: expected a mapping, found nothing; for example {scope: read}, or {} if it needs no keys"
     ]
 
 
@@ -2040,6 +2100,20 @@ def test_any_other_name_is_refused_at_its_place(folder: Folder, name: str) -> No
         "config.yaml:7:7"
     ]
     assert "invalid name" in folder.error(text)
+
+
+def test_tokens_as_a_list_or_as_text_are_shown_with_a_name(folder: Folder) -> None:
+    for tokens, said in (
+        ("[api]", "expected a mapping, found a list; for example {NAME: {scope: read}}"),
+        ("{api: read}", "expected a mapping, found text; for example {scope: read}, or {} if it needs no keys"),
+    ):
+        (headline,) = folder.headlines(SMALLEST.replace("\n      bci: {scope: bci}", f" {tokens}"))
+        assert headline.endswith(f": {said}")
+
+
+def test_a_path_in_place_of_a_secret_is_not_shown(folder: Folder) -> None:
+    (said,) = folder.error(config().replace("{file: /s}", "/etc/hunter2")).splitlines()
+    assert said == "config.yaml:5:20: expected a reference: a secret in a file is written {file: /…}"
 
 
 # -- all errors at once ------------------------------------------------------------------------------
@@ -2105,7 +2179,7 @@ def test_errors_of_several_files_are_reported_at_once(folder: Folder) -> None:
     )
     assert [line.split(": ")[0] for line in headlines] == [
         "a.yaml:1:28",
-        "b.yaml:2:1",
+        "b.yaml:1:4",
         "config.yaml:1:39",
         "config.yaml:8:20",
         "latin.yaml:2:1",
@@ -2122,7 +2196,7 @@ def test_a_config_without_clients_is_an_error(folder: Folder) -> None:
 )
 def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, found: str) -> None:
     (said,) = folder.headlines(text)
-    assert said.endswith(f": expected a mapping, found {found}")
+    assert said.endswith(f": expected a mapping with the key clients, found {found}")
 
 
 def test_tokens_that_are_indented_like_a_client_are_one_error(folder: Folder) -> None:
@@ -2273,9 +2347,8 @@ def test_a_name_that_is_defined_in_two_files_is_an_error_that_names_both(folder:
 
 @pytest.mark.parametrize("key", ["output: {mode: '0600'}", "refresh_before: 5m", "include: [c.yaml]", "log: {}"])
 def test_an_included_file_may_only_have_providers_and_clients(folder: Folder, key: str) -> None:
-    assert folder.headlines(config(top="include: [a.yaml]"), a=f"{key}\n") == [
-        f"a.yaml:1:1: unknown key '{key.partition(':')[0]}': an included file may only have providers and clients"
-    ]
+    said = f"'{key.partition(':')[0]}' is a key of the main file: an included file may only have providers and clients"
+    assert folder.headlines(config(top="include: [a.yaml]"), a=f"{key}\n") == [f"a.yaml:1:1: {said}"]
 
 
 # -- paths -------------------------------------------------------------------------------------------
@@ -2421,9 +2494,9 @@ def test_a_template_needs_a_path_and_the_format_template(folder: Folder, file: s
         ("{a: 5}", "7:76", "expected text in quotes, found a number"),
         ("{a: b, c: ''}", "7:82", "expected text, found an empty string"),
         ("{a: {b: c}}", "7:76", "expected text, found a mapping"),
-        ("{1a: b}", "7:73", "expected a name of the form ^[A-Za-z_]"),
-        ("{a.b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
-        ("{a-b: c}", "7:73", "expected a name of the form ^[A-Za-z_]"),
+        ("{1a: b}", "7:73", "expected a name of letters, digits and '_', not beginning with a digit"),
+        ("{a.b: c}", "7:73", "expected a name of letters, digits and '_', not beginning with a digit"),
+        ("{a-b: c}", "7:73", "expected a name of letters, digits and '_', not beginning with a digit"),
     ],
 )
 def test_vars_are_names_and_texts(folder: Folder, given: str, at: str, said: str) -> None:
@@ -2624,7 +2697,7 @@ def test_no_error_shows_a_secret_of_digits_as_yaml_reads_it(folder: Folder, secr
 
 def test_the_line_of_a_secret_is_not_shown_but_the_next_one_is(folder: Folder) -> None:
     assert folder.error(config(client="timeout: 5").replace("{file: /s}", "hunter2")) == (
-        "config.yaml:4:14: expected a duration such as 500ms, 10s, 15m, 1h or 2d, found a number\n"
+        "config.yaml:4:14: a duration needs a unit: write 5s if these are seconds\n"
         "    4 |     timeout: 5\n"
         "      |              ^\n"
         "config.yaml:6:20: expected a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, "

@@ -162,7 +162,7 @@ def test_a_local_fault_is_not_the_providers() -> None:
     with discovering(issuer, ca_file="/nowhere/ca.pem") as discovery:
         outcome = discovery.metadata(NOW)
 
-    assert outcome == Unsent("ca_file /nowhere/ca.pem: No such file or directory", phase="set-up")
+    assert outcome == Unsent("ca_file /nowhere/ca.pem: no such file or directory", phase="set-up")
 
 
 # -- how long it holds ---------------------------------------------------------------------------------

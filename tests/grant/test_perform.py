@@ -178,7 +178,7 @@ def test_a_missing_ca_file_is_a_local_fault_and_nothing_is_sent() -> None:
     with serving(issues()) as server:
         performed = perform(at(server, provider={"ca_file": "/nowhere/ca.pem"}))
 
-    missing = Unsent("ca_file /nowhere/ca.pem: No such file or directory", phase="set-up")
+    missing = Unsent("ca_file /nowhere/ca.pem: no such file or directory", phase="set-up")
     assert performed == Performed(missing, "7e0c5a", server.url, took=0.0)
     assert server.seen == []
 

@@ -186,7 +186,7 @@ def test_the_next_request_uses_a_replaced_ca_file(ca: trustme.CA, ca_file: str) 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param(None, "no such file or directory", id="missing"),
         pytest.param(b"", "holds no certificate", id="empty"),
         pytest.param(b"not a certificate\n", "holds no certificate", id="text"),
         pytest.param(

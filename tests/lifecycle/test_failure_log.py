@@ -54,7 +54,7 @@ def test_a_next_attempt_that_depends_on_an_outcome_is_told_as_that() -> None:
     fail(log, 100)
     line = log.still_failing(700, 0, inf)
     assert line is not None
-    assert line.text.endswith("next attempt after a request in flight has ended")
+    assert line.text.endswith("next attempt when a request in flight has ended")
 
 
 def test_a_recovery_is_logged_with_the_count_of_all_failures() -> None:
@@ -90,7 +90,7 @@ def test_an_expiry_is_logged_once_until_there_is_a_valid_token() -> None:
     log.renewed()
     line = log.expired("", inf, removed=True)
     assert line is not None
-    assert line.text.endswith("renewed; its files are removed; next attempt after a request in flight has ended")
+    assert line.text.endswith("renewed; its files are removed; next attempt when a request in flight has ended")
 
 
 def test_on_failure_runs_once_per_lasting_failure() -> None:

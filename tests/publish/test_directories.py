@@ -135,7 +135,7 @@ def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
         config = directory / "config.yaml"
         for name, fault in (
             ("there", f"{directory}/there: user nobody may not write there"),
-            ("there/new", f"{directory}/there/new does not exist, and user nobody may not make it"),
+            ("there/new", f"{directory}/there/new does not exist, and user nobody may not create it"),
         ):
             config.write_text(
                 f"output: {{directory: {directory}/{name}}}\nstate_directory: {directory}/{name}\n"

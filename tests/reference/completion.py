@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import shtab
 
 from bearerd.cli.verbs import parser
+from bearerd.providers.catalog import names
 
 # Both ask the running daemon for the names, with the options that were typed.
 _BASH: Final = r"""
@@ -54,6 +55,8 @@ def completion(shell: Literal["bash", "zsh"]) -> str:
     """The script for a shell."""
     root = parser()
     for action in _actions(root):
+        if action.metavar == "PROVIDER":
+            action.choices = names()
         if action.metavar in _COMPLETERS:
             action.complete = _COMPLETERS[action.metavar]  # type: ignore[attr-defined]
             # In the second field of zsh's `_arguments`, a colon would begin the third.

@@ -249,7 +249,7 @@ def test_a_record_that_another_user_plants_while_the_daemon_runs_is_never_publis
         daemon.process.send_signal(signal.SIGKILL)
         daemon.wait()
     with running("run", "-c", site.config) as daemon:
-        daemon.wait_for("the token on record is good")
+        daemon.wait_for("the token from the record is good")
         eventually(site.whole)
         assert daemon.stop() == 0
     assert {path: path.read_bytes() for path in _written(site)} == before

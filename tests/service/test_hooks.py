@@ -232,7 +232,7 @@ def test_the_next_daemon_runs_a_hook_that_a_killed_one_did_not_finish(site: Site
         assert daemon.stop() == 0
     assert not owed(site)
     with running("run", "-c", site.config) as daemon:
-        daemon.wait_for("the token on record is good")
+        daemon.wait_for("the token from the record is good")
         eventually(lambda: site.states() == {"bci": "valid"})
         assert daemon.stop() == 0
     assert len(program.runs) == 2

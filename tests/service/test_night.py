@@ -193,7 +193,7 @@ SHOWN = [
     Night(
         "swallowed",
         "a firewall drops everything",
-        "127.0.0.1:PORT: not done within 0.5 s (while connecting)",
+        "127.0.0.1:PORT: timed out after 0.5 s (while connecting)",
         NONE,
         f"check the network and the firewalls on the way; {THEN}",
         keys=f"{SLOW}: SILENT",
@@ -201,7 +201,7 @@ SHOWN = [
     Night(
         "hang-fast",
         "the provider accepts the connection and says nothing",
-        "127.0.0.1: not done within 0.5 s (while waiting for the reply)",
+        "127.0.0.1: timed out after 0.5 s (while waiting for the reply)",
         NONE,
         f"wait; if it lasts, ask the provider, or raise timeout; {THEN}",
         keys=f"{SLOW}: URL",
@@ -283,7 +283,7 @@ SHOWN = [
     Night(
         "symlink",
         "a directory on the path is a symlink",
-        "the symlink DIR/tokens/symlink is not followed: symlinks below the output directory never are",
+        "the symlink DIR/tokens/symlink is not followed: there may be none below the output directory",
         UNWRITTEN,
         "replace it with a directory, or use the real path",
     ),
@@ -333,7 +333,7 @@ SHOWN = [
         "nohook",
         "the hook's program is missing, and its second one takes too long",
         "hook run DIR/none: cannot be started: no such file or directory, given up; "
-        "hook run /bin/sleep: not done within 50 ms, killed, given up",
+        "hook run /bin/sleep: timed out after 50 ms and was killed, given up",
         GOOD,
         "correct it, and reload the program by hand",
         token="on_change: [{run: [DIR/none]}, {run: [/bin/sleep, '60'], timeout: 50ms}]",
@@ -354,7 +354,7 @@ SHOWN = [
         "another token of the client asks first",
         "held: its client sends one attempt at a time",
         NONE,
-        "wait; next attempt after a request in flight has ended",
+        "wait; next attempt when a request in flight has ended",
         keys="token_url: URL/hang",
     ),
     Night(
@@ -362,13 +362,13 @@ SHOWN = [
         "other clients use all slots of the provider",
         "held: its provider has max_concurrency requests in flight",
         NONE,
-        "wait, or raise max_concurrency if the provider allows more; next attempt after a request in flight has ended",
+        "wait, or raise max_concurrency if the provider allows more; next attempt when a request in flight has ended",
         keys="provider: busy",
     ),
     Night(
         "rate",
         "the rate limit is used up",
-        "held: its rate_limit has no room yet",
+        "held: its rate_limit allows no request yet",
         NONE,
         f"wait, or raise rate_limit if the provider allows more; {THEN}",
         keys="rate_limit: 1/1h, token_url: URL",
@@ -658,7 +658,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         held(held_by="unknown_client", next_refresh=inf),
         (
             "held: a new config is being applied. The current token is good for 11 min (until 08:11). "
-            "To do: wait; next attempt after a request in flight has ended."
+            "To do: wait; next attempt when a request in flight has ended."
         ),
     ),
     (
@@ -729,9 +729,9 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
     ),
     (
         "the reply drips",
-        held(failure=Transient("login.example.com: not done within 10 s (while reading the reply)", phase="read")),
+        held(failure=Transient("login.example.com: timed out after 10 s (while reading the reply)", phase="read")),
         (
-            "login.example.com: not done within 10 s (while reading the reply). "
+            "login.example.com: timed out after 10 s (while reading the reply). "
             "The current token is good for 11 min (until 08:11). "
             "To do: wait; if it lasts, ask the provider, or raise timeout; next attempt in 4 min (at 08:04)."
         ),
@@ -763,9 +763,9 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
     ),
     (
         "the command for the secret takes too long",
-        held(failure=Unsent("command /usr/bin/pass: not done within 10 s", "secret")),
+        held(failure=Unsent("command /usr/bin/pass: timed out after 10 s", "secret")),
         (
-            "command /usr/bin/pass: not done within 10 s. The current token is good for 11 min (until 08:11). "
+            "command /usr/bin/pass: timed out after 10 s. The current token is good for 11 min (until 08:11). "
             "To do: run it by hand as the daemon's user to see why; next attempt in 4 min (at 08:04)."
         ),
     ),

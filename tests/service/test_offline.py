@@ -146,7 +146,7 @@ def test_offline_explains_missing_records(tmp_path: Path) -> None:
     (tmp_path / ".bearerd/records").mkdir(mode=0o700)
     assert offline(str(tmp_path), START).fault == f"there are no records in {records}"
     (tmp_path / ".bearerd/records/x").write_text("")
-    assert offline(str(tmp_path), START).fault == f"the records in {records} cannot be read: Not a directory"
+    assert offline(str(tmp_path), START).fault == f"the records in {records} cannot be read: not a directory"
     nowhere = offline(None, START)
     assert nowhere.fault is not None
     assert "records are not next to this socket" in nowhere.fault

@@ -89,8 +89,8 @@ def test_a_certificate_is_still_passed_to_openssl() -> None:
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", "Too many open files"),
-        ("from bearerd.grant import tls; tls._IN_MEMORY = '/nonexistent/{}'", "No such file or directory"),
+        ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", "too many open files"),
+        ("from bearerd.grant import tls; tls._IN_MEMORY = '/nonexistent/{}'", "no such file or directory"),
     ],
     ids=["no-descriptors", "no-proc"],
 )

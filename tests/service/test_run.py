@@ -177,7 +177,7 @@ def test_a_crash_loop_costs_the_provider_nothing(tmp_path: Path) -> None:
         config = write_config(tmp_path, server.url)
         for number in range(3):
             with running("run", "-c", config) as daemon:
-                daemon.wait_for("the token on record is good" if number else "token obtained")
+                daemon.wait_for("the token from the record is good" if number else "token obtained")
                 eventually((tmp_path / "tokens/dnb/bci").exists)
                 daemon.process.send_signal(signal.SIGKILL)
                 daemon.wait()

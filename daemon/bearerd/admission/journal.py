@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from bearerd.admission.ledger import Entry
 from bearerd.clock import Clock
-from bearerd.errors import reason_of
 from bearerd.log import say
+from bearerd.reason import reason_of
 
 NAME: Final = "ledger"
 _FORMAT: Final = "bearerd-ledger"

@@ -1,4 +1,4 @@
-"""The command line: `bearerd run | once | check | status | refresh | health | schema | completion | demo`.
+"""The command line: `bearerd init | run | once | check | status | refresh | health | schema | completion | demo`.
 
 This module imports only what `health` needs, because a probe runs every few seconds next to every consumer.
 """
@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] and arguments[0].startswith("-"):
+        from bearerd.cli.arguments import command_first
+
+        arguments = command_first(arguments)
     if arguments[:1] == ["health"]:
         from bearerd.cli.health import quick
 

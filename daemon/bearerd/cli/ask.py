@@ -12,6 +12,8 @@ import stat
 import sys
 import time
 
+from bearerd.reason import reason_of
+
 TYPE_CHECKING = False  # as in bearerd.cli
 if TYPE_CHECKING:
     from typing import Any
@@ -77,7 +79,7 @@ def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE)
             f"no daemon answers at {path}: a process listens, but sent no complete answer within {patience:g} s"
         ) from None
     except (OSError, ValueError) as error:  # ValueError: not a valid path
-        raise NoAnswer(f"no daemon answers at {path}: {_why(error, path) or error}") from None
+        raise NoAnswer(f"no daemon answers at {path}: {_why(error, path)}") from None
     if not answer:
         raise NoAnswer(
             f"no daemon answers at {path}: it closed the connection; it is stopping, or has too many clients"
@@ -148,7 +150,7 @@ def _exchange(path: str, request: bytes, patience: float) -> bytes:
 # -- why there is no answer --------------------------------------------------------------------------
 
 
-def _why(error: OSError | ValueError, path: str) -> str | None:
+def _why(error: OSError | ValueError, path: str) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.ENOENT:
         return "there is no such socket; is bearerd running? use --socket for another path"
@@ -164,4 +166,4 @@ def _why(error: OSError | ValueError, path: str) -> str | None:
             return f"permission denied: {denied(path, stat.S_IWGRP)}"
     except OSError:  # it is changing right now
         pass
-    return error.strerror if isinstance(error, OSError) else None
+    return reason_of(error) if isinstance(error, OSError) else "not a path"

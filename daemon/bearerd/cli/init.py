@@ -18,11 +18,12 @@ from bearerd.config.defaults import Defaults
 from bearerd.config.here import defaults
 from bearerd.config.load import load
 from bearerd.config.suggest import near
-from bearerd.errors import BearerdError, ConfigError, reason_of
+from bearerd.errors import BearerdError, ConfigError
 from bearerd.model import Config
 from bearerd.process import write_stderr
 from bearerd.providers.catalog import names, preset
 from bearerd.providers.preset import Preset, Question, Secret, fault, quoted, rendered, secret_fault
+from bearerd.reason import reason_of
 
 CONFIG: Final = "config.yaml"
 _USAGE: Final = 2

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from bearerd.cli.colour import coloured
+
 _HANDFUL: Final = 5
 
 
@@ -20,6 +22,7 @@ def bar(total: int) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("tokens"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True, color_system="auto" if coloured(sys.stderr) else None)
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("tokens", total=total)
         yield lambda done, _total: progress.update(task, completed=done)

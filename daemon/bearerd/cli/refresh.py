@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note, note_config, parsed
+from bearerd.config.suggest import near
 from bearerd.timeformat import duration
 
 # Seconds between two polls: most providers answer within the first few.
@@ -118,10 +118,8 @@ class _Daemon:
     def request(self, name: str, had: _Tokens, left: float) -> _Request | _End:
         """Request a new token. Returns an end if it is refused, or held for longer than `left` seconds."""
         if name not in had:
-            near = get_close_matches(name, had, n=1)
-            return _End(
-                False, "there is no token or client of this name" + (f"; did you mean {near[0]}?" if near else "")
-            )
+            clients = {str(token.get("client")) for token in had.values()}
+            return _End(False, f"there is no token or client of this name{near(name, [*clients, *had])}")
         status, body = ask(self._socket, f"/refresh/{name}", "POST")
         answer = parsed(self._socket, body)
         if status == _ACCEPTED:

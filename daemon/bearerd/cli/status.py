@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bearerd.cli.ask import NoAnswer, ask_status, clean
+from bearerd.cli.colour import coloured
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
 from bearerd.clock import SystemClock
@@ -78,9 +79,8 @@ class _Console(Console):
 
 
 def _console() -> Console:
-    # With NO_COLOR, rich itself would keep bold and dim. Every state is also shown as a word.
-    plain = bool(os.environ.get("NO_COLOR"))
-    return _Console(color_system=None if plain else "auto", highlight=False, markup=False, emoji=False)
+    # With NO_COLOR, rich itself would keep bold and dim.
+    return _Console(color_system="auto" if coloured(sys.stdout) else None, highlight=False, markup=False, emoji=False)
 
 
 def _paper(console: Console, height: int | None = None) -> Paper:

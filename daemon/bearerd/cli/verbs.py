@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
+from bearerd.cli.arguments import Parser
 from bearerd.cli.ask import NoAnswer, find
 from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
@@ -17,8 +18,9 @@ from bearerd.timeformat import seconds_of
 
 if TYPE_CHECKING:
     from bearerd.config.reader import ConfigReader
-    from bearerd.service.finding import Finding
 
+# The groups of commands in the help.
+_START, _DAEMON, _MORE = "start and run", "ask the running daemon", "more"
 EX_CONFIG = 78  # sysexits.h; the systemd unit does not restart on it
 
 
@@ -43,20 +45,24 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
     return code
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of the command line."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="bearerd",
         description="Keeps OAuth2 access tokens fresh in files that any program can read.",
-        epilog="exit codes: 0 done; 1 a token could not be obtained, not healthy, or no daemon; 2 usage; "
-        "78 the config is wrong",
+        epilog="Exit status: 0 done; 1 a token could not be obtained, not healthy, or no daemon; 2 a wrong command "
+        "line; 78 a wrong config.",
+        examples=("bearerd demo", "bearerd check --online", "bearerd status --watch", "bearerd refresh dnb"),
     )
-    root.add_argument("--version", action="version", version=f"bearerd {__version__}")
-    verbs = root.add_subparsers(required=True, metavar="VERB")
+    root.add_argument("--version", action="version", version=f"bearerd {__version__}", help="print the version")
+    verbs = root.add_subparsers(metavar="COMMAND", prog="bearerd", parser_class=Parser)
 
-    def verb(name: str, function: object, text: str, *, config: bool = True) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
+    def verb(
+        name: str, function: object, text: str, *examples: str, config: bool = True, group: str = _MORE
+    ) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", examples=examples)
         sub.set_defaults(verb=function)
+        root.groups.setdefault(group, []).append((name, text))
         if config:
             sub.add_argument(
                 "-c", "--config", metavar="FILE", default=default_config(os.environ),
@@ -65,8 +71,12 @@ def parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         return sub
 
-    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT")
-    once = verb("once", _once, "make every token valid once, then exit")
+    root.set_defaults(verb=lambda _: _no_command(root))
+    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
+    once = verb(
+        "once", _once, "make every token valid once, then exit", "bearerd once --timeout 1m --min-valid 10m",
+        group=_START,
+    )  # fmt: skip
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
     once.add_argument(
         "--min-valid", metavar="D", type=_duration, default=0.0,
@@ -75,23 +85,34 @@ def parser() -> argparse.ArgumentParser:
     once.add_argument(
         "--hooks", action="store_true", help="also run hooks for changed files (default: leave them to the daemon)"
     )
-    check = verb("check", _check, "check config, secrets, permissions and directories")
+    check = verb(
+        "check", _check, "check config, secrets, permissions and directories", "bearerd check -c config.yaml",
+        "bearerd check --online", "bearerd check --as www-data", group=_START,
+    )  # fmt: skip
     check.add_argument("--online", action="store_true", help="also request one token for each client")
     check.add_argument(
         "--as", dest="reader", metavar="USER[:GROUP]", type=_reader,
         help="also check that this user can read each file; GROUP is the group of the process, by default the user's "
         "login group",
     )  # fmt: skip
-    status = verb("status", _status, "show every token: state, expiry, next refresh, last error", config=False)
+    status = verb(
+        "status", _status, "show every token: state, expiry, next refresh, last error", config=False, group=_DAEMON
+    )
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the daemon's status as JSON")
     form.add_argument("--watch", action="store_true", help="redraw every second, until Ctrl-C")
-    refresh = verb("refresh", _refresh, "get new tokens now from the running daemon, and wait for them", config=False)
+    refresh = verb(
+        "refresh", _refresh, "get new tokens now from the running daemon, and wait for them", "bearerd refresh",
+        "bearerd refresh dnb", "bearerd refresh dnb/bci billing/api", config=False, group=_DAEMON,
+    )  # fmt: skip
     refresh.add_argument(
         "tokens", metavar="TOKEN", nargs="*", help="client/token, or a client for all of its tokens (default: all)"
     )
     refresh.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to wait (default: 30s)")
-    health = verb("health", _health, "check the daemon's health, for probes and waiting consumers", config=False)
+    health = verb(
+        "health", _health, "check the daemon, for probes and for programs that wait for a token", "bearerd health",
+        "bearerd health --wait 1m dnb/bci", config=False, group=_DAEMON,
+    )  # fmt: skip
     kind = health.add_mutually_exclusive_group()
     kind.add_argument(
         "--ready", action="store_true", help="check that every required token is valid on disk (the default)"
@@ -102,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="D",
         type=_duration,
         default=0.0,
-        help="wait up to this long for that, or for a daemon (default: 0)",
+        help="how long to wait for that, or for the daemon to start (default: 0)",
     )
     health.add_argument(
         "tokens", metavar="TOKEN", nargs="*", help="client/token: check these instead of the required ones"
@@ -120,7 +141,10 @@ def parser() -> argparse.ArgumentParser:
             help="the config that names the socket (default: $BEARERD_CONFIG, else, for users other than root, "
             "~/.config/bearerd/config.yaml if it exists)",
         )  # fmt: skip
-    init = verb("init", _init, "write a first config and a secret file", config=False)
+    init = verb(
+        "init", _init, "write a first config and a secret file",
+        "bearerd init", "bearerd init keycloak", config=False, group=_START,
+    )  # fmt: skip
     init.add_argument(
         "provider", metavar="PROVIDER", nargs="?", help="keycloak, auth0, entra, … (default: show them all)"
     )
@@ -139,10 +163,34 @@ def parser() -> argparse.ArgumentParser:
     completion.add_argument(
         "shell", choices=["bash", "zsh"], help='in ~/.bashrc or ~/.zshrc: eval "$(bearerd completion bash)", or zsh'
     )
-    demo = verb("demo", _demo, "run provider, daemon and consumer on this machine, without setup", config=False)
+    demo = verb(
+        "demo",
+        _demo,
+        "run a token server, the daemon and a reader on this machine, without setup",
+        config=False,
+        group=_START,
+    )
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
     demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")
+    help_ = verb("help", lambda arguments: _help(root, arguments), "show the help of a command", config=False)
+    help_.add_argument("about", metavar="COMMAND", nargs="?", choices=[*verbs.choices, "version"])
+    verb("version", lambda _: _version(), "print the version", config=False)
     return root
+
+
+def _no_command(root: Parser) -> int:
+    write_stderr(root.format_help().rstrip("\n"))
+    return 2
+
+
+def _help(root: Parser, arguments: argparse.Namespace) -> int:
+    root.parse_args([*([arguments.about] if arguments.about else []), "--help"])
+    return 0
+
+
+def _version() -> int:
+    print(f"bearerd {__version__}")
+    return 0
 
 
 def _duration(text: str) -> float:
@@ -237,56 +285,29 @@ def _leave(code: int) -> NoReturn:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    import logging
-
-    from bearerd.log import LOGGER
-    from bearerd.service.check import check, readable
+    from bearerd.cli.check import check, show_errors
 
     try:
         config = arguments.config_reader.read(arguments.config, full=True)
     except ConfigError as error:
-        missing = no_config(error, arguments.config, os.environ)
-        write_stderr(missing or f"{error.full}\nbearerd: {_count(len(error.problems), 'error')} in the config")
+        if missing := no_config(error, arguments.config, os.environ):
+            write_stderr(missing)
+        else:
+            show_errors(error)
         return EX_CONFIG
     finally:
         arguments.config_reader.close()
-    failed, stops = 0, False
-    LOGGER.addHandler(logging.NullHandler())  # the findings contain what would be logged
-    print(f"ok       config {arguments.config}: {_count(len(config.targets), 'token')}")
-    for finding in check(config, os.environ, online=arguments.online):
-        failed += _shown(finding)
-        stops = stops or (finding.level == "failed" and finding.subject == f"directory {config.directory}")
-    unread = sum(map(_shown, readable(config, arguments.reader))) if arguments.reader else 0
-    if failed:
-        then = "the daemon would not start" if stops else "the daemon would start and retry"
-        print(f"bearerd: {_count(failed, 'check')} failed; {then}", file=sys.stderr)
-    if unread:
-        print(f"bearerd: user {arguments.reader.name} cannot read {unread} of the files", file=sys.stderr)
-    return 1 if failed or unread else 0
+    from bearerd.service.check import readable
+
+    reader = arguments.reader
+    of_reader = readable(config, reader) if reader else ()
+    return check(
+        config, arguments.config, online=arguments.online, readable=of_reader, reader=reader.name if reader else ""
+    )
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _shown(finding: Finding) -> bool:
-    """Show a finding. Returns whether it failed."""
-    lines = [f"{finding.level:<8} {finding.subject}: {finding.verdict}"]
-    lines += [f"{'':<8}   {name}: {value}" for name, value in finding.details]
-    for number, line in enumerate(lines):
-        print(_folded(line, indent=13 if number else 9), flush=True)
-    return finding.level == "failed"
-
-
-def _folded(line: str, indent: int) -> str:
-    """A line, folded at the width of a terminal; whole in a file or a pipe, where it may be searched."""
-    if not sys.stdout.isatty():
-        return line
-    from shutil import get_terminal_size
-    from textwrap import fill
-
-    width = max(get_terminal_size().columns, 40)
-    return fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _status(arguments: argparse.Namespace) -> int:

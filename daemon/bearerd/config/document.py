@@ -6,14 +6,13 @@ line may be shown is decided by `redaction`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
+from bearerd.config.recovery import without_mistake
 from bearerd.config.redaction import (
-    HIDDEN,
     Path,
     Piece,
     Shows,
@@ -24,18 +23,15 @@ from bearerd.config.redaction import (
     takes_secret,
 )
 from bearerd.config.source import BROKEN, Fault, has_content, read, walk
+from bearerd.config.syntax import explain
 from bearerd.errors import Kind, Problem
 
 MOST_PROBLEMS: Final = 1000
 """A file with more errors is not a config, and nobody reads them all."""
+# A text with more mistakes is probably in another language.
+_MOST_MISTAKES: Final = 10
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
-# What libyaml says about the most common mistakes, and how a person would say it.
-_SYNTAX_HINTS: Final = (
-    ("did not find expected key", "a key is indented differently from the others here, or a bracket or quote is open"),
-    ("found character that cannot start any token", "a value that begins with @, ` or % must be in quotes"),
-    ("mapping values are not allowed", "a second ': ' in a line: put the value in quotes, or check the indentation"),
-)
 
 
 class Document:
@@ -61,15 +57,18 @@ class Document:
         self._faults: list[Fault] = []
         self._dropped = 0
         self._broken: set[Path] = set()
+        self._moved: dict[Path, Path] = {}
         self._failed: list[Problem] = []
         self._marks: dict[tuple[Path, bool], tuple[int, int]] | None = None
+        self.complete = True
+        """Whether all of the text was read, if perhaps with faults."""
         try:
-            self.value = read(text, self)
-        except yaml.MarkedYAMLError as error:
-            self._syntax(error)
+            self.value = self._value()
         except yaml.reader.ReaderError:
+            self.complete = False
             self._character()
-        if self.value is None and not has_content(text):
+        self._read = self.value
+        if self.value is None and not has_content(self._text):
             self.value = {}
             if not may_be_empty:
                 self.fail(1, 1, "the file is empty")
@@ -80,9 +79,21 @@ class Document:
 
     def add(self, path: Path, message: str, kind: Kind = "wrong value", *, at_key: bool = False) -> None:
         """Report the value, or the key, at a path, unless a part of the path was reported already."""
+        path = self._real(path)
         above = path[:-1] if at_key else path
         if not any(above[:length] in self._broken for length in range(len(above) + 1)):
             self.note(Fault(path, kind, message, at_key=at_key))
+
+    def move(self, path: Path, written: Path) -> None:
+        """From now on, the value at `path` is the one that is written at another path."""
+        self._moved[path] = written
+
+    def _real(self, path: Path) -> Path:
+        """Where the text has what is at a path."""
+        for length in range(len(path), 0, -1) if self._moved else ():
+            if (written := self._moved.get(path[:length])) is not None:
+                return self._real((*written, *path[length:]))
+        return path
 
     def note(self, fault: Fault, *, broken: bool = False) -> None:
         """Note a fault; with `broken`, nothing more is reported of its path."""
@@ -92,6 +103,14 @@ class Document:
             self._faults.append(fault)
         else:
             self._dropped += 1
+
+    def skip(self, path: Path) -> None:
+        """Report nothing more of a path."""
+        self._broken.add(self._real(path))
+
+    def has(self, kind: Kind) -> bool:
+        """Whether a fault of this kind was found in it."""
+        return any(fault.kind == kind for fault in self._faults)
 
     @property
     def broken(self) -> bool:
@@ -123,7 +142,7 @@ class Document:
 
     def position(self, path: Path) -> str:
         """`file:line` of the key at a path."""
-        line, _ = self._mark(path, at_key=True)
+        line, _ = self._mark(self._real(path), at_key=True)
         return f"{self.file}:{line + 1}"
 
     # -- the second pass -----------------------------------------------------------------------
@@ -135,7 +154,7 @@ class Document:
             for where, is_key, event in walk(self._text):
                 self._marks.setdefault((where, is_key), (event.start_mark.line, event.start_mark.column))
         exact: Path = ()
-        value = self.value
+        value = self._read
         for part in path:
             known = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
             if known:
@@ -148,7 +167,7 @@ class Document:
         found: dict[int, list[Piece]] = {}
         secret: set[int] = set()
         # A file that is not a mapping is no config, and could be a list of passwords or a private key.
-        if not lines or self._failed or not isinstance(self.value, dict):
+        if not lines or not isinstance(self.value, dict):
             return found
         last = max(lines)
         for path, is_key, event in walk(self._text):
@@ -187,26 +206,54 @@ class Document:
 
     # -- faults of the text itself ----------------------------------------------------
 
-    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        text = self._lines({line}).get(line, "")
-        problem = (error.problem or "this is not YAML").replace("\n", " ")
-        kind: Kind = "not YAML"
-        if "\\t" in problem or re.match(r"[\s-]*\t", text[: column + 1]):
-            problem = "YAML is indented with spaces, not tabs"
-        elif "increasing flow level" in f"{error.context}":
-            # Since 0.2.6 libyaml gives up at a thousand levels of flow style, before we count fifty.
-            problem, kind = "nested too deeply", "nested too deeply"
-        for phrase, meaning in _SYNTAX_HINTS:
-            if phrase in problem:
-                problem = meaning
-        # A quoted text could be a secret; one or two characters are not.
-        problem = re.sub(r"'[^'\s]{3,}'|\"[^\"\s]{3,}\"", HIDDEN, problem)
-        seen = excerpt_of_no_yaml(text, self._vocabulary, column)
+    def _value(self) -> Any:
+        """The value of the text; of a text that is not YAML, the value of the parts without a mistake."""
+        end = -1
+        for _ in range(_MOST_MISTAKES):
+            try:
+                value = read(self._text, self)
+            except yaml.MarkedYAMLError as error:
+                self.complete = False
+                line = self._syntax(error, end)
+                self._faults.clear()
+                self._broken.clear()
+                if line is None:
+                    break
+                self._text, end = without_mistake(self._text, line)
+            else:
+                # Of a text with mistakes that is no config, such as a list of passwords, nothing is named.
+                if self.complete:
+                    return value
+                if isinstance(value, dict) and value and value.keys() <= self._vocabulary:
+                    # A key whose value was left out has none.
+                    return {key: each for key, each in value.items() if each is not None}
+                break
+        # Then only the first mistake counts, and the others are its consequences.
+        del self._failed[1:]
+        self._faults.clear()
+        self._broken.clear()
+        return BROKEN
+
+    def _syntax(self, error: yaml.MarkedYAMLError, end: int) -> int | None:
+        """Report a mistake in the text after this line.
+
+        Returns the line of the mistake, or None if the rest of the text cannot be checked.
+        """
+        last = bracket = None
+        for _, _, event in walk(self._text):
+            if isinstance(event, yaml.ScalarEvent):
+                last = event
+            elif isinstance(event, yaml.CollectionStartEvent) and event.flow_style:
+                bracket = event
+        found = explain(self._text, error, last, bracket)
+        if found.line <= end:
+            return None  # a consequence of the one before
+        text = self._lines({found.line}).get(found.line, "")
+        seen = excerpt_of_no_yaml(text, self._vocabulary, found.column)
         source, caret = (seen.text, seen.caret) if seen else (None, 0)
-        message = problem if kind == "nested too deeply" else f"not YAML: {problem}"
-        self._failed.append(Problem(self.file, line + 1, column + 1, kind, message, source, caret))
+        place = (self.file, found.line + 1, found.column + 1)
+        self._failed.append(Problem(*place, found.kind, found.message, source, caret))
+        return found.line if found.alone else None
 
     def _character(self) -> None:
         # The position in PyYAML's error is of no use: one of its parsers counts bytes, the other characters.
@@ -214,7 +261,10 @@ class Document:
         position = found.start() if found is not None else 0
         line = self._text.count("\n", 0, position) + 1
         column = position - self._text.rfind("\n", 0, position)
-        message = f"a character that YAML does not allow (#x{ord(self._text[position]):04x})"
+        code = ord(self._text[position])
+        message = f"a character that YAML does not allow (U+{code:04X})"
+        if not code and self._text[:2].count("\0") == 1:
+            message = "this looks like UTF-16: save the file as UTF-8"
         self.fail(line, column, "not YAML", message)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from dataclasses import dataclass
 from typing import Final
 
-from bearerd.errors import reason_of
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 # Of all files together. A config of 10,000 clients has 2 MB, one of 50,000 has 10 MB.
@@ -45,8 +46,10 @@ class Budget:
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
+            if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                return Unreadable(1, "not UTF-8 text but UTF-16: save the file as UTF-8")
             line = content.count(b"\n", 0, error.start) + 1
-            return Unreadable(line, "not UTF-8 text")
+            return Unreadable(line, "not UTF-8 text: save the file as UTF-8")
 
 
 def matches(main: str, pattern: str) -> list[str]:

@@ -10,34 +10,29 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bearerd.config import models, rules, types
+from bearerd.config.checked import Checked, check, check_strangers
 from bearerd.config.document import Document, Node
 from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
 from bearerd.config.here import defaults
-from bearerd.config.messages import (
-    bad_name,
-    keys_at,
-    kind_of_problem,
-    listed,
-    may_show,
-    message_of,
-    unknown_key,
-    vocabulary,
-)
-from bearerd.config.redaction import Path, is_plain_key
-from bearerd.config.resolve import Resolver, check_http
+from bearerd.config.indentation import indent
+from bearerd.config.messages import bad_name, listed, meant
+from bearerd.config.places import may_show, place_of, vocabulary
+from bearerd.config.redaction import is_plain_key
+from bearerd.config.resolve import Resolver, check_endpoint
 from bearerd.config.scalar import kind_of
 from bearerd.config.schema import schema_of
 from bearerd.config.source import BROKEN
-from bearerd.config.suggest import near, nearest
+from bearerd.config.suggest import near
 from bearerd.errors import ConfigError
 from bearerd.model import Config, Target
 
-_Model = TypeVar("_Model", bound=BaseModel)
+# Stands for tokens with an error when the other keys of their client are checked against each other.
+_SOME_TOKENS: Final[Mapping[str, Any]] = {"tokens": {"token": {}}}
 
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
@@ -68,6 +63,7 @@ def _read(budget: Budget, path: str, *, may_be_empty: bool = False) -> Document:
     # A document with nothing but a problem, so that the other files are checked too.
     document = Document("{}", path)
     document.fail(text.line, 1, text.why)
+    document.value, document.complete = BROKEN, False
     return document
 
 
@@ -102,32 +98,41 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
     for document in documents:
         _check_top_level(document, models.ConfigFile if document is main else models.IncludedFile)
     settings = _settings(main)
-    providers = _named(documents, "providers")
-    clients = _named(documents, "clients")
-    shared = {name: _check(node, models.ProviderModel) for name, node in providers.items()}
+    providers = _named(documents, "providers", models.ProviderModel)
+    clients = _named(documents, "clients", models.ClientModel)
+    shared = {name: check(node, models.ProviderModel) for name, node in providers.items()}
     for name, node in providers.items():
         _check_keys(node, models.ProviderModel, rules.provider_misfits)
-        if (provider := shared[name]) is not None:
-            check_http(node, provider, allowed=bool(provider.allow_http))
-    if not clients and not any(document.broken for document in documents):
-        main.add((), "no clients are configured; config.example.yaml shows the smallest useful config", "no clients")
+        check_endpoint(node, shared[name])
+    if not clients and all(map(_has_no_clients, documents)):
+        main.add((), "no clients are configured; bearerd init writes a first config", "no clients")
+    # A provider may be in a part that could not be read.
+    all_known = all(document.complete for document in documents)
     resolver = Resolver(main, settings, defaults(environ))
     targets: list[Target] = []
     for name, node in clients.items():
         if node.document.full:
             continue
-        exists = _check_provider_name(node, providers)
-        client = _check(node, models.ClientModel)
+        exists = _check_provider_name(node, providers, all_known=all_known)
+        client = check(node, models.ClientModel, _SOME_TOKENS)
         _check_keys(node, models.ClientModel, partial(rules.misfits, provider=_provider_of(node, providers)))
         _check_parameters(node)
         _check_token_claims(node)
-        if exists and client is not None:
-            provider = shared[client.provider] if client.provider is not None else None
-            # Otherwise the provider is faulty or missing, which was reported above.
-            if provider or (client.provider is None and (client.token_url or client.issuer)):
-                targets += resolver.targets(name, node, client, provider)
+        model = client.model
+        provider = shared.get(model.provider) if model is not None and model.provider is not None else None
+        reachable = model is not None and (model.provider is not None or model.token_url or model.issuer)
+        if model and reachable and exists and client.complete and (provider is None or provider.complete):
+            targets += resolver.targets(name, node, model, provider.model if provider else None)
+        else:
+            resolver.examine(name, node, client, provider if exists else None)
     files = tuple(document.file for document in documents)
-    return resolver.config(targets, files, directories(main.file, settings.include))
+    return resolver.config(targets, files, directories(main.file, settings.model.include if settings.model else []))
+
+
+def _has_no_clients(document: Document) -> bool:
+    """Whether a document has no clients, also not under another key or in a part that could not be read."""
+    known = document.complete and isinstance(document.value, dict) and not document.has("unknown key")
+    return known and document.value.get("clients", {}) == {}
 
 
 def _check_top_level(document: Document, model: type[BaseModel]) -> None:
@@ -135,45 +140,46 @@ def _check_top_level(document: Document, model: type[BaseModel]) -> None:
     if document.value is BROKEN:
         return
     if not isinstance(document.value, dict):
-        document.add((), f"expected a mapping, found {kind_of(document.value)}", "expected a mapping")
+        message = f"expected a mapping with the key clients, found {kind_of(document.value)}"
+        document.add((), message, "expected a mapping")
         return
-    for key in document.value:
-        if key not in model.model_fields:
-            misplaced = key in models.ConfigFile.model_fields
-            hint = ": an included file may only have providers and clients" if misplaced else ""
-            document.add((key,), unknown_key(key, model.model_fields, hint), "unknown key", at_key=True)
+    indent(document, model)
+    strangers = [key for key in document.value if key not in model.model_fields]
+    for key in [key for key in strangers if key in models.ConfigFile.model_fields]:
+        message = f"'{key}' is a key of the main file: an included file may only have providers and clients"
+        document.add((key,), message, "unknown key", at_key=True)
+    unknown = [key for key in strangers if key not in models.ConfigFile.model_fields]
+    check_strangers(Node(document, ()), (), unknown, model.model_fields)
     for group in ("providers", "clients"):
         entries = document.value.get(group, {})
         if entries is BROKEN:
             continue
         if not isinstance(entries, dict):
-            document.add((group,), f"expected a mapping of names, found {kind_of(entries)}", "expected a mapping")
+            message = f"expected the names of {group} with their keys, found {kind_of(entries)}"
+            document.add((group,), message, "expected a mapping")
             continue
         for name in entries:
             if re.fullmatch(types.NAME, name) is None:
                 document.add((group, name), bad_name(name), "malformed name", at_key=True)
 
 
-def _settings(main: Document) -> models.ConfigFile:
-    """The main file without `providers` and `clients`; the defaults if it is wrong, so that the rest is checked."""
+def _settings(main: Document) -> Checked[models.ConfigFile]:
+    """The main file without `providers` and `clients`, and without the keys that are wrong."""
     given = main.value if isinstance(main.value, dict) else {}
     known = {
         key: value
         for key, value in given.items()
         if key in models.ConfigFile.model_fields and key not in {"providers", "clients"}
     }
-    return _check(Node(main, (), known), models.ConfigFile) or models.ConfigFile()
+    return check(Node(main, (), known), models.ConfigFile)
 
 
-def _named(documents: list[Document], group: str) -> dict[str, Node]:
+def _named(documents: list[Document], group: str, model: type[BaseModel]) -> dict[str, Node]:
     """All providers or clients by name; reports names that two files define."""
     result: dict[str, Node] = {}
     for document in documents:
         entries = document.value.get(group) if isinstance(document.value, dict) else None
-        entries = entries if isinstance(entries, dict) else {}
-        if group == "clients":
-            entries = _with_shallow_tokens(document, entries)
-        for name, raw in entries.items():
+        for name, raw in entries.items() if isinstance(entries, dict) else ():
             node = Node(document, (group, name), raw)
             first = result.setdefault(name, node)
             if first is not node:
@@ -181,50 +187,8 @@ def _named(documents: list[Document], group: str) -> dict[str, Node]:
                 position = first.document.position(first.path)
                 message = f"{shown} is defined twice in {group}; first at {position}"
                 node.add((), message, "defined twice", at_key=True)
+                check(node, model)
     return result
-
-
-def _with_shallow_tokens(document: Document, clients: dict[str, Any]) -> dict[str, Any]:
-    """The clients, with a key `tokens` that is indented like a client moved into the one above it, and reported."""
-    names = list(clients)
-    tokens = clients.get("tokens")
-    above = names[names.index("tokens") - 1] if "tokens" in names[1:] else None
-    client = clients[above] if above is not None else None
-    if (
-        above is None
-        or not isinstance(client, dict)
-        or "tokens" in client
-        or not isinstance(tokens, dict)
-        or tokens.keys() & {*models.ClientModel.model_fields}
-    ):
-        return clients
-    shown = f"client '{above}'" if is_plain_key(above) else "the client above"
-    message = f"'tokens' is indented like a client: indent it further, as a key of {shown}"
-    document.add(("clients", "tokens"), message, "unknown key", at_key=True)
-    moved = clients | {above: client | {"tokens": tokens}}
-    del moved["tokens"]
-    return moved
-
-
-def _check(node: Node, model: type[_Model]) -> _Model | None:
-    """The checked model of a node; reports what is wrong and returns None if anything is."""
-    if node.value is BROKEN:
-        return None
-    try:
-        return model.model_validate(node.value)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)
-        mistyped = {
-            (*detail["loc"][:-1], meant)
-            for detail in details
-            if detail["type"] == "extra_forbidden"
-            and (meant := nearest(str(detail["loc"][-1]), keys_at(model, detail["loc"][:-1])))
-        }
-        for detail in details:
-            # A key that is there under a mistyped name is not reported as missing too.
-            if detail["type"] != "missing" or detail["loc"] not in mistyped:
-                _report(node, model, detail)
-        return None
 
 
 def _check_keys(
@@ -235,10 +199,10 @@ def _check_keys(
     """Check the keys of a provider or client against each other."""
     if not isinstance(node.value, dict):
         return
-    known = model.model_fields
+    known, here = model.model_fields, place_of(node.path)
     # A mistyped key is reported as such elsewhere; here it counts as the key that was meant.
-    meant = {nearest(key, known) or key: value for key, value in node.value.items() if key not in known}
-    for key, message in misfits(meant | node.value):
+    mistyped = {meant(key, known, here) or key: value for key, value in node.value.items() if key not in known}
+    for key, message in misfits(mistyped | node.value):
         if key is None:
             node.add((), message, "missing key", at_key=True)
         elif key in node.value:
@@ -267,29 +231,13 @@ def _check_token_claims(node: Node) -> None:
         node.add(path, message, "conflicting keys", at_key=True)
 
 
-def _report(node: Node, model: type[BaseModel], detail: Any) -> None:
-    """Report one of pydantic's errors."""
-    if detail["type"] == "fault" and _holds_broken(detail["input"]):
-        return  # an item in it was reported already
-    loc: Path = detail["loc"]
-    at_key = bool(loc) and loc[-1] == "[key]"
-    if at_key:
-        loc = loc[:-1]
-    path = (*node.path, *loc)
-    message = message_of(detail, model, loc, at_key=at_key)
-    kind = kind_of_problem(detail, at_key=at_key)
-    if detail["type"] == "extra_forbidden":
-        at_key = True
-    elif detail["type"] == "missing":
-        path, at_key = path[:-1], bool(path[:-1])
-    node.document.add(path, message, kind, at_key=at_key)
-
-
-def _check_provider_name(node: Node, providers: Mapping[str, Node]) -> bool:
-    """Whether the provider that a client names exists; reports it if not."""
+def _check_provider_name(node: Node, providers: Mapping[str, Node], *, all_known: bool) -> bool:
+    """Whether the provider that a client names exists; reports it if not and if all providers are known."""
     name = node.value.get("provider") if isinstance(node.value, dict) else None
     if not isinstance(name, str) or not name or name in providers:
         return True
+    if not all_known:
+        return False
     known = f"; expected one of {listed(providers)}" if providers else "; no providers are configured"
     message = f"unknown provider '{name}'{near(name, providers) or known}"
     node.add(("provider",), message, "unknown provider")
@@ -301,9 +249,3 @@ def _provider_of(node: Node, providers: Mapping[str, Node]) -> Mapping[str, Any]
     name = node.value.get("provider") if isinstance(node.value, dict) else None
     value = providers[name].value if isinstance(name, str) and name in providers else None
     return value if isinstance(value, dict) else {}
-
-
-def _holds_broken(value: Any) -> bool:
-    if isinstance(value, dict | list):
-        return any(map(_holds_broken, value.values() if isinstance(value, dict) else value))
-    return value is BROKEN

@@ -12,6 +12,7 @@ import os
 
 from bearerd.config.defaults import SOCKET_BELOW
 from bearerd.config.here import defaults
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 TYPE_CHECKING = False  # as in bearerd.cli
@@ -85,8 +86,7 @@ def _read(path: str) -> tuple[str, str | None]:
     except NotRegularError as error:
         return "", str(error)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) else None
-        return "", (reason or "not a path").lower()
+        return "", reason_of(error) if isinstance(error, OSError) else "not a path"
     text = content[:_MOST_BYTES].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     if len(content) > _MOST_BYTES:
         return text, "longer than 8 MiB"

@@ -1,25 +1,49 @@
-"""The texts of errors about keys, names and types; and which keys there are. Pure."""
+"""The texts of errors about keys, names and types. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cache
-from typing import Any, Final, get_args, get_origin
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
 from bearerd.config import models, types
-from bearerd.config.redaction import Path, is_plain_key, takes_secret
+from bearerd.config.places import (
+    Place,
+    homes,
+    is_entry,
+    keys_at,
+    listed_places,
+    model_at,
+    named,
+    written,
+)
+from bearerd.config.redaction import Path, is_plain_key
 from bearerd.config.scalar import kind_of
-from bearerd.config.suggest import near
+from bearerd.config.suggest import near, near_value, nearest
 from bearerd.errors import Kind
 
 # A name with one of these could be a URL with a password in it, or a line of an env file.
 _COULD_HOLD_A_SECRET: Final = re.compile(r"[:=@]")
-
-# A client has about 40 keys. But a config may have thousands of providers, and a thousand errors that would list them.
+# A config may have thousands of providers, and a thousand errors that would list them.
 _MOST_LISTED: Final = 50
+# Keys. A client has 45, and a reader looks for one.
+_MOST_KEYS: Final = 10
+_FORMS: Final = {
+    types.VARIABLE: "letters, digits and '_', not beginning with a digit",
+    types.CREDENTIAL: "letters, digits, '.', '_', '@' and '-'",
+}
+_WANTED: Final = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
 
 
 def bad_name(name: str) -> str:
@@ -37,65 +61,103 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join([*(f"'{name}'" for name in names[:_MOST_LISTED]), *more])
 
 
-def unknown_key(key: str, known: Iterable[str], hint: str = "") -> str:
-    """The error for an unknown key; `hint` replaces the suggestion."""
+def misplaced(key: str, known: Iterable[str], here: Place) -> list[Place]:
+    """The places that a key belongs to, if it is a key elsewhere; none if a key of this place was meant."""
+    known = set(known)
+    if not is_plain_key(key) or known & {f"{key}s", key.removesuffix("s")}:
+        return []
+    return homes(key, here)
+
+
+def misplaced_keys(keys: Sequence[str], places: Sequence[Place], here: Place) -> str:
+    """The error for keys that belong to these places."""
+    names = listed(keys[:-1]) + f" and '{keys[-1]}'" if len(keys) > 1 else f"'{keys[0]}'"
+    verb = "are keys" if len(keys) > 1 else "is a key"
+    text = f"{names} {verb} of {listed_places(places)}, not of {named(here)}"
+    example = written(places[0], keys[0], here) if len(keys) == len(places) == 1 else None
+    return f"{text}: write {example}" if example else text
+
+
+def meant(key: str, known: Iterable[str], here: Place) -> str | None:
+    """The key of this place that was probably meant by an unknown one."""
+    known = list(known)
+    if misplaced(key, known, here):
+        return None
+    name = key.partition(":")[0].lstrip("-")
+    return name if name in known else nearest(name, known)
+
+
+def unknown_key(key: str, known: Iterable[str], here: Place | None = None) -> str:
+    """The error for an unknown key."""
     known = list(known)
     shown = f"unknown key {key!r}" if is_plain_key(key) else "unknown key"
-    return shown + (hint or near(key, known) or f"; expected one of {listed(known)}")
+    name, colon, rest = key.partition(":")
+    if colon and name in known:
+        return f"{shown}: " + ("a space is missing after the colon" if rest else "it has two colons")
+    if key.startswith("-"):
+        return f"{shown}: a space is missing after the dash"
+    if hint := near(key, known):
+        return shown + hint
+    if here is not None and len(known) > _MOST_KEYS:
+        return f"{shown}: {named(here)} has no such key; config.example.yaml shows every key"
+    return f"{shown}; expected one of {listed(known)}"
 
 
-def message_of(detail: Any, model: type[BaseModel], loc: Path, *, at_key: bool) -> str:
-    """The text of one of pydantic's errors."""
+def message_of(detail: Any, model: type[BaseModel], loc: Path, here: Place, *, at_key: bool) -> str:
+    """The text of one of pydantic's errors at a path below a model, and at this place."""
     kind, context = detail["type"], detail.get("ctx", {})
     key = str(loc[-1]) if loc else ""
-    if kind == "fault":
-        return str(detail["msg"])
+    given = detail.get("input")
     if kind == "extra_forbidden":
-        if any(map(takes_secret, loc[:-1])):
-            # `client_secret: {hunter2}` is a mapping with one key, which is the secret.
-            return f"unknown key; expected one of {listed(keys_at(model, loc[:-1]))}"
-        keys = keys_at(model, loc[:-1])
-        return unknown_key(key, keys)
+        # Only below a key that takes a secret: `{hunter2}` is a mapping with one key, which is the secret.
+        return f"unknown key; expected one of {listed(keys_at(model, loc[:-1]))}"
     if kind == "missing":
         return f"key '{key}' is missing"
     if kind == "literal_error":
-        given = detail.get("input")
-        hint = near(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
-        return f"expected {context['expected']}{hint}"
+        hint = near_value(given, re.findall(r"'([^']*)'", context["expected"])) if isinstance(given, str) else ""
+        return f"unknown value{hint}" if hint else f"expected {context['expected']}"
     if kind == "string_pattern_mismatch":
-        named = at_key and context["pattern"] == f"^{types.NAME}$"
-        form = f"expected {'a name' if at_key else 'text'} of the form {context['pattern']}"
-        return bad_name(key) if named else form
+        if at_key and context["pattern"] == f"^{types.NAME}$":
+            return bad_name(key)
+        return f"expected {'a name' if at_key else 'text'} of {_FORMS[context['pattern']]}"
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = context.get("ge", context.get("le"))
         return f"expected a whole number, {'at least' if 'ge' in context else 'at most'} {bound}"
     if kind in {"too_short", "too_long"}:
         most = context.get("max_length")
         return "expected at least one entry" if kind == "too_short" else f"expected at most {most} entries"
-    wanted = {
-        "string_type": "text (in quotes)",
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "bool_type": "true or false",
-        "list_type": "a list",
-        "dict_type": "a mapping",
-        "model_type": "a mapping",
-        "model_attributes_type": "a mapping",
-    }.get(kind)
-    return f"expected {wanted}, found {kind_of(detail.get('input'))}" if wanted else str(detail["msg"])
+    wanted = _WANTED.get(kind)
+    if wanted is None:
+        return str(detail["msg"])  # written by us
+    part = model_at(model, loc)
+    quotes = isinstance(given, str) and kind in {"int_type", "bool_type"}
+    text = f"expected {wanted}{' without quotes' if quotes else ''}, found {kind_of(given)}"
+    example = _example(kind, given, part, here) if isinstance(part, type) and issubclass(part, models.Part) else None
+    return f"{text}; {example}" if example else text
 
 
-def keys_at(model: type[BaseModel], loc: Path) -> list[str]:
-    """The keys that a model has at a path below it."""
-    current: Any = model
-    parts = iter(loc)
-    for part in parts:
-        if current is not None and part in current.model_fields:
-            annotation = current.model_fields[str(part)].annotation
-            current = _models_in(annotation)
-            if _is_mapping(annotation):
-                next(parts, None)  # skip the name, which may be equal to a key
-    return list(current.model_fields) if current is not None else []
+def _example(kind: str, given: Any, part: type[models.Part], here: Place) -> str | None:
+    """How a part of the config, a list of parts or parts by name are written."""
+    if kind == "list_type":
+        return f"for example [{part.example}]"
+    if kind == "dict_type":
+        return f"for example {{NAME: {part.example}}}"
+    if kind not in {"model_type", "model_attributes_type"}:
+        return None
+    if key := _key_with(part, given):
+        return f"write {{{key}: {given}}}"
+    if not part.example:
+        return f"write the keys of {named(here)} below it"
+    return f"for example {part.example}" + (", or {} if it needs no keys" if is_entry(here) else "")
+
+
+def _key_with(part: type[BaseModel], given: Any) -> str | None:
+    """The key of a part whose fixed set of values has this one: `format` for `raw`."""
+    for name, field in part.model_fields.items() if isinstance(given, str) else ():
+        for each in (field.annotation, *get_args(field.annotation)):
+            if get_origin(each) is Literal and given in get_args(each):
+                return name
+    return None
 
 
 def kind_of_problem(detail: Any, *, at_key: bool) -> Kind:
@@ -105,50 +167,3 @@ def kind_of_problem(detail: Any, *, at_key: bool) -> Kind:
     if detail["type"] == "missing":
         return "missing key"
     return "malformed name" if at_key else "wrong value"
-
-
-def may_show(path: Path) -> bool:
-    """Whether the config has a key at this path. Only then may its value be shown, if `redaction` allows it."""
-    current: Any = models.ConfigFile
-    parts = iter(path)
-    for part in parts:
-        if isinstance(part, int):  # the index in a list
-            continue
-        if current is None or part not in current.model_fields:
-            return False
-        annotation = current.model_fields[part].annotation
-        current = _models_in(annotation)
-        if _is_mapping(annotation):
-            next(parts, None)  # skip the name
-    return True
-
-
-@cache
-def vocabulary() -> frozenset[str]:
-    """Every key of the config."""
-    found: set[str] = set()
-    todo: list[Any] = [models.ConfigFile]
-    while todo:
-        model = todo.pop()
-        for name, field in model.model_fields.items():
-            found.add(name)
-            if (below := _models_in(field.annotation)) is not None:
-                todo.append(below)
-    return frozenset(found)
-
-
-def _is_mapping(annotation: Any) -> bool:
-    """Whether a type is a dict with free keys, perhaps inside Optional or Annotated."""
-    return get_origin(annotation) is dict or any(
-        _is_mapping(argument) for argument in get_args(annotation) if get_origin(annotation) is not list
-    )
-
-
-def _models_in(annotation: Any) -> Any:
-    """The one model inside Optional, Annotated, list and dict."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        if (found := _models_in(argument)) is not None:
-            return found
-    return None

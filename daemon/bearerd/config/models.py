@@ -7,11 +7,12 @@ values in `types`. Rules between the keys of a provider or a client are in `rule
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from bearerd.config.types import (
+    VARIABLE,
     AbsolutePath,
     Account,
     Address,
@@ -48,8 +49,17 @@ from bearerd.config.values import expected, fault
 from bearerd.terms import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
 
 
-class FileModel(Strict):
+class Part(Strict):
+    """A part of the config. Other models are values: `file` below a key such as client_secret is no key of a part."""
+
+    example: ClassVar[str] = ""
+    """How it is written, for errors."""
+
+
+class FileModel(Part):
     """One file of a token, in one format."""
+
+    example = "{format: raw}"
 
     format: Format
     path: Text | None = None
@@ -57,10 +67,10 @@ class FileModel(Strict):
     owner: Account | None = None
     group: Account | None = None
     newline: bool | None = None
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    name: Annotated[str, Field(pattern=VARIABLE)] | None = None
     max_staleness: Duration | None = None
     template: Template | None = None
-    vars: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text] | None = None
+    vars: dict[Annotated[str, Field(pattern=VARIABLE)], Text] | None = None
 
     @model_validator(mode="after")
     def _fits_its_format(self) -> FileModel:
@@ -77,8 +87,10 @@ class FileModel(Strict):
         return self
 
 
-class FailureHookModel(Strict):
+class FailureHookModel(Part):
     """A command or a signal for when a token can no longer be refreshed: exactly one of run and signal."""
+
+    example = "{run: [/usr/bin/systemctl, reload, nginx]}"
 
     run: Argv | None = None
     signal: SignalName | None = None
@@ -105,7 +117,7 @@ class ChangeHookModel(FailureHookModel):
     skip_first: bool = False
 
 
-class Inherited(Strict):
+class Inherited(Part):
     """Keys that the top level, a client and a token may have. The nearest wins."""
 
     files: list[FileModel] | None = None
@@ -120,7 +132,7 @@ class Inherited(Strict):
     on_failure: list[FailureHookModel] | None = None
 
 
-class ProviderKeys(Strict):
+class ProviderKeys(Part):
     """A token endpoint, or the issuer that names it, and how to reach it."""
 
     token_url: HttpUrl | None = None
@@ -145,6 +157,8 @@ class ProviderModel(ProviderKeys):
 
 class TokenModel(Inherited):
     """A token of a client, with its scope, that is kept fresh."""
+
+    example = "{scope: read}"
 
     scope: Scope = ()
     assertion_claims: Claims | None = None
@@ -182,8 +196,10 @@ class ClientModel(Inherited, ProviderKeys):
         return self.grant_type == JWT_BEARER and self.private_key is not None
 
 
-class OutputModel(Strict):
+class OutputModel(Part):
     """The directory, owner and modes of the token files."""
+
+    example = "{directory: /run/bearerd}"
 
     directory: AbsolutePath | None = None
     directory_mode: DirectoryMode = 0o750
@@ -193,23 +209,29 @@ class OutputModel(Strict):
     on_expiry: Literal["keep", "remove"] = "keep"
 
 
-class ControlModel(Strict):
+class ControlModel(Part):
     """The socket of the local API."""
+
+    example = "{socket: /run/bearerd/control.sock}"
 
     socket: AbsolutePath | None = None
     mode: Mode = 0o660
 
 
-class ListenModel(Strict):
+class ListenModel(Part):
     """Metrics and probes over TCP."""
+
+    example = '{address: "127.0.0.1:9810"}'
 
     address: Address
     page: bool = False
     hosts: list[HostName] = Field(default_factory=list)
 
 
-class LogModel(Strict):
+class LogModel(Part):
     """Level and format of the log."""
+
+    example = "{level: info}"
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -217,11 +239,11 @@ class LogModel(Strict):
 
 def _include(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise expected("a list of file names or patterns", value)
+        raise expected("a list of file names or patterns, such as [conf.d/*.yaml]", value)
     return value
 
 
-class IncludedFile(Strict):
+class IncludedFile(Part):
     """The keys of an included file."""
 
     providers: dict[Name, ProviderModel] = Field(default_factory=dict)

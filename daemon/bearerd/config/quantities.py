@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from bearerd.config.values import expected
+from bearerd.config.values import expected, fault
 from bearerd.model import RefreshBefore
 from bearerd.terms import MOST_REFUSED, RateLimit
 from bearerd.timeformat import DURATION, UNITS, seconds_of
@@ -24,14 +24,33 @@ _LONGEST: Final = 3650 * 86400.0
 _LEAST_MAX_AGE: Final = 60.0
 # Seconds. Half the lifetime of a token of two hours, which few exceed: a token waits no longer than that anyway.
 _LONGEST_DELAY: Final = 3600.0
+_MOST_MODE: Final = 0o777
 
 
 def parse_duration(value: Any) -> float:
     """Seconds of a duration such as `500ms`, `10s`, `15m`, `1h` or `2d`."""
     seconds = seconds_of(value) if isinstance(value, str) else None
     if seconds is None:
-        raise expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
+        raise _duration_expected("a duration such as 500ms, 10s, 15m, 1h or 2d", value)
     return _reasonable(seconds)
+
+
+def _duration_expected(what: str, value: Any) -> PydanticCustomError:
+    """An error that shows how a duration without a unit, or with a long one, is written."""
+    number, text = _number(value), value if isinstance(value, str) else ""
+    if match := re.fullmatch(r"([0-9]{1,6})(?: *(ms|[smhd])[a-z]*)?", text.lower()):
+        number = f"{match[1]}{match[2] or ''}"
+    if number is None:
+        return expected(what, value)
+    if number[-1].isdigit():
+        return fault(f"a duration needs a unit: write {number}s if these are seconds")
+    return fault(f"expected {what}: write {number}")
+
+
+def _number(value: Any) -> str | None:
+    """A whole number, if it is short enough to be meant as one."""
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**6
+    return str(value) if number else None
 
 
 def _reasonable(seconds: float) -> float:
@@ -57,17 +76,28 @@ def parse_refresh_before(value: Any) -> RefreshBefore:
         if 0 < percent <= 50:  # noqa: PLR2004 - the lead is never more than half the lifetime
             return RefreshBefore(share=percent / 100)
         raise expected("a share of the lifetime above 0% and up to 50%")
+    what = "a share of the lifetime such as 20%, or a duration such as 60s"
+    if (number := _number(value)) is not None:
+        raise fault(f"expected {what}: write {number}% or {number}s")
+    if isinstance(value, float) and 0 < value < 1:
+        raise fault(f"expected {what}: write {value:.0%}")
     try:
         return RefreshBefore(seconds=parse_duration(value))
     except PydanticCustomError:
-        raise expected("a share of the lifetime such as 20%, or a duration such as 60s", value) from None
+        raise expected(what, value) from None
 
 
 def parse_rate_limit(value: Any) -> RateLimit:
     """A number of requests and the seconds in which they may be made."""
     match = re.fullmatch(rf"([1-9][0-9]{{0,8}})/(?:{DURATION}|(ms|s|m|h|d))", value) if isinstance(value, str) else None
     if match is None:
-        raise expected("a number of requests per time, such as 10/s or 10/8h", value)
+        what = "a number of requests per time, such as 10/s or 10/8h"
+        if (number := _number(value)) is not None:
+            raise fault(f"expected {what}: write {number}/s, {number}/m or {number}/h")
+        spoken = r"([1-9][0-9]{0,8}) *(?:/|per) *(ms|[smhd])[a-z]*"
+        if isinstance(value, str) and (close := re.fullmatch(spoken, value.lower())):
+            raise fault(f"expected {what}: write {close[1]}/{close[2]}")
+        raise expected(what, value)
     return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
 
 
@@ -83,10 +113,9 @@ def parse_max_age(value: Any) -> float:
     """Seconds after which a token is refreshed; infinite for `never`."""
     if value == "never":
         return inf
-    try:
-        seconds = parse_duration(value)
-    except PydanticCustomError:
-        raise expected("a duration such as 24h, or never", value) from None
+    if not isinstance(value, str) or seconds_of(value) is None:
+        raise _duration_expected("a duration such as 24h, or never", value)
+    seconds = parse_duration(value)
     if seconds < _LEAST_MAX_AGE:
         raise expected("a duration of at least 1m, or never: each token would be replaced after that time")
     return seconds
@@ -96,7 +125,7 @@ def parse_publish_delay(value: Any) -> float:
     """Seconds for which a new token waits; 0 is no delay."""
     seconds = seconds_of(value) if isinstance(value, str) else None
     if seconds is None:
-        raise expected("a duration such as 30s, or 0s for no delay", value)
+        raise _duration_expected("a duration such as 30s, or 0s for no delay", value)
     if seconds > _LONGEST_DELAY:
         raise expected("a duration of at most 1h: providers replicate a token within seconds or minutes")
     return seconds
@@ -104,11 +133,7 @@ def parse_publish_delay(value: Any) -> float:
 
 def parse_mode(value: Any) -> int:
     """The mode of a file."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        raise expected('a mode in quotes, such as "0640" (YAML reads 0640 as the number 416)')
-    if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value) is None:
-        raise expected('a mode of octal digits in quotes, such as "0640"', value)
-    return int(value, 8)
+    return _mode(value, "0640")
 
 
 def parse_directory_mode(value: Any) -> int:
@@ -116,4 +141,23 @@ def parse_directory_mode(value: Any) -> int:
     # setgid: the files in a directory then get its group.
     if isinstance(value, str) and re.fullmatch(r"2[0-7]{3}", value):
         return int(value, 8)
-    return parse_mode(value)
+    return _mode(value, "0750")
+
+
+def _mode(value: Any, example: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
+        return int(value, 8)
+    if (meant := _meant(value)) is not None:
+        raise fault(f'expected a mode in quotes: write "{meant:04o}"')
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    raise expected(f'a mode of octal digits in quotes, such as "{example}"', value if not number else "")
+
+
+def _meant(value: Any) -> int | None:
+    """The mode that was meant by `640`, `0o640`, or 416, which is 0640 in decimal."""
+    digits = re.fullmatch(r"0?o?([0-7]{3})", str(value))
+    for mode in (int(digits[1], 8) if digits else None, value if type(value) is int else None):
+        # Nobody gives others more than the group, or the group more than the owner.
+        if mode is not None and 0 < mode <= _MOST_MODE and not (mode >> 3 & ~(mode >> 6) | mode & ~(mode >> 3)) & 0o7:
+            return mode
+    return None

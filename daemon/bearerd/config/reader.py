@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from bearerd.config.defaults import VARIABLES
 from bearerd.process import end_with_parent, forget_environment
+from bearerd.reason import reason_of
 
 TYPE_CHECKING = False  # as type checkers know it: typing is a megabyte
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ConfigReader:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
-            raise _unavailable(f"no process can be started to read the config: {_reason(error)}") from None
+            raise _unavailable(f"no process can be started to read the config: {reason_of(error)}") from None
         finally:
             if os.getpid() == parent:
                 signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -121,7 +122,7 @@ class ConfigReader:
         except ConnectionResetError:  # the process ended before it took the request
             reply, descriptors = b"", []
         except OSError as error:
-            raise _unavailable(f"the config could not be read: {_reason(error)}") from None
+            raise _unavailable(f"the config could not be read: {reason_of(error)}") from None
         if not reply:
             raise _unavailable("the process that reads the config has ended; restart bearerd to read it again")
         return reply, descriptors
@@ -167,7 +168,7 @@ def _serve(requests: socket.socket) -> None:
         try:
             answer = os.memfd_create("config", os.MFD_CLOEXEC)
         except OSError as error:
-            requests.send(number + _reason(error).encode())
+            requests.send(number + reason_of(error).encode())
             continue
         try:
             failed = _in_a_process(answer, request, environ)
@@ -199,7 +200,7 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
     try:
         pid = os.fork()
     except OSError as error:
-        return f"no process can be started: {_reason(error)}"
+        return f"no process can be started: {reason_of(error)}"
     if pid == 0:
         code = 1
         try:
@@ -223,7 +224,7 @@ def _why(code: int) -> str:
         0: "",
         _NO_MEMORY: "there is not enough memory",
         _NO_ANSWER: "its answer could not be written; is there a limit on the size of files (LimitFSIZE)?",
-        -signal.SIGALRM: f"it was not done within {MOST_SECONDS} s",
+        -signal.SIGALRM: f"it timed out after {MOST_SECONDS} s",
         -signal.SIGKILL: "its process was killed, probably because memory ran out",
     }.get(code, f"its process ended with {code}; this is a bug in bearerd, please report it")
 
@@ -273,7 +274,3 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
 def _fields(problem: Problem, full: bool) -> list[Any]:
     known = [problem.file, problem.line, problem.column, problem.kind]
     return [*known, problem.message, problem.source, problem.caret] if full else known
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

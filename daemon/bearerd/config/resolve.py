@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from bearerd.config import models
+from pydantic import BaseModel, ValidationError
+
+from bearerd.config import models, types
+from bearerd.config.checked import Checked
 from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
+from bearerd.config.messages import meant, misplaced
 from bearerd.config.paths import Paths
+from bearerd.config.places import place_of
 from bearerd.config.rules import http_fault
 from bearerd.config.types import ProxyModel, ReferenceModel
 from bearerd.model import (
@@ -35,10 +42,11 @@ _T = TypeVar("_T")
 class Resolver:
     """Makes the Config and its targets; reports what is wrong only in combination."""
 
-    def __init__(self, main: Document, settings: models.ConfigFile, defaults: Defaults) -> None:
+    def __init__(self, main: Document, settings: Checked[models.ConfigFile], defaults: Defaults) -> None:
         self._main = main
-        self._settings = settings
-        self._paths = Paths(settings, defaults)
+        self._settings = settings.model or models.ConfigFile()
+        self._faulty = settings.faulty
+        self._paths = Paths(self._settings, defaults)
 
     def config(self, targets: list[Target], files: tuple[str, ...], directories: tuple[str, ...]) -> Config:
         """The whole: its targets, the files it was read from, and the directories of `include`."""
@@ -93,6 +101,40 @@ class Resolver:
             rate_limits=tuple(rate_limits),
         )
         return [self._target(node, client, model, token) for token in model.tokens]
+
+    def examine(
+        self,
+        name: str,
+        node: Node,
+        client: Checked[models.ClientModel],
+        provider: Checked[models.ProviderModel] | None,
+    ) -> None:
+        """Report what is wrong only in combination with a client that has other errors, or whose provider has."""
+        model, shared = client.model, provider.model if provider else None
+        keys = set(models.ProviderKeys.model_fields) | {"provider", "auth", "certificate", "private_key"}
+        known = not keys & client.faulty and (provider is None or provider.complete)
+        if model is not None and known and (shared or model.token_url or model.issuer):
+            self._check_provider(node, model, _provider(model, shared), shared)
+        tokens = node.value.get("tokens") if isinstance(node.value, dict) else None
+        for token, value in tokens.items() if isinstance(tokens, dict) else ():
+            if re.fullmatch(types.NAME, token) and isinstance(value, dict):
+                self._claim(node, name, token, value)
+
+    def _claim(self, node: Node, client: str, token: str, value: Mapping[str, Any]) -> None:
+        """Report outputs of a token that conflict with others, as far as its files are right."""
+        at = node.child("tokens", token)
+        for keys, level, model in ((value, at, models.TokenModel), (node.value, node, models.ClientModel)):
+            if "files" in keys or any(_means_files(key, model, level) for key in keys if key not in model.model_fields):
+                files, at = keys.get("files"), level.child("files")
+                break
+        else:
+            files = self._settings.files
+            if files is None and "files" not in self._faulty:
+                self._paths.output(at, client, token, models.FileModel(format="raw"))
+        for index, file in enumerate(files if isinstance(files, list) else ()):
+            # The others are reported already.
+            with suppress(ValidationError):
+                self._paths.output(at.child(index), client, token, models.FileModel.model_validate(file))
 
     def _check_provider(
         self,
@@ -176,6 +218,20 @@ def check_http(node: Node, keys: models.ProviderKeys, *, allowed: bool) -> None:
     url = keys.token_url or keys.issuer
     if url is not None and (fault := http_fault(url, allowed=allowed)):
         node.add(("token_url" if keys.token_url else "issuer",), fault)
+
+
+def check_endpoint(node: Node, provider: Checked[models.ProviderModel]) -> None:
+    """Report a provider's URL of plain http that is not allowed."""
+    if provider.model is not None and not provider.faulty & {"token_url", "issuer", "allow_http"}:
+        check_http(node, provider.model, allowed=bool(provider.model.allow_http))
+
+
+def _means_files(key: str, model: type[BaseModel], node: Node) -> bool:
+    """Whether an unknown key was probably meant to set the files of a token."""
+    here = place_of(node.path)
+    return meant(key, model.model_fields, here) == "files" or any(
+        place[-2:] == ("files", "[]") for place in misplaced(key, model.model_fields, here)
+    )
 
 
 def _variable(client: str, name: str) -> str:

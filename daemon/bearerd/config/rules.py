@@ -150,7 +150,7 @@ def _endpoint_misfits(keys: Mapping[str, Any], *others: str) -> Iterator[Misfit]
     if "token_url" in keys and "issuer" in keys:
         yield "issuer", "expected either token_url or issuer, not both"
     if "token_url" not in keys and not any(other in keys for other in others):
-        yield None, f"key 'token_url' is missing; {' or '.join(others)} can take its place"
+        yield None, f"key 'token_url' is missing; or use {' or '.join(others)} instead"
 
 
 def _pair_misfits(keys: Mapping[str, Any]) -> Iterator[Misfit]:

@@ -1,13 +1,15 @@
 """How YAML reads an unquoted scalar, and whether that is what its author meant. Pure.
 
 PyYAML speaks YAML 1.1, where `no` is false, `0640` is 416, `12:30:45` is 45045 and `2026-11-23` is a date. None of
-these is what its author meant, so each is an error.
+these is what its author meant, so each is an error. So are typographic quotes around a value, and characters that
+cannot be seen: editors and web pages insert them, and no provider accepts an id that contains one.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +21,10 @@ _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]+)?")
 _RESOLVERS: Final = yaml.SafeLoader.yaml_implicit_resolvers
 _TAG: Final = "tag:yaml.org,2002:"
+# Spaces other than the ordinary one, and characters without width, as part of a character class.
+INVISIBLE: Final = r"\u00a0\u00ad\u1680\u2000-\u200f\u202a-\u202f\u205f-\u2064\u3000\ufeff"
+_INVISIBLE: Final = re.compile(f"[{INVISIBLE}]")
+_TYPOGRAPHIC_QUOTES: Final = re.compile(r"[\u2018-\u201f\u00ab\u00bb\u2039\u203a]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,12 @@ class Scalar:
 def read_plain(text: str) -> Scalar:
     """The value of an unquoted scalar."""
     kind = _kind(text)
+    if found := _INVISIBLE.search(text):
+        message = f"{named_character(found[0])} is part of this text: remove it, or put the text in quotes"
+        return Scalar(None, message, message)
+    if _TYPOGRAPHIC_QUOTES.match(text):
+        message = "typographic quotes are part of the value: use ' or \""
+        return Scalar(None, message, message)
     if kind == "str":
         return Scalar(text)
     if kind == "null":
@@ -69,6 +81,17 @@ def _misread(kind: str, text: str) -> tuple[str, str, str]:
             return f"the octal number {int(text, 8)}", "a number", quotes
         return "a number", "a number", quotes
     return "special syntax", "special syntax", quotes  # = and <<
+
+
+def named_character(char: str) -> str:
+    """A character that cannot be seen, by name: `a no-break space (U+00A0)`."""
+    name = {"\ufeff": "byte order mark"}.get(char) or unicodedata.name(char, "control character").lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name} (U+{ord(char):04X})"
+
+
+def visible(text: str) -> str:
+    """A text without the characters that cannot be seen."""
+    return _INVISIBLE.sub("", text)
 
 
 def kind_of(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import yaml
 
 from bearerd.config.redaction import Path
-from bearerd.config.scalar import Scalar, kind_of, read_plain
+from bearerd.config.scalar import Scalar, kind_of, read_plain, visible
 from bearerd.errors import Kind
 
 try:
@@ -40,6 +40,12 @@ _DEEPEST: Final = 50
 # Keys, values and collections of one file. A config of 10,000 clients has 250,000; a million take 5 s and 200 MB.
 MOST_NODES: Final = 1_000_000
 _NOT_SUPPORTED: Final[Kind] = "not supported in this config"
+_TAGS: Final = "tags (!…) are not supported: a text that begins with ! must be in quotes"
+_NO_KEY: Final = {
+    yaml.AliasEvent: "aliases (*name) are not supported: write the key out",
+    yaml.MappingStartEvent: "a key must be text, found {…}: is this a template that was not filled in?",
+    yaml.SequenceStartEvent: "a key must be text, found a list",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class _Reader:
             loader.get_event()  # the end of the document
             second = loader.get_event()
             if isinstance(second, yaml.DocumentStartEvent):
-                message = "not YAML: a second document (---); a config file is one document"
+                message = "a second document begins here (---): a config file is one document"
                 self._note(second, (), "not YAML", message, broken=True)
                 return BROKEN
             return value
@@ -159,17 +165,22 @@ class _Reader:
             return self._scalar(event, path)
         if type(event) is yaml.AliasEvent:
             message = (
-                "aliases (*name) are not supported: write the value out, or set it at a level that others inherit from"
+                "aliases (*name) are not supported: write the value out, or set it at a level that others inherit from "
+                "(a text that begins with * must be in quotes)"
             )
             return self._break(event, path, message)
         if len(path) >= _DEEPEST:
             self._stop(event, path, "nested too deeply", "nested too deeply")
         value = self._mapping(path) if type(event) is yaml.MappingStartEvent else self._sequence(path)
-        return self._break(event, path, "tags are not supported") if event.tag is not None else value
+        return self._break(event, path, _TAGS) if event.tag is not None else value
 
     def _scalar(self, event: Any, path: Path) -> Any:
         if event.tag is not None:
-            return self._break(event, path, "tags are not supported")
+            return self._break(event, path, _TAGS)
+        if event.anchor is not None and not event.value:
+            return self._break(
+                event, path, "no value after an anchor (&name): a text that begins with & must be in quotes"
+            )
         if not event.implicit[0]:  # quoted, or a block
             return event.value
         scalar = read_plain(event.value)
@@ -205,14 +216,12 @@ class _Reader:
         """A key, even if it is reported; None if it has no name."""
         self._nodes += 1
         if type(event) is not yaml.ScalarEvent:
-            alias = type(event) is yaml.AliasEvent
-            message = "aliases (*name) are not supported: write the key out" if alias else "a key must be text"
-            self._note(event, path, _NOT_SUPPORTED, message)
+            self._note(event, path, _NOT_SUPPORTED, _NO_KEY[type(event)], broken=True)
             self._skip(event)
             return None
         key = str(event.value)
         if event.tag is not None:
-            self._note(event, (*path, key), _NOT_SUPPORTED, "tags are not supported", at_key=True)
+            self._note(event, (*path, key), _NOT_SUPPORTED, _TAGS, at_key=True)
         elif event.implicit[0]:
             if key == "<<":
                 self._note(event, path, _NOT_SUPPORTED, "merge keys (<<) are not supported: write the keys out")
@@ -220,6 +229,7 @@ class _Reader:
             scalar = read_plain(key)
             if scalar.fault or not isinstance(scalar.value, str):
                 self._note(event, (*path, key), "ambiguous value", *_of_key(scalar), at_key=True)
+                key = visible(key)
         # A reported key counts by its text, so that it is not reported as missing too.
         return key
 

@@ -1,19 +1,57 @@
-"""Which known name was probably meant by a mistyped one. Pure."""
+"""Which known name was probably meant by another one. Pure."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# With this cutoff "secret" suggests client_secret, but "listen" does not suggest clients.
+_CUTOFF = 0.62
+# Of a word in a name: "mtls" suggests tls_client_auth.
+_CUTOFF_OF_WORD = 0.8
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
-    # With this cutoff "secret" suggests client_secret, but "listen" does not suggest clients.
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.62)
-    return found[0] if found else None
+    plain = {_plain(each): each for each in known}
+    for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_CUTOFF):
+        if _same_words(_plain(name), close):
+            return plain[close]
+    return None
 
 
 def near(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if a known name is similar, else an empty text."""
     found = nearest(name, known)
     return f"; did you mean '{found}'?" if found else ""
+
+
+def near_value(value: str, known: Iterable[str]) -> str:
+    """The same for a value of a fixed set: also those that have the value as one of their words."""
+    plain, known = _plain(value), list(known)
+    words = {each: _plain(each).split("_") for each in known}
+    found = (
+        [each for each in known if _plain(each) == plain]
+        or [each for each in known if plain in words[each]]
+        or [each for each in [nearest(value, known)] if each]
+        or [each for each in known if _is_close(plain, words[each], _CUTOFF_OF_WORD)]
+    )
+    shown = " or ".join(f"'{each}'" for each in found)
+    return f"; did you mean {shown}?" if found else ""
+
+
+def _same_words(name: str, other: str) -> bool:
+    """Whether one name has all words of the other: `token_path` is similar to `token_url`, and means something else."""
+    words, others = name.split("_"), other.split("_")
+    contains = len(others) > 1 and all(_is_close(word, words, _CUTOFF) for word in others)
+    return contains or all(_is_close(word, others, _CUTOFF) for word in words)
+
+
+def _is_close(word: str, words: list[str], cutoff: float) -> bool:
+    return bool(difflib.get_close_matches(word, words, cutoff=cutoff))
+
+
+def _plain(name: str) -> str:
+    """A name as the config writes it: `clientId` and `client-id` are `client_id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")

@@ -25,6 +25,8 @@ from bearerd.terms import TEMPLATES, RateLimit
 from bearerd.timeformat import DURATION
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+CREDENTIAL = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$"
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
 ]
@@ -103,8 +105,8 @@ class ReferenceModel(Strict):
 
     model_config = ConfigDict(title="secret reference")
     file: AbsolutePath | None = None
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$")] | None = None
+    env: Annotated[str, Field(pattern=VARIABLE)] | None = None
+    credential: Annotated[str, Field(pattern=CREDENTIAL)] | None = None
     command: Annotated[list[Text], Field(min_length=1)] | None = None
     permissions: Literal["owner", "group", "any"] | None = None
 

@@ -192,6 +192,10 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
             port = parts.port
         except ValueError:
             raise expected(f"a URL, {wanted}") from None
+        if "[" in parts.netloc and not _is_ip_address(parts.hostname):
+            raise expected("a URL with an IPv6 address in its brackets")
+        if re.search(r"%(?![0-9A-Fa-f]{2})", value):
+            raise expected("a URL in which % is followed by two hexadecimal digits; % itself is %25")
         if re.search(r"[\x00-\x20\x7f-\uffff]", value) or parts.scheme not in schemes or not parts.hostname:
             raise expected(f"a URL, {wanted}")
         if parts.username is not None or parts.password is not None:
@@ -201,6 +205,14 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
         return value
 
     return parse
+
+
+def _is_ip_address(host: str | None) -> bool:
+    try:
+        ip_address(host or "")
+    except ValueError:
+        return False
+    return True
 
 
 def parse_proxy(value: Any) -> str:
@@ -267,7 +279,10 @@ def parse_argv(value: Any) -> Any:
     """A program and its arguments."""
     if not isinstance(value, list) or not value:
         found = None if isinstance(value, list) else value
-        raise expected("a list of the program and its arguments (there is no shell)", found)
+        raise expected(
+            "a list of the program and its arguments, such as [/usr/bin/systemctl, reload, nginx] (there is no shell)",
+            found,
+        )
     if isinstance(value[0], str) and not value[0].startswith("/"):
         raise expected("the absolute path of a program (/…)")
     return value
@@ -276,6 +291,8 @@ def parse_argv(value: Any) -> Any:
 def parse_reference(value: Any) -> Any:
     """Refuse a secret that is given as text."""
     if not isinstance(value, dict):
+        if isinstance(value, str) and re.fullmatch(r"/[^\s]{1,255}", value):
+            raise expected("a reference: a secret in a file is written {file: /…}")
         raise expected(
             "a reference such as {file: /etc/bearerd/client.secret}, {env: NAME}, {credential: NAME} or "
             "{command: [argv…]}, never the secret itself"
@@ -287,5 +304,6 @@ def parse_absolute_path(value: Any) -> str:
     """An absolute path."""
     text: str = parse_text(value)
     if not text.startswith("/"):
-        raise expected("an absolute path (/…)")
+        home = "; ~ is not expanded" if text.startswith("~") else ""
+        raise expected(f"an absolute path (/…){home}")
     return text

@@ -12,6 +12,7 @@ from typing import Final
 
 from bearerd.grant.request import UNNAMED
 from bearerd.model import Provider
+from bearerd.reason import reason_of
 from bearerd.secrets.binary import ENCRYPTED
 
 # The largest bundles of authorities have 1 MB.
@@ -51,7 +52,7 @@ def _look(path: str) -> os.stat_result:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SetUpError(f"ca_file {path}: {error.strerror}") from None
+        raise SetUpError(f"ca_file {path}: {reason_of(error)}") from None
     if not stat.S_ISREG(status.st_mode):
         raise SetUpError(f"ca_file {path}: not a regular file")
     if status.st_size > _MOST_BYTES:
@@ -73,7 +74,7 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
         context.load_verify_locations(cafile=ca_file)
     except (OSError, ValueError) as error:
         # An SSLError is an OSError too; its strerror is OpenSSL's text.
-        unread = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+        unread = reason_of(error) if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
         raise SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
     return context
 
@@ -99,7 +100,7 @@ def own_context(ca_file: str | None, certificate: str, private_key: str, named: 
                 reason = f"{named[0]} or {named[1]} is not in PEM format, or not complete"
             raise SetUpError(reason) from None
         except OSError as error:  # without /proc a file in memory has no path
-            raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None
+            raise SetUpError(_NOT_HANDED_OVER.format(reason_of(error))) from None
     return context
 
 
@@ -109,7 +110,7 @@ def _in_memory(text: str) -> Iterator[str]:
     try:
         descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
     except OSError as error:  # no descriptors are left
-        raise SetUpError(_NOT_HANDED_OVER.format(error.strerror)) from None
+        raise SetUpError(_NOT_HANDED_OVER.format(reason_of(error))) from None
     try:
         with open(descriptor, "w", closefd=False) as file:
             file.write(text)

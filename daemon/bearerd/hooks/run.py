@@ -9,10 +9,11 @@ from subprocess import Popen
 from typing import Final
 
 from bearerd import child
-from bearerd.errors import HookFailed, reason_of
+from bearerd.errors import HookFailed
 from bearerd.hooks.signals import send_signal
 from bearerd.log import say
 from bearerd.model import Target
+from bearerd.reason import reason_of
 from bearerd.terms import Hook
 from bearerd.timeformat import duration
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bearerd import child
-from bearerd.errors import HookFailed, reason_of
+from bearerd.errors import HookFailed
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 from bearerd.terms import Hook
 

@@ -141,4 +141,4 @@ class FailureLog:
 
 def _after(wait: float) -> str:
     """When the next attempt is, in words."""
-    return "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "after a request in flight has ended"
+    return "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "when a request in flight has ended"

@@ -24,11 +24,11 @@ class Line:
 
 def resumed_line(remaining: float, publish_in: float) -> Line:
     """The line about a token from a record. Both are seconds, as below."""
-    return Line("info", f"the token on record is good for {duration(remaining)}{_published(publish_in)}")
+    return Line("info", f"the token from the record is good for {duration(remaining)}{_published(publish_in)}")
 
 
 def nbf_line(nbf: float, publish_in: float) -> Line | None:
-    """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` all the same.
+    """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` anyway.
 
     None if it is valid by then.
     """

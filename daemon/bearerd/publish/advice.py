@@ -6,8 +6,8 @@ import errno
 import os
 from typing import Final
 
-from bearerd.errors import reason_of
 from bearerd.publish.owners import user_name
+from bearerd.reason import reason_of
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or enlarge the file system",

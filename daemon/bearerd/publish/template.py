@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bearerd.errors import ExtraMissing, PublishError, reason_of
+from bearerd.errors import ExtraMissing, PublishError
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
 _BUILT_IN: Final = os.path.join(os.path.dirname(__file__), "templates")

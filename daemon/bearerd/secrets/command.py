@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from bearerd import child
-from bearerd.errors import SecretUnavailable, reason_of
+from bearerd.errors import SecretUnavailable
 from bearerd.handoff import waiting
+from bearerd.reason import reason_of
 from bearerd.secrets.source import LARGEST, SecretSource
 from bearerd.terms import Reference
 

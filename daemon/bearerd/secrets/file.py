@@ -7,7 +7,8 @@ import stat
 from collections.abc import Mapping
 from typing import Final, Literal, assert_never
 
-from bearerd.errors import SecretUnavailable, reason_of
+from bearerd.errors import SecretUnavailable
+from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, open_regular
 from bearerd.secrets.fingerprint import fingerprint_of
 from bearerd.secrets.source import LARGEST, SecretSource

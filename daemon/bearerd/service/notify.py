@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from bearerd.api.status import Status, summary
 from bearerd.log import say
+from bearerd.reason import reason_of
 
 # During the start, systemd gives up this long after the last message, or at TimeoutStartSec if that is later.
 _EXTENDED_BY: Final = 30.0
@@ -139,8 +140,8 @@ class SystemdNotifier:
                 sender.sendto("\n".join(lines).encode(), address)
         except OSError as error:
             if not self._failed:
-                self._failed, why = True, error.strerror or type(error).__name__
-                say(logging.WARNING, f"systemd cannot be notified: $NOTIFY_SOCKET: {why.lower()}")
+                self._failed = True
+                say(logging.WARNING, f"systemd cannot be notified: $NOTIFY_SOCKET: {reason_of(error)}")
             return False
         return True
 

@@ -10,6 +10,7 @@ from typing import Any
 from bearerd import __version__
 from bearerd.lifecycle.policy import redate
 from bearerd.publish.publisher import peek
+from bearerd.reason import reason_of
 from bearerd.terms import OWN_DIRECTORY, Instant
 from bearerd.timeformat import rfc3339
 from bearerd.trouble import of_record, of_records
@@ -62,7 +63,7 @@ def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
     except PermissionError:
         return names, f"only the daemon's user and root can read the records in {records}"
     except OSError as error:
-        return names, f"the records in {records} cannot be read: {error.strerror}"
+        return names, f"the records in {records} cannot be read: {reason_of(error)}"
     return names, None if names else f"there are no records in {records}"
 
 

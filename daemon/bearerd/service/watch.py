@@ -23,6 +23,7 @@ from watchdog.observers import Observer
 
 from bearerd.log import say
 from bearerd.mounts import Mounts, mounts
+from bearerd.reason import reason_of
 from bearerd.service.links import deciding
 
 # inotify does not see writes by another machine, nor by the host of a virtual machine.
@@ -122,7 +123,7 @@ class Watch:
                 handle = self._started().schedule(handler, directory, event_filter=_EVENTS)
                 self._watched[directory] = _Watched(handle, handler, identity)
             except (OSError, RuntimeError) as error:
-                reason = getattr(error, "strerror", None) or "no thread can be started"
+                reason = reason_of(error) if isinstance(error, OSError) else "no thread can be started"
         if reason is not None and directory not in self._said:
             self._said.add(directory)
             say(logging.INFO, f"{directory} cannot be watched ({reason}); it is polled every few seconds")

@@ -10,22 +10,25 @@
 
 _shtab_bearerd_commands() {
   local _commands=(
-    check:'check config, secrets, permissions and directories'
-    completion:'print a script that completes commands in a shell'
-    demo:'run provider, daemon and consumer on this machine, without setup'
-    health:'check the daemon'"'"'s health, for probes and waiting consumers'
-    once:'make every token valid once, then exit'
-    refresh:'get new tokens now from the running daemon, and wait for them'
-    run:'keep every token fresh, in the foreground, until TERM or INT'
-    schema:'print the config'"'"'s JSON Schema, for editors'
-    status:'show every token: state, expiry, next refresh, last error'
+    check:'Check config, secrets, permissions and directories.'
+    completion:'Print a script that completes commands in a shell.'
+    demo:'Run a token server, the daemon and a reader on this machine, without setup.'
+    health:'Check the daemon, for probes and for programs that wait for a token.'
+    help:'Show the help of a command.'
+    init:'Write a first config and a secret file.'
+    once:'Make every token valid once, then exit.'
+    refresh:'Get new tokens now from the running daemon, and wait for them.'
+    run:'Keep every token fresh, in the foreground, until TERM or INT.'
+    schema:'Print the config'"'"'s JSON Schema, for editors.'
+    status:'Show every token: state, expiry, next refresh, last error.'
+    version:'Print the version.'
   )
   _describe 'bearerd commands' _commands
 }
 
 _shtab_bearerd_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "(- : *)--version[show program\'s version number and exit]"
+  "(- : *)--version[print the version]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -33,7 +36,7 @@ _shtab_bearerd_defaults_added=0
 
 _shtab_bearerd_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
+  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
   "--online[also request one token for each client]"
   "--as[also check that this user can read each file\; GROUP is the group of the process, by default the user\'s login group]:USER:_users"
 )
@@ -62,18 +65,37 @@ _shtab_bearerd_health_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--ready[check that every required token is valid on disk (the default)]"
   "--live[check that the daemon\'s scheduler works]"
-  "--wait[wait up to this long for that, or for a daemon (default\: 0)]:D:"
-  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else \/run\/bearerd\/.bearerd\/control.sock)]:PATH:_files"
-  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else none is read)]:FILE:_files"
+  "--wait[how long to wait for that, or for the daemon to start (default\: 0)]:D:"
+  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else .bearerd\/control.sock in \$XDG_RUNTIME_DIR\/bearerd, for users other than root, or in \/run\/bearerd)]:PATH:_files"
+  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists)]:FILE:_files"
   "*:client\/token\: check these instead of the required ones:_bearerd_tokens"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_bearerd_health_defaults_added=0
 
+_shtab_bearerd_help_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  ":COMMAND:(run once check status refresh health init schema completion demo help version)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_bearerd_help_defaults_added=0
+
+_shtab_bearerd_init_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--directory[where to write the two files (default\: \/etc\/bearerd\; for users other than root \$XDG_CONFIG_HOME\/bearerd, which is \~\/.config\/bearerd)]:DIR:_files -/"
+  "*--set[answer a question\; may be repeated. Questions that are left are asked on a terminal]:K=V:"
+  "--secret-file[the file to read the secret from\; - for standard input]:FILE:_files"
+  ":keycloak, auth0, entra, \… (default\: show them all):(adobe auth0 azure-apim box camunda cdr cognito crowdstrike databricks dnb dnb-direct dnb-direct-v2 dnb-sandbox docusign doorkeeper ebay entra entra-certificate entra-kubernetes epic fedex google google-federation google-id-token keycloak keycloak-key keycloak-kubernetes keystone lemonldap marketo maskinporten netsuite okta okta-key open-banking-mtls open-banking-uk ory paypal paypal-sandbox pdnd pingfederate pingone pix-efi pix-inter sabre salesforce salesforce-key sap sap-certificate servicenow spotify tailscale twitch ups vertex visma xero zoom other other-issuer)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_bearerd_init_defaults_added=0
+
 _shtab_bearerd_once_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
+  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
   "--timeout[how long to try (default\: 30s)]:D:"
   "--min-valid[renew tokens that are valid for less than this (default\: those that are due)]:D:"
   "--hooks[also run hooks for changed files (default\: leave them to the daemon)]"
@@ -85,8 +107,8 @@ _shtab_bearerd_once_defaults_added=0
 _shtab_bearerd_refresh_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--timeout[how long to wait (default\: 30s)]:D:"
-  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else \/run\/bearerd\/.bearerd\/control.sock)]:PATH:_files"
-  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else none is read)]:FILE:_files"
+  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else .bearerd\/control.sock in \$XDG_RUNTIME_DIR\/bearerd, for users other than root, or in \/run\/bearerd)]:PATH:_files"
+  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists)]:FILE:_files"
   "*:client\/token, or a client for all of its tokens (default\: all):_bearerd_tokens"
 )
 
@@ -95,7 +117,7 @@ _shtab_bearerd_refresh_defaults_added=0
 
 _shtab_bearerd_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
+  {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -112,12 +134,19 @@ _shtab_bearerd_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print the daemon\'s status as JSON]"
   "--watch[redraw every second, until Ctrl-C]"
-  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else \/run\/bearerd\/.bearerd\/control.sock)]:PATH:_files"
-  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else none is read)]:FILE:_files"
+  "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else .bearerd\/control.sock in \$XDG_RUNTIME_DIR\/bearerd, for users other than root, or in \/run\/bearerd)]:PATH:_files"
+  {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists)]:FILE:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_bearerd_status_defaults_added=0
+
+_shtab_bearerd_version_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_bearerd_version_defaults_added=0
 
 
 _shtab_bearerd() {
@@ -142,11 +171,14 @@ _shtab_bearerd() {
         completion) _arguments -C -s $_shtab_bearerd_completion_options ;;
         demo) _arguments -C -s $_shtab_bearerd_demo_options ;;
         health) _arguments -C -s $_shtab_bearerd_health_options ;;
+        help) _arguments -C -s $_shtab_bearerd_help_options ;;
+        init) _arguments -C -s $_shtab_bearerd_init_options ;;
         once) _arguments -C -s $_shtab_bearerd_once_options ;;
         refresh) _arguments -C -s $_shtab_bearerd_refresh_options ;;
         run) _arguments -C -s $_shtab_bearerd_run_options ;;
         schema) _arguments -C -s $_shtab_bearerd_schema_options ;;
         status) _arguments -C -s $_shtab_bearerd_status_options ;;
+        version) _arguments -C -s $_shtab_bearerd_version_options ;;
       esac
   esac
 }

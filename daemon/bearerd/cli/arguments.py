@@ -1,0 +1,95 @@
+"""A parser of command lines whose help is grouped and whose errors say what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Columns. Wider lines are hard to read.
+_WIDEST = 80
+_COMMAND_COLUMN = 13
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of the command line, or of one command."""
+
+    def __init__(self, prog: str, examples: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(prog, formatter_class=_Formatter, **more)
+        self.examples = examples
+        self.groups: dict[str, list[tuple[str, str]]] = {}
+        """Of the whole command line: its commands with their texts, by the heading above them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but an unknown option is reported by the command that does not have it."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            if not word.startswith("-"):
+                self.error(f"unexpected argument '{word}'")
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown option '{word}'{_near(word, options)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print an error in two lines, and exit with 2."""
+        more = f"{self.prog} --help shows its options" if " " in self.prog else f"{self.prog} --help lists the commands"
+        self.exit(2, f"{self.prog}: {message}\n{more}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.metavar == "COMMAND" and action.choices and value not in action.choices:
+            raise argparse.ArgumentError(None, f"there is no command '{value}'{_near(value, action.choices)}")
+        super()._check_value(action, value)
+
+    def format_help(self) -> str:
+        """The help: of the whole command line with its commands in groups."""
+        if not self.groups:
+            return super().format_help() + self._shown_examples()
+        parts = [f"usage: {self.prog} COMMAND [OPTION …]\n", f"{self.description}\n"]
+        for heading, commands in self.groups.items():
+            parts.append(f"{heading}:\n" + "".join(_row(name, text) for name, text in commands))
+        parts.append(fill(f"{self.prog} COMMAND --help shows the options of a command.", _width()) + "\n")
+        if self.epilog:
+            parts.append(fill(self.epilog, _width()) + "\n")
+        return "\n".join(parts) + self._shown_examples()
+
+    def _shown_examples(self) -> str:
+        lines = "".join(f"  {example}\n" for example in self.examples)
+        return f"\n{'example' if len(self.examples) == 1 else 'examples'}:\n{lines}" if lines else ""
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width(), max_help_position=24)
+
+
+def command_first(arguments: list[str]) -> list[str]:
+    """A command line with `-c FILE` and `--socket PATH` after the command, where argparse wants them."""
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        if arguments[at] in {"-c", "--config", "--socket"}:
+            at += 2
+        elif arguments[at].startswith(("-c", "--config=", "--socket=")):
+            at += 1
+        else:
+            return arguments
+    return [arguments[at], *arguments[:at], *arguments[at + 1 :]] if at < len(arguments) else []
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    from bearerd.config.suggest import near
+
+    return near(word, known)
+
+
+def _row(name: str, text: str) -> str:
+    first = f"  {name:<{_COMMAND_COLUMN - 3}} "
+    return fill(text, _width(), initial_indent=first, subsequent_indent=" " * _COMMAND_COLUMN) + "\n"
+
+
+def _width() -> int:
+    return max(40, min(_WIDEST, shutil.get_terminal_size().columns))

@@ -1,0 +1,12 @@
+"""The operating system's words for its errors, as bearerd writes them: in lower case. Pure.
+
+A module of its own, because `health` imports it at every probe.
+"""
+
+from __future__ import annotations
+
+
+def reason_of(error: OSError) -> str:
+    """The text for an error, such as `permission denied`."""
+    # An error of ours that is an OSError has only a text.
+    return (error.strerror or (str(error.args[0]) if error.args else type(error).__name__)).lower()
