@@ -48,11 +48,13 @@ DAEMON: Final = {
     ),
     "output": Key(
         "The directory of the token files, and their owner and mode.",
+        without="that of each of its keys",
         examples=({"directory": "/run/bearerd", "group": "telegraf"},),
     ),
     "providers": Key(
         "Token endpoints that several clients share, by name. A client names one in its key `provider`, and shares its "
         "limits with the other clients. A client with its own `token_url` or `issuer` needs no entry here.",
+        without="none",
         examples=({"acme": {"issuer": "https://sso.example.com/realms/acme", "timeout": "20s"}},),
     ),
     "clients": Key(
@@ -64,6 +66,7 @@ DAEMON: Final = {
     "control": Key(
         "The control socket: `bearerd status`, `refresh` and `health` ask the daemon through it. No token and no "
         "secret can be read from it.",
+        without="that of each of its keys",
         examples=({"mode": "0600"},),
     ),
     "listen": Key(
@@ -73,6 +76,7 @@ DAEMON: Final = {
     ),
     "log": Key(
         "How the log is written. It goes to standard error, and with systemd to the journal.",
+        without="that of each of its keys",
         examples=({"level": "warning", "format": "json"},),
     ),
     # output

@@ -26,16 +26,19 @@ PROVIDERS: Final = {
         "The client certificate of connections (mTLS), in PEM, with its chain. It works next to any `auth`; banks "
         "often want both. On a provider it is also presented for the metadata of an `issuer`; on a client only at the "
         "token endpoint. A changed one is used at the next request.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.crt"},),
     ),
     "tls_private_key": Key(
         "The private key of `tls_certificate`, in PEM. The two are set together.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.key"},),
     ),
     "headers": Key(
         "Additional headers of the token request, such as the key of an API gateway. Values are text or references. On "
         "a provider they are also sent for the metadata of an `issuer`. `Authorization`, `Content-Type`, "
         "`Content-Length`, `Host`, `Transfer-Encoding`, `Connection` and `Proxy-Authorization` cannot be set.",
+        default={},
         examples=({"X-Tenant": "acme", "X-Api-Key": {"file": "/etc/bearerd/gateway.key"}},),
     ),
     "body": Key(

@@ -118,9 +118,9 @@ TOKENS: Final = {
         examples=("60s",),
     ),
     "template": Key(
-        "With `format: template`: the name of a built-in template (`curlrc`, `envoy-sds`, `gcp-external-account`, "
+        "The name of a built-in template (`curlrc`, `envoy-sds`, `gcp-external-account`, "
         "`gitconfig`, `haproxy-map`, `kubeconfig`, `nginx`, `wgetrc`), or the absolute path of your own in Jinja2. "
-        "Needs the extra `templates`. A changed template applies at once.",
+        "Needs the extra `templates`. A changed template applies at once. Required with `format: template`.",
         examples=("nginx", "/etc/bearerd/app.ini.j2"),
     ),
     "vars": Key(
