@@ -162,5 +162,5 @@ def test_each_key_says_what_happens_without_it(model: str, key: str, about: dict
     assert (
         key in required
         or key in ALTERNATIVES.get(model, ())
-        or re.search("Default: |required", about["description"], re.I)
+        or re.search("Default: |required", about["description"], re.IGNORECASE)
     )
