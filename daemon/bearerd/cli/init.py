@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from bearerd.accounts import user_name
 from bearerd.cli import questions
 from bearerd.cli.new_files import NewFile, new_files
 from bearerd.cli.next_steps import next_steps, offer_check
@@ -168,12 +169,7 @@ def _service_user() -> int:
 
 def _owner_of(path: str) -> str:
     uid = os.stat(path).st_uid
-    if uid == os.geteuid():
-        return "this user"
-    try:
-        return f"the user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"the user {uid}"
+    return "this user" if uid == os.geteuid() else f"the user {user_name(uid)}"
 
 
 # -- answers -------------------------------------------------------------------------------------------
