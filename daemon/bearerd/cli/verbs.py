@@ -87,12 +87,12 @@ def parser() -> Parser:
     )  # fmt: skip
     init.add_argument(
         "--set", metavar="K=V", action="append", default=[], dest="answers",
-        help="answer a question; may be repeated. Questions that are left are asked on a terminal",
+        help="the answer to one question; may be repeated. On a terminal, init asks the other questions",
     )  # fmt: skip
     init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
     once = verb(
-        "once", _once, "make every token valid once, then exit", "bearerd once --timeout 1m --min-valid 10m",
+        "once", _once, "make every token valid, then exit", "bearerd once --timeout 1m --min-valid 10m",
         group=_START,
     )  # fmt: skip
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
@@ -134,7 +134,7 @@ def parser() -> Parser:
     )  # fmt: skip
     kind = health.add_mutually_exclusive_group()
     kind.add_argument(
-        "--ready", action="store_true", help="check that every required token is valid on disk (the default)"
+        "--ready", action="store_true", help="check that every required token is valid and in its files (the default)"
     )
     kind.add_argument("--live", action="store_true", help="check that the daemon's scheduler works")
     health.add_argument(
@@ -142,10 +142,10 @@ def parser() -> Parser:
         metavar="D",
         type=_duration,
         default=0.0,
-        help="how long to wait for that, or for the daemon to start (default: 0)",
+        help="how long to wait until that is so, also for the daemon to start (default: 0)",
     )
     health.add_argument(
-        "tokens", metavar="TOKEN", nargs="*", help="client/token: check these instead of the required ones"
+        "tokens", metavar="TOKEN", nargs="*", help="client/token; check these tokens instead of the required ones"
     )
     health.set_defaults(usage_error=health.error)
     for asks in (status, refresh, health):
@@ -163,7 +163,9 @@ def parser() -> Parser:
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
     completion.add_argument(
-        "shell", choices=["bash", "zsh"], help='in ~/.bashrc or ~/.zshrc: eval "$(bearerd completion bash)", or zsh'
+        "shell",
+        choices=["bash", "zsh"],
+        help='the shell. Put eval "$(bearerd completion bash)" into ~/.bashrc, or the same with zsh into ~/.zshrc',
     )
     demo = verb(
         "demo",
