@@ -136,7 +136,7 @@ def _directory(given: str | None, known: Defaults) -> str:
 
 def _output(directory: str, known: Defaults) -> str:
     """The output directory, if the default is not one of this user."""
-    if os.geteuid() == 0 or known.directory in (known.own_directory, os.environ.get("RUNTIME_DIRECTORY")):
+    if os.geteuid() == 0 or known.own_directory or os.environ.get("RUNTIME_DIRECTORY"):
         return ""
     tokens = f"{known.own_state or directory}/tokens"
     return (

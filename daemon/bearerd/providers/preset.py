@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import Template
 from textwrap import wrap
 from typing import Final, Literal, assert_never
@@ -74,7 +74,7 @@ class Preset:
     secret: Secret | None
     config: str
     """The config, with placeholders such as `$client_id`."""
-    heading: str = field(default="")
+    heading: str = ""
     """Its heading in docs/providers.md, if that is not its title."""
 
     def secret_file(self, answers: Mapping[str, str]) -> str:
