@@ -79,7 +79,7 @@ def test_bash_runs_no_code_in_the_names_of_a_status(tmp_path: Path) -> None:
     # Another process may answer at the socket, and compgen expands its words.
     status = {"tokens": [{"name": "$(touch ran)/x"}, {"name": "`touch ran`"}, {"name": "dnb/bci"}, {"name": "a b/c"}]}
     (tmp_path / "status").write_text(json.dumps(status))
-    (tmp_path / "bearerd").write_text(f'#!/bin/sh\ncat {tmp_path}/status\n')
+    (tmp_path / "bearerd").write_text(f"#!/bin/sh\ncat {tmp_path}/status\n")
     (tmp_path / "bearerd").chmod(0o755)
     script = f"""{bearerd("completion", "bash").stdout}
       COMP_WORDS=({tmp_path}/bearerd health "") COMP_CWORD=2
