@@ -381,7 +381,7 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
     with answering(path, lambda request: VALID if "name" in request else LIVE):
         probe = loaded(f"{named}from bearerd.cli import main\nassert main(['health', *{given + arguments}]) == 0")
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
-    ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process"}
+    ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process", "bearerd.reason"}
     located = {"bearerd.config", "bearerd.config.defaults", "bearerd.config.here", "bearerd.config.locate"}
     assert probe - needed == ours | (set() if how == "--socket" else located | {"bearerd.regular"})
 
@@ -398,7 +398,7 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
         (["--wait"], "argument --wait: expected one argument"),
         (["--socket"], "argument --socket: expected one argument"),
         (["--socket", "x", "-c", "y"], "not allowed with argument"),
-        (["--liv3"], "unrecognized arguments: --liv3"),
+        (["--liv3"], "unknown option '--liv3'; did you mean '--live'?"),
     ],
 )
 def test_a_wrong_command_line_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,5 +415,5 @@ def test_each_command_has_help_and_is_listed(verb: str, capsys: pytest.CaptureFi
             cli.main(arguments)
         assert raised.value.code == 0
     whole, _, own = capsys.readouterr().out.partition(f"usage: bearerd {verb} ")
-    assert f"\n    {verb} " in whole
+    assert f"\n  {verb} " in whole
     assert "--socket PATH" in own

@@ -416,7 +416,8 @@ def test_no_descriptor_is_left_open(files: Files, root: Path) -> None:
         with pytest.raises(PublishError):
             files.replace(str(root / "d"), b"x", PLAIN)
     files.close_directories()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # A thread of an earlier test may have closed one meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # -- leftovers -------------------------------------------------------------------------------------

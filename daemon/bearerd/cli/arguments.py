@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Columns. Wider lines are hard to read.
 _WIDEST = 80
-_COMMAND_COLUMN = 13
+_COMMAND_COLUMN = 14
 
 
 class Parser(argparse.ArgumentParser):

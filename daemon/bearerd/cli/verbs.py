@@ -72,6 +72,23 @@ def parser() -> Parser:
         return sub
 
     root.set_defaults(verb=lambda _: _no_command(root))
+    init = verb(
+        "init", _init, "write a first config and a secret file",
+        "bearerd init", "bearerd init keycloak", config=False, group=_START,
+    )  # fmt: skip
+    init.add_argument(
+        "provider", metavar="PROVIDER", nargs="?", help="keycloak, auth0, entra, … (default: show them all)"
+    )
+    init.add_argument(
+        "--directory", metavar="DIR",
+        help="where to write the two files (default: /etc/bearerd; for users other than root $XDG_CONFIG_HOME/bearerd, "
+        "which is ~/.config/bearerd)",
+    )  # fmt: skip
+    init.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="answers",
+        help="answer a question; may be repeated. Questions that are left are asked on a terminal",
+    )  # fmt: skip
+    init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
     once = verb(
         "once", _once, "make every token valid once, then exit", "bearerd once --timeout 1m --min-valid 10m",
@@ -96,8 +113,9 @@ def parser() -> Parser:
         "login group",
     )  # fmt: skip
     status = verb(
-        "status", _status, "show every token: state, expiry, next refresh, last error", config=False, group=_DAEMON
-    )
+        "status", _status, "show every token: state, expiry, next refresh, what is wrong and what to do",
+        config=False, group=_DAEMON,
+    )  # fmt: skip
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the daemon's status as JSON")
     form.add_argument("--watch", action="store_true", help="redraw every second, until Ctrl-C")
@@ -141,23 +159,6 @@ def parser() -> Parser:
             help="the config that names the socket (default: $BEARERD_CONFIG, else, for users other than root, "
             "~/.config/bearerd/config.yaml if it exists)",
         )  # fmt: skip
-    init = verb(
-        "init", _init, "write a first config and a secret file",
-        "bearerd init", "bearerd init keycloak", config=False, group=_START,
-    )  # fmt: skip
-    init.add_argument(
-        "provider", metavar="PROVIDER", nargs="?", help="keycloak, auth0, entra, … (default: show them all)"
-    )
-    init.add_argument(
-        "--directory", metavar="DIR",
-        help="where to write the two files (default: /etc/bearerd; for users other than root $XDG_CONFIG_HOME/bearerd, "
-        "which is ~/.config/bearerd)",
-    )  # fmt: skip
-    init.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="answers",
-        help="answer a question; may be repeated. Questions that are left are asked on a terminal",
-    )  # fmt: skip
-    init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
     completion.add_argument(

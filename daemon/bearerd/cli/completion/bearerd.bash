@@ -5,15 +5,15 @@
 #    source ~/.local/share/bash_completion/bearerd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_bearerd_subparsers=(run once check status refresh health init schema completion demo help version)
+_shtab_bearerd_subparsers=(init run once check status refresh health schema completion demo help version)
 
+_shtab_bearerd_init_option_strings=(-h --help --directory --set --secret-file)
 _shtab_bearerd_run_option_strings=(-h --help -c --config)
 _shtab_bearerd_once_option_strings=(-h --help -c --config --timeout --min-valid --hooks)
 _shtab_bearerd_check_option_strings=(-h --help -c --config --online --as)
 _shtab_bearerd_status_option_strings=(-h --help --json --watch --socket -c --config)
 _shtab_bearerd_refresh_option_strings=(-h --help --timeout --socket -c --config)
 _shtab_bearerd_health_option_strings=(-h --help --ready --live --wait --socket -c --config)
-_shtab_bearerd_init_option_strings=(-h --help --directory --set --secret-file)
 _shtab_bearerd_schema_option_strings=(-h --help)
 _shtab_bearerd_completion_option_strings=(-h --help)
 _shtab_bearerd_demo_option_strings=(-h --help --ttl --seconds)
@@ -21,6 +21,8 @@ _shtab_bearerd_help_option_strings=(-h --help)
 _shtab_bearerd_version_option_strings=(-h --help)
 _shtab_bearerd_option_strings=(-h --help --version)
 
+_shtab_bearerd_init___directory_COMPGEN=_shtab_compgen_dirs
+_shtab_bearerd_init___secret_file_COMPGEN=_shtab_compgen_files
 _shtab_bearerd_run__c_COMPGEN=_shtab_compgen_files
 _shtab_bearerd_run___config_COMPGEN=_shtab_compgen_files
 _shtab_bearerd_once__c_COMPGEN=_shtab_compgen_files
@@ -39,14 +41,14 @@ _shtab_bearerd_health_pos_0_COMPGEN=_bearerd_tokens
 _shtab_bearerd_health___socket_COMPGEN=_shtab_compgen_files
 _shtab_bearerd_health__c_COMPGEN=_shtab_compgen_files
 _shtab_bearerd_health___config_COMPGEN=_shtab_compgen_files
-_shtab_bearerd_init___directory_COMPGEN=_shtab_compgen_dirs
-_shtab_bearerd_init___secret_file_COMPGEN=_shtab_compgen_files
 
 _shtab_bearerd_init_pos_0_choices=(adobe auth0 azure-apim box camunda cdr cognito crowdstrike databricks dnb dnb-direct dnb-direct-v2 dnb-sandbox docusign doorkeeper ebay entra entra-certificate entra-kubernetes epic fedex google google-federation google-id-token keycloak keycloak-key keycloak-kubernetes keystone lemonldap marketo maskinporten netsuite okta okta-key open-banking-mtls open-banking-uk ory paypal paypal-sandbox pdnd pingfederate pingone pix-efi pix-inter sabre salesforce salesforce-key sap sap-certificate servicenow spotify tailscale twitch ups vertex visma xero zoom other other-issuer)
 _shtab_bearerd_completion_pos_0_choices=(bash zsh)
-_shtab_bearerd_help_pos_0_choices=(run once check status refresh health init schema completion demo help version)
-_shtab_bearerd_pos_0_choices=(run once check status refresh health init schema completion demo help version)
+_shtab_bearerd_help_pos_0_choices=(init run once check status refresh health schema completion demo help version)
+_shtab_bearerd_pos_0_choices=(init run once check status refresh health schema completion demo help version)
 
+_shtab_bearerd_init__h_nargs=0
+_shtab_bearerd_init___help_nargs=0
 _shtab_bearerd_run__h_nargs=0
 _shtab_bearerd_run___help_nargs=0
 _shtab_bearerd_once__h_nargs=0
@@ -67,8 +69,6 @@ _shtab_bearerd_health__h_nargs=0
 _shtab_bearerd_health___help_nargs=0
 _shtab_bearerd_health___ready_nargs=0
 _shtab_bearerd_health___live_nargs=0
-_shtab_bearerd_init__h_nargs=0
-_shtab_bearerd_init___help_nargs=0
 _shtab_bearerd_schema__h_nargs=0
 _shtab_bearerd_schema___help_nargs=0
 _shtab_bearerd_completion__h_nargs=0

@@ -20,7 +20,7 @@ _shtab_bearerd_commands() {
     refresh:'Get new tokens now from the running daemon, and wait for them.'
     run:'Keep every token fresh, in the foreground, until TERM or INT.'
     schema:'Print the config'"'"'s JSON Schema, for editors.'
-    status:'Show every token: state, expiry, next refresh, last error.'
+    status:'Show every token: state, expiry, next refresh, what is wrong and what to do.'
     version:'Print the version.'
   )
   _describe 'bearerd commands' _commands
@@ -76,7 +76,7 @@ _shtab_bearerd_health_defaults_added=0
 
 _shtab_bearerd_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(run once check status refresh health init schema completion demo help version)"
+  ":COMMAND:(init run once check status refresh health schema completion demo help version)"
 )
 
 # guard to ensure default positional specs are added only once per session
