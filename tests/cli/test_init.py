@@ -96,7 +96,14 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         pytest.param([], "init needs a PROVIDER, one of adobe, auth0, ", id="no provider"),
         pytest.param(["keyclok"], "'keyclok'; did you mean 'keycloak'? 'other'", id="mistyped"),
         pytest.param(["zzzz"], "it knows adobe, auth0", id="unknown"),
-        pytest.param([*AUTH0, "--set", "hots=x"], "no question 'hots'; did you mean 'host'? It has", id="key"),
+        pytest.param(
+            [*AUTH0, "--set", "hots=x"],
+            "no question 'hots'; its questions are host, audience, client_id; did you mean 'host'?",
+            id="mistyped key",
+        ),
+        pytest.param(
+            [*AUTH0, "--set", "foo=x"], "no question 'foo'; its questions are host, audience, client_id\n", id="key"
+        ),
         pytest.param([*AUTH0, "--set", "host=y"], "--set host is given twice", id="twice"),
         pytest.param([*AUTH0, "--set", "host"], "--set: expected KEY=VALUE", id="no value"),
         pytest.param([*AUTH0, "--set", "client_secret=hunter2"], "use --secret-file for the secret", id="a secret"),

@@ -190,7 +190,8 @@ def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
         if not equals:
             raise _Usage("--set: expected KEY=VALUE")
         if key not in keys:
-            raise _Usage(f"--set: {chosen.name} has no question '{key}'{near(key, keys)} It has {', '.join(keys)}")
+            asked = ", ".join(keys)
+            raise _Usage(f"--set: {chosen.name} has no question '{key}'; its questions are {asked}{near(key, keys)}")
         if key in answers:
             raise _Usage(f"--set {key} is given twice")
         answers[key] = answer
