@@ -101,7 +101,6 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
     failure, hold = status.failure, status.held_by
     if failure is not None:
         failed, do = _said(failure, status)
-        failed = failed.rstrip(".")  # as OpenSSL ends some
         if status.attempts > 1 and status.failing_since is not None:
             failed += f", {status.attempts} attempts since {_when(status.failing_since, now)}"
         if hold and not (hold == "refused" and isinstance(failure, Refused)):

@@ -133,6 +133,19 @@ def test_the_view_for_status_and_metrics(tmp_path: Path) -> None:
     admission.close()
 
 
+def test_the_breaker_of_a_client_holds_no_target_that_is_held_for_another_reason(tmp_path: Path) -> None:
+    clock = FakeClock()
+    admission = make(tmp_path, clock, rates={"p": RateLimit(2, 3600.0)})
+    for name in ("c/a", "d/a"):
+        admission.settle(granted(admission.request(ask(name), clock.boot)).ticket, ISSUED, clock.boot)
+    assert isinstance(admission.request(ask("c/b"), clock.boot), Held)
+    view = admission.view(clock.boot)
+    (provider,) = view.providers.values()
+    assert dict(provider.held) == {"rate_limit": 1}
+    assert view.clients["c"].held == 0
+    admission.close()
+
+
 def test_admission_works_without_a_journal() -> None:
     admission = Admission(limits(), lambda _name, _at: None)
     admission.settle(granted(admission.request(ask("c/a"), 0.0)).ticket, REFUSED, 0.0)

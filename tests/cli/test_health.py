@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from bearerd.cli.health import health
 from bearerd.config.defaults import Defaults
 from bearerd.config.here import default_socket
 from support.api import Site, answering, http
-from support.process import WITHIN, bearerd, command, running
+from support.process import WITHIN, bearerd, command, eventually, running
 from support.readers import ROOT, acting_as, open_directory
 from support.server import Answer, Seen, issues, serving
 
@@ -248,6 +249,24 @@ def test_health_fails_for_a_token_that_is_not_in_its_files(tmp_path: Path, capsy
     with answering(tmp_path / "s", lambda _: http(200, {"tokens": [token]})):
         assert cli.main(["health", "--socket", str(tmp_path / "s"), "dnb/bci"]) == 1
     assert capsys.readouterr().err == "bearerd: dnb/bci: unwritten: /x: full; /y: full; HTTP 503\n"
+
+
+@pytest.mark.parametrize("names", [[], ["dnb/one", "dnb/two"]], ids=["all", "by name"])
+def test_health_says_what_holds_a_token_that_was_never_requested(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url, "{one: {scope: one}, two: {scope: two}}\n    rate_limit: 1/8h")
+        with running("run", "-c", site.config):
+            eventually(lambda: sorted(site.states().values()) == ["starting", "valid"] and held(site))
+            assert cli.main(["health", "--socket", str(site.socket), *names]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"bearerd: (not ready: )?dnb/(one|two): starting: held: its rate_limit allows no .*\n", said)
+
+
+def held(site: Site) -> bool:
+    """Whether a token is held."""
+    return any(token["held_by"] for token in site.status()["tokens"])
 
 
 # -- what else may answer --------------------------------------------------------------------------

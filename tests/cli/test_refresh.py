@@ -196,6 +196,18 @@ def test_a_token_without_a_free_slot_is_noted_while_it_waits(tmp_path: Path) -> 
     assert (process.returncode, out) == (0, f"dnb/bci: {GOOD}\n")
 
 
+def test_a_wait_after_a_failed_attempt_is_noted(tmp_path: Path) -> None:
+    with serving(lambda _: Answer(404)) as server:
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}}")
+        with running("run", "-c", site.config):
+            site.wait_for(bci="missing")  # the next attempt is due after a minute
+            with asking(site, "dnb/bci") as process:
+                assert process.stderr is not None
+                line = process.stderr.readline()
+    assert line.startswith("bearerd: note: dnb/bci held: waiting after a failed attempt: HTTP 404: not the reply of a ")
+    assert "; waiting up to 9 min" in line
+
+
 def test_a_clients_name_means_all_of_its_tokens(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url, "{bci: {scope: bci}, risk: {scope: risk}}")
@@ -266,7 +278,9 @@ def test_a_token_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
             (site.tokens / "dnb/bci").mkdir()
             done = bearerd("refresh", "dnb/bci", "--timeout", "5s", "--socket", site.socket)
     assert done.returncode == 1
-    assert done.stdout.startswith(f"dnb/bci: not in all of its files: {site.tokens}/dnb/bci: ")
+    unwritten = f"not in all of its files: {site.tokens}/dnb/bci: "
+    assert done.stderr.startswith(f"bearerd: note: dnb/bci {unwritten}")
+    assert done.stdout.startswith(f"dnb/bci: {unwritten}")
     assert done.stdout.endswith("; the current token is good for 59 min\n")
 
 

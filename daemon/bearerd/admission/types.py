@@ -160,6 +160,7 @@ class ClientView:
     refusal: Refusal | None
     in_flight: int
     held: int
+    """Targets that the breaker holds."""
 
 
 @dataclass(frozen=True, slots=True)

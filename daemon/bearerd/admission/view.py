@@ -17,11 +17,12 @@ def view(core: Core, now: float) -> View:
     longest: defaultdict[str, float] = defaultdict(float)
     for client in clients.values():
         for client_queue in client.queues.values():
-            held[client.name] += len(client_queue.targets)
-            reasons[client.provider.name][waiting.earliest(client_queue, now)[1]] += len(client_queue.targets)
+            reason, count = waiting.earliest(client_queue, now)[1], len(client_queue.targets)
+            held[client.name] += count * _by_breaker(client, reason)
+            reasons[client.provider.name][reason] += count
     for timed in waiting.timed.values():
         if timed.client in clients:
-            held[timed.client] += 1
+            held[timed.client] += _by_breaker(clients[timed.client], timed.reason)
             reasons[clients[timed.client].provider.name][timed.reason] += 1
     for name, since in waiting.since.items():
         known = waiting.client_of(name)
@@ -37,6 +38,11 @@ def view(core: Core, now: float) -> View:
             for name, provider in core.registry.providers.items()
         },
     )
+
+
+def _by_breaker(client: Client, reason: Reason) -> bool:
+    """Whether a client's breaker holds its targets for this reason: not a rate limit, nor a target's own refusal."""
+    return reason == "half_open" or (reason in {"refused", "refused_limit"} and client.breaker.refusal is not None)
 
 
 def _client(client: Client, held: int, now: float) -> ClientView:

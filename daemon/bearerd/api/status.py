@@ -142,6 +142,8 @@ def unready(status: Status) -> Iterator[tuple[str, str]]:
         state = state_of(target_status, now)
         if target_status.target.required and state not in {"valid", "failing"}:
             why = "; ".join((*target_status.faults, *([str(target_status.failure)] if target_status.failure else [])))
+            if not why and target_status.held_by:
+                why = f"held: {HELD[target_status.held_by]}"
             yield target_status.name, f"{state}: {why}" if why else state
 
 

@@ -111,4 +111,6 @@ def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
     if token.get("state") in _GOOD:
         return [], error
     why = "; ".join(str(said) for said in (*token.get("file_errors", ()), token.get("last_error")) if said)
+    if not why and token.get("held_text"):
+        why = f"held: {token['held_text']}"
     return [f"{name}: {token.get('state')}" + (f": {why}" if why else "")], error

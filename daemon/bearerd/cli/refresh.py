@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +29,8 @@ class _Request:
     grants: int
     """The token's grants before the request."""
     sent: float
+    delay: str = ""
+    """What delays it, as the answer said."""
     seen: bool = False
     """Whether the last poll showed another grant."""
 
@@ -77,7 +78,7 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
                 del requests[name]
         if not noted and any(time.monotonic() - each.sent >= _TURN_WITHIN for each in requests.values()):
             noted = True
-            _note_held([tokens[name] for name in requests], left)
+            _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
     if failed:
         print(f"bearerd: {failed} of {len(wanted)} tokens not renewed", file=sys.stderr)
     return 1 if failed else 0
@@ -91,11 +92,25 @@ def _expanded(names: Iterable[str], had: _Tokens) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
-def _note_held(tokens: list[Mapping[str, Any]], left: float) -> None:
+def _note_waiting(waiting: list[tuple[_Request, Mapping[str, Any]]], left: float) -> None:
     """Say on stderr what the remaining tokens wait for, one line per reason."""
-    for text, count in Counter(_reason(token) for token in tokens if token.get("held_by")).items():
-        only = next(str(token["name"]) for token in tokens if token.get("held_by") and _reason(token) == text)
-        note(f"{only if count == 1 else f'{count} tokens'} held: {text}; waiting up to {duration(left)}")
+    reasons: dict[str, list[str]] = {}
+    for request, token in waiting:
+        if reason := _delay(request, token):
+            reasons.setdefault(reason, []).append(str(token["name"]))
+    for reason, names in reasons.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} tokens"
+        note(f"{which} {reason}; waiting up to {duration(left)}")
+
+
+def _delay(request: _Request, token: Mapping[str, Any]) -> str:
+    """What delays the end of a request; empty if nothing does."""
+    if token.get("held_by"):
+        return f"held: {_reason(token)}"
+    if sum(token["grants"].values()) <= request.grants:
+        return request.delay
+    faults = "; ".join(token.get("file_errors") or ())
+    return f"not in all of its files: {faults}" if faults else ""
 
 
 class _Daemon:
@@ -125,9 +140,9 @@ class _Daemon:
         if status == _ACCEPTED:
             held = answer.get("held") or {}
             wait = held.get("seconds")
-            if wait is None or wait <= left:
-                return _Request(answer["grants"], time.monotonic())
             why = ": ".join(str(part) for part in (held.get("text"), held.get("error")) if part)
+            if wait is None or wait <= left:
+                return _Request(answer["grants"], time.monotonic(), f"held: {why}" if why else "")
             return _End(False, f"held: {why}; next attempt in {duration(wait)}{_current(had[name])}")
         text = str(answer.get("error", f"HTTP {status}"))
         if status == _TOO_OFTEN:

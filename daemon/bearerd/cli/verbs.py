@@ -13,6 +13,7 @@ from bearerd.cli.ask import NoAnswer, find
 from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
 from bearerd.errors import BearerdError, ConfigError
+from bearerd.plural import counted
 from bearerd.process import write_stderr
 from bearerd.timeformat import seconds_of
 
@@ -37,7 +38,7 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
             write_stderr(missing)
             return EX_CONFIG
         show = f"; bearerd check -c {arguments.config} shows more"
-        write_stderr(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
+        write_stderr(f"{error}\nbearerd: {counted(len(error.problems), 'error')} in the config{show}")
         return EX_CONFIG
     except (BearerdError, NoAnswer) as error:
         write_stderr(f"bearerd: {error}")
@@ -307,10 +308,6 @@ def _check(arguments: argparse.Namespace) -> int:
     return check(
         config, arguments.config, online=arguments.online, readable=of_reader, reader=reader.name if reader else ""
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,9 @@ def without_mistake(text: str, line: int) -> tuple[str, int]:
     written = text.splitlines()
     lines = [_UNSEEN.sub(" ", each) for each in written]
     top = _start(lines, line, 0)
-    entry = next((_indent(each) for each in lines[top + 1 :] if _KEY.match(each)), 0)
+    # Below a tab, nothing tells how far the entries are indented.
+    begins = next((each for each in lines[top + 1 :] if _KEY.match(each)), "")
+    entry = 0 if "\t" in begins[: len(begins) - len(begins.lstrip())] else _indent(begins)
     first, last = top, _end(lines, max(line, top), 0)
     if line > top and entry > 0:
         first = _start(lines, line, entry)

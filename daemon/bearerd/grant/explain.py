@@ -34,7 +34,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         return NoReply(attempt.phase, f"{who}: timed out after {provider.timeout:g} s ({_DURING[attempt.phase]})")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            why = cause.verify_message or "certificate refused"
+            why = (cause.verify_message or "certificate refused").rstrip(".")  # as OpenSSL ends some
             return NoReply("TLS", f"{who}: TLS certificate refused: {why}", _tls_hint(why, provider))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             # For alerts that are newer than Python's table, only the text of the exception has OpenSSL's reason.

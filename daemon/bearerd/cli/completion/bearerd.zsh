@@ -191,7 +191,7 @@ _bearerd_tokens() {
   for option in -c --config --socket; do
     [[ -n ${opt_args[$option]} ]] && where=($option ${opt_args[$option]/#\~\//$HOME/})
   done
-  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4)"})
+  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"' | cut -d '"' -f 4)"})
   [[ $curcontext == *-refresh:* ]] && names+=(${(u)names%%/*})
   compadd -a names
 }

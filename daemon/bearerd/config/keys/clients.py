@@ -49,17 +49,19 @@ CLIENTS: Final = {
         "A reference to a private key, in PEM or as a JWK. With `private_key_jwt` or the JWT bearer grant, it signs "
         "assertions (this needs the extra `jwt`), and may also be a JSON key file from Google. With `tls_client_auth` "
         "and `self_signed_tls_client_auth`, it is the key of `certificate`.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.key"},),
     ),
     "certificate": Key(
         "A reference to the certificate of `private_key`, in PEM. Required with `tls_client_auth` and "
         "`self_signed_tls_client_auth`, unless `tls_certificate` is set. With assertions, set it if the provider "
         "identifies the key by the thumbprint of its certificate, as Microsoft Entra ID does.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.crt"},),
     ),
     "assertion": Key(
-        "With `auth: assertion`: a reference to a JWT that the platform keeps fresh, such as a service account token "
-        "of Kubernetes or a SPIFFE JWT-SVID. It is read again for each request.",
+        "A reference to a JWT that the platform keeps fresh, such as a service account token of Kubernetes or a SPIFFE "
+        "JWT-SVID. It is read again for each request. Required with `auth: assertion`.",
         examples=({"file": "/var/run/secrets/tokens/sso", "permissions": "any"},),
     ),
     "assertion_type": Key(
@@ -128,6 +130,7 @@ CLIENTS: Final = {
     "subject_token": Key(
         "In the token exchange grant (RFC 8693): a reference to the token to exchange. It is read again for each "
         "request.",
+        without="none",
         examples=({"file": "/var/run/secrets/tokens/gcp", "permissions": "any"},),
     ),
     "parameters": Key(

@@ -49,11 +49,13 @@ DAEMON: Final = {
     ),
     "output": Key(
         "The directory of the token files, and their owner and mode.",
+        without="that of each of its keys",
         examples=({"directory": "/run/bearerd", "group": "telegraf"},),
     ),
     "providers": Key(
         "Token endpoints that several clients share, by name. A client refers to one by its key `provider`. Clients "
         "of one provider share its limits. A client with its own `token_url` or `issuer` needs no entry here.",
+        without="none",
         examples=({"acme": {"issuer": "https://sso.example.com/realms/acme", "timeout": "20s"}},),
     ),
     "clients": Key(
@@ -65,6 +67,7 @@ DAEMON: Final = {
     "control": Key(
         "The control socket, through which `bearerd status`, `refresh` and `health` talk to the daemon. It never "
         "shows a token or a secret.",
+        without="that of each of its keys",
         examples=({"mode": "0600"},),
     ),
     "listen": Key(
@@ -74,6 +77,7 @@ DAEMON: Final = {
     ),
     "log": Key(
         "The level and format of the log. It goes to standard error, and under systemd to the journal.",
+        without="that of each of its keys",
         examples=({"level": "warning", "format": "json"},),
     ),
     # output

@@ -26,10 +26,12 @@ PROVIDERS: Final = {
         "A reference to the client certificate for the connection (mTLS), in PEM, with its chain. You can combine it "
         "with any `auth`; banks often require both. On a provider, it is also used to fetch the metadata of an "
         "`issuer`; on a client, only for token requests. A changed certificate is used at the next request.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.crt"},),
     ),
     "tls_private_key": Key(
         "A reference to the private key of `tls_certificate`, in PEM. Set both or neither.",
+        without="none",
         examples=({"file": "/etc/bearerd/acme.key"},),
     ),
     "headers": Key(
@@ -37,6 +39,7 @@ PROVIDERS: Final = {
         "On a provider, they are also sent when bearerd fetches the metadata of an `issuer`. `Authorization`, "
         "`Content-Type`, `Content-Length`, `Host`, `Transfer-Encoding`, `Connection` and `Proxy-Authorization` cannot "
         "be set.",
+        default={},
         examples=({"X-Tenant": "acme", "X-Api-Key": {"file": "/etc/bearerd/gateway.key"}},),
     ),
     "body": Key(

@@ -123,9 +123,10 @@ TOKENS: Final = {
         examples=("60s",),
     ),
     "template": Key(
-        "With `format: template`: the name of a built-in template (`curlrc`, `envoy-sds`, `gcp-external-account`, "
+        "The name of a built-in template (`curlrc`, `envoy-sds`, `gcp-external-account`, "
         "`gitconfig`, `haproxy-map`, `kubeconfig`, `nginx`, `wgetrc`), or the absolute path of your own, in Jinja2. "
-        "It needs the extra `templates`. When a template changes, bearerd writes the files again at once.",
+        "It needs the extra `templates`. When a template changes, bearerd writes the files again at once. "
+        "Required with `format: template`.",
         examples=("nginx", "/etc/bearerd/app.ini.j2"),
     ),
     "vars": Key(
