@@ -35,3 +35,8 @@ def test_a_time_in_a_sentence_becomes_a_duration_and_a_local_time(text: str, sai
 def test_times_are_in_the_given_zone() -> None:
     india = timezone(timedelta(hours=5, minutes=30))
     assert spoken("until 2026-11-28T14:32:00Z", NOW, india) == "for 11 min (until 20:02)"
+
+
+@pytest.mark.parametrize(("text", "hours"), [("until 9999-12-31T23:59:59Z", 14), ("at 0001-01-01T00:00:00Z", -12)])
+def test_a_time_that_a_zone_cannot_express_stays_as_it_is(text: str, hours: int) -> None:
+    assert spoken(text, NOW, timezone(timedelta(hours=hours))) == text

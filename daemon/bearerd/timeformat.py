@@ -65,11 +65,12 @@ def spoken(text: str, now: float, zone: tzinfo | None = None) -> str:
     def told(match: re.Match[str]) -> str:
         try:
             wall = datetime.fromisoformat(match[2]).timestamp()
-        except ValueError:
+            clock = clock_time(wall, now, zone)
+        except (ValueError, OverflowError):  # no such day, or one that is in the year 0 or 10000 in this zone
             return match[0]
         before, word = match[1].removesuffix("at"), match[1].rpartition(" ")[2]
         left = wall - now
-        said = f"{word} {clock_time(wall, now, zone)}"
+        said = f"{word} {clock}"
         if word != match[1]:
             return f"{before}in {duration(left)} ({said})" if left >= 1 else f"{before}now"
         if word in {"since", "of"} or (word == "until" and left <= 0):

@@ -427,13 +427,14 @@ def test_giving_up_leaves_nothing_behind(prompt: str, typed: str, code: int, tmp
     assert tree(tmp_path) == []
 
 
-def test_a_signal_at_the_secret_restores_the_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_at_the_secret_restores_the_terminal(number: signal.Signals, tmp_path: Path) -> None:
     with terminal("twitch", "--directory", tmp_path / "c") as it:
         it.until("Client id", "x\n")
         it.until("(not shown): ", "")
         before = _echoes(it)
-        it.process.send_signal(signal.SIGTERM)
-        assert it.process.wait(WITHIN) == 128 + signal.SIGTERM
+        it.process.send_signal(number)
+        assert it.process.wait(WITHIN) == 128 + number
         assert (before, _echoes(it)) == (False, True)
     assert tree(tmp_path) == []
 

@@ -518,8 +518,13 @@ def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b"{}", b'{"tokens": 1}', b'{"tokens": ['], ids=["HTML", "list", "empty", "number", "cut"]
-)
+    "body",
+    [
+        b"<html>", b"[]", b"{}", b'{"tokens": 1}', b'{"tokens": [', b'{"tokens": ["x"]}',
+        b'{"tokens": [], "clients": 1}', b'{"tokens": [{"remaining_seconds": "x"}, {"remaining_seconds": 1}]}',
+        b'{"tokens": [{"name": [{}], "trouble": 1}]}',
+    ],
+)  # fmt: skip
 def test_an_answer_that_is_not_a_status_is_reported(body: bytes, tmp_path: Path) -> None:
     with answering(tmp_path / "s", lambda _: http(200, body)):
         done = bearerd("status", "--socket", tmp_path / "s")

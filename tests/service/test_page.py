@@ -33,7 +33,7 @@ from support.server import Answer, Seen, Server, issues, serving
 from support.targets import CLIENT, target
 
 NOW = START.boot
-HOSTILE = "</script><!--<script>alert(1)</script><img src=x onerror=alert(1)>\u2028&lt;\"'"
+HOSTILE = "</script><!--<script>alert(1)</script><img src=x onerror=alert(1)>\u2028&lt;\"' at 2026-99-99T99:99:99Z"
 
 
 def target_status(name: str = "bci", **changes: Any) -> TargetStatus:

@@ -29,6 +29,8 @@ from bearerd.reason import reason_of
 CONFIG: Final = "config.yaml"
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # the shells' convention: 128 + SIGINT
+# Besides INT. A terminal sends QUIT for Ctrl and a backslash.
+_ENDS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 # Bytes, as for every secret that bearerd reads.
 _LARGEST_SECRET: Final = 64 * 1024
 # Answers that are secrets: on a command line, every user of the machine can read them.
@@ -317,8 +319,8 @@ def _loaded(path: str) -> Config:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Deliver INT, TERM and HUP afterwards, so that either both files are written or none."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    """Deliver signals afterwards, so that either both files are written or none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *_ENDS))
     try:
         yield
     finally:
@@ -327,12 +329,12 @@ def _signals_held() -> Iterator[None]:
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """Let TERM and HUP unwind the stack, so that the terminal is restored and nothing half-written stays."""
+    """Let these signals unwind the stack, so that the terminal is restored and nothing half-written stays."""
 
     def end(number: int, _frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in _ENDS}
     try:
         yield
     finally:

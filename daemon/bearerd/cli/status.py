@@ -55,7 +55,7 @@ def status(socket: str, directory: str | None, *, as_json: bool, watch: bool) ->
     elif seen.document["tokens"] or not seen.troubles:
         # The shell's prompt takes the last line.
         paper = replace(_paper(console), height=console.height - 1 if console.is_terminal else None, scrolls=True)
-        _print(console, picture(seen.document, paper))
+        _print(console, _picture(seen, socket, paper))
     return 1 if seen.troubles else 0
 
 
@@ -112,7 +112,15 @@ def _watch(console: Console, socket: str, directory: str | None) -> None:
 
 def _drawn(console: Console, socket: str, directory: str | None, height: int | None = None) -> list[Text]:
     seen = _look(socket, directory)
-    return picture(seen.document, _paper(console, height), "; ".join(seen.troubles))
+    return _picture(seen, socket, _paper(console, height), "; ".join(seen.troubles))
+
+
+def _picture(seen: _Seen, socket: str, paper: Paper, trouble: str | None = None) -> list[Text]:
+    """The lines of a document. Raises NoAnswer if it is not one of this version: any process may answer."""
+    try:
+        return picture(seen.document, paper, trouble)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
+        raise NoAnswer(f"the answer at {socket} is not a status as this version of bearerd knows it") from None
 
 
 def _end(number: int, _frame: object) -> NoReturn:
