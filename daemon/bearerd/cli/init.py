@@ -190,7 +190,8 @@ def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
         if not equals:
             raise _Usage("--set: expected KEY=VALUE")
         if key not in keys:
-            raise _Usage(f"--set: {chosen.name} has no question '{key}'{near(key, keys) or '.'} It has {', '.join(keys)}")
+            meant = near(key, keys) or "."
+            raise _Usage(f"--set: {chosen.name} has no question '{key}'{meant} It has {', '.join(keys)}")
         if key in answers:
             raise _Usage(f"--set {key} is given twice")
         answers[key] = answer
