@@ -22,6 +22,7 @@ MODULES = {
 # admission knows the outcomes of grants, and the packages above it know them and the kinds of its answers, but only
 # `service` knows what makes them. BELOW has the modules that everyone may use.
 BELOW = {
+    "accounts",
     "boundedjson",
     "child",
     "clock",
@@ -30,6 +31,7 @@ BELOW = {
     "log",
     "model",
     "mounts",
+    "plural",
     "process",
     "reason",
     "regular",
@@ -40,6 +42,7 @@ CORES = {"admission", "grant", "publish", "hooks", "target_status"}
 VALUES = {"admission.types", "grant.outcome", "target_status"}
 """The frozen values that the cores return."""
 MAY_IMPORT = {
+    "accounts": set(),
     "boundedjson": set(),
     "model": {"terms"},
     "terms": set(),
@@ -49,11 +52,12 @@ MAY_IMPORT = {
     "clock": {"terms"},
     "child": {"handoff"},
     "handoff": set(),
+    "plural": set(),
     "process": set(),
     "reason": set(),
     "regular": set(),
     "mounts": set(),
-    "config": {"config"} | BELOW - {"clock", "log", "child", "mounts"},
+    "config": {"config"} | BELOW - {"accounts", "clock", "log", "child", "mounts"},
     "secrets": {"secrets"} | BELOW - {"clock", "mounts"},
     "grant": {"grant", "secrets"} | BELOW,
     "admission": {"admission", "grant.outcome"} | BELOW,

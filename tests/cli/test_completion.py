@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,23 @@ def test_bash_completes(site: Site, words: list[str], expected: set[str]) -> Non
     done = subprocess.run(shell, env=environment(site), capture_output=True, text=True, timeout=WITHIN, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == expected
+
+
+def test_bash_runs_no_code_in_the_names_of_a_status(tmp_path: Path) -> None:
+    # Another process may answer at the socket, and compgen expands its words.
+    status = {"tokens": [{"name": "$(touch ran)/x"}, {"name": "`touch ran`"}, {"name": "dnb/bci"}, {"name": "a b/c"}]}
+    (tmp_path / "status").write_text(json.dumps(status))
+    (tmp_path / "bearerd").write_text(f"#!/bin/sh\ncat {tmp_path}/status\n")
+    (tmp_path / "bearerd").chmod(0o755)
+    script = f"""{bearerd("completion", "bash").stdout}
+      COMP_WORDS=({tmp_path}/bearerd health "") COMP_CWORD=2
+      _shtab_bearerd
+      printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    shell = ["bash", "--norc", "--noprofile", "-c", script]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=WITHIN, check=False)
+    assert (done.stdout.split(), done.stderr) == (["dnb/bci"], "")
+    assert not (tmp_path / "ran").exists()
 
 
 class Zsh:

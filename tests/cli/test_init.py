@@ -14,7 +14,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -98,6 +98,7 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         pytest.param(["zzzz"], "it knows adobe, auth0", id="unknown"),
         pytest.param([*AUTH0, "--set", "zone=x"], "no question 'zone'. It has host, ", id="no such key"),
         pytest.param([*AUTH0, "--set", "hots=x"], "no question 'hots'; did you mean 'host'? It has", id="key"),
+        pytest.param([*AUTH0, "--set", "z=x"], "no question 'z'. It has host, ", id="no such key"),
         pytest.param([*AUTH0, "--set", "host=y"], "--set host is given twice", id="twice"),
         pytest.param([*AUTH0, "--set", "host"], "--set: expected KEY=VALUE", id="no value"),
         pytest.param([*AUTH0, "--set", "client_secret=hunter2"], "use --secret-file for the secret", id="a secret"),
@@ -440,3 +441,52 @@ def test_a_signal_at_the_secret_restores_the_terminal(tmp_path: Path) -> None:
 def _echoes(it: Terminal) -> bool:
 
     return bool(termios.tcgetattr(it._line)[3] & termios.ECHO)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "write", "link", "unlink", "close"])
+def test_ctrl_c_while_the_files_are_written_leaves_both_and_says_so(
+    call: str, tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    real = getattr(os, call)
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        result = real(*given, **named)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, interrupted)
+            code = init(tmp_path / "c", *AUTH0, "--secret-file", secret)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    out, err = capsys.readouterr()
+    assert (code, err, tree(tmp_path / "c")) == (130, "", ["auth0.secret", "config.yaml"])
+    assert out.startswith(f"\nwrote {tmp_path}/c/config.yaml\n")
+
+
+def test_new_directories_have_their_mode_whatever_the_umask(tmp_path: Path) -> None:
+    # With root's 077, the service could not enter its own /etc/bearerd.
+    before = os.umask(0o077)
+    try:
+        with new_files(f"{tmp_path}/x/y", 0o755, [NewFile("a", b"", 0o644)]):
+            pass
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "x", tmp_path / "x/y")] == [0o755, 0o755]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners")
+@pytest.mark.parametrize("below", ["", "new"])
+def test_root_writes_nothing_into_the_directory_of_another_user(
+    below: str, tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # That user could replace the config, whose commands root would run.
+    (tmp_path / "c").mkdir()
+    os.chown(tmp_path / "c", 65534, -1)
+    assert init(tmp_path / "c" / below, *AUTH0, "--secret-file", secret) == 1
+    out, err = capsys.readouterr()
+    assert (out, tree(tmp_path / "c")) == ("", [])
+    assert err.startswith(f"bearerd: {tmp_path}/c belongs to the user nobody, who could replace the files")

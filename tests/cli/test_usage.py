@@ -106,6 +106,11 @@ def test_the_config_may_be_named_before_the_command(arguments: list[str], tmp_pa
     assert (done.returncode, done.stderr.startswith(f"bearerd: the config {file} does not exist\n")) == (78, True)
 
 
+def test_help_after_an_option_before_the_command_is_the_help() -> None:
+    done = bearerd("-c", "config.yaml", "--help")
+    assert (done.returncode, done.stdout) == (0, bearerd("--help").stdout)
+
+
 @pytest.mark.parametrize("option", ["-c", "--socket"])
 def test_health_and_status_take_their_options_before_the_command_too(option: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(f"output: {{directory: {tmp_path}}}\n")

@@ -8,7 +8,7 @@ from bearerd.config.defaults import SOCKET_BELOW, Defaults
 from bearerd.terms import OWN_DIRECTORY
 
 UID = 1000
-OWNERS = {"/home/u": UID, "/run/user/1000": UID, "/root": 0, "/run/user/0": 0, "/": 0}
+OWNERS = {"/home/u": UID, "/run/user/1000": UID, "/root": 0, "/run/user/0": 0, "/": 0, "/home/a": 1001, "/srv/c": 0}
 SESSION = {"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/1000"}
 ETC = "/etc/bearerd/config.yaml"
 MINE = "/home/u/.config/bearerd/config.yaml"
@@ -37,6 +37,14 @@ def of(environ: dict[str, str], uid: int = UID) -> Defaults:
         pytest.param(
             SESSION | {"XDG_CONFIG_HOME": "/c/", "XDG_STATE_HOME": "/s"},
             UID, ("/c/bearerd/config.yaml", ETC), MY_RUN, "/s/bearerd", id="both named",
+        ),
+        pytest.param(
+            SESSION | {"XDG_CONFIG_HOME": "/home/a", "XDG_STATE_HOME": "/home/a"},
+            UID, (MINE, ETC), MY_RUN, MY_STATE, id="those of another user, kept by su",
+        ),
+        pytest.param(
+            SESSION | {"XDG_CONFIG_HOME": "/srv/c"}, UID, ("/srv/c/bearerd/config.yaml", ETC), MY_RUN, MY_STATE,
+            id="one that root provides",
         ),
         pytest.param(
             SESSION | {"XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}, UID, (MINE, ETC), MY_RUN, MY_STATE, id="empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,24 @@ def test_each_key_has_an_example_that_loads_and_differs_from_its_default(
             assert example != about["default"]
             if key != "include":  # which names only files that do not exist here
                 assert config != loaded(tmp_path, config_with(model, key))
+
+
+# Of these keys a mapping has exactly one, or at most one.
+ALTERNATIVES = {
+    "ReferenceModel": {"file", "env", "credential", "command"},
+    "ChangeHookModel": {"run", "signal", "pid_file", "process"},
+    "FailureHookModel": {"run", "signal", "pid_file", "process"},
+    "ProviderModel": {"token_url", "issuer"},
+    "ClientModel": {"token_url", "issuer"},
+}
+
+
+@pytest.mark.parametrize(("model", "key", "about"), [pytest.param(m, k, v, id=f"{m}.{k}") for m, k, v in properties()])
+def test_each_key_says_what_happens_without_it(model: str, key: str, about: dict[str, Any]) -> None:
+    whole = schema()
+    required = ({"ConfigFile": whole} | whole["$defs"])[model].get("required", [])
+    assert (
+        key in required
+        or key in ALTERNATIVES.get(model, ())
+        or re.search("Default: |required", about["description"], re.IGNORECASE)
+    )

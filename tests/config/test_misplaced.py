@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,31 @@ def test_no_clients_are_reported_beside_other_errors_but_not_beside_a_mistyped_k
 def test_the_second_of_two_clients_with_one_name_is_checked_too(tmp_path: Path) -> None:
     found = headlines(tmp_path, f"include: [more.yaml]\n{CONFIG}", more=CONFIG.replace("scope: bci", "scope: 5"))
     assert [line.split(": ")[0] for line in found] == ["more.yaml:2:3", "more.yaml:7:20"]
+
+
+@pytest.mark.parametrize("secret", ["client_secret: {hunter2}", "password: {hunter2: x}"])
+def test_a_mapping_below_a_misplaced_secret_is_not_named(tmp_path: Path, secret: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"providers:\n  {secret}\n{CONFIG}")
+    with pytest.raises(ConfigError) as raised:
+        load(str(tmp_path / "config.yaml"), {})
+    assert "unknown key: a provider has no such key" in raised.value.full
+    assert "hunter2" not in raised.value.full
+
+
+def test_many_unknown_keys_and_names_take_no_time_each(tmp_path: Path) -> None:
+    # In processor time. What was meant is found for the errors that are shown, and not among ten thousand names.
+    keys = "".join(f"    k{number}: 1\n" for number in range(20_000))
+    providers = "".join(f"  p{number}: {{token_url: https://login.example.com/t}}\n" for number in range(3000))
+    clients = "".join(
+        f"  c{number}: {{provider: q{number}, client_id: a, client_secret: {{file: /s}}, tokens: {{a: {{}}}}}}\n"
+        for number in range(1000)
+    )
+    start = time.process_time()
+    *_, last = headlines(tmp_path, f"clients:\n  c:\n{keys}")
+    assert last.endswith("and 19001 more errors; is this the right file?")
+    found = headlines(tmp_path, f"providers:\n{providers}clients:\n{clients}")
+    assert len(found) == 1000
+    assert time.process_time() - start < 12
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ AUDIENCE = "https://login.example.com"
 CREDENTIALS = Credentials("7e0c5a", "hunter2", "a private key", "a certificate")
 
 CLIENT_REFUSED = b'{"error": "invalid_client"}'
-TOKEN_REFUSED = b'{"error": "invalid_request"}'
 
 
 def circumstances(

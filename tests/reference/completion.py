@@ -11,7 +11,8 @@ import shtab
 from bearerd.cli.verbs import parser
 from bearerd.providers.catalog import names
 
-# Both ask the running daemon for the names, with the options that were typed.
+# Both ask the running daemon for the names, with the options that were typed. Another process may answer, and bash's
+# compgen would expand a `$(…)` in its words, so only a valid client/token is taken.
 _BASH: Final = r"""
 # $1: the word so far
 _bearerd_tokens() {
@@ -21,7 +22,8 @@ _bearerd_tokens() {
       -c | --config | --socket) where=("${COMP_WORDS[at]}" "${COMP_WORDS[at + 1]/#\~\//$HOME/}") ;;
     esac
   done
-  names=$("${COMP_WORDS[0]}" status --json "${where[@]}" 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4)
+  names=$("${COMP_WORDS[0]}" status --json "${where[@]}" 2>/dev/null |
+    grep -o '"name": "@NAME@/@NAME@"' | cut -d '"' -f 4)
   if [[ $names && " ${COMP_WORDS[*]} " == *" refresh "* ]]; then names+=" $(sed 's|/.*||' <<<"$names" | sort -u)"; fi
   compgen -W "$names" -- "$1"
 }
@@ -36,11 +38,12 @@ _bearerd_tokens() {
   for option in -c --config --socket; do
     [[ -n ${opt_args[$option]} ]] && where=($option ${opt_args[$option]/#\~\//$HOME/})
   done
-  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4)"})
+  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "@NAME@/@NAME@"' | cut -d '"' -f 4)"})
   [[ $curcontext == *-refresh:* ]] && names+=(${(u)names%%/*})
   compadd -a names
 }
 """
+_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
 # What completes an argument, by the name that the help gives to it.
 _COMPLETERS: Final[dict[str, Any]] = {
     "FILE": shtab.FILE,
@@ -61,7 +64,8 @@ def completion(shell: Literal["bash", "zsh"]) -> str:
             action.complete = _COMPLETERS[action.metavar]  # type: ignore[attr-defined]
             # In the second field of zsh's `_arguments`, a colon would begin the third.
             action.metavar = str(action.metavar).partition("[")[0]
-    script = shtab.complete(root, shell, preamble=_BASH if shell == "bash" else _ZSH)
+    preamble = (_BASH if shell == "bash" else _ZSH).replace("@NAME@", _NAME)
+    script = shtab.complete(root, shell, preamble=preamble)
     # shtab's form for a list of arguments completes the first one only.
     script = script.replace('"(*)::', '"*:')
     return "\n".join(line.rstrip() for line in script.strip().splitlines()) + "\n"

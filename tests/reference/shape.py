@@ -77,7 +77,8 @@ def sections() -> tuple[Section, ...]:
         section(
             "Keys of the top level",
             "ConfigFile",
-            "The main config file has these keys. An included file has `providers` and `clients` only.",
+            "The main config file may have all of these keys; an included file may have only `providers` and "
+            "`clients`.",
             "",
             inherited,
         ),
@@ -85,8 +86,8 @@ def sections() -> tuple[Section, ...]:
         section(
             SECTIONS["ProviderModel"],
             "ProviderModel",
-            "The keys of an entry in `providers`. A client may have them too: alone, if it has an endpoint of its own, "
-            "or next to `provider`, to replace single keys of that entry.",
+            "The keys of an entry in `providers`. A client may have them too: instead of `provider`, if it has a "
+            "token endpoint of its own, or next to `provider`, to replace single keys of that entry.",
         ),
         section(SECTIONS["ProxyModel"], "ProxyModel", "The keys of `proxy`, if it is a mapping.", "proxy."),
         section(
@@ -127,8 +128,8 @@ def sections() -> tuple[Section, ...]:
         section(
             SECTIONS["ReferenceModel"],
             "ReferenceModel",
-            "A secret is never in the config. It is a reference with exactly one of `file`, `env`, `credential` and "
-            "`command`. docs/secrets.md has a config for each place where people keep secrets.",
+            "The config never contains a secret, only a reference to it, with exactly one of `file`, `env`, "
+            "`credential` and `command`. docs/secrets.md has an example for each place where people keep secrets.",
             "reference.",
         ),
     )

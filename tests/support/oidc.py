@@ -160,11 +160,6 @@ class OidcProvider:
         """The token endpoint of `https_issuer`."""
         return f"{self.https_issuer}/token"
 
-    @property
-    def mtls_token_url(self) -> str:
-        """The token endpoint of `https_issuer` among its `mtls_endpoint_aliases`."""
-        return self.https_token_url.replace("127.0.0.1", "localhost")
-
     def register(self, *clients: Mapping[str, Any]) -> None:
         """Register clients, or replace them."""
         self.ask({"clients": clients})

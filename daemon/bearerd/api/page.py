@@ -21,6 +21,7 @@ from typing import Final
 
 from bearerd.api import status as statuses
 from bearerd.api.status import HookStatus, State, Status
+from bearerd.plural import counted
 from bearerd.target_status import TargetStatus
 from bearerd.timeformat import duration, rfc3339, spoken
 from bearerd.trouble import Trouble, trouble_of
@@ -82,7 +83,7 @@ def _plain(status: Status) -> Iterator[str]:
     now, count = status.now.boot, len(status.tokens)
     states = Counter(statuses.state_of(target_status, now) for target_status, _ in status.tokens)
     counts = ", ".join(f"{states[state]} {state}" for state in reversed(_ORDER) if states[state])
-    yield f"<p>{count} token{'' if count == 1 else 's'}: {counts}, in {escape(status.config.directory)} "
+    yield f"<p>{counted(count, 'token')}: {counts}, in {escape(status.config.directory)} "
     yield f"at {rfc3339(status.now.wall)}. Times are UTC.</p>\n"
     for trouble in statuses.daemon_troubles(status):
         yield f"<p>{_line(trouble, status)}</p>\n"

@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Final
 
+from bearerd.accounts import user_name
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
-from bearerd.publish.owners import gid_of, user_name
+from bearerd.publish.owners import gid_of
 from bearerd.publish.walk import OpenDirectory, Step, distrust, walk
 
 # Clients that wait in the kernel for accept. The kernel limits it to net.core.somaxconn (4096 by default). A full queue

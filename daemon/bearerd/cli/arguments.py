@@ -76,7 +76,7 @@ def command_first(arguments: list[str]) -> list[str]:
         elif arguments[at].startswith(("-c", "--config=", "--socket=")):
             at += 1
         else:
-            return arguments
+            break
     return [arguments[at], *arguments[:at], *arguments[at + 1 :]] if at < len(arguments) else []
 
 

@@ -11,6 +11,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Final, TextIO
 
 from bearerd.cli.colour import Colour, paint
+from bearerd.plural import counted
 from bearerd.process import write_stderr
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(config: Config, path: str, *, online: bool, readable: Iterable[Finding
     LOGGER.addHandler(logging.NullHandler())  # the findings contain what would be logged
     if online and sys.stdout.isatty():
         write_stderr("requesting a token for each client …")
-    found = [Finding(f"config {path}", _count(len(config.targets), "token"))]
+    found = [Finding(f"config {path}", counted(len(config.targets), "token"))]
     found += findings_of(config, os.environ, online=online)
     of_reader = list(readable)
     order = list(_COLOURS)
@@ -50,7 +51,7 @@ def check(config: Config, path: str, *, online: bool, readable: Iterable[Finding
 def show_errors(error: ConfigError) -> None:
     """Show the errors of a config."""
     lines = [line for problem in error.problems for line in _lines(problem)]
-    count = _count(len(error.problems), "error")
+    count = counted(len(error.problems), "error")
     write_stderr("\n".join([*lines, paint(f"bearerd: {count} in the config", "red", sys.stderr)]))
 
 
@@ -81,7 +82,7 @@ def _summary(found: Iterable[Finding], of_reader: Iterable[Finding], reader: str
     """`2 failed, 1 warning, 14 good; the daemon would start and retry`."""
     counts = Counter(finding.level for finding in (*found, *of_reader))
     failed = [finding for finding in found if finding.level == "failed"]
-    warnings = _count(counts["warning"], "warning") if counts["warning"] else ""
+    warnings = counted(counts["warning"], "warning") if counts["warning"] else ""
     parts = [f"{counts['failed']} failed" if counts["failed"] else "", warnings, f"{counts['ok']} good"]
     text = ", ".join(part for part in parts if part)
     if failed:
@@ -100,7 +101,3 @@ def _folded(line: str, indent: int, stream: TextIO) -> str:
         return line
     width = max(get_terminal_size().columns, _NARROWEST)
     return fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
+
+from bearerd.accounts import group_name, user_name
 
 
 def denied(path: str, right: int) -> str:
@@ -18,25 +18,11 @@ def denied(path: str, right: int) -> str:
     above = [path[:index] or "/" for index, char in enumerate(path) if char == "/"]
     culprit = next((part for part in above if not os.access(part, os.X_OK, effective_ids=True)), path)
     found = os.stat(culprit)
-    owner, group = _user(found.st_uid), _group(found.st_gid)
+    owner, group = user_name(found.st_uid), group_name(found.st_gid)
     who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
     if found.st_mode & (right if culprit == path else stat.S_IXGRP):
         who.append(f"the group {group}")
-        cure = f"as root, run usermod --append --groups {group} {_user(os.geteuid())}, then log in again"
+        cure = f"as root, run usermod --append --groups {group} {user_name(os.geteuid())}, then log in again"
     else:
         cure = f"run the command as {owner}"
     return f"{culprit} is for {' and '.join(who)} only; {cure}"
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

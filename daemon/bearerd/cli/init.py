@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from bearerd.accounts import user_name
 from bearerd.cli import questions
 from bearerd.cli.new_files import NewFile, new_files
 from bearerd.cli.next_steps import next_steps, offer_check
@@ -39,6 +40,14 @@ class _Usage(Exception):  # noqa: N818 - not an error of bearerd, but of the com
 
 
 @dataclass(frozen=True, slots=True)
+class _Prepared:
+    directory: str
+    files: list[NewFile]
+    secret: str
+    """The path of the secret file, or an empty text."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Written:
     config: Config
     path: str
@@ -54,32 +63,41 @@ def init(provider: str | None, directory: str | None, answers: list[str], secret
     terminal = questions.is_terminal()
     if terminal:
         questions.take_any_bytes()
+    written: _Written | None = None
+    interrupted = False
     try:
         with _ending():
-            written = _write(provider, directory, answers, secret_file, terminal=terminal)
+            prepared = _prepare(provider, directory, answers, secret_file, terminal=terminal)
+            with _signals_held():
+                written = _write(prepared)
     except _Usage as error:
         write_stderr(f"bearerd: {error}")
         return _USAGE
     except (EOFError, KeyboardInterrupt) as error:
-        write_stderr("\nbearerd: nothing was written")
-        return 1 if isinstance(error, EOFError) else _INTERRUPTED
+        if written is None:
+            write_stderr("\nbearerd: nothing was written")
+            return 1 if isinstance(error, EOFError) else _INTERRUPTED
+        interrupted = True
     print(f"\nwrote {written.path}")
     if written.secret:
         print(f"wrote {written.secret}, which only {_owner_of(written.secret)} can read")
     steps = next_steps(written.config, written.path)
     print("\nNext:\n" + "\n".join(f"  {step}" for step in steps), flush=True)
+    if interrupted:
+        return _INTERRUPTED
     if terminal:
         offer_check(steps[0])
     return 0
 
 
-def _write(
+def _prepare(
     provider: str | None, directory: str | None, given: list[str], secret_file: str | None, *, terminal: bool
-) -> _Written:
+) -> _Prepared:
     chosen = _chosen(provider, terminal=terminal)
     known = defaults(os.environ)
     directory = _directory(directory, known)
     _refuse_existing(directory, CONFIG)
+    _refuse_foreign(directory)
     if terminal:
         questions.show(f"{chosen.title}\n\n{chosen.notes}")
         print()
@@ -94,14 +112,19 @@ def _write(
     text = rendered(chosen, answers, secret_path, _output(directory, known))
     # Others may read the config: it has no secret, and the daemon may run as another user.
     files.append(NewFile(CONFIG, text.encode(), 0o644))
+    return _Prepared(directory, files, secret_path)
+
+
+def _write(prepared: _Prepared) -> _Written:
+    directory = prepared.directory
     try:
-        with new_files(directory, 0o755 if os.geteuid() == 0 else 0o700, files) as temporary:
+        with new_files(directory, 0o755 if os.geteuid() == 0 else 0o700, prepared.files) as temporary:
             config = _loaded(temporary[-1])
     except FileExistsError as error:
         raise BearerdError(_exists(directory, str(error.filename2 or error.filename))) from None
     except OSError as error:
         raise BearerdError(f"{directory}: {reason_of(error)}; use --directory for another place") from None
-    return _Written(config, os.path.join(directory, CONFIG), secret_path)
+    return _Written(config, os.path.join(directory, CONFIG), prepared.secret)
 
 
 def _chosen(provider: str | None, *, terminal: bool) -> Preset:
@@ -135,7 +158,7 @@ def _directory(given: str | None, known: Defaults) -> str:
 
 def _output(directory: str, known: Defaults) -> str:
     """The output directory, if the default is not one of this user."""
-    if os.geteuid() == 0 or known.directory in (known.own_directory, os.environ.get("RUNTIME_DIRECTORY")):
+    if os.geteuid() == 0 or known.own_directory or os.environ.get("RUNTIME_DIRECTORY"):
         return ""
     tokens = f"{known.own_state or directory}/tokens"
     return (
@@ -147,6 +170,18 @@ def _output(directory: str, known: Defaults) -> str:
 def _refuse_existing(directory: str, name: str) -> None:
     if os.path.lexists(os.path.join(directory, name)):
         raise BearerdError(_exists(directory, name))
+
+
+def _refuse_foreign(directory: str) -> None:
+    """Refuse a directory of another user, who could replace the config, and so controls what the daemon runs."""
+    while not os.path.exists(directory) and directory != "/":
+        directory = os.path.dirname(directory)
+    uid = os.stat(directory).st_uid
+    if uid not in {os.geteuid(), 0, _service_user()}:
+        raise BearerdError(
+            f"{directory} belongs to the user {user_name(uid)}, who could replace the files; nothing was written. Run "
+            "init as that user, or use --directory for another place"
+        )
 
 
 def _exists(directory: str, name: str) -> str:
@@ -168,12 +203,7 @@ def _service_user() -> int:
 
 def _owner_of(path: str) -> str:
     uid = os.stat(path).st_uid
-    if uid == os.geteuid():
-        return "this user"
-    try:
-        return f"the user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"the user {uid}"
+    return "this user" if uid == os.geteuid() else f"the user {user_name(uid)}"
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -190,8 +220,9 @@ def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
         if not equals:
             raise _Usage("--set: expected KEY=VALUE")
         if key not in keys:
-            meant = near(key, keys) or "."
-            raise _Usage(f"--set: {chosen.name} has no question '{key}'{meant} It has {', '.join(keys)}")
+            raise _Usage(
+                f"--set: {chosen.name} has no question '{key}'{near(key, keys) or '.'} It has {', '.join(keys)}"
+            )
         if key in answers:
             raise _Usage(f"--set {key} is given twice")
         answers[key] = answer
@@ -282,6 +313,16 @@ def _loaded(path: str) -> Config:
         # An answer that no single question can refuse, such as a path that two files would have.
         why = "; ".join(dict.fromkeys(problem.message or problem.kind for problem in error.problems))
         raise _Usage(f"with these answers the config has errors: {why}; nothing was written") from None
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Deliver INT, TERM and HUP afterwards, so that either both files are written or none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

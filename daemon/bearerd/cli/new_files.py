@@ -98,6 +98,7 @@ def _make(directory: str, mode: int) -> list[str]:
         missing.append(path)
         path = os.path.dirname(path)
     made: list[str] = []
+    umask = os.umask(0o022)  # with root's 077, the service could not enter its own /etc/bearerd
     try:
         for path in reversed(missing):
             os.mkdir(path, mode)
@@ -106,4 +107,6 @@ def _make(directory: str, mode: int) -> list[str]:
         for path in reversed(made):
             os.rmdir(path)
         raise
+    finally:
+        os.umask(umask)
     return made

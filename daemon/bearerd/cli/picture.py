@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bearerd.cli.paper import Paper
 from bearerd.cli.table import STYLES, Columns, Row
+from bearerd.plural import counted
 from bearerd.timeformat import duration, spoken
 
 _BAD: Final = "bold red"
@@ -63,7 +64,7 @@ def _most_urgent(rows: list[Row], blocks: list[list[Text]], paper: Paper, room: 
         room -= len(block)
         shown += 1
     if rest := Counter(row.state for row in rows[shown:]):
-        lines = _counted(f"and {rest.total()} more:", rest, paper)
+        lines = _by_state(f"and {rest.total()} more:", rest, paper)
         yield from lines if paper.scrolls else lines[:1]
     if paper.scrolls:
         yield from paper.filled("bearerd status | less shows all, the most urgent first", "dim")
@@ -91,8 +92,8 @@ def _head(document: Mapping[str, Any], rows: list[Row], paper: Paper) -> Iterato
     if "\n" in str(error or ""):  # its first line is shown above
         yield from paper.folded(error, "red")
     if rows:
-        count = f"{len(rows)} token{'' if len(rows) == 1 else 's'}:"
-        yield from _counted(count, Counter(row.state for row in rows), paper)
+        count = f"{counted(len(rows), 'token')}:"
+        yield from _by_state(count, Counter(row.state for row in rows), paper)
     yield from _breakers(document, paper)
 
 
@@ -119,7 +120,7 @@ def _breaker(client: Mapping[str, Any], name: str, now: Any) -> str | None:
     return f"client {name}: {', '.join(parts)}"
 
 
-def _counted(what: str, states: Counter[str], paper: Paper) -> list[Text]:
+def _by_state(what: str, states: Counter[str], paper: Paper) -> list[Text]:
     """`3 tokens: 2 valid, 1 missing`."""
     lines = [Text(what)]
     for state, count in states.most_common():

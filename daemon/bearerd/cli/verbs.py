@@ -13,6 +13,7 @@ from bearerd.cli.ask import NoAnswer, find
 from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
 from bearerd.errors import BearerdError, ConfigError
+from bearerd.plural import counted
 from bearerd.process import write_stderr
 from bearerd.timeformat import seconds_of
 
@@ -37,7 +38,7 @@ def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warni
             write_stderr(missing)
             return EX_CONFIG
         show = f"; bearerd check -c {arguments.config} shows more"
-        write_stderr(f"{error}\nbearerd: {_count(len(error.problems), 'error')} in the config{show}")
+        write_stderr(f"{error}\nbearerd: {counted(len(error.problems), 'error')} in the config{show}")
         return EX_CONFIG
     except (BearerdError, NoAnswer) as error:
         write_stderr(f"bearerd: {error}")
@@ -86,12 +87,12 @@ def parser() -> Parser:
     )  # fmt: skip
     init.add_argument(
         "--set", metavar="K=V", action="append", default=[], dest="answers",
-        help="answer a question; may be repeated. Questions that are left are asked on a terminal",
+        help="the answer to one question; may be repeated. On a terminal, init asks the other questions",
     )  # fmt: skip
     init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
     verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
     once = verb(
-        "once", _once, "make every token valid once, then exit", "bearerd once --timeout 1m --min-valid 10m",
+        "once", _once, "make every token valid, then exit", "bearerd once --timeout 1m --min-valid 10m",
         group=_START,
     )  # fmt: skip
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
@@ -133,7 +134,7 @@ def parser() -> Parser:
     )  # fmt: skip
     kind = health.add_mutually_exclusive_group()
     kind.add_argument(
-        "--ready", action="store_true", help="check that every required token is valid on disk (the default)"
+        "--ready", action="store_true", help="check that every required token is valid and in its files (the default)"
     )
     kind.add_argument("--live", action="store_true", help="check that the daemon's scheduler works")
     health.add_argument(
@@ -141,10 +142,10 @@ def parser() -> Parser:
         metavar="D",
         type=_duration,
         default=0.0,
-        help="how long to wait for that, or for the daemon to start (default: 0)",
+        help="how long to wait until that is so, also for the daemon to start (default: 0)",
     )
     health.add_argument(
-        "tokens", metavar="TOKEN", nargs="*", help="client/token: check these instead of the required ones"
+        "tokens", metavar="TOKEN", nargs="*", help="client/token; check these tokens instead of the required ones"
     )
     health.set_defaults(usage_error=health.error)
     for asks in (status, refresh, health):
@@ -162,7 +163,9 @@ def parser() -> Parser:
     verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
     completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
     completion.add_argument(
-        "shell", choices=["bash", "zsh"], help='in ~/.bashrc or ~/.zshrc: eval "$(bearerd completion bash)", or zsh'
+        "shell",
+        choices=["bash", "zsh"],
+        help='the shell. Put eval "$(bearerd completion bash)" into ~/.bashrc, or the same with zsh into ~/.zshrc',
     )
     demo = verb(
         "demo",
@@ -305,10 +308,6 @@ def _check(arguments: argparse.Namespace) -> int:
     return check(
         config, arguments.config, online=arguments.online, readable=of_reader, reader=reader.name if reader else ""
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _status(arguments: argparse.Namespace) -> int:

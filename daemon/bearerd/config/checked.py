@@ -66,12 +66,16 @@ def check_strangers(node: Node, loc: Path, keys: Sequence[str], known: Iterable[
     at_home: dict[tuple[Place, ...], list[str]] = {}
     found: set[str] = set()
     for key in keys:
-        if elsewhere := misplaced(key, known, here):
+        if node.document.full:  # only counted: to find what was meant takes 1 ms for each
+            node.add((*loc, key), "unknown key", "unknown key", at_key=True)
+        elif elsewhere := misplaced(key, known, here):
             at_home.setdefault(tuple(elsewhere), []).append(key)
             # `scope` on a client belongs to a token, so `tokens` is not missing.
             found |= {place[len(here)] for place in elsewhere if place[: len(here)] == here}
         else:
-            node.add((*loc, key), unknown_key(key, known, here), "unknown key", at_key=True)
+            # `client_secret: {hunter2}` at a wrong place is still a mapping with one key, which is the secret.
+            may_name = not any(map(takes_secret, (*node.path, *loc)))
+            node.add((*loc, key), unknown_key(key, known, here, may_name=may_name), "unknown key", at_key=True)
             found |= {each for each in [meant(key, known, here)] if each}
     for places, names in at_home.items():
         node.add((*loc, names[0]), misplaced_keys(names, places, here), "unknown key", at_key=True)
@@ -113,10 +117,9 @@ def _report(node: Node, model: type[BaseModel], detail: Any) -> None:
 def _rest(value: Any, model: type[_Model], details: Iterable[Any], required: Mapping[str, Any]) -> _Model | None:
     """The model of a value without its faulty keys."""
     for _ in range(_MOST_ROUNDS):
-        for detail in details:
-            value = _without(value, detail["loc"])
         if not isinstance(value, dict):
             return None
+        value = _without(value, [detail["loc"] for detail in details])
         try:
             return model.model_validate({**required, **value})
         except ValidationError as error:
@@ -124,15 +127,19 @@ def _rest(value: Any, model: type[_Model], details: Iterable[Any], required: Map
     return None
 
 
-def _without(value: Any, loc: Path) -> Any:
-    """A mapping without the last key on a path."""
-    if not isinstance(value, dict) or not loc or loc[0] not in value:
-        return value
-    key, *below = loc
-    inner = value[key]
-    if below and isinstance(inner, dict) and below[0] in inner:
-        return {**value, key: _without(inner, tuple(below))}
-    return {each: inner for each, inner in value.items() if each != key}
+def _without(value: Mapping[str, Any], locs: Iterable[Path]) -> dict[str, Any]:
+    """A mapping without the last key on each path, as far as it exists."""
+    below: dict[str | int, list[Path]] = {}
+    for loc in filter(None, locs):
+        below.setdefault(loc[0], []).append(loc[1:])
+    kept: dict[str, Any] = {}
+    for key, inner in value.items():
+        paths = below.get(key)
+        if paths is None:
+            kept[key] = inner
+        elif isinstance(inner, dict) and all(path and path[0] in inner for path in paths):
+            kept[key] = _without(inner, paths)
+    return kept
 
 
 def _details(error: ValidationError) -> list[Any]:

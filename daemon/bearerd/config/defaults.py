@@ -2,7 +2,7 @@
 
 Root and services have the directories of the system. A user who is not root has their own, by the XDG Base Directory
 Specification: values that are empty or relative are ignored, and so is a directory of another user. `sudo -u`, `su` and
-`runuser` often keep HOME and XDG_RUNTIME_DIR of the user who called them.
+`runuser` often keep the variables of the user who called them, and a config of that user could run any command.
 
 `typing` is not imported, because each probe imports this module.
 """
@@ -33,8 +33,16 @@ class Defaults:
         # The specification wants it to belong to the user.
         own = f"{runtime}/bearerd" if runtime and owner(runtime) == uid else None
         home = home if home and owner(home) == uid else ""
-        config_home = _base(environ, "XDG_CONFIG_HOME", home, ".config") if uid != 0 else None
-        state_home = _base(environ, "XDG_STATE_HOME", home, ".local/state") if uid != 0 else None
+
+        def base(name: str, below: str) -> str | None:
+            given = _directory(environ, name)
+            # It may not exist yet, and an administrator may provide it.
+            if given and owner(given) in {uid, 0, None}:
+                return given
+            return f"{home}/{below}" if home else None
+
+        config_home = base("XDG_CONFIG_HOME", ".config") if uid != 0 else None
+        state_home = base("XDG_STATE_HOME", ".local/state") if uid != 0 else None
         self.config_directory = f"{config_home}/bearerd" if config_home else None if uid else "/etc/bearerd"
         """Where this user's config belongs; None if that is unknown (no HOME)."""
         self.own_config = f"{config_home}/bearerd/config.yaml" if config_home else None
@@ -67,10 +75,6 @@ class Defaults:
 def _first(environ: Mapping[str, str], name: str) -> str:
     """Systemd lists several directories with colons between them; the first is the service's own."""
     return environ.get(name, "").split(":")[0]
-
-
-def _base(environ: Mapping[str, str], name: str, home: str, below: str) -> str | None:
-    return _directory(environ, name) or (f"{home}/{below}" if home else None)
 
 
 def _directory(environ: Mapping[str, str], name: str) -> str:

@@ -137,7 +137,8 @@ class Document:
             found.append(Problem(self.file, line + 1, column + 1, fault.kind, message, source, caret))
         if self._dropped:
             message = f"and {self._dropped} more errors; is this the right file?"
-            found.append(Problem(self.file, max(line for line, _ in marks) + 1, 1, "too many errors", message))
+            line, column = max(marks)  # problems are sorted by place, and this one is the last
+            found.append(Problem(self.file, line + 1, column + 1, "too many errors", message))
         return found
 
     def position(self, path: Path) -> str:

@@ -87,10 +87,10 @@ def meant(key: str, known: Iterable[str], here: Place) -> str | None:
     return name if name in known else nearest(name, known)
 
 
-def unknown_key(key: str, known: Iterable[str], here: Place | None = None) -> str:
+def unknown_key(key: str, known: Iterable[str], here: Place | None = None, *, may_name: bool = True) -> str:
     """The error for an unknown key."""
     known = list(known)
-    shown = f"unknown key {key!r}" if is_plain_key(key) else "unknown key"
+    shown = f"unknown key {key!r}" if may_name and is_plain_key(key) else "unknown key"
     name, colon, rest = key.partition(":")
     if colon and name in known:
         return f"{shown}: " + ("a space is missing after the colon" if rest else "it has two colons")

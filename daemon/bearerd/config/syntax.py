@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bearerd.config.scalar import INVISIBLE, named_character
 from bearerd.errors import Kind
+from bearerd.plural import counted
 
 _CLOSES: Final = {"{": "}", "[": "]"}
 # Characters that look like those of YAML in many fonts.
@@ -222,7 +223,7 @@ def _among_items(place: _Place) -> Mistake | None:
 
 
 def _misaligned(place: _Place) -> Mistake:
-    spaces = f"{place.column} space{'' if place.column == 1 else 's'}"
+    spaces = counted(place.column, "space")
     return Mistake(place.line, place.column, f"indented by {spaces}, unlike the lines above that it belongs to")
 
 

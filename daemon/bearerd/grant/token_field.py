@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from bearerd.plural import counted
+
 # Only texts that look like names are shown: a reply can have any text as a name. The longest one in use has
 # 26 characters, and tokens are longer than 31.
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
@@ -82,5 +84,5 @@ def _names(holder: Mapping[str, Any], path: str, is_secret: Callable[[str], bool
     """`it has: data, status`, or `data has: token`: the names of an object's fields."""
     names = sorted(name for name in holder if _NAME.fullmatch(name) and not is_secret(name))[:_MOST_NAMES]
     others = len(holder) - len(names)
-    more = [f"{others} other{'' if others == 1 else 's'}"] if others else []
+    more = [counted(others, "other")] if others else []
     return f"{path or 'it'} has: {', '.join([*names, *more]) or 'no fields'}"

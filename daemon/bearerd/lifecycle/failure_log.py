@@ -12,6 +12,7 @@ from typing import Final
 from bearerd.grant.outcome import Failure, Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.lines import Line
+from bearerd.plural import counted
 from bearerd.timeformat import duration
 
 STILL_FAILING: Final = 600.0
@@ -79,8 +80,7 @@ class FailureLog:
             attempts = self.attempts
             line = Line(
                 "info",
-                f"recovered after {attempts} failed attempt{'' if attempts == 1 else 's'} "
-                f"in {duration(now - self.since)}",
+                f"recovered after {counted(attempts, 'failed attempt')} in {duration(now - self.since)}",
             )
         self.failure, self.since, self.moments, self.attempts = None, None, (), 0
         self._counts.clear()
@@ -130,11 +130,7 @@ class FailureLog:
         self._said_at = now
         holds = f"the current token is good for {duration(remaining)}" if remaining else "there is no valid token"
         lasted = 0.0 if self.since is None else now - self.since
-        still = (
-            f"still failing after {self.attempts} attempt{'' if self.attempts == 1 else 's'} in {duration(lasted)}: "
-            if lasted > 0
-            else ""
-        )
+        still = f"still failing after {counted(self.attempts, 'attempt')} in {duration(lasted)}: " if lasted > 0 else ""
         when = _after(next_attempt - now)
         return Line("warning" if remaining else "error", f"{still}{failure}; {holds}; next attempt {when}")
 

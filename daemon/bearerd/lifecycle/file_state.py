@@ -11,6 +11,7 @@ from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import STILL_FAILING
 from bearerd.log import say
 from bearerd.model import Output, Target
+from bearerd.plural import counted
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
 from bearerd.terms import Token
@@ -229,7 +230,7 @@ class FileState:
         self.faults = faults
         if not faults:
             if self._attempts:
-                attempts = f"{self._attempts} failed attempt{'' if self._attempts == 1 else 's'}"
+                attempts = counted(self._attempts, "failed attempt")
                 say(logging.INFO, f"files are written again after {attempts}", name=target.full_name)
             self._attempts = 0
             return

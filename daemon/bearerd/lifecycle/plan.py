@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bearerd.model import Config, Output, Target
+from bearerd.plural import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Plan:
         if not parts:
             return "no token changed"
         (count, what), *others = parts
-        first = f"{count} token{'' if count == 1 else 's'} {what}"
+        first = f"{counted(count, 'token')} {what}"
         return ", ".join([first, *(f"{count} {what}" for count, what in others)])
 
 

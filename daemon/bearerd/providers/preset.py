@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import Template
 from textwrap import wrap
 from typing import Final, Literal, assert_never
@@ -74,7 +74,7 @@ class Preset:
     secret: Secret | None
     config: str
     """The config, with placeholders such as `$client_id`."""
-    heading: str = field(default="")
+    heading: str = ""
     """Its heading in docs/providers.md, if that is not its title."""
 
     def secret_file(self, answers: Mapping[str, str]) -> str:
@@ -151,10 +151,13 @@ def rendered(preset: Preset, answers: Mapping[str, str], secret_path: str, top: 
         if {"token_url", "issuer"} & used and any(_LOOPBACK.match(values[key]) for key in used):
             indent = line[: len(line) - len(line.lstrip())]
             lines.append(f"{indent}allow_http: true # plain http, to this machine only")
-    return "\n".join([*_comments(preset), "", *_TOP, *([top] if top else []), "", *lines, ""])
+    files = () if "files:" in preset.config else _FILES
+    above = "\n".join(filter(None, [*files, top]))
+    return "\n\n".join(filter(None, ["\n".join(_comments(preset)), above, "\n".join(lines)])) + "\n"
 
 
-_TOP: Final = (
+# Of a provider whose config does not say it.
+_FILES: Final = (
     "# Each token is in two files of the output directory: CLIENT/TOKEN, and CLIENT/TOKEN.header for curl -H @FILE.",
     "files: [{format: raw}, {format: header}]",
 )

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from bearerd.publish.owners import user_name
+from bearerd.accounts import user_name
 from bearerd.reason import reason_of
 
 _ADVICE: Final = {

@@ -30,12 +30,13 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from bearerd.accounts import user_name
 from bearerd.errors import NotPermitted, PublishError
 from bearerd.handoff import waiting
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice, this_user
 from bearerd.publish.kept import KeptDirectories
-from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, user_name
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes
 from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 
 # Seconds. On a tmpfs an fsync takes microseconds; on a disk it takes longer than the rest of a turn.

@@ -1,4 +1,4 @@
-"""Users and groups: ids of names in the config, and names of ids in messages."""
+"""Users, groups and modes of what bearerd writes: ids of the names in the config."""
 
 from __future__ import annotations
 
@@ -63,19 +63,3 @@ def gid_of(group: str | None) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise PublishError(f"there is no group '{group}' on this machine") from None
-
-
-def user_name(uid: int) -> str:
-    """A user's name, or the number if there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def group_name(gid: int) -> str:
-    """A group's name, or the number if there is none."""
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

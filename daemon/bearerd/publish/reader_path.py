@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bearerd.accounts import group_name, user_name
 from bearerd.errors import PublishError
 from bearerd.model import Config, Output
 from bearerd.publish.access import MOST_LINKS, SETGID, Component, Entry, acl_of, inherited
 from bearerd.publish.advice import advice
-from bearerd.publish.owners import gid_of, group_name, uid_of, user_name
+from bearerd.publish.owners import gid_of, uid_of
 from bearerd.terms import OWN_DIRECTORY
 
 _ACL: Final = "system.posix_acl_access"

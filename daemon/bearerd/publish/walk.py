@@ -27,11 +27,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from bearerd.accounts import user_name
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.publish.access import MOST_LINKS, WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice
-from bearerd.publish.owners import gid_of, user_name
+from bearerd.publish.owners import gid_of
 
 # O_PATH: a directory on the path needs no read permission.
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

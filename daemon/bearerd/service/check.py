@@ -19,6 +19,7 @@ from bearerd.grant.socks import prove
 from bearerd.hooks.run import examine
 from bearerd.lifecycle.policy import lead
 from bearerd.model import Client, Config, Target
+from bearerd.plural import counted
 from bearerd.publish.access import Reader, describe, stops
 from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.owners import gid_of, uid_of
@@ -101,7 +102,7 @@ def _token_findings(
     hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
     busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
     faults = publisher.examine(target) + busy + parameters.faults + hooks
-    yield _finding(subject, faults, f"{count} file{'' if count == 1 else 's'} can be written")
+    yield _finding(subject, faults, f"{counted(count, 'file')} can be written")
     if parameters.hidden:
         yield Finding(subject, _not_seen(parameters), "warning")
     if target.max_staleness and target.least_lead > lead(

@@ -23,6 +23,7 @@ from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
+from bearerd.plural import counted
 from bearerd.process import keep_heap_small
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
@@ -101,7 +102,7 @@ class _Daemon:
         count = len(self._config.targets)
         say(
             logging.INFO,
-            f"bearerd {__version__} keeps {count} token{'' if count == 1 else 's'} in {self._config.directory}",
+            f"bearerd {__version__} keeps {counted(count, 'token')} in {self._config.directory}",
             pid=os.getpid(),
         )
         # Imported after the first turns have started, because it takes a while.
@@ -206,7 +207,7 @@ class _Daemon:
             self._engine.secrets_changed(clients | trusting)
         tokens = self._sources.templates_changed()
         if tokens:
-            say(logging.INFO, f"a template of {len(tokens)} token{'' if len(tokens) == 1 else 's'} changed")
+            say(logging.INFO, f"a template of {counted(len(tokens), 'token')} changed")
             self._engine.rewrite(tokens)
         # Called even with `reload: signal`, to note the current files.
         if self._sources.config_changed() and self._config.reload == "watch":
@@ -288,6 +289,6 @@ class _Daemon:
 def _errors(error: ConfigError) -> str:
     """`2 errors: config.yaml:3:5: unknown key; …`, at most `_MOST_LOGGED` of them."""
     problems = error.problems
-    count = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
+    count = counted(len(problems), "error")
     rest = [f"and {len(problems) - _MOST_LOGGED} more"] if len(problems) > _MOST_LOGGED else []
     return f"{count}: " + "; ".join([*(problem.brief for problem in problems[:_MOST_LOGGED]), *rest])

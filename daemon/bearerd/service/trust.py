@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import stat
 from collections.abc import Iterable
 
+from bearerd.accounts import group_name
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 
 
@@ -20,16 +20,9 @@ def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
             continue  # reading the config reports it
         mode = stat.S_IMODE(status.st_mode)
         if mode & WRITE_BY_GROUP_OR_OTHERS:
-            users = "every user" if mode & stat.S_IWOTH else f"the group {_group(status.st_gid)}"
+            users = "every user" if mode & stat.S_IWOTH else f"the group {group_name(status.st_gid)}"
             found[path] = (
                 f"{users} can write it (mode {mode:04o}), and so controls which commands and files the daemon uses; "
                 f"chmod go-w {path}"
             )
     return found
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

@@ -95,7 +95,8 @@ _bearerd_tokens() {
       -c | --config | --socket) where=("${COMP_WORDS[at]}" "${COMP_WORDS[at + 1]/#\~\//$HOME/}") ;;
     esac
   done
-  names=$("${COMP_WORDS[0]}" status --json "${where[@]}" 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4)
+  names=$("${COMP_WORDS[0]}" status --json "${where[@]}" 2>/dev/null |
+    grep -o '"name": "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"' | cut -d '"' -f 4)
   if [[ $names && " ${COMP_WORDS[*]} " == *" refresh "* ]]; then names+=" $(sed 's|/.*||' <<<"$names" | sort -u)"; fi
   compgen -W "$names" -- "$1"
 }

@@ -16,7 +16,7 @@ _shtab_bearerd_commands() {
     health:'Check the daemon, for probes and for programs that wait for a token.'
     help:'Show the help of a command.'
     init:'Write a first config and a secret file.'
-    once:'Make every token valid once, then exit.'
+    once:'Make every token valid, then exit.'
     refresh:'Get new tokens now from the running daemon, and wait for them.'
     run:'Keep every token fresh, in the foreground, until TERM or INT.'
     schema:'Print the config'"'"'s JSON Schema, for editors.'
@@ -46,7 +46,7 @@ _shtab_bearerd_check_defaults_added=0
 
 _shtab_bearerd_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":in \~\/.bashrc or \~\/.zshrc\: eval \"\$(bearerd completion bash)\", or zsh:(bash zsh)"
+  ":the shell. Put eval \"\$(bearerd completion bash)\" into \~\/.bashrc, or the same with zsh into \~\/.zshrc:(bash zsh)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -63,12 +63,12 @@ _shtab_bearerd_demo_defaults_added=0
 
 _shtab_bearerd_health_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--ready[check that every required token is valid on disk (the default)]"
+  "--ready[check that every required token is valid and in its files (the default)]"
   "--live[check that the daemon\'s scheduler works]"
-  "--wait[how long to wait for that, or for the daemon to start (default\: 0)]:D:"
+  "--wait[how long to wait until that is so, also for the daemon to start (default\: 0)]:D:"
   "--socket[the control socket (default\: \$BEARERD_SOCKET, else from the config, else .bearerd\/control.sock in \$XDG_RUNTIME_DIR\/bearerd, for users other than root, or in \/run\/bearerd)]:PATH:_files"
   {-c,--config}"[the config that names the socket (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists)]:FILE:_files"
-  "*:client\/token\: check these instead of the required ones:_bearerd_tokens"
+  "*:client\/token\; check these tokens instead of the required ones:_bearerd_tokens"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -85,7 +85,7 @@ _shtab_bearerd_help_defaults_added=0
 _shtab_bearerd_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--directory[where to write the two files (default\: \/etc\/bearerd\; for users other than root \$XDG_CONFIG_HOME\/bearerd, which is \~\/.config\/bearerd)]:DIR:_files -/"
-  "*--set[answer a question\; may be repeated. Questions that are left are asked on a terminal]:K=V:"
+  "*--set[the answer to one question\; may be repeated. On a terminal, init asks the other questions]:K=V:"
   "--secret-file[the file to read the secret from\; - for standard input]:FILE:_files"
   ":keycloak, auth0, entra, \… (default\: show them all):(adobe auth0 azure-apim box camunda cdr cognito crowdstrike databricks dnb dnb-direct dnb-direct-v2 dnb-sandbox docusign doorkeeper ebay entra entra-certificate entra-kubernetes epic fedex google google-federation google-id-token keycloak keycloak-key keycloak-kubernetes keystone lemonldap marketo maskinporten netsuite okta okta-key open-banking-mtls open-banking-uk ory paypal paypal-sandbox pdnd pingfederate pingone pix-efi pix-inter sabre salesforce salesforce-key sap sap-certificate servicenow spotify tailscale twitch ups vertex visma xero zoom other other-issuer)"
 )
@@ -191,7 +191,7 @@ _bearerd_tokens() {
   for option in -c --config --socket; do
     [[ -n ${opt_args[$option]} ]] && where=($option ${opt_args[$option]/#\~\//$HOME/})
   done
-  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4)"})
+  names=(${(f)"$(bearerd status --json $where 2>/dev/null | grep -o '"name": "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"' | cut -d '"' -f 4)"})
   [[ $curcontext == *-refresh:* ]] && names+=(${(u)names%%/*})
   compadd -a names
 }
