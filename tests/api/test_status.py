@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from bearerd.admission.types import ClientView, ProviderView, Refusal, View
+from bearerd.admission.types import ClientView, ProviderView, Reason, Refusal, View
 from bearerd.api.status import held_times
 from bearerd.grant.outcome import Refused
 from bearerd.target_status import TargetStatus
@@ -62,5 +62,5 @@ def test_endpoints_at_one_host_are_shown_together() -> None:
         production.url: ProviderView(2, 8, 0.5, {"refused": 1, "rate_limit": 2}, 3.0),
     }
     shown = status(target_status(), other, admission=View({}, views)).providers()
-    held = {"refused": 4, "rate_limit": 2}
+    held: dict[Reason, int] = {"refused": 4, "rate_limit": 2}
     assert shown == {client.provider.name: ProviderView(3, 16, 0.5, held, 12.0)}
