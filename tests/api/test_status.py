@@ -1,4 +1,4 @@
-"""The time that the status shows for a token that its refused client holds."""
+"""What the status shows: the time of a token that its refused client holds, and providers at one host."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 import pytest
 
-from bearerd.admission.types import ClientView, Refusal, View
+from bearerd.admission.types import ClientView, ProviderView, Reason, Refusal, View
 from bearerd.api.status import held_times
 from bearerd.grant.outcome import Refused
 from bearerd.target_status import TargetStatus
 from support.clock import START
-from support.prometheus import target_status
-from support.targets import TARGET
+from support.prometheus import status, target_status
+from support.targets import TARGET, target
 
 NOW = START.boot
 PROBE = NOW + 60
@@ -51,3 +51,16 @@ def test_an_unplanned_attempt_is_at_the_end_of_the_hold(reason: Literal["refused
 )
 def test_other_times_stay(held: TargetStatus, view: View) -> None:
     assert held_times(held, view, NOW) == held
+
+
+def test_endpoints_at_one_host_are_shown_together() -> None:
+    client = TARGET.client
+    production = replace(client.provider, token_url="https://login.example.com/production")
+    other = target_status(target=target("other", replace(client, name="other", provider=production)))
+    views = {
+        client.provider.url: ProviderView(1, 8, 10.0, {"refused": 3}, 12.0),
+        production.url: ProviderView(2, 8, 0.5, {"refused": 1, "rate_limit": 2}, 3.0),
+    }
+    shown = status(target_status(), other, admission=View({}, views)).providers()
+    held: dict[Reason, int] = {"refused": 4, "rate_limit": 2}
+    assert shown == {client.provider.name: ProviderView(3, 16, 0.5, held, 12.0)}

@@ -676,6 +676,11 @@ def test_the_line_about_the_daemon_is_above_the_tokens() -> None:
     assert drawn(VALID)[1] == "1 token: 1 valid"
 
 
+def test_the_legend_explains_only_what_the_bars_show() -> None:
+    assert drawn(VALID, paper=Paper(80))[-1].endswith(" left  │ next refresh")
+    assert drawn(VALID | {"next_refresh_seconds": None}, paper=Paper(80))[-1].endswith(" left")
+
+
 def test_columns_disappear_one_by_one_on_narrow_terminals() -> None:
     def headings(width: int) -> list[str]:
         lines = drawn(VALID | {"name": "client/quite-a-long-token"}, paper=Paper(width))

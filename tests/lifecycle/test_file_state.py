@@ -169,6 +169,29 @@ def test_a_failed_write_is_logged_once_retried_and_its_recovery_counted(
     ]
 
 
+def test_writes_that_fail_for_long_are_logged_every_ten_minutes(
+    state: FileState, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.faults = ("/run/bearerd/dnb/bci: no space left",)
+    first_token(state)
+    caplog.clear()
+    for now in range(1000, 2300, 10):  # retried every ten seconds
+        state.publish(BCI, record(), UNTIL)
+        state.still_failing(BCI, now)
+    text = "files: still failing after {} attempts: /run/bearerd/dnb/bci: no space left; retrying"
+    assert caplog.messages == [text.format(62), text.format(122)]
+    publisher.faults = ()
+    state.publish(BCI, record(), UNTIL)
+    state.still_failing(BCI, 3000.0)
+    publisher.faults = ("/run/bearerd/dnb/bci: no space left",)
+    state.token_changed()
+    caplog.clear()
+    state.publish(BCI, record(), UNTIL)
+    state.still_failing(BCI, 4000.0)
+    assert [message.partition(":")[0] for message in caplog.messages] == ["files"]
+    assert "still failing" not in caplog.text
+
+
 def test_a_record_that_cannot_be_written_keeps_no_file_from_being_written(
     state: FileState, publisher: FakePublisher
 ) -> None:

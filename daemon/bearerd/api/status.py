@@ -6,13 +6,14 @@ It never contains a token, a secret or any part of a response body.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, Literal, get_args
 
 from bearerd import trouble as troubles
-from bearerd.admission.types import ClientView, ProviderView, View
+from bearerd.admission.types import ClientView, ProviderView, Reason, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config, Target
@@ -71,10 +72,33 @@ class Status:
     """Which parts of the state cannot be written, and why."""
 
     def providers(self) -> dict[str, ProviderView]:
-        """Admission's view of each provider, by the provider's name in the config."""
+        """Admission's view of each provider, by the provider's name in the config.
+
+        Endpoints at one host have one name, unless the config names them: their views are combined.
+        """
         views = self.admission.providers
-        urls = {target.client.provider.name: target.client.provider.url for target in self.config.targets}
-        return {name: views[url] for name, url in urls.items() if url in views}
+        uses = (target.client.provider for target in self.config.targets)
+        named = dict.fromkeys((provider.name, provider.url) for provider in uses)
+        found: dict[str, list[ProviderView]] = {}
+        for name, url in named:
+            if url in views:
+                found.setdefault(name, []).append(views[url])
+        return {name: _combined(each) for name, each in found.items()}
+
+
+def _combined(views: list[ProviderView]) -> ProviderView:
+    if len(views) == 1:
+        return views[0]
+    held: Counter[Reason] = Counter()
+    for view in views:
+        held.update(view.held)
+    return ProviderView(
+        in_flight=sum(view.in_flight for view in views),
+        max_concurrency=sum(view.max_concurrency for view in views),
+        retry_budget=min(view.retry_budget for view in views),
+        held=held,
+        longest_wait=max(view.longest_wait for view in views),
+    )
 
 
 def state_of(target_status: TargetStatus, now: float) -> State:

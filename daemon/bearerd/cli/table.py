@@ -103,7 +103,8 @@ class Columns:
     def legend(self, paper: Paper) -> list[Text]:
         """The legend for the bars, if there is room."""
         glyphs = paper.glyphs
-        text = f"{glyphs.lived} elapsed  {glyphs.left} left  {glyphs.turn} next refresh"
+        turn = f"  {glyphs.turn} next refresh" if self.turn is not None else ""
+        text = f"{glyphs.lived} elapsed  {glyphs.left} left{turn}"
         if self.bar is None or (paper.width is not None and len(text) > paper.width):
             return []
         return [Text(), Text(text, "dim")]

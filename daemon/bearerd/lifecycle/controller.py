@@ -64,6 +64,7 @@ class Controller:
         now = clock.now()
         self._reconcile_files(now)
         self._run_on_failure_if_lost(now.boot)
+        self._files.still_failing(self.target, now.boot)
         line = attempts.log.still_failing(now.boot, attempts.state.remaining(now.boot), attempts.next)
         if line is not None:
             attempts.say(line)

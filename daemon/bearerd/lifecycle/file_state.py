@@ -8,6 +8,7 @@ from typing import Protocol
 
 from bearerd.errors import PublishError
 from bearerd.lifecycle import policy
+from bearerd.lifecycle.failure_log import STILL_FAILING
 from bearerd.log import say
 from bearerd.model import Output, Target
 from bearerd.plural import counted
@@ -82,6 +83,7 @@ class FileState:
         "_only_times",
         "_publisher",
         "_rewritten",
+        "_said_at",
         "_unannounced",
         "_unsaved",
         "faults",
@@ -103,6 +105,8 @@ class FileState:
         """The errors of the last write."""
         self._attempts = 0
         """The number of failed writes in a row."""
+        self._said_at: float | None = None
+        """Boot clock: when a line was logged about the writes that fail."""
         self._unsaved = False
         """Whether the record still has to be written."""
         self._first = True
@@ -207,6 +211,15 @@ class FileState:
     def next_attempt(self, now: float) -> float | None:
         """When failed writes are retried; None if there are none."""
         return now + policy.wait_after_publish_fault(self._attempts) if self._attempts else None
+
+    def still_failing(self, target: Target, now: float) -> None:
+        """Log every ten minutes that writes fail."""
+        if not self._attempts or self._said_at is None:
+            self._said_at = now if self._attempts else None
+        elif now >= self._said_at + STILL_FAILING:
+            self._said_at = now
+            text = f"files: still failing after {self._attempts} attempts: {'; '.join(self.faults)}; retrying"
+            say(logging.ERROR, text, name=target.full_name)
 
     def _announce(self, target: Target) -> None:
         if not self._only_times:
