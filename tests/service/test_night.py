@@ -868,6 +868,25 @@ def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_state_directory_that_another_daemon_uses_has_a_line(tmp_path: Path) -> None:
+    state = f"state_directory: {tmp_path}/state"
+    with serving(issues()) as server:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        one, two = (Site(tmp_path / name, server.url, top=state) for name in ("one", "two"))
+        with running("run", "-c", one.config):
+            one.wait_for(bci="valid")
+            with running("run", "-c", two.config):
+                two.wait_for(bci="valid")
+                assert troubles_of(one) == []
+                (line,) = troubles_of(two)
+    assert line == (
+        f"{tmp_path}/state/ledger: another bearerd uses it. "
+        "Tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart. "
+        "To do: set another state_directory, and restart bearerd."
+    )
+
+
 def test_a_lock_that_cannot_be_restored_has_a_line() -> None:
     fault = "/run/x/.bearerd/lock: no space is left; free some"
     (trouble,) = daemon_troubles(prometheus.status(state_faults=(("lock", fault),)))

@@ -235,4 +235,6 @@ def _parsed(line: bytes) -> Any:
 
 
 def _why(error: OSError) -> str:
-    return "another bearerd uses it" if isinstance(error, BlockingIOError) else reason_of(error)
+    if isinstance(error, BlockingIOError):
+        return "another bearerd uses it; set another state_directory"
+    return reason_of(error)
