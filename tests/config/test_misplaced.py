@@ -330,6 +330,36 @@ def test_a_text_that_is_not_yaml_hides_no_error_after_it(tmp_path: Path, old: st
     assert [line.split(": ")[0] for line in after] == ["18:1", "18:16"]
 
 
+TWO_CLIENTS = f"{CONFIG}  last:\n{indented(KEYS, 4)}    tokens: {{a: {{}}}}\nlog: {{level: info}}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (
+            "clients:",
+            " clients:",
+            ["1:2: indented, unlike line 13: all keys of the top level begin in the same column"],
+        ),
+        ("log:", "\tproviders:\n  a: {token_url: https://h/t}\nlog:", ["13:1: a tab in the indentation"]),
+        ("\n    token_url", "\ntoken_url", ["3:1: ", "4:5: indented further than line 3"]),
+        ("  dnb:", "\tdnb:", ["2:1: a tab", "3:5: 'token_url' and the 3 keys", "8:3: indented by 2 spaces"]),
+    ],
+)
+def test_a_mistake_in_the_indentation_is_not_repeated_for_the_lines_below_it(
+    tmp_path: Path, old: str, new: str, found: list[str]
+) -> None:
+    said = headlines(tmp_path, TWO_CLIENTS.replace(old, new, 1))
+    assert len(said) == len(found), said
+    assert all(line.startswith(start) for line, start in zip(said, found, strict=True)), said
+
+
+def test_providers_under_a_mistyped_key_are_not_unknown_too(tmp_path: Path) -> None:
+    client = CONFIG.replace("token_url: https://login.example.com/t", "provider: sso")
+    text = f"providrs:\n  sso: {{token_url: https://login.example.com/t}}\n{client}"
+    assert headlines(tmp_path, text) == ["1:1: unknown key 'providrs'; did you mean 'providers'?"]
+
+
 def test_a_provider_in_a_file_that_is_not_yaml_is_not_reported_as_unknown(tmp_path: Path) -> None:
     client = CONFIG.replace("token_url: https://login.example.com/t", "provider: sso")
     (line,) = headlines(tmp_path, f"include: [more.yaml]\n{client}", more="providers: [\n")

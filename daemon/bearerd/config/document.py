@@ -30,6 +30,10 @@ MOST_PROBLEMS: Final = 1000
 """A file with more errors is not a config, and nobody reads them all."""
 # A text with more mistakes is probably in another language.
 _MOST_MISTAKES: Final = 10
+# Among the entries of a text of which a part was left out, what is missing may be in that part, and what is there
+# twice may be in two entries, of which the line between them was left out.
+_ENTRIES: Final = frozenset({"providers", "clients"})
+_UNCERTAIN: Final[frozenset[Kind]] = frozenset({"missing key", "duplicate key"})
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
 
@@ -99,6 +103,8 @@ class Document:
         """Note a fault; with `broken`, nothing more is reported of its path."""
         if broken:
             self._broken.add(fault.path)
+        if not self.complete and fault.kind in _UNCERTAIN and not _ENTRIES.isdisjoint(fault.path[:1]):
+            return
         if len(self._faults) < MOST_PROBLEMS:
             self._faults.append(fault)
         else:
@@ -249,6 +255,8 @@ class Document:
         found = explain(self._text, error, last, bracket)
         if found.line <= end:
             return None  # a consequence of the one before
+        if any(found.message == problem.message and "line " in found.message for problem in self._failed):
+            return found.line  # the same mistake, which is in the line that the message names
         text = self._lines({found.line}).get(found.line, "")
         seen = excerpt_of_no_yaml(text, self._vocabulary, found.column)
         source, caret = (seen.text, seen.caret) if seen else (None, 0)

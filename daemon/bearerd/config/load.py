@@ -108,8 +108,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
         check_endpoint(node, shared[name])
     if not clients and all(map(_has_no_clients, documents)):
         main.add((), "no clients are configured; bearerd init writes a first config", "no clients")
-    # A provider may be in a part that could not be read.
-    all_known = all(document.complete for document in documents)
+    all_known = all(map(_has_all_providers, documents))
     resolver = Resolver(main, settings, defaults(environ))
     targets: list[Target] = []
     for name, node in clients.items():
@@ -135,6 +134,14 @@ def _has_no_clients(document: Document) -> bool:
     """Whether a document has no clients, also not under another key or in a part that could not be read."""
     known = document.complete and isinstance(document.value, dict) and not document.has("unknown key")
     return known and document.value.get("clients", {}) == {}
+
+
+def _has_all_providers(document: Document) -> bool:
+    """Whether no provider can be under another key, or in a part that could not be read."""
+    if not document.complete or not isinstance(document.value, dict):
+        return False
+    known = document.value.keys() <= models.ConfigFile.model_fields.keys()
+    return known and isinstance(document.value.get("providers", {}), dict)
 
 
 def _check_top_level(document: Document, model: type[BaseModel]) -> None:

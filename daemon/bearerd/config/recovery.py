@@ -12,6 +12,8 @@ _KEY: Final = re.compile(r"\s*[^\s#-]")
 
 # A line that begins an entry: a name, and below it or in braces its keys.
 _NAME: Final = re.compile(r"[^:]*:\s*(\{.*)?(#.*)?$")
+# A section of names. Its entries belong to no other section, even if its own line has the mistake.
+_SECTION: Final = re.compile(r"\s*(- +)?(providers|clients):\s*(#.*)?$")
 _UNSEEN: Final = re.compile(f"[{INVISIBLE}]")
 
 
@@ -28,7 +30,9 @@ def without_mistake(text: str, line: int) -> tuple[str, int]:
     begins = next((each for each in lines[top + 1 :] if _KEY.match(each)), "")
     entry = 0 if "\t" in begins[: len(begins) - len(begins.lstrip())] else _indent(begins)
     first, last = top, _end(lines, max(line, top), 0)
-    if line > top and entry > 0:
+    if _SECTION.match(lines[line]):
+        first, last = line, _end(lines, line, 0)
+    elif line > top and entry > 0:
         first = _start(lines, line, entry)
         last = _end(lines, max(line, first), entry)
         if first > top + 1 and not _NAME.match(lines[first]):

@@ -237,6 +237,10 @@ def _after_the_end(place: _Place) -> Mistake | None:
         return Mistake(above, 0, "'...' ends the config here: remove it")
     if above is not None and re.match(r"\[[^,]*\]\s*$", place.text(above)):
         return Mistake(above, 0, "this looks like INI or TOML; a config is YAML")
+    first = next((line for line in range(place.line) if re.match(r"\s*[^\s#]", place.text(line))), place.line)
+    if place.indent(first) > place.column:
+        message = f"indented, unlike line {place.line + 1}: all keys of the top level begin in the same column"
+        return Mistake(first, place.indent(first), message, alone=False)
     return Mistake(place.line, place.column, "more text after the end of the config")
 
 
