@@ -49,7 +49,7 @@ DAEMON: Final = {
     ),
     "output": Key(
         "The directory of the token files, and their owner and mode.",
-        without="that of each of its keys",
+        without="the defaults of its keys",
         examples=({"directory": "/run/bearerd", "group": "telegraf"},),
     ),
     "providers": Key(
@@ -67,7 +67,7 @@ DAEMON: Final = {
     "control": Key(
         "The control socket, through which `bearerd status`, `refresh` and `health` talk to the daemon. It never "
         "shows a token or a secret.",
-        without="that of each of its keys",
+        without="the defaults of its keys",
         examples=({"mode": "0600"},),
     ),
     "listen": Key(
@@ -77,7 +77,7 @@ DAEMON: Final = {
     ),
     "log": Key(
         "The level and format of the log. It goes to standard error, and under systemd to the journal.",
-        without="that of each of its keys",
+        without="the defaults of its keys",
         examples=({"level": "warning", "format": "json"},),
     ),
     # output
