@@ -131,6 +131,14 @@ def test_a_key_that_others_can_read_is_not_named_in_a_config(
     assert said in capsys.readouterr().err
 
 
+def test_an_empty_standard_input_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("init", *AUTH0, "--secret-file", "-", "--directory", tmp_path / "c"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "bearerd: the secret on standard input: it is empty\n")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -285,10 +285,14 @@ def _from_file(chosen: Preset, path: str) -> bytes:
     try:
         text = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise _Usage(f"secret file {path}: it is not UTF-8 text") from None
+        raise _Usage(f"{_named(path)}: it is not UTF-8 text") from None
     if why := secret_fault(text):
-        raise _Usage(f"secret file {path}: {why}")
+        raise _Usage(f"{_named(path)}: {why}")
     return text.encode() + b"\n"
+
+
+def _named(path: str) -> str:
+    return "the secret on standard input" if path == "-" else f"secret file {path}"
 
 
 def _content(path: str) -> bytes:
@@ -299,11 +303,11 @@ def _content(path: str) -> bytes:
             with open(path, "rb") as file:
                 content = file.read(_LARGEST_SECRET + 1)
     except OSError as error:
-        raise _Usage(f"secret file {path}: {reason_of(error)}") from None
+        raise _Usage(f"{_named(path)}: {reason_of(error)}") from None
     if len(content) > _LARGEST_SECRET:
-        raise _Usage(f"secret file {path}: larger than 64 KiB, so not a secret")
+        raise _Usage(f"{_named(path)}: larger than 64 KiB, so not a secret")
     if not content.strip():
-        raise _Usage(f"secret file {path}: it is empty")
+        raise _Usage(f"{_named(path)}: it is empty")
     return content
 
 
