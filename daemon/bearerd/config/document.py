@@ -30,10 +30,8 @@ MOST_PROBLEMS: Final = 1000
 """A file with more errors is not a config, and nobody reads them all."""
 # A text with more mistakes is probably in another language.
 _MOST_MISTAKES: Final = 10
-# Among the entries of a text of which a part was left out, what is missing may be in that part, and what is there
-# twice may be in two entries, of which the line between them was left out.
+# Their entries are the parts that are left out.
 _ENTRIES: Final = frozenset({"providers", "clients"})
-_UNCERTAIN: Final[frozenset[Kind]] = frozenset({"missing key", "duplicate key"})
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
 
@@ -62,6 +60,7 @@ class Document:
         self._dropped = 0
         self._broken: set[Path] = set()
         self._moved: dict[Path, Path] = {}
+        self._left_out: list[int] = []  # the last line of each part
         self._failed: list[Problem] = []
         self._marks: dict[tuple[Path, bool], tuple[int, int]] | None = None
         self.complete = True
@@ -103,12 +102,21 @@ class Document:
         """Note a fault; with `broken`, nothing more is reported of its path."""
         if broken:
             self._broken.add(fault.path)
-        if not self.complete and fault.kind in _UNCERTAIN and not _ENTRIES.isdisjoint(fault.path[:1]):
+        if self._may_be_left_out(fault):
             return
         if len(self._faults) < MOST_PROBLEMS:
             self._faults.append(fault)
         else:
             self._dropped += 1
+
+    def _may_be_left_out(self, fault: Fault) -> bool:
+        """Whether a fault may be due to a part that was left out: the missing key, or the name between two keys."""
+        if _ENTRIES.isdisjoint(fault.path[:1]):
+            return False
+        if fault.kind == "missing key":
+            return bool(self._left_out)
+        first, mark = fault.first, fault.mark
+        return first is not None and mark is not None and any(first <= line < mark[0] for line in self._left_out)
 
     def skip(self, path: Path) -> None:
         """Report nothing more of a path."""
@@ -227,6 +235,7 @@ class Document:
                 if line is None:
                     break
                 self._text, end = without_mistake(self._text, line)
+                self._left_out.append(end)
             else:
                 # Of a text with mistakes that is no config, such as a list of passwords, nothing is named.
                 if self.complete:

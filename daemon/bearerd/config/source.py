@@ -60,6 +60,8 @@ class Fault:
     at_key: bool = False
     mark: tuple[int, int] | None = None
     """Line and column (from 0), if they are known already."""
+    first: int | None = None
+    """Of a duplicate key: the line (from 0) of the first."""
 
 
 class Report(Protocol):
@@ -205,7 +207,10 @@ class _Reader:
             elif key in first:
                 shown = f"duplicate key '{key}'" if self._report.may_name(below) else "duplicate key"
                 message = f"{shown}; first in line {first[key] + 1}"
-                self._note(event, below, "duplicate key", message, at_key=True)
+                mark = (event.start_mark.line, event.start_mark.column)
+                self._report.note(
+                    Fault(below, "duplicate key", message, at_key=True, mark=mark, first=first[key]), broken=False
+                )
                 self._node(get(), below)
             else:
                 first[key] = event.start_mark.line
