@@ -97,7 +97,7 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         pytest.param(["keyclok"], "'keyclok'; did you mean 'keycloak'? 'other'", id="mistyped"),
         pytest.param(["zzzz"], "it knows adobe, auth0", id="unknown"),
         pytest.param([*AUTH0, "--set", "hots=x"], "no question 'hots'; did you mean 'host'? It has", id="key"),
-        pytest.param([*AUTH0, "--set", "host=y"], "--set host is given twice", id="twice"),
+        pytest.param([*AUTH0, "--set", "host=y"], "--set host was given twice", id="twice"),
         pytest.param([*AUTH0, "--set", "host"], "--set: expected KEY=VALUE", id="no value"),
         pytest.param([*AUTH0, "--set", "client_secret=hunter2"], "use --secret-file for the secret", id="a secret"),
         pytest.param([*AUTH0, "--secret-file", "/none"], "/none: no such file or directory", id="no file"),
@@ -133,7 +133,7 @@ def test_a_key_that_others_can_read_is_not_named_in_a_config(
     ("content", "said"),
     [
         (b"a\nb\n", "it has more than one line"),
-        (b"a \n", "it begins or ends with a blank"),
+        (b"a \n", "it begins or ends with a space"),
         (b"\xef\xbb\xbfa", "it begins with a byte order mark"),
         (b"\xff\xfe", "it is not UTF-8 text"),
     ],

@@ -139,7 +139,7 @@ def test_an_unsupported_authentication_is_hinted_at_from_the_metadata(origin: st
 
     listed = "client_secret_post, client_secret_basic"
     assert outcome == Refused(
-        CLIENT_REFUSED, hint=f"the provider's metadata does not list auth client_secret_jwt, but {listed}"
+        CLIENT_REFUSED, hint=f"the provider's metadata does not list auth client_secret_jwt, only {listed}"
     )
 
 

@@ -341,7 +341,7 @@ def test_hints_use_what_is_known_besides_the_reply() -> None:
     hints = [str(it.outcome).partition(": the client was refused; ")[2] for it in (by_secret, by_clock, by_metadata)]
     assert "try basic_encoding" in hints[0]
     assert hints[1].startswith("the provider's clock is 1 h behind this machine's")
-    assert hints[2] == "the provider's metadata does not list auth client_secret_basic, but none"
+    assert hints[2] == "the provider's metadata does not list auth client_secret_basic, only none"
     # Failures lock accounts: it is for the operator to try another way.
     assert len(server.seen) == 4
 
@@ -521,7 +521,7 @@ def test_doubts_about_the_auth_method_are_logged_once_for_each_text(log: Log) ->
                 assert isinstance(grants.perform(found_at(server, name=name)).outcome, Issued)
             clock.advance(86400.0)
 
-    doubt = "the provider's metadata does not list auth client_secret_basic, but"
+    doubt = "the provider's metadata does not list auth client_secret_basic, only"
     assert log() == [
         ("WARNING", f"client {name}: {doubt} {method}")
         for method in ("none", "client_secret_post", "client_secret_post")

@@ -72,7 +72,7 @@ REFUSED = [
         Refused("HTTP 401 invalid_client: the client was refused"),
         id="django-oauth-toolkit",
     ),
-    pytest.param(401, {}, HTML, Refused("HTTP 401: refused by an HTML page"), id="401-html"),
+    pytest.param(401, {}, HTML, Refused("HTTP 401: refused with an HTML page"), id="401-html"),
     pytest.param(401, {}, b'{"error": "access_denied"}', Refused("HTTP 401 access_denied: the client"), id="401-other"),
     pytest.param(
         403,

@@ -705,7 +705,7 @@ REFUSALS: Final = [
             (
                 40164,
                 b"invalid ip",
-                "the provider does not accept this machine's IP address for this client: add it there",
+                "the provider does not accept this machine's IP address for this client: have it allowed",
             ),
         )
     ),
@@ -758,7 +758,7 @@ REFUSALS: Final = [
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
         Refused(
-            "HTTP 403: refused by an HTML page, not by a token endpoint",
+            "HTTP 403: refused with an HTML page, not by a token endpoint",
             hint="compare token_url with the provider's; if it is right, ask the provider to let this machine's "
             "address through",
         ),

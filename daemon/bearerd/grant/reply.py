@@ -240,7 +240,7 @@ def _refused(code: str | None, reply: Reply) -> str:
     """What was refused: the client, in general."""
     if code == "unsupported_grant_type":
         return "the grant type was refused"
-    return "refused by an HTML page, not by a token endpoint" if is_html(reply.body) else "the client was refused"
+    return "refused with an HTML page, not by a token endpoint" if is_html(reply.body) else "the client was refused"
 
 
 def _intercepted(reply: Reply) -> Transient | None:

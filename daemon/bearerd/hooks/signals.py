@@ -103,7 +103,8 @@ def _send(pid: int, number: int, name: bytes | None = None) -> bool:
         return False
     except PermissionError:
         raise HookFailed(
-            f"the daemon's user may not signal pid {pid}; a unit with PathChanged= needs no such permission"
+            f"the daemon's user is not allowed to signal pid {pid}; use a path unit (PathChanged=), which needs no "
+            "permission"
         ) from None
     finally:
         if descriptor is not None:

@@ -174,7 +174,7 @@ class Files:
             if not opened.missing:
                 _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted)[0])
             elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
-                raise NotPermitted(f"{directory} does not exist, and {this_user()} may not create it")
+                raise NotPermitted(f"{directory} does not exist, and {this_user()} is not allowed to create it")
 
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:

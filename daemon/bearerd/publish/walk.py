@@ -251,7 +251,8 @@ class _Walker:
         """Why a symlink is not followed here; empty if it is."""
         here = self.here
         if not step.follow:
-            return "there may be none below the output directory; replace it with a directory, or use the real path"
+            why = "symlinks are not allowed below the output directory"
+            return f"{why}; replace it with a directory, or use the real path"
         if here.stranger:
             return f"it is below {here.stranger}; use the real path"
         if found.st_uid not in {0, self._uid}:

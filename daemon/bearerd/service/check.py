@@ -177,7 +177,8 @@ def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
         return Finding(subject, first, "failed", tuple(details))
     if way.file is None:
         here = way.directories[-1].path
-        return Finding(subject, f"not known: this user may not look into {here}; run the check as root", "failed")
+        said = f"not known: this user is not allowed to look into {here}; run the check as root"
+        return Finding(subject, said, "failed")
     acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 

@@ -55,7 +55,7 @@ _shtab_bearerd_completion_defaults_added=0
 _shtab_bearerd_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--ttl[lifetime of tokens (default\: 10)]:S:"
-  "--seconds[stop this many seconds after the first call]:N:"
+  "--seconds[stop this many seconds after the first API call]:N:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -85,7 +85,7 @@ _shtab_bearerd_help_defaults_added=0
 _shtab_bearerd_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--directory[where to write the two files (default\: \/etc\/bearerd\; for users other than root \$XDG_CONFIG_HOME\/bearerd, which is \~\/.config\/bearerd)]:DIR:_files -/"
-  "*--set[answer a question\; may be repeated. Questions that are left are asked on a terminal]:K=V:"
+  "*--set[answer a question\; may be repeated. The remaining questions are asked on a terminal]:K=V:"
   "--secret-file[the file to read the secret from\; - for standard input]:FILE:_files"
   ":keycloak, auth0, entra, \… (default\: show them all):(adobe auth0 azure-apim box camunda cdr cognito crowdstrike databricks dnb dnb-direct dnb-direct-v2 dnb-sandbox docusign doorkeeper ebay entra entra-certificate entra-kubernetes epic fedex google google-federation google-id-token keycloak keycloak-key keycloak-kubernetes keystone lemonldap marketo maskinporten netsuite okta okta-key open-banking-mtls open-banking-uk ory paypal paypal-sandbox pdnd pingfederate pingone pix-efi pix-inter sabre salesforce salesforce-key sap sap-certificate servicenow spotify tailscale twitch ups vertex visma xero zoom other other-issuer)"
 )
