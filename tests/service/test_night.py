@@ -844,7 +844,8 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
             assert troubles_of(site) == [
                 (
                     "the new config was refused: a changed control needs a restart. "
-                    "The config loaded at TIME stays in use. To do: restart bearerd, which continues with its valid tokens."
+                    "The config loaded at TIME stays in use. "
+                    "To do: restart bearerd, which continues with its valid tokens."
                 )
             ]
 

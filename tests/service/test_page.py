@@ -206,7 +206,7 @@ def test_without_scripts_there_is_a_table() -> None:
     assert "6 tokens: 1 valid, 1 starting, 1 failing, 1 unwritten, 1 missing, 1 expired, in /run/bearerd" in table
     assert "at 2027-01-15T08:00:00Z" in table
     assert "the scheduler&#x27;s heartbeat is stale: no token is refreshed. The files stay as they are" in table
-    assert "the new config was refused: config.yaml:3:5: unknown key. The config loaded 60 s ago (at 07:59:00) stays in" in table
+    assert "config.yaml:3:5: unknown key. The config loaded 60 s ago (at 07:59:00) stays in use." in table
     assert "<title>bearerd on web1.example.com</title>" in html
     rows = [" | ".join(re.split("<t[hd][^>]*>", row)[1:]).strip() for row in table.split("<tr>")[2:]]
     assert rows[:3] == [
@@ -496,8 +496,8 @@ def test_problems_of_the_daemon_are_in_boxes(browser: Browser) -> None:
         tab.pass_time(6)
         assert text(tab, "#troubles p:nth-child(1)").startswith("the scheduler's heartbeat is stale")
         assert text(tab, "#troubles p:nth-child(2)") == (
-            "the new config was refused: config.yaml:3:5: unknown key (and 1 more). The config loaded 60 s ago (at 07:59:00) stays in "
-            "use. To do: correct it."
+            "the new config was refused: config.yaml:3:5: unknown key (and 1 more). The config loaded 60 s ago "
+            "(at 07:59:00) stays in use. To do: correct it."
         )
         assert text(tab, "#troubles pre") == error
         assert text(tab, "#troubles strong") == "To do:"

@@ -1,4 +1,4 @@
-"""The likeliest cause of a refusal, from what is known besides the reply. Pure.
+"""The likeliest cause of a refusal, from the reply and the circumstances of the request. Pure.
 
 The text of a reply is searched and never shown.
 """
@@ -211,7 +211,7 @@ _BY_TEXT: Final = (
 
 
 def _other_encoding(known: Circumstances) -> str | None:
-    """The next setting to try for id and secret in HTTP Basic; None if all providers read these alike.
+    """The next setting to try for id and secret in HTTP Basic; None if all providers read these in the same way.
 
     Most providers do not decode, so `raw` is the first to try. A form is decoded by all of them, so it is the last.
     """

@@ -84,7 +84,7 @@ class Hooks:
 
     @property
     def given_up(self) -> int:
-        """For how many tokens a hook failed for good."""
+        """The number of tokens for which a hook was given up."""
         return self._owed.given_up
 
     def announce(self, target: Target) -> None:
@@ -148,12 +148,12 @@ class Hooks:
             return self._owed.pending(name)
 
     def undone(self, name: str) -> bool:
-        """Whether hooks of the target are owed, or failed for good."""
+        """Whether hooks of the target are owed, or were given up."""
         with self._lock:
             return self._owed.undone(name)
 
     def last(self, name: str) -> tuple[float | None, str | None]:
-        """When (boot clock) the target's last run ended, and the faults of its hooks that failed for good."""
+        """When (boot clock) the target's last run ended, and the faults of its hooks that were given up."""
         with self._lock:
             return self._owed.last(name)
 

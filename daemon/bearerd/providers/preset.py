@@ -24,7 +24,7 @@ _LOOPBACK: Final = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])([:/]|$)"
 # Texts that YAML reads as they are: letters first, and none of YAML's own words. All others are quoted.
 _PLAIN: Final = re.compile(r"(https?://)?/?[A-Za-z][A-Za-z0-9._/-]*")
 _WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
-# A scalar of a template with a placeholder in it, as it stands between blanks and brackets.
+# A scalar of a template with a placeholder in it, between spaces and brackets.
 _SCALAR: Final = re.compile(r"[^\s{}\[\],]*\$[a-z_0-9]+[^\s{}\[\],]*?(?=:?(?:[\s{}\[\],]|$))")
 _SCOPE: Final = "{scope: $scope}"
 # Characters that JSON leaves in a string, and that YAML forbids or reads as a line end.
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The secret, which init puts into a file of its own."""
+    """The secret, which init puts into a separate file."""
 
     prompt: str
     kind: Literal["text", "key"]

@@ -46,6 +46,6 @@ OUTPUT_ELSEWHERE: Final = (
     "set output.directory to a directory of this user (its default is $XDG_RUNTIME_DIR/bearerd, if "
     "that belongs to this user), or run bearerd as a service (docs/install.md)"
 )
-"""What to do if this user may not write to the output directory."""
+"""What to do if this user is not allowed to write to the output directory."""
 STATE_ELSEWHERE: Final = "set state_directory to a directory of this user"
 """The same for the state directory."""

@@ -72,7 +72,7 @@ CLIENTS: Final = {
         examples=("2026-11",),
     ),
     "algorithm": Key(
-        "The algorithm that signs assertions. Set it if the provider wants another one than the usual one for the key.",
+        "The algorithm that signs assertions. Set it if the provider expects another algorithm than the default.",
         without="RS256 for an RSA key; ES256, ES384 or ES512 for an elliptic curve; EdDSA for an Ed25519 key; HS256 "
         "for a secret",
         examples=("PS256",),
@@ -100,13 +100,13 @@ CLIENTS: Final = {
     ),
     "assertion_claims": Key(
         "Additional claims of assertions, as the provider documents them. `iss`, `sub`, `aud`, `exp`, `iat`, `jti` and "
-        "`scope` have keys of their own.",
+        "`scope` have their own keys.",
         without="none",
         examples=({"resource": "https://api.example.com"},),
     ),
     "TokenModel.assertion_claims": Key(
-        "Claims of the assertion for this token only, in addition to those of its client (Italy's PDND). Of the same "
-        "name, the token's is sent.",
+        "Claims of the assertion for this token only, in addition to those of its client (Italy's PDND). If both "
+        "have a claim, the token's is sent.",
         without="none; only those of the client are sent",
         examples=({"purposeId": "1b361d49-33f4-4f1e-a88b-4e12661f2300"},),
     ),
@@ -132,8 +132,8 @@ CLIENTS: Final = {
         examples=({"audience": "https://billing.example.com"},),
     ),
     "TokenModel.parameters": Key(
-        "Additional parameters for this token only. Those of its client are sent too. Of the same name, the token's is "
-        "sent.",
+        "Additional parameters for this token only. Those of its client are sent too. If both have a "
+        "parameter, the token's is sent.",
         default={},
         examples=({"resource": ["https://a.example.com", "https://b.example.com"]},),
     ),

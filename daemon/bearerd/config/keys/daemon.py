@@ -110,7 +110,7 @@ DAEMON: Final = {
     ),
     "on_expiry": Key(
         "What happens to the files of a token that expired because no new one could be obtained. `keep`: they stay, "
-        "and readers get an error from the API. `remove`: they are removed, for readers that should rather fail early. "
+        "and readers get an error from the API. `remove`: they are removed, for readers that should fail early. "
         "Files of tokens that are removed from the config are always removed.",
         default="keep",
         examples=("remove",),
@@ -118,7 +118,7 @@ DAEMON: Final = {
     # control
     "socket": Key(
         "The absolute path of the control socket, at most 107 bytes long. Set it if commands should find the daemon at "
-        "a fixed path although `output.directory` changes.",
+        "a fixed path even if `output.directory` changes.",
         without="`.bearerd/control.sock` in the output directory",
         examples=("/run/bearerd/control.sock",),
     ),

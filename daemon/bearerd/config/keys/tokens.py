@@ -41,7 +41,7 @@ TOKENS: Final = {
         examples=("7d", "never"),
     ),
     "publish_delay": Key(
-        "How long a new token waits before it is published, at most 1h. Until then, the present token stays in the "
+        "How long a new token waits before it is published, at most 1h. Until then, the current token stays in the "
         "files, but never beyond its expiry. For providers whose APIs refuse new tokens for some seconds. A JWT whose "
         "`nbf` is in the future also waits without this key, for up to 60 s.",
         default="0s",
@@ -68,7 +68,7 @@ TOKENS: Final = {
         examples=([{"run": ["/usr/local/bin/reload-app"]}], [{"signal": "HUP", "pid_file": "/run/app.pid"}]),
     ),
     "on_failure": Key(
-        "Hooks that run once when a token can no longer be refreshed, to tell somebody: its provider refuses it, it "
+        "Hooks that run once when a token can no longer be refreshed, to alert someone: its provider refuses it, it "
         "expired during an outage, or there is still none ten minutes after a start. They get the same environment as "
         "those of `on_change`.",
         default=[],
@@ -102,7 +102,7 @@ TOKENS: Final = {
         "The group that may read this file, by name or number.", without="`output.group`", examples=("nginx", 1000)
     ),
     "newline": Key(
-        "`true`: a line end follows the token, for people who print the file. Some programs then fail. Only for `raw`.",
+        "`true`: a newline follows the token, for people who print the file. Some programs then fail. Only for `raw`.",
         default=False,
         examples=(True,),
     ),
@@ -112,7 +112,7 @@ TOKENS: Final = {
         examples=("API_TOKEN",),
     ),
     "max_staleness": Key(
-        "How long a reader of this file may go on using what it read. The token is then refreshed at least that long "
+        "How long a reader of this file may keep using what it read. The token is then refreshed at least that long "
         "before its expiry, as far as half the lifetime allows. Set it for programs that read the file at intervals.",
         without="none; readers should then read the file each time they use the token",
         examples=("60s",),
