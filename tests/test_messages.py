@@ -114,7 +114,7 @@ REPLIES = [
             f"http to a TLS port of {server}",
             400,
             page,
-            "HTTP 400: this token was refused; this port speaks TLS: write https://",
+            "HTTP 400: this request was refused; this port speaks TLS: write https://",
         )
         for server, page in (
             ("nginx", b"<title>400 The plain HTTP request was sent to HTTPS port</title>"),
@@ -136,7 +136,7 @@ REPLIES = [
             f"the code is in {where}",
             400,
             fields,
-            f"HTTP 400 {code}: this token was refused; {ALLOWED}",
+            f"HTTP 400 {code}: this request was refused; {ALLOWED}",
             headers=headers,
         )
         for where, fields, code, headers in (
@@ -416,21 +416,21 @@ REPLIES = [
         "an unknown scope",
         400,
         {"error": "invalid_scope"},
-        "HTTP 400 invalid_scope: this token was refused (scope); "
+        "HTTP 400 invalid_scope: this request was refused (scope); "
         "compare scope with the provider's, and have it granted to this client",
     ),
     Says(
         "Entra: a scope without /.default",
         400,
         {"error": "invalid_scope", "error_description": "AADSTS1002012: … must have a scope value with /.default"},
-        "HTTP 400 invalid_scope: this token was refused (scope); compare scope with the provider's, and have it "
+        "HTTP 400 invalid_scope: this request was refused (scope); compare scope with the provider's, and have it "
         "granted to this client; Entra ID wants an API's scope with /.default at its end",
     ),
     Says(
         "Auth0: no audience",
         403,
         {"error": "access_denied", "error_description": "No audience parameter was provided"},
-        "HTTP 403 access_denied: this token was refused; set parameters: {audience: …} or {resource: …}",
+        "HTTP 403 access_denied: this request was refused; set parameters: {audience: …} or {resource: …}",
     ),
     Says(
         "strict_scope, and the reply names no scope",

@@ -246,7 +246,7 @@ def test_an_error_code_that_echoes_a_secret_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         performed = perform(at(server), {"DNB_SECRET": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
     assert performed.status == 400
 
 
@@ -256,7 +256,7 @@ def test_an_error_code_that_echoes_a_header_is_not_shown() -> None:
             at(server, headers=(("X-Api-Key", variable("API_KEY")),)), SECRET | {"API_KEY": "a_key_of_letters"}
         )
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_headers_of_a_provider_are_also_sent_for_its_metadata_and_those_of_a_client_are_not() -> None:
@@ -310,7 +310,7 @@ def test_an_error_code_that_echoes_a_secret_parameter_is_not_shown() -> None:
         wanted = replace(at(server), parameters=(("actor_token", variable("ACTOR")),))
         performed = perform(wanted, SECRET | {"ACTOR": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_an_error_code_that_equals_a_plain_parameter_is_shown() -> None:
@@ -818,7 +818,7 @@ def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
         grants.perform(wanted)
 
     assert refused == Refused(
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
         another_secret=False,
         hint="compare scope with the provider's, and have it granted to this client",

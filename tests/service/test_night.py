@@ -94,7 +94,7 @@ SHOWN = [
     Night(
         "scope",
         "one token is refused for its scope",
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         NONE,
         f"compare scope with the provider's, and have it granted to this client; {AT_ONCE}; {THEN}",
     ),

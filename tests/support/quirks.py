@@ -585,7 +585,7 @@ _SCOPE: Final = "compare scope with the provider's, and have it granted to this 
 
 
 def _this(said: str, hint: str | None = _ALLOWED) -> Refused:
-    return Refused(f"{said}: this token was refused", hint=hint, whole_client=False)
+    return Refused(f"{said}: this request was refused", hint=hint, whole_client=False)
 
 
 REFUSALS: Final = [
@@ -607,7 +607,7 @@ REFUSALS: Final = [
     Fails(
         "a scope whose name speaks of quotas",
         says(400, b'{"error":"invalid_scope","error_description":"quota.read is not allowed"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "D&B: a wrong secret",
@@ -712,7 +712,7 @@ REFUSALS: Final = [
     Fails(
         "invalid_scope",
         says(400, b'{"error":"invalid_scope","error_description":"Invalid scopes: bci"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "oidc-provider: the scope was dropped, and strict_scope is set",

@@ -228,7 +228,7 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
         return Refused(f"{said}: {_refused(code, reply)}", hint=_CLIENT_HINT)
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
-        return Refused(f"{said}: this token was refused{about}", whole_client=False)
+        return Refused(f"{said}: this request was refused{about}", whole_client=False)
     return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)
 
 

@@ -27,7 +27,7 @@ from bearerd.timeformat import duration
 BACKOFF: Final = (1.0, 4.0, 16.0)
 """Seconds between the four attempts: a service that is reloaded may be busy for a moment."""
 
-# Hooks are programs of others, and run on the processors of the machine's own services.
+# Hooks are other people's programs, and share the CPU with the machine's services.
 _AT_ONCE: Final = 8
 
 
@@ -116,7 +116,7 @@ class Hooks:
             return False
         with holding(self._noting):
             self._noted.add(target.full_name)
-            with self._lock:  # the note stays until `changed`, whatever other hooks of the target end
+            with self._lock:  # the note stays until `changed`, even if other hooks of the target end
                 self._announced.add(target.full_name)
         return True
 

@@ -224,7 +224,7 @@ def _action(hook: Hook) -> Hook:
 
 
 def _first(runs: Sequence[Run]) -> list[Run]:
-    """As many of them as one command can be told about; at least one."""
+    """As many of them as fit into the environment of one command; at least one."""
     size = 0
     for count, run in enumerate(runs):
         texts = (run.target.full_name, *(out.path for out in run.target.outputs))

@@ -171,7 +171,7 @@ def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
     if stopped:
         first, *others = stopped.values()
         details = [("then", other) for other in others]
-        # Somebody may have changed the present file by hand.
+        # Someone may have changed the existing file by hand.
         if way.now and str(way.now) != str(way.file):
             details.append(("now", f"{way.now}, until the next token"))
         return Finding(subject, first, "failed", tuple(details))
