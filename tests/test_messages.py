@@ -85,14 +85,14 @@ REPLIES = [
         "a firewall answers with a page",
         403,
         HTML,
-        "HTTP 403: refused by an HTML page, not by a token endpoint; "
+        "HTTP 403: refused with an HTML page, not by a token endpoint; "
         "compare token_url with the provider's; if it is right, ask the provider to let this machine's address through",
     ),
     Says(
         "Tomcat answers with a page, also to a wrong secret",
         401,
         HTML,
-        "HTTP 401: refused by an HTML page, not by a token endpoint; "
+        "HTTP 401: refused with an HTML page, not by a token endpoint; "
         "compare token_url with the provider's; if it is right, compare client_id, secret and auth",
     ),
     Says(
@@ -114,7 +114,7 @@ REPLIES = [
             f"http to a TLS port of {server}",
             400,
             page,
-            "HTTP 400: this token was refused; this port speaks TLS: write https://",
+            "HTTP 400: this request was refused; this port speaks TLS: write https://",
         )
         for server, page in (
             ("nginx", b"<title>400 The plain HTTP request was sent to HTTPS port</title>"),
@@ -136,7 +136,7 @@ REPLIES = [
             f"the code is in {where}",
             400,
             fields,
-            f"HTTP 400 {code}: this token was refused; {ALLOWED}",
+            f"HTTP 400 {code}: this request was refused; {ALLOWED}",
             headers=headers,
         )
         for where, fields, code, headers in (
@@ -196,8 +196,9 @@ REPLIES = [
         "the grant is not enabled",
         400,
         {"error": "unauthorized_client"},
-        "HTTP 400 unauthorized_client: the client was refused; the client may not use grant_type client_credentials: "
-        "have it enabled for this client at the provider; some providers also say this of an unknown client_id",
+        "HTTP 400 unauthorized_client: the client was refused; the client is not allowed to use grant_type "
+        "client_credentials: have it enabled for this client at the provider; some providers also answer "
+        "this to an unknown client_id",
     ),
     Says(
         "Keycloak: the secret is wrong",
@@ -237,15 +238,15 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) has more than one "
-        "line, and all were sent; a secret has one",
+        "line, and all of them were sent: keep only the one with the secret",
         secret="s3cret\nurl: https://example.com",
     ),
     Says(
-        "a secret with a blank at its end",
+        "a secret with a space at its end",
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) begins or ends "
-        "with a blank or byte order mark, which was sent too: remove it",
+        "with white space or a byte order mark, which was sent too: remove it",
         secret="hunter2 ",
     ),
     *(
@@ -298,7 +299,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; "
-        "the provider's metadata does not list auth client_secret_basic, but client_secret_post",
+        "the provider's metadata does not list auth client_secret_basic, only client_secret_post",
         metadata=Metadata(TOKEN_URL, TOKEN_URL, ("client_secret_post",)),
     ),
     Says(
@@ -317,7 +318,7 @@ REPLIES = [
             "making requests to an API.",
         },
         "HTTP 401: the client was refused; "
-        "the gateway in front of the provider requires a valid subscription key: set or compare headers",
+        "the gateway in front of the provider requires a valid subscription key: set headers, or check the key there",
     ),
     Says(
         "Entra: the secret's ID",
@@ -331,7 +332,7 @@ REPLIES = [
         200,
         {"errcode": 40164, "errmsg": "invalid ip 192.0.2.1, not in whitelist"},
         "HTTP 200 with errcode 40164: the client was refused; "
-        "the provider does not accept this machine's IP address for this client: add it there",
+        "the provider does not accept this machine's IP address for this client: have it allowed",
     ),
     # Keys, assertions and certificates.
     Says(
@@ -415,21 +416,21 @@ REPLIES = [
         "an unknown scope",
         400,
         {"error": "invalid_scope"},
-        "HTTP 400 invalid_scope: this token was refused (scope); "
+        "HTTP 400 invalid_scope: this request was refused (scope); "
         "compare scope with the provider's, and have it granted to this client",
     ),
     Says(
         "Entra: a scope without /.default",
         400,
         {"error": "invalid_scope", "error_description": "AADSTS1002012: … must have a scope value with /.default"},
-        "HTTP 400 invalid_scope: this token was refused (scope); compare scope with the provider's, and have it "
+        "HTTP 400 invalid_scope: this request was refused (scope); compare scope with the provider's, and have it "
         "granted to this client; Entra ID wants an API's scope with /.default at its end",
     ),
     Says(
         "Auth0: no audience",
         403,
         {"error": "access_denied", "error_description": "No audience parameter was provided"},
-        "HTTP 403 access_denied: this token was refused; set parameters: {audience: …} or {resource: …}",
+        "HTTP 403 access_denied: this request was refused; set parameters: {audience: …} or {resource: …}",
     ),
     Says(
         "strict_scope, and the reply names no scope",
@@ -686,7 +687,7 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
     (
         "the reply names no lifetime",
         replies({"access_token": "t"}),
-        {"lifetime": "none named, 3600 s by default_lifetime"},
+        {"lifetime": "none named, 3600 s from default_lifetime"},
     ),
     (
         "the lifetime in the reply is shorter than that of the JWT",

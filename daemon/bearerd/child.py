@@ -1,4 +1,4 @@
-"""Child processes, without a shell, in a clean environment and in a process group of their own."""
+"""Child processes, without a shell, in a clean environment and a separate process group."""
 
 from __future__ import annotations
 

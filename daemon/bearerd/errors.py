@@ -7,7 +7,7 @@
     │   └── KeyUnusable      a key or certificate was read, but cannot be used
     ├── ExtraMissing         an optional part of bearerd is not installed; affects its client only
     ├── PublishError         a file could not be replaced; the previous one is still there
-    │   └── NotPermitted     this user may not write there
+    │   └── NotPermitted     this user is not allowed to write there
     ├── HookFailed           a command or a signal failed
     ├── DirectoryUnusable    the output directory cannot be created or written; exit 1
     └── DirectoryLocked      another daemon uses this directory; exit 1
@@ -131,7 +131,7 @@ class PublishError(BearerdError):
 
 
 class NotPermitted(PublishError):  # noqa: N818 - as above
-    """This user may not write there."""
+    """This user is not allowed to write there."""
 
 
 class HookFailed(BearerdError):  # noqa: N818 - as above

@@ -212,7 +212,7 @@ class Target:
     lifetime_unit: LifetimeUnit = "auto"
     """The unit of the number in a reply's `expires_in`. `auto` goes by its size."""
     publish_delay: float = 0.0
-    """Seconds for which the present token stays in the files after a new one was requested."""
+    """Seconds for which the current token stays in the files after a new one was requested."""
     max_age: float = 86400.0
     """Seconds after which a token is refreshed even if it lives longer. A revoked token is replaced by then.
 

@@ -15,10 +15,10 @@ _PR_SET_DUMPABLE: Final = 4
 # <malloc.h>
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-# Bytes; the default of glibc. It raises it up to 32 MiB by itself, and then keeps what large blocks leave in its heap.
+# Bytes; the default of glibc, which would raise it to up to 32 MiB, and then keep freed large blocks in its heap.
 _LARGE: Final = 128 * 1024
 # Others can write nothing that this process creates. It is not stricter, because under systemd's RestrictSUIDSGID= a
-# directory below a setgid one gets its mode from mkdir only. Secret files are created with a mode of their own.
+# directory below a setgid one gets its mode from mkdir only. Secret files are created with an explicit mode.
 _UMASK: Final = 0o022
 
 
@@ -69,7 +69,7 @@ def harden() -> str | None:
 def keep_heap_small() -> None:
     """Let all threads allocate from one heap of glibc, and large blocks be returned as soon as they are free.
 
-    Heaps of their own keep threads from waiting for each other, and in Python they take turns anyway.
+    Separate heaps keep threads from waiting for each other, but in Python threads take turns anyway.
     """
     import ctypes  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """The operating system's words for its errors, as bearerd writes them: in lower case. Pure.
 
-A module of its own, because `health` imports it at every probe.
+A separate module, because `health` imports it at every probe.
 """
 
 from __future__ import annotations

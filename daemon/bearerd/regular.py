@@ -1,4 +1,4 @@
-"""Opens and reads regular files only. A FIFO or device that somebody put there is refused, and never blocks."""
+"""Opens and reads regular files only. A FIFO or device that another user put there is refused, and never blocks."""
 
 from __future__ import annotations
 

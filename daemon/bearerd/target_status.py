@@ -13,7 +13,7 @@ HELD: Final = {
     "refused": "the provider refused it or its client",
     "half_open": "its client sends one attempt at a time",
     "refused_limit": "its client has used up refused_limit",
-    "retry_budget": "its provider fails, and the retry budget is used up",
+    "retry_budget": "its provider is failing, and the retry budget is used up",
     "rate_limit": "its rate_limit allows no request yet",
     "concurrency": "its provider has max_concurrency requests in flight",
     "unknown_client": "a new config is being applied",

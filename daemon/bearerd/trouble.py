@@ -109,7 +109,7 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
     elif hold:
         yield _Fault(f"held: {HELD[hold]}", _HELD_DO[hold])
     elif status.expires is None:
-        yield _Fault("its first request has not ended yet", "wait")
+        yield _Fault("its first request is still in progress", "wait")
     elif status.expires + status.grace <= now.boot:
         yield _Fault("no new token arrived in time", "wait")
 
@@ -125,7 +125,7 @@ def _next(status: TargetStatus, now: Instant) -> str:
 
 
 _HELD_DO: Final = {
-    "refused": "correct what its client's other tokens report",
+    "refused": "correct the error that the client's other tokens show",
     "half_open": "wait",
     "refused_limit": "wait: more refused attempts could lock the account",
     "retry_budget": "wait; if it lasts, ask the provider",
@@ -246,7 +246,7 @@ def of_schedule() -> Trouble:
     """The scheduler does not work."""
     return Trouble(
         "the scheduler's heartbeat is stale: no token is refreshed",
-        "the files stay as they are, and their tokens expire",
+        "the files stay as they are, and their tokens will expire",
         "restart bearerd, which continues with its valid tokens; and report this bug",
     )
 
@@ -255,7 +255,7 @@ def of_config(error: str, do: str, loaded: str) -> Trouble:
     """A newer config is not in use, with its errors in lines; `loaded` is when the config in use was loaded."""
     first, *more = error.split("\n")
     rest = f" (and {len(more)} more)" if more else ""
-    return Trouble(f"the new config was refused: {first}{rest}", f"the config of {loaded} stays in use", do)
+    return Trouble(f"the new config was refused: {first}{rest}", f"the config loaded at {loaded} stays in use", do)
 
 
 StateKind = Literal["lock", "ledger", "secrets"]

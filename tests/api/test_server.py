@@ -408,7 +408,7 @@ def test_of_many_reasons_the_first_are_named(site: Site) -> None:
             Requested("later", after=70.0, hold=Hold("rate_limit", 0.0, None)),
             429,
             {"name": "dnb/bci", "retry_after": 70}
-            | {"error": "its rate_limit has no room for refresh requests, which may use half of it; try again in 70 s"},
+            | {"error": "requested refreshes have used up their half of its rate_limit; try again in 70 s"},
             "70",
         ),
         (Requested("newer"), 200, {"name": "dnb/bci", "answer": "there is a newer token in its files already"}, None),
@@ -955,7 +955,7 @@ def test_a_group_that_may_not_be_set_leaves_no_socket_for_others(
     with monkeypatch.context() as patch:
         patch.setattr(os, "chown", refuse)
         site = build(group=str(os.getegid()))
-    assert "the daemon's user may not do that" in caplog.text
+    assert "the daemon's user is not allowed to do that" in caplog.text
     assert not site.path.exists()
     site.server.tick()
     assert site.ask("/livez").status == 200

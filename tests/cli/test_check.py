@@ -370,7 +370,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
         pytest.param(
             {"auth": "client_secret_jwt", "client_secret": "[{file: 'SITE/dnb.secret'}, {file: 'SITE/old'}]"},
             {"old": "key"},
-            "file SITE/old: has more than one line; a secret has one",
+            "file SITE/old: has more than one line; keep only the one with the secret",
             id="a-key-for-a-secret",
         ),
         pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
@@ -731,7 +731,7 @@ def test_a_path_that_the_caller_cannot_see_is_not_reported_as_readable(reachable
         found = list(readable(config, reader_of("3000:4242")))
         stopped = list(readable(config, reader_of("5000:5000")))
     assert {finding.level for finding in (*found, *stopped)} == {"failed"}
-    said = f"not known: this user may not look into {reachable.directory.parent}; run the check as root"
+    said = f"not known: this user is not allowed to look into {reachable.directory.parent}; run the check as root"
     assert [finding.verdict for finding in found] == [said, said]
     # Who is stopped before that is.
     assert all(finding.verdict.startswith(f"{reachable.directory.parent} (3000:3000 0700)") for finding in stopped)

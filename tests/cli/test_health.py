@@ -65,7 +65,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield site
 
 
-REFUSED = "HTTP 400 invalid_scope: this token was refused"
+REFUSED = "HTTP 400 invalid_scope: this request was refused"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
         pytest.param([*AUTH0, "--set", "zone=x"], "no question 'zone'. It has host, ", id="no such key"),
         pytest.param([*AUTH0, "--set", "hots=x"], "no question 'hots'; did you mean 'host'? It has", id="key"),
         pytest.param([*AUTH0, "--set", "z=x"], "no question 'z'. It has host, ", id="no such key"),
-        pytest.param([*AUTH0, "--set", "host=y"], "--set host is given twice", id="twice"),
+        pytest.param([*AUTH0, "--set", "host=y"], "--set host was given twice", id="twice"),
         pytest.param([*AUTH0, "--set", "host"], "--set: expected KEY=VALUE", id="no value"),
         pytest.param([*AUTH0, "--set", "client_secret=hunter2"], "use --secret-file for the secret", id="a secret"),
         pytest.param([*AUTH0, "--secret-file", "/none"], "/none: no such file or directory", id="no file"),
@@ -143,7 +143,7 @@ def test_an_empty_standard_input_is_named(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"a\nb\n", "it has more than one line"),
-        (b"a \n", "it begins or ends with a blank"),
+        (b"a \n", "it begins or ends with a space"),
         (b"\xef\xbb\xbfa", "it begins with a byte order mark"),
         (b"\xff\xfe", "it is not UTF-8 text"),
     ],

@@ -158,7 +158,7 @@ def test_a_token_held_by_its_rate_limit_ends_at_once(tmp_path: Path) -> None:
             assert len(server.seen) == 1
     assert done.returncode == 1
     assert re.fullmatch(
-        r"dnb/bci: its rate_limit has no room for refresh requests, which may use half of it; "
+        r"dnb/bci: requested refreshes have used up their half of its rate_limit; "
         r"try again in (5\d min|1 h); the current token is good for 59 min\n",
         done.stdout,
     )
@@ -353,7 +353,8 @@ def status(*tokens: object, pid: int = 1) -> bytes:
 
 def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAD), status(HAD, pid=2))
-    assert (code, out, err) == (1, "", "bearerd: the daemon was restarted in the meantime; run the command again\n")
+    assert (code, out) == (1, "")
+    assert err == "bearerd: the daemon was restarted while the token was requested; run the command again\n"
 
 
 def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 # The most urgent first.
 STATES = {"dnb/gone": "expired", "dnb/never": "missing", "dnb/failing": "failing", "dnb/good": "valid"}
 COLOURS = {"valid": "32", "failing": "33", "expired": "1;31", "missing": "1;31"}
-REFUSED = "HTTP 400 invalid_target: this token was refused"
+REFUSED = "HTTP 400 invalid_target: this request was refused"
 TO_DO = "To do: set parameters: {audience: …} or {resource: …}; a change is tried at once; next attempt in "
 
 

@@ -71,7 +71,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for verb in VERBS:
         assert f"\n  {verb} " in out
-    assert "78 a wrong config" in out
+    assert "78 the config is wrong" in out
 
 
 @pytest.mark.parametrize("columns", [80, 200])

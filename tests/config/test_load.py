@@ -2013,7 +2013,7 @@ def test_a_timeout_may_be_a_day(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("0640", "YAML reads '0640' as the octal number 416: put it in quotes"),
+        ("0640", "YAML reads '0640' as the number 416 (octal): put it in quotes"),
         ("640", 'expected a mode in quotes: write "0640"'),
         ("416", 'expected a mode in quotes: write "0640"'),
         ("0o640", 'expected a mode in quotes: write "0640"'),

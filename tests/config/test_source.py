@@ -59,9 +59,9 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
     ("text", "line", "column", "message"),
     [
         # Numbers whose author meant something else.
-        pytest.param("a:\n  m: 0640", 2, 6, "YAML reads '0640' as the octal number 416: put it in quotes", id="0640"),
-        pytest.param("a: 0123", 1, 4, "the octal number 83", id="0123"),
-        pytest.param("a: 00", 1, 4, "the octal number 0", id="00"),
+        pytest.param("a:\n  m: 0640", 2, 6, "YAML reads '0640' as the number 416 (octal): put it in quotes", id="0640"),
+        pytest.param("a: 0123", 1, 4, "the number 83 (octal)", id="0123"),
+        pytest.param("a: 00", 1, 4, "the number 0 (octal)", id="00"),
         pytest.param("a: 12:30:45", 1, 4, "YAML reads '12:30:45' as a base-60 number", id="base 60"),
         pytest.param("a: 12:30:45.5", 1, 4, "a base-60 number", id="base 60 with a fraction"),
         pytest.param("a: [x, 22:22]", 1, 8, "YAML reads '22:22' as a base-60 number", id="two ports in a flow list"),
@@ -90,15 +90,15 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("a: 1\nno: x", 2, 1, "YAML reads 'no' as a boolean", id="no as a key"),
         pytest.param("true: x", 1, 1, "YAML reads this key as a boolean: put it in quotes", id="true as a key"),
         pytest.param("a:\n  1: x", 2, 3, "YAML reads this key as a number: put it in quotes", id="numeric key"),
-        pytest.param("0640: x", 1, 1, "the octal number 416", id="octal key"),
+        pytest.param("0640: x", 1, 1, "the number 416 (octal)", id="octal key"),
         pytest.param("12:30: x", 1, 1, "a base-60 number", id="base 60 as a key"),
         pytest.param("2026-11-23: x", 1, 1, "a date", id="date as a key"),
         pytest.param("~: x", 1, 1, "YAML reads this key as nothing", id="nothing as a key"),
         pytest.param("? [a]\n: x", 1, 3, "a key must be text", id="a list as a key"),
         pytest.param("a: {{b: c}: d}", 1, 5, "a key must be text", id="a mapping as a key"),
         # Ways to write a value twice.
-        pytest.param("a: 1\nb: 2\na: 3", 3, 1, "duplicate key 'a'; first in line 1", id="duplicate key"),
-        pytest.param("a: {b: 1, b: 1}", 1, 11, "duplicate key 'b'; first in line 1", id="duplicate key in flow"),
+        pytest.param("a: 1\nb: 2\na: 3", 3, 1, "duplicate key 'a'; first set on line 1", id="duplicate key"),
+        pytest.param("a: {b: 1, b: 1}", 1, 11, "duplicate key 'b'; first set on line 1", id="duplicate key in flow"),
         pytest.param("a: &x [b]\nc: *x", 2, 4, "aliases (*name) are not supported", id="alias"),
         pytest.param("a: &x b\nc: [*x]", 2, 5, "aliases (*name) are not supported", id="alias of a text"),
         pytest.param("a: &x [*x]", 1, 8, "aliases (*name) are not supported", id="alias of the list that contains it"),
@@ -163,9 +163,9 @@ def test_very_deep_brackets_are_one_error() -> None:
 def test_all_errors_of_a_file_are_reported_ordered_by_place() -> None:
     text = "a: &x 0640\nb: no\na: 1\nc: [*x, !foo y]\n1: {<<: *x}\n"
     assert [(problem.line, problem.column, problem.message.split(":")[0]) for problem in problems(text)] == [
-        (1, 4, "YAML reads '0640' as the octal number 416"),
+        (1, 4, "YAML reads '0640' as the number 416 (octal)"),
         (2, 4, "YAML reads 'no' as a boolean"),
-        (3, 1, "duplicate key 'a'; first in line 1"),
+        (3, 1, "duplicate key 'a'; first set on line 1"),
         (4, 5, "aliases (*name) are not supported"),
         (4, 9, "tags (!…) are not supported"),
         (5, 1, "YAML reads this key as a number"),

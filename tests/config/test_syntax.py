@@ -18,7 +18,7 @@ clients:
     tokens:
       bci: {scope: bci}
 """
-UNLIKE = "unlike the lines above that it belongs to"
+UNLIKE = "which matches none of the lines above"
 UNSEEN = "remove it, or use an ordinary space"
 
 
@@ -73,7 +73,7 @@ def changed(old: str, new: str) -> str:
         (changed("{scope: bci}", "{scope: [a, b}"), "7:20: the [ that opens here is never closed by ]"),
         (CONFIG + "files: [", "8:8: the [ that opens here is never closed by ]"),
         (CONFIG + "files: [,{}]", "8:9: expected a value before this"),
-        (changed("{scope: bci}", "{scope: bci}}"), "7:24: this } closes nothing"),
+        (changed("{scope: bci}", "{scope: bci}}"), "7:24: there is no open bracket that this } could close"),
         (changed("{scope: bci}", "{a: b c: d}"), "7:19: expected a comma before this, or the } that closes {"),
         ('{"a": "b"\n "c": "d"}\n', "2:2: expected a comma before this, or the } that closes { (it opens in line 1)"),
         # Characters at the beginning of a value.

@@ -182,7 +182,7 @@ def disk(path: Path) -> str:
                     except OSError as error:
                         full = error.strerror
                 eventually(lambda: here.provider.grants > grants)
-                eventually(lambda: "no space is left" in str(_status(here)["file_errors"]))
+                eventually(lambda: "no space left" in str(_status(here)["file_errors"]))
                 (path / "filler").unlink()
                 eventually(lambda: here.raw.read_text() == f"t-{here.provider.grants}")
             return f"{full} at a renewal, then free: no reader saw a bad file in {reader.reads} reads"

@@ -119,7 +119,7 @@ def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -
     outcome = granted(provider, "plain", "plain", scope="bci other")
 
     assert outcome == Refused(
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
         hint="compare scope with the provider's, and have it granted to this client",
     )
@@ -139,7 +139,7 @@ def test_an_unsupported_authentication_is_hinted_at_from_the_metadata(origin: st
 
     listed = "client_secret_post, client_secret_basic"
     assert outcome == Refused(
-        CLIENT_REFUSED, hint=f"the provider's metadata does not list auth client_secret_jwt, but {listed}"
+        CLIENT_REFUSED, hint=f"the provider's metadata does not list auth client_secret_jwt, only {listed}"
     )
 
 

@@ -204,7 +204,7 @@ def test_a_cached_reply_never_prolongs_a_jwt_beyond_its_exp() -> None:
     lifetime = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 600}), NOW, DEFAULT)
 
     assert lifetime.seconds == 600
-    assert lifetime.note == "the reply names 3600 s, the exp of the JWT 600 s: the shorter is used"
+    assert lifetime.note == "the reply says 3600 s, the exp of the JWT 600 s: the shorter one is used"
     near = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 3570}), NOW, DEFAULT)
     assert (near.seconds, near.note) == (3570, None)
 
@@ -213,7 +213,7 @@ def test_a_jwt_that_outlives_the_named_lifetime_is_noted() -> None:
     lifetime = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 4000}), NOW, DEFAULT)
 
     assert lifetime.seconds == 3600
-    assert lifetime.note == "the reply names 3600 s, the exp of the JWT 4000 s: the shorter is used"
+    assert lifetime.note == "the reply says 3600 s, the exp of the JWT 4000 s: the shorter one is used"
 
 
 @pytest.mark.parametrize(

@@ -316,13 +316,13 @@ def doubts(client: Client, *methods: str, algorithms: tuple[str, ...] = ()) -> s
         pytest.param(
             "client_secret_basic",
             ("client_secret_post", "private_key_jwt"),
-            "the provider's metadata does not list auth client_secret_basic, but client_secret_post, private_key_jwt",
+            "the provider's metadata does not list auth client_secret_basic, only client_secret_post, private_key_jwt",
             id="not-listed",
         ),
         pytest.param(
             "private_key_jwt",
             ("client_secret_basic", "attest_jwt_client_auth", "<b>"),
-            "the provider's metadata does not list auth private_key_jwt, but client_secret_basic",
+            "the provider's metadata does not list auth private_key_jwt, only client_secret_basic",
             id="only-known-methods-are-named",
         ),
         pytest.param(
@@ -335,13 +335,13 @@ def doubts(client: Client, *methods: str, algorithms: tuple[str, ...] = ()) -> s
         pytest.param(
             "assertion",
             ("client_secret_basic",),
-            "the provider's metadata does not list auth assertion, but client_secret_basic",
+            "the provider's metadata does not list auth assertion, only client_secret_basic",
             id="and-doubted-as-that",
         ),
         pytest.param(
             "tls_client_auth",
             ("self_signed_tls_client_auth",),
-            "the provider's metadata does not list auth tls_client_auth, but self_signed_tls_client_auth",
+            "the provider's metadata does not list auth tls_client_auth, only self_signed_tls_client_auth",
             id="the-other-way-by-certificate",
         ),
     ],

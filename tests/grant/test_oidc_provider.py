@@ -468,7 +468,7 @@ def test_refused_resources_are_the_tokens_own_refusal_with_a_hint(
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", resources=resources))
 
     assert outcome == Refused(
-        "HTTP 400 invalid_target: this token was refused", hint="compare parameters: resource", whole_client=False
+        "HTTP 400 invalid_target: this request was refused", hint="compare parameters: resource", whole_client=False
     )
     assert request.form["resource"] == list(resources)
     assert (request.why or "").startswith(why)
@@ -503,7 +503,7 @@ def test_a_scope_that_is_not_allowed_is_a_refusal_of_this_token_alone(bench: Ben
 
     assert request.why == "requested scope is not allowed"
     assert outcome == Refused(
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
         hint="compare scope with the provider's, and have it granted to this client",
     )

@@ -246,7 +246,7 @@ def test_an_error_code_that_echoes_a_secret_is_not_shown() -> None:
     with serving(lambda _: Answer(400, {"error": "horse_staple"})) as server:
         performed = perform(at(server), {"DNB_SECRET": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
     assert performed.status == 400
 
 
@@ -256,7 +256,7 @@ def test_an_error_code_that_echoes_a_header_is_not_shown() -> None:
             at(server, headers=(("X-Api-Key", variable("API_KEY")),)), SECRET | {"API_KEY": "a_key_of_letters"}
         )
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_headers_of_a_provider_are_also_sent_for_its_metadata_and_those_of_a_client_are_not() -> None:
@@ -310,7 +310,7 @@ def test_an_error_code_that_echoes_a_secret_parameter_is_not_shown() -> None:
         wanted = replace(at(server), parameters=(("actor_token", variable("ACTOR")),))
         performed = perform(wanted, SECRET | {"ACTOR": "horse_staple"})
 
-    assert performed.outcome == Refused("HTTP 400: this token was refused", whole_client=False, hint=ALLOWED)
+    assert performed.outcome == Refused("HTTP 400: this request was refused", whole_client=False, hint=ALLOWED)
 
 
 def test_an_error_code_that_equals_a_plain_parameter_is_shown() -> None:
@@ -341,7 +341,7 @@ def test_hints_use_what_is_known_besides_the_reply() -> None:
     hints = [str(it.outcome).partition(": the client was refused; ")[2] for it in (by_secret, by_clock, by_metadata)]
     assert "try basic_encoding" in hints[0]
     assert hints[1].startswith("the provider's clock is 1 h behind this machine's")
-    assert hints[2] == "the provider's metadata does not list auth client_secret_basic, but none"
+    assert hints[2] == "the provider's metadata does not list auth client_secret_basic, only none"
     # Failures lock accounts: it is for the operator to try another way.
     assert len(server.seen) == 4
 
@@ -521,7 +521,7 @@ def test_doubts_about_the_auth_method_are_logged_once_for_each_text(log: Log) ->
                 assert isinstance(grants.perform(found_at(server, name=name)).outcome, Issued)
             clock.advance(86400.0)
 
-    doubt = "the provider's metadata does not list auth client_secret_basic, but"
+    doubt = "the provider's metadata does not list auth client_secret_basic, only"
     assert log() == [
         ("WARNING", f"client {name}: {doubt} {method}")
         for method in ("none", "client_secret_post", "client_secret_post")
@@ -818,7 +818,7 @@ def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
         grants.perform(wanted)
 
     assert refused == Refused(
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
         another_secret=False,
         hint="compare scope with the provider's, and have it granted to this client",

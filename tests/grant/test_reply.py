@@ -72,28 +72,28 @@ REFUSED = [
         Refused("HTTP 401 invalid_client: the client was refused"),
         id="django-oauth-toolkit",
     ),
-    pytest.param(401, {}, HTML, Refused("HTTP 401: refused by an HTML page"), id="401-html"),
+    pytest.param(401, {}, HTML, Refused("HTTP 401: refused with an HTML page"), id="401-html"),
     pytest.param(401, {}, b'{"error": "access_denied"}', Refused("HTTP 401 access_denied: the client"), id="401-other"),
     pytest.param(
         403,
         {},
         b'{"error": "access_denied"}',
-        Refused("HTTP 403 access_denied: this token was refused", whole_client=False),
+        Refused("HTTP 403 access_denied: this request was refused", whole_client=False),
         id="access-denied",
     ),
     pytest.param(
         400,
         {},
         b'{"error": "invalid_scope"}',
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False),
+        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False),
         id="invalid-scope",
     ),
-    pytest.param(400, {}, b"", Refused("HTTP 400: this token was refused", whole_client=False), id="400-empty"),
+    pytest.param(400, {}, b"", Refused("HTTP 400: this request was refused", whole_client=False), id="400-empty"),
     pytest.param(
         400,
         {},
         b'{"error": {"errorCode": "00041", "errorMessage": "You are not currently authorised"}}',
-        Refused("HTTP 400 00041: this token was refused", whole_client=False),
+        Refused("HTTP 400 00041: this request was refused", whole_client=False),
         id="dnb-direct-error-object",
     ),
     pytest.param(
@@ -379,8 +379,8 @@ def test_a_rate_limit_is_recognized_by_its_text(field: str, text: str) -> None:
 def test_an_error_code_that_quotes_a_secret_is_not_shown(code: str, secret: str) -> None:
     reply = Reply(400, {}, json.dumps({"error": code}).encode())
 
-    assert str(understand(reply, target(), START, never_show=("", secret))) == "HTTP 400: this token was refused"
-    assert str(understand(reply, target(), START, never_show=("",))) == f"HTTP 400 {code}: this token was refused"
+    assert str(understand(reply, target(), START, never_show=("", secret))) == "HTTP 400: this request was refused"
+    assert str(understand(reply, target(), START, never_show=("",))) == f"HTTP 400 {code}: this request was refused"
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_a_password_that_socks_cannot_carry_is_a_local_fault() -> None:
         outcome = perform(behind(proxy, "https://token.invalid/", login=LOGIN), PROXY_PASSWORD="x" * 128).outcome
 
     assert outcome == Unsent(
-        "the username or password for the proxy is longer than 127 bytes, which SOCKS cannot carry here", phase="set-up"
+        "the username or password for the proxy is longer than 127 bytes, which SOCKS5 cannot carry", phase="set-up"
     )
 
 

@@ -546,9 +546,9 @@ def test_a_signal_by_name_spares_bearerd_and_its_children() -> None:
 @ROOT
 def test_a_process_of_another_user_is_an_error_unless_another_one_was_signalled(tmp_path: Path) -> None:
     skip_where_others_cannot_run_python()
-    cure = "a unit with PathChanged= needs no such permission"
+    cure = "use a path unit (PathChanged=), which needs no permission"
     with receiver(new_name(), user=THEY) as theirs, being(WE):
-        said = f"the daemon's user may not signal pid {theirs.pid}; {cure}"
+        said = f"the daemon's user is not allowed to signal pid {theirs.pid}; {cure}"
         assert fault(Hook(signal="HUP", process=theirs.name)) == said
         os.seteuid(0)
         (tmp_path / "pid").write_text(str(theirs.pid))

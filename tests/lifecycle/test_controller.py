@@ -1339,7 +1339,7 @@ def test_the_log_says_when_a_new_token_is_published(rig: Rig, log: pytest.LogCap
     rig.turn()
     assert spoken(log) == [
         (
-            "the new token is valid only in 10 min (its nbf); it is published in 60 s anyway; compare this "
+            "the new token becomes valid only in 10 min (its nbf), but is published in 60 s anyway; compare this "
             "machine's clock with the provider's"
         ),
         "token obtained, good for 1 h; it is published in 60 s; next refresh in 48 min",
@@ -1351,7 +1351,7 @@ def test_the_log_warns_of_a_token_that_is_published_before_it_is_valid(rig: Rig,
     rig.answer(Issued(token("t-1", lifetime=60.0), nbf=40.0))
     rig.start()
     assert rig.turn() == pytest.approx(30)
-    assert "the new token is valid only in 40 s (its nbf); it is published in 30 s anyway" in spoken(log)[0]
+    assert "the new token becomes valid only in 40 s (its nbf), but is published in 30 s anyway" in spoken(log)[0]
 
 
 @pytest.mark.parametrize(("max_staleness", "lead"), [(0.0, 30.0), (60.0, 90.0)])

@@ -312,7 +312,7 @@ def test_files_that_a_failed_write_left_alone_still_have_the_previous_token() ->
     files.token_changed()
     files.publish(BCI, record(), UNTIL)
     assert (files.readable_until, files.previous_until) == (UNTIL, 0.0)
-    publisher.faults = ("/x: no space is left",)
+    publisher.faults = ("/x: no space left",)
     for _ in range(2):
         files.token_changed()
         files.publish(BCI, record("opaque-2"), UNTIL + 3000)

@@ -202,7 +202,7 @@ def test_a_symlinked_directory_below_the_output_directory_is_refused(tmp_path: P
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/dnb").symlink_to(real)
     with pytest.raises(
-        PublishError, match=r"symlink .*/tokens/dnb is not followed: there may be none below the output directory"
+        PublishError, match=r"symlink .*/tokens/dnb is not followed: symlinks are not allowed below the output"
     ):
         Files(str(tmp_path / "tokens"), 0o750).replace(str(tmp_path / "tokens/dnb/t"), b"x", PLAIN)
     assert os.listdir(real) == []
@@ -311,7 +311,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_on_a_full_disk_the_old_file_stays_and_no_temporary_file(small: Path) -> None:
     files = Files(str(small), 0o750)
     files.replace(str(small / "t"), b"one", PLAIN)
-    with pytest.raises(PublishError, match="no space is left"):
+    with pytest.raises(PublishError, match="no space left"):
         files.replace(str(small / "t"), b"x" * 100_000, PLAIN)
     assert (small / "t").read_bytes() == b"one"
     assert left_over(small) == []
@@ -322,7 +322,7 @@ def test_without_inodes_the_old_file_stays(small: Path) -> None:
     files.replace(str(small / "t"), b"one", PLAIN)
     for number in range(6):
         (small / f"filler-{number}").touch()
-    with pytest.raises(PublishError, match="no space is left"):
+    with pytest.raises(PublishError, match="no space left"):
         files.replace(str(small / "t"), b"two", PLAIN)
     assert (small / "t").read_bytes() == b"one"
 

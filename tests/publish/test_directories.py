@@ -134,8 +134,8 @@ def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
         (directory / "there").mkdir(mode=0o755)
         config = directory / "config.yaml"
         for name, fault in (
-            ("there", f"{directory}/there: user nobody may not write there"),
-            ("there/new", f"{directory}/there/new does not exist, and user nobody may not create it"),
+            ("there", f"{directory}/there: user nobody is not allowed to write there"),
+            ("there/new", f"{directory}/there/new does not exist, and user nobody is not allowed to create it"),
         ):
             config.write_text(
                 f"output: {{directory: {directory}/{name}}}\nstate_directory: {directory}/{name}\n"
@@ -149,7 +149,7 @@ def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
                 done = _as_nobody(verb, "-c", config)
                 assert done.returncode == 1
                 last = done.stderr.splitlines()[-1]
-                assert "user nobody may not write there; set output.directory to a directory of this user (its" in last
+                assert "user nobody is not allowed to write there; set output.directory to a directory of this" in last
 
 
 def _as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -339,7 +339,7 @@ def test_the_check_reports_an_owner_that_cannot_be_set(config: Config, monkeypat
     config = outputs_of(config, *config.targets[0].outputs, Output(f"{config.directory}/t", owner="1234"))
     Path(config.directory).mkdir()
     (fault,) = Publisher(config).examine(config.targets[0])
-    assert fault.startswith(f"{config.directory}: the daemon's user may not do that (an owner or group it cannot set")
+    assert fault.startswith(f"{config.directory}: the daemon's user is not allowed to do that (an owner or group")
 
 
 # -- where the files go --------------------------------------------------------------------------------

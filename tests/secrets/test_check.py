@@ -57,7 +57,7 @@ BOM = "begins with a byte order mark; save it as UTF-8 without BOM"
         pytest.param("\ufeff", BOM, id="only a BOM"),
         pytest.param(
             "hunter2\nurl: https://example.com\n",
-            "has more than one line; a secret has one",
+            "has more than one line; keep only the one with the secret",
             id="two lines",
         ),
     ],

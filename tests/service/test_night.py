@@ -94,14 +94,14 @@ SHOWN = [
     Night(
         "scope",
         "one token is refused for its scope",
-        "HTTP 400 invalid_scope: this token was refused (scope)",
+        "HTTP 400 invalid_scope: this request was refused (scope)",
         NONE,
         f"compare scope with the provider's, and have it granted to this client; {AT_ONCE}; {THEN}",
     ),
     Night(
         "firewall",
         "a firewall refuses",
-        "HTTP 403: refused by an HTML page, not by a token endpoint",
+        "HTTP 403: refused with an HTML page, not by a token endpoint",
         NONE,
         "compare token_url with the provider's; if it is right, ask the provider to let this machine's address "
         f"through; {AT_ONCE}; {THEN}",
@@ -283,7 +283,7 @@ SHOWN = [
     Night(
         "symlink",
         "a directory on the path is a symlink",
-        "the symlink DIR/tokens/symlink is not followed: there may be none below the output directory",
+        "the symlink DIR/tokens/symlink is not followed: symlinks are not allowed below the output directory",
         UNWRITTEN,
         "replace it with a directory, or use the real path",
     ),
@@ -306,9 +306,9 @@ SHOWN = [
     Night(
         "full",
         "the disk is full",
-        "DIR/tokens/full/x: no space is left",
+        "DIR/tokens/full/x: no space left",
         UNWRITTEN,
-        "free some, or enlarge the file system",
+        "free some space, or enlarge the file system",
         root=True,
     ),
     Night(
@@ -348,7 +348,7 @@ SHOWN = [
         token="on_change: [{signal: HUP, process: none-of-this-name}]",
     ),
     # Held, without a failure of its own.
-    Night("hang", "its first request is on its way", "its first request has not ended yet", NONE, "wait"),
+    Night("hang", "its first request is on its way", "its first request is still in progress", NONE, "wait"),
     Night(
         "half",
         "another token of the client asks first",
@@ -648,7 +648,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         held(failure=DOWN, attempts=9, failing_since=NOW - 90, held_by="retry_budget", next_refresh=NOW),
         (
             "HTTP 503: a temporary error at the provider, 9 attempts since 07:58:30; "
-            "held: its provider fails, and the retry budget is used up. "
+            "held: its provider is failing, and the retry budget is used up. "
             "The current token is good for 11 min (until 08:11). "
             "To do: wait; if it lasts, ask the provider; next attempt now."
         ),
@@ -786,11 +786,11 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             failure=DOWN,
             on_disk=False,
             faults=("/a: the quota is used up; free space, or raise the quota",) * 2
-            + ("/b: the daemon's user may not write there; change its owner or mode",),
+            + ("/b: the daemon's user is not allowed to write there; change its owner or mode",),
             previous_until=NOW + 60,
         ),
         (
-            "/a: the quota is used up; /b: the daemon's user may not write there; "
+            "/a: the quota is used up; /b: the daemon's user is not allowed to write there; "
             "HTTP 503: a temporary error at the provider. "
             "The previous token in the files is good for 60 s (until 08:01:00). "
             "To do: free space, or raise the quota; change its owner or mode; wait; if it lasts, ask the provider; "
@@ -799,8 +799,8 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
     ),
     (
         "only its record cannot be written",
-        held(faults=("/r.json: no space is left; free some",)),
-        "/r.json: no space is left. The current token is good for 11 min (until 08:11). To do: free some.",
+        held(faults=("/r.json: no space left; free some",)),
+        "/r.json: no space left. The current token is good for 11 min (until 08:11). To do: free some.",
     ),
 ]
 
@@ -834,7 +834,7 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
             assert troubles_of(site) == [
                 (
                     f"the new config was refused: {site.config}:10:20: unknown key (and 1 more). "
-                    "The config of TIME stays in use. "
+                    "The config loaded at TIME stays in use. "
                     f"To do: correct it, and it is loaded at once; bearerd check -c {site.config} shows more."
                 )
             ]
@@ -843,7 +843,8 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
             daemon.wait_for("needs a restart")
             assert troubles_of(site) == [
                 (
-                    "the new config was refused: a changed control needs a restart. The config of TIME stays in use. "
+                    "the new config was refused: a changed control needs a restart. "
+                    "The config loaded at TIME stays in use. "
                     "To do: restart bearerd, which continues with its valid tokens."
                 )
             ]
@@ -888,10 +889,10 @@ def test_a_state_directory_that_another_daemon_uses_has_a_line(tmp_path: Path) -
 
 
 def test_a_lock_that_cannot_be_restored_has_a_line() -> None:
-    fault = "/run/x/.bearerd/lock: no space is left; free some"
+    fault = "/run/x/.bearerd/lock: no space left; free some"
     (trouble,) = daemon_troubles(prometheus.status(state_faults=(("lock", fault),)))
     assert trouble.line == (
-        "/run/x/.bearerd/lock: no space is left. "
+        "/run/x/.bearerd/lock: no space left. "
         "Tokens are refreshed as before, but a second daemon could start in this directory. To do: free some."
     )
 
@@ -900,7 +901,7 @@ def test_a_schedule_that_has_stopped_has_a_line() -> None:
     (trouble,) = daemon_troubles(prometheus.status(alive=False))
     assert trouble.line == (
         "the scheduler's heartbeat is stale: no token is refreshed. "
-        "The files stay as they are, and their tokens expire. "
+        "The files stay as they are, and their tokens will expire. "
         "To do: restart bearerd, which continues with its valid tokens; and report this bug."
     )
 

@@ -56,7 +56,7 @@ FAILING = target_status("failing", failure=DOWN, failures=(NOW - 60, NOW - 20), 
 UNWRITTEN = target_status(
     "unwritten",
     on_disk=False,
-    faults=("/x: no space is left; free some",),
+    faults=("/x: no space left; free some",),
     target=target("unwritten", required=False, scope=""),
 )
 EXPIRED = target_status(
@@ -206,7 +206,7 @@ def test_without_scripts_there_is_a_table() -> None:
     assert "6 tokens: 1 valid, 1 starting, 1 failing, 1 unwritten, 1 missing, 1 expired, in /run/bearerd" in table
     assert "at 2027-01-15T08:00:00Z" in table
     assert "the scheduler&#x27;s heartbeat is stale: no token is refreshed. The files stay as they are" in table
-    assert "the new config was refused: config.yaml:3:5: unknown key. The config of 07:59:00 stays in use." in table
+    assert "config.yaml:3:5: unknown key. The config loaded 60 s ago (at 07:59:00) stays in use." in table
     assert "<title>bearerd on web1.example.com</title>" in html
     rows = [" | ".join(re.split("<t[hd][^>]*>", row)[1:]).strip() for row in table.split("<tr>")[2:]]
     assert rows[:3] == [
@@ -219,7 +219,7 @@ def test_without_scripts_there_is_a_table() -> None:
         "dnb/missing | missing |  | in 2 min",
     ]
     assert rows[-3] == "dnb/starting | starting |  |"
-    assert rows[-2].startswith("its first request has not ended yet.")
+    assert rows[-2].startswith("its first request is still in progress.")
     assert rows[-1].startswith("dnb/valid | valid | in 45 min | in 30 min")
 
 
@@ -355,7 +355,7 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     assert found["dnb/starting"]["times"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
     assert found["dnb/unwritten"]["errors"] == (
-        "/x: no space is left. The current token is good for 45 min (until 08:45), but not in all of its files. "
+        "/x: no space left. The current token is good for 45 min (until 08:45), but not in all of its files. "
         "To do: free some."
     )
     assert found["dnb/unwritten"]["more"] == "0\xa0files · not required"
@@ -496,8 +496,8 @@ def test_problems_of_the_daemon_are_in_boxes(browser: Browser) -> None:
         tab.pass_time(6)
         assert text(tab, "#troubles p:nth-child(1)").startswith("the scheduler's heartbeat is stale")
         assert text(tab, "#troubles p:nth-child(2)") == (
-            "the new config was refused: config.yaml:3:5: unknown key (and 1 more). The config of 07:59:00 stays in "
-            "use. To do: correct it."
+            "the new config was refused: config.yaml:3:5: unknown key (and 1 more). The config loaded 60 s ago "
+            "(at 07:59:00) stays in use. To do: correct it."
         )
         assert text(tab, "#troubles pre") == error
         assert text(tab, "#troubles strong") == "To do:"
@@ -697,7 +697,7 @@ def test_the_page_of_a_running_daemon_follows_it(browser: Browser, tmp_path: Any
             site.write("{bci: {scop: bci}}")
             daemon.wait_for("stays in use")
             tab.pass_time(6)
-            assert "config.yaml:10:20: unknown key. The config of " in text(tab, "#troubles")
+            assert "config.yaml:10:20: unknown key. The config loaded " in text(tab, "#troubles")
 
             html = tab.evaluate("fetch('/').then((answer) => answer.text())")
             assert "the-token-itself" not in html

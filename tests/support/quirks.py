@@ -585,7 +585,7 @@ _SCOPE: Final = "compare scope with the provider's, and have it granted to this 
 
 
 def _this(said: str, hint: str | None = _ALLOWED) -> Refused:
-    return Refused(f"{said}: this token was refused", hint=hint, whole_client=False)
+    return Refused(f"{said}: this request was refused", hint=hint, whole_client=False)
 
 
 REFUSALS: Final = [
@@ -607,7 +607,7 @@ REFUSALS: Final = [
     Fails(
         "a scope whose name speaks of quotas",
         says(400, b'{"error":"invalid_scope","error_description":"quota.read is not allowed"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "D&B: a wrong secret",
@@ -705,14 +705,14 @@ REFUSALS: Final = [
             (
                 40164,
                 b"invalid ip",
-                "the provider does not accept this machine's IP address for this client: add it there",
+                "the provider does not accept this machine's IP address for this client: have it allowed",
             ),
         )
     ),
     Fails(
         "invalid_scope",
         says(400, b'{"error":"invalid_scope","error_description":"Invalid scopes: bci"}'),
-        Refused("HTTP 400 invalid_scope: this token was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "oidc-provider: the scope was dropped, and strict_scope is set",
@@ -758,7 +758,7 @@ REFUSALS: Final = [
         "Cloudflare: a page that blocks",
         http(403, "Server: cloudflare", HTML, body=LOGIN),
         Refused(
-            "HTTP 403: refused by an HTML page, not by a token endpoint",
+            "HTTP 403: refused with an HTML page, not by a token endpoint",
             hint="compare token_url with the provider's; if it is right, ask the provider to let this machine's "
             "address through",
         ),

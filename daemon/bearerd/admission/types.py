@@ -69,7 +69,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The target may not send an attempt now. It must request again when it is woken, and at `again` at the latest."""
+    """The target must not send an attempt now. It must ask again when it is woken, and at `again` at the latest."""
 
     until: float
     """When it may go, as far as that is known; `inf` if an event decides. For people."""

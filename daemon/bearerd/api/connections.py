@@ -57,7 +57,7 @@ class _Incomplete:
 
 
 class Connections:
-    """Serves a listening socket until `stop`. `run` needs a thread of its own, which then owns the socket."""
+    """Serves a listening socket until `stop`. `run` needs a dedicated thread, which then owns the socket."""
 
     def __init__(self, listening: socket.socket, daemon: Daemon, access: Access, limits: Limits) -> None:
         listening.setblocking(False)
@@ -72,7 +72,7 @@ class Connections:
         self._replies = Replies(daemon, limits)
         self._paused_until: float | None = None
         self._shortage_reported = False
-        # poll(2) needs no descriptor of its own, which matters when none is left.
+        # poll(2) needs no additional descriptor, which matters when none is left.
         self._selector = selectors.PollSelector()
         self._selector.register(listening, selectors.EVENT_READ)
 

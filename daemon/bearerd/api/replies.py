@@ -1,4 +1,4 @@
-"""Makes and sends replies that may take time. Small and large ones have workers and queues of their own."""
+"""Makes and sends replies that may take time. Small and large ones have separate workers and queues."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def report(error: Exception) -> None:
 
 
 def _alike(one: Job, other: Job) -> bool:
-    """Whether one reply answers both, as for probes. Each refresh request has a route of its own."""
+    """Whether one reply answers both, as for probes. Each refresh request has a different route."""
     return one.route is other.route
 
 

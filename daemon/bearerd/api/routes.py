@@ -141,7 +141,7 @@ def _refresh(daemon: Daemon, name: str, query: str) -> Reply:
         why = (
             "requested less than a minute ago"
             if requested.hold is None
-            else "its rate_limit has no room for refresh requests, which may use half of it"
+            else "requested refreshes have used up their half of its rate_limit"
         )
         said = {"name": name, "error": f"{why}; try again in {duration(seconds)}", "retry_after": seconds}
         return document(429, said, ("Retry-After", str(seconds)))

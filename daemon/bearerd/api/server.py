@@ -42,7 +42,7 @@ class Server:
 
 
 class Listener:
-    """One endpoint, opened by `tick` and served by a thread of its own."""
+    """One endpoint, opened by `tick` and served by a dedicated thread."""
 
     def __init__(self, endpoint: Endpoint, daemon: Daemon, access: Access) -> None:
         self._endpoint = endpoint

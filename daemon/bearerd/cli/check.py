@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COLOURS: Final[dict[str, Colour]] = {"failed": "red", "warning": "yellow", "ok": "green"}
 """The levels of findings, in the order in which they are shown."""
-_NARROWEST: Final = 40  # columns: with less, a path of usual length has no line of its own
+_NARROWEST: Final = 40  # columns: with less, a path of usual length does not fit into one line
 
 
 def check(config: Config, path: str, *, online: bool, readable: Iterable[Finding] = (), reader: str = "") -> int:

@@ -154,7 +154,7 @@ def _directory(given: str | None, known: Defaults) -> str:
     if directory is None:
         raise _Usage("$HOME is not set, or is not a directory of this user: use --directory, and -c for other commands")
     if not directory.isprintable():
-        raise _Usage("--directory: a path that can be printed is required")
+        raise _Usage("--directory: expected a path of printable characters")
     return directory
 
 
@@ -226,7 +226,7 @@ def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
                 f"--set: {chosen.name} has no question '{key}'{near(key, keys) or '.'} It has {', '.join(keys)}"
             )
         if key in answers:
-            raise _Usage(f"--set {key} is given twice")
+            raise _Usage(f"--set {key} was given twice")
         answers[key] = answer
     return answers
 

@@ -172,7 +172,7 @@ def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
     style = "yellow" if state == "valid" else STYLES.get(state, "").removeprefix("bold ")
     notes = []
     if line:
-        # What to do begins a line of its own, in the plain colour.
+        # The advice starts on a new line, in the plain colour.
         why, to_do, do = str(line).partition(_TO_DO)
         notes = [(why, style), *([(f"{to_do.lstrip()}{do}", "")] if to_do else [])]
     if token.get("publish_at"):

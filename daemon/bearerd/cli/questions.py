@@ -50,7 +50,7 @@ def choose(titles: dict[str, str]) -> str:
             print(f"  more than one: {', '.join(found)}")
         else:
             near = nearest(answer, titles)
-            print("  there is none of this name" + (f"; did you mean {near}?" if near else "; use other"))
+            print("  there is no provider of this name" + (f"; did you mean {near}?" if near else "; use other"))
 
 
 def answer_to(question: Question, prepared: Callable[[Question, str], tuple[str, str | None]]) -> str:
@@ -72,7 +72,7 @@ def secret(prompt: str, why_not: Callable[[str], str | None]) -> str:
     """A secret, which is not shown."""
     while True:
         text = _hidden(f"{prompt} (not shown): ")
-        why = "longer than a terminal can pass; use --secret-file" if len(text) >= _LONGEST_LINE else why_not(text)
+        why = "too long for one line of a terminal; use --secret-file" if len(text) >= _LONGEST_LINE else why_not(text)
         if why is None:
             return text
         print(f"  {why}")

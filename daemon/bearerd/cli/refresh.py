@@ -124,7 +124,7 @@ class _Daemon:
         """All tokens, or one, by name. Raises NoAnswer."""
         document, _ = ask_status(self._socket, only)
         if self._pid not in (None, document["pid"]):
-            raise NoAnswer("the daemon was restarted in the meantime; run the command again")
+            raise NoAnswer("the daemon was restarted while the token was requested; run the command again")
         if self._pid is None:
             note_config((document.get("config") or {}).get("error"))
         self._pid = document["pid"]

@@ -51,8 +51,8 @@ def parser() -> Parser:
     root = Parser(
         prog="bearerd",
         description="Keeps OAuth2 access tokens fresh in files that any program can read.",
-        epilog="Exit status: 0 done; 1 a token could not be obtained, not healthy, or no daemon; 2 a wrong command "
-        "line; 78 a wrong config.",
+        epilog="Exit status: 0 done; 1 a token could not be obtained, or the daemon is not healthy or not running; 2 "
+        "the command line is wrong; 78 the config is wrong.",
         examples=("bearerd demo", "bearerd check --online", "bearerd status --watch", "bearerd refresh dnb"),
     )
     root.add_argument("--version", action="version", version=f"bearerd {__version__}", help="print the version")
@@ -175,7 +175,7 @@ def parser() -> Parser:
         group=_START,
     )
     demo.add_argument("--ttl", metavar="S", type=_seconds, default=10.0, help="lifetime of tokens (default: 10)")
-    demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first call")
+    demo.add_argument("--seconds", metavar="N", type=_seconds, help="stop this many seconds after the first API call")
     help_ = verb("help", lambda arguments: _help(root, arguments), "show the help of a command", config=False)
     help_.add_argument("about", metavar="COMMAND", nargs="?", choices=[*verbs.choices, "version"])
     verb("version", lambda _: _version(), "print the version", config=False)

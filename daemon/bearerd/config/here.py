@@ -32,7 +32,7 @@ def default_socket(known: Defaults) -> str:
 
 
 def _may_exist(path: str) -> bool:
-    """Whether a path exists, or is in a directory that this user may not enter: that is an error worth reporting."""
+    """Whether a path exists, or is in a directory that this user cannot enter, which is an error worth reporting."""
     try:
         os.lstat(path)
     except OSError as error:

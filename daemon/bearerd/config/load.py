@@ -1,6 +1,6 @@
 """A config file and the files that it includes -> Config, or a ConfigError with every problem and its place.
 
-Each provider and each client is checked by itself, so that a mistake in one hides none in another. Then comes what
+Each provider and each client is checked separately, so that a mistake in one hides none in another. Then comes what
 concerns several of them: names that are defined twice, providers that do not exist, paths.
 """
 

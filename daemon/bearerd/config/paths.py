@@ -37,7 +37,7 @@ class Paths:
         relative = file.path if file.path is not None else f"{client}/{token}{_SUFFIX[file.format]}"
         at: Path = ("path",) if file.path is not None else ()
         path = _normal(posixpath.join(self.directory, relative))
-        # Without a path of its own it consists of names, which were checked as names.
+        # A default path consists of names, which were checked as names.
         fault = self._fault(relative, path) if file.path is not None else None
         if fault is None and path == file.template:
             fault = f"'{client}/{token}' would be written over its own template"

@@ -4,7 +4,7 @@ The process that reads the config sends its answer in this form: data, never cod
 its targets, and each other line one target. A row is a list of the values of the fields. Equal objects that several
 targets share, such as clients, are one row of a table, written as its number; the first line that needs a row has it.
 Decoding checks the model's types. Line by line, and with the objects of the present config where they are equal, it
-needs little memory besides the result: what 10,000 targets need for a moment would stay in the daemon's heap.
+needs little memory beyond the result: temporary memory for 10,000 targets would stay in the daemon's heap.
 """
 
 from __future__ import annotations

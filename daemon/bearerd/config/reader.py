@@ -1,4 +1,4 @@
-"""Reads the config in a process of its own, which keeps the parsers and their garbage out of the daemon's memory.
+"""Reads the config in a separate process, which keeps the parsers and their garbage out of the daemon's memory.
 
 Pydantic and the parser's garbage take 8 MB for one client and 70 MB for ten thousand. A hostile or broken config (an
 included pattern can match any file) can only harm a process that has no secret and no environment.
@@ -46,7 +46,7 @@ _GOOD, _WRONG = b"g", b"w"
 
 
 class ConfigReader:
-    """Reads the config in a process of its own. Create it before the first thread is started."""
+    """Reads the config in a separate process. Create it before the first thread is started."""
 
     def __init__(self) -> None:
         """Fork the process; raises ConfigUnavailable."""
@@ -195,7 +195,7 @@ def _close_from(lowest: int) -> None:
 
 
 def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
-    """Load a config and write the answer, in a process of its own; returns why it failed, or an empty text."""
+    """Load a config and write the answer, in a separate process; returns why it failed, or an empty text."""
     parent = os.getpid()
     try:
         pid = os.fork()

@@ -131,7 +131,7 @@ def exposed_secrets(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def repeated_client_ids(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The path of each parameter `client_id` of a client and its tokens that its auth sends by itself."""
+    """The path of each parameter `client_id` of a client and its tokens that its auth already sends."""
     if client.get("auth", "client_secret_basic") != "client_secret_basic":
         yield from ((*path, "client_id") for path, parameters in _parameters(client) if "client_id" in parameters)
 

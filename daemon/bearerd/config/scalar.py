@@ -78,7 +78,7 @@ def _misread(kind: str, text: str) -> tuple[str, str, str]:
         if ":" in text:
             return "a base-60 number", "a base-60 number", quotes
         if re.fullmatch(r"0[0-7]{1,18}", text):
-            return f"the octal number {int(text, 8)}", "a number", quotes
+            return f"the number {int(text, 8)} (octal)", "a number", quotes
         return "a number", "a number", quotes
     return "special syntax", "special syntax", quotes  # = and <<
 

@@ -167,8 +167,8 @@ class _Reader:
             return self._scalar(event, path)
         if type(event) is yaml.AliasEvent:
             message = (
-                "aliases (*name) are not supported: write the value out, or set it at a level that others inherit from "
-                "(a text that begins with * must be in quotes)"
+                "aliases (*name) are not supported: write the value out, or set it at a level that the others inherit "
+                "from (text that begins with * must be in quotes)"
             )
             return self._break(event, path, message)
         if len(path) >= _DEEPEST:
@@ -206,7 +206,7 @@ class _Reader:
                 self._skip(get())
             elif key in first:
                 shown = f"duplicate key '{key}'" if self._report.may_name(below) else "duplicate key"
-                message = f"{shown}; first in line {first[key] + 1}"
+                message = f"{shown}; first set on line {first[key] + 1}"
                 mark = (event.start_mark.line, event.start_mark.column)
                 self._report.note(
                     Fault(below, "duplicate key", message, at_key=True, mark=mark, first=first[key]), broken=False

@@ -201,7 +201,7 @@ def _among_keys(place: _Place) -> Mistake | None:
     if "block mapping" not in place.context or place.since is None:
         return None
     if place.char in {"}", "]"}:
-        return Mistake(place.line, place.column, f"this {place.char} closes nothing")
+        return Mistake(place.line, place.column, f"there is no open bracket that this {place.char} could close")
     if place.column == place.indent(place.line):
         if place.char == "-":
             message = "a list item ('- ') among keys: remove the dash, or indent the list below its key"
@@ -224,7 +224,7 @@ def _among_items(place: _Place) -> Mistake | None:
 
 def _misaligned(place: _Place) -> Mistake:
     spaces = counted(place.column, "space")
-    return Mistake(place.line, place.column, f"indented by {spaces}, unlike the lines above that it belongs to")
+    return Mistake(place.line, place.column, f"indented by {spaces}, which matches none of the lines above")
 
 
 def _after_the_end(place: _Place) -> Mistake | None:

@@ -33,7 +33,7 @@ Algorithm = Literal[
 
 
 def _schema(pattern: str, kind: str) -> WithJsonSchema:
-    """A text with a pattern; `kind` says in words what it is."""
+    """A text with a pattern; `kind` is its name in messages."""
     return WithJsonSchema({"title": kind, "type": "string", "pattern": f"^{pattern}$"})
 
 

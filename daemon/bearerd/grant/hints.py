@@ -1,4 +1,4 @@
-"""The likeliest cause of a refusal, from what is known besides the reply. Pure.
+"""The likeliest cause of a refusal, from the reply and the circumstances of the request. Pure.
 
 The text of a reply is searched and never shown.
 """
@@ -114,8 +114,8 @@ def _of_grant(said: _Said, known: Circumstances) -> str | None:
         )
     if said.code == "unauthorized_client" and not _OF_CREDENTIALS.search(said.text):
         return (
-            f"the client may not use grant_type {client.grant_type}: have it enabled for this client at the provider; "
-            "some providers also say this of an unknown client_id"
+            f"the client is not allowed to use grant_type {client.grant_type}: have it enabled for this client at the "
+            "provider; some providers also answer this to an unknown client_id"
         )
     exchanged = {name for name, _ in known.target.parameters} & {"subject_token", "assertion"}
     if said.code == "invalid_grant" and exchanged:
@@ -169,9 +169,9 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
     for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
         where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
         if value != value.strip("\ufeff \t\r\n"):
-            return f"{name}{where} begins or ends with a blank or byte order mark, which was sent too: remove it"
+            return f"{name}{where} begins or ends with white space or a byte order mark, which was sent too: remove it"
         if "\n" in value:
-            return f"{name}{where} has more than one line, and all were sent; a secret has one"
+            return f"{name}{where} has more than one line, and all of them were sent: keep only the one with the secret"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
@@ -200,18 +200,18 @@ _BY_TEXT: Final = (
     ),
     (
         r"\bIP\b.{0,40}(restrict|allow|whitelist|block)|(restricted|invalid|unauthori[sz]ed) IP\b",
-        "the provider does not accept this machine's IP address for this client: add it there",
+        "the provider does not accept this machine's IP address for this client: have it allowed",
     ),
     (
         r"subscription key",  # Azure API Management
-        "the gateway in front of the provider requires a valid subscription key: set or compare headers",
+        "the gateway in front of the provider requires a valid subscription key: set headers, or check the key there",
     ),
     (r"AADSTS7000215", "compare client_id and secret; Entra ID wants the secret's value, not its ID"),
 )
 
 
 def _other_encoding(known: Circumstances) -> str | None:
-    """The next setting to try for id and secret in HTTP Basic; None if all providers read these alike.
+    """The next setting to try for id and secret in HTTP Basic; None if all providers read these in the same way.
 
     Most providers do not decode, so `raw` is the first to try. A form is decoded by all of them, so it is the last.
     """

@@ -84,7 +84,7 @@ def read_lifetime(
         return named
     note = named.note
     if abs(named.seconds - left) > _DIFFERS and (left < named.seconds or note is None):
-        note = f"the reply names {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter is used"
+        note = f"the reply says {_seconds(named.seconds)}, the exp of the JWT {_seconds(left)}: the shorter one is used"
     return Lifetime(min(left, named.seconds), note, source=EXP if left < named.seconds else named.source)
 
 

@@ -38,7 +38,8 @@ class Metadata:
         method = "private_key_jwt" if client.auth == "assertion" else client.auth
         if method not in self.auth_methods and not (method == "none" and client.jwt_bearer):
             listed = ", ".join(known for known in self.auth_methods if known in _KNOWN)
-            return f"the provider's metadata does not list auth {client.auth}" + (f", but {listed}" if listed else "")
+            only = f", only {listed}" if listed else ""
+            return f"the provider's metadata does not list auth {client.auth}{only}"
         # If the grant is signed too, `algorithm` belongs to the grant's key.
         by_it = method == "private_key_jwt" or (method == "client_secret_jwt" and client.jwt_bearer is None)
         algorithm = client.jwt.algorithm if by_it else None

@@ -53,7 +53,7 @@ class Memory(Protocol):
         ...
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
-        """Save fields under a name; without any, what was saved is removed."""
+        """Save fields under a name; without fields, remove the saved ones."""
         ...
 
     def key(self) -> bytes:

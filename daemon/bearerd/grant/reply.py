@@ -228,7 +228,7 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
         return Refused(f"{said}: {_refused(code, reply)}", hint=_CLIENT_HINT)
     if code is not None or status in {400, 403}:
         about = " (scope)" if code == "invalid_scope" else ""
-        return Refused(f"{said}: this token was refused{about}", whole_client=False)
+        return Refused(f"{said}: this request was refused{about}", whole_client=False)
     return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)
 
 
@@ -240,7 +240,7 @@ def _refused(code: str | None, reply: Reply) -> str:
     """What was refused: the client, in general."""
     if code == "unsupported_grant_type":
         return "the grant type was refused"
-    return "refused by an HTML page, not by a token endpoint" if is_html(reply.body) else "the client was refused"
+    return "refused with an HTML page, not by a token endpoint" if is_html(reply.body) else "the client was refused"
 
 
 def _intercepted(reply: Reply) -> Transient | None:

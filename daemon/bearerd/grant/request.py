@@ -217,7 +217,7 @@ def basic(credentials: Credentials, encoding: BasicEncoding) -> str:
 
     RFC 6749 form-encodes id and secret first, but half of the providers do not decode them. `compatible` encodes only
     the characters that would otherwise break: `%`, `+`, the space, control and non-ASCII characters, and `:` in the
-    id. Both halves then read all others, such as `/ = ! $ @ # ~`, alike.
+    id. Both halves then read all others, such as `/ = ! $ @ # ~`, in the same way.
     """
     name = _ENCODERS[encoding](credentials.client_id)
     if encoding == "compatible":

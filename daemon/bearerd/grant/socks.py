@@ -36,7 +36,7 @@ def prove(proxy: Proxy) -> str | None:
     except ImportError:
         return str(ExtraMissing("a SOCKS proxy", "socks"))
     if max(len(proxy.username.encode()), len(proxy.password.encode())) > _LONGEST:
-        return f"the username or password for the proxy is longer than {_LONGEST} bytes, which SOCKS cannot carry here"
+        return f"the username or password for the proxy is longer than {_LONGEST} bytes, which SOCKS5 cannot carry"
     return None
 
 

@@ -27,7 +27,7 @@ from bearerd.timeformat import duration
 BACKOFF: Final = (1.0, 4.0, 16.0)
 """Seconds between the four attempts: a service that is reloaded may be busy for a moment."""
 
-# Hooks are programs of others, and run on the processors of the machine's own services.
+# Hooks are other people's programs, and share the CPU with the machine's services.
 _AT_ONCE: Final = 8
 
 
@@ -84,7 +84,7 @@ class Hooks:
 
     @property
     def given_up(self) -> int:
-        """For how many tokens a hook failed for good."""
+        """The number of tokens for which a hook was given up."""
         return self._owed.given_up
 
     def announce(self, target: Target) -> None:
@@ -116,7 +116,7 @@ class Hooks:
             return False
         with holding(self._noting):
             self._noted.add(target.full_name)
-            with self._lock:  # the note stays until `changed`, whatever other hooks of the target end
+            with self._lock:  # the note stays until `changed`, even if other hooks of the target end
                 self._announced.add(target.full_name)
         return True
 
@@ -148,12 +148,12 @@ class Hooks:
             return self._owed.pending(name)
 
     def undone(self, name: str) -> bool:
-        """Whether hooks of the target are owed, or failed for good."""
+        """Whether hooks of the target are owed, or were given up."""
         with self._lock:
             return self._owed.undone(name)
 
     def last(self, name: str) -> tuple[float | None, str | None]:
-        """When (boot clock) the target's last run ended, and the faults of its hooks that failed for good."""
+        """When (boot clock) the target's last run ended, and the faults of its hooks that were given up."""
         with self._lock:
             return self._owed.last(name)
 

@@ -69,16 +69,16 @@ class Owed:
         self._running: dict[Hook, Batch] = {}
         self._first: dict[Hook, float] = {}
         """By hook that is owed and not running: when the first of its runs is due."""
-        # The same as a heap, with entries that no longer apply: each token may have a hook of its own.
+        # The same as a heap, with entries that no longer apply: each token may have a different hook.
         self._queue: list[tuple[float, int, Hook]] = []
         self._order = itertools.count()
         self._pending: Counter[str] = Counter()
         """By token: the runs that are owed or in progress."""
         self._ended: dict[str, float] = {}
         self._faults: dict[str, dict[tuple[Hook, Event], str]] = {}
-        """By token: hooks that failed for good, and did not succeed since."""
+        """By token: hooks that were given up, and have not succeeded since."""
         self.given_up = 0
-        """For how many tokens a hook failed for good."""
+        """The number of tokens for which a hook was given up."""
 
     def add(self, target: Target, event: Event, hooks: Iterable[Hook], now: float) -> None:
         """These hooks are owed from now on, also those that wait for another attempt."""
@@ -109,7 +109,7 @@ class Owed:
         return batch
 
     def next_due(self) -> float | None:
-        """When the next run that nobody has taken is due."""
+        """When the next run is due that no thread has taken."""
         hook = self._longest_waiting()
         return None if hook is None else self._first[hook]
 
@@ -157,11 +157,11 @@ class Owed:
         return not self._pending
 
     def undone(self, name: str) -> bool:
-        """Whether hooks of a token are owed, or failed for good."""
+        """Whether hooks of a token are owed, or were given up."""
         return name in self._pending or name in self._faults
 
     def last(self, name: str) -> tuple[float | None, str | None]:
-        """When a token's last run ended, and the faults of those of its hooks that failed for good."""
+        """When a token's last run ended, and the faults of its hooks that were given up."""
         faults = self._faults.get(name)
         return self._ended.get(name), "; ".join(faults.values()) if faults else None
 
@@ -224,7 +224,7 @@ def _action(hook: Hook) -> Hook:
 
 
 def _first(runs: Sequence[Run]) -> list[Run]:
-    """As many of them as one command can be told about; at least one."""
+    """As many of them as fit into the environment of one command; at least one."""
     size = 0
     for count, run in enumerate(runs):
         texts = (run.target.full_name, *(out.path for out in run.target.outputs))

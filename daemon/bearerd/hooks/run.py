@@ -37,7 +37,7 @@ def run(
 
 
 def only_name(targets: Sequence[Target]) -> str | None:
-    """The name of the token, if it is one."""
+    """The name of the token, if there is only one."""
     names = {target.full_name for target in targets}
     return names.pop() if len(names) == 1 else None
 

@@ -76,7 +76,7 @@ def _look(pid: int) -> _Process | None:
 
 
 def _main_processes(name: bytes) -> Iterator[int]:
-    """The processes of a name, without those whose parent has it too: a server passes signals on to its workers."""
+    """The processes with a name, except children of such a process: a server passes signals on to its workers."""
     try:
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
     except OSError as error:
@@ -88,7 +88,7 @@ def _main_processes(name: bytes) -> Iterator[int]:
 def _send(pid: int, number: int, name: bytes | None = None) -> bool:
     """Signal a process; whether it existed, and had this name.
 
-    The signal goes through a descriptor, which keeps to the process that was looked at if its id is used again.
+    The signal goes through a descriptor, which refers to the process that was checked even if its id is reused.
     """
     descriptor = child.descriptor_of(pid)
     try:
@@ -103,7 +103,8 @@ def _send(pid: int, number: int, name: bytes | None = None) -> bool:
         return False
     except PermissionError:
         raise HookFailed(
-            f"the daemon's user may not signal pid {pid}; a unit with PathChanged= needs no such permission"
+            f"the daemon's user is not allowed to signal pid {pid}; use a path unit (PathChanged=), which needs no "
+            "permission"
         ) from None
     finally:
         if descriptor is not None:

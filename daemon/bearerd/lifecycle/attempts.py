@@ -133,7 +133,7 @@ class Attempts:
         self.say(
             Line(
                 "warning",
-                f"the clock was set; by the earlier of two expiry times the token is good for {good}{refreshing}",
+                f"the clock was set: by the earlier of two expiry times, the token is good for {good}{refreshing}",
             )
         )
         return True

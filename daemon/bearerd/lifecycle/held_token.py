@@ -35,7 +35,7 @@ class Waiting:
     delayed: float
     """The end of `publish_delay`; in the past if a consumer asked for the new token."""
     own: bool = True
-    """Whether the present token is from the same request. One that another config wanted delays nothing."""
+    """Whether the current token is for the same request. A token for a different config delays nothing."""
 
     @property
     def at(self) -> float:

@@ -36,8 +36,8 @@ def nbf_line(nbf: float, publish_in: float) -> Line | None:
         return None
     return Line(
         "warning",
-        f"the new token is valid only in {duration(nbf)} (its nbf); it is published in {duration(publish_in)} anyway; "
-        "compare this machine's clock with the provider's",
+        f"the new token becomes valid only in {duration(nbf)} (its nbf), but is published in {duration(publish_in)} "
+        "anyway; compare this machine's clock with the provider's",
     )
 
 

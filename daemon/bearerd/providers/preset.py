@@ -24,7 +24,7 @@ _LOOPBACK: Final = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])([:/]|$)"
 # Texts that YAML reads as they are: letters first, and none of YAML's own words. All others are quoted.
 _PLAIN: Final = re.compile(r"(https?://)?/?[A-Za-z][A-Za-z0-9._/-]*")
 _WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
-# A scalar of a template with a placeholder in it, as it stands between blanks and brackets.
+# A scalar of a template with a placeholder in it, between spaces and brackets.
 _SCALAR: Final = re.compile(r"[^\s{}\[\],]*\$[a-z_0-9]+[^\s{}\[\],]*?(?=:?(?:[\s{}\[\],]|$))")
 _SCOPE: Final = "{scope: $scope}"
 # Characters that JSON leaves in a string, and that YAML forbids or reads as a line end.
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The secret, which init puts into a file of its own."""
+    """The secret, which init puts into a separate file."""
 
     prompt: str
     kind: Literal["text", "key"]
@@ -91,7 +91,7 @@ def fault(question: Question, answer: str) -> str | None:
     if not answer.isprintable():
         return "it contains a line end or another character that cannot be printed"
     if answer != answer.strip():
-        return "it begins or ends with a blank"
+        return "it begins or ends with a space"
     if question.choices and answer not in question.choices:
         return f"expected {' or '.join(question.choices)}"
     return _kind_fault(question, answer)
@@ -134,7 +134,7 @@ def secret_fault(text: str) -> str | None:
         return "it is not UTF-8 text"
     if text[0] == "\ufeff":
         return "it begins with a byte order mark"
-    return "it begins or ends with a blank" if text != text.strip() else None
+    return "it begins or ends with a space" if text != text.strip() else None
 
 
 def rendered(preset: Preset, answers: Mapping[str, str], secret_path: str, top: str = "") -> str:

@@ -6,7 +6,7 @@ walk                        opens a directory, and decides which symlinks and ow
 atomic                      replaces one file
 looks                       whether another program changed a file since it was right
 publisher                   the record and all files of a target
-notes, state, lock          what else is kept in bearerd's own directory
+notes, state, lock          the other files in bearerd's own directory
 access, reader_path         who can read a file
 directories                 other users and mount points in the output directories
 """

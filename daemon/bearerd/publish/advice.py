@@ -10,10 +10,10 @@ from bearerd.accounts import user_name
 from bearerd.reason import reason_of
 
 _ADVICE: Final = {
-    errno.ENOSPC: "no space is left; free some, or enlarge the file system",
+    errno.ENOSPC: "no space left; free some space, or enlarge the file system",
     errno.EDQUOT: "the quota is used up; free space, or raise the quota",
     errno.EROFS: "the file system is read-only; mount it for writing, or write to another directory",
-    errno.EPERM: "the daemon's user may not do that (an owner or group it cannot set, or an immutable file)",
+    errno.EPERM: "the daemon's user is not allowed to do that (an owner or group it cannot set, or an immutable file)",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
     errno.EXDEV: "the file is on another file system than its directory; mount its directory instead",
     errno.EIO: "input/output error; check the disk",
@@ -28,7 +28,7 @@ _ADVICE: Final = {
 def advice(error: OSError) -> str:
     """The error in one clause, with what to do if that is known."""
     if error.errno == errno.EACCES:
-        return f"{this_user()} may not write there; change its owner or mode, or write to another directory"
+        return f"{this_user()} is not allowed to write there; change its owner or mode, or write to another directory"
     return _ADVICE.get(error.errno or 0, reason_of(error))
 
 
@@ -46,6 +46,6 @@ OUTPUT_ELSEWHERE: Final = (
     "set output.directory to a directory of this user (its default is $XDG_RUNTIME_DIR/bearerd, if "
     "that belongs to this user), or run bearerd as a service (docs/install.md)"
 )
-"""What to do if this user may not write to the output directory."""
+"""What to do if this user is not allowed to write to the output directory."""
 STATE_ELSEWHERE: Final = "set state_directory to a directory of this user"
 """The same for the state directory."""

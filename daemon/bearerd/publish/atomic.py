@@ -9,7 +9,7 @@ The steps of `replace`:
     3  Write every byte: a write may be short.
     4  fsync. If it fails, give up: a second fsync could succeed without the bytes.
     5  rename to the final name. A symlink there is replaced, not followed.
-    6  fsync the directory. If that fails, the file is published, but may not survive a power failure.
+    6  fsync the directory. If that fails, the file is published, but could be lost in a power failure.
 
 A failure before step 5 leaves the old file as it was, and removes the temporary one.
 
@@ -44,7 +44,7 @@ _SLOW_SYNC: Final = 0.0003
 
 
 class Replaced(NamedTuple):
-    """A replaced file as it was written, and a warning if it may not be durable."""
+    """The state of a file after it was written, and a warning if it may not be durable."""
 
     status: os.stat_result
     warning: str | None = None
@@ -175,7 +175,7 @@ class Files:
             if not opened.missing:
                 _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted)[0])
             elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
-                raise NotPermitted(f"{directory} does not exist, and {this_user()} may not create it")
+                raise NotPermitted(f"{directory} does not exist, and {this_user()} is not allowed to create it")
 
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:

@@ -28,7 +28,7 @@ class ReaderPath:
 
     directories: tuple[Component, ...]
     file: Component | None = None
-    """None if this process may not look into the last directory."""
+    """None if this process is not allowed to look into the last directory."""
     guessed: bool = False
     """Whether the result depends on the daemon's user, who is not known: this process's user was assumed."""
     now: Component | None = None

@@ -139,7 +139,7 @@ def quoted(value: object) -> str:
 
 
 def tojson(value: object, indent: int | None = None) -> str:
-    """As JSON that YAML reads alike. Jinja2's own filter is made for HTML, and kubectl refuses its surrogates."""
+    """As JSON that is also YAML. Jinja2's own filter is made for HTML, and kubectl refuses its surrogates."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent, default=_no_json)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -38,7 +38,7 @@ from bearerd.publish.owners import gid_of
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LAST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# How much one walk moves aside: .bearerd, a directory in it, and one in that. More means that somebody puts it back.
+# How much one walk moves aside: .bearerd, a directory in it, and one in that. More: another user keeps putting it back.
 _MOST_MOVED: Final = 4
 
 # Of two threads that find the same directory, the second must not move aside the new one of the first.
@@ -252,7 +252,8 @@ class _Walker:
         """Why a symlink is not followed here; empty if it is."""
         here = self.here
         if not step.follow:
-            return "there may be none below the output directory; replace it with a directory, or use the real path"
+            why = "symlinks are not allowed below the output directory"
+            return f"{why}; replace it with a directory, or use the real path"
         if here.stranger:
             return f"it is below {here.stranger}; use the real path"
         if found.st_uid not in {0, self._uid}:
@@ -285,7 +286,7 @@ class _Walker:
         descriptor = os.open(step.name, _LAST, dir_fd=above.descriptor)
         try:
             status = os.fstat(descriptor)
-            if status.st_uid == self._uid:  # else somebody replaced it, and it stays as it is
+            if status.st_uid == self._uid:  # otherwise another user replaced it, and it is left alone
                 if gid not in {-1, status.st_gid}:
                     os.fchown(descriptor, -1, gid)
                 made = stat.S_IMODE(status.st_mode)

@@ -56,7 +56,7 @@ class SecretSource(ABC):
                 f"{self.reference}: {end} with a space, tab or line end, which would be sent as part of it; remove it"
             )
         if "\n" in text:
-            raise SecretUnavailable(f"{self.reference}: has more than one line; a secret has one")
+            raise SecretUnavailable(f"{self.reference}: has more than one line; keep only the one with the secret")
         return text
 
     def hidden(self) -> str:

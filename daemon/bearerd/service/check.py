@@ -172,13 +172,14 @@ def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
     if stopped:
         first, *others = stopped.values()
         details = [("then", other) for other in others]
-        # Somebody may have changed the present file by hand.
+        # Someone may have changed the existing file by hand.
         if way.now and str(way.now) != str(way.file):
             details.append(("now", f"{way.now}, until the next token"))
         return Finding(subject, first, "failed", tuple(details))
     if way.file is None:
         here = way.directories[-1].path
-        return Finding(subject, f"not known: this user may not look into {here}; run the check as root", "failed")
+        said = f"not known: this user is not allowed to look into {here}; run the check as root"
+        return Finding(subject, said, "failed")
     acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 

@@ -13,4 +13,4 @@ class Finding:
     verdict: str
     level: str = "ok"
     details: tuple[tuple[str, str], ...] = ()
-    """More about it: names and texts."""
+    """Details, each with a name and a text."""

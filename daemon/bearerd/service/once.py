@@ -49,7 +49,7 @@ def once(
     """Make every token valid. Returns 0 if all are valid on disk within `timeout` seconds, else 1.
 
     A token that is due, or valid for less than `min_valid` seconds, is renewed. If that fails, a token that is still
-    valid is a success with a warning. With `hooks`, the hooks run, too, and a hook that fails for good is a failure.
+    valid is a success with a warning. With `hooks`, the hooks run, too, and a hook that is given up is a failure.
     Raises DirectoryUnusable or DirectoryLocked.
     """
     # Nobody would publish a token after this process has ended.

@@ -130,7 +130,7 @@ def _understood(performed: Performed, exchange: Exchange | None) -> Details:
 def _lifetime(token: Token, reading: Reading) -> str:
     seconds = f"{token.lifetime:.0f} s"
     return (
-        f"{seconds}, from {reading.lifetime}" if reading.lifetime else f"{_NONE_NAMED}, {seconds} by default_lifetime"
+        f"{seconds}, from {reading.lifetime}" if reading.lifetime else f"{_NONE_NAMED}, {seconds} from default_lifetime"
     )
 
 

@@ -195,7 +195,7 @@ class _Daemon:
             if event != _CHANGED:
                 kept.append(event)
                 break  # a signal does not wait
-        # Before the check: a later change is another event.
+        # Before the check, so that a later change is another event.
         self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:

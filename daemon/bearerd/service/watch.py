@@ -87,7 +87,7 @@ class Watch:
             self._changed()
 
     def stop(self) -> None:
-        """End."""
+        """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
 

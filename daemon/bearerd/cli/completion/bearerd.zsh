@@ -55,7 +55,7 @@ _shtab_bearerd_completion_defaults_added=0
 _shtab_bearerd_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--ttl[lifetime of tokens (default\: 10)]:S:"
-  "--seconds[stop this many seconds after the first call]:N:"
+  "--seconds[stop this many seconds after the first API call]:N:"
 )
 
 # guard to ensure default positional specs are added only once per session
