@@ -1905,8 +1905,13 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
         ),
         (
             "refresh_before",
-            ["30"],
-            "expected a share of the lifetime such as 20%, or a duration such as 60s: write 30% or 30s",
+            ["50"],
+            "expected a share of the lifetime such as 20%, or a duration such as 60s: write 50% or 50s",
+        ),
+        (
+            "refresh_before",
+            ["51"],
+            "expected a share of the lifetime such as 20%, or a duration such as 60s: write 51s",
         ),
         (
             "refresh_before",

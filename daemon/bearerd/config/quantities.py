@@ -16,6 +16,8 @@ from bearerd.model import RefreshBefore
 from bearerd.terms import MOST_REFUSED, RateLimit
 from bearerd.timeformat import DURATION, UNITS, seconds_of
 
+# The lead is never more than half the lifetime.
+_LARGEST_PERCENT: Final = 50
 # Seconds. A request that takes longer than a day is a mistake in the config.
 _LONGEST_TIMEOUT: Final = 86400.0
 # Seconds. Ten years: more than any token's lifetime, and small enough for every calculation with times.
@@ -73,13 +75,14 @@ def parse_refresh_before(value: Any) -> RefreshBefore:
     """A share of the lifetime, or seconds."""
     if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", value)):
         percent = float(match[1])
-        if 0 < percent <= 50:  # noqa: PLR2004 - the lead is never more than half the lifetime
+        if 0 < percent <= _LARGEST_PERCENT:
             return RefreshBefore(share=percent / 100)
         raise expected("a share of the lifetime above 0% and up to 50%")
     what = "a share of the lifetime such as 20%, or a duration such as 60s"
-    if (number := _number(value)) is not None:
-        raise fault(f"expected {what}: write {number}% or {number}s")
-    if isinstance(value, float) and 0 < value < 1:
+    if (number := _number(value)) not in {None, "0"}:
+        share = f"{number}% or " if int(value) <= _LARGEST_PERCENT else ""
+        raise fault(f"expected {what}: write {share}{number}s")
+    if isinstance(value, float) and 0 < value <= _LARGEST_PERCENT / 100:
         raise fault(f"expected {what}: write {value:.0%}")
     try:
         return RefreshBefore(seconds=parse_duration(value))
