@@ -30,11 +30,11 @@ def _section(section: Section) -> str:
     intro = section.intro
     for other in {*SECTIONS.values(), INHERITED} - {section.heading}:
         intro = intro.replace(other.lower(), _link(other.lower()))
-    return f"\n# {section.heading}\n\n{_filled(intro)}\n{entries}"
+    return f"\n## {section.heading}\n\n{_filled(intro)}\n{entries}"
 
 
 def _entry(entry: Entry) -> Iterator[str]:
-    yield from ("", f"## {entry.heading}", "", _filled(entry.text), "")
+    yield from ("", f"### {entry.heading}", "", _filled(entry.text), "")
     required = "Required. " if entry.required else ""
     yield _filled(f"- {required}Value: {_linked(entry.kind)}", "  ")
     lines = [example(entry.name, value) for value in entry.examples]
