@@ -30,7 +30,8 @@ from support.pages import Block, blocks, headings
 
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = list(blocks(PAGE))
-RUN, DESCRIBED = TEXT.partition("\n## Run by our tests\n")[2].partition("\n## Templates\n")[0].split(f"\n## {NOT_RUN}\n")
+PROGRAMS = TEXT.partition("\n## Run by our tests\n")[2].partition("\n## Templates\n")[0]
+RUN, DESCRIBED = PROGRAMS.split(f"\n## {NOT_RUN}\n")
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here: apt-get install curl")
 
 
