@@ -154,7 +154,8 @@ def _said(failure: Failure, status: TargetStatus) -> _Fault:
         case Refused():
             then = _RESTART if _by_variable(status) else _AT_ONCE
             return _Fault(
-                failure.reason, (failure.hint or "compare the client and its scope with the provider's") + then
+                failure.reason,
+                (failure.hint or "check that the client and its scope match the provider's settings") + then,
             )
         case _:
             assert_never(failure)
@@ -164,11 +165,13 @@ _WAIT: Final = "wait; if it lasts, ask the provider"
 _TRANSIENT_DO: Final[dict[Phase, str]] = {
     "name look-up": "check the host's name and this machine's DNS",
     "connect": "check the network and the firewalls on the way",
-    "TLS": "compare the host with the provider's, and check whether a proxy intercepts TLS",
+    "TLS": "check the host's name, and whether a proxy intercepts TLS",
     "wait": "wait; if it lasts, ask the provider, or raise timeout",
     "read": "wait; if it lasts, ask the provider, or raise timeout",
 }
-_MALFORMED_DO: Final = "compare token_url with the provider's; bearerd check --online shows what came back"
+_MALFORMED_DO: Final = (
+    "check that token_url matches the provider's settings; bearerd check --online shows what came back"
+)
 _RESTART: Final = "; a changed variable needs a restart"
 
 

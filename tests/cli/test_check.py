@@ -828,7 +828,7 @@ def test_online_without_a_connection_names_the_endpoint(site: Site) -> None:
             | BY_BASIC
             | {
                 "reply": "none, after a while",
-                "hint": "no server listens there, or a firewall refuses: compare host and port",
+                "hint": "no server listens there, or a firewall refuses: check host and port",
             },
         )
     ]

@@ -349,8 +349,8 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
     assert missing["times"] == "no token\nnext attempt in 2 min"
     assert missing["errors"] == (
-        "401 invalid_client. There is no valid token. To do: compare the client and its scope with the provider's; "
-        "a changed variable needs a restart; next attempt in 2 min (at 08:02)."
+        "401 invalid_client. There is no valid token. To do: check that the client and its scope match the provider's "
+        "settings; a changed variable needs a restart; next attempt in 2 min (at 08:02)."
     )
     assert found["dnb/starting"]["times"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
