@@ -292,7 +292,7 @@ SHOWN = [
     Night(
         "template",
         "the template uses a field that the reply does not have",
-        "template DIR/template: line 1: there is no 'nothing'",
+        "template DIR/template: line 1: 'nothing' is not defined",
         UNWRITTEN,
         "correct it; writing is retried every 10 s",
         token="files: [{format: template, template: DIR/template, path: template/x}]",
@@ -326,7 +326,7 @@ SHOWN = [
     Night(
         "hook",
         "the hook fails",
-        "hook run DIR/hook: exit 3, given up",
+        "hook run DIR/hook: exit 3 (given up)",
         GOOD,
         "run it by hand as the daemon's user to see why",
         token="on_change: [{run: [DIR/hook]}]",
@@ -334,8 +334,8 @@ SHOWN = [
     Night(
         "nohook",
         "the hook's program is missing, and its second one takes too long",
-        "hook run DIR/none: cannot be started: no such file or directory, given up; "
-        "hook run /bin/sleep: timed out after 50 ms and was killed, given up",
+        "hook run DIR/none: cannot be started: no such file or directory (given up); "
+        "hook run /bin/sleep: timed out after 50 ms and was killed (given up)",
         GOOD,
         "correct it, and reload the program by hand",
         token="on_change: [{run: [DIR/none]}, {run: [/bin/sleep, '60'], timeout: 50ms}]",
@@ -344,7 +344,7 @@ SHOWN = [
         "signal",
         "the hook's process does not run",
         "hook signal HUP to none-of-this-name: no process is named none-of-this-name (as in `ps -o comm`), or the "
-        "daemon's user cannot see it, given up",
+        "daemon's user cannot see it (given up)",
         GOOD,
         "correct it, and reload the program by hand",
         token="on_change: [{signal: HUP, process: none-of-this-name}]",
@@ -684,7 +684,8 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
             "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
-            "To do: wait; if it lasts, ask the provider; mount it for writing; next attempt in 4 min (at 08:04)."
+            "To do: refresh: wait; if it lasts, ask the provider; /a: mount it for writing; "
+            "next attempt in 4 min (at 08:04)."
         ),
     ),
     (
@@ -795,8 +796,8 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             "/a: the quota is used up; /b: the daemon's user is not allowed to write there; "
             "HTTP 503: a temporary error at the provider. "
             "The previous token in the files is good for 60 s (until 08:01:00). "
-            "To do: free space, or raise the quota; change its owner or mode; wait; if it lasts, ask the provider; "
-            "next attempt in 4 min (at 08:04)."
+            "To do: /a: free space, or raise the quota; /b: change its owner or mode; "
+            "refresh: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
         ),
     ),
     (
