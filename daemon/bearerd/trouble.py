@@ -126,12 +126,12 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
 
 def _next(status: TargetStatus, now: Instant) -> str:
     """When bearerd tries again, as the last part of what to do."""
-    at = status.next_refresh
-    if at == inf:
+    if status.next_refresh == inf:
         return "; next attempt when a request in flight has ended"
-    if at <= 0:
+    if status.next_refresh <= 0:
         return ""
-    return "; next attempt now" if at < now.boot + 1 else f"; next attempt at {_when(at, now)}"
+    at = _when(status.next_refresh, now)  # compared as text: RFC 3339 in UTC sorts by time
+    return "; next attempt now" if at <= rfc3339(now.wall) else f"; next attempt at {at}"
 
 
 _HELD_DO: Final = {
