@@ -198,7 +198,7 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
     for colour, said in (("31", REFUSED[:30]), ("33", "The same as dnb/gone.")):
         assert f"\x1b[{colour}m{said}" in raw
     # How long this module has been at work is the machine's affair.
-    assert re.match(r"\S+ +valid +[345]\d min ", table["dnb/good"][0])
+    assert re.match(r"\S+ +valid +(1 h|[345]\d min) ", table["dnb/good"][0])
     assert re.match(r"\S+ +expired +(\d+ \w+ ago|just now)", table["dnb/gone"][0])
     assert ("LIFE" in text) == (columns == 80)
     assert ("█" in text and "│" in text) == (columns == 80)
