@@ -428,7 +428,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
         pytest.param(
             BY_CERTIFICATE | {"ca_file": "SITE/ca"},
             {"private_key": "key", "certificate": "certificate", "ca": "secret"},
-            "ca_file SITE/ca: holds no certificate",
+            "ca_file SITE/ca: holds no certificate; it needs the provider's CA certificates in PEM",
             id="tls-ca-file-is-none",
         ),
         pytest.param(
