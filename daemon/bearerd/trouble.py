@@ -89,7 +89,9 @@ def _split(message: str, do: str) -> _Fault:
 
 def _holds(status: TargetStatus, now: Instant) -> str:
     if status.expires is None:
-        return "there is no valid token"
+        if status.ended is None:
+            return "there is no valid token"
+        return f"there is no valid token: the last one expired at {_when(status.ended, now)}"
     expiry = _when(status.expires, now)
     if status.expires + status.grace <= now.boot:
         if status.target.on_expiry == "remove" and not status.faults:

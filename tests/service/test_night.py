@@ -689,6 +689,15 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         ),
     ),
     (
+        "the token of an earlier process had expired at the start",
+        held(failure=DOWN, obtained=None, expires=None, ended=NOW - 600, on_disk=False),
+        (
+            "HTTP 503: a temporary error at the provider. "
+            "There is no valid token: the last one expired 10 min ago (at 07:50). "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
         "expired while the machine slept, and asking",
         held(expires=NOW - 7200, on_disk=False, next_refresh=NOW),
         (
