@@ -66,10 +66,10 @@ class Says:
 HTML = b"<!DOCTYPE html>\n<html><head><title>Attention required</title></head></html>"
 SIGNS: dict[str, Any] = {"auth": "private_key_jwt", "client_secret": ()}
 INVALID_CLIENT = {"error": "invalid_client"}
-COMPARE = "compare client_id, secret and auth with the provider's"
+CHECK = "check that client_id, secret and auth match the provider's settings"
 TWO_WAYS = "id or secret contains a character that providers decode in two ways (:, %, + or a space …)"
 POST = "try auth: client_secret_post, which sends them in the form"
-ALLOWED = "compare scope and parameters with what the provider allows this client"
+ALLOWED = "check that the provider allows this client's scope and parameters"
 
 REPLIES = [
     # Not the token endpoint.
@@ -86,28 +86,29 @@ REPLIES = [
         403,
         HTML,
         "HTTP 403: refused with an HTML page, not by a token endpoint; "
-        "compare token_url with the provider's; if it is right, ask the provider to let this machine's address through",
+        "check that token_url matches the provider's settings; if it does, ask the provider to let this machine's "
+        "address through",
     ),
     Says(
         "Tomcat answers with a page, also to a wrong secret",
         401,
         HTML,
         "HTTP 401: refused with an HTML page, not by a token endpoint; "
-        "compare token_url with the provider's; if it is right, compare client_id, secret and auth",
+        "check that token_url matches the provider's settings; if it does, check client_id, secret and auth",
     ),
     Says(
         "a login page",
         200,
         HTML,
         "HTTP 200, but the reply is HTML, not JSON; "
-        "token_url leads to a login page, a proxy or another site: compare it with the provider's",
+        "token_url leads to a login page, a proxy or another site: check that it matches the provider's settings",
     ),
     Says(
         "the endpoint takes JSON",
         415,
         {"title": "Unsupported Media Type"},
         'HTTP 415 "Unsupported Media Type": not the reply of a token endpoint; '
-        "compare token_url with the provider's, and check whether it expects a form or JSON (body)",
+        "check that token_url matches the provider's settings, and whether it expects a form or JSON (body)",
     ),
     *(
         Says(
@@ -157,10 +158,10 @@ REPLIES = [
         "a known code counts in any field",
         400,
         {"ErrorCode": "invalid_client"},
-        f"HTTP 400 invalid_client: the client was refused; {COMPARE}",
+        f"HTTP 400 invalid_client: the client was refused; {CHECK}",
     ),
     *(
-        Says(f"the code quotes the secret in {where}", 401, fields, f"HTTP 401: the client was refused; {COMPARE}")
+        Says(f"the code quotes the secret in {where}", 401, fields, f"HTTP 401: the client was refused; {CHECK}")
         for where, fields in (
             ("errorCode", {"errorCode": "hunter2"}),
             ("errors[].code", {"errors": [{"code": "bad-HUNTER2"}]}),
@@ -169,7 +170,7 @@ REPLIES = [
         )
     ),
     *(
-        Says(f"the code is {what}", 401, {"errorCode": code}, f"HTTP 401: the client was refused; {COMPARE}")
+        Says(f"the code is {what}", 401, {"errorCode": code}, f"HTTP 401: the client was refused; {CHECK}")
         for what, code in (
             ("too long", "a" * 49),
             ("a sentence", "Please, see https://example.com"),
@@ -182,7 +183,7 @@ REPLIES = [
         "no code, and the text is about the client",
         400,
         {"status": 400, "message": "invalid client id"},
-        f"HTTP 400: the client was refused; {COMPARE}",
+        f"HTTP 400: the client was refused; {CHECK}",
     ),
     # The grant, and not the credentials.
     Says(
@@ -190,7 +191,7 @@ REPLIES = [
         400,
         {"error": "unsupported_grant_type"},
         "HTTP 400 unsupported_grant_type: the grant type was refused; the token endpoint does not support grant_type "
-        "client_credentials: compare grant_type and token_url with the provider's",
+        "client_credentials: check that grant_type and token_url match the provider's settings",
     ),
     Says(
         "the grant is not enabled",
@@ -204,7 +205,7 @@ REPLIES = [
         "Keycloak: the secret is wrong",
         401,
         {"error": "unauthorized_client", "error_description": "Invalid client or Invalid client credentials"},
-        f"HTTP 401 unauthorized_client: the client was refused; {COMPARE}",
+        f"HTTP 401 unauthorized_client: the client was refused; {CHECK}",
     ),
     Says(
         "the name of the grant is short",
@@ -224,7 +225,7 @@ REPLIES = [
         token={"parameters": (("subject_token", Reference("file", "/t")),)},
     ),
     # The credentials.
-    Says("a wrong secret", 401, INVALID_CLIENT, f"HTTP 401 invalid_client: the client was refused; {COMPARE}"),
+    Says("a wrong secret", 401, INVALID_CLIENT, f"HTTP 401 invalid_client: the client was refused; {CHECK}"),
     Says(
         "a secret that worked",
         401,
@@ -283,14 +284,14 @@ REPLIES = [
         "all providers read the secret alike",
         401,
         INVALID_CLIENT,
-        f"HTTP 401 invalid_client: the client was refused; {COMPARE}",
+        f"HTTP 401 invalid_client: the client was refused; {CHECK}",
         secret="a/b=!$@#~",
     ),
     Says(
         "the form needs no encoding: nothing else to try",
         401,
         INVALID_CLIENT,
-        f"HTTP 401 invalid_client: the client was refused; {COMPARE}",
+        f"HTTP 401 invalid_client: the client was refused; {CHECK}",
         secret="a+b",
         client={"auth": "client_secret_post"},
     ),
@@ -325,7 +326,7 @@ REPLIES = [
         401,
         {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided. Ensure …"},
         "HTTP 401 invalid_client: the client was refused; "
-        "compare client_id and secret; Entra ID wants the secret's value, not its ID",
+        "check client_id and secret; Entra ID wants the secret's value, not its ID",
     ),
     Says(
         "WeChat: the address of this machine",
@@ -355,7 +356,7 @@ REPLIES = [
         "the same at a provider that gives no reason (idpyoidc, oidc-provider)",
         401,
         INVALID_CLIENT,
-        "HTTP 401 invalid_client: the client was refused; compare client_id, key_id, public key and audience of the "
+        "HTTP 401 invalid_client: the client was refused; check client_id, key_id, public key and audience of the "
         f"assertion, which is for {ISSUER} (assertion_audience)",
         client=SIGNS,
     ),
@@ -373,14 +374,14 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; "
-        "compare client_id and secret, and assertion_audience, with the provider's",
+        "check that client_id, secret and assertion_audience match the provider's settings",
         client={"auth": "client_secret_jwt"},
     ),
     Says(
         "the jwt-bearer grant",
         400,
         {"error": "invalid_grant"},
-        "HTTP 400 invalid_grant: the client was refused; compare issuer, subject, key_id, public key and audience of "
+        "HTTP 400 invalid_grant: the client was refused; check issuer, subject, key_id, public key and audience of "
         f"the assertion, which is for {ISSUER} (assertion_audience)",
         client={"auth": "none", "client_secret": (), "grant_type": JWT_BEARER, "jwt_bearer": JwtBearer()},
     ),
@@ -390,7 +391,7 @@ REPLIES = [
             401,
             INVALID_CLIENT,
             "HTTP 401 invalid_client: the client was refused; "
-            "compare client_id, and the certificate with what is registered with the provider",
+            "check that client_id and the certificate match those registered with the provider",
             client={"auth": auth, "client_secret": ()},
         )
         for auth in ("tls_client_auth", "self_signed_tls_client_auth")
@@ -400,7 +401,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; "
-        "compare the assertion's issuer, subject and audience with what the provider trusts",
+        "check that the provider trusts the assertion's issuer, subject and audience",
         client={"auth": "assertion", "client_secret": ()},
     ),
     Says(
@@ -408,7 +409,7 @@ REPLIES = [
         401,
         INVALID_CLIENT,
         "HTTP 401 invalid_client: the client was refused; "
-        "compare client_id with the provider's; with auth: none no secret is sent",
+        "check that client_id matches the provider's settings; with auth: none no secret is sent",
         client={"auth": "none", "client_secret": ()},
     ),
     # The token.
@@ -417,14 +418,14 @@ REPLIES = [
         400,
         {"error": "invalid_scope"},
         "HTTP 400 invalid_scope: this request was refused (scope); "
-        "compare scope with the provider's, and have it granted to this client",
+        "check that scope matches the provider's settings, and have it granted to this client",
     ),
     Says(
         "Entra: a scope without /.default",
         400,
         {"error": "invalid_scope", "error_description": "AADSTS1002012: … must have a scope value with /.default"},
-        "HTTP 400 invalid_scope: this request was refused (scope); compare scope with the provider's, and have it "
-        "granted to this client; Entra ID wants an API's scope with /.default at its end",
+        "HTTP 400 invalid_scope: this request was refused (scope); check that scope matches the provider's settings, "
+        "and have it granted to this client; Entra ID wants an API's scope with /.default at its end",
     ),
     Says(
         "Auth0: no audience",
@@ -551,7 +552,7 @@ CONNECTIONS = [
         closed,
         (
             "HOST:PORT: connection refused (while connecting); "
-            "no server listens there, or a firewall refuses: compare host and port"
+            "no server listens there, or a firewall refuses: check host and port"
         ),
     ),
     ("a firewall drops everything", silent, "HOST:PORT: timed out after 0.5 s (while connecting)"),
@@ -716,7 +717,7 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
             "reply": "HTTP 401, application/problem+json, after TIME",
             "fields": "title",
             "code": '"Unknown client"',
-            "hint": COMPARE,
+            "hint": CHECK,
         },
     ),
     ("the clocks agree", dated(0), {"clock": None}),

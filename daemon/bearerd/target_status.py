@@ -44,6 +44,8 @@ class TargetStatus:
     """None before the first token."""
     expires: float | None = None
     """In the past if the token could not be renewed."""
+    ended: float | None = None
+    """Without a token: when that of an earlier process expired, as its record says."""
     grace: float = 0.0
     """Seconds after `expires` before it counts as expired, while its provider may be about to replace it."""
     on_disk: bool = False

@@ -41,6 +41,8 @@ class Trouble:
 class _Fault(NamedTuple):
     failed: str
     do: str
+    what: str = "refresh"
+    """What the advice is about: the refresh, or a file, a template or a hook by its name."""
 
 
 def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Trouble | None:
@@ -55,13 +57,18 @@ def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Tr
     faults = [*refresh, *files, *hooks] if lost else [*files, *refresh, *hooks]
     starting = status.expires is None and not (status.failure or status.held_by)
     then = _next(status, now) if refresh and not starting else ""
-    return Trouble(
-        _joined(fault.failed for fault in faults), _holds(status, now), _joined(fault.do for fault in faults) + then
-    )
+    failed = "; ".join(dict.fromkeys(fault.failed for fault in faults))
+    return Trouble(failed, _holds(status, now), _advice(faults) + then)
 
 
-def _joined(parts: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(parts))
+def _advice(faults: Iterable[_Fault]) -> str:
+    """What to do about all of them. With different advice, each part names what it is about."""
+    about: dict[str, list[str]] = {}
+    for fault in faults:
+        about.setdefault(fault.do, []).append(fault.what)
+    if len(about) == 1:
+        return next(iter(about))
+    return "; ".join(f"{', '.join(dict.fromkeys(whats))}: {do}" for do, whats in about.items())
 
 
 def _when(moment: float, now: Instant) -> str:
@@ -69,9 +76,12 @@ def _when(moment: float, now: Instant) -> str:
 
 
 def _split(message: str, do: str) -> _Fault:
-    """A message in its two parts: what happened, and after a semicolon what to do; `do` if it does not say that."""
+    """A message in its two parts: what happened, and after a semicolon what to do; `do` if it does not say that.
+
+    What it is about comes before the first colon.
+    """
     failed, _, advice = message.partition("; ")
-    return _Fault(failed, advice or do)
+    return _Fault(failed, advice or do, failed.partition(": ")[0])
 
 
 # -- what still holds --------------------------------------------------------------------------------
@@ -79,7 +89,9 @@ def _split(message: str, do: str) -> _Fault:
 
 def _holds(status: TargetStatus, now: Instant) -> str:
     if status.expires is None:
-        return "there is no valid token"
+        if status.ended is None:
+            return "there is no valid token"
+        return f"there is no valid token: the last one expired at {_when(status.ended, now)}"
     expiry = _when(status.expires, now)
     if status.expires + status.grace <= now.boot:
         if status.target.on_expiry == "remove" and not status.faults:
@@ -100,7 +112,7 @@ def _holds(status: TargetStatus, now: Instant) -> str:
 def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
     failure, hold = status.failure, status.held_by
     if failure is not None:
-        failed, do = _said(failure, status)
+        failed, do, _ = _said(failure, status)
         if status.attempts > 1 and status.failing_since is not None:
             failed += f", {status.attempts} attempts since {_when(status.failing_since, now)}"
         if hold and not (hold == "refused" and isinstance(failure, Refused)):
@@ -116,12 +128,12 @@ def _of_refresh(status: TargetStatus, now: Instant) -> Iterator[_Fault]:
 
 def _next(status: TargetStatus, now: Instant) -> str:
     """When bearerd tries again, as the last part of what to do."""
-    at = status.next_refresh
-    if at == inf:
+    if status.next_refresh == inf:
         return "; next attempt when a request in flight has ended"
-    if at <= 0:
+    if status.next_refresh <= 0:
         return ""
-    return "; next attempt now" if at < now.boot + 1 else f"; next attempt at {_when(at, now)}"
+    at = _when(status.next_refresh, now)  # compared as text: RFC 3339 in UTC sorts by time
+    return "; next attempt now" if at <= rfc3339(now.wall) else f"; next attempt at {at}"
 
 
 _HELD_DO: Final = {
@@ -154,7 +166,8 @@ def _said(failure: Failure, status: TargetStatus) -> _Fault:
         case Refused():
             then = _RESTART if _by_variable(status) else _AT_ONCE
             return _Fault(
-                failure.reason, (failure.hint or "compare the client and its scope with the provider's") + then
+                failure.reason,
+                (failure.hint or "check that the client and its scope match the provider's settings") + then,
             )
         case _:
             assert_never(failure)
@@ -164,11 +177,13 @@ _WAIT: Final = "wait; if it lasts, ask the provider"
 _TRANSIENT_DO: Final[dict[Phase, str]] = {
     "name look-up": "check the host's name and this machine's DNS",
     "connect": "check the network and the firewalls on the way",
-    "TLS": "compare the host with the provider's, and check whether a proxy intercepts TLS",
+    "TLS": "check the host's name, and whether a proxy intercepts TLS",
     "wait": "wait; if it lasts, ask the provider, or raise timeout",
     "read": "wait; if it lasts, ask the provider, or raise timeout",
 }
-_MALFORMED_DO: Final = "compare token_url with the provider's; bearerd check --online shows what came back"
+_MALFORMED_DO: Final = (
+    "check that token_url matches the provider's settings; bearerd check --online shows what came back"
+)
 _RESTART: Final = "; a changed variable needs a restart"
 
 
@@ -202,7 +217,8 @@ def _unsent(failure: Unsent) -> _Fault:
             if failure.message.startswith(source) and re.search(error, failure.message)
         )
         do = next(fitting, "correct it; bearerd check shows whether it can be used")
-    return _split(failure.message, do)
+    failed, do, _ = _split(failure.message, do)
+    return _Fault(failed, do)
 
 
 # -- its files and hooks -----------------------------------------------------------------------------
@@ -216,8 +232,8 @@ def _of_files(status: TargetStatus) -> Iterator[_Fault]:
 def _of_hooks(error: str | None) -> Iterator[_Fault]:
     # Several are one text (hooks/owed.py).
     for fault in re.split(r"; (?=hook (?:run|signal) )", error) if error else ():
-        failed, do = _split(fault, "correct it, and reload the program by hand")
-        yield _Fault(f"{failed}, given up", do.removeprefix("its output is not kept: "))
+        failed, do, hook = _split(fault, "correct it, and reload the program by hand")
+        yield _Fault(f"{failed} (given up)", do.removeprefix("its output is not kept: "), hook)
 
 
 # -- the daemon --------------------------------------------------------------------------------------
@@ -268,5 +284,5 @@ _STATE_HOLDS: Final[dict[StateKind, str]] = {
 
 def of_state(kind: StateKind, fault: str) -> Trouble:
     """The lock, the ledger, or the notes which secrets work, cannot be written; `fault` has the path and the reason."""
-    failed, do = _split(fault, "correct it")
+    failed, do, _ = _split(fault, "correct it")
     return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")

@@ -79,7 +79,7 @@ REFUSED = "HTTP 400 invalid_scope: this request was refused"
         pytest.param(["--ready", "dnb/good"], 0, ["valid"], id="a token that is ready"),
         pytest.param(["dnb/good", "dnb/missing"], 1, ["dnb/missing: missing: " + REFUSED], id="one of two"),
         pytest.param(["dnb/spare"], 1, ["dnb/spare: missing: " + REFUSED], id="one that is not required"),
-        pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'"], id="unknown"),
+        pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'; did you mean 'dnb/good'?"], id="unknown"),
         pytest.param(["a b&name=dnb/good"], 1, ["there is no token 'a b&name=dnb/good'"], id="no name at all"),
         pytest.param([""], 1, ["there is no token ''"], id="empty"),
     ],
@@ -278,6 +278,8 @@ def held(site: Site) -> bool:
         pytest.param(b"", "no daemon answers at {}: it closed the connection; it is stopping, or", id="nothing"),
         pytest.param(b"SSH-2.0-x\r\n", "the process that answers at {} is not bearerd", id="no HTTP"),
         pytest.param(http(404, {}), "the process that answers at {} is not bearerd: HTTP 404", id="another service"),
+        pytest.param(http(200, {}), "the process that answers at {} is not bearerd", id="another service's 200"),
+        pytest.param(http(200, b"<html>"), "the answer at {} is not from bearerd, or was cut off", id="a web page"),
         pytest.param(http(503, b"<html>"), "the answer at {} is not from bearerd, or was cut off", id="HTML"),
         pytest.param(http(503, b"[" * 200_000), "the answer at {} is not from bearerd, or was cut off", id="deep JSON"),
         pytest.param(b"HTTP/1.1 %b x\r\n\r\n" % (b"9" * 5000), "the process that answers at {} is", id="long status"),
@@ -296,6 +298,16 @@ def test_health_explains_its_failures(
     assert (out, err.startswith(f"bearerd: {said.format(path)}")) == ("", True)
     assert err.endswith("\n")
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("tokens", [["x"], [[]], [{"state": []}], [{"state": "missing", "file_errors": None}]], ids=str)
+def test_a_status_with_other_types_is_reported(
+    tokens: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(tmp_path / "s", lambda _: http(200, {"tokens": tokens})):
+        assert cli.main(["health", "--socket", str(tmp_path / "s"), "dnb/bci"]) == 1
+    said = f"bearerd: the answer at {tmp_path}/s is not a status as this version of bearerd knows it\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_an_endless_answer_does_not_fill_the_memory(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_new_token_is_in_the_file_when_the_command_ends(tmp_path: Path) -> N
             done = bearerd("refresh", "dnb/bci", env={"BEARERD_SOCKET": str(site.socket)})
             assert done.returncode == 1
             assert done.stdout.startswith("dnb/bci: requested less than a minute ago; try again in ")
-            assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
+            assert done.stderr == "bearerd: the token was not renewed\n"
             assert len(server.seen) == 2
 
 
@@ -112,7 +112,7 @@ def test_a_failure_is_shown_with_the_state_of_the_current_token(then: Answer, sa
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: {said}")
     assert done.stdout.endswith("; the current token is good for 59 min\n")
-    assert done.stderr == "bearerd: 1 of 1 tokens not renewed\n"
+    assert done.stderr == "bearerd: the token was not renewed\n"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_token_that_is_held_longer_than_the_timeout_ends_at_once(
             done = bearerd("refresh", "dnb", "--timeout", "40s", "--socket", site.socket)
             assert time.monotonic() - began < 40
             assert len(server.seen) == 1
-    assert (done.returncode, done.stderr) == (1, "bearerd: 1 of 1 tokens not renewed\n")
+    assert (done.returncode, done.stderr) == (1, "bearerd: the token was not renewed\n")
     expected = rf"dnb/bci: held: {why}; next attempt in {until}; there is no valid token\n"
     assert re.fullmatch(expected, done.stdout), done.stdout
 
@@ -296,7 +296,7 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
         "?[2J: there is no token or client of this name",
         f"dnb/bci: {GOOD}",
     ]
-    assert done.stderr == "bearerd: 2 of 3 tokens not renewed\n"
+    assert done.stderr == "bearerd: 2 of 3 tokens were not renewed\n"
 
 
 # -- a daemon that goes ----------------------------------------------------------------------------
@@ -355,6 +355,33 @@ def test_a_daemon_restarted_meanwhile_has_lost_the_request(tmp_path: Path, capsy
     code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, status(HAD), status(HAD, pid=2))
     assert (code, out) == (1, "")
     assert err == "bearerd: the daemon was restarted while the token was requested; run the command again\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tokens": []},
+        {"pid": 1, "tokens": ["x"]},
+        {"pid": 1, "config": "x", "tokens": []},
+        {"pid": 1, "tokens": [{"name": ["x"]}]},
+    ],
+)
+def test_an_answer_that_is_not_a_status_is_reported(
+    body: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = refreshed(tmp_path, capsys, http(200, body))
+    assert (code, out) == (1, "")
+    assert err == f"bearerd: the answer at {tmp_path}/s is not a status as this version of bearerd knows it\n"
+
+
+@pytest.mark.parametrize("grants", [None, {"issued": "x"}])
+def test_a_status_whose_tokens_have_other_types_is_reported(
+    grants: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = status(HAD | {"grants": grants})
+    code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, odd)
+    assert (code, out) == (1, "")
+    assert err.endswith(" is not a status as this version of bearerd knows it\n")
 
 
 def test_a_token_removed_from_the_config_ends_the_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

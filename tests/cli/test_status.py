@@ -198,7 +198,7 @@ def test_a_terminal_shows_every_token_with_its_state_in_words_and_colour(site: S
     for colour, said in (("31", REFUSED[:30]), ("33", "The same as dnb/gone.")):
         assert f"\x1b[{colour}m{said}" in raw
     # How long this module has been at work is the machine's affair.
-    assert re.match(r"\S+ +valid +[345]\d min ", table["dnb/good"][0])
+    assert re.match(r"\S+ +valid +(1 h|[345]\d min) ", table["dnb/good"][0])
     assert re.match(r"\S+ +expired +(\d+ \w+ ago|just now)", table["dnb/gone"][0])
     assert ("LIFE" in text) == (columns == 80)
     assert ("█" in text and "│" in text) == (columns == 80)
@@ -390,7 +390,7 @@ def test_without_a_daemon_status_uses_the_records(left: Site, by: str) -> None:
         ),
     ]
     table = rows(done.stdout)
-    assert re.match(r"dnb/long +valid +[345]\d min$", table["dnb/long"][0])
+    assert re.match(r"dnb/long +valid +(1 h|[345]\d min)$", table["dnb/long"][0])
     assert re.match(
         r"dnb/short +expired +1 h ago +no daemon refreshed it. There is no valid token: the last one expired 1 h ago "
         r"\(at .*\)\. To do: start bearerd\.$",
@@ -591,6 +591,19 @@ def test_the_line_of_a_token_is_complete_on_a_terminal_of_any_width(width: int) 
     below = list(itertools.takewhile(lambda line: line.startswith("  "), lines[at + 1 :]))
     assert " ".join(line.strip() for line in below) == SPOKEN
     assert max(map(len, below)) <= width
+
+
+def test_the_columns_and_the_line_below_them_round_times_in_the_same_way() -> None:
+    # The document's times are whole seconds, `now` too: 20.6 s can be 21 s between two of them.
+    times = {
+        "expires_at": "2026-11-24T02:11:00Z",
+        "remaining_seconds": 659.6,
+        "next_refresh": "2026-11-24T02:00:21Z",
+        "next_refresh_seconds": 20.6,
+    }
+    trouble = {"line": "HTTP 503. To do: wait; next attempt at 2026-11-24T02:00:21Z."}
+    line = drawn(FAILING | times | {"trouble": trouble}, paper=Paper(zone=UTC))[-1]
+    assert line == "dnb/failing  failing  11 min  21 s  HTTP 503. To do: wait; next attempt in 21 s (at 02:00:21)."
 
 
 def test_the_line_of_a_token_is_its_last_column_in_a_pipe() -> None:

@@ -21,7 +21,7 @@ from support.process import WITHIN
 
 FOUR = socket.AF_INET
 HEAD_START = 0.25
-REFUSED = "no server listens there, or a firewall refuses: compare host and port"
+REFUSED = "no server listens there, or a firewall refuses: check host and port"
 names = (f"http://name-{number}.example/token" for number in range(1000))
 
 

@@ -338,7 +338,7 @@ def test_token_endpoints_on_the_issuers_host_are_not_logged(log: pytest.LogCaptu
 
 def test_metadata_beyond_the_bounds_is_malformed_and_the_second_url_is_tried() -> None:
     flooded = Answer(200, b"", {"X-Much": "x" * 70_000})
-    hint = "not the reply of a token endpoint; compare the URL with the provider's"
+    hint = "not the reply of a token endpoint; check that the URL matches the provider's settings"
     with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == Malformed(
             "metadata: 127.0.0.1: the reply has more than 64 KiB of headers", "discovery", hint

@@ -22,7 +22,7 @@ from support.servers import SCRIPTS, SECRETS, granted, port_of
 
 COLON = "acme:prod"
 CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
-COMPARE = "compare client_id, secret and auth with the provider's"
+CHECK = "check that client_id, secret and auth match the provider's settings"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_its_tokens_are_accepted(provider: Provider, asked: str, given: str) -> 
 def test_wrong_credentials_are_a_refusal_of_the_client(
     provider: Provider, client_id: str, secret: str, auth: Auth
 ) -> None:
-    assert granted(provider, client_id, secret, auth) == Refused(CLIENT_REFUSED, hint=COMPARE)
+    assert granted(provider, client_id, secret, auth) == Refused(CLIENT_REFUSED, hint=CHECK)
 
 
 def test_its_refusal_is_401_with_a_challenge_for_bearers(provider: Provider) -> None:
@@ -121,7 +121,7 @@ def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -
     assert outcome == Refused(
         "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
-        hint="compare scope with the provider's, and have it granted to this client",
+        hint="check that scope matches the provider's settings, and have it granted to this client",
     )
 
 
@@ -148,5 +148,5 @@ def test_a_token_url_without_the_final_slash_is_malformed(provider: Provider) ->
     elsewhere = replace(provider, token_url=provider.token_url.removesuffix("/"))
 
     assert granted(elsewhere, "plain", "plain") == Malformed(
-        "HTTP 404: not the reply of a token endpoint", hint="compare token_url with the provider's"
+        "HTTP 404: not the reply of a token endpoint", hint="check that token_url matches the provider's settings"
     )

@@ -93,7 +93,7 @@ def test_wrong_credentials_are_a_refusal_of_the_client(
     assert isinstance(outcome, Refused)
     assert outcome.message == "HTTP 401 invalid_client: the client was refused"
     assert outcome.whole_client
-    assert "compare client_id, secret" in str(outcome)
+    assert "check that client_id, secret" in str(outcome)
 
 
 def test_its_refusal_has_a_challenge_for_bearers(provider: Provider) -> None:

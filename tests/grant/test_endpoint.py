@@ -35,7 +35,7 @@ TIMEOUT: Final = 0.4
 """Of a provider that will not answer in time: it is waited for in full."""
 LONG: Final = WITHIN
 """Of a provider that will: only a broken build waits for it."""
-BEYOND: Final = "not the reply of a token endpoint; compare the URL with the provider's"
+BEYOND: Final = "not the reply of a token endpoint; check that the URL matches the provider's settings"
 """The hint for a reply that breaks a bound."""
 
 
@@ -566,7 +566,7 @@ def test_a_closed_port_is_a_failure_to_connect() -> None:
         reply = post(f"http://127.0.0.1:{port}/token")
 
     said = f"127.0.0.1:{port}: connection refused (while connecting)"
-    assert reply == NoReply("connect", said, "no server listens there, or a firewall refuses: compare host and port")
+    assert reply == NoReply("connect", said, "no server listens there, or a firewall refuses: check host and port")
 
 
 def test_an_unknown_host_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

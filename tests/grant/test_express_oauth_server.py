@@ -85,7 +85,7 @@ def test_wrong_credentials_are_a_refusal_of_the_client(
     assert isinstance(outcome, Refused)
     assert outcome.message == f"HTTP {status} invalid_client: the client was refused"
     assert outcome.whole_client
-    assert "compare client_id, secret" in str(outcome)
+    assert "check that client_id, secret" in str(outcome)
 
 
 def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -> None:

@@ -18,7 +18,7 @@ from bearerd.model import Provider
 from support.peer import OK, Peer, answering, peer
 from support.process import WITHIN
 
-HINT = "not the reply of a token endpoint; compare the URL with the provider's"
+HINT = "not the reply of a token endpoint; check that the URL matches the provider's settings"
 BYTES = "the reply has more than 64 KiB of headers"
 INTERIM = "the reply has more than 16 interim replies (1xx)"
 Behaviour = Callable[[Peer, socket.socket, int], None]

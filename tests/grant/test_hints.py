@@ -60,7 +60,7 @@ def says(text: str, code: str = "invalid_client") -> bytes:
 
 # -- where it was sent ---------------------------------------------------------------------------------
 
-ALLOWED = "compare scope and parameters with what the provider allows this client"
+ALLOWED = "check that the provider allows this client's scope and parameters"
 NGINX = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
 
 
@@ -117,10 +117,10 @@ def test_similar_words_are_not_taken_for_dpop() -> None:
     [
         pytest.param((), "set parameters: {audience: …} or {resource: …}", id="none"),
         pytest.param((("tenant", "acme"),), "set parameters: {audience: …} or {resource: …}", id="others"),
-        pytest.param((("audience", "x"),), "compare parameters: audience", id="audience"),
+        pytest.param((("audience", "x"),), "check parameters: audience", id="audience"),
         pytest.param(
             (("resource", "x"), ("audience", "x"), ("resource", "y")),
-            "compare parameters: audience, resource",
+            "check parameters: audience, resource",
             id="both",
         ),
     ],
@@ -208,7 +208,7 @@ def test_the_most_specific_hint_wins() -> None:
     assert "clock" in str(hint(about, **known))
     assert "assertion_audience" in str(hint(about, **known | {"skew": 0.0}))
     assert "metadata" in str(hint(CLIENT_REFUSED, **known | {"skew": 0.0}))
-    assert "compare client_id" in str(hint(CLIENT_REFUSED, **known | {"skew": 0.0, "metadata": None}))
+    assert "check client_id" in str(hint(CLIENT_REFUSED, **known | {"skew": 0.0, "metadata": None}))
 
 
 # -- no more than that ---------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ ANOTHER = RSAKey.generate_key(2048, parameters={"kid": "old"})
 SECRET = "a secret of at least 32 characters"
 CLIENT_ID, ACCOUNT, USER = "7e0c5a", "robot@project.example.com", "me@example.com"
 REFUSED = "HTTP 400 invalid_grant: the client was refused"
-COMPARE = "compare issuer, subject, key_id, public key and audience of the assertion, which is for "
+CHECK = "check issuer, subject, key_id, public key and audience of the assertion, which is for "
 
 
 class Registered(ClientMixin):  # type: ignore[misc]
@@ -294,10 +294,10 @@ def test_the_assertion_has_the_configured_claims_and_no_others(
             "often its issuer or its token URL",
             id="audience",
         ),
-        pytest.param({"jwt_bearer": JwtBearer(issuer="nobody")}, COMPARE, id="issuer"),
-        pytest.param({"jwt_bearer": JwtBearer(subject="nobody@example.com")}, COMPARE, id="subject"),
-        pytest.param({"jwt": Jwt(key_id="old")}, COMPARE, id="key-id-of-another-key"),
-        pytest.param({"jwt": Jwt()}, COMPARE, id="no-key-id"),
+        pytest.param({"jwt_bearer": JwtBearer(issuer="nobody")}, CHECK, id="issuer"),
+        pytest.param({"jwt_bearer": JwtBearer(subject="nobody@example.com")}, CHECK, id="subject"),
+        pytest.param({"jwt": Jwt(key_id="old")}, CHECK, id="key-id-of-another-key"),
+        pytest.param({"jwt": Jwt()}, CHECK, id="no-key-id"),
     ],
 )
 def test_a_wrong_assertion_is_a_refusal_of_the_client_with_a_hint(

@@ -57,13 +57,13 @@ PAST = 5
 """Seconds by which an assertion is dated back."""
 
 CLIENT_REFUSED = "HTTP 401 invalid_client: the client was refused"
-COMPARE = "compare client_id, secret and auth with the provider's"
-COMPARE_KEY = "compare client_id, key_id, public key and audience of the assertion, which is for "
+CHECK = "check that client_id, secret and auth match the provider's settings"
+CHECK_KEY = "check client_id, key_id, public key and audience of the assertion, which is for "
 """The audience of the assertion follows."""
-COMPARE_JWT = "compare client_id and secret, and assertion_audience, with the provider's"
+CHECK_JWT = "check that client_id, secret and assertion_audience match the provider's settings"
 EXPIRED = "the provider says that the secret or key has expired: register a new one"
-COMPARE_ID = "compare client_id with the provider's; with auth: none no secret is sent"
-COMPARE_CERTIFICATE = "compare client_id, and the certificate with what is registered with the provider"
+CHECK_ID = "check that client_id matches the provider's settings; with auth: none no secret is sent"
+CHECK_CERTIFICATE = "check that client_id and the certificate match those registered with the provider"
 TWO_WAYS = "id or secret contains a character that providers decode in two ways (:, %, + or a space …): try "
 NEXT = "the client has another secret, which is tried next"
 
@@ -468,7 +468,7 @@ def test_refused_resources_are_the_tokens_own_refusal_with_a_hint(
     outcome, (request,) = bench.perform(bench.target("client_secret_basic", resources=resources))
 
     assert outcome == Refused(
-        "HTTP 400 invalid_target: this request was refused", hint="compare parameters: resource", whole_client=False
+        "HTTP 400 invalid_target: this request was refused", hint="check parameters: resource", whole_client=False
     )
     assert request.form["resource"] == list(resources)
     assert (request.why or "").startswith(why)
@@ -505,7 +505,7 @@ def test_a_scope_that_is_not_allowed_is_a_refusal_of_this_token_alone(bench: Ben
     assert outcome == Refused(
         "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
-        hint="compare scope with the provider's, and have it granted to this client",
+        hint="check that scope matches the provider's settings, and have it granted to this client",
     )
 
 
@@ -532,9 +532,9 @@ class Wrong:
 
 NOT_THE_METHOD = "the provided authentication mechanism does not match the registered client authentication method"
 WRONG = {
-    "wrong-secret-basic": Wrong("client_secret_basic", "invalid secret provided", COMPARE, secret="wrong"),
-    "wrong-secret-post": Wrong("client_secret_post", "invalid secret provided", COMPARE, secret="wrong"),
-    "wrong-secret-jwt": Wrong("client_secret_jwt", "signature verification failed", COMPARE_JWT, secret="wrong"),
+    "wrong-secret-basic": Wrong("client_secret_basic", "invalid secret provided", CHECK, secret="wrong"),
+    "wrong-secret-post": Wrong("client_secret_post", "invalid secret provided", CHECK, secret="wrong"),
+    "wrong-secret-jwt": Wrong("client_secret_jwt", "signature verification failed", CHECK_JWT, secret="wrong"),
     "expired-secret": Wrong(
         "client_secret_basic",
         "client_id client_secret_basic-expired client_secret expired at 1",
@@ -549,41 +549,41 @@ WRONG = {
         client_id="client_secret_jwt-expired",
         message="HTTP 400 invalid_client: the client was refused",
     ),
-    "unknown-client": Wrong("client_secret_basic", "client not found", COMPARE, client_id="nobody"),
+    "unknown-client": Wrong("client_secret_basic", "client not found", CHECK, client_id="nobody"),
     "wrong-audience": Wrong(
         "private_key_jwt",
         "audience (aud) must equal the endpoint url, issuer identifier or token endpoint url",
-        COMPARE_KEY,
+        CHECK_KEY,
         jwt=Jwt(audience="https://elsewhere.example.com"),
     ),
-    "wrong-key": Wrong("private_key_jwt", "signature verification failed", COMPARE_KEY, private_key="ES256 other"),
+    "wrong-key": Wrong("private_key_jwt", "signature verification failed", CHECK_KEY, private_key="ES256 other"),
     "unknown-key-id": Wrong(
         "private_key_jwt",
         "no applicable key found in the JSON Web Key Set",
-        COMPARE_KEY,
+        CHECK_KEY,
         client_id="several",
         private_key="ES256 one",
         jwt=Jwt(key_id="three"),
     ),
-    "secret-for-a-key": Wrong("client_secret_basic", NOT_THE_METHOD, COMPARE, client_id="private_key_jwt"),
-    "key-for-a-secret": Wrong("private_key_jwt", NOT_THE_METHOD, COMPARE_KEY, client_id="client_secret_post"),
-    "nothing-for-a-secret": Wrong("none", NOT_THE_METHOD, COMPARE_ID, client_id="client_secret_post"),
+    "secret-for-a-key": Wrong("client_secret_basic", NOT_THE_METHOD, CHECK, client_id="private_key_jwt"),
+    "key-for-a-secret": Wrong("private_key_jwt", NOT_THE_METHOD, CHECK_KEY, client_id="client_secret_post"),
+    "nothing-for-a-secret": Wrong("none", NOT_THE_METHOD, CHECK_ID, client_id="client_secret_post"),
     "certificate-over-http": Wrong(
-        "tls_client_auth", "client certificate was not provided", COMPARE_CERTIFICATE, where="http"
+        "tls_client_auth", "client certificate was not provided", CHECK_CERTIFICATE, where="http"
     ),
     "certificate-of-another-authority": Wrong(
-        "tls_client_auth", "client certificate was not verified", COMPARE_CERTIFICATE, certified="by-another"
+        "tls_client_auth", "client certificate was not verified", CHECK_CERTIFICATE, certified="by-another"
     ),
     "certificate-for-another-name": Wrong(
         "tls_client_auth",
         "certificate subject value does not match the registered one",
-        COMPARE_CERTIFICATE,
+        CHECK_CERTIFICATE,
         certified="as-another",
     ),
     "certificate-not-registered": Wrong(
         "self_signed_tls_client_auth",
         "unregistered client certificate provided",
-        COMPARE_CERTIFICATE,
+        CHECK_CERTIFICATE,
         certified="as-another",
     ),
 }
@@ -606,7 +606,7 @@ def test_a_client_that_differs_from_its_registration_is_refused(bench: Bench, wr
     assert isinstance(outcome, Refused)
     assert (outcome.message, outcome.whole_client) == (wrong.message, True)
     hint = wrong.hint
-    if hint is COMPARE_KEY:
+    if hint is CHECK_KEY:
         hint += (
             f"{wrong.jwt.audience or bench.target('private_key_jwt').client.provider.token_url} (assertion_audience)"
         )
@@ -677,7 +677,7 @@ def test_when_every_secret_was_refused_no_other_is_announced(bench: Bench) -> No
     last, _ = bench.perform(wanted)
 
     assert first == Refused(CLIENT_REFUSED, hint=NEXT, another_secret=True)
-    assert last == Refused(CLIENT_REFUSED, hint=COMPARE)
+    assert last == Refused(CLIENT_REFUSED, hint=CHECK)
 
 
 def test_a_secret_that_cannot_be_decoded_is_followed_by_the_next(bench: Bench) -> None:

@@ -28,9 +28,10 @@ from support.targets import CLIENT, PROVIDER, target
 
 REFUSING: Script = lambda _: Answer(401, {"error": "invalid_client"})  # noqa: E731
 REFUSED = Refused(
-    "HTTP 401 invalid_client: the client was refused", hint="compare client_id, secret and auth with the provider's"
+    "HTTP 401 invalid_client: the client was refused",
+    hint="check that client_id, secret and auth match the provider's settings",
 )
-ALLOWED = "compare scope and parameters with what the provider allows this client"
+ALLOWED = "check that the provider allows this client's scope and parameters"
 TRY_NEXT = replace(REFUSED, another_secret=True, hint="the client has another secret, which is tried next")
 GOOD = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 # Of the length that RFC 7518 wants, lest PyJWT warns where it verifies.
@@ -821,7 +822,7 @@ def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
         "HTTP 400 invalid_scope: this request was refused (scope)",
         whole_client=False,
         another_secret=False,
-        hint="compare scope with the provider's, and have it granted to this client",
+        hint="check that scope matches the provider's settings, and have it granted to this client",
     )
     assert provider.tried == ["n3w", "0ld", "0ld"]
 

@@ -252,7 +252,9 @@ MALFORMED = [
     pytest.param(
         200, {}, b'{"access_token": "t", "token_type": "PoP"}', Malformed("the token is of type pop"), id="pop"
     ),
-    pytest.param(404, {}, HTML, Malformed("HTTP 404: not the reply of a token endpoint; compare token_url"), id="404"),
+    pytest.param(
+        404, {}, HTML, Malformed("HTTP 404: not the reply of a token endpoint; check that token_url"), id="404"
+    ),
     pytest.param(405, {}, b"", Malformed("HTTP 405: not the reply of a token endpoint"), id="405"),
     pytest.param(
         302,
@@ -346,7 +348,7 @@ def test_a_refused_client_has_a_hint(status: int, body: bytes) -> None:
     outcome = understood(status, body)
 
     assert isinstance(outcome, Refused)
-    assert outcome.hint == "compare client_id, secret and auth with the provider's"
+    assert outcome.hint == "check that client_id, secret and auth match the provider's settings"
 
 
 @pytest.mark.parametrize("field", ["error_description", "message", "errorMessage", "error"])

@@ -185,15 +185,29 @@ def test_the_next_request_uses_a_replaced_ca_file(ca: trustme.CA, ca_file: str) 
         assert isinstance(post(old_server, ca_file), NoReply)
 
 
+NO_CERTIFICATE = "holds no certificate; it needs the provider's CA certificates in PEM"
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         pytest.param(None, "no such file or directory", id="missing"),
-        pytest.param(b"", "holds no certificate", id="empty"),
-        pytest.param(b"not a certificate\n", "holds no certificate", id="text"),
+        pytest.param(b"", NO_CERTIFICATE, id="empty"),
+        pytest.param(b"not a certificate\n", NO_CERTIFICATE, id="text"),
+        pytest.param(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", NO_CERTIFICATE, id="broken"),
         pytest.param(
-            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate", id="broken"
+            b"\x30\x08\x02\x01\x03\x30\x03\x02\x01\x01",
+            "a PKCS#12 file (.p12, .pfx), not PEM; extract the certificates: openssl pkcs12 -in FILE -nokeys "
+            "-out FILE.crt, and set ca_file to that file",
+            id="PKCS#12",
         ),
+        pytest.param(
+            b"\x30\x82\x00\x04\x30\x82\x00\x00",
+            "a certificate in DER, not PEM; convert it: openssl x509 -inform DER -in FILE -out FILE.pem, "
+            "and set ca_file to that file",
+            id="DER",
+        ),
+        pytest.param(b"\x30\x03\x02\x01\x00", NO_CERTIFICATE, id="private key in DER"),
     ],
 )
 def test_an_unusable_ca_file_is_an_error_and_nothing_is_sent(
@@ -205,7 +219,7 @@ def test_an_unusable_ca_file_is_an_error_and_nothing_is_sent(
     with serving_as(ca) as server:
         reply = post(server, str(path))
 
-    assert reply == NoReply("set-up", f"ca_file {path}: {why}")
+    assert reply == NoReply("set-up", f"ca_file {path}: {why.replace('FILE', str(path))}")
     assert server.seen == []
 
 

@@ -456,10 +456,17 @@ def test_a_damaged_record_costs_only_a_grant(rig: Rig, content: bytes) -> None:
 
 def test_an_expired_record_is_not_used(rig: Rig) -> None:
     rig.turn()
+    expires = rig.controller.status().expires
     rig.clock.advance(3600)
     rig.start()
+    rig.answer(Transient("login.example.com: connection refused"), Issued(token("t-2")))
     rig.turn()
     assert len(rig.grants.asked) == 2
+    status = rig.controller.status()
+    assert (status.expires, status.ended) == (None, expires)  # for the line about it
+    rig.clock.advance(60)
+    rig.turn()
+    assert rig.controller.status().ended is None
 
 
 # -- the clocks ------------------------------------------------------------------------------------

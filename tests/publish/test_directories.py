@@ -138,18 +138,38 @@ def test_a_user_who_may_not_write_is_told_which_key_to_set() -> None:
             ("there/new", f"{directory}/there/new does not exist, and user nobody is not allowed to create it"),
         ):
             config.write_text(
-                f"output: {{directory: {directory}/{name}}}\nstate_directory: {directory}/{name}\n"
+                f"output: {{directory: {directory}/{name}}}\n"
                 "clients: {a: {token_url: 'https://x.example/', client_id: a, auth: none, tokens: {t: {}}}}\n"
             )
             done = _as_nobody("check", "-c", config)
             assert done.returncode == 1
-            assert f"failed   directory {directory}/{name}: {fault}; set output.directory to a directory" in done.stdout
-            assert "; set state_directory to a directory of this user\n" in done.stdout
+            # One failure: the state directory and the token's file are below it.
+            said = f"failed   directory {directory}/{name}: {fault}; set output.directory to a directory"
+            assert next(line for line in done.stdout.splitlines() if line.startswith("failed")).startswith(said)
+            assert "\n1 failed, " in done.stdout
             for verb in ("run", "once"):
                 done = _as_nobody(verb, "-c", config)
                 assert done.returncode == 1
                 last = done.stderr.splitlines()[-1]
                 assert "user nobody is not allowed to write there; set output.directory to a directory of this" in last
+
+
+@ROOT
+def test_a_user_who_may_not_write_to_the_state_directory_is_told_which_key_to_set() -> None:
+    skip_where_others_cannot_run_python()
+    with open_directory() as directory:
+        (directory / "tokens").mkdir()
+        os.chown(directory / "tokens", 65534, 65534)
+        (directory / "state").mkdir(mode=0o755)
+        config = directory / "config.yaml"
+        config.write_text(
+            f"output: {{directory: {directory}/tokens}}\nstate_directory: {directory}/state\n"
+            "clients: {a: {token_url: 'https://x.example/', client_id: a, auth: none, tokens: {t: {}}}}\n"
+        )
+        done = _as_nobody("check", "-c", config)
+        assert done.returncode == 1
+        assert "; set state_directory to a directory of this user\n" in done.stdout
+        assert "\n1 failed, " in done.stdout
 
 
 def _as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

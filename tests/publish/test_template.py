@@ -117,7 +117,7 @@ def test_each_template_is_tried_without_a_token(name: str, tmp_path: Path) -> No
 def test_a_missing_variable_is_an_error_with_its_name(name: str, missing: str, tmp_path: Path) -> None:
     (said,) = PUBLISHER.examine(replace(TARGET, outputs=(output(name, str(tmp_path / "out")),)))
     assert said.startswith(f"template {name}: line ")
-    assert said.endswith(f": there is no '{missing}'")
+    assert said.endswith(f": '{missing}' is not defined")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -414,7 +414,7 @@ def test_fields_of_the_provider_do_not_replace_bearerds_own(write: Write) -> Non
 
 def test_a_missing_scope_is_undefined_and_can_be_tested_for(write: Write) -> None:
     assert made(write("{{ scope | default('none') }}")) == "none"
-    assert fault(write("a\n{{ scope }}")) == "line 2: there is no 'scope'"
+    assert fault(write("a\n{{ scope }}")) == "line 2: 'scope' is not defined"
 
 
 @pytest.mark.parametrize("name", ["values", "items", "keys", "get", "pop", "update", "copy"])
@@ -503,13 +503,13 @@ HIDDEN = " (its text is not shown because it could hold the token)"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{{ nope }}", "there is no 'nope'"),
-        ("{{ vars.nope }}", "there is no 'nope'"),
-        ("{{ nope | quoted }}", "there is no 'nope'"),
-        ("{{ vars.nope | tojson }}", "there is no 'nope'"),
-        ("{{ [{'a': nope}] | tojson }}", "there is no 'nope'"),
-        ("{% if nope %}{% endif %}", "there is no 'nope'"),
-        ("{{ nope.deeper }}", "there is no 'nope'"),
+        ("{{ nope }}", "'nope' is not defined"),
+        ("{{ vars.nope }}", "'nope' is not defined"),
+        ("{{ nope | quoted }}", "'nope' is not defined"),
+        ("{{ vars.nope | tojson }}", "'nope' is not defined"),
+        ("{{ [{'a': nope}] | tojson }}", "'nope' is not defined"),
+        ("{% if nope %}{% endif %}", "'nope' is not defined"),
+        ("{{ nope.deeper }}", "'nope' is not defined"),
         ("{{ [] | first }}", "No first item, sequence was empty."),
         ("{{ access_token.upper | tojson }}", "tojson accepts text, numbers, truth values, lists and mappings"),
         ("{{ access_token }", "unexpected '}'"),
@@ -649,7 +649,7 @@ def test_only_built_in_templates_are_tried_with_a_sample(write: Write) -> None:
     templates.prove(write("{{ instance_url }}"), {})
     with pytest.raises(PublishError, match="line 1: No filter named 'quotd'"):
         templates.prove(write("{{ instance_url | quotd }}"), {})
-    with pytest.raises(PublishError, match="template curlrc: line 2: there is no 'access_token'"):
+    with pytest.raises(PublishError, match="template curlrc: line 2: 'access_token' is not defined"):
         templates.prove("curlrc", {})
 
 
@@ -688,7 +688,7 @@ def test_a_template_that_fails_keeps_the_old_file_and_affects_no_other(tmp_path:
     write("two {{ nope }}")
     after = publisher.ensure(target, token("def"))
     assert after.written == (str(paths["raw"]),)
-    assert after.faults == (f"template {own.template}: line 1: there is no 'nope'",)
+    assert after.faults == (f"template {own.template}: line 1: 'nope' is not defined",)
     assert (paths["raw"].read_text(), paths["template"].read_text()) == ("def", "one abc")
 
     write("three {{ access_token }} {{ vars.a }}")

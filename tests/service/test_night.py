@@ -80,7 +80,7 @@ SHOWN = [
         "the client is refused, and never had a token",
         "HTTP 401 invalid_client: the client was refused",
         NONE,
-        f"compare client_id, secret and auth with the provider's; {AT_ONCE}; {THEN}",
+        f"check that client_id, secret and auth match the provider's settings; {AT_ONCE}; {THEN}",
     ),
     Night(
         "ok-refused",
@@ -96,15 +96,15 @@ SHOWN = [
         "one token is refused for its scope",
         "HTTP 400 invalid_scope: this request was refused (scope)",
         NONE,
-        f"compare scope with the provider's, and have it granted to this client; {AT_ONCE}; {THEN}",
+        f"check that scope matches the provider's settings, and have it granted to this client; {AT_ONCE}; {THEN}",
     ),
     Night(
         "firewall",
         "a firewall refuses",
         "HTTP 403: refused with an HTML page, not by a token endpoint",
         NONE,
-        "compare token_url with the provider's; if it is right, ask the provider to let this machine's address "
-        f"through; {AT_ONCE}; {THEN}",
+        "check that token_url matches the provider's settings; if it does, ask the provider to let this machine's "
+        f"address through; {AT_ONCE}; {THEN}",
     ),
     # The provider fails.
     Night(
@@ -150,7 +150,8 @@ SHOWN = [
         "the reply is a login page",
         "HTTP 200, but the reply is HTML, not JSON",
         NONE,
-        f"token_url leads to a login page, a proxy or another site: compare it with the provider's; {AT_ONCE}; {THEN}",
+        f"token_url leads to a login page, a proxy or another site: check that it matches the provider's "
+        f"settings; {AT_ONCE}; {THEN}",
     ),
     Night(
         "moved",
@@ -165,14 +166,15 @@ SHOWN = [
         "nothing is at token_url",
         "HTTP 404: not the reply of a token endpoint",
         NONE,
-        f"compare token_url with the provider's; {AT_ONCE}; {THEN}",
+        f"check that token_url matches the provider's settings; {AT_ONCE}; {THEN}",
     ),
     Night(
         "crlf",
         "the token would break out of a header",
         "the access token contains a line end or NUL, which would break out of a header",
         NONE,
-        f"compare token_url with the provider's; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+        f"check that token_url matches the provider's settings; bearerd check --online shows what came back; "
+        f"{AT_ONCE}; {THEN}",
     ),
     Night(
         "dpop",
@@ -187,7 +189,7 @@ SHOWN = [
         "no server listens",
         "127.0.0.1:PORT: connection refused (while connecting)",
         NONE,
-        f"no server listens there, or a firewall refuses: compare host and port; {THEN}",
+        f"no server listens there, or a firewall refuses: check host and port; {THEN}",
         keys="token_url: CLOSED",
     ),
     Night(
@@ -219,7 +221,7 @@ SHOWN = [
         "the certificate is for another host",
         "127.0.0.1: TLS certificate refused: IP address mismatch, certificate is not valid for '127.0.0.1'",
         NONE,
-        f"compare the host with the provider's, and check whether a proxy intercepts TLS; {THEN}",
+        f"check the host's name, and whether a proxy intercepts TLS; {THEN}",
         keys="ca_file: DIR/ca.pem, token_url: OTHER",
     ),
     # The secret.
@@ -290,7 +292,7 @@ SHOWN = [
     Night(
         "template",
         "the template uses a field that the reply does not have",
-        "template DIR/template: line 1: there is no 'nothing'",
+        "template DIR/template: line 1: 'nothing' is not defined",
         UNWRITTEN,
         "correct it; writing is retried every 10 s",
         token="files: [{format: template, template: DIR/template, path: template/x}]",
@@ -324,7 +326,7 @@ SHOWN = [
     Night(
         "hook",
         "the hook fails",
-        "hook run DIR/hook: exit 3, given up",
+        "hook run DIR/hook: exit 3 (given up)",
         GOOD,
         "run it by hand as the daemon's user to see why",
         token="on_change: [{run: [DIR/hook]}]",
@@ -332,8 +334,8 @@ SHOWN = [
     Night(
         "nohook",
         "the hook's program is missing, and its second one takes too long",
-        "hook run DIR/none: cannot be started: no such file or directory, given up; "
-        "hook run /bin/sleep: timed out after 50 ms and was killed, given up",
+        "hook run DIR/none: cannot be started: no such file or directory (given up); "
+        "hook run /bin/sleep: timed out after 50 ms and was killed (given up)",
         GOOD,
         "correct it, and reload the program by hand",
         token="on_change: [{run: [DIR/none]}, {run: [/bin/sleep, '60'], timeout: 50ms}]",
@@ -342,7 +344,7 @@ SHOWN = [
         "signal",
         "the hook's process does not run",
         "hook signal HUP to none-of-this-name: no process is named none-of-this-name (as in `ps -o comm`), or the "
-        "daemon's user cannot see it, given up",
+        "daemon's user cannot see it (given up)",
         GOOD,
         "correct it, and reload the program by hand",
         token="on_change: [{signal: HUP, process: none-of-this-name}]",
@@ -586,7 +588,7 @@ def test_a_token_that_is_not_well_has_a_line(night: Lines, row: Night) -> None:
 
 NOW = START.boot
 DOWN = Transient("HTTP 503: a temporary error at the provider")
-WRONG = Refused("HTTP 401 invalid_client: the client was refused", hint="compare client_id, secret and auth")
+WRONG = Refused("HTTP 401 invalid_client: the client was refused", hint="check client_id, secret and auth")
 
 
 def held(**changes: Any) -> TargetStatus:
@@ -611,7 +613,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "HTTP 401 invalid_client: the client was refused, 3 attempts since 07:30. "
             "The current token is good for 11 min (until 08:11). "
-            "To do: compare client_id, secret and auth; a changed variable needs a restart; "
+            "To do: check client_id, secret and auth; a changed variable needs a restart; "
             "next attempt in 4 min (at 08:04)."
         ),
     ),
@@ -631,7 +633,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "HTTP 401 invalid_client: the client was refused; held: its client has used up refused_limit. "
             "There is no valid token: the last one expired 60 s ago (at 07:59:00), and its files still contain it. "
-            "To do: compare client_id, secret and auth; a changed variable needs a restart; "
+            "To do: check client_id, secret and auth; a changed variable needs a restart; "
             "next attempt in 4 min (at 08:04)."
         ),
     ),
@@ -682,7 +684,17 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "HTTP 503: a temporary error at the provider; /a: the file system is read-only. "
             "There is no valid token: the last one expired 10 min ago (at 07:50), and its files still contain it. "
-            "To do: wait; if it lasts, ask the provider; mount it for writing; next attempt in 4 min (at 08:04)."
+            "To do: refresh: wait; if it lasts, ask the provider; /a: mount it for writing; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the token of an earlier process had expired at the start",
+        held(failure=DOWN, obtained=None, expires=None, ended=NOW - 600, on_disk=False),
+        (
+            "HTTP 503: a temporary error at the provider. "
+            "There is no valid token: the last one expired 10 min ago (at 07:50). "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
         ),
     ),
     (
@@ -793,8 +805,8 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             "/a: the quota is used up; /b: the daemon's user is not allowed to write there; "
             "HTTP 503: a temporary error at the provider. "
             "The previous token in the files is good for 60 s (until 08:01:00). "
-            "To do: free space, or raise the quota; change its owner or mode; wait; if it lasts, ask the provider; "
-            "next attempt in 4 min (at 08:04)."
+            "To do: /a: free space, or raise the quota; /b: change its owner or mode; "
+            "refresh: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
         ),
     ),
     (

@@ -25,6 +25,7 @@ from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.model import Config, Output
 from bearerd.target_status import TargetStatus
+from bearerd.terms import Instant
 from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
 from support.clock import START
@@ -223,6 +224,15 @@ def test_without_scripts_there_is_a_table() -> None:
     assert rows[-1].startswith("dnb/valid | valid | in 45 min | in 30 min")
 
 
+def test_the_table_and_the_lines_in_it_round_times_in_the_same_way() -> None:
+    now = Instant(wall=START.wall + 0.6, boot=NOW)
+    both = target_status(failure=DOWN, expires=NOW + 90.5, next_refresh=NOW + 20.5)
+    html = rendered(status(both, now=now)).decode()
+    assert "<td>in 91 s<td>in 21 s\n" in html
+    assert "good for 91 s (until 08:01:31)" in html
+    assert "next attempt in 21 s (at 08:00:21)" in html
+
+
 def test_the_table_says_when_a_new_token_is_published() -> None:
     html = rendered(status(target_status(publish_at=NOW + 30))).decode()
     assert "<td colspan=4>a new token is published in 30 s" in html
@@ -349,8 +359,8 @@ def test_each_state_has_its_word_its_shape_and_its_bar(browser: Browser) -> None
     assert (missing["lived"], missing["left"], missing["expiry"], missing["next"]) == (0, 0, None, 100)
     assert missing["times"] == "no token\nnext attempt in 2 min"
     assert missing["errors"] == (
-        "401 invalid_client. There is no valid token. To do: compare the client and its scope with the provider's; "
-        "a changed variable needs a restart; next attempt in 2 min (at 08:02)."
+        "401 invalid_client. There is no valid token. To do: check that the client and its scope match the provider's "
+        "settings; a changed variable needs a restart; next attempt in 2 min (at 08:02)."
     )
     assert found["dnb/starting"]["times"] == "no token yet"
     assert (found["dnb/starting"]["now"], found["dnb/starting"]["next"]) == (None, None)
@@ -366,7 +376,7 @@ def test_a_browser_shows_text_from_elsewhere_as_text(browser: Browser) -> None:
     with shown(browser, hostile()) as (tab, _, _):
         assert tab.evaluate("document.querySelectorAll('img, main script').length") == 0
         assert HOSTILE in tab.evaluate("document.querySelector('#troubles').textContent")
-        assert tab.evaluate("document.querySelector('.errors').textContent").count(HOSTILE) == 3
+        assert tab.evaluate("document.querySelector('.errors').textContent").count(HOSTILE) == 4
         assert tab.evaluate("document.querySelector('summary').textContent").endswith(HOSTILE)
         assert tab.evaluate("document.querySelector('dd').textContent") == HOSTILE
         assert tab.evaluate("document.querySelector('#facts').textContent").startswith(f"in {HOSTILE}")

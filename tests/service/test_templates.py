@@ -139,7 +139,7 @@ def test_a_broken_template_keeps_its_file_until_it_is_corrected(site: Templated,
         before = look(site.made)
         site.template.write_text("one\n{{ nope }}\n")
         said = daemon.wait_for("the previous content is unchanged")
-        fault = f"template {site.template}: line 2: there is no 'nope'"
+        fault = f"template {site.template}: line 2: 'nope' is not defined"
         assert fault in said
         assert (site.bci()["state"], site.bci()["file_errors"]) == ("unwritten", [fault])
         assert (look(site.made), site.made.read_text()) == (before, f"one {token} b\n")
@@ -186,7 +186,7 @@ def test_no_error_shows_the_token(tmp_path: Path) -> None:
             site.wait_for(bci="unwritten", risk="valid")
             shown = str(site.status()) + ask(str(site.socket), "/metrics")[1].decode()
             assert daemon.stop() == 0
-        assert f"template {site.template}: line 1: there is no entry of that name" in shown
+        assert f"template {site.template}: line 1: an entry that it looks up is not defined" in shown
         assert SECRET not in shown + "".join(daemon.lines)
 
 
@@ -227,7 +227,7 @@ def test_check_finds_errors_in_templates_without_a_token(site: Templated, server
     for said in (
         f"template {site.template}: line 1: No filter named 'quotd'.",
         "template /nowhere/own.j2: no such file or directory",
-        "template gcp-external-account: line 4: there is no 'audience'",
+        "template gcp-external-account: line 4: 'audience' is not defined",
     ):
         assert said in (done.stdout + done.stderr).replace("\n", " ")
     assert "template nginx" not in done.stdout + done.stderr

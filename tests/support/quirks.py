@@ -573,15 +573,15 @@ class Fails:
         return max(first, 1.1 * self.after), max(tenth, 1.1 * self.after)
 
 
-_COMPARE: Final = "compare client_id, secret and auth with the provider's"
+_CHECK: Final = "check that client_id, secret and auth match the provider's settings"
 
 
-def _client(said: str, hint: str | None = _COMPARE) -> Refused:
+def _client(said: str, hint: str | None = _CHECK) -> Refused:
     return Refused(f"{said}: the client was refused", hint=hint)
 
 
-_ALLOWED: Final = "compare scope and parameters with what the provider allows this client"
-_SCOPE: Final = "compare scope with the provider's, and have it granted to this client"
+_ALLOWED: Final = "check that the provider allows this client's scope and parameters"
+_SCOPE: Final = "check that scope matches the provider's settings, and have it granted to this client"
 
 
 def _this(said: str, hint: str | None = _ALLOWED) -> Refused:
@@ -649,9 +649,7 @@ REFUSALS: Final = [
             b'{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided. Ensure the '
             b'secret being sent is the client secret value, not its ID.\\r\\nTrace ID: 0e5a","error_codes":[7000215]}',
         ),
-        _client(
-            "HTTP 401 invalid_client", "compare client_id and secret; Entra ID wants the secret's value, not its ID"
-        ),
+        _client("HTTP 401 invalid_client", "check client_id and secret; Entra ID wants the secret's value, not its ID"),
     ),
     Fails(
         "Entra: no such client",
@@ -700,8 +698,8 @@ REFUSALS: Final = [
             _client(f"HTTP 200 with errcode {errcode}", hint),
         )
         for errcode, message, hint in (
-            (40001, b"invalid credential", _COMPARE),
-            (40125, b"invalid appsecret", _COMPARE),
+            (40001, b"invalid credential", _CHECK),
+            (40125, b"invalid appsecret", _CHECK),
             (
                 40164,
                 b"invalid ip",
@@ -759,8 +757,8 @@ REFUSALS: Final = [
         http(403, "Server: cloudflare", HTML, body=LOGIN),
         Refused(
             "HTTP 403: refused with an HTML page, not by a token endpoint",
-            hint="compare token_url with the provider's; if it is right, ask the provider to let this machine's "
-            "address through",
+            hint="check that token_url matches the provider's settings; if it does, ask the provider to let this "
+            "machine's address through",
         ),
     ),
     Fails(
@@ -986,7 +984,7 @@ PROXIES: Final = [
     ),
 ]
 
-_SITE: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
+_SITE: Final = "token_url leads to a login page, a proxy or another site: check that it matches the provider's settings"
 _BEARER: Final = "ask the provider for bearer tokens for this client"
 
 
@@ -995,7 +993,9 @@ def _reply(what: str, hint: str | None = None, status: int = 200) -> Malformed:
 
 
 def _elsewhere(status: int) -> Malformed:
-    return Malformed(f"HTTP {status}: not the reply of a token endpoint", hint="compare token_url with the provider's")
+    return Malformed(
+        f"HTTP {status}: not the reply of a token endpoint", hint="check that token_url matches the provider's settings"
+    )
 
 
 def _redirect(status: int, there: str) -> Malformed:
@@ -1135,7 +1135,7 @@ NO_TOKENS: Final = [
         says(415, b'{"title":"Unsupported Media Type","status":415}'),
         Malformed(
             'HTTP 415 "Unsupported Media Type": not the reply of a token endpoint',
-            hint="compare token_url with the provider's, and check whether it expects a form or JSON (body)",
+            hint="check that token_url matches the provider's settings, and whether it expects a form or JSON (body)",
         ),
     ),
 ]
@@ -1150,7 +1150,7 @@ def _broken(phase: Literal["wait", "read"] = "wait") -> Transient:
 
 
 def _beyond(bound: str) -> Malformed:
-    hint = "not the reply of a token endpoint; compare the URL with the provider's"
+    hint = "not the reply of a token endpoint; check that the URL matches the provider's settings"
     return Malformed(f"127.0.0.1: the reply has {bound}", hint=hint)
 
 

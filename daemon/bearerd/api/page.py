@@ -23,6 +23,7 @@ from bearerd.api import status as statuses
 from bearerd.api.status import HookStatus, State, Status
 from bearerd.plural import counted
 from bearerd.target_status import TargetStatus
+from bearerd.terms import Instant
 from bearerd.timeformat import duration, rfc3339, spoken
 from bearerd.trouble import Trouble, trouble_of
 
@@ -91,24 +92,28 @@ def _plain(status: Status) -> Iterator[str]:
         yield f"<pre>{escape(status.config_error)}</pre>\n"
     yield "<table><tr><th>Token<th>State<th>Expiry<th>Next refresh\n"
     for target_status, hooks in islice(status.tokens, _MOST):
-        expiry = "" if target_status.expires is None else _from_now(target_status.expires - now)
-        turn = _from_now(max(0.0, target_status.next_refresh - now)) if 0 < target_status.next_refresh < inf else ""
+        expiry = "" if target_status.expires is None else _from_now(target_status.expires, status.now)
+        turn = (
+            _from_now(max(now, target_status.next_refresh), status.now) if 0 < target_status.next_refresh < inf else ""
+        )
         yield f"<tr><th>{escape(target_status.name)}<td>{statuses.state_of(target_status, now)}<td>{expiry}<td>{turn}\n"
         if (trouble_of_it := trouble_of(target_status, hooks.error, status.now)) is not None:
             yield f"<tr><td colspan=4>{_line(trouble_of_it, status)}\n"
         if target_status.publish_at is not None:
-            left = max(0.0, target_status.publish_at - now)
-            yield f"<tr><td colspan=4>a new token is published {_from_now(left)}\n"
+            publication = _from_now(max(now, target_status.publish_at), status.now)
+            yield f"<tr><td colspan=4>a new token is published {publication}\n"
     yield "</table>"
     if count > _MOST:
         yield f"<p>{count - _MOST} more are not shown.</p>"
 
 
 def _line(trouble: Trouble, status: Status) -> str:
-    return escape(spoken(trouble.line, status.now.wall, UTC))
+    return escape(spoken(trouble.line, int(status.now.wall), UTC))
 
 
-def _from_now(seconds: float) -> str:
-    if 0 <= seconds < 1:
+def _from_now(moment: float, now: Instant) -> str:
+    """A boot time as a duration, with both times in whole seconds like those in the lines of troubles."""
+    seconds = int(now.wall + (moment - now.boot)) - int(now.wall)
+    if seconds == 0:
         return "now"
     return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"

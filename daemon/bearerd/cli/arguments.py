@@ -37,12 +37,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print an error in two lines, and exit with 2."""
-        more = f"{self.prog} --help shows its options" if " " in self.prog else f"{self.prog} --help lists the commands"
+        lists = " " not in self.prog
+        self._fail(message, f"{self.prog} --help {'lists the commands' if lists else 'shows its options'}")
+
+    def _fail(self, message: str, more: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n{more}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.metavar == "COMMAND" and action.choices and value not in action.choices:
-            raise argparse.ArgumentError(None, f"there is no command '{value}'{_near(value, action.choices)}")
+            self._fail(
+                f"there is no command '{value}'{_near(value, action.choices)}", "bearerd help lists the commands"
+            )
         super()._check_value(action, value)
 
     def format_help(self) -> str:

@@ -119,6 +119,23 @@ def parsed(path: str, body: bytes) -> dict[str, Any]:
     return document
 
 
+class Reading:
+    """A context in which a document from the socket is read. Any process may answer there, or another version.
+
+    Raises NoAnswer if the document's types are not those of a status. Not from `contextlib`, for the sake of probes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and issubclass(kind, (AttributeError, LookupError, OverflowError, TypeError, ValueError)):
+            raise NoAnswer(f"the answer at {self._path} is not a status as this version of bearerd knows it") from None
+
+
 def clean(text: object) -> str:
     """Text from elsewhere, without terminal control characters."""
     return "".join(char if char.isprintable() else "?" for char in str(text))

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from bearerd.cli.ask import PATIENCE, NoAnswer, ask, ask_status, clean, find, note_config, parsed
+from bearerd.cli.ask import PATIENCE, NoAnswer, Reading, ask, ask_status, clean, find, note_config, parsed
 
 # Seconds between two checks: short at first for fast providers, longer later to cost little.
 _FIRST_PAUSE = 0.1
@@ -70,8 +70,9 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
             print("alive" if live else "valid" if names else "ready")
             return 0
         if left <= 0:
+            meant = _meant(path, names, reasons)
             for reason in reasons:
-                print(f"bearerd: {clean(reason)}", file=sys.stderr)
+                print(f"bearerd: {clean(reason + meant.get(reason, ''))}", file=sys.stderr)
             return 1
         time.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -80,17 +81,20 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
 def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> tuple[list[str], object]:
     """Why the health is not good, and the error of the current config. Raises NoAnswer."""
     if names:
-        looks = [_invalid(path, name, patience) for name in names]
+        with Reading(path):
+            looks = [_invalid(path, name, patience) for name in names]
         return [reason for reasons, _ in looks for reason in reasons], looks[-1][1]
     status, body = ask(path, "/livez" if live else "/readyz", patience=patience)
     # A successful probe does not import the JSON module, unless there is a config error.
-    if status == _OK and (_NO_ERROR in body or b"config_error" not in body):
+    if status == _OK and _NO_ERROR in body:
         return [], None
     if status not in {_OK, _NOT_READY}:
         raise NoAnswer(f"the process that answers at {path} is not bearerd: HTTP {status}")
     document = parsed(path, body)
     error = document.get("config_error")
     if status == _OK:
+        if document.get("ok") is not True:
+            raise NoAnswer(f"the process that answers at {path} is not bearerd")
         return [], error
     reasons = document.get("reasons")
     found = reasons if isinstance(reasons, list) else [document["error"]] if "error" in document else []
@@ -101,12 +105,12 @@ def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
     """The same for one token."""
     # Other characters cannot occur in a name, and would need quoting.
     if not name or not _IN_NAMES.issuperset(name):
-        return [f"there is no token '{name}'"], None
+        return [_unknown(name)], None
     document, _ = ask_status(path, name, patience)
     config = document.get("config")
     error = config.get("error") if isinstance(config, dict) else None
     if not document["tokens"]:
-        return [f"there is no token '{name}'"], error
+        return [_unknown(name)], error
     token = document["tokens"][0]
     if token.get("state") in _GOOD:
         return [], error
@@ -114,3 +118,23 @@ def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
     if not why and token.get("held_text"):
         why = f"held: {token['held_text']}"
     return [f"{name}: {token.get('state')}" + (f": {why}" if why else "")], error
+
+
+def _unknown(name: str) -> str:
+    return f"there is no token '{name}'"
+
+
+def _meant(path: str, names: list[str], reasons: list[str]) -> dict[str, str]:
+    """What was probably meant by unknown names, by the reason about each. Asks for the whole status, so only once."""
+    unknown = [name for name in names if _unknown(name) in reasons]
+    if not unknown:
+        return {}
+    from bearerd.config.suggest import near
+
+    try:
+        document, _ = ask_status(path)
+        with Reading(path):
+            known = [str(token["name"]) for token in document["tokens"]]
+    except NoAnswer:
+        return {}
+    return {_unknown(name): near(name, known) for name in unknown}

@@ -165,7 +165,8 @@ def _rows(tokens: Iterable[Mapping[str, Any]], paper: Paper, now: Any) -> list[R
 def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
     state = paper.safe(token.get("state"))
     left, turn = token.get("remaining_seconds"), token.get("next_refresh_seconds")
-    said = "-" if left is None else duration(left)
+    said = "-" if left is None else duration(_whole(left, token.get("expires_at"), now))
+    next_in = None if turn is None else _whole(turn, token.get("next_refresh"), now)
     if state == "expired":
         ago = _seconds(token.get("expires_at"), now)
         said = "just now" if not ago else f"{duration(ago)} ago"  # in whole seconds
@@ -183,7 +184,7 @@ def _row(token: Mapping[str, Any], line: object, paper: Paper, now: Any) -> Row:
         name=paper.safe(token.get("name")),
         state=state,
         left=said,
-        turn="-" if turn is None else duration(turn) if turn else "now",
+        turn="-" if next_in is None else duration(next_in) if next_in >= 1 else "now",
         life=_life(token.get("lifetime_seconds"), left, turn),
         notes=tuple((paper.safe(_spoken(text, now, paper)), style) for text, style in notes),
         well=not line and state == "valid",
@@ -195,6 +196,12 @@ def _life(lifetime: float | None, left: float | None, turn: float | None) -> tup
         return None
     lived = min(max(1 - left / lifetime, 0.0), 1.0)
     return lived, None if turn is None or turn >= left else lived + turn / lifetime
+
+
+def _whole(seconds: float, until: Any, now: Any) -> float:
+    """The seconds until a moment, rounded like the whole times in the lines below; exact for the last second."""
+    whole = _seconds(now, until)
+    return seconds if whole is None or whole < 1 else whole
 
 
 def _capital(text: str) -> str:

@@ -80,7 +80,8 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
             noted = True
             _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
     if failed:
-        print(f"bearerd: {failed} of {len(wanted)} tokens not renewed", file=sys.stderr)
+        which = f"{failed} of {len(wanted)} tokens were" if len(wanted) > 1 else "the token was"
+        print(f"bearerd: {which} not renewed", file=sys.stderr)
     return 1 if failed else 0
 
 

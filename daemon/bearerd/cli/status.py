@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bearerd.cli.ask import NoAnswer, ask_status, clean
+from bearerd.cli.ask import NoAnswer, Reading, ask_status, clean
 from bearerd.cli.colour import coloured
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
@@ -116,11 +116,9 @@ def _drawn(console: Console, socket: str, directory: str | None, height: int | N
 
 
 def _picture(seen: _Seen, socket: str, paper: Paper, trouble: str | None = None) -> list[Text]:
-    """The lines of a document. Raises NoAnswer if it is not one of this version: any process may answer."""
-    try:
+    """The lines of a document. Raises NoAnswer if it is not one of this version."""
+    with Reading(socket):
         return picture(seen.document, paper, trouble)
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
-        raise NoAnswer(f"the answer at {socket} is not a status as this version of bearerd knows it") from None
 
 
 def _end(number: int, _frame: object) -> NoReturn:

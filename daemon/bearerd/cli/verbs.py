@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
 from bearerd.cli.arguments import Parser
-from bearerd.cli.ask import NoAnswer, find
+from bearerd.cli.ask import NoAnswer, Reading, find
 from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
 from bearerd.errors import BearerdError, ConfigError
@@ -320,7 +320,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _refresh(arguments: argparse.Namespace) -> int:
     from bearerd.cli.refresh import refresh
 
-    return refresh(find(arguments.socket, arguments.config)[0], arguments.tokens, arguments.timeout)
+    socket, _ = find(arguments.socket, arguments.config)
+    with Reading(socket):
+        return refresh(socket, arguments.tokens, arguments.timeout)
 
 
 def _health(arguments: argparse.Namespace) -> int:

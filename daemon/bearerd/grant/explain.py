@@ -105,8 +105,8 @@ _DURING: Final[dict[Phase, str]] = {
 }
 # The first frame of an HTTP/2 connection: SETTINGS, or GOAWAY (RFC 9113 section 6).
 _HTTP2: Final = re.compile(r"\0\0.[\4\7]", re.DOTALL)
-_REFUSED_HINT: Final = "no server listens there, or a firewall refuses: compare host and port"
-_BEYOND_HINT: Final = "not the reply of a token endpoint; compare the URL with the provider's"
+_REFUSED_HINT: Final = "no server listens there, or a firewall refuses: check host and port"
+_BEYOND_HINT: Final = "not the reply of a token endpoint; check that the URL matches the provider's settings"
 
 
 def _beyond_bounds(error: BaseException) -> str | None:

@@ -91,14 +91,14 @@ _PLAIN_TO_TLS: Final = re.compile(
 def _of_token(said: _Said, known: Circumstances) -> str | None:
     """What to try after a refusal of this token alone."""
     if said.html:
-        return "compare token_url with the provider's"
+        return "check that token_url matches the provider's settings"
     if re.search(r"audience|resource|invalid_target", said.text, re.IGNORECASE):
         named = ", ".join(sorted({name for name, _ in known.target.parameters} & {"audience", "resource"}))
-        return f"compare parameters: {named}" if named else "set parameters: {audience: …} or {resource: …}"
+        return f"check parameters: {named}" if named else "set parameters: {audience: …} or {resource: …}"
     if said.code == "invalid_scope":
         default = "; Entra ID wants an API's scope with /.default at its end" if "/.default" in said.text else ""
-        return f"compare scope with the provider's, and have it granted to this client{default}"
-    return "compare scope and parameters with what the provider allows this client"
+        return f"check that scope matches the provider's settings, and have it granted to this client{default}"
+    return "check that the provider allows this client's scope and parameters"
 
 
 def _of_grant(said: _Said, known: Circumstances) -> str | None:
@@ -110,7 +110,7 @@ def _of_grant(said: _Said, known: Circumstances) -> str | None:
     if said.code == "unsupported_grant_type":
         return (
             f"the token endpoint does not support grant_type {client.grant_type}: "
-            "compare grant_type and token_url with the provider's"
+            "check that grant_type and token_url match the provider's settings"
         )
     if said.code == "unauthorized_client" and not _OF_CREDENTIALS.search(said.text):
         return (
@@ -124,7 +124,6 @@ def _of_grant(said: _Said, known: Circumstances) -> str | None:
     return None
 
 
-_COMPARE: Final = "compare client_id, secret and auth"
 # Keycloak, and Entra for an unknown client.
 _OF_CREDENTIALS: Final = re.compile(r"credential|secret|AADSTS7000\d\d", re.IGNORECASE)
 
@@ -159,8 +158,10 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
     if said.html:
         # Firewalls answer with 403.
         firewall = said.status == 403  # noqa: PLR2004
-        then = "ask the provider to let this machine's address through" if firewall else _COMPARE
-        return f"compare token_url with the provider's; if it is right, {then}"
+        then = (
+            "ask the provider to let this machine's address through" if firewall else "check client_id, secret and auth"
+        )
+        return f"check that token_url matches the provider's settings; if it does, {then}"
     for pattern, hint in _BY_TEXT:
         if re.search(pattern, said.text, re.IGNORECASE):
             return hint
@@ -179,17 +180,17 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
         return (
             f"id or secret contains a character that providers decode in two ways (:, %, + or a space …): try {other}"
         )
-    return _compare(known)
+    return _check(known)
 
 
-def _compare(known: Circumstances) -> str | None:
-    """What to compare with the provider, by the client's auth."""
+def _check(known: Circumstances) -> str | None:
+    """What to check, by the client's auth."""
     client = known.target.client
     audience = f"{_audience(known)} (assertion_audience)"
     if client.jwt_bearer is not None:
-        return f"compare issuer, subject, key_id, public key and audience of the assertion, which is for {audience}"
+        return f"check issuer, subject, key_id, public key and audience of the assertion, which is for {audience}"
     if client.auth == "private_key_jwt":
-        return f"compare client_id, key_id, public key and audience of the assertion, which is for {audience}"
+        return f"check client_id, key_id, public key and audience of the assertion, which is for {audience}"
     return _BY_AUTH.get(client.auth)
 
 
@@ -206,7 +207,7 @@ _BY_TEXT: Final = (
         r"subscription key",  # Azure API Management
         "the gateway in front of the provider requires a valid subscription key: set headers, or check the key there",
     ),
-    (r"AADSTS7000215", "compare client_id and secret; Entra ID wants the secret's value, not its ID"),
+    (r"AADSTS7000215", "check client_id and secret; Entra ID wants the secret's value, not its ID"),
 )
 
 
@@ -231,9 +232,9 @@ def _audience(known: Circumstances) -> str:
 
 
 _BY_AUTH: Final = {
-    "client_secret_jwt": "compare client_id and secret, and assertion_audience, with the provider's",
-    "tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
-    "self_signed_tls_client_auth": "compare client_id, and the certificate with what is registered with the provider",
-    "assertion": "compare the assertion's issuer, subject and audience with what the provider trusts",
-    "none": "compare client_id with the provider's; with auth: none no secret is sent",
+    "client_secret_jwt": "check that client_id, secret and assertion_audience match the provider's settings",
+    "tls_client_auth": "check that client_id and the certificate match those registered with the provider",
+    "self_signed_tls_client_auth": "check that client_id and the certificate match those registered with the provider",
+    "assertion": "check that the provider trusts the assertion's issuer, subject and audience",
+    "none": "check that client_id matches the provider's settings; with auth: none no secret is sent",
 }

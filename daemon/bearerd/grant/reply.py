@@ -143,8 +143,10 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
     return Issued(token, tuple(notes), lifetime.named, nbf=nbf, reading=reading)
 
 
-_HTML_HINT: Final = "token_url leads to a login page, a proxy or another site: compare it with the provider's"
-_CLIENT_HINT: Final = "compare client_id, secret and auth with the provider's"
+_HTML_HINT: Final = (
+    "token_url leads to a login page, a proxy or another site: check that it matches the provider's settings"
+)
+_CLIENT_HINT: Final = "check that client_id, secret and auth match the provider's settings"
 _SCOPE_HINT: Final = "ask the provider to grant it to this client"
 _NO_SCOPE_HINT: Final = "set strict_scope: false to accept it"
 
@@ -232,8 +234,10 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
     return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)
 
 
-_URL_HINT: Final = "compare token_url with the provider's"
-_NO_FORM_HINT: Final = "compare token_url with the provider's, and check whether it expects a form or JSON (body)"
+_URL_HINT: Final = "check that token_url matches the provider's settings"
+_NO_FORM_HINT: Final = (
+    "check that token_url matches the provider's settings, and whether it expects a form or JSON (body)"
+)
 
 
 def _refused(code: str | None, reply: Reply) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from bearerd.grant.request import UNNAMED
 from bearerd.model import Provider
 from bearerd.reason import reason_of
-from bearerd.secrets.binary import ENCRYPTED
+from bearerd.secrets.binary import ENCRYPTED, certificate_conversion
 
 # The largest bundles of authorities have 1 MB.
 _MOST_BYTES: Final = 16 * 2**20
@@ -75,8 +75,20 @@ def shared_context(ca_file: str | None, _signature_of_it: object) -> ssl.SSLCont
     except (OSError, ValueError) as error:
         # An SSLError is an OSError too; its strerror is OpenSSL's text.
         unread = reason_of(error) if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
-        raise SetUpError(f"ca_file {ca_file}: {unread or 'holds no certificate'}") from None
+        raise SetUpError(f"ca_file {ca_file}: {unread or _not_pem(ca_file)}") from None
     return context
+
+
+def _not_pem(ca_file: str) -> str:
+    """What a file without a certificate in PEM is, and what to do."""
+    try:
+        with open(ca_file, "rb") as file:
+            conversion = certificate_conversion(file.read(_MOST_BYTES + 1), ca_file)
+    except OSError as error:
+        return reason_of(error)
+    if conversion is not None:
+        return f"{conversion}, and set ca_file to that file"
+    return "holds no certificate; it needs the provider's CA certificates in PEM"
 
 
 def own_context(ca_file: str | None, certificate: str, private_key: str, named: tuple[str, str]) -> ssl.SSLContext:

@@ -116,6 +116,7 @@ class Controller:
             target=self.target,
             obtained=token.obtained.boot if token else None,
             expires=state.ends if token else None,
+            ended=state.ends if state.stale else None,
             grace=state.grace,
             on_disk=files.on_disk,
             failure=failure,

@@ -11,6 +11,12 @@ from bearerd.model import Config
 from bearerd.mounts import Mounts, mounts
 from bearerd.publish.access import STICKY, WRITE_BY_OTHERS
 
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether a path is the directory, or below it, by its text."""
+    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
+
+
 # -- mount points -------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from bearerd.model import Config, Output, Target
 from bearerd.publish import record as records
 from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice, instead
 from bearerd.publish.atomic import Files
-from bearerd.publish.directories import exposed, mounted
+from bearerd.publish.directories import exposed, is_below, mounted
 from bearerd.publish.lock import DirectoryLock
 from bearerd.publish.looks import Looks, look, look_of
 from bearerd.publish.notes import Notes
@@ -228,15 +228,19 @@ class Publisher:
                 faults.append(str(error))
         return Published(tuple(removed), tuple(faults))
 
-    def examine(self, target: Target) -> list[str]:
-        """Why the target's files could not be written, as far as that is visible without writing them."""
+    def examine(self, target: Target, *, without: str | None = None) -> list[str]:
+        """Why the target's files could not be written, as far as that is visible without writing them.
+
+        `without`: a directory that is known to be unusable, which is not examined again for each file below it.
+        """
         faults: list[str] = []
         for output in target.outputs:
             try:
                 wanted = attributes(output.mode, output.owner, output.group)
                 if output.template:
                     self._templates.prove(output.template, _template_fields(target, _SAMPLE, output))
-                self._files.prove_usable(posixpath.dirname(output.path), wanted)
+                if without is None or not is_below(output.path, without):
+                    self._files.prove_usable(posixpath.dirname(output.path), wanted)
                 if os.path.isdir(output.path) and not os.path.islink(output.path):
                     faults.append(f"{output.path}: a directory has this name")
             except PublishError as error:

@@ -24,7 +24,7 @@ _MOST_BYTES: Final = 1024 * 1024
 # Characters that JSON allows in a string, and that YAML forbids or reads as a line end.
 _NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 
-_NO: Final = "there is no "
+_UNDEFINED: Final = " is not defined"
 
 
 class Templates:
@@ -112,7 +112,7 @@ def _environment() -> Any:
 
         @property
         def _undefined_message(self) -> str:
-            return self._undefined_hint or f"{_NO}'{self._undefined_name}'"
+            return self._undefined_hint or f"'{self._undefined_name}'{_UNDEFINED}"
 
     class Sandbox(ImmutableSandboxedEnvironment):
         def getattr(self, obj: Any, attribute: str) -> Any:
@@ -166,8 +166,12 @@ def _describe(text: str, error: Exception) -> str:
 
     said = str(error)
     if isinstance(error, UndefinedError):
-        missing = said.removeprefix(_NO).strip("'")
-        return said if missing in text or not said.startswith(_NO) else f"{_NO}entry of that name"
+        named = said.endswith(_UNDEFINED)
+        return (
+            said
+            if not named or said.removesuffix(_UNDEFINED).strip("'") in text
+            else f"an entry that it looks up{_UNDEFINED}"
+        )
     if isinstance(error, TemplateSyntaxError | _UnfitError):
         return said
     return f"{type(error).__name__} (its text is not shown because it could hold the token)"

@@ -33,6 +33,19 @@ def conversion(content: bytes, file: str) -> str | None:
     return None
 
 
+def certificate_conversion(content: bytes, file: str) -> str | None:
+    """The same for a file of which only the certificates are wanted."""
+    inside = _inside(content)
+    if inside is None or inside.startswith(_LONG_SEQUENCE):
+        return conversion(content, file)
+    if inside.startswith(_VERSION_3):
+        return (
+            "a PKCS#12 file (.p12, .pfx), not PEM; extract the certificates: "
+            f"openssl pkcs12 -in {file} -nokeys -out {file}.crt"
+        )
+    return None
+
+
 def _inside(content: bytes) -> bytes | None:
     """The beginning of a SEQUENCE that fills the content; None for other content."""
     if len(content) < 4 or content[0] != _SEQUENCE:  # noqa: PLR2004 - tag, length and some content

@@ -21,7 +21,7 @@ from bearerd.lifecycle.policy import lead
 from bearerd.model import Client, Config, Target
 from bearerd.plural import counted
 from bearerd.publish.access import Reader, describe, stops
-from bearerd.publish.directories import exposed, mounted
+from bearerd.publish.directories import exposed, is_below, mounted
 from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.reader_path import ReaderPath, ReaderPaths
@@ -42,22 +42,25 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     """Check everything that the daemon needs."""
     quiet_libraries()
     publisher = Publisher(config)
-    yield from _directories(config, publisher)
-    yield from _clients_and_tokens(config, environ, publisher, online=online)
+    faults = publisher.examine_directory()
+    yield from _directories(config, publisher, faults)
+    unusable = config.directory if faults else None
+    yield from _clients_and_tokens(config, environ, publisher, unusable, online=online)
 
 
-def _directories(config: Config, publisher: Publisher) -> Iterator[Finding]:
+def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Iterator[Finding]:
     """The files of the config, the directories for output, and the paths to them."""
     for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
         yield Finding(f"config {path}", meaning, "warning")
-    yield _finding(f"directory {config.directory}", publisher.examine_directory(), "can be written")
+    yield _finding(f"directory {config.directory}", faults, "can be written")
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
     uid = ReaderPaths(config).uid
     for note in publisher.examine_own(uid):
         yield Finding("directory", note, "warning")
     state = State(config.state_directory, uid)
-    yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
+    if not (faults and is_below(config.state_directory, config.directory)):  # one cause, one failure
+        yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
     if state.note:
         yield Finding("state directory", state.note, "warning")
     directories = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
@@ -67,7 +70,7 @@ def _directories(config: Config, publisher: Publisher) -> Iterator[Finding]:
 
 
 def _clients_and_tokens(
-    config: Config, environ: Mapping[str, str], publisher: Publisher, *, online: bool
+    config: Config, environ: Mapping[str, str], publisher: Publisher, unusable: str | None, *, online: bool
 ) -> Iterator[Finding]:
     clients = {target.client.name: target.client for target in config.targets}
     judged = {name: _judge(client, environ) for name, client in clients.items()}
@@ -83,7 +86,7 @@ def _clients_and_tokens(
         credentials = judged[target.client.name]
         if not (texts.faults or texts.hidden or credentials.faults or credentials.hidden):
             able.append(target)
-        yield from _token_findings(target, publisher, mounts, texts)
+        yield from _token_findings(target, publisher, unusable, mounts, texts)
     if online:
         yield from try_online(able, environ)
 
@@ -96,13 +99,14 @@ def _client_finding(client: Client, judged: _Texts, environ: Mapping[str, str]) 
 
 
 def _token_findings(
-    target: Target, publisher: Publisher, mounts: Mapping[str, str], parameters: _Texts
+    target: Target, publisher: Publisher, unusable: str | None, mounts: Mapping[str, str], parameters: _Texts
 ) -> Iterator[Finding]:
     subject, count = f"token {target.full_name}", len(target.outputs)
     hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
     busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
-    faults = publisher.examine(target) + busy + parameters.faults + hooks
-    yield _finding(subject, faults, f"{counted(count, 'file')} can be written")
+    faults = publisher.examine(target, without=unusable) + busy + parameters.faults + hooks
+    if faults or unusable is None:
+        yield _finding(subject, faults, f"{counted(count, 'file')} can be written")
     if parameters.hidden:
         yield Finding(subject, _not_seen(parameters), "warning")
     if target.max_staleness and target.least_lead > lead(
