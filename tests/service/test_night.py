@@ -1095,6 +1095,29 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
             ]
 
 
+def test_a_config_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
+    no_thread = (
+        "import threading",
+        "def start(self):",
+        "    if self.name == 'config': raise RuntimeError",
+        "    started(self)",
+        "started, threading.Thread.start = threading.Thread.start, start",
+    )
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url)
+        with running("run", "-c", site.config, env=patched(tmp_path, {}, *no_thread)) as daemon:
+            site.wait_for(bci="valid")
+            site.write("{bci: {scope: bci}, risk: {scope: risk}}")
+            daemon.wait_for("was not read")
+            assert troubles_of(site) == [
+                (
+                    "the new config was refused: the config was not read: no thread can be started. "
+                    "The config loaded at TIME stays in use. "
+                    "To do: raise TasksMax; retrying every 8 s."
+                )
+            ]
+
+
 def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("not a directory")
     with serving(issues()) as server:
