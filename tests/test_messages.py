@@ -582,6 +582,15 @@ CONNECTIONS = [
         f"HOST: TLS: tlsv1 alert no application protocol; {HTTP2_HINT}",
     ),
     (
+        "https to a port with TLS 1.1 alone, of a server that does not know TLS 1.3",
+        # A ServerHello with version 1.1 and TLS_RSA_WITH_AES_128_CBC_SHA.
+        raw(b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02" + b"\x01" * 32 + b"\x00\x00\x2f\x00", "https"),
+        (
+            "HOST: TLS: unsupported protocol; "
+            "the server speaks only versions before TLS 1.2, which are not safe: ask the provider for TLS 1.2"
+        ),
+    ),
+    (
         "another protocol",
         raw(b"SSH-2.0-OpenSSH_9.2\r\n"),
         f"HOST: the reply is not HTTP (while waiting for the reply); {TLS_HINT}",

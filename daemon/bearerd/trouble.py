@@ -154,7 +154,9 @@ def _said(failure: Failure, status: TargetStatus) -> _Fault:
         case Unsent():
             return _unsent(failure)
         case Transient():
-            return _Fault(failure.reason, failure.hint or _TRANSIENT_DO.get(failure.phase, _WAIT))
+            slow = failure.phase in {"wait", "read"} and "timed out" in failure.reason
+            do = f"{_WAIT}, or raise timeout" if slow else _TRANSIENT_DO.get(failure.phase, _WAIT)
+            return _Fault(failure.reason, failure.hint or do)
         case RateLimited():
             return _Fault(
                 failure.reason, failure.hint or "wait; if it recurs, set rate_limit to what the provider allows"
@@ -178,13 +180,12 @@ _TRANSIENT_DO: Final[dict[Phase, str]] = {
     "name look-up": "check the host's name and this machine's DNS",
     "connect": "check the network and the firewalls on the way",
     "TLS": "check the host's name, and whether a proxy intercepts TLS",
-    "wait": "wait; if it lasts, ask the provider, or raise timeout",
-    "read": "wait; if it lasts, ask the provider, or raise timeout",
 }
 _MALFORMED_DO: Final = (
     "check that token_url matches the provider's settings; bearerd check --online shows what came back"
 )
 _RESTART: Final = "; a changed variable needs a restart"
+_CORRECT: Final = "correct it" + _AT_ONCE
 
 
 def _by_variable(status: TargetStatus) -> bool:
@@ -209,7 +210,7 @@ _SECRET_DO: Final = (
 
 def _unsent(failure: Unsent) -> _Fault:
     """Nothing was sent. The message about a secret begins with its source (`Reference.__str__`)."""
-    do = failure.hint or "install or correct it, and restart bearerd"
+    do = failure.hint or ("install it, and restart bearerd" if "not installed" in failure.message else _CORRECT)
     if failure.phase == "secret":
         fitting = (
             advice

@@ -1,19 +1,26 @@
-"""What the status shows: the time of a token that its refused client holds, and providers at one host."""
+"""What the status shows: times of held tokens, providers at one host, and the fields that docs/monitoring.md lists."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from math import inf
-from typing import Literal
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal
 
 import pytest
 
 from bearerd.admission.types import ClientView, ProviderView, Reason, Refusal, View
-from bearerd.api.status import held_times
+from bearerd.api.status import held_times, text
 from bearerd.grant.outcome import Refused
+from bearerd.service.offline import offline
 from bearerd.target_status import TargetStatus
 from support.clock import START
-from support.prometheus import status, target_status
+from support.prometheus import eventful, status, target_status
 from support.targets import TARGET, target
 
 NOW = START.boot
@@ -64,3 +71,69 @@ def test_endpoints_at_one_host_are_shown_together() -> None:
     shown = status(target_status(), other, admission=View({}, views)).providers()
     held: dict[Reason, int] = {"refused": 4, "rate_limit": 2}
     assert shown == {client.provider.name: ProviderView(3, 16, 0.5, held, 12.0)}
+
+
+# -- the reference of its fields ------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs/monitoring.md"
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "time": (str,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "list": (list,),
+    "object": (dict,),
+    "null": (NoneType,),
+}
+
+
+def described(heading: str) -> dict[str, str]:
+    """The fields below a heading of the page, with their types."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n### {heading}\n")[1].split("\n#")[0]
+    return dict(re.findall(r"^\| `([a-z_.]+)` \| ([a-z ]+) \|", section, re.MULTILINE))
+
+
+def fields(part: dict[str, Any], *opened: str) -> dict[str, Any]:
+    """The fields of a part of the document; those of `opened` objects as `object.field`."""
+    inner = {f"{name}.{field}": value for name in opened for field, value in part[name].items()}
+    return {name: value for name, value in part.items() if name not in opened} | inner
+
+
+def parts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each part of the document, with its heading on the page."""
+    yield "The daemon", fields(document, "config")
+    for token in document["tokens"]:
+        yield "Each token", fields(token, "hooks")
+    for trouble in (*document["troubles"], *(token["trouble"] for token in document["tokens"])):
+        if trouble:
+            yield "A trouble", trouble
+    for client in document["clients"].values():
+        yield "Each client", client
+    for provider in document["providers"].values():
+        yield "Each provider", provider
+
+
+def documents(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The status of a daemon in which something of everything happened, of a well one, and from a bad record."""
+    full = replace(eventful(), config_error="config.yaml:1:1: unknown key")
+    for shown in (full, status(target_status())):
+        yield json.loads("".join(text(shown)))
+    record = tmp_path / ".bearerd/records/dnb/bci.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    yield offline(str(tmp_path), START).document
+
+
+def test_the_page_describes_each_field_with_its_type(tmp_path: Path) -> None:
+    seen = set()
+    for document in documents(tmp_path):
+        for heading, part in parts(document):
+            seen.add(heading)
+            types = described(heading)
+            assert set(part) == set(types), heading
+            for name, value in part.items():
+                allowed = [kind for word in types[name].split(" or ") for kind in JSON_TYPES[word]]
+                assert type(value) in allowed, f"{heading}: {name} is {value!r}, and not {types[name]}"
+                if isinstance(value, str) and types[name].startswith("time"):
+                    assert datetime.fromisoformat(value).tzinfo == UTC, name
+    assert seen == {"The daemon", "Each token", "A trouble", "Each client", "Each provider"}

@@ -179,7 +179,7 @@ def test_below_a_directory_of_another_user_a_third_users_file_is_not_changed(pla
     theirs = home / "t"
     theirs.write_text("theirs")
     os.chown(theirs, BOB, BOB)
-    below = rf"{home}, which belongs to user nobody; .*remove it, or use another path"
+    below = rf"{home}, which belongs to user nobody: .*remove it, or use another path"
     said = rf"{theirs} belongs to user {BOB}, and is below {below}"
     with pytest.raises(PublishError, match=said):
         files.replace(str(theirs), b"x", PLAIN)

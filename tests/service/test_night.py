@@ -6,11 +6,16 @@ TIME is a duration and a local time. The second one has the states that take hou
 
 from __future__ import annotations
 
+import errno
+import gzip
 import os
 import re
+import socket
 import ssl
+import struct
 import subprocess
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,14 +31,18 @@ import trustme
 import test_messages
 from bearerd.api.status import daemon_troubles
 from bearerd.cli.ask import NoAnswer, ask, ask_status
-from bearerd.grant.outcome import Malformed, RateLimited, Refused, Transient, Unsent
+from bearerd.grant.deadline import Attempt
+from bearerd.grant.explain import explain
+from bearerd.grant.outcome import Malformed, Phase, RateLimited, Refused, Transient, Unsent
+from bearerd.model import Provider as Endpoint
+from bearerd.publish.advice import advice
 from bearerd.target_status import TargetStatus
 from bearerd.timeformat import spoken
 from bearerd.trouble import trouble_of
 from support import prometheus
 from support.api import Site
 from support.clock import START
-from support.peer import blackhole, refusing
+from support.peer import Peer, blackhole, peer, refusing
 from support.process import eventually, patched, running
 from support.server import Answer, Seen, Server, issues, serving
 from support.targets import target
@@ -183,6 +192,28 @@ SHOWN = [
         NONE,
         f"ask the provider for bearer tokens for this client; {AT_ONCE}; {THEN}",
     ),
+    Night(
+        "bomb",
+        "a small compressed reply becomes a large one",
+        "HTTP 200, but the reply is longer than 65536 bytes",
+        NONE,
+        f"check that token_url matches the provider's settings; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "endless",
+        "the reply has no end",
+        "HTTP 200, but the reply is longer than 65536 bytes",
+        NONE,
+        f"check that token_url matches the provider's settings; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+    ),
+    Night(
+        "metadata",
+        "the issuer's metadata belongs to another issuer",
+        "metadata: it belongs to another issuer",
+        NONE,
+        f"write issuer exactly as the provider's own metadata does, or set token_url instead; {AT_ONCE}; {THEN}",
+        keys="issuer: URL",
+    ),
     # The network.
     Night(
         "closed",
@@ -209,6 +240,37 @@ SHOWN = [
         keys=f"{SLOW}: URL",
     ),
     Night(
+        "drip-fast",
+        "the reply drips",
+        "127.0.0.1: timed out after 0.5 s (while reading the reply)",
+        NONE,
+        f"wait; if it lasts, ask the provider, or raise timeout; {THEN}",
+        keys=f"{SLOW}: URL",
+    ),
+    Night(
+        "reset",
+        "the provider resets the connection",
+        "127.0.0.1: connection reset by peer (while waiting for the reply)",
+        NONE,
+        f"if this port speaks TLS, write https://; {THEN}",
+        keys="token_url: RESET",
+    ),
+    Night(
+        "proxy",
+        "the proxy is down",
+        "the proxy 127.0.0.1:PORT: connection refused (while connecting)",
+        NONE,
+        f"no server listens there, or a firewall refuses: compare host and port; {THEN}",
+        keys="proxy: CLOSED, token_url: URL",
+    ),
+    Night(
+        "intercepted",
+        "a proxy on the way refuses",
+        "HTTP 407 from a proxy, not from the provider",
+        NONE,
+        f"ask the operator of the proxy to allow it; {THEN}",
+    ),
+    Night(
         "tls",
         "the certificate is of an unknown authority",
         "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
@@ -223,6 +285,30 @@ SHOWN = [
         NONE,
         f"check the host's name, and whether a proxy intercepts TLS; {THEN}",
         keys="ca_file: DIR/ca.pem, token_url: OTHER",
+    ),
+    Night(
+        "outdated",
+        "the certificate has expired",
+        "127.0.0.1: TLS certificate refused: certificate has expired",
+        NONE,
+        f"check this machine's clock; if it is right, inform the provider; {THEN}",
+        keys="ca_file: DIR/ca.pem, token_url: EXPIRED",
+    ),
+    Night(
+        "old",
+        "the provider has only an old version of TLS",
+        "127.0.0.1: TLS: tlsv1 alert protocol version",
+        NONE,
+        f"the server speaks only versions before TLS 1.2, which are not safe: ask the provider for TLS 1.2; {THEN}",
+        keys="ca_file: DIR/ca.pem, token_url: OLD",
+    ),
+    Night(
+        "authority",
+        "the file of the authorities is missing",
+        "ca_file DIR/none: no such file or directory",
+        NONE,
+        f"correct it; {AT_ONCE}; {THEN}",
+        keys="ca_file: DIR/none, token_url: UNTRUSTED",
     ),
     # The secret.
     Night(
@@ -274,6 +360,38 @@ SHOWN = [
         f"run it by hand as the daemon's user to see why; {THEN}",
         secret="command: [/bin/false]",
     ),
+    Night(
+        "nocommand",
+        "the command for the secret does not exist",
+        "command DIR/none: no such file or directory",
+        NONE,
+        f"run it by hand as the daemon's user to see why; {THEN}",
+        secret="command: [DIR/none]",
+    ),
+    Night(
+        "mute",
+        "the command for the secret prints nothing",
+        "command /bin/true: empty",
+        NONE,
+        f"run it by hand as the daemon's user to see why; {THEN}",
+        secret="command: [/bin/true]",
+    ),
+    Night(
+        "endlessly",
+        "the command for the secret prints without an end",
+        "command /usr/bin/yes: more than 64 KiB, so not a secret",
+        NONE,
+        f"run it by hand as the daemon's user to see why; {THEN}",
+        secret="command: [/usr/bin/yes]",
+    ),
+    Night(
+        "latin",
+        "the secret is not UTF-8",
+        "file DIR/latin: not UTF-8 text",
+        NONE,
+        f"put the secret into it; {AT_ONCE}; {THEN}",
+        secret="file: DIR/latin",
+    ),
     # The files.
     Night(
         "directory",
@@ -303,6 +421,16 @@ SHOWN = [
         "DIR/tokens/mounted/x: the file is a mount point",
         UNWRITTEN,
         "mount its directory instead",
+        root=True,
+    ),
+    Night(
+        "stranger",
+        "the file belongs to a third user",
+        "DIR/home/x belongs to user 64322, and is below DIR/home, which belongs to user 64321: bearerd does not change "
+        "files of a third user there",
+        UNWRITTEN,
+        "remove it, or use another path",
+        token="files: [{format: raw, path: DIR/home/x}]",
         root=True,
     ),
     Night(
@@ -394,6 +522,10 @@ ANSWERS = {
     "lost": Answer(404, b"no"),
     "crlf": Answer(200, TOKEN | {"access_token": "t\r\n1"}),
     "dpop": Answer(200, TOKEN | {"token_type": "DPoP"}),
+    "bomb": Answer(200, gzip.compress(b" " * 2**24), {"Content-Encoding": "gzip"}),
+    "endless": Answer(200, b" " * 2**17, {"Content-Length": str(2**40)}),
+    "drip": Answer(200, b"{", {"Content-Length": "2"}),
+    "intercepted": Answer(407),
 }
 
 
@@ -417,7 +549,13 @@ class Provider:
             self.over.wait()
         if b"scope=bad" in seen.body:
             return Answer(400, {"error": "invalid_scope"})
-        return ANSWERS.get(then or first, Answer(200, token))
+        return ANSWERS.get(first, ANSWERS.get(then, Answer(200, token)))
+
+
+def reset(it: Peer, connection: socket.socket, _: int) -> None:
+    """Reset the connection instead of a reply."""
+    it.read(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @contextmanager
@@ -447,11 +585,17 @@ def surroundings(path: Path) -> None:
         ("empty", "", 0o600),
         ("hook", "#!/bin/sh\nexit 3\n", 0o755),
         ("template", "{{ nothing }}", 0o644),
+        ("latin", "caf\xe9", 0o600),
     ):
-        (path / name).write_text(content)
+        (path / name).write_text(content, encoding="latin-1")
         (path / name).chmod(mode)
     (path / "tokens/directory/x").mkdir(parents=True)
     (path / "tokens/symlink").symlink_to(path)
+    (path / "home").mkdir()
+    (path / "home/x").touch()
+    if AS_ROOT:
+        os.chown(path / "home", 64321, 64321)
+        os.chown(path / "home/x", 64322, 64322)
 
 
 def config_of(rows: list[Night], path: Path, urls: Mapping[str, str]) -> str:
@@ -531,9 +675,17 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
     rows = [row for row in SHOWN if AS_ROOT or not row.root]
     with ExitStack() as stack:
 
-        def tls(authority: trustme.CA, host: str) -> Server:
+        def tls(authority: trustme.CA, host: str, **how: Any) -> Server:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            authority.issue_cert(host).configure_cert(context)
+            authority.issue_cert(host, **how).configure_cert(context)
+            return stack.enter_context(serving(issues(), context))
+
+        def old() -> Server:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+            ours.issue_cert("127.0.0.1").configure_cert(context)
             return stack.enter_context(serving(issues(), context))
 
         if AS_ROOT:
@@ -547,6 +699,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
             "SILENT": f"http://127.0.0.1:{stack.enter_context(blackhole())}",
             "UNTRUSTED": tls(other, "127.0.0.1").url,
             "OTHER": tls(ours, "other.example.com").url,
+            "EXPIRED": tls(ours, "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)).url,
+            "OLD": old().url,
+            "RESET": stack.enter_context(peer(reset)).url,
         }
         (path / "config.yaml").write_text(config_of(rows, path, urls))
         impatient = patched(
@@ -601,6 +756,18 @@ def held(**changes: Any) -> TargetStatus:
         "next_refresh": NOW + 240,
     }
     return TargetStatus(**given | changes)
+
+
+def no_reply(number: int, phase: Phase) -> Transient:
+    """A request to a provider with TLS that fails with this error of the operating system, or of the name look-up."""
+    kind = socket.gaierror if number < 0 else OSError
+    words = {socket.EAI_NONAME: "Name or service not known", socket.EAI_AGAIN: "Temporary failure in name resolution"}
+    attempt = Attempt(10.0)
+    attempt.phase = phase
+    url = "https://login.example.com/token"
+    error = kind(number, words.get(number) or os.strerror(number))
+    explained = explain(error, attempt, Endpoint("login.example.com", token_url=url), url)
+    return Transient(explained.reason, phase=explained.phase, hint=explained.hint)
 
 
 # The situation, the status, and the line.
@@ -723,13 +890,20 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             "next attempt in 4 min (at 08:04)."
         ),
     ),
-    (
-        "the name is not found",
-        held(failure=Transient("login.example.com: the name was not found", phase="name look-up")),
+    *(
         (
-            "login.example.com: the name was not found. The current token is good for 11 min (until 08:11). "
-            "To do: check the host's name and this machine's DNS; next attempt in 4 min (at 08:04)."
-        ),
+            situation,
+            held(failure=no_reply(number, "name look-up")),
+            (
+                f"login.example.com: the name was not found: {why}. "
+                "The current token is good for 11 min (until 08:11). "
+                "To do: check the host's name and this machine's DNS; next attempt in 4 min (at 08:04)."
+            ),
+        )
+        for situation, number, why in (
+            ("the name does not exist", socket.EAI_NONAME, "Name or service not known"),
+            ("the name server does not answer", socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        )
     ),
     (
         "a new token arrives expired",
@@ -740,13 +914,75 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         ),
     ),
     (
-        "the reply drips",
-        held(failure=Transient("login.example.com: timed out after 10 s (while reading the reply)", phase="read")),
+        "the look-up of the name takes too long",
+        held(failure=Transient("login.example.com: timed out after 10 s (during name lookup)", phase="name look-up")),
         (
-            "login.example.com: timed out after 10 s (while reading the reply). "
+            "login.example.com: timed out after 10 s (during name lookup). "
             "The current token is good for 11 min (until 08:11). "
-            "To do: wait; if it lasts, ask the provider, or raise timeout; next attempt in 4 min (at 08:04)."
+            "To do: check the host's name and this machine's DNS; next attempt in 4 min (at 08:04)."
         ),
+    ),
+    (
+        "the network is unreachable",
+        held(failure=no_reply(errno.ENETUNREACH, "connect")),
+        (
+            "login.example.com:443: network is unreachable (while connecting). "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: check the network and the firewalls on the way; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the connection is reset after the handshake",
+        held(failure=no_reply(errno.ECONNRESET, "wait")),
+        (
+            "login.example.com: connection reset by peer (while waiting for the reply). "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the descriptors are used up at a request",
+        held(failure=no_reply(errno.EMFILE, "connect")),
+        (
+            "login.example.com:443: too many open files (while connecting). "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: raise LimitNOFILE; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the provider returns the same token after its end",
+        held(failure=Transient("the provider still returns the expired token"), expires=NOW - 12, same_token=True),
+        (
+            "the provider still returns the expired token. "
+            "There is no valid token: the last one expired 12 s ago (at 07:59:48), and its files still contain it. "
+            "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    *(
+        (
+            f"a file cannot be written: {name}",
+            held(on_disk=False, faults=(f"/a: {advice(OSError(number, os.strerror(number)))}",)),
+            (
+                f"/a: {failed}. The current token is good for 11 min (until 08:11), but not in all of its files. "
+                f"To do: {do}."
+            ),
+        )
+        for name, number, failed, do in (
+            ("the disk fails", errno.EIO, "input/output error", "check the disk"),
+            (
+                "it is mounted from elsewhere",
+                errno.EXDEV,
+                "the file is on another file system than its directory",
+                "mount its directory instead",
+            ),
+            (
+                "its owner cannot be set",
+                errno.EPERM,
+                "the daemon's user is not allowed to do that (an owner or group it cannot set, or an immutable file)",
+                "correct it; writing is retried every 10 s",
+            ),
+            ("the descriptors are used up", errno.EMFILE, "too many files are open", "raise LimitNOFILE"),
+        )
     ),
     (
         "the descriptors are used up",
@@ -789,7 +1025,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'. "
             "The current token is good for 11 min (until 08:11). "
-            "To do: install or correct it, and restart bearerd; next attempt in 4 min (at 08:04)."
+            "To do: install it, and restart bearerd; next attempt in 4 min (at 08:04)."
         ),
     ),
     (
@@ -841,8 +1077,17 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config) as daemon:
             site.wait_for(bci="valid")
+            site.write('{bci: {scope: "bci')  # half-written
+            daemon.wait_for("not YAML")
+            assert troubles_of(site) == [
+                (
+                    f"the new config was refused: {site.config}:10:27: not YAML. "
+                    "The config loaded at TIME stays in use. "
+                    f"To do: correct it, and it is loaded at once; bearerd check -c {site.config} shows more."
+                )
+            ]
             site.write("{bci: {scop: bci}, risk: {scop: risk}}")
-            daemon.wait_for("stays in use")
+            daemon.wait_for("unknown key")
             assert troubles_of(site) == [
                 (
                     f"the new config was refused: {site.config}:10:20: unknown key (and 1 more). "
@@ -858,6 +1103,29 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
                     "the new config was refused: a changed control needs a restart. "
                     "The config loaded at TIME stays in use. "
                     "To do: restart bearerd, which continues with its valid tokens."
+                )
+            ]
+
+
+def test_a_config_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
+    no_thread = (
+        "import threading",
+        "def start(self):",
+        "    if self.name == 'config': raise RuntimeError",
+        "    started(self)",
+        "started, threading.Thread.start = threading.Thread.start, start",
+    )
+    with serving(issues()) as server:
+        site = Site(tmp_path, server.url)
+        with running("run", "-c", site.config, env=patched(tmp_path, {}, *no_thread)) as daemon:
+            site.wait_for(bci="valid")
+            site.write("{bci: {scope: bci}, risk: {scope: risk}}")
+            daemon.wait_for("was not read")
+            assert troubles_of(site) == [
+                (
+                    "the new config was refused: the config was not read: no thread can be started. "
+                    "The config loaded at TIME stays in use. "
+                    "To do: raise TasksMax; retrying every 8 s."
                 )
             ]
 

@@ -75,6 +75,7 @@ def _run(arguments: list[str]) -> int:
             from bearerd.service.signals import hold_back
 
             hold_back()  # before the imports that take a while
-    from bearerd.cli.verbs import act, parser
+    from bearerd.cli.commands import act
+    from bearerd.cli.verbs import parser
 
     return act(parser().parse_args(arguments), reader, warning)

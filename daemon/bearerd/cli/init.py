@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from bearerd.accounts import user_name
 from bearerd.cli import questions
+from bearerd.cli.answers import UsageError, all_answers, asked_secret, given_answers, secret_from
 from bearerd.cli.new_files import NewFile, new_files
 from bearerd.cli.next_steps import next_steps, offer_check
 from bearerd.config.defaults import Defaults
@@ -23,7 +23,7 @@ from bearerd.errors import BearerdError, ConfigError
 from bearerd.model import Config
 from bearerd.process import write_stderr
 from bearerd.providers.catalog import names, preset
-from bearerd.providers.preset import Preset, Question, Secret, fault, quoted, rendered, secret_fault
+from bearerd.providers.preset import Preset, quoted, rendered
 from bearerd.reason import reason_of
 
 CONFIG: Final = "config.yaml"
@@ -31,14 +31,6 @@ _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # the shells' convention: 128 + SIGINT
 # Besides INT. A terminal sends QUIT for Ctrl and a backslash.
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-# Bytes, as for every secret that bearerd reads.
-_LARGEST_SECRET: Final = 64 * 1024
-# Answers that are secrets: on a command line, every user of the machine can read them.
-_SECRETS: Final = frozenset({"secret", "client_secret", "password", "private_key"})
-
-
-class _Usage(Exception):  # noqa: N818 - not an error of bearerd, but of the command line
-    """The command line or the answers are wrong; exit 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,7 @@ def init(provider: str | None, directory: str | None, answers: list[str], secret
             prepared = _prepare(provider, directory, answers, secret_file, terminal=terminal)
             with _signals_held():
                 written = _write(prepared)
-    except _Usage as error:
+    except UsageError as error:
         write_stderr(f"bearerd: {error}")
         return _USAGE
     except (EOFError, KeyboardInterrupt) as error:
@@ -103,13 +95,13 @@ def _prepare(
     if terminal:
         questions.show(f"{chosen.title}\n\n{chosen.notes}")
         print()
-    content = _from_file(chosen, secret_file) if secret_file is not None else None
-    answers = _answers(chosen, _given(chosen, given), has_secret=content is not None, terminal=terminal)
+    content = secret_from(chosen, secret_file) if secret_file is not None else None
+    answers = all_answers(chosen, given_answers(chosen, given), has_secret=content is not None, terminal=terminal)
     name = chosen.secret_file(answers)
     files: list[NewFile] = []
     if chosen.secret:
         _refuse_existing(directory, name)
-        files.append(NewFile(name, content or _asked(chosen.secret), 0o600, _service_user()))
+        files.append(NewFile(name, content or asked_secret(chosen.secret), 0o600, _service_user()))
     secret_path = os.path.join(directory, name) if name else ""
     text = rendered(chosen, answers, secret_path, _output(directory, known))
     # Others may read the config: it has no secret, and the daemon may run as another user.
@@ -136,10 +128,10 @@ def _chosen(provider: str | None, *, terminal: bool) -> Preset:
         provider = questions.choose({name: preset(name).title for name in known})
         print()
     if provider is None:
-        raise _Usage(f"init needs a PROVIDER, one of {', '.join(known)}")
+        raise UsageError(f"init needs a PROVIDER, one of {', '.join(known)}")
     if provider not in known:
         meant = near(provider, known) or f"; it knows {', '.join(known)}."
-        raise _Usage(
+        raise UsageError(
             f"init does not know the provider '{provider}'{meant} 'other' and 'other-issuer' are for any provider with "
             "an id and a secret"
         )
@@ -152,9 +144,11 @@ def _chosen(provider: str | None, *, terminal: bool) -> Preset:
 def _directory(given: str | None, known: Defaults) -> str:
     directory = os.path.abspath(os.path.expanduser(given)) if given else known.config_directory
     if directory is None:
-        raise _Usage("$HOME is not set, or is not a directory of this user: use --directory, and -c for other commands")
+        raise UsageError(
+            "$HOME is not set, or is not a directory of this user: use --directory, and -c for other commands"
+        )
     if not directory.isprintable():
-        raise _Usage("--directory: expected a path of printable characters")
+        raise UsageError("--directory: expected a path of printable characters")
     return directory
 
 
@@ -208,109 +202,6 @@ def _owner_of(path: str) -> str:
     return "this user" if uid == os.geteuid() else f"the user {user_name(uid)}"
 
 
-# -- answers -------------------------------------------------------------------------------------------
-
-
-def _given(chosen: Preset, given: list[str]) -> dict[str, str]:
-    """The answers of the command line."""
-    keys = [question.key for question in chosen.questions]
-    answers: dict[str, str] = {}
-    for text in given:
-        key, equals, answer = text.partition("=")
-        if key in _SECRETS:
-            raise _Usage(f"--set {key}: other users can read command lines; use --secret-file for the secret")
-        if not equals:
-            raise _Usage("--set: expected KEY=VALUE")
-        if key not in keys:
-            raise _Usage(
-                f"--set: {chosen.name} has no question '{key}'{near(key, keys) or '.'} It has {', '.join(keys)}"
-            )
-        if key in answers:
-            raise _Usage(f"--set {key} was given twice")
-        answers[key] = answer
-    return answers
-
-
-def _answers(chosen: Preset, given: Mapping[str, str], *, has_secret: bool, terminal: bool) -> dict[str, str]:
-    """An answer to each question. Without a terminal, all that are missing or wrong are one error."""
-    answers: dict[str, str] = {}
-    wrong: list[str] = []
-    for question in chosen.questions:
-        key = question.key
-        answers[key], why = _prepared(question, given.get(key, question.default))
-        if terminal and (why is not None or key not in given):
-            if key in given:
-                print(f"--set {key}={given[key]}: {why}")
-            answers[key] = questions.answer_to(question, _prepared)
-            continue
-        if why is None:
-            continue
-        such = f", such as {question.example}" if question.example else ""
-        wrong.append(f"--set {key}={given[key]}: {why}" if key in given else f"--set {key}=…: {question.prompt}{such}")
-    if chosen.secret and not has_secret and not terminal:
-        wrong.append(f"--secret-file FILE: {chosen.secret.prompt}; - reads it from standard input")
-    if wrong:
-        raise _Usage("\n  ".join([f"init {chosen.name} needs these answers; nothing was written:", *wrong]))
-    return answers
-
-
-def _prepared(question: Question, answer: str) -> tuple[str, str | None]:
-    """An answer as it is used, and what is wrong with it."""
-    if question.kind != "path" or not answer:
-        return answer, fault(question, answer)
-    path = os.path.abspath(os.path.expanduser(answer))
-    if not os.path.isfile(path):
-        return path, "there is no such file"
-    if question.private and (mode := os.stat(path).st_mode & 0o777) & 0o077:
-        return path, f"mode {mode:04o} lets others access it; run chmod 600 on it"
-    return path, fault(question, path)
-
-
-def _asked(secret: Secret) -> bytes:
-    """The content of the secret file, by the terminal."""
-    if secret.kind == "text":
-        return questions.secret(secret.prompt, secret_fault).encode() + b"\n"
-    return _content(
-        questions.answer_to(Question("secret", f"{secret.prompt}, the path of its file", "path"), _prepared)
-    )
-
-
-def _from_file(chosen: Preset, path: str) -> bytes:
-    """The content of the secret file, by --secret-file."""
-    if chosen.secret is None:
-        raise _Usage(f"{chosen.name} has no secret: leave out --secret-file")
-    content = _content(path)
-    if chosen.secret.kind == "key":
-        return content
-    try:
-        text = content.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise _Usage(f"{_named(path)}: it is not UTF-8 text") from None
-    if why := secret_fault(text):
-        raise _Usage(f"{_named(path)}: {why}")
-    return text.encode() + b"\n"
-
-
-def _named(path: str) -> str:
-    return "the secret on standard input" if path == "-" else f"secret file {path}"
-
-
-def _content(path: str) -> bytes:
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read(_LARGEST_SECRET + 1)
-        else:
-            with open(path, "rb") as file:
-                content = file.read(_LARGEST_SECRET + 1)
-    except OSError as error:
-        raise _Usage(f"{_named(path)}: {reason_of(error)}") from None
-    if len(content) > _LARGEST_SECRET:
-        raise _Usage(f"{_named(path)}: larger than 64 KiB, so not a secret")
-    if not content.strip():
-        raise _Usage(f"{_named(path)}: it is empty")
-    return content
-
-
 def _loaded(path: str) -> Config:
     """The written config, proven by reading it as the daemon will."""
     try:
@@ -318,7 +209,7 @@ def _loaded(path: str) -> Config:
     except ConfigError as error:
         # An answer that no single question can refuse, such as a path that two files would have.
         why = "; ".join(dict.fromkeys(problem.message or problem.kind for problem in error.problems))
-        raise _Usage(f"with these answers the config has errors: {why}; nothing was written") from None
+        raise UsageError(f"with these answers the config has errors: {why}; nothing was written") from None
 
 
 @contextmanager

@@ -1,49 +1,20 @@
-"""The commands and their options. Each command imports only what it needs."""
+"""The parser of the command line: the commands with their options and help."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from bearerd import __version__
+from bearerd.cli import commands
 from bearerd.cli.arguments import Parser
-from bearerd.cli.ask import NoAnswer, Reading, find
-from bearerd.cli.no_config import no_config
 from bearerd.config.here import default_config
-from bearerd.errors import BearerdError, ConfigError
-from bearerd.plural import counted
+from bearerd.errors import BearerdError
 from bearerd.process import write_stderr
 from bearerd.timeformat import seconds_of
 
-if TYPE_CHECKING:
-    from bearerd.config.reader import ConfigReader
-
 # The groups of commands in the help.
 _START, _DAEMON, _MORE = "start and run", "ask the running daemon", "more"
-EX_CONFIG = 78  # sysexits.h; the systemd unit does not restart on it
-
-
-def act(arguments: argparse.Namespace, reader: ConfigReader | None = None, warning: str | None = None) -> int:
-    """Run the command of a parsed command line. Returns the exit code.
-
-    `reader` reads the config for the commands that need it; `warning` is logged once the log is set up.
-    """
-    arguments.config_reader, arguments.warning = reader, warning
-    try:
-        code: int = arguments.verb(arguments)
-    except ConfigError as error:
-        if missing := no_config(error, arguments.config, os.environ):
-            write_stderr(missing)
-            return EX_CONFIG
-        show = f"; bearerd check -c {arguments.config} shows more"
-        write_stderr(f"{error}\nbearerd: {counted(len(error.problems), 'error')} in the config{show}")
-        return EX_CONFIG
-    except (BearerdError, NoAnswer) as error:
-        write_stderr(f"bearerd: {error}")
-        return 1
-    return code
 
 
 def parser() -> Parser:
@@ -74,7 +45,7 @@ def parser() -> Parser:
 
     root.set_defaults(verb=lambda _: _no_command(root))
     init = verb(
-        "init", _init, "write a first config and a secret file",
+        "init", commands.init, "write a first config and a secret file",
         "bearerd init", "bearerd init keycloak", config=False, group=_START,
     )  # fmt: skip
     init.add_argument(
@@ -90,9 +61,9 @@ def parser() -> Parser:
         help="the answer to one question; may be repeated. On a terminal, init asks the other questions",
     )  # fmt: skip
     init.add_argument("--secret-file", metavar="FILE", help="the file to read the secret from; - for standard input")
-    verb("run", _run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
+    verb("run", commands.run, "keep every token fresh, in the foreground, until TERM or INT", group=_START)
     once = verb(
-        "once", _once, "make every token valid, then exit", "bearerd once --timeout 1m --min-valid 10m",
+        "once", commands.once, "make every token valid, then exit", "bearerd once --timeout 1m --min-valid 10m",
         group=_START,
     )  # fmt: skip
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
@@ -104,7 +75,7 @@ def parser() -> Parser:
         "--hooks", action="store_true", help="also run hooks for changed files (default: leave them to the daemon)"
     )
     check = verb(
-        "check", _check, "check config, secrets, permissions and directories", "bearerd check -c config.yaml",
+        "check", commands.check, "check config, secrets, permissions and directories", "bearerd check -c config.yaml",
         "bearerd check --online", "bearerd check --as www-data", group=_START,
     )  # fmt: skip
     check.add_argument("--online", action="store_true", help="also request one token for each client")
@@ -114,14 +85,14 @@ def parser() -> Parser:
         "login group",
     )  # fmt: skip
     status = verb(
-        "status", _status, "show every token: state, expiry, next refresh, what is wrong and what to do",
+        "status", commands.status, "show every token: state, expiry, next refresh, what is wrong and what to do",
         config=False, group=_DAEMON,
     )  # fmt: skip
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the daemon's status as JSON")
     form.add_argument("--watch", action="store_true", help="redraw every second, until Ctrl-C")
     refresh = verb(
-        "refresh", _refresh, "get new tokens now from the running daemon, and wait for them", "bearerd refresh",
+        "refresh", commands.refresh, "get new tokens now from the running daemon, and wait for them", "bearerd refresh",
         "bearerd refresh dnb", "bearerd refresh dnb/bci billing/api", config=False, group=_DAEMON,
     )  # fmt: skip
     refresh.add_argument(
@@ -129,8 +100,8 @@ def parser() -> Parser:
     )
     refresh.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to wait (default: 30s)")
     health = verb(
-        "health", _health, "check the daemon, for probes and for programs that wait for a token", "bearerd health",
-        "bearerd health --wait 1m dnb/bci", config=False, group=_DAEMON,
+        "health", commands.health, "check the daemon, for probes and for programs that wait for a token",
+        "bearerd health", "bearerd health --wait 1m dnb/bci", config=False, group=_DAEMON,
     )  # fmt: skip
     kind = health.add_mutually_exclusive_group()
     kind.add_argument(
@@ -160,8 +131,10 @@ def parser() -> Parser:
             help="the config that names the socket (default: $BEARERD_CONFIG, else, for users other than root, "
             "~/.config/bearerd/config.yaml if it exists)",
         )  # fmt: skip
-    verb("schema", _schema, "print the config's JSON Schema, for editors", config=False)
-    completion = verb("completion", _completion, "print a script that completes commands in a shell", config=False)
+    verb("schema", commands.schema, "print the config's JSON Schema, for editors", config=False)
+    completion = verb(
+        "completion", commands.completion, "print a script that completes commands in a shell", config=False
+    )
     completion.add_argument(
         "shell",
         choices=["bash", "zsh"],
@@ -169,7 +142,7 @@ def parser() -> Parser:
     )
     demo = verb(
         "demo",
-        _demo,
+        commands.demo,
         "run a token server, the daemon and a reader on this machine, without setup",
         config=False,
         group=_START,
@@ -222,143 +195,3 @@ def _seconds(text: str) -> float:
     if not 1 <= seconds <= 86400:  # noqa: PLR2004 - a second to a day
         raise argparse.ArgumentTypeError("expected 1 to 86400 seconds")
     return seconds
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from bearerd.service.signals import ending
-
-    reader = arguments.config_reader
-    with ending(0):
-        reader.ask(arguments.config)
-        # Imported meanwhile: this takes as long as reading a small config.
-        from bearerd.service.logs import quiet_libraries, set_up
-
-        quiet_libraries()  # before they are imported, because some warn then
-        from bearerd.service.run import run
-
-        config = reader.answer()
-    set_up(config.log, os.environ)
-    _warn(arguments.warning)
-    _leave(run(config, lambda present: reader.read(arguments.config, present=present), os.environ))
-
-
-def _once(arguments: argparse.Namespace) -> int:
-    from bearerd.service.signals import ending
-
-    reader = arguments.config_reader
-    with ending(1):
-        reader.ask(arguments.config)
-        from bearerd.cli.progress import bar
-        from bearerd.service.logs import quiet_libraries, set_up
-
-        quiet_libraries()
-        from bearerd.service.once import once
-
-        config = reader.answer()
-    reader.close()
-    set_up(config.log, os.environ)
-    _warn(arguments.warning)
-    with bar(len(config.targets)) as progress:
-        code = once(
-            config,
-            os.environ,
-            timeout=arguments.timeout,
-            min_valid=arguments.min_valid,
-            hooks=arguments.hooks,
-            progress=progress,
-        )
-    _leave(code)
-
-
-def _warn(warning: str | None) -> None:
-    if warning:
-        import logging
-
-        from bearerd.log import say
-
-        say(logging.WARNING, warning)
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: threads that hang in a request or a name look-up must not delay it."""
-    from bearerd.service.logs import flush
-
-    sys.stdout.flush()
-    flush()
-    os._exit(code)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.check import check, show_errors
-
-    try:
-        config = arguments.config_reader.read(arguments.config, full=True)
-    except ConfigError as error:
-        if missing := no_config(error, arguments.config, os.environ):
-            write_stderr(missing)
-        else:
-            show_errors(error)
-        return EX_CONFIG
-    finally:
-        arguments.config_reader.close()
-    from bearerd.service.check import readable
-
-    reader = arguments.reader
-    of_reader = readable(config, reader) if reader else ()
-    return check(
-        config, arguments.config, online=arguments.online, readable=of_reader, reader=reader.name if reader else ""
-    )
-
-
-def _status(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.status import status
-
-    socket, directory = find(arguments.socket, arguments.config)
-    return status(socket, directory, as_json=arguments.json, watch=arguments.watch)
-
-
-def _refresh(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.refresh import refresh
-
-    socket, _ = find(arguments.socket, arguments.config)
-    with Reading(socket):
-        return refresh(socket, arguments.tokens, arguments.timeout)
-
-
-def _health(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.health import health
-
-    if arguments.live and arguments.tokens:
-        arguments.usage_error("argument --live: not allowed with TOKEN, because it is about the daemon")
-    return health(
-        find(arguments.socket, arguments.config)[0], live=arguments.live, names=arguments.tokens, wait=arguments.wait
-    )
-
-
-def _init(arguments: argparse.Namespace) -> int:
-    from bearerd.cli.init import init
-
-    return init(arguments.provider, arguments.directory, arguments.answers, arguments.secret_file)
-
-
-def _schema(_arguments: argparse.Namespace) -> int:
-    import json
-
-    from bearerd.config.load import schema
-
-    print(json.dumps(schema(), indent=2))
-    return 0
-
-
-def _completion(arguments: argparse.Namespace) -> int:
-    from importlib.resources import files
-
-    script = files("bearerd.cli").joinpath("completion", f"bearerd.{arguments.shell}")
-    print(script.read_text("utf-8"), end="")
-    return 0
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from bearerd.demo.show import demo
-
-    return demo(ttl=arguments.ttl, seconds=arguments.seconds)

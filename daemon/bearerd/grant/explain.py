@@ -62,7 +62,7 @@ def _broken(causes: Sequence[BaseException], hint: str | None) -> tuple[str, str
             return "the reply is not HTTP", hint
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower(), _REFUSED_HINT if cause.errno == errno.ECONNREFUSED else hint
+            return cause.strerror.lower(), _ERROR_HINTS.get(cause.errno or 0, hint)
     return "the connection was closed", hint
 
 
@@ -105,7 +105,10 @@ _DURING: Final[dict[Phase, str]] = {
 }
 # The first frame of an HTTP/2 connection: SETTINGS, or GOAWAY (RFC 9113 section 6).
 _HTTP2: Final = re.compile(r"\0\0.[\4\7]", re.DOTALL)
-_REFUSED_HINT: Final = "no server listens there, or a firewall refuses: check host and port"
+_ERROR_HINTS: Final = {
+    errno.ECONNREFUSED: "no server listens there, or a firewall refuses: check host and port",
+    errno.EMFILE: "raise LimitNOFILE",
+}
 _BEYOND_HINT: Final = "not the reply of a token endpoint; check that the URL matches the provider's settings"
 
 
@@ -130,8 +133,13 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     return reversed(seen)
 
 
-# TLS alerts of a provider about the client's certificate.
+_VERSION_HINT: Final = (
+    "the server speaks only versions before TLS 1.2, which are not safe: ask the provider for TLS 1.2"
+)
+# TLS alerts of a provider, and OpenSSL's own reasons.
 _ALERT_HINTS: Final = {
+    "tlsv1 alert protocol version": _VERSION_HINT,
+    "unsupported protocol": _VERSION_HINT,
     "tlsv13 alert certificate required": (
         "the server requires a client certificate: set tls_certificate and tls_private_key"
     ),

@@ -239,7 +239,7 @@ class Files:
             return
         if found.st_uid not in {0, os.geteuid(), opened.status.st_uid, owner}:
             raise PublishError(
-                f"{path} belongs to user {user_name(found.st_uid)}, and is below {opened.stranger}; bearerd "
+                f"{path} belongs to user {user_name(found.st_uid)}, and is below {opened.stranger}: bearerd "
                 "does not change files of a third user there; remove it, or use another path"
             )
 

@@ -259,7 +259,8 @@ class _Daemon:
             # The config could not be read, which may be temporary.
             self._try_again = True
             retried = f"retrying every {CHECK_CLOCKS_EVERY:.0f} s"
-            self._refuse(str(loaded), f"{loaded}; {retried}", f"wait: {retried}")
+            failed, _, advice = str(loaded).partition("; ")
+            self._refuse(failed, f"{loaded}; {retried}", f"{advice}; {retried}" if advice else f"wait: {retried}")
             return
         fixed = needs_restart(self._config, loaded)
         if fixed:
