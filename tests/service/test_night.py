@@ -260,7 +260,7 @@ SHOWN = [
         "the proxy is down",
         "the proxy 127.0.0.1:PORT: connection refused (while connecting)",
         NONE,
-        f"no server listens there, or a firewall refuses: compare host and port; {THEN}",
+        f"no server listens there, or a firewall refuses: check host and port; {THEN}",
         keys="proxy: CLOSED, token_url: URL",
     ),
     Night(
