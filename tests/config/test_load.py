@@ -418,8 +418,21 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
         pytest.param("https://user:pass@h/t", "expected a URL without a user name and password", id="password"),
         pytest.param("https://h/t#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/t#'", "expected a URL without a fragment (#…)", id="empty fragment"),
-        pytest.param("https://h/a b", "expected a URL, https://… or http://…", id="space"),
-        pytest.param('"https://h/t\\n"', "expected a URL, https://… or http://…", id="line end"),
+        pytest.param("https://h/a b", "expected a URL without spaces and line ends", id="space"),
+        pytest.param('"https://h/t\\n"', "expected a URL without spaces and line ends", id="line end"),
+        *(
+            pytest.param(
+                url,
+                "expected a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value",
+                id=f"placeholder {url}",
+            )
+            for url in ("https://<tenant>.h/t", "https://h/{tenant}/t", "https://$HOST/t", "https://h/${TENANT}/t")
+        ),
+        pytest.param(
+            "https://h/realms/x/.well-known/openid-configuration",
+            "expected the token endpoint, found the URL of its metadata: use the key issuer instead",
+            id="metadata",
+        ),
         pytest.param("https://bücher.example/t", "expected a URL, https://… or http://…", id="not ASCII"),
         pytest.param("ftp://h/t", "expected a URL, https://… or http://…", id="ftp"),
         pytest.param("h.example.com/t", "expected a URL, https://… or http://…", id="no scheme"),
@@ -507,6 +520,10 @@ def test_an_issuer_replaces_the_token_url_and_is_kept_as_written(folder: Folder,
     [
         pytest.param("https://h/?tenant=x", "expected an issuer without a query (RFC 8414 section 2)", id="query"),
         pytest.param("https://h/?", "expected an issuer without a query (RFC 8414 section 2)", id="empty query"),
+        *(
+            pytest.param(f"https://h/{url}", "expected the issuer without /.well-known/…, which bearerd adds", id=url)
+            for url in ("realms/x/.well-known/openid-configuration", ".well-known/oauth-authorization-server/x")
+        ),
         pytest.param("https://h/#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/#'", "expected a URL without a fragment (#…)", id="empty fragment"),
         pytest.param("https://u:p@h/", "expected a URL without a user name and password", id="user"),

@@ -30,7 +30,9 @@ from support.pages import Block, blocks, headings
 
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = list(blocks(PAGE))
-RUN, DESCRIBED = TEXT.partition("\n## Run by our tests\n")[2].partition("\n## Templates\n")[0].split(f"\n## {NOT_RUN}\n")
+RUN, DESCRIBED = (
+    TEXT.partition("\n## Run by our tests\n")[2].partition("\n## Templates\n")[0].split(f"\n## {NOT_RUN}\n")
+)
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here: apt-get install curl")
 
 
