@@ -322,6 +322,6 @@ def parse_absolute_path(value: Any) -> str:
     """An absolute path."""
     text: str = parse_text(value)
     if not text.startswith("/"):
-        home = "; ~ is not expanded" if text.startswith("~") else ""
-        raise expected(f"an absolute path (/…){home}")
+        hint = {"~": "; ~ is not expanded", "$": "; variables are not expanded"}.get(text[0], "")
+        raise expected(f"an absolute path (/…){hint}")
     return text
