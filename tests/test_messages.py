@@ -251,6 +251,29 @@ REPLIES = [
     ),
     *(
         Says(
+            f"a secret that was copied with {what}",
+            401,
+            INVALID_CLIENT,
+            f"HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) {said}",
+            secret=secret,
+        )
+        for what, secret, said in (
+            ("quotes", '"hunter2"', "has quotes around it, which were sent too: remove them"),
+            ("typographic quotes", "“hunter2”", "has quotes around it, which were sent too: remove them"),
+            (
+                "its name",
+                "CLIENT_SECRET=hunter2",
+                "begins with a name and '=' or ':', which was sent too: keep only what follows",
+            ),
+            (
+                "its key",
+                "client_secret: hunter2",
+                "begins with a name and '=' or ':', which was sent too: keep only what follows",
+            ),
+        )
+    ),
+    *(
+        Says(
             f"basic_encoding: {now}, and the secret has {what}",
             401,
             INVALID_CLIENT,

@@ -29,7 +29,18 @@ def code_of(*arguments: str) -> int:
     ("arguments", "said"),
     [
         pytest.param(["chekc"], "there is no command 'chekc'; did you mean 'check'?\nbearerd --help lists", id="verb"),
-        pytest.param(["list"], "there is no command 'list'\nbearerd --help lists the commands", id="unknown verb"),
+        pytest.param(["frobnicate"], "there is no command 'frobnicate'\nbearerd --help lists the", id="unknown verb"),
+        pytest.param(["list"], "there is no command 'list'; did you mean 'status'?", id="verb of other programs"),
+        pytest.param(
+            ["start"], "there is no command 'start'; did you mean 'run'?", id="not the verb that is spelled so"
+        ),
+        pytest.param(
+            ["reload"],
+            "there is no command 'reload'; the service manager does that: systemctl reload bearerd",
+            id="verb of systemd",
+        ),
+        pytest.param(["run", "x.yaml"], "unexpected argument 'x.yaml'; a config is named by -c x.yaml", id="config"),
+        pytest.param(["completion", "bash", "x.yaml"], "unexpected argument 'x.yaml'\n", id="no config is taken"),
         pytest.param(["help", "stats"], "there is no command 'stats'; did you mean 'status'?", id="help on a verb"),
         pytest.param(["--verion"], "unknown option '--verion'; did you mean '--version'?", id="unknown root option"),
         pytest.param(
