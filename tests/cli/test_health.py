@@ -81,7 +81,8 @@ REFUSED = "HTTP 400 invalid_scope: this request was refused"
         pytest.param(["dnb/spare"], 1, ["dnb/spare: missing: " + REFUSED], id="one that is not required"),
         pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'"], id="unknown"),
         pytest.param(["a b&name=dnb/good"], 1, ["there is no token 'a b&name=dnb/good'"], id="no name at all"),
-        pytest.param([""], 1, ["there is no token ''"], id="empty"),
+        pytest.param([""], 1, ["there is no token ''; a token is named CLIENT/TOKEN"], id="empty"),
+        pytest.param(["good"], 1, ["there is no token 'good'; a token is named CLIENT/TOKEN"], id="without client"),
     ],
 )
 @pytest.mark.parametrize("how", ["--socket", "--socket=", "variable", "-c", "--wait"])

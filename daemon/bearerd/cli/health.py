@@ -97,16 +97,20 @@ def _unwell(path: str, patience: float, *, live: bool, names: list[str]) -> tupl
     return [f"{'not alive' if live else 'not ready'}: {reason}" for reason in found or ["no reason given"]], error
 
 
+def _unknown(name: str) -> str:
+    return f"there is no token '{name}'" + ("" if "/" in name else "; a token is named CLIENT/TOKEN")
+
+
 def _invalid(path: str, name: str, patience: float) -> tuple[list[str], object]:
     """The same for one token."""
     # Other characters cannot occur in a name, and would need quoting.
     if not name or not _IN_NAMES.issuperset(name):
-        return [f"there is no token '{name}'"], None
+        return [_unknown(name)], None
     document, _ = ask_status(path, name, patience)
     config = document.get("config")
     error = config.get("error") if isinstance(config, dict) else None
     if not document["tokens"]:
-        return [f"there is no token '{name}'"], error
+        return [_unknown(name)], error
     token = document["tokens"][0]
     if token.get("state") in _GOOD:
         return [], error
