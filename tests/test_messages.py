@@ -103,6 +103,13 @@ REPLIES = [
         "token_url leads to a login page, a proxy or another site: compare it with the provider's",
     ),
     Says(
+        "the metadata of an issuer",
+        200,
+        {"issuer": "https://login.example.com", "token_endpoint": "https://login.example.com/token"},
+        "HTTP 200, but the reply has no access_token; it has: issuer, token_endpoint; "
+        "this is the metadata of an issuer: set token_url to its token_endpoint",
+    ),
+    Says(
         "the endpoint takes JSON",
         415,
         {"title": "Unsupported Media Type"},
