@@ -51,7 +51,7 @@ def code_of(*arguments: str) -> int:
         pytest.param(["status", "--jsn=5"], "unknown option '--jsn'; did you mean '--json'?", id="option with a value"),
         pytest.param(["check", "more"], "unexpected argument 'more'", id="too many arguments"),
         pytest.param(["run", "-c"], "argument -c/--config: expected one argument", id="no file"),
-        pytest.param(["once", "--timeout", "10"], "--timeout: expected a duration such as 500ms", id="bare duration"),
+        pytest.param(["once", "--timeout", "10"], "1h or 2d: write 10s if these are seconds\n", id="bare duration"),
         pytest.param(["once", "--min-valid", "-1s"], "--min-valid", id="negative duration"),
         pytest.param(["demo", "--ttl", "x"], "--ttl: expected a number of seconds", id="ttl is no number"),
         pytest.param(["demo", "--ttl", "0"], "--ttl: expected 1 to 86400 seconds", id="ttl too short"),
