@@ -104,6 +104,13 @@ REPLIES = [
         "token_url leads to a login page, a proxy or another site: check that it matches the provider's settings",
     ),
     Says(
+        "the metadata of an issuer",
+        200,
+        {"issuer": "https://login.example.com", "token_endpoint": "https://login.example.com/token"},
+        "HTTP 200, but the reply has no access_token; it has: issuer, token_endpoint; "
+        "this is the metadata of an issuer: set token_url to its token_endpoint",
+    ),
+    Says(
         "the endpoint takes JSON",
         415,
         {"title": "Unsupported Media Type"},
@@ -249,6 +256,29 @@ REPLIES = [
         "HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) begins or ends "
         "with white space or a byte order mark, which was sent too: remove it",
         secret="hunter2 ",
+    ),
+    *(
+        Says(
+            f"a secret that was copied with {what}",
+            401,
+            INVALID_CLIENT,
+            f"HTTP 401 invalid_client: the client was refused; the secret (file /etc/bearerd/dnb.secret) {said}",
+            secret=secret,
+        )
+        for what, secret, said in (
+            ("quotes", '"hunter2"', "has quotes around it, which were sent too: remove them"),
+            ("typographic quotes", "“hunter2”", "has quotes around it, which were sent too: remove them"),
+            (
+                "its name",
+                "CLIENT_SECRET=hunter2",
+                "begins with a name and '=' or ':', which was sent too: keep only what follows",
+            ),
+            (
+                "its key",
+                "client_secret: hunter2",
+                "begins with a name and '=' or ':', which was sent too: keep only what follows",
+            ),
+        )
     ),
     *(
         Says(

@@ -696,10 +696,10 @@ def test_the_groups_of_a_user_are_those_of_this_machine(reachable: Site) -> None
 @pytest.mark.parametrize(
     ("reader", "said"),
     [
-        ("no-such-user", "there is no user 'no-such-user' on this machine"),
-        ("0:no-such-group", "there is no group 'no-such-group' on this machine"),
-        ("", "there is no user '' on this machine"),
-        ("-1", "there is no user '-1' on this machine"),
+        ("no-such-user", "there is no user 'no-such-user' on this machine; create it, or name another one"),
+        ("0:no-such-group", "there is no group 'no-such-group' on this machine; create it, or name another one"),
+        ("", "there is no user '' on this machine; create it, or name another one"),
+        ("-1", "there is no user '-1' on this machine; create it, or name another one"),
         ("4294967295", "no user or group can have this number"),
         ("0:4294967295", "no user or group can have this number"),
     ],

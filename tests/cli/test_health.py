@@ -81,7 +81,9 @@ REFUSED = "HTTP 400 invalid_scope: this request was refused"
         pytest.param(["dnb/spare"], 1, ["dnb/spare: missing: " + REFUSED], id="one that is not required"),
         pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'; did you mean 'dnb/good'?"], id="unknown"),
         pytest.param(["a b&name=dnb/good"], 1, ["there is no token 'a b&name=dnb/good'"], id="no name at all"),
-        pytest.param([""], 1, ["there is no token ''"], id="empty"),
+        pytest.param([""], 1, ["there is no token ''; a token is named CLIENT/TOKEN"], id="empty"),
+        pytest.param(["good"], 1, ["there is no token 'good'; did you mean 'dnb/good'?"], id="without client"),
+        pytest.param(["xyz"], 1, ["there is no token 'xyz'; a token is named CLIENT/TOKEN"], id="no token's name"),
     ],
 )
 @pytest.mark.parametrize("how", ["--socket", "--socket=", "variable", "-c", "--wait"])

@@ -95,6 +95,8 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
     [
         pytest.param([], "init needs a PROVIDER, one of adobe, auth0, ", id="no provider"),
         pytest.param(["keyclok"], "'keyclok'; did you mean 'keycloak'? 'other'", id="mistyped"),
+        pytest.param(["bisnode"], "'bisnode'; did you mean 'dnb' or 'dnb-sandbox'? 'other'", id="name of a host"),
+        pytest.param(["Azure"], "did you mean 'azure-apim' or 'entra' or 'entra-certificate' or", id="another name"),
         pytest.param(["zzzz"], "it knows adobe, auth0", id="unknown"),
         pytest.param([*AUTH0, "--set", "zone=x"], "no question 'zone'. It has host, ", id="no such key"),
         pytest.param([*AUTH0, "--set", "hots=x"], "no question 'hots'; did you mean 'host'? It has", id="key"),

@@ -289,14 +289,15 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
             site.wait_for(bci="valid")
-            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "--socket", site.socket)
+            done = bearerd("refresh", "dnb/bic", "dnb/bci", "dnb/bci", "\x1b[2J", "bci", "--socket", site.socket)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "dnb/bic: there is no token or client of this name; did you mean 'dnb/bci'?",
         "?[2J: there is no token or client of this name",
+        "bci: there is no token or client of this name; did you mean 'dnb/bci'?",
         f"dnb/bci: {GOOD}",
     ]
-    assert done.stderr == "bearerd: 2 of 3 tokens were not renewed\n"
+    assert done.stderr == "bearerd: 3 of 4 tokens were not renewed\n"
 
 
 # -- a daemon that goes ----------------------------------------------------------------------------

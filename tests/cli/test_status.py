@@ -12,6 +12,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ from rich.cells import cell_len
 
 from bearerd import __version__, cli
 from bearerd.cli.ask import clean
+from bearerd.cli.denied import denied
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
 from support.api import Site, answering, http
@@ -476,6 +478,16 @@ def test_a_denied_user_is_told_who_has_access(
         f"bearerd: no daemon answers at {site.socket}: permission denied: {open_directory}/{shut} is for {who}",
         f"bearerd: only the daemon's user and root can read the records in {site.tokens}/.bearerd/records",
     ]
+
+
+@ROOT
+def test_nobody_is_told_to_join_the_group_root(open_directory: Path) -> None:
+    path = open_directory / "control.sock"
+    path.touch()
+    path.chmod(0o660)
+    os.chown(path, 0, 0)
+    with as_nobody():
+        assert denied(str(path), stat.S_IWGRP) == f"{path} is for root and the group root only; run the command as root"
 
 
 # -- what may come over the socket -----------------------------------------------------------------

@@ -29,7 +29,18 @@ def code_of(*arguments: str) -> int:
     ("arguments", "said"),
     [
         pytest.param(["chekc"], "there is no command 'chekc'; did you mean 'check'?\nbearerd help lists", id="verb"),
-        pytest.param(["list"], "there is no command 'list'\nbearerd help lists the commands", id="unknown verb"),
+        pytest.param(["frobnicate"], "there is no command 'frobnicate'\nbearerd help lists the", id="unknown verb"),
+        pytest.param(["list"], "there is no command 'list'; did you mean 'status'?", id="verb of other programs"),
+        pytest.param(
+            ["start"], "there is no command 'start'; did you mean 'run'?", id="not the verb that is spelled so"
+        ),
+        pytest.param(
+            ["reload"],
+            "there is no command 'reload'; the service manager does that: systemctl reload bearerd",
+            id="verb of systemd",
+        ),
+        pytest.param(["run", "x.yaml"], "unexpected argument 'x.yaml'; a config is named by -c x.yaml", id="config"),
+        pytest.param(["completion", "bash", "x.yaml"], "unexpected argument 'x.yaml'\n", id="no config is taken"),
         pytest.param(["help", "stats"], "there is no command 'stats'; did you mean 'status'?", id="help on a verb"),
         pytest.param(
             ["help", "nope"], "there is no command 'nope'\nbearerd help lists the commands", id="help, unknown"
@@ -43,7 +54,7 @@ def code_of(*arguments: str) -> int:
         pytest.param(["status", "--jsn=5"], "unknown option '--jsn'; did you mean '--json'?", id="option with a value"),
         pytest.param(["check", "more"], "unexpected argument 'more'", id="too many arguments"),
         pytest.param(["run", "-c"], "argument -c/--config: expected one argument", id="no file"),
-        pytest.param(["once", "--timeout", "10"], "--timeout: expected a duration such as 500ms", id="bare duration"),
+        pytest.param(["once", "--timeout", "10"], "1h or 2d: write 10s if these are seconds\n", id="bare duration"),
         pytest.param(["once", "--min-valid", "-1s"], "--min-valid", id="negative duration"),
         pytest.param(["demo", "--ttl", "x"], "--ttl: expected a number of seconds", id="ttl is no number"),
         pytest.param(["demo", "--ttl", "0"], "--ttl: expected 1 to 86400 seconds", id="ttl too short"),

@@ -418,8 +418,21 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
         pytest.param("https://user:pass@h/t", "expected a URL without a user name and password", id="password"),
         pytest.param("https://h/t#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/t#'", "expected a URL without a fragment (#…)", id="empty fragment"),
-        pytest.param("https://h/a b", "expected a URL, https://… or http://…", id="space"),
-        pytest.param('"https://h/t\\n"', "expected a URL, https://… or http://…", id="line end"),
+        pytest.param("https://h/a b", "expected a URL without spaces and line ends", id="space"),
+        pytest.param('"https://h/t\\n"', "expected a URL without spaces and line ends", id="line end"),
+        *(
+            pytest.param(
+                url,
+                "expected a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value",
+                id=f"placeholder {url}",
+            )
+            for url in ("https://<tenant>.h/t", "https://h/{tenant}/t", "https://$HOST/t", "https://h/${TENANT}/t")
+        ),
+        pytest.param(
+            "https://h/realms/x/.well-known/openid-configuration",
+            "expected the token endpoint, found the URL of its metadata: use the key issuer instead",
+            id="metadata",
+        ),
         pytest.param("https://bücher.example/t", "expected a URL, https://… or http://…", id="not ASCII"),
         pytest.param("ftp://h/t", "expected a URL, https://… or http://…", id="ftp"),
         pytest.param("h.example.com/t", "expected a URL, https://… or http://…", id="no scheme"),
@@ -507,6 +520,10 @@ def test_an_issuer_replaces_the_token_url_and_is_kept_as_written(folder: Folder,
     [
         pytest.param("https://h/?tenant=x", "expected an issuer without a query (RFC 8414 section 2)", id="query"),
         pytest.param("https://h/?", "expected an issuer without a query (RFC 8414 section 2)", id="empty query"),
+        *(
+            pytest.param(f"https://h/{url}", "expected the issuer without /.well-known/…, which bearerd adds", id=url)
+            for url in ("realms/x/.well-known/openid-configuration", ".well-known/oauth-authorization-server/x")
+        ),
         pytest.param("https://h/#x", "expected a URL without a fragment (#…)", id="fragment"),
         pytest.param("'https://h/#'", "expected a URL without a fragment (#…)", id="empty fragment"),
         pytest.param("https://u:p@h/", "expected a URL without a user name and password", id="user"),
@@ -1263,8 +1280,15 @@ def test_claims_that_bearerd_sets_are_refused_each_with_its_reason(folder: Folde
 @pytest.mark.parametrize(
     ("claims", "column", "said"),
     [
-        pytest.param("role", 23, "expected a mapping, found text", id="text"),
-        pytest.param("[role]", 23, "expected a mapping, found a list", id="a list"),
+        pytest.param(
+            "role", 23, "expected a mapping, found text; for example {resource: https://api.example.com}", id="text"
+        ),
+        pytest.param(
+            "[role]",
+            23,
+            "expected a mapping, found a list; for example {resource: https://api.example.com}",
+            id="a list",
+        ),
         pytest.param("", 22, "expected a value, found nothing", id="nothing"),
         pytest.param(
             "{a: }", 27, "expected text, a number, true or false, a list or a mapping", id="a claim of nothing"
@@ -1536,7 +1560,13 @@ A_NAME = "expected the name of a header: letters, digits and '-', without spaces
         pytest.param(
             "{X-A: a, x-a: b}", "4:14", "a header is there twice: upper and lower case are the same", id="twice"
         ),
-        pytest.param("[X]", "4:14", "expected a mapping, found a list", id="a list of headers"),
+        pytest.param(
+            "[X]",
+            "4:14",
+            "expected a mapping, found a list; for example "
+            "{X-Tenant: acme, X-Api-Key: {file: /etc/bearerd/gateway.key}}",
+            id="a list of headers",
+        ),
     ],
 )
 def test_a_wrong_header_is_refused(folder: Folder, headers: str, place: str, said: str) -> None:
@@ -1839,6 +1869,10 @@ def test_an_unknown_key_is_an_error_that_suggests_or_lists_keys(
             "expected a number of requests per time, such as 10/s or 10/8h: write 10/s, 10/m or 10/h",
         ),
         ("client", "rate_limit: 10 per second", "such as 10/s or 10/8h: write 10/s"),
+        ("client", "rate_limit: 10 per 8 hours", "such as 10/s or 10/8h: write 10/8h"),
+        ("client", "rate_limit: 10 / 8h", "such as 10/s or 10/8h: write 10/8h"),
+        ("client", "refresh_before: 20 %", "or a duration such as 60s: write 20%"),
+        ("client", "refresh_before: 5 minutes", "or a duration such as 60s: write 5m"),
         ("top", "output: {directory: ~/x}", "expected an absolute path (/…); ~ is not expanded"),
         ("token", "files: []", "token 'dnb/bci' has no files: remove this key to get one raw file"),
         ("token", "files: [{format: raw, name: X}]", "name only applies to the formats env and template"),
@@ -1919,11 +1953,12 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(folder: Folder, w
             "expected a share of the lifetime such as 20%, or a duration such as 60s: write 20%",
         ),
         ("default_lifetime", ["0s", "0ms", "0.0h"], "expected a duration above zero"),
+        ("refresh_before", ["0s"], "expected a duration above zero"),
         ("default_lifetime", ["3651d", "9" * 400 + "d"], "expected a duration of at most 3650d"),
         ("refresh_before", ["0%", "0.0%", "50.1%", "51%", "100%"], "expected a share of the lifetime above 0% and up"),
         (
             "refresh_before",
-            ["20", "-1%", "20 %", "0s", "'%'"],
+            ["20", "-1%", "20 %", "'%'"],
             "expected a share of the lifetime such as 20%, or a dura",
         ),
         ("strict_scope", ["1", "[]"], "expected true or false"),

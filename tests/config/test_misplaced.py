@@ -136,6 +136,16 @@ def test_what_was_indented_too_little_is_checked_too(tmp_path: Path, wrong: str,
         ("token", "on_expiry: keep", "'on_expiry' is a key of output, not of a token"),
         ("token", "mode: x", "'mode' is a key of an entry of files, not of a token: write files: [{format: …, mode"),
         ("client", "scope: x", "'scope' is a key of a token, not of a client: write tokens: {NAME: {scope: …}}"),
+        ("client", "scopes: [x]", "'scope' is a key of a token, not of a client: write tokens: {NAME: {scope: …}}"),
+        ("client", "audience: x", "unknown key 'audience'; did you mean 'parameters'?"),
+        ("client", "insecure_skip_verify: true", "unknown key 'insecure_skip_verify'; did you mean 'ca_file'?"),
+        ("client", "tls: {verify: false}", "unknown key 'tls'; did you mean 'ca_file'?"),
+        ("client", "parameters: a=b", "expected a mapping, found text; for example {audience: https://bill"),
+        ("client", "headers: [X-Tenant]", "expected a mapping, found a list; for example {X-Tenant: acme, X-Api-Key:"),
+        ("client", "auth: client_secret", "unknown value; did you mean 'client_secret_basic' or 'client_se"),
+        ("client", "ca_file: $HOME/ca.pem", "expected an absolute path (/…); variables are not expanded"),
+        ("top", "listen: {address: 127.0.0.1:1, hosts: a}", "expected a list, found text; for example [web1.examp"),
+        ("top", "user: bearerd", "unknown key 'user': the top level has no such key"),
         ("client", "directory: x", "'directory' is a key of output, not of a client"),
         ("client", "include: [x]", "'include' is a key of the top level, not of a client"),
         ("top", "directory: /x", "'directory' is a key of output, not of the top level: write output: {directory: …}"),
@@ -159,6 +169,12 @@ def test_a_key_at_a_wrong_place_says_where_it_belongs(tmp_path: Path, where: str
     }[where]
     (found,) = headlines(tmp_path, text)
     assert found.split(": ", 1)[1].startswith(said or "a space is missing after the colon")
+
+
+@pytest.mark.parametrize("key", ["token_endpoint", "url", "tokenUri"])
+def test_the_name_that_another_program_has_for_a_required_key_is_one_error(tmp_path: Path, key: str) -> None:
+    text = CONFIG.replace("token_url:", f"{key}:")
+    assert headlines(tmp_path, text) == [f"3:5: unknown key '{key}'; did you mean 'token_url'?"]
 
 
 def test_several_keys_that_belong_to_one_place_are_one_error(tmp_path: Path) -> None:

@@ -356,6 +356,10 @@ def test_a_problem_is_at_the_deepest_existing_part_of_its_path(
         ("outptu", "; did you mean 'output'?"),
         ("secret", "; did you mean 'client_secret'?"),
         ("listen", ""),
+        # Keys of other programs: their names alone would suggest nothing, or another key.
+        ("password", "; did you mean 'client_secret'?"),
+        ("secretFile", "; did you mean 'client_secret'?"),
+        ("token_endpoint", ""),
         ("", ""),
     ],
 )

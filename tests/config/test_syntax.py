@@ -82,6 +82,10 @@ def changed(old: str, new: str) -> str:
         (changed("7e0c5a", "`7e`"), "4:16: a value that begins with ` must be in quotes"),
         (changed("{scope: bci}", "{scope: *}"), "7:20: a value that begins with * must be in quotes"),
         (changed("7e0c5a", "|7e"), "4:16: a value that begins with | or > must be in quotes"),
+        (
+            f"```yaml\n{CONFIG}```\n",
+            "1:1: ``` is the mark of a code block on the page that this was copied from: remove the line",
+        ),
         # Lists.
         (
             changed("    client_id", "    - client_id"),

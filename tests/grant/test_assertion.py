@@ -263,13 +263,21 @@ def public(text: str) -> str:
         pytest.param("hunter2", NO_KEY, id="a-secret"),
         pytest.param(as_pem(RSA)[:400], NO_KEY, id="PEM-cut-short"),
         pytest.param(as_pem(RSA).replace("A", "B"), NO_KEY, id="PEM-garbled"),
-        pytest.param(self_signed(RSA), NO_KEY, id="a-certificate"),
+        pytest.param(self_signed(RSA), "a certificate, not the private key that belongs to it", id="a-certificate"),
         pytest.param(
             RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
-            NO_KEY,
+            "a public key, not the private key that belongs to it",
             id="a-public-key",
         ),
-        pytest.param(as_pem(RSA, PrivateFormat.OpenSSH), NO_KEY, id="OpenSSH"),
+        pytest.param(
+            "ssh-ed25519 AAAA a@b", "a public key, not the private key that belongs to it", id="id_ed25519.pub"
+        ),
+        pytest.param(
+            as_pem(RSA, PrivateFormat.OpenSSH),
+            "a private key in the format of OpenSSH, not PEM; convert a copy of an RSA or EC key: "
+            "ssh-keygen -p -m PKCS8 -f COPY",
+            id="OpenSSH",
+        ),
         pytest.param(as_pem(ec.generate_private_key(ec.SECP256K1())), NO_SIGNER, id="secp256k1"),
         pytest.param(as_pem(x25519.X25519PrivateKey.generate()), NO_SIGNER, id="X25519"),
         pytest.param(public(as_jwk(RSA)), NO_SIGNER, id="JWK-public-RSA"),

@@ -79,6 +79,7 @@ GOOD = "The current token is good for TIME"
 NONE = "There is no valid token"
 THEN = "next attempt in TIME"
 AT_ONCE = "a change is tried at once"
+CHECK_URL = "check that token_url matches the provider's settings"
 UNWRITTEN = "The current token is good for TIME, but not in all of its files"
 SLOW = "timeout: 500ms, token_url"
 
@@ -197,14 +198,14 @@ SHOWN = [
         "a small compressed reply becomes a large one",
         "HTTP 200, but the reply is longer than 65536 bytes",
         NONE,
-        f"check that token_url matches the provider's settings; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+        f"{CHECK_URL}; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
     ),
     Night(
         "endless",
         "the reply has no end",
         "HTTP 200, but the reply is longer than 65536 bytes",
         NONE,
-        f"check that token_url matches the provider's settings; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
+        f"{CHECK_URL}; bearerd check --online shows what came back; {AT_ONCE}; {THEN}",
     ),
     Night(
         "metadata",

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 # Columns. Wider lines are hard to read.
 _WIDEST = 80
 _COMMAND_COLUMN = 14
+# Commands of other programs, and those of bearerd that do the same.
+_OF_OTHERS = {
+    **dict.fromkeys(("start", "serve", "server", "daemon"), "run"),
+    **dict.fromkeys(("list", "ls", "show", "get", "token", "tokens"), "status"),
+    **dict.fromkeys(("validate", "verify", "test", "lint"), "check"),
+    "renew": "refresh",
+}
+_OF_SYSTEMD = ("stop", "restart", "reload")
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,9 +37,10 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].partition("=")[0]
-            if not word.startswith("-"):
-                self.error(f"unexpected argument '{word}'")
             options = [option for action in self._actions for option in action.option_strings]
+            if not word.startswith("-"):
+                config = "--config" in options and word.endswith((".yaml", ".yml", ".json"))
+                self.error(f"unexpected argument '{word}'" + (f"; a config is named by -c {word}" if config else ""))
             self.error(f"unknown option '{word}'{_near(word, options)}")
         return namespace, unknown
 
@@ -46,7 +55,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.metavar == "COMMAND" and action.choices and value not in action.choices:
             self._fail(
-                f"there is no command '{value}'{_near(value, action.choices)}", "bearerd help lists the commands"
+                f"there is no command '{value}'{_near_command(value, action.choices)}",
+                "bearerd help lists the commands",
             )
         super()._check_value(action, value)
 
@@ -83,6 +93,12 @@ def command_first(arguments: list[str]) -> list[str]:
         else:
             break
     return [arguments[at], *arguments[:at], *arguments[at + 1 :]] if at < len(arguments) else []
+
+
+def _near_command(word: str, known: Iterable[str]) -> str:
+    if word in _OF_SYSTEMD:
+        return f"; the service manager does that: systemctl {word} bearerd"
+    return f"; did you mean '{_OF_OTHERS[word]}'?" if word in _OF_OTHERS else _near(word, known)
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -22,7 +22,8 @@ def denied(path: str, right: int) -> str:
     who = ["root"] if found.st_uid == 0 else [f"the user {owner}", "root"]
     if found.st_mode & (right if culprit == path else stat.S_IXGRP):
         who.append(f"the group {group}")
-        cure = f"as root, run usermod --append --groups {group} {user_name(os.geteuid())}, then log in again"
-    else:
-        cure = f"run the command as {owner}"
-    return f"{culprit} is for {' and '.join(who)} only; {cure}"
+        # Members of the group root can read much more than this.
+        if found.st_gid != 0:
+            add = f"as root, run usermod --append --groups {group} {user_name(os.geteuid())}, then log in again"
+            return f"{culprit} is for {' and '.join(who)} only; {add}"
+    return f"{culprit} is for {' and '.join(who)} only; run the command as {owner}"

@@ -137,4 +137,8 @@ def _meant(path: str, names: list[str], reasons: list[str]) -> dict[str, str]:
             known = [str(token["name"]) for token in document["tokens"]]
     except NoAnswer:
         return {}
-    return {_unknown(name): near(name, known) for name in unknown}
+    return {_unknown(name): near(name, known) or _form(name) for name in unknown}
+
+
+def _form(name: str) -> str:
+    return "" if "/" in name else "; a token is named CLIENT/TOKEN"

@@ -22,12 +22,15 @@ from bearerd.config.suggest import near
 from bearerd.errors import BearerdError, ConfigError
 from bearerd.model import Config
 from bearerd.process import write_stderr
-from bearerd.providers.catalog import names, preset
+from bearerd.providers.catalog import about, names, preset
 from bearerd.providers.preset import Preset, quoted, rendered
 from bearerd.reason import reason_of
 
 CONFIG: Final = "config.yaml"
 _USAGE: Final = 2
+# A shorter word is in most descriptions of providers, and a longer list is no suggestion.
+_SHORTEST_WORD: Final = 3
+_MOST_MEANT: Final = 5
 _INTERRUPTED: Final = 130  # the shells' convention: 128 + SIGINT
 # Besides INT. A terminal sends QUIT for Ctrl and a backslash.
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -130,7 +133,9 @@ def _chosen(provider: str | None, *, terminal: bool) -> Preset:
     if provider is None:
         raise UsageError(f"init needs a PROVIDER, one of {', '.join(known)}")
     if provider not in known:
-        meant = near(provider, known) or f"; it knows {', '.join(known)}."
+        found = about(provider) if len(provider) >= _SHORTEST_WORD else []
+        some = f"; did you mean {' or '.join(map(repr, found))}?" if 0 < len(found) <= _MOST_MEANT else ""
+        meant = some or near(provider, known) or f"; it knows {', '.join(known)}."
         raise UsageError(
             f"init does not know the provider '{provider}'{meant} 'other' and 'other-issuer' are for any provider with "
             "an id and a secret"

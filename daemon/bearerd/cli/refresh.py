@@ -135,7 +135,9 @@ class _Daemon:
         """Request a new token. Returns an end if it is refused, or held for longer than `left` seconds."""
         if name not in had:
             clients = {str(token.get("client")) for token in had.values()}
-            return _End(False, f"there is no token or client of this name{near(name, [*clients, *had])}")
+            same = [each for each in had if each.endswith(f"/{name}")]
+            hint = f"; did you mean '{same[0]}'?" if same else near(name, [*clients, *had])
+            return _End(False, f"there is no token or client of this name{hint}")
         status, body = ask(self._socket, f"/refresh/{name}", "POST")
         answer = parsed(self._socket, body)
         if status == _ACCEPTED:

@@ -174,7 +174,8 @@ def _duration(text: str) -> float:
     # A bare 0 needs no unit.
     seconds = 0.0 if text == "0" else seconds_of(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError("expected a duration such as 500ms, 10s, 15m, 1h or 2d")
+        hint = f": write {text}s if these are seconds" if text.isdecimal() else ""
+        raise argparse.ArgumentTypeError(f"expected a duration such as 500ms, 10s, 15m, 1h or 2d{hint}")
     return seconds
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from bearerd.config import models, types
+from bearerd.config.keys import key_of
 from bearerd.config.places import (
     Place,
     homes,
@@ -17,10 +18,12 @@ from bearerd.config.places import (
     listed_places,
     model_at,
     named,
+    vocabulary,
     written,
 )
 from bearerd.config.redaction import Path, is_plain_key
 from bearerd.config.scalar import kind_of
+from bearerd.config.schema import flow
 from bearerd.config.suggest import near, near_value, nearest
 from bearerd.errors import Kind
 
@@ -66,11 +69,18 @@ def misplaced(key: str, known: Iterable[str], here: Place) -> list[Place]:
     known = set(known)
     if not is_plain_key(key) or known & {f"{key}s", key.removesuffix("s")}:
         return []
-    return homes(key, here)
+    return homes(_of_config(key), here)
+
+
+def _of_config(key: str) -> str:
+    """A key of the config in place of its plural: `scope` for `scopes`."""
+    singular = key.removesuffix("s")
+    return singular if singular in vocabulary() and key not in vocabulary() else key
 
 
 def misplaced_keys(keys: Sequence[str], places: Sequence[Place], here: Place) -> str:
     """The error for keys that belong to these places."""
+    keys = [_of_config(key) for key in keys]
     names = listed(keys[:-1]) + f" and '{keys[-1]}'" if len(keys) > 1 else f"'{keys[0]}'"
     verb = "are keys" if len(keys) > 1 else "is a key"
     text = f"{names} {verb} of {listed_places(places)}, not of {named(here)}"
@@ -132,7 +142,8 @@ def message_of(detail: Any, model: type[BaseModel], loc: Path, here: Place, *, a
     part = model_at(model, loc)
     quotes = isinstance(given, str) and kind in {"int_type", "bool_type"}
     text = f"expected {wanted}{' without quotes' if quotes else ''}, found {kind_of(given)}"
-    example = _example(kind, given, part, here) if isinstance(part, type) and issubclass(part, models.Part) else None
+    is_part = isinstance(part, type) and issubclass(part, models.Part)
+    example = _example(kind, given, part, here) if is_part else _example_of_key(kind, model_at(model, loc[:-1]), key)
     return f"{text}; {example}" if example else text
 
 
@@ -149,6 +160,18 @@ def _example(kind: str, given: Any, part: type[models.Part], here: Place) -> str
     if not part.example:
         return f"write the keys of {named(here)} below it"
     return f"for example {part.example}" + (", or {} if it needs no keys" if is_entry(here) else "")
+
+
+def _example_of_key(kind: str, mapping: Any, key: str) -> str | None:
+    """How a list or a mapping that is the value of a key is written."""
+    kinds: dict[str, type] = {"list_type": list, "dict_type": dict}
+    wanted = kinds.get(kind)
+    if wanted is None or mapping is None or key not in mapping.model_fields:
+        return None
+    return next(
+        (f"for example {flow(each)}" for each in key_of(mapping.__name__, key).examples if isinstance(each, wanted)),
+        None,
+    )
 
 
 def _key_with(part: type[BaseModel], given: Any) -> str | None:

@@ -24,7 +24,6 @@ from bearerd.config.types import (
     Duration,
     Headers,
     HostName,
-    HttpUrl,
     Issuer,
     Lead,
     MaxAge,
@@ -44,6 +43,7 @@ from bearerd.config.types import (
     Text,
     Timeout,
     TokenField,
+    TokenUrl,
 )
 from bearerd.config.values import expected, fault
 from bearerd.terms import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
@@ -135,7 +135,7 @@ class Inherited(Part):
 class ProviderKeys(Part):
     """A token endpoint, or the issuer that names it, and how to reach it."""
 
-    token_url: HttpUrl | None = None
+    token_url: TokenUrl | None = None
     issuer: Issuer | None = None
     ca_file: AbsolutePath | None = None
     tls_certificate: SecretReference | None = None

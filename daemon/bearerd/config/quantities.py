@@ -84,10 +84,11 @@ def parse_refresh_before(value: Any) -> RefreshBefore:
         raise fault(f"expected {what}: write {share}{number}s")
     if isinstance(value, float) and 0 < value <= _LARGEST_PERCENT / 100:
         raise fault(f"expected {what}: write {value:.0%}")
-    try:
-        return RefreshBefore(seconds=parse_duration(value))
-    except PydanticCustomError:
-        raise expected(what, value) from None
+    if isinstance(value, str) and (match := re.fullmatch("([0-9]{1,2}) *(?:%|percent)", value)):
+        raise fault(f"expected {what}: write {match[1]}%")
+    if not isinstance(value, str) or seconds_of(value) is None:
+        raise _duration_expected(what, value)
+    return RefreshBefore(seconds=parse_duration(value))
 
 
 def parse_rate_limit(value: Any) -> RateLimit:
@@ -97,9 +98,9 @@ def parse_rate_limit(value: Any) -> RateLimit:
         what = "a number of requests per time, such as 10/s or 10/8h"
         if (number := _number(value)) is not None:
             raise fault(f"expected {what}: write {number}/s, {number}/m or {number}/h")
-        spoken = r"([1-9][0-9]{0,8}) *(?:/|per) *(ms|[smhd])[a-z]*"
+        spoken = r"([1-9][0-9]{0,8}) *(?:/|per) *([1-9][0-9]{0,5})? *(ms|[smhd])[a-z]*"
         if isinstance(value, str) and (close := re.fullmatch(spoken, value.lower())):
-            raise fault(f"expected {what}: write {close[1]}/{close[2]}")
+            raise fault(f"expected {what}: write {close[1]}/{close[2] or ''}{close[3]}")
         raise expected(what, value)
     return RateLimit(count=int(match[1]), window=_reasonable(float(match[2] or "1") * UNITS[match[3] or match[4]]))
 

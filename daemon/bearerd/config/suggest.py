@@ -5,20 +5,39 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Final
 
 # With this cutoff "secret" suggests client_secret, but "listen" does not suggest clients.
 _CUTOFF = 0.62
+# Keys of Prometheus, the OpenTelemetry Collector, OAuth libraries and discovery documents that mean a key of bearerd.
+_OF_OTHERS: Final = {
+    **dict.fromkeys(("token_endpoint", "token_uri", "endpoint", "url", "uri"), "token_url"),
+    **dict.fromkeys(("issuer_url", "authority", "discovery_url"), "issuer"),
+    **dict.fromkeys(("endpoint_params", "extra_params", "params", "audience", "resource"), "parameters"),
+    **dict.fromkeys(("username", "user", "app_id", "consumer_key"), "client_id"),
+    **dict.fromkeys(("password", "secret_file", "app_secret", "consumer_secret"), "client_secret"),
+    **dict.fromkeys(("insecure_skip_verify", "verify", "tls", "tls_config", "ca_cert"), "ca_file"),
+    "scopes": "scope",
+}
 # Of a word in a name: "mtls" suggests tls_client_auth.
 _CUTOFF_OF_WORD = 0.8
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
+    known = list(known)
+    if (meant := of_others(name)) in known:
+        return meant
     plain = {_plain(each): each for each in known}
     for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_CUTOFF):
         if _same_words(_plain(name), close):
             return plain[close]
     return None
+
+
+def of_others(name: str) -> str | None:
+    """The key of bearerd that means the same as this key of another program."""
+    return _OF_OTHERS.get(_plain(name))
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -34,6 +53,7 @@ def near_value(value: str, known: Iterable[str]) -> str:
     found = (
         [each for each in known if _plain(each) == plain]
         or [each for each in known if plain in words[each]]
+        or [each for each in known if _plain(each).startswith(f"{plain}_")]
         or [each for each in [nearest(value, known)] if each]
         or [each for each in known if _is_close(plain, words[each], _CUTOFF_OF_WORD)]
     )

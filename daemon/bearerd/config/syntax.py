@@ -93,6 +93,14 @@ def _conflict(place: _Place) -> Mistake | None:
     return None
 
 
+def _fence(place: _Place) -> Mistake | None:
+    if not place.text(place.line).lstrip().startswith("```"):
+        return None
+    return Mistake(
+        place.line, 0, "``` is the mark of a code block on the page that this was copied from: remove the line"
+    )
+
+
 def _tab(place: _Place) -> Mistake | None:
     tab = re.match(r"[ -]*\t", place.text(place.line)) if "flow" not in place.context else None
     if tab is None and place.char != "\t":
@@ -247,6 +255,7 @@ def _after_the_end(place: _Place) -> Mistake | None:
 _RULES: Final[tuple[Callable[[_Place], Mistake | None], ...]] = (
     _too_deep,
     _conflict,
+    _fence,
     _tab,
     _open_quote,
     _lookalike,

@@ -82,7 +82,7 @@ Scope = Annotated[
         {"title": "text or list", "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     ),
 ]
-HttpUrl = Annotated[str, BeforeValidator(values.parse_url(("https", "http"))), _URL]
+TokenUrl = Annotated[str, BeforeValidator(values.parse_token_url), _URL]
 ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), _URL]
 
 

@@ -42,6 +42,10 @@ _OWN_CLAIMS: Final = {
     "scope": "use the key scope, and scope_in: assertion",
 }
 _LAST_PORT: Final = 65535
+# Where issuers publish their metadata (RFC 8414 section 3, OpenID Connect Discovery 1.0 section 4).
+_METADATA: Final = re.compile(r"/\.well-known/(openid-configuration|oauth-authorization-server)")
+# How documentation marks the parts of a URL that differ. No URL has these characters (RFC 3986).
+_PLACEHOLDER: Final = re.compile("[<>{}]")
 # Labels as in DNS, and `_`, which names of Compose's services have. Browsers send other names as xn--….
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # Names of fields in a reply, at most eight levels deep: real replies have three.
@@ -155,10 +159,20 @@ def parse_json_value(value: Any) -> Any:
 
 def parse_issuer(value: Any) -> str:
     """An issuer's URL; RFC 8414 section 2."""
-    url = parse_url(("https", "http"))(value)
+    url = str(parse_url(("https", "http"))(value))
     if "?" in url:
         raise expected("an issuer without a query (RFC 8414 section 2)")
-    return str(url)
+    if _METADATA.search(url):
+        raise expected("the issuer without /.well-known/…, which bearerd adds")
+    return url
+
+
+def parse_token_url(value: Any) -> str:
+    """The URL of a token endpoint."""
+    url = str(parse_url(("https", "http"))(value))
+    if _METADATA.search(url):
+        raise expected("the token endpoint, found the URL of its metadata: use the key issuer instead")
+    return url
 
 
 def parse_token_field(value: Any) -> str:
@@ -192,10 +206,14 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
             port = parts.port
         except ValueError:
             raise expected(f"a URL, {wanted}") from None
+        if _PLACEHOLDER.search(value) or "$" in parts.netloc:
+            raise expected("a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value")
         if "[" in parts.netloc and not _is_ip_address(parts.hostname):
             raise expected("a URL with an IPv6 address in its brackets")
         if re.search(r"%(?![0-9A-Fa-f]{2})", value):
             raise expected("a URL in which % is followed by two hexadecimal digits; % itself is %25")
+        if re.search(r"\s", value):
+            raise expected("a URL without spaces and line ends")
         if re.search(r"[\x00-\x20\x7f-\uffff]", value) or parts.scheme not in schemes or not parts.hostname:
             raise expected(f"a URL, {wanted}")
         if parts.username is not None or parts.password is not None:
@@ -304,6 +322,6 @@ def parse_absolute_path(value: Any) -> str:
     """An absolute path."""
     text: str = parse_text(value)
     if not text.startswith("/"):
-        home = "; ~ is not expanded" if text.startswith("~") else ""
-        raise expected(f"an absolute path (/…){home}")
+        hint = {"~": "; ~ is not expanded", "$": "; variables are not expanded"}.get(text[0], "")
+        raise expected(f"an absolute path (/…){hint}")
     return text

@@ -20,6 +20,15 @@ _PAST: Final = 5
 
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _OF_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+# How the files begin that are taken for the private key.
+_OTHER_FILES: Final = {
+    "-----BEGIN CERTIFICATE-----": "a certificate, not the private key that belongs to it",
+    "-----BEGIN CERTIFICATE REQUEST": "a certificate request, not the private key that belongs to it",
+    "-----BEGIN PUBLIC KEY": "a public key, not the private key that belongs to it",
+    "ssh-": "a public key, not the private key that belongs to it",
+    "-----BEGIN OPENSSH PRIVATE KEY": "a private key in the format of OpenSSH, not PEM; convert a copy of an RSA or EC "
+    "key: ssh-keygen -p -m PKCS8 -f COPY",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,9 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
         raise KeyUnusable("private_key", ENCRYPTED) from None
     except (PyJWTError, ValueError, KeyError, AttributeError, UnsupportedAlgorithm, RecursionError):
         raise KeyUnusable(
-            "private_key", "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account"
+            "private_key",
+            next((what for mark, what in _OTHER_FILES.items() if text.lstrip().startswith(mark)), None)
+            or "neither a private key in PEM format, nor a private JWK, nor the JSON of a service account",
         ) from None
     if isinstance(key, rsa.RSAPrivateKey):
         return key, key_id, _OF_RSA

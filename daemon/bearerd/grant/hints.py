@@ -75,7 +75,9 @@ def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> s
     if re.search(r"\bDPoP\b|dpop_", said.text, re.IGNORECASE):
         return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     if not isinstance(outcome, Refused):
-        return None
+        # What a provider answers at /.well-known/openid-configuration, whatever its path.
+        metadata = fields is not None and {"issuer", "token_endpoint"} <= fields.keys()
+        return "this is the metadata of an issuer: set token_url to its token_endpoint" if metadata else None
     if outcome.whole_client or re.search(r"assertion", said.text, re.IGNORECASE):
         return _of_grant(said, known) or _of_assertion(said, known) or _of_client(said, known)
     # With strict_scope, the reply was no refusal, and the outcome has its own hint.
@@ -124,6 +126,9 @@ def _of_grant(said: _Said, known: Circumstances) -> str | None:
     return None
 
 
+# What a secret file has if a line of a shell, of an env file or of a config was copied into it.
+_QUOTED: Final = re.compile(r"[\"\'\u201c\u2018].+[\"\'\u201d\u2019]")
+_ASSIGNED: Final = re.compile(r"(export )?\w*secret\w*\s*[=:]", re.IGNORECASE)
 # Keycloak, and Entra for an unknown client.
 _OF_CREDENTIALS: Final = re.compile(r"credential|secret|AADSTS7000\d\d", re.IGNORECASE)
 
@@ -169,10 +174,8 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
         return "the provider accepted the same credentials before: ask whether it revoked, replaced or locked them"
     for name, value in (("client_id", credentials.client_id), ("the secret", credentials.secret)):
         where = f" ({credentials.source})" if name == "the secret" and credentials.source else ""
-        if value != value.strip("\ufeff \t\r\n"):
-            return f"{name}{where} begins or ends with white space or a byte order mark, which was sent too: remove it"
-        if "\n" in value:
-            return f"{name}{where} has more than one line, and all of them were sent: keep only the one with the secret"
+        if miscopied := _miscopied(value):
+            return f"{name}{where} {miscopied}"
     doubts = known.metadata.doubts(client) if known.metadata else None
     if doubts:
         return doubts
@@ -181,6 +184,19 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
             f"id or secret contains a character that providers decode in two ways (:, %, + or a space …): try {other}"
         )
     return _check(known)
+
+
+def _miscopied(value: str) -> str | None:
+    """How an id or a secret shows that more was copied than the value itself."""
+    if value != value.strip("\ufeff \t\r\n"):
+        return "begins or ends with white space or a byte order mark, which was sent too: remove it"
+    if "\n" in value:
+        return "has more than one line, and all of them were sent: keep only the one with the secret"
+    if _QUOTED.fullmatch(value):
+        return "has quotes around it, which were sent too: remove them"
+    if _ASSIGNED.match(value):
+        return "begins with a name and '=' or ':', which was sent too: keep only what follows"
+    return None
 
 
 def _check(known: Circumstances) -> str | None:

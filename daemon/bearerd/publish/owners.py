@@ -50,7 +50,7 @@ def uid_of(owner: str | None) -> int:
     try:
         return pwd.getpwnam(owner).pw_uid
     except KeyError:
-        raise PublishError(f"there is no user '{owner}' on this machine") from None
+        raise PublishError(f"there is no user '{owner}' on this machine; create it, or name another one") from None
 
 
 def gid_of(group: str | None) -> int:
@@ -62,4 +62,4 @@ def gid_of(group: str | None) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise PublishError(f"there is no group '{group}' on this machine") from None
+        raise PublishError(f"there is no group '{group}' on this machine; create it, or name another one") from None
