@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from bearerd.config.realign import Realigned
 from bearerd.config.recovery import without_mistake
 from bearerd.config.redaction import (
     Path,
@@ -39,7 +40,8 @@ _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "var
 class Document:
     """One YAML file: its `value`, and the `problems` of it.
 
-    `shows` says of a path whether its value may be shown in an error.
+    `shows` says of a path whether its value may be shown in an error. With `realigned`, that text is read instead, and
+    errors are reported at their place in the one that was written.
     """
 
     def __init__(
@@ -50,10 +52,13 @@ class Document:
         may_be_empty: bool = False,
         shows: Shows = lambda _: True,
         vocabulary: frozenset[str] = frozenset(),
+        realigned: Realigned | None = None,
     ) -> None:
         self.file = file
         self.value: Any = BROKEN
-        self._text = text
+        self._text = realigned.text if realigned else text
+        self._written = text
+        self._shift = realigned.moved if realigned else {}  # columns by line
         self._shows = shows
         self._vocabulary = vocabulary
         self._faults: list[Fault] = []
@@ -70,6 +75,8 @@ class Document:
         except yaml.reader.ReaderError:
             self.complete = False
             self._character()
+        for fault in realigned.faults if realigned else ():
+            self.note(fault)
         self._read = self.value
         if self.value is None and not has_content(self._text):
             self.value = {}
@@ -143,6 +150,11 @@ class Document:
         pieces = self._pieces({line for line, _ in marks})
         lines = self._lines({line for line, _ in marks})
         found = list(self._failed)
+        own = [fault.mark is None or not fault.realigned for fault in self._faults]
+        marks = [
+            (line, max(0, column - self._shift.get(line, 0)) if moved else column)
+            for (line, column), moved in zip(marks, own, strict=True)
+        ]
         for fault, (line, column) in zip(self._faults, marks, strict=True):
             seen = excerpt(lines[line], pieces[line], column) if line in lines and line in pieces else None
             quiet = fault.quiet and not (seen and self._may_show(fault.path))
@@ -197,13 +209,14 @@ class Document:
                 shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
                 # The piece of a tagged or anchored scalar begins with its tag or anchor.
                 shown = shown and event.tag is None and event.anchor is None
-                found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
+                shift = self._shift.get(start.line, 0)
+                found.setdefault(start.line, []).append(Piece(start.column - shift, end.column - shift, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 
     def _lines(self, wanted: set[int]) -> dict[int, str]:
         """These lines, without those that look as if they held a secret."""
         # YAML 1.1 ends lines at CR, NEL and the Unicode separators too, and so does splitlines.
-        lines = enumerate(self._text.splitlines()) if wanted else ()
+        lines = enumerate(self._written.splitlines()) if wanted else ()
         return {number: line for number, line in lines if number in wanted and not takes_secret(line)}
 
     def may_name(self, path: Path) -> bool:
@@ -267,9 +280,10 @@ class Document:
         if any(found.message == problem.message and "line " in found.message for problem in self._failed):
             return found.line  # the same mistake, which is in the line that the message names
         text = self._lines({found.line}).get(found.line, "")
-        seen = excerpt_of_no_yaml(text, self._vocabulary, found.column)
+        column = max(0, found.column - self._shift.get(found.line, 0))
+        seen = excerpt_of_no_yaml(text, self._vocabulary, column)
         source, caret = (seen.text, seen.caret) if seen else (None, 0)
-        place = (self.file, found.line + 1, found.column + 1)
+        place = (self.file, found.line + 1, column + 1)
         self._failed.append(Problem(*place, found.kind, found.message, source, caret))
         return found.line if found.alone else None
 

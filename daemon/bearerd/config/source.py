@@ -62,6 +62,8 @@ class Fault:
     """Line and column (from 0), if they are known already."""
     first: int | None = None
     """Of a duplicate key: the line (from 0) of the first."""
+    realigned: bool = False
+    """Whether `mark` is one in the text as it was written, before `realign`."""
 
 
 class Report(Protocol):
