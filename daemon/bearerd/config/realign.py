@@ -21,7 +21,6 @@ from bearerd.config import models
 from bearerd.config.places import by_name, is_part, model_in, takes_mapping
 from bearerd.config.redaction import is_plain_key
 from bearerd.config.source import Fault
-from bearerd.plural import counted
 
 # A key in block style and its value. Other lines move with the key above them.
 _KEY: Final = re.compile(r"""([^\s#:{}\[\],&*!|>%@`"'?-][^:#{}\[\]"']*|"[^"\\]*"|'[^']*')[ \t]*:([ \t]+(.*))?$""")
@@ -118,6 +117,7 @@ class _Outline:
                 self._carried.pop()
             line.indent += self._carried[-1][1] if self._carried else 0
             if line.key is not None:
+                self._leave(index, line, last)
                 if not self._place(index, line, last):
                     return None
                 last = line
@@ -133,11 +133,24 @@ class _Outline:
             lines[number] = " " * indent + content
         return Realigned("\n".join(lines) + "\n", moved, tuple(map(_fault, self._runs)))
 
+    def _leave(self, index: int, line: _Line, last: _Line | None) -> None:
+        """End the block that moved before a key that fits where it is written, and not where the block would be."""
+        if not self._carried or not self._carried[-1][1] or last is None or line.indent > last.indent:
+            return
+        by = self._carried[-1][1]
+        here = next((frame for frame in self._stack if frame.indent == line.indent), None)
+        there = next((frame for frame in self._stack if frame.indent == line.indent - by), None)
+        if there is not None and (here is None or self._score(index, line, here) < _FITS):
+            carried, line.indent = self._carried.pop(), line.indent - by
+            if self._score(index, line, there) < _FITS:
+                self._carried.append(carried)
+                line.indent += by
+
     def _carry(self, index: int, line: _Line, written: int) -> None:
         """Move the lines below a key with it, if they would not be below it otherwise."""
         by = line.indent - written
         below = self._lines[index + 1] if index + 1 < len(self._lines) else None
-        if below is not None and written < below.indent <= line.indent:
+        if below is not None and not line.value and written < below.indent <= line.indent:
             self._carried.append((written, by))
         elif self._carried:
             self._carried.append((written, self._carried[-1][1] if by == self._carried[-1][1] else 0))
@@ -155,7 +168,7 @@ class _Outline:
         most = self._score(index, line, here) if here else 0
         if most < _FITS:
             for frame in candidates:
-                score = self._score(index, line, frame) if frame.model else int(here is None and frame is inner)
+                score = self._score(index, line, frame) if frame.model else int(frame is inner)
                 if score > most:
                     best, most = frame, score
         if best is None:
@@ -205,7 +218,9 @@ class _Outline:
         if line.value and line.value[0] != "{":
             return 0
         if below:
-            return _FITS if 2 * len(below & known.keys()) >= len(below) else 0
+            if below <= known.keys():
+                return _FITS
+            return _MAY_FIT if 2 * len(below & known.keys()) >= len(below) else 0
         after = self._lines[index + 1] if index + 1 < len(self._lines) and not line.value else None
         if after is not None and after.key in known:
             others = any(key in each.model.model_fields for each in self._stack if each.model and not each.names)
@@ -281,8 +296,8 @@ def _fault(run: _Run) -> Fault:
     more = run.count - 1
     shown += f" and the {f'{more} keys' if more > 1 else 'key'} after it" if more else ""
     verb, it = ("are", "them") if more else ("is", "it")
-    text = f"{shown} {verb} indented too {'little' if run.by > 0 else 'far'}: indent {it} by "
-    text += f"{counted(frame.indent, 'space')}, {_as(frame, several=bool(more))}"
+    text = f"{shown} {verb} indented too {'little' if run.by > 0 else 'far'}: begin {it} in column "
+    text += f"{frame.indent + 1}, {_as(frame, several=bool(more))}"
     return Fault((), "unknown key", text, mark=(line.number, line.indent), realigned=True)
 
 
