@@ -45,9 +45,8 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
     read = cache(Budget().read)
     config, problems = _attempt(path, environ, read)
     if problems:
-        # With many errors, the indentation may be wrong. The guess that leaves the fewest is the best.
-        _, fewer = _attempt(path, environ, read, realigned=True) if len(problems) > 1 else (None, problems)
-        raise ConfigError(min(problems, fewer, key=len))
+        _, realigned = _attempt(path, environ, read, realigned=True)
+        raise ConfigError(min(realigned, problems, key=len))
     return config
 
 
