@@ -19,11 +19,11 @@ from bearerd.config.checked import Checked, check, check_strangers
 from bearerd.config.document import Document, Node
 from bearerd.config.files import MOST_FILES, Budget, Unreadable, absolute, directories, is_pattern, matches
 from bearerd.config.here import defaults
-from bearerd.config.indentation import indent
 from bearerd.config.messages import bad_name, listed, meant
+from bearerd.config.missing import add_missing_lines
 from bearerd.config.places import may_show, place_of, vocabulary
-from bearerd.config.redaction import is_plain_key
 from bearerd.config.realign import realign
+from bearerd.config.redaction import is_plain_key
 from bearerd.config.resolve import Resolver, check_endpoint
 from bearerd.config.scalar import kind_of
 from bearerd.config.schema import schema_of
@@ -61,9 +61,7 @@ def _attempt(
     """The config and its problems; with `realigned`, of the texts as their lines were probably meant."""
     documents = [_read(read, path, realigned=realigned)]
     # In a file of conf.d every line may be commented out.
-    documents += [
-        _read(read, included, may_be_empty=True, realigned=realigned) for included in _included(documents[0])
-    ]
+    documents += [_read(read, included, may_be_empty=True, realigned=realigned) for included in _included(documents[0])]
     config = _config(documents, environ)
     return config, [problem for document in documents if document.broken for problem in document.problems]
 
@@ -172,7 +170,7 @@ def _check_top_level(document: Document, model: type[BaseModel]) -> None:
         message = f"expected a mapping with the key clients, found {kind_of(document.value)}"
         document.add((), message, "expected a mapping")
         return
-    indent(document, model)
+    add_missing_lines(document, model)
     strangers = [key for key in document.value if key not in model.model_fields]
     for key in [key for key in strangers if key in models.ConfigFile.model_fields]:
         message = f"'{key}' is a key of the main file: an included file may only have providers and clients"

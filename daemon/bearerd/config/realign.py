@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice, pairwise
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -135,7 +135,9 @@ class _Outline:
 
     def _leave(self, index: int, line: _Line, last: _Line | None) -> None:
         """End the block that moved before a key that fits where it is written, and not where the block would be."""
-        if not self._carried or not self._carried[-1][1] or last is None or line.indent > last.indent:
+        if not self._carried or not self._carried[-1][1] or last is None:
+            return
+        if line.indent > last.indent and not last.value:
             return
         by = self._carried[-1][1]
         here = next((frame for frame in self._stack if frame.indent == line.indent), None)
@@ -195,7 +197,7 @@ class _Outline:
                 continue
             first = indent if first is None else first
             if first <= usual or indent == usual:
-                return first if first <= usual else usual
+                return min(first, usual)
         return usual if first is None else first
 
     def _score(self, index: int, line: _Line, frame: _Frame) -> int:
