@@ -6,6 +6,7 @@ line may be shown is decided by `redaction`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from bearerd.config.redaction import (
     is_plain_value,
     takes_secret,
 )
+from bearerd.config.scalar import NO_VALUE
 from bearerd.config.source import BROKEN, Fault, has_content, read, walk
 from bearerd.config.syntax import explain
 from bearerd.errors import Kind, Problem
@@ -150,15 +152,14 @@ class Document:
         pieces = self._pieces({line for line, _ in marks})
         lines = self._lines({line for line, _ in marks})
         found = list(self._failed)
-        own = [fault.mark is None or not fault.realigned for fault in self._faults]
-        marks = [
-            (line, max(0, column - self._shift.get(line, 0)) if moved else column)
-            for (line, column), moved in zip(marks, own, strict=True)
-        ]
+        marks = [(line, max(0, column - self._shift.get(line, 0))) for line, column in marks]
+        written = self._written.splitlines() if marks else []
         for fault, (line, column) in zip(self._faults, marks, strict=True):
             seen = excerpt(lines[line], pieces[line], column) if line in lines and line in pieces else None
             quiet = fault.quiet and not (seen and self._may_show(fault.path))
             message = fault.quiet if quiet else fault.message
+            if message == NO_VALUE and line < len(written) and re.match(r"\s+#", written[line][column:]):
+                message = "expected a value, found a comment: a value that begins with # must be in quotes"
             source, caret = (seen.text, seen.caret) if seen else (None, 0)
             found.append(Problem(self.file, line + 1, column + 1, fault.kind, message, source, caret))
         if self._dropped:

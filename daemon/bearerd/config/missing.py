@@ -54,24 +54,25 @@ class _Finder:
         strangers = value.keys() - model.model_fields.keys()
         what = named(place_of((*place, "")))
         if group not in value:
-            above: Path = path
+            above = ""
             names = [key for key in value if key in strangers and _could_be_entry(value[key], entry)]
             names = [key for key in names if not misplaced(key, model.model_fields, place_of(path))]
             for section, known in () if names else _sections(model).items():
                 inside = value.get(section)
                 if not names and isinstance(inside, dict):
-                    above = (*path, section)
+                    above = section
                     names = [key for key in inside if _could_be_entry(inside[key], entry, not_as=known)]
             if names:
                 looks = "looks" if len(names) == 1 else "look"
-                todo = f"write '{group}:' above" + (f", and indent {_it(names)}" if above == path else "")
-                self._report((*above, names[0]), f"{_keys(names)} {looks} like {what}: {todo}")
+                todo = f"write '{group}:' above" + (f", and indent {_it(names)}" if not above else "")
+                where = (*path, above) if above else path
+                self._report((*where, names[0]), f"{_keys(names)} {looks} like {what}: {todo}")
                 for name in names:
-                    self._document.move((*place, name), (*above, name))
-                inside = value if above == path else value[above[-1]]
+                    self._document.move((*place, name), (*where, name))
+                inside = value[above] if above else value
                 kept = {key: each for key, each in inside.items() if key not in names}
-                found = {name: inside[name] for name in names}
-                return {**(kept if above == path else value | {above[-1]: kept}), group: found}
+                found = {group: {name: inside[name] for name in names}}
+                return value | {above: kept} | found if above else kept | found
         fields = entry.model_fields.keys() - model.model_fields.keys()
         own = [key for key in value if key in strangers & fields]
         if len(own) > 1 and strangers == set(own):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Final
 
 from pydantic import BaseModel
@@ -29,6 +30,9 @@ _FLOW_KEY: Final = re.compile(r"[{,]\s*([A-Za-z_]+)\s*:")
 _DEEPEST: Final = 50
 # Lines below a key that show what it is. Without a bound, a text with a million lines would take hours.
 _MOST_LINES_BELOW: Final = 200
+# How well a key fits into a mapping, if at all.
+_FITS: Final = 2
+_MAY_FIT: Final = 1
 # Spaces of a level, if the text has only one.
 _USUAL_STEP: Final = 2
 
@@ -41,7 +45,7 @@ class Realigned:
     moved: dict[int, int]
     """The columns by which lines were moved to the right. Lines count from 0."""
     faults: tuple[Fault, ...]
-    """What was wrong. Marks are those in the text as it was written."""
+    """What was wrong, with marks in this text."""
 
 
 @dataclass(slots=True)
@@ -85,11 +89,13 @@ class _Frame:
 class _Run:
     """Keys that are at a wrong column for the same reason."""
 
-    first: _Line
+    line: int
+    key: str  # the first of them
+    tab: int | None
     frame: _Frame
-    known: bool
     by: int
     count: int = 1
+    known: bool = True
 
 
 def realign(text: str) -> Realigned | None:
@@ -131,7 +137,7 @@ class _Outline:
             content = lines[number].lstrip(" \t")
             moved[number] = indent - (len(lines[number]) - len(content))
             lines[number] = " " * indent + content
-        return Realigned("\n".join(lines) + "\n", moved, tuple(map(_fault, self._runs)))
+        return Realigned("\n".join(lines) + "\n", moved, tuple(_fault(run, moved[run.line]) for run in self._runs))
 
     def _leave(self, index: int, line: _Line, last: _Line | None) -> None:
         """End the block that moved before a key that fits where it is written, and not where the block would be."""
@@ -189,7 +195,7 @@ class _Outline:
         """The column of the keys below a key that ends before this line."""
         by = self._carried[-1][1] if self._carried else 0
         usual, first = above + self._step, None
-        for line in islice(self._lines, index, index + _MOST_LINES_BELOW):
+        for line in self._lines[index : index + _MOST_LINES_BELOW]:
             indent = line.indent if line is self._lines[index] else line.indent + by
             if indent <= above:
                 break
@@ -209,26 +215,26 @@ class _Outline:
         if frame.model is None:
             group = not line.value and any(key in _sections(each.model) for each in self._stack if not each.names)
             return 0 if group else _FITS
-        known = frame.model.model_fields
-        if not frame.names:
-            if key not in known:
-                return 0
-            sections = _sections(frame.model)
-            if key in sections and below and not sections[key] and below.isdisjoint(_fields(frame.model, key)):
-                return _MAY_FIT
-            return _FITS if not line.value or line.value[0] in "{[" or key not in sections else _MAY_FIT
+        if frame.names:
+            return self._score_of_name(index, line, frame.model.model_fields.keys(), below)
+        if key not in frame.model.model_fields:
+            return 0
+        section = _sections(frame.model).get(key)
+        if section is None or (not line.value and (section or not below)):
+            return _FITS
+        fits = not below.isdisjoint(_fields(frame.model, key)) if not line.value else line.value[0] in "{["
+        return _FITS if fits else _MAY_FIT
+
+    def _score_of_name(self, index: int, line: _Line, known: AbstractSet[str], below: AbstractSet[str]) -> int:
+        """How well a key fits as the name of an entry that may have the known keys."""
         if line.value and line.value[0] != "{":
             return 0
         if below:
-            if below <= known.keys():
-                return _FITS
-            return _MAY_FIT if 2 * len(below & known.keys()) >= len(below) else 0
-        after = self._lines[index + 1] if index + 1 < len(self._lines) and not line.value else None
-        if after is not None and after.key in known:
-            others = any(key in each.model.model_fields for each in self._stack if each.model and not each.names)
-            return _MAY_FIT if others else _FITS
-        others = any(key in each.model.model_fields for each in self._stack if each.model and not each.names)
-        return 0 if others else _MAY_FIT
+            return _FITS if below <= known else _MAY_FIT if 2 * len(below & known) >= len(below) else 0
+        after = self._lines[index + 1].key if index + 1 < len(self._lines) and not line.value else None
+        if any(line.key in each.model.model_fields for each in self._stack if each.model and not each.names):
+            return _MAY_FIT if after in known else 0
+        return _FITS if after in known else _MAY_FIT
 
     def _below(self, index: int, line: _Line) -> set[str]:
         """The keys of the value of a key."""
@@ -237,7 +243,7 @@ class _Outline:
         # The lines after this one have not been moved yet.
         by = self._carried[-1][1] if self._carried else 0
         found, first = set(), None
-        for each in islice(self._lines, index + 1, index + 1 + _MOST_LINES_BELOW):
+        for each in self._lines[index + 1 : index + 1 + _MOST_LINES_BELOW]:
             if each.indent + by <= line.indent:
                 break
             if each.key is not None:
@@ -253,12 +259,7 @@ class _Outline:
         if run is not None and run.frame is frame and run.by == by and line.tab is None:
             run.count += 1
         else:
-            self._runs.append(_Run(_Line(line.number, _width(self._written[line.number]), "", line.key, tab=line.tab),
-                                   frame, known, by))  # fmt: skip
-
-
-_FITS: Final = 2
-_MAY_FIT: Final = 1
+            self._runs.append(_Run(line.number, line.key or "", line.tab, frame, by, known=known))
 
 
 def _width(line: str) -> int:
@@ -289,18 +290,17 @@ def _parsed(lines: list[str]) -> Iterator[_Line]:
         yield line
 
 
-def _fault(run: _Run) -> Fault:
-    line, frame = run.first, run.frame
-    if line.tab is not None:
+def _fault(run: _Run, moved: int) -> Fault:
+    if run.tab is not None:
         message = "a tab in the indentation: YAML indents with spaces only"
-        return Fault((), "not YAML", message, mark=(line.number, line.tab), realigned=True)
-    shown = f"'{line.key}'" if run.known and is_plain_key(line.key or "") else "this key"
+        return Fault((), "not YAML", message, mark=(run.line, run.tab + moved))
+    shown = f"'{run.key}'" if run.known and is_plain_key(run.key) else "this key"
     more = run.count - 1
     shown += f" and the {f'{more} keys' if more > 1 else 'key'} after it" if more else ""
     verb, it = ("are", "them") if more else ("is", "it")
     text = f"{shown} {verb} indented too {'little' if run.by > 0 else 'far'}: begin {it} in column "
-    text += f"{frame.indent + 1}, {_as(frame, several=bool(more))}"
-    return Fault((), "unknown key", text, mark=(line.number, line.indent), realigned=True)
+    text += f"{run.frame.indent + 1}, {_as(run.frame, several=bool(more))}"
+    return Fault((), "unknown key", text, mark=(run.line, run.frame.indent))
 
 
 def _as(frame: _Frame, *, several: bool) -> str:
