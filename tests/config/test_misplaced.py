@@ -373,3 +373,13 @@ def test_a_text_that_is_neither_yaml_nor_a_config_has_one_error(tmp_path: Path) 
     for text in (secrets, f"{secrets}clients: {{}}\n", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END: x\n"):
         (line,) = headlines(tmp_path, f"include: [more.yaml]\n{CONFIG}", more=text)
         assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("by", [-2, 2])
+def test_a_line_that_is_moved_by_one_level_is_one_error(tmp_path: Path, number: int, by: int) -> None:
+    lines = TWO_CLIENTS.splitlines()
+    line = lines[number]
+    lines[number] = line[-by:] if by < 0 else " " * by + line
+    (found,) = headlines(tmp_path, "\n".join(lines) + "\n")
+    assert found
