@@ -107,7 +107,8 @@ ONE_USER = {
     "yaml": {"config.document", "config.source", "config.scalar", "providers.catalog"},
     "pydantic": {
         "config.checked",
-        "config.indentation",
+        "config.missing",
+        "config.realign",
         "config.load",
         "config.messages",
         "config.models",

@@ -2242,7 +2242,7 @@ def test_a_config_that_is_not_a_mapping_is_an_error(folder: Folder, text: str, f
 def test_tokens_that_are_indented_like_a_client_are_one_error(folder: Folder) -> None:
     shallow = SMALLEST.replace("    tokens:\n      bci:", "  tokens:\n    bci:")
     assert folder.headlines(shallow) == [
-        "config.yaml:6:3: 'tokens' is indented like a client: indent it further, as a key of client 'dnb'"
+        "config.yaml:6:3: 'tokens' is indented too little: begin it in column 5, as a key of client 'dnb'"
     ]
 
 

@@ -41,23 +41,23 @@ def headlines(path: Path, text: str, **files: str) -> list[str]:
     [
         pytest.param(
             f"{CLIENT}tokens:\n  bci: {{}}\n",
-            "6:1: 'tokens' is indented like a key of the top level: indent it further, as a key of client 'dnb'",
+            "6:1: 'tokens' is indented too little: begin it in column 5, as a key of client 'dnb'",
             id="tokens at the top level",
         ),
         pytest.param(
             f"{CLIENT}  tokens:\n    bci: {{}}\n",
-            "6:3: 'tokens' is indented like a client: indent it further, as a key of client 'dnb'",
+            "6:3: 'tokens' is indented too little: begin it in column 5, as a key of client 'dnb'",
             id="tokens beside the client",
         ),
         pytest.param(
             f"clients:\n  dnb:\n{indented(KEYS, 2)}  tokens: {{bci: {{}}}}\n",
-            "3:3: 'token_url' and the 3 keys after it are indented like a client: indent them further, as keys of "
+            "3:3: 'token_url' and the 3 keys after it are indented too little: begin them in column 5, as keys of "
             "client 'dnb'",
             id="all keys beside the client",
         ),
         pytest.param(
             f"clients:\n  dnb:\n{KEYS}tokens: {{bci: {{}}}}\n",
-            "3:1: 'token_url' and the 3 keys after it are indented like a key of the top level: indent them further, "
+            "3:1: 'token_url' and the 3 keys after it are indented too little: begin them in column 5, "
             "as keys of client 'dnb'",
             id="all keys at the top level",
         ),
@@ -86,17 +86,17 @@ def headlines(path: Path, text: str, **files: str) -> list[str]:
         ),
         pytest.param(
             f"clients:\ndnb:\n{indented(KEYS, 2)}  tokens: {{bci: {{}}}}\n",
-            "2:1: 'dnb' is indented like 'clients': indent it further, as a client",
+            "2:1: 'dnb' is indented too little: begin it in column 3, as a client",
             id="a client like clients",
         ),
         pytest.param(
             f"{CLIENT}    tokens:\n    bci: {{scope: bci}}\n    risk:\n",
-            "7:5: 'bci' and the key after it are indented like 'tokens': indent them further, each as a token",
+            "7:5: 'bci' and the key after it are indented too little: begin them in column 7, each as a token",
             id="tokens like tokens",
         ),
         pytest.param(
             f"{CLIENT}    tokens:\n      bci:\n      scope: bci\n",
-            "8:7: 'scope' is indented like a token: indent it further, as a key of token 'bci'",
+            "8:7: 'scope' is indented too little: begin it in column 9, as a key of token 'bci'",
             id="a scope like its token",
         ),
         pytest.param(
@@ -355,10 +355,10 @@ TWO_CLIENTS = f"{CONFIG}  last:\n{indented(KEYS, 4)}    tokens: {{a: {{}}}}\nlog
         (
             "clients:",
             " clients:",
-            ["1:2: indented, unlike line 13: all keys of the top level begin in the same column"],
+            ["1:2: 'clients' is indented too far: begin it in column 1, as a key of the top level"],
         ),
         ("log:", "\tproviders:\n  a: {token_url: https://h/t}\nlog:", ["13:1: a tab in the indentation"]),
-        ("\n    token_url", "\ntoken_url", ["3:1: ", "4:5: indented further than line 3"]),
+        ("\n    token_url", "\ntoken_url", ["3:1: 'token_url' is indented too little: begin it in column 5"]),
         ("  dnb:", "\tdnb:", ["2:1: a tab"]),
     ],
 )
@@ -389,3 +389,13 @@ def test_a_text_that_is_neither_yaml_nor_a_config_has_one_error(tmp_path: Path) 
     for text in (secrets, f"{secrets}clients: {{}}\n", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END: x\n"):
         (line,) = headlines(tmp_path, f"include: [more.yaml]\n{CONFIG}", more=text)
         assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("by", [-2, 2])
+def test_a_line_that_is_moved_by_one_level_is_one_error(tmp_path: Path, number: int, by: int) -> None:
+    lines = TWO_CLIENTS.splitlines()
+    line = lines[number]
+    lines[number] = line[-by:] if by < 0 else " " * by + line
+    (found,) = headlines(tmp_path, "\n".join(lines) + "\n")
+    assert found

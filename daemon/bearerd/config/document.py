@@ -6,11 +6,13 @@ line may be shown is decided by `redaction`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
+from bearerd.config.realign import Realigned
 from bearerd.config.recovery import without_mistake
 from bearerd.config.redaction import (
     Path,
@@ -22,6 +24,7 @@ from bearerd.config.redaction import (
     is_plain_value,
     takes_secret,
 )
+from bearerd.config.scalar import NO_VALUE
 from bearerd.config.source import BROKEN, Fault, has_content, read, walk
 from bearerd.config.syntax import explain
 from bearerd.errors import Kind, Problem
@@ -39,7 +42,8 @@ _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "var
 class Document:
     """One YAML file: its `value`, and the `problems` of it.
 
-    `shows` says of a path whether its value may be shown in an error.
+    `shows` says of a path whether its value may be shown in an error. With `realigned`, that text is read instead, and
+    errors are reported at their place in the one that was written.
     """
 
     def __init__(
@@ -50,10 +54,13 @@ class Document:
         may_be_empty: bool = False,
         shows: Shows = lambda _: True,
         vocabulary: frozenset[str] = frozenset(),
+        realigned: Realigned | None = None,
     ) -> None:
         self.file = file
         self.value: Any = BROKEN
-        self._text = text
+        self._text = realigned.text if realigned else text
+        self._written = text
+        self._shift = realigned.moved if realigned else {}  # columns by line
         self._shows = shows
         self._vocabulary = vocabulary
         self._faults: list[Fault] = []
@@ -70,6 +77,8 @@ class Document:
         except yaml.reader.ReaderError:
             self.complete = False
             self._character()
+        for fault in realigned.faults if realigned else ():
+            self.note(fault)
         self._read = self.value
         if self.value is None and not has_content(self._text):
             self.value = {}
@@ -143,10 +152,14 @@ class Document:
         pieces = self._pieces({line for line, _ in marks})
         lines = self._lines({line for line, _ in marks})
         found = list(self._failed)
+        marks = [(line, max(0, column - self._shift.get(line, 0))) for line, column in marks]
+        written = self._written.splitlines() if marks else []
         for fault, (line, column) in zip(self._faults, marks, strict=True):
             seen = excerpt(lines[line], pieces[line], column) if line in lines and line in pieces else None
             quiet = fault.quiet and not (seen and self._may_show(fault.path))
             message = fault.quiet if quiet else fault.message
+            if message == NO_VALUE and line < len(written) and re.match(r"\s+#", written[line][column:]):
+                message = "expected a value, found a comment: a value that begins with # must be in quotes"
             source, caret = (seen.text, seen.caret) if seen else (None, 0)
             found.append(Problem(self.file, line + 1, column + 1, fault.kind, message, source, caret))
         if self._dropped:
@@ -197,13 +210,14 @@ class Document:
                 shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
                 # The piece of a tagged or anchored scalar begins with its tag or anchor.
                 shown = shown and event.tag is None and event.anchor is None
-                found.setdefault(start.line, []).append(Piece(start.column, end.column, shown))
+                shift = self._shift.get(start.line, 0)
+                found.setdefault(start.line, []).append(Piece(start.column - shift, end.column - shift, shown))
         return {line: pieces for line, pieces in found.items() if line not in secret}
 
     def _lines(self, wanted: set[int]) -> dict[int, str]:
         """These lines, without those that look as if they held a secret."""
         # YAML 1.1 ends lines at CR, NEL and the Unicode separators too, and so does splitlines.
-        lines = enumerate(self._text.splitlines()) if wanted else ()
+        lines = enumerate(self._written.splitlines()) if wanted else ()
         return {number: line for number, line in lines if number in wanted and not takes_secret(line)}
 
     def may_name(self, path: Path) -> bool:
@@ -267,9 +281,10 @@ class Document:
         if any(found.message == problem.message and "line " in found.message for problem in self._failed):
             return found.line  # the same mistake, which is in the line that the message names
         text = self._lines({found.line}).get(found.line, "")
-        seen = excerpt_of_no_yaml(text, self._vocabulary, found.column)
+        column = max(0, found.column - self._shift.get(found.line, 0))
+        seen = excerpt_of_no_yaml(text, self._vocabulary, column)
         source, caret = (seen.text, seen.caret) if seen else (None, 0)
-        place = (self.file, found.line + 1, found.column + 1)
+        place = (self.file, found.line + 1, column + 1)
         self._failed.append(Problem(*place, found.kind, found.message, source, caret))
         return found.line if found.alone else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -17,19 +17,22 @@ from pydantic import BaseModel
 from bearerd.config import models, rules, types
 from bearerd.config.checked import Checked, check, check_strangers
 from bearerd.config.document import Document, Node
-from bearerd.config.files import MOST_FILES, Budget, absolute, directories, is_pattern, matches
+from bearerd.config.files import MOST_FILES, Budget, Unreadable, absolute, directories, is_pattern, matches
 from bearerd.config.here import defaults
-from bearerd.config.indentation import indent
 from bearerd.config.messages import bad_name, listed, meant
+from bearerd.config.missing import add_missing_lines
 from bearerd.config.places import may_show, place_of, vocabulary
+from bearerd.config.realign import realign
 from bearerd.config.redaction import is_plain_key
 from bearerd.config.resolve import Resolver, check_endpoint
 from bearerd.config.scalar import kind_of
 from bearerd.config.schema import schema_of
 from bearerd.config.source import BROKEN
 from bearerd.config.suggest import near
-from bearerd.errors import ConfigError
+from bearerd.errors import ConfigError, Problem
 from bearerd.model import Config, Target
+
+_Read = Callable[[str], str | Unreadable]
 
 # Providers. Comparing a name with ten thousand takes 50 ms, and a thousand clients can name one that does not exist.
 _MOST_COMPARED: Final = 1000
@@ -39,14 +42,11 @@ _SOME_TOKENS: Final[Mapping[str, Any]] = {"tokens": {"token": {}}}
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
     """Read and check a config; raises ConfigError with everything that is wrong in it."""
-    budget = Budget()
-    documents = [_read(budget, path)]
-    # In a file of conf.d every line may be commented out.
-    documents += [_read(budget, included, may_be_empty=True) for included in _included(documents[0])]
-    config = _config(documents, environ)
-    problems = [problem for document in documents if document.broken for problem in document.problems]
+    read = cache(Budget().read)
+    config, problems = _attempt(path, environ, read)
     if problems:
-        raise ConfigError(problems)
+        _, realigned = _attempt(path, environ, read, realigned=True)
+        raise ConfigError(min(realigned, problems, key=len))
     return config
 
 
@@ -55,13 +55,31 @@ def schema() -> dict[str, Any]:
     return schema_of(models.ConfigFile)
 
 
+def _attempt(
+    path: str, environ: Mapping[str, str], read: _Read, *, realigned: bool = False
+) -> tuple[Config, list[Problem]]:
+    """The config and its problems; with `realigned`, of the texts as their lines were probably meant."""
+    documents = [_read(read, path, realigned=realigned)]
+    # In a file of conf.d every line may be commented out.
+    documents += [_read(read, included, may_be_empty=True, realigned=realigned) for included in _included(documents[0])]
+    config = _config(documents, environ)
+    return config, [problem for document in documents if document.broken for problem in document.problems]
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _read(budget: Budget, path: str, *, may_be_empty: bool = False) -> Document:
-    text = budget.read(path)
+def _read(read: _Read, path: str, *, may_be_empty: bool = False, realigned: bool = False) -> Document:
+    text = read(path)
     if isinstance(text, str):
-        return Document(text, path, may_be_empty=may_be_empty, shows=may_show, vocabulary=vocabulary())
+        return Document(
+            text,
+            path,
+            may_be_empty=may_be_empty,
+            shows=may_show,
+            vocabulary=vocabulary(),
+            realigned=realign(text) if realigned else None,
+        )
     # A document with nothing but a problem, so that the other files are checked too.
     document = Document("{}", path)
     document.fail(text.line, 1, text.why)
@@ -152,7 +170,7 @@ def _check_top_level(document: Document, model: type[BaseModel]) -> None:
         message = f"expected a mapping with the key clients, found {kind_of(document.value)}"
         document.add((), message, "expected a mapping")
         return
-    indent(document, model)
+    add_missing_lines(document, model)
     strangers = [key for key in document.value if key not in model.model_fields]
     for key in [key for key in strangers if key in models.ConfigFile.model_fields]:
         message = f"'{key}' is a key of the main file: an included file may only have providers and clients"

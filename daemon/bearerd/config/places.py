@@ -132,6 +132,11 @@ def by_name(annotation: Any) -> bool:
     return _steps(annotation) == (_NAME,)
 
 
+def is_part(model: Any) -> bool:
+    """Whether this is the model of a part of the config."""
+    return isinstance(model, type) and issubclass(model, models.Part)
+
+
 def takes_mapping(annotation: Any) -> bool:
     """Whether a value of this type may be a mapping."""
     return _holds(annotation, dict) or model_in(annotation) is not None

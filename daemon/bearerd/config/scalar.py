@@ -36,6 +36,10 @@ class Scalar:
     quiet_fault: str = ""
 
 
+NO_VALUE: Final = "expected a value, found nothing"
+"""The message about a key without a value."""
+
+
 @lru_cache(maxsize=4096)  # a large config repeats the same few keys and values
 def read_plain(text: str) -> Scalar:
     """The value of an unquoted scalar."""

@@ -41,6 +41,7 @@ _DEEPEST: Final = 50
 MOST_NODES: Final = 1_000_000
 _NOT_SUPPORTED: Final[Kind] = "not supported in this config"
 _TAGS: Final = "tags (!…) are not supported: a text that begins with ! must be in quotes"
+_QUESTION_MARK: Final = "'? ' begins a key that is a mapping: remove the question mark"
 _NO_KEY: Final = {
     yaml.AliasEvent: "aliases (*name) are not supported: write the key out",
     yaml.MappingStartEvent: "a key must be text, found {…}: is this a template that was not filled in?",
@@ -122,8 +123,9 @@ def _next_path(stack: list[list[Any]], event: Any) -> tuple[Path, bool]:
         frame[1] = at + 1
         return (*path, at), False
     if at is None:
-        # A key that is a list or a mapping is an error; it has no name.
-        frame[1] = (event.value,) if isinstance(event, yaml.ScalarEvent) else ("",)
+        # A key that is a list or a mapping is an error; it has no name. One in block style is read without the `?`.
+        inside = isinstance(event, yaml.MappingStartEvent) and not event.flow_style
+        frame[1] = (event.value,) if isinstance(event, yaml.ScalarEvent) else () if inside else ("",)
         return (*path, *frame[1]), True
     frame[1] = None
     return (*path, *at), False
@@ -140,6 +142,7 @@ class _Reader:
         self._loader: Any = _Loader(text)  # PyYAML's types say that marks may be missing; of a text they never are
         self._report = report
         self._nodes = 0
+        self._question_marks = 0  # of the keys that are open
 
     def value(self) -> Any:
         """The document's value; raises _TooMuchError, or what PyYAML raises."""
@@ -200,6 +203,10 @@ class _Reader:
     def _mapping(self, path: Path) -> dict[str, Any]:
         get, found, first = self._loader.get_event, dict[str, Any](), dict[str, int]()
         while type(event := get()) is not yaml.MappingEndEvent:
+            if type(event) is yaml.MappingStartEvent and not event.flow_style:
+                # `? key: value` is a mapping with one key, which is a key itself. What was meant is `key: value`.
+                found = self._without_question_mark(event, path) | found
+                continue
             key = self._key(event, path)
             below = (*path, key) if key is not None else path
             if key is None:
@@ -215,6 +222,17 @@ class _Reader:
             else:
                 first[key] = event.start_mark.line
                 found[key] = self._node(get(), below)
+        return found
+
+    def _without_question_mark(self, event: Any, path: Path) -> dict[str, Any]:
+        """The mapping in a key, as a part of the one that has the key."""
+        self._note(event, path, _NOT_SUPPORTED, _QUESTION_MARK)
+        self._question_marks += 1
+        if self._question_marks > _DEEPEST:
+            self._stop(event, path, "nested too deeply", "nested too deeply")
+        found = self._mapping(path)
+        self._question_marks -= 1
+        self._skip(self._loader.get_event())
         return found
 
     def _key(self, event: Any, path: Path) -> str | None:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from bearerd.config import quantities, values
+from bearerd.config.scalar import NO_VALUE
 from bearerd.config.schema import OneOrSeveral
 from bearerd.config.values import expected, fault
 from bearerd.model import Listen, RefreshBefore
@@ -96,7 +97,7 @@ class Strict(BaseModel):
     def _not_nothing(cls, value: Any) -> Any:
         # `proxy:` without a value is an unfinished line.
         if value is None:
-            raise expected("a value, found nothing")
+            raise fault(NO_VALUE)
         return value
 
 
