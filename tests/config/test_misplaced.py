@@ -399,3 +399,99 @@ def test_a_line_that_is_moved_by_one_level_is_one_error(tmp_path: Path, number: 
     lines[number] = line[-by:] if by < 0 else " " * by + line
     (found,) = headlines(tmp_path, "\n".join(lines) + "\n")
     assert found
+
+
+LARGER = """\
+log: {level: info}
+providers:
+  sandbox:
+    token_url: https://login.example.com/sandbox
+    timeout: 5s
+  production:
+    token_url: https://login.example.com/production
+    headers:
+      X-Tenant: acme
+clients:
+  dnb:
+    provider: sandbox
+    client_id: 7e0c5a
+    client_secret: {file: /etc/bearerd/dnb.secret}
+    tokens:
+      bci: {scope: bci}
+      risk:
+        scope: risk
+        files:
+          - format: raw
+          - {format: header}
+  billing:
+    provider: production
+    client_id: 9f1d4b
+    client_secret:
+      file: /etc/bearerd/billing.secret
+    parameters:
+      audience: https://billing.example.com
+    tokens:
+      read: {scope: read}
+      write:
+        scope: write
+  reports:
+    token_url: https://reports.example.com/token
+    client_id: reports
+    auth: none
+    tokens: {all: {}}
+"""
+
+
+def moved(lines: list[str], first: int, after: int, by: int) -> str:
+    """The text with these lines moved to the right, or to the left as far as there are spaces."""
+    some = [
+        " " * by + line if by > 0 else line[min(-by, len(line) - len(line.lstrip())) :] for line in lines[first:after]
+    ]
+    return "".join(f"{line}\n" for line in (*lines[:first], *some, *lines[after:]))
+
+
+def errors_of(path: Path, text: str) -> list[str]:
+    """Each error in full; none if the config is valid."""
+    (path / "config.yaml").write_text(text)
+    try:
+        load(str(path / "config.yaml"), {})
+    except ConfigError as error:
+        return [problem.full for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize("by", [2, -2])
+@pytest.mark.parametrize("block", [False, True], ids=["line", "block"])
+def test_no_line_or_block_that_is_moved_by_one_level_is_two_errors(tmp_path: Path, by: int, *, block: bool) -> None:
+    lines = LARGER.splitlines()
+    assert errors_of(tmp_path, LARGER) == []
+    several = {}
+    for first, line in enumerate(lines):
+        level = len(line) - len(line.lstrip())
+        deeper = (len(each) - len(each.lstrip()) > level for each in lines[first + 1 :])
+        after = first + 1 + (next((at for at, below in enumerate(deeper) if not below), 0) if block else 0)
+        found = errors_of(tmp_path, moved(lines, first, after, by))
+        if len(found) > 1:
+            several[first + 1] = found
+    assert several == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(
+            CONFIG.replace("    client_id", "    ? client_id"), "remove the question mark", id="question mark"
+        ),
+        pytest.param(CONFIG.replace("7e0c5a", "#7e0c5a"), "a value that begins with # must be in quotes", id="comment"),
+        pytest.param(LARGER.replace("clients:\n", ""), "clients", id="the line clients is missing"),
+        pytest.param(
+            "clients:\ndnb:\n  token_url: https://login.example.com/t\n  client_id: 7e0c5a\n"
+            "    client_secret: {file: /etc/bearerd/dnb.secret}\n  tokens:\n      bci: {scope: bci}\n"
+            "    client_id: 9f1d4b\n",
+            "",
+            id="a key that is moved, and moved back with its block",
+        ),
+    ],
+)
+def test_a_mark_or_a_missing_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+    assert any(said in error for error in errors_of(tmp_path, text))

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from bearerd.config import models, rules, types
 from bearerd.config.checked import Checked, check, check_strangers
 from bearerd.config.document import Document, Node
-from bearerd.config.files import MOST_FILES, Budget, Unreadable, absolute, directories, is_pattern, matches
+from bearerd.config.files import MOST_BYTES, MOST_FILES, Budget, Unreadable, absolute, directories, is_pattern, matches
 from bearerd.config.here import defaults
 from bearerd.config.messages import bad_name, listed, meant
 from bearerd.config.missing import add_missing_lines
@@ -36,14 +36,19 @@ _Read = Callable[[str], str | Unreadable]
 
 # Providers. Comparing a name with ten thousand takes 50 ms, and a thousand clients can name one that does not exist.
 _MOST_COMPARED: Final = 1000
+# Bytes. A program writes a larger config, and indents it as meant; guessing would take its time and memory once more.
+_LARGEST_REALIGNED: Final = 2**18
 # Stands for tokens with an error when the other keys of their client are checked against each other.
 _SOME_TOKENS: Final[Mapping[str, Any]] = {"tokens": {"token": {}}}
 
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
     """Read and check a config; raises ConfigError with everything that is wrong in it."""
-    read = cache(Budget().read)
+    budget = Budget()
+    read = cache(budget.read)
     config, problems = _attempt(path, environ, read)
+    if problems and MOST_BYTES - budget.left > _LARGEST_REALIGNED:
+        raise ConfigError(problems)
     if problems:
         _, realigned = _attempt(path, environ, read, realigned=True)
         raise ConfigError(min(realigned, problems, key=len))

@@ -24,12 +24,15 @@ from bearerd.config.redaction import is_plain_key
 from bearerd.config.source import Fault
 
 # A key in block style and its value. Other lines move with the key above them.
-_KEY: Final = re.compile(r"""([^\s#:{}\[\],&*!|>%@`"'?-][^:#{}\[\]"']*|"[^"\\]*"|'[^']*')[ \t]*:([ \t]+(.*))?$""")
+# Each character has one way to match, so that no line takes long.
+_KEY: Final = re.compile(r"""([^\s#:{}\[\],&*!|>%@`"'?-][^:#{}\[\]"']*|"[^"\\]*"[ \t]*|'[^']*'[ \t]*):([ \t]+(.*))?$""")
 _FLOW_KEY: Final = re.compile(r"[{,]\s*([A-Za-z_]+)\s*:")
 # Levels; `source` reads no more.
 _DEEPEST: Final = 50
 # Lines below a key that show what it is. Without a bound, a text with a million lines would take hours.
 _MOST_LINES_BELOW: Final = 200
+# Characters of a mapping in flow style that show what it is. A line may have millions.
+_MOST_OF_A_VALUE: Final = 4096
 # How well a key fits into a mapping, if at all.
 _FITS: Final = 2
 _MAY_FIT: Final = 1
@@ -137,7 +140,9 @@ class _Outline:
             content = lines[number].lstrip(" \t")
             moved[number] = indent - (len(lines[number]) - len(content))
             lines[number] = " " * indent + content
-        return Realigned("\n".join(lines) + "\n", moved, tuple(_fault(run, moved[run.line]) for run in self._runs))
+        # A key that moved with its block may have been moved back.
+        faults = tuple(_fault(run, moved[run.line]) for run in self._runs if run.line in moved)
+        return Realigned("\n".join(lines) + "\n", moved, faults) if faults else None
 
     def _leave(self, index: int, line: _Line, last: _Line | None) -> None:
         """End the block that moved before a key that fits where it is written, and not where the block would be."""
@@ -239,7 +244,7 @@ class _Outline:
     def _below(self, index: int, line: _Line) -> set[str]:
         """The keys of the value of a key."""
         if line.value:
-            return set(_FLOW_KEY.findall(line.value)) if line.value[0] == "{" else set()
+            return set(_FLOW_KEY.findall(line.value[:_MOST_OF_A_VALUE])) if line.value[0] == "{" else set()
         # The lines after this one have not been moved yet.
         by = self._carried[-1][1] if self._carried else 0
         found, first = set(), None
