@@ -38,8 +38,8 @@ BELOW = {
     "terms",
     "timeformat",
 }
-CORES = {"admission", "grant", "publish", "hooks", "target_status"}
-VALUES = {"admission.types", "grant.outcome", "target_status"}
+CORES = {"admission", "grant", "publish", "hooks", "share", "target_status"}
+VALUES = {"admission.types", "grant.outcome", "share.types", "target_status"}
 """The frozen values that the cores return."""
 MAY_IMPORT = {
     "accounts": set(),
@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "admission": {"admission", "grant.outcome"} | BELOW,
     "publish": {"publish"} | BELOW,
     "hooks": {"hooks"} | BELOW,
+    "share": {"share", "secrets", "publish", "grant.outcome"} | BELOW,
     "target_status": {"admission.types", "grant.outcome", "model"},
     "lifecycle": {"lifecycle", "publish"} | VALUES | BELOW,
     "trouble": {"grant.outcome", "target_status", "terms", "timeformat"},

@@ -22,6 +22,7 @@ from bearerd.terms import (
     Reference,
     Reload,
     ScopeIn,
+    Share,
 )
 
 
@@ -139,6 +140,8 @@ class Client:
     scope_separator: str = " "
     rate_limits: tuple[tuple[str, RateLimit], ...] = ()
     """Each `rate_limit` that its grants count against, with the name under which it is counted."""
+    share: Share | None = None
+    """None: this daemon alone keeps its tokens."""
 
     @property
     def references(self) -> tuple[Reference, ...]:
@@ -163,7 +166,7 @@ class Client:
         fields = asdict(self)
         for name in ("name", "client_id", "client_secret", "private_key", "certificate", "assertion", "rate_limits"):
             del fields[name]
-        for name in ("tls_certificate", "tls_private_key"):
+        for name in ("tls_certificate", "tls_private_key", "share"):
             del fields[name]
         for name in ("name", "allow_http", "timeout", "max_concurrency", "refused_limit"):
             del fields["provider"][name]
@@ -350,6 +353,8 @@ class Config:
     reload: Reload = "watch"
     startup_timeout: float = 30.0
     """Seconds after which READY is sent to systemd even if tokens are missing."""
+    startup_spread: float = 0.0
+    """Seconds over which the first attempts after a start are spread."""
     sources: tuple[str, ...] = ()
     """The files it was read from."""
     source_directories: tuple[str, ...] = ()

@@ -48,6 +48,12 @@ TEMPLATES: Final = (
 """The built-in templates, one file each in publish/templates."""
 OnExpiry = Literal["keep", "remove"]
 Reload = Literal["watch", "signal"]
+WhenUnavailable = Literal["alone", "wait"]
+"""What a daemon does while its fleet's Redis cannot be used.
+
+alone  it refreshes its tokens by itself
+wait   it keeps a valid token until shortly before its expiry, because a new one would end those of the others
+"""
 SignalName = Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"]
 
 
@@ -73,6 +79,31 @@ class Reference:
     def __str__(self) -> str:
         """As messages name it: `file /etc/bearerd/dnb.secret`."""
         return f"{self.kind} {self.at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """A Redis or Valkey server, and how to reach it. Clients with equal ones share a connection."""
+
+    url: str | Reference
+    """redis, rediss, unix, or with `+sentinel` the sentinels that know the server."""
+    ca_file: str | None = None
+    username: str | None = None
+    password: Reference | None = None
+    prefix: str = "bearerd"
+    """Of its keys and its channel."""
+    timeout: float = 2.0
+    """Seconds for a connection, and for each command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How the daemons of a fleet share the tokens of a client."""
+
+    redis: Redis
+    when_unavailable: WhenUnavailable = "alone"
+    key: Reference | None = None
+    """Seals what is stored. None: the client's secret does."""
 
 
 @dataclass(frozen=True, slots=True)
