@@ -60,8 +60,8 @@ class ModelStore:
     """By client, and fence: when the lease of an attempt in flight ends."""
     worked: dict[str, float] = field(default_factory=dict)
     """By client: when an attempt last got a token."""
-    last: dict[str, float] = field(default_factory=dict)
-    """By target: until when no other last attempt is granted."""
+    last: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """By target: the fence of its last attempt, and until when no other one is granted."""
     failures: dict[str, _Failure] = field(default_factory=dict)
     """By target, and by client if that was refused."""
     refused: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class ModelStore:
             return Stored(stored[0], now, stored[1])
         if (lock := self._lock(names.token, now)) is not None:
             return Busy(lock.until - now)
-        last = claim.last and self.last.get(names.token, -inf) <= now
+        last = claim.last and self.last.get(names.token, (NEVER, -inf))[1] <= now
         client, own = self._failure(names.client, now), self._failure(names.token, now)
         for failure in (client, own):
             old = claim.changed is not None and failure is not None and failure.at <= now - claim.changed
@@ -87,11 +87,11 @@ class ModelStore:
         held = held or (self._refused_limit(names, now, claim) if governed else None) or self._rate_limit(names, now)
         if held is not None:
             return held
-        fence = max(stored[0] if stored else NEVER, claim.seen, int(now * 1e6) - 1) + 1
+        fence = max(stored[0] if stored else NEVER, claim.seen, round(now * 1e6) - 1) + 1
         self.locks[names.token] = _Lock(fence, now + claim.lease)
         self.flights.setdefault(names.client, {})[fence] = now + claim.lease
         if last:
-            self.last[names.token] = now + LAST_ONCE
+            self.last[names.token] = (fence, now + LAST_ONCE)
         if governed:
             self.refused.setdefault(names.client, {})[fence] = now
         for rate, _ in names.rates:
@@ -165,6 +165,8 @@ class ModelStore:
         self._end(names, fence, now)
         for rate, _ in names.rates:
             self.rates.get(rate, {}).pop(fence, None)
+        if self.last.get(names.token, (NEVER, 0.0))[0] == fence:
+            del self.last[names.token]
         self.announce(names)
 
     def read(self, names: Names) -> Stored | None:
