@@ -70,19 +70,19 @@ end
 local fence = math.max(stored or 0, seen, now - 1) + 1
 local ends = now + lease
 hold(fence, ends)
-redis.call('ZADD', flights, text(ends), text(fence))
+redis.call('ZADD', flights, text(ends), attempt(text(fence)))
 keep_until(flights, ends + FORGOTTEN)
 if is_last then
   redis.call('HSET', last, 'fence', text(fence), 'until', text(now + LAST_ONCE))
   redis.call('PEXPIRE', last, text(LAST_ONCE / 1000))
 end
 if governed then
-  redis.call('ZADD', refused, text(now), text(fence))
+  redis.call('ZADD', refused, text(now), attempt(text(fence)))
   keep_until(refused, now + refused_window)
 end
 for rate = FIRST_RATE, #KEYS do
   -- Until its reply, as if that came at the end of the lease.
-  redis.call('ZADD', KEYS[rate], text(ends), text(fence))
+  redis.call('ZADD', KEYS[rate], text(ends), attempt(text(fence)))
   keep_until(KEYS[rate], ends + tonumber(ARGV[first_limit + 2 * (rate - FIRST_RATE) + 1]))
 end
 return {

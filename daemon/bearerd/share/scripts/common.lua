@@ -49,13 +49,18 @@ local function hold(fence, ends)
   keep_until(lock, ends)
 end
 
+-- An attempt as a member of a sorted set: two targets may have the same fence.
+local function attempt(fence)
+  return token .. ' ' .. fence
+end
+
 -- The attempt ended: it is not in flight, its lock is free, and its rate limits count from now.
 local function finish(fence)
-  redis.call('ZREM', flights, fence)
-  redis.call('ZREM', refused, fence)
+  redis.call('ZREM', flights, attempt(fence))
+  redis.call('ZREM', refused, attempt(fence))
   for rate = FIRST_RATE, #KEYS do
-    if redis.call('ZSCORE', KEYS[rate], fence) then
-      redis.call('ZADD', KEYS[rate], text(now), fence)
+    if redis.call('ZSCORE', KEYS[rate], attempt(fence)) then
+      redis.call('ZADD', KEYS[rate], text(now), attempt(fence))
     end
   end
   if redis.call('HGET', lock, 'fence') == fence then
@@ -65,7 +70,7 @@ end
 
 -- An attempt of the client got a token, if this is the end of an attempt.
 local function note_success(fence)
-  if redis.call('ZSCORE', flights, fence) then
+  if redis.call('ZSCORE', flights, attempt(fence)) then
     redis.call('SET', worked, text(now))
     keep_until(worked, now + LATELY)
   end

@@ -4,7 +4,7 @@
 local stored = alive(token)
 finish(ARGV[3])
 if ARGV[7] == '1' then
-  redis.call('ZADD', refused, text(now), ARGV[3])
+  redis.call('ZADD', refused, text(now), attempt(ARGV[3]))
   keep_until(refused, now + tonumber(ARGV[8]))
 end
 -- Else the fleet has a token that is newer than this failure.

@@ -2,7 +2,7 @@
 -- ARGV: 3 the fence.
 finish(ARGV[3])
 for rate = FIRST_RATE, #KEYS do
-  redis.call('ZREM', KEYS[rate], ARGV[3])
+  redis.call('ZREM', KEYS[rate], attempt(ARGV[3]))
 end
 if redis.call('HGET', last, 'fence') == ARGV[3] then
   redis.call('DEL', last)
