@@ -33,7 +33,7 @@ if not is_last then
   local ago = now - tonumber(redis.call('GET', worked) or 0)
   local most = (of_client or ago > LATELY) and 1 or ago > JUST_NOW and FEW or math.huge
   if redis.call('ZCOUNT', flights, '(' .. text(now), '+inf') >= most then
-    local first = redis.call('ZRANGEBYSCORE', flights, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local first = redis.call('ZRANGE', flights, '(' .. text(now), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
     return { text(now), 'busy', text(tonumber(first[2]) - now) }
   end
 end
