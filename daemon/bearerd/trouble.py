@@ -148,7 +148,7 @@ _HELD_DO: Final = {
     "concurrency": "wait, or raise max_concurrency if the provider allows more",
     "unknown_client": "wait",
     "share": "wait",
-    "share_unavailable": "make the share available: the line about it says how",
+    "share_unavailable": "see the line about the share",
 }
 _AT_ONCE: Final = "; a change is tried at once"
 

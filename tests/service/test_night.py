@@ -794,7 +794,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "held: its share is unavailable, and when_unavailable is wait. "
             "The current token is good for 11 min (until 08:11). "
-            "To do: make the share available: the line about it says how; next attempt in 4 min (at 08:04)."
+            "To do: see the line about the share; next attempt in 4 min (at 08:04)."
         ),
     ),
     (

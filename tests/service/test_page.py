@@ -617,12 +617,12 @@ def test_a_share_is_a_fact_and_in_a_box_if_it_is_down(browser: Browser, width: i
     up = share(taken=12, stored=1)
     down = share("down", error="redis.internal:6379: connection refused", error_at=NOW - 5, waiting=2)
     with shown(browser, status(VALID, shares=(up,)), width=width, height=900) as (tab, shelf, _):
-        assert "share rediss://redis.internal:6379/0: up for 5 min, 12 taken, 1 stored" in text(tab, "#facts")
+        assert "share rediss://redis.internal:6379/0: up for 5 min, 12 tokens taken, 1 stored" in text(tab, "#facts")
         assert text(tab, "#troubles") == ""
         shelf.status = status(VALID, shares=(down,) * 5)
         tab.pass_time(6)
         facts = text(tab, "#facts")
-        assert "share rediss://redis.internal:6379/0: down for 5 min, 0 taken, 0 stored, 2 waiting" in facts
+        assert "share rediss://redis.internal:6379/0: down for 5 min, 0 tokens taken, 0 stored, 2 waiting" in facts
         assert "and 2 more shares" in facts
         assert text(tab, "#troubles p").startswith(
             "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused."
