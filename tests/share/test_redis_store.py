@@ -402,10 +402,3 @@ def test_no_password_stays_in_memory(server: RedisServer) -> None:
         text for text in held if isinstance(text, str | bytes) and str(text).startswith(f"s3cret-{os.getpid()}")
     ]
     store.disconnect()
-
-
-def test_the_wheel_contains_the_scripts() -> None:
-    scripts = Path(bearerd.share.__file__).parent / "scripts"
-    assert {path.stem for path in scripts.glob("*.lua")} == {
-        "claim", "common", "fail", "fences", "forget", "give_back", "keep", "read", "store",
-    }  # fmt: skip
