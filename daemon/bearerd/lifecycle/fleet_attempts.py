@@ -1,4 +1,4 @@
-"""The attempts of other daemons, as one target goes on after them: with the token that they obtained, or their failure."""
+"""The attempts of other daemons, as one target goes on after them: with their token, or after their failure."""
 
 from __future__ import annotations
 
