@@ -42,7 +42,7 @@ class Site:
         config.write_text(f"output: {{directory: {self.path}/run}}\nshare: {share}\nclients:\n{''.join(named)}{more}")
         return config
 
-    def findings(self, config: Path, *, online: bool = False, **env: str) -> list[Finding]:
+    def findings(self, config: Path, online: bool = False, /, **env: str) -> list[Finding]:
         """What a check of shares and clients finds, which contains no secret."""
         found = list(check(load(str(config), {}), env, online=online))
         assert "hunter2" not in repr(found)
@@ -50,7 +50,7 @@ class Site:
 
     def of_share(self, config: Path, **env: str) -> list[tuple[str, str, str]]:
         """Level, subject and text of the findings of shares."""
-        found = self.findings(config, **env)
+        found = self.findings(config, False, **env)
         return [(each.level, each.subject, each.verdict) for each in found if each.subject.startswith("share")]
 
 
