@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 
+from bearerd.clock import SystemClock
 from bearerd.config.load import load
 from bearerd.service.check import check
 from bearerd.service.finding import Finding
+from bearerd.share.redis_store import ACL
+from bearerd.terms import Instant
 from support.process import bearerd
+from support.redis_server import NEEDS_REDIS, redis_server
+from support.server import Server, issues, serving
 
 KEY = "hunter2+" * 8
 SECRET = "hunter2+hunter2+"
@@ -234,3 +241,98 @@ def test_without_a_share_the_libraries_are_not_imported(site: Site) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(config)], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+# -- online: with a real server ----------------------------------------------------------------------
+
+USER = f"user bearerd on >{SECRET} ~bearerd:* &bearerd:* {ACL}"
+
+
+@pytest.fixture
+def provider() -> Iterator[Server]:
+    with serving(issues(3600)) as server:
+        yield server
+
+
+def online(site: Site, provider: Server, server: str, *, clients: int = 1) -> subprocess.CompletedProcess[str]:
+    """`bearerd check --online` with this server."""
+    config = site.write(f"{{redis: {server}}}", clients=clients)
+    text = config.read_text().replace("https://127.0.0.1:1/token", f"{provider.url}, allow_http: true")
+    config.write_text(text)
+    done = bearerd("check", "--online", "-c", config, env={"RUNTIME_DIRECTORY": ""})
+    assert "hunter2" not in done.stdout + done.stderr
+    return done
+
+
+@NEEDS_REDIS
+def test_online_a_server_is_used_as_a_daemon_would_use_it(site: Site, provider: Server) -> None:
+    authority = trustme.CA()
+    password = site.keep("password", SECRET)
+    with redis_server(authority=authority, acl=[USER]) as server:
+        keys = f"{{url: {server.url}, ca_file: {server.ca_file}, username: bearerd, password: {password}}}"
+        done = online(site, provider, keys, clients=2)
+        assert server.ask("KEYS", "*") == ["bearerd:alive"]  # each poll of a daemon writes it
+    assert done.returncode == 0, done.stdout
+    assert (
+        f"ok       server {server.url}/0: stores and announces tokens with the prefix bearerd\n"
+        "           clients: dnb, dnb1\n"
+    ) in done.stdout
+
+
+@NEEDS_REDIS
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        pytest.param(USER.replace(SECRET, "another"), "refuses the user or the password", id="password"),
+        pytest.param(USER.replace("~bearerd:*", "~other:*"), "the user may not do this", id="keys"),
+        pytest.param(USER.replace("&bearerd:*", "&other:*"), "the user may not do this", id="channel"),
+        pytest.param(f"{USER} -evalsha", "the user may not do this", id="command"),
+    ],
+)
+def test_online_a_server_that_refuses_exits_1_and_names_the_clients(
+    site: Site, provider: Server, user: str, said: str
+) -> None:
+    password = site.keep("password", SECRET)
+    with redis_server(acl=[user]) as server:
+        done = online(site, provider, f"{{url: {server.url}, username: bearerd, password: {password}}}")
+    assert done.returncode == 1
+    (failed,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    assert failed.startswith(f"failed   server {server.url}/0: ")
+    assert said in failed
+    assert f"{failed}\n           clients: dnb\n" in done.stdout
+    # The provider is asked all the same.
+    assert "ok       grant dnb/bci: a token, good for 1 h" in done.stdout
+
+
+@NEEDS_REDIS
+def test_online_a_server_that_is_not_there_exits_1_and_does_not_show_its_url(site: Site, provider: Server) -> None:
+    with redis_server(password=SECRET) as server:
+        url = site.keep("url", f"redis://:{SECRET}@{server.address}")
+    done = online(site, provider, f"{{url: {url}, timeout: 100ms}}")
+    assert done.returncode == 1
+    assert f"failed   server file {site.path}/url: " in done.stdout
+
+
+@NEEDS_REDIS
+@pytest.mark.parametrize(("off", "said"), [(3600.0, "behind"), (-3600.0, "ahead of"), (0.0, "")])
+def test_online_the_clock_of_a_server_is_compared(
+    site: Site, off: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(SystemClock):
+        def now(self) -> Instant:
+            now = super().now()
+            return Instant(now.wall + off, now.boot)
+
+    monkeypatch.setattr("bearerd.service.shares.SystemClock", Clock)
+    monkeypatch.setattr("bearerd.service.check.try_online", lambda *_: iter(()))
+    with redis_server() as server:
+        found = site.findings(site.write(f"{{redis: {{url: {server.url}}}}}"), True)
+    warnings = [each.verdict for each in found if each.level == "warning"]
+    assert [re.sub(r"\b(1 h|59 min)( \d+ \w+)?", "…", verdict) for verdict in warnings] == (
+        [f"its clock is … {said} this machine's; correct the one that is wrong"] if said else []
+    )
+
+
+def test_online_what_cannot_be_read_is_not_tried(site: Site) -> None:
+    config = site.write("{redis: {url: 'redis://127.0.0.1:1', password: {file: /none}}}")
+    assert not [each for each in site.findings(config, True) if each.subject.startswith("server")]

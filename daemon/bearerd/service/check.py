@@ -47,7 +47,7 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     yield from _directories(config, publisher, faults)
     unusable = config.directory if faults else None
     yield from _clients_and_tokens(config, environ, publisher, unusable, online=online)
-    yield from examine_shares(config, environ)
+    yield from examine_shares(config, environ, online=online)
 
 
 def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Iterator[Finding]:

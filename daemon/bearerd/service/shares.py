@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 
+from bearerd.clock import Clock, SystemClock
 from bearerd.errors import ExtraMissing
 from bearerd.grant.tls import SetUpError, shared_context, signature
 from bearerd.model import Client, Config
@@ -14,12 +15,18 @@ from bearerd.redis_address import Address, BadAddressError, parse
 from bearerd.service.finding import Finding, finding_of
 from bearerd.service.texts import Texts, rotation
 from bearerd.share.keys import key_fault
+from bearerd.share.types import ShareUnavailable
 from bearerd.terms import Redis, Reference
+from bearerd.timeformat import duration
 
 # Clients. A line of a terminal has room for so many.
 _MOST_NAMED: Final = 10
 # What the extra `redis` installs, of both libraries a part that imports the rest.
 _EXTRA: Final = ("redis", "cryptography.hazmat.primitives.ciphers.aead")
+
+
+# Seconds. Beyond that, daemons do not believe the time at which a token of their fleet was requested.
+_CLOCKS_DIFFER: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class _Server:
         return ("clients", ", ".join(names[:_MOST_NAMED]) + more)
 
 
-def examine_shares(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+def examine_shares(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
     """Check each server, and the keys of the clients that share through it."""
     clients: dict[Redis, dict[str, Client]] = {}
     for target in config.targets:
@@ -61,6 +68,8 @@ def examine_shares(config: Config, environ: Mapping[str, str]) -> Iterator[Findi
     for redis, sharing in clients.items():
         server = _examined(redis, list(sharing.values()), environ)
         yield from _findings(server, environ)
+        if online and not (missing or server.texts.faults or server.texts.hidden):
+            yield from _tried(server, environ, SystemClock())
 
 
 def _missing_extra() -> str | None:
@@ -111,6 +120,26 @@ def _findings(server: _Server, environ: Mapping[str, str]) -> Iterator[Finding]:
         verdict = (
             f"the password is sent unencrypted over the network: use {address.scheme.replace('redis', 'rediss')}://"
         )
+        yield Finding(subject, verdict, "warning")
+
+
+def _tried(server: _Server, environ: Mapping[str, str], clock: Clock) -> Iterator[Finding]:
+    """Do at the server what a daemon does."""
+    from bearerd.share.redis_store import RedisStore  # noqa: PLC0415 - a config without a share does not need it
+
+    subject = server.subject.replace("share", "server", 1)
+    try:
+        theirs = RedisStore(server.redis, environ).prove()
+    except ShareUnavailable as error:
+        yield Finding(subject, str(error), "failed", (server.named,))
+        return
+    yield Finding(
+        subject, f"stores and announces tokens with the prefix {server.redis.prefix}", details=(server.named,)
+    )
+    ahead = theirs - clock.now().wall
+    if abs(ahead) > _CLOCKS_DIFFER:
+        way = "ahead of" if ahead > 0 else "behind"
+        verdict = f"its clock is {duration(abs(ahead))} {way} this machine's; correct the one that is wrong"
         yield Finding(subject, verdict, "warning")
 
 
