@@ -69,7 +69,7 @@ MAY_IMPORT = {
     | BELOW,
     "target_status": {"admission.types", "grant.outcome", "model"},
     "lifecycle": {"lifecycle", "publish"} | VALUES | BELOW,
-    "trouble": {"grant.outcome", "target_status", "terms", "timeformat"},
+    "trouble": {"grant.outcome", "share.types", "target_status", "terms", "timeformat"},
     "api": {"api", "publish", "trouble"} | VALUES | BELOW,
     "service": {"service", "api", "lifecycle", "secrets", "trouble"} | CORES | BELOW,
     "demo": {"demo"},
