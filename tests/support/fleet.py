@@ -1,4 +1,4 @@
-"""A fleet of daemons in one process: real controllers, admission and files over a simulated clock, provider and store."""
+"""A fleet of daemons in one process: real controllers, admission and files, a simulated clock, provider and store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Limits
@@ -29,7 +30,7 @@ SHARE = Share(Redis("redis://127.0.0.1:6379/0"))
 
 
 class Skewed:
-    """The clocks of one machine: the boot clock of the world since its own start, and a wall clock that may be wrong."""
+    """The clocks of one machine. It booted at a time of its own, and its wall clock may be wrong."""
 
     def __init__(self, world: FakeClock, booted: float, wrong: float) -> None:
         self._world = world
@@ -210,7 +211,7 @@ class Daemon:
 class World:
     """Daemons, their provider and their store. Only `live` and the provider let time pass."""
 
-    def __init__(self, directory: Path, *, share: Share = SHARE, client: Client = CLIENT, **changes: object) -> None:
+    def __init__(self, directory: Path, *, share: Share = SHARE, client: Client = CLIENT, **changes: Any) -> None:
         self.directory = directory
         self.clock = FakeClock()
         self.server_wrong = 0.0
