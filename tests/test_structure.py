@@ -65,7 +65,8 @@ MAY_IMPORT = {
     "admission": {"admission", "grant.outcome"} | BELOW,
     "publish": {"publish"} | BELOW,
     "hooks": {"hooks"} | BELOW,
-    "share": {"share", "secrets", "publish", "grant.outcome"} | BELOW,
+    "share": {"share", "secrets", "publish", "grant.outcome", "grant.connecting", "grant.deadline", "grant.tls"}
+    | BELOW,
     "target_status": {"admission.types", "grant.outcome", "model"},
     "lifecycle": {"lifecycle", "publish"} | VALUES | BELOW,
     "trouble": {"grant.outcome", "share.types", "target_status", "terms", "timeformat"},
@@ -129,6 +130,7 @@ ONE_USER = {
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
     "socks": {"grant.socks"},
+    "redis": {"share.redis_line"},
     "random": {"clock"},
 }
 

@@ -110,6 +110,8 @@ class Settled:
     A refused target requests again at once and is held, so that changed credentials wake it. After any other failure
     it requests again when its own backoff is over.
     """
+    of_client: float = 0.0
+    """When any target of the client may try again; the same if no other one waits."""
 
 
 @dataclass(frozen=True, slots=True)
