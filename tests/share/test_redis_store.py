@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bearerd.share
 from bearerd.share.redis_store import ACL, RedisStore
-from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, ShareUnavailable, Store, Stored
+from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, Store, Stored
 from bearerd.terms import RateLimit, Redis, Reference
 from support.process import WITHIN
 from support.redis_server import ON_EACH, RedisServer, redis_server
