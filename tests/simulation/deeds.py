@@ -43,6 +43,7 @@ class Deeds(Host):
             dice=self.dice.random,
             turn_cost=self.world.turn_cost,
         )
+        self._prepare(self.daemon)
         self.daemon.performing = self._performing
         self.daemon.performed = self._performed
         self.daemon.judged = self._judged
@@ -53,6 +54,9 @@ class Deeds(Host):
         self.abandoned = self.disk.files.keys() - self._by_path.keys()
         self.daemon.begin(f"{self.directory}/{self._state}")
         self.counts["starts"] += 1
+
+    def _prepare(self, daemon: Daemon) -> None:
+        """A process is about to begin."""
 
     def _performing(self, target: Target) -> None:
         self.checks.granted(target)

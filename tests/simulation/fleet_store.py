@@ -61,7 +61,9 @@ class StoreServer:
         self.granted: Callable[[SimulatedLink, Names, Granted, Claim], None] = lambda *_: None
         """Told of each lock that is given."""
         self.stored: Callable[[Names, int], None] = lambda *_: None
-        """Told of each new token."""
+        """Told of each new token, and of one that was returned again."""
+        self.refused: Callable[[Names], None] = lambda _: None
+        """Told of each refusal of a client."""
         self._offset = 0.0
         self._refuses_until = self._silent_until = self._slow_until = self._mute_until = -inf
         self._keeps = 0.0
@@ -202,6 +204,8 @@ class SimulatedLink:
         self._poll_due = inf
         self.errors = 0
         self._error, self._error_at = "", 0.0
+        self.is_up: Callable[[], None] = lambda: None
+        """Told when the link is up."""
 
     # -- as share/link ---------------------------------------------------------------------------
 
@@ -344,6 +348,7 @@ class SimulatedLink:
         self.state, self.since = "up", self.daemon.clock.now().boot
         self._connected, self._blocked, self._poll_due = self._kernel.now, inf, inf
         self._heard(self._listener.restored)()
+        self.is_up()
 
     def _plan_poll(self, at: float) -> None:
         if at < self._poll_due:
@@ -414,11 +419,24 @@ class _Commands:
 
     def keep(self, names: Names, fence: int, wait: float) -> None:
         """The provider returned the same token."""
-        self._call(lambda model: model.keep(names, fence, wait))
+        link = self._link
+
+        def apply(model: ModelStore) -> None:
+            model.keep(names, fence, wait)
+            link.server.stored(names, fence)
+
+        self._call(apply)
 
     def fail(self, names: Names, fence: int, sealed: bytes, wait: float, *, whole_client: bool, refused: bool) -> None:
         """Note a failure."""
-        self._call(lambda model: model.fail(names, fence, sealed, wait, whole_client=whole_client, refused=refused))
+        link = self._link
+
+        def apply(model: ModelStore) -> None:
+            model.fail(names, fence, sealed, wait, whole_client=whole_client, refused=refused)
+            if refused and whole_client:
+                link.server.refused(names)
+
+        self._call(apply)
 
     def give_back(self, names: Names, fence: int) -> None:
         """Nothing was sent."""

@@ -115,6 +115,10 @@ class Host:
             return True
         return False
 
+    def skew(self) -> float:
+        """Seconds by which clocks of its fleet differ."""
+        return 0.0
+
     def deaf(self) -> bool:
         """Whether the daemon sleeps, or did not look at the clocks yet."""
         return self.kernel.now <= self._deaf_until
