@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf
 from random import Random
 from typing import Final
 
@@ -21,7 +22,8 @@ from simulation.describe import Event, Machine, World
 from simulation.excuses import FILES, LOOK
 from simulation.fleet_checks import LEASE_BESIDE_TIMEOUT, RECONNECTS, FleetChecks, MemberChecks
 from simulation.fleet_daemon import FleetDaemon, running
-from simulation.fleet_store import POLL, SimulatedLink, StoreServer
+from simulation.fleet_link import POLL, Listener, SimulatedLink
+from simulation.fleet_store import StoreServer
 from simulation.kernel import Kernel
 from simulation.server import Arrival, AuthorizationServer, Known
 
@@ -36,6 +38,8 @@ class Member(Run):
 
     makes = FleetDaemon
     daemon: FleetDaemon
+    link: SimulatedLink
+    """Of the present daemon, or the last one."""
 
     def __init__(self, fleet: Fleet, machine: Machine) -> None:
         super().__init__(replace(fleet.world, machines=(), events=()), fleet.kernel, fleet.servers)
@@ -47,6 +51,7 @@ class Member(Run):
         self.clock.step(machine.skew)
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
+        self._cut_until = -inf
         self._requested: dict[str, float] = {}
         self.share = fleet.share
         self._environ["share"] = "the key that seals what is shared"
@@ -60,11 +65,6 @@ class Member(Run):
             self._read_later(kept)
 
     # -- for the checks --------------------------------------------------------------------------
-
-    @property
-    def link(self) -> SimulatedLink:
-        """Of the present daemon."""
-        return self.daemon.link
 
     def asked_for(self, name: str) -> bool:
         """Whether a user requested another token of late."""
@@ -100,9 +100,15 @@ class Member(Run):
         assert isinstance(daemon, FleetDaemon)
         daemon.number = self.number
         daemon.touched = partial(self.fleet.touched.add, self.number)
-        daemon.store_server = self.fleet.store
-        daemon.link_up = self._link_up
-        self.flying.clear()
+        daemon.connect = self._connect
+
+    def _connect(self, listener: Listener) -> SimulatedLink:
+        """The link of a process that begins."""
+        assert isinstance(self.daemon, FleetDaemon)
+        self.link = SimulatedLink(self.fleet.store, self.daemon, self.number, listener)
+        self.link.cut_until = self._cut_until
+        self.link.is_up = self._link_up
+        return self.link
 
     def _link_up(self) -> None:
         for name in self.kept:
@@ -134,8 +140,8 @@ class Member(Run):
         self.kernel.at(until + INSTANT / 2, continues)
 
     def _cut(self, event: Event) -> None:
+        self._cut_until = max(self._cut_until, self.kernel.now + event.value)
         self.link.cut(event.value)
-        self._cut_until = self.kernel.now + event.value
         self.fleet.disturb(event, event.value, self.number)
 
     def _suspend(self, event: Event) -> None:
@@ -240,11 +246,9 @@ class Fleet:
             member.directory = f"{self.directory}/{member.number}"
             member.begin()
         for event in self.world.events:
-            if event.deed == "restore":
-                moment = max(0.0, event.time - event.value)
-                self.kernel.at(moment, self.store.snapshot)
-                event = replace(event, value=moment)
             self.kernel.at(event.time, partial(self._do, event))
+            if event.deed == "restore":
+                self.kernel.at(max(0.0, event.time - event.value), partial(self.store.snapshot, event.time))
         self.kernel.run(self.world.seconds)
 
     @property
@@ -349,7 +353,7 @@ class Fleet:
 
     def _restore(self, event: Event) -> None:
         self.disturb(event, 0.0)
-        self.store.restore(event.value)
+        self.store.restore(event.time)
 
     def _store_step(self, event: Event) -> None:
         # What was counted by the old clock counts for as long as the clock went back, besides its own time.

@@ -8,12 +8,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from bearerd.lifecycle import policy
-from bearerd.model import Target
+from bearerd.model import RefreshBefore, Target
 from bearerd.publish import record as records
 from bearerd.share.types import NEVER, Claim, Granted, Names
 from simulation.checks import INSTANT, Checks, Violation
-from simulation.fleet_store import POLL, SimulatedLink
-from simulation.host import DIRECTORY
+from simulation.fleet_store import Connection
 from simulation.server import Arrival, Known
 
 if TYPE_CHECKING:
@@ -113,7 +112,8 @@ class FleetChecks:
         """What happened since a moment that excuses a host, or the whole fleet; empty if all was well."""
         now = self._fleet.kernel.now
         for each in reversed(self.disturbances):
-            if of in each.of and each.start <= now and since <= each.end and (host is None or each.host in {None, host}):
+            theirs = host is None or each.host in {None, host}
+            if theirs and of in each.of and each.start <= now and since <= each.end:
                 return each.what
         return ""
 
@@ -166,7 +166,7 @@ class FleetChecks:
         token = token or self._latest.get(name)
         if token is None or kept.habit not in {"fresh", "jwt"} or token.ends <= now or member.asked_for(name):
             return
-        lead = policy.lead(kept.lifetime, policy.RefreshBefore(share=kept.share))
+        lead = policy.lead(kept.lifetime, RefreshBefore(share=kept.share))
         due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew()
         self.made["h"] += 1
         if now >= due:
@@ -183,7 +183,7 @@ class FleetChecks:
 
     # -- (i), (j): fences ------------------------------------------------------------------------
 
-    def locked(self, link: SimulatedLink, names: Names, granted: Granted, claim: Claim) -> None:
+    def locked(self, link: Connection, names: Names, granted: Granted, claim: Claim) -> None:
         """A daemon got the lock."""
         name = self._fleet.target_of(names)
         self.made["i"] += 1
@@ -249,9 +249,7 @@ class FleetChecks:
                 self._refused[client], now, (count, window), f"{client}: {{}} refused in {window:.0f} s", arrival
             )
 
-    def _count(
-        self, moments: deque[float], now: float, limit: tuple[int, float], text: str, arrival: Arrival
-    ) -> None:
+    def _count(self, moments: deque[float], now: float, limit: tuple[int, float], text: str, arrival: Arrival) -> None:
         count, window = limit
         moments.append(now)
         while moments[0] <= now - window:

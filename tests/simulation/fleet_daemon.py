@@ -59,6 +59,7 @@ class FleetDaemon(Daemon):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.touched: Callable[[], None] = lambda: None
+        self.connect: Callable[[Any], Any]
 
     def network(self, server: AuthorizationServer) -> Network:
         """The way to a provider."""
