@@ -79,6 +79,12 @@ class Member(Run):
         ends_old = self.servers[self.target_of_path(path).client.provider.name].server.ends_old is not None
         return super().asked_otherwise(path) or (ends_old and bool(self.fleet.checks.excuse("h", self.kernel.now)))
 
+    def expect(self) -> None:
+        """Within a second it has all tokens that the store has now."""
+        if not self._down:
+            for name in self.kept:
+                self.fleet.checks.expect(self, name)
+
     def target_of_path(self, path: str) -> Target:
         """Whose file it is."""
         return self._by_path[path]
@@ -107,12 +113,8 @@ class Member(Run):
         assert isinstance(self.daemon, FleetDaemon)
         self.link = SimulatedLink(self.fleet.store, self.daemon, self.number, listener)
         self.link.cut_until = self._cut_until
-        self.link.is_up = self._link_up
+        self.link.is_up = self.expect
         return self.link
-
-    def _link_up(self) -> None:
-        for name in self.kept:
-            self.fleet.checks.expect(self, name)
 
     def _performed(self, target: Target) -> None:
         super()._performed(target)
@@ -134,8 +136,7 @@ class Member(Run):
 
         def continues() -> None:
             self.fleet.touched.add(self.number)
-            for name in self.kept:
-                self.fleet.checks.expect(self, name)
+            self.expect()
 
         self.kernel.at(until + INSTANT / 2, continues)
 
@@ -307,10 +308,10 @@ class Fleet:
         several = len(self.world.targets) * (2 * server.latency + 4 * self.world.store.latency)
         return self.lease() + 3 * self.world.store.timeout + several + (POLL if name else 0.0)
 
-    def disturb(self, event: Event, seconds: float, host: int | None = None) -> None:
+    def disturb(self, event: Event, seconds: float, host: int | None = None, *, loses: bool = False) -> None:
         """Something happens that excuses the fleet for so long, and until it has settled again."""
         lasts = seconds + self.settles()
-        self.checks.disturb(event.deed, lasts, host)
+        self.checks.disturb(event.deed, lasts, host, "hkls" if loses else "hkl")
         for member in self.members.values():
             for name, kept in member.kept.items():
                 if self._ends_old(kept.account):
@@ -344,27 +345,35 @@ class Fleet:
         self.store.slow(event.value)
 
     def _flush(self, event: Event) -> None:
-        self.disturb(event, 0.0)
+        self.disturb(event, 0.0, loses=True)
         self.store.flush()
 
     def _failover(self, event: Event) -> None:
-        self.disturb(event, event.value)
+        self.disturb(event, event.value, loses=True)
         self.store.fail_over(event.value)
 
     def _restore(self, event: Event) -> None:
-        self.disturb(event, 0.0)
+        self.disturb(event, 0.0, loses=True)
         self.store.restore(event.time)
 
     def _store_step(self, event: Event) -> None:
         # What was counted by the old clock counts for as long as the clock went back, besides its own time.
         longest = max(kept.lifetime for kept in self.world.targets)
         windows = [account.limit[1] for account in self.world.accounts if account.limit]
-        self.disturb(event, abs(event.value) + max([longest, *windows]))
+        self.disturb(event, abs(event.value) + max([longest, *windows]), loses=True)
         self.store.step(event.value)
 
     def _mute(self, event: Event) -> None:
-        self.checks.disturb("mute", event.value + 2 * POLL, of="k")
+        """Until a poll finds what was not announced."""
+        lasts = event.value + POLL + 2 * self.world.store.timeout
+        self.checks.disturb("mute", lasts, of="k")
         self.store.mute(event.value)
+
+        def over() -> None:
+            for member in self.members.values():
+                member.expect()
+
+        self.kernel.at(self.kernel.now + lasts + INSTANT, over)
 
     # -- providers and the store -----------------------------------------------------------------
 
@@ -383,7 +392,7 @@ class Fleet:
     def _stored(self, names: Names, fence: int) -> None:
         self.checks.recovered(names)
         name = self.target_of(names)
-        self.checks.trace(name, f"the store has fence {fence}")
+        self.checks.stored(name, fence)
         for member in self.members.values():
             if not member._down:
                 self.checks.expect(member, name)

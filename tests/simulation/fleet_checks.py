@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FLEET_INVARIANTS: Final = {
     "h": "a fleet makes one grant in each lifetime; while well, only with the lock",
     "i": "no two tokens, and no two holders of a lock, have the same fence",
-    "j": "no file goes back to a token with a smaller fence",
+    "j": "no file, and no store that is well, goes back to a token with a smaller fence",
     "k": "every daemon has the fleet's token within a second",
     "l": "refused_limit and rate limits are those of the fleet",
 }
@@ -31,6 +31,8 @@ LEASE_BESIDE_TIMEOUT: Final = 2.0
 """Seconds by which the lease of a lock is longer than the timeout of a grant."""
 RECONNECTS: Final = 20.0
 """Seconds: a link connects again after 15 s at the latest, when its attempt before that had to fail."""
+LAST_BESIDE_EACH_OTHER: Final = 14.0
+"""Seconds: last attempts are made within a span of 15 s, and only one for each token."""
 TRACED: Final = 400
 _ROUNDED: Final = 2.0
 """Seconds by which a token may be due earlier: lifetimes are whole seconds, and count from before the request."""
@@ -45,7 +47,7 @@ class Disturbance:
     what: str
     host: int | None = None
     of: str = "hkl"
-    """The invariants that need not hold."""
+    """The invariants that need not hold; "s" for those that the store loses data in."""
 
 
 class MemberChecks(Checks):
@@ -92,6 +94,10 @@ class FleetChecks:
         """By target and host: since when it asks the provider."""
         self._asked: dict[str, float] = {}
         """By target: when the last request was sent."""
+        self._last: dict[str, float] = {}
+        """By target: when the last attempt before an expiry was sent."""
+        self._stored: dict[str, int] = {}
+        """By target: the fence of the token that was stored last."""
         self._locks: dict[tuple[int, str], tuple[int, Claim]] = {}
         """By host and target: fence and claim of its last lock."""
         self._arrivals: defaultdict[str, deque[float]] = defaultdict(deque)
@@ -135,6 +141,10 @@ class FleetChecks:
         for other, since in self._asking[name].items():
             if other != number and not excuse and not self.excuse("h", since):
                 raise Violation("h", f"{name}: hosts {other} and {number} ask at a time", name)
+        if claim.last and holds:
+            before, self._last[name] = self._last.get(name, -inf), now
+            if now - before < LAST_BESIDE_EACH_OTHER and not self.excuse("h", before):
+                raise Violation("h", f"{name}: two last attempts of the fleet within {now - before:.1f} s", name)
         last = self._asked.get(name, -inf)
         if now - last < policy.LEAST_BETWEEN_ATTEMPTS - INSTANT and not claim.last and not self.excuse("h", last):
             raise Violation("h", f"{name}: two attempts of the fleet within {now - last:.2f} s", name)
@@ -212,6 +222,19 @@ class FleetChecks:
         if fence < before:
             raise Violation("j", f"{name}: host {member.number} goes back from fence {before} to {fence}", name)
         member.fences[name] = fence
+
+    def stored(self, name: str, fence: int) -> None:
+        """The store has a token."""
+        self.trace(name, f"the store has fence {fence}")
+        now, token = self._fleet.kernel.now, self.known[name].get(fence)
+        before = self._stored.get(name, NEVER)
+        last = self.known[name].get(before)
+        self.made["j"] += 1
+        if fence < before and last is not None and last.ends > now and not self.excuse("s", last.issued):
+            raise Violation("j", f"{name}: the store goes back from fence {before} to {fence}", name)
+        if token is not None and token.ends < now - self._fleet.settles() - self._fleet.skew():
+            raise Violation("j", f"{name}: a token that ended {now - token.ends:.0f} s ago is stored", name)
+        self._stored[name] = fence
 
     # -- (k): others have it ---------------------------------------------------------------------
 
