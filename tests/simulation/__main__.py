@@ -15,8 +15,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from simulation.faults import Found, find
+from simulation.fleet_mutants import FLEET_MUTANTS
 from simulation.fleet_worlds import FLEETS
-from simulation.mutants import MUTANTS, Found, find
+from simulation.mutants import MUTANTS
 from simulation.run import Result, run
 from simulation.shrink import shrink
 from simulation.table import Table, story
@@ -25,6 +27,7 @@ from simulation.worlds import ANY_FLEET, KINDS, world_of
 
 _LONG_TOKEN_YEARS = 20_000.0
 _FLEETS = 180
+_ALL_FAULTS = (*MUTANTS, *FLEET_MUTANTS)
 _SHOWN = 3
 _AHEAD = 4
 
@@ -97,7 +100,7 @@ def _faults(jobs: int) -> int:
     missed = 0
     _say(f"{'fault':<6}{'what it was':<62}{'found by':<10}{'seed':>6}{'worlds':>8}  of kind")
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        for number, mutant in enumerate(MUTANTS):
+        for number, mutant in enumerate(_ALL_FAULTS):
             found = pool.submit(_found, number).result()
             row = f"{mutant.name:<6}{mutant.meaning:<62}"
             if found.result is None or found.result.violation is None:
@@ -130,7 +133,7 @@ def _world(what: tuple[int, str]) -> Result:
 
 
 def _found(number: int) -> Found:
-    return find(MUTANTS[number])
+    return find(_ALL_FAULTS[number])
 
 
 def _say(text: str) -> None:

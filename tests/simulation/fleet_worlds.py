@@ -102,6 +102,12 @@ def fleet(dice: Random, lifetimes: float) -> World:
     return world
 
 
+def fleet_same(dice: Random, lifetimes: float) -> World:
+    """The provider returns the same token until its end, or for ever."""
+    world = _lasting(_fleet(dice, most=16, habits=("same", "same", "sliding", "zero", "cache")), dice, lifetimes)
+    return _deeds(world, dice, dice.choice((0, 0, 1, 2)), ("restart", "kill", "outage", "stop"))
+
+
 def fleet_store(dice: Random, lifetimes: float) -> World:
     """The store has faults."""
     return _deeds(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 6), OF_STORE)
@@ -166,7 +172,7 @@ def fleet_wild(dice: Random, lifetimes: float) -> World:
 
 
 FLEETS: Final[tuple[Callable[[Random, float], World], ...]] = (
-    fleet, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_ill, fleet_limited, fleet_refused, fleet_wild,
+    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_ill, fleet_limited, fleet_refused, fleet_wild,
 )  # fmt: skip
 
 
