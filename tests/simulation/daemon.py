@@ -158,17 +158,23 @@ class Daemon(Engine):
         self._journal = Journal(directory, self.clock)
         self._admission = SimulatedAdmission(self, engine._limits(self._config), self._journal, self._disk.delay / 4)
         self._clients = Clients(self._environ, self._grants, self._admission, self.clock)
-        self._parts = Parts(
-            self.clock,
-            self._dice,
-            self._grants,
-            self._publisher,
-            self._admission,
-            self.hooks,
-            self._clients,
-            self._counted,
+        self._parts = self._extended(
+            Parts(
+                self.clock,
+                self._dice,
+                self._grants,
+                self._publisher,
+                self._admission,
+                self.hooks,
+                self._clients,
+                self._counted,
+            )
         )
         self._reconciler.apply(self._config.targets)
+
+    def _extended(self, parts: Parts) -> Parts:
+        """The same, with what a fleet needs."""
+        return parts
 
     def network(self, server: AuthorizationServer) -> Network:
         """The way to a provider."""

@@ -13,6 +13,8 @@ from typing import Final
 
 from bearerd.log import LOGGER
 from bearerd.model import Target
+from bearerd.share.names import names_of
+from bearerd.share.parts import Listener
 from bearerd.share.types import Names
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference, Share
 from simulation.alone import Run
@@ -22,7 +24,7 @@ from simulation.describe import Event, Machine, World
 from simulation.excuses import FILES, LOOK
 from simulation.fleet_checks import LEASE_BESIDE_TIMEOUT, RECONNECTS, FleetChecks, MemberChecks
 from simulation.fleet_daemon import FleetDaemon, running
-from simulation.fleet_link import POLL, Listener, SimulatedLink
+from simulation.fleet_link import POLL, SimulatedLink
 from simulation.fleet_store import StoreServer
 from simulation.kernel import Kernel
 from simulation.server import Arrival, AuthorizationServer, Known
@@ -107,6 +109,8 @@ class Member(Run):
         daemon.number = self.number
         daemon.touched = partial(self.fleet.touched.add, self.number)
         daemon.connect = self._connect
+        for target in daemon.config.targets:
+            self.fleet.name(target, names_of(target, target.client.name))
 
     def _connect(self, listener: Listener) -> SimulatedLink:
         """The link of a process that begins."""

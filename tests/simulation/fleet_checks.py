@@ -235,6 +235,7 @@ class FleetChecks:
         if token is not None and token.ends < now - self._fleet.settles() - self._fleet.skew():
             raise Violation("j", f"{name}: a token that ended {now - token.ends:.0f} s ago is stored", name)
         self._stored[name] = fence
+        self._last.pop(name, None)
 
     # -- (k): others have it ---------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ A command that is sent arrives even if its daemon is stopped or killed meanwhile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from math import floor, inf
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeVar
 
+from bearerd.share.parts import LinkView, Listener
 from bearerd.share.types import Answer, Claim, Granted, Names, ShareUnavailable, Stored
 from simulation.fleet_daemon import FleetDaemon
 from simulation.fleet_store import StoreServer
@@ -24,26 +26,6 @@ _NOTICED: Final = 0.05
 """Seconds within which the thread of a link that was stopped runs again."""
 
 T = TypeVar("T")
-
-
-class Listener(Protocol):
-    """Who hears of changes (share/fleet)."""
-
-    def known(self) -> Mapping[str, int]:
-        """The fences that this daemon has, by `Names.token`."""
-        ...
-
-    def changed(self, names: Collection[str]) -> None:
-        """These names were announced, or differ."""
-        ...
-
-    def restored(self) -> None:
-        """The link is up."""
-        ...
-
-    def lost(self) -> None:
-        """The link went down."""
-        ...
 
 
 class SimulatedLink:
@@ -99,9 +81,9 @@ class SimulatedLink:
         last = since + floor((min(now, self._blocked) - since) / POLL) * POLL
         return now - last <= POLL + self.server.store.timeout
 
-    def view(self) -> tuple[Literal["starting", "up", "down"], float, str, float | None, int]:
-        """State, since when, the last error, its time, and how many there were."""
-        return self.state, self.since, self._error, self._error_at if self._error else None, self.errors
+    def view(self) -> LinkView:
+        """Its state."""
+        return LinkView(self.state, self.since, self._error, self._error_at if self._error else None, self.errors)
 
     # -- for the world ---------------------------------------------------------------------------
 
@@ -264,9 +246,12 @@ class _Commands:
         link = self._link
 
         def apply(model: ModelStore) -> Answer:
+            clock = model.clock()
+            first = model.last.get(names.token, -inf) <= clock
             answer = model.claim(names, claim)
             if isinstance(answer, Granted):
-                link.server.granted(link, names, answer, claim)
+                # One that is last for its daemon, but not for the fleet, is granted as any other.
+                link.server.granted(link, names, answer, replace(claim, last=claim.last and first))
             return answer
 
         return self._call(apply)

@@ -72,7 +72,7 @@ def test_a_cold_start_whose_turns_wait_longer_than_an_offer_lasts_does_not_stall
     assert result.counts["issued"] == len(names)
 
 
-@pytest.mark.parametrize("mutant", (*MUTANTS, *FLEET_MUTANTS), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *FLEET_MUTANTS], ids=lambda mutant: mutant.name)
 def test_each_fault_is_found_when_it_is_put_into_the_code(mutant: Mutant) -> None:
     assert find(mutant).result is not None
 
