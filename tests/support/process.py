@@ -75,7 +75,7 @@ class Daemon:
         self._reader.start()
 
     def _read(self) -> None:
-        for line in self.process.stderr or ():
+        for line in self.process.stderr or self.process.stdout or ():
             self._queue.put(line.rstrip("\n"))
         self._queue.put(None)
 
