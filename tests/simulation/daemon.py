@@ -23,6 +23,8 @@ from bearerd.model import Client, Config, Target
 from bearerd.service import engine
 from bearerd.service.clients import Clients
 from bearerd.service.engine import Engine
+from bearerd.service.sharing import Sharing
+from bearerd.share.server import Connect
 from simulation.checks import INSTANT
 from simulation.kernel import Clock, Kernel
 from simulation.schedule import Schedule
@@ -158,23 +160,24 @@ class Daemon(Engine):
         self._journal = Journal(directory, self.clock)
         self._admission = SimulatedAdmission(self, engine._limits(self._config), self._journal, self._disk.delay / 4)
         self._clients = Clients(self._environ, self._grants, self._admission, self.clock)
-        self._parts = self._extended(
-            Parts(
-                self.clock,
-                self._dice,
-                self._grants,
-                self._publisher,
-                self._admission,
-                self.hooks,
-                self._clients,
-                self._counted,
-            )
+        self._sharing = Sharing(self.clock, self._environ, self.turns.wake, self._connector(), self._dice)
+        self._parts = Parts(
+            self.clock,
+            self._dice,
+            self._grants,
+            self._publisher,
+            self._admission,
+            self.hooks,
+            self._clients,
+            self._counted,
+            fleet=self._sharing.of,
         )
+        self._sharing.apply(self._config.targets, self._clients)
         self._reconciler.apply(self._config.targets)
 
-    def _extended(self, parts: Parts) -> Parts:
-        """The same, with what a fleet needs."""
-        return parts
+    def _connector(self) -> Connect | None:
+        """What connects it to the store of its fleet; None if it has none."""
+        return None
 
     def network(self, server: AuthorizationServer) -> Network:
         """The way to a provider."""

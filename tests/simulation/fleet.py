@@ -13,9 +13,10 @@ from typing import Final
 
 from bearerd.log import LOGGER
 from bearerd.model import Target
+from bearerd.publish import record as records
 from bearerd.share.names import names_of
 from bearerd.share.parts import Listener
-from bearerd.share.types import Names
+from bearerd.share.types import NEVER, Names
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference, Share
 from simulation.alone import Run
 from simulation.checks import INSTANT, Violation
@@ -67,6 +68,12 @@ class Member(Run):
             self._read_later(kept)
 
     # -- for the checks --------------------------------------------------------------------------
+
+    def fence(self, name: str) -> int:
+        """The fence of the token that it has, by its record."""
+        content = self.disk.records.get(name)
+        record = records.load(content) if content is not None else None
+        return NEVER if record is None else record.fence
 
     def asked_for(self, name: str) -> bool:
         """Whether a user requested another token of late."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from bearerd.lifecycle import policy
 from bearerd.model import RefreshBefore, Target
-from bearerd.publish import record as records
 from bearerd.share.types import NEVER, Claim, Granted, Names
 from simulation.checks import INSTANT, Checks, Violation
 from simulation.fleet_store import Connection
@@ -210,7 +209,7 @@ class FleetChecks:
         if content is None or target is None:
             return
         name = target.full_name
-        fence = records.load(member.disk.records[name]).fence or NEVER
+        fence = member.fence(name)
         token = member.known(content.decode())
         before = member.fences.get(name, NEVER)
         self.trace(name, f"host {member.number}: has fence {fence}")
@@ -250,7 +249,7 @@ class FleetChecks:
         def look() -> None:
             if member.undisturbed(since) and not self.excuse("k", since, member.number):
                 self.made["k"] += 1
-                if member.fences.get(name, NEVER) < fence:
+                if member.fence(name) < fence:
                     text = f"{name}: host {member.number} does not have fence {fence} within a second"
                     raise Violation("k", text, name)
 

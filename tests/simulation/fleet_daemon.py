@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from math import inf
 from typing import Any
 
 from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
-from bearerd.lifecycle.parts import Parts
-from bearerd.share.fleet import Fleet
+from bearerd.share.parts import Link, Listener
+from bearerd.share.server import Connect
 from simulation.daemon import AT_ONCE, Daemon, Network
 from simulation.server import AuthorizationServer
 
@@ -62,20 +61,10 @@ class FleetDaemon(Daemon):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.touched: Callable[[], None] = lambda: None
-        self.connect: Callable[[Any], Any]
+        self.connect: Callable[[Listener], Link]
 
-    def _extended(self, parts: Parts) -> Parts:
-        self._fleet = Fleet(
-            self.clock,
-            self._dice,
-            self._environ,
-            lambda _redis, listener: self.connect(listener),
-            self.turns.wake,
-            self._clients.client_id,
-            lambda count: bytes(int(256 * self._dice()) for _ in range(count)),
-        )
-        self._fleet.apply(self._config.targets)
-        return replace(parts, fleet=lambda target: None if target.client.share is None else self._fleet)
+    def _connector(self) -> Connect:
+        return lambda _redis, listener: self.connect(listener)
 
     def network(self, server: AuthorizationServer) -> Network:
         """The way to a provider."""

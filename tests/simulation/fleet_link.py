@@ -247,7 +247,7 @@ class _Commands:
 
         def apply(model: ModelStore) -> Answer:
             clock = model.clock()
-            first = model.last.get(names.token, -inf) <= clock
+            first = model.last.get(names.token, (0, -inf))[1] <= clock
             answer = model.claim(names, claim)
             if isinstance(answer, Granted):
                 # One that is last for its daemon, but not for the fleet, is granted as any other.
