@@ -15,7 +15,7 @@ from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
 from bearerd.share.names import names_of
-from bearerd.share.parts import Listener
+from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference, Share
 from simulation.alone import Run
@@ -115,11 +115,11 @@ class Member(Run):
         assert isinstance(daemon, FleetDaemon)
         daemon.number = self.number
         daemon.touched = partial(self.fleet.touched.add, self.number)
-        daemon.connect = self._connect
+        daemon.connect = self._connected
         for target in daemon.config.targets:
             self.fleet.name(target, names_of(target, target.client.name))
 
-    def _connect(self, listener: Listener) -> SimulatedLink:
+    def _connected(self, listener: Listener) -> Link:
         """The link of a process that begins."""
         assert isinstance(self.daemon, FleetDaemon)
         self.link = SimulatedLink(self.fleet.store, self.daemon, self.number, listener)

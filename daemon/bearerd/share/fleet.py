@@ -277,7 +277,7 @@ class Fleet:
 
     def _understood(self, server: Server, seat: Seat, target: Target, wanted: Wanted, answer: Answer) -> Claimed | None:
         """What an answer means; None if it is a token that cannot be used."""
-        if not isinstance(answer, Busy):
+        if not isinstance(answer, Busy) or wanted.remaining > 0:
             seat.busy_since = None
         match answer:
             case Granted():

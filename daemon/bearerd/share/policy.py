@@ -15,6 +15,8 @@ _LEAST_LEASE: Final = 1.0
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
+# Seconds by which a lock may outlast the token: the least lease, and the difference of two daemons' expiry times.
+_OUTLASTS: Final = 2.0
 # Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
 _SPREAD: Final = 1000
 
@@ -51,7 +53,8 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
 def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for at most half of what remains of the token. So one that outlasts the token at the last moment
-    is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
+    A lock is taken for at most half of what remains of the token, or until the next attempt after the same token was
+    returned, which is made a second after its expiry at the latest. So one that outlasts the token by more than that is
+    wrong at the last moment, and so are locks that end in no outcome for a minute while there is no valid token.
     """
-    return (last and 0 < remaining < wait) or (remaining <= 0 and waited >= _PATIENCE)
+    return (last and 0 < remaining < wait - _OUTLASTS) or (remaining <= 0 and waited >= _PATIENCE)

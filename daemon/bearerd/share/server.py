@@ -44,7 +44,7 @@ class Seat:
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """When the first of the locks of others was found that followed each other since."""
+    """Without a valid token: when the first of the locks of others was found that followed each other since."""
 
 
 class Server:
