@@ -10,6 +10,7 @@ from typing import Any
 from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
+from bearerd.model import Target
 from bearerd.share.parts import Link, Listener
 from bearerd.share.server import Connect
 from simulation.daemon import AT_ONCE, Daemon, Network
@@ -88,6 +89,10 @@ class FleetDaemon(Daemon):
         self.stopped_until = max(self.stopped_until, until)
         self.kernel.postpone(self, until)
         self.turns.deafen(until)
+
+    def passed_over(self, target: Target) -> list[str]:  # noqa: ARG002 - as Daemon's
+        """None: between admission and the request lies the claim, and meanwhile others come that are more urgent."""
+        return []
 
     def _turn(self, name: str) -> float:
         before, _running.daemon = running(), self

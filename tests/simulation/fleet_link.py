@@ -123,7 +123,7 @@ class SimulatedLink:
                 if self._kernel.now < self._awake():
                     self._kernel.at(self._awake(), deliver)
                     return
-                self._listener.changed({names.token, names.client})
+                self._listener.changed((names.token, names.client))
 
         self._kernel.at(at, self._heard(deliver))
 
@@ -228,7 +228,7 @@ class SimulatedLink:
             self._blocked = inf
             known = self._listener.known()
             found = self.server.model.fences(tuple(known))
-            differing = {name for (name, have), fence in zip(known.items(), found, strict=True) if have != fence}
+            differing = [name for (name, have), fence in zip(known.items(), found, strict=True) if have != fence]
             if differing:
                 self._listener.changed(differing)
 

@@ -289,7 +289,9 @@ class Fleet:
             case Busy(wait=wait):
                 now = self._clock.now().boot
                 seat.busy_since = now if seat.busy_since is None else seat.busy_since
-                if policy.stuck(wanted.remaining, wait, now - seat.busy_since, last=wanted.last):
+                if policy.stuck(
+                    target.client.provider.timeout, wanted.remaining, wait, now - seat.busy_since, last=wanted.last
+                ):
                     server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
                     return Alone()
                 return Waits("share", max(0.0, wait))

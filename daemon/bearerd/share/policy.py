@@ -50,11 +50,12 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
     return when_unavailable == "alone" or remaining <= 0 or last
 
 
-def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for at most half of what remains of the token, or until the next attempt after the same token was
-    returned, which is made a second after its expiry at the latest. So one that outlasts the token by more than that is
-    wrong at the last moment, and so are locks that end in no outcome for a minute while there is no valid token.
+    A lock is taken for one request at most, or until the next attempt after the same token was returned, which is made
+    a second after its expiry at the latest. So one that outlasts both is wrong at the last moment, and so are locks
+    that end in no outcome for a minute while there is no valid token.
     """
-    return (last and 0 < remaining < wait - _OUTLASTS) or (remaining <= 0 and waited >= _PATIENCE)
+    longest = max(longest_lease(timeout), remaining + _OUTLASTS)
+    return (last and remaining > 0 and wait > longest) or (remaining <= 0 and waited >= _PATIENCE)
