@@ -138,7 +138,9 @@ class FleetChecks:
             self._may_go_alone(member, name)
         excuse = self.excuse("h", now)
         for other, since in self._asking[name].items():
-            if other != number and not excuse and not self.excuse("h", since):
+            lease = self._locks.get((other, name), (NEVER, Claim()))[1].lease
+            # A lease may be shorter than the request takes: it ends before the token does.
+            if other != number and now < since + lease and not excuse and not self.excuse("h", since):
                 raise Violation("h", f"{name}: hosts {other} and {number} ask at a time", name)
         if claim.last and holds:
             before, self._last[name] = self._last.get(name, -inf), now
@@ -147,7 +149,8 @@ class FleetChecks:
         last = self._asked.get(name, -inf)
         # A host whose clock is far ahead takes a new token for an old one, and asks at once.
         soon = now - last < policy.LEAST_BETWEEN_ATTEMPTS - INSTANT and not self._fleet.skew()
-        if soon and not claim.last and not self.excuse("h", last):
+        # So does one whose credentials changed.
+        if soon and not claim.last and claim.changed is None and not self.excuse("h", last):
             raise Violation("h", f"{name}: two attempts of the fleet within {now - last:.2f} s", name)
         self._asked[name] = now
         self._asking[name][number] = now
@@ -249,7 +252,10 @@ class FleetChecks:
         since, fence = self._fleet.kernel.now, stored[0]
 
         def look() -> None:
-            if member.undisturbed(since) and not self.excuse("k", since, member.number):
+            token = self.known[name].get(fence)
+            # A host whose clock is far ahead takes it for an expired one.
+            expired = token is not None and token.ends < since + WITHIN + self._fleet.skew()
+            if not expired and member.undisturbed(since) and not self.excuse("k", since, member.number):
                 self.made["k"] += 1
                 if member.fence(name) < fence:
                     text = f"{name}: host {member.number} does not have fence {fence} within a second"

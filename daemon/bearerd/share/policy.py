@@ -15,8 +15,8 @@ _LEAST_LEASE: Final = 1.0
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
-# Seconds by which a lock may outlast the token: the least lease, and the difference of two daemons' expiry times.
-_OUTLASTS: Final = 2.0
+# Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
+_BESIDE_EXPIRY: Final = 10.0
 # Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
 _SPREAD: Final = 1000
 
@@ -53,9 +53,10 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
 def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for one request at most, or until the next attempt after the same token was returned, which is made
-    a second after its expiry at the latest. So one that outlasts both is wrong at the last moment, and so are locks
-    that end in no outcome for a minute while there is no valid token.
+    A lock is taken for one request at most, or kept until the end of a token that was returned again. So one that
+    outlasts both is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
     """
-    longest = max(longest_lease(timeout), remaining + _OUTLASTS)
-    return (last and remaining > 0 and wait > longest) or (remaining <= 0 and waited >= _PATIENCE)
+    if remaining > 0 and not last:
+        return False
+    longest = max(longest_lease(timeout), remaining + _BESIDE_EXPIRY)
+    return wait > longest or (remaining <= 0 and waited >= _PATIENCE)

@@ -45,6 +45,8 @@ class Seat:
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
     """Without a valid token: when the first of the locks of others was found that followed each other since."""
+    busy_until: float = 0.0
+    """When the last of them ends."""
 
 
 class Server:
