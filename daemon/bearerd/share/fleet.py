@@ -38,6 +38,8 @@ from bearerd.share.types import (
 from bearerd.share.vault import Vault
 from bearerd.terms import Redis
 
+# Seconds after the end of a lock within which the target claims again if nothing else holds it.
+_SOON_AFTER: Final = 5.0
 # Seconds: the longest Retry-After that is honoured, with its jitter, and the longest pace of a refused client.
 _LONGEST_WAIT: Final = 1.2 * 3600.0
 # Seconds between two claims: the server's clock and this one never agree exactly.
@@ -295,8 +297,13 @@ class Fleet:
                 return self._open(server, seat, target, answer)
             case Busy(wait=wait):
                 now = self._clock.now().boot
-                seat.busy_since = now if seat.busy_since is None else seat.busy_since
-                if policy.stuck(wanted.remaining, wait, now - seat.busy_since, last=wanted.last):
+                # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
+                if seat.busy_since is None or now > seat.busy_until + _SOON_AFTER:
+                    seat.busy_since = now
+                seat.busy_until = now + wait
+                if policy.stuck(
+                    target.client.provider.timeout, wanted.remaining, wait, now - seat.busy_since, last=wanted.last
+                ):
                     server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
                     return Alone()
                 return Waits("share", max(_LEAST_WAIT, wait))
