@@ -42,6 +42,8 @@ from bearerd.terms import Redis
 _SOON_AFTER: Final = 5.0
 # Seconds: the longest Retry-After that is honoured, with its jitter, and the longest pace of a refused client.
 _LONGEST_WAIT: Final = 1.2 * 3600.0
+# Seconds between two claims: the server's clock and this one never agree exactly.
+_LEAST_WAIT: Final = 0.2
 # Answers in a row that are tokens which cannot be used. One is stored at a time, so a second one is rare.
 _MOST_UNUSABLE: Final = 3
 _TRUST: Final = "check that it is the fleet's own"
@@ -137,7 +139,9 @@ class Fleet:
             server, seat = self._at(target)
             seat.waiting, seat.held = True, False
             if server.link.usable():
-                return self._claim(server, seat, target, wanted)
+                claimed = self._claim(server, seat, target, wanted)
+                seat.waiting = isinstance(claimed, Waits)
+                return claimed
         except (ShareUnavailable, _Unusable):
             pass
         share = target.client.share
@@ -305,9 +309,9 @@ class Fleet:
                 ):
                     server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
                     return Alone()
-                return Waits("share", max(0.0, wait))
+                return Waits("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
-                return Waits(reason, max(0.0, wait))
+                return Waits(reason, max(_LEAST_WAIT, wait))
             case Failing():
                 return self._told(server, seat, target, answer)
             case _:
@@ -376,6 +380,7 @@ class Fleet:
         now = self._clock.now()
         record = replace(entry.at(stored.clock, now), fence=stored.fence)
         server.taken += 1
+        seat.busy_since = None
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, server: Server, stored: Stored) -> None:
