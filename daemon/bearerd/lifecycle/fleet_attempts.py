@@ -44,6 +44,8 @@ class FleetAttempts(Standing):
             shared.fleet.pass_over(target, taken.record.fence)
             return False
         shared.taken()
+        if taken.next_due > now.boot:
+            self.token.expected(now.boot)  # its provider has just returned it again
         parts.admission.worked(target.client.name)
         if now.boot - dated.token.obtained.boot <= policy.LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
