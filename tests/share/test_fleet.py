@@ -165,7 +165,7 @@ def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("answer", [
-    Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9**9, inf, b""),
+    Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
 ], ids=str)  # fmt: skip
 def test_a_server_that_lies_is_as_good_as_none(
     machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object

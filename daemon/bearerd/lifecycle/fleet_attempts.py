@@ -54,7 +54,6 @@ class FleetAttempts(Standing):
         self._timing.taken(now.boot, due if remaining >= parts.min_valid else now.boot)
         self.same = False
         self._recovered(remaining, now.boot)
-        self.heard += 1
         self.say(taken_line(remaining, self.due - now.boot, self.publish_in(now.boot)))
         return True
 
@@ -70,8 +69,8 @@ class FleetAttempts(Standing):
         self._timing.begun(now)
         self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
         self._plan_last(now)
-        if told.new:
-            self.heard += 1
+        if told.new and self._shared is not None:
+            self._shared.heard += 1
             self.log.failed(failure, now, told.count)
             remaining = self.state.remaining(now)
             self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))

@@ -30,7 +30,7 @@ class Standing:
 
     # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (
-        "_outcomes", "_parts", "_shared", "_timing", "heard", "held", "log", "next", "same", "target", "token",
+        "_outcomes", "_parts", "_shared", "_timing", "held", "log", "next", "same", "target", "token",
     )  # fmt: skip
 
     def __init__(self, target: Target, parts: Parts) -> None:
@@ -46,8 +46,6 @@ class Standing:
         """The time of the next attempt, as far as it is known. Boot clock, like all times here."""
         self.same = False
         """Whether the last reply contained the token that was already held."""
-        self.heard = 0
-        """The number of grants of other daemons whose token or failure was taken over."""
         self._outcomes = [0] * len(KINDS)
 
     @property
@@ -69,6 +67,11 @@ class Standing:
     def outcomes(self) -> tuple[int, ...]:
         """The number of grants by kind of outcome, in the order of `KINDS`."""
         return tuple(self._outcomes)
+
+    @property
+    def heard(self) -> int:
+        """The number of grants of other daemons whose token or failure was taken over."""
+        return 0 if self._shared is None else self._shared.heard
 
     def is_newer(self, instead_of: str | None) -> bool:
         """Whether the token in the files is valid and differs from the one with this digest."""
