@@ -92,6 +92,9 @@ def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str
         except BadAddressError as error:
             texts.faults.append(f"{redis.url}: expected {error}" if isinstance(redis.url, Reference) else str(error))
     password = texts.verbatim(redis.password)
+    sends = bool(password or (address and address.password))
+    if redis.username and address is not None and not (sends or texts.faults or texts.hidden):
+        texts.faults.append(f"username is set, but there is no password in {redis.url}; set password too")
     if address is not None and redis.ca_file is not None and not address.tls:
         texts.faults.append(f"ca_file only applies to TLS, and the URL in {redis.url} begins with {address.scheme}://")
     elif redis.ca_file is not None:
@@ -102,7 +105,7 @@ def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str
     for reference in dict.fromkeys(client.share.key for client in clients if client.share and client.share.key):
         if (key := texts.verbatim(reference)) and (fault := key_fault(reference, key, of_client=False)):
             texts.faults.append(fault)
-    return _Server(redis, clients, texts, address, bool(password or (address and address.password)))
+    return _Server(redis, clients, texts, address, sends)
 
 
 def _findings(server: _Server, environ: Mapping[str, str]) -> Iterator[Finding]:
