@@ -130,6 +130,7 @@ class Member(Run):
     def _performed(self, target: Target) -> None:
         super()._performed(target)
         self.fleet.checks.answered(self.number, target.full_name)
+        self.fleet.checks.expect(self, target.full_name)
 
     def _way(self, name: str) -> float:
         return super()._way(name) + self.fleet.detour(name)
@@ -235,8 +236,8 @@ class Fleet:
         for each in self.servers.values():
             each.issued = self._issued
         self.store = StoreServer(world.store, self.kernel, self.dice)
-        self.store.granted, self.store.stored = self.checks.locked, self._stored
-        self.store.refused = self.checks.refused
+        self.store.answered, self.store.stored = self.checks.claimed, self._stored
+        self.store.refused, self.store.kept = self.checks.refused, self.checks.kept
         self.members = {machine.number: Member(self, machine) for machine in world.machines}
         self._targets: dict[str, str] = {}
         """By the store's name of a token: its target."""
@@ -401,7 +402,6 @@ class Fleet:
                 self.kernel.at(ended.ends + INSTANT, partial(member._look, ended.target))
 
     def _stored(self, names: Names, fence: int) -> None:
-        self.checks.recovered(names)
         name = self.target_of(names)
         self.checks.stored(name, fence)
         for member in self.members.values():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from bearerd.lifecycle import policy
 from bearerd.model import RefreshBefore, Target
-from bearerd.share.types import NEVER, Claim, Granted, Names
+from bearerd.share.types import NEVER, Answer, Claim, Granted, Names, Stored
 from simulation.checks import INSTANT, Checks, Violation
 from simulation.fleet_store import Connection
 from simulation.server import Arrival, Known
@@ -132,7 +132,8 @@ class FleetChecks:
         holds = self._holds(name, fence)
         self.trace(name, f"host {number}: asks the provider, {f'with lock {fence}' if holds else 'without a lock'}")
         link = member.link
-        if link.state == "up" and not holds and not self.excuse("h", now, number):
+        # Hosts whose clocks are far apart do not agree when a token ends, and take each other's locks for lost ones.
+        if link.state == "up" and not holds and not self._fleet.skew() and not self.excuse("h", now, number):
             raise Violation("h", f"{name}: host {number} asks without the lock, and the store is well", name)
         if link.state == "down" and self._fleet.world.store.when_unavailable == "wait":
             self._may_go_alone(member, name)
@@ -197,9 +198,13 @@ class FleetChecks:
 
     # -- (i), (j): fences ------------------------------------------------------------------------
 
-    def locked(self, link: Connection, names: Names, granted: Granted, claim: Claim) -> None:
-        """A daemon got the lock."""
+    def claimed(self, link: Connection, names: Names, granted: Answer, claim: Claim) -> None:
+        """The store answers a claim."""
         name = self._fleet.target_of(names)
+        if not isinstance(granted, Granted):
+            wait = "" if isinstance(granted, Stored) else f", {granted.wait:.3f} s"
+            self.trace(name, f"host {link.number}: claims in vain: {type(granted).__name__}{wait}")
+            return
         self.made["i"] += 1
         self.trace(name, f"host {link.number}: gets lock {granted.fence}")
         if (names.token, granted.fence) in self._holders:
@@ -230,6 +235,7 @@ class FleetChecks:
     def stored(self, name: str, fence: int) -> None:
         """The store has a token."""
         self.trace(name, f"the store has fence {fence}")
+        self._refusing.pop(name.partition("/")[0], None)
         now, token = self._fleet.kernel.now, self.known[name].get(fence)
         before = self._stored.get(name, NEVER)
         last = self.known[name].get(before)
@@ -255,7 +261,8 @@ class FleetChecks:
             token = self.known[name].get(fence)
             # A host whose clock is far ahead takes it for an expired one.
             expired = token is not None and token.ends < since + WITHIN + self._fleet.skew()
-            if not expired and member.undisturbed(since) and not self.excuse("k", since, member.number):
+            asks = member.number in self._asking[name]  # it has the token after its own attempt
+            if not expired and not asks and member.undisturbed(since) and not self.excuse("k", since, member.number):
                 self.made["k"] += 1
                 if member.fence(name) < fence:
                     text = f"{name}: host {member.number} does not have fence {fence} within a second"
@@ -298,7 +305,8 @@ class FleetChecks:
             # The first of its kind counts, and those in flight with it do not.
             self._refused[client].append(self._fleet.kernel.now)
 
-    def recovered(self, names: Names) -> None:
-        """The fleet has a token again."""
-        client = self._fleet.target_of(names).partition("/")[0]
-        self._refusing.pop(client, None)
+    def kept(self, names: Names, wait: float) -> None:
+        """The provider returned a token again."""
+        name = self._fleet.target_of(names)
+        self.trace(name, f"the same token again: nobody asks for {wait:.3f} s")
+        self._refusing.pop(name.partition("/")[0], None)

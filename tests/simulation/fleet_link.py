@@ -11,7 +11,7 @@ from math import floor, inf
 from typing import Final, Literal, TypeVar
 
 from bearerd.share.parts import LinkView, Listener
-from bearerd.share.types import Answer, Claim, Granted, Names, ShareUnavailable, Stored
+from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Stored
 from simulation.fleet_daemon import FleetDaemon
 from simulation.fleet_store import StoreServer
 from support.share_model import ModelStore
@@ -249,9 +249,8 @@ class _Commands:
             clock = model.clock()
             first = model.last.get(names.token, (0, -inf))[1] <= clock
             answer = model.claim(names, claim)
-            if isinstance(answer, Granted):
-                # One that is last for its daemon, but not for the fleet, is granted as any other.
-                link.server.granted(link, names, answer, replace(claim, last=claim.last and first))
+            # One that is last for its daemon, but not for the fleet, is granted as any other.
+            link.server.answered(link, names, answer, replace(claim, last=claim.last and first))
             return answer
 
         return self._call(apply)
@@ -275,7 +274,7 @@ class _Commands:
 
         def apply(model: ModelStore) -> None:
             model.keep(names, fence, wait)
-            link.server.stored(names, fence)
+            link.server.kept(names, wait)
 
         self._call(apply)
 

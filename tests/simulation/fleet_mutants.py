@@ -16,6 +16,7 @@ from bearerd.publish.record import Record
 from bearerd.share import fleet, policy
 from bearerd.share.answers import Lock, Taken
 from bearerd.share.fleet import Fleet
+from bearerd.share.names import names_of
 from bearerd.share.server import Seat, Server
 from bearerd.share.types import Answer, Claim, Granted, Names, Stored
 from simulation.faults import Mutant, Patches
@@ -100,7 +101,6 @@ def _f10() -> Patches:
 
 
 def _f11() -> Patches:
-    names_of = fleet.names_of
     return [(fleet, "names_of", lambda *given: replace(names_of(*given), rates=()))]
 
 

@@ -8,7 +8,7 @@ from math import inf
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
 
-from bearerd.share.types import Claim, Granted, Names
+from bearerd.share.types import Answer, Claim, Names
 from simulation.describe import Store
 from simulation.kernel import WALL, Kernel
 from support.share_model import ModelStore
@@ -44,10 +44,12 @@ class StoreServer:
         self.dice = dice
         self.model = ModelStore(self.clock, self._announce)
         self.links: list[Connection] = []
-        self.granted: Callable[[Connection, Names, Granted, Claim], None] = lambda *_: None
-        """Told of each lock that is given."""
+        self.answered: Callable[[Connection, Names, Answer, Claim], None] = lambda *_: None
+        """Told of each answer to a claim."""
         self.stored: Callable[[Names, int], None] = lambda *_: None
-        """Told of each new token, and of one that was returned again."""
+        """Told of each new token."""
+        self.kept: Callable[[Names, float], None] = lambda *_: None
+        """Told of each that was returned again, and for how long it is kept."""
         self.refused: Callable[[Names], None] = lambda _: None
         """Told of each refusal of a client."""
         self._offset = 0.0

@@ -151,7 +151,7 @@ class Host:
                 providers[account.server],
                 account.name,
                 (Reference("env", account.name),),
-                rate_limits=((account.name, RateLimit(*limit)),) if limit else (),
+                rate_limits=((f"client-{account.name}", RateLimit(*limit)),) if limit else (),
                 share=self.share,
             )
         targets = []

@@ -44,6 +44,8 @@ class FleetAttempts(Standing):
             shared.fleet.pass_over(target, taken.record.fence)
             return False
         shared.taken()
+        if taken.next_due > now.boot:
+            self.token.expected(now.boot)  # its provider has just returned it again
         parts.admission.worked(target.client.name)
         if now.boot - dated.token.obtained.boot <= policy.LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
@@ -52,6 +54,7 @@ class FleetAttempts(Standing):
         self._timing.taken(now.boot, due if remaining >= parts.min_valid else now.boot)
         self.same = False
         self._recovered(remaining, now.boot)
+        self.heard += 1
         self.say(taken_line(remaining, self.due - now.boot, self.publish_in(now.boot)))
         return True
 
@@ -68,6 +71,7 @@ class FleetAttempts(Standing):
         self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
         self._plan_last(now)
         if told.new:
+            self.heard += 1
             self.log.failed(failure, now, told.count)
             remaining = self.state.remaining(now)
             self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))

@@ -30,7 +30,7 @@ class Standing:
 
     # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (
-        "_outcomes", "_parts", "_shared", "_timing", "held", "log", "next", "same", "target", "token",
+        "_outcomes", "_parts", "_shared", "_timing", "heard", "held", "log", "next", "same", "target", "token",
     )  # fmt: skip
 
     def __init__(self, target: Target, parts: Parts) -> None:
@@ -46,6 +46,8 @@ class Standing:
         """The time of the next attempt, as far as it is known. Boot clock, like all times here."""
         self.same = False
         """Whether the last reply contained the token that was already held."""
+        self.heard = 0
+        """The number of grants of other daemons whose token or failure was taken over."""
         self._outcomes = [0] * len(KINDS)
 
     @property

@@ -154,9 +154,12 @@ class Fleet:
     def own_fence(self, target: Target, have: int, wall: float) -> int:
         """The fence of a token that this daemon obtained by itself at this time (wall clock)."""
         try:
-            _, seat = self._at(target)
+            server, seat = self._at(target)
         except _Unusable:
             return policy.own_fence(have, wall, self._dice())
+        if server.offset is not None:  # by the server's clock, so that the newest of two such tokens is known
+            now = self._clock.now()
+            wall += server.offset + now.boot - now.wall
         seat.seen = policy.own_fence(max(seat.seen, have), wall, self._dice())
         seat.look = True  # it is stored when that is possible
         return seat.seen
