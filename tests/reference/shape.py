@@ -96,8 +96,8 @@ def sections() -> tuple[Section, ...]:
         section(
             SECTIONS["ClientModel"],
             "ClientModel",
-            "The keys of an entry in `clients`. It may also have keys of a provider, keys of the top level, a client or "
-            "a token, and a `share` as the top level has it.",
+            "The keys of an entry in `clients`. It may also have keys of a provider, keys of the top level, a client "
+            "or a token, and a `share` as the top level has it.",
             "",
             of_both | provider,
         ),
