@@ -1,9 +1,9 @@
 """A fleet of real daemons that share one client: `cd tests && python -m fleet [--daemons 50] [--short] [--scene NAME]`.
 
 Daemons, a provider, readers that use the token files, and real servers: redis-server, and Valkey's if $BEARERD_VALKEY
-names it. Daemons and servers are killed, stopped, emptied and replaced while tokens are refreshed. Prints a table; exit 1
-where there were more grants than lifetimes, or a reader had a token that the API did not accept. Where it cannot run it
-says SKIPPED, and why.
+names it. Daemons and servers are killed, stopped, emptied and replaced while tokens are refreshed. Prints a table; exit
+1 where there were more grants than lifetimes, or a reader had a token that the API did not accept. Where it cannot run
+it says SKIPPED, and why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fleet import scenes
+from fleet import limits, memory, outages, scenes, secured
 from fleet.site import HEAD, Rig, Scene, line, shown
 from support.redis_server import binaries
 from support.rig import say
@@ -24,6 +24,18 @@ SCENES: dict[str, Scene] = {
     "lifetimes": scenes.lifetimes,
     "restarts": scenes.restarts,
     "holder": scenes.holder,
+    "alone": outages.alone,
+    "wait": outages.wait,
+    "lost": outages.lost,
+    "replaced": outages.replaced,
+    "promoted": outages.promoted,
+    "ended": outages.ended,
+    "refused": limits.refused,
+    "rate": limits.rate,
+    "secured": secured.secured,
+    "entries": secured.entries,
+    "plants": secured.plants,
+    "memory": memory.memory,
 }
 _AT_ONCE = 4
 """Scenes of the short form that run at the same time: most of their time is waiting."""
@@ -62,7 +74,7 @@ def run(name: str, rig: Rig) -> bool:
         for row in SCENES[name](rig):
             with _output:
                 say(f"{shown(row)}")
-    except Exception:
+    except Exception:  # noqa: BLE001 - the other scenes run on
         with _output:
             say(f"FAILED: {name} on {Path(rig.binary).name}: {traceback.format_exc()}")
         return False

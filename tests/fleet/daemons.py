@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet.provider import CLIENT_ID, NAMED_BY, SECRET, Provider
+from fleet.provider import CLIENT_ID, NAMED_BY, SCOPE, SECRET, Provider
 from support.process import WITHIN, command, eventually
 
 CLIENT = "dnb"
@@ -31,7 +31,7 @@ class Member:
     @property
     def file(self) -> Path:
         """The token file."""
-        return self.tokens / CLIENT / "bci"
+        return self.tokens / CLIENT / SCOPE
 
     @property
     def tokens(self) -> Path:
@@ -90,7 +90,7 @@ class Fleet:
     def wait_for_sockets(self, *names: str) -> None:
         """Wait until these daemons, or all, answer at their control sockets."""
         for member in self._named(names):
-            eventually(lambda member=member: member.socket.exists() or self._ended(member), 4 * WITHIN)  # type: ignore[misc]
+            eventually(lambda member=member: member.socket.exists() or self._ended(member), 4 * WITHIN)
 
     def end(self, *names: str, by: signal.Signals = signal.SIGTERM) -> None:
         """End these daemons, or all that run, and wait for it."""
@@ -149,7 +149,7 @@ def fleet(
                     "client_id": CLIENT_ID,
                     "client_secret": {"file": str(secret)},
                     "headers": {NAMED_BY: {"env": "DAEMON"}},
-                    "tokens": {"bci": {"scope": "bci"}},
+                    "tokens": {SCOPE: {"scope": SCOPE}},
                     **(client or {}),
                 }
             },

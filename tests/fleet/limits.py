@@ -11,7 +11,6 @@ from fleet.provider import SECRET
 from fleet.site import STARTS_WITHIN, Rig, Row, pause, site
 from support.process import eventually
 from support.redis_server import redis_server
-from support.server import Answer
 
 _COUNT, _WINDOW = 4, 20.0
 """`refused_limit` of the scene: the default is 4 in 2 minutes."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from fleet.scenes import ENDS_OLD, LONG
 from fleet.site import Rig, Row, Site, share_of, site, token_of
-from support.process import bearerd, eventually
+from support.process import eventually
 from support.redis_server import RedisServer, redis_server, sentinel
 
 _FILLER = 1 << 12
@@ -53,7 +53,9 @@ def outage(here: Site, scene: str, begin: Callable[[], object], end: Callable[[]
     since = here.provider.grants
     _, grants = here.through(2)
     here.requests_of_one()
-    return here.row(scene, 2, grants, 2, f"{during} grants while it was away, {since - first - during} until all agreed")
+    return here.row(
+        scene, 2, grants, 2, f"{during} grants while it was away, {since - first - during} until all agreed"
+    )
 
 
 def lost(rig: Rig) -> Iterator[Row]:
@@ -109,7 +111,7 @@ def replaced(rig: Rig) -> Iterator[Row]:
         snapshot = redis.directory / "dump.rdb"
         kept = redis.directory / "kept.rdb"
         shutil.copy(snapshot, kept)
-        newer = refreshed(here, old)
+        newer = here.refresh("d01", old)
         redis.stop()
         kept.replace(snapshot)
         redis.start()
@@ -126,14 +128,6 @@ def replaced(rig: Rig) -> Iterator[Row]:
         here.readers.expect(name)
         assert not any(seen.back for seen in here.readers.seen.values()), "an older token replaced a newer one"
         yield here.row("an old snapshot", 1, here.provider.grants - newer, 0)
-
-
-def refreshed(here: Site, before: int) -> int:
-    """Have one daemon refresh the token, and wait until all have it; returns its number."""
-    first = next(iter(here.fleet.members.values()))
-    done = bearerd("refresh", "--socket", first.socket)
-    assert done.returncode == 0, done.stderr
-    return here.readers.wait_for_one(before)
 
 
 def promoted(rig: Rig) -> Iterator[Row]:
@@ -197,11 +191,11 @@ def bridged(here: Site, redis: RedisServer) -> Row:
     before = here.readers.wait_for_one(0)
     redis.stop()
     for member in here.fleet.members.values():
-        eventually(lambda member=member: share_of(member)["state"] == "down")  # type: ignore[misc]
+        eventually(lambda member=member: share_of(member)["state"] == "down")
     for member in here.fleet.members.values():
-        bearerd("refresh", "--socket", member.socket)
+        here.ask_refresh(member.name)
     for member in here.fleet.members.values():
-        eventually(lambda member=member: token_of(member)["held"] == "share_unavailable")  # type: ignore[misc]
+        eventually(lambda member=member: token_of(member)["held"] == "share_unavailable")
     redis.start()
     here.readers.wait_for_one(before)
     here.link_up()

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qs, unquote_plus
 
 from support.process import WITHIN
 from support.server import Answer, Seen, serving
 
 CLIENT_ID = "fleet-of-7e0c5a"
 SECRET = "eQ3+v0/Zz7w=%of-the-fleet"
+SCOPE = "bci"
 NAMED_BY = "X-Daemon"
 """The header that says which daemon asks."""
 
@@ -35,6 +36,7 @@ class Issued:
     expires: float
     to: str
     """The daemon that asked."""
+    scope: str
     ended: float = float("inf")
     """When a newer token ended it."""
 
@@ -65,7 +67,7 @@ class Provider:
         self._by_text: dict[str, Issued] = {}
         self._changed = threading.Condition()
         self._hold = False
-        self._held: Held | None = None
+        self._held: list[Held] = []
 
     def __call__(self, seen: Seen) -> Answer:
         by = seen.headers.get(NAMED_BY.lower(), "")
@@ -74,7 +76,8 @@ class Provider:
             held = None
             if self._hold:
                 self._hold = False
-                self._held = held = Held(by)
+                held = Held(by)
+                self._held.append(held)
                 self._changed.notify_all()
         if held is not None:
             held.release.wait(WITHIN)
@@ -90,9 +93,9 @@ class Provider:
         return len(self.tokens)
 
     def verdict(self, text: str, at: float) -> tuple[Verdict, int]:
-        """What the API says about a token at a moment, and the number of the token; 0 if it is unknown."""
+        """What the API of the scope `bci` says about a token at a moment, and its number; 0 if it is unknown."""
         token = self._by_text.get(text)
-        if token is None:
+        if token is None or token.scope != SCOPE:
             return "unknown", 0
         if at >= token.ended:
             return "ended", token.number
@@ -107,10 +110,10 @@ class Provider:
     def holding(self) -> Iterator[Held]:
         """Wait for the next request, and hold its answer during the block."""
         with self._changed:
-            self._held, self._hold = None, True
-            assert self._changed.wait_for(lambda: self._held is not None, WITHIN), "no request came"
-            held = self._held
-        assert held is not None
+            self._held.clear()
+            self._hold = True
+            assert self._changed.wait_for(lambda: bool(self._held), WITHIN), "no request came"
+            [held] = self._held
         try:
             yield held
         finally:
@@ -126,8 +129,11 @@ class Provider:
         if self.ends_old is not None:
             for old in self.tokens:
                 old.ended = min(old.ended, now + self.ends_old)
+        [scope] = parse_qs(seen.body.decode())["scope"]
         number = self.grants + 1
-        token = Issued(number, f"t-{number}-{secrets.token_urlsafe(24)}", now, time.time(), now + self.lifetime, by)
+        token = Issued(
+            number, f"t-{number}-{secrets.token_urlsafe(24)}", now, time.time(), now + self.lifetime, by, scope
+        )
         self.tokens.append(token)
         self._by_text[token.text] = token
         return Answer(200, {"access_token": token.text, "token_type": "Bearer", "expires_in": self.lifetime})

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from fleet.site import STARTS_WITHIN, Rig, Row, Site, pause, site
-from support.process import bearerd, eventually
+from support.process import eventually
 from support.redis_server import RedisServer, redis_server
 
 LONG = 3600.0
@@ -69,10 +69,7 @@ def restarts(rig: Rig) -> Iterator[Row]:
 
         # A token that ends while no daemon runs.
         here.provider.lifetime = rig.lifetime
-        first = next(iter(here.fleet.members.values()))
-        done = bearerd("refresh", "--socket", first.socket)
-        assert done.returncode == 0, done.stderr
-        here.readers.wait_for_one(1)
+        here.refresh("d01", 1)
         here.readers.excuse(*here.fleet.members)
         here.fleet.end()
         before = here.provider.grants
@@ -118,8 +115,10 @@ def stopped_in_grant(here: Site, redis: RedisServer) -> Row:
     here.provider.wait_for(lambda: here.provider.grants > before, "the answer")
     late = here.provider.grants
     newer = here.readers.wait_for_one(late, {held.by})
+    fence = fence_in(redis)
     here.fleet.members[held.by].send(signal.SIGCONT)
     here.readers.wait_for(lambda: here.readers.seen[held.by].number >= newer, f"{held.by} has t-{newer}")
+    assert fence_in(redis) >= fence, "an older token replaced a newer one in the server"
     here.readers.expect(held.by)
     last, _ = here.through(1)
     had = [name for name, seen in here.readers.seen.items() if late in seen.taken]
@@ -142,3 +141,11 @@ def stopped_idle(here: Site) -> Row:
     last, _ = here.through(1)
     lived = here.agreed(before, last, {name})
     return here.row("stopped for two lifetimes, continued", lived, last - before, lived)
+
+
+def fence_in(redis: RedisServer) -> int:
+    """The fencing number of the token in the server."""
+    with redis.admin() as client:
+        found = [client.hmget(key, "sealed", "fence") for key in client.scan_iter(count=1000, _type="HASH")]
+    [fence] = [int(fence) for sealed, fence in found if sealed is not None]
+    return fence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bearerd.cli.ask import NoAnswer, ask_status
-from fleet.daemons import Fleet, Member, fleet
-from fleet.provider import Provider, providing
+from fleet.daemons import CLIENT, Fleet, Member, fleet
+from fleet.provider import SCOPE, Provider, providing
 from fleet.readers import Readers
-from support.process import WITHIN, eventually
+from support.process import WITHIN, bearerd, eventually
 from support.redis_server import RedisServer
 
 KEY = "h9m2+kRZ4cUqT1vY8sWx0LbN5eJdA7fG"
@@ -102,10 +103,22 @@ class Site:
             assert not missing, f"t-{number} is a second grant for one lifetime: {', '.join(missing)} never had it"
         return last, last - first
 
+    def refresh(self, name: str, before: int) -> int:
+        """Have a daemon refresh the token, and wait until all have the new one; returns its number.
+
+        A daemon takes this request once a minute.
+        """
+        assert (done := self.ask_refresh(name)).returncode == 0, done.stderr
+        return self.readers.wait_for_one(before)
+
+    def ask_refresh(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Have a daemon refresh the token."""
+        return bearerd("refresh", "--socket", self.fleet.members[name].socket, f"{CLIENT}/{SCOPE}")
+
     def link_up(self, *names: str) -> None:
         """Wait until the share of each of these daemons, or of all, is up."""
         for member in [self.fleet.members[name] for name in names or self.fleet.members]:
-            eventually(lambda member=member: share_of(member)["state"] == "up")  # type: ignore[misc]
+            eventually(lambda member=member: share_of(member)["state"] == "up")
 
     def row(self, scene: str, lifetimes: int, grants: int, expected: int | range, other: str = "") -> Row:
         """End a scene: its row, with the reads that were not good since the last one."""
@@ -131,7 +144,9 @@ class Site:
             if status == 200:
                 by.setdefault(name, []).append(at)
         for name, times in by.items():
-            least = min((later - earlier for earlier, later in itertools.pairwise(times)), default=self.provider.lifetime)
+            least = min(
+                (later - earlier for earlier, later in itertools.pairwise(times)), default=self.provider.lifetime
+            )
             assert least >= self.provider.lifetime / 4, f"{name} made two grants within {least:.1f} s"
 
 
