@@ -146,6 +146,6 @@ def stopped_idle(here: Site) -> Row:
 def fence_in(redis: RedisServer) -> int:
     """The fencing number of the token in the server."""
     with redis.admin() as client:
-        found = [client.hmget(key, "sealed", "fence") for key in client.scan_iter(count=1000, _type="HASH")]
-    [fence] = [int(fence) for sealed, fence in found if sealed is not None]
+        fences = [client.hget(key, "fence") for key in client.scan_iter(_type="HASH") if client.hexists(key, "sealed")]
+    [fence] = [int(fence) for fence in fences if fence is not None]  # a failure has none
     return fence
