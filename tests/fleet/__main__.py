@@ -37,7 +37,7 @@ SCENES: dict[str, Scene] = {
     "plants": secured.plants,
     "memory": memory.memory,
 }
-_AT_ONCE = 4
+_AT_ONCE = 6
 """Scenes of the short form that run at the same time: most of their time is waiting."""
 
 
@@ -47,9 +47,11 @@ def main() -> int:
     parser.add_argument("--daemons", type=int, metavar="N", help="how many; 50, or 4 in the short form")
     parser.add_argument("--short", action="store_true", help="few daemons and lifetimes, and several scenes at once")
     parser.add_argument("--scene", action="append", choices=SCENES, help="these alone")
+    parser.add_argument("--server", metavar="NAME", help="on this one alone: redis-server or valkey-server")
     given = parser.parse_args()
-    if not binaries():
-        say("SKIPPED: apt-get install redis-server, or name a server in $BEARERD_VALKEY")
+    servers = [binary for binary in binaries() if given.server in {None, Path(binary).name}]
+    if not servers:
+        say("SKIPPED: apt-get install redis-server, or name Valkey's server in $BEARERD_VALKEY")
         return 0
     count = given.daemons or (4 if given.short else 50)
     began = time.monotonic()
@@ -57,7 +59,7 @@ def main() -> int:
     with ThreadPoolExecutor(_AT_ONCE if given.short else 1) as pool:
         done = [
             pool.submit(run, name, Rig(count, 3 if given.short else 10, 10.0 if given.short else 20.0, binary))
-            for binary in binaries()
+            for binary in servers
             for name in given.scene or SCENES
         ]
     good = all(future.result() for future in done)

@@ -44,6 +44,7 @@ class Row:
     """What a scene came to."""
 
     scene: str
+    server: str
     daemons: int
     lifetimes: int
     grants: int
@@ -54,8 +55,8 @@ class Row:
     other: str = ""
 
 
-HEAD = ("scene", "daemons", "lifetimes", "grants", "expected", "expired", "refused", "absent", "other")
-_WIDTHS = (34, 7, 9, 6, 9, 7, 7, 6, 0)
+HEAD = ("scene", "server", "daemons", "lifetimes", "grants", "expected", "expired", "refused", "absent", "other")
+_WIDTHS = (36, 13, 7, 9, 6, 9, 7, 7, 6, 0)
 
 
 def line(*cells: object) -> str:
@@ -68,7 +69,7 @@ def shown(row: Row) -> str:
     least, most = row.expected[0], row.expected[-1]
     refused = row.counts.get("ended", 0) + row.counts.get("unknown", 0) + row.counts.get("empty", 0)
     return line(
-        row.scene, row.daemons, row.lifetimes, row.grants, least if least == most else f"{least} to {most}",
+        row.scene, row.server, row.daemons, row.lifetimes, row.grants, least if least == most else f"{least} to {most}",
         row.counts.get("expired", 0), refused, row.counts.get("absent", 0), row.other,
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ class Site:
             name: count - self._counted.get(name, 0) for name, count in self.readers.counts.items() if name != "good"
         }
         self._counted = dict(self.readers.counts)
-        row = Row(scene, self.rig.daemons, lifetimes, grants, expected, counts, other)
+        row = Row(scene, Path(self.rig.binary).name, self.rig.daemons, lifetimes, grants, expected, counts, other)
         assert grants in expected, f"not the expected number of grants\n{shown(row)}"
         assert not any(counts.values()), f"{shown(row)}\n" + "\n".join(self.readers.faults)
         return row
