@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,14 +102,27 @@ def plants(rig: Rig) -> Iterator[Row]:
         eventually(lambda: all(file.exists() for file in other))
         before = here.provider.grants
         with Redis(port=redis.port, socket_timeout=WITHIN) as client:
-            for number, plant in enumerate((altered, moved, impossible), 1):
-                key, entry = plant(entries_of(client))
-                client.hset(key, mapping=entry)
-                for member in here.fleet.members.values():
-                    eventually(lambda member=member, n=number: share_of(member)["errors"] >= n)
+            for number, plant in enumerate((altered, moved), 1):
+                planted(here, client, plant)
                 # All have the good token still, and get a new one in spite of the plant.
                 last = here.refresh(f"d0{number}", here.readers.wait_for_one(0))
+            key = planted(here, client, impossible)
+            # The server is not to be believed: a daemon goes alone, and the others keep what they have.
+            here.ask_refresh("d03")
+            here.readers.wait_for(lambda: here.readers.seen["d03"].number > last, "d03 has a token of its own")
+            client.delete(key)
+            last = here.readers.wait_for_one(last)
         yield here.row("entries altered, moved, impossible", 3, last - before, 3)
+
+
+def planted(here: Site, client: Redis, plant: Callable[[Entries], tuple[bytes, dict[bytes, bytes]]]) -> bytes:
+    """Write an entry into the server, and wait until each daemon noted an error; returns its key."""
+    errors = {member.name: share_of(member)["errors"] for member in here.fleet.members.values()}
+    key, entry = plant(entries_of(client))
+    client.hset(key, mapping=entry)
+    for member in here.fleet.members.values():
+        eventually(lambda member=member: share_of(member)["errors"] > errors[member.name])
+    return key
 
 
 Entries = dict[bytes, dict[bytes, bytes]]
