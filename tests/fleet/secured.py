@@ -119,7 +119,7 @@ def planted(here: Site, client: Redis, plant: Callable[[Entries], tuple[bytes, d
     """Write an entry into the server, and wait until each daemon noted an error; returns its key."""
     errors = {member.name: share_of(member)["errors"] for member in here.fleet.members.values()}
     key, entry = plant(entries_of(client))
-    client.execute_command("HSET", key, *(part for pair in entry.items() for part in pair))
+    client.hset(key, items=[part for pair in entry.items() for part in pair])
     for member in here.fleet.members.values():
         eventually(lambda member=member: share_of(member)["errors"] > errors[member.name])
     return key
