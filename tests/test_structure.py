@@ -34,6 +34,7 @@ BELOW = {
     "plural",
     "process",
     "reason",
+    "redis_address",
     "regular",
     "terms",
     "timeformat",
@@ -55,6 +56,7 @@ MAY_IMPORT = {
     "plural": set(),
     "process": set(),
     "reason": set(),
+    "redis_address": set(),
     "regular": set(),
     "mounts": set(),
     "config": {"config"} | BELOW - {"accounts", "clock", "log", "child", "mounts"},
@@ -63,10 +65,11 @@ MAY_IMPORT = {
     "admission": {"admission", "grant.outcome"} | BELOW,
     "publish": {"publish"} | BELOW,
     "hooks": {"hooks"} | BELOW,
-    "share": {"share", "secrets", "publish", "grant.outcome"} | BELOW,
+    "share": {"share", "secrets", "publish", "grant.outcome", "grant.connecting", "grant.deadline", "grant.tls"}
+    | BELOW,
     "target_status": {"admission.types", "grant.outcome", "model"},
     "lifecycle": {"lifecycle", "publish"} | VALUES | BELOW,
-    "trouble": {"grant.outcome", "target_status", "terms", "timeformat"},
+    "trouble": {"grant.outcome", "share.types", "target_status", "terms", "timeformat"},
     "api": {"api", "publish", "trouble"} | VALUES | BELOW,
     "service": {"service", "api", "lifecycle", "secrets", "trouble"} | CORES | BELOW,
     "demo": {"demo"},
@@ -127,6 +130,7 @@ ONE_USER = {
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion"},
     "socks": {"grant.socks"},
+    "redis": {"share.redis_line"},
     "random": {"clock"},
 }
 

@@ -7,14 +7,15 @@ The one source of these words for `bearerd status`, its JSON and the page. Times
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Literal, NamedTuple, assert_never
 
 from bearerd.grant.outcome import Failure, Malformed, Phase, RateLimited, Refused, Transient, Unsent
+from bearerd.share.types import ShareView
 from bearerd.target_status import HELD, TargetStatus
-from bearerd.terms import Instant
+from bearerd.terms import Instant, WhenUnavailable
 from bearerd.timeformat import rfc3339
 
 
@@ -48,6 +49,8 @@ class _Fault(NamedTuple):
 def trouble_of(status: TargetStatus, hook_error: str | None, now: Instant) -> Trouble | None:
     """What is wrong with a target; None if it is well."""
     good = status.expires is not None and status.expires + status.grace > now.boot
+    if good and status.held_by == "share":  # another daemon is about to replace it
+        status = replace(status, held_by="")
     if good and not (status.failure or status.held_by or status.faults or hook_error):  # most are well
         return None
     refresh = list(_of_refresh(status, now))
@@ -144,6 +147,8 @@ _HELD_DO: Final = {
     "rate_limit": "wait, or raise rate_limit if the provider allows more",
     "concurrency": "wait, or raise max_concurrency if the provider allows more",
     "unknown_client": "wait",
+    "share": "wait",
+    "share_unavailable": "see the line about the share",
 }
 _AT_ONCE: Final = "; a change is tried at once"
 
@@ -287,3 +292,31 @@ def of_state(kind: StateKind, fault: str) -> Trouble:
     """The lock, the ledger, or the notes which secrets work, cannot be written; `fault` has the path and the reason."""
     failed, do, _ = _split(fault, "correct it")
     return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")
+
+
+# Seconds for which an error of a share that is up is shown: as often as the log repeats lasting failures. Nothing tells
+# when it is over: an entry that cannot be opened stays until another one replaces it.
+_SHARE_ERROR: Final = 600.0
+
+
+def of_share(view: ShareView, policies: Mapping[str, WhenUnavailable], now: Instant) -> Trouble | None:
+    """What is wrong with a share; None if it is well. `policies`: by client, what to do while it is down."""
+    if view.state == "down":
+        fault = _split(view.error, "check the server and the network")
+        failed = f"share {view.name} has been down since {_when(view.since, now)}: {fault.failed}"
+        return Trouble(failed, _without_share(policies), f"{fault.do}; bearerd reconnects by itself")
+    if view.error_at is None or view.error_at < view.since or now.boot - view.error_at > _SHARE_ERROR:
+        return None
+    fault = _split(view.error, "correct it")
+    failed = f"share {view.name}: {fault.failed}, at {_when(view.error_at, now)}"
+    return Trouble(failed, "valid tokens stay in use, and are refreshed as before", fault.do)
+
+
+def _without_share(policies: Mapping[str, WhenUnavailable]) -> str:
+    alone = [client for client, policy in policies.items() if policy == "alone"]
+    wait = [client for client, policy in policies.items() if policy == "wait"]
+    by_itself, late = "this daemon refreshes {} by itself", "{} are refreshed only shortly before they expire"
+    if alone and wait:
+        tokens = f"the tokens of {', '.join(alone)}", f"those of {', '.join(wait)}"
+        return f"valid tokens stay in use; {by_itself.format(tokens[0])}, and {late.format(tokens[1])}"
+    return f"valid tokens stay in use, and {late.format('they') if wait else by_itself.format('them')}"

@@ -111,6 +111,8 @@ def parts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "Each client", client
     for provider in document["providers"].values():
         yield "Each provider", provider
+    for share in document["shares"]:
+        yield "Each share", share
 
 
 def documents(tmp_path: Path) -> Iterator[dict[str, Any]]:
@@ -136,4 +138,4 @@ def test_the_page_describes_each_field_with_its_type(tmp_path: Path) -> None:
                 assert type(value) in allowed, f"{heading}: {name} is {value!r}, and not {types[name]}"
                 if isinstance(value, str) and types[name].startswith("time"):
                     assert datetime.fromisoformat(value).tzinfo == UTC, name
-    assert seen == {"The daemon", "Each token", "A trouble", "Each client", "Each provider"}
+    assert seen == {"The daemon", "Each token", "A trouble", "Each client", "Each provider", "Each share"}

@@ -696,6 +696,43 @@ def test_few_of_many_refused_clients_have_a_line_each() -> None:
     assert "and 4 more clients" in lines
 
 
+SHARE = {
+    "name": "rediss://redis.internal:6379/0",
+    "clients": ["dnb", "xero"],
+    "state": "up",
+    "since": "2026-11-24T01:55:00Z",
+    "waiting": 0,
+    "taken": 12,
+    "stored": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "up for 5 min, 2 clients, 12 tokens taken, 1 stored"),
+        ({"state": "down", "waiting": 3}, "down for 5 min, 2 clients, 12 tokens taken, 1 stored, 3 waiting"),
+    ],
+    ids=["up", "down"],
+)
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_share_has_a_line(changes: dict[str, Any], line: str, width: int) -> None:
+    lines = drawn(VALID, shares=[SHARE | changes], paper=Paper(width, zone=UTC))
+    at = next(number for number, each in enumerate(lines) if each.startswith("share"))
+    below = itertools.takewhile(bool, lines[at:])
+    assert " ".join(each.strip() for each in below) == f"share rediss://redis.internal:6379/0: {line}"
+
+
+def test_few_of_many_shares_have_a_line() -> None:
+    lines = drawn(VALID, shares=[SHARE] * 5)
+    assert len([line for line in lines if line.startswith("share")]) == 3
+    assert "and 2 more shares" in lines
+
+
+def test_without_a_share_there_is_no_line_about_one() -> None:
+    assert not any("share" in line for line in (*drawn(VALID), *drawn(VALID, shares=[])))
+
+
 def test_the_line_about_the_daemon_is_above_the_tokens() -> None:
     assert drawn(VALID, troubles=[TROUBLE], paper=Paper(zone=UTC))[1] == SPOKEN
     assert drawn(VALID)[1] == "1 token: 1 valid"

@@ -101,6 +101,12 @@ def client_with(model: str, key: str, own: dict[str, Any]) -> dict[str, Any]:
         case "ProxyModel":
             proxy = {"url": "https://proxy.example:1", "username": "u", "password": {"file": "/p"}}
             client["proxy"] = proxy | own
+        case "RedisModel":
+            login = {"username": {"password": {"file": "/p"}}}.get(key, {})
+            url = "rediss://redis.example" if key == "ca_file" else "redis://redis.example"
+            client["share"] = {"redis": {"url": url} | login | own}
+        case "ShareModel":
+            client["share"] = {"redis": {"url": "redis://redis.example"}} | own
         case "ReferenceModel":
             client["client_secret"] = own if key != "permissions" else {"file": "/s"} | own
     return client

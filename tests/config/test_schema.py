@@ -173,7 +173,9 @@ def test_the_walk_finds_every_model() -> None:
         "OutputModel",
         "ProviderModel",
         "ProxyModel",
+        "RedisModel",
         "ReferenceModel",
+        "ShareModel",
         "TokenModel",
     ]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bearerd.admission.types import ProviderView, View
 from bearerd.api.counts import BUCKETS, Counters, Counts, Event
 from bearerd.api.metrics import expose
 from bearerd.api.status import HookStatus, State, Status
@@ -16,7 +18,7 @@ from bearerd.model import Config, Target
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Hook, Instant
 from support.clock import START
-from support.prometheus import eventful, needs_promtool, promtool, status, target_status
+from support.prometheus import eventful, names, needs_promtool, promtool, share, status, target_status
 from support.targets import CLIENT, PROVIDER, TARGET, target, token
 
 NOW = START.boot
@@ -225,6 +227,50 @@ def test_durations_are_a_cumulative_histogram_whose_bounds_belong_to_it() -> Non
 
 def test_a_provider_without_requests_has_an_empty_histogram() -> None:
     assert set(series(status(target_status()), "bearerd_provider_grant_duration_seconds_bucket").values()) == {0}
+
+
+# -- per share ---------------------------------------------------------------------------------------
+
+SHARES = [name for name in names() if name.startswith("bearerd_share_")]
+
+
+def test_a_share_has_metrics() -> None:
+    of = status(target_status(), shares=(share(waiting=2, taken=12, stored=4, errors=3),))
+    assert {name: series(of, name) for name in SHARES} == {
+        "bearerd_share_up": {(share().name,): 1},
+        "bearerd_share_waiting_tokens": {(share().name,): 2},
+        "bearerd_share_tokens_taken_total": {(share().name,): 12},
+        "bearerd_share_tokens_stored_total": {(share().name,): 4},
+        "bearerd_share_errors_total": {(share().name,): 3},
+    }
+
+
+@pytest.mark.parametrize("state", ["starting", "down"])
+def test_a_share_is_up_only_once_it_is_connected(state: Literal["starting", "down"]) -> None:
+    assert value(status(shares=(share(state),)), "bearerd_share_up") == 0
+
+
+def test_shares_with_one_name_are_one_series() -> None:
+    of = status(shares=(share(taken=2), share("down", taken=3)))
+    assert value(of, "bearerd_share_up") == 0
+    assert value(of, "bearerd_share_tokens_taken_total") == 5
+
+
+def test_targets_that_a_share_holds_are_counted() -> None:
+    providers = {PROVIDER.url: ProviderView(0, 8, 10.0, {"refused": 1}, 5.0)}
+    tokens = target_status(held_by="share"), target_status("risk", held_by="share_unavailable"), target_status("all")
+    of = status(*tokens, admission=View({}, providers), shares=(share(),))
+    held = series(of, "bearerd_provider_held_tokens")
+    assert {reason: count for (_, reason), count in held.items() if count} == {
+        "refused": 1,
+        "share": 1,
+        "share_unavailable": 1,
+    }
+
+
+def test_without_a_share_there_is_no_series_about_one() -> None:
+    of = status(target_status(), admission=View({}, {PROVIDER.url: ProviderView(0, 8, 10.0, {}, 0.0)}))
+    assert "share" not in re.sub("^#.*$", "", text(of), flags=re.MULTILINE)
 
 
 # -- the text ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -34,9 +34,12 @@ from bearerd.cli.ask import NoAnswer, ask, ask_status
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.explain import explain
 from bearerd.grant.outcome import Malformed, Phase, RateLimited, Refused, Transient, Unsent
+from bearerd.model import Config
 from bearerd.model import Provider as Endpoint
 from bearerd.publish.advice import advice
+from bearerd.share.types import ShareView
 from bearerd.target_status import TargetStatus
+from bearerd.terms import Redis, Share, WhenUnavailable
 from bearerd.timeformat import spoken
 from bearerd.trouble import trouble_of
 from support import prometheus
@@ -44,8 +47,9 @@ from support.api import Site
 from support.clock import START
 from support.peer import Peer, blackhole, peer, refusing
 from support.process import eventually, patched, running
+from support.prometheus import share
 from support.server import Answer, Seen, Server, issues, serving
-from support.targets import target
+from support.targets import CLIENT, target
 
 AS_ROOT = os.geteuid() == 0
 
@@ -775,6 +779,33 @@ def no_reply(number: int, phase: Phase) -> Transient:
 STATES: list[tuple[str, TargetStatus, str | None]] = [
     ("well", held(), None),
     ("well, and a newer token waits for its publication", held(publish_at=NOW + 30), None),
+    ("another daemon of the fleet requests the next token", held(held_by="share", held_until=NOW + 5), None),
+    (
+        "another daemon of the fleet requests the first token",
+        held(held_by="share", held_until=NOW + 5, next_refresh=NOW + 5, obtained=None, expires=None, on_disk=False),
+        (
+            "held: another daemon of its fleet requests this token. There is no valid token. "
+            "To do: wait; next attempt in 5 s (at 08:00:05)."
+        ),
+    ),
+    (
+        "the share is down, and a new token would end the current one",
+        held(held_by="share_unavailable", held_until=inf),
+        (
+            "held: its share is unavailable, and when_unavailable is wait. "
+            "The current token is good for 11 min (until 08:11). "
+            "To do: see the line about the share; next attempt in 4 min (at 08:04)."
+        ),
+    ),
+    (
+        "the fleet was refused, and another daemon waits with it",
+        held(failure=WRONG, held_by="share"),
+        (
+            "HTTP 401 invalid_client: the client was refused. The current token is good for 11 min (until 08:11). "
+            "To do: check client_id, secret and auth; a changed variable needs a restart; "
+            "next attempt in 4 min (at 08:04)."
+        ),
+    ),
     (
         "refused for half an hour",
         held(failure=WRONG, attempts=3, failing_since=NOW - 1800, held_by="refused", held_until=NOW + 240),
@@ -1071,6 +1102,60 @@ def test_each_message_about_a_reply_becomes_a_line_with_something_to_do(row: tes
 
 
 # -- the daemon ---------------------------------------------------------------------------------------
+
+ANYWHERE = share(state="down", error="redis.internal:6379: connection refused; check that the server runs")
+UNOPENED = "the entry of dnb/bci cannot be opened with this key; use the same share.key on all machines"
+POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": "wait", "zoho": "wait"}
+
+
+@pytest.mark.parametrize(
+    ("view", "clients", "line"),
+    [
+        pytest.param(share(error="gone", error_at=NOW - 400), ["dnb"], None, id="up again"),
+        pytest.param(share("starting"), ["dnb"], None, id="starting"),
+        pytest.param(share(error=UNOPENED, error_at=NOW - 601, since=NOW - 900), ["dnb"], None, id="an old error"),
+        pytest.param(
+            ANYWHERE,
+            ["dnb", "pay"],
+            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused. "
+            "Valid tokens stay in use, and this daemon refreshes them by itself. "
+            "To do: check that the server runs; bearerd reconnects by itself.",
+            id="down, and each daemon goes on alone",
+        ),
+        pytest.param(
+            ANYWHERE,
+            ["xero"],
+            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused. "
+            "Valid tokens stay in use, and they are refreshed only shortly before they expire. "
+            "To do: check that the server runs; bearerd reconnects by itself.",
+            id="down, and valid tokens wait",
+        ),
+        pytest.param(
+            replace(ANYWHERE, error="timed out after 2 s"),
+            ["dnb", "pay", "xero", "zoho"],
+            "share rediss://redis.internal:6379/0 has been down since 07:55: timed out after 2 s. "
+            "Valid tokens stay in use; this daemon refreshes the tokens of dnb, pay by itself, and those of xero, zoho "
+            "are refreshed only shortly before they expire. "
+            "To do: check the server and the network; bearerd reconnects by itself.",
+            id="down, with both policies",
+        ),
+        pytest.param(
+            share(error=UNOPENED, error_at=NOW - 120),
+            ["dnb"],
+            "share rediss://redis.internal:6379/0: the entry of dnb/bci cannot be opened with this key, "
+            "2 min ago (at 07:58). Valid tokens stay in use, and are refreshed as before. "
+            "To do: use the same share.key on all machines.",
+            id="up, and an entry cannot be opened",
+        ),
+    ],
+)
+def test_a_share_has_a_line(view: ShareView, clients: list[str], line: str | None) -> None:
+    targets = tuple(
+        target(client=replace(CLIENT, name=name, share=Share(Redis("redis://r"), POLICIES[name]))) for name in POLICIES
+    )
+    config = Config("/run/bearerd", "/var/lib/bearerd", targets=targets)
+    found = daemon_troubles(prometheus.status(config=config, shares=(replace(view, clients=tuple(clients)),)))
+    assert [spoken(trouble.line, START.wall, UTC) for trouble in found] == ([line] if line else [])
 
 
 def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from support.api import Site
 from support.chromium import Browser, Page, browsing, needs_chromium
 from support.clock import START
 from support.process import eventually, running
+from support.prometheus import share
 from support.server import Answer, Seen, Server, issues, serving
 from support.targets import CLIENT, target
 
@@ -608,6 +609,28 @@ def test_a_client_has_a_line_unless_it_is_healthy(browser: Browser, width: int) 
         "Client dnb: breaker open, refused 3 times, next probe in 2 min (at 08:02), 2 held",
         "Client starting: breaker half-open, 9 held",
     ]
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_share_is_a_fact_and_in_a_box_if_it_is_down(browser: Browser, width: int) -> None:
+    up = share(taken=12, stored=1)
+    down = share("down", error="redis.internal:6379: connection refused", error_at=NOW - 5, waiting=2)
+    with shown(browser, status(VALID, shares=(up,)), width=width, height=900) as (tab, shelf, _):
+        assert "share rediss://redis.internal:6379/0: up for 5 min, 12 tokens taken, 1 stored" in text(tab, "#facts")
+        assert text(tab, "#troubles") == ""
+        shelf.status = status(VALID, shares=(down,) * 5)
+        tab.pass_time(6)
+        facts = text(tab, "#facts")
+        assert "share rediss://redis.internal:6379/0: down for 5 min, 0 tokens taken, 0 stored, 2 waiting" in facts
+        assert "and 2 more shares" in facts
+        assert text(tab, "#troubles p").startswith(
+            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused."
+        )
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        shelf.status = status(VALID)
+        tab.pass_time(6)
+        assert "share" not in text(tab, "#facts")
 
 
 @needs_chromium

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,7 @@ from bearerd.api.metrics import expose
 from bearerd.api.status import HookStatus, Status
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config
+from bearerd.share.types import ShareView
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Hook
 from support.clock import START
@@ -74,6 +76,17 @@ def status(*tokens: TargetStatus | tuple[TargetStatus, HookStatus], **changes: o
     return Status(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 
 
+def share(state: Literal["starting", "up", "down"] = "up", **changes: object) -> ShareView:
+    """A server that is in this state for five minutes."""
+    given: dict[str, object] = {
+        "name": "rediss://redis.internal:6379/0",
+        "clients": (TARGET.client.name,),
+        "state": state,
+        "since": START.boot - 300,
+    }
+    return ShareView(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
+
+
 def eventful() -> Status:
     """Something of everything."""
     hooked = target_status(
@@ -92,6 +105,7 @@ def eventful() -> Status:
             {TARGET.client.name: ClientView("open", Refusal(Refused("no"), 2, START.boot + 60, own=False), 1, 3)},
             {TARGET.client.provider.url: ProviderView(1, 8, 9.5, {"refused": 3}, 12.0)},
         ),
+        shares=(share("down", error="connection refused; check it", error_at=START.boot - 30, errors=2, waiting=1),),
     )
 
 

@@ -31,6 +31,10 @@ JUST_NOW, LATELY, FEW = 1.0, 60.0, 4
 """As in a daemon's own breaker (admission/breaker.py): how many attempts of a client are in flight at once."""
 
 
+_Moments = dict[tuple[str, int], float]
+"""By target and fence: two targets may have the same fence."""
+
+
 @dataclass
 class _Lock:
     fence: int
@@ -56,18 +60,18 @@ class ModelStore:
     """By target: fence, sealed token, and when it expires."""
     locks: dict[str, _Lock] = field(default_factory=dict)
     """By target."""
-    flights: dict[str, dict[int, float]] = field(default_factory=dict)
-    """By client, and fence: when the lease of an attempt in flight ends."""
+    flights: dict[str, _Moments] = field(default_factory=dict)
+    """By client, and attempt: when the lease of an attempt in flight ends."""
     worked: dict[str, float] = field(default_factory=dict)
     """By client: when an attempt last got a token."""
-    last: dict[str, float] = field(default_factory=dict)
-    """By target: until when no other last attempt is granted."""
+    last: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """By target: the fence of its last attempt, and until when no other one is granted."""
     failures: dict[str, _Failure] = field(default_factory=dict)
     """By target, and by client if that was refused."""
-    refused: dict[str, dict[int, float]] = field(default_factory=dict)
-    """By client, and fence: when an attempt was refused, or may have been."""
-    rates: dict[str, dict[int, float]] = field(default_factory=dict)
-    """By rate limit, and fence: from when on an attempt counts for one window."""
+    refused: dict[str, _Moments] = field(default_factory=dict)
+    """By client, and attempt: when it was refused, or may have been."""
+    rates: dict[str, _Moments] = field(default_factory=dict)
+    """By rate limit, and attempt: from when on it counts for one window."""
 
     def claim(self, names: Names, claim: Claim) -> Answer:
         now = self.clock()
@@ -76,7 +80,7 @@ class ModelStore:
             return Stored(stored[0], now, stored[1])
         if (lock := self._lock(names.token, now)) is not None:
             return Busy(lock.until - now)
-        last = claim.last and self.last.get(names.token, -inf) <= now
+        last = claim.last and self.last.get(names.token, (NEVER, -inf))[1] <= now
         client, own = self._failure(names.client, now), self._failure(names.token, now)
         for failure in (client, own):
             old = claim.changed is not None and failure is not None and failure.at <= now - claim.changed
@@ -87,16 +91,16 @@ class ModelStore:
         held = held or (self._refused_limit(names, now, claim) if governed else None) or self._rate_limit(names, now)
         if held is not None:
             return held
-        fence = max(stored[0] if stored else NEVER, claim.seen, int(now * 1e6) - 1) + 1
+        fence = max(stored[0] if stored else NEVER, claim.seen, round(now * 1e6) - 1) + 1
         self.locks[names.token] = _Lock(fence, now + claim.lease)
-        self.flights.setdefault(names.client, {})[fence] = now + claim.lease
+        self.flights.setdefault(names.client, {})[names.token, fence] = now + claim.lease
         if last:
-            self.last[names.token] = now + LAST_ONCE
+            self.last[names.token] = (fence, now + LAST_ONCE)
         if governed:
-            self.refused.setdefault(names.client, {})[fence] = now
+            self.refused.setdefault(names.client, {})[names.token, fence] = now
         for rate, _ in names.rates:
             # Until its reply, as if that came at the end of the lease.
-            self.rates.setdefault(rate, {})[fence] = now + claim.lease
+            self.rates.setdefault(rate, {})[names.token, fence] = now + claim.lease
         return Granted(fence, now, own.count if own else 0, client.count if client else 0, governed)
 
     def _full(self, names: Names, now: float, *, one: bool) -> Busy | None:
@@ -123,7 +127,7 @@ class ModelStore:
     def store(self, names: Names, fence: int, sealed: bytes, ttl: float) -> Stored | None:
         now = self.clock()
         stored = self._token(names, now)
-        if fence in self.flights.get(names.client, {}):
+        if (names.token, fence) in self.flights.get(names.client, {}):
             self.worked[names.client] = now
         self._end(names, fence, now)
         if stored is not None and stored[0] > fence:
@@ -138,7 +142,7 @@ class ModelStore:
 
     def keep(self, names: Names, fence: int, wait: float) -> None:
         now = self.clock()
-        if fence in self.flights.get(names.client, {}):
+        if (names.token, fence) in self.flights.get(names.client, {}):
             self.worked[names.client] = now
         mine = (lock := self._lock(names.token, now)) is not None and lock.fence == fence
         self._end(names, fence, now)
@@ -152,7 +156,7 @@ class ModelStore:
         stored = self._token(names, now)
         self._end(names, fence, now)
         if refused:
-            self.refused.setdefault(names.client, {})[fence] = now
+            self.refused.setdefault(names.client, {})[names.token, fence] = now
         if stored is None or stored[0] < fence:  # else the fleet has a token that is newer than this failure
             name = names.client if whole_client else names.token
             known = self._failure(name, now)
@@ -164,7 +168,9 @@ class ModelStore:
         now = self.clock()
         self._end(names, fence, now)
         for rate, _ in names.rates:
-            self.rates.get(rate, {}).pop(fence, None)
+            self.rates.get(rate, {}).pop((names.token, fence), None)
+        if self.last.get(names.token, (NEVER, 0.0))[0] == fence:
+            del self.last[names.token]
         self.announce(names)
 
     def read(self, names: Names) -> Stored | None:
@@ -207,16 +213,17 @@ class ModelStore:
 
     def _end(self, names: Names, fence: int, now: float) -> None:
         """The attempt ended: it is not in flight, its lock is free, and its rate limits count from now."""
-        self.flights.get(names.client, {}).pop(fence, None)
-        self.refused.get(names.client, {}).pop(fence, None)
+        attempt = (names.token, fence)
+        self.flights.get(names.client, {}).pop(attempt, None)
+        self.refused.get(names.client, {}).pop(attempt, None)
         for rate, _ in names.rates:
-            if fence in self.rates.get(rate, {}):
-                self.rates[rate][fence] = now
+            if attempt in self.rates.get(rate, {}):
+                self.rates[rate][attempt] = now
         if (lock := self.locks.get(names.token)) is not None and lock.fence == fence:
             del self.locks[names.token]
 
 
-def _wait(moments: dict[int, float], window: float, allowed: int, now: float) -> float:
+def _wait(moments: _Moments, window: float, allowed: int, now: float) -> float:
     """Seconds until fewer than `allowed` of these moments are within the window; 0 if that is so now."""
     recent = sorted(at for at in moments.values() if at + window > now)
     return recent[len(recent) - allowed] + window - now if len(recent) >= allowed else 0.0

@@ -28,7 +28,7 @@ from bearerd.admission.journal import Journal
 from bearerd.admission.ledger import replay
 from bearerd.admission.types import Ask, Granted, Held, Limits, Refusal, Settled, Ticket, View, Wake
 from bearerd.admission.view import view
-from bearerd.grant.outcome import Outcome
+from bearerd.grant.outcome import Outcome, Refused
 
 
 class Admission:
@@ -92,6 +92,17 @@ class Admission:
     def worked(self, client: str) -> None:
         """Note that the client's credentials worked before, which shortens the waits after refusals."""
         self._change(lambda core: core.worked(client))
+
+    def fleet_refused(self, name: str, client: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
+        """Note that another daemon of the fleet was refused, the last time of so many in a row.
+
+        `outcome` says whether that concerns the client or the target alone. The next attempt is in `wait` seconds.
+        """
+        self._change(lambda core: core.fleet_refused(name, client, outcome, refusals, wait, now))
+
+    def fleet_issued(self, name: str, client: str, now: float) -> None:
+        """Note that another daemon of the fleet has just obtained a token: the credentials work."""
+        self._change(lambda core: core.fleet_issued(name, client, now))
 
     def forget(self, name: str, client: str, now: float) -> None:
         """Remove a target that is no longer wanted. Wakes the next one in the queue."""

@@ -122,6 +122,10 @@ class Breaker:
         most = inf if ago <= _JUST_NOW else _FEW if ago <= LATELY else 1
         return (now if self.in_flight < most else inf), "half_open"
 
+    def next_for_others(self) -> float:
+        """When a target may go that was not refused since the last token."""
+        return self._early_at
+
     # -- outcomes ------------------------------------------------------------------------------
 
     def got_token(self, name: str, sent: float, now: float) -> None:
@@ -159,10 +163,11 @@ class Breaker:
         tried.outcome, tried.at, tried.refusals = outcome, now, tried.refusals + 1
         if self.refusal is not None and not governed:
             return  # it was in flight when the first refusal arrived, and says nothing new
+        self.refusals = max(self.refusals, outcome.before)
         if self.refusal is None or self.refusal.another_secret or sent >= self.probe_at:
             self.refusals += 1
         self.refusal = outcome
-        self._wait(now)
+        self._wait(now, outcome.before)
 
     def refused_target(self, name: str, outcome: Refused, now: float) -> None:
         """Note that the target was refused with a code that concerns this target alone: its client is authenticated."""
@@ -171,6 +176,22 @@ class Breaker:
             self._dirty.add("")
         self.tried.pop(name, None)
         self._again(name, self.own.setdefault(name, TargetRefusal(outcome, 0, now)), outcome, now)
+
+    def told(self, name: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
+        """Note that another daemon of the fleet was refused, the last time of so many in a row.
+
+        The fleet makes its next attempt in `wait` seconds.
+        """
+        if outcome.whole_client:
+            self._dirty.add("")
+            self.refusal, self.refusals = outcome, max(self.refusals, refusals)
+            self.probe_at = self._early_at = now + wait
+            return
+        self._dirty.add(name)
+        self.tried.pop(name, None)
+        known = self.own.get(name)
+        refusals = max(refusals, known.refusals if known is not None else 0)
+        self.own[name] = TargetRefusal(outcome, refusals, now, now + wait)
 
     def unclear(self, name: str, now: float, *, governed: bool) -> bool:
         """Note an attempt that may have reached the endpoint, with an outcome that says nothing about the credentials.
@@ -208,12 +229,13 @@ class Breaker:
     def _again(self, name: str, own: TargetRefusal, outcome: Refused, now: float) -> None:
         self._dirty.add(name)
         own.outcome, own.at = outcome, now
-        own.refusals += not outcome.another_secret
+        own.refusals = max(own.refusals, outcome.before) + (not outcome.another_secret)
         own.next_at = now + (_OTHER_SECRET if outcome.another_secret else pace(own.refusals, worked=True))
 
-    def _wait(self, now: float) -> None:
+    def _wait(self, now: float, before: int = 0) -> None:
+        """Set the time of the next probe. `before`: refusals by the whole fleet, which tries three targets in all."""
         self.probe_at = self._early_at = now + pace(self.refusals, worked=self.worked)
-        if not self.worked and len(self.tried) < FIRST_TARGETS:
+        if not self.worked and max(len(self.tried), before + 1) < FIRST_TARGETS:
             self._early_at = now + _FIRST_INTERVAL
 
     # -- over restarts -------------------------------------------------------------------------

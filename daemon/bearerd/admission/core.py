@@ -169,7 +169,7 @@ class Core:
         self.waiting.arrange(client, now)
         for provider in {attempt.provider, *(user for rate, _ in attempt.rates for user in self.registry.users(rate))}:
             self.waiting.dispatch(provider, now)
-        return Settled(self._next_attempt(client, ticket.ask.name))
+        return self._settled(client, ticket.ask.name)
 
     def _settle_retry(self, attempt: Attempt, outcome: Outcome | None, *, reached: bool, now: float) -> None:
         retry = attempt.provider.retry
@@ -187,14 +187,8 @@ class Core:
         if not current:
             return isinstance(outcome, Refused) and attempt.governed
         if isinstance(outcome, Issued):
-            refused = [other for other in breaker.tried if other != name]
-            breaker.got_token(name, attempt.granted, now)
+            self._got_token(client, name, attempt.granted, now)
             client.ledger.changed = False  # the changed credentials work
-            for other in refused:
-                if other in self.waiting.queued:  # from now on it waits for its own backoff
-                    timed = Timed(client.name, "refused", breaker.own[other].next_at)
-                    self.waiting.wait_for(other, timed, now)
-                    self.waiting.wake(other, timed.until)
             return False
         if not isinstance(outcome, Refused):
             return reached and breaker.unclear(name, now, governed=attempt.governed)
@@ -209,15 +203,28 @@ class Core:
         # refusal of a target on its own.
         return attempt.governed or (name in breaker.own and self._has_room(client, now))
 
+    def _got_token(self, client: Client, name: str, sent: float, now: float) -> None:
+        breaker = client.breaker
+        refused = [other for other in breaker.tried if other != name]
+        breaker.got_token(name, sent, now)
+        for other in refused:
+            if other in self.waiting.queued:  # from now on it waits for its own backoff
+                timed = Timed(client.name, "refused", breaker.own[other].next_at)
+                self.waiting.wait_for(other, timed, now)
+                self.waiting.wake(other, timed.until)
+
     def _has_room(self, client: Client, now: float) -> bool:
         limit = client.limits.refused_limit
         return client.ledger.count(limit.window, now) < limit.count - 1
 
-    def _next_attempt(self, client: Client, name: str) -> float:
-        own = client.breaker.own.get(name)
+    def _settled(self, client: Client, name: str) -> Settled:
+        own, breaker = client.breaker.own.get(name), client.breaker
         if own is not None:
-            return own.next_at
-        return client.breaker.probe_at if client.breaker.refusal is not None else 0.0
+            return Settled(own.next_at, own.next_at)
+        if breaker.refusal is None:
+            return Settled()
+        others = any(other not in breaker.tried for queue in client.queues.values() for other in queue.targets)
+        return Settled(breaker.probe_at, breaker.next_for_others() if others else breaker.probe_at)
 
     # -- what changes from outside -------------------------------------------------------------
 
@@ -269,6 +276,26 @@ class Core:
         client = self.registry.clients.get(client_name)
         if client is not None:
             client.breaker.worked = True
+
+    def fleet_refused(
+        self, name: str, client_name: str, outcome: Refused, refusals: int, wait: float, now: float
+    ) -> None:
+        """Note that another daemon of the fleet was refused. The fleet makes its next attempt in `wait` seconds."""
+        now = self._at(now)
+        client = self.registry.clients.get(client_name)
+        if client is not None:
+            client.breaker.told(name, outcome, refusals, wait, now)
+            self._note(client, now)
+            self.waiting.arrange(client, now)
+
+    def fleet_issued(self, name: str, client_name: str, now: float) -> None:
+        """Note that another daemon of the fleet has just obtained a token: the credentials work."""
+        now = self._at(now)
+        client = self.registry.clients.get(client_name)
+        if client is not None:
+            self._got_token(client, name, now, now)
+            self._note(client, now)
+            self.waiting.arrange(client, now)
 
     def forget(self, name: str, client_name: str, now: float) -> None:
         """Remove a target that is no longer wanted."""

@@ -13,7 +13,17 @@ from bearerd.terms import REFUSED_LIMIT, RateLimit
 # Before it sends, a grant may run a command for its secret (10 s) and look up its endpoint (one more request).
 _BESIDE_REQUEST: Final = 30.0
 
-Reason = Literal["refused", "half_open", "refused_limit", "retry_budget", "rate_limit", "concurrency", "unknown_client"]
+Reason = Literal[
+    "refused",
+    "half_open",
+    "refused_limit",
+    "retry_budget",
+    "rate_limit",
+    "concurrency",
+    "unknown_client",
+    "share",
+    "share_unavailable",
+]
 """Why a target is held.
 
 refused         the client or this target was refused, and its next probe is not due yet
@@ -23,6 +33,11 @@ retry_budget    the provider fails, and its retry budget is used up
 rate_limit      a `rate_limit` is used up, or too small, so that the renewal waits until shortly before expiry
 concurrency     `max_concurrency` attempts are in flight
 unknown_client  the limits do not name its client: the target is about to be removed, or its client was just added
+
+Two more come from the share of its client (share/fleet.py), not from admission:
+
+share              another daemon of the fleet requests this token
+share_unavailable  `when_unavailable` is `wait`, and the share cannot be used
 """
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -95,6 +110,8 @@ class Settled:
     A refused target requests again at once and is held, so that changed credentials wake it. After any other failure
     it requests again when its own backoff is over.
     """
+    of_client: float = 0.0
+    """When any target of the client may try again; the same if no other one waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from bearerd.admission.types import ProviderView, Reason
 from bearerd.api.counts import BUCKETS, Event, Histogram
 from bearerd.api.status import HookStatus, Status, state_of
 from bearerd.grant.outcome import KINDS
+from bearerd.share.types import ShareView
 from bearerd.target_status import TargetStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -190,8 +191,9 @@ def _admitted(value_of: Callable[[ProviderView], float]) -> Callable[[Status], _
 
 
 def _held_targets(status: Status) -> _Points:
+    reasons = [reason for reason in get_args(Reason) if status.shares or not reason.startswith("share")]
     for name, view in status.providers().items():
-        for reason in get_args(Reason):
+        for reason in reasons:
             yield _Point({"provider": name, "reason": reason}, view.held.get(reason, 0))
 
 
@@ -201,6 +203,23 @@ def _held_targets(status: Status) -> _Points:
 def _breakers(status: Status) -> _Points:
     for name, view in status.admission.clients.items():
         yield _Point({"client": name, "state": view.state}, 1)
+
+
+# -- per share ---------------------------------------------------------------------------------------
+
+
+def _shares(
+    value_of: Callable[[ShareView], float], combine: Callable[[Iterable[float]], float]
+) -> Callable[[Status], _Points]:
+    """A value of each share. Shares that differ only in prefix or user have the same name, and are combined."""
+
+    def points(status: Status) -> _Points:
+        values: dict[str, list[float]] = {}
+        for view in status.shares:
+            values.setdefault(view.name, []).append(value_of(view))
+        return (_Point({"share": name}, combine(each)) for name, each in values.items())
+
+    return points
 
 
 def _unix(status: Status, moment: float) -> int:
@@ -293,6 +312,36 @@ _FAMILIES: Final = (
         "gauge",
         "Retries that may be sent to the provider now; near 0 while the provider fails.",
         _admitted(lambda view: view.retry_budget),
+    ),
+    _Family(
+        "bearerd_share_up",
+        "gauge",
+        "1 if the server through which clients share their tokens is in use; 0 if it is down or not connected yet.",
+        _shares(lambda view: view.state == "up", min),
+    ),
+    _Family(
+        "bearerd_share_waiting_tokens",
+        "gauge",
+        "Tokens that are due and wait for the share, because when_unavailable is wait.",
+        _shares(lambda view: view.waiting, sum),
+    ),
+    _Family(
+        "bearerd_share_tokens_taken_total",
+        "counter",
+        "Tokens that were taken from the share since the start.",
+        _shares(lambda view: view.taken, sum),
+    ),
+    _Family(
+        "bearerd_share_tokens_stored_total",
+        "counter",
+        "Tokens that were given to the share since the start.",
+        _shares(lambda view: view.stored, sum),
+    ),
+    _Family(
+        "bearerd_share_errors_total",
+        "counter",
+        "Errors of the share since the start: failed commands and connections, and entries that cannot be used.",
+        _shares(lambda view: view.errors, sum),
     ),
     _Family(
         "bearerd_token_state",

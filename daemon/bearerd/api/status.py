@@ -17,6 +17,7 @@ from bearerd.admission.types import ClientView, ProviderView, Reason, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config, Target
+from bearerd.share.types import ShareView
 from bearerd.target_status import HELD, Hold, TargetStatus
 from bearerd.terms import Instant
 from bearerd.timeformat import rfc3339
@@ -70,6 +71,8 @@ class Status:
     """What to do about `config_error`."""
     state_faults: tuple[tuple[StateKind, str], ...] = ()
     """Which parts of the state cannot be written, and why."""
+    shares: tuple[ShareView, ...] = ()
+    """The servers through which clients share their tokens with other daemons."""
 
     def providers(self) -> dict[str, ProviderView]:
         """Admission's view of each provider, by the provider's name in the config.
@@ -83,13 +86,21 @@ class Status:
         for name, url in named:
             if url in views:
                 found.setdefault(name, []).append(views[url])
-        return {name: _combined(each) for name, each in found.items()}
+        return {name: _combined(each, self._held_by_shares(name)) for name, each in found.items()}
+
+    def _held_by_shares(self, provider: str) -> Counter[Reason]:
+        """How many of a provider's targets their shares hold. Admission does not know these."""
+        return Counter(
+            target_status.held_by
+            for target_status, _ in (self.tokens if self.shares else ())
+            if target_status.held_by in {"share", "share_unavailable"}
+            and target_status.target.client.provider.name == provider
+        )
 
 
-def _combined(views: list[ProviderView]) -> ProviderView:
-    if len(views) == 1:
+def _combined(views: list[ProviderView], held: Counter[Reason]) -> ProviderView:
+    if len(views) == 1 and not held:
         return views[0]
-    held: Counter[Reason] = Counter()
     for view in views:
         held.update(view.held)
     return ProviderView(
@@ -154,6 +165,7 @@ def summary(status: Status) -> str:
     if lasting:
         first = min(lasting, key=lambda target_status: target_status.expires or 0.0)
         parts.append(f"the next to expire is {first.name}, at {_when(first.expires, status.now)}")
+    parts += [f"share {share.name} is down" for share in status.shares if share.state == "down"]
     if status.config_error is not None:
         parts.append("the new config was refused: see the log")
     return "; ".join(parts)
@@ -180,6 +192,11 @@ def daemon_troubles(status: Status) -> Iterator[Trouble]:
         yield troubles.of_config(status.config_error, status.config_do, loaded)
     for kind, fault in status.state_faults:
         yield troubles.of_state(kind, fault)
+    clients = {target.client.name: target.client.share for target in status.config.targets} if status.shares else {}
+    for view in status.shares:
+        policies = {name: share.when_unavailable for name in view.clients if (share := clients.get(name))}
+        if (trouble := troubles.of_share(view, policies, status.now)) is not None:
+            yield trouble
 
 
 def text(status: Status, only: str | None = None) -> Iterator[str]:
@@ -197,6 +214,7 @@ def text(status: Status, only: str | None = None) -> Iterator[str]:
         "troubles": [trouble.document() for trouble in daemon_troubles(status)],
         "clients": {name: _client(view, now) for name, view in status.admission.clients.items()},
         "providers": {name: _provider(view) for name, view in status.providers().items()},
+        "shares": [_share(view, now) for view in status.shares],
     }
     yield json.dumps(head)[:-1] + ', "tokens": ['
     separator = "\n"
@@ -271,6 +289,21 @@ def _provider(view: ProviderView) -> dict[str, Any]:
         "retry_budget": round(view.retry_budget, 3),
         "held": dict(view.held),
         "longest_wait_seconds": round(view.longest_wait, 3),
+    }
+
+
+def _share(view: ShareView, now: Instant) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "clients": list(view.clients),
+        "state": view.state,
+        "since": _when(view.since, now),
+        "error": view.error or None,
+        "error_at": _when(view.error_at, now),
+        "errors": view.errors,
+        "waiting": view.waiting,
+        "taken": view.taken,
+        "stored": view.stored,
     }
 
 

@@ -24,6 +24,8 @@ _OWN_PARTS: Final = re.compile(r", [0-9]+ attempts since [^;]*|; next attempt [^
 _TO_DO: Final = " To do: "
 # Lines about breakers above the table: with more clients refused, the cause is common to them.
 _MOST_BREAKERS: Final = 5
+# Lines about shares: few fleets need more than one server.
+_MOST_SHARES: Final = 3
 
 
 def picture(document: Mapping[str, Any], paper: Paper, trouble: str | None = None) -> list[Text]:
@@ -94,7 +96,31 @@ def _head(document: Mapping[str, Any], rows: list[Row], paper: Paper) -> Iterato
     if rows:
         count = f"{counted(len(rows), 'token')}:"
         yield from _by_state(count, Counter(row.state for row in rows), paper)
+    yield from _shares(document, paper)
     yield from _breakers(document, paper)
+
+
+def _shares(document: Mapping[str, Any], paper: Paper) -> Iterator[Text]:
+    """A line for each share."""
+    shares = document.get("shares") or []
+    for share in shares[:_MOST_SHARES]:
+        line = _share(share, document.get("now"))
+        yield from paper.filled(paper.safe(line), "" if share.get("state") == "up" else "yellow")
+    if (more := len(shares) - _MOST_SHARES) > 0:
+        yield from paper.filled(f"and {counted(more, 'more share')}")
+
+
+def _share(share: Mapping[str, Any], now: Any) -> str:
+    taken, stored, waiting = (share.get(name) or 0 for name in ("taken", "stored", "waiting"))
+    since = _seconds(share.get("since"), now)
+    parts = [
+        str(share.get("state")) + ("" if since is None else f" for {duration(since)}"),
+        counted(len(share.get("clients") or ()), "client"),
+        f"{counted(taken, 'token')} taken",
+        f"{stored} stored",
+        *([f"{waiting} waiting"] if waiting else []),
+    ]
+    return f"share {share.get('name')}: {', '.join(parts)}"
 
 
 def _breakers(document: Mapping[str, Any], paper: Paper) -> Iterator[Text]:

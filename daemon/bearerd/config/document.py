@@ -37,6 +37,8 @@ _MOST_MISTAKES: Final = 10
 _ENTRIES: Final = frozenset({"providers", "clients"})
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
+# The ends of paths at which a URL with a password may be, also where it does not belong.
+_LOGINS: Final = (("share",), ("redis",), ("redis", "url"))
 
 
 class Document:
@@ -230,7 +232,9 @@ class Document:
 
     def _may_show(self, path: Path) -> bool:
         argument = path[-2:-1] == ("run",) and path[-1] != 0  # of a hook, such as `curl -u user:password`
-        free_text = argument or not _FREE_TEXT.isdisjoint(path)
+        keys = tuple(part for part in path if isinstance(part, str))
+        login = any(keys[-len(end) :] == end for end in _LOGINS)
+        free_text = argument or login or not _FREE_TEXT.isdisjoint(path)
         return bool(path) and not free_text and not any(map(takes_secret, path)) and self._shows(path)
 
     # -- faults of the text itself ----------------------------------------------------

@@ -140,6 +140,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
         exists = _check_provider_name(node, providers, all_known=all_known)
         client = check(node, models.ClientModel, _SOME_TOKENS)
         _check_keys(node, models.ClientModel, partial(rules.misfits, provider=_provider_of(node, providers)))
+        _check_share(node, main)
         _check_parameters(node)
         _check_token_claims(node)
         model = client.model
@@ -261,6 +262,19 @@ def _check_token_claims(node: Node) -> None:
             "assertion_claims needs an assertion: auth private_key_jwt or client_secret_jwt, or the jwt-bearer grant"
         )
         node.add(path, message, "conflicting keys", at_key=True)
+
+
+def _check_share(node: Node, main: Document) -> None:
+    """Report a share without a key, at the client or at the share of the client."""
+    own = isinstance(node.value, dict) and "share" in node.value
+    holder = node.value if own else main.value
+    share = holder.get("share") if isinstance(holder, dict) else None
+    if not isinstance(node.value, dict) or not isinstance(share, dict):
+        return
+    known, here = models.ShareModel.model_fields, place_of(("share",))
+    mistyped = {meant(key, known, here) or key: None for key in share if key not in known}
+    if message := rules.unsealed(node.value, mistyped | share):
+        node.add(("share",) if own else (), message, "missing key", at_key=True)
 
 
 def _check_provider_name(node: Node, providers: Mapping[str, Node], *, all_known: bool) -> bool:

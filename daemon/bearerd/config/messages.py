@@ -35,6 +35,7 @@ _MOST_LISTED: Final = 50
 _MOST_KEYS: Final = 10
 _FORMS: Final = {
     types.VARIABLE: "letters, digits and '_', not beginning with a digit",
+    types.PREFIX: "1 to 64 letters, digits, '.', '_', ':' and '-', beginning with a letter or digit",
     types.CREDENTIAL: "letters, digits, '.', '_', '@' and '-'",
 }
 _WANTED: Final = {
@@ -189,4 +190,6 @@ def kind_of_problem(detail: Any, *, at_key: bool) -> Kind:
         return "unknown key"
     if detail["type"] == "missing":
         return "missing key"
+    if detail["type"] == "exposed":
+        return "secret in the config"
     return "malformed name" if at_key else "wrong value"

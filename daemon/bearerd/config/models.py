@@ -33,11 +33,13 @@ from bearerd.config.types import (
     Proxy,
     PublishDelay,
     Rate,
+    RedisServer,
     RefusedLimit,
     Scope,
     SecretReference,
     Secrets,
     Separator,
+    StartupSpread,
     Strict,
     Template,
     Text,
@@ -46,7 +48,17 @@ from bearerd.config.types import (
     TokenUrl,
 )
 from bearerd.config.values import expected, fault
-from bearerd.terms import JWT_BEARER, Auth, BasicEncoding, Body, Format, LifetimeUnit, ScopeIn, SignalName
+from bearerd.terms import (
+    JWT_BEARER,
+    Auth,
+    BasicEncoding,
+    Body,
+    Format,
+    LifetimeUnit,
+    ScopeIn,
+    SignalName,
+    WhenUnavailable,
+)
 
 
 class Part(Strict):
@@ -165,6 +177,16 @@ class TokenModel(Inherited):
     parameters: Parameters = Field(default_factory=dict)
 
 
+class ShareModel(Part):
+    """The server through which a fleet shares tokens."""
+
+    example = "{redis: {url: rediss://redis.example.com:6379/0}}"
+
+    redis: RedisServer
+    when_unavailable: WhenUnavailable = "alone"
+    key: SecretReference | None = None
+
+
 class ClientModel(Inherited, ProviderKeys):
     """A client id with its credentials at one provider."""
 
@@ -188,6 +210,7 @@ class ClientModel(Inherited, ProviderKeys):
     scope_separator: Separator = " "
     subject_token: SecretReference | None = None
     parameters: Parameters = Field(default_factory=dict)
+    share: ShareModel | None = None
     tokens: Annotated[dict[Name, TokenModel], Field(min_length=1)]
 
     @property
@@ -257,6 +280,8 @@ class ConfigFile(IncludedFile, Inherited):
     state_directory: AbsolutePath | None = None
     reload: Literal["watch", "signal"] = "watch"
     startup_timeout: Timeout = 30.0
+    startup_spread: StartupSpread = 0.0
+    share: ShareModel | None = None
     output: OutputModel = OutputModel()
     control: ControlModel = ControlModel()
     listen: ListenModel | None = None

@@ -26,6 +26,12 @@ _LONGEST: Final = 3650 * 86400.0
 _LEAST_MAX_AGE: Final = 60.0
 # Seconds. Half the lifetime of a token of two hours, which few exceed: a token waits no longer than that anyway.
 _LONGEST_DELAY: Final = 3600.0
+# Seconds. A server in another region answers within a shorter one.
+_LEAST_STORE_TIMEOUT: Final = 0.1
+# Seconds. While a server does not answer, a due token waits this long before its daemon goes on alone.
+_LONGEST_STORE_TIMEOUT: Final = 30.0
+# Seconds. The last tokens arrive that late, and a longer wait is a mistake: 1,000 grants in an hour are one in 4 s.
+_LONGEST_SPREAD: Final = 3600.0
 _MOST_MODE: Final = 0o777
 
 
@@ -68,6 +74,14 @@ def parse_timeout(value: Any) -> float:
     seconds = parse_duration(value)
     if seconds > _LONGEST_TIMEOUT:
         raise expected("a timeout of at most 1d")
+    return seconds
+
+
+def parse_store_timeout(value: Any) -> float:
+    """Seconds that a Redis server has for an answer."""
+    seconds = parse_duration(value)
+    if not _LEAST_STORE_TIMEOUT <= seconds <= _LONGEST_STORE_TIMEOUT:
+        raise expected("a timeout of 100ms to 30s: a due token waits that long if the server does not answer")
     return seconds
 
 
@@ -127,11 +141,25 @@ def parse_max_age(value: Any) -> float:
 
 def parse_publish_delay(value: Any) -> float:
     """Seconds for which a new token waits; 0 is no delay."""
-    seconds = seconds_of(value) if isinstance(value, str) else None
-    if seconds is None:
-        raise _duration_expected("a duration such as 30s, or 0s for no delay", value)
+    seconds = _or_zero(value, "for no delay")
     if seconds > _LONGEST_DELAY:
         raise expected("a duration of at most 1h: providers replicate a token within seconds or minutes")
+    return seconds
+
+
+def parse_startup_spread(value: Any) -> float:
+    """Seconds over which the first attempts are spread; 0 if they are not."""
+    seconds = _or_zero(value, "to start without delay")
+    if seconds > _LONGEST_SPREAD:
+        raise expected("a duration of at most 1h: the last tokens arrive that long after the start")
+    return seconds
+
+
+def _or_zero(value: Any, zero: str) -> float:
+    """Seconds of a duration that may be 0; `zero` says what 0 is for."""
+    seconds = seconds_of(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise _duration_expected(f"a duration such as 30s, or 0s {zero}", value)
     return seconds
 
 

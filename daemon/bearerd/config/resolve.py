@@ -34,7 +34,7 @@ from bearerd.model import (
     RefreshBefore,
     Target,
 )
-from bearerd.terms import CLIENT_ASSERTION, TLS_AUTHS, Hook, RateLimit, Reference
+from bearerd.terms import CLIENT_ASSERTION, TLS_AUTHS, Hook, RateLimit, Redis, Reference, Share
 
 _T = TypeVar("_T")
 
@@ -62,6 +62,7 @@ class Resolver:
             log=Logging(level=settings.log.level, format=settings.log.format),
             reload=settings.reload,
             startup_timeout=settings.startup_timeout,
+            startup_spread=settings.startup_spread,
             sources=files,
             source_directories=directories,
         )
@@ -99,6 +100,7 @@ class Resolver:
             jwt_bearer=JwtBearer(model.assertion_issuer, model.assertion_subject) if model.signs_the_grant else None,
             scope_separator=model.scope_separator,
             rate_limits=tuple(rate_limits),
+            share=_share(model.share or self._settings.share),
         )
         return [self._target(node, client, model, token) for token in model.tokens]
 
@@ -296,6 +298,24 @@ def _headers(*levels: models.ProviderKeys | None) -> tuple[tuple[str, str | Refe
 def _certificate(model: ReferenceModel | None) -> Reference | None:
     """A certificate is public: its file may be readable by anyone."""
     return replace(_reference(model), permissions="any") if model else None
+
+
+def _share(model: models.ShareModel | None) -> Share | None:
+    if model is None:
+        return None
+    server = model.redis
+    return Share(
+        redis=Redis(
+            url=_text_or_reference(server.url),
+            ca_file=server.ca_file,
+            username=server.username,
+            password=_reference(server.password) if server.password else None,
+            prefix=server.prefix,
+            timeout=server.timeout,
+        ),
+        when_unavailable=model.when_unavailable,
+        key=_reference(model.key) if model.key else None,
+    )
 
 
 def _jwt(model: models.ClientModel) -> Jwt:

@@ -102,6 +102,17 @@ def misfits(client: Mapping[str, Any], provider: Mapping[str, Any] = MappingProx
     yield from _grant_misfits(client, grant, signs_grant)
 
 
+def unsealed(client: Mapping[str, Any], share: Mapping[str, Any]) -> str | None:
+    """The error for a share without a key, if the client has no secret to take its place."""
+    auth = client.get("auth", "client_secret_basic")
+    if "key" in share or auth in _SECRET_AUTHS or auth not in get_args(Auth):
+        return None
+    return (
+        f"key 'key' of share is missing: auth {auth} has no client_secret, which would encrypt what is stored; make a "
+        "key with openssl rand -hex 32"
+    )
+
+
 def unsigned_claims(client: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The path of each `assertion_claims` of a token whose client has no assertion that bearerd signs."""
     tokens = client.get("tokens")

@@ -27,6 +27,7 @@ from bearerd.timeformat import DURATION
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+PREFIX = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 CREDENTIAL = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,254}$"
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
@@ -60,6 +61,8 @@ RefusedLimit = Annotated[
     BeforeValidator(quantities.parse_refused_limit),
     _schema(rf"([1-9][0-9]?|100)/({DURATION}|ms|s|m|h|d)", "number of attempts and a period, such as 4/2m"),
 ]
+StoreTimeout = Annotated[float, BeforeValidator(quantities.parse_store_timeout), _schema(DURATION, _DURATION)]
+StartupSpread = Annotated[float, BeforeValidator(quantities.parse_startup_spread), _schema(DURATION, _DURATION)]
 PublishDelay = Annotated[float, BeforeValidator(quantities.parse_publish_delay), _schema(DURATION, _DURATION)]
 MaxAge = Annotated[
     float, BeforeValidator(quantities.parse_max_age), _schema(rf"({DURATION}|never)", "duration such as 24h, or never")
@@ -161,6 +164,35 @@ Parameters = dict[
     Annotated[str, AfterValidator(values.parse_parameter_name)],
     Annotated[list[ParameterValue], BeforeValidator(values.parse_parameter), OneOrSeveral()],
 ]
+RedisUrl = Annotated[
+    Annotated[Annotated[str, BeforeValidator(values.parse_redis_url), _URL], Tag("text")]
+    | Annotated[ReferenceModel, Tag("reference")],
+    Discriminator(_kind_of_value),
+]
+
+
+class RedisModel(Strict):
+    """A Redis or Valkey server."""
+
+    model_config = ConfigDict(title="Redis server")
+    url: RedisUrl
+    ca_file: AbsolutePath | None = None
+    username: Annotated[str, BeforeValidator(values.parse_redis_user)] | None = None
+    password: SecretReference | None = None
+    prefix: Annotated[str, Field(pattern=PREFIX)] = "bearerd"
+    timeout: StoreTimeout = 2.0
+
+    @model_validator(mode="after")
+    def _fits_its_url(self) -> RedisModel:
+        # The text behind a reference is not known here: `check` looks at it.
+        if isinstance(self.url, str) and self.ca_file is not None and not self.url.startswith("rediss"):
+            raise fault("ca_file only applies to TLS: a url that begins with rediss:// or rediss+sentinel://")
+        if isinstance(self.url, str) and self.username is not None and self.password is None:
+            raise fault("key 'password' is missing: a username is for a login with a password")
+        return self
+
+
+RedisServer = Annotated[RedisModel, BeforeValidator(values.parse_redis)]
 HeaderValue = Annotated[
     Annotated[Annotated[str, BeforeValidator(values.parse_header_value)], Tag("text")]
     | Annotated[ReferenceModel, Tag("reference")],

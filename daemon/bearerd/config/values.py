@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 from bearerd.config.scalar import kind_of
 from bearerd.config.suggest import near
 from bearerd.model import Listen
+from bearerd.redis_address import BadAddressError
+from bearerd.redis_address import parse as address_of
 from bearerd.terms import HEADER_VALUE, TEMPLATES
 
 # The token request has these already: from other keys of the config, or from bearerd itself.
@@ -63,6 +65,11 @@ def fault(message: str) -> PydanticCustomError:
     """An error with this message."""
     # Pydantic takes a template: braces in the message itself would be read as fields.
     return PydanticCustomError("fault", "{message}", {"message": message})
+
+
+def exposed(message: str) -> PydanticCustomError:
+    """The error for a secret in the config."""
+    return PydanticCustomError("exposed", "{message}", {"message": message})
 
 
 def _no_nul(value: str) -> str:
@@ -240,6 +247,38 @@ def parse_proxy(value: Any) -> str:
             "a URL without a user name and password: write {url: …, username: …, password: {file: …}} as the proxy"
         )
     return str(parse_url(("http", "https", "socks5", "socks5h"))(value))
+
+
+def parse_redis(value: Any) -> Any:
+    """Refuse the URL of a server in place of the mapping that contains it."""
+    if isinstance(value, str):
+        raise expected("a mapping, found text; for example {url: rediss://redis.example.com:6379/0}")
+    return value
+
+
+def parse_redis_url(value: Any) -> str:
+    """The URL of a Redis server that is given as text, and so without a login."""
+    if not isinstance(value, str):
+        raise expected("a URL, or a reference such as {file: /etc/bearerd/redis.url}", value)
+    try:
+        address = address_of(value)
+    except BadAddressError as error:
+        raise expected(str(error)) from None
+    if address.username is not None or address.password is not None:
+        raise exposed(
+            "a URL with a login is a secret: write url: {file: /etc/bearerd/redis.url}, or use the keys username and "
+            "password"
+        )
+    return value
+
+
+def parse_redis_user(value: Any) -> str:
+    """A user name for a Redis server."""
+    text: str = parse_text(value)
+    # The server's rule for names of users: no spaces and no NUL.
+    if re.search(r"[\s\x00]", text):
+        raise expected("a user name without spaces")
+    return text
 
 
 def parse_proxy_user(value: Any) -> str:

@@ -129,6 +129,8 @@ class Refused(_Failure):
     """Whether the client has another secret that was not refused: it is tried next."""
     request: str = field(default="", repr=False, compare=False)
     """`Target.fingerprint` of the request that was refused; empty if unknown."""
+    before: int = field(default=0, compare=False)
+    """Refusals in a row before this one by the whole fleet, of the client or of this token alone."""
 
 
 @dataclass(frozen=True, slots=True)

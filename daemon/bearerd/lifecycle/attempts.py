@@ -9,22 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from math import inf
-from typing import Final
+from typing import Final, assert_never
 
-from bearerd.admission.types import Ask, Held, Refusal, Settled
-from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, RateLimited, Refused, Transient
+from bearerd.admission.types import Ask, Held, Settled, Ticket
+from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused
 from bearerd.lifecycle import policy
-from bearerd.lifecycle.failure_log import FailureLog
-from bearerd.lifecycle.held_token import HeldToken
-from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
-from bearerd.lifecycle.next_attempt import NextAttempt
-from bearerd.lifecycle.parts import Parts
+from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line, taken_line
+from bearerd.lifecycle.shared import NOT_SENT
+from bearerd.lifecycle.standing import Standing, share_of
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept
 from bearerd.log import say
 from bearerd.model import Target
 from bearerd.publish.record import Record
-from bearerd.target_status import HELD, Hold
+from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits
 from bearerd.terms import Instant, Token
 from bearerd.timeformat import duration
 
@@ -32,27 +29,10 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 _KINDS: Final = tuple(KINDS)
 
 
-class Attempts:
+class Attempts(Standing):
     """The attempts of one target. One thread at a time may call methods; any thread may read attributes."""
 
-    # Without slots, the dicts of 10,000 instances would take 20 MB.
-    __slots__ = (
-        "_outcomes", "_parts", "_timing", "held", "log", "next", "same", "target", "token",
-    )  # fmt: skip
-
-    def __init__(self, target: Target, parts: Parts) -> None:
-        self.target = target
-        self._parts = parts
-        self.token = HeldToken()
-        self.log = FailureLog()
-        self._timing = NextAttempt()
-        self.held: Held | None = None
-        """The answer of admission if it holds the target."""
-        self.next = 0.0
-        """The time of the next attempt, as far as it is known. Boot clock, like all times here."""
-        self.same = False
-        """Whether the last reply contained the token that was already held."""
-        self._outcomes = [0] * len(KINDS)
+    __slots__ = ()
 
     # -- events between two turns ----------------------------------------------------------------
 
@@ -62,7 +42,7 @@ class Attempts:
         An expired record serves only to recognise the same token in a later reply.
         """
         now = self._parts.clock.now()
-        self._timing.due = now.boot
+        self._timing.due = now.boot + policy.first_attempt(0.0, self._parts.spread(), self._parts.dice())
         target = self.target
         refusal = self.refusal()
         if refusal is not None and refusal.request not in {"", target.fingerprint()}:
@@ -74,8 +54,12 @@ class Attempts:
         if self.state.stale:
             return False
         remaining = self.state.remaining(now.boot)
+        due = now.boot
         if not dated.disagreed and remaining >= self._parts.min_valid:
-            self._timing.due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
+            due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
+        if due == now.boot:
+            due += policy.first_attempt(remaining, self._parts.spread(), self._parts.dice())
+        self._timing.due = due
         self.say(resumed_line(remaining, self.publish_in(now.boot)))
         return dated.stepped
 
@@ -83,6 +67,7 @@ class Attempts:
         """Apply a changed config. A target that needs another token, or is failing, requests one at once."""
         old, self.target = self.target, target
         now = self._parts.clock.now().boot
+        self._share_changed(old, now)
         self.token.shorten(target.publish_delay)
         needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
         if needs_grant:
@@ -93,8 +78,27 @@ class Attempts:
         token = self.state.current
         if needs_grant or self.log.failure is not None or (token is not None and not self.token.is_for(target)):
             self._due_now(now)
+        elif self._is_spread(now):
+            self._timing.now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self._timing.rescheduled(max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)))
+
+    def _share_changed(self, old: Target, now: float) -> None:
+        """Share with the fleet of the changed config, if there is one."""
+        target = self.target
+        if old.client.share != target.client.share:
+            if self._shared is not None:
+                self._shared.fleet.forget(old)
+            self._shared = share_of(target, self._parts)
+        if self._shared is not None and old.client != target.client:
+            self._shared.changed(now)
+
+    def withdraw(self) -> None:
+        """Let admission and the fleet forget the target, because it is no longer wanted."""
+        if self._shared is not None:
+            self._shared.fleet.forget(self.target)
+        now = self._parts.clock.now().boot
+        self._parts.admission.forget(self.target.full_name, self.target.client.name, now)
 
     def _request_changed(self, now: float) -> None:
         """Forget the refusal: it was about another request, so the target may ask at once."""
@@ -106,10 +110,22 @@ class Attempts:
 
     def credentials_changed(self) -> None:
         """Retry at once if the target is failing or held for any reason, because the client's credentials changed."""
+        now = self._parts.clock.now().boot
+        if self._shared is not None:
+            self._shared.changed(now)
         if self.log.failure is not None or self.held is not None:
             self._parts.clients.credentials_changed(self.target)
         if self.log.failure is not None:
-            self._due_now(self._parts.clock.now().boot)
+            self._due_now(now)
+        elif self._is_spread(now):
+            self._timing.now(now)
+
+    def _is_spread(self, now: float) -> bool:
+        """Whether the first attempt since the start is only delayed by `startup_spread`."""
+        token = self.state.current
+        return (
+            self._timing.untried and self._timing.due > now and (token is None or self._refresh_due(token, now) <= now)
+        )
 
     def request(self, instead_of: str | None) -> None:
         """Request a new token, unless there is a newer one. If that is waiting, publish it as soon as it is valid."""
@@ -138,97 +154,66 @@ class Attempts:
         )
         return True
 
-    # -- state -----------------------------------------------------------------------------------
+    # -- the fleet -------------------------------------------------------------------------------
 
-    @property
-    def state(self) -> TokenState:
-        """The newest token."""
-        return self.token.state
+    def look(self) -> bool:
+        """Take a newer token from the fleet. Returns whether there was one."""
+        if self._shared is None:
+            return False
+        taken = self._shared.look(self.target, self.token, self._parts.clock.now().boot)
+        if taken is None or not self._take_from_fleet(taken):
+            return False
+        self.held = None
+        self.next = self._next(self._parts.clock.now().boot)
+        return True
 
-    @property
-    def record(self) -> Record | None:
-        """The record of the held token; None without one that the current config wants."""
-        return self.token.record(self.target)
+    def _take_from_fleet(self, taken: Taken) -> bool:
+        """Hold a token that another daemon obtained. Returns False if it has expired by this machine's clocks."""
+        parts, target, now = self._parts, self.target, self._parts.clock.now()
+        token, fleet = taken.record.token, parts.fleet(target)
+        off = abs((token.expires.wall - now.wall) - (token.expires.boot - now.boot))
+        dated = self.token.adopt(taken.record, target, now)
+        if fleet is not None and (dated is None or dated.disagreed) and off > policy.CLOCKS_DISAGREE:
+            fleet.clocks_differ(target, off)
+        if dated is None:
+            if fleet is not None:
+                fleet.pass_over(target, taken.record.fence)
+            return False
+        parts.admission.worked(target.client.name)
+        if now.boot - dated.token.obtained.boot <= policy.LATELY:
+            parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
+        remaining = self.state.remaining(now.boot)
+        due = max(self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS), taken.next_due, now.boot)
+        self._timing.taken(now.boot, due if remaining >= parts.min_valid else now.boot)
+        self.same = False
+        self._recovered(remaining, now.boot)
+        self.say(taken_line(remaining, self.due - now.boot, self.publish_in(now.boot)))
+        return True
 
-    def publish_in(self, now: float) -> float:
-        """Seconds until the newest token is published; 0 if it is not waiting for that."""
-        waiting = self.token.waiting
-        return 0.0 if waiting is None else max(0.0, waiting.at - now)
-
-    @property
-    def outcomes(self) -> tuple[int, ...]:
-        """The number of grants by kind of outcome, in the order of `KINDS`."""
-        return tuple(self._outcomes)
-
-    def is_newer(self, instead_of: str | None) -> bool:
-        """Whether the token in the files is valid and differs from the one with this digest."""
-        return self.token.is_newer(instead_of, self._parts.clock.now().boot)
-
-    def ask(self, now: float, *, requested: bool = False) -> Ask:
-        """The request to admission at this time."""
-        target, token = self.target, self.state.current
-        lifetime = token.lifetime if token else 0.0
-        return Ask(
-            name=target.full_name,
-            client=target.client.name,
-            expires=self.state.ends if token else None,
-            lifetime=lifetime,
-            period=policy.planned(lifetime, target.refresh_before, target.least_lead, target.max_age),
-            failures=self.log.attempts,
-            retry=isinstance(self.log.failure, Transient),
-            last_attempt=self._timing.is_last(now),
-            requested=requested and now < self._timing.due,
-        )
-
-    def refusal(self) -> Refusal | None:
-        """The refusal that holds the target, its own or its client's; None if it is not refused."""
-        return self._parts.admission.refusal(self.target.full_name, self.target.client.name)
-
-    def current_hold(self) -> Held | None:
-        """What holds the target now. It may have changed since the last request, without a turn of this target."""
-        held = self.held
-        if held is None or held.until < inf:
-            return held
-        now = self._parts.clock.now().boot
-        return self._parts.admission.preview(self.ask(now, requested=self._timing.requested), now) or held
-
-    def hindrance(self) -> str:
-        """What prevents a new token, in words: the hold and the last failure; empty if neither is known."""
-        held, failure = self.current_hold(), self.log.failure
-        return ": ".join([*([HELD[held.reason]] if held is not None else []), *([str(failure)] if failure else [])])
-
-    def refresh_hold(self) -> Hold | None:
-        """What would delay a refresh requested now: admission, or the wait after the last failure."""
-        now = self._parts.clock.now().boot
-        held, failure = self._parts.admission.preview(self.ask(now, requested=True), now), self.log.failure
-        not_before = self._timing.not_before
-        if failure is not None and not_before > max(now, held.until if held is not None else now):
-            asked = isinstance(failure, Transient | RateLimited) and failure.retry_after is not None
-            return Hold("retry_after" if asked else "backoff", self._or_last(not_before), failure)
-        if held is None:
-            return None
-        refusal = self.refusal() if held.reason in {"refused", "refused_limit"} else None
-        until = self._or_last(held.until) if held.until < inf else inf
-        return Hold(held.reason, until, failure or (refusal.outcome if refusal else None))
-
-    @property
-    def due(self) -> float:
-        """When the next attempt is due, whatever holds it."""
-        return self._timing.due
-
-    def next_turn(self) -> float:
-        """When the target requests admission next."""
-        return self._timing.at(self.held)
-
-    def _or_last(self, at: float) -> float:
-        return self._timing.or_last(at, self.held)
+    def _told(self, told: Told, ticket: Ticket, now: float) -> None:
+        """Go on as after a failure of one's own: another daemon made the attempt."""
+        failure, target = told.failure, self.target
+        if isinstance(failure, Refused):
+            failure = replace(failure, request=target.fingerprint())
+            self._parts.admission.fleet_refused(
+                target.full_name, target.client.name, failure, told.count, told.wait, now
+            )
+        self._parts.admission.settle(ticket, NOT_SENT, now)
+        self._timing.begun(now)
+        self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
+        self._plan_last(now)
+        if told.new:
+            self.log.failed(failure, now, told.count)
+            remaining = self.state.remaining(now)
+            self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))
 
     # -- an attempt ------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Request admission if an attempt is due, and perform the grant if admission allows it."""
-        now = self._parts.clock.now()
+        """Request admission if an attempt is due, and perform the grant if admission and the fleet allow it."""
         self.held = None
+        self.look()
+        now = self._parts.clock.now()
         if not self.state.remaining(now.boot):
             self._timing.expired()
         if now.boot >= self.next_turn():
@@ -236,16 +221,54 @@ class Attempts:
         self.next = self._next(self._parts.clock.now().boot)
 
     def _ask(self, now: Instant) -> Held | None:
-        """Make an attempt. Returns what holds the target if admission does not allow it."""
+        """Make an attempt. Returns what holds the target if admission or the fleet does not allow it."""
         parts, ask = self._parts, self.ask(now.boot, requested=self._timing.requested)
         answer = parts.admission.request(ask, now.boot)
         if isinstance(answer, Held):
-            if ask.requested and answer.reason == "rate_limit":
-                self._timing.requested = False  # the rest of the limit is reserved for refreshes that are due
-                return None
-            self._timing.held_back(now.boot)
-            self._plan_last(now.boot)
-            return answer
+            return self._hold(ask, answer, now.boot)
+        if self._shared is None:
+            self._attempt(answer.ticket, None, now)
+            return None
+        claimed: Claimed | None = None
+        try:
+            claimed = self._shared.claim(self.target, self.token, ask, now.boot)
+        finally:
+            now = parts.clock.now()
+            if not isinstance(claimed, Lock | Alone | Told):
+                parts.admission.settle(answer.ticket, NOT_SENT, now.boot)
+        match claimed:
+            case Lock():
+                self._attempt(answer.ticket, claimed, now)
+            case Alone():
+                self._attempt(answer.ticket, None, now)
+            case Told():
+                self._told(claimed, answer.ticket, now.boot)
+            case Taken():
+                if not self._take_from_fleet(claimed):
+                    self._timing.failed(now.boot, policy.LEAST_BETWEEN_ATTEMPTS)
+            case Waits(reason=reason, wait=wait):
+                if reason == "share":
+                    self.token.expected(now.boot)
+                return self._hold(ask, Held(now.boot + wait, reason, now.boot + wait), now.boot)
+            case _:
+                assert_never(claimed)
+        return None
+
+    def _hold(self, ask: Ask, held: Held, now: float) -> Held | None:
+        """Be held, until the last attempt before expiry at most."""
+        if ask.requested and held.reason == "rate_limit":
+            self._timing.requested = False  # the rest of the limit is reserved for refreshes that are due
+            return None
+        self._timing.held_back(now)
+        self._plan_last(now)
+        if held.reason == "share_unavailable":
+            until = self._timing.or_last(self.state.ends, None)
+            return Held(until, held.reason, until)
+        return held
+
+    def _attempt(self, ticket: Ticket, lock: Lock | None, now: Instant) -> None:
+        """Perform a grant, and go on by its outcome. `lock`: that of the fleet."""
+        parts, shared = self._parts, self._shared
         self._timing.begun(now.boot)
         self.next = now.boot
         outcome: Outcome | None = None
@@ -259,31 +282,40 @@ class Attempts:
                 if accepted.failure is not None:
                     outcome = accepted.failure
             elif isinstance(outcome, Refused):
-                outcome = replace(outcome, request=self.target.fingerprint())
+                outcome = replace(outcome, request=self.target.fingerprint(), before=_before(outcome, lock))
         finally:
-            # Even after an exception the slot must be given back.
-            settled = parts.admission.settle(answer.ticket, outcome, parts.clock.now().boot)
+            # Even after an exception the slot and the lock must be given back.
+            settled = parts.admission.settle(ticket, outcome, parts.clock.now().boot)
+            if outcome is None and lock is not None and shared is not None:
+                shared.interrupted(self.target, lock)
         first = self.state.current is None
+        newer: Taken | None = None
         if accepted is not None:
-            self._take(accepted, performed, now.boot)
+            fence = self.token.fence
+            if shared is not None and accepted.failure is None:
+                fence, newer = shared.issued(self.target, self.token, lock, accepted, performed, now.boot)
+            elif accepted.kind in {"new", "renewed"}:
+                fence = 0
+            if newer is None or not self._take_from_fleet(newer):
+                newer = None
+                self._take(accepted, performed, now.boot, fence)
         if isinstance(outcome, Failure):
-            self._fail(outcome, settled, now.boot)
-        elif accepted is not None:
+            self._fail(outcome, settled, now.boot, lock)
+        elif accepted is not None and newer is None:
             self._succeed(accepted, outcome.notes if first else (), now)
         parts.counted(self.target, performed if outcome is performed.outcome else replace(performed, outcome=outcome))
         # Counted last: a thread that waits for the next grant then also sees its result.
         self._outcomes[_KINDS.index(type(outcome))] += 1
-        return None
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
         """Compare the reply with the held token, if that is the one that the current config wants."""
         state = self.state if self.token.is_for(self.target) else TokenState(arrived_expired=self.state.arrived_expired)
         return accept(state, issued, now, lambda token: self._refresh_due(token, now.boot), performed.skew)
 
-    def _take(self, accepted: Accepted, performed: Performed, now: float) -> None:
+    def _take(self, accepted: Accepted, performed: Performed, now: float, fence: int) -> None:
         """Store the state after a reply."""
         nbf = performed.outcome.nbf if isinstance(performed.outcome, Issued) else 0.0
-        self.token.take(accepted, self.target, performed.client_id, nbf, now)
+        self.token.take(accepted, self.target, performed.client_id, nbf, now, fence)
         if accepted.kind in {"new", "renewed"}:
             self._timing.extended()
         if accepted.kind == "new" and (line := nbf_line(nbf, self.publish_in(now))) is not None:
@@ -295,17 +327,21 @@ class Attempts:
         self.same = accepted.kind != "new"
         for note in notes:
             self.say(Line("warning", note))
-        if remaining:
-            self.log.renewed()
-        if (recovered := self.log.succeeded(now.boot)) is not None:
-            self.say(recovered)
+        self._recovered(remaining, now.boot)
         line = reply_line(accepted.kind, remaining, self.due - now.boot, self.publish_in(now.boot))
         if line is not None:
             self.say(line)
 
-    def _fail(self, failure: Failure, settled: Settled, now: float) -> None:
-        """Record a failure, and set the time of the next attempt."""
-        self.log.failed(failure, now)
+    def _recovered(self, remaining: float, now: float) -> None:
+        """Note that failures are over, and that there is a valid token if it has `remaining` seconds."""
+        if remaining:
+            self.log.renewed()
+        if (recovered := self.log.succeeded(now)) is not None:
+            self.say(recovered)
+
+    def _fail(self, failure: Failure, settled: Settled, now: float, lock: Lock | None) -> None:
+        """Record a failure, tell the fleet of it, and set the time of the next attempt."""
+        self.log.failed(failure, now, lock.failures + 1 if lock is not None else 0)
         remaining = self.state.remaining(now)
         if isinstance(failure, Refused):
             # It requests admission right away and is held there, so that a sibling's success wakes it.
@@ -314,6 +350,13 @@ class Attempts:
             wait = policy.wait_after(failure, self.log.count(failure), remaining, self._parts.dice())
         self._timing.failed(now, wait)
         until = max(settled.until, now + wait) if isinstance(failure, Refused) else now + wait
+        if lock is not None and self._shared is not None:
+            refusal = self.refusal()
+            whole_client = isinstance(failure, Refused) and (
+                failure.whole_client if refusal is None else not refusal.own
+            )
+            waits = max(wait, settled.of_client - now)
+            self._shared.failed(self.target, lock, failure, waits, whole_client=whole_client)
         self._plan_last(now)
         self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
 
@@ -346,6 +389,13 @@ class Attempts:
     def say(self, line: Line) -> None:
         """Write one log line."""
         say(_LEVELS[line.level], line.text, name=self.target.full_name)
+
+
+def _before(outcome: Refused, lock: Lock | None) -> int:
+    """Refusals by the whole fleet before this one."""
+    if lock is None:
+        return 0
+    return lock.refusals if outcome.whole_client else lock.failures
 
 
 def _schedule(target: Target) -> tuple[object, ...]:

@@ -53,13 +53,19 @@ class Controller:
         attempts, clock = self._attempts, self._parts.clock
         if attempts.correct_times(clock.now()):
             self._files.times_changed()
-        before, waited = attempts.state, attempts.token.waiting
+        before, waited, fence = attempts.state, attempts.token.waiting, attempts.token.fence
         attempts.run()
+        if attempts.state.token is not before.token:
+            attempts.look()  # the process may have been paused since the reply: by now there may be a newer token
         if attempts.token.publish_if_due(clock.now().boot) and attempts.record is not None:
             attempts.say(Line("info", "the new token is published"))
         if attempts.state.token is not before.token or attempts.token.waiting is not waited:
             self._files.token_changed()
-        elif (attempts.state.sliding, attempts.state.named) != (before.sliding, before.named):
+        elif (attempts.state.sliding, attempts.state.named, attempts.token.fence) != (
+            before.sliding,
+            before.named,
+            fence,
+        ):
             self._files.record_changed()
         now = clock.now()
         self._reconcile_files(now)
@@ -84,7 +90,7 @@ class Controller:
         self._files.forget(self.target)
         for old in (self.target, *(wish.target for wish in wishes if isinstance(wish, Leftover))):
             self._withdraw(old.outputs, wanted_paths)
-        self._parts.admission.forget(self.target.full_name, self.target.client.name, self._parts.clock.now().boot)
+        self._attempts.withdraw()
 
     # -- for other threads, at any time ----------------------------------------------------------
 

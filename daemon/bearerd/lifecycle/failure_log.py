@@ -43,9 +43,14 @@ class FailureLog:
         """The number of failures of this kind since `forgive`. It sets the backoff."""
         return self._counts.get(type(failure), 0)
 
-    def failed(self, failure: Failure, now: float) -> None:
-        """Record a failed attempt; `describe` returns the line for it."""
-        self._counts[type(failure)] = self.count(failure) + 1
+    def failed(self, failure: Failure, now: float, of_fleet: int = 0) -> None:
+        """Record a failed attempt; `describe` returns the line for it.
+
+        `of_fleet`: how many attempts of the fleet failed in a row, this one included. If this daemon knows of a failure
+        of another kind, they were not all of this kind.
+        """
+        alike = self.failure is None or type(self.failure) is type(failure)
+        self._counts[type(failure)] = max(self.count(failure) + 1, of_fleet if alike else 0)
         self.attempts += 1
         self.moments = (*self.moments, now)[-_MOST_MOMENTS:]
         if self.since is None:

@@ -62,13 +62,15 @@ def wait(
 class HeldToken:
     """The token that a target holds, the request that it is from, and how it waits for its publication."""
 
-    __slots__ = ("_client_id", "_doubted", "identity", "state", "waiting")
+    __slots__ = ("_client_id", "_doubted", "fence", "identity", "state", "waiting")
 
     def __init__(self) -> None:
         self.state = TokenState()
         """The newest token."""
         self.identity = ""
         """The identity under which it was requested. It differs from the target's after a config change."""
+        self.fence = 0
+        """Its fencing number in its fleet; 0 if it has none."""
         self.waiting: Waiting | None = None
         self._client_id = self._doubted = ""
         # The digest of the token that a consumer named last, because it fails.
@@ -96,19 +98,50 @@ class HeldToken:
 
     # -- changes ---------------------------------------------------------------------------------
 
-    def take(self, accepted: Accepted, target: Target, client_id: str, nbf: float, now: float) -> None:
+    def take(self, accepted: Accepted, target: Target, client_id: str, nbf: float, now: float, fence: int = 0) -> None:
         """Store the state after a reply. A new token may wait."""
         if accepted.kind == "expired":  # the held token stays, also one that another config wanted
             self.state = replace(self.state, arrived_expired=accepted.state.arrived_expired)
             return
-        identity = target.identity()
-        present, own = self.in_files, self.identity == identity and (self.waiting is None or self.waiting.own)
-        self.state, self.identity, self._client_id = accepted.state, identity, client_id
-        if accepted.kind == "new" and self.state.token is not None:
+        present, own = self._present(target)
+        self.state, self.identity, self._client_id = accepted.state, target.identity(), client_id
+        self.fence = fence
+        if accepted.kind == "new":
+            # Counted from the reply, whose `Date` it was compared with: so it is never published too early.
+            self._wait(target, present, now + nbf if nbf else -inf, now, own=own)
+
+    def adopt(self, record: Record, target: Target, now: Instant) -> policy.Dated | None:
+        """Take a token that another daemon of the fleet obtained. Returns None if it has expired, by either clock."""
+        dated = policy.redate(record.token, now)
+        token = dated.token
+        if token.expires.boot <= now.boot:
+            return None
+        present, own = self._present(target)
+        again = self.state.token is not None and self.state.token.access_token == token.access_token
+        # Another daemon that saw no lifetime has checked what that means.
+        self.state = replace(
+            resumed(token, now.boot, named=record.named, sliding=record.sliding), never_named=not record.named
+        )
+        self.identity, self._client_id, self.fence = record.identity, record.client_id, record.fence
+        if not again:
+            valid_at = token.obtained.boot + record.not_before if record.not_before else -inf
+            self._wait(target, present, valid_at, now.boot, own=own)
+        return dated
+
+    def _present(self, target: Target) -> tuple[TokenState, bool]:
+        """The token in the files, and whether it is for the request of this target."""
+        return self.in_files, self.is_for(target) and (self.waiting is None or self.waiting.own)
+
+    def _wait(self, target: Target, present: TokenState, valid_at: float, now: float, *, own: bool) -> None:
+        """Let the newest token wait if it has to; the present one stays in the files until then."""
+        if self.state.token is not None:
             doubted = present.current is not None and _is(present.current, self._doubted)
             delay = 0.0 if doubted else target.publish_delay
-            # Counted from the reply, whose `Date` it was compared with: so it is never published too early.
-            self.waiting = wait(self.state.token, present, delay, now + nbf if nbf else -inf, now, own=own)
+            self.waiting = wait(self.state.token, present, delay, valid_at, now, own=own)
+
+    def expected(self, now: float) -> None:
+        """Note that another daemon is requesting the next token, as if the provider had just returned this one."""
+        self.state = replace(self.state, confirmed=now)
 
     def publish_if_due(self, now: float) -> bool:
         """End the wait if it is over. Returns whether it ended."""
@@ -152,7 +185,9 @@ class HeldToken:
         token = state.current
         if token is None or not self.is_for(target):
             return None
-        record = Record(token, self.identity, self._client_id, named=state.named, sliding=state.sliding)
+        record = Record(
+            token, self.identity, self._client_id, named=state.named, sliding=state.sliding, fence=self.fence
+        )
         if waiting is None:
             return record
         requested = token.obtained.boot
@@ -167,7 +202,7 @@ class HeldToken:
         """Take the token from a record of this target. An expired one only serves to recognise it in a later reply."""
         dated = policy.redate(record.token, now)
         self.state = resumed(dated.token, now.boot, named=record.named, sliding=record.sliding)
-        self._client_id, self.identity = record.client_id, record.identity
+        self._client_id, self.identity, self.fence = record.client_id, record.identity, record.fence
         if record.waits:
             present = TokenState()
             if record.present is not None:

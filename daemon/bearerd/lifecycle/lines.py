@@ -27,6 +27,15 @@ def resumed_line(remaining: float, publish_in: float) -> Line:
     return Line("info", f"the token from the record is good for {duration(remaining)}{_published(publish_in)}")
 
 
+def taken_line(remaining: float, wait: float, publish_in: float) -> Line:
+    """The line about a token that another daemon of the fleet obtained."""
+    when = "now" if wait <= 0 else f"in {duration(wait)}"
+    return Line(
+        "info",
+        f"the fleet's token was taken; good for {duration(remaining)}{_published(publish_in)}; next refresh {when}",
+    )
+
+
 def nbf_line(nbf: float, publish_in: float) -> Line | None:
     """The warning about a token that is valid only in `nbf` seconds, and published in `publish_in` anyway.
 

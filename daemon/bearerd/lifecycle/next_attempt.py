@@ -69,6 +69,12 @@ class NextAttempt:
         self._ended, self._last = now, None
         self.due, self.not_before = due, now + policy.LEAST_BETWEEN_ATTEMPTS
 
+    def taken(self, now: float, due: float) -> None:
+        """Note that there is a newer token, which another daemon obtained; its refresh is due at that time."""
+        self.extended()
+        self.succeeded(now, due)
+        self.requested = False
+
     def failed(self, now: float, wait: float) -> None:
         """Note that an attempt failed, and how many seconds the next one waits."""
         self._ended = now
@@ -91,6 +97,11 @@ class NextAttempt:
     def may_plan_last(self) -> bool:
         """Whether an attempt before expiry is neither planned nor made."""
         return self._last is None and not self._last_made
+
+    @property
+    def untried(self) -> bool:
+        """Whether no attempt was made yet."""
+        return self._ended == -inf
 
     def has_last(self) -> bool:
         """Whether an attempt before expiry is planned."""

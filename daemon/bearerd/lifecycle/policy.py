@@ -45,6 +45,8 @@ _LAST_ATTEMPT: Final = (15.0, 30.0)
 STEP: Final = 5.0
 CLOCKS_DISAGREE: Final = 30.0
 
+LATELY: Final = 60.0
+"""Seconds for which a token proves that the credentials of its client work (admission/breaker.py)."""
 LOST_AFTER: Final = 600.0
 """Seconds without any token after which a transient failure counts as lasting. A network may be late after a boot."""
 
@@ -91,6 +93,14 @@ def halfway(now: float, expires: float) -> float:
     remaining = expires - now
     half = remaining / 2
     return now + (half if half >= LEAST_BETWEEN_ATTEMPTS else max(LEAST_BETWEEN_ATTEMPTS, remaining))
+
+
+def first_attempt(remaining: float, spread: float, dice: float) -> float:
+    """Seconds after a start at which a target whose refresh is due makes its first attempt.
+
+    Without a valid token it waits for a random part of `spread`; with one, at most for half of what remains of it.
+    """
+    return dice * (min(spread, remaining / 2) if remaining > 0 else spread)
 
 
 # -- failures ----------------------------------------------------------------------------------------

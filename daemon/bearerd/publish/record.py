@@ -14,6 +14,8 @@ from bearerd.terms import Instant, Token
 SCHEMA: Final = 1
 # Unix time. Python cannot format later dates.
 _YEAR_10000: Final = 253_402_300_800.0
+# The year 2112 in microseconds, as in share/types.
+_GREATEST_FENCE: Final = 2**52
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Record:
     """Seconds after the new token was requested from which it is valid; 0 if it is not waiting for that."""
     publish_after: float = 0.0
     """Seconds after the new token was requested at which it is published, if it is valid; 0 without a delay."""
+    fence: int = 0
+    """The fencing number of the new token in its fleet; 0 if it was obtained without one."""
 
     @property
     def waits(self) -> bool:
@@ -63,6 +67,8 @@ def dump(record: Record) -> bytes:
         fields |= {"not_before": record.not_before, "publish_after": record.publish_after}
     if record.present is not None:
         fields["next"] = _fields(record.token)
+    if record.fence:
+        fields["fence"] = record.fence
     return json.dumps(fields).encode()
 
 
@@ -95,6 +101,7 @@ def load(content: bytes) -> Record | None:
             present=None if following is None else _token(fields),
             not_before=_number(fields.get("not_before", 0.0)),
             publish_after=_number(fields.get("publish_after", 0.0)),
+            fence=_count(fields.get("fence", 0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
@@ -130,6 +137,12 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _GREATEST_FENCE:
+        raise TypeError
+    return value
 
 
 def _one_word(text: str) -> str:

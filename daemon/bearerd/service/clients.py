@@ -28,6 +28,8 @@ class Clients:
         self._lock = threading.Lock()
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._client_ids: dict[str, str | None] = {}
+        self._looked: set[str] = set()
+        # The clients whose refusals of an earlier process were looked at.
 
     def client_id(self, target: Target) -> str | None:
         """The client id; None if it cannot be read now."""
@@ -35,8 +37,10 @@ class Clients:
         with self._lock:
             reading = self._reading[client.name]
         with holding(reading):
-            if client.name not in self._client_ids:
+            if client.name not in self._looked:
+                self._looked.add(client.name)
                 self._look_at_refusal(target)
+            if client.name not in self._client_ids:
                 try:
                     self._client_ids[client.name] = read_client_id(client, self._environ)
                 except SecretUnavailable:
@@ -68,5 +72,10 @@ class Clients:
             )
 
     def forget(self, client: str) -> None:
-        """The client's config changed: read its client id again."""
+        """The client's config changed: look at it again."""
+        self._looked.discard(client)
+        self.reread(client)
+
+    def reread(self, client: str) -> None:
+        """A secret of the client changed: read its client id again."""
         self._client_ids.pop(client, None)

@@ -31,6 +31,7 @@ from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
 from bearerd.service.clients import Clients
+from bearerd.service.sharing import Sharing
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Token
 from bearerd.trouble import StateKind
@@ -89,6 +90,8 @@ class Engine:
         self.hooks = Hooks(environ, self._publisher.notes, self.clock, lambda end: self.counters.event("hooks", end))
         self._state = State(config.state_directory)
         self.schedule = Schedule(self.clock, self._turn, _workers(config))
+        self._sharing = Sharing(self.clock, environ, self.schedule.wake)
+        self._spread = config.startup_spread
         self._reconciler = Reconciler(self._controller, self.schedule, self._now)
         self._lock = threading.Lock()
         self._requested_at: dict[str, float] = {}
@@ -119,7 +122,10 @@ class Engine:
             self._clients,
             self.counters.grant,
             min_valid,
+            self._sharing.of,
+            lambda: self._spread,
         )
+        self._sharing.apply(self._config.targets, self._clients)
         self._reconciler.apply(self._config.targets)
         self.schedule.start()
 
@@ -128,10 +134,12 @@ class Engine:
         changes = plan(self._config, config)
         self._config = config
         self._loaded = self._now()
+        self._spread = 0.0  # it is over: what a changed config needs is not delayed
         self._publisher.adopt(config)
         self.schedule.resize(_workers(config))
         for name in changes.changed_clients:
             self._clients.forget(name)
+        self._sharing.apply(config.targets, self._clients)
         self._reconciler.apply(config.targets)
         # After `apply`: the targets that these calls wake must use the new config.
         self._admission.revise(_limits(config), self._now())
@@ -144,6 +152,10 @@ class Engine:
 
         Each target decides in its next turn whether it is failing: its request may be in flight with the old ones.
         """
+        for name in dict.fromkeys(target.client.name for target in self._config.targets):
+            if name in clients:
+                self._clients.reread(name)
+                self._sharing.credentials_changed(name)
         for target in self._config.targets:
             if target.client.name in clients:
                 self._reconciler.wish(target.full_name, CredentialsChanged())
@@ -158,6 +170,7 @@ class Engine:
         end = self._awake() + _STOP_WITHIN
         self.schedule.stop(_STOP_WITHIN)
         self.hooks.stop(max(0.0, end - self._awake()))
+        self._sharing.stop()
         self._admission.close()
         self._publisher.release()
 
@@ -205,6 +218,7 @@ class Engine:
             tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
             counts=self.counters.counts(),
             admission=view,
+            shares=self._sharing.views(),
         )
 
     def unsettled(self) -> bool:

@@ -44,6 +44,7 @@ def offline(directory: str | None, now: Instant) -> Offline:
         "troubles": [of_records().document()],
         "clients": {},
         "providers": {},
+        "shares": [],
         "tokens": tokens,
     }
     return Offline(document, fault)

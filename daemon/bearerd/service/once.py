@@ -17,7 +17,7 @@ from bearerd.log import say
 from bearerd.model import Config
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
-from bearerd.target_status import TargetStatus
+from bearerd.target_status import HELD, TargetStatus
 from bearerd.timeformat import duration
 
 # Seconds between two checks of held targets: their hold may change without a turn of theirs.
@@ -54,7 +54,7 @@ def once(
     """
     # Nobody would publish a token after this process has ended.
     targets = tuple(replace(target, publish_delay=0.0) for target in config.targets)
-    config = replace(config, targets=targets)
+    config = replace(config, targets=targets, startup_spread=0.0)
     if not hooks:
         # Hooks that an earlier run owes stay noted for the daemon.
         targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
@@ -156,8 +156,12 @@ def _settle(
             ends[status.name] = _End(good=True)
         elif status.client in given_up:
             ends[status.name] = _final(status, now, because=_why_given_up(given_up[status.client], now))
-        elif status.held_by == "rate_limit" and until <= status.held_until < inf:
-            why = f"its rate_limit allows the next request in {duration(status.held_until - now)}"
+        elif status.held_by in {"rate_limit", "share_unavailable"} and until <= status.held_until < inf:
+            why = (
+                f"its rate_limit allows the next request in {duration(status.held_until - now)}"
+                if status.held_by == "rate_limit"
+                else HELD["share_unavailable"]
+            )
             ends[status.name] = _final(status, now, because=why)
 
 

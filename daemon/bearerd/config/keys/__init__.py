@@ -12,9 +12,10 @@ from bearerd.config.keys.clients import CLIENTS
 from bearerd.config.keys.daemon import DAEMON
 from bearerd.config.keys.key import Key
 from bearerd.config.keys.providers import PROVIDERS
+from bearerd.config.keys.shares import SHARES
 from bearerd.config.keys.tokens import TOKENS
 
-KEYS: Final[Mapping[str, Key]] = {**DAEMON, **TOKENS, **PROVIDERS, **CLIENTS}
+KEYS: Final[Mapping[str, Key]] = {**DAEMON, **TOKENS, **PROVIDERS, **CLIENTS, **SHARES}
 
 
 def key_of(model: str, name: str) -> Key:

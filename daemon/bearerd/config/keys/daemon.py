@@ -38,6 +38,14 @@ DAEMON: Final = {
         default="30s",
         examples=("2m",),
     ),
+    "startup_spread": Key(
+        "The first requests after a start are spread at random over this time, at most `1h`. A token that is still "
+        "valid is refreshed before it expires all the same, and `bearerd once` does not wait. Set it if so many "
+        "daemons start together, after a power failure for example, that their requests would overload the provider. "
+        "Daemons with a `share` make one request together, and need no spread.",
+        default="0s",
+        examples=("30s",),
+    ),
     "state_directory": Key(
         "Where bearerd keeps state that has to survive a reboot: refused attempts, used rate limits, and which secret "
         "works. It never contains a token. If other users can write the directory, bearerd keeps the state in a "

@@ -1,0 +1,112 @@
+"""The content of entries: a token with its times, or a failure. Pure.
+
+A token's time is that of the server, the one clock that the whole fleet sees, and that of the daemon that obtained it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bearerd import boundedjson
+from bearerd.grant.outcome import KINDS, Failure, Malformed, RateLimited, Refused, Transient, Unsent
+from bearerd.publish.record import Record, dump, load
+from bearerd.terms import Instant
+
+# Characters of a message. The longest of bearerd's own, with an error code and a host name, has 400.
+_LONGEST_TEXT: Final = 1000
+_BY_NAME: Final = {name: kind for kind, name in KINDS.items() if name != "issued"}
+_PHASES: Final = frozenset(
+    {"secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEntry:
+    """A token of the fleet."""
+
+    record: Record = field(repr=False)
+    """Its boot clock is that of no machine."""
+    clock: float
+    """The server's time at which it was requested, or a little earlier."""
+    next_due: float = 0.0
+    """Seconds after that at which its provider is asked about it next; 0 if it is simply refreshed when due."""
+
+    def at(self, clock: float, now: Instant) -> Record:
+        """The record with the times of this machine, given the server's time."""
+        age = max(0.0, clock - self.clock)
+        token = self.record.token
+        return replace(self.record, token=replace(token, obtained=Instant(token.obtained.wall, now.boot - age)))
+
+
+def dump_token(entry: TokenEntry) -> bytes:
+    """A token as JSON: a record of the newest token alone, without the boot clock."""
+    record = entry.record
+    token = replace(record.token, obtained=Instant(record.token.obtained.wall, 0.0))
+    alone = replace(record, token=token, present=None, publish_after=0.0, fence=0)
+    return json.dumps({"clock": entry.clock, "next_due": entry.next_due, "record": dump(alone).decode()}).encode()
+
+
+def load_token(content: bytes) -> TokenEntry | None:
+    """The token in an opened entry; None unless this version wrote it."""
+    try:
+        fields = boundedjson.loads(content.decode(), 2)
+        if not isinstance(fields, dict):
+            return None
+        record = load(str(fields["record"]).encode())
+        clock, next_due = _finite(fields["clock"]), _finite(fields["next_due"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+    return None if record is None else TokenEntry(record, clock, next_due)
+
+
+def dump_failure(failure: Failure) -> bytes:
+    """A failure as JSON."""
+    fields: dict[str, Any] = {
+        "kind": KINDS[type(failure)],
+        "message": failure.message[:_LONGEST_TEXT],
+        "phase": failure.phase,
+        "hint": None if failure.hint is None else failure.hint[:_LONGEST_TEXT],
+    }
+    if isinstance(failure, Transient | RateLimited):
+        fields["retry_after"] = failure.retry_after
+    if isinstance(failure, Refused):
+        fields |= {"whole_client": failure.whole_client, "another_secret": failure.another_secret}
+    return json.dumps(fields).encode()
+
+
+def load_failure(content: bytes) -> Failure | None:
+    """The failure in an opened entry; None unless this version wrote it."""
+    try:
+        fields = boundedjson.loads(content.decode(), 2)
+        if not isinstance(fields, dict):
+            return None
+        kind = _BY_NAME[fields["kind"]]
+        message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
+        hint = None if hint is None else _text(hint)
+        if phase not in _PHASES:
+            return None
+        if kind is Transient or kind is RateLimited:
+            retry_after = fields["retry_after"]
+            return kind(message, phase, hint, None if retry_after is None else max(0.0, _finite(retry_after)))
+        if kind is Refused:
+            whole, another = fields["whole_client"] is True, fields["another_secret"] is True
+            return Refused(message, phase, hint, whole_client=whole, another_secret=another)
+        return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_TEXT:
+        raise TypeError
+    return value
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

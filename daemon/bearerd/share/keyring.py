@@ -1,0 +1,70 @@
+"""The keys that seal the entries of each client, from `share.key` or from the client's secrets."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+from bearerd.errors import SecretUnavailable
+from bearerd.handoff import holding
+from bearerd.model import Client
+from bearerd.secrets.kinds import source_of
+from bearerd.share.seal import derive
+
+LEAST_KEY: Final = 32
+"""Bytes of `share.key`: `openssl rand -base64 32` prints 44."""
+LEAST_SECRET: Final = 16
+"""Bytes of a client secret that seals. Providers issue 20 or more; a shorter one could be guessed."""
+
+
+class Keyring:
+    """The derived keys, kept because a secret may come from a command. Thread-safe, but reading may take seconds."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._keys: dict[str, tuple[bytes, ...]] = {}
+        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def keys(self, client: Client) -> tuple[bytes, ...]:
+        """The keys of a client, the one that seals first. Raises SecretUnavailable, ExtraMissing."""
+        with holding(self._reading[client.name]):
+            if client.name not in self._keys:
+                self._keys[client.name] = self._read(client)
+            return self._keys[client.name]
+
+    def renewed(self, client: Client) -> tuple[bytes, ...]:
+        """The same, read again, because a secret may have changed. If it cannot be read now, the known keys."""
+        with holding(self._reading[client.name]):
+            try:
+                self._keys[client.name] = self._read(client)
+            except SecretUnavailable:
+                if client.name not in self._keys:
+                    raise
+            return self._keys[client.name]
+
+    def forget(self, client: str) -> None:
+        """Read the keys of this client again when they are needed."""
+        self._keys.pop(client, None)
+
+    def _read(self, client: Client) -> tuple[bytes, ...]:
+        share = client.share
+        key = share.key if share is not None else None
+        least, references = (LEAST_SECRET, client.client_secret) if key is None else (LEAST_KEY, (key,))
+        found: list[bytes] = []
+        missing: SecretUnavailable | None = None
+        for reference in references:
+            try:
+                secret = source_of(reference, self._environ).read()
+            except SecretUnavailable as error:
+                missing = missing or error
+                continue
+            if len(secret.encode()) < least:
+                do = "set share.key" if key is None else "openssl rand -base64 32 prints a key"
+                missing = missing or SecretUnavailable(f"{reference}: shorter than {least} bytes; {do}")
+            else:
+                found.append(derive(secret))
+        if not found:
+            raise missing or SecretUnavailable("the client has no secret that could seal its tokens; set share.key")
+        return tuple(found)

@@ -1,0 +1,247 @@
+"""Keeps the connection to the server of a share: one thread that listens, polls and connects again.
+
+Announcements tell within milliseconds that a token changed. Every `POLL` seconds the thread also compares the fences of
+all tokens, because a message may get lost, and a connection may be dead without an error.
+
+The first operation that fails, in any thread, takes the link down. From then on operations fail at once, so that a
+thousand due targets do not wait for the timeout one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from bearerd.clock import Clock
+from bearerd.handoff import waiting
+from bearerd.share.parts import LinkView, Listener
+from bearerd.share.redis_store import RedisStore, Subscription
+from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Store, Stored
+from bearerd.terms import Redis
+
+POLL: Final = 5.0
+"""Seconds. The longest time for which a lost announcement goes unnoticed, at a cost of one small command."""
+SHORTEST: Final = 0.5
+"""Seconds before the first new connection: a server restarts in about that time."""
+LONGEST: Final = 10.0
+"""Seconds. A server that is back is used soon, and a thousand daemons cost it a hundred connections per second."""
+_JOIN: Final = 1.0
+"""Seconds. The thread ends at once, unless it is connecting to a server that does not answer."""
+_T = TypeVar("_T")
+_numbers = itertools.count(1)
+
+
+def backoff(failures: int, draw: float) -> float:
+    """Seconds until the next connection, after so many failures in a row; `draw` is random in [0, 1)."""
+    return min(LONGEST, SHORTEST * 2.0 ** min(failures - 1, 10)) * (0.5 + draw / 2)
+
+
+class RedisLink:
+    """A `Link` to Redis or Valkey."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        environ: Mapping[str, str],
+        clock: Clock,
+        dice: Callable[[], float],
+        listener: Listener,
+    ) -> None:
+        """`environ`: the daemon's environment, for secrets in variables. `dice`: random numbers for jitter."""
+        self._redis = RedisStore(redis, environ)
+        self._listener = listener
+        self._clock = clock
+        self._dice = dice
+        self._changed = threading.Condition()
+        self._view = LinkView("starting", clock.now().boot)
+        self._session = 0
+        """Grows with each connection, so that a late failure of an earlier one does not end it."""
+        self._compared = 0.0
+        """When all fences were compared, by the boot clock."""
+        self._subscription: Subscription | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"share-{next(_numbers)}", daemon=True)
+        self.store: Store = _Operations(self._do)
+
+    def start(self) -> None:
+        """Connect, and listen from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it for good."""
+        with self._changed:
+            self._stopping.set()
+            if self._subscription is not None:
+                self._subscription.hang_up()
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN)
+        self._redis.disconnect()
+
+    def usable(self) -> bool:
+        """Whether an operation may succeed."""
+        with self._changed:
+            return self._view.state == "up" or (self._view.state == "starting" and self._until_settled() > 0)
+
+    def fresh(self) -> bool:
+        """Whether all fences were compared lately."""
+        with self._changed:
+            ago = self._clock.now().boot - self._compared
+            return self._view.state == "up" and ago <= POLL + self._redis.timeout
+
+    def view(self) -> LinkView:
+        """Its state."""
+        with self._changed:
+            return self._view
+
+    # -- operations, in any thread -------------------------------------------------------------
+
+    def _do(self, operation: Callable[[Store], _T]) -> _T:
+        """The result of an operation; raises ShareUnavailable, and the link is down then."""
+        session = self._opened()
+        try:
+            return operation(self._redis)
+        except ShareUnavailable as error:
+            self._failed(session, str(error))
+            raise
+
+    def _opened(self) -> int:
+        """The present session. While the first connection is made, this waits for it."""
+        with self._changed:
+            if self._view.state == "up":
+                return self._session
+        with waiting(), self._changed:
+            self._changed.wait_for(lambda: self._view.state != "starting", max(0.0, self._until_settled()))
+            if self._view.state == "up":
+                return self._session
+            why = self._view.error or f"not connected within {self._redis.timeout:g} s; it is tried further"
+            raise ShareUnavailable(why)
+
+    def _until_settled(self) -> float:
+        """Seconds for which an operation may still wait for the first connection."""
+        return self._view.since + self._redis.timeout - self._clock.now().boot
+
+    def _failed(self, session: int, error: str) -> None:
+        """An operation or a connection failed: the link is down, unless it was reopened meanwhile."""
+        with self._changed:
+            if session != self._session or self._stopping.is_set():
+                return
+            if self._view.state == "up":
+                self._session += 1
+            now = self._clock.now().boot
+            since = self._view.since if self._view.state == "down" else now
+            self._view = LinkView("down", since, error, now, self._view.errors + 1)
+            if self._subscription is not None:
+                self._subscription.hang_up()
+            self._changed.notify_all()
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures, down = 0, False
+        while not self._stopping.is_set():
+            opened = None
+            try:
+                subscription, session = self._open()
+                opened, down = time.monotonic(), False
+                try:
+                    self._listener.restored()
+                    self._listen(subscription, session)
+                finally:
+                    self._close(subscription)
+            except ShareUnavailable as error:
+                with self._changed:
+                    session = self._session if opened is None else session
+                self._failed(session, str(error))
+            if self._stopping.is_set():
+                break
+            if not down:
+                down = True
+                self._listener.lost()
+            # A server that accepts connections but fails operations is not up for long.
+            lasted = opened is not None and time.monotonic() - opened >= LONGEST
+            failures = 1 if lasted else failures + 1
+            self._stopping.wait(backoff(failures, self._dice()))
+
+    def _open(self) -> tuple[Subscription, int]:
+        """Connect, and prove that the server can be read, written and listened to."""
+        self._redis.connect()
+        subscription = self._redis.subscribe()
+        try:
+            self._redis.fences(())
+        except ShareUnavailable:
+            subscription.close()
+            raise
+        with self._changed:
+            self._session += 1
+            self._subscription = subscription
+            now = self._compared = self._clock.now().boot
+            self._view = replace(self._view, state="up", since=now)
+            self._changed.notify_all()
+            return subscription, self._session
+
+    def _close(self, subscription: Subscription) -> None:
+        with self._changed:
+            self._subscription = None
+        subscription.close()
+
+    def _listen(self, subscription: Subscription, session: int) -> None:
+        """Report changes until the link goes down or is stopped."""
+        while True:
+            next_poll = time.monotonic() + POLL
+            while (heard := subscription.hear(next_poll)) is not None:
+                self._listener.changed(heard)
+                if time.monotonic() >= next_poll:
+                    break
+            with self._changed:
+                if self._stopping.is_set() or session != self._session:
+                    return
+            if subscription.answered < subscription.asked:
+                raise ShareUnavailable("the connection that listens is dead; it is opened again")
+            subscription.test()
+            self._compare()
+
+    def _compare(self) -> None:
+        known = self._listener.known()
+        began = self._clock.now().boot
+        found = self._redis.fences(tuple(known))
+        with self._changed:
+            self._compared = began
+        if changed := [token for token, fence in zip(known, found, strict=True) if known[token] != fence]:
+            self._listener.changed(changed)
+
+
+class _Operations:
+    """A `Store` whose operations go through a link."""
+
+    def __init__(self, do: Callable[[Callable[[Store], Any]], Any]) -> None:
+        self._do = do
+
+    def claim(self, names: Names, claim: Claim) -> Answer:
+        answer: Answer = self._do(lambda store: store.claim(names, claim))
+        return answer
+
+    def store(self, names: Names, fence: int, sealed: bytes, ttl: float) -> Stored | None:
+        newer: Stored | None = self._do(lambda store: store.store(names, fence, sealed, ttl))
+        return newer
+
+    def keep(self, names: Names, fence: int, wait: float) -> None:
+        self._do(lambda store: store.keep(names, fence, wait))
+
+    def fail(self, names: Names, fence: int, sealed: bytes, wait: float, *, whole_client: bool, refused: bool) -> None:
+        self._do(lambda store: store.fail(names, fence, sealed, wait, whole_client=whole_client, refused=refused))
+
+    def give_back(self, names: Names, fence: int) -> None:
+        self._do(lambda store: store.give_back(names, fence))
+
+    def read(self, names: Names) -> Stored | None:
+        stored: Stored | None = self._do(lambda store: store.read(names))
+        return stored
+
+    def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
+        found: tuple[int, ...] = self._do(lambda store: store.fences(tokens))
+        return found

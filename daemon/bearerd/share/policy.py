@@ -1,0 +1,57 @@
+"""Leases, fences, and what a daemon does without its fleet. Pure."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from bearerd.share.types import GREATEST_FENCE
+from bearerd.terms import WhenUnavailable
+
+# Seconds that a lock outlasts the timeout of a request: the reply has to be read and stored.
+_BESIDE_REQUEST: Final = 2.0
+# A shorter lease would end before an ordinary reply arrives.
+_LEAST_LEASE: Final = 1.0
+# Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
+# answers costs each of them a timeout, after which it reports a failure: that ends this count.
+_PATIENCE: Final = 60.0
+# Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
+_SPREAD: Final = 1000
+
+
+def lease(timeout: float, remaining: float) -> float:
+    """Seconds for which a lock is taken: for one request, and at most half of what remains of the held token."""
+    most = remaining / 2 if remaining > 0 else inf
+    return max(_LEAST_LEASE, min(longest_lease(timeout), most))
+
+
+def longest_lease(timeout: float) -> float:
+    """The longest lease for a provider with this timeout."""
+    return timeout + _BESIDE_REQUEST
+
+
+def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
+    """The fence of a token that a daemon obtained by itself at this time (wall clock).
+
+    It is greater than each that the daemon has seen, and comparable with those of the server, which are its time.
+    """
+    return min(max(seen + 1, int(max(0.0, wall) * 1e6) + int(dice * _SPREAD)), GREATEST_FENCE)
+
+
+def credible(fence: int, seen: int) -> bool:
+    """Whether a server may give this fence to a daemon that has seen those up to `seen`."""
+    return seen < fence <= GREATEST_FENCE
+
+
+def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: bool) -> bool:
+    """Whether a daemon that cannot reach its fleet requests a token by itself."""
+    return when_unavailable == "alone" or remaining <= 0 or last
+
+
+def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+    """Whether a lock is to be ignored: its holder cannot be requesting the token.
+
+    A lock is taken for at most half of what remains of the token. So one that outlasts the token at the last moment
+    is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
+    """
+    return (last and 0 < remaining < wait) or (remaining <= 0 and waited >= _PATIENCE)

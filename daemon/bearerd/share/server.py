@@ -1,0 +1,204 @@
+"""One server of a fleet: what each target knows of its entries there, and which targets a change concerns."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.log import say
+from bearerd.model import Target
+from bearerd.redis_address import BadAddressError, parse
+from bearerd.share.parts import Link, Listener
+from bearerd.share.types import NEVER, Names, ShareView
+from bearerd.terms import Redis
+
+Connect = Callable[[Redis, Listener], Link]
+Wake = Callable[[str, float | None], None]
+
+# Seconds between two log lines about one kind of error, as for lasting failures of a token.
+_SAY_AGAIN: Final = 600.0
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """What a target knows of its entry at a server. Changed by its own turns, and `look` also by the link."""
+
+    target: Target
+    names: Names
+    client_id: str
+    look: bool = True
+    """Whether the entry may have changed since the last look."""
+    dealt: int = NEVER
+    """The fence that was stored at the last look."""
+    seen: int = NEVER
+    """The greatest fence that was stored or given so far."""
+    unreadable: int = NEVER
+    """The fence of a stored token that cannot be used."""
+    told: bytes = b""
+    """A digest of the last failure that the target caused or heard of."""
+    waiting: bool = False
+    """Whether the end of another attempt concerns it, of this target or of another one of the client."""
+    held: bool = False
+    """Whether it waits for the server, because `when_unavailable` is `wait`."""
+    busy_since: float | None = None
+    """When the first of the locks of others was found that followed each other since."""
+
+
+class Server:
+    """The link to a server, and the seats of the targets that share through it. Thread-safe."""
+
+    def __init__(self, redis: Redis, connect: Connect, wake: Wake, now: Callable[[], float]) -> None:
+        self.name = _name(redis)
+        self.link = connect(redis, self)
+        self.offset: float | None = None
+        """The server's time less the boot clock, at most; None if the server has not told it yet."""
+        self.taken = self.stored = 0
+        self._wake = wake
+        self._now = now
+        self._lock = threading.Lock()
+        self._seats: dict[str, Seat] = {}
+        self._by_name: dict[str, dict[str, Seat]] = {}
+        """By each name in the store, and by target."""
+        self._down = False
+        self._error, self._error_at, self._errors = "", None, 0  # type: tuple[str, float | None, int]
+        self._said: dict[str, float] = {}
+
+    # -- seats -----------------------------------------------------------------------------------
+
+    def seat(self, target: Target, client_id: str, names: Callable[[], Names]) -> Seat:
+        """The seat of a target. A target whose names changed gets a new one."""
+        full_name = target.full_name
+        seat = self._seats.get(full_name)
+        if seat is not None and seat.target is target and seat.client_id == client_id:
+            return seat
+        wanted = names()
+        with self._lock:
+            if seat is not None and seat.names == wanted:
+                seat.target = target
+                return seat
+            self._drop(full_name)
+            seat = self._seats[full_name] = Seat(target, wanted, client_id)
+            for name in (wanted.token, wanted.client):
+                self._by_name.setdefault(name, {})[full_name] = seat
+            return seat
+
+    def drop(self, full_name: str) -> None:
+        """Remove the seat of a target, if it has one."""
+        with self._lock:
+            self._drop(full_name)
+
+    def look_again(self, client: str | None = None) -> None:
+        """Let the targets (of this client) read their entries again at their next turns: keys may have changed."""
+        with self._lock:
+            for seat in self._seats.values():
+                if client in {None, seat.target.client.name}:
+                    seat.look, seat.unreadable = True, NEVER
+
+    def _drop(self, full_name: str) -> None:
+        seat = self._seats.pop(full_name, None)
+        for name in (seat.names.token, seat.names.client) if seat is not None else ():
+            self._by_name[name].pop(full_name, None)
+            if not self._by_name[name]:
+                del self._by_name[name]
+
+    # -- what the link reports -------------------------------------------------------------------
+
+    def known(self) -> Mapping[str, int]:
+        """The fences that were stored when each target last looked."""
+        found: dict[str, int] = {}
+        with self._lock:
+            for seat in self._seats.values():
+                found[seat.names.token] = min(seat.dealt, found.get(seat.names.token, seat.dealt))
+        return found
+
+    def changed(self, names: Collection[str]) -> None:
+        """Wake the targets whose entries changed, and those that wait for the end of an attempt of their client."""
+        woken: list[str] = []
+        with self._lock:
+            for name in names:
+                for full_name, seat in self._by_name.get(name, {}).items():
+                    if seat.names.token == name:
+                        seat.look = True
+                    elif not seat.waiting:
+                        continue
+                    woken.append(full_name)
+        self._wake_all(dict.fromkeys(woken))
+
+    def restored(self) -> None:
+        """Wake all targets: anything may have changed."""
+        with self._lock:
+            was_down, self._down = self._down, False
+            for seat in self._seats.values():
+                seat.look = True
+            woken = list(self._seats)
+        if was_down:
+            say(logging.INFO, f"share {self.name} is available again")
+        self._wake_all(woken)
+
+    def lost(self) -> None:
+        """Log that the server is unavailable, once."""
+        with self._lock:
+            was_down, self._down = self._down, True
+            policies = {seat.target.client.share.when_unavailable for seat in self._seats.values()
+                        if seat.target.client.share is not None}  # fmt: skip
+        if was_down:
+            return
+        alone, wait = (
+            "each token is refreshed by this daemon alone",
+            "each token is kept until shortly before its expiry",
+        )
+        text = wait if policies == {"wait"} else alone if "wait" not in policies else (
+            "each token is refreshed by this daemon alone, or kept until shortly before its expiry"
+        )  # fmt: skip
+        say(logging.WARNING, f"share {self.name} is unavailable: {self.link.view().error}; {text}")
+
+    def _wake_all(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._wake(name, None)
+
+    # -- errors, and the view --------------------------------------------------------------------
+
+    def note(self, kind: str, text: str) -> None:
+        """Note an error of this daemon's part: a key, an entry or a clock. Logged once in ten minutes for each kind."""
+        now = self._now()
+        with self._lock:
+            self._error, self._error_at = text, now
+            self._errors += 1
+            if (said := self._said.get(kind)) is not None and now < said + _SAY_AGAIN:
+                return
+            self._said[kind] = now
+        say(logging.WARNING, f"share {self.name}: {text}")
+
+    def view(self, clients: tuple[str, ...]) -> ShareView:
+        """Its state, for status and metrics."""
+        link = self.link.view()
+        with self._lock:
+            error, error_at = link.error, link.error_at
+            # While the link is down, its own error says why.
+            if self._error_at is not None and link.state != "down" and (error_at is None or self._error_at >= error_at):
+                error, error_at = self._error, self._error_at
+            return ShareView(
+                self.name,
+                clients,
+                link.state,
+                link.since,
+                error,
+                error_at,
+                waiting=sum(seat.held for seat in self._seats.values()),
+                taken=self.taken,
+                stored=self.stored,
+                errors=link.errors + self._errors,
+            )
+
+
+def _name(redis: Redis) -> str:
+    """The server without user and password, or where its URL is read."""
+    if not isinstance(redis.url, str):
+        return str(redis.url)
+    try:
+        return parse(redis.url).name
+    except BadAddressError:
+        return "redis"
