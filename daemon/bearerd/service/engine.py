@@ -160,6 +160,15 @@ class Engine:
             if target.client.name in clients:
                 self._reconciler.wish(target.full_name, CredentialsChanged())
 
+    def keys_changed(self, clients: Container[str]) -> None:
+        """Let these clients read again what their fleets store, because the key that opens it changed."""
+        for name in dict.fromkeys(target.client.name for target in self._config.targets):
+            if name in clients:
+                self._sharing.credentials_changed(name)
+        for target in self._config.targets:
+            if target.client.name in clients:
+                self.schedule.wake(target.full_name, None)
+
     def rewrite(self, names: Iterable[str]) -> None:
         """Rewrite the files of these targets, because a template changed."""
         for name in names:

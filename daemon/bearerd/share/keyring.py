@@ -5,18 +5,13 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Final
 
 from bearerd.errors import SecretUnavailable
 from bearerd.handoff import holding
 from bearerd.model import Client
 from bearerd.secrets.kinds import source_of
+from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
-
-LEAST_KEY: Final = 32
-"""Bytes of `share.key`: `openssl rand -base64 32` prints 44."""
-LEAST_SECRET: Final = 16
-"""Bytes of a client secret that seals. Providers issue 20 or more; a shorter one could be guessed."""
 
 
 class Keyring:
@@ -51,7 +46,7 @@ class Keyring:
     def _read(self, client: Client) -> tuple[bytes, ...]:
         share = client.share
         key = share.key if share is not None else None
-        least, references = (LEAST_SECRET, client.client_secret) if key is None else (LEAST_KEY, (key,))
+        references = client.client_secret if key is None else (key,)
         found: list[bytes] = []
         missing: SecretUnavailable | None = None
         for reference in references:
@@ -60,9 +55,8 @@ class Keyring:
             except SecretUnavailable as error:
                 missing = missing or error
                 continue
-            if len(secret.encode()) < least:
-                do = "set share.key" if key is None else "openssl rand -base64 32 prints a key"
-                missing = missing or SecretUnavailable(f"{reference}: shorter than {least} bytes; {do}")
+            if fault := key_fault(reference, secret, of_client=key is None):
+                missing = missing or SecretUnavailable(fault)
             else:
                 found.append(derive(secret))
         if not found:
