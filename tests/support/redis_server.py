@@ -69,7 +69,7 @@ class RedisServer:
         """
         self.binary = binary or (binaries() or ("redis-server",))[0]
         self.directory = Path(tempfile.mkdtemp(prefix="redis-", dir="/tmp"))
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.socket = self.directory / "socket"
         self.authority = authority
         self.ca_file = str(self.directory / "ca.pem") if authority is not None else None
@@ -246,7 +246,7 @@ def sentinel(primary: RedisServer, *config: str, **options: Any) -> Iterator[Sen
         server.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port outside the range from which connections get theirs, so that it is still free at a restart."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as listener, suppress(OSError):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, Final, TypeVar
 
 from bearerd.clock import Clock
@@ -112,14 +113,16 @@ class RedisLink:
     def _opened(self) -> int:
         """The present session. While the first connection is made, this waits for it."""
         with self._changed:
-            if self._view.state == "up":
-                return self._session
+            if self._view.state != "starting":
+                return self._current()
         with waiting(), self._changed:
             self._changed.wait_for(lambda: self._view.state != "starting", max(0.0, self._until_settled()))
-            if self._view.state == "up":
-                return self._session
-            why = self._view.error or f"not connected within {self._redis.timeout:g} s; it is tried further"
-            raise ShareUnavailable(why)
+            return self._current()
+
+    def _current(self) -> int:
+        if self._view.state == "up":
+            return self._session
+        raise ShareUnavailable(self._view.error or f"no connection after {self._redis.timeout:g} s; it is tried again")
 
     def _until_settled(self) -> float:
         """Seconds for which an operation may still wait for the first connection."""
@@ -191,19 +194,20 @@ class RedisLink:
 
     def _listen(self, subscription: Subscription, session: int) -> None:
         """Report changes until the link goes down or is stopped."""
-        while True:
-            next_poll = time.monotonic() + POLL
-            while (heard := subscription.hear(next_poll)) is not None:
+        poll_at, answer_by = time.monotonic() + POLL, inf
+        while not self._stopping.is_set() and session == self._session:
+            heard = subscription.hear(min(poll_at, answer_by))
+            if heard:
                 self._listener.changed(heard)
-                if time.monotonic() >= next_poll:
-                    break
-            with self._changed:
-                if self._stopping.is_set() or session != self._session:
-                    return
-            if subscription.answered < subscription.asked:
-                raise ShareUnavailable("the connection that listens is dead; it is opened again")
-            subscription.test()
-            self._compare()
+            now = time.monotonic()
+            if subscription.answered == subscription.asked:
+                answer_by = inf
+            if now >= answer_by:
+                raise ShareUnavailable("the connection for announcements is dead; it is opened again")
+            if now >= poll_at:
+                subscription.test()
+                self._compare()
+                poll_at, answer_by = now + POLL, time.monotonic() + self._redis.timeout
 
     def _compare(self) -> None:
         known = self._listener.known()

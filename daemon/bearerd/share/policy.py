@@ -15,6 +15,8 @@ _LEAST_LEASE: Final = 1.0
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
+# Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
+_BESIDE_EXPIRY: Final = 10.0
 # Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
 _SPREAD: Final = 1000
 
@@ -48,10 +50,13 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
     return when_unavailable == "alone" or remaining <= 0 or last
 
 
-def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for at most half of what remains of the token. So one that outlasts the token at the last moment
-    is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
+    A lock is taken for one request at most, or kept until the end of a token that was returned again. So one that
+    outlasts both is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
     """
-    return (last and 0 < remaining < wait) or (remaining <= 0 and waited >= _PATIENCE)
+    if remaining > 0 and not last:
+        return False
+    longest = max(longest_lease(timeout), remaining + _BESIDE_EXPIRY)
+    return wait > longest or (remaining <= 0 and waited >= _PATIENCE)

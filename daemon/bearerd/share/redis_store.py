@@ -19,7 +19,9 @@ TARGET, CLIENT and NAME are hashes (`Names`). Every key expires. This user is su
     user bearerd on >PASSWORD ~PREFIX:* &PREFIX:* -@all +auth +ping +select +subscribe +publish +eval +evalsha +time
         +get +set +del +hget +hset +hmget +pexpire +pttl +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore
 
-SELECT is for a database other than 0.
+SELECT is for a database other than 0. Sentinels with users need another rule:
+
+    user bearerd on >PASSWORD -@all +auth +ping +sentinel|get-master-addr-by-name
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ ACL: Final = (
     "+pttl +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore"
 )
 """The commands that a user needs, as ACL rules; besides `~PREFIX:*` and `&PREFIX:*`."""
+SENTINEL_ACL: Final = "-@all +auth +ping +sentinel|get-master-addr-by-name"
+"""The same at a sentinel. A sentinel that wants no password gets none."""
 _AT_ONCE: Final = 1000
 """Tokens whose fences are read by one script, which blocks the server for about a millisecond."""
 _T = TypeVar("_T")
@@ -174,8 +178,9 @@ class RedisStore:
             raise self._client.garbage()
         ends = time.monotonic() + self.timeout
         with waiting():
-            while (heard := subscription.hear(ends)) is not None and heard != (names.token, names.client):
-                pass  # an announcement of a daemon
+            heard = subscription.hear(ends)
+            while heard is not None and heard != (names.token, names.client):
+                heard = subscription.hear(ends)  # that was an announcement of a daemon
         if heard is None:
             raise ShareUnavailable(
                 f"the server does not pass on announcements; check that {self._channel} is not renamed or filtered"
@@ -246,18 +251,20 @@ class Subscription:
         self.asked += 1
         self._line.tell("PING")
 
-    def hear(self, ends: float) -> tuple[str, str] | None:
-        """The names of a target and its client that changed; None at the deadline, by the monotonic clock."""
-        while (message := self._line.hear(ends)) is not None:
-            match message:
-                case [b"message", self._channel, bytes(text)]:
-                    with suppress(BadReplyError):  # not from a daemon
-                        return replies.announced(text)
-                case [b"pong", _]:
-                    self.answered += 1
-                case _:
-                    raise self._line.garbage()
-        return None
+    def hear(self, ends: float) -> tuple[str, ...] | None:
+        """The names of a target and its client that changed; () for the answer to a test.
+
+        None if nothing came until the deadline, by the monotonic clock.
+        """
+        match self._line.hear(ends):
+            case None:
+                return None
+            case [b"message", self._channel, bytes(text)]:
+                return replies.announced(text)
+            case [b"pong", _]:
+                self.answered += 1
+                return ()
+        raise self._line.garbage()
 
     def hang_up(self) -> None:
         """End it from any thread: `hear` returns at once, with an error."""

@@ -75,12 +75,10 @@ def fences(reply: Any, count: int) -> tuple[int, ...]:
     return tuple(_number(each, 0, GREATEST_FENCE) for each in rest)
 
 
-def announced(message: bytes) -> tuple[str, str]:
-    """The names of a target and of its client; raises BadReplyError."""
+def announced(message: bytes) -> tuple[str, ...]:
+    """The names of a target and of its client; none if no daemon announces like that."""
     match = _MESSAGE.fullmatch(message)
-    if match is None:
-        raise BadReplyError
-    return match[1].decode(), match[2].decode()
+    return () if match is None else (match[1].decode(), match[2].decode())
 
 
 def _parts(reply: Any) -> tuple[float, bytes, list[bytes]]:
