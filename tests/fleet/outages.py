@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fleet.scenes import ENDS_OLD, LONG
-from fleet.site import Rig, Row, Site, share_of, site, token_of
+from fleet.site import SHORT, Rig, Row, Site, share_of, site, token_of
 from support.process import eventually
 from support.redis_server import RedisServer, redis_server, sentinel
 
@@ -19,7 +19,7 @@ _FILLER = 1 << 12
 
 def alone(rig: Rig) -> Iterator[Row]:
     """The server is gone for a lifetime: each daemon makes its own grants, and afterwards one makes them for all."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, timeout=SHORT) as here:
         here.up()
         yield outage(here, "alone: server killed", redis.stop, redis.start)
         yield outage(here, "alone: blackhole", redis.pause, redis.resume)
@@ -33,7 +33,7 @@ def alone(rig: Rig) -> Iterator[Row]:
 
 def wait(rig: Rig) -> Iterator[Row]:
     """The same with `wait`: each daemon keeps its token until shortly before its expiry, and only then goes alone."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, when_unavailable="wait") as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, when_unavailable="wait", timeout=SHORT) as here:
         here.up()
         yield outage(here, "wait: server killed", redis.stop, redis.start)
         yield outage(here, "wait: blackhole", redis.pause, redis.resume)
@@ -60,7 +60,7 @@ def outage(here: Site, scene: str, begin: Callable[[], object], end: Callable[[]
 
 def lost(rig: Rig) -> Iterator[Row]:
     """The server loses what it had between two grants: the daemons give it their token again."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, timeout=SHORT) as here:
         here.up()
         here.link_up()
         yield between(here, "flushed", lambda: redis.ask("FLUSHALL"))
@@ -105,7 +105,7 @@ def evicting(redis: RedisServer) -> Iterator[None]:
 
 def replaced(rig: Rig) -> Iterator[Row]:
     """The server comes back with an old snapshot. Its token is still good, but the fleet has a newer one."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG, timeout=SHORT) as here:
         old = here.up()
         redis.ask("SAVE")
         snapshot = redis.directory / "dump.rdb"
@@ -136,7 +136,7 @@ def promoted(rig: Rig) -> Iterator[Row]:
         redis_server(binary=rig.binary) as primary,
         redis_server(binary=rig.binary, replica_of=primary) as replica,
         sentinel(primary) as watching,
-        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime) as here,
+        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime, timeout=SHORT) as here,
     ):
         here.up()
         here.link_up()
@@ -153,14 +153,14 @@ def promoted(rig: Rig) -> Iterator[Row]:
 def ended(rig: Rig) -> Iterator[Row]:
     """A provider whose new token ends the old one soon, with `wait`: no reader ever has a token that was ended."""
     with redis_server(binary=rig.binary) as redis:
-        with site(rig, redis, ends_old=ENDS_OLD, when_unavailable="wait") as here:
+        with site(rig, redis, ends_old=ENDS_OLD, when_unavailable="wait", timeout=SHORT) as here:
             here.up()
             here.link_up()
             _, grants = here.through(rig.lifetimes)
             yield here.row("old tokens end after 3 s", rig.lifetimes, grants, rig.lifetimes)
             yield killed_once_stored(here, redis)
         redis.restart()
-        with site(rig, redis, lifetime=LONG, ends_old=ENDS_OLD, when_unavailable="wait") as here:
+        with site(rig, redis, lifetime=LONG, ends_old=ENDS_OLD, when_unavailable="wait", timeout=SHORT) as here:
             yield bridged(here, redis)
 
 
@@ -195,7 +195,7 @@ def bridged(here: Site, redis: RedisServer) -> Row:
     for member in here.fleet.members.values():
         here.ask_refresh(member.name)
     for member in here.fleet.members.values():
-        eventually(lambda member=member: token_of(member)["held"] == "share_unavailable")
+        eventually(lambda member=member: token_of(member).get("held_by") == "share_unavailable")
     redis.start()
     here.readers.wait_for_one(before)
     here.link_up()

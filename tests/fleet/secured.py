@@ -39,7 +39,7 @@ def rule() -> str:
         for block in blocks(PAGE)
         if block.language == "conf"
         for line in block.text.splitlines()
-        if line.startswith("user bearerd ")
+        if line.startswith("user bearerd ") and "~bearerd:*" in line
     }
     assert "PASSWORD" in found
     return found.replace("PASSWORD", _PASSWORD)

@@ -23,8 +23,8 @@ KEY = "h9m2+kRZ4cUqT1vY8sWx0LbN5eJdA7fG"
 """Of `share.key`."""
 STARTS_WITHIN = 10 * WITHIN
 """Seconds in which all daemons have their first token: fifty processes start on two cores."""
-TIMEOUT = 1.0
-"""Seconds of `share.redis.timeout`, well below the lifetimes of the scenes."""
+PATIENT, SHORT = 10.0, 1.0
+"""Seconds of `share.redis.timeout`: for daemons that all start at once on one machine, and for servers that fail."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,7 @@ def site(
     ends_old: float | None = None,
     when_unavailable: str = "alone",
     key: bool = False,
+    timeout: float = PATIENT,
     client: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -195,7 +196,7 @@ def site(
         redis = {"url": redis.url}
     share = None
     if redis is not None:
-        share = {"redis": {"timeout": f"{TIMEOUT:.0f}s", **redis}, "when_unavailable": when_unavailable}
+        share = {"redis": {"timeout": f"{timeout:.0f}s", **redis}, "when_unavailable": when_unavailable}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-", dir="/tmp")))
         if share is not None and key:
