@@ -137,7 +137,7 @@ class FleetChecks:
             raise Violation("h", f"{name}: host {number} asks without the lock, and the store is well", name)
         if link.state == "down" and self._fleet.world.store.when_unavailable == "wait":
             self._may_go_alone(member, name)
-        excuse = self.excuse("h", now)
+        excuse = self.excuse("h", now) or self._fleet.skew()
         for other, since in self._asking[name].items():
             lease = self._locks.get((other, name), (NEVER, Claim()))[1].lease
             # A lease may be shorter than the request takes: it ends before the token does.

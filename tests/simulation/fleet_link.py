@@ -11,7 +11,7 @@ from math import floor, inf
 from typing import Final, Literal, TypeVar
 
 from bearerd.share.parts import LinkView, Listener
-from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Stored
+from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Store, Stored
 from simulation.fleet_daemon import FleetDaemon
 from simulation.fleet_store import StoreServer
 from support.share_model import ModelStore
@@ -44,7 +44,7 @@ class SimulatedLink:
         self._kernel = server.kernel
         self._listener = listener
         self.state: Literal["starting", "up", "down"] = "starting"
-        self.store = _Commands(self)
+        self.store: Store = _Commands(self)
         self._stopped = False
         self._attempts = 0
         self._connected = -inf

@@ -50,7 +50,9 @@ class FleetAttempts(Standing):
         if now.boot - dated.token.obtained.boot <= policy.LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
         remaining = self.state.remaining(now.boot)
-        due = max(self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS), taken.next_due, now.boot)
+        due = self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS)
+        # By this machine's clocks the token may end before the other daemon asks about it.
+        due = max(due, min(taken.next_due, self.state.ends), now.boot)
         self._timing.taken(now.boot, due if remaining >= parts.min_valid else now.boot)
         self.same = False
         self._recovered(remaining, now.boot)
