@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bearerd.share.redis_store import ACL, RedisStore
-from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, Store, Stored
+import bearerd.share.redis_store
+from bearerd.share.redis_client import MOST_LINES
+from bearerd.share.redis_store import ACL, SENTINEL_ACL, RedisStore
+from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, ShareUnavailable, Store, Stored
 from bearerd.terms import RateLimit, Redis, Reference
-from support.process import WITHIN
-from support.redis_server import ON_EACH, RedisServer, redis_server
+from support.process import WITHIN, eventually
+from support.redis_server import ON_EACH, RedisServer, redis_server, sentinel
 from support.share_model import ModelStore
 
 LONG = 600.0
@@ -68,7 +75,7 @@ TARGETS = [
     Names("token-c", "other", RateLimit(3, 0.02), (("fast", RateLimit(2, 0.01)), ("rate", RateLimit(9, LONG)))),
 ]
 HALF = 0.5e-6
-"""The model counts in floats, the server in microseconds. Half of one less, and nothing ends at a moment that differs."""
+"""Of a microsecond. The model's durations are shorter by it, so that its floats and the server's integers agree."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Step:
     target: Names
     fence: int = 0
     seconds: float = LONG
-    claim: Claim = Claim()
+    claim: Claim = field(default_factory=Claim)
     have: int = 0
     seen: int = 0
     flags: tuple[bool, bool] = (False, False)
@@ -129,14 +136,14 @@ def did(step: Step, store: Store, fences: list[int], less: float) -> Any:
         case "store":
             return store.store(names, fence, step.sealed, step.seconds - less)
         case "keep":
-            return store.keep(names, fence, step.seconds - less)  # type: ignore[func-returns-value]
+            return store.keep(names, fence, step.seconds - less)
         case "fail":
             whole_client, refused_it = step.flags
-            return store.fail(  # type: ignore[func-returns-value]
+            return store.fail(
                 names, fence, step.sealed, step.seconds - less, whole_client=whole_client, refused=refused_it
             )
         case _:
-            return store.give_back(names, fence)  # type: ignore[func-returns-value]
+            return store.give_back(names, fence)
 
 
 def same(real: Any, model: Any) -> Any:
@@ -182,3 +189,181 @@ def test_the_server_answers_and_announces_as_the_model_does(server: RedisServer,
     finally:
         subscription.close()
         store.disconnect()
+
+
+# -- one by one -------------------------------------------------------------------------------------
+
+
+def granted(answer: Any) -> int:
+    assert isinstance(answer, Granted), answer
+    return answer.fence
+
+
+def test_everything_works_with_the_documented_acl_and_a_check_leaves_nothing(server: RedisServer) -> None:
+    server.ask("FLUSHALL")
+    server.ask("ACL", "LOG", "RESET")
+    RedisStore(share(server), ENVIRON).prove()
+    assert server.ask("KEYS", "*") == ["bearerd:alive"]
+    assert server.ask("ACL", "LOG") == []
+
+
+def test_the_acl_is_in_the_description_of_the_module() -> None:
+    text = " ".join((bearerd.share.redis_store.__doc__ or "").split())
+    assert f"user bearerd on >PASSWORD ~PREFIX:* &PREFIX:* {ACL} " in text
+    assert f"user bearerd on >PASSWORD {SENTINEL_ACL}" in text
+
+
+@pytest.mark.parametrize("missing", ["+evalsha", "+eval", "+publish", "+subscribe", "+zrange", "+hset", "+ping"])
+def test_a_check_names_a_missing_permission(missing: str) -> None:
+    less = ACL.replace(f"{missing} ", "")
+    with (
+        redis_server(acl=[f"user bearerd on >secret ~bearerd:* &bearerd:* {less}"]) as server,
+        pytest.raises(ShareUnavailable, match=r"may not do this .* \(NOPERM\); give it the ACL in docs/fleet\.md"),
+    ):
+        RedisStore(share(server), ENVIRON).prove()
+
+
+def test_another_prefix_or_channel_than_that_of_the_acl_is_refused(server: RedisServer) -> None:
+    with pytest.raises(ShareUnavailable, match="NOPERM"):
+        RedisStore(replace(share(server), prefix="other"), ENVIRON).prove()
+
+
+def test_what_two_prefixes_keep_is_apart(store: RedisStore, server: RedisServer) -> None:
+    other = RedisStore(replace(share(server), prefix="bearerd:other"), ENVIRON)
+    other.connect()
+    store.store(NAMES, 5, b"sealed", LONG)
+    assert other.read(NAMES) is None
+    other.disconnect()
+
+
+def test_scripts_that_the_server_forgot_are_sent_again(store: RedisStore, server: RedisServer) -> None:
+    assert store.read(NAMES) is None
+    server.ask("SCRIPT", "FLUSH")
+    assert store.read(NAMES) is None
+
+
+def test_a_token_of_the_greatest_size_is_kept_whole(store: RedisStore) -> None:
+    sealed = bytes(range(256)) * 4096
+    store.store(NAMES, 5, sealed, LONG)
+    stored = store.read(NAMES)
+    assert stored is not None
+    assert stored.sealed == sealed
+
+
+def test_a_token_ends_with_its_time(store: RedisStore, server: RedisServer) -> None:
+    store.store(NAMES, 5, b"sealed", 0.05)
+    eventually(lambda: store.read(NAMES) is None)
+    eventually(lambda: server.ask("KEYS", "bearerd:token:*") == [])
+
+
+def test_a_lock_ends_with_its_lease(store: RedisStore) -> None:
+    first = granted(store.claim(NAMES, Claim(lease=0.05)))
+    eventually(lambda: isinstance(store.claim(NAMES, Claim(seen=first)), Granted))
+
+
+def test_fences_of_more_tokens_than_one_script_reads(store: RedisStore) -> None:
+    store.store(NAMES, 5, b"sealed", LONG)
+    tokens = (*(f"missing-{number}" for number in range(2500)), NAMES.token)
+    assert store.fences(tokens) == (*[NEVER] * 2500, 5)
+
+
+def test_threads_that_ask_at_once_use_a_bounded_number_of_connections(store: RedisStore, server: RedisServer) -> None:
+    before = int(server.ask("INFO", "clients")["connected_clients"])
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: store.claim(NAMES, Claim(lease=LONG)), range(500)))
+    assert sum(isinstance(answer, Granted) for answer in answers) == 1
+    assert int(server.ask("INFO", "clients")["connected_clients"]) - before <= MOST_LINES
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced(store: RedisStore, server: RedisServer) -> None:
+    store.read(NAMES)
+    assert server.ask("CLIENT", "KILL", "USER", "bearerd") == 1
+    assert store.read(NAMES) is None
+
+
+def test_sockets_are_not_inherited_by_programs(store: RedisStore) -> None:
+    store.read(NAMES)
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    inherited = [number for number in numbers if number > 2 and _is_socket(number) and os.get_inheritable(number)]
+    assert inherited == []
+
+
+def _is_socket(number: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("kind", ["tls", "unix", "sentinel", "sentinel with TLS and ACL"])
+@pytest.mark.parametrize("binary", ON_EACH)
+def test_each_kind_of_url_works(kind: str, binary: str, tmp_path: Path) -> None:
+    authority = trustme.CA() if "TLS" in kind or kind == "tls" else None
+    acl = [f"user bearerd on >secret ~bearerd:* &bearerd:* {ACL}"] if "ACL" in kind else []
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    with redis_server(binary=binary, authority=authority, acl=acl) as server:
+        redis = Redis(server.url, server.ca_file, timeout=WITHIN / 2)
+        if acl:
+            redis = replace(redis, username="bearerd", password=Reference("file", str(password)))
+        if kind == "unix":
+            redis = replace(redis, url=f"unix://{server.socket}?db=3")
+        if not kind.startswith("sentinel"):
+            RedisStore(redis, {}).prove()
+            return
+        with sentinel(server) as watcher:
+            RedisStore(replace(redis, url=f"{watcher.url}/2"), {}).prove()
+
+
+def test_sentinels_that_do_not_answer_are_passed_over(server: RedisServer) -> None:
+    with sentinel(server) as watcher:
+        url = watcher.url.replace("://", "://127.0.0.1:1,")
+        RedisStore(replace(share(server), url=url), ENVIRON).prove()
+
+
+def test_a_sentinel_that_wants_a_password_gets_that_of_the_server(server: RedisServer) -> None:
+    acl = ["user default off", f"user bearerd on >secret {SENTINEL_ACL}"]
+    with sentinel(server, *acl) as watcher:
+        RedisStore(replace(share(server), url=watcher.url), ENVIRON).prove()
+
+
+def test_a_url_that_is_a_secret_brings_its_own_login(server: RedisServer) -> None:
+    url = server.url.replace("://", "://bearerd:secret@")
+    RedisStore(Redis(Reference("env", "URL"), timeout=WITHIN / 2), {"URL": url}).prove()
+
+
+def test_a_password_from_a_command_is_read_by_connect_alone(server: RedisServer, tmp_path: Path) -> None:
+    reads = tmp_path / "reads"
+    program = f"echo >> {reads}; echo secret"
+    password = Reference("command", "/bin/sh", ("/bin/sh", "-c", program))
+    store = RedisStore(replace(share(server), password=password), {})
+    store.connect()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.read(NAMES), range(100)))
+    assert reads.read_text() == "\n"
+    store.disconnect()
+
+
+def test_no_password_stays_in_memory(server: RedisServer) -> None:
+    word = f"s3cret-{os.getpid()}"
+    server.ask("ACL", "SETUSER", "bearerd", f">{word}")
+    variables = {"PASSWORD": word}
+    store = RedisStore(share(server), variables)
+    store.connect()
+    store.read(NAMES)
+    variables.clear()
+    del word
+    gc.collect()
+    held = [held for held in gc.get_objects() if isinstance(held, dict) for held in held.values()]
+    assert not [
+        text for text in held if isinstance(text, str | bytes) and str(text).startswith(f"s3cret-{os.getpid()}")
+    ]
+    store.disconnect()
+
+
+def test_the_wheel_contains_the_scripts() -> None:
+    scripts = Path(bearerd.share.__file__).parent / "scripts"
+    assert {path.stem for path in scripts.glob("*.lua")} == {
+        "claim", "common", "fail", "fences", "forget", "give_back", "keep", "read", "store",
+    }  # fmt: skip

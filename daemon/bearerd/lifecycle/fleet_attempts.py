@@ -32,16 +32,18 @@ class FleetAttempts(Standing):
 
     def _take_from_fleet(self, taken: Taken) -> bool:
         """Hold a token that another daemon obtained. Returns False if it has expired by this machine's clocks."""
-        parts, target, now = self._parts, self.target, self._parts.clock.now()
-        token, fleet = taken.record.token, parts.fleet(target)
+        parts, target, shared, now = self._parts, self.target, self._shared, self._parts.clock.now()
+        if shared is None:
+            return False
+        token = taken.record.token
         off = abs((token.expires.wall - now.wall) - (token.expires.boot - now.boot))
         dated = self.token.adopt(taken.record, target, now)
-        if fleet is not None and (dated is None or dated.disagreed) and off > policy.CLOCKS_DISAGREE:
-            fleet.clocks_differ(target, off)
+        if (dated is None or dated.disagreed) and off > policy.CLOCKS_DISAGREE:
+            shared.fleet.clocks_differ(target, off)
         if dated is None:
-            if fleet is not None:
-                fleet.pass_over(target, taken.record.fence)
+            shared.fleet.pass_over(target, taken.record.fence)
             return False
+        shared.taken()
         parts.admission.worked(target.client.name)
         if now.boot - dated.token.obtained.boot <= policy.LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)

@@ -39,6 +39,10 @@ class Shared:
         """Note that the credentials or the config changed."""
         self._changed_at = now
 
+    def taken(self) -> None:
+        """Note that another daemon obtained a token."""
+        self._changed_at = None
+
     def look(self, target: Target, token: HeldToken, now: float) -> Taken | None:
         """The token of the fleet, if it is newer than the held one."""
         return self.fleet.look(target, self._have(target, token), lambda: _held(target, token, now))
@@ -81,11 +85,12 @@ class Shared:
 
     def failed(self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool) -> None:
         """Tell the fleet of a failure, after which it waits for so many seconds."""
-        if not failure.reached_the_endpoint and not isinstance(failure, Transient):
-            # Its secret or its set-up: another daemon may succeed.
+        if isinstance(failure, Unsent):  # its secret, for example: another daemon may succeed
             self.fleet.give_back(target, lock)
             return
         refused = isinstance(failure, Refused)
+        if refused:
+            self._changed_at = None  # the changed credentials are refused, too
         if lock.governed and failure.reached_the_endpoint and not refused:
             refused, whole_client, wait = True, lock.refusals > 0, max(wait, _UNCLEAR)
         self.fleet.fail(target, lock, failure, wait, whole_client=whole_client, refused=refused)

@@ -38,8 +38,12 @@ from bearerd.share.types import (
 from bearerd.share.vault import Vault
 from bearerd.terms import Redis
 
+# Seconds after the end of a lock within which the target claims again if nothing else holds it.
+_SOON_AFTER: Final = 5.0
 # Seconds: the longest Retry-After that is honoured, with its jitter, and the longest pace of a refused client.
 _LONGEST_WAIT: Final = 1.2 * 3600.0
+# Seconds between two claims: the server's clock and this one never agree exactly.
+_LEAST_WAIT: Final = 0.2
 # Answers in a row that are tokens which cannot be used. One is stored at a time, so a second one is rare.
 _MOST_UNUSABLE: Final = 3
 _TRUST: Final = "check that it is the fleet's own"
@@ -135,7 +139,9 @@ class Fleet:
             server, seat = self._at(target)
             seat.waiting, seat.held = True, False
             if server.link.usable():
-                return self._claim(server, seat, target, wanted)
+                claimed = self._claim(server, seat, target, wanted)
+                seat.waiting = isinstance(claimed, Waits)
+                return claimed
         except (ShareUnavailable, _Unusable):
             pass
         share = target.client.share
@@ -280,7 +286,7 @@ class Fleet:
 
     def _understood(self, server: Server, seat: Seat, target: Target, wanted: Wanted, answer: Answer) -> Claimed | None:
         """What an answer means; None if it is a token that cannot be used."""
-        if not isinstance(answer, Busy):
+        if not isinstance(answer, Busy) or wanted.remaining > 0:
             seat.busy_since = None
         match answer:
             case Granted():
@@ -291,13 +297,18 @@ class Fleet:
                 return self._open(server, seat, target, answer)
             case Busy(wait=wait):
                 now = self._clock.now().boot
-                seat.busy_since = now if seat.busy_since is None else seat.busy_since
-                if policy.stuck(wanted.remaining, wait, now - seat.busy_since, last=wanted.last):
+                # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
+                if seat.busy_since is None or now > seat.busy_until + _SOON_AFTER:
+                    seat.busy_since = now
+                seat.busy_until = now + wait
+                if policy.stuck(
+                    target.client.provider.timeout, wanted.remaining, wait, now - seat.busy_since, last=wanted.last
+                ):
                     server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
                     return Alone()
-                return Waits("share", max(0.0, wait))
+                return Waits("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
-                return Waits(reason, max(0.0, wait))
+                return Waits(reason, max(_LEAST_WAIT, wait))
             case Failing():
                 return self._told(server, seat, target, answer)
             case _:
@@ -366,6 +377,7 @@ class Fleet:
         now = self._clock.now()
         record = replace(entry.at(stored.clock, now), fence=stored.fence)
         server.taken += 1
+        seat.busy_since = None
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, server: Server, stored: Stored) -> None:

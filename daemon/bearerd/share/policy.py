@@ -50,10 +50,13 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
     return when_unavailable == "alone" or remaining <= 0 or last
 
 
-def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for at most half of what remains of the token, or kept until its end. So one that outlasts the token
-    is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
+    A lock is taken for one request at most, or kept until the end of a token that was returned again. So one that
+    outlasts both is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
     """
-    return (last and 0 < remaining < wait - _BESIDE_EXPIRY) or (remaining <= 0 and waited >= _PATIENCE)
+    if remaining > 0 and not last:
+        return False
+    longest = max(longest_lease(timeout), remaining + _BESIDE_EXPIRY)
+    return wait > longest or (remaining <= 0 and waited >= _PATIENCE)

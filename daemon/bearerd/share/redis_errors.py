@@ -30,7 +30,7 @@ _ADVICE: Final = {
     "BUSY": "a script of another program blocks the server; SCRIPT KILL ends it",
     "MISCONF": "the server cannot save to its disk and so refuses writes; free its disk, or turn persistence off",
     "NOREPLICAS": "the server has fewer replicas than its min-replicas-to-write; start them, or lower it",
-    "DENIED": "the server accepts only connections of its own machine (protected-mode); give it a password or an ACL",
+    "DENIED": "the server accepts only connections of its own machine; give it a password (protected-mode)",
     "WRONGTYPE": "another program uses keys with this prefix; set another share.redis.prefix",
     "CLUSTERDOWN": _NO_CLUSTERS,
     "MOVED": _NO_CLUSTERS,
@@ -139,7 +139,7 @@ def _failure(error: BaseException, phase: Phase, where: Where) -> tuple[str, str
 
 def _certificate_advice(why: str, ca_file: str | None) -> str:
     if "hostname mismatch" in why or "ip address mismatch" in why:
-        return "use the name in the server's certificate as host, or give the server a certificate for this one"
+        return "use the name in the server's certificate as host, or give it a certificate for this one"
     if "issuer" in why or "self-signed" in why or "self signed" in why:
         if ca_file is not None:
             return f"no authority in ca_file {ca_file} issued it"

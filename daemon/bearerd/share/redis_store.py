@@ -19,7 +19,9 @@ TARGET, CLIENT and NAME are hashes (`Names`). Every key expires. This user is su
     user bearerd on >PASSWORD ~PREFIX:* &PREFIX:* -@all +auth +ping +select +subscribe +publish +eval +evalsha +time
         +get +set +del +hget +hset +hmget +pexpire +pttl +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore
 
-SELECT is for a database other than 0.
+SELECT is for a database other than 0. Sentinels with users need another rule:
+
+    user bearerd on >PASSWORD -@all +auth +ping +sentinel|get-master-addr-by-name
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ ACL: Final = (
     "+pttl +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore"
 )
 """The commands that a user needs, as ACL rules; besides `~PREFIX:*` and `&PREFIX:*`."""
+SENTINEL_ACL: Final = "-@all +auth +ping +sentinel|get-master-addr-by-name"
+"""The same at a sentinel. A sentinel that wants no password gets none."""
 _AT_ONCE: Final = 1000
 """Tokens whose fences are read by one script, which blocks the server for about a millisecond."""
 _T = TypeVar("_T")
