@@ -44,7 +44,7 @@ def test_the_page_allows_what_the_code_needs() -> None:
     assert (DEFAULT, user, password) == ("user default off", "user bearerd", f">{ENVIRON['PASSWORD']}")
     assert (keys, channels) == ("~bearerd:*", "&bearerd:*")
     assert sorted(commands) == sorted(ACL.split())
-    assert SENTINELS_RULE == f"{user} on {password} {SENTINEL_ACL}"
+    assert f"{user} on {password} {SENTINEL_ACL}" == SENTINELS_RULE
 
 
 @pytest.mark.parametrize("binary", ON_EACH)
