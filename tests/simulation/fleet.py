@@ -130,6 +130,7 @@ class Member(Run):
     def _performed(self, target: Target) -> None:
         super()._performed(target)
         self.fleet.checks.answered(self.number, target.full_name)
+        self.fleet.checks.expect(self, target.full_name)
 
     def _way(self, name: str) -> float:
         return super()._way(name) + self.fleet.detour(name)

@@ -255,7 +255,8 @@ class FleetChecks:
             token = self.known[name].get(fence)
             # A host whose clock is far ahead takes it for an expired one.
             expired = token is not None and token.ends < since + WITHIN + self._fleet.skew()
-            if not expired and member.undisturbed(since) and not self.excuse("k", since, member.number):
+            asks = member.number in self._asking[name]  # it has the token after its own attempt
+            if not expired and not asks and member.undisturbed(since) and not self.excuse("k", since, member.number):
                 self.made["k"] += 1
                 if member.fence(name) < fence:
                     text = f"{name}: host {member.number} does not have fence {fence} within a second"

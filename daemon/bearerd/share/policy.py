@@ -17,8 +17,9 @@ _LEAST_LEASE: Final = 1.0
 _PATIENCE: Final = 60.0
 # Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
 _BESIDE_EXPIRY: Final = 10.0
-# Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
-_SPREAD: Final = 1000
+# Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor
+# if both clocks are so far behind that the next number counts. Less than the clocks of a fleet differ.
+_SPREAD: Final = 100_000
 
 
 def lease(timeout: float, remaining: float) -> float:
@@ -37,7 +38,7 @@ def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
 
     It is greater than each that the daemon has seen, and comparable with those of the server, which are its time.
     """
-    return min(max(seen + 1, int(max(0.0, wall) * 1e6) + int(dice * _SPREAD)), GREATEST_FENCE)
+    return min(max(seen + 1, int(max(0.0, wall) * 1e6)) + int(dice * _SPREAD), GREATEST_FENCE)
 
 
 def credible(fence: int, seen: int) -> bool:
