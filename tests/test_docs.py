@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PROVIDERS = ROOT / "docs" / "providers.md"
 SECRETS = ROOT / "docs" / "secrets.md"
+FLEET = ROOT / "docs" / "fleet.md"
 REQUIRED = [
     "D&B",
     "Keycloak",
@@ -63,7 +64,7 @@ def configs(page: Path) -> list[Block]:
     "text",
     [
         pytest.param(block.text, id=f"{page.stem}: {block.heading}")
-        for page in (README, PROVIDERS, SECRETS, ROOT / "docs" / "compare.md")
+        for page in (README, PROVIDERS, SECRETS, FLEET, ROOT / "docs" / "compare.md")
         for block in configs(page)
     ],
 )
@@ -104,8 +105,8 @@ def test_each_config_of_the_page_is_complete_and_has_a_heading_of_its_own() -> N
 
 
 def test_no_config_of_the_pages_contains_a_secret() -> None:
-    for block in (*configs(PROVIDERS), *configs(SECRETS)):
-        for key in ("client_secret", "private_key", "assertion", "subject_token"):
+    for block in (*configs(PROVIDERS), *configs(SECRETS), *configs(FLEET)):
+        for key in ("client_secret", "private_key", "assertion", "subject_token", "password", "key"):
             assert not re.search(rf"^ *{key}: (?!\{{|\n)", block.text, re.MULTILINE), block.heading
 
 

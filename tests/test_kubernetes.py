@@ -9,6 +9,7 @@ import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -84,7 +85,7 @@ def mounts(container: dict[str, Any]) -> dict[str, tuple[str, bool]]:
 def test_each_block_names_its_file() -> None:
     known = ("# kubernetes: ", "# bearerd: ", "# prometheus.yml\n", "# compose: ")
     assert [text.partition("\n")[0] for text in texts("yaml") if not text.startswith(known)] == []
-    assert len(texts("yaml")) == 7
+    assert len(texts("yaml")) == 9
 
 
 def test_each_image_has_a_version_and_bearerds_is_this_one() -> None:
@@ -102,7 +103,13 @@ def test_each_image_has_a_version_and_bearerds_is_this_one() -> None:
 def test_each_object_is_valid_for_the_api_server(version: str) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     found = [*objects(), patched()]
-    assert [document["kind"] for document in found] == ["ConfigMap", "Deployment", "Job", "Deployment"]
+    assert [document["kind"] for document in found] == [
+        *("ConfigMap", "Deployment"),  # companies.yaml
+        *("Deployment", "Service", "NetworkPolicy"),  # valkey.yaml
+        "ConfigMap",  # share.yaml
+        "Job",
+        "Deployment",  # the patched one
+    ]
     for document in found:
         assert kubernetes.validate(document, version, strict=True) == version
 
@@ -198,7 +205,7 @@ def test_bearerd_signals_processes_of_the_same_user(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here: apt-get install kubernetes-client")
 def test_the_secret_is_made_as_it_is_mounted(tmp_path: Path) -> None:
-    [argv] = [words for words in commands() if words[:3] == ["kubectl", "create", "secret"]]
+    argv = next(words for words in commands() if words[:3] == ["kubectl", "create", "secret"])
     (tmp_path / "dnb.secret").write_text("s3cr3t")
     argv += ["--dry-run=client", "--output=yaml"]
     made = yaml.safe_load(subprocess.run(argv, cwd=tmp_path, capture_output=True, check=True).stdout)
@@ -219,6 +226,73 @@ def test_the_scrape_config_is_valid_and_names_the_port(tmp_path: Path) -> None:
     sidecar = of(pod("Deployment"), "bearerd")
     [kept] = [rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"]
     assert kept == f"{sidecar['name']};{sidecar['ports'][0]['name']}"
+
+
+# -- pods that share -----------------------------------------------------------------------------------
+
+
+def valkey() -> dict[str, Any]:
+    """Valkey's container."""
+    [container] = only("Deployment", "valkey.yaml")["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def test_the_shared_config_is_the_other_one_with_a_share_and_fits_the_mounts(tmp_path: Path) -> None:
+    texts_of = [only("ConfigMap", file)["data"]["config.yaml"] for file in ("share.yaml", "companies.yaml")]
+    shared, other = map(yaml.safe_load, texts_of)
+    shared.pop("share")
+    assert shared == other
+    [target] = config(tmp_path, texts_of[0]).targets
+    assert target.client.share is not None
+    assert isinstance(target.client.share.redis.url, str)
+    found = urlsplit(target.client.share.redis.url)
+    service = only("Service", "valkey.yaml")
+    assert (found.hostname, found.port) == (service["metadata"]["name"], service["spec"]["ports"][0]["port"])
+    where, _ = mounts(of(pod("Deployment"), "bearerd"))["secrets"]
+    made = {
+        word.removeprefix("--from-file=").rpartition("=")[0] or word.rpartition("=")[2] for word in secret_of_pods()
+    }
+    for reference in (target.client.share.key, target.client.share.redis.password, *target.client.client_secret):
+        assert reference is not None
+        assert reference.at.rpartition("/")[0] == where
+        assert reference.at.rpartition("/")[2] in made
+        assert reference.permissions == "group"
+
+
+def secret_of_pods() -> list[str]:
+    """What the last command for the secret `bearerd` puts into it."""
+    made = [words for words in commands() if words[:5] == ["kubectl", "create", "secret", "generic", "bearerd"]]
+    return [word for word in made[-1] if word.startswith("--from-file=")]
+
+
+def test_only_the_pods_that_share_reach_valkey() -> None:
+    policy, labels = only("NetworkPolicy", "valkey.yaml")["spec"], {"app": "valkey"}
+    deployment = only("Deployment", "valkey.yaml")["spec"]
+    assert deployment["template"]["metadata"]["labels"] == labels
+    assert deployment["selector"]["matchLabels"] == labels
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert only("Service", "valkey.yaml")["spec"]["selector"] == labels
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    [ingress] = policy["ingress"]
+    [source] = ingress["from"]
+    pods = only("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert source == {"podSelector": {"matchLabels": pods}}
+    ports = {port["name"] for port in valkey()["ports"]}
+    assert {port["port"] for port in ingress["ports"]} == ports
+
+
+def test_valkey_has_no_right_that_it_does_not_need() -> None:
+    spec = only("Deployment", "valkey.yaml")["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] not in {
+        container["securityContext"]["runAsUser"] for container in containers(pod("Deployment"))
+    }
+    assert valkey()["securityContext"] == CONTEXT
+    assert valkey()["resources"]["limits"]["memory"]
+    [(path, writable)] = mounts(valkey()).values()
+    assert (path, writable) == ("/etc/valkey", False)
 
 
 # -- Compose, Docker, Podman ---------------------------------------------------------------------------

@@ -40,7 +40,7 @@ BELOW = {
     "timeformat",
 }
 CORES = {"admission", "grant", "publish", "hooks", "share", "target_status"}
-VALUES = {"admission.types", "grant.outcome", "share.types", "target_status"}
+VALUES = {"admission.types", "grant.outcome", "share.answers", "share.types", "target_status"}
 """The frozen values that the cores return."""
 MAY_IMPORT = {
     "accounts": set(),
@@ -87,8 +87,8 @@ PURE = sorted(
 # The modules of the cores that decide nothing by themselves: they have threads, files, the log, or the clock.
 SHELL = {
     "admission", "admission.admission", "admission.journal",
-    "lifecycle", "lifecycle.attempts", "lifecycle.controller", "lifecycle.file_state", "lifecycle.parts",
-    "lifecycle.reconcile", "lifecycle.schedule",
+    "lifecycle", "lifecycle.attempts", "lifecycle.controller", "lifecycle.file_state", "lifecycle.fleet_attempts",
+    "lifecycle.parts", "lifecycle.reconcile", "lifecycle.schedule", "lifecycle.shared", "lifecycle.standing",
 }  # fmt: skip
 # Modules that read a clock, random numbers, a file or the network.
 IMPURE = {
@@ -128,7 +128,7 @@ ONE_USER = {
     "rich": {"cli.progress", "cli.paper", "cli.picture", "cli.status", "cli.table", "demo.show"},
     "fcntl": {"publish.lock", "admission.journal"},
     "jwt": {"grant.assertion"},
-    "cryptography": {"grant.assertion"},
+    "cryptography": {"grant.assertion", "share.seal"},
     "socks": {"grant.socks"},
     "redis": {"share.redis_line"},
     "random": {"clock"},

@@ -294,8 +294,8 @@ def of_state(kind: StateKind, fault: str) -> Trouble:
     return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")
 
 
-# Seconds for which an error of a share that is up is shown: as often as the log repeats lasting failures. Nothing tells
-# when it is over: an entry that cannot be opened stays until another one replaces it.
+# Seconds for which an error of a share that is up is shown, while no token waits for it: as often as the log repeats
+# lasting failures. Nothing tells when it is over: an entry that cannot be opened stays until another one replaces it.
 _SHARE_ERROR: Final = 600.0
 
 
@@ -303,13 +303,16 @@ def of_share(view: ShareView, policies: Mapping[str, WhenUnavailable], now: Inst
     """What is wrong with a share; None if it is well. `policies`: by client, what to do while it is down."""
     if view.state == "down":
         fault = _split(view.error, "check the server and the network")
-        failed = f"share {view.name} has been down since {_when(view.since, now)}: {fault.failed}"
+        failed = f"share {view.name} has been unavailable since {_when(view.since, now)}: {fault.failed}"
         return Trouble(failed, _without_share(policies), f"{fault.do}; bearerd reconnects by itself")
-    if view.error_at is None or view.error_at < view.since or now.boot - view.error_at > _SHARE_ERROR:
+    if view.error_at is None or view.error_at <= view.since:
+        return None
+    if now.boot - view.error_at > _SHARE_ERROR and not view.waiting:
         return None
     fault = _split(view.error, "correct it")
     failed = f"share {view.name}: {fault.failed}, at {_when(view.error_at, now)}"
-    return Trouble(failed, "valid tokens stay in use, and are refreshed as before", fault.do)
+    holds = "valid tokens stay in use, and this daemon requests by itself what it cannot share"
+    return Trouble(failed, _without_share(policies) if view.waiting else holds, fault.do)
 
 
 def _without_share(policies: Mapping[str, WhenUnavailable]) -> str:

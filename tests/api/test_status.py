@@ -15,12 +15,12 @@ from typing import Any, Literal
 import pytest
 
 from bearerd.admission.types import ClientView, ProviderView, Reason, Refusal, View
-from bearerd.api.status import held_times, text
+from bearerd.api.status import held_times, summary, text, unready
 from bearerd.grant.outcome import Refused
 from bearerd.service.offline import offline
 from bearerd.target_status import TargetStatus
 from support.clock import START
-from support.prometheus import eventful, status, target_status
+from support.prometheus import eventful, share, status, target_status
 from support.targets import TARGET, target
 
 NOW = START.boot
@@ -73,6 +73,17 @@ def test_endpoints_at_one_host_are_shown_together() -> None:
     assert shown == {client.provider.name: ProviderView(3, 16, 0.5, held, 12.0)}
 
 
+def test_a_share_that_is_down_is_named_and_the_daemon_stays_ready() -> None:
+    shown = status(
+        target_status(), shares=(share("down", error="connection refused"), share(name="redis://other:6379/0"))
+    )
+    assert summary(shown) == (
+        "1 of 1 tokens are valid; the next to expire is dnb/bci, at 2027-01-15T08:40:00Z; "
+        "share rediss://redis.internal:6379/0 is down"
+    )
+    assert list(unready(shown)) == []
+
+
 # -- the reference of its fields ------------------------------------------------------------------------
 
 PAGE = Path(__file__).parents[2] / "docs/monitoring.md"
@@ -111,8 +122,8 @@ def parts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "Each client", client
     for provider in document["providers"].values():
         yield "Each provider", provider
-    for share in document["shares"]:
-        yield "Each share", share
+    for each in document["shares"]:
+        yield "Each share", each
 
 
 def documents(tmp_path: Path) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from bearerd.grant.request import Request
 from bearerd.lifecycle.plan import plan
 from bearerd.model import Client, Config, JwtBearer, Output, Provider, ProxyLogin, Target
 from bearerd.service.engine import Engine
-from bearerd.terms import Hook, RateLimit, Reference
+from bearerd.terms import Hook, RateLimit, Redis, Reference, Share
 from support.clock import FakeClock
 
 NAME = "dnb/bci"
@@ -97,6 +97,7 @@ LIMITS: dict[str, Any] = {
     "client.provider.refused_limit.window": 600.0,
     "client.provider.max_concurrency": 2,  # when a request is sent, not what is sent
     "client.rate_limits": (("client dnb", RateLimit(100, 10.0)),),  # likewise
+    "client.share": Share(Redis("unix:///none/redis.sock"), key=Reference("env", "KEY")),  # which daemon sends it
 }
 
 IRRELEVANT: dict[str, tuple[Any, str]] = {

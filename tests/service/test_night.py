@@ -1104,6 +1104,7 @@ def test_each_message_about_a_reply_becomes_a_line_with_something_to_do(row: tes
 # -- the daemon ---------------------------------------------------------------------------------------
 
 ANYWHERE = share(state="down", error="redis.internal:6379: connection refused; check that the server runs")
+UNSEALED = "the tokens of client xero cannot be sealed: file /k: empty"
 UNOPENED = "the entry of dnb/bci cannot be opened with this key; use the same share.key on all machines"
 POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": "wait", "zoho": "wait"}
 
@@ -1117,7 +1118,8 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
         pytest.param(
             ANYWHERE,
             ["dnb", "pay"],
-            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused. "
+            "share rediss://redis.internal:6379/0 has been unavailable since 07:55: redis.internal:6379: "
+            "connection refused. "
             "Valid tokens stay in use, and this daemon refreshes them by itself. "
             "To do: check that the server runs; bearerd reconnects by itself.",
             id="down, and each daemon goes on alone",
@@ -1125,7 +1127,8 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
         pytest.param(
             ANYWHERE,
             ["xero"],
-            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused. "
+            "share rediss://redis.internal:6379/0 has been unavailable since 07:55: redis.internal:6379: "
+            "connection refused. "
             "Valid tokens stay in use, and they are refreshed only shortly before they expire. "
             "To do: check that the server runs; bearerd reconnects by itself.",
             id="down, and valid tokens wait",
@@ -1133,7 +1136,7 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
         pytest.param(
             replace(ANYWHERE, error="timed out after 2 s"),
             ["dnb", "pay", "xero", "zoho"],
-            "share rediss://redis.internal:6379/0 has been down since 07:55: timed out after 2 s. "
+            "share rediss://redis.internal:6379/0 has been unavailable since 07:55: timed out after 2 s. "
             "Valid tokens stay in use; this daemon refreshes the tokens of dnb, pay by itself, and those of xero, zoho "
             "are refreshed only shortly before they expire. "
             "To do: check the server and the network; bearerd reconnects by itself.",
@@ -1143,9 +1146,22 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
             share(error=UNOPENED, error_at=NOW - 120),
             ["dnb"],
             "share rediss://redis.internal:6379/0: the entry of dnb/bci cannot be opened with this key, "
-            "2 min ago (at 07:58). Valid tokens stay in use, and are refreshed as before. "
+            "2 min ago (at 07:58). Valid tokens stay in use, and this daemon requests by itself what it cannot share. "
             "To do: use the same share.key on all machines.",
             id="up, and an entry cannot be opened",
+        ),
+        pytest.param(
+            share(
+                error="the tokens of client xero cannot be sealed: file /k: empty",
+                error_at=NOW - 900,
+                since=NOW - 999,
+                waiting=1,
+            ),
+            ["xero"],
+            "share rediss://redis.internal:6379/0: the tokens of client xero cannot be sealed: file /k: empty, "
+            "15 min ago (at 07:45). Valid tokens stay in use, and they are refreshed only shortly before they expire. "
+            "To do: correct it.",
+            id="up, and a token waits because there is no key",
         ),
     ],
 )

@@ -625,7 +625,8 @@ def test_a_share_is_a_fact_and_in_a_box_if_it_is_down(browser: Browser, width: i
         assert "share rediss://redis.internal:6379/0: down for 5 min, 0 tokens taken, 0 stored, 2 waiting" in facts
         assert "and 2 more shares" in facts
         assert text(tab, "#troubles p").startswith(
-            "share rediss://redis.internal:6379/0 has been down since 07:55: redis.internal:6379: connection refused."
+            "share rediss://redis.internal:6379/0 has been unavailable since 07:55: redis.internal:6379: "
+            "connection refused."
         )
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         shelf.status = status(VALID)

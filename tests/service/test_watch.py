@@ -14,7 +14,7 @@ from bearerd.mounts import Mounts
 from bearerd.service import watch as module
 from bearerd.service.sources import Sources
 from bearerd.service.watch import Watch
-from bearerd.terms import Reference
+from bearerd.terms import Redis, Reference, Share
 from support.process import WITHIN
 from support.targets import CLIENT, target
 
@@ -352,6 +352,22 @@ def test_a_changed_ca_file_names_its_clients(tmp_path: Path) -> None:
     assert found.authorities_changed() == set()
     ca_file.write_text("b")
     assert (found.authorities_changed(), found.authorities_changed()) == ({"dnb", "other"}, set())
+    assert found.clients_changed() == set()
+
+
+def test_a_changed_key_of_a_share_names_its_clients(tmp_path: Path) -> None:
+    for name in ("key", "password"):
+        (tmp_path / name).write_text("a")
+    redis = Redis("rediss://redis.example", password=Reference("file", str(tmp_path / "password")))
+    share = Share(redis, key=Reference("file", str(tmp_path / "key")))
+    clients = [replace(CLIENT, name=name, share=share) for name in ("dnb", "other")]
+    targets = (*(target("t", client=client) for client in clients), target("t", client=replace(CLIENT, name="plain")))
+    found = Sources(Config("/d", "/s", targets=targets), {})
+    assert str(tmp_path / "key") in found.paths()
+    assert str(tmp_path / "password") not in found.paths()
+    assert found.keys_changed() == set()
+    (tmp_path / "key").write_text("b")
+    assert (found.keys_changed(), found.keys_changed()) == ({"dnb", "other"}, set())
     assert found.clients_changed() == set()
 
 

@@ -1,7 +1,8 @@
 """Simulates the daemon: `cd tests && python -m simulation`. Exits 1 if an invariant is broken.
 
-Worlds of consecutive seeds run over the real code in simulated time until there are enough of them. A violation is
-printed with its world and the last events of its target; `--shrink` makes that world smaller first.
+Worlds of consecutive seeds run over the real code in simulated time until there are enough of them: first those of one
+daemon, then fleets. A violation is printed with its world and the last events of its target; `--shrink` makes that
+world smaller first.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from simulation.mutants import MUTANTS, Found, find
+from simulation.faults import Found, find
+from simulation.fleet_mutants import FLEET_MUTANTS
+from simulation.fleet_worlds import FLEETS
+from simulation.mutants import MUTANTS
 from simulation.run import Result, run
 from simulation.shrink import shrink
 from simulation.table import Table, story
 from simulation.walk import WORLDS, Walk, walk
-from simulation.worlds import KINDS, world_of
+from simulation.worlds import ANY_FLEET, KINDS, world_of
 
 _LONG_TOKEN_YEARS = 20_000.0
+_FLEETS = 180
+_ALL_FAULTS = (*MUTANTS, *FLEET_MUTANTS)
 _SHOWN = 3
 _AHEAD = 4
 
@@ -34,11 +40,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="worlds for so long")
     parser.add_argument("--long", action="store_true", help=f"{_LONG_TOKEN_YEARS:,.0f} token-years")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--kind", default="", choices=["", *(make.__name__ for make, _ in KINDS)], help="of all worlds")
+    kinds = [make.__name__ for make in (*(make for make, _ in KINDS), *FLEETS)]
+    parser.add_argument("--kind", default="", choices=["", *kinds], help="of all worlds")
+    parser.add_argument("--fleets", type=int, help=f"so many worlds, all of them fleets (default: {_FLEETS} besides)")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--shrink", action="store_true", help="make the first world that fails smaller")
     parser.add_argument("--walk", type=float, metavar="SECONDS", help="instead: every order, over the pure core")
-    parser.add_argument("--faults", action="store_true", help="instead: put eleven faults of 0.1.0 back, and find each")
+    parser.add_argument("--faults", action="store_true", help="instead: put known faults into the code, and find each")
     given = parser.parse_args()
     if given.faults:
         return _faults(given.jobs)
@@ -46,14 +54,20 @@ def main() -> int:
         return _walk(given.walk, given.jobs)
     if given.long:
         given.token_years = _LONG_TOKEN_YEARS
-    if given.worlds is None and given.token_years is None and given.seconds is None:
-        given.token_years = 1000.0
-    return _simulate(given)
+    failed = 0
+    asked = given.worlds is not None or given.token_years is not None or given.seconds is not None
+    if given.fleets is None or given.kind:
+        given.token_years = given.token_years if asked else 1000.0
+        failed = _simulate(given, given.kind)
+    if not given.kind and (given.fleets is not None or not asked or given.long):
+        given.worlds, given.token_years = given.fleets or _FLEETS, None
+        failed |= _simulate(given, ANY_FLEET)
+    return failed
 
 
-def _simulate(given: argparse.Namespace) -> int:
+def _simulate(given: argparse.Namespace, kind: str) -> int:
     began, table = time.monotonic(), Table()
-    for result in _results(given.seed, given.kind, given.jobs):
+    for result in _results(given.seed, kind, given.jobs):
         table.add(result)
         enough = (
             (given.worlds is not None and table.worlds.total() >= given.worlds)
@@ -86,7 +100,7 @@ def _faults(jobs: int) -> int:
     missed = 0
     _say(f"{'fault':<6}{'what it was':<62}{'found by':<10}{'seed':>6}{'worlds':>8}  of kind")
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        for number, mutant in enumerate(MUTANTS):
+        for number, mutant in enumerate(_ALL_FAULTS):
             found = pool.submit(_found, number).result()
             row = f"{mutant.name:<6}{mutant.meaning:<62}"
             if found.result is None or found.result.violation is None:
@@ -119,7 +133,7 @@ def _world(what: tuple[int, str]) -> Result:
 
 
 def _found(number: int) -> Found:
-    return find(MUTANTS[number])
+    return find(_ALL_FAULTS[number])
 
 
 def _say(text: str) -> None:

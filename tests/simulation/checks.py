@@ -114,7 +114,11 @@ class Checks:
         self.made["c"] += 1
         if after is None and not self._may_remove(before):
             raise Violation("c", f"{path}: a token that is good until {before.ends:.1f} was removed", name)
-        if after is not None and after.ends < before.ends - KNOWN_EARLIER and not run.asked_otherwise(path):
+        if (
+            after is not None
+            and after.ends < before.ends - KNOWN_EARLIER - run.skew()
+            and not run.asked_otherwise(path)
+        ):
             text = f"{path}: a token that is good until {before.ends:.1f} was replaced by one until {after.ends:.1f}"
             raise Violation("c", text, name)
 

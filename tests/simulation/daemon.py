@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from math import ceil, inf
-from typing import Any
+from typing import Any, Final
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
@@ -23,6 +23,8 @@ from bearerd.model import Client, Config, Target
 from bearerd.service import engine
 from bearerd.service.clients import Clients
 from bearerd.service.engine import Engine
+from bearerd.service.sharing import Sharing
+from bearerd.share.server import Connect
 from simulation.checks import INSTANT
 from simulation.kernel import Clock, Kernel
 from simulation.schedule import Schedule
@@ -30,10 +32,10 @@ from simulation.server import AuthorizationServer
 from simulation.storage import Disk, Hooks, Memory, Publisher
 
 # A refused connection, and a name that is not found, take next to no time.
-_AT_ONCE = 0.002
+AT_ONCE: Final = 0.002
 
 
-class _Network(Endpoint):
+class Network(Endpoint):
     """Sends to a simulated provider in place of a socket."""
 
     def __init__(self, daemon: Daemon, server: AuthorizationServer) -> None:
@@ -45,7 +47,7 @@ class _Network(Endpoint):
         daemon, server, kernel = self._daemon, self._server, self._daemon.kernel
         sent = kernel.now
         if server.refuses_connection(request, sent):
-            kernel.sleep(_AT_ONCE, daemon)
+            kernel.sleep(AT_ONCE, daemon)
             return NoReply("connect", "connection refused")
         daemon.in_flight[server.server.name] = daemon.in_flight.get(server.server.name, 0) + 1
         try:
@@ -65,13 +67,13 @@ class _Network(Endpoint):
         """Nothing is kept."""
 
 
-class _Grants(Grants):
+class SimulatedGrants(Grants):
     """Real grants over the simulated network."""
 
     def __init__(self, daemon: Daemon, environ: Mapping[str, str], memory: Memory) -> None:
         super().__init__(daemon.clock, environ, memory)
         self._daemon = daemon
-        self._networks = {name: _Network(daemon, server) for name, server in daemon.servers.items()}
+        self._networks = {name: daemon.network(server) for name, server in daemon.servers.items()}
 
     def _endpoint(self, client: Client) -> Endpoint:
         return self._networks[client.provider.name]
@@ -86,7 +88,7 @@ class _Grants(Grants):
                 self._daemon.performed(target)
 
 
-class _Admission(Admission):
+class SimulatedAdmission(Admission):
     """Real admission. Turns go on while the main thread is on its way through a reload: so it takes its time here."""
 
     def __init__(self, daemon: Daemon, limits: Limits, journal: Journal, pause: float) -> None:
@@ -154,10 +156,11 @@ class Daemon(Engine):
         """Start over what an earlier process left; the ledger is in `directory`."""
         memory = Memory(self._disk)
         self._state = memory  # type: ignore[assignment]  # what the engine calls of it
-        self._grants = _Grants(self, self._environ, memory)
+        self._grants = SimulatedGrants(self, self._environ, memory)
         self._journal = Journal(directory, self.clock)
-        self._admission = _Admission(self, engine._limits(self._config), self._journal, self._disk.delay / 4)
+        self._admission = SimulatedAdmission(self, engine._limits(self._config), self._journal, self._disk.delay / 4)
         self._clients = Clients(self._environ, self._grants, self._admission, self.clock)
+        self._sharing = Sharing(self.clock, self._environ, self.turns.wake, self._connector(), self._dice)
         self._parts = Parts(
             self.clock,
             self._dice,
@@ -167,8 +170,18 @@ class Daemon(Engine):
             self.hooks,
             self._clients,
             self._counted,
+            fleet=self._sharing.of,
         )
+        self._sharing.apply(self._config.targets, self._clients)
         self._reconciler.apply(self._config.targets)
+
+    def _connector(self) -> Connect | None:
+        """What connects it to the store of its fleet; None if it has none."""
+        return None
+
+    def network(self, server: AuthorizationServer) -> Network:
+        """The way to a provider."""
+        return Network(self, server)
 
     def _counted(self, target: Target, performed: Performed) -> None:
         """A grant with its outcome, as the target judged it."""

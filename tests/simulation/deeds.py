@@ -13,7 +13,7 @@ from simulation import excuses
 from simulation.daemon import Daemon
 from simulation.describe import Event
 from simulation.excuses import LOOK
-from simulation.host import DIRECTORY, Host
+from simulation.host import DIRECTORY, Host, secret_of
 from simulation.kernel import WALL
 
 _DEEDS = {"slots": "_change_slots"}
@@ -22,13 +22,16 @@ _DEEDS = {"slots": "_change_slots"}
 class Deeds(Host):
     """A world in which things happen."""
 
+    makes: type[Daemon] = Daemon
+    """What is started."""
+
     # -- the daemon ------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._down = False
         self.started_at = self.kernel.now
         self._applying = self._changed = False
-        self.daemon = Daemon(
+        self.daemon = self.makes(
             self.kernel,
             self.clock,
             self._config(),
@@ -40,6 +43,7 @@ class Deeds(Host):
             dice=self.dice.random,
             turn_cost=self.world.turn_cost,
         )
+        self._prepare(self.daemon)
         self.daemon.performing = self._performing
         self.daemon.performed = self._performed
         self.daemon.judged = self._judged
@@ -50,6 +54,9 @@ class Deeds(Host):
         self.abandoned = self.disk.files.keys() - self._by_path.keys()
         self.daemon.begin(f"{self.directory}/{self._state}")
         self.counts["starts"] += 1
+
+    def _prepare(self, daemon: Daemon) -> None:
+        """A process is about to begin."""
 
     def _performing(self, target: Target) -> None:
         self.checks.granted(target)
@@ -182,13 +189,13 @@ class Deeds(Host):
         """The provider takes another secret from now on, and the daemon has it `value` seconds later, or earlier."""
         account = next(each for each in self.world.accounts if each.name == event.of)
         self._secrets[account.name] += 1
-        secret = f"secret-{account.name}-{self._secrets[account.name]}"
+        secret = secret_of(account.name, self._secrets[account.name])
 
         def there() -> None:
             self.servers[account.server].secrets[account.name] = secret
 
         def here() -> None:
-            if secret != f"secret-{account.name}-{self._secrets[account.name]}":
+            if secret != secret_of(account.name, self._secrets[account.name]):
                 return  # there is a later one
             self._set_secret(account.name, secret)
             if not self._down:
@@ -204,7 +211,7 @@ class Deeds(Host):
             if not self._down:
                 self.daemon.secrets_changed({event.of})
 
-        self._set_secret(event.of, "mistyped")
+        self._set_secret(event.of, "mistyped, and as long as others")
         self.daemon.secrets_changed({event.of})
         self.kernel.at(self.kernel.now + event.value, mended)
         self._pause(self._concerned(event.of), event.value, "wrong secret", on_top=excuses.LEDGER)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bearerd.terms import WhenUnavailable
+
 Habit = Literal["fresh", "jwt", "same", "sliding", "unnamed", "zero", "cache", "cache_age"]
 """How a provider issues tokens for a target.
 
@@ -38,6 +40,7 @@ flaky      503 for a part of the requests
 Deed = Literal[
     "step", "suspend", "kill", "restart", "remove", "put_back", "reschedule", "move", "rescope", "limit",
     "slots", "rotate", "mistype", "refresh", "fail_disk", "tamper",
+    "stop", "cut", "outage", "slow", "flush", "failover", "restore", "store_step", "mute",
 ]  # fmt: skip
 """What happens to the machine, the daemon or its config.
 
@@ -51,6 +54,15 @@ remove      the target is taken out of the config           mistype     the daem
 put_back    it is there again                               refresh     requested; `flag`: instead of the present one
 reschedule  another `refresh_before`: a share, `value`      fail_disk   every write fails for `value` seconds
                                                             tamper      somebody removes the file
+
+In a fleet `host` says to which of its hosts it happens. These happen only there, all but the first two to its store:
+
+stop        SIGSTOP, and SIGCONT after `value` seconds      failover    a replica that lacks the last `lag` seconds
+cut         the host cannot reach the store for `value` s               takes over, after `value` seconds
+outage      `value` seconds; `flag`: no answer at all,      restore     the store has the data of `value` seconds ago
+            else connections are refused                    store_step  its clock is set: `value` seconds
+slow        it answers too late for `value` seconds         mute        announcements are lost for `value` seconds
+flush       all data is gone
 """
 
 
@@ -63,6 +75,8 @@ class Server:
     """Seconds, more or less a half."""
     timeout: float = 10.0
     slots: int = 8
+    ends_old: float | None = None
+    """Seconds after which a new token ends the previous one of its target; None if it does not."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,33 @@ class Event:
     flag: bool = False
     text: str = ""
     limit: tuple[int, float] | None = None
+    host: int | None = None
+    """In a fleet: the number of its host; None for the whole fleet or its store."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One host of a fleet."""
+
+    number: int
+    starts: float = 0.0
+    """When its daemon starts."""
+    skew: float = 0.0
+    """Seconds by which its wall clock is ahead."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a fleet shares its tokens through."""
+
+    latency: float = 0.002
+    """Seconds for one way, more or less a half."""
+    timeout: float = 2.0
+    when_unavailable: WhenUnavailable = "alone"
+    key: bool = True
+    """Whether a `share.key` seals the tokens, and not the client's secret."""
+    lag: float = 2.0
+    """Seconds of writes that a failover loses."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +184,15 @@ class World:
     """Seconds of CPU that a turn takes."""
     disk_delay: float = 0.0
     """Seconds that the removal of a file takes."""
+    machines: tuple[Machine, ...] = field(default=())
+    """The hosts of a fleet; empty in a world of one daemon that shares with nobody."""
+    store: Store = field(default=Store())
 
     def text(self) -> str:
         """For people."""
         lines = [f"seed {self.seed}, kind {self.kind}, {self.seconds:.0f} s"]
-        for parts in (self.servers, self.accounts, self.targets, self.faults, self.events):
+        if self.machines:
+            lines.append(f"  {self.store}")
+        for parts in (self.machines, self.servers, self.accounts, self.targets, self.faults, self.events):
             lines += [f"  {part}" for part in parts]
         return "\n".join(lines)

@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 
 from bearerd.model import Client, Config, Output, Provider, RefreshBefore, Target
-from bearerd.terms import RateLimit, Reference
+from bearerd.terms import RateLimit, Reference, Share
 from simulation import excuses
 from simulation.checks import INSTANT, Checks
 from simulation.daemon import Daemon
@@ -22,15 +22,25 @@ from simulation.storage import Disk
 DIRECTORY = "/run/bearerd"
 
 
+def secret_of(account: str, number: int) -> str:
+    """A secret of a client, long enough to seal tokens with."""
+    return f"secret-of-client-{account}-{number}"
+
+
 class Host:
     """What there is of one world, besides what happens to it."""
 
     daemon: Daemon
     """The present process, or the last one."""
+    share: Share | None = None
+    """How its clients share their tokens with a fleet."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(
+        self, world: World, kernel: Kernel | None = None, servers: dict[str, AuthorizationServer] | None = None
+    ) -> None:
+        """`kernel` and `servers` are those of a fleet."""
         self.world = world
-        self.kernel = Kernel()
+        self.kernel = kernel or Kernel()
         self.clock = Clock(self.kernel)
         self.disk = Disk(delay=world.disk_delay)
         self.dice = Random(world.seed)
@@ -61,7 +71,7 @@ class Host:
         self._otherwise: set[str] = set()
         self._down = self._applying = self._changed = False
         self._deaf_until = self._asleep_until = self._up_at = 0.0
-        self.servers = {
+        self.servers = servers or {
             server.name: AuthorizationServer(server, self.dice, self.checks.arrived) for server in world.servers
         }
         for server in self.servers.values():
@@ -105,6 +115,10 @@ class Host:
             return True
         return False
 
+    def skew(self) -> float:
+        """Seconds by which clocks of its fleet differ."""
+        return 0.0
+
     def deaf(self) -> bool:
         """Whether the daemon sleeps, or did not look at the clocks yet."""
         return self.kernel.now <= self._deaf_until
@@ -137,7 +151,8 @@ class Host:
                 providers[account.server],
                 account.name,
                 (Reference("env", account.name),),
-                rate_limits=((account.name, RateLimit(*limit)),) if limit else (),
+                rate_limits=((f"client-{account.name}", RateLimit(*limit)),) if limit else (),
+                share=self.share,
             )
         targets = []
         for name, kept in self.kept.items():
@@ -165,7 +180,7 @@ class Host:
 
     def _set_secret(self, account: str, text: str = "") -> None:
         self.checks.forgiven(account)
-        self._environ[account] = text or f"secret-{account}-{self._secrets[account]}"
+        self._environ[account] = text or secret_of(account, self._secrets[account])
 
     # -- excuses ---------------------------------------------------------------------------------
 

@@ -6,12 +6,10 @@ project found by using 0.1.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from math import inf
 from typing import Any, Final
-from unittest.mock import patch
 
 from bearerd.admission import breaker, core, parts, queue, rate, retry, waiting
 from bearerd.admission.types import Ask, Granted, Limits
@@ -20,20 +18,7 @@ from bearerd.lifecycle import held_token, policy, reconcile, token_state
 from bearerd.lifecycle.token_state import Accepted, TokenState
 from bearerd.model import Target
 from bearerd.terms import Instant, Token
-from simulation.run import Result, run
-from simulation.worlds import world_of
-
-Patches = list[tuple[object, str, Any]]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A fault, and in which kind of world it shows soonest."""
-
-    name: str
-    meaning: str
-    world: str
-    patches: Callable[[], Patches]
+from simulation.faults import Mutant, Patches
 
 
 def _l1() -> Patches:
@@ -178,43 +163,3 @@ MUTANTS: Final = (
     Mutant("L15", "the queue pays no regard to urgency", "herd", _l15),
     Mutant("L19", "a new token is published before it is accepted", "healthy", _l19),
 )
-
-
-@contextmanager
-def broken_by(mutant: Mutant) -> Iterator[None]:
-    """The code as it is with this fault."""
-    patches = [patch.object(where, name, new) for where, name, new in mutant.patches()]
-    for each in patches:
-        each.start()
-    try:
-        yield
-    finally:
-        for each in reversed(patches):
-            each.stop()
-
-
-MOST_WORLDS: Final = 200
-"""In which each fault has to show."""
-_GRANTS: Final = 150
-
-
-@dataclass(frozen=True)
-class Found:
-    """The first world in which a fault shows."""
-
-    mutant: Mutant
-    worlds: int
-    result: Result | None
-    """Of the last of them; None where the fault was not found, or the present code breaks an invariant there too."""
-
-
-def find(mutant: Mutant, worlds: int = MOST_WORLDS) -> Found:
-    """Put the fault back, and run worlds until it is found."""
-    for seed in range(worlds):
-        world = world_of(seed, mutant.world, _GRANTS)
-        with broken_by(mutant):
-            result = run(world)
-        if result.violation is not None:
-            # It is the fault that is found there, and nothing else.
-            return Found(mutant, seed + 1, result if run(world).violation is None else None)
-    return Found(mutant, worlds, None)

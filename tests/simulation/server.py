@@ -44,6 +44,8 @@ class Arrival:
     target: str
     refused: bool
     """With a code that means the client."""
+    sender: int = 0
+    """The number of the host that sent it."""
 
 
 class AuthorizationServer:
@@ -64,6 +66,8 @@ class AuthorizationServer:
         """By scope: the token that was issued last."""
         self._cached: dict[str, tuple[float, dict[str, Any]]] = {}
         self._parsed: dict[tuple[str, bytes], tuple[str, str, str]] = {}
+        self.issued: Callable[[Known, Known | None], None] = lambda _new, _previous: None
+        """Told of each new token, and of the one before it if that ends because of it."""
 
     def good(self, text: str, now: float) -> bool:
         """Whether an API accepts the token."""
@@ -74,7 +78,7 @@ class AuthorizationServer:
         """Seconds for one way."""
         return self.server.latency * (0.25 + 0.5 * self._dice.random())
 
-    def answer(self, request: Request, sent: float, now: float) -> tuple[float, Reply | NoReply]:
+    def answer(self, request: Request, sent: float, now: float, sender: int = 0) -> tuple[float, Reply | NoReply]:
         """What comes of a request that arrives now, and how many seconds later it does."""
         client, secret, scope = self._parse(request)
         kept = self.scopes[scope]
@@ -85,7 +89,7 @@ class AuthorizationServer:
         if kind == "silence":
             return timeout, NoReply("wait", "no reply within the timeout")
         refused = secret != self.secrets[client] or kind in {"401", "slow_401", "scope_401"}
-        self._arrived(Arrival(now, sent, client, kept.full_name, refused))
+        self._arrived(Arrival(now, sent, client, kept.full_name, refused, sender))
         if kind == "slow_401":
             return timeout, NoReply("wait", "no reply within the timeout")
         if kind == "reset":
@@ -174,7 +178,12 @@ class AuthorizationServer:
         return body, headers
 
     def _issue(self, kept: Kept, scope: str, now: float, ends: float, *, jwt: bool = False) -> Known:
+        last = self.current.get(scope)
         known = self.current[scope] = self._new(kept, now, ends, jwt=jwt)
+        ended = last if last is not None and self.server.ends_old is not None else None
+        if ended is not None and self.server.ends_old is not None:
+            ended.ends = min(ended.ends, now + self.server.ends_old)
+        self.issued(known, ended)
         return known
 
     def _new(self, kept: Kept, now: float, ends: float, *, jwt: bool = False) -> Known:

@@ -10,11 +10,17 @@ from simulation.run import Result, run
 
 
 def _smaller(world: World) -> Iterator[World]:
-    """The world without one of its faults, events or targets."""
+    """The world without one of its faults, events, hosts or targets."""
     for index in range(len(world.faults)):
         yield replace(world, faults=world.faults[:index] + world.faults[index + 1 :])
     for index in range(len(world.events)):
         yield replace(world, events=world.events[:index] + world.events[index + 1 :])
+    for machine in world.machines if len(world.machines) > 2 else ():
+        yield replace(
+            world,
+            machines=tuple(each for each in world.machines if each is not machine),
+            events=tuple(event for event in world.events if event.host != machine.number),
+        )
     for kept in world.targets if len(world.targets) > 1 else ():
         name = kept.full_name
         yield replace(

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from simulation.checks import INVARIANTS
+from simulation.fleet_checks import FLEET_INVARIANTS
 from simulation.run import Result
 
 _SHOWN = (
     "grants", "issued", "transient", "rate_limited", "refused", "malformed", "starts", "kill", "restart",
     "suspend", "step", "reloads", "remove", "put_back", "rescope", "move", "limit", "slots", "rotate", "mistype",
-    "refresh", "fail_disk", "tamper", "reads", "events", "waits",
+    "refresh", "fail_disk", "tamper", "stop", "cut", "reads", "events", "waits",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ class Table:
         """For people."""
         broken = Counter(str(result.violation.invariant) for result in self.violations if result.violation)
         lines = [f"{'invariant':<78}{'checks':>12}{'violations':>12}"]
-        for name, meaning in INVARIANTS.items():
+        for name, meaning in (INVARIANTS | FLEET_INVARIANTS).items():
             lines.append(f"({name}) {meaning:<74}{self.checks[name]:>12,}{broken.pop(name, 0):>12,}")
         lines += [f"{name:<78}{'':>12}{number:>12,}" for name, number in sorted(broken.items())]
         lines.append("")
@@ -47,6 +48,7 @@ class Table:
         lines.append(f"worlds       {self.worlds.total():,}: {kinds}")
         lines.append(f"token-years  {self.token_years:,.1f}")
         lines += [f"{name:<12} {self.counts[name]:,}" for name in _SHOWN if self.counts[name]]
+        lines += [f"{name} {number:,}" for name, number in sorted(self.counts.items()) if name.startswith("beyond")]
         return "\n".join(lines)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from simulation.describe import Account, Kept, Server, World
-from simulation.mutants import MUTANTS, Mutant, broken_by, find
+from simulation.faults import Mutant, broken_by, find
+from simulation.fleet_mutants import FLEET_MUTANTS
+from simulation.fleet_worlds import FLEETS
+from simulation.mutants import MUTANTS
 from simulation.run import run
 from simulation.shrink import shrink
 from simulation.table import story
@@ -26,6 +29,13 @@ TESTS = Path(__file__).parents[1]
 def test_every_world_keeps_the_invariants(kind: str) -> None:
     for seed in range(FEWER.get(kind, 40)):
         result = run(world_of(seed, kind, grants=30))
+        assert result.violation is None, story(result)
+
+
+@pytest.mark.parametrize("kind", [make.__name__ for make in FLEETS])
+def test_every_fleet_keeps_the_invariants(kind: str) -> None:
+    for seed in range(3):
+        result = run(world_of(seed, kind, grants=240))
         assert result.violation is None, story(result)
 
 
@@ -62,8 +72,8 @@ def test_a_cold_start_whose_turns_wait_longer_than_an_offer_lasts_does_not_stall
     assert result.counts["issued"] == len(names)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_each_fault_of_the_past_is_found_when_it_is_put_back(mutant: Mutant) -> None:
+@pytest.mark.parametrize("mutant", [*MUTANTS, *FLEET_MUTANTS], ids=lambda mutant: mutant.name)
+def test_each_fault_is_found_when_it_is_put_into_the_code(mutant: Mutant) -> None:
     assert find(mutant).result is not None
 
 

@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from simulation.describe import Account, Deed, Event, Fault, FaultKind, Form, Habit, Kept, Server, World
+from simulation.fleet_worlds import fleet_of
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
@@ -246,8 +247,14 @@ KINDS: Final[tuple[tuple[Callable[[Random, int], World], int], ...]] = (
 )
 
 
+ANY_FLEET: Final = "fleets"
+"""The kind that means all kinds of fleets."""
+
+
 def world_of(seed: int, kind: str = "", grants: int = 800) -> World:
-    """The world of a seed, with about so many grants."""
+    """The world of a seed, with about so many grants; of a fleet, in each 80th of that many lifetimes."""
+    if kind.startswith("fleet"):
+        return fleet_of(seed, "" if kind == ANY_FLEET else kind, grants / 80)
     dice = Random(seed)
     make = dice.choices([make for make, _ in KINDS], [weight for _, weight in KINDS])[0]
     if kind:

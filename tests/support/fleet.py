@@ -1,4 +1,4 @@
-"""A fleet of daemons in one process: real controllers, admission and files over a simulated clock, provider and store."""
+"""A fleet of daemons in one process: real controllers, admission and files, a simulated clock, provider and store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Limits
@@ -13,10 +14,12 @@ from bearerd.clock import Clock
 from bearerd.grant.outcome import Issued, Outcome, Performed, Unsent
 from bearerd.lifecycle.controller import Controller
 from bearerd.lifecycle.parts import Parts
-from bearerd.lifecycle.wishes import RefreshRequested, Wish
+from bearerd.lifecycle.wishes import CredentialsChanged, RefreshRequested, Wish
 from bearerd.model import Client, Config, Output, Target
 from bearerd.publish.publisher import Publisher
 from bearerd.share.fleet import Fleet
+from bearerd.share.types import ShareView
+from bearerd.target_status import TargetStatus
 from bearerd.terms import Instant, Redis, Share
 from support.clock import FakeClock
 from support.share_link import POLL, ModelLink, Network
@@ -29,7 +32,7 @@ SHARE = Share(Redis("redis://127.0.0.1:6379/0"))
 
 
 class Skewed:
-    """The clocks of one machine: the boot clock of the world since its own start, and a wall clock that may be wrong."""
+    """The clocks of one machine. It booted at a time of its own, and its wall clock may be wrong."""
 
     def __init__(self, world: FakeClock, booted: float, wrong: float) -> None:
         self._world = world
@@ -169,11 +172,14 @@ class Daemon:
         return replace(target, outputs=(Output(str(self.directory / target.client.name / target.name)),))
 
     @property
+    def links(self) -> list[ModelLink]:
+        """Its links, one for each server."""
+        return [server.link for server in self.fleet._servers.values() if isinstance(server.link, ModelLink)]
+
+    @property
     def link(self) -> ModelLink:
-        """Its link, if it has one server."""
-        (server,) = self.fleet._servers.values()
-        link = server.link
-        assert isinstance(link, ModelLink)
+        """Its only link."""
+        (link,) = self.links
         return link
 
     def dice(self) -> float:
@@ -201,6 +207,29 @@ class Daemon:
         """A user requests a new token."""
         self.turn(name, RefreshRequested(instead_of))
 
+    def credentials_changed(self) -> None:
+        """A secret of the client changed, as the engine tells the fleet and each target."""
+        self.admission.forgive("dnb", self.clock.now().boot)
+        self.fleet.credentials_changed("dnb")
+        for name in self.targets:
+            self.turn(name, CredentialsChanged())
+
+    def change(self, target: Target) -> None:
+        """Apply a changed config of a target."""
+        self.targets[target.full_name] = self.own(target)
+        self.fleet.apply(self.targets.values())
+        self.wake(target.full_name, None)
+
+    def statuses(self) -> list[TargetStatus]:
+        """The state of each target."""
+        return [controller.status() for controller in self.controllers.values()]
+
+    @property
+    def view(self) -> ShareView:
+        """Its only share."""
+        (view,) = self.fleet.views()
+        return view
+
     def file(self, name: str = "dnb/bci") -> str:
         """The content of a target's file; empty without one."""
         path = self.directory / name
@@ -210,7 +239,9 @@ class Daemon:
 class World:
     """Daemons, their provider and their store. Only `live` and the provider let time pass."""
 
-    def __init__(self, directory: Path, *, share: Share = SHARE, client: Client = CLIENT, **changes: object) -> None:
+    def __init__(
+        self, directory: Path, *, share: Share | None = SHARE, client: Client = CLIENT, **changes: Any
+    ) -> None:
         self.directory = directory
         self.clock = FakeClock()
         self.server_wrong = 0.0
@@ -257,5 +288,5 @@ class World:
             if self.clock.boot >= self._polled + POLL:
                 self._polled = self.clock.boot
                 for daemon in self.daemons:
-                    if not daemon.dead:
-                        daemon.link.poll()
+                    for link in daemon.links if not daemon.dead else ():
+                        link.poll()

@@ -9,6 +9,7 @@ import yaml
 
 from support.pages import blocks
 
+ALONE = "companies.yaml", "nightly.yaml"
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 
 
@@ -18,15 +19,16 @@ def texts(language: str, whose: str = "") -> list[str]:
     return [block.text for block in blocks(PAGE) if block.language == language and block.text.startswith(start)]
 
 
-def objects() -> list[dict[str, Any]]:
-    """The complete Kubernetes objects."""
-    found = [document for text in texts("yaml", "kubernetes") for document in yaml.safe_load_all(text)]
+def objects(*files: str) -> list[dict[str, Any]]:
+    """The complete Kubernetes objects, of these files or of all."""
+    wanted = [text for file in files or ("",) for text in texts("yaml", f"kubernetes: {file}")]
+    found = [document for text in wanted for document in yaml.safe_load_all(text)]
     return [document for document in found if "kind" in document]
 
 
-def only(kind: str) -> dict[str, Any]:
-    """The only object of a kind."""
-    [found] = [document for document in objects() if document["kind"] == kind]
+def only(kind: str, *files: str) -> dict[str, Any]:
+    """The only object of a kind in these files, or in those of pods that share nothing."""
+    [found] = [document for document in objects(*(files or ALONE)) if document["kind"] == kind]
     return found
 
 

@@ -27,8 +27,8 @@ USER: Final = "nobody"
 SERVICE: Final = "bearerd"
 """The name under which sentinels know a primary."""
 READY: Final = "Ready to accept connections"
-SYNCHRONIZED: Final = "MASTER <-> REPLICA sync: Finished"
-"""Redis and Valkey write that at the end of a full copy, both with `MASTER`."""
+SYNCHRONIZED: Final = "REPLICA sync: Finished"
+"""The end of a full copy. Redis writes `MASTER <->` before it, and Valkey `PRIMARY <->`."""
 _NEEDS: Final = "needs redis-server (apt-get install redis-server)"
 
 
@@ -69,7 +69,7 @@ class RedisServer:
         """
         self.binary = binary or (binaries() or ("redis-server",))[0]
         self.directory = Path(tempfile.mkdtemp(prefix="redis-", dir="/tmp"))
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.socket = self.directory / "socket"
         self.authority = authority
         self.ca_file = str(self.directory / "ca.pem") if authority is not None else None
@@ -246,7 +246,7 @@ def sentinel(primary: RedisServer, *config: str, **options: Any) -> Iterator[Sen
         server.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port outside the range from which connections get theirs, so that it is still free at a restart."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as listener, suppress(OSError):

@@ -59,7 +59,7 @@ class ModelStore:
     tokens: dict[str, tuple[int, bytes, float]] = field(default_factory=dict)
     """By target: fence, sealed token, and when it expires."""
     locks: dict[str, _Lock] = field(default_factory=dict)
-    """By target."""
+    """By target: the last lock, which may have ended."""
     flights: dict[str, _Moments] = field(default_factory=dict)
     """By client, and attempt: when the lease of an attempt in flight ends."""
     worked: dict[str, float] = field(default_factory=dict)
@@ -91,7 +91,8 @@ class ModelStore:
         held = held or (self._refused_limit(names, now, claim) if governed else None) or self._rate_limit(names, now)
         if held is not None:
             return held
-        fence = max(stored[0] if stored else NEVER, claim.seen, round(now * 1e6) - 1) + 1
+        given = self.locks[names.token].fence if names.token in self.locks else NEVER
+        fence = max(stored[0] if stored else NEVER, given, claim.seen, round(now * 1e6) - 1) + 1
         self.locks[names.token] = _Lock(fence, now + claim.lease)
         self.flights.setdefault(names.client, {})[names.token, fence] = now + claim.lease
         if last:
@@ -220,7 +221,8 @@ class ModelStore:
             if attempt in self.rates.get(rate, {}):
                 self.rates[rate][attempt] = now
         if (lock := self.locks.get(names.token)) is not None and lock.fence == fence:
-            del self.locks[names.token]
+            # It is kept for a while, so that a clock that is set back does not give its fence once more.
+            self.locks[names.token] = _Lock(fence, now)
 
 
 def _wait(moments: _Moments, window: float, allowed: int, now: float) -> float:

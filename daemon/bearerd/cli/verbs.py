@@ -78,7 +78,9 @@ def parser() -> Parser:
         "check", commands.check, "check config, secrets, permissions and directories", "bearerd check -c config.yaml",
         "bearerd check --online", "bearerd check --as www-data", group=_START,
     )  # fmt: skip
-    check.add_argument("--online", action="store_true", help="also request one token for each client")
+    check.add_argument(
+        "--online", action="store_true", help="also request one token for each client, and use the server of each share"
+    )
     check.add_argument(
         "--as", dest="reader", metavar="USER[:GROUP]", type=_reader,
         help="also check that this user can read each file; GROUP is the group of the process, by default the user's "

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from bearerd.config.document import Node
 from bearerd.config.messages import kind_of_problem, meant, message_of, misplaced, misplaced_keys, unknown_key
 from bearerd.config.places import Place, keys_at, place_of
-from bearerd.config.redaction import Path, takes_secret
+from bearerd.config.redaction import Path, leads_to_secret
 from bearerd.config.source import BROKEN
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -45,7 +45,7 @@ def check(node: Node, model: type[_Model], required: Mapping[str, Any] = _NOTHIN
     listed: set[Path] = set()
     for detail in details:
         loc: Path = detail["loc"]
-        if detail["type"] == "extra_forbidden" and not any(map(takes_secret, loc[:-1])):
+        if detail["type"] == "extra_forbidden" and not leads_to_secret(loc[:-1]):
             continue
         # A key that is there under a mistyped name, or at a wrong place, is not reported as missing too.
         if detail["type"] == "missing" and loc in satisfied:
@@ -74,7 +74,7 @@ def check_strangers(node: Node, loc: Path, keys: Sequence[str], known: Iterable[
             found |= {place[len(here)] for place in elsewhere if place[: len(here)] == here}
         else:
             # `client_secret: {hunter2}` at a wrong place is still a mapping with one key, which is the secret.
-            may_name = not any(map(takes_secret, (*node.path, *loc)))
+            may_name = not leads_to_secret((*node.path, *loc))
             node.add((*loc, key), unknown_key(key, known, here, may_name=may_name), "unknown key", at_key=True)
             found |= {each for each in [meant(key, known, here)] if each}
     for places, names in at_home.items():
@@ -88,7 +88,7 @@ def _report_strangers(node: Node, model: type[BaseModel], details: Iterable[Any]
     for detail in details:
         *above, key = detail["loc"] or [""]
         # `client_secret: {hunter2}` is a mapping with one key, which is the secret.
-        if detail["type"] == "extra_forbidden" and not any(map(takes_secret, above)):
+        if detail["type"] == "extra_forbidden" and not leads_to_secret(above):
             strangers.setdefault(tuple(above), []).append(str(key))
     satisfied: set[Path] = set()
     for loc, keys in strangers.items():

@@ -22,6 +22,7 @@ from bearerd.config.redaction import (
     excerpt_of_no_yaml,
     is_plain_key,
     is_plain_value,
+    leads_to_secret,
     takes_secret,
 )
 from bearerd.config.scalar import NO_VALUE
@@ -37,8 +38,8 @@ _MOST_MISTAKES: Final = 10
 _ENTRIES: Final = frozenset({"providers", "clients"})
 # Keys below which there may be free text, and secrets under any name.
 _FREE_TEXT: Final = frozenset({"parameters", "headers", "assertion_claims", "vars", "run", "command"})
-# The ends of paths at which a URL with a password may be, also where it does not belong.
-_LOGINS: Final = (("share",), ("redis",), ("redis", "url"))
+# Keys in place of whose mapping somebody may write a URL with a password.
+_SERVERS: Final = frozenset({"share", "redis"})
 
 
 class Document:
@@ -206,7 +207,7 @@ class Document:
                 break
             if not isinstance(event, yaml.ScalarEvent) or lines.isdisjoint(range(start.line, end.line + 1)):
                 continue
-            if any(map(takes_secret, path)):
+            if leads_to_secret(path):
                 secret.update(range(start.line, end.line + 1))
             elif start.line == end.line:
                 shown = self.may_name(path) if is_key else self._may_show(path) and is_plain_value(event.value)
@@ -226,16 +227,15 @@ class Document:
         """Whether a key may be shown: not below an unknown one, nor below one that takes a secret."""
         return (
             is_plain_key(str(path[-1]))
-            and not any(map(takes_secret, path[:-1]))
+            and not leads_to_secret(path[:-1])
             and (len(path) == 1 or self._shows(path[:-1]))
         )
 
     def _may_show(self, path: Path) -> bool:
         argument = path[-2:-1] == ("run",) and path[-1] != 0  # of a hook, such as `curl -u user:password`
-        keys = tuple(part for part in path if isinstance(part, str))
-        login = any(keys[-len(end) :] == end for end in _LOGINS)
-        free_text = argument or login or not _FREE_TEXT.isdisjoint(path)
-        return bool(path) and not free_text and not any(map(takes_secret, path)) and self._shows(path)
+        server = next((part for part in reversed(path) if isinstance(part, str)), None) in _SERVERS
+        free_text = argument or server or not _FREE_TEXT.isdisjoint(path)
+        return bool(path) and not free_text and not leads_to_secret(path) and self._shows(path)
 
     # -- faults of the text itself ----------------------------------------------------
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 Path = tuple[str | int, ...]
@@ -58,6 +59,12 @@ def takes_secret(name: object) -> bool:
     return _TAKES_SECRET.search(name) is not None or any(
         difflib.get_close_matches(word, _SECRET_KEYS, n=1, cutoff=0.75) for word in words
     )
+
+
+def leads_to_secret(path: Sequence[object]) -> bool:
+    """Whether a value at or below a path may be a secret."""
+    # The URL of a server may have a password in it, but not that of a proxy, whose login has keys of its own.
+    return any(map(takes_secret, path)) or ("redis", "url") in pairwise(path)
 
 
 @dataclass(frozen=True, slots=True)

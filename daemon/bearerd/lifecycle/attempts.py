@@ -6,7 +6,6 @@ sets the time of the next attempt.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
@@ -14,22 +13,20 @@ from typing import Final, assert_never
 from bearerd.admission.types import Ask, Held, Settled, Ticket
 from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused
 from bearerd.lifecycle import policy
-from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line, taken_line
+from bearerd.lifecycle.fleet_attempts import FleetAttempts
+from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
 from bearerd.lifecycle.shared import NOT_SENT
-from bearerd.lifecycle.standing import Standing, share_of
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept
-from bearerd.log import say
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits
-from bearerd.terms import Instant, Token
+from bearerd.terms import Instant
 from bearerd.timeformat import duration
 
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _KINDS: Final = tuple(KINDS)
 
 
-class Attempts(Standing):
+class Attempts(FleetAttempts):
     """The attempts of one target. One thread at a time may call methods; any thread may read attributes."""
 
     __slots__ = ()
@@ -67,7 +64,7 @@ class Attempts(Standing):
         """Apply a changed config. A target that needs another token, or is failing, requests one at once."""
         old, self.target = self.target, target
         now = self._parts.clock.now().boot
-        self._share_changed(old, now)
+        self._change_share(old, now)
         self.token.shorten(target.publish_delay)
         needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
         if needs_grant:
@@ -82,16 +79,6 @@ class Attempts(Standing):
             self._timing.now(now)
         elif token is not None and _schedule(old) != _schedule(target):
             self._timing.rescheduled(max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)))
-
-    def _share_changed(self, old: Target, now: float) -> None:
-        """Share with the fleet of the changed config, if there is one."""
-        target = self.target
-        if old.client.share != target.client.share:
-            if self._shared is not None:
-                self._shared.fleet.forget(old)
-            self._shared = share_of(target, self._parts)
-        if self._shared is not None and old.client != target.client:
-            self._shared.changed(now)
 
     def withdraw(self) -> None:
         """Let admission and the fleet forget the target, because it is no longer wanted."""
@@ -153,59 +140,6 @@ class Attempts(Standing):
             )
         )
         return True
-
-    # -- the fleet -------------------------------------------------------------------------------
-
-    def look(self) -> bool:
-        """Take a newer token from the fleet. Returns whether there was one."""
-        if self._shared is None:
-            return False
-        taken = self._shared.look(self.target, self.token, self._parts.clock.now().boot)
-        if taken is None or not self._take_from_fleet(taken):
-            return False
-        self.held = None
-        self.next = self._next(self._parts.clock.now().boot)
-        return True
-
-    def _take_from_fleet(self, taken: Taken) -> bool:
-        """Hold a token that another daemon obtained. Returns False if it has expired by this machine's clocks."""
-        parts, target, now = self._parts, self.target, self._parts.clock.now()
-        token, fleet = taken.record.token, parts.fleet(target)
-        off = abs((token.expires.wall - now.wall) - (token.expires.boot - now.boot))
-        dated = self.token.adopt(taken.record, target, now)
-        if fleet is not None and (dated is None or dated.disagreed) and off > policy.CLOCKS_DISAGREE:
-            fleet.clocks_differ(target, off)
-        if dated is None:
-            if fleet is not None:
-                fleet.pass_over(target, taken.record.fence)
-            return False
-        parts.admission.worked(target.client.name)
-        if now.boot - dated.token.obtained.boot <= policy.LATELY:
-            parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
-        remaining = self.state.remaining(now.boot)
-        due = max(self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS), taken.next_due, now.boot)
-        self._timing.taken(now.boot, due if remaining >= parts.min_valid else now.boot)
-        self.same = False
-        self._recovered(remaining, now.boot)
-        self.say(taken_line(remaining, self.due - now.boot, self.publish_in(now.boot)))
-        return True
-
-    def _told(self, told: Told, ticket: Ticket, now: float) -> None:
-        """Go on as after a failure of one's own: another daemon made the attempt."""
-        failure, target = told.failure, self.target
-        if isinstance(failure, Refused):
-            failure = replace(failure, request=target.fingerprint())
-            self._parts.admission.fleet_refused(
-                target.full_name, target.client.name, failure, told.count, told.wait, now
-            )
-        self._parts.admission.settle(ticket, NOT_SENT, now)
-        self._timing.begun(now)
-        self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
-        self._plan_last(now)
-        if told.new:
-            self.log.failed(failure, now, told.count)
-            remaining = self.state.remaining(now)
-            self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))
 
     # -- an attempt ------------------------------------------------------------------------------
 
@@ -332,13 +266,6 @@ class Attempts(Standing):
         if line is not None:
             self.say(line)
 
-    def _recovered(self, remaining: float, now: float) -> None:
-        """Note that failures are over, and that there is a valid token if it has `remaining` seconds."""
-        if remaining:
-            self.log.renewed()
-        if (recovered := self.log.succeeded(now)) is not None:
-            self.say(recovered)
-
     def _fail(self, failure: Failure, settled: Settled, now: float, lock: Lock | None) -> None:
         """Record a failure, tell the fleet of it, and set the time of the next attempt."""
         self.log.failed(failure, now, lock.failures + 1 if lock is not None else 0)
@@ -360,35 +287,10 @@ class Attempts(Standing):
         self._plan_last(now)
         self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
 
-    def _next(self, now: float) -> float:
-        """The time of the next attempt, as far as it is known."""
-        if self.held is not None:
-            at = self.held.until
-        else:
-            at = self.next_turn()
-            refusal = self.refusal() if isinstance(self.log.failure, Refused) else None
-            if refusal is not None and at <= now + policy.LEAST_BETWEEN_ATTEMPTS:
-                at = max(at, refusal.next_probe)  # admission will hold it until then
-        return self._or_last(at)
-
-    def _plan_last(self, now: float) -> None:
-        if self._timing.may_plan_last() and self.state.remaining(now):
-            self._timing.plan_last(now, self.state.ends, self._parts.dice())
-
-    def _refresh_due(self, token: Token, last_attempt: float) -> float:
-        target = self.target
-        return policy.due_after_issue(
-            token, target.refresh_before, target.least_lead, last_attempt, self._parts.dice(), target.max_age
-        )
-
     def _due_now(self, now: float) -> None:
         """Make an attempt due now, because the cause of the last failure may be gone."""
         self._timing.now(now)
         self.log.forgive()
-
-    def say(self, line: Line) -> None:
-        """Write one log line."""
-        say(_LEVELS[line.level], line.text, name=self.target.full_name)
 
 
 def _before(outcome: Refused, lock: Lock | None) -> int:

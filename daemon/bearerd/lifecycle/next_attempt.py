@@ -71,6 +71,7 @@ class NextAttempt:
 
     def taken(self, now: float, due: float) -> None:
         """Note that there is a newer token, which another daemon obtained; its refresh is due at that time."""
+        due = max(due, self._ended + policy.LEAST_BETWEEN_ATTEMPTS)
         self.extended()
         self.succeeded(now, due)
         self.requested = False

@@ -28,16 +28,23 @@ _UNCLEAR: Final = 30.0
 class Shared:
     """The share of one target. Only its own turns call methods."""
 
-    __slots__ = ("_changed_at", "fleet")
+    __slots__ = ("_changed_at", "fleet", "heard")
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.heard = 0
+        """The number of grants of other daemons whose token or failure was taken over."""
         self._changed_at: float | None = None
         """When the credentials or the config changed last. Boot clock, like all times here."""
 
     def changed(self, now: float) -> None:
         """Note that the credentials or the config changed."""
         self._changed_at = now
+
+    def taken(self) -> None:
+        """Note that a token of another daemon was taken over."""
+        self._changed_at = None
+        self.heard += 1
 
     def look(self, target: Target, token: HeldToken, now: float) -> Taken | None:
         """The token of the fleet, if it is newer than the held one."""
@@ -81,11 +88,12 @@ class Shared:
 
     def failed(self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool) -> None:
         """Tell the fleet of a failure, after which it waits for so many seconds."""
-        if not failure.reached_the_endpoint and not isinstance(failure, Transient):
-            # Its secret or its set-up: another daemon may succeed.
+        if isinstance(failure, Unsent):  # its secret, for example: another daemon may succeed
             self.fleet.give_back(target, lock)
             return
         refused = isinstance(failure, Refused)
+        if refused:
+            self._changed_at = None  # the changed credentials are refused, too
         if lock.governed and failure.reached_the_endpoint and not refused:
             refused, whole_client, wait = True, lock.refusals > 0, max(wait, _UNCLEAR)
         self.fleet.fail(target, lock, failure, wait, whole_client=whole_client, refused=refused)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from math import inf
+from typing import Final
 
 from bearerd.admission.types import Ask, Held, Refusal
-from bearerd.grant.outcome import KINDS, RateLimited, Transient
+from bearerd.grant.outcome import KINDS, RateLimited, Refused, Transient
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import FailureLog
 from bearerd.lifecycle.held_token import HeldToken
+from bearerd.lifecycle.lines import Line
 from bearerd.lifecycle.next_attempt import NextAttempt
 from bearerd.lifecycle.parts import Parts
 from bearerd.lifecycle.shared import Shared
 from bearerd.lifecycle.token_state import TokenState
+from bearerd.log import say
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.target_status import HELD, Hold
+from bearerd.terms import Token
+
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Standing:
@@ -60,6 +67,11 @@ class Standing:
     def outcomes(self) -> tuple[int, ...]:
         """The number of grants by kind of outcome, in the order of `KINDS`."""
         return tuple(self._outcomes)
+
+    @property
+    def heard(self) -> int:
+        """The number of grants of other daemons whose token or failure was taken over."""
+        return 0 if self._shared is None else self._shared.heard
 
     def is_newer(self, instead_of: str | None) -> bool:
         """Whether the token in the files is valid and differs from the one with this digest."""
@@ -125,6 +137,38 @@ class Standing:
 
     def _or_last(self, at: float) -> float:
         return self._timing.or_last(at, self.held)
+
+    def _next(self, now: float) -> float:
+        """The time of the next attempt, as far as it is known."""
+        if self.held is not None:
+            at = self.held.until
+        else:
+            at = self.next_turn()
+            refusal = self.refusal() if isinstance(self.log.failure, Refused) else None
+            if refusal is not None and at <= now + policy.LEAST_BETWEEN_ATTEMPTS:
+                at = max(at, refusal.next_probe)  # admission will hold it until then
+        return self._or_last(at)
+
+    def _plan_last(self, now: float) -> None:
+        if self._timing.may_plan_last() and self.state.remaining(now):
+            self._timing.plan_last(now, self.state.ends, self._parts.dice())
+
+    def _refresh_due(self, token: Token, last_attempt: float) -> float:
+        target = self.target
+        return policy.due_after_issue(
+            token, target.refresh_before, target.least_lead, last_attempt, self._parts.dice(), target.max_age
+        )
+
+    def _recovered(self, remaining: float, now: float) -> None:
+        """Note that failures are over, and that there is a valid token if it has `remaining` seconds."""
+        if remaining:
+            self.log.renewed()
+        if (recovered := self.log.succeeded(now)) is not None:
+            self.say(recovered)
+
+    def say(self, line: Line) -> None:
+        """Write one log line."""
+        say(_LEVELS[line.level], line.text, name=self.target.full_name)
 
 
 def share_of(target: Target, parts: Parts) -> Shared | None:

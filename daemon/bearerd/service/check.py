@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import pwd
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bearerd.clock import SystemClock
@@ -26,12 +26,13 @@ from bearerd.publish.owners import gid_of, uid_of
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.reader_path import ReaderPath, ReaderPaths
 from bearerd.publish.state import State
-from bearerd.secrets.kinds import source_of
-from bearerd.secrets.source import SecretSource
-from bearerd.service.finding import Finding
+from bearerd.service.finding import Finding, finding_of
 from bearerd.service.logs import quiet_libraries
 from bearerd.service.online import try_online
+from bearerd.service.shares import examine_shares
+from bearerd.service.texts import Texts, rotation
 from bearerd.service.trust import writable_by_others
+from bearerd.share.keys import key_fault
 from bearerd.terms import Reference
 from bearerd.timeformat import duration
 
@@ -46,13 +47,14 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     yield from _directories(config, publisher, faults)
     unusable = config.directory if faults else None
     yield from _clients_and_tokens(config, environ, publisher, unusable, online=online)
+    yield from examine_shares(config, environ, online=online)
 
 
 def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Iterator[Finding]:
     """The files of the config, the directories for output, and the paths to them."""
     for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
         yield Finding(f"config {path}", meaning, "warning")
-    yield _finding(f"directory {config.directory}", faults, "can be written")
+    yield finding_of(f"directory {config.directory}", faults, "can be written")
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
     uid = ReaderPaths(config).uid
@@ -60,7 +62,7 @@ def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Ite
         yield Finding("directory", note, "warning")
     state = State(config.state_directory, uid)
     if not (faults and is_below(config.state_directory, config.directory)):  # one cause, one failure
-        yield _finding(f"state directory {config.state_directory}", state.examine(), "can be written")
+        yield finding_of(f"state directory {config.state_directory}", state.examine(), "can be written")
     if state.note:
         yield Finding("state directory", state.note, "warning")
     directories = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
@@ -80,7 +82,7 @@ def _clients_and_tokens(
     able: list[Target] = []
     for target in config.targets:
         parameters = [value for _, value in target.parameters if isinstance(value, Reference)]
-        texts = _Texts(environ)
+        texts = Texts(environ)
         for reference in parameters:
             texts.verbatim(reference)
         credentials = judged[target.client.name]
@@ -91,24 +93,24 @@ def _clients_and_tokens(
         yield from try_online(able, environ)
 
 
-def _client_finding(client: Client, judged: _Texts, environ: Mapping[str, str]) -> Finding:
-    subject, details = f"client {client.name}", _rotation(client, environ)
-    if judged.hidden and not judged.faults:
-        return Finding(subject, _not_seen(judged), "warning", details)
-    return _finding(subject, judged.faults, _usable(client), details)
+def _client_finding(client: Client, judged: Texts, environ: Mapping[str, str]) -> Finding:
+    subject, details = f"client {client.name}", rotation(client.references, environ)
+    if judged.hidden and not (judged.faults or judged.weak):
+        return Finding(subject, judged.not_seen(), "warning", details)
+    return finding_of(subject, judged.faults + judged.weak, _usable(client), details)
 
 
 def _token_findings(
-    target: Target, publisher: Publisher, unusable: str | None, mounts: Mapping[str, str], parameters: _Texts
+    target: Target, publisher: Publisher, unusable: str | None, mounts: Mapping[str, str], parameters: Texts
 ) -> Iterator[Finding]:
     subject, count = f"token {target.full_name}", len(target.outputs)
     hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
     busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
     faults = publisher.examine(target, without=unusable) + busy + parameters.faults + hooks
     if faults or unusable is None:
-        yield _finding(subject, faults, f"{counted(count, 'file')} can be written")
+        yield finding_of(subject, faults, f"{counted(count, 'file')} can be written")
     if parameters.hidden:
-        yield Finding(subject, _not_seen(parameters), "warning")
+        yield Finding(subject, parameters.not_seen(), "warning")
     if target.max_staleness and target.least_lead > lead(
         target.default_lifetime, target.refresh_before, target.least_lead
     ):
@@ -196,43 +198,16 @@ def _usable(client: Client) -> str:
     return "no credentials but its client_id" if client.client_id else "no credentials are configured"
 
 
-class _Texts:
-    """Reads references for a check, and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.faults: list[str] = []
-        self.hidden: dict[str, str] = {}
-        """By reference: why this process cannot see a secret that the daemon can."""
-
-    def verbatim(self, reference: Reference | None) -> str:
-        """A text that goes into the request as it is; empty if there is a fault."""
-        return self._text(reference, SecretSource.check)
-
-    def parsed(self, reference: Reference | None) -> str:
-        """A key or certificate: its format allows blanks around it; empty if there is a fault."""
-        return self._text(reference, SecretSource.read)
-
-    def _text(self, reference: Reference | None, read: Callable[[SecretSource], str]) -> str:
-        if reference is None:
-            return ""
-        source = source_of(reference, self._environ)
-        if reason := source.hidden():
-            self.hidden[str(reference)] = reason
-            return ""
-        try:
-            return read(source)
-        except SecretUnavailable as error:
-            self.faults.append(str(error))
-            return ""
-
-
-def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
+def _judge(client: Client, environ: Mapping[str, str]) -> Texts:
     """Read everything that a client authenticates with, and try it as far as that is possible without a request."""
-    texts = _Texts(environ)
+    texts = Texts(environ)
     if isinstance(client.client_id, Reference):
         texts.verbatim(client.client_id)
     secrets = [texts.verbatim(reference) for reference in client.client_secret]
+    if client.share is not None and client.share.key is None:
+        read = zip(client.client_secret, secrets, strict=True)
+        faults = [key_fault(reference, secret, of_client=True) for reference, secret in read if secret]
+        texts.weak = [fault for fault in faults if fault]
     private_key, certificate = texts.parsed(client.private_key), texts.parsed(client.certificate)
     texts.verbatim(client.assertion)
     login = client.provider.proxy_login
@@ -265,14 +240,6 @@ def _judge(client: Client, environ: Mapping[str, str]) -> _Texts:
     return texts
 
 
-def _not_seen(texts: _Texts) -> str:
-    """Which secrets the check cannot see, by reason."""
-    by_reason: dict[str, list[str]] = {}
-    for reference, reason in texts.hidden.items():
-        by_reason.setdefault(reason, []).append(reference)
-    return "; ".join(f"{', '.join(references)}: {reason}" for reason, references in by_reason.items())
-
-
 def _signing_fault(client: Client, held: Credentials) -> str | None:
     """Why a client cannot sign its assertions."""
     try:
@@ -280,22 +247,3 @@ def _signing_fault(client: Client, held: Credentials) -> str | None:
     except (SecretUnavailable, ExtraMissing) as error:
         return str(error)
     return None
-
-
-def _rotation(client: Client, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Which credentials need a restart after a rotation; bearerd reads all others again."""
-    names = [str(reference) for reference in client.references if source_of(reference, environ).set_at_start]
-    if not names:
-        return ()
-    several = len(names) > 1
-    text = f"{', '.join(names)} {'are' if several else 'is'} set when the unit starts"
-    return (("rotation", f"{text}; run systemctl restart to use {'new ones' if several else 'a new one'}"),)
-
-
-def _finding(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:
-    # One file may be configured twice, such as a PKCS#12 file as certificate and key.
-    return (
-        Finding(subject, "; ".join(dict.fromkeys(faults)), "failed")
-        if faults
-        else Finding(subject, good, details=details)
-    )

@@ -14,3 +14,13 @@ class Finding:
     level: str = "ok"
     details: tuple[tuple[str, str], ...] = ()
     """Details, each with a name and a text."""
+
+
+def finding_of(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:
+    """What is wrong with a subject, or else what is right."""
+    # One file may be configured twice, such as a PKCS#12 file as certificate and key.
+    return (
+        Finding(subject, "; ".join(dict.fromkeys(faults)), "failed")
+        if faults
+        else Finding(subject, good, details=details)
+    )

@@ -205,6 +205,10 @@ class _Daemon:
             say(logging.INFO, f"ca_file of {', '.join(sorted(trusting))} changed")
         if clients or trusting:
             self._engine.secrets_changed(clients | trusting)
+        sealing = self._sources.keys_changed()
+        if sealing:
+            say(logging.INFO, f"share.key of {', '.join(sorted(sealing))} changed")
+            self._engine.keys_changed(sealing)
         tokens = self._sources.templates_changed()
         if tokens:
             say(logging.INFO, f"a template of {counted(len(tokens), 'token')} changed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from bearerd.model import Config
 from bearerd.secrets.fingerprint import fingerprint_of
@@ -11,9 +12,15 @@ from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
 from bearerd.terms import Reference
 
+_Key = TypeVar("_Key", str, Reference)
+
 
 class Sources:
-    """The files of a config, its secrets, `ca_file`s and templates. Only fingerprints of them are kept."""
+    """The files of a config, its secrets, `ca_file`s and templates. Only fingerprints of them are kept.
+
+    The URL, the password and the `ca_file` of a share's server are not watched: they are read for each connection, and
+    a server that refuses them is tried again every few seconds.
+    """
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -21,6 +28,8 @@ class Sources:
         self._secrets: dict[Reference, bytes] = {}
         self._sources: dict[Reference, SecretSource] = {}
         self._clients: dict[Reference, set[str]] = {}
+        self._keys: dict[Reference, bytes] = {}
+        self._sealing: dict[Reference, set[str]] = {}
         self._authorities: dict[str, bytes] = {}
         self._trusting: dict[str, set[str]] = {}
         self._templates: dict[str, bytes] = {}
@@ -35,6 +44,7 @@ class Sources:
         """
         sources: dict[Reference, SecretSource] = {}
         clients: dict[Reference, set[str]] = {}
+        sealing: dict[Reference, set[str]] = {}
         trusting: dict[str, set[str]] = {}
         tokens: dict[str, set[str]] = {}
         for target in config.targets:
@@ -43,15 +53,22 @@ class Sources:
                     sources[reference] = source_of(reference, self._environ)
                 if sources[reference].paths():
                     clients.setdefault(reference, set()).add(target.client.name)
+            share = target.client.share
+            if share is not None and share.key is not None:
+                source = sources.setdefault(share.key, source_of(share.key, self._environ))
+                if source.paths():
+                    sealing.setdefault(share.key, set()).add(target.client.name)
             if ca_file := target.client.provider.ca_file:
                 trusting.setdefault(ca_file, set()).add(target.client.name)
             for output in target.outputs:
                 if output.template.startswith("/"):
                     tokens.setdefault(output.template, set()).add(target.full_name)
-        self._sources, self._clients, self._trusting, self._tokens = sources, clients, trusting, tokens
+        self._sources, self._clients, self._sealing = sources, clients, sealing
+        self._trusting, self._tokens = trusting, tokens
         self._paths = (*config.sources, *config.source_directories)
         self._config = {path: self._config.get(path) or fingerprint_of(path) for path in self._paths}
         self._secrets = {one: self._secrets.get(one) or sources[one].fingerprint() for one in clients}
+        self._keys = {one: self._keys.get(one) or sources[one].fingerprint() for one in sealing}
         self._authorities = {path: self._authorities.get(path) or fingerprint_of(path) for path in trusting}
         self._templates = {path: self._templates.get(path) or fingerprint_of(path) for path in tokens}
 
@@ -60,7 +77,8 @@ class Sources:
         # Not os.path.abspath: it removes `link/..`, which the kernel resolves.
         config = [path if path.startswith("/") else os.path.join(os.getcwd(), path) for path in self._paths]
         directories = [os.path.join(path, ".") for path in config if os.path.isdir(path)]
-        secrets = [path for reference in self._clients for path in self._sources[reference].paths()]
+        references = dict.fromkeys((*self._clients, *self._sealing))
+        secrets = [path for reference in references for path in self._sources[reference].paths()]
         return [*config, *secrets, *self._trusting, *self._tokens, *directories]
 
     def config_changed(self) -> bool:
@@ -70,9 +88,13 @@ class Sources:
 
     def clients_changed(self) -> set[str]:
         """The clients that use a secret which changed since the last look."""
-        before = self._secrets
-        self._secrets = {one: self._sources[one].fingerprint(before[one]) for one in self._clients}
-        return {name for one, names in self._clients.items() if self._secrets[one] != before[one] for name in names}
+        before, self._secrets = self._secrets, self._fingerprints(self._secrets)
+        return _concerned(self._clients, before, self._secrets)
+
+    def keys_changed(self) -> set[str]:
+        """The clients whose `share.key` changed since the last look."""
+        before, self._keys = self._keys, self._fingerprints(self._keys)
+        return _concerned(self._sealing, before, self._keys)
 
     def templates_changed(self) -> set[str]:
         """The tokens that use a template which changed since the last look."""
@@ -84,12 +106,16 @@ class Sources:
         before, self._authorities = self._authorities, _look(self._authorities)
         return _concerned(self._trusting, before, self._authorities)
 
+    def _fingerprints(self, before: Mapping[Reference, bytes]) -> dict[Reference, bytes]:
+        """The fingerprints of these secrets now."""
+        return {one: self._sources[one].fingerprint(known) for one, known in before.items()}
+
 
 def _look(before: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fingerprints of these files now."""
     return {path: fingerprint_of(path, known) for path, known in before.items()}
 
 
-def _concerned(users: Mapping[str, set[str]], before: Mapping[str, bytes], now: Mapping[str, bytes]) -> set[str]:
-    """The users of the files that changed."""
-    return {name for path, names in users.items() if now[path] != before[path] for name in names}
+def _concerned(users: Mapping[_Key, set[str]], before: Mapping[_Key, bytes], now: Mapping[_Key, bytes]) -> set[str]:
+    """The users of what changed."""
+    return {name for key, names in users.items() if now[key] != before[key] for name in names}

@@ -7,23 +7,21 @@ view has the error. Call the methods about a target from its turn only.
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf, isfinite
 from typing import Final, assert_never
 
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
-from bearerd.grant.outcome import Failure, Transient
+from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
 from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
-from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_token
-from bearerd.share.keyring import Keyring
+from bearerd.share.entry import TokenEntry
 from bearerd.share.names import names_of
-from bearerd.share.seal import NONCE, bound_to, seal, unseal
 from bearerd.share.server import Connect, Seat, Server, Wake
 from bearerd.share.types import (
     GREATEST_FENCE,
@@ -37,13 +35,18 @@ from bearerd.share.types import (
     ShareView,
     Stored,
 )
+from bearerd.share.vault import Vault
 from bearerd.terms import Redis
 
+# Seconds after the end of a lock within which the target claims again if nothing else holds it.
+_SOON_AFTER: Final = 5.0
 # Seconds: the longest Retry-After that is honoured, with its jitter, and the longest pace of a refused client.
 _LONGEST_WAIT: Final = 1.2 * 3600.0
+# Seconds between two claims: the server's clock and this one never agree exactly.
+_LEAST_WAIT: Final = 0.2
 # Answers in a row that are tokens which cannot be used. One is stored at a time, so a second one is rare.
 _MOST_UNUSABLE: Final = 3
-_UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot read")
+_TRUST: Final = "check that it is the fleet's own"
 
 
 class _Unusable(Exception):  # noqa: N818 - a state, not a mistake
@@ -67,7 +70,7 @@ class Fleet:
         self._connect = connect
         self._wake = wake
         self._client_id = client_id
-        self._keyring = Keyring(environ)
+        self._vault = Vault(environ)
         self._servers: dict[Redis, Server] = {}
         self._clients: dict[Redis, tuple[str, ...]] = {}
 
@@ -83,7 +86,7 @@ class Fleet:
         self._servers = {redis: before.get(redis) or self._server_of(redis) for redis in clients}
         self._clients = {redis: tuple(names) for redis, names in clients.items()}
         for name in {name for names in clients.values() for name in names}:
-            self._keyring.forget(name)
+            self._vault.forget(name)
         for redis, server in self._servers.items():
             if redis in before:
                 server.look_again()
@@ -95,7 +98,7 @@ class Fleet:
 
     def credentials_changed(self, client: str) -> None:
         """Read the keys of this client again, and its entries at the next turns of its targets."""
-        self._keyring.forget(client)
+        self._vault.forget(client)
         for server in self._servers.values():
             server.look_again(client)
 
@@ -136,7 +139,9 @@ class Fleet:
             server, seat = self._at(target)
             seat.waiting, seat.held = True, False
             if server.link.usable():
-                return self._claim(server, seat, target, wanted)
+                claimed = self._claim(server, seat, target, wanted)
+                seat.waiting = isinstance(claimed, Waits)
+                return claimed
         except (ShareUnavailable, _Unusable):
             pass
         share = target.client.share
@@ -149,9 +154,12 @@ class Fleet:
     def own_fence(self, target: Target, have: int, wall: float) -> int:
         """The fence of a token that this daemon obtained by itself at this time (wall clock)."""
         try:
-            _, seat = self._at(target)
+            server, seat = self._at(target)
         except _Unusable:
             return policy.own_fence(have, wall, self._dice())
+        if server.offset is not None:  # by the server's clock, so that the newest of two such tokens is known
+            now = self._clock.now()
+            wall += server.offset + now.boot - now.wall
         seat.seen = policy.own_fence(max(seat.seen, have), wall, self._dice())
         seat.look = True  # it is stored when that is possible
         return seat.seen
@@ -185,8 +193,10 @@ class Fleet:
 
         def fail(server: Server) -> None:
             _, seat = self._at(target)
-            bound = bound_to("failure", lock.names, "" if whole_client else target.identity(), lock.client_id)
-            sealed = seal(dump_failure(failure), bound, self._keys(server, target)[0], secrets.token_bytes(NONCE))
+            with self._sealing(server, target):
+                sealed = self._vault.seal_failure(
+                    target, lock.names, lock.client_id, failure, whole_client=whole_client
+                )
             seat.told = _digest(sealed)
             server.link.store.fail(
                 lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
@@ -239,10 +249,11 @@ class Fleet:
             raise _Unusable
         return server, server.seat(target, client_id, lambda: names_of(target, client_id))
 
-    def _keys(self, server: Server, target: Target, *, again: bool = False) -> tuple[bytes, ...]:
-        """The keys of a target's client. Raises _Unusable."""
+    @contextmanager
+    def _sealing(self, server: Server, target: Target) -> Iterator[None]:
+        """Note what is wrong with the keys. Raises _Unusable."""
         try:
-            return (self._keyring.renewed if again else self._keyring.keys)(target.client)
+            yield
         except (SecretUnavailable, ExtraMissing) as error:
             server.note("key", f"the tokens of client {target.client.name} cannot be sealed: {error}")
             raise _Unusable from None
@@ -263,7 +274,8 @@ class Fleet:
         return None
 
     def _claim(self, server: Server, seat: Seat, target: Target, wanted: Wanted) -> Claimed:
-        self._keys(server, target)  # without a key, the lock would be of no use
+        with self._sealing(server, target):
+            self._vault.ready(target, self._clock.now().boot)  # without a key, the lock would be of no use
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, seat.unreadable)
             seat.seen = max(seat.seen, have)
@@ -277,7 +289,7 @@ class Fleet:
 
     def _understood(self, server: Server, seat: Seat, target: Target, wanted: Wanted, answer: Answer) -> Claimed | None:
         """What an answer means; None if it is a token that cannot be used."""
-        if not isinstance(answer, Busy):
+        if not isinstance(answer, Busy) or wanted.remaining > 0:
             seat.busy_since = None
         match answer:
             case Granted():
@@ -288,13 +300,18 @@ class Fleet:
                 return self._open(server, seat, target, answer)
             case Busy(wait=wait):
                 now = self._clock.now().boot
-                seat.busy_since = now if seat.busy_since is None else seat.busy_since
-                if policy.stuck(wanted.remaining, wait, now - seat.busy_since, last=wanted.last):
+                # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
+                if seat.busy_since is None or now > seat.busy_until + _SOON_AFTER:
+                    seat.busy_since = now
+                seat.busy_until = now + wait
+                if policy.stuck(
+                    target.client.provider.timeout, wanted.remaining, wait, now - seat.busy_since, last=wanted.last
+                ):
                     server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
                     return Alone()
-                return Waits("share", max(0.0, wait))
+                return Waits("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
-                return Waits(reason, max(0.0, wait))
+                return Waits(reason, max(_LEAST_WAIT, wait))
             case Failing():
                 return self._told(server, seat, target, answer)
             case _:
@@ -308,7 +325,6 @@ class Fleet:
             self._check_granted(server, seat, granted)
             self._set_clock(server, granted.clock)
             seat.seen = granted.fence
-            self._keys(server, target, again=True)
         except BaseException:
             self.give_back(target, lock)
             raise
@@ -317,14 +333,9 @@ class Fleet:
     def _told(self, server: Server, seat: Seat, target: Target, failing: Failing) -> Told:
         digest = _digest(failing.sealed)
         new, seat.told = digest != seat.told, digest
-        identity = "" if failing.whole_client else target.identity()
-        content = self._unseal(
-            server, target, failing.sealed, bound_to("failure", seat.names, identity, seat.client_id)
-        )
-        failure = load_failure(content) if content is not None else None
-        if failure is not None:
-            failure = replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
-        return Told(failure or _UNREADABLE, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
+        with self._sealing(server, target):
+            failure = self._vault.open_failure(target, seat.names, seat.client_id, failing)
+        return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
 
     def _store(
         self, server: Server, seat: Seat, target: Target, record: Record, remaining: float, next_due: float
@@ -332,8 +343,8 @@ class Fleet:
         token = record.token
         clock = token.obtained.wall if server.offset is None else token.obtained.boot + server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
-        bound = bound_to("token", seat.names, target.identity(), seat.client_id, record.fence)
-        sealed = seal(dump_token(entry), bound, self._keys(server, target)[0], secrets.token_bytes(NONCE))
+        with self._sealing(server, target):
+            sealed = self._vault.seal_token(target, seat.names, entry)
         newer = server.link.store.store(seat.names, record.fence, sealed, max(1.0, remaining))
         seat.seen = max(seat.seen, record.fence)
         if newer is None:
@@ -354,9 +365,8 @@ class Fleet:
 
     def _open(self, server: Server, seat: Seat, target: Target, stored: Stored) -> Taken | None:
         """The token in an entry. None if it cannot be used: it is passed over from now on."""
-        bound = bound_to("token", seat.names, target.identity(), seat.client_id, stored.fence)
-        content = self._unseal(server, target, stored.sealed, bound)
-        entry = load_token(content) if content is not None else None
+        with self._sealing(server, target):
+            entry = self._vault.open_token(target, seat.names, seat.client_id, stored)
         if entry is None:
             seat.unreadable = stored.fence
             server.note(
@@ -368,13 +378,8 @@ class Fleet:
         now = self._clock.now()
         record = replace(entry.at(stored.clock, now), fence=stored.fence)
         server.taken += 1
+        seat.busy_since = None
         return Taken(record, record.token.obtained.boot + entry.next_due)
-
-    def _unseal(self, server: Server, target: Target, sealed: bytes, bound: bytes) -> bytes | None:
-        content = unseal(sealed, bound, self._keys(server, target))
-        if content is None:
-            content = unseal(sealed, bound, self._keys(server, target, again=True))
-        return content
 
     def _check(self, server: Server, stored: Stored) -> None:
         if not 0 < stored.fence <= GREATEST_FENCE:
@@ -392,9 +397,6 @@ class Fleet:
             server.note("clock", f"the server named no time; {_TRUST}")
             raise _Unusable
         server.offset = clock - self._clock.now().boot
-
-
-_TRUST: Final = "check that it is the fleet's own"
 
 
 def _digest(sealed: bytes) -> bytes:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 from bearerd.errors import SecretUnavailable
 from bearerd.handoff import holding
 from bearerd.model import Client
 from bearerd.secrets.kinds import source_of
+from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
 
-LEAST_KEY: Final = 32
-"""Bytes of `share.key`: `openssl rand -base64 32` prints 44."""
-LEAST_SECRET: Final = 16
-"""Bytes of a client secret that seals. Providers issue 20 or more; a shorter one could be guessed."""
+# Seconds. A command that prints a secret takes its time, and claims are repeated when a lock is freed.
+_LATELY: Final = 60.0
 
 
 class Keyring:
@@ -25,6 +25,7 @@ class Keyring:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._keys: dict[str, tuple[bytes, ...]] = {}
+        self._read_at: dict[str, float] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def keys(self, client: Client) -> tuple[bytes, ...]:
@@ -33,6 +34,12 @@ class Keyring:
             if client.name not in self._keys:
                 self._keys[client.name] = self._read(client)
             return self._keys[client.name]
+
+    def refresh(self, client: Client, now: float) -> None:
+        """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
+        if now >= self._read_at.get(client.name, -inf) + _LATELY:
+            self.renewed(client)
+            self._read_at[client.name] = now
 
     def renewed(self, client: Client) -> tuple[bytes, ...]:
         """The same, read again, because a secret may have changed. If it cannot be read now, the known keys."""
@@ -47,11 +54,12 @@ class Keyring:
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
         self._keys.pop(client, None)
+        self._read_at.pop(client, None)
 
     def _read(self, client: Client) -> tuple[bytes, ...]:
         share = client.share
         key = share.key if share is not None else None
-        least, references = (LEAST_SECRET, client.client_secret) if key is None else (LEAST_KEY, (key,))
+        references = client.client_secret if key is None else (key,)
         found: list[bytes] = []
         missing: SecretUnavailable | None = None
         for reference in references:
@@ -60,9 +68,8 @@ class Keyring:
             except SecretUnavailable as error:
                 missing = missing or error
                 continue
-            if len(secret.encode()) < least:
-                do = "set share.key" if key is None else "openssl rand -base64 32 prints a key"
-                missing = missing or SecretUnavailable(f"{reference}: shorter than {least} bytes; {do}")
+            if fault := key_fault(reference, secret, of_client=key is None):
+                missing = missing or SecretUnavailable(fault)
             else:
                 found.append(derive(secret))
         if not found:

@@ -15,8 +15,11 @@ _LEAST_LEASE: Final = 1.0
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
-# Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence.
-_SPREAD: Final = 1000
+# Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
+_BESIDE_EXPIRY: Final = 10.0
+# Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor
+# if both clocks are so far behind that the next number counts. Less than the clocks of a fleet differ.
+_SPREAD: Final = 100_000
 
 
 def lease(timeout: float, remaining: float) -> float:
@@ -35,7 +38,7 @@ def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
 
     It is greater than each that the daemon has seen, and comparable with those of the server, which are its time.
     """
-    return min(max(seen + 1, int(max(0.0, wall) * 1e6) + int(dice * _SPREAD)), GREATEST_FENCE)
+    return min(max(seen + 1, int(max(0.0, wall) * 1e6)) + int(dice * _SPREAD), GREATEST_FENCE)
 
 
 def credible(fence: int, seen: int) -> bool:
@@ -48,10 +51,13 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
     return when_unavailable == "alone" or remaining <= 0 or last
 
 
-def stuck(remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for at most half of what remains of the token. So one that outlasts the token at the last moment
-    is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
+    A lock is taken for one request at most, or kept until the end of a token that was returned again. So one that
+    outlasts both is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
     """
-    return (last and 0 < remaining < wait) or (remaining <= 0 and waited >= _PATIENCE)
+    if remaining > 0 and not last:
+        return False
+    longest = max(longest_lease(timeout), remaining + _BESIDE_EXPIRY)
+    return wait > longest or (remaining <= 0 and waited >= _PATIENCE)

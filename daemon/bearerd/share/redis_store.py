@@ -143,24 +143,28 @@ class RedisStore:
 
     # -- check ---------------------------------------------------------------------------------
 
-    def prove(self) -> None:
-        """Connect, and do everything that a daemon does, with names of its own; nothing of it is left."""
+    def prove(self) -> float:
+        """Connect, and do everything that a daemon does, with names of its own; nothing of it is left.
+
+        Returns the server's clock: Unix time.
+        """
         limit = RateLimit(count=3, window=10.0)
         names = Names(f"check-{token_hex(16)}", f"check-{token_hex(16)}", REFUSED_LIMIT, ((token_hex(16), limit),))
         try:
             self.connect()
             with self._listening() as subscription:
                 try:
-                    self._prove(names, subscription)
+                    clock = self._prove(names, subscription)
                 except ShareUnavailable:
                     with suppress(ShareUnavailable):  # the first error tells more
                         self._run("forget", names, read=replies.done)
                     raise
                 self._run("forget", names, read=replies.done)
+                return clock
         finally:
             self.disconnect()
 
-    def _prove(self, names: Names, subscription: Subscription) -> None:
+    def _prove(self, names: Names, subscription: Subscription) -> float:
         self.give_back(names, self._granted(names, Claim()))
         self.fail(names, self._granted(names, Claim()), b"-", 1.0, whole_client=False, refused=True)
         self.keep(names, self._granted(names, Claim(last=True)), 0.0)
@@ -181,6 +185,7 @@ class RedisStore:
             raise ShareUnavailable(
                 f"the server does not pass on announcements; check that {self._channel} is not renamed or filtered"
             )
+        return stored.clock
 
     def _granted(self, names: Names, claim: Claim) -> int:
         answer = self.claim(names, claim)

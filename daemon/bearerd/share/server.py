@@ -44,7 +44,9 @@ class Seat:
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """When the first of the locks of others was found that followed each other since."""
+    """Without a valid token: when the first of the locks of others was found that followed each other since."""
+    busy_until: float = 0.0
+    """When the last of them ends."""
 
 
 class Server:

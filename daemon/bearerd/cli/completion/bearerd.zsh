@@ -37,7 +37,7 @@ _shtab_bearerd_defaults_added=0
 _shtab_bearerd_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
-  "--online[also request one token for each client]"
+  "--online[also request one token for each client, and use the server of each share]"
   "--as[also check that this user can read each file\; GROUP is the group of the process, by default the user\'s login group]:USER:_users"
 )
 

@@ -67,7 +67,8 @@ if longest > 0 then
   return { text(now), 'limited', 'rate_limit', text(longest) }
 end
 
-local fence = math.max(stored or 0, seen, now - 1) + 1
+local given = tonumber(redis.call('HGET', lock, 'fence') or 0)
+local fence = math.max(stored or 0, given, seen, now - 1) + 1
 local ends = now + lease
 hold(fence, ends)
 redis.call('ZADD', flights, text(ends), attempt(text(fence)))

@@ -46,7 +46,7 @@ end
 local function hold(fence, ends)
   redis.call('DEL', lock)
   redis.call('HSET', lock, 'fence', text(fence), 'until', text(ends))
-  keep_until(lock, ends)
+  keep_until(lock, ends + FORGOTTEN)
 end
 
 -- An attempt as a member of a sorted set: two targets may have the same fence.
@@ -64,7 +64,8 @@ local function finish(fence)
     end
   end
   if redis.call('HGET', lock, 'fence') == fence then
-    redis.call('DEL', lock)
+    -- It is kept for a while, so that a clock that is set back does not give its fence once more.
+    redis.call('HSET', lock, 'until', text(now))
   end
 end
 

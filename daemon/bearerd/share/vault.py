@@ -1,0 +1,68 @@
+"""Seals and opens the entries of each client. Needs its secrets; knows nothing of the server."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from bearerd.grant.outcome import Failure, Transient
+from bearerd.model import Target
+from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_token
+from bearerd.share.keyring import Keyring
+from bearerd.share.seal import NONCE, bound_to, seal, unseal
+from bearerd.share.types import Failing, Names, Stored
+
+_UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot read")
+
+
+class Vault:
+    """Thread-safe. Its methods raise SecretUnavailable and ExtraMissing if there is no key."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._keyring = Keyring(environ)
+
+    def ready(self, target: Target, now: float) -> None:
+        """Make sure that there is a key. The secrets are read again if that was not done lately (boot clock)."""
+        self._keyring.refresh(target.client, now)
+
+    def forget(self, client: str) -> None:
+        """Read the keys of this client again when they are needed."""
+        self._keyring.forget(client)
+
+    def seal_token(self, target: Target, names: Names, entry: TokenEntry) -> bytes:
+        """An entry with a token. Its record has the client id and the fence."""
+        record = entry.record
+        bound = bound_to("token", names, target.identity(), record.client_id, record.fence)
+        return self._seal(target, dump_token(entry), bound)
+
+    def open_token(self, target: Target, names: Names, client_id: str, stored: Stored) -> TokenEntry | None:
+        """The token in an entry; None if it cannot be opened."""
+        content = self._open(
+            target, stored.sealed, bound_to("token", names, target.identity(), client_id, stored.fence)
+        )
+        return None if content is None else load_token(content)
+
+    def seal_failure(
+        self, target: Target, names: Names, client_id: str, failure: Failure, *, whole_client: bool
+    ) -> bytes:
+        """An entry with a failure, of the target or of its whole client."""
+        bound = bound_to("failure", names, "" if whole_client else target.identity(), client_id)
+        return self._seal(target, dump_failure(failure), bound)
+
+    def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
+        """The failure in an entry, with a remark that another daemon was told. A general one if it cannot be opened."""
+        identity = "" if failing.whole_client else target.identity()
+        content = self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
+        failure = None if content is None else load_failure(content)
+        if failure is None:
+            return _UNREADABLE
+        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
+
+    def _seal(self, target: Target, content: bytes, bound: bytes) -> bytes:
+        return seal(content, bound, self._keyring.keys(target.client)[0], secrets.token_bytes(NONCE))
+
+    def _open(self, target: Target, sealed: bytes, bound: bytes) -> bytes | None:
+        content = unseal(sealed, bound, self._keyring.keys(target.client))
+        return unseal(sealed, bound, self._keyring.renewed(target.client)) if content is None else content
