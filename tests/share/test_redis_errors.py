@@ -17,7 +17,7 @@ from bearerd.share.types import GREATEST_FENCE, Claim, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.process import WITHIN, eventually
 from support.redis_liar import answering, bulk, usual
-from support.redis_server import NEEDS_REDIS, RedisServer, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, RedisServer, free_port, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
 LISTENS = "no server listens there, or a firewall refuses: check that it runs, and host and port"
@@ -210,7 +210,7 @@ def _is_busy(server: RedisServer) -> bool:
 
 @NEEDS_REDIS
 def test_a_cluster() -> None:
-    with redis_server("cluster-enabled yes") as server:
+    with redis_server("cluster-enabled yes", f"cluster-port {free_port()}") as server:
         assert error_of(at(server)).endswith("(CLUSTERDOWN); use a server without cluster mode, or sentinels")
 
 
