@@ -278,6 +278,26 @@ LAST = Claim(last=True)
             id="a rate limit is that of the fleet",
         ),
         pytest.param(
+            [Step("claim", D, seen="future"), Step("give_back", D), Step("claim", D)],
+            [Granted, Granted],
+            id="no fence is given twice",
+        ),
+        pytest.param(
+            [*(Step("claim", D), Step("fail", D), Step("claim", D, claim=LAST), Step("store", D)), Step("claim", D)],
+            [Granted, Granted, Granted],
+            id="a new token ends the failures",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D, whole_client=True, refused=True)),
+                *(Step("claim", E, claim=LAST), Step("fail", E, whole_client=True, refused=True)),
+                *(Step("claim", F, claim=LAST), Step("fail", F, whole_client=True, refused=True)),
+                *(Step("claim", D, claim=LAST), Step("claim", D, claim=Claim(last=True, changed=LONG))),
+            ],
+            [Granted, Granted, Granted, Limited, Granted],
+            id="one refused attempt is reserved for changed credentials",
+        ),
+        pytest.param(
             [Step("claim", D), Step("store", D), Step("claim", D, have="none"), Step("claim", D), Step("keep", D)],
             [Granted, Stored, Granted],
             id="a newer token is returned",
