@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import bearerd
-from bearerd.config.load import load
+from bearerd.config.load import load, schema
 from reference import ROOT, generated
+from reference.shape import sections
 from support.pages import blocks, headings
 
 TEXTS = generated()
@@ -25,6 +26,16 @@ def test_a_generated_file_is_current(path: str) -> None:
     root = Path(bearerd.__file__).parents[1] if path.startswith("daemon/") else ROOT
     current = (root / path.removeprefix("daemon/")).read_text(encoding="utf-8") == TEXTS[path]
     assert current, f"{path} is out of date: run `python -m reference` in tests/, and commit what changed"
+
+
+def test_the_reference_has_every_key_of_the_config() -> None:
+    whole = schema()
+    keys = {
+        (key, value["description"])
+        for model in (whole, *whole["$defs"].values())
+        for key, value in model["properties"].items()
+    }
+    assert keys == {(entry.name, entry.text) for section in sections() for entry in section.entries}
 
 
 def test_each_key_of_the_page_has_an_anchor_of_its_own() -> None:

@@ -79,7 +79,8 @@ def parse(url: str) -> Address:
     """The address that a URL names; raises BadAddressError."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
-        raise BadAddressError(f"a URL that begins with {', '.join(f'{each}://' for each in SCHEMES)}")
+        *others, last = (f"{each}://" for each in SCHEMES)
+        raise BadAddressError(f"a URL that begins with {', '.join(others)} or {last}")
     if re.search(r"[<>{}$]", rest):
         raise BadAddressError("a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value")
     if re.search(r"[\x00-\x20\x7f-\uffff]", rest):

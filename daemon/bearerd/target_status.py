@@ -74,10 +74,17 @@ class TargetStatus:
     """Until when the previous token is valid, if it is still in the files because this one could not be written."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
     """The number of its grants by kind of outcome, in the order of `KINDS`."""
+    fleet_grants: int = 0
+    """The number of grants of other daemons whose token or failure it took over."""
     same_token: bool = False
     """Whether the last reply contained the token that was already held."""
     publish_at: float | None = None
     """When a newer token than this one is published; None if none is waiting."""
+
+    @property
+    def grants(self) -> int:
+        """The number of grants that ended, its own and those of its fleet that it heard of."""
+        return sum(self.outcomes) + self.fleet_grants
 
     @property
     def name(self) -> str:

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bearerd.grant.outcome import Outcome
+from bearerd.grant.outcome import Outcome, Refused
 from bearerd.terms import RateLimit
-from support.admission import ISSUED, OUTCOMES, PROVIDER, World, limits
+from support.admission import ISSUED, OUTCOMES, OWN, PROVIDER, REFUSED, World, limits
 
 NAMES = [f"{client}/{letter}" for client in "cd" for letter in "abc"]
 PASSED = [0.001, 1.0, 2.0, 5.0, 30.0, 61.0, 119.999, 600.0]
@@ -90,6 +90,21 @@ class Lives(RuleBasedStateMachine):
     @rule(client=st.sampled_from("cd"))
     def credentials_change(self, client: str) -> None:
         self.world.core.forgive(client, self.world.now)
+        self.world.follow()
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        outcome=st.sampled_from([REFUSED, OWN]),
+        refusals=st.integers(1, 5),
+        wait=st.sampled_from([0.0, 2.0, 300.0]),
+    )
+    def another_daemon_is_refused(self, name: str, outcome: Refused, refusals: int, wait: float) -> None:
+        self.world.core.fleet_refused(name, name[0], outcome, refusals, wait, self.world.now)
+        self.world.follow()
+
+    @rule(name=st.sampled_from(NAMES))
+    def another_daemon_gets_a_token(self, name: str) -> None:
+        self.world.core.fleet_issued(name, name[0], self.world.now)
         self.world.follow()
 
     @rule()

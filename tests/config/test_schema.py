@@ -270,6 +270,17 @@ REFERENCE = {"file": "/s"}
         pytest.param("refused_limit", ["4/2m", "100/1d", "1/s"], ["0/s", "101/s", "4", 4], id="refused_limit"),
         pytest.param("max_age", ["never", "24h", "1.5d"], ["Never", "24", 24], id="max_age"),
         pytest.param("publish_delay", ["0s", "30s", "1h"], ["30", 30, "never"], id="publish_delay"),
+        pytest.param(
+            "share",
+            [
+                {"redis": {"url": "rediss://h"}},
+                {"redis": {"url": REFERENCE, "password": REFERENCE, "timeout": "500ms"}, "when_unavailable": "wait"},
+                {"redis": {"url": "unix:///s", "prefix": "a:b"}, "key": REFERENCE},
+            ],
+            ["redis://h", {}, {"redis": "redis://h"}, {"redis": {}}, {"redis": {"url": "redis://h", "prefix": "*"}}]
+            + [{"redis": {"url": "redis://h"}, **more} for more in ({"key": "k"}, {"when_unavailable": "stop"})],
+            id="share",
+        ),
         pytest.param("lifetime_unit", ["auto", "milliseconds"], ["s", 1], id="lifetime_unit"),
     ],
 )

@@ -168,7 +168,7 @@ def test_a_changed_startup_spread_changes_no_token(folder: Folder) -> None:
         ("{url: redis://h, timeout: 2}", "a duration needs a unit: write 2s if these are seconds"),
         ("{url: redis://h, timeout: 99ms}", "expected a timeout of 100ms to 30s: a due token waits that long if the"),
         ("{url: redis://h, timeout: 31s}", "expected a timeout of 100ms to 30s: a due token waits that long if the"),
-        ("{url: redis://h, db: 1}", "unknown key 'db'; expected one of 'url', 'ca_file', 'username', 'password'"),
+        ("{url: redis://h, pool: 1}", "unknown key 'pool'; expected one of 'url', 'ca_file', 'username', 'password'"),
     ],
 )
 def test_a_wrong_server_is_an_error(folder: Folder, server: str, message: str) -> None:
@@ -256,6 +256,23 @@ def test_a_client_with_a_secret_needs_no_key(folder: Folder) -> None:
 def test_a_mistyped_key_is_one_error(folder: Folder) -> None:
     (said,) = folder.messages(config(f"{{redis: {SERVER}, kye: {{file: /k}}}}", "auth: none"))
     assert said.endswith("unknown key 'kye'; did you mean 'key'?")
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ("{valkey: {url: redis://h}}", "unknown key 'valkey'; did you mean 'redis'?"),
+        ("{url: redis://h}", "unknown key 'url'; did you mean 'redis'?"),
+        (f"{{redis: {SERVER}, key_file: {{file: /k}}}}", "unknown key 'key_file'; did you mean 'key'?"),
+        ("{redis: {host: h}}", "unknown key 'host'; did you mean 'url'?"),
+        (f"{{redis: {{url: {SERVER[6:-1]}, user: u}}}}", "unknown key 'user'; did you mean 'username'?"),
+    ],
+)
+def test_a_key_of_another_client_of_redis_suggests_the_one_that_means_it(
+    folder: Folder, share: str, message: str
+) -> None:
+    (said,) = folder.messages(config(share))
+    assert said.partition(": ")[2] == message
 
 
 @pytest.mark.parametrize(

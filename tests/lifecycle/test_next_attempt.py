@@ -87,3 +87,14 @@ def test_another_due_time_also_leaves_a_second_after_the_last_attempt() -> None:
     assert timing.at(None) == 11.0
     timing.rescheduled(50.0)
     assert timing.at(None) == 50.0
+
+
+def test_a_token_of_another_daemon_ends_a_request_and_gets_its_own_last_attempt() -> None:
+    timing = obtained()
+    timing.requested = True
+    timing.plan_last(50.0, 100.0, 0.0)
+    timing.begun(90.0)
+    assert not timing.may_plan_last()
+    timing.requested = True
+    timing.taken(91.0, 191.0)
+    assert (timing.requested, timing.due, timing.may_plan_last()) == (False, 191.0, True)

@@ -156,6 +156,17 @@ def test_the_wait_after_a_failure(failure: Failure, count: int, remaining: float
 
 @pytest.mark.parametrize(
     ("remaining", "dice", "expected"),
+    [(0.0, 0.5, 15.0), (0.0, 0.0, 0.0), (3600.0, 0.5, 15.0), (20.0, 0.5, 5.0), (20.0, 0.999, 9.99)],
+)
+def test_first_attempts_after_a_start_are_spread_before_tokens_expire(
+    remaining: float, dice: float, expected: float
+) -> None:
+    assert policy.first_attempt(remaining, 30.0, dice) == pytest.approx(expected)
+    assert policy.first_attempt(remaining, 0.0, dice) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("remaining", "dice", "expected"),
     [
         pytest.param(720, 0.0, 705, id="15 s before its expiry"),
         pytest.param(720, 0.5, 697.5, id="or some time earlier"),

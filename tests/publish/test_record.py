@@ -37,6 +37,13 @@ def test_a_record_without_a_waiting_token_has_the_fields_of_before() -> None:
     }  # fmt: skip
 
 
+def test_the_fence_is_loaded_unchanged_and_an_impossible_one_is_not() -> None:
+    assert load(dump(replace(RECORD, fence=1_800_000_000_000_000))) == replace(RECORD, fence=1_800_000_000_000_000)
+    fields = json.loads(dump(RECORD))
+    for fence in (-1, 2**52 + 1, 1.5, "7", True, None):
+        assert load(json.dumps(fields | {"fence": fence}).encode()) is None
+
+
 def test_a_record_of_a_bearerd_without_the_newer_keys_is_still_for_the_same_target() -> None:
     # As 0.1.0 computed them before it knew headers, token_field, lifetime_unit and claims of single tokens.
     assert TARGET.identity() == "03cf80cd02f5adbc586792b76082a844d0f93ccee4bfc93396e8520ff6ac9509"

@@ -18,6 +18,8 @@ SECTIONS: Final = {
     "TokenModel": "Keys of a token",
     "ChangeHookModel": "Keys of a hook",
     "FailureHookModel": "Keys of a hook",
+    "ShareModel": "Keys of share",
+    "RedisModel": "Keys of redis",
     "OutputModel": "Keys of output",
     "ControlModel": "Keys of control",
     "ListenModel": "Keys of listen",
@@ -61,7 +63,8 @@ def sections() -> tuple[Section, ...]:
     whole = schema()
     models = {"ConfigFile": whole} | whole["$defs"]
     keys = {name: dict.fromkeys(model["properties"]) for name, model in models.items()}
-    inherited = dict.fromkeys(key for key in keys["ConfigFile"] if key in keys["ClientModel"])
+    of_both = dict.fromkeys(key for key in keys["ConfigFile"] if key in keys["ClientModel"])
+    inherited = dict.fromkeys(key for key in of_both if key in keys["TokenModel"])
     provider = keys["ProviderModel"]
 
     def section(
@@ -93,10 +96,10 @@ def sections() -> tuple[Section, ...]:
         section(
             SECTIONS["ClientModel"],
             "ClientModel",
-            "The keys of an entry in `clients`. It may also have keys of a provider, and keys of the top level, a "
-            "client or a token.",
+            "The keys of an entry in `clients`. It may also have keys of a provider, keys of the top level, a client "
+            "or a token, and a `share` as the top level has it.",
             "",
-            inherited | provider,
+            of_both | provider,
         ),
         section(
             SECTIONS["TokenModel"],
@@ -122,6 +125,10 @@ def sections() -> tuple[Section, ...]:
             "is only for `on_change`.",
             "hook.",
         ),
+        section(
+            SECTIONS["ShareModel"], "ShareModel", "The keys of `share`, at the top level or on a client.", "share."
+        ),
+        section(SECTIONS["RedisModel"], "RedisModel", "The keys of `redis` in `share`.", "redis."),
         section(SECTIONS["ControlModel"], "ControlModel", "The keys of `control`.", "control."),
         section(SECTIONS["ListenModel"], "ListenModel", "The keys of `listen`.", "listen."),
         section(SECTIONS["LogModel"], "LogModel", "The keys of `log`.", "log."),

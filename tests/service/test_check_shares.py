@@ -114,7 +114,7 @@ def test_each_server_has_a_finding(site: Site) -> None:
         ("{redis: {url: {file: SITE/empty}}}", "file SITE/empty: empty"),
         (
             "{redis: {url: {file: SITE/http}}}",
-            "file SITE/http: expected a URL that begins with redis://, rediss://, unix://, redis+sentinel://, rediss+",
+            "file SITE/http: expected a URL that begins with redis://, rediss://, unix://, redis+sentinel:// or ",
         ),
         ("{redis: {url: {file: SITE/no-port}}}", "file SITE/no-port: expected a URL with a host, and perhaps a port"),
         (
@@ -132,6 +132,10 @@ def test_each_server_has_a_finding(site: Site) -> None:
         (
             "{redis: {url: rediss://h, password: {file: SITE/open}}}",
             "file SITE/open: mode 0644 lets others access it; run chmod 600 on it",
+        ),
+        (
+            "{redis: {url: {file: SITE/plain}, username: u}}",
+            "username is set, but there is no password in file SITE/plain; set password too",
         ),
         ("{redis: {url: rediss://h, password: {env: NONE}}}", "env NONE: the variable is not set"),
         ("{redis: {url: rediss://h}, key: {file: SITE/open}}", "file SITE/open: mode 0644 lets others access it"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from support.process import eventually, running
 from support.redis_server import NEEDS_REDIS, redis_server
 from support.server import Server, issues, serving
-
-pytestmark = NEEDS_REDIS
 
 SECRET = "a secret of the client"
 
@@ -54,6 +54,7 @@ class Machine:
         return path.read_text() if path.exists() else ""
 
 
+@NEEDS_REDIS
 def test_a_daemon_with_another_key_takes_the_tokens_of_the_fleet_once_its_key_is_corrected(tmp_path: Path) -> None:
     with serving(issues(3600)) as provider, redis_server() as server:
         first = Machine(tmp_path / "first", provider, "k" * 32)
@@ -72,6 +73,7 @@ def test_a_daemon_with_another_key_takes_the_tokens_of_the_fleet_once_its_key_is
         assert len(provider.seen) == 2
 
 
+@NEEDS_REDIS
 def test_a_share_that_is_added_and_removed_needs_no_restart_and_no_token(tmp_path: Path) -> None:
     with serving(issues(3600)) as provider, redis_server() as server:
         first, other = (Machine(tmp_path / name, provider, "k" * 32) for name in ("first", "other"))
@@ -88,3 +90,21 @@ def test_a_share_that_is_added_and_removed_needs_no_restart_and_no_token(tmp_pat
             daemon.wait_for("config reloaded: 1 token changed")
             eventually(lambda: not server.ask("PUBSUB", "CHANNELS"))
         assert (first.token, len(provider.seen)) == ("t-1", 1)
+
+
+def test_without_a_share_a_daemon_loads_neither_redis_nor_cryptography(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from bearerd.config.load import load\n"
+        "from bearerd.service.engine import Engine\n"
+        "engine = Engine(load(sys.argv[1], {}), {})\n"
+        "engine.start()\n"
+        "engine.stop()\n"
+        "print(*{'redis', 'cryptography'} & {*sys.modules})\n"
+    )
+    with serving(issues(3600)) as provider:
+        machine = Machine(tmp_path / "first", provider, "")
+        machine.write("")
+        argv = [sys.executable, "-c", program, str(machine.config)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bearerd.share.redis_store import ACL, RedisStore
+from bearerd.share.redis_store import ACL, SENTINEL_ACL, RedisStore
 from bearerd.share.types import ShareUnavailable
 from bearerd.terms import Redis, Reference
 from support.manifests import only
@@ -44,6 +44,7 @@ def test_the_page_allows_what_the_code_needs() -> None:
     assert (DEFAULT, user, password) == ("user default off", "user bearerd", f">{ENVIRON['PASSWORD']}")
     assert (keys, channels) == ("~bearerd:*", "&bearerd:*")
     assert sorted(commands) == sorted(ACL.split())
+    assert f"{user} on {password} {SENTINEL_ACL}" == SENTINELS_RULE
 
 
 @pytest.mark.parametrize("binary", ON_EACH)

@@ -27,8 +27,8 @@ USER: Final = "nobody"
 SERVICE: Final = "bearerd"
 """The name under which sentinels know a primary."""
 READY: Final = "Ready to accept connections"
-SYNCHRONIZED: Final = "MASTER <-> REPLICA sync: Finished"
-"""Redis and Valkey write that at the end of a full copy, both with `MASTER`."""
+SYNCHRONIZED: Final = "REPLICA sync: Finished"
+"""The end of a full copy. Redis writes `MASTER <->` before it, and Valkey `PRIMARY <->`."""
 _NEEDS: Final = "needs redis-server (apt-get install redis-server)"
 
 

@@ -262,6 +262,7 @@ def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict
         "failed_attempts": target_status.attempts,
         "failures": [_when(moment, now) for moment in target_status.failures],
         "grants": {kind: count for kind, count in zip(KINDS.values(), target_status.outcomes, strict=True) if count},
+        "fleet_grants": target_status.fleet_grants,
         "on_disk": target_status.on_disk,
         "same_token": target_status.same_token,
         "publish_at": _when(target_status.publish_at, now),

@@ -27,7 +27,7 @@ class _Request:
     """An accepted refresh request."""
 
     grants: int
-    """The token's grants before the request."""
+    """The token's grants before the request, and those of its fleet that it heard of."""
     sent: float
     delay: str = ""
     """What delays it, as the answer said."""
@@ -108,7 +108,7 @@ def _delay(request: _Request, token: Mapping[str, Any]) -> str:
     """What delays the end of a request; empty if nothing does."""
     if token.get("held_by"):
         return f"held: {_reason(token)}"
-    if sum(token["grants"].values()) <= request.grants:
+    if _grants(token) <= request.grants:
         return request.delay
     faults = "; ".join(token.get("file_errors") or ())
     return f"not in all of its files: {faults}" if faults else ""
@@ -159,7 +159,7 @@ def _result(request: _Request, token: Mapping[str, Any] | None, left: float, tim
     if token is None:
         return _End(False, "it is no longer in the config")
     late, error = left <= 0, token.get("last_error")
-    if sum(token["grants"].values()) <= request.grants:
+    if _grants(token) <= request.grants:
         return _waiting(request, token, left, timeout)
     if not request.seen and not late:
         # Its turn may still be recording the outcome.
@@ -176,6 +176,11 @@ def _result(request: _Request, token: Mapping[str, Any] | None, left: float, tim
         return _End(True, f"new token, published at {token['publish_at']}{_current(token)}")
     what = "the provider returned the same token" if token.get("same_token") else "new token"
     return _End(True, f"{what}, good for {duration(token.get('remaining_seconds') or 0.0)}")
+
+
+def _grants(token: Mapping[str, Any]) -> int:
+    """The grants of a token, and those of its fleet that it heard of."""
+    return int(sum(token["grants"].values()) + token.get("fleet_grants", 0))
 
 
 def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: float) -> _End | None:

@@ -19,6 +19,15 @@ _OF_OTHERS: Final = {
     **dict.fromkeys(("insecure_skip_verify", "verify", "tls", "tls_config", "ca_cert"), "ca_file"),
     "scopes": "scope",
 }
+# The same for the keys of a share, as clients of Redis name them.
+_OF_REDIS: Final = {
+    **dict.fromkeys(("valkey", "server", "url"), "redis"),
+    **dict.fromkeys(("host", "hostname", "address", "uri", "dsn", "port", "db", "database", "socket"), "url"),
+    **dict.fromkeys(("sentinel", "sentinels", "service", "master", "master_name"), "url"),
+    **dict.fromkeys(("user", "acl_user"), "username"),
+    **dict.fromkeys(("key_prefix", "namespace", "channel"), "prefix"),
+    **dict.fromkeys(("key_file", "keyfile", "encryption_key"), "key"),
+}
 # Of a word in a name: "mtls" suggests tls_client_auth.
 _CUTOFF_OF_WORD = 0.8
 
@@ -26,8 +35,9 @@ _CUTOFF_OF_WORD = 0.8
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
     known = list(known)
-    if (meant := of_others(name)) in known:
-        return meant
+    for meant in (of_others(name), _OF_REDIS.get(_plain(name))):
+        if meant in known:
+            return meant
     plain = {_plain(each): each for each in known}
     for close in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_CUTOFF):
         if _same_words(_plain(name), close):

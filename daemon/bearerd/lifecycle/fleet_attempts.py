@@ -71,7 +71,8 @@ class FleetAttempts(Standing):
         self._timing.begun(now)
         self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
         self._plan_last(now)
-        if told.new:
+        if told.new and self._shared is not None:
+            self._shared.heard += 1
             self.log.failed(failure, now, told.count)
             remaining = self.state.remaining(now)
             self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))

@@ -68,6 +68,11 @@ class Standing:
         """The number of grants by kind of outcome, in the order of `KINDS`."""
         return tuple(self._outcomes)
 
+    @property
+    def heard(self) -> int:
+        """The number of grants of other daemons whose token or failure was taken over."""
+        return 0 if self._shared is None else self._shared.heard
+
     def is_newer(self, instead_of: str | None) -> bool:
         """Whether the token in the files is valid and differs from the one with this digest."""
         return self.token.is_newer(instead_of, self._parts.clock.now().boot)

@@ -193,7 +193,7 @@ class Engine:
         if controller is not None and controller.replaces(instead_of):
             # It costs the provider nothing, so nothing holds it back.
             self._reconciler.wish(name, RefreshRequested(instead_of))
-            return Requested("accepted", grants=sum(controller.status().outcomes))
+            return Requested("accepted", grants=controller.status().grants)
         now = self._now()
         with self._lock:
             after = self._requested_at.get(name, -inf) + _BETWEEN_REQUESTS
@@ -204,7 +204,7 @@ class Engine:
             if hold is not None and hold.reason == "rate_limit":
                 return Requested("later", after=held_for if held_for < inf else _BETWEEN_REQUESTS, hold=hold)
             self._requested_at[name] = now
-        grants = 0 if controller is None else sum(controller.status().outcomes)
+        grants = 0 if controller is None else controller.status().grants
         self._reconciler.wish(name, RefreshRequested(instead_of))
         return Requested("accepted", grants=grants, hold=hold, held_for=held_for)
 

@@ -97,6 +97,7 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "failed_attempts": None,
         "failures": [],
         "grants": {},
+        "fleet_grants": 0,
         "on_disk": None,
         "same_token": None,
         "publish_at": None,

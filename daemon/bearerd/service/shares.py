@@ -12,7 +12,7 @@ from bearerd.errors import ExtraMissing
 from bearerd.grant.tls import SetUpError, shared_context, signature
 from bearerd.model import Client, Config
 from bearerd.redis_address import Address, BadAddressError, parse
-from bearerd.service.finding import Finding, finding_of
+from bearerd.service.finding import Finding
 from bearerd.service.texts import Texts, rotation
 from bearerd.share.keys import key_fault
 from bearerd.share.types import ShareUnavailable
@@ -44,9 +44,7 @@ class _Server:
     @property
     def subject(self) -> str:
         """As findings name it: by its address without a login, or by where its URL is read."""
-        if isinstance(self.redis.url, Reference):
-            return f"share {self.redis.url}"
-        return f"share {self.address.name if self.address else self.redis.url}"
+        return f"share {self.redis.url if isinstance(self.redis.url, Reference) else parse(self.redis.url).name}"
 
     @property
     def named(self) -> tuple[str, str]:
@@ -90,8 +88,12 @@ def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str
         try:
             address = parse(url)
         except BadAddressError as error:
-            texts.faults.append(f"{redis.url}: expected {error}" if isinstance(redis.url, Reference) else str(error))
+            # Of a reference: the config has no URL that cannot be parsed.
+            texts.faults.append(f"{redis.url}: expected {error}")
     password = texts.verbatim(redis.password)
+    sends = bool(password or (address and address.password))
+    if redis.username and address is not None and not (sends or texts.faults or texts.hidden):
+        texts.faults.append(f"username is set, but there is no password in {redis.url}; set password too")
     if address is not None and redis.ca_file is not None and not address.tls:
         texts.faults.append(f"ca_file only applies to TLS, and the URL in {redis.url} begins with {address.scheme}://")
     elif redis.ca_file is not None:
@@ -102,7 +104,7 @@ def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str
     for reference in dict.fromkeys(client.share.key for client in clients if client.share and client.share.key):
         if (key := texts.verbatim(reference)) and (fault := key_fault(reference, key, of_client=False)):
             texts.faults.append(fault)
-    return _Server(redis, clients, texts, address, bool(password or (address and address.password)))
+    return _Server(redis, clients, texts, address, sends)
 
 
 def _findings(server: _Server, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -115,7 +117,7 @@ def _findings(server: _Server, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(subject, "; ".join(texts.faults), "failed", (server.named,))
     else:
         named = ", ".join(map(str, references))
-        yield finding_of(subject, [], f"{named} can be used" if named else "no login is configured", details)
+        yield Finding(subject, f"{named} can be used" if named else "no login is configured", details=details)
     if address is not None and server.password and not address.tls and not address.local:
         verdict = (
             f"the password is sent unencrypted over the network: use {address.scheme.replace('redis', 'rediss')}://"

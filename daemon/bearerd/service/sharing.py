@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from bearerd.clock import Clock, dice
@@ -77,5 +78,9 @@ class Sharing:
 
     def _to_redis(self) -> Connect:
         from bearerd.share.link import RedisLink  # noqa: PLC0415 - as above
+
+        # On a machine that has just booted, importing redis-py may take longer than `timeout`, which starts later.
+        with suppress(ImportError):  # the link reports it, and names the extra
+            import bearerd.share.redis_line  # noqa: F401, PLC0415 - as above
 
         return lambda redis, listener: RedisLink(redis, self._environ, self._clock, self._dice, listener)

@@ -30,6 +30,8 @@ SHORTEST: Final = 0.5
 """Seconds before the first new connection: a server restarts in about that time."""
 LONGEST: Final = 10.0
 """Seconds. A server that is back is used soon, and a thousand daemons cost it a hundred connections per second."""
+_GLANCE: Final = 0.02
+"""Seconds. Enough to read what has arrived."""
 _JOIN: Final = 1.0
 """Seconds. The thread ends at once, unless it is connecting to a server that does not answer."""
 _T = TypeVar("_T")
@@ -145,6 +147,12 @@ class RedisLink:
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._keep_open()
+        finally:
+            self._redis.disconnect()
+
+    def _keep_open(self) -> None:
         failures, down = 0, False
         while not self._stopping.is_set():
             opened = None
@@ -152,7 +160,8 @@ class RedisLink:
                 subscription, session = self._open()
                 opened, down = time.monotonic(), False
                 try:
-                    self._listener.restored()
+                    if not self._stopping.is_set():
+                        self._listener.restored()
                     self._listen(subscription, session)
                 finally:
                     self._close(subscription)
@@ -182,6 +191,8 @@ class RedisLink:
         with self._changed:
             self._session += 1
             self._subscription = subscription
+            if self._stopping.is_set():
+                subscription.hang_up()
             now = self._compared = self._clock.now().boot
             self._view = replace(self._view, state="up", since=now)
             self._changed.notify_all()
@@ -196,18 +207,21 @@ class RedisLink:
         """Report changes until the link goes down or is stopped."""
         poll_at, answer_by = time.monotonic() + POLL, inf
         while not self._stopping.is_set() and session == self._session:
-            heard = subscription.hear(min(poll_at, answer_by))
+            # What was received while this process was paused is read before anything is late.
+            heard = subscription.hear(max(min(poll_at, answer_by), time.monotonic() + _GLANCE))
             if heard:
                 self._listener.changed(heard)
             now = time.monotonic()
             if subscription.answered == subscription.asked:
                 answer_by = inf
-            if now >= answer_by:
+            elif heard is None and now >= answer_by:
                 raise ShareUnavailable("the connection for announcements is dead; it is opened again")
             if now >= poll_at:
-                subscription.test()
+                if answer_by == inf:
+                    subscription.test()
+                    answer_by = now + self._redis.timeout
                 self._compare()
-                poll_at, answer_by = now + POLL, time.monotonic() + self._redis.timeout
+                poll_at = now + POLL
 
     def _compare(self) -> None:
         known = self._listener.known()

@@ -23,7 +23,8 @@ SHARES: Final = {
     "when_unavailable": Key(
         "What the daemon does while it cannot use the server. `alone`: it requests its tokens itself. `wait`: it keeps "
         "a valid token, and requests one itself only 15 to 30 s before that expires. Set `wait` if a new token ends "
-        "the one before it, which other machines still use.",
+        "the one before it, which other machines still use. Without a valid token, the daemon requests one at once in "
+        "both cases.",
         default="alone",
         examples=("wait",),
     ),
@@ -62,9 +63,9 @@ SHARES: Final = {
         examples=({"file": "/etc/bearerd/redis.password"},),
     ),
     "prefix": Key(
-        "With what the names of the keys and of the channel in the server begin. Up to 64 letters, digits, `.`, `_`, "
-        "`:` and `-`. All daemons of a fleet have the same. Set it if several fleets use one server, so that an ACL "
-        "can separate them.",
+        "The prefix of the keys and the channel in the server: up to 64 letters, digits, `.`, `_`, `:` and `-`. All "
+        "daemons of a fleet need the same one. Set it if several fleets use one server, so that an ACL can separate "
+        "them.",
         default="bearerd",
         examples=("billing",),
     ),

@@ -1,0 +1,347 @@
+"""The fleet as one target's turn sees it: over a link that is good, down, or lies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bearerd.grant.outcome import Refused, Transient
+from bearerd.publish.record import Record
+from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.fleet import Fleet
+from bearerd.share.types import Busy, Granted, Limited, Stored
+from bearerd.terms import Redis, Reference, Share
+from support.clock import FakeClock
+from support.fleet import SECRET, SHARE
+from support.share_link import ModelLink, Network
+from support.targets import CLIENT, TARGET, target, token
+
+SHARED = replace(TARGET, client=replace(CLIENT, share=SHARE))
+WAITING = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, when_unavailable="wait")))
+FIRST = Wanted(have=0, remaining=0.0)
+
+
+class Machine:
+    """One daemon's fleet."""
+
+    def __init__(self, network: Network, clock: FakeClock, environ: dict[str, str], *targets: Any) -> None:
+        self.woken: list[str] = []
+        self.clock = clock
+        self.environ = environ
+        self.fleet = Fleet(
+            clock, lambda: 0.5, environ, network.connect, lambda name, _: self.woken.append(name), lambda _: None
+        )
+        self.fleet.apply(targets or (SHARED,))
+
+    @property
+    def link(self) -> ModelLink:
+        (server,) = self.fleet._servers.values()
+        assert isinstance(server.link, ModelLink)
+        return server.link
+
+    @property
+    def error(self) -> str:
+        (view,) = self.fleet.views()
+        return view.error
+
+    def lock(self, have: int = 0) -> Lock:
+        claimed = self.fleet.claim(SHARED, replace(FIRST, have=have))
+        assert isinstance(claimed, Lock)
+        return claimed
+
+    def store(self, text: str) -> int:
+        """Make a grant. Returns its fence."""
+        lock = self.lock()
+        assert self.fleet.store(SHARED, self.record(text, lock.fence), 3600.0) is None
+        return lock.fence
+
+    def record(self, text: str, fence: int) -> Record:
+        return Record(token(text, obtained=self.clock.now()), SHARED.identity(), "7e0c5a", fence=fence)
+
+    def look(self, have: int = 0) -> str:
+        """The token of the fleet; empty if there is no newer one."""
+        taken = self.fleet.look(SHARED, have, lambda: None)
+        return "" if taken is None else taken.record.token.access_token
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def network(clock: FakeClock) -> Network:
+    return Network(lambda: clock.wall, lambda: clock.boot)
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    return {"DNB_SECRET": SECRET}
+
+
+@pytest.fixture
+def machine(network: Network, clock: FakeClock, environ: dict[str, str]) -> Machine:
+    return Machine(network, clock, environ)
+
+
+@pytest.fixture
+def other(network: Network, clock: FakeClock) -> Machine:
+    return Machine(network, clock, {"DNB_SECRET": SECRET})
+
+
+def test_a_token_is_taken_once(machine: Machine, other: Machine) -> None:
+    fence = machine.store("one")
+    assert other.look() == "one"
+    assert other.look(fence) == ""
+    assert other.link.commands == ["read"]
+
+
+def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: Machine) -> None:
+    lock = machine.lock()
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    other.woken.clear()
+    machine.fleet.give_back(SHARED, lock)
+    assert set(other.woken) == {"dnb/bci"}
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Lock)
+
+
+def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
+    lock = machine.lock()
+    failure = Transient("503", hint="wait", retry_after=5.0)
+    machine.fleet.fail(SHARED, lock, failure, 30.0, whole_client=False, refused=False)
+    told = other.fleet.claim(SHARED, FIRST)
+    message = "503 (told to another daemon of the fleet)"
+    assert told == Told(replace(failure, message=message), 30.0, 1, new=True)
+    again = other.fleet.claim(SHARED, FIRST)
+    assert isinstance(again, Told)
+    assert not again.new
+    own = machine.fleet.claim(SHARED, FIRST)
+    assert isinstance(own, Told)
+    assert not own.new
+
+
+def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, clock: FakeClock) -> None:
+    second = replace(target("two", scope="two"), client=SHARED.client)
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
+    lock = machine.lock()
+    machine.fleet.fail(SHARED, lock, Refused("401"), 300.0, whole_client=True, refused=True)
+    told = machine.fleet.claim(second, FIRST)
+    assert isinstance(told, Told)
+    assert isinstance(told.failure, Refused)
+    clock.advance(301.0)
+    claimed = machine.fleet.claim(second, FIRST)
+    assert isinstance(claimed, Lock)
+    assert (claimed.refusals, claimed.governed) == (1, True)
+
+
+def test_a_failure_that_cannot_be_read_delays_all_the_same(
+    machine: Machine, network: Network, clock: FakeClock
+) -> None:
+    stranger = Machine(network, clock, {"DNB_SECRET": "another secret of the client"})
+    machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 30.0, whole_client=False, refused=False)
+    told = stranger.fleet.claim(SHARED, FIRST)
+    assert isinstance(told, Told)
+    assert (told.wait, told.failure.message) == (
+        30.0, "another daemon of the fleet reports a failure that this one cannot read",
+    )  # fmt: skip
+
+
+def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 1e9, whole_client=False, refused=False)
+    told = machine.fleet.claim(SHARED, FIRST)
+    assert isinstance(told, Told)
+    assert told.wait <= 1.2 * 3600
+    monkeypatch.setattr(network.store, "claim", lambda *_: Busy(0.0))
+    assert machine.fleet.claim(SHARED, FIRST) == Waits("share", 0.2)
+    monkeypatch.setattr(network.store, "claim", lambda *_: Limited("rate_limit", -5.0))
+    assert machine.fleet.claim(SHARED, FIRST) == Waits("rate_limit", 0.2)
+
+
+@pytest.mark.parametrize("answer", [
+    Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
+], ids=str)  # fmt: skip
+def test_a_server_that_lies_is_as_good_as_none(
+    machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setattr(network.store, "claim", lambda *_: answer)
+    assert machine.fleet.claim(SHARED, replace(FIRST, have=7)) == Alone()
+    assert "check that it is the fleet's own" in machine.error
+
+
+def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other: Machine, network: Network) -> None:
+    fence = machine.store("one")
+    (name,) = network.store.tokens
+    network.store.tokens[name] = (fence + 1, b"nonsense", inf)
+    assert other.look() == ""
+    assert other.look() == ""
+    assert other.link.commands == ["read"]
+    claimed = other.fleet.claim(SHARED, FIRST)
+    assert isinstance(claimed, Lock)
+    assert claimed.fence > fence + 1
+    assert "dnb/bci: the stored token cannot be opened" in other.error
+
+
+def test_an_entry_of_another_target_under_this_name_is_passed_over(network: Network, clock: FakeClock) -> None:
+    second = replace(target("two", scope="two"), client=SHARED.client)
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
+    lock = machine.fleet.claim(second, FIRST)
+    assert isinstance(lock, Lock)
+    record = Record(token("two"), second.identity(), "7e0c5a", fence=lock.fence)
+    machine.fleet.store(second, record, 3600.0)
+    stored = network.store.tokens[lock.names.token]
+    mine = machine.lock()
+    network.store.tokens[mine.names.token] = stored
+    machine.link.listener.changed({mine.names.token})
+    assert machine.look() == ""
+
+
+def test_a_corrected_key_opens_what_was_passed_over(machine: Machine, other: Machine) -> None:
+    other.environ["DNB_SECRET"] = "the wrong secret of the client"
+    machine.store("one")
+    assert other.look() == ""
+    other.environ["DNB_SECRET"] = SECRET
+    other.fleet.credentials_changed("dnb")
+    assert other.look() == "one"
+
+
+def test_each_of_several_secrets_opens_and_the_newest_seals(network: Network, clock: FakeClock) -> None:
+    references = (Reference("env", "NEW"), Reference("env", "OLD"))
+    client = replace(SHARED.client, client_secret=references)
+    several = replace(SHARED, client=client)
+    rotated = Machine(network, clock, {"NEW": "the new secret, which seals", "OLD": SECRET}, several)
+    Machine(network, clock, {"DNB_SECRET": SECRET}).store("one")
+    taken = rotated.fleet.look(several, 0, lambda: None)
+    assert taken is not None
+    newest = Machine(network, clock, {"DNB_SECRET": "the new secret, which seals"})
+    lock = rotated.fleet.claim(several, Wanted(have=taken.record.fence, remaining=0.0))
+    assert isinstance(lock, Lock)
+    record = Record(token("two"), several.identity(), "7e0c5a", fence=lock.fence)
+    rotated.fleet.store(several, record, 3600.0)
+    assert newest.look() == "two"
+
+
+def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
+    network: Network, clock: FakeClock, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    script = tmp_path / "secret"
+    script.write_text(f"#!/bin/sh\necho run >> {count}\necho {SECRET}\n")
+    script.chmod(0o700)
+    client = replace(SHARED.client, client_secret=(Reference("command", str(script), (str(script),)),))
+    shared = replace(SHARED, client=client)
+    machine = Machine(network, clock, dict(os.environ), shared)
+    other = Machine(network, clock, {"DNB_SECRET": SECRET})
+    for text in ("one", "two"):
+        other.fleet.store(SHARED, other.record(text, int(clock.wall * 1e6)), 3600.0)
+        clock.advance(1.0)
+        assert machine.fleet.look(shared, 0, lambda: None) is not None
+    assert count.read_text().count("run") == 1
+    lock = machine.fleet.claim(shared, Wanted(have=2**51, remaining=0.0))
+    assert isinstance(lock, Lock)
+    assert count.read_text().count("run") == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "too short\n"], ids=["missing", "empty", "short"])
+@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Waits("share_unavailable", inf))])
+def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
+    network: Network, clock: FakeClock, tmp_path: Path, content: str | None, shared: Any, answer: object
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(0o600)
+    share = replace(shared.client.share, key=Reference("file", str(path)))
+    keyed = replace(shared, client=replace(shared.client, share=share))
+    machine = Machine(network, clock, {}, keyed)
+    assert machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)) == answer
+    assert f"the tokens of client dnb cannot be sealed: file {path}: " in machine.error
+    assert network.store.locks == {}
+    path.write_text("0123456789abcdef0123456789abcdef\n")
+    path.chmod(0o600)
+    assert isinstance(machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)), Lock)
+
+
+def test_targets_of_one_name_take_each_others_token(network: Network, clock: FakeClock) -> None:
+    twin = replace(SHARED, name="twin")
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, twin)
+    machine.fleet.look(twin, 0, lambda: None)
+    machine.store("one")
+    assert "dnb/twin" in machine.woken
+    taken = machine.fleet.look(twin, 0, lambda: None)
+    assert isinstance(taken, Taken)
+
+
+def test_the_poll_is_quiet_once_a_target_has_looked(machine: Machine, network: Network) -> None:
+    fence = machine.store("one")
+    machine.look(fence)
+    machine.woken.clear()
+    machine.link.poll()
+    assert machine.woken == []
+    network.store.flush()
+    machine.link.poll()
+    assert machine.woken == ["dnb/bci"]
+    machine.look(fence)  # its token has expired, so there is nothing to give
+    machine.woken.clear()
+    machine.link.poll()
+    assert machine.woken == []
+
+
+def test_clients_with_equal_servers_share_a_link(network: Network, clock: FakeClock) -> None:
+    second = replace(target("one"), client=replace(SHARED.client, name="second", client_id="other"))
+    elsewhere = replace(
+        target("two"), client=replace(SHARED.client, name="third", share=Share(Redis("redis://elsewhere")))
+    )
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second, elsewhere)
+    assert [(view.name, view.clients) for view in machine.fleet.views()] == [
+        ("redis://127.0.0.1:6379/0", ("dnb", "second")), ("redis://elsewhere:6379/0", ("third",)),
+    ]  # fmt: skip
+    assert len(network.links) == 2
+    machine.fleet.apply((SHARED,))
+    assert len(network.links) == 1
+    assert isinstance(machine.fleet.claim(elsewhere, FIRST), Alone)
+
+
+def test_a_url_that_is_a_secret_is_not_part_of_the_name(network: Network, clock: FakeClock) -> None:
+    share = Share(Redis(Reference("file", "/etc/bearerd/redis-url")))
+    hidden = replace(SHARED, client=replace(SHARED.client, share=share))
+    machine = Machine(network, clock, {}, hidden)
+    (view,) = machine.fleet.views()
+    assert view.name == "file /etc/bearerd/redis-url"
+
+
+def test_an_error_is_logged_once_in_ten_minutes(
+    machine: Machine, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        machine.fleet.clocks_differ(SHARED, 7200.0)
+    assert len(caplog.messages) == 1
+    clock.advance(601.0)
+    machine.fleet.clocks_differ(SHARED, 7200.0)
+    assert len(caplog.messages) == 2
+    (view,) = machine.fleet.views()
+    assert view.errors == 4
+
+
+def test_without_a_share_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from bearerd.model import Config
+from bearerd.service import once, run
+from bearerd.service.engine import Engine
+engine = Engine(Config({str(tmp_path)!r}, {str(tmp_path / "state")!r}), {{}})
+engine.start()
+engine.status()
+engine.stop()
+wanted = {{"bearerd.share.types", "bearerd.share.answers", "bearerd.share", "bearerd.service.sharing"}}
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("redis", "cryptography")
+             or (name.startswith("bearerd.share") and name not in wanted)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

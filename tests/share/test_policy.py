@@ -1,0 +1,53 @@
+"""Leases, fences, and when a daemon goes on without its fleet."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bearerd.share.policy import credible, goes_alone, lease, longest_lease, own_fence, stuck
+from bearerd.share.types import GREATEST_FENCE
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(("remaining", "seconds"), [(0.0, 12.0), (3600.0, 12.0), (20.0, 10.0), (3.0, 1.5), (0.5, 1.0)])
+def test_a_lease_is_for_one_request_and_ends_long_before_the_token(remaining: float, seconds: float) -> None:
+    assert lease(10.0, remaining) == seconds
+
+
+@given(st.integers(0, GREATEST_FENCE - 1), st.floats(-1e9, 1e12), st.floats(0, 0.999))
+def test_an_own_fence_is_greater_than_those_seen_and_may_be_given_to_a_server(
+    seen: int, wall: float, dice: float
+) -> None:
+    assert credible(own_fence(seen, wall, dice), seen)
+
+
+def test_own_fences_grow_with_the_time() -> None:
+    assert own_fence(0, NOW) < own_fence(0, NOW + 1.0)
+    assert own_fence(0, NOW, 0.1) != own_fence(0, NOW, 0.2)
+
+
+@pytest.mark.parametrize(("fence", "seen"), [(5, 5), (4, 5), (GREATEST_FENCE + 1, 5), (0, 0), (-1, 0)])
+def test_a_fence_that_does_not_grow_is_not_believed(fence: int, seen: int) -> None:
+    assert not credible(fence, seen)
+
+
+def test_a_daemon_that_waits_goes_alone_without_a_token_and_for_the_last_attempt() -> None:
+    assert goes_alone("alone", 100.0, last=False)
+    assert not goes_alone("wait", 100.0, last=False)
+    assert goes_alone("wait", 20.0, last=True)
+    assert goes_alone("wait", 0.0, last=False)
+
+
+def test_the_lock_of_a_request_is_never_taken_for_a_lost_one() -> None:
+    for remaining in (0.0, 0.5, 20.0):
+        assert not stuck(10.0, remaining, longest_lease(10.0), 0.0, last=True)
+
+
+def test_a_lock_that_no_request_explains_is_ignored_when_the_token_is_needed() -> None:
+    assert stuck(10.0, 20.0, 3600.0, 0.0, last=True)
+    assert not stuck(10.0, 2000.0, 3600.0, 0.0, last=False)
+    assert stuck(10.0, 0.0, 3600.0, 0.0, last=False)
+    assert stuck(10.0, 0.0, 5.0, 61.0, last=False)
