@@ -176,7 +176,7 @@ class FleetChecks:
     def _may_go_alone(self, member: Member, name: str) -> None:
         standing = next(each for each in member.daemon.statuses() if each.name == name)
         left = (standing.expires or -inf) - member.clock.now().boot
-        if left > policy._LAST_ATTEMPT[1] + INSTANT and not member.asked_for(name):
+        if left > policy.EARLIEST_LAST_ATTEMPT + INSTANT and not member.asked_for(name):
             raise Violation("h", f"{name}: host {member.number} does not wait, with {left:.0f} s left", name)
 
     def _check_early(self, member: Member, name: str) -> None:
