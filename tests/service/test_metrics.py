@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Literal, get_args
+from math import inf
+from typing import Any, Literal, get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -164,6 +165,21 @@ def test_the_refresh_stays_due_from_the_first_attempt_that_failed(
 ) -> None:
     one = target_status(due=due, failing_since=failing_since, failure=DOWN if failing_since else None)
     assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == UNIX + expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        pytest.param({}, UNIX + 200, id="requested by another daemon"),
+        pytest.param({"failure": DOWN, "failing_since": NOW - 90}, UNIX - 100, id="after a failure"),
+        pytest.param({"held_by": "share_unavailable"}, UNIX - 100, id="without the share"),
+        pytest.param({"held_until": inf}, UNIX - 100, id="until an event"),
+    ],
+)
+def test_a_refresh_is_not_due_while_another_daemon_of_the_fleet_makes_it(changes: dict[str, Any], due: int) -> None:
+    given: dict[str, Any] = {"held_by": "share", "held_until": NOW + 200, "due": NOW - 100, "next_refresh": NOW + 200}
+    one = target_status(**(given | changes))
+    assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == due
 
 
 def test_grants_of_a_token_are_counted_by_outcome() -> None:
