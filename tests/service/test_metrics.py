@@ -274,13 +274,16 @@ def test_shares_with_one_name_are_one_series() -> None:
 
 def test_targets_that_a_share_holds_are_counted() -> None:
     providers = {PROVIDER.url: ProviderView(0, 8, 10.0, {"refused": 1}, 5.0)}
-    tokens = target_status(held_by="share"), target_status("risk", held_by="share_unavailable"), target_status("all")
+    # The fleet's rate limit holds two of them, and admission another one.
+    reasons = "share", "share_unavailable", "rate_limit", "rate_limit", "refused", ""
+    tokens = (target_status(f"t{number}", held_by=reason) for number, reason in enumerate(reasons))
     of = status(*tokens, admission=View({}, providers), shares=(share(),))
     held = series(of, "bearerd_provider_held_tokens")
     assert {reason: count for (_, reason), count in held.items() if count} == {
         "refused": 1,
         "share": 1,
         "share_unavailable": 1,
+        "rate_limit": 2,
     }
 
 
