@@ -53,6 +53,37 @@ def engine(tmp_path: Path) -> Callable[..., object]:
     return build
 
 
+def test_startup_spread_delays_first_attempts_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bearerd.service.engine.dice", lambda: 0.5)
+    with serving(issues()) as server:
+        (tmp_path / "config.yaml").write_text(
+            f"output: {{directory: {tmp_path}/tokens}}\nstartup_spread: 1h\nclients:\n  dnb:\n"
+            f"    token_url: {server.url}\n    allow_http: true\n    client_id: x\n    client_secret: {{env: S}}\n"
+            "    tokens: {a: {}, b: {}, c: {}}\n"
+        )
+        turns: queue.SimpleQueue[TargetStatus] = queue.SimpleQueue()
+        config = load(str(tmp_path / "config.yaml"), {})
+        built = Engine(config, {"S": "s3cr3t"}, observer=turns.put)
+        built.start()
+        try:
+            now = built.clock.now().boot
+            first = {status.name: status for status in (turns.get(timeout=WITHIN) for _ in range(3))}
+            assert all(1700 < status.due - now < 1900 for status in first.values())
+            assert server.seen == []
+            built.refresh("dnb/a")
+            assert turns.get(timeout=WITHIN).on_disk
+            added = replace(config.targets[0], name="d", outputs=())
+            changed = [replace(each, max_age=600.0) if each.name == "c" else each for each in config.targets]
+            built.apply(replace(config, targets=(*changed, added)))
+            names = {"dnb/c", "dnb/d"}
+            while names:
+                status = turns.get(timeout=WITHIN)
+                names -= {status.name} if status.obtained is not None else set()
+            assert len(server.seen) == 3
+        finally:
+            built.stop()
+
+
 def test_clocks_are_checked_often_enough_to_notice_a_step_within_10_s() -> None:
     assert CHECK_CLOCKS_EVERY < 10
 

@@ -275,7 +275,7 @@ class Fleet:
 
     def _claim(self, server: Server, seat: Seat, target: Target, wanted: Wanted) -> Claimed:
         with self._sealing(server, target):
-            self._vault.ready(target)  # without a key, the lock would be of no use
+            self._vault.ready(target, self._clock.now().boot)  # without a key, the lock would be of no use
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, seat.unreadable)
             seat.seen = max(seat.seen, have)
@@ -325,8 +325,6 @@ class Fleet:
             self._check_granted(server, seat, granted)
             self._set_clock(server, granted.clock)
             seat.seen = granted.fence
-            with self._sealing(server, target):
-                self._vault.ready(target, again=True)
         except BaseException:
             self.give_back(target, lock)
             raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from math import inf
+from typing import Final
 
 from bearerd.errors import SecretUnavailable
 from bearerd.handoff import holding
@@ -13,6 +15,9 @@ from bearerd.secrets.kinds import source_of
 from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
 
+# Seconds. A command that prints a secret takes its time, and claims are repeated when a lock is freed.
+_LATELY: Final = 60.0
+
 
 class Keyring:
     """The derived keys, kept because a secret may come from a command. Thread-safe, but reading may take seconds."""
@@ -20,6 +25,7 @@ class Keyring:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._keys: dict[str, tuple[bytes, ...]] = {}
+        self._read_at: dict[str, float] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def keys(self, client: Client) -> tuple[bytes, ...]:
@@ -28,6 +34,12 @@ class Keyring:
             if client.name not in self._keys:
                 self._keys[client.name] = self._read(client)
             return self._keys[client.name]
+
+    def refresh(self, client: Client, now: float) -> None:
+        """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
+        if now >= self._read_at.get(client.name, -inf) + _LATELY:
+            self.renewed(client)
+            self._read_at[client.name] = now
 
     def renewed(self, client: Client) -> tuple[bytes, ...]:
         """The same, read again, because a secret may have changed. If it cannot be read now, the known keys."""
@@ -42,6 +54,7 @@ class Keyring:
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
         self._keys.pop(client, None)
+        self._read_at.pop(client, None)
 
     def _read(self, client: Client) -> tuple[bytes, ...]:
         share = client.share

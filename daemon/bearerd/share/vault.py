@@ -23,9 +23,9 @@ class Vault:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._keyring = Keyring(environ)
 
-    def ready(self, target: Target, *, again: bool = False) -> None:
-        """Make sure that there is a key. `again`: read the secrets again, because they may have changed."""
-        (self._keyring.renewed if again else self._keyring.keys)(target.client)
+    def ready(self, target: Target, now: float) -> None:
+        """Make sure that there is a key. The secrets are read again if that was not done lately (boot clock)."""
+        self._keyring.refresh(target.client, now)
 
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
