@@ -270,6 +270,8 @@ class Fleet:
             return self._open(server, seat, target, stored)
         if fence < have and (ours := held()) is not None:
             record, remaining = ours
+            if record.client_id != seat.client_id:  # it changed meanwhile, so this is another fleet's token
+                return None
             return self._store(server, seat, target, replace(record, fence=have), remaining, 0.0)
         return None
 
