@@ -22,7 +22,7 @@ from bearerd.share.redis_store import ACL, SENTINEL_ACL, RedisStore
 from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, ShareUnavailable, Store, Stored
 from bearerd.terms import RateLimit, Redis, Reference
 from support.process import WITHIN, eventually
-from support.redis_server import ON_EACH, RedisServer, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, redis_server, sentinel
 from support.share_model import ModelStore
 
 LONG = 600.0
@@ -377,6 +377,7 @@ def test_the_acl_is_documented() -> None:
     assert f"user bearerd on >PASSWORD ~bearerd:* &bearerd:* {ACL}\n" in page
 
 
+@NEEDS_REDIS
 @pytest.mark.parametrize("missing", ["+evalsha", "+eval", "+publish", "+subscribe", "+zrange", "+hset", "+ping"])
 def test_a_check_names_a_missing_permission(missing: str) -> None:
     less = ACL.replace(f"{missing} ", "")
