@@ -438,7 +438,7 @@ def test_a_failure_tells_that_another_daemon_was_told(world: World, caplog: pyte
     assert world.asks == 1
     told = [line for line in caplog.messages if "429" in line]
     assert len(told) == 2
-    assert sum("(told to another daemon of the fleet)" in line for line in told) == 1
+    assert sum("(received by another daemon of the fleet)" in line for line in told) == 1
 
 
 def test_the_fleet_backs_off_as_one_daemon_would(world: World) -> None:
@@ -713,7 +713,7 @@ def test_daemons_with_different_keys_each_make_the_grants_that_are_due(world: Wo
     world.live(10 * HOUR)
     assert world.asks <= 2 * 14
     assert all(files(world))
-    assert all("cannot be opened" in daemon.view.error for daemon in world.daemons)
+    assert all("cannot be decrypted" in daemon.view.error for daemon in world.daemons)
 
 
 def test_an_altered_entry_costs_one_grant(world: World) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.publish.record import Record
-from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.answers import Alone, Delayed, FleetFailure, Lock, Taken, Wanted
 from bearerd.share.fleet import Fleet
 from bearerd.share.types import Busy, Granted, Limited, Stored
 from bearerd.terms import Redis, Reference, Share
@@ -105,7 +105,7 @@ def test_a_token_is_taken_once(machine: Machine, other: Machine) -> None:
 
 def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
-    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
     other.woken.clear()
     machine.fleet.give_back(SHARED, lock)
     assert set(other.woken) == {"dnb/bci"}
@@ -120,7 +120,7 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     woken: list[str] = []
     for _ in range(3):
         lock = machine.lock()
-        assert all(isinstance(machine.fleet.claim(other, FIRST), Waits) for other in others)
+        assert all(isinstance(machine.fleet.claim(other, FIRST), Delayed) for other in others)
         machine.woken.clear()
         machine.fleet.give_back(SHARED, lock)
         assert len(machine.woken) == 9
@@ -133,13 +133,13 @@ def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
     failure = Transient("503", hint="wait", retry_after=5.0)
     machine.fleet.fail(SHARED, lock, failure, 30.0, whole_client=False, refused=False)
     told = other.fleet.claim(SHARED, FIRST)
-    message = "503 (told to another daemon of the fleet)"
-    assert told == Told(replace(failure, message=message), 30.0, 1, new=True)
+    message = "503 (received by another daemon of the fleet)"
+    assert told == FleetFailure(replace(failure, message=message), 30.0, 1, new=True)
     again = other.fleet.claim(SHARED, FIRST)
-    assert isinstance(again, Told)
+    assert isinstance(again, FleetFailure)
     assert not again.new
     own = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(own, Told)
+    assert isinstance(own, FleetFailure)
     assert not own.new
 
 
@@ -149,7 +149,7 @@ def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, 
     lock = machine.lock()
     machine.fleet.fail(SHARED, lock, Refused("401"), 300.0, whole_client=True, refused=True)
     told = machine.fleet.claim(second, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert isinstance(told.failure, Refused)
     clock.advance(301.0)
     claimed = machine.fleet.claim(second, FIRST)
@@ -163,7 +163,7 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     stranger = Machine(network, clock, {"DNB_SECRET": "another secret of the client"})
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 30.0, whole_client=False, refused=False)
     told = stranger.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert (told.wait, told.failure.message) == (
         30.0, "another daemon of the fleet reports a failure that this one cannot read",
     )  # fmt: skip
@@ -172,12 +172,12 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
 def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 1e9, whole_client=False, refused=False)
     told = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert told.wait <= 1.2 * 3600
     monkeypatch.setattr(network.store, "claim", lambda *_: Busy(0.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("share", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("share", 0.2)
     monkeypatch.setattr(network.store, "claim", lambda *_: Limited("rate_limit", -5.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("rate_limit", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("rate_limit", 0.2)
 
 
 @pytest.mark.parametrize("answer", [
@@ -201,7 +201,7 @@ def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other:
     claimed = other.fleet.claim(SHARED, FIRST)
     assert isinstance(claimed, Lock)
     assert claimed.fence > fence + 1
-    assert "dnb/bci: the stored token cannot be opened" in other.error
+    assert "dnb/bci: the stored token cannot be decrypted" in other.error
 
 
 def test_an_entry_of_another_target_under_this_name_is_passed_over(network: Network, clock: FakeClock) -> None:
@@ -265,7 +265,7 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
 
 
 @pytest.mark.parametrize("content", [None, "", "too short\n"], ids=["missing", "empty", "short"])
-@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Waits("share_unavailable", inf))])
+@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Delayed("share_unavailable", inf))])
 def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     network: Network, clock: FakeClock, tmp_path: Path, content: str | None, shared: Any, answer: object
 ) -> None:
@@ -277,7 +277,7 @@ def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     keyed = replace(shared, client=replace(shared.client, share=share))
     machine = Machine(network, clock, {}, keyed)
     assert machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)) == answer
-    assert f"the tokens of client dnb cannot be sealed: file {path}: " in machine.error
+    assert f"the tokens of client dnb cannot be encrypted: file {path}: " in machine.error
     assert network.store.locks == {}
     path.write_text("0123456789abcdef0123456789abcdef\n")
     path.chmod(0o600)

@@ -28,11 +28,11 @@ _UNCLEAR: Final = 30.0
 class Shared:
     """The share of one target. Only its own turns call methods."""
 
-    __slots__ = ("_changed_at", "fleet", "heard")
+    __slots__ = ("_changed_at", "fleet", "fleet_grants")
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.heard = 0
+        self.fleet_grants = 0
         """The number of grants of other daemons whose token or failure was taken over."""
         self._changed_at: float | None = None
         """When the credentials or the config changed last. Boot clock, like all times here."""
@@ -44,7 +44,7 @@ class Shared:
     def taken(self) -> None:
         """Note that a token of another daemon was taken over."""
         self._changed_at = None
-        self.heard += 1
+        self.fleet_grants += 1
 
     def look(self, target: Target, token: HeldToken, now: float) -> Taken | None:
         """The token of the fleet, if it is newer than the held one."""

@@ -18,9 +18,10 @@ from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
-from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken, Wanted
 from bearerd.share.entry import TokenEntry
-from bearerd.share.server import Seat, Server
+from bearerd.share.sealer import Sealer
+from bearerd.share.server import EntryState, Server
 from bearerd.share.types import (
     GREATEST_FENCE,
     Answer,
@@ -32,7 +33,6 @@ from bearerd.share.types import (
     ShareUnavailable,
     Stored,
 )
-from bearerd.share.vault import Vault
 
 # Seconds after the end of a lock within which the target claims again if nothing else holds it.
 _SOON_AFTER: Final = 5.0
@@ -54,23 +54,23 @@ class Entries:
     """The entries of a target, for one of its turns."""
 
     server: Server
-    seat: Seat
+    state: EntryState
     target: Target
-    vault: Vault
+    sealer: Sealer
     clock: Clock
 
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
-        stored = self.server.link.store.read(self.seat.names)
+        stored = self.server.link.store.read(self.state.names)
         fence = stored.fence if stored is not None else 0
         if stored is not None:
             self._check(stored)
-        self.seat.dealt, self.seat.seen = fence, max(self.seat.seen, fence, have)
-        if stored is not None and fence > max(have, self.seat.unreadable):
+        self.state.stored_fence, self.state.seen = fence, max(self.state.seen, fence, have)
+        if stored is not None and fence > max(have, self.state.unreadable):
             return self._open(stored)
         if fence < have and (ours := held()) is not None:
             record, remaining = ours
-            if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
+            if record.client_id != self.state.client_id:  # it changed meanwhile, so this is another fleet's token
                 return None
             return self.store(replace(record, fence=have), remaining, 0.0)
         return None
@@ -78,13 +78,13 @@ class Entries:
     def claim(self, wanted: Wanted) -> Claimed:
         """Claim the next grant. Stored tokens that cannot be used are passed over."""
         with self._sealing():
-            self.vault.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
+            self.sealer.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
         for _ in range(_MOST_UNUSABLE):
-            have = max(wanted.have, self.seat.unreadable)
-            self.seat.seen = max(self.seat.seen, have)
+            have = max(wanted.have, self.state.unreadable)
+            self.state.seen = max(self.state.seen, have)
             lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
-            claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=wanted.changed)
-            answer = self.server.link.store.claim(self.seat.names, claim)
+            claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=wanted.changed)
+            answer = self.server.link.store.claim(self.state.names, claim)
             claimed = self._understood(wanted, answer)
             if claimed is not None:
                 return claimed
@@ -93,41 +93,41 @@ class Entries:
     def _understood(self, wanted: Wanted, answer: Answer) -> Claimed | None:
         """What an answer means; None if it is a token that cannot be used."""
         if not isinstance(answer, Busy) or wanted.remaining > 0:
-            self.seat.busy_since = None
+            self.state.busy_since = None
         match answer:
             case Granted():
                 return self._granted(answer)
             case Stored():
                 self._check(answer)
-                self.seat.dealt, self.seat.seen = answer.fence, max(self.seat.seen, answer.fence)
+                self.state.stored_fence, self.state.seen = answer.fence, max(self.state.seen, answer.fence)
                 return self._open(answer)
             case Busy(wait=wait):
                 now = self.clock.now().boot
                 # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
-                if self.seat.busy_since is None or now > self.seat.busy_until + _SOON_AFTER:
-                    self.seat.busy_since = now
-                self.seat.busy_until = now + wait
+                if self.state.busy_since is None or now > self.state.busy_until + _SOON_AFTER:
+                    self.state.busy_since = now
+                self.state.busy_until = now + wait
                 if policy.stuck(
                     self.target.client.provider.timeout,
                     wanted.remaining,
                     wait,
-                    now - self.seat.busy_since,
+                    now - self.state.busy_since,
                     last=wanted.last,
                 ):
                     self.server.note("lock", f"{self.target.full_name}: another daemon holds the lock for too long")
                     return Alone()
-                return Waits("share", max(_LEAST_WAIT, wait))
+                return Delayed("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
-                return Waits(reason, max(_LEAST_WAIT, wait))
+                return Delayed(reason, max(_LEAST_WAIT, wait))
             case Failing():
-                return self._told(answer)
+                return self._failing(answer)
             case _:
                 assert_never(answer)
 
     def _granted(self, granted: Granted) -> Lock:
         lock = Lock(
-            self.seat.names,
-            self.seat.client_id,
+            self.state.names,
+            self.state.client_id,
             granted.fence,
             granted.failures,
             granted.refusals,
@@ -136,19 +136,19 @@ class Entries:
         try:
             self._check_granted(granted)
             self._set_clock(granted.clock)
-            self.seat.seen = granted.fence
+            self.state.seen = granted.fence
         except BaseException:
             with suppress(ShareUnavailable):
                 self.server.link.store.give_back(lock.names, lock.fence)
             raise
         return lock
 
-    def _told(self, failing: Failing) -> Told:
+    def _failing(self, failing: Failing) -> FleetFailure:
         digest = _digest(failing.sealed)
-        new, self.seat.told = digest != self.seat.told, digest
+        new, self.state.last_failure = digest != self.state.last_failure, digest
         with self._sealing():
-            failure = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
-        return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
+            failure = self.sealer.open_failure(self.target, self.state.names, self.state.client_id, failing)
+        return FleetFailure(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
 
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
@@ -156,33 +156,34 @@ class Entries:
         clock = token.obtained.wall if self.server.offset is None else token.obtained.boot + self.server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
         with self._sealing():
-            sealed = self.vault.seal_token(self.target, self.seat.names, entry)
-        newer = self.server.link.store.store(self.seat.names, record.fence, sealed, max(1.0, remaining))
-        self.seat.seen = max(self.seat.seen, record.fence)
+            sealed = self.sealer.seal_token(self.target, self.state.names, entry)
+        newer = self.server.link.store.store(self.state.names, record.fence, sealed, max(1.0, remaining))
+        self.state.seen = max(self.state.seen, record.fence)
         if newer is None:
-            self.seat.dealt = record.fence
+            self.state.stored_fence = record.fence
             self.server.stored += 1
             return None
         self._check(newer)
-        self.seat.dealt, self.seat.seen = newer.fence, max(self.seat.seen, newer.fence)
+        self.state.stored_fence, self.state.seen = newer.fence, max(self.state.seen, newer.fence)
         return self._open(newer)
 
     def _open(self, stored: Stored) -> Taken | None:
         """The token in an entry. None if it cannot be used: it is passed over from now on."""
         with self._sealing():
-            entry = self.vault.open_token(self.target, self.seat.names, self.seat.client_id, stored)
+            entry = self.sealer.open_token(self.target, self.state.names, self.state.client_id, stored)
         if entry is None:
-            self.seat.unreadable = stored.fence
+            self.state.unreadable = stored.fence
             self.server.note(
                 "entry",
-                f"{self.target.full_name}: the stored token cannot be opened: another key or another version sealed it, "
-                "or it was altered; give all daemons of the fleet the same share.key or client secret",
+                f"{self.target.full_name}: the stored token cannot be decrypted: it was encrypted with another "
+                "key or by another version, or altered; give all daemons of the fleet the same share.key or client "
+                "secret",
             )
             return None
         now = self.clock.now()
         record = replace(entry.at(stored.clock, now), fence=stored.fence)
         self.server.taken += 1
-        self.seat.busy_since = None
+        self.state.busy_since = None
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:
@@ -192,7 +193,7 @@ class Entries:
         self._set_clock(stored.clock)
 
     def _check_granted(self, granted: Granted) -> None:
-        if not policy.credible(granted.fence, self.seat.seen):
+        if not policy.credible(granted.fence, self.state.seen):
             self.server.note("fence", f"the server gave a fencing number out of order; {_TRUST}")
             raise Unusable
 
@@ -205,10 +206,10 @@ class Entries:
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
         """Tell the fleet of a failure."""
         with self._sealing():
-            sealed = self.vault.seal_failure(
+            sealed = self.sealer.seal_failure(
                 self.target, lock.names, lock.client_id, failure, whole_client=whole_client
             )
-        self.seat.told = _digest(sealed)
+        self.state.last_failure = _digest(sealed)
         self.server.link.store.fail(
             lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
         )
@@ -219,7 +220,7 @@ class Entries:
         try:
             yield
         except (SecretUnavailable, ExtraMissing) as error:
-            self.server.note("key", f"the tokens of client {self.target.client.name} cannot be sealed: {error}")
+            self.server.note("key", f"the tokens of client {self.target.client.name} cannot be encrypted: {error}")
             raise Unusable from None
 
 

@@ -19,7 +19,7 @@ from bearerd.share.seal import derive
 _LATELY: Final = 60.0
 
 
-class Keyring:
+class KeyCache:
     """The derived keys, kept because a secret may come from a command. Thread-safe, but reading may take seconds."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -73,5 +73,5 @@ class Keyring:
             else:
                 found.append(derive(secret))
         if not found:
-            raise missing or SecretUnavailable("the client has no secret that could seal its tokens; set share.key")
+            raise missing or SecretUnavailable("the client has no secret to encrypt its tokens with; set share.key")
         return tuple(found)

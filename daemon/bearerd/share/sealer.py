@@ -10,26 +10,26 @@ from typing import Final
 from bearerd.grant.outcome import Failure, Transient
 from bearerd.model import Target
 from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_token
-from bearerd.share.keyring import Keyring
+from bearerd.share.key_cache import KeyCache
 from bearerd.share.seal import NONCE, bound_to, seal, unseal
 from bearerd.share.types import Failing, Names, Stored
 
 _UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot read")
 
 
-class Vault:
+class Sealer:
     """Thread-safe. Its methods raise SecretUnavailable and ExtraMissing if there is no key."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._keyring = Keyring(environ)
+        self._key_cache = KeyCache(environ)
 
     def ready(self, target: Target, now: float) -> None:
         """Make sure that there is a key. The secrets are read again if that was not done lately (boot clock)."""
-        self._keyring.refresh(target.client, now)
+        self._key_cache.refresh(target.client, now)
 
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
-        self._keyring.forget(client)
+        self._key_cache.forget(client)
 
     def seal_token(self, target: Target, names: Names, entry: TokenEntry) -> bytes:
         """An entry with a token. Its record has the client id and the fence."""
@@ -58,11 +58,11 @@ class Vault:
         failure = None if content is None else load_failure(content)
         if failure is None:
             return _UNREADABLE
-        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
+        return replace(failure, message=f"{failure.message} (received by another daemon of the fleet)")
 
     def _seal(self, target: Target, content: bytes, bound: bytes) -> bytes:
-        return seal(content, bound, self._keyring.keys(target.client)[0], secrets.token_bytes(NONCE))
+        return seal(content, bound, self._key_cache.keys(target.client)[0], secrets.token_bytes(NONCE))
 
     def _open(self, target: Target, sealed: bytes, bound: bytes) -> bytes | None:
-        content = unseal(sealed, bound, self._keyring.keys(target.client))
-        return unseal(sealed, bound, self._keyring.renewed(target.client)) if content is None else content
+        content = unseal(sealed, bound, self._key_cache.keys(target.client))
+        return unseal(sealed, bound, self._key_cache.renewed(target.client)) if content is None else content
