@@ -1106,8 +1106,8 @@ def test_each_message_about_a_reply_becomes_a_line_with_something_to_do(row: tes
 ANYWHERE = share(state="down", error="redis.internal:6379: connection refused; check that the server runs")
 UNSEALED = "the tokens of client xero cannot be encrypted: file /k: empty"
 UNOPENED = (
-    "dnb/bci: the stored token cannot be decrypted: it was encrypted with another key or by another version, or altered; "
-    "give all daemons of the fleet the same share.key or client secret"
+    "dnb/bci: the stored token cannot be decrypted: it was encrypted with another key or by another version, "
+    "or altered; give all daemons of the fleet the same share.key or client secret"
 )
 POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": "wait", "zoho": "wait"}
 
@@ -1148,8 +1148,9 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
         pytest.param(
             share(error=UNOPENED, error_at=NOW - 120),
             ["dnb"],
-            "share rediss://redis.internal:6379/0: dnb/bci: the stored token cannot be decrypted: it was encrypted with "
-            "another key or by another version, or altered, 2 min ago (at 07:58). Valid tokens stay in use, and this daemon requests by itself what it cannot share. "
+            "share rediss://redis.internal:6379/0: dnb/bci: the stored token cannot be decrypted: it was encrypted "
+            "with another key or by another version, or altered, 2 min ago (at 07:58). Valid tokens stay in use, and "
+            "this daemon requests by itself what it cannot share. "
             "To do: give all daemons of the fleet the same share.key or client secret.",
             id="up, and an entry cannot be decrypted",
         ),
