@@ -784,7 +784,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         "another daemon of the fleet requests the first token",
         held(held_by="share", held_until=NOW + 5, next_refresh=NOW + 5, obtained=None, expires=None, on_disk=False),
         (
-            "held: another daemon of its fleet requests this token. There is no valid token. "
+            "held: another daemon of the fleet is requesting this token. There is no valid token. "
             "To do: wait; next attempt in 5 s (at 08:00:05)."
         ),
     ),

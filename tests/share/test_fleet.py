@@ -103,7 +103,7 @@ def test_a_token_is_taken_once(machine: Machine, other: Machine) -> None:
     assert other.link.commands == ["read"]
 
 
-def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: Machine) -> None:
+def test_the_release_of_a_lock_wakes_a_waiting_daemon(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
     assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
     other.woken.clear()
@@ -128,7 +128,7 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     assert {other.full_name for other in others} <= set(woken)
 
 
-def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
+def test_a_failure_of_another_daemon_is_new_once(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
     failure = Transient("503", hint="wait", retry_after=5.0)
     machine.fleet.fail(SHARED, lock, failure, 30.0, whole_client=False, refused=False)
@@ -143,7 +143,7 @@ def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
     assert not own.new
 
 
-def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, clock: FakeClock) -> None:
+def test_a_refusal_of_the_client_is_an_answer_to_its_other_targets(network: Network, clock: FakeClock) -> None:
     second = replace(target("two", scope="two"), client=SHARED.client)
     machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
     lock = machine.lock()
@@ -183,7 +183,7 @@ def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pyt
 @pytest.mark.parametrize("answer", [
     Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
 ], ids=str)  # fmt: skip
-def test_a_server_that_lies_is_as_good_as_none(
+def test_a_server_that_lies_counts_as_unavailable(
     machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
     monkeypatch.setattr(network.store, "claim", lambda *_: answer)
@@ -191,7 +191,9 @@ def test_a_server_that_lies_is_as_good_as_none(
     assert "check that it is the fleet's own" in machine.error
 
 
-def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other: Machine, network: Network) -> None:
+def test_a_stored_token_that_cannot_be_decrypted_is_passed_over(
+    machine: Machine, other: Machine, network: Network
+) -> None:
     fence = machine.store("one")
     (name,) = network.store.tokens
     network.store.tokens[name] = (fence + 1, b"nonsense", inf)

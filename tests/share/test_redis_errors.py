@@ -140,7 +140,7 @@ def test_passwords(tmp_path: Path) -> None:
     wrong = {"PASSWORD": "s3cret"}
     with redis_server(password="right") as server:
         assert error_of(at(server)) == (
-            "the server wants a password (NOAUTH); set share.redis.password, and username if it has users"
+            "the server requires a password (NOAUTH); set share.redis.password, and username if it has users"
         )
         assert error_of(at(server, password=Reference("env", "PASSWORD")), wrong) == (
             "the server refuses the user or the password (WRONGPASS); check share.redis.username, password and its ACL"

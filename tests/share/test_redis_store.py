@@ -393,7 +393,7 @@ def test_another_prefix_or_channel_than_that_of_the_acl_is_refused(server: Redis
         RedisStore(replace(share(server), prefix="other"), ENVIRON).prove()
 
 
-def test_what_two_prefixes_keep_is_apart(store: RedisStore, server: RedisServer) -> None:
+def test_two_prefixes_share_nothing(store: RedisStore, server: RedisServer) -> None:
     other = RedisStore(replace(share(server), prefix="bearerd:other"), ENVIRON)
     other.connect()
     store.store(NAMES, 5, b"sealed", LONG)

@@ -114,7 +114,11 @@ class Entries:
                     now - self.state.busy_since,
                     last=wanted.last,
                 ):
-                    self.server.note("lock", f"{self.target.full_name}: another daemon holds the lock for too long")
+                    self.server.note(
+                        "lock",
+                        f"{self.target.full_name}: another daemon has held the lock for too long, so it is ignored; "
+                        "check that no other program writes to this server",
+                    )
                     return Alone()
                 return Delayed("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
@@ -188,23 +192,23 @@ class Entries:
 
     def _check(self, stored: Stored) -> None:
         if not 0 < stored.fence <= GREATEST_FENCE:
-            self.server.note("fence", f"the server named a fencing number out of range; {_TRUST}")
+            self.server.note("fence", f"the server returned a fencing number out of range; {_TRUST}")
             raise Unusable
         self._set_clock(stored.clock)
 
     def _check_granted(self, granted: Granted) -> None:
         if not policy.credible(granted.fence, self.state.seen):
-            self.server.note("fence", f"the server gave a fencing number out of order; {_TRUST}")
+            self.server.note("fence", f"the server returned a fencing number out of order; {_TRUST}")
             raise Unusable
 
     def _set_clock(self, clock: float) -> None:
         if not isfinite(clock):
-            self.server.note("clock", f"the server named no time; {_TRUST}")
+            self.server.note("clock", f"the server returned no time; {_TRUST}")
             raise Unusable
         self.server.offset = clock - self.clock.now().boot
 
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
-        """Tell the fleet of a failure."""
+        """Report a failure to the fleet."""
         with self._sealing():
             sealed = self.sealer.seal_failure(
                 self.target, lock.names, lock.client_id, failure, whole_client=whole_client

@@ -154,7 +154,7 @@ class Fleet:
     def fail(
         self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool
     ) -> None:
-        """Tell the fleet of a failure, after which it waits. `refused`: whether the provider may count it."""
+        """Report a failure to the fleet, which then waits. `refused`: whether the provider may count it."""
         self._end(target, lambda entries: entries.fail(lock, failure, wait, whole_client=whole_client, refused=refused))
 
     def give_back(self, target: Target, lock: Lock) -> None:
@@ -174,7 +174,7 @@ class Fleet:
         if server is not None:
             server.note(
                 "clock",
-                f"the clocks of this machine, of the server and of another daemon differ by {seconds:.0f} s; "
+                f"this machine's clock differs by {seconds:.0f} s from that of the server or of another daemon; "
                 "synchronize them",
             )
 

@@ -52,7 +52,7 @@ class Sealer:
         return self._seal(target, dump_failure(failure), bound)
 
     def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
-        """The failure in an entry, with a remark that another daemon was told. A general one if it cannot be opened."""
+        """The failure in an entry, with a remark that another daemon received it; a general one if it does not open."""
         identity = "" if failing.whole_client else target.identity()
         content = self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
         failure = None if content is None else load_failure(content)
