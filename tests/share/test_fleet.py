@@ -165,7 +165,7 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     told = stranger.fleet.claim(SHARED, FIRST)
     assert isinstance(told, FleetFailure)
     assert (told.wait, told.failure.message) == (
-        30.0, "another daemon of the fleet reports a failure that this one cannot read",
+        30.0, "another daemon of the fleet reports a failure that this one cannot decrypt",
     )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ Claimed = Lock | Taken | FleetFailure | Delayed | Alone
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A target's wish to make the next grant."""
+    """A target's request to make the next grant."""
 
     have: int
     """The fence of its token."""

@@ -1,4 +1,4 @@
-"""The keys that seal the entries of each client, from `share.key` or from the client's secrets."""
+"""The keys that encrypt the entries of each client, derived from `share.key` or from the client's secrets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bearerd.secrets.kinds import source_of
 from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
 
-# Seconds. A command that prints a secret takes its time, and claims are repeated when a lock is freed.
-_LATELY: Final = 60.0
+# Seconds until a claim reads the secrets again. A command that prints a secret takes its time, and claims are repeated
+# each time a lock is released.
+_READ_AGAIN: Final = 60.0
 
 
 class KeyCache:
@@ -37,7 +38,7 @@ class KeyCache:
 
     def refresh(self, client: Client, now: float) -> None:
         """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
-        if now >= self._read_at.get(client.name, -inf) + _LATELY:
+        if now >= self._read_at.get(client.name, -inf) + _READ_AGAIN:
             self.renewed(client)
             self._read_at[client.name] = now
 

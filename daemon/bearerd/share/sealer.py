@@ -1,4 +1,4 @@
-"""Seals and opens the entries of each client. Needs its secrets; knows nothing of the server."""
+"""Encrypts and decrypts the entries of each client, with its secrets. Knows nothing of the server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bearerd.grant.outcome import Failure, Transient
 from bearerd.model import Target
 from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_token
 from bearerd.share.key_cache import KeyCache
-from bearerd.share.seal import NONCE, bound_to, seal, unseal
+from bearerd.share.seal import NONCE, associated_data, seal, unseal
 from bearerd.share.types import Failing, Names, Stored
 
-_UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot read")
+_UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot decrypt")
 
 
 class Sealer:
@@ -34,13 +34,13 @@ class Sealer:
     def seal_token(self, target: Target, names: Names, entry: TokenEntry) -> bytes:
         """An entry with a token. Its record has the client id and the fence."""
         record = entry.record
-        bound = bound_to("token", names, target.identity(), record.client_id, record.fence)
+        bound = associated_data("token", names, target.identity(), record.client_id, record.fence)
         return self._seal(target, dump_token(entry), bound)
 
     def open_token(self, target: Target, names: Names, client_id: str, stored: Stored) -> TokenEntry | None:
         """The token in an entry; None if it cannot be opened."""
         content = self._open(
-            target, stored.sealed, bound_to("token", names, target.identity(), client_id, stored.fence)
+            target, stored.sealed, associated_data("token", names, target.identity(), client_id, stored.fence)
         )
         return None if content is None else load_token(content)
 
@@ -48,13 +48,13 @@ class Sealer:
         self, target: Target, names: Names, client_id: str, failure: Failure, *, whole_client: bool
     ) -> bytes:
         """An entry with a failure, of the target or of its whole client."""
-        bound = bound_to("failure", names, "" if whole_client else target.identity(), client_id)
+        bound = associated_data("failure", names, "" if whole_client else target.identity(), client_id)
         return self._seal(target, dump_failure(failure), bound)
 
     def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
         """The failure in an entry, with a remark that another daemon received it; a general one if it does not open."""
         identity = "" if failing.whole_client else target.identity()
-        content = self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
+        content = self._open(target, failing.sealed, associated_data("failure", names, identity, client_id))
         failure = None if content is None else load_failure(content)
         if failure is None:
             return _UNREADABLE

@@ -54,7 +54,7 @@ class EntryState:
 
 
 class Server:
-    """The link to a server, and the states of the targets that share through it. Thread-safe."""
+    """The link to a server, and what the targets that share through it know of their entries. Thread-safe."""
 
     def __init__(self, redis: Redis, connect: Connect, wake: Wake, now: Callable[[], float]) -> None:
         self.name = _name(redis)
@@ -72,10 +72,10 @@ class Server:
         self._error, self._error_at, self._errors = "", None, 0  # type: tuple[str, float | None, int]
         self._said: dict[str, float] = {}
 
-    # -- states -----------------------------------------------------------------------------------
+    # -- entry states -----------------------------------------------------------------------------
 
     def state(self, target: Target, client_id: str, names: Callable[[], Names]) -> EntryState:
-        """The state of a target. A target whose names changed gets a new one."""
+        """The state of a target's entry. A target whose names changed gets a new one."""
         full_name = target.full_name
         state = self._states.get(full_name)
         if state is not None and state.target is target and state.client_id == client_id:
