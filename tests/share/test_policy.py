@@ -39,6 +39,7 @@ def test_a_daemon_that_waits_goes_alone_without_a_token_and_for_the_last_attempt
     assert not goes_alone("wait", 100.0, last=False)
     assert goes_alone("wait", 20.0, last=True)
     assert goes_alone("wait", 0.0, last=False)
+    assert goes_alone("wait", 14.0, last=False)
 
 
 def test_the_lock_of_a_request_is_never_taken_for_a_lost_one() -> None:

@@ -32,6 +32,8 @@ from simulation.server import Arrival, AuthorizationServer, Known
 
 _OF_STORE: Final = frozenset({"outage", "slow", "flush", "failover", "restore", "store_step", "mute"})
 _KEY: Final = Reference("env", "share")
+BESIDE_EXPIRY: Final = 10.0
+"""Seconds for which a daemon waits for a lock that outlasts its token (share/policy)."""
 _REQUESTED: Final = 120.0
 """Seconds in which a requested refresh is made: it may wait for a rate limit."""
 
@@ -82,6 +84,12 @@ class Member(Run):
     def skew(self) -> float:
         """Seconds by which clocks of its fleet differ."""
         return self.fleet.skew(0.0)
+
+    def grace(self, name: str) -> float:
+        """Seconds for which a token may stay in its file after its end."""
+        # A lock that lasts longer because the store's clock was set back is not waited for longer than this.
+        stepped = self.fleet.checks.excuse("t", self.kernel.now)
+        return super().grace(name) + (BESIDE_EXPIRY + self._way(name) if stepped else 0.0)
 
     def asked_otherwise(self, path: str) -> bool:
         """Whether the file may go back to a token that ends earlier: the latest one was lost with its store."""
@@ -230,6 +238,7 @@ class Fleet:
             world.store.when_unavailable,
             _KEY if world.store.key else None,
         )
+        self.lifetimes = {kept.full_name: kept.lifetime for kept in world.targets}
         self.limits = {account.name: account.limit for account in world.accounts}
         self.refused_limit = REFUSED_LIMIT.count, REFUSED_LIMIT.window
         self.servers = {server.name: AuthorizationServer(server, self.dice, self._arrived) for server in world.servers}
@@ -372,7 +381,9 @@ class Fleet:
         # What was counted by the old clock counts for as long as the clock went back, besides its own time.
         longest = max(kept.lifetime for kept in self.world.targets)
         windows = [account.limit[1] for account in self.world.accounts if account.limit]
-        self.disturb(event, abs(event.value) + max([longest, *windows]), loses=True)
+        lasts = abs(event.value) + max([longest, *windows])
+        self.disturb(event, lasts, loses=True)
+        self.checks.disturb(event.deed, lasts, of="t")
         self.store.step(event.value)
 
     def _mute(self, event: Event) -> None:

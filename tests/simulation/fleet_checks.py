@@ -46,7 +46,7 @@ class Disturbance:
     what: str
     host: int | None = None
     of: str = "hkl"
-    """The invariants that need not hold; "s" for those that the store loses data in."""
+    """The invariants that need not hold; "s" for those in which the store loses data, "t" for its clock."""
 
 
 class MemberChecks(Checks):
@@ -64,6 +64,11 @@ class MemberChecks(Checks):
         """A file was replaced or removed."""
         super().changed(path, content)
         self._member.fleet.checks.changed(self._member, path, content)
+
+    def alarm(self, name: str, text: str) -> None:
+        """The daemon says ERROR. One whose clock is far from those of others believes that tokens end earlier."""
+        if not self._member.fleet.skew():
+            super().alarm(name, text)
 
     def granted(self, target: Target) -> None:
         """A request is about to be sent."""
@@ -95,6 +100,8 @@ class FleetChecks:
         """By target: when the last request was sent."""
         self._last: dict[str, float] = {}
         """By target: when the last attempt before an expiry was sent."""
+        self._early: dict[tuple[int, str], str] = {}
+        """By host and target: why it asked for another token too early, until there is one."""
         self._stored: dict[str, int] = {}
         """By target: the fence of the token that was stored last."""
         self._locks: dict[tuple[int, str], tuple[int, Claim]] = {}
@@ -169,7 +176,7 @@ class FleetChecks:
     def _may_go_alone(self, member: Member, name: str) -> None:
         standing = next(each for each in member.daemon.statuses() if each.name == name)
         left = (standing.expires or -inf) - member.clock.now().boot
-        if left > policy._LAST_ATTEMPT[1] + INSTANT and not member.asked_for(name):
+        if left > policy.EARLIEST_LAST_ATTEMPT + INSTANT and not member.asked_for(name):
             raise Violation("h", f"{name}: host {member.number} does not wait, with {left:.0f} s left", name)
 
     def _check_early(self, member: Member, name: str) -> None:
@@ -186,11 +193,12 @@ class FleetChecks:
         self.made["h"] += 1
         if now >= due:
             return
-        excuse = self.excuse("h", now)
+        excuse = self._early.get((member.number, name)) or self.excuse("h", now)
         if not excuse:
             text = f"{name}: host {member.number} asks for another token {due - now:.1f} s before it is due"
             raise Violation("h", text, name)
         self.beyond[excuse] += 1
+        self._early[member.number, name] = excuse  # if it fails it is tried again
 
     def issued(self, token: Known) -> None:
         """A provider issued a token."""
@@ -242,8 +250,12 @@ class FleetChecks:
         self.made["j"] += 1
         if fence < before and last is not None and last.ends > now and not self.excuse("s", last.issued):
             raise Violation("j", f"{name}: the store goes back from fence {before} to {fence}", name)
-        if token is not None and token.ends < now - self._fleet.settles() - self._fleet.skew():
-            raise Violation("j", f"{name}: a token that ended {now - token.ends:.0f} s ago is stored", name)
+        # Of a token that its provider ended earlier nobody knows.
+        ended = now - max(token.ends, token.issued + self._fleet.lifetimes[name]) if token is not None else 0.0
+        if ended > self._fleet.settles() + self._fleet.skew():
+            raise Violation("j", f"{name}: a token that ended {ended:.0f} s ago is stored", name)
+        for number in self._fleet.members:
+            self._early.pop((number, name), None)
         self._stored[name] = fence
         self._last.pop(name, None)
 

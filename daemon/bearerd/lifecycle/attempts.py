@@ -196,7 +196,8 @@ class Attempts(FleetAttempts):
         self._timing.held_back(now)
         self._plan_last(now)
         if held.reason == "share_unavailable":
-            until = self._timing.or_last(self.state.ends, None)
+            # The last attempt may have been made already, and returned the same token.
+            until = max(now, self._timing.or_last(self.state.ends - policy.LATEST_LAST_ATTEMPT, None))
             return Held(until, held.reason, until)
         return held
 

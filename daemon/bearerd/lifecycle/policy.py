@@ -39,7 +39,10 @@ _UNSENT_FIRST: Final = 10.0  # a retry only reads a file, and sends nothing
 _UNSENT_CEILING: Final = 60.0
 
 # Late enough for a short outage to be over, early enough for one request with its timeout.
-_LAST_ATTEMPT: Final = (15.0, 30.0)
+LATEST_LAST_ATTEMPT: Final = 15.0
+"""Seconds before expiry."""
+EARLIEST_LAST_ATTEMPT: Final = 30.0
+"""Seconds before expiry."""
 
 # A smaller difference is NTP at work. Above 30 s one of the two clocks is wrong, and it is unknown which.
 STEP: Final = 5.0
@@ -135,8 +138,7 @@ def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> f
 
 def last_attempt(now: float, expires: float, dice: float) -> float | None:
     """When to make the last attempt before expiry; None if it is too late for one."""
-    least, most = _LAST_ATTEMPT
-    at = expires - (least + (most - least) * dice)
+    at = expires - (LATEST_LAST_ATTEMPT + (EARLIEST_LAST_ATTEMPT - LATEST_LAST_ATTEMPT) * dice)
     if at < now + LEAST_BETWEEN_ATTEMPTS:
         at = now + (expires - now) / 2
     return at if at >= now + LEAST_BETWEEN_ATTEMPTS else None

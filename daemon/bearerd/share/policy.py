@@ -12,6 +12,8 @@ from bearerd.terms import WhenUnavailable
 _BESIDE_REQUEST: Final = 2.0
 # A shorter lease would end before an ordinary reply arrives.
 _LEAST_LEASE: Final = 1.0
+SHORTLY: Final = 15.0
+"""Seconds before its expiry from which on a token is not waited for: the latest last attempt (lifecycle/policy)."""
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
@@ -47,8 +49,11 @@ def credible(fence: int, seen: int) -> bool:
 
 
 def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: bool) -> bool:
-    """Whether a daemon that cannot reach its fleet requests a token by itself."""
-    return when_unavailable == "alone" or remaining <= 0 or last
+    """Whether a daemon that cannot reach its fleet requests a token by itself.
+
+    One that waits does so shortly before the expiry, also if a last attempt before returned the same token.
+    """
+    return when_unavailable == "alone" or remaining <= SHORTLY or last
 
 
 def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
