@@ -146,6 +146,11 @@ def fleet_limited(dice: Random, lifetimes: float) -> World:
         lives = [kept.lifetime for kept in world.targets if kept.account == account.name]
         accounts.append(replace(account, limit=(4 * len(lives), min(lives) / 4)))
     world = replace(world, accounts=tuple(accounts))
+    if dice.random() < 0.5:  # users request refreshes of one host after the other
+        time, of = world.seconds * dice.random(), dice.choice(world.targets).full_name
+        world = _with(
+            world, *(Event(time + 2.0 * each.number, "refresh", of, host=each.number) for each in world.machines)
+        )
     return _deeds(world, dice, dice.randint(0, 4), ("kill", "restart", "refresh", "stop"))
 
 
