@@ -132,6 +132,27 @@ def test_another_scope_is_another_token_of_the_fleet(world: World) -> None:
     assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
 
 
+def test_another_client_id_is_another_token_of_the_fleet(world: World) -> None:
+    daemons = world.add(2)
+    world.live(60.0)
+    for daemon in daemons:
+        known = daemon.targets["dnb/bci"]
+        daemon.clients.id = "another"
+        daemon.change(replace(known, client=replace(known.client, client_id="another")))
+    world.live(60.0)
+    assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
+
+
+def test_a_token_for_a_client_id_that_changed_meanwhile_is_not_given_to_the_fleet(world: World) -> None:
+    (daemon,) = world.add()
+    client = replace(world.targets[0].client, client_id=Reference("env", "ID"))
+    daemon.clients.id = "before"  # the grant reads what the environment has, which is another one
+    daemon.change(replace(daemon.targets["dnb/bci"], client=client))
+    world.live(60.0)
+    assert daemon.file() == "token-1"
+    assert world.network.store.tokens == {}
+
+
 def test_another_refresh_before_applies_to_the_daemon_that_has_it(world: World) -> None:
     first, second = world.add(2)
     world.live(60.0)
@@ -508,6 +529,22 @@ def test_an_exception_in_a_grant_frees_the_lock(world: World) -> None:
     assert second.file() == "token-1"
     world.live(10.0)
     assert first.file() == "token-1"
+
+
+def test_an_exception_in_a_claim_leaves_no_slot_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (daemon,) = world.add()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.network.store, "claim", broken)
+        with pytest.raises(ZeroDivisionError):
+            daemon.turn()
+    view = daemon.admission.view(daemon.clock.now().boot)
+    assert view.clients["dnb"].in_flight == 0
+    daemon.turn()
+    assert daemon.file() == "token-1"
 
 
 def test_a_killed_holder_delays_the_fleet_by_its_lease(world: World) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Literal, get_args
+from math import inf
+from typing import Any, Literal, get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -166,6 +167,21 @@ def test_the_refresh_stays_due_from_the_first_attempt_that_failed(
     assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == UNIX + expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        pytest.param({}, UNIX + 200, id="requested by another daemon"),
+        pytest.param({"failure": DOWN, "failing_since": NOW - 90}, UNIX - 100, id="after a failure"),
+        pytest.param({"held_by": "share_unavailable"}, UNIX - 100, id="without the share"),
+        pytest.param({"held_until": inf}, UNIX - 100, id="until an event"),
+    ],
+)
+def test_a_refresh_is_not_due_while_another_daemon_of_the_fleet_makes_it(changes: dict[str, Any], due: int) -> None:
+    given: dict[str, Any] = {"held_by": "share", "held_until": NOW + 200, "due": NOW - 100, "next_refresh": NOW + 200}
+    one = target_status(**(given | changes))
+    assert value(status(one), "bearerd_token_refresh_due_timestamp_seconds") == due
+
+
 def test_grants_of_a_token_are_counted_by_outcome() -> None:
     outcomes = tuple({"issued": 24, "refused": 1}.get(kind, 0) for kind in KINDS.values())
     found = series(status(target_status(outcomes=outcomes)), "bearerd_token_grants_total")
@@ -258,13 +274,16 @@ def test_shares_with_one_name_are_one_series() -> None:
 
 def test_targets_that_a_share_holds_are_counted() -> None:
     providers = {PROVIDER.url: ProviderView(0, 8, 10.0, {"refused": 1}, 5.0)}
-    tokens = target_status(held_by="share"), target_status("risk", held_by="share_unavailable"), target_status("all")
+    # The fleet's rate limit holds two of them, and admission another one.
+    reasons = "share", "share_unavailable", "rate_limit", "rate_limit", "refused", ""
+    tokens = (target_status(f"t{number}", held_by=reason) for number, reason in enumerate(reasons))
     of = status(*tokens, admission=View({}, providers), shares=(share(),))
     held = series(of, "bearerd_provider_held_tokens")
     assert {reason: count for (_, reason), count in held.items() if count} == {
         "refused": 1,
         "share": 1,
         "share_unavailable": 1,
+        "rate_limit": 2,
     }
 
 

@@ -258,3 +258,20 @@ def test_once_says_what_a_token_waits_for_that_is_not_valid_in_time(
         r"no valid token: timed out after 1 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
     )
     assert not (tmp_path / "tokens/dnb/bci").exists()
+
+
+def test_once_keeps_a_valid_token_while_its_share_cannot_be_used_and_the_config_says_to_wait(
+    configure: Callable[..., Path],
+) -> None:
+    share = "share: {redis: {url: redis://127.0.0.1:1}, when_unavailable: wait}"  # nothing listens there
+    with serving(issues()) as server:
+        config = configure(server.url, "{bci: {}}", "a secret of 16 bytes or more", client=share)
+        first = bearerd("once", "-c", config)
+        assert first.returncode == 0, first.stderr
+        assert "each token is kept until shortly before its expiry" in first.stderr
+        began = time.monotonic()
+        again = bearerd("once", "-c", config, "--min-valid", "2h", "--timeout", "60s")
+        assert again.returncode == 0, again.stderr
+        assert "not renewed: its share is unavailable, and when_unavailable is wait" in again.stderr
+        assert time.monotonic() - began < 60  # it does not wait for its timeout
+        assert len(server.seen) == 1

@@ -112,6 +112,22 @@ def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: M
     assert isinstance(other.fleet.claim(SHARED, FIRST), Lock)
 
 
+def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
+    network: Network, clock: FakeClock
+) -> None:
+    others = [replace(target(f"t{number}", scope=f"t{number}"), client=SHARED.client) for number in range(20)]
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, *others)
+    woken: list[str] = []
+    for _ in range(3):
+        lock = machine.lock()
+        assert all(isinstance(machine.fleet.claim(other, FIRST), Waits) for other in others)
+        machine.woken.clear()
+        machine.fleet.give_back(SHARED, lock)
+        assert len(machine.woken) == 9
+        woken += machine.woken
+    assert {other.full_name for other in others} <= set(woken)
+
+
 def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
     failure = Transient("503", hint="wait", retry_after=5.0)

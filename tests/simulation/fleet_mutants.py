@@ -15,9 +15,10 @@ from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import fleet, policy
 from bearerd.share.answers import Lock, Taken
+from bearerd.share.entries import Entries
 from bearerd.share.fleet import Fleet
 from bearerd.share.names import names_of
-from bearerd.share.server import Seat, Server
+from bearerd.share.server import Server
 from bearerd.share.types import Answer, Claim, Granted, Names, Stored
 from simulation.faults import Mutant, Patches
 from support.share_model import ModelStore
@@ -48,18 +49,11 @@ def _f3() -> Patches:
 
 
 def _f4() -> Patches:
-    def look(
-        self: Fleet,
-        server: Server,
-        seat: Seat,
-        target: Target,
-        have: int,
-        _held: Callable[[], tuple[Record, float] | None],
-    ) -> Taken | None:
-        stored = server.link.store.read(seat.names)
-        return self._open(server, seat, target, stored) if stored is not None and stored.fence != have else None
+    def look(self: Entries, have: int, _held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
+        stored = self.server.link.store.read(self.seat.names)
+        return self._open(stored) if stored is not None and stored.fence != have else None
 
-    return [(Fleet, "_look", look)]
+    return [(Entries, "look", look)]
 
 
 def _f5() -> Patches:

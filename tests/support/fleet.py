@@ -115,7 +115,9 @@ class Provider:
         outcome = self.script(daemon, target) if self.script is not None else self.issue()
         if isinstance(outcome, Issued):
             outcome = replace(outcome, token=replace(outcome.token, obtained=sent))
-        return Performed(outcome, "" if isinstance(outcome, Unsent) else CLIENT_ID)
+        client_id = target.client.client_id
+        used = client_id if isinstance(client_id, str) else CLIENT_ID
+        return Performed(outcome, "" if isinstance(outcome, Unsent) else used)
 
     def issue(self) -> Issued:
         """A new token."""

@@ -130,9 +130,15 @@ def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Sta
 
 
 def _refresh_due(target_status: TargetStatus) -> float | None:
-    """When the refresh was or is due. After failed attempts, `due` is the time of the next attempt."""
+    """When the refresh was or is due. After failed attempts, `due` is the time of the next attempt.
+
+    While another daemon of the fleet requests the token, it is not due here. That daemon may have received the same
+    token again, and wait until its provider issues a new one.
+    """
     if not target_status.next_refresh:  # no turn yet
         return None
+    if target_status.held_by == "share" and target_status.held_until < inf and target_status.failing_since is None:
+        return max(target_status.due, target_status.held_until)
     return (
         target_status.due
         if target_status.failing_since is None

@@ -6,7 +6,7 @@ It never contains a token, a secret or any part of a response body.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
@@ -86,28 +86,25 @@ class Status:
         for name, url in named:
             if url in views:
                 found.setdefault(name, []).append(views[url])
-        return {name: _combined(each, self._held_by_shares(name)) for name, each in found.items()}
-
-    def _held_by_shares(self, provider: str) -> Counter[Reason]:
-        """How many of a provider's targets their shares hold. Admission does not know these."""
-        return Counter(
-            target_status.held_by
-            for target_status, _ in (self.tokens if self.shares else ())
-            if target_status.held_by in {"share", "share_unavailable"}
-            and target_status.target.client.provider.name == provider
-        )
+        # Admission does not know the targets that a share holds.
+        held: defaultdict[str, Counter[Reason]] = defaultdict(Counter)
+        for target_status, _ in self.tokens if self.shares else ():
+            if target_status.held_by:
+                held[target_status.target.client.provider.name][target_status.held_by] += 1
+        return {name: _combined(each, held[name]) for name, each in found.items()}
 
 
-def _combined(views: list[ProviderView], held: Counter[Reason]) -> ProviderView:
-    if len(views) == 1 and not held:
+def _combined(views: list[ProviderView], known: Counter[Reason]) -> ProviderView:
+    if len(views) == 1 and not known:
         return views[0]
+    held: Counter[Reason] = Counter()
     for view in views:
         held.update(view.held)
     return ProviderView(
         in_flight=sum(view.in_flight for view in views),
         max_concurrency=sum(view.max_concurrency for view in views),
         retry_budget=min(view.retry_budget for view in views),
-        held=held,
+        held=held | known,
         longest_wait=max(view.longest_wait for view in views),
     )
 

@@ -1,4 +1,4 @@
-"""The fleet of each client that shares: looks for newer tokens, claims grants, and stores what they bring.
+"""The fleet of each client that shares: its servers, and the steps of a target's turn with them.
 
 No method raises if the server, a key or an entry cannot be used: the answer then says how to go on, and the share's
 view has the error. Call the methods about a target from its turn only.
@@ -6,51 +6,22 @@ view has the error. Call the methods about a target from its turn only.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from math import inf, isfinite
-from typing import Final, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from math import inf
 
 from bearerd.clock import Clock
-from bearerd.errors import ExtraMissing, SecretUnavailable
 from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
-from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
-from bearerd.share.entry import TokenEntry
+from bearerd.share.answers import Alone, Claimed, Lock, Taken, Waits, Wanted
+from bearerd.share.entries import Entries, Unusable
 from bearerd.share.names import names_of
 from bearerd.share.server import Connect, Seat, Server, Wake
-from bearerd.share.types import (
-    GREATEST_FENCE,
-    Answer,
-    Busy,
-    Claim,
-    Failing,
-    Granted,
-    Limited,
-    ShareUnavailable,
-    ShareView,
-    Stored,
-)
+from bearerd.share.types import ShareUnavailable, ShareView
 from bearerd.share.vault import Vault
 from bearerd.terms import Redis
-
-# Seconds after the end of a lock within which the target claims again if nothing else holds it.
-_SOON_AFTER: Final = 5.0
-# Seconds: the longest Retry-After that is honoured, with its jitter, and the longest pace of a refused client.
-_LONGEST_WAIT: Final = 1.2 * 3600.0
-# Seconds between two claims: the server's clock and this one never agree exactly.
-_LEAST_WAIT: Final = 0.2
-# Answers in a row that are tokens which cannot be used. One is stored at a time, so a second one is rare.
-_MOST_UNUSABLE: Final = 3
-_TRUST: Final = "check that it is the fleet's own"
-
-
-class _Unusable(Exception):  # noqa: N818 - a state, not a mistake
-    """The server answers, but this daemon cannot go on with it; noted already."""
 
 
 class Fleet:
@@ -118,32 +89,30 @@ class Fleet:
 
         `held` returns the held token and for how long it is valid. It is stored if the server lost it.
         """
-        try:
-            server, seat = self._at(target)
-            fresh = server.link.fresh()
-            if not server.link.usable() or (fresh and not seat.look):
+        with suppress(Unusable):
+            entries = self._entries(target)
+            link, seat = entries.server.link, entries.seat
+            fresh = link.fresh()
+            if not link.usable() or (fresh and not seat.look):
                 return None
             seat.look = False
             try:
-                return self._look(server, seat, target, have, held)
+                return entries.look(have, held)
             except ShareUnavailable:
                 seat.look = True
-        except _Unusable:
-            pass
         return None
 
     def claim(self, target: Target, wanted: Wanted) -> Claimed:
         """Claim the next grant of the fleet. A `Lock` must end with `store`, `keep`, `fail` or `give_back`."""
         seat: Seat | None = None
-        try:
-            server, seat = self._at(target)
+        with suppress(ShareUnavailable, Unusable):
+            entries = self._entries(target)
+            seat = entries.seat
             seat.waiting, seat.held = True, False
-            if server.link.usable():
-                claimed = self._claim(server, seat, target, wanted)
+            if entries.server.link.usable():
+                claimed = entries.claim(wanted)
                 seat.waiting = isinstance(claimed, Waits)
                 return claimed
-        except (ShareUnavailable, _Unusable):
-            pass
         share = target.client.share
         if share is None or policy.goes_alone(share.when_unavailable, wanted.remaining, last=wanted.last):
             return Alone()
@@ -154,12 +123,13 @@ class Fleet:
     def own_fence(self, target: Target, have: int, wall: float) -> int:
         """The fence of a token that this daemon obtained by itself at this time (wall clock)."""
         try:
-            server, seat = self._at(target)
-        except _Unusable:
+            entries = self._entries(target)
+        except Unusable:
             return policy.own_fence(have, wall, self._dice())
-        if server.offset is not None:  # by the server's clock, so that the newest of two such tokens is known
+        seat, offset = entries.seat, entries.server.offset
+        if offset is not None:  # by the server's clock, so that the newest of two such tokens is known
             now = self._clock.now()
-            wall += server.offset + now.boot - now.wall
+            wall += offset + now.boot - now.wall
         seat.seen = policy.own_fence(max(seat.seen, have), wall, self._dice())
         seat.look = True  # it is stored when that is possible
         return seat.seen
@@ -169,52 +139,33 @@ class Fleet:
 
         `next_due`: when (boot clock) the provider is asked about it next, if it returned the same token again.
         """
-        try:
-            server, seat = self._at(target)
-            if not server.link.usable():
-                seat.look = True
-                return None
-            try:
-                return self._store(server, seat, target, record, remaining, next_due)
-            except ShareUnavailable:
-                seat.look = True
-        except _Unusable:
-            pass
+        with suppress(Unusable):
+            entries = self._entries(target)
+            if entries.server.link.usable():
+                with suppress(ShareUnavailable):
+                    return entries.store(record, remaining, next_due)
+            entries.seat.look = True  # it is stored later
         return None
 
     def keep(self, target: Target, lock: Lock, wait: float) -> None:
         """The provider returned the token that the fleet has; it is asked again after `wait` seconds."""
-        self._end(target, lambda server: server.link.store.keep(lock.names, lock.fence, max(0.0, wait)))
+        self._end(target, lambda entries: entries.server.link.store.keep(lock.names, lock.fence, max(0.0, wait)))
 
     def fail(
         self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool
     ) -> None:
         """Tell the fleet of a failure, after which it waits. `refused`: whether the provider may count it."""
-
-        def fail(server: Server) -> None:
-            _, seat = self._at(target)
-            with self._sealing(server, target):
-                sealed = self._vault.seal_failure(
-                    target, lock.names, lock.client_id, failure, whole_client=whole_client
-                )
-            seat.told = _digest(sealed)
-            server.link.store.fail(
-                lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
-            )
-
-        self._end(target, fail)
+        self._end(target, lambda entries: entries.fail(lock, failure, wait, whole_client=whole_client, refused=refused))
 
     def give_back(self, target: Target, lock: Lock) -> None:
         """Free the lock: nothing was sent."""
-        self._end(target, lambda server: server.link.store.give_back(lock.names, lock.fence))
+        self._end(target, lambda entries: entries.server.link.store.give_back(lock.names, lock.fence))
 
     def pass_over(self, target: Target, fence: int) -> None:
         """Note that a token that was taken cannot be used: by this machine's clocks it has expired."""
-        try:
-            _, seat = self._at(target)
-        except _Unusable:
-            return
-        seat.unreadable = max(seat.unreadable, fence)
+        with suppress(Unusable):
+            seat = self._entries(target).seat
+            seat.unreadable = max(seat.unreadable, fence)
 
     def clocks_differ(self, target: Target, seconds: float) -> None:
         """Note how far this machine's clock is from the server's, or from that of the daemon that stored a token."""
@@ -237,167 +188,22 @@ class Fleet:
     def _server_of(self, redis: Redis) -> Server:
         return Server(redis, self._connect, self._wake, lambda: self._clock.now().boot)
 
-    def _at(self, target: Target) -> tuple[Server, Seat]:
-        """The server of a target, and its seat there. Raises _Unusable."""
+    def _entries(self, target: Target) -> Entries:
+        """The entries of a target. Raises Unusable."""
         client = target.client
         server = self._servers.get(client.share.redis) if client.share is not None else None
         if server is None:  # a new config is being applied
-            raise _Unusable
+            raise Unusable
         client_id = client.client_id if isinstance(client.client_id, str) else self._client_id(target)
         if client_id is None:
             server.note("client_id", f"{client.client_id}: the client id of {client.name} cannot be read; correct it")
-            raise _Unusable
-        return server, server.seat(target, client_id, lambda: names_of(target, client_id))
+            raise Unusable
+        seat = server.seat(target, client_id, lambda: names_of(target, client_id))
+        return Entries(server, seat, target, self._vault, self._clock)
 
-    @contextmanager
-    def _sealing(self, server: Server, target: Target) -> Iterator[None]:
-        """Note what is wrong with the keys. Raises _Unusable."""
-        try:
-            yield
-        except (SecretUnavailable, ExtraMissing) as error:
-            server.note("key", f"the tokens of client {target.client.name} cannot be sealed: {error}")
-            raise _Unusable from None
-
-    def _look(
-        self, server: Server, seat: Seat, target: Target, have: int, held: Callable[[], tuple[Record, float] | None]
-    ) -> Taken | None:
-        stored = server.link.store.read(seat.names)
-        fence = stored.fence if stored is not None else 0
-        if stored is not None:
-            self._check(server, stored)
-        seat.dealt, seat.seen = fence, max(seat.seen, fence, have)
-        if stored is not None and fence > max(have, seat.unreadable):
-            return self._open(server, seat, target, stored)
-        if fence < have and (ours := held()) is not None:
-            record, remaining = ours
-            return self._store(server, seat, target, replace(record, fence=have), remaining, 0.0)
-        return None
-
-    def _claim(self, server: Server, seat: Seat, target: Target, wanted: Wanted) -> Claimed:
-        with self._sealing(server, target):
-            self._vault.ready(target, self._clock.now().boot)  # without a key, the lock would be of no use
-        for _ in range(_MOST_UNUSABLE):
-            have = max(wanted.have, seat.unreadable)
-            seat.seen = max(seat.seen, have)
-            lease = policy.lease(target.client.provider.timeout, wanted.remaining)
-            claim = Claim(have, seat.seen, lease, last=wanted.last, changed=wanted.changed)
-            answer = server.link.store.claim(seat.names, claim)
-            claimed = self._understood(server, seat, target, wanted, answer)
-            if claimed is not None:
-                return claimed
-        raise _Unusable
-
-    def _understood(self, server: Server, seat: Seat, target: Target, wanted: Wanted, answer: Answer) -> Claimed | None:
-        """What an answer means; None if it is a token that cannot be used."""
-        if not isinstance(answer, Busy) or wanted.remaining > 0:
-            seat.busy_since = None
-        match answer:
-            case Granted():
-                return self._granted(server, seat, target, answer)
-            case Stored():
-                self._check(server, answer)
-                seat.dealt, seat.seen = answer.fence, max(seat.seen, answer.fence)
-                return self._open(server, seat, target, answer)
-            case Busy(wait=wait):
-                now = self._clock.now().boot
-                # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
-                if seat.busy_since is None or now > seat.busy_until + _SOON_AFTER:
-                    seat.busy_since = now
-                seat.busy_until = now + wait
-                if policy.stuck(
-                    target.client.provider.timeout, wanted.remaining, wait, now - seat.busy_since, last=wanted.last
-                ):
-                    server.note("lock", f"{target.full_name}: another daemon holds the lock for too long")
-                    return Alone()
-                return Waits("share", max(_LEAST_WAIT, wait))
-            case Limited(reason=reason, wait=wait):
-                return Waits(reason, max(_LEAST_WAIT, wait))
-            case Failing():
-                return self._told(server, seat, target, answer)
-            case _:
-                assert_never(answer)
-
-    def _granted(self, server: Server, seat: Seat, target: Target, granted: Granted) -> Lock:
-        lock = Lock(
-            seat.names, seat.client_id, granted.fence, granted.failures, granted.refusals, governed=granted.governed
-        )
-        try:
-            self._check_granted(server, seat, granted)
-            self._set_clock(server, granted.clock)
-            seat.seen = granted.fence
-        except BaseException:
-            self.give_back(target, lock)
-            raise
-        return lock
-
-    def _told(self, server: Server, seat: Seat, target: Target, failing: Failing) -> Told:
-        digest = _digest(failing.sealed)
-        new, seat.told = digest != seat.told, digest
-        with self._sealing(server, target):
-            failure = self._vault.open_failure(target, seat.names, seat.client_id, failing)
-        return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
-
-    def _store(
-        self, server: Server, seat: Seat, target: Target, record: Record, remaining: float, next_due: float
-    ) -> Taken | None:
-        token = record.token
-        clock = token.obtained.wall if server.offset is None else token.obtained.boot + server.offset
-        entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
-        with self._sealing(server, target):
-            sealed = self._vault.seal_token(target, seat.names, entry)
-        newer = server.link.store.store(seat.names, record.fence, sealed, max(1.0, remaining))
-        seat.seen = max(seat.seen, record.fence)
-        if newer is None:
-            seat.dealt = record.fence
-            server.stored += 1
-            return None
-        self._check(server, newer)
-        seat.dealt, seat.seen = newer.fence, max(seat.seen, newer.fence)
-        return self._open(server, seat, target, newer)
-
-    def _end(self, target: Target, end: Callable[[Server], None]) -> None:
-        try:
-            server, _ = self._at(target)
-            if server.link.usable():
-                end(server)
-        except (ShareUnavailable, _Unusable):
-            pass  # the lock ends with its lease
-
-    def _open(self, server: Server, seat: Seat, target: Target, stored: Stored) -> Taken | None:
-        """The token in an entry. None if it cannot be used: it is passed over from now on."""
-        with self._sealing(server, target):
-            entry = self._vault.open_token(target, seat.names, seat.client_id, stored)
-        if entry is None:
-            seat.unreadable = stored.fence
-            server.note(
-                "entry",
-                f"{target.full_name}: the stored token cannot be opened: another key or another version sealed it, or "
-                "it was altered; give all daemons of the fleet the same share.key or client secret",
-            )
-            return None
-        now = self._clock.now()
-        record = replace(entry.at(stored.clock, now), fence=stored.fence)
-        server.taken += 1
-        seat.busy_since = None
-        return Taken(record, record.token.obtained.boot + entry.next_due)
-
-    def _check(self, server: Server, stored: Stored) -> None:
-        if not 0 < stored.fence <= GREATEST_FENCE:
-            server.note("fence", f"the server named a fencing number out of range; {_TRUST}")
-            raise _Unusable
-        self._set_clock(server, stored.clock)
-
-    def _check_granted(self, server: Server, seat: Seat, granted: Granted) -> None:
-        if not policy.credible(granted.fence, seat.seen):
-            server.note("fence", f"the server gave a fencing number out of order; {_TRUST}")
-            raise _Unusable
-
-    def _set_clock(self, server: Server, clock: float) -> None:
-        if not isfinite(clock):
-            server.note("clock", f"the server named no time; {_TRUST}")
-            raise _Unusable
-        server.offset = clock - self._clock.now().boot
-
-
-def _digest(sealed: bytes) -> bytes:
-    return hashlib.sha256(sealed).digest()[:12]
+    def _end(self, target: Target, end: Callable[[Entries], None]) -> None:
+        # If it fails, the lock ends with its lease.
+        with suppress(ShareUnavailable, Unusable):
+            entries = self._entries(target)
+            if entries.server.link.usable():
+                end(entries)

@@ -4,7 +4,7 @@ Needs Redis 6.2 or Valkey 7.2, without cluster mode. Scripts read the server's c
 `tests/support/share_model.py` is the specification. All names are below one prefix:
 
     PREFIX:token:TARGET     hash   the sealed token, its fence, and until when it is kept
-    PREFIX:lock:TARGET      hash   the fence of the attempt that has the lock, and until when
+    PREFIX:lock:TARGET      hash   the fence of the last attempt that got the lock, and until when it has it
     PREFIX:last:TARGET      hash   the last attempt before expiry, and until when there is no other
     PREFIX:failure:NAME     hash   the last failure of a target or of a client: sealed, count, when, until when
     PREFIX:flights:CLIENT   zset   attempts in flight, by the end of their lease

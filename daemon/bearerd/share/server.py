@@ -18,6 +18,10 @@ from bearerd.terms import Redis
 Connect = Callable[[Redis, Listener], Link]
 Wake = Callable[[str, float | None], None]
 
+# Targets of a client that the end of one attempt wakes, besides its own. It makes room for one more attempt. The first
+# success makes room for all: then the end of each attempt wakes others in turn. If each woke all of them, a thousand
+# targets would claim a million times.
+_WOKEN: Final = 8
 # Seconds between two log lines about one kind of error, as for lasting failures of a token.
 _SAY_AGAIN: Final = 600.0
 
@@ -121,12 +125,15 @@ class Server:
         woken: list[str] = []
         with self._lock:
             for name in names:
-                for full_name, seat in self._by_name.get(name, {}).items():
+                seats = self._by_name.get(name, {})
+                of_client = [each for each, seat in seats.items() if seat.names.token != name and seat.waiting]
+                for full_name in of_client[:_WOKEN]:
+                    seats[full_name] = seats.pop(full_name)  # the others come first the next time
+                    woken.append(full_name)
+                for full_name, seat in seats.items():
                     if seat.names.token == name:
                         seat.look = True
-                    elif not seat.waiting:
-                        continue
-                    woken.append(full_name)
+                        woken.append(full_name)
         self._wake_all(dict.fromkeys(woken))
 
     def restored(self) -> None:
