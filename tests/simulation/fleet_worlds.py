@@ -71,7 +71,7 @@ def _deeds(world: World, dice: Random, number: int, deeds: tuple[Deed, ...]) -> 
             host = dice.choice(world.machines).number
         of = dice.choice(world.targets).full_name if deed in {"tamper", "refresh"} else ""
         value = dice.choice(_VALUES.get(deed, (0.0,)))
-        flag = dice.random() < 0.5 and (deed != "kill" or host is not None) and deed != "refresh"
+        flag = dice.random() < 0.5 and (deed not in {"kill", "stop"} or host is not None) and deed != "refresh"
         events.append(Event(time, deed, of, value, flag=flag, host=host))
     return _with(world, *events)
 
@@ -146,6 +146,11 @@ def fleet_limited(dice: Random, lifetimes: float) -> World:
         lives = [kept.lifetime for kept in world.targets if kept.account == account.name]
         accounts.append(replace(account, limit=(4 * len(lives), min(lives) / 4)))
     world = replace(world, accounts=tuple(accounts))
+    if dice.random() < 0.5:  # users request refreshes of one host after the other
+        time, of = world.seconds * dice.random(), dice.choice(world.targets).full_name
+        world = _with(
+            world, *(Event(time + 2.0 * each.number, "refresh", of, host=each.number) for each in world.machines)
+        )
     return _deeds(world, dice, dice.randint(0, 4), ("kill", "restart", "refresh", "stop"))
 
 
