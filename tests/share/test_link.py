@@ -23,7 +23,7 @@ from bearerd.share.types import Busy, Claim, Granted, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
-from support.redis_liar import answering, usual
+from support.redis_liar import answering, bulk, usual
 from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
@@ -282,18 +282,20 @@ def test_a_lost_connection_for_announcements_is_opened_again(server: RedisServer
 
 
 def test_a_connection_for_announcements_that_died_without_an_error_is_noticed() -> None:
+    listening: set[int] = set()
+
     def answers(command: list[bytes]) -> bytes:
-        if command[0] == b"PING" and not listening.empty():
+        connection = threading.get_ident()
+        if command[0] == b"PING" and connection in listening:
             return b""  # as a firewall that forgot the connection
         if command[0] == b"SUBSCRIBE":
-            listening.put(None)
-        return b"*2\r\n$16\r\n1795909359000000\r\n$6\r\nfences\r\n" if command[0] == b"EVALSHA" else usual(command)
+            listening.add(connection)
+        return bulk(b"1795909359000000", b"fences") if command[0] == b"EVALSHA" else usual(command)
 
-    listening: queue.SimpleQueue[None] = queue.SimpleQueue()
-    with answering(answers) as url, linked(Redis(url, timeout=0.3)) as (link, reports):
+    with answering(answers) as url, linked(Redis(url, timeout=SOON)) as (link, reports):
         reports.wait_for("restored")
+        eventually(lambda: "the connection for announcements is dead" in link.view().error)
         reports.wait_for("lost")
-        assert "the connection for announcements is dead" in link.view().error
 
 
 @NEEDS_REDIS

@@ -17,7 +17,7 @@ from bearerd.share.types import GREATEST_FENCE, Claim, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.process import WITHIN, eventually
 from support.redis_liar import answering, bulk, usual
-from support.redis_server import NEEDS_REDIS, RedisServer, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, RedisServer, free_port, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
 LISTENS = "no server listens there, or a firewall refuses: check that it runs, and host and port"
@@ -54,8 +54,8 @@ def test_the_name_is_unknown() -> None:
 def test_no_answer_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-        assert error_of(Redis(url, timeout=0.1)) == (
-            "timed out after 0.1 s (before its first answer); check that the server runs, and that no firewall is in "
+        assert error_of(Redis(url, timeout=2.0)) == (
+            "timed out after 2 s (before its first answer); check that the server runs, and that no firewall is in "
             "between"
         )
 
@@ -101,20 +101,29 @@ def test_a_ca_file_replaces_the_authorities_of_the_system(
 def test_a_certificate_for_another_name(secure: RedisServer) -> None:
     said = error_of(at(secure, url=secure.url.replace("127.0.0.1", "localhost")))
     assert said.startswith("TLS certificate refused: hostname mismatch")
-    assert said.endswith(
-        "; use the name in the server's certificate as host, or give the server a certificate for this one"
-    )
+    assert said.endswith("; use the name in the server's certificate as host, or give it a certificate for this one")
 
 
 @NEEDS_REDIS
 def test_tls_to_a_port_without_and_the_reverse(secure: RedisServer) -> None:
-    with answering(usual) as url:
-        said = error_of(Redis(url.replace("redis:", "rediss:"), timeout=0.1))
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        answering_in_plain = threading.Thread(target=_in_plain, args=(plain,))
+        answering_in_plain.start()
+        said = error_of(Redis(f"rediss://127.0.0.1:{plain.getsockname()[1]}", timeout=WITHIN / 2))
+        answering_in_plain.join()
+    assert said.startswith("TLS: ")
     assert said.endswith("; check that this port speaks TLS, else write redis:// for rediss://")
     assert error_of(at(secure, url=secure.url.replace("rediss", "redis"), ca_file=None)) == (
         "the server closed the connection (before its first answer); if this port speaks TLS, write rediss:// for "
         "redis://"
     )
+
+
+def _in_plain(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"-ERR Protocol error\r\n")
+        connection.recv(4096)
 
 
 def test_a_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -201,7 +210,7 @@ def _is_busy(server: RedisServer) -> bool:
 
 @NEEDS_REDIS
 def test_a_cluster() -> None:
-    with redis_server("cluster-enabled yes") as server:
+    with redis_server("cluster-enabled yes", f"cluster-port {free_port()}") as server:
         assert error_of(at(server)).endswith("(CLUSTERDOWN); use a server without cluster mode, or sentinels")
 
 
@@ -408,9 +417,9 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
             yield b"x"
 
     with answering(drip) as url:
-        store = RedisStore(Redis(url, timeout=0.3), {})
+        store = RedisStore(Redis(url, timeout=2.0), {})
         store.connect()
-        with pytest.raises(ShareUnavailable, match=r"timed out after 0\.3 s"):
+        with pytest.raises(ShareUnavailable, match=r"timed out after 2 s"):
             store.read(NAMES)
         pause.set()
         store.disconnect()

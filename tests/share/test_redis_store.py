@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from bearerd.share.redis_store import ACL, SENTINEL_ACL, RedisStore
 from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, ShareUnavailable, Store, Stored
 from bearerd.terms import RateLimit, Redis, Reference
 from support.process import WITHIN, eventually
-from support.redis_server import ON_EACH, RedisServer, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, redis_server, sentinel
 from support.share_model import ModelStore
 
 LONG = 600.0
@@ -73,7 +73,9 @@ TARGETS = [
     Names("token-a", "client", REFUSED, (("rate", RateLimit(3, LONG)),)),
     Names("token-b", "client", RateLimit(2, LONG), (("rate", RateLimit(3, LONG)),)),
     Names("token-c", "other", RateLimit(3, 0.02), (("fast", RateLimit(2, 0.01)), ("rate", RateLimit(9, LONG)))),
+    *(Names(f"token-{name}", "client", REFUSED) for name in "def"),
 ]
+A, B, C, D, E, F = TARGETS
 HALF = 0.5e-6
 """Of a microsecond. The model's durations are shorter by it, so that its floats and the server's integers agree."""
 
@@ -84,15 +86,15 @@ class Step:
 
     what: str
     target: Names
-    seconds: float
-    claim: Claim
-    fence: str
+    seconds: float = LONG
+    claim: Claim = field(default_factory=Claim)
+    fence: str = "own"
     """The last one that the target was granted, the last one of all, or one in the future."""
-    have: str
-    seen: str
-    whole_client: bool
-    refused: bool
-    sealed: bytes
+    have: str = "stored"
+    seen: str = "none"
+    whole_client: bool = False
+    refused: bool = False
+    sealed: bytes = b"sealed"
 
 
 FUTURE = 2**51
@@ -193,12 +195,128 @@ def same(real: Any, model: Any) -> Any:
 @settings(max_examples=100)
 @given(steps=STEPS)
 def test_the_server_answers_and_announces_as_the_model_does(server: RedisServer, steps: list[Step]) -> None:
+    compare(server, steps)
+
+
+LAST = Claim(last=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "answers"),
+    [
+        pytest.param(
+            [Step("claim", D), Step("claim", E), Step("give_back", D), Step("claim", E)],
+            [Granted, Busy, Granted],
+            id="a client that never worked has one attempt in flight",
+        ),
+        pytest.param(
+            [Step("claim", D), Step("store", D), *(Step("claim", target) for target in (A, B, C, D, E, F))],
+            [Granted, *[Granted] * 6],
+            id="a client that just worked has any number",
+        ),
+        pytest.param(
+            [
+                Step("claim", D),
+                Step("store", D),
+                Step("pause", D),
+                *(Step("claim", target) for target in (A, B, D, E, F)),
+            ],
+            [Granted, *[Granted] * 4, Busy],
+            id="a client that worked lately has four",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D, whole_client=True, refused=True)),
+                *(Step("claim", E, claim=LAST), Step("store", E)),
+                *(Step("claim", D), Step("fail", D, whole_client=True, refused=True)),
+                *(Step("claim", F, claim=LAST), Step("claim", D, claim=LAST)),
+            ],
+            [Granted, Granted, Granted, Granted, Limited],
+            id="an attempt that got a token does not count as refused",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D)),
+                *(Step("claim", E), Step("fail", E, whole_client=True, sealed=b"client")),
+                *(Step("claim", D), Step("claim", D, claim=LAST)),
+            ],
+            [Granted, Granted, Failing, Granted],
+            id="the failure of the client goes before that of the target",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D)),
+                *(Step("claim", D, claim=LAST), Step("fail", D), Step("claim", D, claim=LAST)),
+            ],
+            [Granted, Granted, Failing],
+            id="there is one last attempt",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D)),
+                *(Step("claim", D, claim=LAST), Step("give_back", D), Step("claim", D, claim=LAST)),
+            ],
+            [Granted, Granted, Granted],
+            id="a last attempt that was not sent is given back",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D, claim=LAST), Step("store", D)),
+                *(Step("claim", D), Step("fail", D), Step("claim", D, claim=LAST)),
+            ],
+            [Granted, Granted, Granted],
+            id="a new token has a last attempt of its own",
+        ),
+        pytest.param(
+            [Step("claim", D), Step("store", D, fence="future"), Step("fail", D), Step("claim", D)],
+            [Granted, Granted],
+            id="a failure that is older than the token is not noted",
+        ),
+        pytest.param(
+            [*(Step("claim", A), Step("store", A)) * 3, Step("claim", B), Step("claim", C)],
+            [Granted, Granted, Granted, Limited, Granted],
+            id="a rate limit is that of the fleet",
+        ),
+        pytest.param(
+            [Step("claim", D, seen="future"), Step("give_back", D), Step("claim", D)],
+            [Granted, Granted],
+            id="no fence is given twice",
+        ),
+        pytest.param(
+            [*(Step("claim", D), Step("fail", D), Step("claim", D, claim=LAST), Step("store", D)), Step("claim", D)],
+            [Granted, Granted, Granted],
+            id="a new token ends the failures",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", D), Step("fail", D, whole_client=True, refused=True)),
+                *(Step("claim", E, claim=LAST), Step("fail", E, whole_client=True, refused=True)),
+                *(Step("claim", F, claim=LAST), Step("fail", F, whole_client=True, refused=True)),
+                *(Step("claim", D, claim=LAST), Step("claim", D, claim=Claim(last=True, changed=LONG))),
+            ],
+            [Granted, Granted, Granted, Limited, Granted],
+            id="one refused attempt is reserved for changed credentials",
+        ),
+        pytest.param(
+            [Step("claim", D), Step("store", D), Step("claim", D, have="none"), Step("claim", D), Step("keep", D)],
+            [Granted, Stored, Granted],
+            id="a newer token is returned",
+        ),
+    ],
+)
+def test_a_scenario(server: RedisServer, steps: list[Step], answers: list[type]) -> None:
+    assert [type(answer) for answer in compare(server, steps)] == answers
+
+
+def compare(server: RedisServer, steps: list[Step]) -> list[Any]:
+    """Take the same steps at the server and with the model; returns the answers to claims."""
     server.ask("FLUSHALL")
     store, announced, fences = Clocked(share(server), ENVIRON), list[tuple[str, str]](), Fences()
     store.connect()
     subscription = store.subscribe()
     model = ModelStore(lambda: store.now, lambda names: announced.append((names.token, names.client)))
     stored: dict[str, Stored | None] = {}
+    answers: list[Any] = []
     try:
         for step in steps:
             if step.what == "flush":
@@ -212,6 +330,7 @@ def test_the_server_answers_and_announces_as_the_model_does(server: RedisServer,
                 assert same(real, expected) == expected, step
                 if isinstance(real, Granted):
                     fences.granted(step.target.token, real.fence)
+                answers += [real] if step.what == "claim" else []
             for target in TARGETS:
                 stored[target.token] = found = store.read(target)
                 expected = model.read(target)
@@ -224,6 +343,7 @@ def test_the_server_answers_and_announces_as_the_model_does(server: RedisServer,
     finally:
         subscription.close()
         store.disconnect()
+    return answers
 
 
 def age(server: RedisServer, model: ModelStore, client: str) -> None:
@@ -249,12 +369,15 @@ def test_everything_works_with_the_documented_acl_and_a_check_leaves_nothing(ser
     assert server.ask("ACL", "LOG") == []
 
 
-def test_the_acl_is_in_the_description_of_the_module() -> None:
+def test_the_acl_is_documented() -> None:
     text = " ".join((bearerd.share.redis_store.__doc__ or "").split())
     assert f"user bearerd on >PASSWORD ~PREFIX:* &PREFIX:* {ACL} " in text
     assert f"user bearerd on >PASSWORD {SENTINEL_ACL}" in text
+    page = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    assert f"user bearerd on >PASSWORD ~bearerd:* &bearerd:* {ACL}\n" in page
 
 
+@NEEDS_REDIS
 @pytest.mark.parametrize("missing", ["+evalsha", "+eval", "+publish", "+subscribe", "+zrange", "+hset", "+ping"])
 def test_a_check_names_a_missing_permission(missing: str) -> None:
     less = ACL.replace(f"{missing} ", "")

@@ -17,6 +17,8 @@ SHORTLY: Final = 15.0
 # Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
 # answers costs each of them a timeout, after which it reports a failure: that ends this count.
 _PATIENCE: Final = 60.0
+GATHERING: Final = 12.0
+"""Seconds after a server is back in which the others connect to it: the longest wait of their links, and a timeout."""
 # Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
 _BESIDE_EXPIRY: Final = 10.0
 # Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor

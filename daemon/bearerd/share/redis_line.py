@@ -39,7 +39,8 @@ class Line:
         self._phase: Phase = "login"
         self._bounded = _Bounded(connected, where.timeout)
         self._connection = _Connection(self._bounded)
-        self._connection.connect()
+        with self._explained():
+            self._connection.connect()
 
     def ask(self, *command: str | bytes | int, ends: float | None = None) -> Any:
         """The reply to a command, until a deadline by the monotonic clock, or for as long as the timeout."""
