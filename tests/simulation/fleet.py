@@ -14,6 +14,7 @@ from typing import Final
 from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
+from bearerd.publish.record import Record
 from bearerd.share.names import names_of
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
@@ -73,9 +74,17 @@ class Member(Run):
 
     def fence(self, name: str) -> int:
         """The fence of the token that it has, by its record."""
-        content = self.disk.records.get(name)
-        record = records.load(content) if content is not None else None
+        record = self._record(name)
         return NEVER if record is None else record.fence
+
+    def waits(self, name: str) -> bool:
+        """Whether the token that it has waits for its publication."""
+        record = self._record(name)
+        return record is not None and record.present is not None
+
+    def _record(self, name: str) -> Record | None:
+        content = self.disk.records.get(name)
+        return records.load(content) if content is not None else None
 
     def asked_for(self, name: str) -> bool:
         """Whether a user requested another token of late."""

@@ -96,7 +96,18 @@ def _faults(world: World, dice: Random, number: int) -> World:
 
 def fleet(dice: Random, lifetimes: float) -> World:
     """Nothing is wrong. All hosts may start again at once."""
-    world = _lasting(_fleet(dice), dice, lifetimes)
+    world = _fleet(dice)
+    if dice.random() < 0.3:  # with new tokens that are accepted only after a while
+        targets = [
+            replace(
+                kept, delay=dice.choice((20.0, MINUTE)), nbf=dice.choice((0.0, 5.0)) if kept.habit == "jwt" else 0.0
+            )
+            if kept.habit in ENDS and kept.lifetime >= 5 * MINUTE
+            else kept
+            for kept in world.targets
+        ]
+        world = replace(world, targets=tuple(targets))
+    world = _lasting(world, dice, lifetimes)
     for _ in range(dice.choice((0, 1, 2))):
         world = _with(world, Event(world.seconds * dice.random(), "restart", value=dice.choice((0.5, 20.0))))
     return world
