@@ -30,6 +30,7 @@ SCENES: dict[str, Scene] = {
     "replaced": outages.replaced,
     "promoted": outages.promoted,
     "ended": outages.ended,
+    "bridged": outages.bridged,
     "refused": limits.refused,
     "rate": limits.rate,
     "secured": secured.secured,

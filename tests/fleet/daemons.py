@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.provider import CLIENT_ID, NAMED_BY, SCOPE, SECRET, Provider
-from support.process import WITHIN, command, eventually
+from support.process import WITHIN, command
 
 CLIENT = "dnb"
 _LOG_SHOWN = 25
@@ -87,11 +87,6 @@ class Fleet:
                     stderr=log,
                 )
 
-    def wait_for_sockets(self, *names: str) -> None:
-        """Wait until these daemons, or all, answer at their control sockets."""
-        for member in self._named(names):
-            eventually(lambda member=member: member.socket.exists() or self._ended(member), 4 * WITHIN)
-
     def end(self, *names: str, by: signal.Signals = signal.SIGTERM) -> None:
         """End these daemons, or all that run, and wait for it."""
         ending = [member for member in self._named(names) if member.process is not None]
@@ -109,12 +104,6 @@ class Fleet:
 
     def _named(self, names: Sequence[str]) -> list[Member]:
         return [self.members[name] for name in names or self.members]
-
-    @staticmethod
-    def _ended(member: Member) -> bool:
-        assert member.process is not None
-        assert member.process.poll() is None, f"{member.name} ended\n{member.log()}"
-        return False
 
 
 @contextmanager

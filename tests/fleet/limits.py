@@ -34,15 +34,15 @@ def refused(rig: Rig) -> Iterator[Row]:
         number = 0
         while time.monotonic() < end:
             number += 1
-            secret.write_text(f"wrong, too: {number}")
-            here.fleet.wait_for_sockets()
             here.fleet.end(by=signal.SIGKILL)
+            secret.write_text(f"a wrong secret, the {number}.")
             here.fleet.start()
+            here.link_up()
             pause(_WINDOW / 8)
         attempts = [at for at, _, status in here.provider.attempts if status == 401]
         worst = most(attempts, _WINDOW)
         assert worst <= _COUNT, f"{worst} refused attempts within {_WINDOW:.0f} s"
-        secret.write_text(SECRET)
+        secret.write_text(SECRET)  # they notice it, and the fleet tries it at once
         here.readers.wait_for_one(0, within=STARTS_WITHIN)
         yield here.row(
             "wrong secret, then the right one", 1, here.provider.grants, 1,

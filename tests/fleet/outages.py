@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fleet.scenes import ENDS_OLD, LONG
+from fleet.scenes import ENDS_OLD, LONG, fence_in
 from fleet.site import SHORT, Rig, Row, Site, share_of, site, token_of
 from support.process import eventually
 from support.redis_server import RedisServer, redis_server, sentinel
@@ -152,29 +152,26 @@ def promoted(rig: Rig) -> Iterator[Row]:
 
 def ended(rig: Rig) -> Iterator[Row]:
     """A provider whose new token ends the old one soon, with `wait`: no reader ever has a token that was ended."""
-    with redis_server(binary=rig.binary) as redis:
-        with site(rig, redis, ends_old=ENDS_OLD, when_unavailable="wait", timeout=SHORT) as here:
-            here.up()
-            here.link_up()
-            _, grants = here.through(rig.lifetimes)
-            yield here.row("old tokens end after 3 s", rig.lifetimes, grants, rig.lifetimes)
-            yield killed_once_stored(here, redis)
-        redis.restart()
-        with site(rig, redis, lifetime=LONG, ends_old=ENDS_OLD, when_unavailable="wait", timeout=SHORT) as here:
-            yield bridged(here, redis)
+    with (
+        redis_server(binary=rig.binary) as redis,
+        site(rig, redis, ends_old=ENDS_OLD, when_unavailable="wait") as here,
+    ):
+        here.up()
+        here.link_up()
+        _, grants = here.through(rig.lifetimes)
+        yield here.row("old tokens end after 3 s", rig.lifetimes, grants, rig.lifetimes)
+        yield killed_once_stored(here, redis)
 
 
 def killed_once_stored(here: Site, redis: RedisServer) -> Row:
     """The holder is killed as soon as the server has its token, before it can write its own files."""
     before, _ = here.through(1)
-    with redis.admin() as client, client.pubsub(ignore_subscribe_messages=True) as listening:
-        listening.psubscribe("*")
-        listening.get_message(timeout=1)
-        here.provider.wait_for(lambda: here.provider.grants > before, "a grant")
-        name = here.provider.tokens[before].to
-        here.readers.excuse(name)
-        eventually(lambda: listening.get_message(timeout=0.05) is not None)
-        here.fleet.end(name, by=signal.SIGKILL)
+    fence = fence_in(redis)
+    here.provider.wait_for(lambda: here.provider.grants > before, "a grant")
+    name = here.provider.tokens[before].to
+    here.readers.excuse(name)
+    eventually(lambda: fence_in(redis) > fence)
+    here.fleet.end(name, by=signal.SIGKILL)
     here.readers.wait_for_one(before, {name})
     here.fleet.start(name)
     here.readers.wait_for_one(before)
@@ -184,19 +181,23 @@ def killed_once_stored(here: Site, redis: RedisServer) -> Row:
     return here.row("the same, holder killed once stored", lived, last - before, lived)
 
 
-def bridged(here: Site, redis: RedisServer) -> Row:
+def bridged(rig: Rig) -> Iterator[Row]:
     """The server is gone while a refresh is due: all wait for it with their good token, and one makes the grant."""
-    here.up()
-    here.link_up()
-    before = here.readers.wait_for_one(0)
-    redis.stop()
-    for member in here.fleet.members.values():
-        eventually(lambda member=member: share_of(member)["state"] == "down")
-    for member in here.fleet.members.values():
-        here.ask_refresh(member.name)
-    for member in here.fleet.members.values():
-        eventually(lambda member=member: token_of(member).get("held_by") == "share_unavailable")
-    redis.start()
-    here.readers.wait_for_one(before)
-    here.link_up()
-    return here.row("the same, server away when due", 1, here.provider.grants - before, 1)
+    with (
+        redis_server(binary=rig.binary) as redis,
+        site(rig, redis, lifetime=LONG, ends_old=ENDS_OLD, when_unavailable="wait") as here,
+    ):
+        here.up()
+        here.link_up()
+        before = here.readers.wait_for_one(0)
+        redis.stop()
+        for member in here.fleet.members.values():
+            eventually(lambda member=member: share_of(member)["state"] == "down")
+        for member in here.fleet.members.values():
+            here.ask_refresh(member.name)
+        for member in here.fleet.members.values():
+            eventually(lambda member=member: token_of(member).get("held_by") == "share_unavailable")
+        redis.start()
+        here.readers.wait_for_one(before)
+        here.link_up()
+        yield here.row("server away when due, old tokens end", 1, here.provider.grants - before, 1)

@@ -119,7 +119,7 @@ class Site:
     def link_up(self, *names: str) -> None:
         """Wait until the share of each of these daemons, or of all, is up."""
         for member in [self.fleet.members[name] for name in names or self.fleet.members]:
-            eventually(lambda member=member: share_of(member)["state"] == "up")
+            eventually(lambda member=member: share_of(member)["state"] == "up", STARTS_WITHIN)
 
     def row(self, scene: str, lifetimes: int, grants: int, expected: int | range, other: str = "") -> Row:
         """End a scene: its row, with the reads that were not good since the last one."""

@@ -356,7 +356,22 @@ def test_a_daemon_that_waits_is_woken_when_the_server_is_back(tmp_path: Path) ->
     assert world.asks == 1
     for daemon in daemons:
         daemon.link.cut = False
-    world.live(6.0)
+    world.live(18.0)
+    assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
+
+
+def test_daemons_that_wait_make_no_grant_before_the_others_are_connected_again(tmp_path: Path) -> None:
+    world = World(tmp_path, share=WAIT)
+    first, second = world.add(2)
+    world.live(60.0)
+    for daemon in (first, second):
+        daemon.link.cut = True
+    world.live(0.85 * HOUR)
+    first.link.cut = False
+    world.live(10.0)
+    assert world.asks == 1
+    second.link.cut = False
+    world.live(10.0)
     assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
 
 

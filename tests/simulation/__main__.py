@@ -26,7 +26,7 @@ from simulation.walk import WORLDS, Walk, walk
 from simulation.worlds import ANY_FLEET, KINDS, world_of
 
 _LONG_TOKEN_YEARS = 20_000.0
-_FLEETS = 180
+_FLEETS = 90
 _ALL_FAULTS = (*MUTANTS, *FLEET_MUTANTS)
 _SHOWN = 3
 _AHEAD = 4

@@ -95,7 +95,7 @@ class Deeds(Host):
         if self.kernel.now < ready:
             self.kernel.at(ready, partial(self._do, event))
             return
-        if event.deed == "kill" and event.flag and not sum(self.flying.values()):
+        if event.deed in {"kill", "stop"} and event.flag and not sum(self.flying.values()):
             self._kill_in_attempt = event
             return
         self.counts[event.deed] += 1

@@ -57,10 +57,11 @@ reschedule  another `refresh_before`: a share, `value`      fail_disk   every wr
 
 In a fleet `host` says to which of its hosts it happens. These happen only there, all but the first two to its store:
 
-stop        SIGSTOP, and SIGCONT after `value` seconds      failover    a replica that lacks the last `lag` seconds
-cut         the host cannot reach the store for `value` s               takes over, after `value` seconds
-outage      `value` seconds; `flag`: no answer at all,      restore     the store has the data of `value` seconds ago
-            else connections are refused                    store_step  its clock is set: `value` seconds
+stop        SIGSTOP, and SIGCONT after `value` seconds;     failover    a replica that lacks the last `lag` seconds
+            `flag`: in an attempt                                       takes over, after `value` seconds
+cut         the host cannot reach the store for `value` s   restore     the store has the data of `value` seconds ago
+outage      `value` seconds; `flag`: no answer at all,      store_step  its clock is set: `value` seconds
+            else connections are refused
 slow        it answers too late for `value` seconds         mute        announcements are lost for `value` seconds
 flush       all data is gone
 """

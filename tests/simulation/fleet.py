@@ -14,6 +14,7 @@ from typing import Final
 from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
+from bearerd.publish.record import Record
 from bearerd.share.names import names_of
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
@@ -73,9 +74,17 @@ class Member(Run):
 
     def fence(self, name: str) -> int:
         """The fence of the token that it has, by its record."""
-        content = self.disk.records.get(name)
-        record = records.load(content) if content is not None else None
+        record = self._record(name)
         return NEVER if record is None else record.fence
+
+    def waits(self, name: str) -> bool:
+        """Whether the token that it has waits for its publication."""
+        record = self._record(name)
+        return record is not None and record.present is not None
+
+    def _record(self, name: str) -> Record | None:
+        content = self.disk.records.get(name)
+        return records.load(content) if content is not None else None
 
     def asked_for(self, name: str) -> bool:
         """Whether a user requested another token of late."""
@@ -172,6 +181,7 @@ class Member(Run):
         self.fleet.disturb(event, self._deaf_until - self.kernel.now, self.number)
 
     def _step(self, event: Event) -> None:
+        self.fleet.stepped()
         super()._step(event)
         self.fleet.disturb(event, LOOK, self.number)
 
@@ -190,6 +200,10 @@ class Member(Run):
 
     def _refresh(self, event: Event) -> None:
         super()._refresh(event)
+        if self.limits[event.of.partition("/")[0]] is not None:
+            # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
+            for member in self.fleet.members.values():
+                member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
         for name in self._concerned(event.of):
             self._requested[name] = self.kernel.now + _REQUESTED
 
@@ -248,6 +262,8 @@ class Fleet:
         self.store.answered, self.store.stored = self.checks.claimed, self._stored
         self.store.refused, self.store.kept = self.checks.refused, self.checks.kept
         self.members = {machine.number: Member(self, machine) for machine in world.machines}
+        self._skews: list[tuple[float, float]] = []
+        """How far clocks differed, and until when there may be tokens of that time."""
         self._targets: dict[str, str] = {}
         """By the store's name of a token: its target."""
 
@@ -312,8 +328,13 @@ class Fleet:
     def skew(self, least: float = 25.0) -> float:
         """Seconds by which the clocks of hosts differ, where that is more than the store's clock makes good."""
         walls = [member.clock.now().wall for member in self.members.values()]
-        most = max(walls) - min(walls)
+        lately = [before for until, before in self._skews if until > self.kernel.now]
+        most = max(max(walls) - min(walls), *lately, 0.0)
         return most if most > least else 0.0
+
+    def stepped(self) -> None:
+        """The clock of a host is about to be set: tokens of before were dated by how they differed then."""
+        self._skews.append((self.kernel.now + max(self.lifetimes.values()), self.skew(0.0)))
 
     def lease(self) -> float:
         """Seconds for which a lock may be held by a daemon that is gone."""

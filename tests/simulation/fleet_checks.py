@@ -123,7 +123,7 @@ class FleetChecks:
     def excuse(self, of: str, since: float, host: int | None = None) -> str:
         """What happened since a moment that excuses a host, or the whole fleet; empty if all was well."""
         now = self._fleet.kernel.now
-        for each in reversed(self.disturbances):
+        for each in self.disturbances:
             theirs = host is None or each.host in {None, host}
             if theirs and of in each.of and each.start <= now and since <= each.end:
                 return each.what
@@ -231,6 +231,8 @@ class FleetChecks:
         token = member.known(content.decode())
         before = member.fences.get(name, NEVER)
         self.trace(name, f"host {member.number}: has fence {fence}")
+        if member.waits(name):
+            return  # the fence is that of a token which is not in the file yet
         self.made["i"] += 1
         other = self.known[name].setdefault(fence, token)
         if other is not token:

@@ -14,6 +14,7 @@ from bearerd.share.parts import LinkView, Listener
 from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Store, Stored
 from simulation.fleet_daemon import FleetDaemon
 from simulation.fleet_store import StoreServer
+from simulation.kernel import Killed
 from support.share_model import ModelStore
 
 POLL: Final = 5.0
@@ -303,6 +304,8 @@ class _Commands:
 
     def _call(self, command: Callable[[ModelStore], T]) -> T:
         link, server, kernel = self._link, self._link.server, self._link.server.kernel
+        if not link.daemon.alive_:
+            raise Killed  # in a `finally`, which a killed process does not come to
         timeout, sent = server.store.timeout, kernel.now
         state = server.state()
         if sent < link.cut_until:

@@ -82,8 +82,6 @@ class StoreServer:
     def mute(self, seconds: float) -> None:
         """Announcements are lost for a while."""
         self._mute_until = max(self._mute_until, self.kernel.now + seconds)
-        for link in self.links:
-            link.poll_at(self.kernel.now + seconds)
 
     def step(self, seconds: float) -> None:
         """Somebody sets its clock."""
@@ -162,6 +160,8 @@ class StoreServer:
 
     def _announce(self, names: Names) -> None:
         if self.kernel.now < self._mute_until:
+            for link in self.links:
+                link.poll_at(self.kernel.now)
             return
         for link in self.links:
             link.announced(names)

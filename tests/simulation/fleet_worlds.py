@@ -71,7 +71,7 @@ def _deeds(world: World, dice: Random, number: int, deeds: tuple[Deed, ...]) -> 
             host = dice.choice(world.machines).number
         of = dice.choice(world.targets).full_name if deed in {"tamper", "refresh"} else ""
         value = dice.choice(_VALUES.get(deed, (0.0,)))
-        flag = dice.random() < 0.5 and (deed != "kill" or host is not None) and deed != "refresh"
+        flag = dice.random() < 0.5 and (deed not in {"kill", "stop"} or host is not None) and deed != "refresh"
         events.append(Event(time, deed, of, value, flag=flag, host=host))
     return _with(world, *events)
 
@@ -96,7 +96,18 @@ def _faults(world: World, dice: Random, number: int) -> World:
 
 def fleet(dice: Random, lifetimes: float) -> World:
     """Nothing is wrong. All hosts may start again at once."""
-    world = _lasting(_fleet(dice), dice, lifetimes)
+    world = _fleet(dice)
+    if dice.random() < 0.3:  # with new tokens that are accepted only after a while
+        targets = [
+            replace(
+                kept, delay=dice.choice((20.0, MINUTE)), nbf=dice.choice((0.0, 5.0)) if kept.habit == "jwt" else 0.0
+            )
+            if kept.habit in ENDS and kept.lifetime >= 5 * MINUTE
+            else kept
+            for kept in world.targets
+        ]
+        world = replace(world, targets=tuple(targets))
+    world = _lasting(world, dice, lifetimes)
     for _ in range(dice.choice((0, 1, 2))):
         world = _with(world, Event(world.seconds * dice.random(), "restart", value=dice.choice((0.5, 20.0))))
     return world
@@ -146,6 +157,11 @@ def fleet_limited(dice: Random, lifetimes: float) -> World:
         lives = [kept.lifetime for kept in world.targets if kept.account == account.name]
         accounts.append(replace(account, limit=(4 * len(lives), min(lives) / 4)))
     world = replace(world, accounts=tuple(accounts))
+    if dice.random() < 0.5:  # users request refreshes of one host after the other
+        time, of = world.seconds * dice.random(), dice.choice(world.targets).full_name
+        world = _with(
+            world, *(Event(time + 2.0 * each.number, "refresh", of, host=each.number) for each in world.machines)
+        )
     return _deeds(world, dice, dice.randint(0, 4), ("kill", "restart", "refresh", "stop"))
 
 

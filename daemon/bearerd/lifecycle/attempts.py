@@ -197,7 +197,8 @@ class Attempts(FleetAttempts):
         self._plan_last(now)
         if held.reason == "share_unavailable":
             # The last attempt may have been made already, and returned the same token.
-            until = max(now, self._timing.or_last(self.state.ends - policy.LATEST_LAST_ATTEMPT, None))
+            last = self._timing.or_last(self.state.ends - policy.LATEST_LAST_ATTEMPT, None)
+            until = max(now, min(held.until, last))
             return Held(until, held.reason, until)
         return held
 

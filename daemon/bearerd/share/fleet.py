@@ -110,6 +110,9 @@ class Fleet:
             state = entries.state
             state.waiting, state.held = True, False
             if entries.server.link.usable():
+                if (wait := self._gathering(entries, wanted)) > 0:
+                    state.held = True
+                    return Delayed("share_unavailable", wait)
                 claimed = entries.claim(wanted)
                 state.waiting = isinstance(claimed, Delayed)
                 return claimed
@@ -200,6 +203,13 @@ class Fleet:
             raise Unusable
         state = server.state(target, client_id, lambda: names_of(target, client_id))
         return Entries(server, state, target, self._sealer, self._clock)
+
+    def _gathering(self, entries: Entries, wanted: Wanted) -> float:
+        """Seconds until all daemons are connected again. Until then, a new token would end those of the others."""
+        share = entries.target.client.share
+        if share is None or policy.goes_alone(share.when_unavailable, wanted.remaining, last=wanted.last):
+            return 0.0
+        return entries.server.back_at + policy.GATHERING - self._clock.now().boot
 
     def _end(self, target: Target, end: Callable[[Entries], None]) -> None:
         # If it fails, the lock ends with its lease.

@@ -17,6 +17,8 @@ SHORTLY: Final = 15.0
 # Seconds for which a daemon without a valid token waits for the locks of others, one after another. If the provider
 # never answers, each of them reports a failure after its timeout, which ends this count.
 _PATIENCE: Final = 60.0
+GATHERING: Final = 12.0
+"""Seconds after a server is back in which the others connect to it: the longest wait of their links, and a timeout."""
 # Seconds by which a lock may outlast the token. A lock is kept for a token that was returned again, and its provider
 # may take this long to replace it.
 _BESIDE_EXPIRY: Final = 10.0

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from bearerd.log import say
@@ -69,6 +70,8 @@ class Server:
         self._by_name: dict[str, dict[str, EntryState]] = {}
         """By each name in the store, and by target."""
         self._down = False
+        self.back_at = -inf
+        """When the link was restored last. Boot clock."""
         self._error, self._error_at, self._errors = "", None, 0  # type: tuple[str, float | None, int]
         self._said: dict[str, float] = {}
 
@@ -140,6 +143,7 @@ class Server:
         """Wake all targets: anything may have changed."""
         with self._lock:
             was_down, self._down = self._down, False
+            self.back_at = self._now() if was_down else self.back_at
             for state in self._states.values():
                 state.look = True
             woken = list(self._states)
