@@ -95,9 +95,6 @@ class Known:
     def client_id(self, _target: Target) -> str | None:
         return self.id
 
-    def replaced(self, _target: Target) -> bool:
-        return False
-
     def credentials_changed(self, _target: Target) -> None:
         self.looked += 1
 

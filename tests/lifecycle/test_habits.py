@@ -79,9 +79,6 @@ class Clients:
     def client_id(self, _target: Target) -> str:
         return "7e0c5a"
 
-    def replaced(self, _target: Target) -> bool:
-        return False
-
     def credentials_changed(self, _target: Target) -> None:
         pass
 

@@ -486,19 +486,6 @@ def test_changed_credentials_of_one_daemon_are_tried_at_once(world: World) -> No
     assert files(world) == ["token-1"] * 3
 
 
-def test_credentials_that_were_corrected_while_a_daemon_was_stopped_are_tried_at_its_start(world: World) -> None:
-    daemons = world.add(2)
-    world.provider.script = answer(REFUSED)
-    world.live(30.0)
-    asks = world.asks
-    world.provider.script = None
-    daemons[0].clients.new = True
-    daemons[0].start()
-    world.live(6.0)
-    assert world.asks == asks + 1
-    assert files(world) == ["token-1"] * 2
-
-
 def test_a_token_of_another_daemon_ends_the_refusal_of_its_client(world: World) -> None:
     world.targets.append(replace(world.targets[0], name="two", scope="two"))
     daemons = world.add(2)

@@ -77,13 +77,9 @@ class Clients:
 
     def __init__(self) -> None:
         self.id: str | None = CLIENT_ID
-        self.new = False
 
     def client_id(self, _target: Target) -> str | None:
         return self.id
-
-    def replaced(self, _target: Target) -> bool:
-        return self.new
 
     def credentials_changed(self, _target: Target) -> None: ...
 

@@ -149,21 +149,11 @@ class Grants:
 
     def untried(self, client: Client) -> bool:
         """Whether the client has a secret now that the provider has not refused."""
-        present = self._present(client)
-        return bool(present) and not self._rotation(client).exhausted(present)
-
-    def replaced(self, client: Client) -> bool:
-        """Whether this daemon's requests were refused with other secrets than the client has now."""
-        present = self._present(client)
-        return bool(present) and self._rotation(client).replaced(present)
-
-    def _present(self, client: Client) -> list[str]:
-        """The fingerprints of the secrets that the client has now; none if no secret can be read."""
         try:
             several = read_credentials(client, self._environ)
         except SecretUnavailable:
-            return []
-        return [self._fingerprint(client, one) for one in several]
+            return False  # no secret can be read
+        return not self._rotation(client).exhausted([self._fingerprint(client, one) for one in several])
 
     def close_idle(self) -> None:
         """Close connections that a burst left open."""

@@ -33,10 +33,6 @@ class Rotation:
         """Whether all present secrets were refused."""
         return set(present) <= set(self.refused)
 
-    def replaced(self, present: Sequence[str]) -> bool:
-        """Whether secrets were refused, and a present one was not."""
-        return bool(self.refused) and not self.exhausted(present)
-
     def after_refusal(self, tried: str, present: Sequence[str]) -> Rotation:
         """The rotation after the provider refused a secret."""
         before = (known for known in self.refused if known in present and known != tried)

@@ -41,8 +41,6 @@ class Attempts(FleetAttempts):
         now = self._parts.clock.now()
         self._timing.due = now.boot + policy.first_attempt(0.0, self._parts.spread(), self._parts.dice())
         target = self.target
-        if self._shared is not None and self._parts.clients.replaced(target):
-            self._shared.changed(now.boot)
         refusal = self.refusal()
         if refusal is not None and refusal.request not in {"", target.fingerprint()}:
             self._request_changed(now.boot)

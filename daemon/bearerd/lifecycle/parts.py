@@ -119,10 +119,6 @@ class Clients(Protocol):
         """The client id; None if it cannot be read now."""
         ...
 
-    def replaced(self, target: Target) -> bool:
-        """Whether the credentials were replaced after an earlier process was refused. Call `client_id` before."""
-        ...
-
     def credentials_changed(self, target: Target) -> None:
         """Check whether the credentials of a refused client changed."""
         ...

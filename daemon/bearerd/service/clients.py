@@ -30,7 +30,6 @@ class Clients:
         self._client_ids: dict[str, str | None] = {}
         self._looked: set[str] = set()
         # The clients whose refusals of an earlier process were looked at.
-        self._replaced: set[str] = set()
 
     def client_id(self, target: Target) -> str | None:
         """The client id; None if it cannot be read now."""
@@ -48,10 +47,6 @@ class Clients:
                     self._client_ids[client.name] = None  # its grants report it
             return self._client_ids[client.name]
 
-    def replaced(self, target: Target) -> bool:
-        """Whether the credentials were replaced after an earlier process was refused. Call `client_id` before."""
-        return target.client.name in self._replaced
-
     def credentials_changed(self, target: Target) -> None:
         """The client's credentials changed: refusals of the old ones no longer apply."""
         refusal = self._admission.refusal(target.full_name, target.client.name)
@@ -67,10 +62,7 @@ class Clients:
         if refusal is None or refusal.own:
             return
         if self._grants.untried(client):
-            # A daemon of a fleet may only know that another one was refused, perhaps with the same credentials.
-            if client.share is None or self._grants.replaced(client):
-                self._replaced.add(client.name)
-                say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
+            say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
             self._admission.forgive(client.name, self._clock.now().boot)
         else:
             say(
@@ -82,7 +74,6 @@ class Clients:
     def forget(self, client: str) -> None:
         """The client's config changed: look at it again."""
         self._looked.discard(client)
-        self._replaced.discard(client)
         self.reread(client)
 
     def reread(self, client: str) -> None:
