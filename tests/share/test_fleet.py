@@ -14,7 +14,8 @@ import pytest
 
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.publish.record import Record
-from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.entry import MOST_REFUSED
 from bearerd.share.fleet import Fleet
 from bearerd.share.types import Busy, Granted, Limited, Stored
 from bearerd.terms import Redis, Reference, Share
@@ -155,6 +156,46 @@ def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, 
     claimed = machine.fleet.claim(second, FIRST)
     assert isinstance(claimed, Lock)
     assert (claimed.refusals, claimed.governed) == (1, True)
+
+
+@pytest.mark.parametrize("key", [None, Reference("env", "SHARE_KEY")], ids=["sealed by the secret", "share.key"])
+def test_a_refusal_holds_those_that_have_the_refused_credentials(
+    network: Network, clock: FakeClock, key: Reference | None
+) -> None:
+    shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=key)))
+
+    def daemon(secret: str) -> Machine:
+        return Machine(network, clock, {"DNB_SECRET": secret, "SHARE_KEY": SECRET}, shared)
+
+    def refused(machine: Machine, lock: Claimed) -> None:
+        assert isinstance(lock, Lock)
+        machine.fleet.fail(shared, lock, Refused("401"), 300.0, whole_client=True, refused=True)
+
+    wrong, typo = "the first of two wrong secrets!!", "the second of two wrong secrets!"
+    first = daemon(wrong)
+    refused(first, first.fleet.claim(shared, FIRST))
+    assert isinstance(daemon(wrong).fleet.claim(shared, FIRST), Told)
+    second = daemon(typo)
+    refused(second, second.fleet.claim(shared, FIRST))
+    # Neither of them tries again, although the last refusal may be that of the other one.
+    for machine in (first, second, daemon(typo)):
+        assert isinstance(machine.fleet.claim(shared, FIRST), Told)
+    lock = daemon(SECRET).fleet.claim(shared, FIRST)
+    assert isinstance(lock, Lock)
+    assert (lock.refusals, lock.governed) == (2, True)
+
+
+def test_a_fleet_tries_only_so_many_different_credentials_at_once(network: Network, clock: FakeClock) -> None:
+    shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=Reference("env", "SHARE_KEY"))))
+    attempts = 0
+    for number in range(20):
+        machine = Machine(network, clock, {"DNB_SECRET": f"wrong {number}", "SHARE_KEY": SECRET}, shared)
+        claimed = machine.fleet.claim(shared, FIRST)
+        if isinstance(claimed, Lock):
+            attempts += 1
+            machine.fleet.fail(shared, claimed, Refused("401"), 3600.0, whole_client=True, refused=True)
+        clock.advance(120.0)
+    assert attempts == MOST_REFUSED
 
 
 def test_a_failure_that_cannot_be_read_delays_all_the_same(

@@ -14,12 +14,12 @@ from typing import Final, assert_never
 
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
-from bearerd.grant.outcome import Failure
+from bearerd.grant.outcome import Failure, Refused
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
 from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
-from bearerd.share.entry import TokenEntry
+from bearerd.share.entry import MOST_REFUSED, TokenEntry
 from bearerd.share.server import Seat, Server
 from bearerd.share.types import (
     GREATEST_FENCE,
@@ -79,12 +79,16 @@ class Entries:
         """Claim the next grant. Stored tokens that cannot be used are passed over."""
         with self._sealing():
             self.vault.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
+        changed = wanted.changed
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.seat.unreadable)
             self.seat.seen = max(self.seat.seen, have)
             lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
-            claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=wanted.changed)
+            claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=changed)
             answer = self.server.link.store.claim(self.seat.names, claim)
+            if changed is None and isinstance(answer, Failing) and self._of_others(answer):
+                changed = 0.0
+                continue
             claimed = self._understood(wanted, answer)
             if claimed is not None:
                 return claimed
@@ -150,6 +154,23 @@ class Entries:
             failure = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
         return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
 
+    def _of_others(self, failing: Failing) -> bool:
+        """Whether the client was refused with credentials that this daemon does not have, and its own were not tried.
+
+        They may have been corrected on this machine, or be wrong on another one.
+        """
+        if not failing.whole_client:
+            return False
+        try:
+            known = self.vault.refused(self.target, self.seat.names, self.seat.client_id, failing)
+            own = self.vault.credentials(self.target)
+        except (SecretUnavailable, ExtraMissing):
+            return False
+        if known is not None:
+            self.seat.refused = tuple(dict.fromkeys((*self.seat.refused, *known)))[-MOST_REFUSED:]
+        # An entry that cannot be opened is of a daemon with another key, which without a `share.key` is its secret.
+        return own not in self.seat.refused and len(self.seat.refused) < MOST_REFUSED
+
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
         token = record.token
@@ -159,6 +180,7 @@ class Entries:
             sealed = self.vault.seal_token(self.target, self.seat.names, entry)
         newer = self.server.link.store.store(self.seat.names, record.fence, sealed, max(1.0, remaining))
         self.seat.seen = max(self.seat.seen, record.fence)
+        self.seat.refused = ()
         if newer is None:
             self.seat.dealt = record.fence
             self.server.stored += 1
@@ -205,8 +227,16 @@ class Entries:
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
         """Tell the fleet of a failure."""
         with self._sealing():
+            if isinstance(failure, Refused) and whole_client:
+                own = self.vault.credentials(self.target)
+                self.seat.refused = tuple(dict.fromkeys((*self.seat.refused, own)))
             sealed = self.vault.seal_failure(
-                self.target, lock.names, lock.client_id, failure, whole_client=whole_client
+                self.target,
+                lock.names,
+                lock.client_id,
+                failure,
+                whole_client=whole_client,
+                refused=self.seat.refused,
             )
         self.seat.told = _digest(sealed)
         self.server.link.store.fail(

@@ -17,6 +17,8 @@ from bearerd.terms import Instant
 
 # Characters of a message. The longest of bearerd's own, with an error code and a host name, has 400.
 _LONGEST_TEXT: Final = 1000
+MOST_REFUSED: Final = 8
+"""Different credentials that a fleet tries one after the other without a wait: more than a rollout has."""
 _BY_NAME: Final = {name: kind for kind, name in KINDS.items() if name != "issued"}
 _PHASES: Final = frozenset(
     {"secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"}
@@ -62,9 +64,10 @@ def load_token(content: bytes) -> TokenEntry | None:
     return None if record is None else TokenEntry(record, clock, next_due)
 
 
-def dump_failure(failure: Failure) -> bytes:
-    """A failure as JSON."""
+def dump_failure(failure: Failure, refused: tuple[str, ...] = ()) -> bytes:
+    """A failure as JSON. `refused`: fingerprints of the credentials that were refused, the last ones if many were."""
     fields: dict[str, Any] = {
+        "refused": refused[-MOST_REFUSED:],
         "kind": KINDS[type(failure)],
         "message": failure.message[:_LONGEST_TEXT],
         "phase": failure.phase,
@@ -83,7 +86,7 @@ def load_failure(content: bytes) -> Failure | None:
         fields = boundedjson.loads(content.decode(), 2)
         if not isinstance(fields, dict):
             return None
-        kind = _BY_NAME[fields["kind"]]
+        kind, _ = _BY_NAME[fields["kind"]], fields["refused"]
         message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
         hint = None if hint is None else _text(hint)
         if phase not in _PHASES:
@@ -97,6 +100,12 @@ def load_failure(content: bytes) -> Failure | None:
         return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
+
+
+def load_refused(content: bytes) -> tuple[str, ...]:
+    """The fingerprints of the credentials that were refused, in a failure that `load_failure` accepts."""
+    refused = boundedjson.loads(content.decode(), 2)["refused"]
+    return tuple(map(str, refused)) if isinstance(refused, list) else ()
 
 
 def _text(value: Any) -> str:

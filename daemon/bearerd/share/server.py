@@ -44,6 +44,8 @@ class Seat:
     """The fence of a stored token that cannot be used."""
     told: bytes = b""
     """A digest of the last failure that the target caused or heard of."""
+    refused: tuple[str, ...] = ()
+    """Fingerprints of credentials of the client that were refused since its last token."""
     waiting: bool = False
     """Whether the end of another attempt concerns it, of this target or of another one of the client."""
     held: bool = False

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from bearerd.grant.credentials import read_credentials
 from bearerd.grant.outcome import Failure, Transient
 from bearerd.model import Target
-from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_token
+from bearerd.share.entry import TokenEntry, dump_failure, dump_token, load_failure, load_refused, load_token
 from bearerd.share.keyring import Keyring
 from bearerd.share.seal import NONCE, bound_to, seal, unseal
 from bearerd.share.types import Failing, Names, Stored
 
 _UNREADABLE: Final = Transient("another daemon of the fleet reports a failure that this one cannot read")
+# Bytes of a fingerprint: two sets of credentials never share one.
+_FINGERPRINT: Final = 16
 
 
 class Vault:
     """Thread-safe. Its methods raise SecretUnavailable and ExtraMissing if there is no key."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
         self._keyring = Keyring(environ)
 
     def ready(self, target: Target, now: float) -> None:
@@ -44,21 +50,47 @@ class Vault:
         )
         return None if content is None else load_token(content)
 
+    def credentials(self, target: Target) -> str:
+        """A fingerprint of what the provider judges. Daemons with the same credentials and key have the same."""
+        client = target.client
+        several = read_credentials(client, self._environ)
+        used = [[one.client_id, one.secret, one.private_key, one.certificate] for one in several]
+        judged = f"{client.judged()}{json.dumps(used)}".encode()
+        return hmac.digest(self._keyring.keys(client)[0], judged, "sha256")[:_FINGERPRINT].hex()
+
     def seal_failure(
-        self, target: Target, names: Names, client_id: str, failure: Failure, *, whole_client: bool
+        self,
+        target: Target,
+        names: Names,
+        client_id: str,
+        failure: Failure,
+        *,
+        whole_client: bool,
+        refused: tuple[str, ...] = (),
     ) -> bytes:
-        """An entry with a failure, of the target or of its whole client."""
+        """An entry with a failure, of the target or of its whole client.
+
+        `refused`: fingerprints of the credentials that were refused.
+        """
         bound = bound_to("failure", names, "" if whole_client else target.identity(), client_id)
-        return self._seal(target, dump_failure(failure), bound)
+        return self._seal(target, dump_failure(failure, refused), bound)
 
     def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
         """The failure in an entry, with a remark that another daemon was told. A general one if it cannot be opened."""
-        identity = "" if failing.whole_client else target.identity()
-        content = self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
+        content = self._failure(target, names, client_id, failing)
         failure = None if content is None else load_failure(content)
         if failure is None:
             return _UNREADABLE
         return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
+
+    def refused(self, target: Target, names: Names, client_id: str, failing: Failing) -> tuple[str, ...] | None:
+        """The fingerprints of the credentials that were refused; None if the entry cannot be opened."""
+        content = self._failure(target, names, client_id, failing)
+        return None if content is None or load_failure(content) is None else load_refused(content)
+
+    def _failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> bytes | None:
+        identity = "" if failing.whole_client else target.identity()
+        return self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
 
     def _seal(self, target: Target, content: bytes, bound: bytes) -> bytes:
         return seal(content, bound, self._keyring.keys(target.client)[0], secrets.token_bytes(NONCE))
