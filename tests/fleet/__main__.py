@@ -32,6 +32,7 @@ SCENES: dict[str, Scene] = {
     "ended": outages.ended,
     "bridged": outages.bridged,
     "refused": limits.refused,
+    "corrected": limits.corrected,
     "rate": limits.rate,
     "secured": secured.secured,
     "entries": secured.entries,
