@@ -60,7 +60,7 @@ def outage(here: Site, scene: str, begin: Callable[[], object], end: Callable[[]
 
 def lost(rig: Rig) -> Iterator[Row]:
     """The server loses what it had between two grants: the daemons give it their token again."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, timeout=SHORT) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis) as here:
         here.up()
         here.link_up()
         yield between(here, "flushed", lambda: redis.ask("FLUSHALL"))
@@ -105,7 +105,7 @@ def evicting(redis: RedisServer) -> Iterator[None]:
 
 def replaced(rig: Rig) -> Iterator[Row]:
     """The server comes back with an old snapshot. Its token is still good, but the fleet has a newer one."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG, timeout=SHORT) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG) as here:
         old = here.up()
         redis.ask("SAVE")
         snapshot = redis.directory / "dump.rdb"
@@ -136,7 +136,7 @@ def promoted(rig: Rig) -> Iterator[Row]:
         redis_server(binary=rig.binary) as primary,
         redis_server(binary=rig.binary, replica_of=primary) as replica,
         sentinel(primary) as watching,
-        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime, timeout=SHORT) as here,
+        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime) as here,
     ):
         here.up()
         here.link_up()
