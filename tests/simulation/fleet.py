@@ -15,6 +15,7 @@ from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
 from bearerd.publish.record import Record
+from bearerd.share.link import POLL
 from bearerd.share.names import names_of
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
@@ -26,7 +27,7 @@ from simulation.describe import Event, Machine, World
 from simulation.excuses import FILES, LOOK
 from simulation.fleet_checks import LEASE_BESIDE_TIMEOUT, RECONNECTS, FleetChecks, MemberChecks
 from simulation.fleet_daemon import FleetDaemon, running
-from simulation.fleet_link import POLL, SimulatedLink
+from simulation.fleet_link import SimulatedLink
 from simulation.fleet_store import StoreServer
 from simulation.kernel import Kernel
 from simulation.server import Arrival, AuthorizationServer, Known
