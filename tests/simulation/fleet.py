@@ -357,9 +357,10 @@ class Fleet:
         self.checks.disturb(event.deed, lasts, host, "hkls" if loses else "hkl")
         for member in self.members.values():
             for name, kept in member.kept.items():
-                if self._ends_old(kept.account):
-                    way = member._way(name)
-                    member._excuse(name, self.kernel.now, self.kernel.now + lasts, way, way, event.deed)
+                # A lock may be left behind by a holder that is gone, or was never told of it.
+                lost = lasts if self._ends_old(kept.account) else seconds
+                way = member._way(name)
+                member._excuse(name, self.kernel.now, self.kernel.now + lost, way, way, event.deed)
 
     # -- what happens ----------------------------------------------------------------------------
 
