@@ -357,10 +357,12 @@ class Fleet:
         self.checks.disturb(event.deed, lasts, host, "hkls" if loses else "hkl")
         for member in self.members.values():
             for name, kept in member.kept.items():
-                # A lock may be left behind by a holder that is gone, or was never told of it.
-                lost = lasts if self._ends_old(kept.account) else seconds
-                way = member._way(name)
-                member._excuse(name, self.kernel.now, self.kernel.now + lost, way, way, event.deed)
+                now, way = self.kernel.now, member._way(name)
+                if self._ends_old(kept.account):
+                    member._excuse(name, now, now + lasts, way, way, event.deed)
+                # A lock may be left behind by a holder that is gone, or that was never told of it.
+                member._excuse(name, now, now, way, way, event.deed)
+                member._excuse(name, now + seconds, now + seconds, way, way, f"after {event.deed}")
 
     # -- what happens ----------------------------------------------------------------------------
 
