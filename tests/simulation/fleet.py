@@ -36,8 +36,6 @@ _OF_STORE: Final = frozenset({"outage", "slow", "flush", "failover", "restore", 
 _KEY: Final = Reference("env", "share")
 BESIDE_EXPIRY: Final = 10.0
 """Seconds for which a daemon waits for a lock that outlasts its token (share/policy)."""
-_REQUESTED: Final = 120.0
-"""Seconds in which a requested refresh is made: it may wait for a rate limit."""
 
 
 class Member(Run):
@@ -59,7 +57,8 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
-        self._requested: dict[str, float] = {}
+        self.requested: set[str] = set()
+        """Targets for which a user requested another token."""
         self.share = fleet.share
         self._environ["share"] = "the key that seals what is shared"
         self._down, self._up_at = True, machine.starts
@@ -88,8 +87,8 @@ class Member(Run):
         return records.load(content) if content is not None else None
 
     def asked_for(self, name: str) -> bool:
-        """Whether a user requested another token of late."""
-        return self.kernel.now < self._requested.get(name, 0.0)
+        """Whether a user requested another token, and there is none yet."""
+        return name in self.requested
 
     def skew(self) -> float:
         """Seconds by which clocks of its fleet differ."""
@@ -205,8 +204,7 @@ class Member(Run):
             # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
             for member in self.fleet.members.values():
                 member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
-        for name in self._concerned(event.of):
-            self._requested[name] = self.kernel.now + _REQUESTED
+        self.requested.update(self._concerned(event.of))
 
     def _rotate(self, event: Event) -> None:
         super()._rotate(event)

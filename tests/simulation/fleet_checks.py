@@ -258,8 +258,9 @@ class FleetChecks:
         ended = now - max(token.ends, token.issued + self._fleet.lifetimes[name]) if token is not None else 0.0
         if ended > self._fleet.settles() + self._fleet.skew():
             raise Violation("j", f"{name}: a token that ended {ended:.0f} s ago is stored", name)
-        for number in self._fleet.members:
+        for number, member in self._fleet.members.items():
             self._early.pop((number, name), None)
+            member.requested.discard(name)
         self._stored[name] = fence
         self._last.pop(name, None)
 
