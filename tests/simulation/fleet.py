@@ -57,8 +57,8 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
-        self.requested: set[str] = set()
-        """Targets for which a user requested another token."""
+        self.requested: dict[str, float] = {}
+        """By target: when a user requested another token."""
         self.share = fleet.share
         self._environ["share"] = "the key that seals what is shared"
         self._down, self._up_at = True, machine.starts
@@ -204,7 +204,7 @@ class Member(Run):
             # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
             for member in self.fleet.members.values():
                 member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
-        self.requested.update(self._concerned(event.of))
+        self.requested.update(dict.fromkeys(self._concerned(event.of), self.kernel.now))
 
     def _rotate(self, event: Event) -> None:
         super()._rotate(event)

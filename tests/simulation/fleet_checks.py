@@ -260,7 +260,8 @@ class FleetChecks:
             raise Violation("j", f"{name}: a token that ended {ended:.0f} s ago is stored", name)
         for number, member in self._fleet.members.items():
             self._early.pop((number, name), None)
-            member.requested.discard(name)
+            if now > member.requested.get(name, inf) + self._fleet.lease():  # else of an attempt before the request
+                del member.requested[name]
         self._stored[name] = fence
         self._last.pop(name, None)
 
