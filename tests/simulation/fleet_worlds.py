@@ -144,6 +144,20 @@ def fleet_skewed(dice: Random, lifetimes: float) -> World:
     return _deeds(world, dice, dice.randint(0, 3), ("outage", "cut", "flush"))
 
 
+def fleet_many(dice: Random, lifetimes: float) -> World:
+    """Many tokens of one client, at a provider that hangs or fails for a while; all start at once."""
+    world = _fleet(dice, most=5)
+    lifetime = dice.choice((5 * MINUTE, 20 * MINUTE))
+    targets = tuple(
+        Kept("c0", f"t{number}", dice.choice(ENDS), lifetime * (0.5 + dice.random()))
+        for number in range(dice.randint(10, 30))
+    )
+    world = _lasting(replace(world, accounts=world.accounts[:1], targets=targets), dice, lifetimes / 2)
+    start = dice.choice((0.0, world.seconds * dice.random()))
+    kind: FaultKind = dice.choice(("silence", "refuse", "503"))
+    return replace(world, faults=(Fault(kind, start, start + lifetime * dice.random(), "s0"),))
+
+
 def fleet_ill(dice: Random, lifetimes: float) -> World:
     """The provider has faults."""
     return _faults(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 5))
@@ -188,7 +202,7 @@ def fleet_wild(dice: Random, lifetimes: float) -> World:
 
 
 FLEETS: Final[tuple[Callable[[Random, float], World], ...]] = (
-    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_ill, fleet_limited, fleet_refused,
+    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_many, fleet_ill, fleet_limited, fleet_refused,
     fleet_wild,
 )  # fmt: skip
 
