@@ -57,6 +57,8 @@ def _fleet(dice: Random, *, most: int = 50, habits: tuple[Habit, ...] = HABITS, 
 
 def _lasting(world: World, dice: Random, lifetimes: float) -> World:
     """For so many of its longest lifetimes, but not more of its shortest ones than take their time."""
+    if len(world.machines) > 16:  # each of them costs time
+        lifetimes /= 3
     longest, shortest = (pick(kept.lifetime for kept in world.targets) for pick in (max, min))
     return replace(world, seconds=min(lifetimes * longest, 10 * lifetimes * shortest) * (0.7 + 0.6 * dice.random()))
 
@@ -121,17 +123,17 @@ def fleet_same(dice: Random, lifetimes: float) -> World:
 
 def fleet_store(dice: Random, lifetimes: float) -> World:
     """The store has faults."""
-    return _deeds(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 6), OF_STORE)
+    return _deeds(_lasting(_fleet(dice), dice, lifetimes), dice, dice.randint(1, 6), OF_STORE)
 
 
 def fleet_hosts(dice: Random, lifetimes: float) -> World:
     """Everything that happens to hosts."""
-    return _deeds(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 8), OF_HOSTS)
+    return _deeds(_lasting(_fleet(dice), dice, lifetimes), dice, dice.randint(1, 8), OF_HOSTS)
 
 
 def fleet_ends(dice: Random, lifetimes: float) -> World:
     """Each new token ends the previous one a few seconds later."""
-    world = _fleet(dice, most=16, habits=ENDS)
+    world = _fleet(dice, habits=ENDS)
     servers = tuple(replace(server, ends_old=dice.choice((3.0, 5.0, 10.0))) for server in world.servers)
     store = replace(world.store, when_unavailable="wait" if dice.random() < 0.8 else "alone")
     world = _lasting(replace(world, servers=servers, store=store), dice, lifetimes)
@@ -197,7 +199,7 @@ def fleet_refused(dice: Random, lifetimes: float) -> World:
 
 def fleet_wild(dice: Random, lifetimes: float) -> World:
     """All of it."""
-    world = _lasting(_fleet(dice, most=16), dice, lifetimes)
+    world = _lasting(_fleet(dice), dice, lifetimes)
     return _deeds(_faults(world, dice, dice.randint(0, 3)), dice, dice.randint(2, 8), OF_STORE + OF_HOSTS)
 
 

@@ -29,7 +29,10 @@ _SAY_AGAIN: Final = 600.0
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """What a target knows of its entry at a server. Changed by its own turns; `look` and `busy_since` also by the link."""
+    """What a target knows of its entry at a server.
+
+    Changed by its own turns; `look` and `busy_since` also by the link.
+    """
 
     target: Target
     names: Names
