@@ -35,12 +35,12 @@ def test_the_present_token_of_a_daemon_that_delays_is_its_own_matter() -> None:
 
 
 def test_a_token_is_as_old_as_the_clock_of_the_server_tells() -> None:
-    record = ENTRY.at(1100.0, START)
+    record = ENTRY.at(1100.0, START.boot)
     assert record.token.obtained == Instant(RECORD.token.obtained.wall, START.boot - 100.0)
 
 
 def test_a_token_from_the_future_has_just_been_obtained() -> None:
-    assert ENTRY.at(900.0, START).token.obtained.boot == START.boot
+    assert ENTRY.at(900.0, START.boot).token.obtained.boot == START.boot
 
 
 @pytest.mark.parametrize(

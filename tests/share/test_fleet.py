@@ -254,6 +254,7 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
     shared = replace(SHARED, client=client)
     machine = Machine(network, clock, dict(os.environ), shared)
     other = Machine(network, clock, {"DNB_SECRET": SECRET})
+    other.look()
     for text in ("one", "two"):
         other.fleet.store(SHARED, other.record(text, int(clock.wall * 1e6)), 3600.0)
         clock.advance(1.0)

@@ -19,7 +19,7 @@ from bearerd.clock import SystemClock, dice
 from bearerd.share import link as module
 from bearerd.share.link import RedisLink, backoff
 from bearerd.share.redis_store import ACL
-from bearerd.share.types import Busy, Claim, Granted, Names, ShareUnavailable
+from bearerd.share.types import NEVER, Busy, Claim, Granted, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
@@ -109,7 +109,6 @@ def test_a_change_is_announced_to_the_other_daemons(server: RedisServer) -> None
         one.store.store(NAMES, answer.fence, b"sealed", 60.0)
         assert reports.wait_for({"target", "client"}) == []
         stored = two.store.read(NAMES)
-        assert stored is not None
         assert (stored.fence, stored.sealed) == (answer.fence, b"sealed")
         assert one.view().state == two.view().state == "up"
         assert one.view().errors == 0
@@ -187,7 +186,7 @@ def test_a_server_that_is_killed_and_comes_back(server: RedisServer) -> None:
             link.store.read(NAMES)
         server.start()
         assert reports.wait_for("restored") == []
-        assert link.store.read(NAMES) is None
+        assert link.store.read(NAMES).fence == NEVER
         view = link.view()
         assert view.state == "up"
         assert "connection" in view.error  # the last one stays
@@ -314,7 +313,6 @@ def test_a_replica_that_sentinel_promotes_is_found() -> None:
         watcher.running.wait_for("+switch-master")
         reports.wait_for("restored")
         stored = link.store.read(NAMES)
-        assert stored is not None
         assert stored.fence == 5
         assert isinstance(link.store.claim(NAMES, Claim(have=5)), Granted)
 
@@ -360,7 +358,7 @@ def test_another_server_at_the_same_address(server: RedisServer) -> None:
         reports.wait_for("lost")
         with redis_server(port=server.port):
             reports.wait_for("restored")
-            assert link.store.read(NAMES) is None
+            assert link.store.read(NAMES).fence == NEVER
 
 
 def test_stop_does_not_wait_for_a_server_that_does_not_answer() -> None:

@@ -23,6 +23,7 @@ from bearerd.share.entry import TokenEntry
 from bearerd.share.server import Seat, Server
 from bearerd.share.types import (
     GREATEST_FENCE,
+    NEVER,
     Answer,
     Busy,
     Claim,
@@ -61,14 +62,13 @@ class Entries:
 
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
+        asked = self.clock.now().boot
         stored = self.server.link.store.read(self.seat.names)
-        fence = stored.fence if stored is not None else 0
-        if stored is not None:
-            self._check(stored)
-        self.seat.dealt, self.seat.seen = fence, max(self.seat.seen, fence, have)
-        if stored is not None and fence > max(have, self.seat.unreadable):
-            return self._open(stored)
-        if fence < have and (ours := held()) is not None:
+        self._check(stored)
+        self.seat.dealt, self.seat.seen = stored.fence, max(self.seat.seen, stored.fence, have)
+        if stored.fence > max(have, self.seat.unreadable):
+            return self._open(stored, asked)
+        if stored.fence < have and (ours := held()) is not None:
             record, remaining = ours
             if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
                 return None
@@ -84,14 +84,15 @@ class Entries:
             self.seat.seen = max(self.seat.seen, have)
             lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
             claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=wanted.changed)
+            asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.seat.names, claim)
-            claimed = self._understood(wanted, answer)
+            claimed = self._understood(wanted, answer, asked)
             if claimed is not None:
                 return claimed
         raise Unusable
 
-    def _understood(self, wanted: Wanted, answer: Answer) -> Claimed | None:
-        """What an answer means; None if it is a token that cannot be used."""
+    def _understood(self, wanted: Wanted, answer: Answer, asked: float) -> Claimed | None:
+        """What an answer means; None if it is a token that cannot be used. `asked`: a time (boot clock) before it."""
         if not isinstance(answer, Busy) or wanted.remaining > 0:
             self.seat.busy_since = None
         match answer:
@@ -100,7 +101,7 @@ class Entries:
             case Stored():
                 self._check(answer)
                 self.seat.dealt, self.seat.seen = answer.fence, max(self.seat.seen, answer.fence)
-                return self._open(answer)
+                return self._open(answer, asked)
             case Busy(wait=wait):
                 now = self.clock.now().boot
                 # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
@@ -153,10 +154,14 @@ class Entries:
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
         token = record.token
-        clock = token.obtained.wall if self.server.offset is None else token.obtained.boot + self.server.offset
+        if self.server.offset is None:  # the server has not been asked yet, so it is read and then stored
+            self.seat.look = True
+            return None
+        clock = token.obtained.boot + self.server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
         with self._sealing():
             sealed = self.vault.seal_token(self.target, self.seat.names, entry)
+        asked = self.clock.now().boot
         newer = self.server.link.store.store(self.seat.names, record.fence, sealed, max(1.0, remaining))
         self.seat.seen = max(self.seat.seen, record.fence)
         if newer is None:
@@ -165,10 +170,14 @@ class Entries:
             return None
         self._check(newer)
         self.seat.dealt, self.seat.seen = newer.fence, max(self.seat.seen, newer.fence)
-        return self._open(newer)
+        return self._open(newer, asked)
 
-    def _open(self, stored: Stored) -> Taken | None:
-        """The token in an entry. None if it cannot be used: it is passed over from now on."""
+    def _open(self, stored: Stored, asked: float) -> Taken | None:
+        """The token in an entry. None if it cannot be used: it is passed over from now on.
+
+        `asked`: the time (boot clock) before the server was asked. The process may have been paused since the answer,
+        so a later time would make the token younger than it is.
+        """
         with self._sealing():
             entry = self.vault.open_token(self.target, self.seat.names, self.seat.client_id, stored)
         if entry is None:
@@ -179,14 +188,13 @@ class Entries:
                 "or it was altered; give all daemons of the fleet the same share.key or client secret",
             )
             return None
-        now = self.clock.now()
-        record = replace(entry.at(stored.clock, now), fence=stored.fence)
+        record = replace(entry.at(stored.clock, asked), fence=stored.fence)
         self.server.taken += 1
         self.seat.busy_since = None
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:
-        if not 0 < stored.fence <= GREATEST_FENCE:
+        if not NEVER <= stored.fence <= GREATEST_FENCE:
             self.server.note("fence", f"the server named a fencing number out of range; {_TRUST}")
             raise Unusable
         self._set_clock(stored.clock)

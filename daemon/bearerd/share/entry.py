@@ -34,11 +34,11 @@ class TokenEntry:
     next_due: float = 0.0
     """Seconds after that at which its provider is asked about it next; 0 if it is simply refreshed when due."""
 
-    def at(self, clock: float, now: Instant) -> Record:
-        """The record with the times of this machine, given the server's time."""
+    def at(self, clock: float, boot: float) -> Record:
+        """The record with the times of this machine, given the server's time and a boot time that is not later."""
         age = max(0.0, clock - self.clock)
         token = self.record.token
-        return replace(self.record, token=replace(token, obtained=Instant(token.obtained.wall, now.boot - age)))
+        return replace(self.record, token=replace(token, obtained=Instant(token.obtained.wall, boot - age)))
 
 
 def dump_token(entry: TokenEntry) -> bytes:

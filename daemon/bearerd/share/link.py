@@ -256,8 +256,8 @@ class _Operations:
     def give_back(self, names: Names, fence: int) -> None:
         self._do(lambda store: store.give_back(names, fence))
 
-    def read(self, names: Names) -> Stored | None:
-        stored: Stored | None = self._do(lambda store: store.read(names))
+    def read(self, names: Names) -> Stored:
+        stored: Stored = self._do(lambda store: store.read(names))
         return stored
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
