@@ -184,8 +184,8 @@ class Entries:
             self.seat.unreadable = stored.fence
             self.server.note(
                 "entry",
-                f"{self.target.full_name}: the stored token cannot be opened: another key or another version sealed it, "
-                "or it was altered; give all daemons of the fleet the same share.key or client secret",
+                f"{self.target.full_name}: the stored token cannot be opened: another key or another version sealed "
+                "it, or it was altered; give all daemons of the fleet the same share.key or client secret",
             )
             return None
         record = replace(entry.at(stored.clock, asked), fence=stored.fence)
