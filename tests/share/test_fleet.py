@@ -16,6 +16,7 @@ from bearerd.grant.outcome import Refused, Transient
 from bearerd.publish.record import Record
 from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
 from bearerd.share.fleet import Fleet
+from bearerd.share.names import names_of
 from bearerd.share.types import Busy, Granted, Limited, Stored
 from bearerd.terms import Redis, Reference, Share
 from support.clock import FakeClock
@@ -33,12 +34,16 @@ class Machine:
 
     def __init__(self, network: Network, clock: FakeClock, environ: dict[str, str], *targets: Any) -> None:
         self.woken: list[str] = []
+        self.moments: set[float | None] = set()
+        self.client_id = "7e0c5a"
         self.clock = clock
         self.environ = environ
-        self.fleet = Fleet(
-            clock, lambda: 0.5, environ, network.connect, lambda name, _: self.woken.append(name), lambda _: None
-        )
+        self.fleet = Fleet(clock, lambda: 0.5, environ, network.connect, self.wake, lambda _: self.client_id)
         self.fleet.apply(targets or (SHARED,))
+
+    def wake(self, name: str, at: float | None) -> None:
+        self.woken.append(name)
+        self.moments.add(at)
 
     @property
     def link(self) -> ModelLink:
@@ -126,6 +131,18 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
         assert len(machine.woken) == 9
         woken += machine.woken
     assert {other.full_name for other in others} <= set(woken)
+
+
+def test_announcements_give_a_target_ten_turns_a_second_at_most(machine: Machine, clock: FakeClock) -> None:
+    names = {names_of(SHARED, "7e0c5a").token}
+    machine.look()
+    clock.advance(1.0)
+    machine.moments.clear()
+    for _ in range(1000):
+        machine.link.listener.changed(names)
+        clock.advance(0.001)
+    assert len(machine.moments) <= 11
+    assert all(at is None or at <= clock.boot + 0.1 for at in machine.moments)
 
 
 def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
@@ -263,6 +280,40 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
     lock = machine.fleet.claim(shared, Wanted(have=2**51, remaining=0.0))
     assert isinstance(lock, Lock)
     assert count.read_text().count("run") == 2
+
+
+def test_entries_that_cannot_be_opened_do_not_run_the_command_each_time(
+    network: Network, clock: FakeClock, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    script = tmp_path / "secret"
+    script.write_text(f"#!/bin/sh\necho run >> {count}\necho {SECRET}\n")
+    script.chmod(0o700)
+    client = replace(SHARED.client, client_secret=(Reference("command", str(script), (str(script),)),))
+    shared = replace(SHARED, client=client)
+    machine = Machine(network, clock, dict(os.environ), shared)
+    name = names_of(shared, "7e0c5a").token
+    for fence in range(1, 50):
+        network.store.tokens[name] = (fence, b"\x01" + b"nonsense" * 10, inf)
+        machine.link.listener.changed({name})
+        assert machine.fleet.look(shared, 0, lambda: None) is None
+        clock.advance(0.1)
+    assert count.read_text().count("run") == 2
+    clock.advance(10.0)
+    network.store.tokens[name] = (60, b"\x01" + b"nonsense" * 10, inf)
+    machine.link.listener.changed({name})
+    machine.fleet.look(shared, 0, lambda: None)
+    assert count.read_text().count("run") == 3
+
+
+def test_a_token_is_not_stored_for_a_client_id_that_changed_meanwhile(network: Network, clock: FakeClock) -> None:
+    shared = replace(SHARED, client=replace(SHARED.client, client_id=Reference("env", "ID")))
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, shared)
+    lock = machine.fleet.claim(shared, FIRST)
+    assert isinstance(lock, Lock)
+    machine.client_id = "another"
+    machine.fleet.store(shared, machine.record("one", lock.fence), 3600.0)
+    assert network.store.tokens == {}
 
 
 @pytest.mark.parametrize("content", [None, "", "too short\n"], ids=["missing", "empty", "short"])

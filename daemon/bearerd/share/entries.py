@@ -70,15 +70,13 @@ class Entries:
             return self._open(stored, asked)
         if stored.fence < have and (ours := held()) is not None:
             record, remaining = ours
-            if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
-                return None
             return self.store(replace(record, fence=have), remaining, 0.0)
         return None
 
     def claim(self, wanted: Wanted) -> Claimed:
         """Claim the next grant. Stored tokens that cannot be used are passed over."""
         with self._sealing():
-            self.vault.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
+            self.vault.ready(self.target)  # without a key, the lock would be of no use
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.seat.unreadable)
             self.seat.seen = max(self.seat.seen, have)
@@ -153,6 +151,8 @@ class Entries:
 
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
+        if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
+            return None
         token = record.token
         if self.server.offset is None:  # the server has not been asked yet, so it is read and then stored
             self.seat.look = True

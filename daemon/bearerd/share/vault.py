@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -20,12 +20,13 @@ _UNREADABLE: Final = Transient("another daemon of the fleet reports a failure th
 class Vault:
     """Thread-safe. Its methods raise SecretUnavailable and ExtraMissing if there is no key."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._keyring = Keyring(environ)
+    def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
+        """`now`: the boot clock."""
+        self._keyring = Keyring(environ, now)
 
-    def ready(self, target: Target, now: float) -> None:
-        """Make sure that there is a key. The secrets are read again if that was not done lately (boot clock)."""
-        self._keyring.refresh(target.client, now)
+    def ready(self, target: Target) -> None:
+        """Make sure that there is a key. The secrets are read again if that was not done lately."""
+        self._keyring.refresh(target.client)
 
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
