@@ -359,6 +359,7 @@ def test_a_daemon_that_waits_is_woken_when_the_server_is_back(tmp_path: Path) ->
         daemon.link.cut = False
     world.live(6.0)
     assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
+    assert [daemon.view.waiting for daemon in daemons] == [0, 0]
 
 
 @pytest.mark.parametrize("share", [SHARE, WAIT])

@@ -133,6 +133,22 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     assert {other.full_name for other in others} <= set(woken)
 
 
+def test_a_target_that_took_its_token_is_not_woken_for_other_targets(
+    network: Network, clock: FakeClock, machine: Machine
+) -> None:
+    second = replace(target("two", scope="two"), client=SHARED.client)
+    other = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
+    lock = machine.lock()
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    machine.fleet.store(SHARED, machine.record("one", lock.fence), 3600.0)
+    assert other.look() == "one"
+    other.woken.clear()
+    claimed = other.fleet.claim(second, FIRST)
+    assert isinstance(claimed, Lock)
+    other.fleet.give_back(second, claimed)
+    assert other.woken == ["dnb/two"]
+
+
 def test_announcements_give_a_target_ten_turns_a_second_at_most(machine: Machine, clock: FakeClock) -> None:
     names = {names_of(SHARED, "7e0c5a").token}
     machine.look()

@@ -190,7 +190,7 @@ class Entries:
             return None
         record = replace(entry.at(stored.clock, asked), fence=stored.fence)
         self.server.taken += 1
-        self.seat.busy_since = None
+        self.seat.busy_since, self.seat.waiting, self.seat.held = None, False, False
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:
