@@ -56,7 +56,7 @@ def test_a_token_from_the_future_has_just_been_obtained() -> None:
     ],
 )
 def test_a_failure_is_read_as_it_was_written(failure: Failure) -> None:
-    assert load_failure(dump_failure(failure)) == failure
+    assert load_failure(dump_failure(failure, 1.8e9)) == (failure, 1.8e9)
 
 
 def changed(content: bytes, **changes: Any) -> bytes:
@@ -78,7 +78,7 @@ def test_what_is_no_entry_is_not_taken(content: bytes) -> None:
 
 @pytest.mark.parametrize("changes", [
     {"kind": "issued"}, {"kind": ["refused"]}, {"message": "two\nlines"}, {"message": "x" * 2000}, {"phase": "other"},
-    {"hint": 7}, {"retry_after": "soon"},
+    {"hint": 7}, {"retry_after": "soon"}, {"ends": "NaN"}, {"ends": None},
 ])  # fmt: skip
 def test_a_failure_that_no_daemon_wrote_is_not_taken(changes: dict[str, Any]) -> None:
-    assert load_failure(changed(dump_failure(Transient("503")), **changes)) is None
+    assert load_failure(changed(dump_failure(Transient("503"), 1.8e9), **changes)) is None

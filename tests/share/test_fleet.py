@@ -18,7 +18,7 @@ from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
 from bearerd.share.fleet import Fleet
 from bearerd.share.names import names_of
 from bearerd.share.types import Busy, Granted, Limited, Stored
-from bearerd.terms import Redis, Reference, Share
+from bearerd.terms import RateLimit, Redis, Reference, Share
 from support.clock import FakeClock
 from support.fleet import SECRET, SHARE
 from support.share_link import ModelLink, Network
@@ -200,6 +200,42 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     assert (told.wait, told.failure.message) == (
         30.0, "another daemon of the fleet reports a failure that this one cannot read",
     )  # fmt: skip
+    (token,) = network.store.failures
+    network.store.last[token] = (1, inf)
+    assert stranger.fleet.claim(SHARED, Wanted(have=1, remaining=20.0, last=True)) == Alone()
+
+
+@pytest.mark.parametrize("wanted", [FIRST, Wanted(have=0, remaining=20.0, last=True)])
+def test_a_failure_that_somebody_puts_back_is_not_believed_when_a_token_is_needed(
+    machine: Machine, other: Machine, network: Network, clock: FakeClock, wanted: Wanted
+) -> None:
+    lock = machine.lock()
+    machine.fleet.fail(SHARED, lock, Transient("503"), 30.0, whole_client=False, refused=False)
+    token = lock.names.token
+    recorded = network.store.failures[token]
+    clock.advance(600.0)
+    network.store.failures[token] = replace(recorded, until=clock.wall + 3600.0)
+    network.store.last[token] = (1, inf)
+    other.look()
+    told = other.fleet.claim(SHARED, Wanted(have=0, remaining=600.0))
+    assert isinstance(told, Told)
+    assert other.fleet.claim(SHARED, wanted) == Alone()
+    assert "reports a failure for too long" in other.error
+
+
+def test_a_wait_that_no_limit_explains_is_not_believed_when_a_token_is_needed(
+    network: Network, clock: FakeClock
+) -> None:
+    limit = RateLimit(3, 600.0)
+    limited = replace(SHARED, client=replace(SHARED.client, rate_limits=(("client-dnb", limit),)))
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, limited)
+    ((rate, _),) = names_of(limited, "7e0c5a").rates
+    network.store.rates[rate] = {("x", number): clock.wall + 86400.0 for number in range(3)}
+    assert isinstance(machine.fleet.claim(limited, Wanted(have=1, remaining=600.0)), Waits)
+    assert machine.fleet.claim(limited, FIRST) == Alone()
+    assert "no limit explains the wait" in machine.error
+    network.store.rates[rate] = {("x", number): clock.wall for number in range(3)}
+    assert machine.fleet.claim(limited, FIRST) == Waits("rate_limit", 600.0)
 
 
 def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

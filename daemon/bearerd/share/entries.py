@@ -60,6 +60,10 @@ class Entries:
     vault: Vault
     clock: Clock
 
+    @property
+    def _timeout(self) -> float:
+        return self.target.client.provider.timeout
+
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
         asked = self.clock.now().boot
@@ -80,7 +84,7 @@ class Entries:
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.seat.unreadable)
             self.seat.seen = max(self.seat.seen, have)
-            lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
+            lease = policy.lease(self._timeout, wanted.remaining)
             claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=wanted.changed)
             asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.seat.names, claim)
@@ -107,7 +111,7 @@ class Entries:
                     self.seat.busy_since = now
                 self.seat.busy_until = now + wait
                 if policy.stuck(
-                    self.target.client.provider.timeout,
+                    self._timeout,
                     wanted.remaining,
                     wait,
                     now - self.seat.busy_since,
@@ -117,9 +121,15 @@ class Entries:
                     return Alone()
                 return Waits("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
+                names = self.seat.names
+                limits = [names.refused_limit] if reason == "refused_limit" else [limit for _, limit in names.rates]
+                windows = [limit.window for limit in limits]
+                if (wanted.last or wanted.remaining <= 0) and not policy.explained(windows, self._timeout, wait):
+                    self.server.note("limit", f"{self.target.full_name}: no limit explains the wait; {_TRUST}")
+                    return Alone()
                 return Waits(reason, max(_LEAST_WAIT, wait))
             case Failing():
-                return self._told(answer)
+                return self._told(wanted, answer)
             case _:
                 assert_never(answer)
 
@@ -142,11 +152,14 @@ class Entries:
             raise
         return lock
 
-    def _told(self, failing: Failing) -> Told:
+    def _told(self, wanted: Wanted, failing: Failing) -> Told | Alone:
+        with self._sealing():
+            failure, ends = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
+        if policy.outlasted(ends, self._server_time(), wanted.remaining, last=wanted.last):
+            self.server.note("failure", f"{self.target.full_name}: the fleet reports a failure for too long; {_TRUST}")
+            return Alone()
         digest = _digest(failing.sealed)
         new, self.seat.told = digest != self.seat.told, digest
-        with self._sealing():
-            failure = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
         return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
 
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
@@ -212,14 +225,19 @@ class Entries:
 
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
         """Tell the fleet of a failure."""
+        ends = self._server_time() + wait
         with self._sealing():
             sealed = self.vault.seal_failure(
-                self.target, lock.names, lock.client_id, failure, whole_client=whole_client
+                self.target, lock.names, lock.client_id, failure, ends, whole_client=whole_client
             )
         self.seat.told = _digest(sealed)
         self.server.link.store.fail(
             lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
         )
+
+    def _server_time(self) -> float:
+        # A target reads its entry before its first claim, and that tells the offset.
+        return self.clock.now().boot + (self.server.offset or 0.0)
 
     @contextmanager
     def _sealing(self) -> Iterator[None]:

@@ -62,12 +62,13 @@ def load_token(content: bytes) -> TokenEntry | None:
     return None if record is None else TokenEntry(record, clock, next_due)
 
 
-def dump_failure(failure: Failure) -> bytes:
-    """A failure as JSON."""
+def dump_failure(failure: Failure, ends: float) -> bytes:
+    """A failure as JSON. `ends`: when the fleet asks again, by the server's clock."""
     fields: dict[str, Any] = {
         "kind": KINDS[type(failure)],
         "message": failure.message[:_LONGEST_TEXT],
         "phase": failure.phase,
+        "ends": ends,
         "hint": None if failure.hint is None else failure.hint[:_LONGEST_TEXT],
     }
     if isinstance(failure, Transient | RateLimited):
@@ -77,26 +78,28 @@ def dump_failure(failure: Failure) -> bytes:
     return json.dumps(fields).encode()
 
 
-def load_failure(content: bytes) -> Failure | None:
-    """The failure in an opened entry; None unless this version wrote it."""
+def load_failure(content: bytes) -> tuple[Failure, float] | None:
+    """The failure in an opened entry, and when the fleet asks again; None unless this version wrote it."""
     try:
         fields = boundedjson.loads(content.decode(), 2)
-        if not isinstance(fields, dict):
-            return None
-        kind = _BY_NAME[fields["kind"]]
-        message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
-        hint = None if hint is None else _text(hint)
-        if phase not in _PHASES:
-            return None
-        if kind is Transient or kind is RateLimited:
-            retry_after = fields["retry_after"]
-            return kind(message, phase, hint, None if retry_after is None else max(0.0, _finite(retry_after)))
-        if kind is Refused:
-            whole, another = fields["whole_client"] is True, fields["another_secret"] is True
-            return Refused(message, phase, hint, whole_client=whole, another_secret=another)
-        return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
+        return None if not isinstance(fields, dict) else (_failure(fields), _finite(fields["ends"]))
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
+
+
+def _failure(fields: dict[str, Any]) -> Failure:
+    kind = _BY_NAME[fields["kind"]]
+    message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
+    hint = None if hint is None else _text(hint)
+    if phase not in _PHASES:
+        raise ValueError
+    if kind is Transient or kind is RateLimited:
+        retry_after = fields["retry_after"]
+        return kind(message, phase, hint, None if retry_after is None else max(0.0, _finite(retry_after)))
+    if kind is Refused:
+        whole, another = fields["whole_client"] is True, fields["another_secret"] is True
+        return Refused(message, phase, hint, whole_client=whole, another_secret=another)
+    return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
 
 
 def _text(value: Any) -> str:

@@ -46,20 +46,26 @@ class Vault:
         return None if content is None else load_token(content)
 
     def seal_failure(
-        self, target: Target, names: Names, client_id: str, failure: Failure, *, whole_client: bool
+        self, target: Target, names: Names, client_id: str, failure: Failure, ends: float, *, whole_client: bool
     ) -> bytes:
-        """An entry with a failure, of the target or of its whole client."""
+        """An entry with a failure, of the target or of its whole client. `ends`: as for `dump_failure`."""
         bound = bound_to("failure", names, "" if whole_client else target.identity(), client_id)
-        return self._seal(target, dump_failure(failure), bound)
+        return self._seal(target, dump_failure(failure, ends), bound)
 
-    def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
-        """The failure in an entry, with a remark that another daemon was told. A general one if it cannot be opened."""
+    def open_failure(
+        self, target: Target, names: Names, client_id: str, failing: Failing
+    ) -> tuple[Failure, float | None]:
+        """The failure in an entry, with a remark that another daemon was told, and when the fleet asks again.
+
+        A general one without a time if it cannot be opened.
+        """
         identity = "" if failing.whole_client else target.identity()
         content = self._open(target, failing.sealed, bound_to("failure", names, identity, client_id))
-        failure = None if content is None else load_failure(content)
-        if failure is None:
-            return _UNREADABLE
-        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
+        opened = None if content is None else load_failure(content)
+        if opened is None:
+            return _UNREADABLE, None
+        failure, ends = opened
+        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)"), ends
 
     def _seal(self, target: Target, content: bytes, bound: bytes) -> bytes:
         return seal(content, bound, self._keyring.keys(target.client)[0], secrets.token_bytes(NONCE))
