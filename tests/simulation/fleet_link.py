@@ -301,7 +301,7 @@ class _Commands:
         """Nothing was sent."""
         self._call(lambda model: model.give_back(names, fence))
 
-    def read(self, names: Names) -> Stored | None:
+    def read(self, names: Names) -> Stored:
         """The token that is stored."""
         return self._call(lambda model: model.read(names))
 

@@ -23,6 +23,7 @@ from bearerd.share.entry import MOST_REFUSED, TokenEntry
 from bearerd.share.server import Seat, Server
 from bearerd.share.types import (
     GREATEST_FENCE,
+    NEVER,
     Answer,
     Busy,
     Claim,
@@ -59,43 +60,45 @@ class Entries:
     vault: Vault
     clock: Clock
 
+    @property
+    def _timeout(self) -> float:
+        return self.target.client.provider.timeout
+
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
+        asked = self.clock.now().boot
         stored = self.server.link.store.read(self.seat.names)
-        fence = stored.fence if stored is not None else 0
-        if stored is not None:
-            self._check(stored)
-        self.seat.dealt, self.seat.seen = fence, max(self.seat.seen, fence, have)
-        if stored is not None and fence > max(have, self.seat.unreadable):
-            return self._open(stored)
-        if fence < have and (ours := held()) is not None:
+        self._check(stored)
+        self.seat.dealt, self.seat.seen = stored.fence, max(self.seat.seen, stored.fence, have)
+        if stored.fence > max(have, self.seat.unreadable):
+            return self._open(stored, asked)
+        if stored.fence < have and (ours := held()) is not None:
             record, remaining = ours
-            if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
-                return None
             return self.store(replace(record, fence=have), remaining, 0.0)
         return None
 
     def claim(self, wanted: Wanted) -> Claimed:
         """Claim the next grant. Stored tokens that cannot be used are passed over."""
         with self._sealing():
-            self.vault.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
+            self.vault.ready(self.target)  # without a key, the lock would be of no use
         changed = wanted.changed
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.seat.unreadable)
             self.seat.seen = max(self.seat.seen, have)
-            lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
+            lease = policy.lease(self._timeout, wanted.remaining)
             claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=changed)
+            asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.seat.names, claim)
             if changed is None and isinstance(answer, Failing) and self._of_others(answer):
                 changed = 0.0
                 continue
-            claimed = self._understood(wanted, answer)
+            claimed = self._understood(wanted, answer, asked)
             if claimed is not None:
                 return claimed
         raise Unusable
 
-    def _understood(self, wanted: Wanted, answer: Answer) -> Claimed | None:
-        """What an answer means; None if it is a token that cannot be used."""
+    def _understood(self, wanted: Wanted, answer: Answer, asked: float) -> Claimed | None:
+        """What an answer means; None if it is a token that cannot be used. `asked`: a time (boot clock) before it."""
         if not isinstance(answer, Busy) or wanted.remaining > 0:
             self.seat.busy_since = None
         match answer:
@@ -104,7 +107,7 @@ class Entries:
             case Stored():
                 self._check(answer)
                 self.seat.dealt, self.seat.seen = answer.fence, max(self.seat.seen, answer.fence)
-                return self._open(answer)
+                return self._open(answer, asked)
             case Busy(wait=wait):
                 now = self.clock.now().boot
                 # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
@@ -112,7 +115,7 @@ class Entries:
                     self.seat.busy_since = now
                 self.seat.busy_until = now + wait
                 if policy.stuck(
-                    self.target.client.provider.timeout,
+                    self._timeout,
                     wanted.remaining,
                     wait,
                     now - self.seat.busy_since,
@@ -122,9 +125,15 @@ class Entries:
                     return Alone()
                 return Waits("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
+                names = self.seat.names
+                limits = [names.refused_limit] if reason == "refused_limit" else [limit for _, limit in names.rates]
+                windows = [limit.window for limit in limits]
+                if (wanted.last or wanted.remaining <= 0) and not policy.explained(windows, self._timeout, wait):
+                    self.server.note("limit", f"{self.target.full_name}: no limit explains the wait; {_TRUST}")
+                    return Alone()
                 return Waits(reason, max(_LEAST_WAIT, wait))
             case Failing():
-                return self._told(answer)
+                return self._told(wanted, answer)
             case _:
                 assert_never(answer)
 
@@ -147,11 +156,14 @@ class Entries:
             raise
         return lock
 
-    def _told(self, failing: Failing) -> Told:
+    def _told(self, wanted: Wanted, failing: Failing) -> Told | Alone:
+        with self._sealing():
+            failure, ends = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
+        if policy.outlasted(ends, self._server_time(), wanted.remaining, last=wanted.last):
+            self.server.note("failure", f"{self.target.full_name}: the fleet reports a failure for too long; {_TRUST}")
+            return Alone()
         digest = _digest(failing.sealed)
         new, self.seat.told = digest != self.seat.told, digest
-        with self._sealing():
-            failure = self.vault.open_failure(self.target, self.seat.names, self.seat.client_id, failing)
         return Told(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
 
     def _of_others(self, failing: Failing) -> bool:
@@ -173,11 +185,17 @@ class Entries:
 
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
+        if record.client_id != self.seat.client_id:  # it changed meanwhile, so this is another fleet's token
+            return None
         token = record.token
-        clock = token.obtained.wall if self.server.offset is None else token.obtained.boot + self.server.offset
+        if self.server.offset is None:  # the server has not been asked yet, so it is read and then stored
+            self.seat.look = True
+            return None
+        clock = token.obtained.boot + self.server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
         with self._sealing():
             sealed = self.vault.seal_token(self.target, self.seat.names, entry)
+        asked = self.clock.now().boot
         newer = self.server.link.store.store(self.seat.names, record.fence, sealed, max(1.0, remaining))
         self.seat.seen = max(self.seat.seen, record.fence)
         self.seat.refused = ()
@@ -187,28 +205,31 @@ class Entries:
             return None
         self._check(newer)
         self.seat.dealt, self.seat.seen = newer.fence, max(self.seat.seen, newer.fence)
-        return self._open(newer)
+        return self._open(newer, asked)
 
-    def _open(self, stored: Stored) -> Taken | None:
-        """The token in an entry. None if it cannot be used: it is passed over from now on."""
+    def _open(self, stored: Stored, asked: float) -> Taken | None:
+        """The token in an entry. None if it cannot be used: it is passed over from now on.
+
+        `asked`: the time (boot clock) before the server was asked. The process may have been paused since the answer,
+        so a later time would make the token younger than it is.
+        """
         with self._sealing():
             entry = self.vault.open_token(self.target, self.seat.names, self.seat.client_id, stored)
         if entry is None:
             self.seat.unreadable = stored.fence
             self.server.note(
                 "entry",
-                f"{self.target.full_name}: the stored token cannot be opened: another key or another version "
-                "sealed it, or it was altered; give all daemons of the fleet the same share.key or client secret",
+                f"{self.target.full_name}: the stored token cannot be opened: another key or another version sealed "
+                "it, or it was altered; give all daemons of the fleet the same share.key or client secret",
             )
             return None
-        now = self.clock.now()
-        record = replace(entry.at(stored.clock, now), fence=stored.fence)
+        record = replace(entry.at(stored.clock, asked), fence=stored.fence)
         self.server.taken += 1
-        self.seat.busy_since = None
+        self.seat.busy_since, self.seat.waiting, self.seat.held = None, False, False
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:
-        if not 0 < stored.fence <= GREATEST_FENCE:
+        if not NEVER <= stored.fence <= GREATEST_FENCE:
             self.server.note("fence", f"the server named a fencing number out of range; {_TRUST}")
             raise Unusable
         self._set_clock(stored.clock)
@@ -226,6 +247,7 @@ class Entries:
 
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
         """Tell the fleet of a failure."""
+        ends = self._server_time() + wait
         with self._sealing():
             if isinstance(failure, Refused) and whole_client:
                 own = self.vault.credentials(self.target)
@@ -235,6 +257,7 @@ class Entries:
                 lock.names,
                 lock.client_id,
                 failure,
+                ends,
                 whole_client=whole_client,
                 refused=self.seat.refused,
             )
@@ -242,6 +265,10 @@ class Entries:
         self.server.link.store.fail(
             lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
         )
+
+    def _server_time(self) -> float:
+        # A target reads its entry before its first claim, and that tells the offset.
+        return self.clock.now().boot + (self.server.offset or 0.0)
 
     @contextmanager
     def _sealing(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -25,13 +25,14 @@ _FINGERPRINT: Final = 16
 class Vault:
     """Thread-safe. Its methods raise SecretUnavailable and ExtraMissing if there is no key."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
+        """`now`: the boot clock."""
         self._environ = environ
-        self._keyring = Keyring(environ)
+        self._keyring = Keyring(environ, now)
 
-    def ready(self, target: Target, now: float) -> None:
-        """Make sure that there is a key. The secrets are read again if that was not done lately (boot clock)."""
-        self._keyring.refresh(target.client, now)
+    def ready(self, target: Target) -> None:
+        """Make sure that there is a key. The secrets are read again if that was not done lately."""
+        self._keyring.refresh(target.client)
 
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
@@ -64,24 +65,28 @@ class Vault:
         names: Names,
         client_id: str,
         failure: Failure,
+        ends: float,
         *,
         whole_client: bool,
         refused: tuple[str, ...] = (),
     ) -> bytes:
-        """An entry with a failure, of the target or of its whole client.
-
-        `refused`: fingerprints of the credentials that were refused.
-        """
+        """An entry with a failure, of the target or of its whole client. `ends` and `refused`: as in `dump_failure`."""
         bound = bound_to("failure", names, "" if whole_client else target.identity(), client_id)
-        return self._seal(target, dump_failure(failure, refused), bound)
+        return self._seal(target, dump_failure(failure, ends, refused), bound)
 
-    def open_failure(self, target: Target, names: Names, client_id: str, failing: Failing) -> Failure:
-        """The failure in an entry, with a remark that another daemon was told. A general one if it cannot be opened."""
+    def open_failure(
+        self, target: Target, names: Names, client_id: str, failing: Failing
+    ) -> tuple[Failure, float | None]:
+        """The failure in an entry, with a remark that another daemon was told, and when the fleet asks again.
+
+        A general one without a time if it cannot be opened.
+        """
         content = self._failure(target, names, client_id, failing)
-        failure = None if content is None else load_failure(content)
-        if failure is None:
-            return _UNREADABLE
-        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)")
+        opened = None if content is None else load_failure(content)
+        if opened is None:
+            return _UNREADABLE, None
+        failure, ends = opened
+        return replace(failure, message=f"{failure.message} (told to another daemon of the fleet)"), ends
 
     def refused(self, target: Target, names: Names, client_id: str, failing: Failing) -> tuple[str, ...] | None:
         """The fingerprints of the credentials that were refused; None if the entry cannot be opened."""
