@@ -133,7 +133,7 @@ ONE_USER = {
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion", "share.seal"},
     "socks": {"grant.socks"},
-    "redis": {"share.redis_line"},
+    "redis": {"share.redis_connection"},
     "random": {"clock"},
 }
 

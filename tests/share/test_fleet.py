@@ -14,7 +14,7 @@ import pytest
 
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.publish.record import Record
-from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken, Wanted
 from bearerd.share.entry import MOST_REFUSED
 from bearerd.share.fleet import Fleet
 from bearerd.share.names import names_of
@@ -109,9 +109,9 @@ def test_a_token_is_taken_once(machine: Machine, other: Machine) -> None:
     assert other.link.commands == ["read"]
 
 
-def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: Machine) -> None:
+def test_the_release_of_a_lock_wakes_a_waiting_daemon(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
-    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
     other.woken.clear()
     machine.fleet.give_back(SHARED, lock)
     assert set(other.woken) == {"dnb/bci"}
@@ -126,7 +126,7 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     woken: list[str] = []
     for _ in range(3):
         lock = machine.lock()
-        assert all(isinstance(machine.fleet.claim(other, FIRST), Waits) for other in others)
+        assert all(isinstance(machine.fleet.claim(other, FIRST), Delayed) for other in others)
         machine.woken.clear()
         machine.fleet.give_back(SHARED, lock)
         assert len(machine.woken) == 9
@@ -140,7 +140,7 @@ def test_a_target_that_took_its_token_is_not_woken_for_other_targets(
     second = replace(target("two", scope="two"), client=SHARED.client)
     other = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
     lock = machine.lock()
-    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
     machine.fleet.store(SHARED, machine.record("one", lock.fence), 3600.0)
     assert other.look() == "one"
     other.woken.clear()
@@ -162,28 +162,28 @@ def test_announcements_give_a_target_ten_turns_a_second_at_most(machine: Machine
     assert all(at is None or at <= clock.boot + 0.1 for at in machine.moments)
 
 
-def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
+def test_a_failure_of_another_daemon_is_new_once(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
     failure = Transient("503", hint="wait", retry_after=5.0)
     machine.fleet.fail(SHARED, lock, failure, 30.0, whole_client=False, refused=False)
     told = other.fleet.claim(SHARED, FIRST)
-    message = "503 (told to another daemon of the fleet)"
-    assert told == Told(replace(failure, message=message), 30.0, 1, new=True)
+    message = "503 (received by another daemon of the fleet)"
+    assert told == FleetFailure(replace(failure, message=message), 30.0, 1, new=True)
     again = other.fleet.claim(SHARED, FIRST)
-    assert isinstance(again, Told)
+    assert isinstance(again, FleetFailure)
     assert not again.new
     own = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(own, Told)
+    assert isinstance(own, FleetFailure)
     assert not own.new
 
 
-def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, clock: FakeClock) -> None:
+def test_a_refusal_of_the_client_is_an_answer_to_its_other_targets(network: Network, clock: FakeClock) -> None:
     second = replace(target("two", scope="two"), client=SHARED.client)
     machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
     lock = machine.lock()
     machine.fleet.fail(SHARED, lock, Refused("401"), 300.0, whole_client=True, refused=True)
     told = machine.fleet.claim(second, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert isinstance(told.failure, Refused)
     clock.advance(301.0)
     claimed = machine.fleet.claim(second, FIRST)
@@ -207,12 +207,12 @@ def test_a_refusal_holds_those_that_have_the_refused_credentials(
     wrong, typo = "the first of two wrong secrets!!", "the second of two wrong secrets!"
     first = daemon(wrong)
     refused(first, first.fleet.claim(shared, FIRST))
-    assert isinstance(daemon(wrong).fleet.claim(shared, FIRST), Told)
+    assert isinstance(daemon(wrong).fleet.claim(shared, FIRST), FleetFailure)
     second = daemon(typo)
     refused(second, second.fleet.claim(shared, FIRST))
     # Neither of them tries again, although the last refusal may be that of the other one.
     for machine in (first, second, daemon(typo)):
-        assert isinstance(machine.fleet.claim(shared, FIRST), Told)
+        assert isinstance(machine.fleet.claim(shared, FIRST), FleetFailure)
     lock = daemon(SECRET).fleet.claim(shared, FIRST)
     assert isinstance(lock, Lock)
     assert (lock.refusals, lock.governed) == (2, True)
@@ -237,9 +237,9 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     stranger = Machine(network, clock, {"DNB_SECRET": "another secret of the client"})
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 30.0, whole_client=False, refused=False)
     told = stranger.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert (told.wait, told.failure.message) == (
-        30.0, "another daemon of the fleet reports a failure that this one cannot read",
+        30.0, "another daemon of the fleet reports a failure that this one cannot decrypt",
     )  # fmt: skip
     (token,) = network.store.failures
     network.store.last[token] = (1, inf)
@@ -259,7 +259,7 @@ def test_a_failure_that_somebody_puts_back_is_not_believed_when_a_token_is_neede
     network.store.last[token] = (1, inf)
     other.look()
     told = other.fleet.claim(SHARED, Wanted(have=0, remaining=600.0))
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert other.fleet.claim(SHARED, wanted) == Alone()
     assert "reports a failure for too long" in other.error
 
@@ -272,28 +272,28 @@ def test_a_wait_that_no_limit_explains_is_not_believed_when_a_token_is_needed(
     machine = Machine(network, clock, {"DNB_SECRET": SECRET}, limited)
     ((rate, _),) = names_of(limited, "7e0c5a").rates
     network.store.rates[rate] = {("x", number): clock.wall + 86400.0 for number in range(3)}
-    assert isinstance(machine.fleet.claim(limited, Wanted(have=1, remaining=600.0)), Waits)
+    assert isinstance(machine.fleet.claim(limited, Wanted(have=1, remaining=600.0)), Delayed)
     assert machine.fleet.claim(limited, FIRST) == Alone()
     assert "no limit explains the wait" in machine.error
     network.store.rates[rate] = {("x", number): clock.wall for number in range(3)}
-    assert machine.fleet.claim(limited, FIRST) == Waits("rate_limit", 600.0)
+    assert machine.fleet.claim(limited, FIRST) == Delayed("rate_limit", 600.0)
 
 
 def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 1e9, whole_client=False, refused=False)
     told = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert told.wait <= 1.2 * 3600
     monkeypatch.setattr(network.store, "claim", lambda *_: Busy(0.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("share", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("share", 0.2)
     monkeypatch.setattr(network.store, "claim", lambda *_: Limited("rate_limit", -5.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("rate_limit", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("rate_limit", 0.2)
 
 
 @pytest.mark.parametrize("answer", [
     Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
 ], ids=str)  # fmt: skip
-def test_a_server_that_lies_is_as_good_as_none(
+def test_a_server_that_lies_counts_as_unavailable(
     machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
     monkeypatch.setattr(network.store, "claim", lambda *_: answer)
@@ -301,7 +301,9 @@ def test_a_server_that_lies_is_as_good_as_none(
     assert "check that it is the fleet's own" in machine.error
 
 
-def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other: Machine, network: Network) -> None:
+def test_a_stored_token_that_cannot_be_decrypted_is_passed_over(
+    machine: Machine, other: Machine, network: Network
+) -> None:
     fence = machine.store("one")
     (name,) = network.store.tokens
     network.store.tokens[name] = (fence + 1, b"nonsense", inf)
@@ -311,7 +313,7 @@ def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other:
     claimed = other.fleet.claim(SHARED, FIRST)
     assert isinstance(claimed, Lock)
     assert claimed.fence > fence + 1
-    assert "dnb/bci: the stored token cannot be opened" in other.error
+    assert "dnb/bci: the stored token cannot be decrypted" in other.error
 
 
 def test_an_entry_of_another_target_under_this_name_is_passed_over(network: Network, clock: FakeClock) -> None:
@@ -410,7 +412,7 @@ def test_a_token_is_not_stored_for_a_client_id_that_changed_meanwhile(network: N
 
 
 @pytest.mark.parametrize("content", [None, "", "too short\n"], ids=["missing", "empty", "short"])
-@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Waits("share_unavailable", inf))])
+@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Delayed("share_unavailable", inf))])
 def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     network: Network, clock: FakeClock, tmp_path: Path, content: str | None, shared: Any, answer: object
 ) -> None:
@@ -422,7 +424,7 @@ def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     keyed = replace(shared, client=replace(shared.client, share=share))
     machine = Machine(network, clock, {}, keyed)
     assert machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)) == answer
-    assert f"the tokens of client dnb cannot be sealed: file {path}: " in machine.error
+    assert f"the tokens of client dnb cannot be encrypted: file {path}: " in machine.error
     assert network.store.locks == {}
     path.write_text("0123456789abcdef0123456789abcdef\n")
     path.chmod(0o600)

@@ -318,7 +318,7 @@ def test_a_replica_that_sentinel_promotes_is_found() -> None:
 
 
 @NEEDS_REDIS
-def test_a_primary_that_was_demoted_is_left() -> None:
+def test_a_link_leaves_a_primary_that_was_demoted() -> None:
     with (
         redis_server() as old,
         redis_server(replica_of=old) as new,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bearerd.share.redis_store
-from bearerd.share.redis_client import MOST_LINES
+from bearerd.share.redis_client import MOST_CONNECTIONS
 from bearerd.share.redis_store import ACL, SENTINEL_ACL, RedisStore
 from bearerd.share.types import NEVER, Busy, Claim, Failing, Granted, Limited, Names, ShareUnavailable, Store, Stored
 from bearerd.terms import RateLimit, Redis, Reference
@@ -393,7 +393,7 @@ def test_another_prefix_or_channel_than_that_of_the_acl_is_refused(server: Redis
         RedisStore(replace(share(server), prefix="other"), ENVIRON).prove()
 
 
-def test_what_two_prefixes_keep_is_apart(store: RedisStore, server: RedisServer) -> None:
+def test_two_prefixes_share_nothing(store: RedisStore, server: RedisServer) -> None:
     other = RedisStore(replace(share(server), prefix="bearerd:other"), ENVIRON)
     other.connect()
     store.store(NAMES, 5, b"sealed", LONG)
@@ -435,7 +435,7 @@ def test_threads_that_ask_at_once_use_a_bounded_number_of_connections(store: Red
     with ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda _: store.claim(NAMES, Claim(lease=LONG)), range(500)))
     assert sum(isinstance(answer, Granted) for answer in answers) == 1
-    assert int(server.ask("INFO", "clients")["connected_clients"]) - before <= MOST_LINES
+    assert int(server.ask("INFO", "clients")["connected_clients"]) - before <= MOST_CONNECTIONS
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_replaced(store: RedisStore, server: RedisServer) -> None:

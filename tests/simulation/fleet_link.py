@@ -56,7 +56,7 @@ class SimulatedLink:
         self.errors = 0
         self._error, self._error_at = "", 0.0
         self.is_up: Callable[[], None] = lambda: None
-        """Told when the link is up."""
+        """FleetFailure when the link is up."""
 
     # -- as share/link ---------------------------------------------------------------------------
 

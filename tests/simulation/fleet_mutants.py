@@ -50,7 +50,7 @@ def _f3() -> Patches:
 
 def _f4() -> Patches:
     def look(self: Entries, have: int, _held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
-        stored = self.server.link.store.read(self.seat.names)
+        stored = self.server.link.store.read(self.state.names)
         return self._open(stored, self.clock.now().boot) if stored.fence not in {NEVER, have} else None
 
     return [(Entries, "look", look)]

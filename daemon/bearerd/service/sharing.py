@@ -81,6 +81,6 @@ class Sharing:
 
         # On a machine that has just booted, importing redis-py may take longer than `timeout`, which starts later.
         with suppress(ImportError):  # the link reports it, and names the extra
-            import bearerd.share.redis_line  # noqa: F401, PLC0415 - as above
+            import bearerd.share.redis_connection  # noqa: F401, PLC0415 - as above
 
         return lambda redis, listener: RedisLink(redis, self._environ, self._clock, self._dice, listener)

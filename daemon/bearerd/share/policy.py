@@ -14,13 +14,14 @@ _BESIDE_REQUEST: Final = 2.0
 # A shorter lease would end before an ordinary reply arrives.
 _LEAST_LEASE: Final = 1.0
 SHORTLY: Final = 15.0
-"""Seconds before its expiry from which on a token is not waited for: the latest last attempt (lifecycle/policy)."""
-# Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
-# answers costs each of them a timeout, after which it reports a failure: that ends this count.
+"""Seconds before its token expires from which a daemon no longer waits: the latest last attempt (lifecycle/policy)."""
+# Seconds for which a daemon without a valid token waits for the locks of others, one after another. If the provider
+# never answers, each of them reports a failure after its timeout, which ends this count.
 _PATIENCE: Final = 60.0
 GATHERING: Final = 12.0
 """Seconds after a server is back in which the others connect to it: the longest wait of their links, and a timeout."""
-# Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
+# Seconds by which a lock may outlast the token. A lock is kept for a token that was returned again, and its provider
+# may take this long to replace it.
 _BESIDE_EXPIRY: Final = 10.0
 # Seconds by which the clock of a promoted server may be ahead, and a limit may be longer than that of this machine.
 _BESIDE_WAIT: Final = 60.0

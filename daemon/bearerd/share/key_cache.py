@@ -1,4 +1,4 @@
-"""The keys that seal the entries of each client, from `share.key` or from the client's secrets."""
+"""The keys that encrypt the entries of each client, derived from `share.key` or from the client's secrets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from bearerd.secrets.kinds import source_of
 from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
 
-# Seconds. A command that prints a secret takes its time, and claims are repeated when a lock is freed.
-_LATELY: Final = 60.0
-# Seconds. An entry that cannot be opened is a reason to read the secrets again. A writer to the server can store any
+# Seconds until a claim reads the secrets again. A command that prints a secret takes its time, and claims are repeated
+# each time a lock is released.
+_READ_AGAIN: Final = 60.0
+# Seconds until an entry that cannot be decrypted is a reason to read them again. A writer to the server can store any
 # number of such entries.
-_JUST_NOW: Final = 5.0
+_AFTER_FAILURE: Final = 5.0
 
 
-class Keyring:
+class KeyCache:
     """The derived keys, kept because a secret may come from a command. Thread-safe, but reading may take seconds."""
 
     def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
@@ -41,14 +42,14 @@ class Keyring:
 
     def refresh(self, client: Client) -> None:
         """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
-        self._renewed(client, _LATELY)
+        self._renewed(client, _READ_AGAIN)
 
     def renewed(self, client: Client) -> tuple[bytes, ...]:
         """The same, read again unless that was just done, because a secret may have changed.
 
         If it cannot be read now, the known keys.
         """
-        return self._renewed(client, _JUST_NOW)
+        return self._renewed(client, _AFTER_FAILURE)
 
     def _renewed(self, client: Client, after: float) -> tuple[bytes, ...]:
         """The keys, read again if the last time was so many seconds ago."""
@@ -86,5 +87,5 @@ class Keyring:
             else:
                 found.append(derive(secret))
         if not found:
-            raise missing or SecretUnavailable("the client has no secret that could seal its tokens; set share.key")
+            raise missing or SecretUnavailable("the client has no secret to encrypt its tokens with; set share.key")
         return tuple(found)
