@@ -12,6 +12,7 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Target
+from bearerd.share.types import Names, Stored
 from bearerd.terms import RateLimit, Reference
 from support.fleet import SHARE, Daemon, World
 from support.share_link import ModelLink
@@ -358,6 +359,7 @@ def test_a_daemon_that_waits_is_woken_when_the_server_is_back(tmp_path: Path) ->
         daemon.link.cut = False
     world.live(18.0)
     assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
+    assert [daemon.view.waiting for daemon in daemons] == [0, 0]
 
 
 def test_daemons_that_wait_make_no_grant_before_the_others_are_connected_again(tmp_path: Path) -> None:
@@ -719,6 +721,48 @@ def test_a_server_whose_clock_jumps_costs_a_grant_at_most(world: World) -> None:
     world.live(60.0)
     assert world.asks <= 2
     assert all(files(world))
+
+
+def left(daemon: Daemon) -> float:
+    """Seconds for which a daemon believes its token to be valid."""
+    expires = daemon.controllers["dnb/bci"].status().expires
+    assert expires is not None
+    return expires - daemon.clock.now().boot
+
+
+@pytest.mark.parametrize("wrong", [20.0, 3600.0])
+def test_a_token_that_was_obtained_before_the_server_was_ever_reached_is_dated_by_its_clock(
+    world: World, wrong: float
+) -> None:
+    (first,) = world.add(1, wrong=wrong)
+    first.link.cut, first.link.state = True, "starting"
+    first.link.poll()
+    world.live(3000.0)
+    first.link.cut = False
+    world.live(6.0)
+    (second,) = world.add()
+    world.live(1.0)
+    assert second.file() == first.file()
+    assert left(second) <= left(first)
+
+
+def test_a_daemon_that_is_paused_while_it_reads_does_not_believe_a_token_to_be_younger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = world.add()
+    world.live(60.0)
+    read = world.network.store.read
+
+    def paused(names: Names) -> Stored:
+        stored = read(names)
+        world.clock.advance(25.0)
+        return stored
+
+    monkeypatch.setattr(world.network.store, "read", paused)
+    (second,) = world.add()
+    second.turn()
+    assert second.file() == "token-1"
+    assert left(second) <= left(first)
 
 
 # -- entries that cannot be used -------------------------------------------------------------------

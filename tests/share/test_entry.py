@@ -35,12 +35,12 @@ def test_a_present_token_that_is_still_published_is_not_shared() -> None:
 
 
 def test_the_age_of_a_token_is_computed_with_the_clock_of_the_server() -> None:
-    record = ENTRY.at(1100.0, START)
+    record = ENTRY.at(1100.0, START.boot)
     assert record.token.obtained == Instant(RECORD.token.obtained.wall, START.boot - 100.0)
 
 
 def test_a_token_from_the_future_counts_as_new() -> None:
-    assert ENTRY.at(900.0, START).token.obtained.boot == START.boot
+    assert ENTRY.at(900.0, START.boot).token.obtained.boot == START.boot
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_token_from_the_future_counts_as_new() -> None:
     ],
 )
 def test_a_failure_is_read_as_it_was_written(failure: Failure) -> None:
-    assert load_failure(dump_failure(failure)) == failure
+    assert load_failure(dump_failure(failure, 1.8e9)) == (failure, 1.8e9)
 
 
 def changed(content: bytes, **changes: Any) -> bytes:
@@ -78,7 +78,7 @@ def test_content_that_is_not_an_entry_is_refused(content: bytes) -> None:
 
 @pytest.mark.parametrize("changes", [
     {"kind": "issued"}, {"kind": ["refused"]}, {"message": "two\nlines"}, {"message": "x" * 2000}, {"phase": "other"},
-    {"hint": 7}, {"retry_after": "soon"},
+    {"hint": 7}, {"retry_after": "soon"}, {"ends": "NaN"}, {"ends": None},
 ])  # fmt: skip
 def test_content_that_no_daemon_wrote_is_no_failure(changes: dict[str, Any]) -> None:
-    assert load_failure(changed(dump_failure(Transient("503")), **changes)) is None
+    assert load_failure(changed(dump_failure(Transient("503"), 1.8e9), **changes)) is None

@@ -14,16 +14,17 @@ from typing import Final, assert_never
 
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
-from bearerd.grant.outcome import Failure
+from bearerd.grant.outcome import Failure, Refused
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
 from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken, Wanted
-from bearerd.share.entry import TokenEntry
+from bearerd.share.entry import MOST_REFUSED, TokenEntry
 from bearerd.share.sealer import Sealer
 from bearerd.share.server import EntryState, Server
 from bearerd.share.types import (
     GREATEST_FENCE,
+    NEVER,
     Answer,
     Busy,
     Claim,
@@ -59,39 +60,45 @@ class Entries:
     sealer: Sealer
     clock: Clock
 
+    @property
+    def _timeout(self) -> float:
+        return self.target.client.provider.timeout
+
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
+        asked = self.clock.now().boot
         stored = self.server.link.store.read(self.state.names)
-        fence = stored.fence if stored is not None else 0
-        if stored is not None:
-            self._check(stored)
-        self.state.stored_fence, self.state.seen = fence, max(self.state.seen, fence, have)
-        if stored is not None and fence > max(have, self.state.unreadable):
-            return self._open(stored)
-        if fence < have and (ours := held()) is not None:
+        self._check(stored)
+        self.state.stored_fence, self.state.seen = stored.fence, max(self.state.seen, stored.fence, have)
+        if stored.fence > max(have, self.state.unreadable):
+            return self._open(stored, asked)
+        if stored.fence < have and (ours := held()) is not None:
             record, remaining = ours
-            if record.client_id != self.state.client_id:  # it changed meanwhile, so this is another fleet's token
-                return None
             return self.store(replace(record, fence=have), remaining, 0.0)
         return None
 
     def claim(self, wanted: Wanted) -> Claimed:
         """Claim the next grant. Stored tokens that cannot be used are passed over."""
         with self._sealing():
-            self.sealer.ready(self.target, self.clock.now().boot)  # without a key, the lock would be of no use
+            self.sealer.ready(self.target)  # without a key, the lock would be of no use
+        changed = wanted.changed
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.state.unreadable)
             self.state.seen = max(self.state.seen, have)
-            lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
-            claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=wanted.changed)
+            lease = policy.lease(self._timeout, wanted.remaining)
+            claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=changed)
+            asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.state.names, claim)
-            claimed = self._understood(wanted, answer)
+            if changed is None and isinstance(answer, Failing) and self._of_others(answer):
+                changed = 0.0
+                continue
+            claimed = self._understood(wanted, answer, asked)
             if claimed is not None:
                 return claimed
         raise Unusable
 
-    def _understood(self, wanted: Wanted, answer: Answer) -> Claimed | None:
-        """What an answer means; None if it is a token that cannot be used."""
+    def _understood(self, wanted: Wanted, answer: Answer, asked: float) -> Claimed | None:
+        """What an answer means; None if it is a token that cannot be used. `asked`: a time (boot clock) before it."""
         if not isinstance(answer, Busy) or wanted.remaining > 0:
             self.state.busy_since = None
         match answer:
@@ -100,7 +107,7 @@ class Entries:
             case Stored():
                 self._check(answer)
                 self.state.stored_fence, self.state.seen = answer.fence, max(self.state.seen, answer.fence)
-                return self._open(answer)
+                return self._open(answer, asked)
             case Busy(wait=wait):
                 now = self.clock.now().boot
                 # A claim after the end of the last lock was held back otherwise, and nobody waited in between.
@@ -108,7 +115,7 @@ class Entries:
                     self.state.busy_since = now
                 self.state.busy_until = now + wait
                 if policy.stuck(
-                    self.target.client.provider.timeout,
+                    self._timeout,
                     wanted.remaining,
                     wait,
                     now - self.state.busy_since,
@@ -122,9 +129,15 @@ class Entries:
                     return Alone()
                 return Delayed("share", max(_LEAST_WAIT, wait))
             case Limited(reason=reason, wait=wait):
+                names = self.state.names
+                limits = [names.refused_limit] if reason == "refused_limit" else [limit for _, limit in names.rates]
+                windows = [limit.window for limit in limits]
+                if (wanted.last or wanted.remaining <= 0) and not policy.explained(windows, self._timeout, wait):
+                    self.server.note("limit", f"{self.target.full_name}: no limit explains the wait; {_TRUST}")
+                    return Alone()
                 return Delayed(reason, max(_LEAST_WAIT, wait))
             case Failing():
-                return self._failing(answer)
+                return self._failing(wanted, answer)
             case _:
                 assert_never(answer)
 
@@ -147,32 +160,63 @@ class Entries:
             raise
         return lock
 
-    def _failing(self, failing: Failing) -> FleetFailure:
+    def _failing(self, wanted: Wanted, failing: Failing) -> FleetFailure | Alone:
+        with self._sealing():
+            failure, ends = self.sealer.open_failure(self.target, self.state.names, self.state.client_id, failing)
+        if policy.outlasted(ends, self._server_time(), wanted.remaining, last=wanted.last):
+            self.server.note("failure", f"{self.target.full_name}: the fleet reports a failure for too long; {_TRUST}")
+            return Alone()
         digest = _digest(failing.sealed)
         new, self.state.last_failure = digest != self.state.last_failure, digest
-        with self._sealing():
-            failure = self.sealer.open_failure(self.target, self.state.names, self.state.client_id, failing)
         return FleetFailure(failure, min(max(0.0, failing.wait), _LONGEST_WAIT), max(1, failing.count), new=new)
+
+    def _of_others(self, failing: Failing) -> bool:
+        """Whether the client was refused with credentials that this daemon does not have, and its own were not tried.
+
+        They may have been corrected on this machine, or be wrong on another one.
+        """
+        if not failing.whole_client:
+            return False
+        try:
+            known = self.sealer.refused(self.target, self.state.names, self.state.client_id, failing)
+            own = self.sealer.credentials(self.target)
+        except (SecretUnavailable, ExtraMissing):
+            return False
+        if known is not None:
+            self.state.refused = tuple(dict.fromkeys((*self.state.refused, *known)))[-MOST_REFUSED:]
+        # An entry that cannot be opened is of a daemon with another key, which without a `share.key` is its secret.
+        return own not in self.state.refused and len(self.state.refused) < MOST_REFUSED
 
     def store(self, record: Record, remaining: float, next_due: float) -> Taken | None:
         """Store a token. Returns the newer one that is stored already."""
+        if record.client_id != self.state.client_id:  # it changed meanwhile, so this is another fleet's token
+            return None
         token = record.token
-        clock = token.obtained.wall if self.server.offset is None else token.obtained.boot + self.server.offset
+        if self.server.offset is None:  # the server has not been asked yet, so it is read and then stored
+            self.state.look = True
+            return None
+        clock = token.obtained.boot + self.server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
         with self._sealing():
             sealed = self.sealer.seal_token(self.target, self.state.names, entry)
+        asked = self.clock.now().boot
         newer = self.server.link.store.store(self.state.names, record.fence, sealed, max(1.0, remaining))
         self.state.seen = max(self.state.seen, record.fence)
+        self.state.refused = ()
         if newer is None:
             self.state.stored_fence = record.fence
             self.server.stored += 1
             return None
         self._check(newer)
         self.state.stored_fence, self.state.seen = newer.fence, max(self.state.seen, newer.fence)
-        return self._open(newer)
+        return self._open(newer, asked)
 
-    def _open(self, stored: Stored) -> Taken | None:
-        """The token in an entry. None if it cannot be used: it is passed over from now on."""
+    def _open(self, stored: Stored, asked: float) -> Taken | None:
+        """The token in an entry. None if it cannot be used: it is passed over from now on.
+
+        `asked`: the time (boot clock) before the server was asked. The process may have been paused since the answer,
+        so a later time would make the token younger than it is.
+        """
         with self._sealing():
             entry = self.sealer.open_token(self.target, self.state.names, self.state.client_id, stored)
         if entry is None:
@@ -184,14 +228,13 @@ class Entries:
                 "secret",
             )
             return None
-        now = self.clock.now()
-        record = replace(entry.at(stored.clock, now), fence=stored.fence)
+        record = replace(entry.at(stored.clock, asked), fence=stored.fence)
         self.server.taken += 1
-        self.state.busy_since = None
+        self.state.busy_since, self.state.waiting, self.state.held = None, False, False
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:
-        if not 0 < stored.fence <= GREATEST_FENCE:
+        if not NEVER <= stored.fence <= GREATEST_FENCE:
             self.server.note("fence", f"the server returned a fencing number out of range; {_TRUST}")
             raise Unusable
         self._set_clock(stored.clock)
@@ -208,15 +251,29 @@ class Entries:
         self.server.offset = clock - self.clock.now().boot
 
     def fail(self, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool) -> None:
-        """Report a failure to the fleet."""
+        """Tell the fleet of a failure."""
+        ends = self._server_time() + wait
         with self._sealing():
+            if isinstance(failure, Refused) and whole_client:
+                own = self.sealer.credentials(self.target)
+                self.state.refused = tuple(dict.fromkeys((*self.state.refused, own)))
             sealed = self.sealer.seal_failure(
-                self.target, lock.names, lock.client_id, failure, whole_client=whole_client
+                self.target,
+                lock.names,
+                lock.client_id,
+                failure,
+                ends,
+                whole_client=whole_client,
+                refused=self.state.refused,
             )
         self.state.last_failure = _digest(sealed)
         self.server.link.store.fail(
             lock.names, lock.fence, sealed, max(0.0, wait), whole_client=whole_client, refused=refused
         )
+
+    def _server_time(self) -> float:
+        # A target reads its entry before its first claim, and that tells the offset.
+        return self.clock.now().boot + (self.server.offset or 0.0)
 
     @contextmanager
     def _sealing(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ class Fleet:
         self._connect = connect
         self._wake = wake
         self._client_id = client_id
-        self._sealer = Sealer(environ)
+        self._sealer = Sealer(environ, lambda: clock.now().boot)
         self._servers: dict[Redis, Server] = {}
         self._clients: dict[Redis, tuple[str, ...]] = {}
 

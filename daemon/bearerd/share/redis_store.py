@@ -40,7 +40,7 @@ from bearerd.share import replies
 from bearerd.share.redis_client import RedisClient
 from bearerd.share.redis_errors import RefusedError
 from bearerd.share.replies import SECOND, BadReplyError
-from bearerd.share.types import NEVER, Answer, Claim, Granted, Limited, Names, ShareUnavailable, Stored
+from bearerd.share.types import Answer, Claim, Granted, Limited, Names, ShareUnavailable, Stored
 from bearerd.terms import REFUSED_LIMIT, RateLimit, Redis
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class RedisStore:
         """See `Store`."""
         self._run("give_back", names, fence, read=replies.done)
 
-    def read(self, names: Names) -> Stored | None:
+    def read(self, names: Names) -> Stored:
         """See `Store`."""
-        return self._run("read", names, read=lambda reply: replies.newer(reply, NEVER))
+        return self._run("read", names, read=replies.stored)
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
         """See `Store`. Also proves that the server can be written, even for no tokens."""
@@ -172,7 +172,7 @@ class RedisStore:
         if self.store(names, fence, b"-", 10.0) is not None:
             raise self._client.garbage()
         stored = self.read(names)
-        if stored is None or (stored.fence, stored.sealed) != (fence, b"-") or self.fences((names.token,)) != (fence,):
+        if (stored.fence, stored.sealed) != (fence, b"-") or self.fences((names.token,)) != (fence,):
             raise self._client.garbage()
         if not isinstance(self.claim(names, Claim(have=fence)), Limited):
             raise self._client.garbage()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -23,13 +23,18 @@ Wake = Callable[[str, float | None], None]
 # success makes room for all: then the end of each attempt wakes others in turn. If each woke all of them, a thousand
 # targets would claim a million times.
 _WOKEN: Final = 8
+# Seconds between two turns of a target because of announcements. A writer to the server can send any number of them.
+_BETWEEN_WAKES: Final = 0.1
 # Seconds between two log lines about one kind of error, as for lasting failures of a token.
 _SAY_AGAIN: Final = 600.0
 
 
 @dataclass(slots=True, eq=False)
 class EntryState:
-    """What a target knows of its entry at a server. Changed by its own turns, and `look` also by the link."""
+    """What a target knows of its entry at a server.
+
+    Changed by its own turns; `look` and `busy_since` also by the link.
+    """
 
     target: Target
     names: Names
@@ -44,14 +49,21 @@ class EntryState:
     """The fence of a stored token that cannot be used."""
     last_failure: bytes = b""
     """A digest of the last failure that the target caused or heard of."""
+    refused: tuple[str, ...] = ()
+    """Fingerprints of credentials of the client that were refused since its last token."""
     waiting: bool = False
     """Whether the end of another attempt concerns it, of this target or of another one of the client."""
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """Without a valid token: when the first of the locks of others was found that followed each other since."""
+    """Without a valid token: when the first of the locks of others was found that followed each other since.
+
+    Announcements of ended attempts reset it.
+    """
     busy_until: float = 0.0
     """When the last of them ends."""
+    woken: float = -inf
+    """When the server's announcements gave it a turn last, or will."""
 
 
 class Server:
@@ -125,19 +137,22 @@ class Server:
 
     def changed(self, names: Collection[str]) -> None:
         """Wake the targets whose entries changed, and those that wait for the end of an attempt of their client."""
-        woken: list[str] = []
+        woken: dict[str, float | None] = {}
+        now = self._now()
         with self._lock:
             for name in names:
                 states = self._by_name.get(name, {})
                 of_client = [each for each, state in states.items() if state.names.token != name and state.waiting]
                 for full_name in of_client[:_WOKEN]:
                     states[full_name] = states.pop(full_name)  # the others come first the next time
-                    woken.append(full_name)
+                    woken[full_name] = _next_wake(states[full_name], now)
                 for full_name, state in states.items():
+                    state.busy_since = None  # an attempt ended, so the locks are those of daemons that are at work
                     if state.names.token == name:
                         state.look = True
-                        woken.append(full_name)
-        self._wake_all(dict.fromkeys(woken))
+                        woken[full_name] = _next_wake(state, now)
+        for full_name, at in woken.items():
+            self._wake(full_name, at)
 
     def restored(self) -> None:
         """Wake all targets: anything may have changed."""
@@ -149,7 +164,8 @@ class Server:
             woken = list(self._states)
         if was_down:
             say(logging.INFO, f"share {self.name} is available again")
-        self._wake_all(woken)
+        for full_name in woken:
+            self._wake(full_name, None)
 
     def lost(self) -> None:
         """Log that the server is unavailable, once."""
@@ -167,10 +183,6 @@ class Server:
             "each token is refreshed by this daemon alone, or kept until shortly before its expiry"
         )  # fmt: skip
         say(logging.WARNING, f"share {self.name} is unavailable: {self.link.view().error}; {text}")
-
-    def _wake_all(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._wake(name, None)
 
     # -- errors, and the view --------------------------------------------------------------------
 
@@ -205,6 +217,16 @@ class Server:
                 stored=self.stored,
                 errors=link.errors + self._errors,
             )
+
+
+def _next_wake(state: EntryState, now: float) -> float | None:
+    """When an announcement gives a target a turn; None: at once."""
+    if now >= state.woken + _BETWEEN_WAKES:
+        state.woken = now
+        return None
+    if state.woken <= now:
+        state.woken += _BETWEEN_WAKES
+    return state.woken
 
 
 def _name(redis: Redis) -> str:

@@ -160,8 +160,8 @@ class Store(Protocol):
         """Free the lock, announce that, and take back what `claim` counted: nothing was sent."""
         ...
 
-    def read(self, names: Names) -> Stored | None:
-        """The token that is stored; None if there is none."""
+    def read(self, names: Names) -> Stored:
+        """The token that is stored. Without one, its fence is `NEVER`, and only its clock has a meaning."""
         ...
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
