@@ -204,8 +204,8 @@ def fleet_wild(dice: Random, lifetimes: float) -> World:
 
 
 FLEETS: Final[tuple[Callable[[Random, float], World], ...]] = (
-    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_many, fleet_ill, fleet_limited, fleet_refused,
-    fleet_wild,
+    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_many, fleet_ill, fleet_limited,
+    fleet_refused, fleet_wild,
 )  # fmt: skip
 
 
