@@ -57,6 +57,8 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
+        self._stop_in_claim: Event | None = None
+        """A stop that waits for a lock."""
         self.requested: dict[str, float] = {}
         """By target: when a user requested another token."""
         self.share = fleet.share
@@ -155,6 +157,19 @@ class Member(Run):
 
     def _way(self, name: str) -> float:
         return super()._way(name) + self.fleet.detour(name)
+
+    def lock_given(self) -> None:
+        """Its daemon is about to hear that it may ask."""
+        if self._stop_in_claim is not None:
+            event, self._stop_in_claim = replace(self._stop_in_claim, text=""), None
+            self.fleet.checks.late_locks = self.fleet.lease()
+            self.kernel.at(self.kernel.now, partial(self._do, event))
+
+    def _do(self, event: Event) -> None:
+        if event.deed == "stop" and event.text == "claim":
+            self._stop_in_claim = event
+        else:
+            super()._do(event)
 
     def _asks(self) -> bool:
         """Whether it asks a provider, whose reply it does not have."""

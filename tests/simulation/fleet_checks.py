@@ -101,6 +101,8 @@ class FleetChecks:
         """By target and fence: the token."""
         self.blind: set[tuple[str, int]] = set()
         """By target and fence: tokens that were obtained alone, by daemons that never heard of the store's clock."""
+        self.late_locks = 0.0
+        """Seconds by which tokens may be taken for older: the store's clock was read late, by a daemon that was stopped."""
         self.names: dict[str, Names] = {}
         """By target."""
         self._holders: dict[tuple[str, int], int] = {}
@@ -202,7 +204,7 @@ class FleetChecks:
         if token is None or kept.habit not in {"fresh", "jwt"} or token.ends <= now or member.asked_for(name):
             return
         lead = policy.lead(kept.lifetime, RefreshBefore(share=kept.share))
-        due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew()
+        due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew() - self.late_locks
         self.made["h"] += 1
         if now >= due:
             return
@@ -233,6 +235,7 @@ class FleetChecks:
             raise Violation("i", f"{name}: hosts {other} and {link.number} hold fence {granted.fence}", name)
         self._holders[names.token, granted.fence] = link.number
         self._locks[link.number, name] = granted.fence, claim
+        self._fleet.members[link.number].lock_given()
 
     def changed(self, member: Member, path: str, content: bytes | None) -> None:
         """A file was replaced or removed."""
