@@ -15,6 +15,7 @@ from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
 from bearerd.publish.record import Record
+from bearerd.share.link import POLL
 from bearerd.share.names import names_of
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
@@ -26,7 +27,7 @@ from simulation.describe import Event, Machine, World
 from simulation.excuses import FILES, LOOK
 from simulation.fleet_checks import LEASE_BESIDE_TIMEOUT, RECONNECTS, FleetChecks, MemberChecks
 from simulation.fleet_daemon import FleetDaemon, running
-from simulation.fleet_link import POLL, SimulatedLink
+from simulation.fleet_link import SimulatedLink
 from simulation.fleet_store import StoreServer
 from simulation.kernel import Kernel
 from simulation.server import Arrival, AuthorizationServer, Known
@@ -35,8 +36,6 @@ _OF_STORE: Final = frozenset({"outage", "slow", "flush", "failover", "restore", 
 _KEY: Final = Reference("env", "share")
 BESIDE_EXPIRY: Final = 10.0
 """Seconds for which a daemon waits for a lock that outlasts its token (share/policy)."""
-_REQUESTED: Final = 120.0
-"""Seconds in which a requested refresh is made: it may wait for a rate limit."""
 
 
 class Member(Run):
@@ -58,7 +57,10 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
-        self._requested: dict[str, float] = {}
+        self._stop_in_claim: Event | None = None
+        """A stop that waits for a lock."""
+        self.requested: dict[str, float] = {}
+        """By target: when a user requested another token."""
         self.share = fleet.share
         self._environ["share"] = "the key that seals what is shared"
         self._down, self._up_at = True, machine.starts
@@ -87,8 +89,8 @@ class Member(Run):
         return records.load(content) if content is not None else None
 
     def asked_for(self, name: str) -> bool:
-        """Whether a user requested another token of late."""
-        return self.kernel.now < self._requested.get(name, 0.0)
+        """Whether a user requested another token, and there is none yet."""
+        return name in self.requested
 
     def skew(self) -> float:
         """Seconds by which clocks of its fleet differ."""
@@ -102,8 +104,12 @@ class Member(Run):
 
     def asked_otherwise(self, path: str) -> bool:
         """Whether the file may go back to a token that ends earlier: the latest one was lost with its store."""
-        ends_old = self.servers[self.target_of_path(path).client.provider.name].server.ends_old is not None
+        ends_old = self.ends_old(self.target_of_path(path).full_name)
         return super().asked_otherwise(path) or (ends_old and bool(self.fleet.checks.excuse("h", self.kernel.now)))
+
+    def ends_old(self, name: str) -> bool:
+        """Whether a new token ends the previous one."""
+        return self.fleet.ends_old(self.kept[name].account)
 
     def expect(self) -> None:
         """Within a second it has all tokens that the store has now."""
@@ -152,16 +158,34 @@ class Member(Run):
     def _way(self, name: str) -> float:
         return super()._way(name) + self.fleet.detour(name)
 
+    def lock_given(self) -> None:
+        """Its daemon is about to hear that it may ask."""
+        if self._stop_in_claim is not None:
+            event, self._stop_in_claim = replace(self._stop_in_claim, text=""), None
+            self.fleet.checks.late_locks = self.fleet.lease()
+            self.kernel.at(self.kernel.now, partial(self._do, event))
+
+    def _do(self, event: Event) -> None:
+        if event.deed == "stop" and event.text == "claim":
+            self._stop_in_claim = event
+        else:
+            super()._do(event)
+
+    def _asks(self) -> bool:
+        """Whether it asks a provider, whose reply it does not have."""
+        return sum(self.flying.values()) > 0
+
     # -- what happens to it ----------------------------------------------------------------------
 
     def _stop(self, event: Event) -> None:
         """SIGSTOP, and later SIGCONT."""
         until = self.kernel.now + event.value
-        self._asleep_until = self._deaf_until = until
+        self._asleep_until, self._deaf_until = until, max(self._deaf_until, until)
         self.daemon.stop_process(until)
         self.link.stopped(until)
         self._pause(list(self.kept), event.value, "stopped")
-        self.fleet.disturb(event, event.value, self.number)
+        if self._asks():
+            self.fleet.disturb(event, event.value, self.number)
 
         def continues() -> None:
             self.fleet.touched.add(self.number)
@@ -178,7 +202,8 @@ class Member(Run):
         super()._suspend(event)
         self.daemon.stopped_until = self._asleep_until
         self.link.disconnected()
-        self.fleet.disturb(event, self._deaf_until - self.kernel.now, self.number)
+        if self._asks():
+            self.fleet.disturb(event, self._deaf_until - self.kernel.now, self.number)
 
     def _step(self, event: Event) -> None:
         self.fleet.stepped()
@@ -189,7 +214,8 @@ class Member(Run):
         for name in self.kept:
             self.fleet.checks.answered(self.number, name)
         self.link.stop()
-        self.fleet.disturb(event, 0.0, self.number)
+        if self._asks():
+            self.fleet.disturb(event, 0.0, self.number)
         super()._kill(event)
 
     _restart = _kill
@@ -204,8 +230,7 @@ class Member(Run):
             # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
             for member in self.fleet.members.values():
                 member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
-        for name in self._concerned(event.of):
-            self._requested[name] = self.kernel.now + _REQUESTED
+        self.requested.update(dict.fromkeys(self._concerned(event.of), self.kernel.now))
 
     def _rotate(self, event: Event) -> None:
         super()._rotate(event)
@@ -356,9 +381,12 @@ class Fleet:
         self.checks.disturb(event.deed, lasts, host, "hkls" if loses else "hkl")
         for member in self.members.values():
             for name, kept in member.kept.items():
-                if self._ends_old(kept.account):
-                    way = member._way(name)
-                    member._excuse(name, self.kernel.now, self.kernel.now + lasts, way, way, event.deed)
+                now, way = self.kernel.now, member._way(name)
+                if self.ends_old(kept.account):
+                    member._excuse(name, now, now + lasts, way, way, event.deed)
+                # A lock may be left behind by a holder that is gone, or that was never told of it.
+                member._excuse(name, now, now, way, way, event.deed)
+                member._excuse(name, now + seconds, now + seconds, way, way, f"after {event.deed}")
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -440,6 +468,7 @@ class Fleet:
             if not member._down:
                 self.checks.expect(member, name)
 
-    def _ends_old(self, account: str) -> bool:
+    def ends_old(self, account: str) -> bool:
+        """Whether the provider of this client ends the previous token with each new one."""
         found = next(each for each in self.world.accounts if each.name == account)
         return self.servers[found.server].server.ends_old is not None

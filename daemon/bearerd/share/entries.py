@@ -85,9 +85,14 @@ class Entries:
             self.seat.seen = max(self.seat.seen, have)
             lease = policy.lease(self.target.client.provider.timeout, wanted.remaining)
             claim = Claim(have, self.seat.seen, lease, last=wanted.last, changed=changed)
+            began = self.clock.now().boot
             answer = self.server.link.store.claim(self.seat.names, claim)
             if changed is None and isinstance(answer, Failing) and self._of_others(answer):
                 changed = 0.0
+                continue
+            if isinstance(answer, Granted) and self.clock.now().boot >= began + lease:
+                # This process was paused, and another daemon may be making the request already.
+                self.server.link.store.give_back(self.seat.names, answer.fence)
                 continue
             claimed = self._understood(wanted, answer)
             if claimed is not None:

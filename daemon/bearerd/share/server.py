@@ -29,7 +29,10 @@ _SAY_AGAIN: Final = 600.0
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """What a target knows of its entry at a server. Changed by its own turns, and `look` also by the link."""
+    """What a target knows of its entry at a server.
+
+    Changed by its own turns; `look` and `busy_since` also by the link.
+    """
 
     target: Target
     names: Names
@@ -51,7 +54,10 @@ class Seat:
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """Without a valid token: when the first of the locks of others was found that followed each other since."""
+    """Without a valid token: when the first of the locks of others was found that followed each other since.
+
+    Announcements of ended attempts reset it.
+    """
     busy_until: float = 0.0
     """When the last of them ends."""
 
@@ -136,6 +142,7 @@ class Server:
                     seats[full_name] = seats.pop(full_name)  # the others come first the next time
                     woken.append(full_name)
                 for full_name, seat in seats.items():
+                    seat.busy_since = None  # an attempt ended, so the locks are those of daemons that are at work
                     if seat.names.token == name:
                         seat.look = True
                         woken.append(full_name)
