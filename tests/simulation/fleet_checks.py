@@ -102,7 +102,7 @@ class FleetChecks:
         self.blind: set[tuple[str, int]] = set()
         """By target and fence: tokens that were obtained alone, by daemons that never heard of the store's clock."""
         self.late_locks = 0.0
-        """Seconds by which tokens may be taken for older: the store's clock was read late, by a daemon that was stopped."""
+        """Seconds by which tokens may be taken for older: a daemon that was stopped read the store's clock late."""
         self.names: dict[str, Names] = {}
         """By target."""
         self._holders: dict[tuple[str, int], int] = {}

@@ -45,6 +45,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
         "made = []; init = Run.__init__\n"
         "r.Run.__init__ = lambda self, world: (made.append(self), init(self, world))[1]\n"
         "for seed in range(20): print(sorted(run(world_of(seed, 'wild', 60)).counts.items()))\n"
+        "for seed in range(4): print(sorted(run(world_of(seed, 'fleet_wild', 240)).counts.items()))\n"
         "for living in made:\n"
         "    for name, trace in living.checks.traces.items(): print(name, *trace)\n"
     )
