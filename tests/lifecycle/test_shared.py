@@ -293,6 +293,20 @@ def test_a_fence_that_is_out_of_range_does_not_hold_the_daemon_back(world: World
     assert daemon.file() == f"token-{world.asks}"
 
 
+@pytest.mark.parametrize("fence", [2**52, 2**52 - 1, 2**52 - 2**41])
+def test_an_entry_with_the_greatest_fence_does_no_harm_once_it_is_gone(world: World, fence: int) -> None:
+    world.add(3)
+    world.live(60.0)
+    (name,) = world.network.store.tokens
+    world.network.store.tokens[name] = (fence, b"x" * 40, world.clock.wall + 2 * HOUR)
+    world.live(3 * HOUR)
+    assert all(files(world))
+    asks = world.asks
+    world.live(5 * HOUR)
+    assert world.asks <= asks + 7
+    assert len({*files(world)}) == 1
+
+
 # -- without the server ----------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Final, assert_never
+from typing import Final, NoReturn, assert_never
 
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
@@ -69,7 +69,9 @@ class Entries:
         asked = self.clock.now().boot
         stored = self.server.link.store.read(self.seat.names)
         self._check(stored)
-        self.seat.dealt, self.seat.seen = stored.fence, max(self.seat.seen, stored.fence, have)
+        self.seat.dealt, self.seat.seen = stored.fence, max(self.seat.seen, have)
+        if stored.fence != self.seat.unreadable:
+            self.seat.unreadable = NEVER  # that one is gone
         if stored.fence > max(have, self.seat.unreadable):
             return self._open(stored, asked)
         if stored.fence < have and (ours := held()) is not None:
@@ -102,7 +104,7 @@ class Entries:
                 return self._granted(answer)
             case Stored():
                 self._check(answer)
-                self.seat.dealt, self.seat.seen = answer.fence, max(self.seat.seen, answer.fence)
+                self.seat.dealt = answer.fence
                 return self._open(answer, asked)
             case Busy(wait=wait):
                 now = self.clock.now().boot
@@ -143,8 +145,9 @@ class Entries:
             governed=granted.governed,
         )
         try:
-            self._check_granted(granted)
             self._set_clock(granted.clock)
+            if not policy.credible(granted.fence, self.seat.seen, granted.clock):
+                self._refuse_fence("gave a fencing number out of order")
             self.seat.seen = granted.fence
         except BaseException:
             with suppress(ShareUnavailable):
@@ -182,7 +185,7 @@ class Entries:
             self.server.stored += 1
             return None
         self._check(newer)
-        self.seat.dealt, self.seat.seen = newer.fence, max(self.seat.seen, newer.fence)
+        self.seat.dealt = newer.fence
         return self._open(newer, asked)
 
     def _open(self, stored: Stored, asked: float) -> Taken | None:
@@ -193,6 +196,9 @@ class Entries:
         """
         with self._sealing():
             entry = self.vault.open_token(self.target, self.seat.names, self.seat.client_id, stored)
+        if entry is None and not policy.plausible(stored.fence, self.seat.seen, stored.clock):
+            self._refuse_fence("named a fencing number out of range")
+        self.seat.seen = max(self.seat.seen, stored.fence)
         if entry is None:
             self.seat.unreadable = stored.fence
             self.server.note(
@@ -208,14 +214,12 @@ class Entries:
 
     def _check(self, stored: Stored) -> None:
         if not NEVER <= stored.fence <= GREATEST_FENCE:
-            self.server.note("fence", f"the server named a fencing number out of range; {_TRUST}")
-            raise Unusable
+            self._refuse_fence("named a fencing number out of range")
         self._set_clock(stored.clock)
 
-    def _check_granted(self, granted: Granted) -> None:
-        if not policy.credible(granted.fence, self.seat.seen):
-            self.server.note("fence", f"the server gave a fencing number out of order; {_TRUST}")
-            raise Unusable
+    def _refuse_fence(self, what: str) -> NoReturn:
+        self.server.note("fence", f"the server {what}; {_TRUST}")
+        raise Unusable
 
     def _set_clock(self, clock: float) -> None:
         if not isfinite(clock):
