@@ -21,7 +21,7 @@ from bearerd.share.names import names_of
 from bearerd.share.server import Connect, Seat, Server, Wake
 from bearerd.share.types import ShareUnavailable, ShareView
 from bearerd.share.vault import Vault
-from bearerd.terms import Redis
+from bearerd.terms import Redis, WhenUnavailable
 
 
 class Fleet:
@@ -49,16 +49,17 @@ class Fleet:
 
     def apply(self, targets: Iterable[Target]) -> None:
         """Connect to the servers of these targets, and to no others."""
-        clients: dict[Redis, dict[str, None]] = {}
+        clients: dict[Redis, dict[str, WhenUnavailable]] = {}
         for target in targets:
-            if target.client.share is not None:
-                clients.setdefault(target.client.share.redis, {})[target.client.name] = None
+            if (share := target.client.share) is not None:
+                clients.setdefault(share.redis, {})[target.client.name] = share.when_unavailable
         before = self._servers
         self._servers = {redis: before.get(redis) or self._server_of(redis) for redis in clients}
         self._clients = {redis: tuple(names) for redis, names in clients.items()}
         for name in {name for names in clients.values() for name in names}:
             self._vault.forget(name)
         for redis, server in self._servers.items():
+            server.policies = frozenset(clients[redis].values())
             if redis in before:
                 server.look_again()
             else:
