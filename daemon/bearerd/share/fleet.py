@@ -6,11 +6,12 @@ view has the error. Call the methods about a target from its turn only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import inf
 
 from bearerd.clock import Clock
+from bearerd.errors import origin_of
 from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
@@ -98,7 +99,8 @@ class Fleet:
                 return None
             seat.look = False
             try:
-                return entries.look(have, held)
+                with _without_bugs(entries.server):
+                    return entries.look(have, held)
             except ShareUnavailable:
                 seat.look = True
         return None
@@ -143,7 +145,7 @@ class Fleet:
         with suppress(Unusable):
             entries = self._entries(target)
             if entries.server.link.usable():
-                with suppress(ShareUnavailable):
+                with suppress(ShareUnavailable), _without_bugs(entries.server):
                     return entries.store(record, remaining, next_due)
             entries.seat.look = True  # it is stored later
         return None
@@ -207,4 +209,17 @@ class Fleet:
         with suppress(ShareUnavailable, Unusable):
             entries = self._entries(target)
             if entries.server.link.usable():
-                end(entries)
+                with _without_bugs(entries.server):
+                    end(entries)
+
+
+@contextmanager
+def _without_bugs(server: Server) -> Iterator[None]:
+    """Note an unexpected error, and raise Unusable for it: a token that was just issued must not be lost."""
+    try:
+        yield
+    except (ShareUnavailable, Unusable):
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        server.note("bug", f"{origin_of(error)}; this is a bug in bearerd, please report it")
+        raise Unusable from None
