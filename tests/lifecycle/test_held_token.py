@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Issued
 from bearerd.lifecycle.held_token import LONGEST_NBF, HeldToken, Waiting, wait
-from bearerd.lifecycle.token_state import TokenState, accept
+from bearerd.lifecycle.token_state import GRACE, TokenState, accept
 from bearerd.model import Target
 from bearerd.publish import record as records
+from bearerd.publish.record import Record
 from bearerd.terms import Instant, Token
 from support.clock import START, FakeClock
 from support.targets import TARGET, token
@@ -321,3 +322,13 @@ def test_the_nbf_counts_from_the_reply() -> None:
     issued = Issued(token("t-1", obtained=slow))
     holder.held.take(accept(TokenState(), issued, now, lambda got: got.expires.boot), DELAYED, "7e0c5a", 5.0, now.boot)
     assert holder.waiting.at == now.boot + 5.0
+
+
+@pytest.mark.parametrize(("text", "grace"), [("t-1", GRACE), ("t-2", 0.0)])
+def test_the_same_token_from_the_fleet_keeps_the_grace_that_its_provider_gave_it(text: str, grace: float) -> None:
+    holder = Holder()
+    holder.take("t-1", lifetime=5.0)
+    holder.take("t-1", lifetime=5.0)  # its provider is about to replace it
+    taken = Record(token(text, lifetime=4.0, obtained=holder.clock.now()), DELAYED.identity(), "7e0c5a", fence=7)
+    assert holder.held.adopt(taken, DELAYED, holder.clock.now()) is not None
+    assert holder.held.state.grace == grace

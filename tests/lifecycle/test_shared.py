@@ -314,6 +314,20 @@ def test_a_fence_that_is_out_of_range_does_not_hold_the_daemon_back(world: World
     assert daemon.file() == f"token-{world.asks}"
 
 
+@pytest.mark.parametrize("fence", [2**52, 2**52 - 1, 2**52 - 2**41])
+def test_an_entry_with_the_greatest_fence_does_no_harm_once_it_is_gone(world: World, fence: int) -> None:
+    world.add(3)
+    world.live(60.0)
+    (name,) = world.network.store.tokens
+    world.network.store.tokens[name] = (fence, b"x" * 40, world.clock.wall + 2 * HOUR)
+    world.live(3 * HOUR)
+    assert all(files(world))
+    asks = world.asks
+    world.live(5 * HOUR)
+    assert world.asks <= asks + 7
+    assert len({*files(world)}) == 1
+
+
 # -- without the server ----------------------------------------------------------------------------
 
 
@@ -569,6 +583,19 @@ def test_an_exception_in_a_grant_frees_the_lock(world: World) -> None:
     assert second.file() == "token-1"
     world.live(10.0)
     assert first.file() == "token-1"
+
+
+def test_an_error_after_a_grant_does_not_lose_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (daemon,) = world.add()
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(world.network.store, "store", broken)
+    daemon.turn()
+    world.live(600.0)
+    assert (world.asks, daemon.file()) == (1, "token-1")
+    assert "MemoryError at " in daemon.view.error
 
 
 def test_an_exception_in_a_claim_leaves_no_slot_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -471,6 +471,14 @@ def test_clients_with_equal_servers_share_a_link(network: Network, clock: FakeCl
     assert isinstance(machine.fleet.claim(elsewhere, FIRST), Alone)
 
 
+def test_a_server_that_is_not_there_at_the_start_is_logged_with_the_policy_of_the_config(
+    network: Network, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine(network, clock, {}, WAITING)
+    machine.link.fail("the connection was refused; check the server")  # before the first turn of any target
+    assert caplog.messages[0].endswith("check the server; each token is kept until shortly before its expiry")
+
+
 def test_a_url_that_is_a_secret_is_not_part_of_the_name(network: Network, clock: FakeClock) -> None:
     share = Share(Redis(Reference("file", "/etc/bearerd/redis-url")))
     hidden = replace(SHARED, client=replace(SHARED.client, share=share))

@@ -21,7 +21,7 @@ def test_a_lease_is_for_one_request_and_ends_long_before_the_token(remaining: fl
 def test_an_own_fence_is_greater_than_those_seen_and_may_be_given_to_a_server(
     seen: int, wall: float, dice: float
 ) -> None:
-    assert credible(own_fence(seen, wall, dice), seen)
+    assert seen < own_fence(seen, wall, dice) <= GREATEST_FENCE
 
 
 def test_own_fences_grow_with_the_time() -> None:
@@ -29,9 +29,20 @@ def test_own_fences_grow_with_the_time() -> None:
     assert own_fence(0, NOW, 0.1) != own_fence(0, NOW, 0.2)
 
 
-@pytest.mark.parametrize(("fence", "seen"), [(5, 5), (4, 5), (GREATEST_FENCE + 1, 5), (0, 0), (-1, 0)])
-def test_a_fence_that_does_not_grow_is_not_believed(fence: int, seen: int) -> None:
-    assert not credible(fence, seen)
+DAY = 86400 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("fence", "seen"),
+    [(5, 5), (4, 5), (0, 0), (-1, 0), (GREATEST_FENCE + 1, GREATEST_FENCE), (int(NOW * 1e6) + DAY + 1, 5)],
+)
+def test_a_fence_that_does_not_grow_or_is_far_ahead_is_not_believed(fence: int, seen: int) -> None:
+    assert not credible(fence, seen, NOW)
+
+
+def test_a_fence_may_be_ahead_of_a_clock_that_was_set_back() -> None:
+    seen = int(NOW * 1e6) + 400 * DAY
+    assert credible(seen + 1, seen, NOW)
 
 
 def test_a_daemon_that_waits_goes_alone_without_a_token_and_for_the_last_attempt() -> None:

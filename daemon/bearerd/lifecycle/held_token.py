@@ -120,7 +120,9 @@ class HeldToken:
         again = self.state.token is not None and self.state.token.access_token == token.access_token
         # Another daemon that saw no lifetime has checked what that means.
         self.state = replace(
-            resumed(token, now.boot, named=record.named, sliding=record.sliding), never_named=not record.named
+            resumed(token, now.boot, named=record.named, sliding=record.sliding),
+            never_named=not record.named,
+            confirmed=self.state.confirmed if again else -inf,
         )
         self.identity, self._client_id, self.fence = record.identity, record.client_id, record.fence
         if not again:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Final, assert_never
+from typing import Final, NoReturn, assert_never
 
 from bearerd.clock import Clock
 from bearerd.errors import ExtraMissing, SecretUnavailable
@@ -69,7 +69,9 @@ class Entries:
         asked = self.clock.now().boot
         stored = self.server.link.store.read(self.state.names)
         self._check(stored)
-        self.state.stored_fence, self.state.seen = stored.fence, max(self.state.seen, stored.fence, have)
+        self.state.stored_fence, self.state.seen = stored.fence, max(self.state.seen, have)
+        if stored.fence != self.state.unreadable:
+            self.state.unreadable = NEVER  # that one is gone
         if stored.fence > max(have, self.state.unreadable):
             return self._open(stored, asked)
         if stored.fence < have and (ours := held()) is not None:
@@ -110,7 +112,7 @@ class Entries:
                 return self._granted(answer)
             case Stored():
                 self._check(answer)
-                self.state.stored_fence, self.state.seen = answer.fence, max(self.state.seen, answer.fence)
+                self.state.stored_fence = answer.fence
                 return self._open(answer, asked)
             case Busy(wait=wait):
                 now = self.clock.now().boot
@@ -155,8 +157,9 @@ class Entries:
             governed=granted.governed,
         )
         try:
-            self._check_granted(granted)
             self._set_clock(granted.clock)
+            if not policy.credible(granted.fence, self.state.seen, granted.clock):
+                self._refuse_fence("the server returned a fencing number out of order")
             self.state.seen = granted.fence
         except BaseException:
             with suppress(ShareUnavailable):
@@ -212,7 +215,7 @@ class Entries:
             self.server.stored += 1
             return None
         self._check(newer)
-        self.state.stored_fence, self.state.seen = newer.fence, max(self.state.seen, newer.fence)
+        self.state.stored_fence = newer.fence
         return self._open(newer, asked)
 
     def _open(self, stored: Stored, asked: float) -> Taken | None:
@@ -223,6 +226,9 @@ class Entries:
         """
         with self._sealing():
             entry = self.sealer.open_token(self.target, self.state.names, self.state.client_id, stored)
+        if entry is None and not policy.plausible(stored.fence, self.state.seen, stored.clock):
+            self._refuse_fence("the server returned a fencing number out of range")
+        self.state.seen = max(self.state.seen, stored.fence)
         if entry is None:
             self.state.unreadable = stored.fence
             self.server.note(
@@ -239,14 +245,12 @@ class Entries:
 
     def _check(self, stored: Stored) -> None:
         if not NEVER <= stored.fence <= GREATEST_FENCE:
-            self.server.note("fence", f"the server returned a fencing number out of range; {_TRUST}")
-            raise Unusable
+            self._refuse_fence("the server returned a fencing number out of range")
         self._set_clock(stored.clock)
 
-    def _check_granted(self, granted: Granted) -> None:
-        if not policy.credible(granted.fence, self.state.seen):
-            self.server.note("fence", f"the server returned a fencing number out of order; {_TRUST}")
-            raise Unusable
+    def _refuse_fence(self, what: str) -> NoReturn:
+        self.server.note("fence", f"{what}; {_TRUST}")
+        raise Unusable
 
     def _set_clock(self, clock: float) -> None:
         if not isfinite(clock):

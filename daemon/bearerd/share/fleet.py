@@ -6,11 +6,12 @@ view has the error. Call the methods about a target from its turn only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import inf
 
 from bearerd.clock import Clock
+from bearerd.errors import origin_of
 from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
@@ -21,7 +22,7 @@ from bearerd.share.names import names_of
 from bearerd.share.sealer import Sealer
 from bearerd.share.server import Connect, EntryState, Server, Wake
 from bearerd.share.types import ShareUnavailable, ShareView
-from bearerd.terms import Redis
+from bearerd.terms import Redis, WhenUnavailable
 
 
 class Fleet:
@@ -49,16 +50,17 @@ class Fleet:
 
     def apply(self, targets: Iterable[Target]) -> None:
         """Connect to the servers of these targets, and to no others."""
-        clients: dict[Redis, dict[str, None]] = {}
+        clients: dict[Redis, dict[str, WhenUnavailable]] = {}
         for target in targets:
-            if target.client.share is not None:
-                clients.setdefault(target.client.share.redis, {})[target.client.name] = None
+            if (share := target.client.share) is not None:
+                clients.setdefault(share.redis, {})[target.client.name] = share.when_unavailable
         before = self._servers
         self._servers = {redis: before.get(redis) or self._server_of(redis) for redis in clients}
         self._clients = {redis: tuple(names) for redis, names in clients.items()}
         for name in {name for names in clients.values() for name in names}:
             self._sealer.forget(name)
         for redis, server in self._servers.items():
+            server.policies = frozenset(clients[redis].values())
             if redis in before:
                 server.look_again()
             else:
@@ -97,7 +99,8 @@ class Fleet:
                 return None
             state.look = False
             try:
-                return entries.look(have, held)
+                with _contained(entries.server):
+                    return entries.look(have, held)
             except ShareUnavailable:
                 state.look = True
         return None
@@ -145,7 +148,7 @@ class Fleet:
         with suppress(Unusable):
             entries = self._entries(target)
             if entries.server.link.usable():
-                with suppress(ShareUnavailable):
+                with suppress(ShareUnavailable), _contained(entries.server):
                     return entries.store(record, remaining, next_due)
             entries.state.look = True  # it is stored later
         return None
@@ -216,4 +219,17 @@ class Fleet:
         with suppress(ShareUnavailable, Unusable):
             entries = self._entries(target)
             if entries.server.link.usable():
-                end(entries)
+                with _contained(entries.server):
+                    end(entries)
+
+
+@contextmanager
+def _contained(server: Server) -> Iterator[None]:
+    """Note an unexpected error, and raise Unusable for it: a token that was just issued must not be lost."""
+    try:
+        yield
+    except (ShareUnavailable, Unusable):
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        server.note("bug", f"{origin_of(error)}; this is a bug in bearerd, please report it")
+        raise Unusable from None

@@ -25,6 +25,8 @@ GATHERING: Final = 12.0
 _BESIDE_EXPIRY: Final = 10.0
 # Seconds by which the clock of a promoted server may be ahead, and a limit may be longer than that of this machine.
 _BESIDE_WAIT: Final = 60.0
+# Microseconds: a day, by which the server's clock may have been set back.
+_AHEAD: Final = 86400 * 10**6
 # Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor
 # if both clocks are so far behind that the next number counts. Less than the clocks of a fleet differ.
 _SPREAD: Final = 100_000
@@ -49,9 +51,17 @@ def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
     return min(max(seen + 1, int(max(0.0, wall) * 1e6)) + int(dice * _SPREAD), GREATEST_FENCE)
 
 
-def credible(fence: int, seen: int) -> bool:
-    """Whether a server may give this fence to a daemon that has seen those up to `seen`."""
-    return seen < fence <= GREATEST_FENCE
+def plausible(fence: int, seen: int, clock: float) -> bool:
+    """Whether a server with this clock may have given this fence, as far as a daemon knows that has seen `seen`.
+
+    A writer to the server could name the greatest fence. If that were believed, there would be none for the next token.
+    """
+    return fence <= min(GREATEST_FENCE, max(seen, int(clock * 1e6)) + _AHEAD)
+
+
+def credible(fence: int, seen: int, clock: float) -> bool:
+    """Whether a server with this clock may give this fence to a daemon that has seen those up to `seen`."""
+    return seen < fence and plausible(fence, seen, clock)
 
 
 def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: bool) -> bool:

@@ -14,7 +14,7 @@ from bearerd.model import Target
 from bearerd.redis_address import BadAddressError, parse
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names, ShareView
-from bearerd.terms import Redis
+from bearerd.terms import Redis, WhenUnavailable
 
 Connect = Callable[[Redis, Listener], Link]
 Wake = Callable[[str, float | None], None]
@@ -74,6 +74,8 @@ class Server:
         self.link = connect(redis, self)
         self.offset: float | None = None
         """The server's time less the boot clock, at most; None if the server has not told it yet."""
+        self.policies: frozenset[WhenUnavailable] = frozenset()
+        """Those of the clients that share through it."""
         self.taken = self.stored = 0
         self._wake = wake
         self._now = now
@@ -171,15 +173,13 @@ class Server:
         """Log that the server is unavailable, once."""
         with self._lock:
             was_down, self._down = self._down, True
-            policies = {state.target.client.share.when_unavailable for state in self._states.values()
-                        if state.target.client.share is not None}  # fmt: skip
         if was_down:
             return
         alone, wait = (
             "each token is refreshed by this daemon alone",
             "each token is kept until shortly before its expiry",
         )
-        text = wait if policies == {"wait"} else alone if "wait" not in policies else (
+        text = wait if self.policies == {"wait"} else alone if "wait" not in self.policies else (
             "each token is refreshed by this daemon alone, or kept until shortly before its expiry"
         )  # fmt: skip
         say(logging.WARNING, f"share {self.name} is unavailable: {self.link.view().error}; {text}")
