@@ -257,6 +257,24 @@ def test_a_server_that_is_full_until_it_has_room() -> None:
 
 
 @NEEDS_REDIS
+def test_a_permission_that_is_missing_is_noticed_before_a_script_has_done_half_of_its_work() -> None:
+    with redis_server(acl=[f"user bearerd on >secret ~bearerd:* &bearerd:* {ACL}"]) as server:
+        redis = Redis(server.url, username="bearerd", password=Reference("env", "PASSWORD"), timeout=SOON * 5)
+        with linked(redis, {"PASSWORD": "secret"}) as (link, reports):
+            reports.wait_for("restored")
+            for command in sorted(set(ACL.split()) - {"-@all", "+auth", "+select", "+subscribe", "+eval"}):
+                server.ask("ACL", "SETUSER", "bearerd", command.replace("+", "-"))
+                reports.wait_for("lost")
+                assert "the user may not do this at the server (NOPERM)" in link.view().error, command
+                server.ask("ACL", "SETUSER", "bearerd", command)
+                assert reports.wait_for("restored") == [], command
+            server.ask("ACL", "SETUSER", "bearerd", "resetchannels")
+            reports.wait_for("lost")
+            server.ask("ACL", "SETUSER", "bearerd", "&bearerd:*")
+            reports.wait_for("restored")
+
+
+@NEEDS_REDIS
 def test_a_password_that_is_corrected_is_read_again(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("wrong\n")

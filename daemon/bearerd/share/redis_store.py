@@ -133,12 +133,12 @@ class RedisStore:
         return self._run("read", names, read=lambda reply: replies.newer(reply, NEVER))
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """See `Store`. Also proves that the server can be written, even for no tokens."""
+        """See `Store`. Also proves that the server can be written and the user may do all, even for no tokens."""
         found: list[int] = []
         for start in range(0, max(1, len(tokens)), _AT_ONCE):
             some = tokens[start : start + _AT_ONCE]
             keys = (f"{self._prefix}:alive", *(f"{self._prefix}:token:{token}" for token in some))
-            found += self._evaluated("fences", keys, (), partial(replies.fences, count=len(some)))
+            found += self._evaluated("fences", keys, (self._channel,), partial(replies.fences, count=len(some)))
         return tuple(found)
 
     # -- check ---------------------------------------------------------------------------------
