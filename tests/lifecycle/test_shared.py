@@ -358,6 +358,7 @@ def test_a_daemon_that_waits_is_woken_when_the_server_is_back(tmp_path: Path) ->
         daemon.link.cut = False
     world.live(18.0)
     assert (world.asks, files(world)) == (2, ["token-2", "token-2"])
+    assert [daemon.view.waiting for daemon in daemons] == [0, 0]
 
 
 def test_daemons_that_wait_make_no_grant_before_the_others_are_connected_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from support.redis_liar import answering, bulk, usual
 from support.redis_server import NEEDS_REDIS, RedisServer, free_port, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
-LISTENS = "no server listens there, or a firewall refuses: check that it runs, and host and port"
+LISTENS = "check that the server runs there, host and port, and that no firewall refuses"
 
 
 def error_of(redis: Redis, environ: dict[str, str] | None = None) -> str:
@@ -114,8 +114,8 @@ def test_tls_to_a_port_without_and_the_reverse(secure: RedisServer) -> None:
     assert said.startswith("TLS: ")
     assert said.endswith("; check that this port speaks TLS, else write redis:// for rediss://")
     assert error_of(at(secure, url=secure.url.replace("rediss", "redis"), ca_file=None)) == (
-        "the server closed the connection (before its first answer); if this port speaks TLS, write rediss:// for "
-        "redis://"
+        "the server closed the connection (before its first answer); check host and port; if it speaks TLS, write "
+        "rediss://"
     )
 
 
@@ -147,7 +147,8 @@ def test_passwords(tmp_path: Path) -> None:
         )
         missing = tmp_path / "password"
         assert error_of(at(server, password=Reference("file", str(missing)))) == (
-            f"share.redis.password: file {missing}: no such file or directory; it is read again for the next connection"
+            f"share.redis.password: file {missing}: no such file or directory; correct it; the next connection "
+            "reads it again"
         )
     with redis_server() as server:
         assert error_of(at(server, password=Reference("env", "PASSWORD")), wrong) == (
@@ -162,7 +163,7 @@ def test_passwords(tmp_path: Path) -> None:
 def test_a_server_that_is_full() -> None:
     with redis_server("maxmemory 1", "maxmemory-policy noeviction") as server:
         assert error_of(at(server)) == (
-            "the memory of the server is full (OOM); raise its maxmemory, or let it evict (maxmemory-policy)"
+            "the memory of the server is full (OOM); raise its maxmemory, or remove what other programs store there"
         )
 
 

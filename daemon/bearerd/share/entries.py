@@ -182,7 +182,7 @@ class Entries:
         now = self.clock.now()
         record = replace(entry.at(stored.clock, now), fence=stored.fence)
         self.server.taken += 1
-        self.seat.busy_since = None
+        self.seat.busy_since, self.seat.held = None, False
         return Taken(record, record.token.obtained.boot + entry.next_due)
 
     def _check(self, stored: Stored) -> None:

@@ -23,7 +23,7 @@ _ADVICE: Final = {
     "NOAUTH": "the server wants a password; set share.redis.password, and username if it has users",
     "WRONGPASS": "the server refuses the user or the password; check share.redis.username, password and its ACL",
     "NOPERM": "the user may not do this at the server; give it the ACL in docs/fleet.md, with this prefix",
-    "OOM": "the memory of the server is full; raise its maxmemory, or let it evict (maxmemory-policy)",
+    "OOM": "the memory of the server is full; raise its maxmemory, or remove what other programs store there",
     "READONLY": "the server is a replica; point share.redis.url at the primary, or at the sentinels",
     "MASTERDOWN": "the server is a replica that lost its primary; point share.redis.url at the primary",
     "LOADING": "the server is still loading its data; it is tried again until it is done",
@@ -133,7 +133,7 @@ def _failure(error: BaseException, phase: Phase, where: Where) -> tuple[str, str
     if phase == "TLS":
         advice = "check that this port speaks TLS, else write redis:// for rediss://"
     elif not where.tls and phase == "login":
-        advice = "if this port speaks TLS, write rediss:// for redis://"
+        advice = "check host and port; if it speaks TLS, write rediss://"
     return f"the server closed the connection ({_DURING[phase]})", advice
 
 
@@ -156,7 +156,7 @@ _DURING: Final[dict[Phase, str]] = {
     "login": "before its first answer",
     "command": "while waiting for an answer",
 }
-_LISTENS: Final = "no server listens there, or a firewall refuses: check that it runs, and host and port"
+_LISTENS: Final = "check that the server runs there, host and port, and that no firewall refuses"
 _ADVICE_BY_NUMBER: Final = {
     errno.ECONNREFUSED: _LISTENS,
     errno.ENOENT: "check that the server runs, and the path of its socket (unixsocket in its config)",
