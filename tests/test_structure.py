@@ -65,7 +65,10 @@ MAY_IMPORT = {
     "admission": {"admission", "grant.outcome"} | BELOW,
     "publish": {"publish"} | BELOW,
     "hooks": {"hooks"} | BELOW,
-    "share": {"share", "secrets", "publish", "grant.outcome", "grant.connecting", "grant.deadline", "grant.tls"}
+    "share": {
+        *("share", "secrets", "publish", "grant.outcome", "grant.credentials"),
+        *("grant.connecting", "grant.deadline", "grant.tls"),
+    }
     | BELOW,
     "target_status": {"admission.types", "grant.outcome", "model"},
     "lifecycle": {"lifecycle", "publish"} | VALUES | BELOW,
@@ -130,7 +133,7 @@ ONE_USER = {
     "jwt": {"grant.assertion"},
     "cryptography": {"grant.assertion", "share.seal"},
     "socks": {"grant.socks"},
-    "redis": {"share.redis_line"},
+    "redis": {"share.redis_connection"},
     "random": {"clock"},
 }
 

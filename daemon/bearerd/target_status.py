@@ -17,7 +17,7 @@ HELD: Final = {
     "rate_limit": "its rate_limit allows no request yet",
     "concurrency": "its provider has max_concurrency requests in flight",
     "unknown_client": "a new config is being applied",
-    "share": "another daemon of its fleet requests this token",
+    "share": "another daemon of the fleet is requesting this token",
     "share_unavailable": "its share is unavailable, and when_unavailable is wait",
     "backoff": "waiting after a failed attempt",
     "retry_after": "its provider asked to wait (Retry-After)",

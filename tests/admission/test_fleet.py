@@ -49,7 +49,7 @@ def test_a_fleet_tries_three_targets_of_a_new_client() -> None:
     assert until(w, "c/b") == 1200.0
 
 
-def test_the_fleet_is_told_when_any_target_of_the_client_may_go() -> None:
+def test_settling_says_when_any_target_of_the_client_may_try_again() -> None:
     w = world()
     assert isinstance(w.turn("c/a"), Granted)
     ticket = w.tickets.pop("c/a")
@@ -95,7 +95,7 @@ def test_a_token_of_another_daemon_wakes_the_targets_of_a_refused_client() -> No
     assert "c/b" in w.tickets
 
 
-def test_what_was_heard_outlasts_a_restart() -> None:
+def test_a_refusal_of_another_daemon_outlasts_a_restart() -> None:
     w = world()
     w.core.fleet_refused("c/a", "c", REFUSED, 3, 300.0, w.now)
     w.follow()

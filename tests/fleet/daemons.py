@@ -16,8 +16,8 @@ from fleet.provider import CLIENT_ID, NAMED_BY, SCOPE, SECRET, Provider
 from support.process import WITHIN, command
 
 CLIENT = "dnb"
-_LOG_SHOWN = 25
-"""Lines of each log that are shown after a failure."""
+_LOG_SHOWN, _LOGS_SHOWN = 25, 4
+"""Lines of each log that are shown after a failure, and of how many daemons."""
 
 
 @dataclass
@@ -99,8 +99,8 @@ class Fleet:
             assert code == (0 if by is signal.SIGTERM else -by), f"exit {code}\n{member.log()}"
 
     def logs(self) -> str:
-        """The end of each log."""
-        return "\n".join(member.log() for member in self.members.values())
+        """The end of the logs of some daemons."""
+        return "\n".join(member.log() for member in list(self.members.values())[:_LOGS_SHOWN])
 
     def _named(self, names: Sequence[str]) -> list[Member]:
         return [self.members[name] for name in names or self.members]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
 
 from fleet.daemons import CLIENT
 from fleet.provider import SECRET
+from fleet.scenes import LONG
 from fleet.site import STARTS_WITHIN, Rig, Row, pause, site
 from support.process import eventually
 from support.redis_server import redis_server
@@ -50,11 +52,31 @@ def refused(rig: Rig) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def corrected(rig: Rig) -> Iterator[Row]:
+    """A secret that is corrected by new machines: the refusal of the wrong one does not hold them back."""
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG) as here:
+        secret = here.fleet.directory / "secret"
+        secret.write_text("a wrong secret that all machines had")
+        here.fleet.start()
+        here.link_up()
+        here.provider.wait_for(lambda: bool(here.provider.attempts), "an attempt")
+        here.fleet.end()
+        for member in here.fleet.members.values():
+            shutil.rmtree(member.tokens, ignore_errors=True)
+            shutil.rmtree(member.directory / "state")
+        secret.write_text(SECRET)
+        here.fleet.start()
+        here.readers.wait_for_one(0, within=STARTS_WITHIN)
+        attempts = len(here.provider.attempts) - here.provider.grants
+        assert attempts == 1, f"{attempts} refused attempts"
+        yield here.row("right secret on new machines", 1, here.provider.grants, 1, f"{attempts} refused attempt")
+
+
 def rate(rig: Rig) -> Iterator[Row]:
     """More tokens than the rate limit allows at once: the fleet asks for them one window after the other."""
     tokens = {"bci": {"scope": "bci"}, **{f"more{n}": {"scope": f"more{n}"} for n in range(1, 2 * _RATE)}}
     client = {"rate_limit": f"{_RATE}/{_RATE_WINDOW:.0f}s", "tokens": tokens}
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=3600.0, client=client) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG, client=client) as here:
         here.fleet.start()
         files = [member.tokens / CLIENT / name for member in here.fleet.members.values() for name in tokens]
         eventually(lambda: all(file.exists() for file in files), STARTS_WITHIN)

@@ -6,15 +6,17 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from redis.exceptions import OutOfMemoryError
 
 from fleet.scenes import ENDS_OLD, LONG, fence_in
 from fleet.site import SHORT, Rig, Row, Site, share_of, site, token_of
 from support.process import eventually
 from support.redis_server import RedisServer, redis_server, sentinel
 
-_FILLER = 1 << 12
-"""Bytes of each value that fills a server."""
+_FILLER, _FILLERS = 1 << 16, 32
+"""Bytes of each value that fills a server, and how many there is room for: few, so that those of the fleet are hit."""
 
 
 def alone(rig: Rig) -> Iterator[Row]:
@@ -60,22 +62,32 @@ def outage(here: Site, scene: str, begin: Callable[[], object], end: Callable[[]
 
 def lost(rig: Rig) -> Iterator[Row]:
     """The server loses what it had between two grants: the daemons give it their token again."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, timeout=SHORT) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis) as here:
         here.up()
         here.link_up()
         yield between(here, "flushed", lambda: redis.ask("FLUSHALL"))
         yield between(here, "killed, restarted empty", redis.restart)
         with evicting(redis):
-            yield between(here, "evicting (allkeys-random)", lambda: None, doubles=2)
+            yield evicted(here)
 
 
-def between(here: Site, scene: str, event: Callable[[], object], doubles: int = 0) -> Row:
-    """Something happens right after all have a new token. `doubles`: grants that a lost lock may cost."""
+def between(here: Site, scene: str, event: Callable[[], object]) -> Row:
+    """Something happens right after all have a new token."""
     before, _ = here.through(1)
     event()
     last = here.readers.wait_for_one(here.readers.wait_for_one(before))
     lived = here.agreed(before, last)
-    return here.row(scene, lived, last - before, range(lived, lived + doubles + 1))
+    return here.row(scene, lived, last - before, lived)
+
+
+def evicted(here: Site) -> Row:
+    """Each entry that is evicted may cost a grant, but no daemon makes more than it would make alone."""
+    before = here.provider.grants
+    for _ in range(2):
+        here.readers.wait_for_number(here.provider.grants + 1, within=3 * here.provider.lifetime)
+    grants = here.provider.grants - before
+    here.requests_of_one()
+    return here.row("evicting (allkeys-random)", 2, grants, range(2, 3 * here.rig.daemons))
 
 
 @contextmanager
@@ -83,15 +95,16 @@ def evicting(redis: RedisServer) -> Iterator[None]:
     """Write to a server that has no room, and evicts random keys, during the block."""
     used = int(redis.ask("INFO", "memory")["used_memory"])
     redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
-    redis.ask("CONFIG", "SET", "maxmemory", str(used + 64 * _FILLER))
+    redis.ask("CONFIG", "SET", "maxmemory", str(used + _FILLERS * _FILLER))
     over = threading.Event()
 
     def fill() -> None:
         number = 0
         with redis.admin() as client:
-            while not over.wait(0.02):
+            while not over.wait(0.25):
                 number += 1
-                client.set(f"filler:{number}", "x" * _FILLER)
+                with suppress(OutOfMemoryError):  # it did not find enough to evict
+                    client.set(f"filler:{number}", "x" * _FILLER)
 
     thread = threading.Thread(target=fill)
     thread.start()
@@ -105,7 +118,7 @@ def evicting(redis: RedisServer) -> Iterator[None]:
 
 def replaced(rig: Rig) -> Iterator[Row]:
     """The server comes back with an old snapshot. Its token is still good, but the fleet has a newer one."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG, timeout=SHORT) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG) as here:
         old = here.up()
         redis.ask("SAVE")
         snapshot = redis.directory / "dump.rdb"
@@ -136,7 +149,7 @@ def promoted(rig: Rig) -> Iterator[Row]:
         redis_server(binary=rig.binary) as primary,
         redis_server(binary=rig.binary, replica_of=primary) as replica,
         sentinel(primary) as watching,
-        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime, timeout=SHORT) as here,
+        site(rig, {"url": watching.url}, lifetime=2 * rig.lifetime) as here,
     ):
         here.up()
         here.link_up()

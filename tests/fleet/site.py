@@ -23,7 +23,7 @@ KEY = "h9m2+kRZ4cUqT1vY8sWx0LbN5eJdA7fG"
 """Of `share.key`."""
 STARTS_WITHIN = 10 * WITHIN
 """Seconds in which all daemons have their first token: fifty processes start on two cores."""
-PATIENT, SHORT = 10.0, 1.0
+PATIENT, SHORT = 10.0, 2.0
 """Seconds of `share.redis.timeout`: for daemons that all start at once on one machine, and for servers that fail."""
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -163,6 +165,13 @@ def test_first_attempts_after_a_start_are_spread_before_tokens_expire(
 ) -> None:
     assert policy.first_attempt(remaining, 30.0, dice) == pytest.approx(expected)
     assert policy.first_attempt(remaining, 0.0, dice) == 0.0
+
+
+def test_a_thousand_daemons_that_start_together_do_not_ask_in_the_same_second() -> None:
+    dice = Random(16)
+    seconds = Counter(int(policy.first_attempt(0.0, 30.0, dice.random())) for _ in range(1000))
+    assert set(seconds) == set(range(30))
+    assert max(seconds.values()) < 60  # 33 on average
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Target
+from bearerd.share.types import Names, Stored
 from bearerd.terms import RateLimit, Reference
 from support.fleet import SHARE, Daemon, World
 from support.share_link import ModelLink
@@ -52,7 +53,7 @@ def test_one_daemon_makes_the_grant_and_the_others_take_its_token(
     world.live(10.0)
     assert world.asks == 1
     assert files(world) == ["token-1"] * 5
-    assert sum("the fleet's token was taken; good for" in line for line in caplog.messages) == 4
+    assert sum("token taken from the fleet; good for" in line for line in caplog.messages) == 4
 
 
 def test_a_fleet_makes_one_grant_for_each_lifetime(world: World) -> None:
@@ -447,14 +448,16 @@ def test_a_transient_failure_of_one_daemon_is_that_of_all(world: World) -> None:
     assert world.provider.count == 1
 
 
-def test_a_failure_tells_that_another_daemon_was_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_message_says_that_another_daemon_received_the_failure(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.add(2)
     world.provider.script = answer(RateLimited("429", retry_after=100.0))
     world.live(90.0)
     assert world.asks == 1
     told = [line for line in caplog.messages if "429" in line]
     assert len(told) == 2
-    assert sum("(told to another daemon of the fleet)" in line for line in told) == 1
+    assert sum("(received by another daemon of the fleet)" in line for line in told) == 1
 
 
 def test_the_fleet_backs_off_as_one_daemon_would(world: World) -> None:
@@ -684,7 +687,7 @@ def test_a_reader_whose_clock_is_wrong_takes_the_token(world: World, wrong: floa
     (reader,) = world.add(1, wrong=wrong)
     world.live(60.0)
     assert (world.asks, reader.file()) == (1, "token-1")
-    assert ("clocks" in reader.view.error) == (abs(wrong) > 30.0)
+    assert ("clock differs" in reader.view.error) == (abs(wrong) > 30.0)
     world.live(10 * HOUR)
     # When it makes the grant itself, its token looks older to the others than it is.
     assert world.asks <= 2 * 14
@@ -696,7 +699,7 @@ def test_a_reader_whose_clock_is_far_ahead_makes_its_own_grants_at_the_usual_pac
     world.live(10 * HOUR)
     # It takes no token of the others, which look expired. They take its own.
     assert world.asks <= 2 * 14
-    assert "clocks" in reader.view.error
+    assert "clock differs" in reader.view.error
     assert all(files(world))
 
 
@@ -720,6 +723,48 @@ def test_a_server_whose_clock_jumps_costs_a_grant_at_most(world: World) -> None:
     assert all(files(world))
 
 
+def left(daemon: Daemon) -> float:
+    """Seconds for which a daemon believes its token to be valid."""
+    expires = daemon.controllers["dnb/bci"].status().expires
+    assert expires is not None
+    return expires - daemon.clock.now().boot
+
+
+@pytest.mark.parametrize("wrong", [20.0, 3600.0])
+def test_a_token_that_was_obtained_before_the_server_was_ever_reached_is_dated_by_its_clock(
+    world: World, wrong: float
+) -> None:
+    (first,) = world.add(1, wrong=wrong)
+    first.link.cut, first.link.state = True, "starting"
+    first.link.poll()
+    world.live(3000.0)
+    first.link.cut = False
+    world.live(6.0)
+    (second,) = world.add()
+    world.live(1.0)
+    assert second.file() == first.file()
+    assert left(second) <= left(first)
+
+
+def test_a_daemon_that_is_paused_while_it_reads_does_not_believe_a_token_to_be_younger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = world.add()
+    world.live(60.0)
+    read = world.network.store.read
+
+    def paused(names: Names) -> Stored:
+        stored = read(names)
+        world.clock.advance(25.0)
+        return stored
+
+    monkeypatch.setattr(world.network.store, "read", paused)
+    (second,) = world.add()
+    second.turn()
+    assert second.file() == "token-1"
+    assert left(second) <= left(first)
+
+
 # -- entries that cannot be used -------------------------------------------------------------------
 
 
@@ -729,7 +774,7 @@ def test_daemons_with_different_keys_each_make_the_grants_that_are_due(world: Wo
     world.live(10 * HOUR)
     assert world.asks <= 2 * 14
     assert all(files(world))
-    assert all("cannot be opened" in daemon.view.error for daemon in world.daemons)
+    assert all("cannot be decrypted" in daemon.view.error for daemon in world.daemons)
 
 
 def test_an_altered_entry_costs_one_grant(world: World) -> None:
@@ -777,7 +822,7 @@ def test_first_attempts_after_a_start_are_spread(tmp_path: Path) -> None:
     assert max(sum(1 for at in times if start <= at < start + 3.0) for start in times) <= 8
 
 
-def test_changed_credentials_are_tried_without_the_spread(tmp_path: Path) -> None:
+def test_changed_credentials_are_tried_without_waiting_for_the_spread(tmp_path: Path) -> None:
     world = World(tmp_path, share=None)
     (daemon,) = world.add()
     daemon.spread, daemon.random = 30.0, 0.9

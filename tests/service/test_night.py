@@ -784,7 +784,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         "another daemon of the fleet requests the first token",
         held(held_by="share", held_until=NOW + 5, next_refresh=NOW + 5, obtained=None, expires=None, on_disk=False),
         (
-            "held: another daemon of its fleet requests this token. There is no valid token. "
+            "held: another daemon of the fleet is requesting this token. There is no valid token. "
             "To do: wait; next attempt in 5 s (at 08:00:05)."
         ),
     ),
@@ -1104,8 +1104,11 @@ def test_each_message_about_a_reply_becomes_a_line_with_something_to_do(row: tes
 # -- the daemon ---------------------------------------------------------------------------------------
 
 ANYWHERE = share(state="down", error="redis.internal:6379: connection refused; check that the server runs")
-UNSEALED = "the tokens of client xero cannot be sealed: file /k: empty"
-UNOPENED = "the entry of dnb/bci cannot be opened with this key; use the same share.key on all machines"
+UNSEALED = "the tokens of client xero cannot be encrypted: file /k: empty"
+UNOPENED = (
+    "dnb/bci: the stored token cannot be decrypted: it was encrypted with another key or by another version, "
+    "or altered; give all daemons of the fleet the same share.key or client secret"
+)
 POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": "wait", "zoho": "wait"}
 
 
@@ -1145,20 +1148,21 @@ POLICIES: dict[str, WhenUnavailable] = {"dnb": "alone", "pay": "alone", "xero": 
         pytest.param(
             share(error=UNOPENED, error_at=NOW - 120),
             ["dnb"],
-            "share rediss://redis.internal:6379/0: the entry of dnb/bci cannot be opened with this key, "
-            "2 min ago (at 07:58). Valid tokens stay in use, and this daemon requests by itself what it cannot share. "
-            "To do: use the same share.key on all machines.",
-            id="up, and an entry cannot be opened",
+            "share rediss://redis.internal:6379/0: dnb/bci: the stored token cannot be decrypted: it was encrypted "
+            "with another key or by another version, or altered, 2 min ago (at 07:58). Valid tokens stay in use, and "
+            "this daemon requests by itself what it cannot share. "
+            "To do: give all daemons of the fleet the same share.key or client secret.",
+            id="up, and an entry cannot be decrypted",
         ),
         pytest.param(
             share(
-                error="the tokens of client xero cannot be sealed: file /k: empty",
+                error="the tokens of client xero cannot be encrypted: file /k: empty",
                 error_at=NOW - 900,
                 since=NOW - 999,
                 waiting=1,
             ),
             ["xero"],
-            "share rediss://redis.internal:6379/0: the tokens of client xero cannot be sealed: file /k: empty, "
+            "share rediss://redis.internal:6379/0: the tokens of client xero cannot be encrypted: file /k: empty, "
             "15 min ago (at 07:45). Valid tokens stay in use, and they are refreshed only shortly before they expire. "
             "To do: correct it.",
             id="up, and a token waits because there is no key",

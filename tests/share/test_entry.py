@@ -29,18 +29,18 @@ def test_a_token_is_read_as_it_was_written_but_for_the_boot_clock_and_the_fence(
     assert read == replace(ENTRY, record=replace(RECORD, token=replace(RECORD.token, obtained=obtained), fence=0))
 
 
-def test_the_present_token_of_a_daemon_that_delays_is_its_own_matter() -> None:
+def test_a_present_token_that_is_still_published_is_not_shared() -> None:
     delayed = replace(RECORD, present=token("old"), publish_after=30.0)
     assert dump_token(replace(ENTRY, record=delayed)) == dump_token(ENTRY)
 
 
-def test_a_token_is_as_old_as_the_clock_of_the_server_tells() -> None:
-    record = ENTRY.at(1100.0, START)
+def test_the_age_of_a_token_is_computed_with_the_clock_of_the_server() -> None:
+    record = ENTRY.at(1100.0, START.boot)
     assert record.token.obtained == Instant(RECORD.token.obtained.wall, START.boot - 100.0)
 
 
-def test_a_token_from_the_future_has_just_been_obtained() -> None:
-    assert ENTRY.at(900.0, START).token.obtained.boot == START.boot
+def test_a_token_from_the_future_counts_as_new() -> None:
+    assert ENTRY.at(900.0, START.boot).token.obtained.boot == START.boot
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_token_from_the_future_has_just_been_obtained() -> None:
     ],
 )
 def test_a_failure_is_read_as_it_was_written(failure: Failure) -> None:
-    assert load_failure(dump_failure(failure)) == failure
+    assert load_failure(dump_failure(failure, 1.8e9)) == (failure, 1.8e9)
 
 
 def changed(content: bytes, **changes: Any) -> bytes:
@@ -66,19 +66,19 @@ def changed(content: bytes, **changes: Any) -> bytes:
 @pytest.mark.parametrize("changes", [
     {"clock": "NaN"}, {"clock": None}, {"next_due": float("inf")}, {"record": "{}"}, {"record": 7}, {"record": "["},
 ])  # fmt: skip
-def test_a_token_that_no_daemon_wrote_is_not_taken(changes: dict[str, Any]) -> None:
+def test_content_that_no_daemon_wrote_is_no_token(changes: dict[str, Any]) -> None:
     assert load_token(changed(dump_token(ENTRY), **changes)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{}", b"[" * 1000])
-def test_what_is_no_entry_is_not_taken(content: bytes) -> None:
+def test_content_that_is_not_an_entry_is_refused(content: bytes) -> None:
     assert load_token(content) is None
     assert load_failure(content) is None
 
 
 @pytest.mark.parametrize("changes", [
     {"kind": "issued"}, {"kind": ["refused"]}, {"message": "two\nlines"}, {"message": "x" * 2000}, {"phase": "other"},
-    {"hint": 7}, {"retry_after": "soon"},
+    {"hint": 7}, {"retry_after": "soon"}, {"ends": "NaN"}, {"ends": None},
 ])  # fmt: skip
-def test_a_failure_that_no_daemon_wrote_is_not_taken(changes: dict[str, Any]) -> None:
-    assert load_failure(changed(dump_failure(Transient("503")), **changes)) is None
+def test_content_that_no_daemon_wrote_is_no_failure(changes: dict[str, Any]) -> None:
+    assert load_failure(changed(dump_failure(Transient("503"), 1.8e9), **changes)) is None

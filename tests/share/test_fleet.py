@@ -14,10 +14,12 @@ import pytest
 
 from bearerd.grant.outcome import Refused, Transient
 from bearerd.publish.record import Record
-from bearerd.share.answers import Alone, Lock, Taken, Told, Waits, Wanted
+from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken, Wanted
+from bearerd.share.entry import MOST_REFUSED
 from bearerd.share.fleet import Fleet
+from bearerd.share.names import names_of
 from bearerd.share.types import Busy, Granted, Limited, Stored
-from bearerd.terms import Redis, Reference, Share
+from bearerd.terms import RateLimit, Redis, Reference, Share
 from support.clock import FakeClock
 from support.fleet import SECRET, SHARE
 from support.share_link import ModelLink, Network
@@ -33,12 +35,16 @@ class Machine:
 
     def __init__(self, network: Network, clock: FakeClock, environ: dict[str, str], *targets: Any) -> None:
         self.woken: list[str] = []
+        self.moments: set[float | None] = set()
+        self.client_id = "7e0c5a"
         self.clock = clock
         self.environ = environ
-        self.fleet = Fleet(
-            clock, lambda: 0.5, environ, network.connect, lambda name, _: self.woken.append(name), lambda _: None
-        )
+        self.fleet = Fleet(clock, lambda: 0.5, environ, network.connect, self.wake, lambda _: self.client_id)
         self.fleet.apply(targets or (SHARED,))
+
+    def wake(self, name: str, at: float | None) -> None:
+        self.woken.append(name)
+        self.moments.add(at)
 
     @property
     def link(self) -> ModelLink:
@@ -103,9 +109,9 @@ def test_a_token_is_taken_once(machine: Machine, other: Machine) -> None:
     assert other.link.commands == ["read"]
 
 
-def test_another_daemon_hears_that_the_lock_was_freed(machine: Machine, other: Machine) -> None:
+def test_the_release_of_a_lock_wakes_a_waiting_daemon(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
-    assert isinstance(other.fleet.claim(SHARED, FIRST), Waits)
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
     other.woken.clear()
     machine.fleet.give_back(SHARED, lock)
     assert set(other.woken) == {"dnb/bci"}
@@ -120,7 +126,7 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     woken: list[str] = []
     for _ in range(3):
         lock = machine.lock()
-        assert all(isinstance(machine.fleet.claim(other, FIRST), Waits) for other in others)
+        assert all(isinstance(machine.fleet.claim(other, FIRST), Delayed) for other in others)
         machine.woken.clear()
         machine.fleet.give_back(SHARED, lock)
         assert len(machine.woken) == 9
@@ -128,33 +134,101 @@ def test_the_end_of_an_attempt_wakes_a_few_of_those_that_wait_for_its_client(
     assert {other.full_name for other in others} <= set(woken)
 
 
-def test_a_failure_is_heard_once(machine: Machine, other: Machine) -> None:
+def test_a_target_that_took_its_token_is_not_woken_for_other_targets(
+    network: Network, clock: FakeClock, machine: Machine
+) -> None:
+    second = replace(target("two", scope="two"), client=SHARED.client)
+    other = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
+    lock = machine.lock()
+    assert isinstance(other.fleet.claim(SHARED, FIRST), Delayed)
+    machine.fleet.store(SHARED, machine.record("one", lock.fence), 3600.0)
+    assert other.look() == "one"
+    other.woken.clear()
+    claimed = other.fleet.claim(second, FIRST)
+    assert isinstance(claimed, Lock)
+    other.fleet.give_back(second, claimed)
+    assert other.woken == ["dnb/two"]
+
+
+def test_announcements_give_a_target_ten_turns_a_second_at_most(machine: Machine, clock: FakeClock) -> None:
+    names = {names_of(SHARED, "7e0c5a").token}
+    machine.look()
+    clock.advance(1.0)
+    machine.moments.clear()
+    for _ in range(1000):
+        machine.link.listener.changed(names)
+        clock.advance(0.001)
+    assert len(machine.moments) <= 11
+    assert all(at is None or at <= clock.boot + 0.1 for at in machine.moments)
+
+
+def test_a_failure_of_another_daemon_is_new_once(machine: Machine, other: Machine) -> None:
     lock = machine.lock()
     failure = Transient("503", hint="wait", retry_after=5.0)
     machine.fleet.fail(SHARED, lock, failure, 30.0, whole_client=False, refused=False)
     told = other.fleet.claim(SHARED, FIRST)
-    message = "503 (told to another daemon of the fleet)"
-    assert told == Told(replace(failure, message=message), 30.0, 1, new=True)
+    message = "503 (received by another daemon of the fleet)"
+    assert told == FleetFailure(replace(failure, message=message), 30.0, 1, new=True)
     again = other.fleet.claim(SHARED, FIRST)
-    assert isinstance(again, Told)
+    assert isinstance(again, FleetFailure)
     assert not again.new
     own = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(own, Told)
+    assert isinstance(own, FleetFailure)
     assert not own.new
 
 
-def test_a_refusal_of_the_client_is_told_to_its_other_targets(network: Network, clock: FakeClock) -> None:
+def test_a_refusal_of_the_client_is_an_answer_to_its_other_targets(network: Network, clock: FakeClock) -> None:
     second = replace(target("two", scope="two"), client=SHARED.client)
     machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
     lock = machine.lock()
     machine.fleet.fail(SHARED, lock, Refused("401"), 300.0, whole_client=True, refused=True)
     told = machine.fleet.claim(second, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert isinstance(told.failure, Refused)
     clock.advance(301.0)
     claimed = machine.fleet.claim(second, FIRST)
     assert isinstance(claimed, Lock)
     assert (claimed.refusals, claimed.governed) == (1, True)
+
+
+@pytest.mark.parametrize("key", [None, Reference("env", "SHARE_KEY")], ids=["sealed by the secret", "share.key"])
+def test_a_refusal_holds_those_that_have_the_refused_credentials(
+    network: Network, clock: FakeClock, key: Reference | None
+) -> None:
+    shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=key)))
+
+    def daemon(secret: str) -> Machine:
+        return Machine(network, clock, {"DNB_SECRET": secret, "SHARE_KEY": SECRET}, shared)
+
+    def refused(machine: Machine, lock: Claimed) -> None:
+        assert isinstance(lock, Lock)
+        machine.fleet.fail(shared, lock, Refused("401"), 300.0, whole_client=True, refused=True)
+
+    wrong, typo = "the first of two wrong secrets!!", "the second of two wrong secrets!"
+    first = daemon(wrong)
+    refused(first, first.fleet.claim(shared, FIRST))
+    assert isinstance(daemon(wrong).fleet.claim(shared, FIRST), FleetFailure)
+    second = daemon(typo)
+    refused(second, second.fleet.claim(shared, FIRST))
+    # Neither of them tries again, although the last refusal may be that of the other one.
+    for machine in (first, second, daemon(typo)):
+        assert isinstance(machine.fleet.claim(shared, FIRST), FleetFailure)
+    lock = daemon(SECRET).fleet.claim(shared, FIRST)
+    assert isinstance(lock, Lock)
+    assert (lock.refusals, lock.governed) == (2, True)
+
+
+def test_a_fleet_tries_only_so_many_different_credentials_at_once(network: Network, clock: FakeClock) -> None:
+    shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=Reference("env", "SHARE_KEY"))))
+    attempts = 0
+    for number in range(20):
+        machine = Machine(network, clock, {"DNB_SECRET": f"wrong {number}", "SHARE_KEY": SECRET}, shared)
+        claimed = machine.fleet.claim(shared, FIRST)
+        if isinstance(claimed, Lock):
+            attempts += 1
+            machine.fleet.fail(shared, claimed, Refused("401"), 3600.0, whole_client=True, refused=True)
+        clock.advance(120.0)
+    assert attempts == MOST_REFUSED
 
 
 def test_a_failure_that_cannot_be_read_delays_all_the_same(
@@ -163,27 +237,63 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     stranger = Machine(network, clock, {"DNB_SECRET": "another secret of the client"})
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 30.0, whole_client=False, refused=False)
     told = stranger.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert (told.wait, told.failure.message) == (
-        30.0, "another daemon of the fleet reports a failure that this one cannot read",
+        30.0, "another daemon of the fleet reports a failure that this one cannot decrypt",
     )  # fmt: skip
+    (token,) = network.store.failures
+    network.store.last[token] = (1, inf)
+    assert stranger.fleet.claim(SHARED, Wanted(have=1, remaining=20.0, last=True)) == Alone()
+
+
+@pytest.mark.parametrize("wanted", [FIRST, Wanted(have=0, remaining=20.0, last=True)])
+def test_a_failure_that_somebody_puts_back_is_not_believed_when_a_token_is_needed(
+    machine: Machine, other: Machine, network: Network, clock: FakeClock, wanted: Wanted
+) -> None:
+    lock = machine.lock()
+    machine.fleet.fail(SHARED, lock, Transient("503"), 30.0, whole_client=False, refused=False)
+    token = lock.names.token
+    recorded = network.store.failures[token]
+    clock.advance(600.0)
+    network.store.failures[token] = replace(recorded, until=clock.wall + 3600.0)
+    network.store.last[token] = (1, inf)
+    other.look()
+    told = other.fleet.claim(SHARED, Wanted(have=0, remaining=600.0))
+    assert isinstance(told, FleetFailure)
+    assert other.fleet.claim(SHARED, wanted) == Alone()
+    assert "reports a failure for too long" in other.error
+
+
+def test_a_wait_that_no_limit_explains_is_not_believed_when_a_token_is_needed(
+    network: Network, clock: FakeClock
+) -> None:
+    limit = RateLimit(3, 600.0)
+    limited = replace(SHARED, client=replace(SHARED.client, rate_limits=(("client-dnb", limit),)))
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, limited)
+    ((rate, _),) = names_of(limited, "7e0c5a").rates
+    network.store.rates[rate] = {("x", number): clock.wall + 86400.0 for number in range(3)}
+    assert isinstance(machine.fleet.claim(limited, Wanted(have=1, remaining=600.0)), Delayed)
+    assert machine.fleet.claim(limited, FIRST) == Alone()
+    assert "no limit explains the wait" in machine.error
+    network.store.rates[rate] = {("x", number): clock.wall for number in range(3)}
+    assert machine.fleet.claim(limited, FIRST) == Delayed("rate_limit", 600.0)
 
 
 def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.fleet.fail(SHARED, machine.lock(), Transient("503"), 1e9, whole_client=False, refused=False)
     told = machine.fleet.claim(SHARED, FIRST)
-    assert isinstance(told, Told)
+    assert isinstance(told, FleetFailure)
     assert told.wait <= 1.2 * 3600
     monkeypatch.setattr(network.store, "claim", lambda *_: Busy(0.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("share", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("share", 0.2)
     monkeypatch.setattr(network.store, "claim", lambda *_: Limited("rate_limit", -5.0))
-    assert machine.fleet.claim(SHARED, FIRST) == Waits("rate_limit", 0.2)
+    assert machine.fleet.claim(SHARED, FIRST) == Delayed("rate_limit", 0.2)
 
 
 @pytest.mark.parametrize("answer", [
     Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
 ], ids=str)  # fmt: skip
-def test_a_server_that_lies_is_as_good_as_none(
+def test_a_server_that_lies_counts_as_unavailable(
     machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
     monkeypatch.setattr(network.store, "claim", lambda *_: answer)
@@ -191,7 +301,9 @@ def test_a_server_that_lies_is_as_good_as_none(
     assert "check that it is the fleet's own" in machine.error
 
 
-def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other: Machine, network: Network) -> None:
+def test_a_stored_token_that_cannot_be_decrypted_is_passed_over(
+    machine: Machine, other: Machine, network: Network
+) -> None:
     fence = machine.store("one")
     (name,) = network.store.tokens
     network.store.tokens[name] = (fence + 1, b"nonsense", inf)
@@ -201,7 +313,7 @@ def test_a_stored_token_that_never_opens_is_passed_over(machine: Machine, other:
     claimed = other.fleet.claim(SHARED, FIRST)
     assert isinstance(claimed, Lock)
     assert claimed.fence > fence + 1
-    assert "dnb/bci: the stored token cannot be opened" in other.error
+    assert "dnb/bci: the stored token cannot be decrypted" in other.error
 
 
 def test_an_entry_of_another_target_under_this_name_is_passed_over(network: Network, clock: FakeClock) -> None:
@@ -254,6 +366,7 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
     shared = replace(SHARED, client=client)
     machine = Machine(network, clock, dict(os.environ), shared)
     other = Machine(network, clock, {"DNB_SECRET": SECRET})
+    other.look()
     for text in ("one", "two"):
         other.fleet.store(SHARED, other.record(text, int(clock.wall * 1e6)), 3600.0)
         clock.advance(1.0)
@@ -264,8 +377,42 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
     assert count.read_text().count("run") == 2
 
 
+def test_entries_that_cannot_be_opened_do_not_run_the_command_each_time(
+    network: Network, clock: FakeClock, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    script = tmp_path / "secret"
+    script.write_text(f"#!/bin/sh\necho run >> {count}\necho {SECRET}\n")
+    script.chmod(0o700)
+    client = replace(SHARED.client, client_secret=(Reference("command", str(script), (str(script),)),))
+    shared = replace(SHARED, client=client)
+    machine = Machine(network, clock, dict(os.environ), shared)
+    name = names_of(shared, "7e0c5a").token
+    for fence in range(1, 50):
+        network.store.tokens[name] = (fence, b"\x01" + b"nonsense" * 10, inf)
+        machine.link.listener.changed({name})
+        assert machine.fleet.look(shared, 0, lambda: None) is None
+        clock.advance(0.1)
+    assert count.read_text().count("run") == 2
+    clock.advance(10.0)
+    network.store.tokens[name] = (60, b"\x01" + b"nonsense" * 10, inf)
+    machine.link.listener.changed({name})
+    machine.fleet.look(shared, 0, lambda: None)
+    assert count.read_text().count("run") == 3
+
+
+def test_a_token_is_not_stored_for_a_client_id_that_changed_meanwhile(network: Network, clock: FakeClock) -> None:
+    shared = replace(SHARED, client=replace(SHARED.client, client_id=Reference("env", "ID")))
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, shared)
+    lock = machine.fleet.claim(shared, FIRST)
+    assert isinstance(lock, Lock)
+    machine.client_id = "another"
+    machine.fleet.store(shared, machine.record("one", lock.fence), 3600.0)
+    assert network.store.tokens == {}
+
+
 @pytest.mark.parametrize("content", [None, "", "too short\n"], ids=["missing", "empty", "short"])
-@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Waits("share_unavailable", inf))])
+@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Delayed("share_unavailable", inf))])
 def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     network: Network, clock: FakeClock, tmp_path: Path, content: str | None, shared: Any, answer: object
 ) -> None:
@@ -277,7 +424,7 @@ def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     keyed = replace(shared, client=replace(shared.client, share=share))
     machine = Machine(network, clock, {}, keyed)
     assert machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)) == answer
-    assert f"the tokens of client dnb cannot be sealed: file {path}: " in machine.error
+    assert f"the tokens of client dnb cannot be encrypted: file {path}: " in machine.error
     assert network.store.locks == {}
     path.write_text("0123456789abcdef0123456789abcdef\n")
     path.chmod(0o600)

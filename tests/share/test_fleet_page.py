@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -65,6 +66,44 @@ def test_a_server_with_the_settings_of_the_page_is_sufficient_and_refuses_everyt
             ):
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize("binary", ON_EACH)
+def test_the_steps_that_people_copy_start_a_server_that_can_be_used(binary: str, tmp_path: Path) -> None:
+    start, install, *_ = (
+        block.text for block in blocks(PAGE) if (block.language, block.heading) == ("sh", "Set it up")
+    )
+    steps = [line for line in (start + install).splitlines() if not line.startswith(("apt-get ", "systemctl "))]
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "bearerd").mkdir()
+    script = "\n".join(steps).replace("/etc/", f"{tmp_path}/").replace("redis.example.com", "localhost")
+    for user in ("redis", "bearerd"):
+        script = script.replace(f" -o {user} ", " ")
+    subprocess.run(["sh", "-eu"], input=script, text=True, check=True, capture_output=True, cwd=tmp_path)
+    written = (tmp_path / "redis" / "redis.conf").read_text()
+    assert RULE.partition(f">{ENVIRON['PASSWORD']} ")[2] in written
+    port = free_port()
+    process = Daemon(
+        subprocess.Popen(
+            [binary, str(tmp_path / "redis" / "redis.conf"), "--tls-port", str(port), "--bind", "127.0.0.1"],
+            cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        )
+    )  # fmt: skip
+    try:
+        process.wait_for(READY)
+        password = Reference("file", str(tmp_path / "bearerd" / "redis.password"))
+        ca_file = str(tmp_path / "bearerd" / "redis-ca.pem")
+        RedisStore(
+            Redis(f"rediss://localhost:{port}/0", ca_file, "bearerd", password, "bearerd", WITHIN / 2), {}
+        ).prove()
+    finally:
+        process.process.send_signal(signal.SIGTERM)
+        process.wait()
+        if process.process.stdout:
+            process.process.stdout.close()
+    keys = [(tmp_path / "bearerd" / name).read_text().strip() for name in ("share.key", "redis.password")]
+    assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
+    assert keys[0] != keys[1]
 
 
 @NEEDS_REDIS

@@ -19,7 +19,7 @@ from bearerd.clock import SystemClock, dice
 from bearerd.share import link as module
 from bearerd.share.link import RedisLink, backoff
 from bearerd.share.redis_store import ACL
-from bearerd.share.types import Busy, Claim, Granted, Names, ShareUnavailable
+from bearerd.share.types import NEVER, Busy, Claim, Granted, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
@@ -109,7 +109,6 @@ def test_a_change_is_announced_to_the_other_daemons(server: RedisServer) -> None
         one.store.store(NAMES, answer.fence, b"sealed", 60.0)
         assert reports.wait_for({"target", "client"}) == []
         stored = two.store.read(NAMES)
-        assert stored is not None
         assert (stored.fence, stored.sealed) == (answer.fence, b"sealed")
         assert one.view().state == two.view().state == "up"
         assert one.view().errors == 0
@@ -167,7 +166,7 @@ def test_a_stopped_link_leaves_no_thread_and_no_connection(server: RedisServer) 
         (thread,) = set(threading.enumerate()) - before
         assert thread.name.startswith("share-")
         link.store.read(NAMES)
-    assert not thread.is_alive()
+    eventually(lambda: not thread.is_alive())
     eventually(lambda: int(server.ask("INFO", "clients")["connected_clients"]) == 1)
     assert reports.heard.empty()
 
@@ -187,7 +186,7 @@ def test_a_server_that_is_killed_and_comes_back(server: RedisServer) -> None:
             link.store.read(NAMES)
         server.start()
         assert reports.wait_for("restored") == []
-        assert link.store.read(NAMES) is None
+        assert link.store.read(NAMES).fence == NEVER
         view = link.view()
         assert view.state == "up"
         assert "connection" in view.error  # the last one stays
@@ -332,13 +331,12 @@ def test_a_replica_that_sentinel_promotes_is_found() -> None:
         watcher.running.wait_for("+switch-master")
         reports.wait_for("restored")
         stored = link.store.read(NAMES)
-        assert stored is not None
         assert stored.fence == 5
         assert isinstance(link.store.claim(NAMES, Claim(have=5)), Granted)
 
 
 @NEEDS_REDIS
-def test_a_primary_that_was_demoted_is_left() -> None:
+def test_a_link_leaves_a_primary_that_was_demoted() -> None:
     with (
         redis_server() as old,
         redis_server(replica_of=old) as new,
@@ -378,17 +376,55 @@ def test_another_server_at_the_same_address(server: RedisServer) -> None:
         reports.wait_for("lost")
         with redis_server(port=server.port):
             reports.wait_for("restored")
-            assert link.store.read(NAMES) is None
+            assert link.store.read(NAMES).fence == NEVER
 
 
-def test_stop_does_not_wait_for_a_server_that_does_not_answer() -> None:
+def test_stop_does_not_wait_for_servers_that_do_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with linked(Redis(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout=30.0)) as (link, _):
-            connection, _ = silent.accept()  # it waits for an answer now
-            began = time.monotonic()
-        assert time.monotonic() - began < 30.0
-        connection.close()
-        assert link.view().state in {"starting", "down"}
+        redis = Redis(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout=60.0)
+        links = [RedisLink(redis, {}, SystemClock(), dice, Reports()) for _ in range(20)]
+        for link in links:
+            link.start()
+        connections = [silent.accept() for _ in links]  # they wait for an answer now
+        began = time.monotonic()
+        for link in links:
+            link.stop()
+        assert time.monotonic() - began < 10.0
+        for connection, _ in connections:
+            connection.close()
+
+
+def test_a_link_whose_thread_cannot_be_started_tries_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "_start_joinable_thread", _none, raising=False)
+        patched.setattr(threading, "_start_new_thread", _none, raising=False)
+        reports = Reports()
+        link = RedisLink(redis_of(server), {}, SystemClock(), dice, reports)
+        link.start()
+        assert reports.wait_for("lost") == []
+        assert not link.usable()
+    assert link.view().error == "no thread can be started; raise TasksMax"
+    assert not link.usable()  # it is being connected
+    reports.wait_for("restored")
+    assert link.usable()
+    link.stop()
+
+
+def _none(*_: object, **__: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_an_unexpected_error_costs_one_connection(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with linked(redis_of(server)) as (link, reports):
+        reports.wait_for("restored")
+        with monkeypatch.context() as patched:
+            patched.setattr(reports, "known", lambda: 1 / 0)
+            reports.wait_for("lost")
+            assert "ZeroDivisionError at " in link.view().error
+        reports.wait_for("restored")
 
 
 # -- pace -------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_another_client_or_provider_shares_nothing() -> None:
     assert len({name for each in names for name in (each.token, each.client)}) == 6
 
 
-def test_names_tell_nothing() -> None:
+def test_names_reveal_nothing() -> None:
     names = names_of(TARGET, "7e0c5a")
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in (names.token, names.client))
 

@@ -140,15 +140,15 @@ def test_passwords(tmp_path: Path) -> None:
     wrong = {"PASSWORD": "s3cret"}
     with redis_server(password="right") as server:
         assert error_of(at(server)) == (
-            "the server wants a password (NOAUTH); set share.redis.password, and username if it has users"
+            "the server requires a password (NOAUTH); set share.redis.password, and username if it has users"
         )
         assert error_of(at(server, password=Reference("env", "PASSWORD")), wrong) == (
             "the server refuses the user or the password (WRONGPASS); check share.redis.username, password and its ACL"
         )
         missing = tmp_path / "password"
         assert error_of(at(server, password=Reference("file", str(missing)))) == (
-            f"share.redis.password: file {missing}: no such file or directory; correct it; the next connection "
-            "reads it again"
+            f"share.redis.password: file {missing}: no such file or directory; correct it, which takes effect "
+            "at the next connection"
         )
     with redis_server() as server:
         assert error_of(at(server, password=Reference("env", "PASSWORD")), wrong) == (
@@ -163,7 +163,7 @@ def test_passwords(tmp_path: Path) -> None:
 def test_a_server_that_is_full() -> None:
     with redis_server("maxmemory 1", "maxmemory-policy noeviction") as server:
         assert error_of(at(server)) == (
-            "the memory of the server is full (OOM); raise its maxmemory, or remove what other programs store there"
+            "the memory of the server is full (OOM); raise its maxmemory, or remove the data of other programs"
         )
 
 
@@ -299,7 +299,7 @@ def test_a_sentinel_that_names_no_server(place: bytes) -> None:
 
 
 def test_the_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "bearerd.share.redis_line", raising=False)
+    monkeypatch.delitem(sys.modules, "bearerd.share.redis_connection", raising=False)
     for module in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "redis", None)

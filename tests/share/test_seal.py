@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.share.names import names_of
-from bearerd.share.seal import LARGEST, NONCE, VERSION, Kind, bound_to, derive, seal, unseal
+from bearerd.share.seal import LARGEST, NONCE, VERSION, Kind, associated_data, derive, seal, unseal
 from support.targets import TARGET, target
 
 KEY = derive("a secret of 32 characters or more")
@@ -22,7 +22,7 @@ def bound(**changes: object) -> bytes:
     parts: dict[str, object] = {
         "kind": "token", "names": NAMES, "identity": TARGET.identity(), "client_id": "7e0c5a", "fence": 7,
     }  # fmt: skip
-    return bound_to(**(parts | changes))  # type: ignore[arg-type]  # a test's keywords
+    return associated_data(**(parts | changes))  # type: ignore[arg-type]  # a test's keywords
 
 
 SEALED = seal(CONTENT, bound(), KEY, NONCES)
@@ -87,4 +87,4 @@ def test_an_entry_that_is_too_large_is_not_opened() -> None:
 @pytest.mark.parametrize("kind", ["token", "failure"])
 def test_a_failure_of_the_client_is_bound_to_the_client(kind: Kind) -> None:
     other = names_of(target(scope="other"), "7e0c5a")
-    assert bound_to(kind, NAMES, "", "7e0c5a") == bound_to(kind, replace(other), "", "7e0c5a")
+    assert associated_data(kind, NAMES, "", "7e0c5a") == associated_data(kind, replace(other), "", "7e0c5a")

@@ -15,6 +15,7 @@ from bearerd.log import LOGGER
 from bearerd.model import Target
 from bearerd.publish import record as records
 from bearerd.publish.record import Record
+from bearerd.share.link import POLL
 from bearerd.share.names import names_of
 from bearerd.share.parts import Link, Listener
 from bearerd.share.types import NEVER, Names
@@ -26,7 +27,7 @@ from simulation.describe import Event, Machine, World
 from simulation.excuses import FILES, LOOK
 from simulation.fleet_checks import LEASE_BESIDE_TIMEOUT, RECONNECTS, FleetChecks, MemberChecks
 from simulation.fleet_daemon import FleetDaemon, running
-from simulation.fleet_link import POLL, SimulatedLink
+from simulation.fleet_link import SimulatedLink
 from simulation.fleet_store import StoreServer
 from simulation.kernel import Kernel
 from simulation.server import Arrival, AuthorizationServer, Known
@@ -35,8 +36,6 @@ _OF_STORE: Final = frozenset({"outage", "slow", "flush", "failover", "restore", 
 _KEY: Final = Reference("env", "share")
 BESIDE_EXPIRY: Final = 10.0
 """Seconds for which a daemon waits for a lock that outlasts its token (share/policy)."""
-_REQUESTED: Final = 120.0
-"""Seconds in which a requested refresh is made: it may wait for a rate limit."""
 
 
 class Member(Run):
@@ -58,7 +57,8 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
-        self._requested: dict[str, float] = {}
+        self.requested: dict[str, float] = {}
+        """By target: when a user requested another token."""
         self.share = fleet.share
         self._environ["share"] = "the key that seals what is shared"
         self._down, self._up_at = True, machine.starts
@@ -87,8 +87,8 @@ class Member(Run):
         return records.load(content) if content is not None else None
 
     def asked_for(self, name: str) -> bool:
-        """Whether a user requested another token of late."""
-        return self.kernel.now < self._requested.get(name, 0.0)
+        """Whether a user requested another token, and there is none yet."""
+        return name in self.requested
 
     def skew(self) -> float:
         """Seconds by which clocks of its fleet differ."""
@@ -204,8 +204,7 @@ class Member(Run):
             # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
             for member in self.fleet.members.values():
                 member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
-        for name in self._concerned(event.of):
-            self._requested[name] = self.kernel.now + _REQUESTED
+        self.requested.update(dict.fromkeys(self._concerned(event.of), self.kernel.now))
 
     def _rotate(self, event: Event) -> None:
         super()._rotate(event)
@@ -356,9 +355,12 @@ class Fleet:
         self.checks.disturb(event.deed, lasts, host, "hkls" if loses else "hkl")
         for member in self.members.values():
             for name, kept in member.kept.items():
+                now, way = self.kernel.now, member._way(name)
                 if self._ends_old(kept.account):
-                    way = member._way(name)
-                    member._excuse(name, self.kernel.now, self.kernel.now + lasts, way, way, event.deed)
+                    member._excuse(name, now, now + lasts, way, way, event.deed)
+                # A lock may be left behind by a holder that is gone, or that was never told of it.
+                member._excuse(name, now, now, way, way, event.deed)
+                member._excuse(name, now + seconds, now + seconds, way, way, f"after {event.deed}")
 
     # -- what happens ----------------------------------------------------------------------------
 

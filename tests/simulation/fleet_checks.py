@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from bearerd.lifecycle import policy
 from bearerd.model import RefreshBefore, Target
+from bearerd.share.link import LONGEST, POLL
+from bearerd.share.policy import GATHERING
 from bearerd.share.types import NEVER, Answer, Claim, Granted, Names, Stored
 from simulation.checks import INSTANT, Checks, Violation
 from simulation.fleet_store import Connection
@@ -28,8 +30,8 @@ WITHIN: Final = 1.0
 """Seconds within which a daemon has a new token."""
 LEASE_BESIDE_TIMEOUT: Final = 2.0
 """Seconds by which the lease of a lock is longer than the timeout of a grant."""
-RECONNECTS: Final = 20.0
-"""Seconds: a link connects again after 15 s at the latest, when its attempt before that had to fail."""
+RECONNECTS: Final = LONGEST + POLL + GATHERING
+"""Seconds until a link connects again, after the longest backoff and an attempt that failed, and the others as well."""
 LAST_BESIDE_EACH_OTHER: Final = 14.0
 """Seconds: last attempts are made within a span of 15 s, and only one for each token."""
 TRACED: Final = 400
@@ -256,8 +258,10 @@ class FleetChecks:
         ended = now - max(token.ends, token.issued + self._fleet.lifetimes[name]) if token is not None else 0.0
         if ended > self._fleet.settles() + self._fleet.skew():
             raise Violation("j", f"{name}: a token that ended {ended:.0f} s ago is stored", name)
-        for number in self._fleet.members:
+        for number, member in self._fleet.members.items():
             self._early.pop((number, name), None)
+            if now > member.requested.get(name, inf) + self._fleet.lease():  # else of an attempt before the request
+                del member.requested[name]
         self._stored[name] = fence
         self._last.pop(name, None)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from math import floor, inf
 from typing import Final, Literal, TypeVar
 
+from bearerd.share.link import LONGEST, POLL, backoff
 from bearerd.share.parts import LinkView, Listener
 from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Store, Stored
 from simulation.fleet_daemon import FleetDaemon
@@ -17,10 +18,8 @@ from simulation.fleet_store import StoreServer
 from simulation.kernel import Killed
 from support.share_model import ModelStore
 
-POLL: Final = 5.0
-"""Seconds between two polls of a link."""
-_FIRST, _LONGEST = 0.5, 10.0
-"""Seconds of backoff until a link connects again."""
+_STEP: Final = 0.01
+"""Seconds between two looks at whether the first connection is made."""
 _REFUSED: Final = 0.001
 """Seconds until a connection is refused."""
 _NOTICED: Final = 0.05
@@ -47,7 +46,9 @@ class SimulatedLink:
         self.state: Literal["starting", "up", "down"] = "starting"
         self.store: Store = _Commands(self)
         self._stopped = False
-        self._attempts = 0
+        self._failures = 0
+        self._opened = inf
+        """When the last connection that worked was made."""
         self._connected = -inf
         self._blocked = inf
         """From when on no poll gets through, until the next one that does."""
@@ -55,7 +56,7 @@ class SimulatedLink:
         self.errors = 0
         self._error, self._error_at = "", 0.0
         self.is_up: Callable[[], None] = lambda: None
-        """Told when the link is up."""
+        """FleetFailure when the link is up."""
 
     # -- as share/link ---------------------------------------------------------------------------
 
@@ -91,6 +92,11 @@ class SimulatedLink:
     def reachable(self) -> bool:
         """Whether commands of this host reach the server, and it answers."""
         return self._kernel.now >= self.cut_until and self.server.state() == "well"
+
+    @property
+    def session(self) -> float:
+        """When the present connection was made."""
+        return self._connected
 
     def connected(self) -> float:
         """Since when announcements reach it; infinity if they do not."""
@@ -136,7 +142,6 @@ class SimulatedLink:
             return
         self.state, self.since = "down", self._error_at
         self._connected = -inf
-        self._attempts = 0
         self._again()
         self._heard(self._listener.lost)()
 
@@ -162,9 +167,10 @@ class SimulatedLink:
         return self.daemon.within(event)
 
     def _again(self) -> None:
-        wait = min(_FIRST * 2**self._attempts, _LONGEST) * (0.5 + self.server.dice.random())
-        self._attempts += 1
-        self._kernel.at(self._kernel.now + wait, self._connect)
+        # A server that accepts connections but fails operations is not up for long.
+        self._failures = 1 if self._kernel.now - self._opened >= LONGEST else self._failures + 1
+        self._opened = inf
+        self._kernel.at(self._kernel.now + backoff(self._failures, self.server.dice.random()), self._connect)
 
     def _connect(self) -> None:
         if not self._alive() or self.state == "up":
@@ -196,7 +202,8 @@ class SimulatedLink:
             self._not_up()
             return
         self.state, self.since = "up", self.daemon.clock.now().boot
-        self._connected, self._blocked, self._poll_due = self._kernel.now, inf, inf
+        self._connected = self._opened = self._kernel.now
+        self._blocked = self._poll_due = inf
         self._heard(self._listener.restored)()
         self.is_up()
 
@@ -294,7 +301,7 @@ class _Commands:
         """Nothing was sent."""
         self._call(lambda model: model.give_back(names, fence))
 
-    def read(self, names: Names) -> Stored | None:
+    def read(self, names: Names) -> Stored:
         """The token that is stored."""
         return self._call(lambda model: model.read(names))
 
@@ -306,16 +313,17 @@ class _Commands:
         link, server, kernel = self._link, self._link.server, self._link.server.kernel
         if not link.daemon.alive_:
             raise Killed  # in a `finally`, which a killed process does not come to
-        timeout, sent = server.store.timeout, kernel.now
-        state = server.state()
+        timeout = server.store.timeout
+        self._wait_until_settled()
+        sent, session, state = kernel.now, link.session, server.state()
         if sent < link.cut_until:
             state = "silent"
         if state == "refuses":
             kernel.sleep(_REFUSED, link.daemon)
-            raise self._failed("connection refused")
+            raise self._failed(session, "connection refused")
         if state == "silent":
             kernel.sleep(timeout, link.daemon)
-            raise self._failed("no reply in time")
+            raise self._failed(session, "no reply in time")
         replies: list[T] = []
         # Under load it does what it is asked, but after the daemon stopped waiting for it.
         there = server.latency() if state == "well" else timeout * (0.5 + server.dice.random())
@@ -330,8 +338,18 @@ class _Commands:
         if replies and state == "well" and server.state() == "well" and sent + there + back >= link.cut_until:
             return replies[0]
         kernel.sleep(max(0.0, sent + timeout - kernel.now), link.daemon)
-        raise self._failed("no reply in time")
+        raise self._failed(session, "no reply in time")
 
-    def _failed(self, error: str) -> ShareUnavailable:
-        self._link.failed(error)
+    def _wait_until_settled(self) -> None:
+        """Wait for the first connection, but not longer than the timeout."""
+        link, kernel = self._link, self._link.server.kernel
+        until = kernel.now + link.server.store.timeout
+        while link.state == "starting" and kernel.now < until:
+            kernel.sleep(_STEP, link.daemon)
+        if link.state != "up":
+            raise ShareUnavailable("no connection")
+
+    def _failed(self, session: float, error: str) -> ShareUnavailable:
+        if session == self._link.session:  # else it was opened again meanwhile
+            self._link.failed(error)
         return ShareUnavailable(error)

@@ -19,7 +19,7 @@ from bearerd.share.entries import Entries
 from bearerd.share.fleet import Fleet
 from bearerd.share.names import names_of
 from bearerd.share.server import Server
-from bearerd.share.types import Answer, Claim, Granted, Names, Stored
+from bearerd.share.types import NEVER, Answer, Claim, Granted, Names, Stored
 from simulation.faults import Mutant, Patches
 from support.share_model import ModelStore
 
@@ -50,8 +50,8 @@ def _f3() -> Patches:
 
 def _f4() -> Patches:
     def look(self: Entries, have: int, _held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
-        stored = self.server.link.store.read(self.seat.names)
-        return self._open(stored) if stored is not None and stored.fence != have else None
+        stored = self.server.link.store.read(self.state.names)
+        return self._open(stored, self.clock.now().boot) if stored.fence not in {NEVER, have} else None
 
     return [(Entries, "look", look)]
 

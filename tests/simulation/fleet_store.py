@@ -45,13 +45,13 @@ class StoreServer:
         self.model = ModelStore(self.clock, self._announce)
         self.links: list[Connection] = []
         self.answered: Callable[[Connection, Names, Answer, Claim], None] = lambda *_: None
-        """Told of each answer to a claim."""
+        """FleetFailure of each answer to a claim."""
         self.stored: Callable[[Names, int], None] = lambda *_: None
-        """Told of each new token."""
+        """FleetFailure of each new token."""
         self.kept: Callable[[Names, float], None] = lambda *_: None
-        """Told of each that was returned again, and for how long it is kept."""
+        """FleetFailure of each that was returned again, and for how long it is kept."""
         self.refused: Callable[[Names], None] = lambda _: None
-        """Told of each refusal of a client."""
+        """FleetFailure of each refusal of a client."""
         self._offset = 0.0
         self._refuses_until = self._silent_until = self._slow_until = self._mute_until = -inf
         self._keeps = 0.0

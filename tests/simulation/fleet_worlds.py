@@ -57,6 +57,8 @@ def _fleet(dice: Random, *, most: int = 50, habits: tuple[Habit, ...] = HABITS, 
 
 def _lasting(world: World, dice: Random, lifetimes: float) -> World:
     """For so many of its longest lifetimes, but not more of its shortest ones than take their time."""
+    if len(world.machines) > 16:  # each of them costs time
+        lifetimes /= 3
     longest, shortest = (pick(kept.lifetime for kept in world.targets) for pick in (max, min))
     return replace(world, seconds=min(lifetimes * longest, 10 * lifetimes * shortest) * (0.7 + 0.6 * dice.random()))
 
@@ -121,17 +123,17 @@ def fleet_same(dice: Random, lifetimes: float) -> World:
 
 def fleet_store(dice: Random, lifetimes: float) -> World:
     """The store has faults."""
-    return _deeds(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 6), OF_STORE)
+    return _deeds(_lasting(_fleet(dice), dice, lifetimes), dice, dice.randint(1, 6), OF_STORE)
 
 
 def fleet_hosts(dice: Random, lifetimes: float) -> World:
     """Everything that happens to hosts."""
-    return _deeds(_lasting(_fleet(dice, most=16), dice, lifetimes), dice, dice.randint(1, 8), OF_HOSTS)
+    return _deeds(_lasting(_fleet(dice), dice, lifetimes), dice, dice.randint(1, 8), OF_HOSTS)
 
 
 def fleet_ends(dice: Random, lifetimes: float) -> World:
     """Each new token ends the previous one a few seconds later."""
-    world = _fleet(dice, most=16, habits=ENDS)
+    world = _fleet(dice, habits=ENDS)
     servers = tuple(replace(server, ends_old=dice.choice((3.0, 5.0, 10.0))) for server in world.servers)
     store = replace(world.store, when_unavailable="wait" if dice.random() < 0.8 else "alone")
     world = _lasting(replace(world, servers=servers, store=store), dice, lifetimes)
@@ -142,6 +144,20 @@ def fleet_skewed(dice: Random, lifetimes: float) -> World:
     """The clocks of its hosts differ by minutes."""
     world = _lasting(_fleet(dice, most=8, habits=ENDS, skew=dice.choice((40.0, 300.0))), dice, lifetimes)
     return _deeds(world, dice, dice.randint(0, 3), ("outage", "cut", "flush"))
+
+
+def fleet_many(dice: Random, lifetimes: float) -> World:
+    """Many tokens of one client, at a provider that hangs or fails for a while; all start at once."""
+    world = _fleet(dice, most=5)
+    lifetime = dice.choice((5 * MINUTE, 20 * MINUTE))
+    targets = tuple(
+        Kept("c0", f"t{number}", dice.choice(ENDS), lifetime * (0.5 + dice.random()))
+        for number in range(dice.randint(10, 30))
+    )
+    world = _lasting(replace(world, accounts=world.accounts[:1], targets=targets), dice, lifetimes / 2)
+    start = dice.choice((0.0, world.seconds * dice.random()))
+    kind: FaultKind = dice.choice(("silence", "refuse", "503"))
+    return replace(world, faults=(Fault(kind, start, start + lifetime * dice.random(), "s0"),))
 
 
 def fleet_ill(dice: Random, lifetimes: float) -> World:
@@ -183,13 +199,13 @@ def fleet_refused(dice: Random, lifetimes: float) -> World:
 
 def fleet_wild(dice: Random, lifetimes: float) -> World:
     """All of it."""
-    world = _lasting(_fleet(dice, most=16), dice, lifetimes)
+    world = _lasting(_fleet(dice), dice, lifetimes)
     return _deeds(_faults(world, dice, dice.randint(0, 3)), dice, dice.randint(2, 8), OF_STORE + OF_HOSTS)
 
 
 FLEETS: Final[tuple[Callable[[Random, float], World], ...]] = (
-    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_ill, fleet_limited, fleet_refused,
-    fleet_wild,
+    fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_many, fleet_ill, fleet_limited,
+    fleet_refused, fleet_wild,
 )  # fmt: skip
 
 

@@ -174,10 +174,10 @@ class ModelStore:
             del self.last[names.token]
         self.announce(names)
 
-    def read(self, names: Names) -> Stored | None:
+    def read(self, names: Names) -> Stored:
         now = self.clock()
         stored = self._token(names, now)
-        return None if stored is None else Stored(stored[0], now, stored[1])
+        return Stored(NEVER, now, b"") if stored is None else Stored(stored[0], now, stored[1])
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
         now = self.clock()

@@ -177,7 +177,7 @@ class Breaker:
         self.tried.pop(name, None)
         self._again(name, self.own.setdefault(name, TargetRefusal(outcome, 0, now)), outcome, now)
 
-    def told(self, name: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
+    def fleet_refused(self, name: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
         """Note that another daemon of the fleet was refused, the last time of so many in a row.
 
         The fleet makes its next attempt in `wait` seconds.

@@ -284,7 +284,7 @@ class Core:
         now = self._at(now)
         client = self.registry.clients.get(client_name)
         if client is not None:
-            client.breaker.told(name, outcome, refusals, wait, now)
+            client.breaker.fleet_refused(name, outcome, refusals, wait, now)
             self._note(client, now)
             self.waiting.arrange(client, now)
 

@@ -7,10 +7,9 @@ as per token, because a removed token takes its own counts with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from math import floor, inf
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, get_args
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -19,9 +18,10 @@ from prometheus_client.samples import Sample
 
 from bearerd.admission.types import ProviderView, Reason
 from bearerd.api.counts import BUCKETS, Event, Histogram
+from bearerd.api.families import Family, Point, Points
+from bearerd.api.share_metrics import SHARE_FAMILIES
 from bearerd.api.status import HookStatus, Status, state_of
 from bearerd.grant.outcome import KINDS
-from bearerd.share.types import ShareView
 from bearerd.target_status import TargetStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,31 +31,10 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _AT_ONCE: Final = 500
 
 
-class _Point(NamedTuple):
-    """One sample: labels, value, and the suffix of the family's name."""
-
-    labels: dict[str, str]
-    value: float
-    suffix: str = ""
-
-
-_Points = Iterable[_Point]
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """All samples of one name."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    points: Callable[[Status], _Points]
-
-
 class _Piece(Collector):
     """Some samples of a family, in the form that the library needs."""
 
-    def __init__(self, family: _Family, points: _Points) -> None:
+    def __init__(self, family: Family, points: Points) -> None:
         self._family = family
         self._points = points
 
@@ -81,23 +60,23 @@ def expose(status: Status) -> Iterator[bytes]:
 # -- the daemon --------------------------------------------------------------------------------------
 
 
-def _build(status: Status) -> _Points:
-    yield _Point({"version": status.version}, 1)
+def _build(status: Status) -> Points:
+    yield Point({"version": status.version}, 1)
 
 
-def _one(value_of: Callable[[Status], float]) -> Callable[[Status], _Points]:
+def _one(value_of: Callable[[Status], float]) -> Callable[[Status], Points]:
     """A value of the daemon."""
-    return lambda status: [_Point({}, value_of(status))]
+    return lambda status: [Point({}, value_of(status))]
 
 
-def _events(what: Event, *known: str) -> Callable[[Status], _Points]:
+def _events(what: Event, *known: str) -> Callable[[Status], Points]:
     """Counts of events. Known outcomes start at 0, because Prometheus misses the first increase of a new series."""
 
-    def points(status: Status) -> _Points:
+    def points(status: Status) -> Points:
         counts = dict.fromkeys(known, 0) | {
             end: count for (kind, end), count in status.counts.events.items() if kind == what
         }
-        return (_Point({"outcome": outcome}, count) for outcome, count in counts.items())
+        return (Point({"outcome": outcome}, count) for outcome, count in counts.items())
 
     return points
 
@@ -105,7 +84,7 @@ def _events(what: Event, *known: str) -> Callable[[Status], _Points]:
 # -- per token ---------------------------------------------------------------------------------------
 
 
-def _states(status: Status) -> _Points:
+def _states(status: Status) -> Points:
     for target_status, _ in status.tokens:
         target, failure = target_status.target, target_status.failure
         labels = {
@@ -115,16 +94,16 @@ def _states(status: Status) -> _Points:
             "state": state_of(target_status, status.now.boot),
             "failure": "" if failure is None else KINDS[type(failure)],
         }
-        yield _Point(labels, 1)
+        yield Point(labels, 1)
 
 
-def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Status], _Points]:
+def _moments(moment_of: Callable[[TargetStatus], float | None]) -> Callable[[Status], Points]:
     """A time of each token that has one."""
 
-    def points(status: Status) -> _Points:
+    def points(status: Status) -> Points:
         for target_status, _ in status.tokens:
             if (moment := moment_of(target_status)) is not None:
-                yield _Point({"name": target_status.name}, _unix(status, moment))
+                yield Point({"name": target_status.name}, _unix(status, moment))
 
     return points
 
@@ -146,20 +125,20 @@ def _refresh_due(target_status: TargetStatus) -> float | None:
     )
 
 
-def _token_grants(status: Status) -> _Points:
+def _token_grants(status: Status) -> Points:
     for target_status, _ in status.tokens:
         for outcome, count in zip(KINDS.values(), target_status.outcomes, strict=True):
             if count:  # most tokens have only one kind
-                yield _Point({"name": target_status.name, "outcome": outcome}, count)
+                yield Point({"name": target_status.name, "outcome": outcome}, count)
 
 
-def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], _Points]:
+def _hooks(value_of: Callable[[HookStatus], float]) -> Callable[[Status], Points]:
     """A value of each token that has hooks."""
 
-    def points(status: Status) -> _Points:
+    def points(status: Status) -> Points:
         for target_status, hooks in status.tokens:
             if target_status.target.on_change or target_status.target.on_failure:
-                yield _Point({"name": target_status.name}, value_of(hooks))
+                yield Point({"name": target_status.name}, value_of(hooks))
 
     return points
 
@@ -172,60 +151,43 @@ def _providers(status: Status, counted: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(chain((target.client.provider.name for target in status.config.targets), counted))
 
 
-def _provider_grants(status: Status) -> _Points:
+def _provider_grants(status: Status) -> Points:
     grants = status.counts.grants
     for provider in _providers(status, (name for name, _ in grants)):
         for outcome in KINDS.values():
-            yield _Point({"provider": provider, "outcome": outcome}, grants.get((provider, outcome), 0))
+            yield Point({"provider": provider, "outcome": outcome}, grants.get((provider, outcome), 0))
 
 
-def _provider_durations(status: Status) -> _Points:
+def _provider_durations(status: Status) -> Points:
     durations = status.counts.durations
     bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
     for provider in _providers(status, durations):
         histogram = durations.get(provider, Histogram())
         labels = {"provider": provider}
         upto = zip(bounds, accumulate(histogram.counts), strict=True)
-        yield from (_Point(labels | {"le": bound}, count, "_bucket") for bound, count in upto)
-        yield _Point(labels, sum(histogram.counts), "_count")
-        yield _Point(labels, histogram.total, "_sum")
+        yield from (Point(labels | {"le": bound}, count, "_bucket") for bound, count in upto)
+        yield Point(labels, sum(histogram.counts), "_count")
+        yield Point(labels, histogram.total, "_sum")
 
 
-def _admitted(value_of: Callable[[ProviderView], float]) -> Callable[[Status], _Points]:
+def _admitted(value_of: Callable[[ProviderView], float]) -> Callable[[Status], Points]:
     """A value of admission for each provider."""
-    return lambda status: (_Point({"provider": name}, value_of(view)) for name, view in status.providers().items())
+    return lambda status: (Point({"provider": name}, value_of(view)) for name, view in status.providers().items())
 
 
-def _held_targets(status: Status) -> _Points:
+def _held_targets(status: Status) -> Points:
     reasons = [reason for reason in get_args(Reason) if status.shares or not reason.startswith("share")]
     for name, view in status.providers().items():
         for reason in reasons:
-            yield _Point({"provider": name, "reason": reason}, view.held.get(reason, 0))
+            yield Point({"provider": name, "reason": reason}, view.held.get(reason, 0))
 
 
 # -- per client --------------------------------------------------------------------------------------
 
 
-def _breakers(status: Status) -> _Points:
+def _breakers(status: Status) -> Points:
     for name, view in status.admission.clients.items():
-        yield _Point({"client": name, "state": view.state}, 1)
-
-
-# -- per share ---------------------------------------------------------------------------------------
-
-
-def _shares(
-    value_of: Callable[[ShareView], float], combine: Callable[[Iterable[float]], float]
-) -> Callable[[Status], _Points]:
-    """A value of each share. Shares that differ only in prefix or user have the same name, and are combined."""
-
-    def points(status: Status) -> _Points:
-        values: dict[str, list[float]] = {}
-        for view in status.shares:
-            values.setdefault(view.name, []).append(value_of(view))
-        return (_Point({"share": name}, combine(each)) for name, each in values.items())
-
-    return points
+        yield Point({"client": name, "state": view.state}, 1)
 
 
 def _unix(status: Status, moment: float) -> int:
@@ -239,117 +201,88 @@ def _unix(status: Status, moment: float) -> int:
 # All names have our prefix. A node_exporter that reads this text from a file would complain about a second
 # process_start_time_seconds.
 _FAMILIES: Final = (
-    _Family("bearerd_build_info", "gauge", "Always 1; the label is the version of bearerd.", _build),
-    _Family(
+    Family("bearerd_build_info", "gauge", "Always 1; the label is the version of bearerd.", _build),
+    Family(
         "bearerd_start_time_seconds",
         "gauge",
         "Start time of the daemon, as Unix time.",
         _one(lambda status: _unix(status, status.started)),
     ),
-    _Family(
+    Family(
         "bearerd_schedule_alive",
         "gauge",
         "1 if the scheduler works; 0 if its heartbeat is older than 30 seconds.",
         _one(lambda status: status.alive),
     ),
-    _Family(
+    Family(
         "bearerd_config_last_reload_successful",
         "gauge",
         "1 if the newest config is in use; 0 if it was refused and the previous one is still in use.",
         _one(lambda status: status.config_error is None),
     ),
-    _Family(
+    Family(
         "bearerd_config_last_reload_success_timestamp_seconds",
         "gauge",
         "Load time of the config in use, as Unix time.",
         _one(lambda status: _unix(status, status.loaded)),
     ),
-    _Family(
+    Family(
         "bearerd_config_reloads_total",
         "counter",
         "Config reloads since the start, by outcome.",
         _events("reloads", "success", "failure"),
     ),
-    _Family(
+    Family(
         "bearerd_file_writes_total",
         "counter",
         "Writes of token files since the start, by outcome.",
         _events("files", "success", "failure"),
     ),
-    _Family(
+    Family(
         "bearerd_hook_runs_total",
         "counter",
         "Runs of hooks (commands and signals after a change) since the start, by outcome; each attempt counts.",
         _events("hooks", "success", "failure"),
     ),
-    _Family(
+    Family(
         "bearerd_provider_grants_total",
         "counter",
         "Token requests since the start, by provider and outcome.",
         _provider_grants,
     ),
-    _Family(
+    Family(
         "bearerd_provider_grant_duration_seconds",
         "histogram",
         "Duration of token requests, successful or not.",
         _provider_durations,
     ),
-    _Family(
+    Family(
         "bearerd_client_breaker_state",
         "gauge",
         "Always 1; the label is the state of the client's circuit breaker: closed, half_open (one attempt at a time), "
         "or open (refused).",
         _breakers,
     ),
-    _Family(
+    Family(
         "bearerd_provider_held_tokens",
         "gauge",
         "Tokens that are due and held, by provider and reason.",
         _held_targets,
     ),
-    _Family(
+    Family(
         "bearerd_provider_longest_wait_seconds",
         "gauge",
         "Time since the token that waits longest was first held.",
         _admitted(lambda view: view.longest_wait),
     ),
-    _Family(
+    Family(
         "bearerd_provider_retry_budget",
         "gauge",
         "Retries that may be sent to the provider now; near 0 while the provider fails.",
         _admitted(lambda view: view.retry_budget),
     ),
-    _Family(
-        "bearerd_share_up",
-        "gauge",
-        "1 if the server through which clients share their tokens is in use; 0 if it is down or not connected yet.",
-        _shares(lambda view: view.state == "up", min),
-    ),
-    _Family(
-        "bearerd_share_waiting_tokens",
-        "gauge",
-        "Tokens that are due and wait for the share, because when_unavailable is wait.",
-        _shares(lambda view: view.waiting, sum),
-    ),
-    _Family(
-        "bearerd_share_tokens_taken_total",
-        "counter",
-        "Tokens that were taken from the share since the start.",
-        _shares(lambda view: view.taken, sum),
-    ),
-    _Family(
-        "bearerd_share_tokens_stored_total",
-        "counter",
-        "Tokens that were given to the share since the start.",
-        _shares(lambda view: view.stored, sum),
-    ),
-    _Family(
-        "bearerd_share_errors_total",
-        "counter",
-        "Errors of the share since the start: failed commands and connections, and entries that cannot be used.",
-        _shares(lambda view: view.errors, sum),
-    ),
-    _Family(
+    *SHARE_FAMILIES,
+    Family(
         "bearerd_token_state",
         "gauge",
         "Always 1; labels are the token's state and the kind of its last failure. States: starting (no attempt has "
@@ -357,43 +290,43 @@ _FAMILIES: Final = (
         "expired, missing (no token was obtained yet).",
         _states,
     ),
-    _Family(
+    Family(
         "bearerd_token_expiration_timestamp_seconds",
         "gauge",
         "Expiry of the current token, as Unix time; absent before the first token.",
         _moments(lambda target_status: target_status.expires),
     ),
-    _Family(
+    Family(
         "bearerd_token_obtained_timestamp_seconds",
         "gauge",
         "Time at which the current token was requested, as Unix time; absent before the first token.",
         _moments(lambda target_status: target_status.obtained),
     ),
-    _Family(
+    Family(
         "bearerd_token_refresh_due_timestamp_seconds",
         "gauge",
         "Time at which the refresh is due, as Unix time; in the past while the refresh fails or is held.",
         _moments(_refresh_due),
     ),
-    _Family(
+    Family(
         "bearerd_token_next_refresh_timestamp_seconds",
         "gauge",
         "Time of the next attempt to get a new token, as Unix time.",
         _moments(lambda target_status: target_status.next_refresh if 0 < target_status.next_refresh < inf else None),
     ),
-    _Family(
+    Family(
         "bearerd_token_grants_total",
         "counter",
         "Requests for this token since the start, by outcome; outcomes that never occurred are absent.",
         _token_grants,
     ),
-    _Family(
+    Family(
         "bearerd_token_hooks_owed",
         "gauge",
         "Runs of this token's hooks that are due or in progress; only for tokens that have hooks.",
         _hooks(lambda hooks: hooks.owed),
     ),
-    _Family(
+    Family(
         "bearerd_token_hook_failing",
         "gauge",
         "1 if this token's last hook run failed at every attempt; only for tokens that have hooks.",

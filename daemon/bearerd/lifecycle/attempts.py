@@ -19,7 +19,7 @@ from bearerd.lifecycle.shared import NOT_SENT
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept
 from bearerd.model import Target
 from bearerd.publish.record import Record
-from bearerd.share.answers import Alone, Claimed, Lock, Taken, Told, Waits
+from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken
 from bearerd.terms import Instant
 from bearerd.timeformat import duration
 
@@ -168,19 +168,19 @@ class Attempts(FleetAttempts):
             claimed = self._shared.claim(self.target, self.token, ask, now.boot)
         finally:
             now = parts.clock.now()
-            if not isinstance(claimed, Lock | Alone | Told):
+            if not isinstance(claimed, Lock | Alone | FleetFailure):
                 parts.admission.settle(answer.ticket, NOT_SENT, now.boot)
         match claimed:
             case Lock():
                 self._attempt(answer.ticket, claimed, now)
             case Alone():
                 self._attempt(answer.ticket, None, now)
-            case Told():
-                self._told(claimed, answer.ticket, now.boot)
+            case FleetFailure():
+                self._fleet_failed(claimed, answer.ticket, now.boot)
             case Taken():
                 if not self._take_from_fleet(claimed):
                     self._timing.failed(now.boot, policy.LEAST_BETWEEN_ATTEMPTS)
-            case Waits(reason=reason, wait=wait):
+            case Delayed(reason=reason, wait=wait):
                 if reason == "share":
                     self.token.expected(now.boot)
                 return self._hold(ask, Held(now.boot + wait, reason, now.boot + wait), now.boot)

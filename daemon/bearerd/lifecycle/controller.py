@@ -137,7 +137,7 @@ class Controller:
             readable_until=files.readable_until,
             previous_until=files.previous_until,
             outcomes=attempts.outcomes,
-            fleet_grants=attempts.heard,
+            fleet_grants=attempts.fleet_grants,
             same_token=attempts.same,
             publish_at=waiting.at if waiting is not None else None,
         )

@@ -11,7 +11,7 @@ from bearerd.lifecycle.lines import taken_line
 from bearerd.lifecycle.shared import NOT_SENT
 from bearerd.lifecycle.standing import Standing, share_of
 from bearerd.model import Target
-from bearerd.share.answers import Taken, Told
+from bearerd.share.answers import FleetFailure, Taken
 
 
 class FleetAttempts(Standing):
@@ -59,23 +59,25 @@ class FleetAttempts(Standing):
         self.say(taken_line(remaining, self.due - now.boot, self.publish_in(now.boot)))
         return True
 
-    def _told(self, told: Told, ticket: Ticket, now: float) -> None:
+    def _fleet_failed(self, failing: FleetFailure, ticket: Ticket, now: float) -> None:
         """Go on as after a failure of one's own: another daemon made the attempt."""
-        failure, target = told.failure, self.target
+        failure, target = failing.failure, self.target
         if isinstance(failure, Refused):
             failure = replace(failure, request=target.fingerprint())
             self._parts.admission.fleet_refused(
-                target.full_name, target.client.name, failure, told.count, told.wait, now
+                target.full_name, target.client.name, failure, failing.count, failing.wait, now
             )
         self._parts.admission.settle(ticket, NOT_SENT, now)
         self._timing.begun(now)
-        self._timing.failed(now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else told.wait))
+        self._timing.failed(
+            now, max(policy.LEAST_BETWEEN_ATTEMPTS, 0.0 if isinstance(failure, Refused) else failing.wait)
+        )
         self._plan_last(now)
-        if told.new and self._shared is not None:
-            self._shared.heard += 1
-            self.log.failed(failure, now, told.count)
+        if failing.new and self._shared is not None:
+            self._shared.fleet_grants += 1
+            self.log.failed(failure, now, failing.count)
             remaining = self.state.remaining(now)
-            self.say(self.log.describe(failure, now, remaining, self._or_last(now + told.wait)))
+            self.say(self.log.describe(failure, now, remaining, self._or_last(now + failing.wait)))
 
     def _change_share(self, old: Target, now: float) -> None:
         """Share with the fleet of the changed config, if there is one."""

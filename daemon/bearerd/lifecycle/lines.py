@@ -32,7 +32,7 @@ def taken_line(remaining: float, wait: float, publish_in: float) -> Line:
     when = "now" if wait <= 0 else f"in {duration(wait)}"
     return Line(
         "info",
-        f"the fleet's token was taken; good for {duration(remaining)}{_published(publish_in)}; next refresh {when}",
+        f"token taken from the fleet; good for {duration(remaining)}{_published(publish_in)}; next refresh {when}",
     )
 
 

@@ -92,7 +92,7 @@ class Fleet(Protocol):
     def fail(
         self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool
     ) -> None:
-        """Tell the fleet of a failure, after which it waits. `refused`: whether the provider may count it."""
+        """Report a failure to the fleet, which then waits. `refused`: whether the provider may count it."""
         ...
 
     def give_back(self, target: Target, lock: Lock) -> None:

@@ -1,4 +1,4 @@
-"""One target's steps with its fleet: looking for a newer token, claiming a grant, and telling how it ended.
+"""One target's steps with its fleet: looking for a newer token, claiming a grant, and reporting its outcome.
 
 The fleet (share/fleet.py) talks to the server. This module knows the held token, and what a reply means for the others.
 """
@@ -19,7 +19,7 @@ from bearerd.publish.record import Record
 from bearerd.share.answers import Claimed, Lock, Taken, Wanted
 
 NOT_SENT: Final = Unsent("another daemon of the fleet makes the request", phase="set-up")
-"""What admission is told about an attempt that the fleet did not allow."""
+"""The outcome that admission gets for an attempt that the fleet did not allow."""
 _INTERRUPTED: Final = Transient("the attempt was interrupted by an error of bearerd", phase="wait")
 # Seconds. A refused client is tried by one attempt at a time; one without an answer delays the next as a refusal does.
 _UNCLEAR: Final = 30.0
@@ -28,11 +28,11 @@ _UNCLEAR: Final = 30.0
 class Shared:
     """The share of one target. Only its own turns call methods."""
 
-    __slots__ = ("_changed_at", "fleet", "heard")
+    __slots__ = ("_changed_at", "fleet", "fleet_grants")
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.heard = 0
+        self.fleet_grants = 0
         """The number of grants of other daemons whose token or failure was taken over."""
         self._changed_at: float | None = None
         """When the credentials or the config changed last. Boot clock, like all times here."""
@@ -44,7 +44,7 @@ class Shared:
     def taken(self) -> None:
         """Note that a token of another daemon was taken over."""
         self._changed_at = None
-        self.heard += 1
+        self.fleet_grants += 1
 
     def look(self, target: Target, token: HeldToken, now: float) -> Taken | None:
         """The token of the fleet, if it is newer than the held one."""
@@ -87,7 +87,7 @@ class Shared:
         return fence, self.fleet.store(target, record, after.remaining(now), next_due=next_due)
 
     def failed(self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool) -> None:
-        """Tell the fleet of a failure, after which it waits for so many seconds."""
+        """Report a failure to the fleet, which then waits for so many seconds."""
         if isinstance(failure, Unsent):  # its secret, for example: another daemon may succeed
             self.fleet.give_back(target, lock)
             return
@@ -99,7 +99,7 @@ class Shared:
         self.fleet.fail(target, lock, failure, wait, whole_client=whole_client, refused=refused)
 
     def interrupted(self, target: Target, lock: Lock) -> None:
-        """Tell the fleet of an attempt that ended in an exception. Its request may have been sent."""
+        """Report an attempt that ended in an exception to the fleet. Its request may have been sent."""
         wait = policy.LEAST_BETWEEN_ATTEMPTS
         self.fleet.fail(target, lock, _INTERRUPTED, wait, whole_client=False, refused=lock.governed)
 

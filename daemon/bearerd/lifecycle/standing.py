@@ -69,9 +69,9 @@ class Standing:
         return tuple(self._outcomes)
 
     @property
-    def heard(self) -> int:
+    def fleet_grants(self) -> int:
         """The number of grants of other daemons whose token or failure was taken over."""
-        return 0 if self._shared is None else self._shared.heard
+        return 0 if self._shared is None else self._shared.fleet_grants
 
     def is_newer(self, instead_of: str | None) -> bool:
         """Whether the token in the files is valid and differs from the one with this digest."""

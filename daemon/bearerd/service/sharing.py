@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bearerd.share.server import Connect
 
 _SLOW: Final = (
-    "bearerd.share.redis_line",
+    "bearerd.share.redis_connection",
     "cryptography.hazmat.primitives.ciphers.aead",
     "cryptography.hazmat.primitives.kdf.hkdf",
 )

@@ -39,7 +39,7 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FleetFailure:
     """The last attempt of the fleet failed."""
 
     failure: Failure
@@ -52,7 +52,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class Delayed:
     """The fleet allows no attempt yet, or its server is unavailable and the config says to wait for it."""
 
     reason: Literal["share", "share_unavailable", "rate_limit", "refused_limit"]
@@ -65,12 +65,12 @@ class Alone:
     """The fleet cannot be asked: the daemon makes its own grant."""
 
 
-Claimed = Lock | Taken | Told | Waits | Alone
+Claimed = Lock | Taken | FleetFailure | Delayed | Alone
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A target's wish to make the next grant."""
+    """A target's request to make the next grant."""
 
     have: int
     """The fence of its token."""

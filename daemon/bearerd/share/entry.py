@@ -17,6 +17,8 @@ from bearerd.terms import Instant
 
 # Characters of a message. The longest of bearerd's own, with an error code and a host name, has 400.
 _LONGEST_TEXT: Final = 1000
+MOST_REFUSED: Final = 8
+"""Different credentials that a fleet tries one after the other without a wait: more than a rollout has."""
 _BY_NAME: Final = {name: kind for kind, name in KINDS.items() if name != "issued"}
 _PHASES: Final = frozenset(
     {"secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"}
@@ -34,11 +36,11 @@ class TokenEntry:
     next_due: float = 0.0
     """Seconds after that at which its provider is asked about it next; 0 if it is simply refreshed when due."""
 
-    def at(self, clock: float, now: Instant) -> Record:
-        """The record with the times of this machine, given the server's time."""
+    def at(self, clock: float, boot: float) -> Record:
+        """The record with the times of this machine, given the server's time and a boot time that is not later."""
         age = max(0.0, clock - self.clock)
         token = self.record.token
-        return replace(self.record, token=replace(token, obtained=Instant(token.obtained.wall, now.boot - age)))
+        return replace(self.record, token=replace(token, obtained=Instant(token.obtained.wall, boot - age)))
 
 
 def dump_token(entry: TokenEntry) -> bytes:
@@ -62,12 +64,17 @@ def load_token(content: bytes) -> TokenEntry | None:
     return None if record is None else TokenEntry(record, clock, next_due)
 
 
-def dump_failure(failure: Failure) -> bytes:
-    """A failure as JSON."""
+def dump_failure(failure: Failure, ends: float, refused: tuple[str, ...] = ()) -> bytes:
+    """A failure as JSON. `ends`: when the fleet asks again, by the server's clock.
+
+    `refused`: fingerprints of the credentials that were refused, the last ones if many were.
+    """
     fields: dict[str, Any] = {
+        "refused": refused[-MOST_REFUSED:],
         "kind": KINDS[type(failure)],
         "message": failure.message[:_LONGEST_TEXT],
         "phase": failure.phase,
+        "ends": ends,
         "hint": None if failure.hint is None else failure.hint[:_LONGEST_TEXT],
     }
     if isinstance(failure, Transient | RateLimited):
@@ -77,26 +84,35 @@ def dump_failure(failure: Failure) -> bytes:
     return json.dumps(fields).encode()
 
 
-def load_failure(content: bytes) -> Failure | None:
-    """The failure in an opened entry; None unless this version wrote it."""
+def load_failure(content: bytes) -> tuple[Failure, float] | None:
+    """The failure in an opened entry, and when the fleet asks again; None unless this version wrote it."""
     try:
         fields = boundedjson.loads(content.decode(), 2)
-        if not isinstance(fields, dict):
+        if not isinstance(fields, dict) or not isinstance(fields["refused"], list):
             return None
-        kind = _BY_NAME[fields["kind"]]
-        message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
-        hint = None if hint is None else _text(hint)
-        if phase not in _PHASES:
-            return None
-        if kind is Transient or kind is RateLimited:
-            retry_after = fields["retry_after"]
-            return kind(message, phase, hint, None if retry_after is None else max(0.0, _finite(retry_after)))
-        if kind is Refused:
-            whole, another = fields["whole_client"] is True, fields["another_secret"] is True
-            return Refused(message, phase, hint, whole_client=whole, another_secret=another)
-        return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
+        return _failure(fields), _finite(fields["ends"])
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
+
+
+def load_refused(content: bytes) -> tuple[str, ...]:
+    """The fingerprints of the credentials that were refused, in a failure that `load_failure` accepts."""
+    return tuple(map(str, boundedjson.loads(content.decode(), 2)["refused"]))
+
+
+def _failure(fields: dict[str, Any]) -> Failure:
+    kind = _BY_NAME[fields["kind"]]
+    message, hint, phase = _text(fields["message"]), fields["hint"], fields["phase"]
+    hint = None if hint is None else _text(hint)
+    if phase not in _PHASES:
+        raise ValueError
+    if kind is Transient or kind is RateLimited:
+        retry_after = fields["retry_after"]
+        return kind(message, phase, hint, None if retry_after is None else max(0.0, _finite(retry_after)))
+    if kind is Refused:
+        whole, another = fields["whole_client"] is True, fields["another_secret"] is True
+        return Refused(message, phase, hint, whole_client=whole, another_secret=another)
+    return Malformed(message, phase, hint) if kind is Malformed else Unsent(message, phase, hint)
 
 
 def _text(value: Any) -> str:

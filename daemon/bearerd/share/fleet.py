@@ -15,12 +15,12 @@ from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share import policy
-from bearerd.share.answers import Alone, Claimed, Lock, Taken, Waits, Wanted
+from bearerd.share.answers import Alone, Claimed, Delayed, Lock, Taken, Wanted
 from bearerd.share.entries import Entries, Unusable
 from bearerd.share.names import names_of
-from bearerd.share.server import Connect, Seat, Server, Wake
+from bearerd.share.sealer import Sealer
+from bearerd.share.server import Connect, EntryState, Server, Wake
 from bearerd.share.types import ShareUnavailable, ShareView
-from bearerd.share.vault import Vault
 from bearerd.terms import Redis
 
 
@@ -41,7 +41,7 @@ class Fleet:
         self._connect = connect
         self._wake = wake
         self._client_id = client_id
-        self._vault = Vault(environ)
+        self._sealer = Sealer(environ, lambda: clock.now().boot)
         self._servers: dict[Redis, Server] = {}
         self._clients: dict[Redis, tuple[str, ...]] = {}
 
@@ -57,7 +57,7 @@ class Fleet:
         self._servers = {redis: before.get(redis) or self._server_of(redis) for redis in clients}
         self._clients = {redis: tuple(names) for redis, names in clients.items()}
         for name in {name for names in clients.values() for name in names}:
-            self._vault.forget(name)
+            self._sealer.forget(name)
         for redis, server in self._servers.items():
             if redis in before:
                 server.look_again()
@@ -69,7 +69,7 @@ class Fleet:
 
     def credentials_changed(self, client: str) -> None:
         """Read the keys of this client again, and its entries at the next turns of its targets."""
-        self._vault.forget(client)
+        self._sealer.forget(client)
         for server in self._servers.values():
             server.look_again(client)
 
@@ -91,37 +91,37 @@ class Fleet:
         """
         with suppress(Unusable):
             entries = self._entries(target)
-            link, seat = entries.server.link, entries.seat
+            link, state = entries.server.link, entries.state
             fresh = link.fresh()
-            if not link.usable() or (fresh and not seat.look):
+            if not link.usable() or (fresh and not state.look):
                 return None
-            seat.look = False
+            state.look = False
             try:
                 return entries.look(have, held)
             except ShareUnavailable:
-                seat.look = True
+                state.look = True
         return None
 
     def claim(self, target: Target, wanted: Wanted) -> Claimed:
         """Claim the next grant of the fleet. A `Lock` must end with `store`, `keep`, `fail` or `give_back`."""
-        seat: Seat | None = None
+        state: EntryState | None = None
         with suppress(ShareUnavailable, Unusable):
             entries = self._entries(target)
-            seat = entries.seat
-            seat.waiting, seat.held = True, False
+            state = entries.state
+            state.waiting, state.held = True, False
             if entries.server.link.usable():
                 if (wait := self._gathering(entries, wanted)) > 0:
-                    seat.held = True
-                    return Waits("share_unavailable", wait)
+                    state.held = True
+                    return Delayed("share_unavailable", wait)
                 claimed = entries.claim(wanted)
-                seat.waiting = isinstance(claimed, Waits)
+                state.waiting = isinstance(claimed, Delayed)
                 return claimed
         share = target.client.share
         if share is None or policy.goes_alone(share.when_unavailable, wanted.remaining, last=wanted.last):
             return Alone()
-        if seat is not None:
-            seat.held = True
-        return Waits("share_unavailable", inf)
+        if state is not None:
+            state.held = True
+        return Delayed("share_unavailable", inf)
 
     def own_fence(self, target: Target, have: int, wall: float) -> int:
         """The fence of a token that this daemon obtained by itself at this time (wall clock)."""
@@ -129,13 +129,13 @@ class Fleet:
             entries = self._entries(target)
         except Unusable:
             return policy.own_fence(have, wall, self._dice())
-        seat, offset = entries.seat, entries.server.offset
+        state, offset = entries.state, entries.server.offset
         if offset is not None:  # by the server's clock, so that the newest of two such tokens is known
             now = self._clock.now()
             wall += offset + now.boot - now.wall
-        seat.seen = policy.own_fence(max(seat.seen, have), wall, self._dice())
-        seat.look = True  # it is stored when that is possible
-        return seat.seen
+        state.seen = policy.own_fence(max(state.seen, have), wall, self._dice())
+        state.look = True  # it is stored when that is possible
+        return state.seen
 
     def store(self, target: Target, record: Record, remaining: float, *, next_due: float = 0.0) -> Taken | None:
         """Store a token, under the lock or without one. Returns the newer one that the fleet has, if there is one.
@@ -147,7 +147,7 @@ class Fleet:
             if entries.server.link.usable():
                 with suppress(ShareUnavailable):
                     return entries.store(record, remaining, next_due)
-            entries.seat.look = True  # it is stored later
+            entries.state.look = True  # it is stored later
         return None
 
     def keep(self, target: Target, lock: Lock, wait: float) -> None:
@@ -157,7 +157,7 @@ class Fleet:
     def fail(
         self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool, refused: bool
     ) -> None:
-        """Tell the fleet of a failure, after which it waits. `refused`: whether the provider may count it."""
+        """Report a failure to the fleet, which then waits. `refused`: whether the provider may count it."""
         self._end(target, lambda entries: entries.fail(lock, failure, wait, whole_client=whole_client, refused=refused))
 
     def give_back(self, target: Target, lock: Lock) -> None:
@@ -167,8 +167,8 @@ class Fleet:
     def pass_over(self, target: Target, fence: int) -> None:
         """Note that a token that was taken cannot be used: by this machine's clocks it has expired."""
         with suppress(Unusable):
-            seat = self._entries(target).seat
-            seat.unreadable = max(seat.unreadable, fence)
+            state = self._entries(target).state
+            state.unreadable = max(state.unreadable, fence)
 
     def clocks_differ(self, target: Target, seconds: float) -> None:
         """Note how far this machine's clock is from the server's, or from that of the daemon that stored a token."""
@@ -177,7 +177,7 @@ class Fleet:
         if server is not None:
             server.note(
                 "clock",
-                f"the clocks of this machine, of the server and of another daemon differ by {seconds:.0f} s; "
+                f"this machine's clock differs by {seconds:.0f} s from that of the server or of another daemon; "
                 "synchronize them",
             )
 
@@ -201,8 +201,8 @@ class Fleet:
         if client_id is None:
             server.note("client_id", f"{client.client_id}: the client id of {client.name} cannot be read; correct it")
             raise Unusable
-        seat = server.seat(target, client_id, lambda: names_of(target, client_id))
-        return Entries(server, seat, target, self._vault, self._clock)
+        state = server.state(target, client_id, lambda: names_of(target, client_id))
+        return Entries(server, state, target, self._sealer, self._clock)
 
     def _gathering(self, entries: Entries, wanted: Wanted) -> float:
         """Seconds until all daemons are connected again. Until then, a new token would end those of the others."""

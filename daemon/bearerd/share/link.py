@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from bearerd.clock import Clock
+from bearerd.errors import origin_of
 from bearerd.handoff import waiting
 from bearerd.share.parts import LinkView, Listener
 from bearerd.share.redis_store import RedisStore, Subscription
@@ -32,8 +33,6 @@ LONGEST: Final = 10.0
 """Seconds. A server that is back is used soon, and a thousand daemons cost it a hundred connections per second."""
 _GLANCE: Final = 0.02
 """Seconds. Enough to read what has arrived."""
-_JOIN: Final = 1.0
-"""Seconds. The thread ends at once, unless it is connecting to a server that does not answer."""
 _T = TypeVar("_T")
 _numbers = itertools.count(1)
 
@@ -67,28 +66,45 @@ class RedisLink:
         """When all fences were compared, by the boot clock."""
         self._subscription: Subscription | None = None
         self._stopping = threading.Event()
+        self._start_again = inf
+        """When to start the thread again, by the monotonic clock."""
         self._thread = threading.Thread(target=self._run, name=f"share-{next(_numbers)}", daemon=True)
         self.store: Store = _Operations(self._do)
 
     def start(self) -> None:
-        """Connect, and listen from now on."""
-        self._thread.start()
+        """Connect, and listen from now on. If no thread can be started, the link is down, and tries that again."""
+        if not self._started():
+            self._listener.lost()
 
     def stop(self) -> None:
-        """End it for good."""
+        """End it for good. Its thread ends at once, or when its connection has failed."""
         with self._changed:
             self._stopping.set()
             if self._subscription is not None:
                 self._subscription.hang_up()
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(_JOIN)
         self._redis.disconnect()
 
     def usable(self) -> bool:
         """Whether an operation may succeed."""
         with self._changed:
+            if self._start_again <= time.monotonic():
+                self._started()
             return self._view.state == "up" or (self._view.state == "starting" and self._until_settled() > 0)
+
+    def _started(self) -> bool:
+        """Start the thread. Returns whether that was possible."""
+        with self._changed:
+            self._start_again = inf
+            if self._thread.is_alive() or self._stopping.is_set():
+                return True
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._start_again = time.monotonic() + LONGEST
+                self._failed(self._session, "no thread can be started; raise TasksMax")
+                return False
+            return True
 
     def fresh(self) -> bool:
         """Whether all fences were compared lately."""
@@ -165,10 +181,10 @@ class RedisLink:
                     self._listen(subscription, session)
                 finally:
                     self._close(subscription)
-            except ShareUnavailable as error:
+            except Exception as error:  # noqa: BLE001 - without this thread, the link would never be up again
                 with self._changed:
                     session = self._session if opened is None else session
-                self._failed(session, str(error))
+                self._failed(session, _text_of(error))
             if self._stopping.is_set():
                 break
             if not down:
@@ -233,6 +249,12 @@ class RedisLink:
             self._listener.changed(changed)
 
 
+def _text_of(error: Exception) -> str:
+    if isinstance(error, ShareUnavailable):
+        return str(error)
+    return f"the connection failed: {origin_of(error)}; this is a bug in bearerd, please report it"
+
+
 class _Operations:
     """A `Store` whose operations go through a link."""
 
@@ -256,8 +278,8 @@ class _Operations:
     def give_back(self, names: Names, fence: int) -> None:
         self._do(lambda store: store.give_back(names, fence))
 
-    def read(self, names: Names) -> Stored | None:
-        stored: Stored | None = self._do(lambda store: store.read(names))
+    def read(self, names: Names) -> Stored:
+        stored: Stored = self._do(lambda store: store.read(names))
         return stored
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Under which names the store keeps what belongs to a target. Pure.
+"""The names of a target's entries in the store. Pure.
 
 They are hashes: a reader of the store learns neither providers nor client ids. They do not depend on a key, so that a
 daemon with another key notices that it cannot read what the others store.

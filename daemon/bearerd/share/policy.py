@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import Final
 
@@ -13,14 +14,17 @@ _BESIDE_REQUEST: Final = 2.0
 # A shorter lease would end before an ordinary reply arrives.
 _LEAST_LEASE: Final = 1.0
 SHORTLY: Final = 15.0
-"""Seconds before its expiry from which on a token is not waited for: the latest last attempt (lifecycle/policy)."""
-# Seconds without a valid token for which the locks of others, one after another, are waited for. A provider that never
-# answers costs each of them a timeout, after which it reports a failure: that ends this count.
+"""Seconds before its token expires from which a daemon no longer waits: the latest last attempt (lifecycle/policy)."""
+# Seconds for which a daemon without a valid token waits for the locks of others, one after another. If the provider
+# never answers, each of them reports a failure after its timeout, which ends this count.
 _PATIENCE: Final = 60.0
 GATHERING: Final = 12.0
 """Seconds after a server is back in which the others connect to it: the longest wait of their links, and a timeout."""
-# Seconds by which a lock may outlast the token: a provider takes so long to replace a token that it returned again.
+# Seconds by which a lock may outlast the token. A lock is kept for a token that was returned again, and its provider
+# may take this long to replace it.
 _BESIDE_EXPIRY: Final = 10.0
+# Seconds by which the clock of a promoted server may be ahead, and a limit may be longer than that of this machine.
+_BESIDE_WAIT: Final = 60.0
 # Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor
 # if both clocks are so far behind that the next number counts. Less than the clocks of a fleet differ.
 _SPREAD: Final = 100_000
@@ -56,6 +60,22 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
     One that waits does so shortly before the expiry, also if a last attempt before returned the same token.
     """
     return when_unavailable == "alone" or remaining <= SHORTLY or last
+
+
+def outlasted(ends: float | None, clock: float, remaining: float, *, last: bool) -> bool:
+    """Whether a failure is to be ignored because the fleet would have asked again, by its own word.
+
+    `ends` is that word, and `clock` the present: both by the server's clock. A failure that cannot be read is ignored
+    for the last attempt only: more would be refused attempts beyond the fleet's limit if daemons have different keys.
+    """
+    if ends is None:
+        return last
+    return (last or remaining <= 0) and clock > ends + _BESIDE_WAIT
+
+
+def explained(windows: Iterable[float], timeout: float, wait: float) -> bool:
+    """Whether limits with these windows can make a daemon wait for so many seconds."""
+    return wait <= max(windows, default=0.0) + longest_lease(timeout) + _BESIDE_WAIT
 
 
 def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:

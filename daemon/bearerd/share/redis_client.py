@@ -21,9 +21,9 @@ from bearerd.share.types import ShareUnavailable
 from bearerd.terms import Redis, Reference
 
 if TYPE_CHECKING:
-    from bearerd.share.redis_line import Line
+    from bearerd.share.redis_connection import RedisConnection
 
-MOST_LINES: Final = 8
+MOST_CONNECTIONS: Final = 8
 """Connections for commands. More than one is open only after several turns waited for the server at once."""
 IDLE: Final = 30.0
 """Seconds after which a connection is not used again: a firewall may have forgotten it."""
@@ -42,10 +42,10 @@ class RedisClient:
         # A command that prints a password may take 10 s. So only `connect` runs one, and no turn waits for it.
         secrets = (redis.url, redis.password)
         slow = any(secret.kind == "command" for secret in secrets if isinstance(secret, Reference))
-        self._free = threading.BoundedSemaphore(1 if slow else MOST_LINES)
+        self._free = threading.BoundedSemaphore(1 if slow else MOST_CONNECTIONS)
         self._may_open = not slow
         self._lock = threading.Lock()
-        self._idle: list[tuple[Line, float]] = []
+        self._idle: list[tuple[RedisConnection, float]] = []
         self._generation = 0
         self._server: Address | None = None
         """The server, without login; None while there is no connection."""
@@ -62,10 +62,10 @@ class RedisClient:
         self.disconnect()
         address = self._address()
         server = self._primary(address) if address.sentinel else replace(address, username=None, password=None)
-        line = self._open(server, time.monotonic() + self.timeout)
+        connection = self._open(server, time.monotonic() + self.timeout)
         with self._lock:
             self._server = server
-            self._idle.append((line, time.monotonic()))
+            self._idle.append((connection, time.monotonic()))
 
     def disconnect(self) -> None:
         """Close all connections; those in use after their command."""
@@ -73,10 +73,10 @@ class RedisClient:
             self._generation += 1
             self._server = None
             idle, self._idle = self._idle, []
-        for line, _ in idle:
-            line.close()
+        for connection, _ in idle:
+            connection.close()
 
-    def line(self) -> Line:
+    def connection(self) -> RedisConnection:
         """A further connection, which the caller closes. Raises ShareUnavailable."""
         return self._another(time.monotonic() + self.timeout)
 
@@ -87,13 +87,13 @@ class RedisClient:
         try:
             with self._lock:
                 generation = self._generation
-            line = self._take() or self._kept(ends)
+            connection = self._take() or self._kept(ends)
             try:
-                reply = line.ask(*command, ends=ends)
+                reply = connection.ask(*command, ends=ends)
             except RefusedError:
-                self._give_back(line, generation)
+                self._give_back(connection, generation)
                 raise
-            self._give_back(line, generation)
+            self._give_back(connection, generation)
             return reply
         finally:
             self._free.release()
@@ -104,30 +104,30 @@ class RedisClient:
 
     # -- connections that are kept -------------------------------------------------------------
 
-    def _take(self) -> Line | None:
+    def _take(self) -> RedisConnection | None:
         """A connection that is open and was used lately."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
-                line, since = self._idle.pop()
-            if time.monotonic() - since < IDLE and line.quiet:
-                return line
-            line.close()
+                connection, since = self._idle.pop()
+            if time.monotonic() - since < IDLE and connection.quiet:
+                return connection
+            connection.close()
 
-    def _give_back(self, line: Line, generation: int) -> None:
+    def _give_back(self, connection: RedisConnection, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
-                self._idle.append((line, time.monotonic()))
+                self._idle.append((connection, time.monotonic()))
                 return
-        line.close()
+        connection.close()
 
-    def _kept(self, ends: float) -> Line:
+    def _kept(self, ends: float) -> RedisConnection:
         if not self._may_open:
             raise self._where(self._server).failure(ConnectionResetError(), "command")
         return self._another(ends)
 
-    def _another(self, ends: float) -> Line:
+    def _another(self, ends: float) -> RedisConnection:
         server = self._server
         if server is None:
             raise ShareUnavailable("there is no connection; it is tried again")
@@ -147,7 +147,7 @@ class RedisClient:
         try:
             return source_of(reference, self._environ).read()
         except SecretUnavailable as error:
-            raise ShareUnavailable(f"{key}: {error}; correct it; the next connection reads it again") from None
+            raise ShareUnavailable(f"{key}: {error}; correct it, which takes effect at the next connection") from None
 
     def _login(self) -> tuple[str | None, str | None]:
         """User and password: those of the config, or else of the URL."""
@@ -179,13 +179,13 @@ class RedisClient:
     def _asked(self, sentinel: Address, service: str) -> tuple[str, int] | None:
         """The host and port of a service, if this sentinel knows it."""
         try:
-            line = self._open(sentinel, time.monotonic() + self.timeout, login=False)
+            connection = self._open(sentinel, time.monotonic() + self.timeout, login=False)
         except RefusedError as error:
             if error.code != "NOAUTH":
                 raise
-            line = self._open(sentinel, time.monotonic() + self.timeout)
+            connection = self._open(sentinel, time.monotonic() + self.timeout)
         try:
-            found = line.ask("SENTINEL", "get-master-addr-by-name", service)
+            found = connection.ask("SENTINEL", "get-master-addr-by-name", service)
         except RefusedError as error:
             if error.code != "UNKNOWN":
                 raise
@@ -200,26 +200,26 @@ class RedisClient:
                 case _:
                     raise self._where(sentinel).garbage()
         finally:
-            line.close()
+            connection.close()
 
-    def _open(self, address: Address, ends: float, *, login: bool = True) -> Line:
+    def _open(self, address: Address, ends: float, *, login: bool = True) -> RedisConnection:
         """A connection that has answered once."""
         try:
-            from bearerd.share.redis_line import Line  # noqa: PLC0415 - 5 MB, for those who share
+            from bearerd.share.redis_connection import RedisConnection  # noqa: PLC0415 - 5 MB, for those who share
         except ImportError:
             raise ShareUnavailable(str(ExtraMissing("share", "redis"))) from None
         username, password = self._login() if login else (None, None)
-        line = Line(self._dial(address, ends), self._where(address))
+        connection = RedisConnection(self._dial(address, ends), self._where(address))
         try:
             if username or password:
-                line.ask("AUTH", *filter(None, [username]), password or "", ends=ends)
+                connection.ask("AUTH", *filter(None, [username]), password or "", ends=ends)
             if address.database:
-                line.ask("SELECT", address.database, ends=ends)
-            line.ask("PING", ends=ends)
+                connection.ask("SELECT", address.database, ends=ends)
+            connection.ask("PING", ends=ends)
         except ShareUnavailable:
-            line.close()
+            connection.close()
             raise
-        return line
+        return connection
 
     def _dial(self, address: Address, ends: float) -> socket.socket:
         """A connected socket, with TLS if the address has it."""

@@ -20,10 +20,10 @@ Phase = Literal["name look-up", "connect", "TLS", "login", "command"]
 
 _NO_CLUSTERS: Final = "clusters are not supported; use a server without cluster mode, or sentinels"
 _ADVICE: Final = {
-    "NOAUTH": "the server wants a password; set share.redis.password, and username if it has users",
+    "NOAUTH": "the server requires a password; set share.redis.password, and username if it has users",
     "WRONGPASS": "the server refuses the user or the password; check share.redis.username, password and its ACL",
     "NOPERM": "the user may not do this at the server; give it the ACL in docs/fleet.md, with this prefix",
-    "OOM": "the memory of the server is full; raise its maxmemory, or remove what other programs store there",
+    "OOM": "the memory of the server is full; raise its maxmemory, or remove the data of other programs",
     "READONLY": "the server is a replica; point share.redis.url at the primary, or at the sentinels",
     "MASTERDOWN": "the server is a replica that lost its primary; point share.redis.url at the primary",
     "LOADING": "the server is still loading its data; it is tried again until it is done",

@@ -40,11 +40,11 @@ from bearerd.share import replies
 from bearerd.share.redis_client import RedisClient
 from bearerd.share.redis_errors import RefusedError
 from bearerd.share.replies import SECOND, BadReplyError
-from bearerd.share.types import NEVER, Answer, Claim, Granted, Limited, Names, ShareUnavailable, Stored
+from bearerd.share.types import Answer, Claim, Granted, Limited, Names, ShareUnavailable, Stored
 from bearerd.terms import REFUSED_LIMIT, RateLimit, Redis
 
 if TYPE_CHECKING:
-    from bearerd.share.redis_line import Line
+    from bearerd.share.redis_connection import RedisConnection
 
 ACL: Final = (
     "-@all +auth +ping +select +subscribe +publish +eval +evalsha +time +get +set +del +hget +hset +hmget +pexpire "
@@ -94,7 +94,7 @@ class RedisStore:
     def subscribe(self) -> Subscription:
         """Listen to announcements, over a connection of its own."""
         with waiting():
-            return Subscription(self._client.line(), self._channel)
+            return Subscription(self._client.connection(), self._channel)
 
     # -- Store ---------------------------------------------------------------------------------
 
@@ -128,9 +128,9 @@ class RedisStore:
         """See `Store`."""
         self._run("give_back", names, fence, read=replies.done)
 
-    def read(self, names: Names) -> Stored | None:
+    def read(self, names: Names) -> Stored:
         """See `Store`."""
-        return self._run("read", names, read=lambda reply: replies.newer(reply, NEVER))
+        return self._run("read", names, read=replies.stored)
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
         """See `Store`. Also proves that the server can be written and the user may do all, even for no tokens."""
@@ -172,7 +172,7 @@ class RedisStore:
         if self.store(names, fence, b"-", 10.0) is not None:
             raise self._client.garbage()
         stored = self.read(names)
-        if stored is None or (stored.fence, stored.sealed) != (fence, b"-") or self.fences((names.token,)) != (fence,):
+        if (stored.fence, stored.sealed) != (fence, b"-") or self.fences((names.token,)) != (fence,):
             raise self._client.garbage()
         if not isinstance(self.claim(names, Claim(have=fence)), Limited):
             raise self._client.garbage()
@@ -234,29 +234,29 @@ class RedisStore:
 class Subscription:
     """The announcements of a fleet. All methods raise ShareUnavailable, except `hang_up` and `close`."""
 
-    def __init__(self, line: Line, channel: str) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection, channel: str) -> None:
+        self._connection = connection
         self._channel = channel.encode()
         self.asked = self.answered = 0
         """How often the connection was tested, and how often that was answered."""
         try:
-            if line.ask("SUBSCRIBE", channel) != [b"subscribe", self._channel, 1]:
-                raise line.garbage()
+            if connection.ask("SUBSCRIBE", channel) != [b"subscribe", self._channel, 1]:
+                raise connection.garbage()
         except ShareUnavailable:
-            line.close()
+            connection.close()
             raise
 
     def test(self) -> None:
         """Ask the server whether the connection still works. `hear` notices its answer."""
         self.asked += 1
-        self._line.tell("PING")
+        self._connection.tell("PING")
 
     def hear(self, ends: float) -> tuple[str, ...] | None:
         """The names of a target and its client that changed; () for the answer to a test.
 
         None if nothing came until the deadline, by the monotonic clock.
         """
-        match self._line.hear(ends):
+        match self._connection.hear(ends):
             case None:
                 return None
             case [b"message", self._channel, bytes(text)]:
@@ -264,15 +264,15 @@ class Subscription:
             case [b"pong", _]:
                 self.answered += 1
                 return ()
-        raise self._line.garbage()
+        raise self._connection.garbage()
 
     def hang_up(self) -> None:
         """End it from any thread: `hear` returns at once, with an error."""
-        self._line.hang_up()
+        self._connection.hang_up()
 
     def close(self) -> None:
         """End it."""
-        self._line.close()
+        self._connection.close()
 
 
 def _micros(seconds: float) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from bearerd.share.types import GREATEST_FENCE, Answer, Busy, Claim, Failing, Granted, Limited, Stored
+from bearerd.share.types import GREATEST_FENCE, NEVER, Answer, Busy, Claim, Failing, Granted, Limited, Stored
 
 MOST_SEALED: Final = 2**20
 """Bytes of a sealed token. A provider's reply has at most 64 KiB, which JSON may write with six times as many."""
@@ -47,6 +47,11 @@ def claimed(reply: Any, claim: Claim) -> Answer:
         case b"failing", [sealed, wait, count, whole_client]:
             return Failing(_sealed(sealed), _wait(wait), _number(count, 1, _MOST_FAILURES), _flag(whole_client))
     raise BadReplyError
+
+
+def stored(reply: Any) -> Stored:
+    """The stored token, with the fence `NEVER` if there is none; raises BadReplyError."""
+    return newer(reply, NEVER) or Stored(NEVER, _parts(reply)[0], b"")
 
 
 def newer(reply: Any, than: int) -> Stored | None:

@@ -1,7 +1,8 @@
-"""Seals what is stored: AES-256-GCM with keys by HKDF-SHA256 (RFC 5869). Pure; needs the extra `redis`.
+"""Seals entries, that is, encrypts and authenticates them: AES-256-GCM with keys by HKDF-SHA256 (RFC 5869). Pure.
 
-A reader of the store learns nothing from an entry, and a writer cannot make one. An entry opens only under the name,
-for the request and with the fence that it was sealed for, so that entries cannot be exchanged either.
+Needs the extra `redis`. A reader of the store learns nothing from an entry, and a writer cannot make one. An entry
+opens only under the name, for the request and with the fence that it was sealed for, so that entries cannot be
+exchanged either.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Kind = Literal["token", "failure"]
 
 
 def derive(secret: str) -> bytes:
-    """The key that a secret stands for. Raises ExtraMissing."""
+    """The key that is derived from a secret. Raises ExtraMissing."""
     try:
         from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - an extra
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - an extra
@@ -33,8 +34,8 @@ def derive(secret: str) -> bytes:
     return HKDF(SHA256(), length=32, salt=None, info=_PURPOSE).derive(secret.encode())
 
 
-def bound_to(kind: Kind, names: Names, identity: str, client_id: str, fence: int = NEVER) -> bytes:
-    """What an entry is sealed for: `identity` is that of its target, or empty for a failure of the whole client."""
+def associated_data(kind: Kind, names: Names, identity: str, client_id: str, fence: int = NEVER) -> bytes:
+    """The associated data of an entry. `identity` is that of its target, or empty for a failure of the whole client."""
     name = names.token if identity else names.client
     return json.dumps(["bearerd", VERSION, kind, name, identity, client_id, fence]).encode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -23,39 +23,51 @@ Wake = Callable[[str, float | None], None]
 # success makes room for all: then the end of each attempt wakes others in turn. If each woke all of them, a thousand
 # targets would claim a million times.
 _WOKEN: Final = 8
+# Seconds between two turns of a target because of announcements. A writer to the server can send any number of them.
+_BETWEEN_WAKES: Final = 0.1
 # Seconds between two log lines about one kind of error, as for lasting failures of a token.
 _SAY_AGAIN: Final = 600.0
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """What a target knows of its entry at a server. Changed by its own turns, and `look` also by the link."""
+class EntryState:
+    """What a target knows of its entry at a server.
+
+    Changed by its own turns; `look` and `busy_since` also by the link.
+    """
 
     target: Target
     names: Names
     client_id: str
     look: bool = True
     """Whether the entry may have changed since the last look."""
-    dealt: int = NEVER
+    stored_fence: int = NEVER
     """The fence that was stored at the last look."""
     seen: int = NEVER
     """The greatest fence that was stored or given so far."""
     unreadable: int = NEVER
     """The fence of a stored token that cannot be used."""
-    told: bytes = b""
+    last_failure: bytes = b""
     """A digest of the last failure that the target caused or heard of."""
+    refused: tuple[str, ...] = ()
+    """Fingerprints of credentials of the client that were refused since its last token."""
     waiting: bool = False
     """Whether the end of another attempt concerns it, of this target or of another one of the client."""
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """Without a valid token: when the first of the locks of others was found that followed each other since."""
+    """Without a valid token: when the first of the locks of others was found that followed each other since.
+
+    Announcements of ended attempts reset it.
+    """
     busy_until: float = 0.0
     """When the last of them ends."""
+    woken: float = -inf
+    """When the server's announcements gave it a turn last, or will."""
 
 
 class Server:
-    """The link to a server, and the seats of the targets that share through it. Thread-safe."""
+    """The link to a server, and what the targets that share through it know of their entries. Thread-safe."""
 
     def __init__(self, redis: Redis, connect: Connect, wake: Wake, now: Callable[[], float]) -> None:
         self.name = _name(redis)
@@ -66,8 +78,8 @@ class Server:
         self._wake = wake
         self._now = now
         self._lock = threading.Lock()
-        self._seats: dict[str, Seat] = {}
-        self._by_name: dict[str, dict[str, Seat]] = {}
+        self._states: dict[str, EntryState] = {}
+        self._by_name: dict[str, dict[str, EntryState]] = {}
         """By each name in the store, and by target."""
         self._down = False
         self.back_at = -inf
@@ -75,40 +87,40 @@ class Server:
         self._error, self._error_at, self._errors = "", None, 0  # type: tuple[str, float | None, int]
         self._said: dict[str, float] = {}
 
-    # -- seats -----------------------------------------------------------------------------------
+    # -- entry states -----------------------------------------------------------------------------
 
-    def seat(self, target: Target, client_id: str, names: Callable[[], Names]) -> Seat:
-        """The seat of a target. A target whose names changed gets a new one."""
+    def state(self, target: Target, client_id: str, names: Callable[[], Names]) -> EntryState:
+        """The state of a target's entry. A target whose names changed gets a new one."""
         full_name = target.full_name
-        seat = self._seats.get(full_name)
-        if seat is not None and seat.target is target and seat.client_id == client_id:
-            return seat
+        state = self._states.get(full_name)
+        if state is not None and state.target is target and state.client_id == client_id:
+            return state
         wanted = names()
         with self._lock:
-            if seat is not None and seat.names == wanted:
-                seat.target = target
-                return seat
+            if state is not None and state.names == wanted:
+                state.target = target
+                return state
             self._drop(full_name)
-            seat = self._seats[full_name] = Seat(target, wanted, client_id)
+            state = self._states[full_name] = EntryState(target, wanted, client_id)
             for name in (wanted.token, wanted.client):
-                self._by_name.setdefault(name, {})[full_name] = seat
-            return seat
+                self._by_name.setdefault(name, {})[full_name] = state
+            return state
 
     def drop(self, full_name: str) -> None:
-        """Remove the seat of a target, if it has one."""
+        """Remove the state of a target, if it has one."""
         with self._lock:
             self._drop(full_name)
 
     def look_again(self, client: str | None = None) -> None:
         """Let the targets (of this client) read their entries again at their next turns: keys may have changed."""
         with self._lock:
-            for seat in self._seats.values():
-                if client in {None, seat.target.client.name}:
-                    seat.look, seat.unreadable = True, NEVER
+            for state in self._states.values():
+                if client in {None, state.target.client.name}:
+                    state.look, state.unreadable = True, NEVER
 
     def _drop(self, full_name: str) -> None:
-        seat = self._seats.pop(full_name, None)
-        for name in (seat.names.token, seat.names.client) if seat is not None else ():
+        state = self._states.pop(full_name, None)
+        for name in (state.names.token, state.names.client) if state is not None else ():
             self._by_name[name].pop(full_name, None)
             if not self._by_name[name]:
                 del self._by_name[name]
@@ -119,44 +131,48 @@ class Server:
         """The fences that were stored when each target last looked."""
         found: dict[str, int] = {}
         with self._lock:
-            for seat in self._seats.values():
-                found[seat.names.token] = min(seat.dealt, found.get(seat.names.token, seat.dealt))
+            for state in self._states.values():
+                found[state.names.token] = min(state.stored_fence, found.get(state.names.token, state.stored_fence))
         return found
 
     def changed(self, names: Collection[str]) -> None:
         """Wake the targets whose entries changed, and those that wait for the end of an attempt of their client."""
-        woken: list[str] = []
+        woken: dict[str, float | None] = {}
+        now = self._now()
         with self._lock:
             for name in names:
-                seats = self._by_name.get(name, {})
-                of_client = [each for each, seat in seats.items() if seat.names.token != name and seat.waiting]
+                states = self._by_name.get(name, {})
+                of_client = [each for each, state in states.items() if state.names.token != name and state.waiting]
                 for full_name in of_client[:_WOKEN]:
-                    seats[full_name] = seats.pop(full_name)  # the others come first the next time
-                    woken.append(full_name)
-                for full_name, seat in seats.items():
-                    if seat.names.token == name:
-                        seat.look = True
-                        woken.append(full_name)
-        self._wake_all(dict.fromkeys(woken))
+                    states[full_name] = states.pop(full_name)  # the others come first the next time
+                    woken[full_name] = _next_wake(states[full_name], now)
+                for full_name, state in states.items():
+                    state.busy_since = None  # an attempt ended, so the locks are those of daemons that are at work
+                    if state.names.token == name:
+                        state.look = True
+                        woken[full_name] = _next_wake(state, now)
+        for full_name, at in woken.items():
+            self._wake(full_name, at)
 
     def restored(self) -> None:
         """Wake all targets: anything may have changed."""
         with self._lock:
             was_down, self._down = self._down, False
             self.back_at = self._now() if was_down else self.back_at
-            for seat in self._seats.values():
-                seat.look = True
-            woken = list(self._seats)
+            for state in self._states.values():
+                state.look = True
+            woken = list(self._states)
         if was_down:
             say(logging.INFO, f"share {self.name} is available again")
-        self._wake_all(woken)
+        for full_name in woken:
+            self._wake(full_name, None)
 
     def lost(self) -> None:
         """Log that the server is unavailable, once."""
         with self._lock:
             was_down, self._down = self._down, True
-            policies = {seat.target.client.share.when_unavailable for seat in self._seats.values()
-                        if seat.target.client.share is not None}  # fmt: skip
+            policies = {state.target.client.share.when_unavailable for state in self._states.values()
+                        if state.target.client.share is not None}  # fmt: skip
         if was_down:
             return
         alone, wait = (
@@ -167,10 +183,6 @@ class Server:
             "each token is refreshed by this daemon alone, or kept until shortly before its expiry"
         )  # fmt: skip
         say(logging.WARNING, f"share {self.name} is unavailable: {self.link.view().error}; {text}")
-
-    def _wake_all(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._wake(name, None)
 
     # -- errors, and the view --------------------------------------------------------------------
 
@@ -200,11 +212,21 @@ class Server:
                 link.since,
                 error,
                 error_at,
-                waiting=sum(seat.held for seat in self._seats.values()),
+                waiting=sum(state.held for state in self._states.values()),
                 taken=self.taken,
                 stored=self.stored,
                 errors=link.errors + self._errors,
             )
+
+
+def _next_wake(state: EntryState, now: float) -> float | None:
+    """When an announcement gives a target a turn; None: at once."""
+    if now >= state.woken + _BETWEEN_WAKES:
+        state.woken = now
+        return None
+    if state.woken <= now:
+        state.woken += _BETWEEN_WAKES
+    return state.woken
 
 
 def _name(redis: Redis) -> str:

@@ -21,7 +21,7 @@ GREATEST_FENCE: Final = 2**52
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Under which names the store keeps what belongs to one target. They are hashes, and tell nothing."""
+    """The names of one target's entries in the store. They are hashes, which reveal nothing."""
 
     token: str
     """Of its token, its lock and its failures."""
@@ -34,7 +34,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The wish of a daemon to make the next grant for its fleet."""
+    """A daemon's request to make the next grant for its fleet."""
 
     have: int = NEVER
     """The fence of the token that it has, or of a stored one that it cannot read. A newer one is returned instead."""
@@ -160,8 +160,8 @@ class Store(Protocol):
         """Free the lock, announce that, and take back what `claim` counted: nothing was sent."""
         ...
 
-    def read(self, names: Names) -> Stored | None:
-        """The token that is stored; None if there is none."""
+    def read(self, names: Names) -> Stored:
+        """The token that is stored. Without one, its fence is `NEVER`, and only its clock has a meaning."""
         ...
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""The keys that seal the entries of each client, from `share.key` or from the client's secrets."""
+"""The keys that encrypt the entries of each client, derived from `share.key` or from the client's secrets."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
 
@@ -15,15 +15,20 @@ from bearerd.secrets.kinds import source_of
 from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
 
-# Seconds. A command that prints a secret takes its time, and claims are repeated when a lock is freed.
-_LATELY: Final = 60.0
+# Seconds until a claim reads the secrets again. A command that prints a secret takes its time, and claims are repeated
+# each time a lock is released.
+_READ_AGAIN: Final = 60.0
+# Seconds until an entry that cannot be decrypted is a reason to read them again. A writer to the server can store any
+# number of such entries.
+_AFTER_FAILURE: Final = 5.0
 
 
-class Keyring:
+class KeyCache:
     """The derived keys, kept because a secret may come from a command. Thread-safe, but reading may take seconds."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
         self._environ = environ
+        self._now = now
         self._keys: dict[str, tuple[bytes, ...]] = {}
         self._read_at: dict[str, float] = {}
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -35,20 +40,29 @@ class Keyring:
                 self._keys[client.name] = self._read(client)
             return self._keys[client.name]
 
-    def refresh(self, client: Client, now: float) -> None:
+    def refresh(self, client: Client) -> None:
         """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
-        if now >= self._read_at.get(client.name, -inf) + _LATELY:
-            self.renewed(client)
-            self._read_at[client.name] = now
+        self._renewed(client, _READ_AGAIN)
 
     def renewed(self, client: Client) -> tuple[bytes, ...]:
-        """The same, read again, because a secret may have changed. If it cannot be read now, the known keys."""
+        """The same, read again unless that was just done, because a secret may have changed.
+
+        If it cannot be read now, the known keys.
+        """
+        return self._renewed(client, _AFTER_FAILURE)
+
+    def _renewed(self, client: Client, after: float) -> tuple[bytes, ...]:
+        """The keys, read again if the last time was so many seconds ago."""
         with holding(self._reading[client.name]):
+            now = self._now()
+            if now < self._read_at.get(client.name, -inf) + after and client.name in self._keys:
+                return self._keys[client.name]
             try:
                 self._keys[client.name] = self._read(client)
             except SecretUnavailable:
                 if client.name not in self._keys:
                     raise
+            self._read_at[client.name] = now
             return self._keys[client.name]
 
     def forget(self, client: str) -> None:
@@ -73,5 +87,5 @@ class Keyring:
             else:
                 found.append(derive(secret))
         if not found:
-            raise missing or SecretUnavailable("the client has no secret that could seal its tokens; set share.key")
+            raise missing or SecretUnavailable("the client has no secret to encrypt its tokens with; set share.key")
         return tuple(found)

@@ -28,7 +28,7 @@ MOST_BYTES: Final = MOST_SEALED + 64 * 1024
 """Of one reply: a sealed token, and much more than everything else in it."""
 
 
-class Line:
+class RedisConnection:
     """One connection. Only one thread uses it at a time, but any may `hang_up`.
 
     All methods raise ShareUnavailable. The connection is closed then, except after a RefusedError.
