@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.clock import FakeClock
 from support.process import WITHIN, eventually
 from support.redis_liar import answering, bulk, usual
-from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, free_port, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
 SOON = 1.0
@@ -271,6 +272,16 @@ def test_a_permission_that_is_missing_is_noticed_before_a_script_has_done_half_o
             reports.wait_for("lost")
             server.ask("ACL", "SETUSER", "bearerd", "&bearerd:*")
             reports.wait_for("restored")
+
+
+@NEEDS_REDIS
+def test_a_cluster_is_refused_before_the_link_is_up() -> None:
+    with redis_server("cluster-enabled yes", f"cluster-port {free_port()}") as server:
+        server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: re.search("cluster_state.*ok", str(server.ask("CLUSTER", "INFO"))))
+        with linked(redis_of(server)) as (link, reports):
+            assert reports.wait_for("lost") == []
+            assert "clusters are not supported (CROSSSLOT)" in link.view().error
 
 
 @NEEDS_REDIS

@@ -142,7 +142,7 @@ def _certificate_advice(why: str, ca_file: str | None) -> str:
         return "use the name in the server's certificate as host, or give it a certificate for this one"
     if "issuer" in why or "self-signed" in why or "self signed" in why:
         if ca_file is not None:
-            return f"no authority in ca_file {ca_file} issued it"
+            return f"put the authority that issued it into ca_file {ca_file}"
         return "for a private authority set share.redis.ca_file"
     if "expired" in why or "not yet valid" in why:
         return "check this machine's clock; if it is right, renew the server's certificate"
