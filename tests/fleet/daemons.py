@@ -98,6 +98,12 @@ class Fleet:
             member.process = None
             assert code == (0 if by is signal.SIGTERM else -by), f"exit {code}\n{member.log()}"
 
+    def running(self) -> None:
+        """Fail if a daemon ended by itself."""
+        for member in self.members.values():
+            if member.process is not None and member.process.poll() is not None:
+                raise AssertionError(f"{member.name} ended\n{member.log()}")
+
     def logs(self) -> str:
         """The end of the logs of some daemons."""
         return "\n".join(member.log() for member in list(self.members.values())[:_LOGS_SHOWN])

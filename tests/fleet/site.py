@@ -87,7 +87,13 @@ class Site:
     def up(self) -> int:
         """Start all daemons, and wait until all have one token; returns its number."""
         self.fleet.start()
-        return self.readers.wait_for_one(0, within=STARTS_WITHIN)
+
+        def one() -> bool:
+            self.fleet.running()
+            return len(set(self.readers.held().values())) == 1 and all(self.readers.held().values())
+
+        self.readers.wait_for(one, "all files have one token", STARTS_WITHIN)
+        return self.readers.wait_for_one(0)
 
     def through(self, lifetimes: int, but: set[str] | None = None) -> tuple[int, int]:
         """Wait until all files had so many further tokens, which are all that were issued; the last, and the grants.

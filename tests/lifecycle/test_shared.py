@@ -12,10 +12,11 @@ import pytest
 
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Target
-from bearerd.share.types import Names, Stored
+from bearerd.share.types import Answer, Claim, Names, Stored
 from bearerd.terms import RateLimit, Reference
 from support.fleet import SHARE, Daemon, World
 from support.share_link import ModelLink
+from support.share_model import ModelStore
 from support.targets import CLIENT, token
 
 WAIT = replace(SHARE, when_unavailable="wait")
@@ -231,6 +232,26 @@ def test_a_daemon_that_was_paused_during_a_grant_does_not_publish_its_older_toke
     world.provider.count = 2
     assert second.file() == "token-2"
     assert first.file() == "token-2"
+
+
+def test_a_daemon_that_was_paused_until_its_lock_ended_makes_no_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.add(2)
+    second.dead = True
+    claim = ModelStore.claim
+
+    def paused_once(store: ModelStore, names: Names, wanted: Claim) -> Answer:
+        answer = claim(store, names, wanted)
+        if second.dead:
+            second.dead = False
+            pause(world, first, 60.0)
+        return answer
+
+    monkeypatch.setattr(ModelStore, "claim", paused_once)
+    first.turn()
+    assert first.file() == second.file() == "token-1"
+    assert world.asks == 1
 
 
 def test_a_daemon_that_was_paused_before_it_writes_its_files_looks_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from support.process import eventually, running
 from support.redis_server import NEEDS_REDIS, redis_server
-from support.server import Server, issues, serving
+from support.server import Answer, Seen, Server, issues, serving
 
 SECRET = "a secret of the client"
 
@@ -90,6 +91,35 @@ def test_a_share_that_is_added_and_removed_needs_no_restart_and_no_token(tmp_pat
             daemon.wait_for("config reloaded: 1 token changed")
             eventually(lambda: not server.ask("PUBSUB", "CHANNELS"))
         assert (first.token, len(provider.seen)) == ("t-1", 1)
+
+
+@NEEDS_REDIS
+def test_a_secret_that_was_corrected_while_the_daemon_was_stopped_is_tried_at_once(tmp_path: Path) -> None:
+    issue = issues(3600)
+
+    def answer(seen: Seen) -> Answer:
+        sent = base64.b64decode(seen.headers["authorization"].removeprefix("Basic "))
+        return Answer(401, {"error": "invalid_client"}) if b"wrong" in sent else issue(seen)
+
+    with serving(answer) as provider, redis_server() as server:
+        first, other = (Machine(tmp_path / name, provider, "k" * 32) for name in ("first", "other"))
+        for machine in (first, other):
+            machine.write(machine.share(server.url))
+            machine.keep("secret", "a wrong secret of the client")
+        with running("run", "-c", first.config) as daemon:
+            daemon.wait_for("invalid_client")
+            with running("run", "-c", other.config) as waiting:
+                waiting.wait_for("received by another daemon of the fleet")
+        # It has the refused secret, so it waits.
+        with running("run", "-c", other.config) as waiting:
+            waiting.wait_for("received by another daemon of the fleet")
+            assert not any("trying again" in line for line in waiting.lines)
+            assert len(provider.seen) == 1
+            first.keep("secret", SECRET)
+            with running("run", "-c", first.config) as daemon:
+                daemon.wait_for("client dnb was refused before its credentials changed; trying again")
+                eventually(lambda: (first.token, other.token) == ("t-1", "t-1"))
+        assert len(provider.seen) == 2
 
 
 def test_without_a_share_a_daemon_loads_neither_redis_nor_cryptography(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ reschedule  another `refresh_before`: a share, `value`      fail_disk   every wr
 In a fleet `host` says to which of its hosts it happens. These happen only there, all but the first two to its store:
 
 stop        SIGSTOP, and SIGCONT after `value` seconds;     failover    a replica that lacks the last `lag` seconds
-            `flag`: in an attempt                                       takes over, after `value` seconds
+            `flag`: in an attempt; `text` "claim": before               takes over, after `value` seconds
+            it hears that it has the lock
 cut         the host cannot reach the store for `value` s   restore     the store has the data of `value` seconds ago
 outage      `value` seconds; `flag`: no answer at all,      store_step  its clock is set: `value` seconds
             else connections are refused

@@ -57,6 +57,8 @@ class Member(Run):
         self.fences: dict[str, int] = {}
         """By target: the fence of the token in its file."""
         self._cut_until = -inf
+        self._stop_in_claim: Event | None = None
+        """A stop that waits for a lock."""
         self.requested: dict[str, float] = {}
         """By target: when a user requested another token."""
         self.share = fleet.share
@@ -102,8 +104,12 @@ class Member(Run):
 
     def asked_otherwise(self, path: str) -> bool:
         """Whether the file may go back to a token that ends earlier: the latest one was lost with its store."""
-        ends_old = self.servers[self.target_of_path(path).client.provider.name].server.ends_old is not None
+        ends_old = self.ends_old(self.target_of_path(path).full_name)
         return super().asked_otherwise(path) or (ends_old and bool(self.fleet.checks.excuse("h", self.kernel.now)))
+
+    def ends_old(self, name: str) -> bool:
+        """Whether a new token ends the previous one."""
+        return self.fleet.ends_old(self.kept[name].account)
 
     def expect(self) -> None:
         """Within a second it has all tokens that the store has now."""
@@ -152,16 +158,34 @@ class Member(Run):
     def _way(self, name: str) -> float:
         return super()._way(name) + self.fleet.detour(name)
 
+    def lock_given(self) -> None:
+        """Its daemon is about to hear that it may ask."""
+        if self._stop_in_claim is not None:
+            event, self._stop_in_claim = replace(self._stop_in_claim, text=""), None
+            self.fleet.checks.late_locks = self.fleet.lease()
+            self.kernel.at(self.kernel.now, partial(self._do, event))
+
+    def _do(self, event: Event) -> None:
+        if event.deed == "stop" and event.text == "claim":
+            self._stop_in_claim = event
+        else:
+            super()._do(event)
+
+    def _asks(self) -> bool:
+        """Whether it asks a provider, whose reply it does not have."""
+        return sum(self.flying.values()) > 0
+
     # -- what happens to it ----------------------------------------------------------------------
 
     def _stop(self, event: Event) -> None:
         """SIGSTOP, and later SIGCONT."""
         until = self.kernel.now + event.value
-        self._asleep_until = self._deaf_until = until
+        self._asleep_until, self._deaf_until = until, max(self._deaf_until, until)
         self.daemon.stop_process(until)
         self.link.stopped(until)
         self._pause(list(self.kept), event.value, "stopped")
-        self.fleet.disturb(event, event.value, self.number)
+        if self._asks():
+            self.fleet.disturb(event, event.value, self.number)
 
         def continues() -> None:
             self.fleet.touched.add(self.number)
@@ -178,7 +202,8 @@ class Member(Run):
         super()._suspend(event)
         self.daemon.stopped_until = self._asleep_until
         self.link.disconnected()
-        self.fleet.disturb(event, self._deaf_until - self.kernel.now, self.number)
+        if self._asks():
+            self.fleet.disturb(event, self._deaf_until - self.kernel.now, self.number)
 
     def _step(self, event: Event) -> None:
         self.fleet.stepped()
@@ -189,7 +214,8 @@ class Member(Run):
         for name in self.kept:
             self.fleet.checks.answered(self.number, name)
         self.link.stop()
-        self.fleet.disturb(event, 0.0, self.number)
+        if self._asks():
+            self.fleet.disturb(event, 0.0, self.number)
         super()._kill(event)
 
     _restart = _kill
@@ -356,7 +382,7 @@ class Fleet:
         for member in self.members.values():
             for name, kept in member.kept.items():
                 now, way = self.kernel.now, member._way(name)
-                if self._ends_old(kept.account):
+                if self.ends_old(kept.account):
                     member._excuse(name, now, now + lasts, way, way, event.deed)
                 # A lock may be left behind by a holder that is gone, or that was never told of it.
                 member._excuse(name, now, now, way, way, event.deed)
@@ -442,6 +468,7 @@ class Fleet:
             if not member._down:
                 self.checks.expect(member, name)
 
-    def _ends_old(self, account: str) -> bool:
+    def ends_old(self, account: str) -> bool:
+        """Whether the provider of this client ends the previous token with each new one."""
         found = next(each for each in self.world.accounts if each.name == account)
         return self.servers[found.server].server.ends_old is not None

@@ -67,6 +67,15 @@ class MemberChecks(Checks):
         super().changed(path, content)
         self._member.fleet.checks.changed(self._member, path, content)
 
+    def look(self, path: str) -> None:
+        """What a reader finds in a file."""
+        target = self._member.target_of(path)
+        name = target.full_name if target is not None else ""
+        # Of tokens that were obtained by such daemons nobody knows which ended the others: their clocks differ.
+        ended = (name, self._member.fences.get(name, NEVER)) in self._member.fleet.checks.blind
+        if not (ended and self._member.ends_old(name)):
+            super().look(path)
+
     def alarm(self, name: str, text: str) -> None:
         """The daemon says ERROR. One whose clock is far from those of others believes that tokens end earlier."""
         if not self._member.fleet.skew():
@@ -90,6 +99,10 @@ class FleetChecks:
         self.traces: defaultdict[str, deque[tuple[float, str]]] = defaultdict(lambda: deque(maxlen=TRACED))
         self.known: dict[str, dict[int, Known]] = defaultdict(dict)
         """By target and fence: the token."""
+        self.blind: set[tuple[str, int]] = set()
+        """By target and fence: tokens that were obtained alone, by daemons that never heard of the store's clock."""
+        self.late_locks = 0.0
+        """Seconds by which tokens may be taken for older: a daemon that was stopped read the store's clock late."""
         self.names: dict[str, Names] = {}
         """By target."""
         self._holders: dict[tuple[str, int], int] = {}
@@ -191,7 +204,7 @@ class FleetChecks:
         if token is None or kept.habit not in {"fresh", "jwt"} or token.ends <= now or member.asked_for(name):
             return
         lead = policy.lead(kept.lifetime, RefreshBefore(share=kept.share))
-        due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew()
+        due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew() - self.late_locks
         self.made["h"] += 1
         if now >= due:
             return
@@ -222,6 +235,7 @@ class FleetChecks:
             raise Violation("i", f"{name}: hosts {other} and {link.number} hold fence {granted.fence}", name)
         self._holders[names.token, granted.fence] = link.number
         self._locks[link.number, name] = granted.fence, claim
+        self._fleet.members[link.number].lock_given()
 
     def changed(self, member: Member, path: str, content: bytes | None) -> None:
         """A file was replaced or removed."""
@@ -236,6 +250,8 @@ class FleetChecks:
         if member.waits(name):
             return  # the fence is that of a token which is not in the file yet
         self.made["i"] += 1
+        if fence not in self.known[name] and member.link.blind:
+            self.blind.add((name, fence))
         other = self.known[name].setdefault(fence, token)
         if other is not token:
             raise Violation("i", f"{name}: {token.text} and {other.text} have fence {fence}", name)

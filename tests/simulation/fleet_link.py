@@ -46,7 +46,7 @@ class SimulatedLink:
         self.state: Literal["starting", "up", "down"] = "starting"
         self.store: Store = _Commands(self)
         self._stopped = False
-        self._failures = 0
+        self._failures, self._blind = 0, True
         self._opened = inf
         """When the last connection that worked was made."""
         self._connected = -inf
@@ -97,6 +97,11 @@ class SimulatedLink:
     def session(self) -> float:
         """When the present connection was made."""
         return self._connected
+
+    @property
+    def blind(self) -> bool:
+        """Whether its daemon never heard of the server, and so of its clock."""
+        return self._blind
 
     def connected(self) -> float:
         """Since when announcements reach it; infinity if they do not."""
@@ -203,7 +208,7 @@ class SimulatedLink:
             return
         self.state, self.since = "up", self.daemon.clock.now().boot
         self._connected = self._opened = self._kernel.now
-        self._blocked = self._poll_due = inf
+        self._blocked, self._poll_due, self._blind = inf, inf, False
         self._heard(self._listener.restored)()
         self.is_up()
 

@@ -74,7 +74,8 @@ def _deeds(world: World, dice: Random, number: int, deeds: tuple[Deed, ...]) -> 
         of = dice.choice(world.targets).full_name if deed in {"tamper", "refresh"} else ""
         value = dice.choice(_VALUES.get(deed, (0.0,)))
         flag = dice.random() < 0.5 and (deed not in {"kill", "stop"} or host is not None) and deed != "refresh"
-        events.append(Event(time, deed, of, value, flag=flag, host=host))
+        text = "claim" if deed == "stop" and host is not None and not flag else ""
+        events.append(Event(time, deed, of, value, flag=flag, text=text, host=host))
     return _with(world, *events)
 
 

@@ -43,8 +43,9 @@ def test_the_same_seed_gives_the_same_run() -> None:
     program = (
         "from simulation.run import Run, run; from simulation.worlds import world_of; import simulation.run as r\n"
         "made = []; init = Run.__init__\n"
-        "r.Run.__init__ = lambda self, world: (made.append(self), init(self, world))[1]\n"
+        "r.Run.__init__ = lambda self, *given: (made.append(self), init(self, *given))[1]\n"
         "for seed in range(20): print(sorted(run(world_of(seed, 'wild', 60)).counts.items()))\n"
+        "for seed in range(4): print(sorted(run(world_of(seed, 'fleet_wild', 240)).counts.items()))\n"
         "for living in made:\n"
         "    for name, trace in living.checks.traces.items(): print(name, *trace)\n"
     )

@@ -155,6 +155,10 @@ class Grants:
             return False  # no secret can be read
         return not self._rotation(client).exhausted([self._fingerprint(client, one) for one in several])
 
+    def was_refused(self, client: Client) -> bool:
+        """Whether the provider refused a request of this daemon since one worked."""
+        return bool(self._rotation(client).refused)
+
     def close_idle(self) -> None:
         """Close connections that a burst left open."""
         for endpoint in list(self._endpoints.values()):

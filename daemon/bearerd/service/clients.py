@@ -62,7 +62,9 @@ class Clients:
         if refusal is None or refusal.own:
             return
         if self._grants.untried(client):
-            say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
+            # In a fleet, another daemon may have been refused, with these same credentials.
+            if client.share is None or self._grants.was_refused(client):
+                say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
             self._admission.forgive(client.name, self._clock.now().boot)
         else:
             say(

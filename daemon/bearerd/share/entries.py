@@ -92,6 +92,10 @@ class Entries:
             if changed is None and isinstance(answer, Failing) and self._of_others(answer):
                 changed = 0.0
                 continue
+            if isinstance(answer, Granted) and self.clock.now().boot >= asked + lease:
+                # This process was paused, and another daemon may be making the request already.
+                self.server.link.store.give_back(self.state.names, answer.fence)
+                continue
             claimed = self._understood(wanted, answer, asked)
             if claimed is not None:
                 return claimed

@@ -63,10 +63,10 @@ def goes_alone(when_unavailable: WhenUnavailable, remaining: float, *, last: boo
 
 
 def outlasted(ends: float | None, clock: float, remaining: float, *, last: bool) -> bool:
-    """Whether a failure is to be ignored because the fleet would have asked again, by its own word.
+    """Whether a failure is to be ignored, because the wait that it contains is over.
 
-    `ends` is that word, and `clock` the present: both by the server's clock. A failure that cannot be read is ignored
-    for the last attempt only: more would be refused attempts beyond the fleet's limit if daemons have different keys.
+    `ends` is the end of that wait, and `clock` the present, both by the server's clock. A failure that cannot be read
+    is ignored for the last attempt only: otherwise, daemons with different keys would exceed the fleet's limit.
     """
     if ends is None:
         return last

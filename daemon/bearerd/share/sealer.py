@@ -52,7 +52,7 @@ class Sealer:
         return None if content is None else load_token(content)
 
     def credentials(self, target: Target) -> str:
-        """A fingerprint of what the provider judges. Daemons with the same credentials and key have the same."""
+        """A fingerprint of the credentials. It is the same on all daemons with the same credentials and key."""
         client = target.client
         several = read_credentials(client, self._environ)
         used = [[one.client_id, one.secret, one.private_key, one.certificate] for one in several]

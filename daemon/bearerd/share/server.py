@@ -56,7 +56,7 @@ class EntryState:
     held: bool = False
     """Whether it waits for the server, because `when_unavailable` is `wait`."""
     busy_since: float | None = None
-    """Without a valid token: when the first of the locks of others was found that followed each other since.
+    """Without a valid token: when this daemon found a lock of another one, if others followed it without a break.
 
     Announcements of ended attempts reset it.
     """
