@@ -338,7 +338,7 @@ def test_without_the_server_each_daemon_goes_on_alone(world: World, caplog: pyte
         daemon.link.cut = True
     world.live(2 * HOUR)
     assert world.asks == 1 + 2 * 2
-    lines = [line for line in caplog.messages if "unavailable" in line]
+    lines = [line for line in caplog.messages if " is unavailable" in line]
     assert len(lines) == 2
     assert lines[0] == (
         "share redis://127.0.0.1:6379/0 is unavailable: the connection timed out; check the network; each token is "

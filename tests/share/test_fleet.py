@@ -500,6 +500,28 @@ def test_an_error_is_logged_once_in_ten_minutes(
     assert view.errors == 4
 
 
+def test_a_server_that_stays_unavailable_is_logged_for_each_reason_and_every_ten_minutes(
+    machine: Machine, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = machine.link.fail
+    fails("closed; look at it")
+    for _ in range(3):
+        fails("wrong password; correct it")
+        fails("closed; look at it")
+    alone = "each token is refreshed by this daemon alone"
+    assert caplog.messages == [
+        f"share redis://127.0.0.1:6379/0 is unavailable: closed; look at it; {alone}",
+        f"share redis://127.0.0.1:6379/0 is still unavailable: wrong password; correct it; {alone}",
+    ]
+    clock.advance(601.0)
+    fails("wrong password; correct it")
+    fails("wrong password; correct it")
+    assert len(caplog.messages) == 3
+    machine.link.poll()
+    fails("wrong password; correct it")
+    assert [" still " in line for line in caplog.messages[3:]] == [False]
+
+
 def test_without_a_share_nothing_of_it_is_imported(tmp_path: Path) -> None:
     script = f"""
 import sys

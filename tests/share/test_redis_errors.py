@@ -20,7 +20,7 @@ from support.redis_liar import answering, bulk, usual
 from support.redis_server import NEEDS_REDIS, RedisServer, free_port, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
-LISTENS = "no server listens there, or a firewall refuses: check that it runs, and host and port"
+LISTENS = "check that the server runs there, host and port, and that no firewall refuses"
 
 
 def error_of(redis: Redis, environ: dict[str, str] | None = None) -> str:
@@ -81,7 +81,9 @@ def test_an_authority_that_is_not_trusted(secure: RedisServer, tmp_path: Path) -
     assert error_of(at(secure, ca_file=None)) == f"{refused}; for a private authority set share.redis.ca_file"
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
-    assert error_of(at(secure, ca_file=str(other))) == f"{refused}; no authority in ca_file {other} issued it"
+    assert (
+        error_of(at(secure, ca_file=str(other))) == f"{refused}; put the authority that issued it into ca_file {other}"
+    )
 
 
 @NEEDS_REDIS
@@ -114,8 +116,8 @@ def test_tls_to_a_port_without_and_the_reverse(secure: RedisServer) -> None:
     assert said.startswith("TLS: ")
     assert said.endswith("; check that this port speaks TLS, else write redis:// for rediss://")
     assert error_of(at(secure, url=secure.url.replace("rediss", "redis"), ca_file=None)) == (
-        "the server closed the connection (before its first answer); if this port speaks TLS, write rediss:// for "
-        "redis://"
+        "the server closed the connection (before its first answer); check host and port; if it speaks TLS, write "
+        "rediss://"
     )
 
 
@@ -147,7 +149,8 @@ def test_passwords(tmp_path: Path) -> None:
         )
         missing = tmp_path / "password"
         assert error_of(at(server, password=Reference("file", str(missing)))) == (
-            f"share.redis.password: file {missing}: no such file or directory; it is read again for the next connection"
+            f"share.redis.password: file {missing}: no such file or directory; correct it, which takes effect "
+            "at the next connection"
         )
     with redis_server() as server:
         assert error_of(at(server, password=Reference("env", "PASSWORD")), wrong) == (

@@ -135,4 +135,4 @@ class ModelLink:
         self.errors += 1
         if self.state != "down":
             self.state, self.since = "down", self.network.boot()
-            self.listener.lost()
+        self.listener.lost()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bearerd.clock import Clock, dice
 from bearerd.model import Target
@@ -13,6 +14,13 @@ from bearerd.share.types import ShareView
 if TYPE_CHECKING:
     from bearerd.share.fleet import Fleet
     from bearerd.share.server import Connect
+
+_SLOW: Final = (
+    "bearerd.share.redis_connection",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.kdf.hkdf",
+)
+"""Modules of the extra that take long to import."""
 
 
 class ClientIds(Protocol):
@@ -79,8 +87,10 @@ class Sharing:
     def _to_redis(self) -> Connect:
         from bearerd.share.link import RedisLink  # noqa: PLC0415 - as above
 
-        # On a machine that has just booted, importing redis-py may take longer than `timeout`, which starts later.
+        # On a machine that has just booted, importing redis-py may take longer than `timeout`, which starts later, and
+        # a turn that imports cryptography would look stuck.
         with suppress(ImportError):  # the link reports it, and names the extra
-            import bearerd.share.redis_connection  # noqa: F401, PLC0415 - as above
+            for name in _SLOW:
+                import_module(name)
 
         return lambda redis, listener: RedisLink(redis, self._environ, self._clock, self._dice, listener)

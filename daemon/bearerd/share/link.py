@@ -169,12 +169,12 @@ class RedisLink:
             self._redis.disconnect()
 
     def _keep_open(self) -> None:
-        failures, down = 0, False
+        failures = 0
         while not self._stopping.is_set():
             opened = None
             try:
                 subscription, session = self._open()
-                opened, down = time.monotonic(), False
+                opened = time.monotonic()
                 try:
                     if not self._stopping.is_set():
                         self._listener.restored()
@@ -187,9 +187,7 @@ class RedisLink:
                 self._failed(session, _text_of(error))
             if self._stopping.is_set():
                 break
-            if not down:
-                down = True
-                self._listener.lost()
+            self._listener.lost()
             # A server that accepts connections but fails operations is not up for long.
             lasted = opened is not None and time.monotonic() - opened >= LONGEST
             failures = 1 if lasted else failures + 1

@@ -39,7 +39,7 @@ class Listener(Protocol):
         ...
 
     def lost(self) -> None:
-        """Note that the link went down."""
+        """Note that the link went down, or that it could not be opened again."""
         ...
 
 

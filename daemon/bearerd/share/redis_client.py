@@ -147,7 +147,7 @@ class RedisClient:
         try:
             return source_of(reference, self._environ).read()
         except SecretUnavailable as error:
-            raise ShareUnavailable(f"{key}: {error}; it is read again for the next connection") from None
+            raise ShareUnavailable(f"{key}: {error}; correct it, which takes effect at the next connection") from None
 
     def _login(self) -> tuple[str | None, str | None]:
         """User and password: those of the config, or else of the URL."""

@@ -133,7 +133,7 @@ def _failure(error: BaseException, phase: Phase, where: Where) -> tuple[str, str
     if phase == "TLS":
         advice = "check that this port speaks TLS, else write redis:// for rediss://"
     elif not where.tls and phase == "login":
-        advice = "if this port speaks TLS, write rediss:// for redis://"
+        advice = "check host and port; if it speaks TLS, write rediss://"
     return f"the server closed the connection ({_DURING[phase]})", advice
 
 
@@ -142,7 +142,7 @@ def _certificate_advice(why: str, ca_file: str | None) -> str:
         return "use the name in the server's certificate as host, or give it a certificate for this one"
     if "issuer" in why or "self-signed" in why or "self signed" in why:
         if ca_file is not None:
-            return f"no authority in ca_file {ca_file} issued it"
+            return f"put the authority that issued it into ca_file {ca_file}"
         return "for a private authority set share.redis.ca_file"
     if "expired" in why or "not yet valid" in why:
         return "check this machine's clock; if it is right, renew the server's certificate"
@@ -156,7 +156,7 @@ _DURING: Final[dict[Phase, str]] = {
     "login": "before its first answer",
     "command": "while waiting for an answer",
 }
-_LISTENS: Final = "no server listens there, or a firewall refuses: check that it runs, and host and port"
+_LISTENS: Final = "check that the server runs there, host and port, and that no firewall refuses"
 _ADVICE_BY_NUMBER: Final = {
     errno.ECONNREFUSED: _LISTENS,
     errno.ENOENT: "check that the server runs, and the path of its socket (unixsocket in its config)",

@@ -12,6 +12,7 @@ Needs Redis 6.2 or Valkey 7.2, without cluster mode. Scripts read the server's c
     PREFIX:refused:CLIENT   zset   attempts that were refused or may be, by time
     PREFIX:rate:NAME        zset   attempts that count against a rate limit, by time
     PREFIX:alive            text   written at each poll, which proves that the server can be written
+    PREFIX:cluster          never written: with the key above, it shows that this is no cluster
     PREFIX:changed          channel of announcements: `TARGET CLIENT`
 
 TARGET, CLIENT and NAME are hashes (`Names`). Every key expires. This user is sufficient:
@@ -133,12 +134,17 @@ class RedisStore:
         return self._run("read", names, read=replies.stored)
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """See `Store`. Also proves that the server can be written, even for no tokens."""
+        """See `Store`. Also proves, even for no tokens, that the server can be used and the user may do all."""
         found: list[int] = []
         for start in range(0, max(1, len(tokens)), _AT_ONCE):
             some = tokens[start : start + _AT_ONCE]
-            keys = (f"{self._prefix}:alive", *(f"{self._prefix}:token:{token}" for token in some))
-            found += self._evaluated("fences", keys, (), partial(replies.fences, count=len(some)))
+            # A cluster refuses two keys that it keeps apart. Without tokens, there would be only one.
+            keys = (
+                f"{self._prefix}:alive",
+                f"{self._prefix}:cluster",
+                *(f"{self._prefix}:token:{token}" for token in some),
+            )
+            found += self._evaluated("fences", keys, (self._channel,), partial(replies.fences, count=len(some)))
         return tuple(found)
 
     # -- check ---------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ class Server:
         """When the link was restored last. Boot clock."""
         self._error, self._error_at, self._errors = "", None, 0  # type: tuple[str, float | None, int]
         self._said: dict[str, float] = {}
+        self._said_down: dict[str, float] = {}
+        """When each reason why the server is unavailable was logged, since it is."""
 
     # -- entry states -----------------------------------------------------------------------------
 
@@ -160,6 +162,7 @@ class Server:
         """Wake all targets: anything may have changed."""
         with self._lock:
             was_down, self._down = self._down, False
+            self._said_down.clear()
             self.back_at = self._now() if was_down else self.back_at
             for state in self._states.values():
                 state.look = True
@@ -170,11 +173,13 @@ class Server:
             self._wake(full_name, None)
 
     def lost(self) -> None:
-        """Log that the server is unavailable, once."""
+        """Log that the server is unavailable: at once, for each new reason, and every ten minutes."""
+        error, now = self.link.view().error, self._now()
         with self._lock:
             was_down, self._down = self._down, True
-        if was_down:
-            return
+            if was_down and now < self._said_down.get(error, -inf) + _SAY_AGAIN:
+                return
+            self._said_down[error] = now
         alone, wait = (
             "each token is refreshed by this daemon alone",
             "each token is kept until shortly before its expiry",
@@ -182,7 +187,8 @@ class Server:
         text = wait if self.policies == {"wait"} else alone if "wait" not in self.policies else (
             "each token is refreshed by this daemon alone, or kept until shortly before its expiry"
         )  # fmt: skip
-        say(logging.WARNING, f"share {self.name} is unavailable: {self.link.view().error}; {text}")
+        still = "still " if was_down else ""
+        say(logging.WARNING, f"share {self.name} is {still}unavailable: {error}; {text}")
 
     # -- errors, and the view --------------------------------------------------------------------
 
