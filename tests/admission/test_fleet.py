@@ -120,3 +120,19 @@ def test_a_token_of_another_daemon_excuses_a_target_that_was_refused_before() ->
     assert refusal.own
     assert isinstance(w.turn("c/b"), Granted)
     w.settle("c/b", ISSUED)
+
+
+@pytest.mark.parametrize("offered", [False, True])
+def test_a_target_with_a_token_from_its_fleet_leaves_its_queue_to_the_others(offered: bool) -> None:
+    w = World(limits("c", max_concurrency=1))
+    for name in ("c/a", "c/b", "c/c"):
+        w.turn(name)
+    if offered:
+        w.settle("c/a", ISSUED)
+    w.core.cancel("c/b", "c", w.now)
+    w.alarms.pop("c/b", None)  # its turn comes, but it is not due
+    if not offered:
+        w.settle("c/a", ISSUED)
+    w.follow()
+    assert isinstance(w.turn("c/c"), Granted)
+    w.check()

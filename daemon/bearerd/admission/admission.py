@@ -104,6 +104,10 @@ class Admission:
         """Note that another daemon of the fleet has just obtained a token: the credentials work."""
         self._change(lambda core: core.fleet_issued(name, client, now))
 
+    def cancel(self, name: str, client: str, now: float) -> None:
+        """Remove a target from its queue: it has a token from elsewhere. Wakes the next one."""
+        self._change(lambda core: core.cancel(name, client, now))
+
     def forget(self, name: str, client: str, now: float) -> None:
         """Remove a target that is no longer wanted. Wakes the next one in the queue."""
         self._change(lambda core: core.forget(name, client, now))

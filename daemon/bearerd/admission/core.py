@@ -297,15 +297,26 @@ class Core:
             self._note(client, now)
             self.waiting.arrange(client, now)
 
-    def forget(self, name: str, client_name: str, now: float) -> None:
-        """Remove a target that is no longer wanted."""
+    def cancel(self, name: str, client_name: str, now: float) -> None:
+        """Remove a target from its queue: it has a token from elsewhere, and would not use an offer."""
         now = self._at(now)
+        self._leave(name, now)
+        client = self.registry.find(client_name)
+        if client is not None:
+            self.waiting.arrange(client, now)
+
+    def _leave(self, name: str, now: float) -> None:
         offer = self.waiting.offers.get(name)
         if offer is not None:
             self.waiting.withdraw(offer, now)
-        self._unknown.pop(name, None)
         self.waiting.leave(name)
         self.waiting.since.pop(name, None)
+
+    def forget(self, name: str, client_name: str, now: float) -> None:
+        """Remove a target that is no longer wanted."""
+        now = self._at(now)
+        self._unknown.pop(name, None)
+        self._leave(name, now)
         client = self.registry.find(client_name)
         if client is not None:
             for rate in client.rates + client.shared:

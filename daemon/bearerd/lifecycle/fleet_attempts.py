@@ -47,6 +47,7 @@ class FleetAttempts(Standing):
         if taken.next_due > now.boot:
             self.token.expected(now.boot)  # its provider has just returned it again
         parts.admission.worked(target.client.name)
+        parts.admission.cancel(target.full_name, target.client.name, now.boot)
         if now.boot - dated.token.obtained.boot <= policy.LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
         remaining = self.state.remaining(now.boot)

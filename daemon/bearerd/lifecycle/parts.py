@@ -58,6 +58,10 @@ class Admission(Protocol):
         """Note that another daemon of the fleet has just obtained a token."""
         ...
 
+    def cancel(self, name: str, client: str, now: float) -> None:
+        """Remove a target from its queue: it has a token from elsewhere."""
+        ...
+
     def forget(self, name: str, client: str, now: float) -> None:
         """Remove a target that is no longer wanted."""
         ...
