@@ -22,16 +22,17 @@ from support.rig import say
 
 SCENES: dict[str, Scene] = {
     "lifetimes": scenes.lifetimes,
-    "restarts": scenes.restarts,
-    "holder": scenes.holder,
+    # The longest ones start first, so that they are not what the short form waits for in the end.
     "alone": outages.alone,
     "wait": outages.wait,
-    "lost": outages.lost,
-    "replaced": outages.replaced,
-    "promoted": outages.promoted,
-    "ended": outages.ended,
-    "bridged": outages.bridged,
     "refused": limits.refused,
+    "holder": scenes.holder,
+    "lost": outages.lost,
+    "ended": outages.ended,
+    "restarts": scenes.restarts,
+    "promoted": outages.promoted,
+    "replaced": outages.replaced,
+    "bridged": outages.bridged,
     "corrected": limits.corrected,
     "rate": limits.rate,
     "secured": secured.secured,
@@ -62,7 +63,7 @@ def main() -> int:
     say(line(*HEAD))
     with ThreadPoolExecutor(_AT_ONCE if given.short else 1) as pool:
         done = [
-            pool.submit(run, name, Rig(count, 3 if given.short else 10, 10.0 if given.short else 20.0, binary))
+            pool.submit(run, name, Rig(count, 3 if given.short else 10, 12.0 if given.short else 20.0, binary))
             for binary in servers
             for name in given.scene or SCENES
             if binary == servers[0] or name in _ON_EACH

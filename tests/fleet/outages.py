@@ -187,6 +187,7 @@ def killed_once_stored(here: Site, redis: RedisServer) -> Row:
     here.fleet.end(name, by=signal.SIGKILL)
     here.readers.wait_for_one(before, {name})
     here.fleet.start(name)
+    here.link_up(name)
     here.readers.wait_for_one(before)
     here.readers.expect(name)
     last, _ = here.through(1)
