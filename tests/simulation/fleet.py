@@ -163,6 +163,7 @@ class Member(Run):
         if self._stop_in_claim is not None:
             event, self._stop_in_claim = replace(self._stop_in_claim, text=""), None
             self.fleet.checks.late_locks = self.fleet.lease()
+            self.fleet.disturb(event, event.value, self.number)  # its lock outlasts it
             self.kernel.at(self.kernel.now, partial(self._do, event))
 
     def _do(self, event: Event) -> None:
