@@ -549,6 +549,19 @@ def test_a_rate_limit_is_that_of_the_fleet(tmp_path: Path) -> None:
     assert all(daemon.file(f"dnb/t{index}") for daemon in world.daemons for index in range(5))
 
 
+def test_requested_refreshes_use_at_most_half_of_a_rate_limit_of_the_fleet(tmp_path: Path) -> None:
+    client = replace(CLIENT, rate_limits=(("client-dnb", RateLimit(4, HOUR)),))
+    world = World(tmp_path, client=client)
+    daemons = world.add(4)
+    world.live(60.0)
+    for daemon in daemons:
+        daemon.refresh()
+        world.live(60.0)
+    assert (world.asks, files(world)) == (2, ["token-2"] * 4)
+    world.live(HOUR)  # refreshes that are due have the rest
+    assert (world.asks, files(world)) == (3, ["token-3"] * 4)
+
+
 def test_the_last_attempt_before_expiry_is_made_once_by_the_fleet(world: World) -> None:
     world.add(10)
     world.live(60.0)

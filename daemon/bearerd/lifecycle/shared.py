@@ -54,7 +54,9 @@ class Shared:
         """Claim the next grant."""
         remaining = token.state.remaining(now) if token.is_for(target) else 0.0
         changed = None if self._changed_at is None else now - self._changed_at
-        return self.fleet.claim(target, Wanted(self._have(target, token), remaining, ask.last_attempt, changed))
+        requested = ask.requested and remaining > 0
+        wanted = Wanted(self._have(target, token), remaining, ask.last_attempt, changed, requested)
+        return self.fleet.claim(target, wanted)
 
     def issued(
         self, target: Target, token: HeldToken, lock: Lock | None, accepted: Accepted, performed: Performed, now: float
