@@ -61,6 +61,8 @@ class TargetStatus:
     held_by: Reason | Literal[""] = ""
     held_until: float = 0.0
     """Until when admission holds it, as far as that is known; `inf` if an event decides."""
+    limited_until: float = 0.0
+    """Until when a rate limit of its fleet holds requested refreshes back; in the past if it does not."""
     failures: tuple[float, ...] = ()
     """The times of at most twenty failed attempts since the last success."""
     attempts: int = 0

@@ -415,6 +415,15 @@ def test_a_token_whose_turn_comes_in_time_is_waited_for(
     assert (code, out) == (1, f"dnb/bci: {held_until}; the current token is good for 60 s\n")
 
 
+def test_a_request_that_the_fleet_does_not_allow_ends_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited = status(HAD | {"refresh_limited_seconds": 70.0, "next_refresh_seconds": 3000.0})
+    code, out, _ = refreshed(tmp_path, capsys, status(HAD), ASKED, limited)
+    said = "requested refreshes have used up their half of its rate_limit; try again in 70 s"
+    assert (code, out) == (1, f"dnb/bci: {said}; the current token is good for 60 s\n")
+
+
 def test_files_that_are_being_written_are_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     writing = status(HAS | {"on_disk": False})
     code, out, err = refreshed(tmp_path, capsys, status(HAD), ASKED, writing, writing, writing, status(HAS))

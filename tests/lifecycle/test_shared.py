@@ -13,6 +13,7 @@ import pytest
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Target
 from bearerd.share.types import Answer, Claim, Names, Stored
+from bearerd.target_status import Hold
 from bearerd.terms import RateLimit, Reference
 from support.fleet import SHARE, Daemon, World
 from support.share_link import ModelLink
@@ -547,6 +548,40 @@ def test_a_rate_limit_is_that_of_the_fleet(tmp_path: Path) -> None:
     assert set(held) == {"rate_limit"}
     world.live(HOUR)
     assert all(daemon.file(f"dnb/t{index}") for daemon in world.daemons for index in range(5))
+
+
+def test_requested_refreshes_use_at_most_half_of_a_rate_limit_of_the_fleet(tmp_path: Path) -> None:
+    client = replace(CLIENT, rate_limits=(("client-dnb", RateLimit(4, HOUR)),))
+    world = World(tmp_path, client=client)
+    daemons = world.add(4)
+    world.live(60.0)
+    for daemon in daemons:
+        daemon.refresh()
+        world.live(60.0)
+    assert (world.asks, files(world)) == (2, ["token-2"] * 4)
+    world.live(HOUR)  # refreshes that are due have the rest
+    assert (world.asks, files(world)) == (3, ["token-3"] * 4)
+
+
+def test_a_daemon_says_until_when_the_fleet_limits_requested_refreshes(tmp_path: Path) -> None:
+    client = replace(CLIENT, rate_limits=(("client-dnb", RateLimit(4, HOUR)),))
+    world = World(tmp_path, client=client)
+    first, second, third = world.add(3)
+    world.live(60.0)
+    first.refresh()
+    world.live(60.0)
+    controller = third.controllers["dnb/bci"]
+    assert controller.refresh_hold() is None  # it has made no request itself
+    third.refresh()
+    hold, status, now = controller.refresh_hold(), controller.status(), third.clock.now().boot
+    assert hold == Hold("rate_limit", status.limited_until, None)
+    assert 0.9 * HOUR < status.limited_until - now < HOUR
+    assert (status.held_by, status.failure) == ("", None)  # its own refresh is not held
+    assert second.controllers["dnb/bci"].refresh_hold() is None  # not told yet
+    other = replace(client, rate_limits=(("client-dnb", RateLimit(8, HOUR)),), share=SHARE)
+    third.change(replace(third.targets["dnb/bci"], client=other))
+    third.turn()
+    assert controller.refresh_hold() is None
 
 
 def test_the_last_attempt_before_expiry_is_made_once_by_the_fleet(world: World) -> None:

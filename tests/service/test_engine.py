@@ -256,6 +256,18 @@ def test_refresh_requests_use_at_most_half_of_a_rate_limit(
         assert left.after == (8 * 3600.0 if not granted else pytest.approx(8 * 3600 - passed, abs=granted * 61))
 
 
+def test_the_answer_names_the_rate_limit_also_within_a_minute_of_the_last_request(
+    asking: Callable[..., object],
+) -> None:
+    with asking(limit="    rate_limit: 4/8h\n") as here:  # type: ignore[attr-defined]
+        here.clock.advance(61)
+        assert here.ask().answer == "accepted"
+        here.turn()
+        answer = here.ask()
+        assert (answer.answer, answer.hold.reason) == ("later", "rate_limit")
+        assert answer.after > 7 * 3600
+
+
 @pytest.mark.parametrize(("instead_of", "grants"), [(None, 3), ("t-1", 2)])
 def test_a_request_during_a_grant_causes_another_unless_it_was_for_the_old_token(
     asking: Callable[..., object], instead_of: str | None, grants: int

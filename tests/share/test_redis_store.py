@@ -76,6 +76,7 @@ TARGETS = [
     *(Names(f"token-{name}", "client", REFUSED) for name in "def"),
 ]
 A, B, C, D, E, F = TARGETS
+ONCE = Names("token-once", "client", REFUSED, (("once", RateLimit(1, LONG)),))
 HALF = 0.5e-6
 """Of a microsecond. The model's durations are shorter by it, so that its floats and the server's integers agree."""
 
@@ -120,7 +121,13 @@ STEPS = st.lists(
         ),
         target=st.sampled_from(TARGETS),
         seconds=SECONDS,
-        claim=st.builds(Claim, lease=SECONDS, last=st.booleans(), changed=st.sampled_from([None, None, 0.002, LONG])),
+        claim=st.builds(
+            Claim,
+            lease=SECONDS,
+            last=st.booleans(),
+            changed=st.sampled_from([None, None, 0.002, LONG]),
+            requested=st.sampled_from([False, False, True]),
+        ),
         fence=st.sampled_from(["own", "own", "own", "other", "future"]),
         have=st.sampled_from(["stored", "stored", "stored", "none", "other", "future"]),
         seen=st.sampled_from(["none", "other", "future"]),
@@ -199,6 +206,7 @@ def test_the_server_answers_and_announces_as_the_model_does(server: RedisServer,
 
 
 LAST = Claim(last=True)
+REQUESTED = Claim(requested=True)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +284,19 @@ LAST = Claim(last=True)
             [*(Step("claim", A), Step("store", A)) * 3, Step("claim", B), Step("claim", C)],
             [Granted, Granted, Granted, Limited, Granted],
             id="a rate limit is that of the fleet",
+        ),
+        pytest.param(
+            [
+                *(Step("claim", A, claim=REQUESTED), Step("store", A), Step("claim", A, claim=REQUESTED)),
+                *(Step("claim", A), Step("store", A), Step("claim", A)),
+            ],
+            [Granted, Limited, Granted, Granted],
+            id="requested refreshes use at most half of a rate limit",
+        ),
+        pytest.param(
+            [Step("claim", ONCE, claim=REQUESTED), Step("claim", ONCE)],
+            [Limited, Granted],
+            id="a limit of one has no half for requested refreshes",
         ),
         pytest.param(
             [Step("claim", D, seen="future"), Step("give_back", D), Step("claim", D)],

@@ -227,10 +227,6 @@ class Member(Run):
 
     def _refresh(self, event: Event) -> None:
         super()._refresh(event)
-        if self.limits[event.of.partition("/")[0]] is not None:
-            # Requests may use half of a rate limit, but each daemon counts its own: a fleet's may use all of it.
-            for member in self.fleet.members.values():
-                member._pause(self._concerned(event.of.partition("/")[0]), 0.0, "requested refreshes")
         self.requested.update(dict.fromkeys(self._concerned(event.of), self.kernel.now))
 
     def _rotate(self, event: Event) -> None:

@@ -88,7 +88,11 @@ class ModelStore:
                 return Failing(failure.sealed, failure.until - now, failure.count, whole_client=failure is client)
         governed = client is not None or (own is not None and own.refused)
         held: Busy | Limited | None = None if last else self._full(names, now, one=client is not None)
-        held = held or (self._refused_limit(names, now, claim) if governed else None) or self._rate_limit(names, now)
+        held = (
+            held
+            or (self._refused_limit(names, now, claim) if governed else None)
+            or self._rate_limit(names, now, claim)
+        )
         if held is not None:
             return held
         given = self.locks[names.token].fence if names.token in self.locks else NEVER
@@ -118,11 +122,12 @@ class ModelStore:
         wait = _wait(self.refused.get(names.client, {}), limit.window, allowed, now)
         return Limited("refused_limit", wait) if wait else None
 
-    def _rate_limit(self, names: Names, now: float) -> Limited | None:
-        wait = max(
-            (_wait(self.rates.get(rate, {}), limit.window, limit.count, now) for rate, limit in names.rates),
-            default=0.0,
-        )
+    def _rate_limit(self, names: Names, now: float, claim: Claim) -> Limited | None:
+        wait = 0.0
+        for rate, limit in names.rates:
+            # Half, so that a due renewal never waits because of requested ones.
+            allowed = limit.count // 2 if claim.requested else limit.count
+            wait = max(wait, _wait(self.rates.get(rate, {}), limit.window, allowed, now))
         return Limited("rate_limit", wait) if wait else None
 
     def store(self, names: Names, fence: int, sealed: bytes, ttl: float) -> Stored | None:
@@ -227,5 +232,7 @@ class ModelStore:
 
 def _wait(moments: _Moments, window: float, allowed: int, now: float) -> float:
     """Seconds until fewer than `allowed` of these moments are within the window; 0 if that is so now."""
+    if not allowed:
+        return window
     recent = sorted(at for at in moments.values() if at + window > now)
     return recent[len(recent) - allowed] + window - now if len(recent) >= allowed else 0.0

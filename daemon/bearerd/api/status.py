@@ -240,6 +240,7 @@ def hold(held: Hold, seconds: float) -> dict[str, Any]:
 def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict[str, Any]:
     target, expires, obtained = target_status.target, target_status.expires, target_status.obtained
     known = 0 < target_status.next_refresh < inf
+    limited = target_status.limited_until - now.boot
     trouble = trouble_of(target_status, hooks.error, now)
     return {
         **_named(target),
@@ -254,6 +255,7 @@ def _token(target_status: TargetStatus, hooks: HookStatus, now: Instant) -> dict
         "held_by": target_status.held_by or None,
         "held_text": HELD[target_status.held_by] if target_status.held_by else None,
         "held_until": _when(target_status.held_until, now) if now.boot < target_status.held_until < inf else None,
+        "refresh_limited_seconds": round(limited, 3) if limited > 0 else None,
         "last_error": None if target_status.failure is None else str(target_status.failure),
         "failing_since": _when(target_status.failing_since, now),
         "failed_attempts": target_status.attempts,

@@ -18,6 +18,8 @@ _LONGEST_PAUSE: Final = 1.0
 # Seconds after which the turn of a requested target has run, so that its status shows what holds it.
 _TURN_WITHIN: Final = 1.0
 _ACCEPTED, _TOO_OFTEN = 202, 429
+# As in the answer to a request that this daemon's own limit holds back (api/routes.py).
+_LIMITED: Final = "requested refreshes have used up their half of its rate_limit"
 
 _Tokens = Mapping[str, Mapping[str, Any]]
 
@@ -186,6 +188,9 @@ def _grants(token: Mapping[str, Any]) -> int:
 def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: float) -> _End | None:
     """The end of a request without a grant, at the timeout or if the token is held for longer; None to go on."""
     held, error = token.get("held_by"), token.get("last_error")
+    limited = token.get("refresh_limited_seconds")
+    if limited and not held:  # its fleet said so when the turn came, and the request was dropped
+        return _End(False, f"{_LIMITED}; try again in {duration(limited)}{_current(token)}")
     # Without a known end of the hold, the next attempt shown is the last one before expiry.
     wait = token.get("next_refresh_seconds") if (token.get("held_until") if held else error) else None
     held_for_long = held and wait is not None and wait > left

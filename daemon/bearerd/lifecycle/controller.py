@@ -130,6 +130,7 @@ class Controller:
             next_refresh=attempts.next,
             held_by=held.reason if held is not None else "",
             held_until=held.until if held is not None else 0.0,
+            limited_until=attempts.limited_until,
             failures=log.moments,
             attempts=log.attempts,
             failing_since=log.since if log.failure is not None else None,

@@ -16,7 +16,7 @@ from bearerd.lifecycle.parts import Fleet
 from bearerd.lifecycle.token_state import Accepted
 from bearerd.model import Target
 from bearerd.publish.record import Record
-from bearerd.share.answers import Claimed, Lock, Taken, Wanted
+from bearerd.share.answers import Claimed, Delayed, Lock, Taken, Wanted
 
 NOT_SENT: Final = Unsent("another daemon of the fleet makes the request", phase="set-up")
 """The outcome that admission gets for an attempt that the fleet did not allow."""
@@ -28,18 +28,21 @@ _UNCLEAR: Final = 30.0
 class Shared:
     """The share of one target. Only its own turns call methods."""
 
-    __slots__ = ("_changed_at", "fleet", "fleet_grants")
+    __slots__ = ("_changed_at", "fleet", "fleet_grants", "limited_until")
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.fleet_grants = 0
         """The number of grants of other daemons whose token or failure was taken over."""
+        self.limited_until = 0.0
+        """Until when a rate limit of the fleet holds requested refreshes back, as its last answer said."""
         self._changed_at: float | None = None
         """When the credentials or the config changed last. Boot clock, like all times here."""
 
     def changed(self, now: float) -> None:
         """Note that the credentials or the config changed."""
         self._changed_at = now
+        self.limited_until = 0.0
 
     def taken(self) -> None:
         """Note that a token of another daemon was taken over."""
@@ -54,7 +57,12 @@ class Shared:
         """Claim the next grant."""
         remaining = token.state.remaining(now) if token.is_for(target) else 0.0
         changed = None if self._changed_at is None else now - self._changed_at
-        return self.fleet.claim(target, Wanted(self._have(target, token), remaining, ask.last_attempt, changed))
+        requested = ask.requested and remaining > 0
+        wanted = Wanted(self._have(target, token), remaining, ask.last_attempt, changed, requested)
+        claimed = self.fleet.claim(target, wanted)
+        if isinstance(claimed, Delayed) and claimed.reason == "rate_limit":
+            self.limited_until = now + claimed.wait
+        return claimed
 
     def issued(
         self, target: Target, token: HeldToken, lock: Lock | None, accepted: Accepted, performed: Performed, now: float

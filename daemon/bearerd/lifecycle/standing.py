@@ -73,6 +73,11 @@ class Standing:
         """The number of grants of other daemons whose token or failure was taken over."""
         return 0 if self._shared is None else self._shared.fleet_grants
 
+    @property
+    def limited_until(self) -> float:
+        """Until when a rate limit of the fleet holds requested refreshes back; in the past if it does not."""
+        return 0.0 if self._shared is None else self._shared.limited_until
+
     def is_newer(self, instead_of: str | None) -> bool:
         """Whether the token in the files is valid and differs from the one with this digest."""
         return self.token.is_newer(instead_of, self._parts.clock.now().boot)
@@ -116,6 +121,8 @@ class Standing:
         held, failure = self._parts.admission.preview(self.ask(now, requested=True), now), self.log.failure
         if held is None and self.held is not None and self.held.reason in {"share", "share_unavailable"}:
             held = self.held if self.held.until > now else None
+        if held is None and (limited := self.limited_until) > now:
+            held = Held(limited, "rate_limit", limited)
         not_before = self._timing.not_before
         if failure is not None and not_before > max(now, held.until if held is not None else now):
             asked = isinstance(failure, Transient | RateLimited) and failure.retry_after is not None

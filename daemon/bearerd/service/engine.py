@@ -196,13 +196,13 @@ class Engine:
             return Requested("accepted", grants=controller.status().grants)
         now = self._now()
         with self._lock:
-            after = self._requested_at.get(name, -inf) + _BETWEEN_REQUESTS
-            if after > now:
-                return Requested("later", after=after - now)
             hold = controller.refresh_hold() if controller is not None else None
             held_for = max(0.0, hold.until - now) if hold is not None else 0.0
             if hold is not None and hold.reason == "rate_limit":
                 return Requested("later", after=held_for if held_for < inf else _BETWEEN_REQUESTS, hold=hold)
+            after = self._requested_at.get(name, -inf) + _BETWEEN_REQUESTS
+            if after > now:
+                return Requested("later", after=after - now)
             self._requested_at[name] = now
         grants = 0 if controller is None else controller.status().grants
         self._reconciler.wish(name, RefreshRequested(instead_of))

@@ -92,6 +92,7 @@ def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, An
         "held_by": None,
         "held_text": None,
         "held_until": None,
+        "refresh_limited_seconds": None,
         "last_error": None if token else "its record cannot be read, or was written by another version",
         "failing_since": None,
         "failed_attempts": None,

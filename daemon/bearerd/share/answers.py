@@ -80,3 +80,5 @@ class Wanted:
     """Whether it is the last attempt before expiry."""
     changed: float | None = None
     """Seconds since its credentials or its config changed."""
+    requested: bool = False
+    """Whether a user requested a new token before it is due."""

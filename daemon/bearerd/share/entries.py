@@ -88,7 +88,7 @@ class Entries:
             have = max(wanted.have, self.state.unreadable)
             self.state.seen = max(self.state.seen, have)
             lease = policy.lease(self._timeout, wanted.remaining)
-            claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=changed)
+            claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=changed, requested=wanted.requested)
             asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.state.names, claim)
             if changed is None and isinstance(answer, Failing) and self._of_others(answer):

@@ -107,6 +107,7 @@ class RedisStore:
             names,
             *(claim.have, claim.seen, _micros(claim.lease), int(claim.last)),
             "" if claim.changed is None else _micros(claim.changed),
+            int(claim.requested),
             *(names.refused_limit.count, _micros(names.refused_limit.window), *limits),
             read=lambda reply: replies.claimed(reply, claim),
         )

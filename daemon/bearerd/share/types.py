@@ -46,6 +46,8 @@ class Claim:
     """The last attempt before expiry, which passes failures. The fleet makes one for each token."""
     changed: float | None = None
     """Seconds since its credentials or its config changed. Earlier failures of the client do not hold it back."""
+    requested: bool = False
+    """A user requested a new token before it is due. Such requests may use half of a rate limit."""
 
 
 @dataclass(frozen=True, slots=True)

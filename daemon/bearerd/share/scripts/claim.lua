@@ -1,8 +1,8 @@
 -- Take the lock, or return why not.
--- ARGV: 3 have, 4 seen, 5 lease, 6 last (0 or 1), 7 changed (empty if not), 8 and 9 count and window of refused_limit,
--- then count and window of each rate limit.
+-- ARGV: 3 have, 4 seen, 5 lease, 6 last (0 or 1), 7 changed (empty if not), 8 requested (0 or 1),
+-- 9 and 10 count and window of refused_limit, then count and window of each rate limit.
 local have, seen, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local changed, first_limit = tonumber(ARGV[7]), 10
+local changed, requested, first_limit = tonumber(ARGV[7]), ARGV[8] == '1', 11
 
 local stored = alive(token)
 if stored and stored > have then
@@ -40,6 +40,9 @@ end
 
 -- Until fewer than `allowed` entries are within the window; 0 if that is so now.
 local function wait_for(key, window, allowed)
+  if allowed == 0 then
+    return window
+  end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - window))
   local count = redis.call('ZCARD', key)
   if count < allowed then
@@ -50,7 +53,7 @@ local function wait_for(key, window, allowed)
 end
 
 local governed = of_client ~= nil or (own ~= nil and own.refused == '1')
-local refused_count, refused_window = tonumber(ARGV[8]), tonumber(ARGV[9])
+local refused_count, refused_window = tonumber(ARGV[9]), tonumber(ARGV[10])
 if governed then
   -- One of them is reserved for changed credentials.
   local wait = wait_for(refused, refused_window, changed and refused_count or math.max(1, refused_count - 1))
@@ -61,7 +64,11 @@ end
 local longest = 0
 for rate = FIRST_RATE, #KEYS do
   local limit = first_limit + 2 * (rate - FIRST_RATE)
-  longest = math.max(longest, wait_for(KEYS[rate], tonumber(ARGV[limit + 1]), tonumber(ARGV[limit])))
+  local allowed = tonumber(ARGV[limit])
+  if requested then
+    allowed = math.floor(allowed / 2) -- so that a due renewal never waits because of requested ones
+  end
+  longest = math.max(longest, wait_for(KEYS[rate], tonumber(ARGV[limit + 1]), allowed))
 end
 if longest > 0 then
   return { text(now), 'limited', 'rate_limit', text(longest) }
