@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import re
 import socket
@@ -243,6 +244,27 @@ def test_while_it_is_down_operations_fail_without_asking_the_server() -> None:
         commands
         == [b"PING", b"PING", b"SUBSCRIBE", b"EVALSHA"] * (len(commands) // 4) + commands[len(commands) // 4 * 4 :]
     )
+
+
+@pytest.mark.usefixtures("no_polls")
+def test_a_far_server_has_the_timeout_for_each_step_of_the_first_connection() -> None:
+    clock = FakeClock()
+    usable: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    links: queue.SimpleQueue[RedisLink] = queue.SimpleQueue()
+    pings = itertools.count(1)
+
+    def answers(command: list[bytes]) -> bytes:
+        match command[0]:
+            case b"PING" if next(pings) == 1:
+                clock.advance(0.7 * WITHIN)
+            case b"SUBSCRIBE":
+                clock.advance(0.7 * WITHIN)
+                usable.put(links.get(timeout=WITHIN).usable())
+        return usual(command)
+
+    with answering(answers) as url, linked(Redis(url, timeout=WITHIN), clock=clock) as (link, _):
+        links.put(link)
+        assert usable.get(timeout=WITHIN)
 
 
 @NEEDS_REDIS

@@ -60,6 +60,8 @@ class RedisLink:
         self._dice = dice
         self._changed = threading.Condition()
         self._view = LinkView("starting", clock.now().boot)
+        self._progressed = self._view.since
+        """When the first connection made its last step, by the boot clock."""
         self._session = 0
         """Grows with each connection, so that a late failure of an earlier one does not end it."""
         self._compared = 0.0
@@ -134,7 +136,9 @@ class RedisLink:
             if self._view.state != "starting":
                 return self._current()
         with waiting(), self._changed:
-            self._changed.wait_for(lambda: self._view.state != "starting", max(0.0, self._until_settled()))
+            while (left := self._until_settled()) > 0:
+                if self._changed.wait_for(lambda: self._view.state != "starting", left):
+                    break
             return self._current()
 
     def _current(self) -> int:
@@ -143,8 +147,8 @@ class RedisLink:
         raise ShareUnavailable(self._view.error or f"no connection after {self._redis.timeout:g} s; it is tried again")
 
     def _until_settled(self) -> float:
-        """Seconds for which an operation may still wait for the first connection."""
-        return self._view.since + self._redis.timeout - self._clock.now().boot
+        """Seconds for which an operation may still wait for the next step of the first connection."""
+        return self._progressed + self._redis.timeout - self._clock.now().boot
 
     def _failed(self, session: int, error: str) -> None:
         """An operation or a connection failed: the link is down, unless it was reopened meanwhile."""
@@ -196,7 +200,9 @@ class RedisLink:
     def _open(self) -> tuple[Subscription, int]:
         """Connect, and prove that the server can be read, written and listened to."""
         self._redis.connect()
+        self._step()
         subscription = self._redis.subscribe()
+        self._step()
         try:
             self._redis.fences(())
         except ShareUnavailable:
@@ -211,6 +217,11 @@ class RedisLink:
             self._view = replace(self._view, state="up", since=now)
             self._changed.notify_all()
             return subscription, self._session
+
+    def _step(self) -> None:
+        """Note that the server answered. Each step has the whole timeout: together they take several round trips."""
+        with self._changed:
+            self._progressed = self._clock.now().boot
 
     def _close(self, subscription: Subscription) -> None:
         with self._changed:
