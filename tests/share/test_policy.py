@@ -25,8 +25,12 @@ def test_an_own_fence_is_greater_than_those_seen_and_may_be_given_to_a_server(
 
 
 def test_own_fences_grow_with_the_time() -> None:
-    assert own_fence(0, NOW) < own_fence(0, NOW + 1.0)
-    assert own_fence(0, NOW, 0.1) != own_fence(0, NOW, 0.2)
+    assert own_fence(0, NOW, 0.999) < own_fence(0, NOW + 0.002, 0.0)
+
+
+@pytest.mark.parametrize("seen", [0, int(NOW * 1e6) + 10**9])
+def test_own_fences_of_the_same_moment_differ(seen: int) -> None:
+    assert len({own_fence(seen, NOW, number / 50) for number in range(50)}) == 50
 
 
 DAY = 86400 * 10**6

@@ -27,9 +27,11 @@ _BESIDE_EXPIRY: Final = 10.0
 _BESIDE_WAIT: Final = 60.0
 # Microseconds: a day, by which the server's clock may have been set back.
 _AHEAD: Final = 86400 * 10**6
-# Microseconds. Two daemons that obtain a token by themselves do not get the same fence: neither at the same moment, nor
-# if both clocks are so far behind that the next number counts. Less than the clocks of a fleet differ.
-_SPREAD: Final = 100_000
+# Microseconds. Two daemons that obtain a token by themselves at the same moment do not get the same fence. This is less
+# than the time between two requests: the second token counts as newer, as the provider may have ended the first.
+_AT_ONCE: Final = 1000
+# The same for daemons whose clocks are behind. They count from the same number, whenever they obtained their tokens.
+_BEHIND: Final = 100_000
 
 
 def lease(timeout: float, remaining: float) -> float:
@@ -48,7 +50,8 @@ def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
 
     It is greater than each that the daemon has seen, and comparable with those of the server, which are its time.
     """
-    return min(max(seen + 1, int(max(0.0, wall) * 1e6)) + int(dice * _SPREAD), GREATEST_FENCE)
+    by_clock = int(max(0.0, wall) * 1e6) + int(dice * _AT_ONCE)
+    return min(max(seen + 1 + int(dice * _BEHIND), by_clock), GREATEST_FENCE)
 
 
 def plausible(fence: int, seen: int, clock: float) -> bool:
