@@ -111,9 +111,9 @@ def stopped_in_grant(here: Site, redis: RedisServer) -> Row:
     with here.provider.holding() as held:
         here.readers.excuse(held.by)
         here.fleet.members[held.by].send(signal.SIGSTOP)
+        late = here.provider.grants + 1
     # Its token was issued to a process that does not read it.
-    here.provider.wait_for(lambda: here.provider.grants > before, "the answer")
-    late = here.provider.grants
+    here.provider.wait_for(lambda: here.provider.grants >= late, "the answer")
     newer = here.readers.wait_for_one(late, {held.by})
     fence = fence_in(redis)
     here.fleet.members[held.by].send(signal.SIGCONT)
