@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from simulation.faults import Found, find
 from simulation.fleet_mutants import FLEET_MUTANTS
-from simulation.fleet_worlds import FLEETS
+from simulation.fleet_worlds import BY_NAME
 from simulation.mutants import MUTANTS
 from simulation.run import Result, run
 from simulation.shrink import shrink
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="worlds for so long")
     parser.add_argument("--long", action="store_true", help=f"{_LONG_TOKEN_YEARS:,.0f} token-years")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    kinds = [make.__name__ for make in (*(make for make, _ in KINDS), *FLEETS)]
+    kinds = [*(make.__name__ for make, _ in KINDS), *BY_NAME]
     parser.add_argument("--kind", default="", choices=["", *kinds], help="of all worlds")
     parser.add_argument("--fleets", type=int, help=f"so many worlds, all of them fleets (default: {_FLEETS} besides)")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")

@@ -130,7 +130,7 @@ def _f14() -> Patches:
 FLEET_MUTANTS: Final = (
     Mutant("F1", "the store does not compare fences", "fleet_hosts", _f1),
     Mutant("F2", "a lock has no lease", "fleet_hosts", _f2),
-    Mutant("F3", "only announcements are heard, and no poll", "fleet_store", _f3),
+    Mutant("F3", "only announcements are heard, and no poll", "fleet_mute", _f3),
     Mutant("F4", "any stored token is adopted, also an older one", "fleet_store", _f4),
     Mutant("F5", "`wait` does not wait", "fleet_ends", _f5),
     Mutant("F6", "each daemon makes a last attempt", "fleet_ill", _f6),

@@ -204,13 +204,20 @@ def fleet_wild(dice: Random, lifetimes: float) -> World:
     return _deeds(_faults(world, dice, dice.randint(0, 3)), dice, dice.randint(2, 8), OF_STORE + OF_HOSTS)
 
 
+def fleet_mute(dice: Random, lifetimes: float) -> World:
+    """Announcements get lost."""
+    return _deeds(_lasting(_fleet(dice), dice, lifetimes), dice, dice.randint(2, 6), ("mute",))
+
+
 FLEETS: Final[tuple[Callable[[Random, float], World], ...]] = (
     fleet, fleet_same, fleet_store, fleet_hosts, fleet_ends, fleet_skewed, fleet_many, fleet_ill, fleet_limited,
     fleet_refused, fleet_wild,
 )  # fmt: skip
+BY_NAME: Final = {make.__name__: make for make in (*FLEETS, fleet_mute)}
+"""Also kinds of which the others contain enough: for a fault that shows soonest there."""
 
 
 def fleet_of(seed: int, kind: str = "", lifetimes: float = 10.0) -> World:
     """The fleet of a seed, for about so many lifetimes. Consecutive seeds give all kinds in turn."""
-    make = next(each for each in FLEETS if each.__name__ == kind) if kind else FLEETS[seed % len(FLEETS)]
+    make = BY_NAME[kind] if kind else FLEETS[seed % len(FLEETS)]
     return replace(make(Random(seed), lifetimes), seed=seed, kind=make.__name__)

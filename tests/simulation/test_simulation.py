@@ -12,7 +12,7 @@ import pytest
 from simulation.describe import Account, Kept, Server, World
 from simulation.faults import Mutant, broken_by, find
 from simulation.fleet_mutants import FLEET_MUTANTS
-from simulation.fleet_worlds import FLEETS
+from simulation.fleet_worlds import BY_NAME
 from simulation.mutants import MUTANTS
 from simulation.run import run
 from simulation.shrink import shrink
@@ -32,7 +32,7 @@ def test_every_world_keeps_the_invariants(kind: str) -> None:
         assert result.violation is None, story(result)
 
 
-@pytest.mark.parametrize("kind", [make.__name__ for make in FLEETS])
+@pytest.mark.parametrize("kind", BY_NAME)
 def test_every_fleet_keeps_the_invariants(kind: str) -> None:
     for seed in range(3):
         result = run(world_of(seed, kind, grants=240))
