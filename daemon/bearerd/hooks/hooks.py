@@ -183,7 +183,8 @@ class Hooks:
             self._over = True
             left = list(self._processes.values())
         for process in left:
-            if process.poll() is None:  # otherwise only children are left, which may continue
+            # Children of one that succeeded may continue. Those of one that failed would run beside the next attempt.
+            if process.poll() != 0:
                 child.kill(process)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
