@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bearerd.grant.outcome import Refused, Transient
+from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken, Wanted
 from bearerd.share.entry import MOST_REFUSED
@@ -355,15 +356,19 @@ def test_each_of_several_secrets_opens_and_the_newest_seals(network: Network, cl
     assert newest.look() == "two"
 
 
-def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
-    network: Network, clock: FakeClock, tmp_path: Path
-) -> None:
-    count = tmp_path / "count"
-    script = tmp_path / "secret"
+def by_command(directory: Path) -> tuple[Target, Path]:
+    """A target whose secret is printed by a command, and a file with a line for each of its runs."""
+    count, script = directory / "count", directory / "secret"
     script.write_text(f"#!/bin/sh\necho run >> {count}\necho {SECRET}\n")
     script.chmod(0o700)
     client = replace(SHARED.client, client_secret=(Reference("command", str(script), (str(script),)),))
-    shared = replace(SHARED, client=client)
+    return replace(SHARED, client=client), count
+
+
+def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
+    network: Network, clock: FakeClock, tmp_path: Path
+) -> None:
+    shared, count = by_command(tmp_path)
     machine = Machine(network, clock, dict(os.environ), shared)
     other = Machine(network, clock, {"DNB_SECRET": SECRET})
     other.look()
@@ -380,12 +385,7 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
 def test_entries_that_cannot_be_opened_do_not_run_the_command_each_time(
     network: Network, clock: FakeClock, tmp_path: Path
 ) -> None:
-    count = tmp_path / "count"
-    script = tmp_path / "secret"
-    script.write_text(f"#!/bin/sh\necho run >> {count}\necho {SECRET}\n")
-    script.chmod(0o700)
-    client = replace(SHARED.client, client_secret=(Reference("command", str(script), (str(script),)),))
-    shared = replace(SHARED, client=client)
+    shared, count = by_command(tmp_path)
     machine = Machine(network, clock, dict(os.environ), shared)
     name = names_of(shared, "7e0c5a").token
     for fence in range(1, 50):

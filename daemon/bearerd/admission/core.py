@@ -237,8 +237,7 @@ class Core:
         changed, gone = self.registry.revise(limits)
         for client in gone:
             for name in [name for client_queue in client.queues.values() for name in client_queue.targets]:
-                waiting.leave(name)
-                waiting.since.pop(name, None)
+                waiting.drop(name, now)
             waiting.arrange(client, now)
         for client in changed:
             waiting.requeue(client, now)
@@ -300,23 +299,16 @@ class Core:
     def cancel(self, name: str, client_name: str, now: float) -> None:
         """Remove a target from its queue: it has a token from elsewhere, and would not use an offer."""
         now = self._at(now)
-        self._leave(name, now)
+        self.waiting.drop(name, now)
         client = self.registry.find(client_name)
         if client is not None:
             self.waiting.arrange(client, now)
-
-    def _leave(self, name: str, now: float) -> None:
-        offer = self.waiting.offers.get(name)
-        if offer is not None:
-            self.waiting.withdraw(offer, now)
-        self.waiting.leave(name)
-        self.waiting.since.pop(name, None)
 
     def forget(self, name: str, client_name: str, now: float) -> None:
         """Remove a target that is no longer wanted."""
         now = self._at(now)
         self._unknown.pop(name, None)
-        self._leave(name, now)
+        self.waiting.drop(name, now)
         client = self.registry.find(client_name)
         if client is not None:
             for rate in client.rates + client.shared:

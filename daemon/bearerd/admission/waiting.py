@@ -71,6 +71,14 @@ class Waiting:
         if client_queue is not None:
             client_queue.targets.discard(name)
 
+    def drop(self, name: str, now: float) -> None:
+        """Remove a target that no longer asks, with its place in a queue and its offer."""
+        offer = self.offers.get(name)
+        if offer is not None:
+            self.withdraw(offer, now)
+        self.leave(name)
+        self.since.pop(name, None)
+
     def client_of(self, name: str) -> str | None:
         """The client of a target that waits."""
         client_queue, timed = self.queued.get(name), self.timed.get(name)

@@ -1,4 +1,4 @@
-"""Checks each server through which clients share tokens: what it needs on this machine, and on request itself."""
+"""Checks the server of each share: its secrets and files on this machine, and with `--online` the server itself."""
 
 from __future__ import annotations
 

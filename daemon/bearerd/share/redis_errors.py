@@ -80,7 +80,7 @@ class Where:
     """Seconds for a connection, and for each command."""
 
     def refusal(self, code: str | None, text: str) -> RefusedError:
-        """An error of the server: its code if it is known, and its text, of which nothing is shown."""
+        """The server answered with an error. Its text only helps to find the code, and is never shown."""
         code = _code_of(code, text)
         what, advice = _ADVICE.get(code, _OTHER).split("; ", 1)
         shown = "" if code in _OUR_OWN else f" ({code})"
