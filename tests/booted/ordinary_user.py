@@ -9,7 +9,6 @@ from booted.machine import CHECKOUT, ROOT, Machine
 from support.pages import blocks
 from support.process import eventually
 from support.provider import Provider
-from support.rig import say
 from support.server import Answer, Seen, serving
 
 PAGE = ROOT / "docs" / "first-token.md"
@@ -23,7 +22,8 @@ def ordinary_user(here: Machine) -> None:
     """The page from its beginning, and what happens to the service."""
     here.run("useradd", "--create-home", "--shell", "/bin/bash", _USER)
     uid = here.run("id", "--user", _USER)
-    here.run("loginctl", "enable-linger", _USER)  # the page's last command; here only root may
+    # The page's last command; here only root may. Just after a boot, logind may not answer yet.
+    eventually(lambda: here.code("loginctl", "enable-linger", _USER) == 0)
     eventually(lambda: here.path(f"/run/user/{uid}/systemd/private").exists())
     home, token = f"/home/{_USER}", here.path(f"/run/user/{uid}/bearerd/acme/api")
 
@@ -42,7 +42,7 @@ def ordinary_user(here: Machine) -> None:
         said = run(script.replace(waits, f"{waits}echo ready after $SECONDS s\n"), "first\n")
         [ready] = [line for line in said.splitlines() if line.startswith("ready after")]
         took = time.monotonic() - began
-        say(f"first token  by the page's commands as {_USER}: {ready}; all of the page in {took:.0f} s")
+        here.say(f"first token  by the page's commands as {_USER}: {ready}; all of the page in {took:.0f} s")
         assert "Active: active (running)" in said, said
         assert provider.grants == 2, "one for check --online, one for the file, and none for the service"
         assert api.seen[0].headers["authorization"] == f"Bearer {token.read_text()}"
@@ -63,7 +63,9 @@ def ordinary_user(here: Machine) -> None:
     here.run("loginctl", "disable-linger", _USER)
     here.run("systemctl", "stop", f"user@{uid}.service")
     here.run("userdel", "--remove", _USER)
-    say("user unit    active, started again after kill -9 without a grant, reloaded, refreshed; removal leaves nothing")
+    here.say(
+        "user unit    active, started again after kill -9 without a grant, reloaded, refreshed; removal leaves nothing"
+    )
 
 
 def _api(_: Seen) -> Answer:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from bearerd.config.load import load
 from booted.machine import ROOT
 from support.pages import blocks
-from support.rig import say
 
 if TYPE_CHECKING:
     from booted.scenes import Site
@@ -38,7 +37,7 @@ def commands(site: Site) -> None:
     site.config()
     here.run("systemctl", "restart", "bearerd")
     here.run("rm", "-r", f"{STATE}/gnupg", f"{STATE}/store")
-    say("commands     pass with GnuPG's agent, and a command that reads a credential, work in the sandbox")
+    site.here.say("commands     pass with GnuPG's agent, and a command that reads a credential, work in the sandbox")
 
 
 def _argv(heading: str) -> list[str]:

@@ -11,10 +11,10 @@ from urllib.request import urlopen
 from booted.machine import ROOT, Machine
 from booted.recipes import commands
 from support.pages import blocks
+from support.ports import free_port
 from support.process import eventually
 from support.provider import Provider
 from support.reader import Reader
-from support.rig import say
 from support.server import Server, serving
 
 PAGE = ROOT / "docs" / "install.md"
@@ -40,9 +40,7 @@ class Site:
 
     def page(self, heading: str, given: str = "", *, only: str = "") -> str:
         """Run the page's commands below a heading, those that hold a text; what they printed."""
-        found = [block.text for block in blocks(PAGE) if block.heading == heading and only in block.text]
-        assert found, f"install.md has no commands below {heading}"
-        return "\n".join(self.here.sh(self.at_home(text), given) for text in found)
+        return "\n".join(self.here.sh(self.at_home(text), given) for text in commands_below(heading, only))
 
     def at_home(self, text: str) -> str:
         """With this provider in place of the page's."""
@@ -84,6 +82,13 @@ class Site:
         eventually(lambda: self.restarts() == before + 1 and self.active(), 180.0)
 
 
+def commands_below(heading: str, only: str = "") -> list[str]:
+    """The page's commands below a heading, those that hold a text."""
+    found = [block.text for block in blocks(PAGE) if block.heading == heading and only in block.text]
+    assert found, f"install.md has no commands below {heading}"
+    return found
+
+
 def client(url: str, tokens: str = "{bci: {scope: bci}}", secret: str = "{file: /etc/bearerd/dnb.secret}") -> str:
     """The page's config for a provider here."""
     return (
@@ -108,7 +113,7 @@ def by_hand(here: Machine) -> None:
         site.page("Removal")
         here.run("systemctl", "reset-failed")
         assert here.known() == before, set(here.known()) - set(before)
-        say("removal      nothing is left")
+        here.say("removal      nothing is left")
 
 
 def install(site: Site) -> None:
@@ -133,7 +138,7 @@ def install(site: Site) -> None:
         "bearerd:bearerd-readers 700 /var/lib/bearerd",
         f"bearerd:root 600 {SECRET}",
     ], rights
-    say(f"install      by the page's commands: active, {site.status()}")
+    site.here.say(f"install      by the page's commands: active, {site.status()}")
 
 
 def figures(site: Site) -> None:
@@ -145,19 +150,21 @@ def figures(site: Site) -> None:
         found = re.search(r"Overall exposure level for \S+: ([\d.]+)", printed)
         assert found, printed
         assert float(found[1]) <= _MOST_EXPOSED, printed
-        say(f"exposure     {unit}: {found[1]}")
+        site.here.say(f"exposure     {unit}: {found[1]}")
     more = [f"systemd/consumers/nginx-token.{kind}" for kind in ("path", "service")]
-    printed = here.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in units), *more)
+    printed = here.run(
+        "systemd-analyze", "verify", "--man=no", *(f"/etc/systemd/system/{unit}" for unit in units), *more
+    )
     assert printed == "", printed
     # Drop-ins are no units: each is verified as a part of one.
     for drop_in in sorted(UNITS.glob("drop-ins/*.conf")):
         if drop_in.stem == "notify-reload" and int(here.version()) < _NOTIFY_RELOAD:
             continue
         here.drop_in(DAEMON, drop_in.stem, drop_in.read_text())
-        printed = here.run("systemd-analyze", "verify", "/etc/systemd/system/bearerd.service")
+        printed = here.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/bearerd.service")
         assert printed == "", printed
         here.drop_in(DAEMON, drop_in.stem, None)
-    say("verify       units and drop-ins: nothing said")
+    site.here.say("verify       units and drop-ins: nothing said")
 
 
 def readers(site: Site) -> None:
@@ -176,7 +183,9 @@ def readers(site: Site) -> None:
         said = here.run("runuser", "-u", "bearerd", "--", "head", "-c1", f"/proc/{pid}/{what}", code=1)
         assert "Permission denied" in said, said
     here.run("runuser", "-u", "stranger", "--", "bearerd", "status", code=1)
-    say("readers      one of the group reads and asks; others do not; secret, record and memory are bearerd's alone")
+    site.here.say(
+        "readers      one of the group reads and asks; others do not; secret, record and memory are bearerd's alone"
+    )
 
 
 def reloads(site: Site) -> None:
@@ -208,7 +217,7 @@ def reloads(site: Site) -> None:
     site.config()
     here.run("systemctl", "reload", "bearerd")  # the last time: from here on the file is watched
     eventually(lambda: site.states() == {"dnb/bci": "valid"})
-    say(f"reload       a wrong config is reported, a right one applied; {how}; {site.reader.reads} reads")
+    site.here.say(f"reload       a wrong config is reported, a right one applied; {how}; {site.reader.reads} reads")
 
 
 def rotation(site: Site) -> None:
@@ -221,7 +230,7 @@ def rotation(site: Site) -> None:
         site.here.run("bearerd", "refresh")
         assert site.token() != before
     assert site.provider.refused == 0
-    say("rotation     the new secret is used without a restart, the old one never again")
+    site.here.say("rotation     the new secret is used without a restart, the old one never again")
 
 
 def killed(site: Site) -> None:
@@ -232,7 +241,7 @@ def killed(site: Site) -> None:
         site.restarted(before)
         eventually(lambda: site.status().startswith("1 of 1 tokens are valid"))
     assert site.provider.grants == grants
-    say("kill -9      started again, no gap, no grant")
+    site.here.say("kill -9      started again, no gap, no grant")
 
 
 def hung(site: Site) -> None:
@@ -248,7 +257,7 @@ def hung(site: Site) -> None:
     assert site.provider.grants == grants
     site.here.drop_in(DAEMON, "impatient", None)
     site.here.run("systemctl", "restart", "bearerd")
-    say("hang         the watchdog ended it, systemd started it again; no gap, no grant")
+    site.here.say("hang         the watchdog ended it, systemd started it again; no gap, no grant")
 
 
 def stopped(site: Site) -> None:
@@ -261,7 +270,7 @@ def stopped(site: Site) -> None:
         site.here.run("systemctl", "start", "bearerd")
         assert site.states() == {"dnb/bci": "valid"}
     assert site.provider.grants == grants
-    say("stop, start  the files stay; restarted, it sent no request")
+    site.here.say("stop, start  the files stay; restarted, it sent no request")
 
 
 def wrong(site: Site) -> None:
@@ -279,7 +288,7 @@ def wrong(site: Site) -> None:
         site.config()
         site.here.run("systemctl", "start", "bearerd")
     [line] = [line.strip() for line in said.splitlines() if "unknown key" in line]
-    say(f"wrong config stays failed, and systemctl status says: {line.partition(']: ')[2]}")
+    site.here.say(f"wrong config stays failed, and systemctl status says: {line.partition(']: ')[2]}")
 
 
 def down(site: Site) -> None:
@@ -303,7 +312,7 @@ def down(site: Site) -> None:
     eventually(lambda: site.status().startswith("1 of 1 tokens are valid"))
     here.drop_in(DAEMON, "impatient", None)
     site.config()
-    say(f"down         ready after startup_timeout, longer than TimeoutStartSec: {said}; then the token came")
+    site.here.say(f"down         ready after startup_timeout, longer than TimeoutStartSec: {said}; then the token came")
 
 
 def credentials(site: Site) -> None:
@@ -337,13 +346,13 @@ def credentials(site: Site) -> None:
     site.secret("third\n")
     site.config()
     here.run("systemctl", "restart", "bearerd")
-    say("credentials  root's alone and encrypted; a new one is there after a restart, with no gap")
+    site.here.say("credentials  root's alone and encrypted; a new one is there after a restart, with no gap")
 
 
 def consumers(site: Site) -> None:
     """A program that starts after the tokens, and one that is reloaded by a path unit when its token changes."""
     here = site.here
-    port, conf = _free_port(), "/run/bearerd/nginx/token.conf"
+    port, conf = free_port(), "/run/bearerd/nginx/token.conf"
     site.provider.lifetime = 4  # renewed at half of it
     template = "{format: template, template: nginx, path: nginx/token.conf, name: WEB}"
     site.config(tokens=f"{{bci: {{scope: bci}}, web: {{files: [{template}]}}}}")
@@ -381,12 +390,12 @@ def consumers(site: Site) -> None:
     here.drop_in("nginx.service", "bearerd", None)
     site.config()
     eventually(lambda: not here.path(conf).exists())
-    say("consumers    nginx starts after its token, and a path unit reloads it at each of three new ones")
+    site.here.say("consumers    nginx starts after its token, and a path unit reloads it at each of three new ones")
 
 
 def ports(site: Site) -> None:
     """`listen` with its drop-in; and only to whom it has to talk."""
-    here, port = site.here, _free_port()
+    here, port = site.here, free_port()
     site.config(f'listen: {{address: "127.0.0.1:{port}"}}\n')
     here.run("systemctl", "restart", "bearerd")
     assert site.states() == {"dnb/bci": "valid"}
@@ -403,7 +412,9 @@ def ports(site: Site) -> None:
         here.drop_in(DAEMON, name, None)
     site.config()
     here.run("systemctl", "restart", "bearerd")
-    say(f"drop-ins     a port is {denied} without one; metrics are served; a grant with all but loopback denied")
+    site.here.say(
+        f"drop-ins     a port is {denied} without one; metrics are served; a grant with all but loopback denied"
+    )
 
 
 def instances(site: Site) -> None:
@@ -421,7 +432,7 @@ def instances(site: Site) -> None:
     assert site.active()
     here.run("systemctl", "disable", "--now", "bearerd@billing", "bearerd@sales")
     here.sh("rm -r /etc/bearerd/{billing,sales}.yaml /run/bearerd-* /var/lib/bearerd-*")
-    say("instances    two beside the first, each with a config, files and a state of its own")
+    site.here.say("instances    two beside the first, each with a config, files and a state of its own")
 
 
 def upgrade(site: Site) -> None:
@@ -431,9 +442,4 @@ def upgrade(site: Site) -> None:
         site.page("Upgrade")
         assert site.states() == {"dnb/bci": "valid"}
     assert site.provider.grants == grants
-    say("upgrade      by the page's commands: no gap, no grant")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    site.here.say("upgrade      by the page's commands: no gap, no grant")

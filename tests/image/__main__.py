@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from image.podman import PROGRAMS, Podman
@@ -40,7 +41,7 @@ def main() -> int:
                     (directory / scene.__name__).mkdir()
                     scene(podman, directory / scene.__name__, server.url, provider)
         except (AssertionError, subprocess.SubprocessError) as error:
-            say(f"FAILED: {error}")
+            say(f"FAILED: {traceback.format_exc()}{getattr(error, 'stderr', '') or ''}")
             return 1
         finally:
             podman.clear()

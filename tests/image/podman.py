@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class Podman:
             "CONTAINERS_CONF": f"{directory}/containers.conf",
         }
 
-    def __call__(self, *arguments: str | Path, code: int = 0, within: float = 60.0, cwd: Path | None = None) -> str:
+    def __call__(self, *arguments: str | Path, code: int = 0, within: float = 300.0, cwd: Path | None = None) -> str:
         """Run a command of podman's, which must end with this code; what it printed."""
         ended, printed, complained = self._run(arguments, within, cwd)
         assert ended == code, f"podman {' '.join(map(str, arguments))}: exit {ended}\n{printed}{complained}"
@@ -58,7 +59,7 @@ class Podman:
         self.code("volume", "rm", "--all", "--force")
 
     def _run(
-        self, arguments: Sequence[str | Path], within: float = 60.0, cwd: Path | None = None
+        self, arguments: Sequence[str | Path], within: float = 300.0, cwd: Path | None = None
     ) -> tuple[int, str, str]:
         # Into files: what it leaves running would keep a pipe open. On stderr it says, without systemd, that it has
         # no timers for health checks.
@@ -79,13 +80,17 @@ class Podman:
 def stand_in(podman: Podman) -> str:
     """An image under the name that the Containerfile begins with, made from Debian; returns that name.
 
-    As in the official one Python's library is there as source alone.
+    As in the official one Python's library is there as source alone. It also has what `pip_settings` mounts, but empty:
+    else a build would leave these files in the image.
     """
     found = re.search(r"^ARG BASE=(\S+)$", (ROOT / "Containerfile").read_text(), re.MULTILINE)
     assert found, "the Containerfile names no base"
     tar = podman.directory / "base.tar"
     uncompiled = 'find "$1/usr/lib/python3" "$1"/usr/lib/python3.* -name "*.pyc" -delete'
     options = ["--quiet", "--variant=minbase", f"--include={_STAND_IN}", f"--customize-hook={uncompiled}"]
+    for path in ("/etc/pip.conf", *settings()[1]):
+        command = "install -d" if os.path.isdir(path) else "install -D /dev/null"
+        options.append(f'--customize-hook={command} "$1"{shlex.quote(path)}')
     subprocess.run(["mmdebstrap", *options, "bookworm", tar], check=True)
     podman("import", tar, found[1])
     tar.unlink()
