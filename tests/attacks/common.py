@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bearerd.cli.ask import NoAnswer, ask, ask_status
+from support.kept import session_of
 from support.process import Daemon, command
 from support.provider import Provider
 from support.server import Server, serving
@@ -160,7 +161,7 @@ def started(
     try:
         yield daemon
     finally:
-        for pid in session_of(process.pid):
+        for pid in still_running(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.kill()
@@ -169,16 +170,9 @@ def started(
             process.stderr.close()
 
 
-def session_of(leader: int) -> list[int]:
-    """The processes of a session that still run."""
-    return [pid for pid, state, session in _processes() if session == leader and state != "Z"]
-
-
-def _processes() -> Iterator[tuple[int, str, int]]:
-    for entry in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError):
-            fields = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            yield int(entry), fields[0], int(fields[3])
+def still_running(leader: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    return [pid for pid, state in session_of(leader).items() if state != "Z"]
 
 
 def happens(condition: Callable[[], object], within: float, until: float | None = None) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from attacks.common import Found, Site, body, ends, happens, log_of, session_of, site_with_provider, started
+from attacks.common import Found, Site, body, ends, happens, log_of, site_with_provider, started, still_running
 from support.oidc import pem, private_key
 from support.process import Daemon, bearerd, command, eventually
 
@@ -147,7 +147,7 @@ def s5(path: Path) -> Iterator[Found]:
                     threading.Event().wait(_READING)
                 daemon.process.terminate()
                 stopped = ends(daemon, 5.0)
-                left = session_of(daemon.process.pid)
+                left = still_running(daemon.process.pid)
             said = "" if moment != "a reload" else "an error; " if told else "NO error; "
             said += "TERM ends it" if stopped else "TERM does NOT end it"
             said += f", {len(left)} processes are LEFT" if left else ", no process is left"

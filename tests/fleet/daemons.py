@@ -131,7 +131,7 @@ def fleet(
     secret.write_text(SECRET)
     members = {}
     for number in range(1, count + 1):
-        member = Member(f"d{number:02}", directory / f"d{number:02}")
+        member = Member(f"d{number:02}", directory / f"daemon-{number:02}")
         member.directory.mkdir()
         config = {
             "output": {"directory": str(member.tokens)},

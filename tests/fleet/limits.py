@@ -37,7 +37,7 @@ def refused(rig: Rig) -> Iterator[Row]:
         while time.monotonic() < end:
             number += 1
             here.fleet.end(by=signal.SIGKILL)
-            secret.write_text(f"a wrong secret, the {number}.")
+            secret.write_text(f"refused-secret-{number}-0123456789")
             here.fleet.start()
             here.link_up()
             pause(_WINDOW / 8)

@@ -32,8 +32,8 @@ _PIECE = 12
 _OTHER = "ais"
 
 
-def rule() -> str:
-    """The ACL rule of docs/fleet.md, with the password of the rig."""
+def rule(password: str = _PASSWORD) -> str:
+    """The ACL rule of docs/fleet.md, with a password."""
     (found,) = {
         line
         for block in blocks(PAGE)
@@ -42,7 +42,7 @@ def rule() -> str:
         if line.startswith("user bearerd ") and "~bearerd:*" in line
     }
     assert "PASSWORD" in found
-    return found.replace("PASSWORD", _PASSWORD)
+    return found.replace("PASSWORD", password)
 
 
 def secured(rig: Rig) -> Iterator[Row]:
@@ -181,7 +181,8 @@ def forms(secret: bytes) -> Iterator[bytes]:
 def dumped(redis: RedisServer) -> bytes:
     """Each key of the server with its value, as DUMP returns it, and the fields of hashes."""
     parts: list[bytes] = []
-    with Redis(port=redis.port, socket_timeout=WITHIN) as client:
+    user, password = ("admin", "admin") if redis.acl else (None, None)
+    with Redis(port=redis.port, username=user, password=password, socket_timeout=WITHIN) as client:
         for key in client.scan_iter(count=1000):
             parts += [key, client.dump(key) or b""]
             if client.type(key) == b"hash":

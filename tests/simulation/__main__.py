@@ -24,6 +24,7 @@ from simulation.shrink import shrink
 from simulation.table import Table, story
 from simulation.walk import WORLDS, Walk, walk
 from simulation.worlds import ANY_FLEET, KINDS, world_of
+from support.rig import say
 
 _LONG_TOKEN_YEARS = 20_000.0
 _FLEETS = 90
@@ -77,9 +78,9 @@ def _simulate(given: argparse.Namespace, kind: str) -> int:
         if enough or len(table.violations) >= _SHOWN:
             break
     for found in table.violations:
-        _say(story(shrink(found) if given.shrink and found is table.violations[0] else found) + "\n")
-    _say(table.text())
-    _say(f"seconds      {time.monotonic() - began:.0f}")
+        say(story(shrink(found) if given.shrink and found is table.violations[0] else found) + "\n")
+    say(table.text())
+    say(f"seconds      {time.monotonic() - began:.0f}")
     return 1 if table.violations else 0
 
 
@@ -88,7 +89,7 @@ def _walk(seconds: float, jobs: int) -> int:
     each = seconds * min(jobs, len(WORLDS)) / len(WORLDS)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
         for name, found in zip(WORLDS, pool.map(_walked, WORLDS, [each] * len(WORLDS)), strict=True):
-            _say(f"walk: {name:<24} depth {found.depth}, {found.states:,} states, {found.steps:,} steps")
+            say(f"walk: {name:<24} depth {found.depth}, {found.states:,} states, {found.steps:,} steps")
     return 0
 
 
@@ -98,17 +99,17 @@ def _walked(name: str, seconds: float) -> Walk:
 
 def _faults(jobs: int) -> int:
     missed = 0
-    _say(f"{'fault':<6}{'what it was':<62}{'found by':<10}{'seed':>6}{'worlds':>8}  of kind")
+    say(f"{'fault':<6}{'what it was':<62}{'found by':<10}{'seed':>6}{'worlds':>8}  of kind")
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
         for number, mutant in enumerate(_ALL_FAULTS):
             found = pool.submit(_found, number).result()
             row = f"{mutant.name:<6}{mutant.meaning:<62}"
             if found.result is None or found.result.violation is None:
                 missed += 1
-                _say(f"{row}NOT FOUND in {found.worlds} worlds")
+                say(f"{row}NOT FOUND in {found.worlds} worlds")
             else:
                 seed, by = found.result.world.seed, f"({found.result.violation.invariant})"
-                _say(f"{row}{by:<10}{seed:>6}{found.worlds:>8}  {mutant.world}")
+                say(f"{row}{by:<10}{seed:>6}{found.worlds:>8}  {mutant.world}")
     return 1 if missed else 0
 
 
@@ -134,11 +135,6 @@ def _world(what: tuple[int, str]) -> Result:
 
 def _found(number: int) -> Found:
     return find(_ALL_FAULTS[number])
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class FleetChecks:
         token = token or self._latest.get(name)
         if token is None or kept.habit not in {"fresh", "jwt"} or token.ends <= now or member.asked_for(name):
             return
-        lead = policy.lead(kept.lifetime, RefreshBefore(share=kept.share))
+        lead = policy.lead(kept.lifetime, RefreshBefore(share=kept.share), 0.0)
         due = token.issued + kept.lifetime - lead - 0.1 * lead - _ROUNDED - self._fleet.skew() - self.late_locks
         self.made["h"] += 1
         if now >= due:

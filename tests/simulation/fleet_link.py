@@ -310,10 +310,6 @@ class _Commands:
         """The token that is stored."""
         return self._call(lambda model: model.read(names))
 
-    def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """The fences of these tokens."""
-        return self._call(lambda model: model.fences(tokens))
-
     def _call(self, command: Callable[[ModelStore], T]) -> T:
         link, server, kernel = self._link, self._link.server, self._link.server.kernel
         if not link.daemon.alive_:

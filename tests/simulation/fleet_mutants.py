@@ -104,7 +104,7 @@ def _f12() -> Patches:
         stored = self._token(names, now)
         if stored is not None and stored[0] > wanted.have:
             return Stored(stored[0], now, stored[1])
-        return Granted(max(stored[0] if stored else 0, wanted.seen, int(now * 1e6)) + 1, now)
+        return Granted(max(stored[0] if stored else 0, wanted.seen, int(now * 1e6)) + 1, now, 0, 0, governed=False)
 
     return [(ModelStore, "claim", unlocked)]
 

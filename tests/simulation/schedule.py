@@ -67,7 +67,7 @@ class Schedule:
         """A turn at that moment at the latest, else now; if one is under way, another after it."""
         self._set(name, self._clock.now().boot if at is None else at)
 
-    def check_clocks(self) -> bool:
+    def tick(self) -> bool:
         """Notice a clock that was set and a suspend: all targets have a turn then."""
         seen = self._reading()
         stepped = any(abs(now - before) > 1.0 for now, before in zip(seen, self._seen, strict=True))
