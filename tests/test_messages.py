@@ -740,6 +740,17 @@ LINES: list[tuple[str, Script, Mapping[str, str | None]]] = [
         {"fields": "access_token, token_type, expires_in, 3 more"},
     ),
     (
+        "what came back is empty",
+        lambda _: Answer(200, b""),
+        {"fields": "none (the reply is empty)", "hint": "check that token_url matches the provider's settings"},
+    ),
+    (
+        "what came back is not UTF-8",
+        lambda _: Answer(200, b"\xff"),
+        {"hint": "check that token_url matches the provider's settings"},
+    ),
+    ("the provider fails", lambda _: Answer(503), {"hint": "wait; if it lasts, ask the provider"}),
+    (
         "what came back is HTML",
         lambda _: Answer(403, HTML, {"Content-Type": "text/html; charset=utf-8"}),
         {"reply": "HTTP 403, text/html, after TIME", "fields": "none (the reply is HTML, not JSON)", "code": None},

@@ -1,14 +1,22 @@
-"""The scripts of the Debian package, run in a mount namespace with its own /etc, /run and /var/lib."""
+"""The scripts of the Debian package, run in a mount namespace with its own /etc, /run and /var/lib, and the RPM's spec.
+
+tests/booted builds, installs and upgrades the packages.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-POSTRM = Path(__file__).parents[1] / "systemd/deb/postrm"
+from bearerd import __version__
+
+SYSTEMD = Path(__file__).parents[1] / "systemd"
+POSTRM = SYSTEMD / "deb/postrm"
+SPEC = SYSTEMD / "rpm/bearerd.spec"
 
 # The script sees its own directories, and a user bearerd.
 _IN_NAMESPACE = """
@@ -62,3 +70,22 @@ def test_a_purge_removes_the_files_of_the_package_and_no_others(tmp_path: Path) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts over /etc, /run and /var/lib, in a namespace")
 def test_a_purge_without_a_config_removes_nothing_else(tmp_path: Path) -> None:
     assert purged(tmp_path, "/run/bearerd /run/bearerd-exporter", "", "/run/bearerd") == ["/run/bearerd-exporter"]
+
+
+def test_the_spec_has_the_version_of_bearerd() -> None:
+    found = re.findall(r"^Version: +(\S+)$|^\* .* - (\S+)-1$", SPEC.read_text(), re.MULTILINE)
+    assert found[:2] == [(__version__, ""), ("", __version__)]
+
+
+@pytest.mark.parametrize(
+    ("file", "exception", "reason"),
+    [("deb/lintian-overrides", "bearerd: ", "# "), ("rpm/rpmlint.toml", '  "', "  # ")],
+    ids=["lintian", "rpmlint"],
+)
+def test_each_exception_of_a_linter_has_a_reason(file: str, exception: str, reason: str) -> None:
+    # A reason is above the exceptions that it explains.
+    lines = (SYSTEMD / file).read_text().splitlines()
+    first = [number for number, line in enumerate(lines) if line.startswith(exception)]
+    groups = [number for number in first if number - 1 not in first]
+    assert groups
+    assert [lines[number] for number in groups if not lines[number - 1].startswith(reason)] == []

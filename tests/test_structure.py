@@ -26,6 +26,8 @@ BELOW = {
     "boundedjson",
     "child",
     "clock",
+    "crash",
+    "descriptors",
     "errors",
     "handoff",
     "log",
@@ -37,6 +39,7 @@ BELOW = {
     "redis_address",
     "regular",
     "terms",
+    "threads",
     "timeformat",
 }
 CORES = {"admission", "grant", "publish", "hooks", "share", "target_status"}
@@ -50,14 +53,17 @@ MAY_IMPORT = {
     "errors": set(),
     "timeformat": set(),
     "log": set(),
+    "crash": {"errors", "log"},
     "clock": {"terms"},
-    "child": {"handoff"},
+    "descriptors": set(),
+    "child": {"descriptors", "handoff"},
     "handoff": set(),
     "plural": set(),
-    "process": set(),
+    "process": {"descriptors"},
     "reason": set(),
     "redis_address": set(),
-    "regular": set(),
+    "regular": {"descriptors"},
+    "threads": set(),
     "mounts": set(),
     "config": {"config"} | BELOW - {"accounts", "clock", "log", "child", "mounts"},
     "secrets": {"secrets"} | BELOW - {"clock", "mounts"},
@@ -91,7 +97,8 @@ PURE = sorted(
 SHELL = {
     "admission", "admission.admission", "admission.journal",
     "lifecycle", "lifecycle.attempts", "lifecycle.controller", "lifecycle.file_state", "lifecycle.fleet_attempts",
-    "lifecycle.parts", "lifecycle.reconcile", "lifecycle.schedule", "lifecycle.shared", "lifecycle.standing",
+    "lifecycle.jobs", "lifecycle.parts", "lifecycle.reconcile", "lifecycle.schedule", "lifecycle.shared",
+    "lifecycle.standing",
 }  # fmt: skip
 # Modules that read a clock, random numbers, a file or the network.
 IMPURE = {
@@ -110,7 +117,7 @@ OPEN_MATCHES = {
 
 ONE_USER = {
     "urllib3": {"grant.transport"},
-    "apscheduler": {"lifecycle.schedule"},
+    "apscheduler": {"lifecycle.jobs"},
     "yaml": {"config.document", "config.source", "config.scalar", "providers.catalog"},
     "pydantic": {
         "config.checked",

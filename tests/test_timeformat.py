@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from bearerd.timeformat import spoken
+from bearerd.timeformat import after, spoken
 
 NOW = datetime(2026, 11, 28, 14, 21, tzinfo=UTC).timestamp()
 
@@ -30,6 +30,14 @@ NOW = datetime(2026, 11, 28, 14, 21, tzinfo=UTC).timestamp()
 )
 def test_a_time_in_a_sentence_becomes_a_duration_and_a_local_time(text: str, said: str) -> None:
     assert spoken(text, NOW, UTC) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-3.0, "now"), (0.0, "now"), (0.4, "now"), (0.999, "in 1 s"), (29.99, "in 30 s"), (119.9, "in 2 min")],
+)
+def test_a_wait_is_in_whole_seconds(seconds: float, said: str) -> None:
+    assert after(seconds) == said
 
 
 def test_times_are_in_the_given_zone() -> None:

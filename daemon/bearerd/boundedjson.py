@@ -1,7 +1,7 @@
 """Reads JSON with a bound on its nesting, so that it can be written again anywhere. Pure.
 
-The json module uses a stack frame for each level of nesting. A document that one part of the program could just read
-would raise RecursionError in another part with a deeper stack.
+The json module uses a stack frame for each level of nesting. A document that one part of the program can read may raise
+RecursionError in another part, whose stack is deeper.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakSet
 
+from bearerd.descriptors import release
 from bearerd.handoff import waiting
 
 # The variables of the daemon that a program gets. Others could contain secrets.
@@ -62,7 +63,7 @@ def ended(process: subprocess.Popen[bytes], within: float) -> bool:
         with waiting():
             done = bool(poll.poll(max(0.0, within) * 1000))
     finally:
-        os.close(descriptor)
+        release(descriptor)
     if done:
         process.wait()
     return done
@@ -96,7 +97,7 @@ def wait_for_group(process: subprocess.Popen[bytes]) -> None:
 def reap(seen: Container[str] = ()) -> frozenset[str]:
     """Wait for zombies that we inherited, as process 1 must; returns the zombies that may be such.
 
-    A zombie that is still there at the next call, seconds later, is waited for by nobody, unless `start` started it.
+    If a zombie is still there at the next call, seconds later, nothing waits for it, unless `start` started it.
     `seen` is what the last call returned.
     """
     with _lock:

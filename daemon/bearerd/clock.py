@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from bearerd.terms import Instant
+
+# Seconds. Two reads take a microsecond, unless the process is paused between them.
+_TOGETHER: Final = 0.01
+# On a machine that pauses the process all the time, the last reads are used.
+_TRIES: Final = 5
 
 
 class Clock(Protocol):
@@ -30,12 +36,14 @@ class SystemClock:
 
     def now(self) -> Instant:
         """The present time on both clocks."""
-        return Instant(wall=time.time(), boot=time.clock_gettime(time.CLOCK_BOOTTIME))
+        wall, boot = _with_boot(time.time)
+        return Instant(wall=wall, boot=boot)
 
     def suspended(self) -> float:
         """Seconds that this machine was suspended since it booted."""
         # Not time.monotonic: freezegun freezes it in tests, which would look like a suspend.
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+        monotonic, boot = _with_boot(lambda: time.clock_gettime(time.CLOCK_MONOTONIC))
+        return boot - monotonic
 
     def boot_id(self) -> str:
         """The id of this boot of the machine (random(4))."""
@@ -44,6 +52,17 @@ class SystemClock:
                 return file.read().strip()
         except OSError:
             return ""
+
+
+def _with_boot(read: Callable[[], float]) -> tuple[float, float]:
+    """The time of a clock and that of the boot clock, read together. A pause between the two would look like a step."""
+    for _ in range(_TRIES):
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        value = read()
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boot - before < _TOGETHER:
+            break
+    return value, boot
 
 
 _RANDOM = random.SystemRandom()

@@ -17,6 +17,7 @@ Each message is one line for the person on call: what failed, where, why, and wh
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ class BearerdError(Exception):
 
 Kind = Literal[
     "the file cannot be read",
+    "an included directory cannot be read",
     "the file is too large",
     "not UTF-8 text",
     "not YAML",
@@ -146,10 +148,26 @@ class DirectoryLocked(BearerdError):  # noqa: N818 - as above
     """Another bearerd uses the directory."""
 
 
-def origin_of(error: BaseException) -> str:
-    """The type of an exception and the line that raised it. Its text could contain a secret."""
+def unexpected(error: BaseException) -> str:
+    """What to log of an exception that no code expects: what the machine lacks, or else a bug.
+
+    It names the line that raised it, but never quotes its text, which could contain a secret.
+    """
+    if lacks := lack(error):
+        return lacks
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     line = f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}" if traceback else ""
-    return f"{type(error).__name__}{line}"
+    return f"{type(error).__name__}{line}; this is a bug in bearerd, please report it"
+
+
+def lack(error: BaseException | None) -> str:
+    """What the machine lacks, if that raised the exception, and what to do; empty for any other exception."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "out of memory; raise the memory limit of bearerd, or of the machine"
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "too many files are open; raise LimitNOFILE"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no thread can be started; raise TasksMax"
+    return ""

@@ -1,7 +1,7 @@
 """A run queue that one thread serves at a time, and hands off while it waits for something outside the process.
 
-Python runs one thread at a time in any case. Threads that all have work pass its lock to each other at every system
-call, and that costs more than the work itself: two thirds of the CPU time of a burst with eight workers. So one thread
+Python runs only one thread at a time. If several threads have work, they pass its lock to each other at every system
+call. That costs more than the work itself: two thirds of the CPU time of a burst with eight workers. So one thread
 computes, and takes the next name from the queue when it is done. Another thread takes over only while the first one
 waits. Go's scheduler does the same: a processor has a run queue, and is handed off while its thread is blocked.
 
@@ -57,7 +57,7 @@ class RunQueue:
     def __init__(self, start: Callable[[str], bool], relieve_in: Callable[[float], None]) -> None:
         """`start` lets a thread `enter` with a name, and returns False if the name was removed.
 
-        `relieve_in` lets a thread call `relieve` after so many seconds.
+        `relieve_in` lets a thread call `relieve` after a number of seconds.
         """
         self._start = start
         self._relieve_in = relieve_in
@@ -73,7 +73,7 @@ class RunQueue:
 
     @property
     def stuck(self) -> int:
-        """How many threads were left behind, and have shown no sign of life since."""
+        """The number of threads that were found to be stuck, and have not continued since."""
         return len(self._stuck)
 
     def enter(self, name: str) -> bool:
@@ -211,7 +211,7 @@ class waiting:  # noqa: N801 - reads as a statement
 def holding(lock: threading.Lock) -> Iterator[None]:
     """Hold a lock under which others wait for something outside the process.
 
-    A thread that computed while it waits for such a lock would keep its holder from coming back.
+    While it waits for the lock, this thread must not count as the one that computes: the holder could not continue.
     """
     if not lock.acquire(blocking=False):
         with waiting():

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bearerd.terms import (
     CLIENT_ASSERTION,
@@ -25,12 +25,17 @@ from bearerd.terms import (
     Share,
 )
 
+# Seconds. A command that prints a secret is killed then (secrets/command).
+_COMMAND: Final = 10.0
+# Requests of a grant whose provider has an issuer: its metadata is at one of two URLs.
+_WITH_METADATA: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class RefreshBefore:
-    """How long before its expiry a token is refreshed: a share of its lifetime, or seconds."""
+    """How long before its expiry a token is refreshed: a share of its lifetime, or `seconds` if they are set."""
 
-    share: float | None = None
+    share: float = 0.0
     seconds: float | None = None
 
 
@@ -154,6 +159,13 @@ class Client:
         return tuple(dict.fromkeys(value for value in values if isinstance(value, Reference)))
 
     @property
+    def longest_grant(self) -> float:
+        """The most seconds that a grant takes. Each request first reads its secrets, and has the whole timeout."""
+        requests = 1 if self.provider.token_url else _WITH_METADATA
+        commands = sum(reference.kind == "command" for reference in self.references)
+        return requests * (self.provider.timeout + commands * _COMMAND)
+
+    @property
     def scope_in_assertion(self) -> bool:
         """Whether the scope is a claim of an assertion that bearerd signs, and not in the form."""
         return (self.jwt.scope_in or ("form" if self.jwt_bearer is None else "assertion")) == "assertion"
@@ -238,6 +250,12 @@ class Target:
     def references(self) -> tuple[Reference, ...]:
         """Every reference that its request needs: those of its client, then those of its parameters."""
         return (*self.client.references, *(value for _, value in self.parameters if isinstance(value, Reference)))
+
+    @property
+    def longest_grant(self) -> float:
+        """The most seconds that a grant takes: its client's, and those of the commands of its parameters."""
+        commands = sum(isinstance(value, Reference) and value.kind == "command" for _, value in self.parameters)
+        return self.client.longest_grant + commands * _COMMAND
 
     @property
     def max_staleness(self) -> float:

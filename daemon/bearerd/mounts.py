@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
-# Mount id, parent id, device, root, mount point. What follows up to the separator is optional.
+# Mount id, parent id, device, root, mount point. Optional fields follow, up to a separator.
 _LEAST_FIELDS: Final = 5
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from bearerd.descriptors import release
+
 TYPE_CHECKING = False  # type checkers take it as true; `health` imports this module, and typing costs it 3 ms
 if TYPE_CHECKING:
     from typing import Final
@@ -38,7 +40,7 @@ def open_standard_descriptors() -> None:
 
 
 def write_stderr(text: str) -> None:
-    """Write a line to stderr. If that fails, the exit code has to do."""
+    """Write a line to stderr. If that fails, only the exit code reports the error."""
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -94,7 +96,7 @@ def _tighten_caches() -> None:
         except OSError:
             continue  # on a read-only file system, where Python created none
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
 
 def end_with_parent(parent: int) -> None:

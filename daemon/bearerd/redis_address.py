@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import unquote
 
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+# The default ports of Redis and Valkey, and of their sentinels.
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _LAST_PORT: Final = 65535
@@ -20,6 +21,8 @@ _LAST_PORT: Final = 65535
 _MOST_HOSTS: Final = 16
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})))(?::([0-9]{1,5}))?")
 _DATABASE: Final = re.compile(r"[0-9]{1,4}")
+# Bytes of a socket's path, without the NUL that ends it (unix(7)).
+_LONGEST_SOCKET: Final = 107
 # The names that Redis Sentinel accepts for a service.
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FORMS: Final = {
@@ -83,10 +86,14 @@ def parse(url: str) -> Address:
         raise BadAddressError(f"a URL that begins with {', '.join(others)} or {last}")
     if re.search(r"[<>{}$]", rest):
         raise BadAddressError("a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value")
-    if re.search(r"[\x00-\x20\x7f-\uffff]", rest):
+    if re.search(r"[^\x21-\x7e]", rest):
         raise BadAddressError("a URL of printable ASCII characters without spaces; encode others as %XX")
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         raise BadAddressError("a URL in which % is followed by two hexadecimal digits; % itself is %25")
+    try:
+        unquote(rest, errors="strict")
+    except UnicodeDecodeError:
+        raise BadAddressError("a URL whose encoded characters are UTF-8, such as %C3%A9 for é") from None
     # A password may contain any character but those that end the authority (RFC 3986 section 3.2), encoded.
     authority, path = _split(rest)
     if "@" in path and scheme != "unix":
@@ -121,7 +128,12 @@ def _socket(authority: str, path: str) -> tuple[str, int]:
     database = re.fullmatch(r"db=([0-9]{1,4})", query)
     if authority or len(path) < 2 or "#" in path or (query and database is None):  # noqa: PLR2004 - `/` is no socket
         raise BadAddressError(f"{_FORMS['unix']}, perhaps with ?db=1")
-    return unquote(path), int(database[1]) if database else 0
+    socket = unquote(path)
+    if not socket.isprintable():
+        raise BadAddressError("a socket's path without control characters")
+    if len(socket.encode()) > _LONGEST_SOCKET:
+        raise BadAddressError(f"a socket's path of at most {_LONGEST_SOCKET} bytes, the limit of Linux")
+    return socket, int(database[1]) if database else 0
 
 
 def _path(path: str, scheme: str, *, sentinel: bool) -> tuple[str, int]:

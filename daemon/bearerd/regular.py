@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from bearerd.descriptors import release
+
 # Bytes of one read. Secrets and most configs are smaller. Not `Final`, since importing typing costs a probe 3 ms.
 _PART = 64 * 1024
 
@@ -25,24 +27,35 @@ def open_regular(path: str, *, dir_fd: int | None = None, follow: bool = True) -
     # O_NONBLOCK: opening a FIFO would wait for a writer. O_NOCTTY: a terminal would become our controlling terminal.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=dir_fd)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    raise NotRegularError(mode)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotRegularError(mode)
+    except OSError:
+        release(descriptor)
+        raise
+    return descriptor
 
 
 def read_regular(path: str, most: int) -> bytes:
     """The first `most` bytes of a regular file; raises NotRegularError for anything else, and OSError.
 
-    It reads in parts, since a single read would allocate `most` bytes. Some files in /proc are regular and would still
-    block; reading one raises BlockingIOError.
+    Some files in /proc are regular and would still block; reading one raises BlockingIOError.
     """
     descriptor = open_regular(path)
     try:
-        parts = bytearray()
-        while len(parts) < most and (part := os.read(descriptor, min(_PART, most - len(parts)))):
-            parts += part
-        return bytes(parts)
+        return read_up_to(descriptor, most)
     finally:
-        os.close(descriptor)
+        release(descriptor)
+
+
+def read_up_to(descriptor: int, most: int) -> bytes:
+    """The next `most` bytes of an open file, or all up to its end.
+
+    It reads in parts: a single read would allocate `most` bytes, and may return less than there is (network file
+    systems, FUSE).
+    """
+    parts = bytearray()
+    while len(parts) < most and (part := os.read(descriptor, min(_PART, most - len(parts)))):
+        parts += part
+    return bytes(parts)

@@ -12,7 +12,7 @@ from bearerd.model import Target
 HELD: Final = {
     "refused": "the provider refused it or its client",
     "half_open": "its client sends one attempt at a time",
-    "refused_limit": "its client has used up refused_limit",
+    "refused_limit": "its client has used up refused_limit, in which requests without a known outcome count as refused",
     "retry_budget": "its provider is failing, and the retry budget is used up",
     "rate_limit": "its rate_limit allows no request yet",
     "concurrency": "its provider has max_concurrency requests in flight",
@@ -73,7 +73,8 @@ class TargetStatus:
     readable_until: float = 0.0
     """Until when the token in every file is valid: this token, or the previous one while this one is being written."""
     previous_until: float = 0.0
-    """Until when the previous token is valid, if it is still in the files because this one could not be written."""
+    """Until when the previous token is valid, if it is still in the files because this one could not be written; 0 if
+    it is not, or the files are unknown."""
     outcomes: tuple[int, ...] = (0,) * len(KINDS)
     """The number of its grants by kind of outcome, in the order of `KINDS`."""
     fleet_grants: int = 0

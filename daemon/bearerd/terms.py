@@ -121,6 +121,8 @@ No provider is known that locks accounts only after more.
 """
 REFUSED_LIMIT: Final = RateLimit(count=4, window=120.0)
 """One less than Creditsafe allows: it locks an account for 5 minutes after five bad requests in 2 minutes."""
+LATELY: Final = 60.0
+"""Seconds for which a token proves that the credentials of its client work: a secret may be revoked at any time."""
 
 
 @dataclass(frozen=True, slots=True)

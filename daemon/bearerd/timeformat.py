@@ -39,6 +39,12 @@ def duration(seconds: float) -> str:
     return f"{days} d" + (f" {hours % 24} h" if hours % 24 else "")
 
 
+def after(seconds: float) -> str:
+    """A wait in words: `now`, `in 1 s`, `in 30 s`; rounded to whole seconds."""
+    whole = round(seconds)
+    return f"in {duration(whole)}" if whole > 0 else "now"
+
+
 def rfc3339(wall: float) -> str:
     """A Unix time in UTC, in whole seconds. Rounded down, so that no expiry is shown too late."""
     return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -106,6 +106,11 @@ def _holds(status: TargetStatus, now: Instant) -> str:
         return f"the current token is good until {expiry}, and is being written to its files"
     if status.previous_until > now.boot:
         return f"the previous token in the files is good until {_when(status.previous_until, now)}"
+    if status.previous_until:
+        there = "its file still contains" if len(status.target.outputs) == 1 else "a file still contains"
+        return (
+            f"the new token is good until {expiry}, but {there} one that expired at {_when(status.previous_until, now)}"
+        )
     return f"the current token is good until {expiry}, but not in all of its files"
 
 
@@ -150,31 +155,36 @@ _HELD_DO: Final = {
     "share": "wait",
     "share_unavailable": "see the line about the share",
 }
-_AT_ONCE: Final = "; a change is tried at once"
+_AT_ONCE: Final = "; a changed secret or config is tried at once"
 
 
 def _said(failure: Failure, status: TargetStatus) -> _Fault:
-    """A failure, and what to do about it: its hint, or what helps with its kind."""
+    """A failure, and what to do about it."""
+    if isinstance(failure, Unsent):
+        return _unsent(failure)
+    do = failure.hint or usual_advice(failure)
+    if isinstance(failure, Malformed):
+        do += ("" if failure.hint else _ONLINE) + _AT_ONCE
+    elif isinstance(failure, Refused) and not failure.another_secret:
+        do += _RESTART if _by_variable(status) else _AT_ONCE
+    return _Fault(failure.reason, do)
+
+
+def usual_advice(failure: Failure) -> str:
+    """What helps with this kind of failure, for one without a hint. Empty if its message says what to do."""
     match failure:
         case Unsent():
-            return _unsent(failure)
+            return ""
         case Transient():
             slow = failure.phase in {"wait", "read"} and "timed out" in failure.reason
-            do = f"{_WAIT}, or raise timeout" if slow else _TRANSIENT_DO.get(failure.phase, _WAIT)
-            return _Fault(failure.reason, failure.hint or do)
+            return f"{_WAIT}, or raise timeout" if slow else _TRANSIENT_DO.get(failure.phase, _WAIT)
         case RateLimited():
-            return _Fault(
-                failure.reason, failure.hint or "wait; if it recurs, set rate_limit to what the provider allows"
-            )
+            return "wait; if it recurs, set rate_limit to what the provider allows"
         case Malformed():
-            return _Fault(failure.reason, (failure.hint or _MALFORMED_DO) + _AT_ONCE)
-        case Refused(another_secret=True):
-            return _Fault(failure.reason, failure.hint or _WAIT)
+            return "check that token_url matches the provider's settings"
         case Refused():
-            then = _RESTART if _by_variable(status) else _AT_ONCE
-            return _Fault(
-                failure.reason,
-                (failure.hint or "check that the client and its scope match the provider's settings") + then,
+            return (
+                _WAIT if failure.another_secret else "check that the client and its scope match the provider's settings"
             )
         case _:
             assert_never(failure)
@@ -186,9 +196,7 @@ _TRANSIENT_DO: Final[dict[Phase, str]] = {
     "connect": "check the network and the firewalls on the way",
     "TLS": "check the host's name, and whether a proxy intercepts TLS",
 }
-_MALFORMED_DO: Final = (
-    "check that token_url matches the provider's settings; bearerd check --online shows what came back"
-)
+_ONLINE: Final = "; bearerd check --online shows what came back"
 _RESTART: Final = "; a changed variable needs a restart"
 _CORRECT: Final = "correct it" + _AT_ONCE
 
@@ -245,23 +253,29 @@ def _of_hooks(error: str | None) -> Iterator[_Fault]:
 # -- the daemon --------------------------------------------------------------------------------------
 
 
-def of_records() -> Trouble:
-    """No daemon runs, and only its records are known."""
+def of_records(holder: int | None) -> Trouble:
+    """No daemon answers, and only its records are known; `holder`: the pid of one that runs nevertheless."""
+    holds = "the records say until when each token is good; its files were not checked"
+    if holder is None:
+        return Trouble("no daemon refreshes these tokens", holds, "start bearerd; its log says why it ended")
     return Trouble(
-        "no daemon refreshes these tokens",
-        "the files stay, and each token is good until it expires",
-        "start bearerd; its log says why it ended",
+        f"bearerd runs as pid {holder}, but does not answer",
+        holds,
+        "wait 10 s, after which it has restored a removed socket; if it still does not answer, its log says why",
     )
 
 
-def of_record(expired: str | None) -> Trouble:
-    """A token from a record that is not good without a daemon; `expired` is when it expired, None if it is unknown."""
+def of_record(expired: str | None, holder: int | None) -> Trouble:
+    """A token from a record that is not good, without an answer of a daemon (see `of_records`).
+
+    `expired` is when it expired, None if it is unknown.
+    """
+    do = "start bearerd" if holder is None else f"see the log of pid {holder}"
     if expired is None:
         failed = "its record cannot be read, or was written by another version"
-        return Trouble(failed, "there is no valid token", "start bearerd")
-    return Trouble(
-        "no daemon refreshed it", f"there is no valid token: the last one expired at {expired}", "start bearerd"
-    )
+        return Trouble(failed, "there is no valid token", do)
+    failed = "no daemon refreshed it" if holder is None else "it was not refreshed"
+    return Trouble(failed, f"there is no valid token: the last one expired at {expired}", do)
 
 
 def of_schedule() -> Trouble:
@@ -291,7 +305,8 @@ _STATE_HOLDS: Final[dict[StateKind, str]] = {
 def of_state(kind: StateKind, fault: str) -> Trouble:
     """The lock, the ledger, or the notes which secrets work, cannot be written; `fault` has the path and the reason."""
     failed, do, _ = _split(fault, "correct it")
-    return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}, and restart bearerd")
+    # Most of these errors end with the next write. Some, such as those at the start, do not.
+    return Trouble(failed, _STATE_HOLDS[kind], do if kind == "lock" else f"{do}; if this line stays, restart bearerd")
 
 
 # Seconds for which an error of a share that is up is shown, while no token waits for it: as often as the log repeats

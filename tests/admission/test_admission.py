@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bearerd.admission.admission import Admission
 from bearerd.admission.journal import Journal
-from bearerd.admission.types import Granted, Held
+from bearerd.admission.types import Granted, Held, Limits, Refusal, Settled
 from bearerd.terms import RateLimit
 from support.admission import ISSUED, REFUSED, SILENCE, ask, limits
 from support.clock import FakeClock
@@ -37,6 +40,17 @@ def test_an_outcome_wakes_the_next_target_but_not_the_requesting_one(tmp_path: P
     admission.close()
 
 
+def test_a_request_wakes_a_more_urgent_target_that_may_go_now(tmp_path: Path) -> None:
+    clock, wakes = FakeClock(), list[tuple[str, float]]()
+    admission = make(tmp_path, clock, wakes, rates={"p": RateLimit(1, 60.0)})
+    admission.settle(granted(admission.request(ask("c/a"), clock.boot)).ticket, ISSUED, clock.boot)
+    assert isinstance(admission.request(ask("c/first"), clock.boot), Held)
+    clock.advance(60.0)
+    assert isinstance(admission.request(ask("c/later", failures=1), clock.boot), Held)
+    assert wakes == [("c/first", clock.boot)]
+    admission.close()
+
+
 def test_an_attempt_is_in_the_ledger_before_it_is_sent_unless_the_breaker_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock)
@@ -49,6 +63,43 @@ def test_an_attempt_is_in_the_ledger_before_it_is_sent_unless_the_breaker_is_clo
         admission.settle(granted(admission.request(ask("c/a"), clock.boot)).ticket, ISSUED, clock.boot)
     assert ledger.stat().st_size == size
     admission.close()
+
+
+def test_attempts_of_a_killed_process_that_count_as_refused_are_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = (
+        "client c: 2 requests of a killed process have no known outcome and count as refused; "
+        "requests wait while refused_limit is used up"
+    )
+    clock = FakeClock()
+    for after, said in ((0.0, [line]), (200.0, [])):  # longer than the window of refused_limit
+        killed = make(tmp_path, clock)
+        killed.settle(granted(killed.request(ask("d/a"), clock.boot)).ticket, REFUSED, clock.boot)
+        for name in ("c/a", "c/b"):
+            granted(killed.request(ask(name, last_attempt=True), clock.boot))
+        killed.close()
+        clock.advance(after)
+        for _ in range(2):
+            make(tmp_path, clock).close()
+        assert caplog.messages == said
+        caplog.clear()
+        clock.advance(500)
+
+
+def test_one_request_of_a_killed_process_is_logged_if_its_client_is_still_in_the_config(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    killed = make(tmp_path, clock)
+    for name in ("c/a", "d/a"):
+        granted(killed.request(ask(name), clock.boot))
+    killed.close()
+    journal = Journal(str(tmp_path), clock)
+    only_c = Limits({"c": limits().clients["c"]}, {})
+    Admission(only_c, lambda _name, _at: None, journal, clock.boot).close()
+    said = "client c: 1 request of a killed process has no known outcome and counts as refused; "
+    assert caplog.messages == [f"{said}requests wait while refused_limit is used up"]
 
 
 def test_a_new_process_restores_the_state_of_the_last_one(tmp_path: Path) -> None:
@@ -133,6 +184,23 @@ def test_the_view_for_status_and_metrics(tmp_path: Path) -> None:
     admission.close()
 
 
+def test_targets_that_were_refused_on_their_own_are_also_held_by_the_breaker_of_their_client(tmp_path: Path) -> None:
+    clock = FakeClock()
+    admission = make(tmp_path, clock)
+    own = replace(REFUSED, whole_client=False)
+    for name in ("c/a", "c/b"):
+        admission.settle(granted(admission.request(ask(name), clock.boot)).ticket, own, clock.boot)
+    for name in ("c/a", "c/b"):
+        assert isinstance(admission.request(ask(name), clock.boot), Held)
+    assert admission.view(clock.boot).clients["c"].held == 0
+    admission.settle(granted(admission.request(ask("c/d"), clock.boot)).ticket, REFUSED, clock.boot)
+    view = admission.view(clock.boot)
+    assert view.clients["c"].held == 2
+    (provider,) = view.providers.values()
+    assert dict(provider.held) == {"refused": 2}
+    admission.close()
+
+
 def test_the_breaker_of_a_client_holds_no_target_that_is_held_for_another_reason(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock, rates={"p": RateLimit(2, 3600.0)})
@@ -143,6 +211,93 @@ def test_the_breaker_of_a_client_holds_no_target_that_is_held_for_another_reason
     (provider,) = view.providers.values()
     assert dict(provider.held) == {"rate_limit": 1}
     assert view.clients["c"].held == 0
+    admission.close()
+
+
+def ledger(tmp_path: Path) -> str:
+    return (tmp_path / "ledger").read_text()
+
+
+def test_what_the_fleet_tells_holds_and_wakes_targets_and_is_in_the_ledger(tmp_path: Path) -> None:
+    clock, wakes = FakeClock(), list[tuple[str, float]]()
+    admission = make(tmp_path, clock, wakes)
+    now = clock.boot
+    admission.fleet_refused("c/a", "c", REFUSED, 3, 77.0, now)
+    assert admission.refusal("c/b", "c") == Refusal(REFUSED, 3, now + 77.0, own=False)
+    assert '"client","c",[' in ledger(tmp_path)
+    held = admission.request(ask("c/b"), now)
+    assert held == admission.preview(ask("c/b"), now) == Held(now + 77.0, "refused", now + 77.0)
+    admission.fleet_issued("c/a", "c", now)
+    assert admission.refusal("c/a", "c") is admission.refusal("c/b", "c") is None
+    assert '"client","c",null' in ledger(tmp_path)
+    assert wakes == [("c/b", now)]
+    own = replace(REFUSED, whole_client=False)
+    admission.fleet_refused("c/x", "c", own, 1, 50.0, now)
+    assert admission.refusal("c/x", "c") == Refusal(own, 1, now + 50.0, own=True)
+    admission.forget("c/x", "c", now)
+    assert admission.refusal("c/x", "c") is None
+    admission.fleet_refused("c/y", "c", own, 1, 50.0, now)
+    admission.fleet_issued("c/y", "c", now)
+    assert admission.refusal("c/y", "c") is None
+    admission.close()
+
+
+def test_a_cancelled_target_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    clock, wakes = FakeClock(), list[tuple[str, float]]()
+    admission = make(tmp_path, clock, wakes)
+    ticket = granted(admission.request(ask("c/a"), clock.boot)).ticket
+    for number, name in enumerate(("c/b", "c/d")):
+        admission.request(ask(name, failures=number), clock.boot)
+    assert isinstance(admission.settle(ticket, SILENCE, clock.boot), Settled)
+    admission.cancel("c/b", "c", clock.boot)
+    assert wakes == [("c/b", clock.boot), ("c/d", clock.boot)]
+    admission.close()
+
+
+def test_credentials_that_worked_before_are_refused_at_their_pace_and_tickets_end_at_their_deadline() -> None:
+    admission = Admission(limits(), lambda _name, _at: None)
+    admission.worked("c")
+    admission.request(ask("c/a"), 0.0)
+    admission.sweep(40.0)
+    assert admission.view(40.0).clients["c"].in_flight == 0
+    settled = admission.settle(granted(admission.request(ask("c/a"), 40.0)).ticket, REFUSED, 40.0)
+    assert settled == Settled(70.0, 70.0)
+
+
+def test_after_a_crash_an_attempt_counts_until_the_deadline_of_its_client(tmp_path: Path) -> None:
+    clock, limit = FakeClock(), RateLimit(1, 100.0)
+    given = limits(rates={"p": limit})
+    slow = Limits({"c": replace(given.clients["c"], deadline=330.0)}, given.rates)
+    first = Admission(slow, lambda _name, _at: None, Journal(str(tmp_path), clock), clock.boot)
+    granted(first.request(ask("c/a"), clock.boot))
+    first.close()
+    clock.advance(200.0)
+    second = Admission(slow, lambda _name, _at: None, Journal(str(tmp_path), clock), clock.boot)
+    answer = second.request(ask("c/b"), clock.boot)
+    assert isinstance(answer, Held)
+    assert answer == Held(clock.boot + 100.0, "rate_limit", clock.boot + 100.0)
+    second.close()
+
+
+def test_the_fault_of_the_journal_is_told(tmp_path: Path) -> None:
+    clock = FakeClock()
+    first, second = make(tmp_path, clock), make(tmp_path, clock)
+    assert first.fault() == Admission(limits(), lambda _name, _at: None).fault() == ""
+    assert "another bearerd uses it" in second.fault()
+    first.close()
+    second.close()
+
+
+def test_a_sweep_that_rewrites_the_ledger_writes_each_entry_once(tmp_path: Path) -> None:
+    clock = FakeClock()
+    admission = make(tmp_path, clock)
+    admission.settle(granted(admission.request(ask("c/a"), clock.boot)).ticket, ISSUED, clock.boot)
+    ticket = granted(admission.request(ask("c/a"), clock.boot)).ticket
+    (tmp_path / "ledger").unlink()
+    admission._core.settle(ticket, REFUSED, clock.boot)  # its entries are about to be written by another thread
+    admission.sweep(clock.boot)
+    admission._write()
+    assert ledger(tmp_path).count('"refused"') == 1
     admission.close()
 
 

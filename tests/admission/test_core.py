@@ -11,9 +11,12 @@ from bearerd.admission.core import FALLBACK
 from bearerd.admission.rate import late_margin
 from bearerd.admission.types import Granted, Held, Limits
 from bearerd.grant.outcome import Outcome
-from bearerd.terms import RateLimit
+from bearerd.model import Client
+from bearerd.terms import RateLimit, Reference
 from support.admission import HTML, ISSUED, NO_ROUTE, OWN, SILENCE, TOO_MANY, UNSENT, World, ask, limits
 from support.targets import CLIENT, PROVIDER, target
+
+COMMAND = Reference("command", "/bin/a", argv=("/bin/a",))
 
 
 def world(clients: str = "c", **changes: object) -> World:
@@ -79,7 +82,7 @@ def test_clients_share_the_slots_of_a_provider_within_their_own_limits() -> None
 def test_clients_of_other_providers_are_not_held() -> None:
     w = World(limits("c", max_concurrency=1))
     other = limits("d", provider="https://other.example.com/token").clients
-    w.limits = Limits({**w.limits.clients, **other})
+    w.limits = Limits({**w.limits.clients, **other}, {})
     w.core.revise(w.limits, w.now)
     w.turn("c/a")
     assert isinstance(w.turn("d/a"), Granted)
@@ -247,6 +250,17 @@ def test_any_answer_of_the_endpoint_fills_the_retry_budget(outcome: Outcome, fil
     just_worked(w, "c")
     w.run()
     assert ("c/11" in w.tickets) is fills
+
+
+def test_retries_that_fail_slow_the_next_one_down() -> None:
+    w = world(max_concurrency=100)
+    failing(w, 11)
+    for number in range(10):
+        w.turn(f"c/{number}")
+    for number in range(10):
+        w.settle(f"c/{number}", SILENCE)
+    just_worked(w, "c")
+    assert held(w.turn("c/10")).until == pytest.approx(w.now + 2.0)
 
 
 def test_a_retry_that_was_not_sent_is_given_back() -> None:
@@ -444,7 +458,7 @@ def test_a_client_that_moves_to_another_provider_waits_there_and_frees_its_old_s
     w.turn("d/a")
     w.turn("c/b")
     moved = limits("c", max_concurrency=1, provider="https://other.example.com/token").clients
-    w.limits = Limits({**w.limits.clients, **moved})
+    w.limits = Limits({**w.limits.clients, **moved}, {})
     w.core.revise(w.limits, w.now)
     w.follow()
     w.settle("c/a", ISSUED)
@@ -475,10 +489,29 @@ def test_a_preview_gives_the_answer_of_a_request_and_changes_nothing() -> None:
 
 
 def test_limits_come_from_the_config() -> None:
-    slow = replace(PROVIDER, timeout=60.0, max_concurrency=3)
+    slow = replace(PROVIDER, timeout=60.0, max_concurrency=3, refused_limit=RateLimit(2, 30.0))
     limited = replace(CLIENT, name="b", provider=slow, rate_limits=(("client-b", RateLimit(1, 2.0)),))
     found = Limits.of(each.client for each in (target("x"), target("y"), target("z", limited)))
     assert found.rates == {"client-b": RateLimit(1, 2.0)}
     assert found.clients.keys() == {"dnb", "b"}
     b = found.clients["b"]
     assert (b.provider, b.max_concurrency, b.rates, b.deadline) == (PROVIDER.url, 3, ("client-b",), 90.0)
+    assert b.refused_limit == RateLimit(2, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "deadline"),
+    [
+        pytest.param(replace(CLIENT, provider=replace(PROVIDER, timeout=60.0)), 90.0, id="token-url"),
+        # Its metadata is at one of two URLs, and each request has the whole timeout.
+        pytest.param(
+            replace(CLIENT, provider=replace(PROVIDER, token_url=None, issuer="https://sso.test", timeout=60.0)),
+            210.0,
+            id="issuer",
+        ),
+        # A command may run for 10 s.
+        pytest.param(replace(CLIENT, client_secret=(COMMAND, replace(COMMAND, at="/bin/b"))), 60.0, id="commands"),
+    ],
+)
+def test_a_ticket_lasts_as_long_as_its_grant_may_take(changed: Client, deadline: float) -> None:
+    assert Limits.of([changed]).clients["dnb"].deadline == deadline

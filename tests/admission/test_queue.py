@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,6 +83,52 @@ def test_a_lower_rank_goes_before_any_urgency() -> None:
     assert order(queue) == ["c/other", "c/tried"]
 
 
+def test_those_without_a_token_go_before_those_whose_token_expired_longest_ago_first() -> None:
+    queue = queue_of(ask("c/now", expires=NOW - 1.0), ask("c/none"), ask("c/before", expires=NOW - 9.0))
+    assert order(queue) == ["c/none", "c/before", "c/now"]
+
+
+def test_the_order_of_two_requests_does_not_need_a_queue() -> None:
+    asks = [
+        ask("c/about", expires=NOW + 5.0),
+        ask("c/none"),
+        ask("c/before", expires=NOW - 9.0),
+        ask("c/now", expires=NOW),
+        ask("c/failing", failures=1),
+        ask("c/soon", expires=NOW + 5.1),
+        ask("c/later", expires=NOW + 900.0, failures=1),
+    ]
+    assert all(urgency(one, NOW) < urgency(other, NOW) for one, other in pairwise(asks))
+
+
+def test_a_place_among_equals_is_kept_although_the_urgency_changed_meanwhile() -> None:
+    queue = queue_of(ask("c/a"), ask("c/b"))
+    queue.push("c/a", ask("c/a", failures=1), NOW)
+    queue.push("c/a", ask("c/a"), NOW)
+    assert order(queue) == ["c/a", "c/b"]
+
+
+@pytest.mark.parametrize("changes", [{"rank": 1}, {"expires": NOW + 70.0}, {"failures": 1}])
+def test_a_request_that_changes_replaces_the_former_one(changes: dict[str, Any]) -> None:
+    queue = queue_of(ask("c/a", expires=NOW + 60.0), ask("c/b", expires=NOW + 60.0))
+    rank = changes.pop("rank", 0)
+    former = queue.ask("c/a")
+    queue.push("c/a", replace(former, **changes), NOW, rank=rank)
+    assert queue.ask("c/a") == replace(former, **changes)
+    assert order(queue) == (["c/a", "c/b"] if "failures" in changes else ["c/b", "c/a"])
+
+
+@pytest.mark.parametrize(("remaining", "at"), [(60.0, 55.0), (5.1, 0.1), (5.0, 5.0), (1.0, 1.0)])
+def test_the_order_changes_when_a_token_becomes_urgent_and_when_it_expires(remaining: float, at: float) -> None:
+    queue = queue_of(ask("c/none"), ask("c/token", expires=NOW + remaining), ask("c/later", expires=NOW + 900.0))
+    assert queue.changes_at(NOW) == pytest.approx(NOW + at)
+
+
+def test_the_order_of_targets_without_a_valid_token_does_not_change_with_time() -> None:
+    assert queue_of(ask("c/none"), ask("c/expired", expires=NOW)).changes_at(NOW) == inf
+    assert queue_of().changes_at(NOW) == inf
+
+
 @dataclass
 class Model:
     """A model of the queue: a dict that is sorted at each look."""
@@ -127,8 +176,26 @@ def test_the_queue_agrees_with_a_sorted_list(actions: list[object]) -> None:
         assert set(queue) == set(model.asks)
 
 
-def test_removed_entries_do_not_accumulate_in_the_heaps() -> None:
-    queue = queue_of(ask("c/stays"))
-    for number in range(5000):
-        queue.push("c/moves", ask("c/moves", failures=number), NOW)
-    assert len(queue._without) + len(queue._valid) < 200
+@pytest.mark.parametrize("expires", [None, NOW + 1000.0], ids=["without", "valid"])
+def test_removed_entries_are_dropped_once_they_outnumber_the_live_ones_by_64(expires: float | None) -> None:
+    queue = queue_of(*(ask(f"c/{number}", expires=expires) for number in range(49)))
+    longest = 0
+    for number in range(1000):
+        moved = None if expires is None else expires + number
+        queue.push("c/moves", ask("c/moves", failures=number, expires=moved), NOW)
+        longest = max(longest, len(queue._without) + len(queue._valid))
+    assert longest == 2 * 50 + 64
+
+
+def test_the_order_stays_when_removed_entries_are_dropped() -> None:
+    shuffled = [number * 37 % 100 for number in range(100)]
+    queue = queue_of(*(ask(f"c/{each:02}", failures=each) for each in shuffled))
+    for each in shuffled:
+        queue.push(f"d/{each:02}", ask(f"d/{each:02}", expires=NOW + 100.0 + each), NOW)
+    for each in range(50):
+        queue.discard(f"c/{each * 37 % 100:02}")
+        queue.discard(f"d/{each * 37 % 100:02}")
+    left = sorted(shuffled[50:])
+    for number in range(300):
+        queue.push("e/moves", ask("e/moves", failures=1000 + number), NOW)
+    assert order(queue) == [*(f"c/{each:02}" for each in left), "e/moves", *(f"d/{each:02}" for each in left)]

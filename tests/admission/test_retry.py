@@ -49,6 +49,7 @@ def test_any_answer_fills_the_budget_and_restores_its_speed() -> None:
 def test_retries_that_are_given_back_can_be_used_again_up_to_ten() -> None:
     budget = spent()
     budget.give_back(0.0)
+    assert budget.left(0.0) == 1.0
     assert budget.earliest(0.0) == 0.0
     full = RetryBudget()
     full.give_back(0.0)
@@ -57,3 +58,11 @@ def test_retries_that_are_given_back_can_be_used_again_up_to_ten() -> None:
 
 def test_an_idle_budget_fills_up_to_ten() -> None:
     assert spent().left(1e6) == 10.0
+
+
+def test_the_refill_goes_on_from_the_last_retry_at_the_present_speed() -> None:
+    budget = spent(now=100.0)
+    for _ in range(10):
+        budget.failed(100.0)
+    assert budget.left(100.0) == 0.0
+    assert budget.left(103.0) == pytest.approx(1.5)

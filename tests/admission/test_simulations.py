@@ -60,7 +60,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
-        self.core = Core(self.limits)
+        self.core = Core(self.limits, None, 0.0)
         self.targets = {name: Target(ask(name)) for name in self.names}
         self.numbers = count()
         self.events: list[tuple[float, int, str, Ticket | None]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import grp
 import http.client
 import json
@@ -34,6 +35,7 @@ from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
 from bearerd.target_status import HELD, Hold, TargetStatus
 from support.clock import START
+from support.no_threads import no_threads
 from support.process import WITHIN, eventually
 from support.prometheus import status, target_status
 from support.readers import open_directory, skip_where_others_cannot_run_python
@@ -101,7 +103,8 @@ class Site:
         self.path = directory / "control.sock"
         self.daemon = FakeDaemon()
         config = Config(str(directory), str(directory), group=group, control=Control(str(self.path), mode))
-        self.server = Server(self.daemon, replace(config, listen=Listen("127.0.0.1", 0, page=page, hosts=hosts)))
+        self.config = replace(config, listen=Listen("127.0.0.1", 0, page=page, hosts=hosts))
+        self.server = Server(self.daemon, self.config)
         self.server.tick()
         self.unix, self.tcp = self.server._listeners
 
@@ -353,7 +356,7 @@ def test_probes_name_the_first_error_of_a_config_that_is_not_followed_and_are_we
         (target_status(on_disk=False), "unwritten"),
         (target_status(on_disk=False, readable_until=START.boot + 0.1), None),  # being written, over one that is good
         (target_status(on_disk=False, readable_until=START.boot), "unwritten"),
-        (target_status(on_disk=False, faults=("f: no space", "g: no space")), "unwritten: f: no space; g: no space"),
+        (target_status(on_disk=False, faults=("f: no space", "g: no space")), "unwritten: f, g: no space"),
         (target_status(expires=1.0), "expired"),
         (target_status(expires=1.0, failure=Transient("HTTP 503")), "expired: HTTP 503"),
     ],
@@ -820,25 +823,33 @@ def test_a_hundred_probes_at_once_are_all_answered(site: Site, route: str, via: 
     assert answered == [200] * 100
 
 
+def begun(site: Site) -> None:
+    """Wait until the threads of the endpoints have begun."""
+    for via in ("unix", "tcp"):
+        assert site.ask("/livez", via=via).status == 200
+
+
 def test_callers_that_go_away_leave_no_line_in_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.daemon.found = status(*many())
     caplog.clear()
-    before = threading.active_count()
+    begun(site)
+    before = _thread._count()
     for said in (b"", b"GET", b"nonsense\r\n\r\n", b"GET /status HTTP/1.1\r\n\r\n"):
         with closing(site.connect()) as line:
             line.sendall(said)
     assert site.ask("/livez").status == 200  # by then these have been read
-    eventually(lambda: threading.active_count() <= before)
+    eventually(lambda: _thread._count() <= before)
     assert caplog.messages == []
 
 
 def test_no_descriptor_and_no_thread_is_left_behind(site: Site) -> None:
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    begun(site)
+    descriptors, threads = len(os.listdir("/proc/self/fd")), _thread._count()
     with clients(site, 200, b"GET /livez"), clients(site, 20, b"x" * 9000), clients(site, 100, HALVES[3], "tcp"):
         for _ in range(30):
             assert site.ask("/readyz").status == 200
     # Not more: those of the test before may have ended meanwhile.
-    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors and threading.active_count() <= threads)
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors and _thread._count() <= threads)
 
 
 @pytest.mark.parametrize("number", [32, 64, 1024, 4096, -1])
@@ -853,7 +864,8 @@ def test_connections_leave_descriptors_to_the_rest_of_the_daemon(number: int) ->
 
 
 def test_a_stop_waits_for_nobody_and_takes_the_socket_away(site: Site) -> None:
-    before = threading.active_count()
+    begun(site)
+    before = _thread._count()
     with clients(site, 15), closing(site.connect("tcp")), closing(site.connect()) as line:
         site.daemon.go_on.clear()
         line.sendall(b"GET /status HTTP/1.1\r\n\r\n")
@@ -868,7 +880,7 @@ def test_a_stop_waits_for_nobody_and_takes_the_socket_away(site: Site) -> None:
         # Who was being answered has the answer.
         site.daemon.go_on.set()
         assert reply(line).status == 200
-    eventually(lambda: threading.active_count() <= before - 2)
+    eventually(lambda: _thread._count() <= before - 2)
 
 
 def test_a_stop_leaves_what_somebody_else_put_there(site: Site) -> None:
@@ -935,6 +947,19 @@ def test_the_socket_has_its_group_by_name_or_number(build: Callable[..., Site]) 
         site = build(group=group)
         assert (site.path.stat().st_gid, site.path.stat().st_uid) == (NOBODY, os.geteuid())
         site.server.stop()
+
+
+@ROOT
+def test_a_changed_group_applies_to_the_socket_and_no_longer_to_the_old_one(build: Callable[..., Site]) -> None:
+    site = build(group=str(NOBODY))
+    for group, gid, reopened in ((None, os.getegid(), True), (None, os.getegid(), False), (str(NOBODY), NOBODY, True)):
+        before = listening(site.unix), listening(site.tcp)
+        site.server.adopt(replace(site.config, group=group))
+        assert site.path.stat().st_gid == gid
+        assert ((listening(site.unix) is not before[0]), listening(site.tcp)) == (reopened, before[1])
+        assert site.ask("/livez").status == 200
+    site.server.stop()
+    assert not site.path.exists()
 
 
 def test_a_group_that_nobody_knows_is_said_and_there_is_no_socket(
@@ -1132,15 +1157,11 @@ def test_the_port_that_was_found_is_said(caplog: pytest.LogCaptureFixture) -> No
 # -- where nothing is left -----------------------------------------------------------------------------
 
 
-def no_more(_: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
-
-
 def test_without_a_thread_it_is_shut_until_there_is_one(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_more)
+        no_threads(patch)
         site = build()
     assert caplog.text.count("no thread can be started; raise TasksMax") == 2
     site.server.tick()
@@ -1152,7 +1173,7 @@ def test_without_a_thread_probes_are_answered_and_large_replies_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch, via: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_more)
+        no_threads(patch)
         for _ in range(20):  # more than there are workers
             assert site.ask("/livez", via=via).status == site.ask("/readyz", via=via).status == 200
             refused = site.ask("/metrics", via=via)

@@ -84,6 +84,12 @@ def test_a_share_that_is_down_is_named_and_the_daemon_stays_ready() -> None:
     assert list(unready(shown)) == []
 
 
+def test_a_token_that_is_not_ready_names_each_cause_once() -> None:
+    full = "no space left; free some"
+    (shown,) = unready(status(target_status(on_disk=False, faults=(f"/a: {full}", f"/b: {full}"))))
+    assert shown == ("dnb/bci", f"unwritten: /a, /b: {full}")
+
+
 # -- the reference of its fields ------------------------------------------------------------------------
 
 PAGE = Path(__file__).parents[2] / "docs/monitoring.md"

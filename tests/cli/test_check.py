@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
@@ -872,6 +872,20 @@ def test_online_the_providers_clock_is_compared(tmp_path: Path, off: int, clock:
     assert done.returncode == 0
     ((_, details),) = grants(done)
     assert details["clock"] == clock
+
+
+def test_online_a_token_that_arrives_expired_is_a_failure_as_for_the_daemon(tmp_path: Path) -> None:
+    late = issues(-5)
+
+    def script(seen: Seen) -> Answer:
+        return replace(late(seen), headers={"Date": formatdate(usegmt=True)})
+
+    done, _ = tried(tmp_path, script)
+    assert done.returncode == 1
+    ((line, details),) = grants(done)
+    assert line == "failed   grant dnb/bci: the new token had expired when it arrived"
+    assert details["lifetime"] == "-5 s, from expires_in"
+    assert details["hint"] == "the clocks agree, and the reply names a lifetime of -5 s: ask the provider"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -277,7 +278,7 @@ def held(site: Site) -> bool:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        pytest.param(b"", "no daemon answers at {}: it closed the connection; it is stopping, or", id="nothing"),
+        pytest.param(b"", "no daemon answers at {}: it closed the connection; it is stopping, has", id="nothing"),
         pytest.param(b"SSH-2.0-x\r\n", "the process that answers at {} is not bearerd", id="no HTTP"),
         pytest.param(http(404, {}), "the process that answers at {} is not bearerd: HTTP 404", id="another service"),
         pytest.param(http(200, {}), "the process that answers at {} is not bearerd", id="another service's 200"),
@@ -300,6 +301,25 @@ def test_health_explains_its_failures(
     assert (out, err.startswith(f"bearerd: {said.format(path)}")) == ("", True)
     assert err.endswith("\n")
     assert "\x1b" not in err
+
+
+def test_a_connection_that_is_closed_at_once_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def close() -> None:  # before the request is read: the client gets a reset, or a broken pipe
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=close)
+        thread.start()
+        assert cli.main(["health", "--socket", str(path)]) == 1
+        thread.join()
+    assert capsys.readouterr().err == (
+        f"bearerd: no daemon answers at {path}: it closed the connection; it is stopping, has too many clients, or has "
+        "no free file descriptors (LimitNOFILE)\n"
+    )
 
 
 @pytest.mark.parametrize("tokens", [["x"], [[]], [{"state": []}], [{"state": "missing", "file_errors": None}]], ids=str)
@@ -395,7 +415,8 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
     with answering(path, lambda request: VALID if "name" in request else LIVE):
         probe = loaded(f"{named}from bearerd.cli import main\nassert main(['health', *{given + arguments}]) == 0")
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
-    ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health", "bearerd.process", "bearerd.reason"}
+    ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health"}
+    ours |= {"bearerd.descriptors", "bearerd.process", "bearerd.reason"}
     located = {"bearerd.config", "bearerd.config.defaults", "bearerd.config.here", "bearerd.config.locate"}
     assert probe - needed == ours | (set() if how == "--socket" else located | {"bearerd.regular"})
 

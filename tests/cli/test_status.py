@@ -160,7 +160,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 STATES = {"dnb/gone": "expired", "dnb/never": "missing", "dnb/failing": "failing", "dnb/good": "valid"}
 COLOURS = {"valid": "32", "failing": "33", "expired": "1;31", "missing": "1;31"}
 REFUSED = "HTTP 400 invalid_target: this request was refused"
-TO_DO = "To do: set parameters: {audience: …} or {resource: …}; a change is tried at once; next attempt in "
+TO_DO = (
+    "To do: set parameters: {audience: …} or {resource: …}; a changed secret or config is tried at once; "
+    "next attempt in "
+)
 
 
 def rows(text: str) -> dict[str, tuple[str, list[str]]]:
@@ -222,6 +225,14 @@ def test_a_pipe_gets_plain_text_in_columns(site: Site) -> None:
     heading = next(line for line in done.stdout.splitlines() if line.startswith("TOKEN"))
     for name, (line, _) in rows(done.stdout).items():
         assert line.index(f" {STATES[name]} ") + 1 == heading.index("STATE")
+
+
+@pytest.mark.parametrize("unknown", ["COLUMNS", "LINES"])
+def test_a_size_of_0_is_unknown(site: Site, unknown: str) -> None:
+    code, raw = shown(80, "status", "--socket", site.socket, env={unknown: "0"})
+    assert (code, list(rows(ESCAPE.sub("", raw)))) == (0, list(STATES))
+    done = bearerd("status", "--socket", site.socket, env={unknown: "0"})
+    assert list(rows(done.stdout)) == list(STATES)
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
@@ -387,7 +398,8 @@ def test_without_a_daemon_status_uses_the_records(left: Site, by: str) -> None:
     assert done.stdout.splitlines()[:2] == [
         f"from the records in {left.tokens}",
         (
-            "no daemon refreshes these tokens. The files stay, and each token is good until it expires. "
+            "no daemon refreshes these tokens. "
+            "The records say until when each token is good; its files were not checked. "
             "To do: start bearerd; its log says why it ended."
         ),
     ]

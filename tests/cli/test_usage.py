@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,7 @@ def test_failing_to_start_the_config_reader_is_one_line(verb: str, tmp_path: Pat
             tmp_path, {}, "import os", "def fork(): raise BlockingIOError(11, os.strerror(11))", "os.fork = fork"
         ),
     )
-    said = "no process can be started to read the config: resource temporarily unavailable"
+    said = "no process can be started to read the config: resource temporarily unavailable; raise TasksMax"
     assert (done.returncode, done.stderr) == (1, f"bearerd: {said}\n")
 
 
@@ -218,3 +219,16 @@ def test_output_that_cannot_be_written_is_a_failure_in_one_line() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "bearerd: the output could not be written: no space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["run", "once"])
+def test_an_error_before_the_service_starts_ends_the_process_at_once(command: str, tmp_path: Path) -> None:
+    """Threads may have begun, and could crash the interpreter while it ends."""
+    program = (
+        "import atexit, sys; from bearerd.cli import main; atexit.register(print, 'the interpreter ends')\n"
+        f"sys.argv = ['bearerd', {command!r}, '-c', {str(tmp_path / 'missing.yaml')!r}]\n"
+        "raise SystemExit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "missing.yaml" in done.stderr

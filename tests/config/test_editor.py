@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -38,8 +39,10 @@ class Editor:
         """The mistakes that are marked in a file."""
         text = {"uri": file.as_uri(), "languageId": "yaml", "version": 1, "text": file.read_text(encoding="utf-8")}
         self._send({"method": "textDocument/didOpen", "params": {"textDocument": text}})
-        found = self._until("method", "textDocument/publishDiagnostics")["params"]["diagnostics"]
-        return [f"{mark['range']['start']['line'] + 1}: {mark['message']}" for mark in found]
+        while True:
+            found = self._until("method", "textDocument/publishDiagnostics")["params"]
+            if unquote(found["uri"]) == unquote(file.as_uri()):  # not those of a file before it, once more
+                return [f"{mark['range']['start']['line'] + 1}: {mark['message']}" for mark in found["diagnostics"]]
 
     def at(self, what: str, file: Path, line: int, column: int) -> Any:
         """The answer to a request about a place in a file; lines and columns begin with 1."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,10 +17,10 @@ from pydantic import BaseModel
 
 from bearerd.config import models
 from bearerd.config.document import MOST_PROBLEMS
-from bearerd.config.files import MOST_BYTES
+from bearerd.config.files import MOST_BYTES, matches
 from bearerd.config.load import load
 from bearerd.config.source import MOST_NODES
-from bearerd.errors import ConfigError
+from bearerd.errors import ConfigError, ConfigUnavailable
 from bearerd.model import (
     Client,
     Config,
@@ -384,6 +385,24 @@ def test_an_unknown_provider_is_an_error_that_lists_the_providers(folder: Folder
     assert said in folder.error(config(top=top, url=None, client="provider: entra"))
 
 
+@pytest.mark.parametrize(
+    ("top", "hidden"),
+    [
+        pytest.param("listn: {address: '127.0.0.1:9000'}", False, id="another key, mistyped"),
+        pytest.param("something: 7", False, id="no key, and no providers"),
+        pytest.param("provders: {entra: {token_url: 'https://h/t'}}", True, id="providers, mistyped"),
+        pytest.param("inclde: [more.yaml]", True, id="include, mistyped"),
+        pytest.param("endpoints: {entra: {token_url: 'https://h/t'}}", True, id="providers under another name"),
+    ],
+)
+def test_an_unknown_key_hides_an_unknown_provider_only_if_that_may_be_below_it(
+    folder: Folder, top: str, hidden: bool
+) -> None:
+    key, provider = folder.headlines(config(top=top, url=None, client="provider: entra")) + [""] * hidden
+    assert f"unknown key '{top.partition(':')[0]}'" in key
+    assert hidden or "unknown provider 'entra'" in provider
+
+
 def test_a_client_without_an_endpoint_is_an_error_at_its_name(folder: Folder) -> None:
     assert folder.headlines(config(url=None)) == [
         "config.yaml:2:3: key 'token_url' is missing; or use issuer or provider instead"
@@ -411,6 +430,9 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
     assert folder.target(config(url=url)).client.provider.token_url == url
 
 
+NOT_ASCII = "expected a URL in ASCII: the host as xn--…, and other characters encoded as %XX"
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -433,7 +455,8 @@ def test_a_token_url_is_https(folder: Folder, url: str) -> None:
             "expected the token endpoint, found the URL of its metadata: use the key issuer instead",
             id="metadata",
         ),
-        pytest.param("https://bücher.example/t", "expected a URL, https://… or http://…", id="not ASCII"),
+        pytest.param("https://bücher.example/t", NOT_ASCII, id="not ASCII"),
+        pytest.param("https://h.example.com/🔑", NOT_ASCII, id="beyond 16 bits"),
         pytest.param("ftp://h/t", "expected a URL, https://… or http://…", id="ftp"),
         pytest.param("h.example.com/t", "expected a URL, https://… or http://…", id="no scheme"),
         pytest.param("https:///t", "expected a URL, https://… or http://…", id="no host"),
@@ -2316,6 +2339,12 @@ def test_errors_beyond_the_limit_are_counted(folder: Folder) -> None:
     assert any(re.search(r"and \d+ more errors; is this the right file\?", line) for line in headlines)
 
 
+def test_a_mistake_after_more_errors_than_the_limit_is_the_only_error(folder: Folder) -> None:
+    assert folder.headlines("yes: 06\n" * MOST_PROBLEMS + "clients\n") == [
+        f"config.yaml:{MOST_PROBLEMS + 1}:1: a colon is missing after this key"
+    ]
+
+
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
 def test_a_fifo_is_an_error_and_does_not_block(folder: Folder, included: bool) -> None:
     os.mkfifo(folder.path / "fifo")
@@ -2356,6 +2385,45 @@ def test_included_files_are_relative_to_the_config_and_not_to_the_working_direct
 
 def test_a_pattern_may_match_nothing(folder: Folder) -> None:
     assert folder.load(config(top="include: [conf.d/*.yaml]")).targets
+
+
+def test_a_pattern_matches_as_in_a_shell(folder: Folder) -> None:
+    for name in ("b.d/x.yaml", "a.d/y.yaml", "a.d/.hidden.yaml", "a.d/z.yml", "c.d/more/x.yaml", "d.d"):
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    for pattern in ("*.d/*.yaml", "?.d/[xy].yaml", "*.d/*.yaml/", "./*.d/../*.d/*.yaml"):
+        found = matches(str(folder.path / "config.yaml"), pattern)
+        assert [path.removeprefix(f"{folder.path}/") for path in found] == ["a.d/y.yaml", "b.d/x.yaml"]
+    assert matches(str(folder.path / "config.yaml"), "a.d/.*") == [str(folder.path / "a.d" / ".hidden.yaml")]
+    assert matches(str(folder.path / "config.yaml"), "*.d/more/*") == [str(folder.path / "c.d" / "more" / "x.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("points_to", "why"), [("conf.d", "too many levels of symbolic links"), ("gone", "no such file or directory")]
+)
+def test_a_directory_that_cannot_be_read_is_an_error_and_not_empty(folder: Folder, points_to: str, why: str) -> None:
+    (folder.path / "conf.d").symlink_to(points_to)
+    assert folder.headlines(config(top="include: [conf.d/*.yaml]")) == [
+        f"config.yaml:1:11: directory conf.d cannot be read: {why}"
+    ]
+
+
+def test_an_included_file_that_cannot_be_reached_is_an_error(folder: Folder) -> None:
+    (folder.path / "conf.d").symlink_to("conf.d")
+    error = folder.error(config(top="include: [conf.d/dnb.yaml]"))
+    assert error == "conf.d/dnb.yaml: cannot be read: too many levels of symbolic links"
+
+
+def test_a_directory_that_the_machine_cannot_read_now_is_unavailable(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: str) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(os, "listdir", fails)
+    with pytest.raises(ConfigUnavailable, match=r"conf\.d cannot be read: too many open files"):
+        folder.load(config(top="include: [conf.d/*.yaml]"))
 
 
 def test_a_file_that_two_patterns_match_is_read_once(folder: Folder) -> None:
@@ -2546,7 +2614,56 @@ def test_vars_are_names_and_texts(folder: Folder, given: str, at: str, said: str
 
 def test_an_output_over_its_own_template_is_an_error(folder: Folder) -> None:
     text = template(name="/etc/own.conf", path=", path: //etc/./own.conf")
-    assert folder.headlines(text) == ["config.yaml:7:71: 'dnb/bci' would be written over its own template"]
+    assert folder.headlines(text) == [
+        "config.yaml:7:71: 'dnb/bci' would be written over /etc/own.conf, which bearerd reads"
+    ]
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        "ca_file: /keep",
+        "headers: {X-Key: {file: /keep}}",
+        "parameters: {actor_token: {file: /keep}}",
+        "share: {redis: {url: redis://h}, key: {file: /keep}}",
+        "share: {redis: {url: {file: /keep}}}",
+        "share: {redis: {url: redis://h, username: u, password: {file: /keep}}}",
+        "share: {redis: {url: rediss://h, ca_file: /keep}}",
+    ],
+)
+def test_an_output_over_a_file_that_bearerd_reads_is_an_error(folder: Folder, client: str) -> None:
+    (headline,) = folder.headlines(config(client, token="files: [{format: raw, path: //./keep}]"))
+    assert headline == "config.yaml:8:41: 'dnb/bci' would be written over /keep, which bearerd reads"
+
+
+def test_an_output_over_the_secret_of_another_client_is_an_error(folder: Folder) -> None:
+    text = config(token="files: [{format: raw, path: /s}]")
+    (headline,) = folder.headlines(text + SMALLEST.partition("\n")[2].replace("dnb:", "other:"))
+    assert headline == "config.yaml:7:41: 'dnb/bci' would be written over /s, which bearerd reads"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "other.yaml"])
+def test_an_output_over_a_file_of_the_config_is_an_error(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(folder.path)
+    path = folder.path / name
+    (folder.path / "other.yaml").write_text(OTHER)
+    (folder.path / "config.yaml").write_text(
+        config(top="include: [other.yaml]", token=f"files: [{{format: raw, path: {path}}}]")
+    )
+    with pytest.raises(ConfigError) as raised:
+        load("config.yaml", {})
+    assert f"'dnb/bci' would be written over {path}, which bearerd reads" in raised.value.full
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/null", "//dev/./fd/1", "/dev/shm"])
+def test_no_output_replaces_a_device(folder: Folder, path: str) -> None:
+    (headline,) = folder.headlines(config(token=f"files: [{{format: raw, path: {path}}}]"))
+    assert headline == (
+        "config.yaml:7:41: expected a path outside /dev, where a file would replace a device, for every program"
+    )
+    folder.load(config(token="files: [{format: raw, path: /dev/shm/token}]"))
 
 
 @pytest.mark.parametrize(("client", "variable"), [("3scale", "_3SCALE_BCI_TOKEN"), ("a.b-c", "A_B_C_BCI_TOKEN")])
@@ -2793,3 +2910,24 @@ def test_a_long_list_of_names_is_cut(folder: Folder) -> None:
     said = folder.error(f"providers:\n{providers}clients: {{d: {{provider: zzz}}}}\n")
     assert "'p0', 'p1', " in said
     assert "'p49', and 50 more\n" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param("provider", "https://user:s3cr3t@example.com", id="a URL as the name of a provider"),
+        pytest.param("2uTVQLlKp8I2Wz2WWXhAJp5", "1", id="base64 as a key"),
+        pytest.param("5f0c8a52-6f0e-4f7c-9d0e-1f6f3a0b7c11", "1", id="a UUID as a key"),
+    ],
+)
+def test_what_looks_like_a_secret_is_not_shown(tmp_path: Path, key: str, value: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"clients:\n  dnb:\n    token_url: https://a.example\n    client_id: a\n    client_secret: {{file: /s}}\n"
+        f"    tokens: {{bci: {{}}}}\n    {key}: {value}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(str(file), {})
+    messages = [problem.full for problem in caught.value.problems]
+    assert messages
+    assert not [message for message in messages if max(key, value, key=len) in message]

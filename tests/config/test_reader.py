@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -135,6 +136,13 @@ def test_an_error_has_its_place_and_kind_and_only_for_check_more(host: Callable[
     assert kind == "wrong"
     assert "did you mean 'client_id'?" in said
     assert "scope: 5" in said
+
+
+@pytest.mark.parametrize("error", ["EIO", "ESTALE", "ENFILE", "EAGAIN"])
+def test_an_error_of_the_machine_is_not_one_of_the_config(host: Callable[..., Host], config: Path, error: str) -> None:
+    fails = f"def fails(*_): raise OSError({getattr(errno, error)}, 'Not Now')"
+    made = host(first=f"from bearerd.config import files\n{fails}\nfiles.read_regular = fails")
+    assert made.read(config) == ["unavailable", f"{config} cannot be read: not now"]
 
 
 def test_a_config_that_takes_too_long_is_unavailable(host: Callable[..., Host], tmp_path: Path) -> None:

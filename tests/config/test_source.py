@@ -134,6 +134,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("a: @b", 1, 4, "a value that begins with @ must be in quotes", id="at sign"),
         pytest.param('a: "\\q"', 1, 5, "an unknown escape sequence", id="unknown escape"),
         pytest.param("a: b\n\nc: \0d\n", 3, 4, "a character that YAML does not allow (U+0000)", id="NUL"),
+        pytest.param("a: b\rc: d\u2028e: \0", 3, 4, "a character that YAML does not allow (U+0000)", id="line ends"),
         pytest.param("a: b\x07", 1, 5, "a character that YAML does not allow (U+0007)", id="control character"),
         # Here libyaml counts bytes, and everywhere else characters.
         pytest.param("# ööööö\na: ö\n\nb: ö\x1b", 4, 5, "(U+001B)", id="control character after others of two bytes"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.config.document import Document
+from bearerd.config.realign import realign
 
 CONFIG = """\
 clients:
@@ -101,6 +102,9 @@ def changed(old: str, new: str) -> str:
         # Documents and other languages.
         (CONFIG + "...\nlog: {}\n", "8:1: '...' ends the config here: remove it"),
         ("%FOO\n" + CONFIG, "1:1: a line that begins with % is a directive of YAML: remove it"),
+        # Where PyYAML gives up after the last line.
+        ("%YAML 1.2", "1:1: a line that begins with % is a directive of YAML: remove it"),
+        ("%YAML 1.2\n" + CONFIG, "1:1: a line that begins with % is a directive of YAML: remove it"),
         ("[clients.dnb]\ntoken_url = 1\n", "1:1: this looks like INI or TOML; a config is YAML"),
         ('{"a": 1}\nb: 2\n', "2:1: more text after the end of the config"),
         (changed("    client_id", "<<<<<<< HEAD\n    client_id"), ("4:1: a conflict marker of a merge: keep one of the "
@@ -141,6 +145,12 @@ def test_other_line_ends_and_tabs_after_a_colon_are_fine(text: str) -> None:
     assert headlines(text) == []
 
 
+def test_a_character_in_a_line_that_was_meant_elsewhere_has_its_own_place() -> None:
+    text = "b:\n\0:\n\tb"
+    places = [(problem.line, problem.column) for problem in Document(text, "f.yaml", realigned=realign(text)).problems]
+    assert places == [(2, 1), (2, 1)]
+
+
 @given(st.text("a-:{}[]'\"#&*!|>%@`\t\n ?,.\\<\u00a0\u201c", max_size=60))
 def test_any_text_that_is_no_yaml_has_an_error_in_a_line_that_it_has(text: str) -> None:
     try:
@@ -148,5 +158,5 @@ def test_any_text_that_is_no_yaml_has_an_error_in_a_line_that_it_has(text: str) 
     except yaml.YAMLError:
         document = Document(text, "f.yaml")
         assert document.problems
-        assert all(1 <= problem.line <= text.count("\n") + 1 for problem in document.problems)
+        assert all(1 <= problem.line <= len(text.splitlines()) for problem in document.problems)
         assert not any("expected <" in problem.message for problem in document.problems)

@@ -55,6 +55,12 @@ def as_jwk(key: Any, **more: Any) -> str:
     return json.dumps(members | more)
 
 
+def without_primes(key: Any, **changes: str) -> str:
+    """A private JWK with the private exponent alone (RFC 7518 section 6.3.2), and other numbers."""
+    members = json.loads(as_jwk(key))
+    return json.dumps({name: members[name] for name in ("kty", "n", "e", "d")} | changes)
+
+
 def google(key: Any, **changes: Any) -> str:
     """A service account's file, as Google's console hands it out."""
     fields = {
@@ -212,6 +218,7 @@ def test_a_key_that_is_too_small_for_an_algorithm_is_refused() -> None:
         pytest.param(as_pem(RSA).replace("\n", "\r\n"), RSA, None, id="CRLF"),
         pytest.param(f"Bag Attributes\n  friendlyName: acme\n{as_pem(RSA)}", RSA, None, id="text-before"),
         pytest.param(as_jwk(RSA), RSA, None, id="JWK-RSA"),
+        pytest.param(without_primes(RSA), RSA, None, id="JWK-RSA-without-primes"),
         pytest.param(as_jwk(P384), P384, None, id="JWK-EC"),
         pytest.param(as_jwk(ED25519), ED25519, None, id="JWK-Ed25519"),
         pytest.param(as_jwk(ED448), ED448, None, id="JWK-Ed448"),
@@ -282,6 +289,9 @@ def public(text: str) -> str:
         pytest.param(as_pem(x25519.X25519PrivateKey.generate()), NO_SIGNER, id="X25519"),
         pytest.param(public(as_jwk(RSA)), NO_SIGNER, id="JWK-public-RSA"),
         pytest.param(public(as_jwk(P256)), NO_SIGNER, id="JWK-public-EC"),
+        pytest.param(without_primes(RSA, d="AQAB"), NO_KEY, id="JWK-numbers-of-two-keys"),
+        pytest.param(without_primes(RSA, n="AQAB"), NO_KEY, id="JWK-modulus-too-small"),
+        pytest.param(without_primes(RSA, n="_" * 1366), NO_KEY, id="JWK-over-8192-bits"),
         pytest.param('{"kty": "oct", "k": "aHVudGVyMg"}', NO_SIGNER, id="JWK-secret"),
         pytest.param('{"kty": "XYZ"}', NO_KEY, id="JWK-of-another-kind"),
         pytest.param('{"kty": []}', NO_KEY, id="JWK-kind-no-text"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
@@ -16,6 +16,7 @@ from bearerd.grant.outcome import NoReply
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import Request
 from bearerd.model import Provider
+from support.no_threads import no_threads, threads_never_begin
 from support.peer import Peer, answering, blackhole, peer, refusing, resolve
 from support.process import WITHIN
 
@@ -109,7 +110,7 @@ def test_an_address_without_replies_is_not_remembered(monkeypatch: pytest.Monkey
 def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with blackhole() as one, blackhole() as two:
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
-        threads = threading.active_count()
+        threads = _thread._count()
         began = time.monotonic()
         reply = post(url, timeout=0.6)
         took = time.monotonic() - began
@@ -119,20 +120,33 @@ def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, ur
     assert reply == NoReply("connect", f"{host}:80: timed out after 0.6 s (while connecting)")
     assert 0.6 <= took < 10 * 0.6
     # None for an address: the alarm's, at most, is new.
-    assert threading.active_count() <= threads + 1
+    assert _thread._count() <= threads + 1
 
 
 def test_without_a_thread_for_the_look_up_the_error_says_so(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    start = threading.Thread.start
-
-    def no_more(self: threading.Thread) -> None:
-        if self.name == "look-up":
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", no_more)
+    monkeypatch.setattr("bearerd.grant.endpoint.ALARM.set", lambda _: None)
+    no_threads(monkeypatch)
     host = url.split("/")[2]
-    assert post(url) == NoReply("name look-up", f"{host}: no thread can be started (during name lookup)")
+    said = f"{host}: no thread can be started (during name lookup)"
+    assert post(url) == NoReply("name look-up", said)
+
+
+def test_a_look_up_whose_thread_never_begins_ends_in_time_and_the_next_one_has_another(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setattr("bearerd.grant.endpoint.ALARM.set", lambda _: None)
+    with monkeypatch.context() as patch:
+        threads_never_begin(patch)
+        lost = post(url, timeout=0.1)
+    monkeypatch.setattr("bearerd.threads._BEGINS_WITHIN", 0.0)
+    with refusing() as port:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", port))
+        found = post(url)
+
+    assert isinstance(lost, NoReply)
+    assert "timed out after 0.1 s (during name lookup)" in lost.reason
+    assert isinstance(found, NoReply)
+    assert found.phase == "connect"
 
 
 def test_if_no_address_answers_the_last_failure_is_reported(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -137,7 +137,7 @@ def test_headers_are_texts_or_references_and_no_repr_shows_them() -> None:
     assert "acme" not in repr(found) + repr(found.access)
 
 
-@pytest.mark.parametrize("text", ["a\nX-Evil: b", "a\r", " a", "a ", "a\x00b", "hünter2", "a\x7f"])
+@pytest.mark.parametrize("text", ["a\nX-Evil: b", "a\r", " a", "a ", "a\x01b", "hünter2", "a\x7f"])
 def test_a_secret_that_cannot_be_a_header_is_an_error_that_does_not_show_it(text: str) -> None:
     client = replace(BARE, headers=(("X-Api-Key", variable("SECRET")),))
     with pytest.raises(SecretUnavailable) as raised:

@@ -26,6 +26,7 @@ from bearerd.grant.reply import Reply
 from bearerd.grant.request import Access, Call, Credentials, Request, compose, get
 from bearerd.model import Provider, ProxyLogin
 from bearerd.terms import Reference
+from support.no_threads import no_threads
 from support.peer import OK, Peer, answering, peer, refusing, resolve
 from support.process import WITHIN, eventually
 from support.server import Answer, Seen, issues, serving
@@ -123,7 +124,7 @@ def test_a_request_ends_at_its_deadline_in_every_phase(
         reply = post(f"{scheme}://127.0.0.1:{it.port}/token", timeout=TIMEOUT)
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"127.0.0.1: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"127.0.0.1:{it.port}: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -135,7 +136,7 @@ def test_a_dripping_reply_on_a_kept_connection_ends_at_the_deadline() -> None:
 
     with peer(behaviour) as it, posting(it.url, timeout=5.0) as send:
         assert isinstance(send(), Reply)
-        assert send() == NoReply("wait", "127.0.0.1: timed out after 5 s (while waiting for the reply)")
+        assert send() == NoReply("wait", f"127.0.0.1:{it.port}: timed out after 5 s (while waiting for the reply)")
         assert it.connections == 1
 
 
@@ -153,7 +154,7 @@ def test_a_request_through_a_proxy_ends_at_the_deadline(scheme: str, start: byte
         reply = post(f"{scheme}://token.invalid/token", timeout=TIMEOUT, proxy=f"http://127.0.0.1:{proxy.port}")
         took = time.monotonic() - began
 
-    assert reply == NoReply(phase, f"the proxy 127.0.0.1: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
+    assert reply == NoReply(phase, f"the proxy 127.0.0.1:{proxy.port}: timed out after 0.4 s ({DURING[phase]})")  # type: ignore[arg-type]
     assert TIMEOUT <= took < WITHIN  # what drips would go on for ever
 
 
@@ -203,36 +204,43 @@ def test_a_hanging_name_lookup_is_left_behind_and_not_repeated(monkeypatch: pyte
 
 
 def test_a_lookup_whose_thread_cannot_start_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, failures = threading.Thread.start, ["can't start new thread"]
-
-    def fails_once(thread: threading.Thread) -> None:
-        if thread.name == "look-up" and failures:
-            raise RuntimeError(failures.pop())
-        start(thread)
-
     with peer(answering) as it:
-        monkeypatch.setattr(threading.Thread, "start", fails_once)
+        assert isinstance(post(it.url), Reply)  # the alarm has its thread
+        no_threads(monkeypatch, times=1)
         first, second = post(it.url), post(it.url)
 
     assert isinstance(first, NoReply)
+    assert "no thread can be started (during name lookup)" in str(first)
     assert isinstance(second, Reply)
 
 
 def test_an_alarm_whose_thread_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, failures = threading.Thread.start, ["can't start new thread"]
-
-    def fails_once(thread: threading.Thread) -> None:
-        if thread.name == "deadlines" and failures:
-            raise RuntimeError(failures.pop())
-        start(thread)
-
     with peer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")) as it:
         monkeypatch.setattr(module, "ALARM", deadline.Alarm())
-        monkeypatch.setattr(threading.Thread, "start", fails_once)
+        no_threads(monkeypatch, times=1)
         first, second = post(it.url, timeout=TIMEOUT), post(it.url, timeout=TIMEOUT)
 
-    assert isinstance(first, NoReply)
-    assert second == NoReply("wait", "127.0.0.1: timed out after 0.4 s (while waiting for the reply)")
+    assert first == NoReply("set-up", "no thread can be started; raise TasksMax")
+    assert second == NoReply("wait", f"127.0.0.1:{it.port}: timed out after 0.4 s (while waiting for the reply)")
+
+
+def test_an_alarm_whose_thread_ended_has_another_for_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarm, expire, failures = deadline.Alarm(), deadline.Attempt.expire, [MemoryError()]
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def fails_once(attempt: deadline.Attempt) -> None:
+        if failures:
+            raise failures.pop()
+        expire(attempt)
+
+    with peer(drips(b"HTTP/1.1 200 OK\r\nX: ", b"x")) as it:
+        monkeypatch.setattr(module, "ALARM", alarm)
+        monkeypatch.setattr(deadline.Attempt, "expire", fails_once)
+        alarm.set(deadline.Attempt(0.0))
+        eventually(lambda: alarm._thread is not None and not alarm._thread.alive())
+        reply = post(it.url, timeout=TIMEOUT)
+
+    assert reply == NoReply("wait", f"127.0.0.1:{it.port}: timed out after 0.4 s (while waiting for the reply)")
 
 
 def test_a_slow_provider_delays_no_other() -> None:

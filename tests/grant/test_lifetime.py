@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,9 +73,9 @@ def jwt(claims: Any) -> str:
         ),
         pytest.param(10**12, DEFAULT, NONSENSE, id="10^12"),
         pytest.param(
-            10**12 + 1000,
-            10**9 + 1 - NOW,
-            "expires_in was read as a Unix time in milliseconds: -799999999 s",
+            10**12 + 1,
+            10**9 - NOW,
+            "expires_in was read as a Unix time in milliseconds: -800000000 s",
             id="10^12-and-a-tick",
         ),
         pytest.param(
@@ -98,11 +100,19 @@ def test_expires_in_is_read_in_every_format_in_use(expires_in: Any, seconds: flo
         pytest.param(1_800_000, {"exp": NOW + 1800}, 1800, id="no-iat-so-from-now"),
         # By its own times these are milliseconds; and it had expired, for all we know.
         pytest.param(1_800_000, {"iat": NOW - 3600, "exp": NOW - 1800}, -1800, id="iat-of-another-clock"),
+        # The clock that wrote the JWT is 50 minutes ahead: it is valid for 30 minutes, and so are these milliseconds.
+        pytest.param(1_800_000, {"iat": NOW + 3000, "exp": NOW + 4800}, 1800, id="iat-of-a-clock-ahead"),
+        pytest.param(1_800_000, {"iat": f"{NOW + 3000}", "exp": NOW + 4800}, 4800, id="iat-no-number"),
         pytest.param(1_140_000, {"iat": NOW, "exp": NOW + 1200}, 1140, id="60-s-off"),
         pytest.param(1_139_000, {"iat": NOW, "exp": NOW + 1200}, 1200, id="61-s-off"),
         pytest.param(9_500_000, {"iat": NOW, "exp": NOW + 10_000}, 9500, id="5-percent-off"),
         pytest.param(2_590_000, {"iat": NOW, "exp": NOW + 2800}, 2800, id="over-5-percent-off"),
         pytest.param(30, {"iat": NOW, "exp": NOW + 40}, 30, id="agrees-with-two-readings"),
+        # 3.6 s is within a minute of 60 s, and would be a request every two seconds.
+        pytest.param(3600, {"exp": NOW + 60}, 60, id="an-hour-is-not-few-ms"),
+        pytest.param(3600, {"exp": NOW + 3}, 3, id="an-hour-though-the-jwt-has-seconds-left"),
+        pytest.param(59_999, {"exp": NOW + 100}, 100, id="ms-under-a-minute"),
+        pytest.param(60_000, {"exp": NOW + 100}, 60, id="ms-of-a-minute"),
         pytest.param(3600, {"iat": NOW, "exp": NOW + 8 * 3600}, 3600, id="agrees-with-none"),
         pytest.param(3600, {"iat": NOW - 3000, "exp": NOW + 600}, 600, id="a-cached-body-of-50-min"),
         pytest.param(3600, {"exp": NOW - 1}, -1, id="a-cached-body-of-a-dead-token"),
@@ -132,6 +142,8 @@ def test_a_jwts_own_expiry_decides_between_readings(expires_in: float, claims: d
         pytest.param({"expires": NOW + 600}, 600, id="expires-unix"),
         pytest.param({"expires": "2027-01-15T09:00:00Z"}, 3600, id="expires-iso"),
         pytest.param({"expires_in": "2027-01-15T09:00:00Z"}, 3600, id="expires_in-iso"),
+        pytest.param({"expires_in": "2028-01-16T08:00:00Z"}, 366 * DAY, id="expires_in-iso-in-366-days"),
+        pytest.param({"expires_in": "2028-01-16T08:00:01Z"}, DEFAULT, id="expires_in-iso-in-366-days-and-a-tick"),
         pytest.param({"expires_at": "2027-01-15T09:00:00Z"}, 3600, id="iso-z"),
         pytest.param({"expires_at": "2027-01-15T10:30:00+01:30"}, 3600, id="iso-offset"),
         pytest.param({"expires_on": "2027-01-15T09:00:00"}, 3600, id="iso-naive-is-utc"),
@@ -188,6 +200,7 @@ def test_the_exp_of_a_jwt_comes_before_default_lifetime(token: str, seconds: flo
         ({"expiresIn": 3_600_000}, ms(3_600_000, "expiresIn")),
         ({"expiresIn": "soon"}, NONSENSE),
         ({"expires_at": NOW + 600}, None),
+        ({"expires": "2027-01-15T09:00:00Z"}, "expires was read as a date: 3600 s"),
         ({"expires_at": "soon"}, NO_LIFETIME),
     ],
 )
@@ -207,6 +220,18 @@ def test_a_cached_reply_never_prolongs_a_jwt_beyond_its_exp() -> None:
     assert lifetime.note == "the reply says 3600 s, the exp of the JWT 600 s: the shorter one is used"
     near = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 3570}), NOW, DEFAULT)
     assert (near.seconds, near.note) == (3570, None)
+    far = read_lifetime({"expires_in": 3600}, jwt({"exp": NOW + 3569}), NOW, DEFAULT)
+    assert far.note == "the reply says 3600 s, the exp of the JWT 3569 s: the shorter one is used"
+
+
+def test_a_jwt_that_agrees_keeps_the_note_about_the_reading() -> None:
+    lifetime = read_lifetime({"expires_in": 3_600_000}, jwt({"exp": NOW + 3590}), NOW, DEFAULT)
+    assert (lifetime.seconds, lifetime.note) == (3590, ms(3_600_000))
+
+
+def test_an_exp_of_2001_or_before_is_no_moment() -> None:
+    assert read_lifetime({}, jwt({"exp": 10**9}), 1e9 - 60, DEFAULT).seconds == DEFAULT
+    assert read_lifetime({}, jwt({"exp": 10**9 + 1}), 1e9 - 60, DEFAULT).seconds == 61
 
 
 def test_a_jwt_that_outlives_the_named_lifetime_is_noted() -> None:
@@ -237,7 +262,15 @@ def test_the_result_says_whether_a_lifetime_was_named(fields: dict[str, Any], to
 
 @pytest.mark.parametrize(
     ("fields", "seconds"),
-    [({"expires_in": 3600}, 3540), ({"expires_in": 30}, -30), ({"expires_in": NOW + 600}, 600), ({}, DEFAULT)],
+    [
+        ({"expires_in": 3600}, 3540),
+        ({"expires_in": 30}, -30),
+        ({"expires_in": 0.5}, -59.5),
+        ({"expires_in": -5}, -5),
+        ({"expires_in": 3_600_000}, 3540),
+        ({"expires_in": NOW + 600}, 600),
+        ({}, DEFAULT),
+    ],
 )
 def test_the_age_of_a_cached_reply_is_subtracted(fields: dict[str, Any], seconds: float) -> None:
     assert read_lifetime(fields, "opaque", NOW, DEFAULT, age=60.0).seconds == seconds
@@ -276,6 +309,7 @@ def test_any_reply_gives_a_finite_lifetime_of_at_most_a_year(fields: dict[str, A
         pytest.param({}, {"exp": NOW + 600}, "exp of the JWT", id="jwt"),
         pytest.param({"expires_in": 700}, {"exp": NOW + 600}, "exp of the JWT", id="jwt-shorter"),
         pytest.param({"expires_in": 500}, {"exp": NOW + 600}, "expires_in", id="jwt-longer"),
+        pytest.param({"expires_in": 600}, {"exp": NOW + 600}, "expires_in", id="jwt-equal"),
         pytest.param({}, {}, "", id="none"),
         pytest.param({"expires_in": 0}, {}, "default_lifetime", id="zero"),
     ],
@@ -305,6 +339,7 @@ def test_a_lifetime_unit_that_leaves_less_than_a_minute_is_doubted() -> None:
         "expires_in 3600 was read as milliseconds, as lifetime_unit says: 3.6 s; if it is seconds, remove lifetime_unit"
     )
     assert read_lifetime({"expires_in": 60_000}, "opaque", NOW, DEFAULT, unit="milliseconds").note is None
+    assert read_lifetime({"expires_in": 30}, "opaque", NOW, DEFAULT, unit="seconds").note is None
 
 
 def test_lifetime_unit_also_applies_to_other_names_and_before_age_is_subtracted() -> None:
@@ -327,6 +362,7 @@ def test_lifetime_unit_changes_no_date_and_no_jwt() -> None:
         pytest.param(300_000, True, id="5-minutes"),
         pytest.param(604_800, False, id="7-days"),
         pytest.param(864_000, False, id="10-days-and-14.4-minutes"),
+        pytest.param(2_160_000, False, id="25-days-and-36-minutes"),
         pytest.param(240_000, False, id="4-minutes"),
         pytest.param(1_799_999, False, id="no-whole-minute"),
     ],
@@ -334,7 +370,26 @@ def test_lifetime_unit_changes_no_date_and_no_jwt() -> None:
 def test_seconds_that_look_like_milliseconds_are_noted(number: int, doubted: bool) -> None:
     note = read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT).note or ""
     assert ("set lifetime_unit: milliseconds" in note) == doubted
+    if doubted:
+        assert note.startswith(f"expires_in {number} was read as seconds; if it is milliseconds ({number // 1000} s), ")
     assert read_lifetime({"expires_in": number}, "opaque", NOW, DEFAULT, unit="seconds").note is None
+    assert read_lifetime({"expires_in": number}, jwt({"exp": NOW + number}), NOW, DEFAULT).note is None
+
+
+@pytest.fixture
+def in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the local time differ from UTC."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_new_york")
+def test_a_date_without_an_offset_is_utc_whatever_the_local_time() -> None:
+    assert read_lifetime({"expires_on": "2027-01-15T09:00:00"}, "opaque", NOW, DEFAULT).seconds == 3600
+    assert read_lifetime({"expires_on": "2027-01-15T10:30:00+01:30"}, "opaque", NOW, DEFAULT).seconds == 3600
 
 
 @pytest.mark.parametrize(
@@ -343,7 +398,8 @@ def test_seconds_that_look_like_milliseconds_are_noted(number: int, doubted: boo
         pytest.param(NOW + 45, 45.0, id="ahead"),
         pytest.param(NOW, 0.0, id="now"),
         pytest.param(NOW - 5, 0.0, id="past"),
-        pytest.param(NOW + 2 * 366 * DAY, 0.0, id="not-plausible"),
+        pytest.param(NOW + 366 * DAY, 366 * DAY, id="in-366-days"),
+        pytest.param(NOW + 366 * DAY + 1, 0.0, id="not-plausible"),
         pytest.param("tomorrow", 0.0, id="text"),
         pytest.param(str(NOW + 45), 0.0, id="number-as-text"),
         pytest.param(None, 0.0, id="null"),
@@ -353,6 +409,11 @@ def test_seconds_that_look_like_milliseconds_are_noted(number: int, doubted: boo
 )
 def test_a_jwt_is_valid_from_its_nbf_on(nbf: Any, seconds: float) -> None:
     assert valid_after(jwt({"nbf": nbf}), NOW) == seconds
+
+
+def test_an_nbf_of_2001_or_before_is_no_moment() -> None:
+    assert valid_after(jwt({"nbf": 10**9}), 1e9 - 60) == 0.0
+    assert valid_after(jwt({"nbf": 10**9 + 1}), 1e9 - 60) == 61.0
 
 
 def test_an_opaque_token_is_valid_at_once() -> None:

@@ -434,7 +434,8 @@ def test_unusable_certificates_leave_no_descriptor_open() -> None:
     for _ in range(20):
         endpoint.send(request)
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Not the same: those of earlier tests may have been closed meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # -- it is not taken -----------------------------------------------------------------------------------

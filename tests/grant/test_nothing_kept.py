@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import secrets
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from bearerd.grant.perform import Grants
 from bearerd.model import ProxyLogin
 from bearerd.terms import Auth, Reference
 from support.clock import FakeClock
+from support.memory import kept
 from support.oidc import pem, private_key
 from support.process import WITHIN
 from support.targets import CLIENT, PROVIDER, target
@@ -51,22 +51,6 @@ def answering(status: int, body: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=WITHIN)
-
-
-def kept(parts: list[str]) -> list[str]:
-    """Every text of this process that holds a part of the secret, other than as this test's own words."""
-    gc.collect()
-    seen: set[int] = set()
-    found: list[str] = []
-    for holder in gc.get_objects():
-        for thing in (holder, *gc.get_referents(holder)):
-            if id(thing) in seen or not isinstance(thing, str | bytes | bytearray):
-                continue
-            seen.add(id(thing))
-            text = thing if isinstance(thing, str) else bytes(thing).decode("latin-1")
-            if any(part in text and thing is not part for part in parts):
-                found.append(f"{text[:80]!r} in {type(holder).__name__}")
-    return found
 
 
 GOOD = '{"access_token": "t", "expires_in": 3600}'

@@ -101,7 +101,9 @@ def test_tokens_of_real_replies_are_accepted_and_refreshed_in_time(wire: Wire, r
 
     assert performed.outcome == row.issued
     assert len(wire.heard) == 1
-    due = policy.due_after_issue(row.issued.token, wanted.refresh_before, wanted.max_staleness, START.boot, 0.0)
+    due = policy.due_after_issue(
+        row.issued.token, wanted.refresh_before, wanted.max_staleness, START.boot, 0.0, math.inf
+    )
     assert due - START.boot == pytest.approx(row.refresh)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from hypothesis import example, given
@@ -899,3 +900,47 @@ def test_no_echoed_secret_or_token_is_shown(
 
                 shown = f"{outcome} {outcome!r} {reply!r} {outcome.notes if isinstance(outcome, Issued) else ''}"
                 assert planted not in shown
+
+
+@pytest.mark.parametrize("secret", ["s3cr3t/+ü&=", "Zm9vOmJhcg=="])
+@pytest.mark.parametrize("form", ["{}", "the secret {} was right", "client_secret={}&x=1", "base64 {}"])
+def test_a_field_that_repeats_a_secret_does_not_reach_the_readers_of_the_token(secret: str, form: str) -> None:
+    coded = (
+        base64.b64encode(secret.encode()).decode()
+        if "base64" in form
+        else quote_plus(secret)
+        if "&" in form
+        else secret
+    )
+    shown = form.format(coded)
+    fields = {"access_token": "t-1", "scope": shown, "deep": [{"a": shown}], shown: 1, "kept": "s3cr3t"}
+    outcome = understand(Reply(200, {}, json.dumps(fields).encode()), target(), START, never_show=("", "s3", secret))
+    assert isinstance(outcome, Issued)
+    assert outcome.token.extra_fields() == {"kept": "s3cr3t"}
+    assert outcome.token.scope == target().scope
+    assert "the reply repeats a secret of the request; the fields that contain it are left out" in outcome.notes
+
+
+def test_a_repeated_secret_decides_nothing() -> None:
+    # A parameter that is read from a reference, such as a resource, may be part of a scope.
+    resource = "https://api.example.com"
+    scope = f"{resource}/.default"
+    body = json.dumps({"access_token": "t-1", "token_type": "Bearer", "scope": scope, "resource": resource}).encode()
+    outcome = understand(Reply(200, {}, body), target(scope=scope, strict_scope=True), START, never_show=(resource,))
+    assert isinstance(outcome, Issued)
+    assert outcome.token.scope == scope
+    assert outcome.token.extra_fields() == {}
+
+
+def test_a_token_type_that_repeats_a_secret_is_not_kept() -> None:
+    body = b'{"access_token": "t-1", "token_type": "an-api-key-1"}'
+    assert understand(Reply(200, {}, body), target(), START).token.token_type == "an-api-key-1"  # type: ignore[union-attr]
+    outcome = understand(Reply(200, {}, body), target(), START, never_show=("an-api-key-1",))
+    assert isinstance(outcome, Issued)
+    assert outcome.token.token_type == "Bearer"
+
+
+def test_a_token_that_equals_the_secret_is_still_a_token() -> None:
+    outcome = understand(Reply(200, {}, b'{"access_token": "an-api-key-1"}'), target(), START, ("an-api-key-1",))
+    assert isinstance(outcome, Issued)
+    assert outcome.token.access_token == "an-api-key-1"

@@ -231,7 +231,7 @@ def test_a_proxy_that_falls_silent_ends_at_the_deadline(start: bytes) -> None:
 
     during = "during the TLS handshake" if start.endswith(CONNECTED) else "while connecting"
     phase: Any = "TLS" if start.endswith(CONNECTED) else "connect"
-    assert reply == NoReply(phase, f"the proxy 127.0.0.1: timed out after 0.4 s ({during})")
+    assert reply == NoReply(phase, f"the proxy 127.0.0.1:{it.port}: timed out after 0.4 s ({during})")
 
 
 def test_an_address_that_comes_byte_by_byte_ends_at_the_deadline() -> None:
@@ -249,7 +249,7 @@ def test_an_address_that_comes_byte_by_byte_ends_at_the_deadline() -> None:
         reply = endpoint.send(Request("https://token.invalid/", {}, b""))
         endpoint.close()
 
-    assert reply == NoReply("connect", "the proxy 127.0.0.1: timed out after 0.4 s (while connecting)")
+    assert reply == NoReply("connect", f"the proxy 127.0.0.1:{it.port}: timed out after 0.4 s (while connecting)")
 
 
 def test_without_the_extra_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,8 +164,19 @@ def test_a_failed_write_is_logged_once_retried_and_its_recovery_counted(
     assert state.next_attempt(100.0) is None
     assert hooks.calls == ["announced", "first"]
     assert caplog.messages == [
-        "files: /run/bearerd/dnb/bci: no space left; the previous content is unchanged; retrying",
+        "files: /run/bearerd/dnb/bci: no space left; any previous content is unchanged; retrying",
         "files are written again after 2 failed attempts",
+    ]
+
+
+def test_a_cause_that_several_files_have_is_logged_once(
+    state: FileState, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.record_fault = "/r: no space left; free some"
+    publisher.faults = ("/a: no space left; free some", "/b: no space left; free some")
+    first_token(state)
+    assert caplog.messages == [
+        "files: /r, /a, /b: no space left; free some; any previous content is unchanged; retrying"
     ]
 
 
@@ -213,6 +224,26 @@ def test_a_file_that_was_altered_is_restored_with_a_warning(
     state.publish(BCI, record(), UNTIL)
     assert publisher.files[RAW.path] == "opaque-1"
     assert caplog.messages == [f"restored: {RAW.path}"]
+
+
+def test_a_file_that_is_altered_again_and_again_has_a_warning_that_says_so(
+    state: FileState, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    first_token(state)
+    for _ in range(3):
+        publisher.files[RAW.path] = "another's"
+        state.publish(BCI, record(), UNTIL)
+    again = "another program keeps changing it, perhaps another bearerd with the same path"
+    assert caplog.messages == [
+        f"restored: {RAW.path}",
+        f"restored: {RAW.path}",
+        f"restored: {RAW.path}; 3 times since this token was obtained: {again}",
+    ]
+    state.token_changed()
+    state.publish(BCI, record("opaque-2"), UNTIL)
+    publisher.files[RAW.path] = "another's"
+    state.publish(BCI, record("opaque-2"), UNTIL)
+    assert caplog.messages[3:] == [f"restored: {RAW.path}"]
 
 
 def test_a_changed_template_is_no_alteration_by_others(
@@ -320,6 +351,28 @@ def test_files_that_a_failed_write_left_alone_still_have_the_previous_token() ->
     publisher.faults = ()
     files.publish(BCI, record("opaque-2"), UNTIL + 3000)
     assert (files.readable_until, files.previous_until) == (UNTIL + 3000, 0.0)
+
+
+def test_the_expiry_of_the_token_that_failed_writes_left_in_the_files_is_logged_at_once_and_once(
+    state: FileState, publisher: FakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    first_token(state)
+    publisher.faults = ("/x: no space left",)
+    state.token_changed()
+    state.publish(BCI, record("opaque-2"), UNTIL + 3000)
+    state.still_failing(BCI, UNTIL - 1)
+    assert state.next_attempt(UNTIL - 0.5) == UNTIL  # and not after the wait of the retry
+    caplog.clear()
+    for now in (UNTIL, UNTIL + 10):
+        state.publish(BCI, record("opaque-2"), UNTIL + 3000)
+        state.still_failing(BCI, now)
+        retry = state.next_attempt(now)
+        assert retry is not None
+        assert retry > now
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert caplog.messages == [
+        "files: the token in them has expired, and the new one cannot be written: /x: no space left; retrying"
+    ]
 
 
 def test_nothing_is_known_about_files_that_another_process_altered() -> None:

@@ -16,6 +16,17 @@ def obtained(now: float = 0.0, due: float = 100.0) -> NextAttempt:
     return timing
 
 
+def test_the_first_attempt_is_due_at_once() -> None:
+    timing = NextAttempt()
+    assert (timing.at(None), timing.untried, timing.requested, timing.may_plan_last()) == (0.0, True, False, True)
+    timing.requested = True
+    assert timing.at(None) == 0.0
+    timing.now(0.5)
+    assert timing.at(None) == 0.5
+    timing.failed(1.0, wait=10.0)
+    assert not timing.untried
+
+
 def test_it_is_due_when_its_refresh_is_and_on_request_a_second_after_the_last_attempt() -> None:
     timing = obtained()
     assert timing.at(None) == 100.0
@@ -66,6 +77,7 @@ def test_one_last_attempt_is_made_before_expiry_however_long_the_wait() -> None:
 def test_a_last_attempt_that_admission_holds_too_waits_for_admission() -> None:
     timing, held = obtained(), Held(inf, "rate_limit", again=700.0)
     timing.plan_last(100.0, expires=200.0, dice=0.0)
+    assert timing.at(held) == 185.0
     timing.held_back(150.0)
     assert timing.at(held) == 185.0
     timing.held_back(185.0)
@@ -98,3 +110,9 @@ def test_a_token_of_another_daemon_ends_a_request_and_gets_its_own_last_attempt(
     timing.requested = True
     timing.taken(91.0, 191.0)
     assert (timing.requested, timing.due, timing.may_plan_last()) == (False, 191.0, True)
+
+
+def test_a_token_of_another_daemon_also_leaves_a_second_after_the_last_attempt() -> None:
+    timing = obtained(now=10.0)
+    timing.taken(10.2, 10.3)
+    assert timing.at(None) == 11.0

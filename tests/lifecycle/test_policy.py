@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -39,6 +40,7 @@ ALMOST = math.nextafter(1.0, 0.0)
         pytest.param(3600, SHARE, 600, 720, id="a reader's cache is shorter than the lead"),
         pytest.param(1000, MINUTE, 600, 500, id="a reader's cache does not fit the lifetime"),
         pytest.param(10, SHARE, 0, 5, id="a short token"),
+        pytest.param(10, RefreshBefore(seconds=0.5), 0, 0.5, id="a duration below a second"),
         pytest.param(0, SHARE, 0, 0, id="nothing"),
         pytest.param(-5, MINUTE, 60, 0, id="negative"),
     ],
@@ -63,8 +65,27 @@ def test_the_lead(lifetime: float, refresh_before: RefreshBefore, least: float, 
     ],
 )
 def test_a_refresh_is_due_its_lead_before_the_expiry(lifetime: float, dice: float, expected: float) -> None:
-    due = policy.due_after_issue(token(lifetime=lifetime), SHARE, 0, START.boot, dice)
+    due = policy.due_after_issue(token(lifetime=lifetime), SHARE, 0, START.boot, dice, math.inf)
     assert due - START.boot == pytest.approx(expected)
+
+
+def test_the_jitter_is_a_tenth_of_the_lead_that_a_readers_cache_needs() -> None:
+    due = policy.due_after_issue(token(lifetime=3600), SHARE, 1000, START.boot, 0.5, math.inf)
+    assert due - START.boot == pytest.approx(3600 - 1000 - 50)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "least", "max_age", "expected"),
+    [
+        (3600, 0, math.inf, 2880),
+        (3600, 1000, math.inf, 2600),
+        (3600, 0, 60, 60),
+        (1, 0, math.inf, 0.5),
+        (-5, 0, 60, 0),
+    ],
+)
+def test_the_planned_age_at_a_refresh(lifetime: float, least: float, max_age: float, expected: float) -> None:
+    assert policy.planned(lifetime, SHARE, least, max_age) == pytest.approx(expected)
 
 
 @given(
@@ -76,7 +97,8 @@ def test_a_refresh_is_due_its_lead_before_the_expiry(lifetime: float, dice: floa
 def test_a_refresh_is_at_least_a_second_away_and_before_expiry_if_possible(
     lifetime: float, share: float, staleness: float, dice: float
 ) -> None:
-    due = policy.due_after_issue(token(lifetime=lifetime), RefreshBefore(share=share), staleness, START.boot, dice)
+    refresh_before = RefreshBefore(share=share)
+    due = policy.due_after_issue(token(lifetime=lifetime), refresh_before, staleness, START.boot, dice, math.inf)
     assert due >= START.boot + 1
     assert due <= START.boot + max(lifetime, 1) + 1e-3
 
@@ -127,6 +149,7 @@ LIMITED = RateLimited("429")
         pytest.param(TRANSIENT, 7, 239, ALMOST, 59.75, id="a quarter of what remains is under the ceiling"),
         pytest.param(TRANSIENT, 7, 4, ALMOST, 1, id="a quarter is 1 s"),
         pytest.param(TRANSIENT, 7, 3, ALMOST, 1, id="a quarter is under 1 s"),
+        pytest.param(TRANSIENT, 7, 1, ALMOST, 1, id="a second remains"),
         pytest.param(Transient("503", retry_after=120), 1, 40, 0, 120, id="never against a Retry-After"),
         pytest.param(Transient("503", retry_after=30), 1, 0, ALMOST, 36, id="up to a fifth later, each at its moment"),
         pytest.param(Transient("503", retry_after=5), 7, 0, ALMOST, 60, id="a Retry-After is only a floor"),
@@ -158,7 +181,7 @@ def test_the_wait_after_a_failure(failure: Failure, count: int, remaining: float
 
 @pytest.mark.parametrize(
     ("remaining", "dice", "expected"),
-    [(0.0, 0.5, 15.0), (0.0, 0.0, 0.0), (3600.0, 0.5, 15.0), (20.0, 0.5, 5.0), (20.0, 0.999, 9.99)],
+    [(0.0, 0.5, 15.0), (0.0, 0.0, 0.0), (3600.0, 0.5, 15.0), (20.0, 0.5, 5.0), (20.0, 0.999, 9.99), (1.0, 0.5, 0.25)],
 )
 def test_first_attempts_after_a_start_are_spread_before_tokens_expire(
     remaining: float, dice: float, expected: float
@@ -266,6 +289,13 @@ def test_the_earlier_expiry_counts_after_a_clock_step(
         assert dated.token.expires.wall - now.wall == pytest.approx(remaining)
         again = policy.redate(dated.token, now)
         assert not again.stepped
+
+
+def test_only_the_times_of_a_token_are_corrected() -> None:
+    held = token(token_type="bearer", scope="bci", extra='{"jti":"1"}')
+    dated = policy.redate(held, Instant(START.wall + 620, START.boot + 600))
+    assert dated.token == replace(held, obtained=Instant(START.wall + 20, START.boot))
+    assert policy.redate(held, START) == policy.Dated(held, disagreed=False, stepped=False)
 
 
 def test_the_wall_clock_counts_after_a_reboot() -> None:

@@ -42,6 +42,7 @@ class Simple:
         self.disk = disk
         self.wishes: list[Wish] = []
         self.busy = threading.Lock()
+        self.due = 0.0
 
     def reconcile(self, target: Target, wishes: Iterable[Wish], wanted_paths: Callable[[], Collection[str]]) -> float:
         assert self.busy.acquire(blocking=False), "two turns of one target at once"
@@ -69,7 +70,7 @@ class Simple:
             self.busy.release()
 
     def status(self) -> TargetStatus:
-        return TargetStatus(self.target)
+        return TargetStatus(self.target, due=self.due)
 
     def _remove(self, gone: Target, wanted_paths: Callable[[], Collection[str]]) -> None:
         for output in gone.outputs:
@@ -116,6 +117,7 @@ def test_wanted_targets_have_a_controller_and_a_turn_and_unwanted_ones_have_noth
         eventually(lambda: here.disk == Disk({"/t/b": "dnb/b"}, {"dnb/b"}) and here.settled())
         assert here.names() == ["dnb/b"]
         assert here.reconciler.controller("dnb/a") is None
+        assert [here.reconciler.is_wanted(name) for name in ("dnb/a", "dnb/b")] == [False, True]
 
 
 def test_a_target_added_again_while_its_files_are_being_removed_is_restored() -> None:
@@ -205,6 +207,144 @@ def test_a_path_that_moves_to_another_target_is_not_removed() -> None:
         here.reconciler.apply([replace(B, outputs=(Output("/t/a"), Output("/t/b")))])
         eventually(lambda: here.settled() and here.disk.records == {"dnb/b"})
         assert here.disk.files == {"/t/a": "dnb/b", "/t/b": "dnb/b"}
+
+
+@dataclass
+class Told:
+    """What the reconciler tells the schedule; no turn runs by itself."""
+
+    turns: set[str] = field(default_factory=set)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add(self, name: str, due: float) -> None:
+        self.turns.add(name)
+        self.calls.append(("add", name, str(due)))
+
+    def remove(self, name: str) -> None:
+        self.turns.discard(name)
+        self.calls.append(("remove", name))
+
+    def wake(self, name: str, at: float | None = None) -> None:
+        assert at is None
+        self.calls.append(("wake", name))
+
+    def names(self) -> set[str]:
+        return self.turns
+
+    def since(self) -> list[tuple[str, ...]]:
+        """The calls since the last look."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class Stepped:
+    """A reconciler whose turns are run one by one, at time 50."""
+
+    def __init__(self) -> None:
+        self.told, self.disk = Told(), Disk()
+        self.during: Callable[[], None] = lambda: None
+        self.reconciler: Reconciler[Simple] = Reconciler(self._make, self.told, lambda: 50.0)
+
+    def _make(self, target: Target) -> Simple:
+        made = Simple(target, self.disk)
+        made.before = lambda _: self.during()
+        return made
+
+    def turn(self, during: Callable[[], None] = lambda: None) -> float:
+        """One turn of A, and what happens meanwhile."""
+        self.during = during
+        return self.reconciler.turn("dnb/a")
+
+
+def test_a_turn_is_scheduled_for_each_target_that_differs_and_for_each_wish() -> None:
+    here = Stepped()
+    here.reconciler.apply([A, B])
+    assert here.told.since() == [("add", "dnb/a", "50.0"), ("add", "dnb/b", "50.0")]
+    here.reconciler.wish("dnb/a", TemplateChanged())
+    here.reconciler.wish("dnb/c", TemplateChanged())
+    assert here.told.since() == [("wake", "dnb/a")]
+    assert here.turn() == inf
+    here.reconciler.apply([B])
+    assert here.told.since() == [("wake", "dnb/a")]
+    assert here.turn() == inf
+    assert here.told.since() == [("remove", "dnb/a")]
+
+
+def test_another_turn_is_due_at_once_for_anything_that_arrives_during_a_turn() -> None:
+    here = Stepped()
+    here.reconciler.apply([A])
+    assert here.turn(lambda: here.reconciler.wish("dnb/a", TemplateChanged())) == 50.0
+    assert here.turn(lambda: here.reconciler.apply([replace(A, outputs=())])) == 50.0
+    assert here.turn() == inf
+    here.reconciler.apply([])
+    assert here.turn(lambda: here.reconciler.apply([A])) == 50.0
+    assert "dnb/a" in here.told.turns
+    assert here.turn() == inf
+    assert here.reconciler.problems() == []
+
+
+def test_nothing_is_left_of_a_target_that_was_wanted_for_a_moment_while_it_was_removed() -> None:
+    here = Stepped()
+
+    def meanwhile() -> None:
+        here.reconciler.apply([A])
+        here.reconciler.wish("dnb/a", TemplateChanged())
+        here.reconciler.apply([])
+
+    here.reconciler.apply([A])
+    here.turn()
+    here.reconciler.apply([])
+    assert here.reconciler.controller("dnb/a") is None
+    assert here.turn(meanwhile) == inf
+    assert (here.disk, here.reconciler.problems()) == (Disk(), [])
+
+
+def test_files_of_targets_that_no_turn_applied_are_removed_with_the_target_even_if_a_turn_fails() -> None:
+    here = Stepped()
+
+    def fails() -> None:
+        raise ValueError
+
+    here.disk.files |= {"/t/a": "an earlier process", "/t/old": "an earlier process"}
+    here.reconciler.apply([replace(A, outputs=(Output("/t/old"),))])
+    here.reconciler.apply([A])
+    here.reconciler.apply([])
+    with pytest.raises(ValueError, match=r"^$"):
+        here.turn(fails)
+    assert here.turn() == inf
+    assert (here.disk, here.reconciler.problems()) == (Disk(), [])
+
+
+def test_a_turn_of_an_unknown_target_is_the_last_one() -> None:
+    here = Stepped()
+    assert here.turn() == inf
+    assert here.told.since() == [("remove", "dnb/a")]
+
+
+def test_the_status_of_a_target_is_that_of_its_controller() -> None:
+    here = Stepped()
+    here.reconciler.apply([A])
+    here.turn()
+    controller = here.reconciler.controller("dnb/a")
+    assert controller is not None
+    controller.due = 70.0
+    assert [target_status.due for target_status in here.reconciler.statuses()] == [70.0]
+
+
+def test_each_broken_invariant_is_named() -> None:
+    here = Stepped()
+    here.reconciler.apply([A])
+    here.turn()
+    here.reconciler.apply([B])
+    here.told.turns = {"dnb/a"}
+    here.reconciler.wish("dnb/b", TemplateChanged())
+    assert here.reconciler.problems() == [
+        "dnb/b: wanted, without a controller",
+        "dnb/b: wanted, without a turn",
+        "dnb/a: not wanted, with a controller",
+        "dnb/a: not wanted, with a turn",
+        "dnb/b: a wish that no turn handles",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(10))

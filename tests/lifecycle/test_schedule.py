@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections import Counter
@@ -14,11 +13,16 @@ from typing import Any
 
 import pytest
 from apscheduler.job import Job
+from apscheduler.schedulers.background import BackgroundScheduler
 from freezegun import freeze_time
 
 from bearerd.clock import SystemClock
+from bearerd.handoff import RunQueue
+from bearerd.lifecycle.due_times import DueTimes
 from bearerd.lifecycle.schedule import Schedule
 from bearerd.terms import Instant
+from bearerd.threads import Pool
+from support.no_threads import no_threads
 from support.process import WITHIN, eventually
 
 FAR = 3600.0
@@ -82,16 +86,16 @@ def test_a_target_without_a_next_turn_has_one_within_an_hour() -> None:
     before = SystemClock().now().wall
     schedule = Schedule(SystemClock(), Turns(), 1)
     schedule.add("a", inf)
-    next_run = schedule._jobs.lookup_job("a").next_run_time.timestamp()
+    next_run = schedule._jobs._store.lookup_job("a").next_run_time.timestamp()
     # A job has whole microseconds.
     assert before + 3599 <= next_run <= SystemClock().now().wall + 3601
 
 
 def test_turns_run_on_threads_of_the_newest_pool() -> None:
-    threads: list[str] = []
+    threads: list[int] = []
 
     def act(_: str) -> float:
-        threads.append(threading.current_thread().name)
+        threads.append(threading.get_ident())
         return FAR
 
     turns = Turns(act)
@@ -101,7 +105,7 @@ def test_turns_run_on_threads_of_the_newest_pool() -> None:
         schedule.add("b", 0.0)
         turns.wait("b")
         assert schedule.stop(WITHIN)
-    assert re.fullmatch(r"turn-\d+-2_0", threads[1]), threads
+    assert threads[0] != threads[1]
 
 
 def test_a_target_whose_turn_raises_runs_again_after_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -255,7 +259,7 @@ def test_a_step_of_the_wall_clock_does_not_move_turns(step: int) -> None:
         with scheduled(turns, "soon", due=0.4) as schedule:
             schedule.add("late", boot() + FAR)
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
-            assert schedule.check_clocks()
+            assert schedule.tick()
             # The check gives each target a turn for its own times. The next turn is when that one said.
             turns.wait("soon")
             turns.wait("late")
@@ -269,7 +273,7 @@ def test_turns_after_a_clock_step_run_in_time() -> None:
         with scheduled(turns, "a") as schedule:
             turns.wait("a", 2)
             frozen.move_to(datetime.now(UTC) - timedelta(hours=2))
-            schedule.check_clocks()
+            schedule.tick()
             turns.wait("a", 6)
 
 
@@ -293,7 +297,7 @@ def test_a_clock_step_from_1970_does_not_compute_missed_runs(monkeypatch: pytest
             schedule.wake("a")
             turns.wait("a", 2)
             frozen.move_to(datetime(2026, 11, 23, tzinfo=UTC))
-            schedule._scheduler.wakeup()  # before the clocks are checked
+            schedule._jobs.wake()  # before the clocks are checked
             turns.wait("a", 3)
             schedule.stop(WITHIN)
         assert turns.count["a"] == 3
@@ -320,19 +324,19 @@ def test_every_target_has_a_turn_after_a_suspend() -> None:
         schedule.add("a", clock.now().boot + FAR)
         schedule.start()
         try:
-            assert not schedule.check_clocks()
+            assert not schedule.tick()
             clock.slept = 5000.0
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=5000))
-            assert schedule.check_clocks()
+            assert schedule.tick()
             turns.wait("a")
         finally:
             schedule.stop(WITHIN)
 
 
-def test_check_clocks_reports_no_step_without_one() -> None:
+def test_a_tick_reports_no_step_without_one() -> None:
     turns = Turns()
     with scheduled(turns, "a", due=FAR) as schedule:
-        assert not schedule.check_clocks()
+        assert not schedule.tick()
         assert not turns.count
 
 
@@ -360,7 +364,7 @@ def test_a_scheduler_that_does_not_run_due_turns_is_not_alive(monkeypatch: pytes
     schedule = Schedule(clock, turns, 2)
     schedule.start()
     try:
-        monkeypatch.setattr(schedule._scheduler, "_process_jobs", lambda: FAR)  # its thread runs and does nothing
+        monkeypatch.setattr(schedule._jobs._scheduler, "_process_jobs", lambda: FAR)  # its thread runs and does nothing
         schedule.add("late", boot() + FAR)
         schedule.add("soon", boot() + 5)
         for clock.by, alive in ((0.0, True), (20.0, True), (36.0, False)):
@@ -381,9 +385,9 @@ def test_a_scheduler_whose_thread_ended_is_not_alive(monkeypatch: pytest.MonkeyP
     try:
         assert schedule.alive()
         monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's hook would raise a warning
-        monkeypatch.setattr(schedule._scheduler, "_process_jobs", end)
-        schedule._scheduler.wakeup()
-        eventually(lambda: not schedule._scheduler._thread.is_alive())
+        monkeypatch.setattr(schedule._jobs._scheduler, "_process_jobs", end)
+        schedule._jobs.wake()
+        eventually(lambda: not schedule._jobs.alive())
         assert not schedule.alive()
     finally:
         schedule.stop(WITHIN)
@@ -420,9 +424,9 @@ def test_a_clock_step_during_a_turn_keeps_it_alive(step: int) -> None:
         with scheduled(turns, "a") as schedule:
             assert under_way.wait(WITHIN)
             frozen.move_to(datetime.now(UTC) + timedelta(seconds=step))
-            assert schedule.check_clocks()
+            assert schedule.tick()
             eventually(schedule.alive)
-            assert not schedule.check_clocks()
+            assert not schedule.tick()
             assert schedule.alive()
             assert turns.count["a"] == 1
             may_end.set()
@@ -430,27 +434,55 @@ def test_a_clock_step_during_a_turn_keeps_it_alive(step: int) -> None:
             assert schedule.alive()
 
 
-def test_turns_without_a_thread_get_one_at_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, turns = Later(), Turns()
-    schedule = Schedule(clock, turns, 1)
-    schedule.start()
-    try:
+def test_turns_without_a_thread_get_one_at_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = Turns()
+    with scheduled(turns, workers=1) as schedule:
         with monkeypatch.context() as patch:
-            tried = threading.Event()
-
-            def no_more(_: threading.Thread) -> None:
-                tried.set()
-                raise RuntimeError("can't start new thread")
-
-            patch.setattr(threading.Thread, "start", no_more)
+            tried = no_threads(patch)
             schedule.add("a", boot())
-            assert tried.wait(WITHIN)
+            eventually(lambda: tried)
+            schedule.tick()
+        assert "no thread can be started; raise TasksMax" in caplog.text
         assert not turns.count
-        clock.by = 5.0
-        schedule.check_clocks()
+        schedule.tick()
         turns.wait("a")
-    finally:
-        schedule.stop(WITHIN)
+
+
+@pytest.mark.parametrize("place", ["turn", "enter", "next", "thread", "due", "submit"])
+def test_after_a_lack_of_memory_all_targets_have_a_turn_at_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    failed = threading.Event()
+
+    def fails(*_: object) -> Any:
+        failed.set()
+        raise MemoryError
+
+    turns = Turns(lambda _: fails() if place == "turn" and not failed.is_set() else FAR)
+    with scheduled(turns, "b", due=FAR) as schedule:
+        with monkeypatch.context() as patch:
+            if place in {"enter", "next"}:
+                patch.setattr(RunQueue, place, fails)
+            elif place == "thread":
+                patch.setattr(BackgroundScheduler, "_process_jobs", fails)
+            elif place == "due":
+                patch.setattr(DueTimes, "take", fails)
+            elif place == "submit":
+                patch.setattr(Pool, "submit", fails)
+            schedule.add("a", boot())
+            assert failed.wait(WITHIN)
+            eventually(lambda: schedule._lacked_memory)
+        if place == "turn":
+            eventually(lambda: "a turn failed: out of memory" in caplog.text)
+        elif place == "thread":
+            eventually(lambda: "the scheduler failed: out of memory" in caplog.text)
+        assert not schedule.tick()
+        turns.wait("b")
+        turns.wait("a", 2 if place in {"turn", "next"} else 1)
+        assert not schedule.tick()
+        assert turns.count["b"] == 1
 
 
 def test_a_removed_target_has_no_more_turns() -> None:

@@ -250,19 +250,34 @@ def test_a_token_that_expired_before_the_start_and_returns_with_0_is_at_its_end(
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "took"), [(-1.0, 0.0), (0.0, 0.0), (8.0, 9.0), (8.0, 8.0)], ids=["past", "now", "on its way", "just"]
+    ("lifetime", "took", "why"),
+    [
+        pytest.param(-1.0, 0.0, "the reply names a lifetime of -1 s", id="past"),
+        pytest.param(0.0, 0.0, "the reply names a lifetime of 0 s", id="now"),
+        pytest.param(8.0, 9.0, "the reply took longer than its token is valid (8 s)", id="on its way"),
+        pytest.param(8.0, 8.0, "the reply took longer than its token is valid (8 s)", id="just"),
+    ],
 )
 def test_new_tokens_that_arrive_expired_are_transient_and_the_third_is_malformed(
-    life: Life, lifetime: float, took: float
+    life: Life, lifetime: float, took: float, why: str
 ) -> None:
     life.reply(0, "a", 3600)
     held = life.state.token
     failures = [life.reply(2880 + count, f"b{count}", lifetime, took=took).failure for count in range(4)]
     assert [type(failure) for failure in failures] == [Transient, Transient, Malformed, Malformed]
-    assert "clock says 2027-01-15T08:48:02Z, the provider's 2027-01-15T08:48:09Z" in str(failures[2])
+    assert str(failures[2]) == (
+        "3 new tokens in a row had expired when they arrived: this machine's clock says 2027-01-15T08:48:02Z, "
+        f"the provider's 2027-01-15T08:48:09Z; the clocks agree, and {why}: ask the provider"
+    )
     assert life.state.token is held
     life.reply(3000, "c", 3600)
     assert isinstance(life.reply(5880, "d", -1).failure, Transient)
+
+
+@pytest.mark.parametrize("skew", [None, 31.0, -31.0])
+def test_clocks_that_differ_or_are_unknown_are_blamed_for_tokens_that_arrive_expired(skew: float | None) -> None:
+    why = reply("a", -1, 0).why_expired(skew)
+    assert why == "compare this machine's clock with the provider's; if they agree, ask the provider"
 
 
 def test_the_held_token_arriving_expired_is_not_a_failure(life: Life) -> None:

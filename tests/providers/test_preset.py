@@ -138,7 +138,7 @@ def test_a_placeholder_inside_a_word_is_quoted_with_the_word() -> None:
 
 def test_the_config_begins_with_the_notes_and_more_keys_may_follow() -> None:
     text = rendered(preset("auth0"), {"host": "h", "client_id": "i", "audience": "a"}, "/s/x", "output: {mode: '0600'}")
-    assert text.startswith("# The config of bearerd for Auth0, written by `bearerd init auth0`.")
+    assert text.startswith("# The config of bearerd, written by `bearerd init auth0` (Auth0).")
     assert "\n# Create a *Machine to Machine* application" in text
     assert "\noutput: {mode: '0600'}\n\nclients:\n" in text
     assert max(map(len, text.splitlines())) <= 120

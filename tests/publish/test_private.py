@@ -148,6 +148,7 @@ def a_fifo(path: Path) -> None:
         pytest.param(lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), id="a link"),
         pytest.param(a_fifo, id="a FIFO"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
+        pytest.param(lambda path: os.link(path, path.with_name("other")), id="a hard link"),
     ],
 )
 def test_a_file_that_others_could_have_written_is_moved_aside_and_not_read(

@@ -14,6 +14,7 @@ import pytest
 
 from bearerd.errors import DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.model import Config, Output
+from bearerd.publish import atomic
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.record import Record
 from support.readers import ROOT, can_read, open_directory
@@ -184,10 +185,64 @@ def test_temporary_files_are_removed_in_every_output_directory(config: Config, t
     assert [file for file in left if file.exists()] == []
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "removed 1 temporary file of"), (2, "removed 2 temporary files of")])
+def test_the_log_says_how_many_leftovers_were_removed(
+    config: Config, caplog: pytest.LogCaptureFixture, count: int, said: str
+) -> None:
+    publisher = Publisher(config)
+    publisher.ensure(config.targets[0], token())
+    for number in range(count):
+        name = f".bearerd-{publisher._files._mark}-{number:016x}.tmp"
+        (Path(config.directory) / name).write_text("half a tok")
+    with caplog.at_level("INFO"):
+        publisher.prepare()
+    assert said in caplog.text
+
+
 def test_a_directory_that_cannot_be_made_is_an_error_at_the_start(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DirectoryUnusable, match="is not a directory"):
         Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()
+
+
+# -- what cannot be read -------------------------------------------------------------------------------
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the next reads of files fail."""
+    once, faults = atomic._read, [OSError(errno.EIO, "Input/output error")] * times
+
+    def read(parent: int, name: str, most: int) -> bytes:
+        if faults:
+            raise faults.pop()
+        return once(parent, name, most)
+
+    monkeypatch.setattr(atomic, "_read", read)
+
+
+def test_a_record_is_read_again_after_a_failure(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.save(target, Record(token(), "x", "7e0c5a"))
+    failing(monkeypatch, 1)
+    assert publisher.load(target) is not None
+    assert not caplog.messages
+    failing(monkeypatch, 2)
+    assert publisher.load(target) is None
+    path = Path(config.directory) / ".bearerd/records/dnb/bci.json"
+    assert caplog.messages == [f"record: {path}: input/output error; check the disk; a new token is requested"]
+    caplog.clear()
+    path.write_text("{")
+    assert publisher.load(target) is None
+    assert caplog.messages == [f"record: {path} is damaged; a new token is requested"]
+
+
+def test_if_a_note_cannot_be_read_its_hooks_run(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    publisher.notes.note(target)
+    failing(monkeypatch, 2)
+    assert publisher.notes.noted(target)
 
 
 # -- notes ---------------------------------------------------------------------------------------------

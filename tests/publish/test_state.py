@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bearerd.publish import atomic
 from bearerd.publish.state import SCHEMA, State
 
 FIELDS = {"refusals": 2, "attempts": [1.5], "message": "HTTP 401", "hint": None}
@@ -181,3 +183,43 @@ def test_the_check_writes_no_state(start: Callable[[], State], directory: Path) 
     directory.write_text("in the way")
     why = "a part of the path is not a directory; move it away"
     assert start().examine() == [f"{directory}: {why}"]
+
+
+def test_if_the_key_cannot_be_read_nothing_is_used_or_changed(
+    start: Callable[[], State],
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+) -> None:
+    # With another key, all secrets would look changed: refused ones would be tried, and recorded under that key.
+    key = start().key()
+    start().save("clients", "dnb", FIELDS)
+
+    def full(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_read", full)
+        state = start()
+        assert state.key() != key
+    assert state.load("clients", "dnb") is None
+    state.save("clients", "dnb", FIELDS | {"refusals": 3})
+    said = "too many files are open; raise LimitNOFILE; until a restart, all secrets of a client are tried again"
+    assert warnings() == [f"state: {directory}/key: {said}"]
+    assert start().key() == key
+    assert start().load("clients", "dnb") == FIELDS
+
+
+def test_a_document_that_cannot_be_read_is_a_warning(
+    start: Callable[[], State], monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    state = start()
+    state.save("clients", "dnb", FIELDS)
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(atomic, "_read", fails)
+    assert state.load("clients", "dnb") is None
+    [said] = warnings()
+    assert "clients/dnb.json: input/output error; check the disk; all secrets of a client are tried again" in said

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,10 +186,22 @@ def test_below_a_directory_of_another_user_a_third_users_file_is_not_changed(pla
         files.replace(str(theirs), b"x", PLAIN)
     with pytest.raises(PublishError, match=said):
         files.remove(str(theirs))
+    os.chown(theirs, 1, 1)
+    with pytest.raises(PublishError, match="belongs to user daemon, and is below"):
+        files.replace(str(theirs), b"x", PLAIN)
+    with pytest.raises(PublishError, match="belongs to user daemon, and is below"):
+        files.remove(str(theirs))
+    os.chown(theirs, BOB, BOB)
     temporary = home / f".bearerd-{files._mark}-{'a' * 16}.tmp"
     temporary.touch()
-    os.chown(temporary, BOB, BOB)
+    os.chown(temporary, 1, 1)
     assert files.sweep({str(home)}) == 0
+    # A symlink counts as its owner's, wherever it leads.
+    (home / "link").symlink_to("alices")
+    os.chown(own(home / "alices", ALICE, 0o755), ALICE, ALICE)
+    os.lchown(home / "link", BOB, BOB)
+    with pytest.raises(PublishError, match=f"belongs to user {BOB}, and is below"):
+        files.replace(str(home / "link"), b"x", PLAIN)
     assert (theirs.read_text(), theirs.stat().st_uid, temporary.exists()) == ("theirs", BOB, True)
     for uid in (0, ALICE):
         os.chown(theirs, uid, uid)
@@ -272,6 +285,30 @@ def test_a_race_between_directory_and_symlink_redirects_no_write(place: Path) ->
     assert swaps > 0
     assert done > 0
     assert refused > 0
+
+
+@pytest.mark.parametrize("times", [1, 4, 5])
+def test_a_directory_that_was_something_else_for_a_moment_stays(
+    place: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(place / "tokens")
+    files, path = Files(root, 0o755, own=f"{root}/.bearerd"), f"{root}/.bearerd/records/r"
+    files.replace(path, b"x", PLAIN)
+    files.close_directories()
+    opened, moments = os.open, iter(range(times))
+
+    def open_at(name: str, *arguments: Any, **keywords: Any) -> int:
+        if name == ".bearerd" and next(moments, None) is not None:
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
+        return opened(name, *arguments, **keywords)
+
+    monkeypatch.setattr("bearerd.publish.walk.os.open", open_at)
+    if times == 5:
+        with pytest.raises(PublishError, match=f"another user keeps putting {root}/.bearerd back: it was not a dir"):
+            files.matches(path, b"x", PLAIN)
+    else:
+        assert files.read(path, 9) == b"x"
+    assert os.listdir(root) == [".bearerd"]
 
 
 # -- the modes of directories that are made --------------------------------------------------------

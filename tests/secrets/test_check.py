@@ -73,6 +73,15 @@ def test_blanks_within_a_secret_pass_the_check() -> None:
     assert source_of(Reference("env", "DNB"), {"DNB": "correct horse"}).check() == "correct horse"
 
 
+@pytest.mark.parametrize("content", [b"\0" * 8, b"hunter2\0\n", "hunter2".encode("utf-16-le")])
+def test_a_secret_with_nul_is_never_sent(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(SecretUnavailable, match=r"secret: contains NUL, so it is damaged or UTF-16; write it again$"):
+        source_of(Reference("file", str(path)), {}).read()
+
+
 def test_the_check_finds_what_reading_finds() -> None:
     with pytest.raises(SecretUnavailable, match=r"^env DNB: the variable is not set$"):
         source_of(Reference("env", "DNB"), {}).check()

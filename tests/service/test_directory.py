@@ -360,3 +360,19 @@ def test_the_control_socket_is_not_made_where_a_link_of_another_user_leads(site:
         eventually((site.tokens / "dnb/bci").exists)
         assert list(victim.iterdir()) == []
         assert daemon.stop() == 0
+
+
+def test_a_look_without_memory_is_followed_by_another(tmp_path: Path) -> None:
+    fails_once = (
+        "from bearerd.service.engine import Engine",
+        "def tick(self):\n    Engine.tick = once\n    raise MemoryError",
+        "once, Engine.tick = Engine.tick, tick",
+    )
+    with serving(issues()) as server:
+        site = Site(tmp_path, server)
+        site.write()
+        with running("run", "-c", site.config, env=patched(tmp_path, OFTEN, *fails_once)) as daemon:
+            daemon.wait_for("out of memory; raise the memory limit of bearerd, or of the machine")
+            eventually(site.whole, WITHIN)
+            (site.tokens / "dnb/bci").unlink()
+            eventually(site.whole, WITHIN)

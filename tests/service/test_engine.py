@@ -84,7 +84,7 @@ def test_startup_spread_delays_first_attempts_and_nothing_else(tmp_path: Path, m
             built.stop()
 
 
-def test_clocks_are_checked_often_enough_to_notice_a_step_within_10_s() -> None:
+def test_files_and_clocks_are_checked_more_often_than_every_10_s() -> None:
     assert CHECK_CLOCKS_EVERY < 10
 
 

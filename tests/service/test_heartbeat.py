@@ -48,9 +48,7 @@ def test_it_beats_without_the_main_loop_for_as_long_as_turns_are_given(engine: E
     assert engine.status().alive
 
 
-def test_it_is_stale_when_nobody_looked_for_half_a_minute_and_turns_are_left_lying(
-    engine: Engine, clock: FakeClock
-) -> None:
+def test_it_is_stale_30_s_after_the_last_look_if_due_turns_did_not_run(engine: Engine, clock: FakeClock) -> None:
     clock.advance(30.0)
     assert engine.alive()
     clock.advance(0.1)
@@ -58,15 +56,13 @@ def test_it_is_stale_when_nobody_looked_for_half_a_minute_and_turns_are_left_lyi
     assert not engine.status().alive
 
 
-def test_it_goes_stale_while_turns_are_left_lying_and_is_fresh_when_they_are_given(
-    engine: Engine, clock: FakeClock
-) -> None:
+def test_it_goes_stale_while_due_turns_do_not_run(engine: Engine, clock: FakeClock) -> None:
     seen = []
     for _ in range(10):
         clock.advance(8.0)
         engine.tick()
         seen.append(engine.alive())
-    # The first turn was due at once: at 32 s it has been lying for too long, and at 54 s that was so for 30 s.
+    # The first turn was due at once: at 32 s it is overdue for too long, and at 54 s it has been so for 30 s.
     assert seen == [True] * 6 + [False] * 4
     idle(engine)
     assert engine.alive()

@@ -53,6 +53,35 @@ def test_lines_that_are_not_read_in_time_are_dropped_and_counted(log_format: str
     assert len(kept) + dropped == 2000
 
 
+_NO_MEMORY = """
+import logging, sys
+from bearerd.log import say
+from bearerd.model import Logging
+from bearerd.service import logs
+logs._FLUSH_WITHIN = 60.0
+logs.set_up(Logging(format="text"), {})
+once = logs.LOGGER.log
+def fails(*_, **__): raise MemoryError
+logs.LOGGER.log = fails
+say(logging.INFO, "without memory in this thread")
+logs.LOGGER.log = once
+write = logs.os.write
+def fails_once(*_):
+    logs.os.write = write
+    raise MemoryError
+logs.os.write = fails_once
+say(logging.INFO, "without memory in the thread that writes")
+logs.flush()
+say(logging.INFO, "last")
+logs.flush()
+"""
+
+
+def test_without_memory_a_line_is_lost_and_the_next_one_is_written() -> None:
+    done = subprocess.run([sys.executable, "-c", _NO_MEMORY], capture_output=True, text=True, check=True)
+    assert [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()] == ["last"]
+
+
 _LEVELS = """
 import logging, os, sys
 from bearerd.log import say

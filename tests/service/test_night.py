@@ -34,9 +34,9 @@ from bearerd.cli.ask import NoAnswer, ask, ask_status
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.explain import explain
 from bearerd.grant.outcome import Malformed, Phase, RateLimited, Refused, Transient, Unsent
-from bearerd.model import Config
+from bearerd.model import Config, Output
 from bearerd.model import Provider as Endpoint
-from bearerd.publish.advice import advice
+from bearerd.publish.advice import advice, this_user
 from bearerd.share.types import ShareView
 from bearerd.target_status import TargetStatus
 from bearerd.terms import Redis, Share, WhenUnavailable
@@ -82,7 +82,7 @@ class Night:
 GOOD = "The current token is good for TIME"
 NONE = "There is no valid token"
 THEN = "next attempt in TIME"
-AT_ONCE = "a change is tried at once"
+AT_ONCE = "a changed secret or config is tried at once"
 CHECK_URL = "check that token_url matches the provider's settings"
 UNWRITTEN = "The current token is good for TIME, but not in all of its files"
 SLOW = "timeout: 500ms, token_url"
@@ -239,7 +239,7 @@ SHOWN = [
     Night(
         "hang-fast",
         "the provider accepts the connection and says nothing",
-        "127.0.0.1: timed out after 0.5 s (while waiting for the reply)",
+        "127.0.0.1:PORT: timed out after 0.5 s (while waiting for the reply)",
         NONE,
         f"wait; if it lasts, ask the provider, or raise timeout; {THEN}",
         keys=f"{SLOW}: URL",
@@ -247,7 +247,7 @@ SHOWN = [
     Night(
         "drip-fast",
         "the reply drips",
-        "127.0.0.1: timed out after 0.5 s (while reading the reply)",
+        "127.0.0.1:PORT: timed out after 0.5 s (while reading the reply)",
         NONE,
         f"wait; if it lasts, ask the provider, or raise timeout; {THEN}",
         keys=f"{SLOW}: URL",
@@ -830,17 +830,19 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         "refused_limit is used up",
         held(failure=WRONG, held_by="refused_limit", expires=NOW - 60),
         (
-            "HTTP 401 invalid_client: the client was refused; held: its client has used up refused_limit. "
+            "HTTP 401 invalid_client: the client was refused; held: its client has used up refused_limit, in which "
+            "requests without a known outcome count as refused. "
             "There is no valid token: the last one expired 60 s ago (at 07:59:00), and its files still contain it. "
             "To do: check client_id, secret and auth; a changed variable needs a restart; "
             "next attempt in 4 min (at 08:04)."
         ),
     ),
     (
-        "refused_limit is used up by other tokens of the client",
+        "refused_limit is used up by other tokens of the client, or by a daemon that was killed",
         held(held_by="refused_limit"),
         (
-            "held: its client has used up refused_limit. The current token is good for 11 min (until 08:11). "
+            "held: its client has used up refused_limit, in which requests without a known outcome count as refused. "
+            "The current token is good for 11 min (until 08:11). "
             "To do: wait: more refused attempts could lock the account; next attempt in 4 min (at 08:04)."
         ),
     ),
@@ -911,14 +913,15 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             failure=Malformed(
                 "3 new tokens in a row had expired when they arrived: this machine's clock says "
                 "2027-01-15T08:00:00Z, the provider's 2027-01-15T06:00:00Z",
-                hint="compare this machine's clock with the provider's",
+                hint="compare this machine's clock with the provider's; if they agree, ask the provider",
             ),
             expires=None,
         ),
         (
             "3 new tokens in a row had expired when they arrived: this machine's clock says 2027-01-15T08:00:00Z, the "
             "provider's 2027-01-15T06:00:00Z. There is no valid token. "
-            "To do: compare this machine's clock with the provider's; a change is tried at once; "
+            "To do: compare this machine's clock with the provider's; if they agree, ask the provider; "
+            "a changed secret or config is tried at once; "
             "next attempt in 4 min (at 08:04)."
         ),
     ),
@@ -1002,6 +1005,12 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         for name, number, failed, do in (
             ("the disk fails", errno.EIO, "input/output error", "check the disk"),
             (
+                "its directory is not writable",
+                errno.EACCES,
+                f"{this_user()} is not allowed to write there",
+                "change the owner or mode of the directory, or write to another one",
+            ),
+            (
                 "it is mounted from elsewhere",
                 errno.EXDEV,
                 "the file is on another file system than its directory",
@@ -1030,7 +1039,8 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         (
             "file /etc/bearerd/secret: larger than 64 KiB, so not a secret. "
             "The current token is good for 11 min (until 08:11). "
-            "To do: put the secret into it; a change is tried at once; next attempt in 4 min (at 08:04)."
+            "To do: put the secret into it; a changed secret or config is tried at once; "
+            "next attempt in 4 min (at 08:04)."
         ),
     ),
     (
@@ -1066,16 +1076,35 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
             failure=DOWN,
             on_disk=False,
             faults=("/a: the quota is used up; free space, or raise the quota",) * 2
-            + ("/b: the daemon's user is not allowed to write there; change its owner or mode",),
+            + ("/b: the daemon's user is not allowed to write there; change the owner or mode of the directory",),
             previous_until=NOW + 60,
         ),
         (
             "/a: the quota is used up; /b: the daemon's user is not allowed to write there; "
             "HTTP 503: a temporary error at the provider. "
             "The previous token in the files is good for 60 s (until 08:01:00). "
-            "To do: /a: free space, or raise the quota; /b: change its owner or mode; "
+            "To do: /a: free space, or raise the quota; /b: change the owner or mode of the directory; "
             "refresh: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
         ),
+    ),
+    *(
+        (
+            f"the previous token expired in {name}",
+            held(
+                target=target(outputs=outputs),
+                on_disk=False,
+                faults=("/a: no space left; free some",),
+                previous_until=NOW - 19,
+            ),
+            (
+                f"/a: no space left. The new token is good for 11 min (until 08:11), but {file} still contains one "
+                "that expired 19 s ago (at 07:59:41). To do: free some."
+            ),
+        )
+        for name, file, outputs in (
+            ("its only file", "its file", (Output("/a"),)),
+            ("one of its files", "a file", (Output("/a"), Output("/b"))),
+        )
     ),
     (
         "only its record cannot be written",
@@ -1215,11 +1244,9 @@ def test_a_config_that_was_refused_has_a_line(tmp_path: Path) -> None:
 
 def test_a_config_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
     no_thread = (
-        "import threading",
-        "def start(self):",
-        "    if self.name == 'config': raise RuntimeError",
-        "    started(self)",
-        "started, threading.Thread.start = threading.Thread.start, start",
+        "from bearerd.service import run",
+        "def start(*_): raise RuntimeError('no thread can be started; raise TasksMax')",
+        "run.start = start",
     )
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
@@ -1246,12 +1273,12 @@ def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
     assert ledger == (
         f"{tmp_path}/state/bearerd/ledger: not a directory. "
         "Tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart. "
-        "To do: correct it, and restart bearerd."
+        "To do: correct it; if this line stays, restart bearerd."
     )
     assert secrets == (
         f"{tmp_path}/state/bearerd/key: a part of the path is not a directory. "
         "Tokens are refreshed as before, but all secrets of a client are tried again after a restart. "
-        "To do: move it away, and restart bearerd."
+        "To do: move it away; if this line stays, restart bearerd."
     )
 
 
@@ -1270,7 +1297,7 @@ def test_a_state_directory_that_another_daemon_uses_has_a_line(tmp_path: Path) -
     assert line == (
         f"{tmp_path}/state/ledger: another bearerd uses it. "
         "Tokens are refreshed as before, but refusals and used rate limits are forgotten at a restart. "
-        "To do: set another state_directory, and restart bearerd."
+        "To do: set another state_directory; if this line stays, restart bearerd."
     )
 
 

@@ -95,6 +95,28 @@ def test_a_malformed_record_is_reported(content: bytes, tmp_path: Path) -> None:
     assert found["dnb/bci"]["last_error"] == "its record cannot be read, or was written by another version"
 
 
+def test_a_daemon_that_runs_and_does_not_answer_is_named(tmp_path: Path) -> None:
+    keep(tmp_path, "bci", token(lifetime=60.0))
+    config = Config(directory=str(tmp_path), state_directory=str(tmp_path))
+    daemon = Publisher(config)
+    daemon.prepare()
+    clock = FakeClock()
+    clock.advance(60)
+    found = offline(str(tmp_path), clock.now()).document
+    assert found["troubles"][0]["line"] == (
+        f"bearerd runs as pid {os.getpid()}, but does not answer. "
+        "The records say until when each token is good; its files were not checked. "
+        "To do: wait 10 s, after which it has restored a removed socket; if it still does not answer, its log says why."
+    )
+    assert found["tokens"][0]["trouble"]["line"] == (
+        "it was not refreshed. There is no valid token: the last one expired at 2027-01-15T08:01:00Z. "
+        f"To do: see the log of pid {os.getpid()}."
+    )
+    daemon.release()
+    (trouble,) = offline(str(tmp_path), clock.now()).document["troubles"]
+    assert trouble["failed"] == "no daemon refreshes these tokens"
+
+
 def test_a_link_or_pipe_in_place_of_the_config_is_not_read(tmp_path: Path) -> None:
     keep(tmp_path, "bci", token())
     record = tmp_path / ".bearerd/records/dnb/bci.json"

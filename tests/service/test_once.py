@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import bearerd, running
+from support.process import bearerd, patched, running
 from support.server import Answer, Script, Seen, issues, serving
 
 REFUSAL = Answer(401, {"error": "invalid_client"})
@@ -96,6 +96,25 @@ def test_a_refused_client_ends_all_its_tokens_with_one_request(configure: Callab
     assert done.returncode == 1
     for name in "abc":
         assert f"name=dnb/{name} no valid token: " in done.stderr
+
+
+def test_a_refusal_from_an_earlier_run_does_not_end_the_targets_that_may_try_soon(
+    configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = issues()
+    # Long enough for the second run to start before it is over.
+    env = patched(tmp_path, {"bearerd.admission.breaker._FIRST_INTERVAL": 5.0})
+    with serving(lambda seen: REFUSAL if b"scope=wrong" in seen.body else good(seen)) as server:
+        config = configure(server.url, "{a: {scope: wrong}, b: {scope: right}, c: {scope: right}}")
+        assert "0 of 3 tokens are valid" in bearerd("once", "-c", config, env=env).stderr
+        done = bearerd("once", "-c", config, "--timeout", "60s", env=env)
+        assert len(server.seen) == 3
+    assert done.returncode == 1
+    assert "2 of 3 tokens are valid" in done.stderr
+    assert [line.split("name=")[1].split()[0] for line in done.stderr.splitlines() if "no valid token: " in line] == [
+        "dnb/a"
+    ]
+    assert {path.name for path in (tmp_path / "tokens/dnb").iterdir()} == {"b", "c"}
 
 
 def test_a_refused_client_keeps_valid_tokens_on_record(configure: Callable[..., Path]) -> None:

@@ -213,14 +213,14 @@ def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, 
     ("fault", "said"),
     [
         pytest.param(
-            'def start(self):\n    if self.name == "config" and not failed: failed.append(0); raise RuntimeError\n'
-            "    once(self)\nonce, threading.Thread.start = threading.Thread.start, start",
-            "the config was not read: no thread can be started; raise TasksMax",
+            "def start(*arguments):\n    if not failed: failed.append(0); raise RuntimeError('no thread, as it says')\n"
+            "    once(*arguments)\nonce, run.start = run.start, start",
+            "the config was not read: no thread, as it says",
             id="no-thread",
         ),
         pytest.param(
             "def answer(self, *present):\n"
-            "    if threading.current_thread().name == 'config' and not failed: failed.append(0); 1 / 0\n"
+            "    if threading.current_thread() is not threading.main_thread() and not failed: failed.append(0); 1 / 0\n"
             "    return once(self, *present)\nonce, ConfigReader.answer = ConfigReader.answer, answer",
             "the config was not read: ZeroDivisionError",
             id="a-bug",
@@ -228,7 +228,8 @@ def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, 
     ],
 )
 def test_a_reload_that_failed_temporarily_is_retried(tmp_path: Path, site: Site, fault: str, said: str) -> None:
-    lines = ["import threading", "from bearerd.config.reader import ConfigReader", "failed = []", fault]
+    lines = ["import threading", "from bearerd.config.reader import ConfigReader", "from bearerd.service import run"]
+    lines += ["failed = []", fault]
     env = patched(tmp_path, {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2}, *lines)
     with running("run", "-c", site.config, env=env) as daemon:
         ready(daemon, site)
@@ -264,6 +265,17 @@ def test_changed_files_are_written_without_a_request(site: Site, server: Server)
         assert (site.tokens / "dnb/bci.header").read_text() == "Authorization: Bearer t-1\n"
         assert (site.tokens / "dnb/bci.header").stat().st_mode & 0o777 == 0o600
         assert len(server.seen) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to give a file to another group")
+def test_a_changed_group_applies_to_files_and_to_the_control_socket(site: Site) -> None:
+    socket = site.tokens / ".bearerd/control.sock"
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        eventually(socket.exists)
+        site.config.write_text(site.text().replace("/tokens}", '/tokens, group: "65534"}'))
+        eventually(lambda: (site.tokens / "dnb/bci").stat().st_gid == 65534)
+        eventually(lambda: socket.exists() and socket.stat().st_gid == 65534)
 
 
 def test_a_changed_scope_needs_a_new_grant_and_keeps_the_old_token_until_then(tmp_path: Path) -> None:

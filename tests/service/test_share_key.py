@@ -117,7 +117,7 @@ def test_a_secret_that_was_corrected_while_the_daemon_was_stopped_is_tried_at_on
             assert len(provider.seen) == 1
             first.keep("secret", SECRET)
             with running("run", "-c", first.config) as daemon:
-                daemon.wait_for("client dnb was refused before its credentials changed; trying again")
+                daemon.wait_for("credentials for client dnb changed since its refusal; trying again")
                 eventually(lambda: (first.token, other.token) == ("t-1", "t-1"))
         assert len(provider.seen) == 2
 

@@ -138,7 +138,7 @@ def test_a_broken_template_keeps_its_file_until_it_is_corrected(site: Templated,
         token = ready(site)
         before = look(site.made)
         site.template.write_text("one\n{{ nope }}\n")
-        said = daemon.wait_for("the previous content is unchanged")
+        said = daemon.wait_for("any previous content is unchanged")
         fault = f"template {site.template}: line 2: 'nope' is not defined"
         assert fault in said
         assert (site.bci()["state"], site.bci()["file_errors"]) == ("unwritten", [fault])
@@ -157,7 +157,7 @@ def test_a_broken_template_does_not_affect_other_files(site: Templated, server: 
     with running("run", "-c", site.config) as daemon:
         old = ready(site)
         site.template.write_text("{% if %}")
-        daemon.wait_for("the previous content is unchanged")
+        daemon.wait_for("any previous content is unchanged")
         assert ask(str(site.socket), "/refresh/dnb/bci", "POST")[0] == 202
         eventually(lambda: site.raw() not in {"", old})
         assert site.made.read_text() == f"one {old} b\n"
@@ -182,7 +182,7 @@ def test_no_error_shows_the_token(tmp_path: Path) -> None:
         site = Templated(tmp_path, server.url)
         site.template.write_text("{{ vars[access_token] }}")
         with running("run", "-c", site.config) as daemon:
-            daemon.wait_for("the previous content is unchanged")
+            daemon.wait_for("any previous content is unchanged")
             site.wait_for(bci="unwritten", risk="valid")
             shown = str(site.status()) + ask(str(site.socket), "/metrics")[1].decode()
             assert daemon.stop() == 0
@@ -202,7 +202,7 @@ NEEDS = "format template needs a part that is not installed: pip install 'bearer
 
 def test_without_the_extra_only_those_files_fail_and_it_is_named(site: Templated) -> None:
     with running("run", "-c", site.config, env=without_jinja2(site.path)) as daemon:
-        assert NEEDS in daemon.wait_for("the previous content is unchanged")
+        assert NEEDS in daemon.wait_for("any previous content is unchanged")
         site.wait_for(bci="unwritten", risk="valid")
         assert site.bci()["file_errors"] == [NEEDS]
         assert site.raw()

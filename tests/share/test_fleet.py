@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from support.targets import CLIENT, TARGET, target, token
 
 SHARED = replace(TARGET, client=replace(CLIENT, share=SHARE))
 WAITING = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, when_unavailable="wait")))
-FIRST = Wanted(have=0, remaining=0.0)
+FIRST = Wanted(have=0, remaining=0.0, last=False, changed=None, requested=False)
 
 
 class Machine:
@@ -37,15 +38,20 @@ class Machine:
     def __init__(self, network: Network, clock: FakeClock, environ: dict[str, str], *targets: Any) -> None:
         self.woken: list[str] = []
         self.moments: set[float | None] = set()
-        self.client_id = "7e0c5a"
+        self.client_id: str | None = "7e0c5a"
         self.clock = clock
         self.environ = environ
-        self.fleet = Fleet(clock, lambda: 0.5, environ, network.connect, self.wake, lambda _: self.client_id)
+        self.asked: list[Target] = []
+        self.fleet = Fleet(clock, lambda: 0.5, environ, network.connect, self.wake, self.client_id_of)
         self.fleet.apply(targets or (SHARED,))
 
     def wake(self, name: str, at: float | None) -> None:
         self.woken.append(name)
         self.moments.add(at)
+
+    def client_id_of(self, of: Target) -> str | None:
+        self.asked.append(of)
+        return self.client_id
 
     @property
     def link(self) -> ModelLink:
@@ -219,6 +225,18 @@ def test_a_refusal_holds_those_that_have_the_refused_credentials(
     assert (lock.refusals, lock.governed) == (2, True)
 
 
+def test_a_daemon_that_cannot_read_its_secret_is_held_by_the_refusal_of_others(
+    network: Network, clock: FakeClock
+) -> None:
+    shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=Reference("env", "SHARE_KEY"))))
+    first = Machine(network, clock, {"DNB_SECRET": "wrong", "SHARE_KEY": SECRET}, shared)
+    lock = first.fleet.claim(shared, FIRST)
+    assert isinstance(lock, Lock)
+    first.fleet.fail(shared, lock, Refused("401"), 300.0, whole_client=True, refused=True)
+    second = Machine(network, clock, {"SHARE_KEY": SECRET}, shared)
+    assert isinstance(second.fleet.claim(shared, FIRST), FleetFailure)
+
+
 def test_a_fleet_tries_only_so_many_different_credentials_at_once(network: Network, clock: FakeClock) -> None:
     shared = replace(TARGET, client=replace(CLIENT, share=replace(SHARE, key=Reference("env", "SHARE_KEY"))))
     attempts = 0
@@ -244,10 +262,10 @@ def test_a_failure_that_cannot_be_read_delays_all_the_same(
     )  # fmt: skip
     (token,) = network.store.failures
     network.store.last[token] = (1, inf)
-    assert stranger.fleet.claim(SHARED, Wanted(have=1, remaining=20.0, last=True)) == Alone()
+    assert stranger.fleet.claim(SHARED, replace(FIRST, have=1, remaining=20.0, last=True)) == Alone()
 
 
-@pytest.mark.parametrize("wanted", [FIRST, Wanted(have=0, remaining=20.0, last=True)])
+@pytest.mark.parametrize("wanted", [FIRST, replace(FIRST, have=0, remaining=20.0, last=True)])
 def test_a_failure_that_somebody_puts_back_is_not_believed_when_a_token_is_needed(
     machine: Machine, other: Machine, network: Network, clock: FakeClock, wanted: Wanted
 ) -> None:
@@ -259,7 +277,7 @@ def test_a_failure_that_somebody_puts_back_is_not_believed_when_a_token_is_neede
     network.store.failures[token] = replace(recorded, until=clock.wall + 3600.0)
     network.store.last[token] = (1, inf)
     other.look()
-    told = other.fleet.claim(SHARED, Wanted(have=0, remaining=600.0))
+    told = other.fleet.claim(SHARED, replace(FIRST, have=0, remaining=600.0))
     assert isinstance(told, FleetFailure)
     assert other.fleet.claim(SHARED, wanted) == Alone()
     assert "reports a failure for too long" in other.error
@@ -273,11 +291,31 @@ def test_a_wait_that_no_limit_explains_is_not_believed_when_a_token_is_needed(
     machine = Machine(network, clock, {"DNB_SECRET": SECRET}, limited)
     ((rate, _),) = names_of(limited, "7e0c5a").rates
     network.store.rates[rate] = {("x", number): clock.wall + 86400.0 for number in range(3)}
-    assert isinstance(machine.fleet.claim(limited, Wanted(have=1, remaining=600.0)), Delayed)
+    assert isinstance(machine.fleet.claim(limited, replace(FIRST, have=1, remaining=600.0)), Delayed)
     assert machine.fleet.claim(limited, FIRST) == Alone()
     assert "no limit explains the wait" in machine.error
     network.store.rates[rate] = {("x", number): clock.wall for number in range(3)}
     assert machine.fleet.claim(limited, FIRST) == Delayed("rate_limit", 600.0)
+
+
+@pytest.mark.parametrize(("between", "ignored"), [(10.0, True), (10.1, False)])
+def test_locks_that_follow_one_another_for_a_minute_are_ignored_when_a_token_is_needed(
+    machine: Machine,
+    network: Network,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    between: float,
+    ignored: bool,
+) -> None:
+    """They do if each one is found within five seconds after the end of the one before."""
+    monkeypatch.setattr(network.store, "claim", lambda *_: Busy(5.0))
+    answers: list[Claimed] = []
+    for _ in range(7):
+        answers.append(machine.fleet.claim(SHARED, FIRST))
+        clock.advance(between)
+    busy = Delayed("share", 5.0)
+    assert answers == [*[busy] * 6, Alone() if ignored else busy]
+    assert ("dnb/bci: another daemon has held the lock for too long" in machine.error) == ignored
 
 
 def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,8 +329,12 @@ def test_a_wait_has_a_bound(machine: Machine, network: Network, monkeypatch: pyt
     assert machine.fleet.claim(SHARED, FIRST) == Delayed("rate_limit", 0.2)
 
 
+def granted(fence: int, clock: float) -> Granted:
+    return Granted(fence, clock, failures=0, refusals=0, governed=False)
+
+
 @pytest.mark.parametrize("answer", [
-    Granted(5, 1.8e9), Granted(2**52 + 1, 1.8e9), Granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
+    granted(5, 1.8e9), granted(2**52 + 1, 1.8e9), granted(2**52, nan), Stored(2**53, 1.8e9, b""), Stored(9, inf, b""),
 ], ids=str)  # fmt: skip
 def test_a_server_that_lies_counts_as_unavailable(
     machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch, answer: object
@@ -315,6 +357,15 @@ def test_a_stored_token_that_cannot_be_decrypted_is_passed_over(
     assert isinstance(claimed, Lock)
     assert claimed.fence > fence + 1
     assert "dnb/bci: the stored token cannot be decrypted" in other.error
+
+
+def test_a_server_that_returns_one_unusable_token_after_another_counts_as_unavailable(
+    machine: Machine, network: Network, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fences = itertools.count(10)
+    monkeypatch.setattr(network.store, "claim", lambda *_: Stored(next(fences), clock.wall, b"nonsense"))
+    assert machine.fleet.claim(SHARED, FIRST) == Alone()
+    assert next(fences) == 13
 
 
 def test_an_entry_of_another_target_under_this_name_is_passed_over(network: Network, clock: FakeClock) -> None:
@@ -340,6 +391,17 @@ def test_a_corrected_key_opens_what_was_passed_over(machine: Machine, other: Mac
     assert other.look() == "one"
 
 
+def test_an_entry_of_a_daemon_with_a_newer_key_opens_once_this_one_has_that_key_too(
+    machine: Machine, other: Machine, clock: FakeClock
+) -> None:
+    other.look()
+    for each in (machine, other):  # nothing tells them of the change
+        each.environ["DNB_SECRET"] = "the newer secret of the client"
+    clock.advance(60.0)
+    machine.store("one")
+    assert other.look() == "one"
+
+
 def test_each_of_several_secrets_opens_and_the_newest_seals(network: Network, clock: FakeClock) -> None:
     references = (Reference("env", "NEW"), Reference("env", "OLD"))
     client = replace(SHARED.client, client_secret=references)
@@ -349,7 +411,7 @@ def test_each_of_several_secrets_opens_and_the_newest_seals(network: Network, cl
     taken = rotated.fleet.look(several, 0, lambda: None)
     assert taken is not None
     newest = Machine(network, clock, {"DNB_SECRET": "the new secret, which seals"})
-    lock = rotated.fleet.claim(several, Wanted(have=taken.record.fence, remaining=0.0))
+    lock = rotated.fleet.claim(several, replace(FIRST, have=taken.record.fence, remaining=0.0))
     assert isinstance(lock, Lock)
     record = Record(token("two"), several.identity(), "7e0c5a", fence=lock.fence)
     rotated.fleet.store(several, record, 3600.0)
@@ -377,7 +439,8 @@ def test_a_command_that_prints_the_secret_runs_for_claims_and_not_for_looks(
         clock.advance(1.0)
         assert machine.fleet.look(shared, 0, lambda: None) is not None
     assert count.read_text().count("run") == 1
-    lock = machine.fleet.claim(shared, Wanted(have=2**51, remaining=0.0))
+    clock.advance(60.0)
+    lock = machine.fleet.claim(shared, replace(FIRST, have=2**51, remaining=0.0))
     assert isinstance(lock, Lock)
     assert count.read_text().count("run") == 2
 
@@ -393,12 +456,12 @@ def test_entries_that_cannot_be_opened_do_not_run_the_command_each_time(
         machine.link.listener.changed({name})
         assert machine.fleet.look(shared, 0, lambda: None) is None
         clock.advance(0.1)
-    assert count.read_text().count("run") == 2
+    assert count.read_text().count("run") == 1
     clock.advance(10.0)
     network.store.tokens[name] = (60, b"\x01" + b"nonsense" * 10, inf)
     machine.link.listener.changed({name})
     machine.fleet.look(shared, 0, lambda: None)
-    assert count.read_text().count("run") == 3
+    assert count.read_text().count("run") == 2
 
 
 def test_a_token_is_not_stored_for_a_client_id_that_changed_meanwhile(network: Network, clock: FakeClock) -> None:
@@ -423,12 +486,12 @@ def test_a_key_that_cannot_be_used_is_the_error_of_the_share(
     share = replace(shared.client.share, key=Reference("file", str(path)))
     keyed = replace(shared, client=replace(shared.client, share=share))
     machine = Machine(network, clock, {}, keyed)
-    assert machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)) == answer
+    assert machine.fleet.claim(keyed, replace(FIRST, have=1, remaining=600.0)) == answer
     assert f"the tokens of client dnb cannot be encrypted: file {path}: " in machine.error
     assert network.store.locks == {}
     path.write_text("0123456789abcdef0123456789abcdef\n")
     path.chmod(0o600)
-    assert isinstance(machine.fleet.claim(keyed, Wanted(have=1, remaining=600.0)), Lock)
+    assert isinstance(machine.fleet.claim(keyed, replace(FIRST, have=1, remaining=600.0)), Lock)
 
 
 def test_targets_of_one_name_take_each_others_token(network: Network, clock: FakeClock) -> None:
@@ -520,6 +583,191 @@ def test_a_server_that_stays_unavailable_is_logged_for_each_reason_and_every_ten
     machine.link.poll()
     fails("wrong password; correct it")
     assert [" still " in line for line in caplog.messages[3:]] == [False]
+
+
+def test_a_config_that_is_applied_again_reads_keys_and_entries_again(machine: Machine, other: Machine) -> None:
+    other.environ["DNB_SECRET"] = "the wrong secret of the client"
+    machine.store("one")
+    assert other.look() == ""
+    other.environ["DNB_SECRET"] = SECRET
+    other.fleet.apply((SHARED,))
+    assert other.look() == "one"
+
+
+def test_changed_credentials_of_a_client_concern_its_own_targets(network: Network, clock: FakeClock) -> None:
+    second = replace(SHARED, client=replace(SHARED.client, name="second"), name="two")
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, SHARED, second)
+    for each in (SHARED, second):
+        machine.fleet.look(each, 0, lambda: None)
+    machine.link.commands.clear()
+    machine.fleet.credentials_changed("second")
+    machine.fleet.look(SHARED, 0, lambda: None)
+    assert machine.link.commands == []
+    machine.fleet.look(second, 0, lambda: None)
+    assert machine.link.commands == ["read"]
+
+
+def test_a_look_that_failed_is_made_again(machine: Machine, other: Machine) -> None:
+    machine.store("one")
+    other.link.failing.add("read")
+    assert other.look() == ""
+    other.link.failing.clear()
+    other.link.state = "up"  # the link was opened again before this look noticed its failure
+    assert other.look() == "one"
+
+
+def test_a_token_that_could_not_be_stored_is_stored_later(machine: Machine, network: Network) -> None:
+    lock = machine.lock()
+    record = machine.record("one", lock.fence)
+    machine.link.failing.add("store")
+    assert machine.fleet.store(SHARED, record, 3600.0) is None
+    machine.link.failing.clear()
+    machine.link.state = "up"
+    machine.fleet.look(SHARED, lock.fence, lambda: (record, 3600.0))
+    assert [fence for fence, _, _ in network.store.tokens.values()] == [lock.fence]
+
+
+def test_a_claim_that_fails_is_answered_by_the_policy(network: Network, clock: FakeClock) -> None:
+    for shared, answer in ((SHARED, Alone()), (WAITING, Delayed("share_unavailable", inf))):
+        machine = Machine(network, clock, {"DNB_SECRET": SECRET}, shared)
+        machine.link.failing.add("claim")
+        assert machine.fleet.claim(shared, replace(FIRST, have=0, remaining=20.0)) == answer
+        assert machine.fleet.claim(shared, replace(FIRST, have=0, remaining=20.0, last=True)) == Alone()
+
+
+def test_a_target_hears_of_an_attempt_that_ends_while_it_claims(
+    machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = network.store.claim
+    states = next(iter(machine.fleet._servers.values()))._states
+    heard: list[bool] = []
+
+    def claiming(*arguments: Any) -> Any:
+        heard.extend(state.waiting for state in states.values())
+        return claim(*arguments)
+
+    monkeypatch.setattr(network.store, "claim", claiming)
+    machine.lock()
+    assert heard == [True]
+    assert [state.waiting for state in states.values()] == [False]
+
+
+def test_daemons_that_wait_for_the_others_are_counted(network: Network, clock: FakeClock) -> None:
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, WAITING)
+    wanted = replace(FIRST, have=0, remaining=600.0)
+    machine.link.fail("down")
+    machine.link.poll()
+    clock.advance(11.5)
+    claimed = machine.fleet.claim(WAITING, wanted)
+    assert isinstance(claimed, Delayed)
+    assert claimed.reason == "share_unavailable"
+    assert claimed.wait == pytest.approx(0.5)
+    assert machine.fleet.views()[0].waiting == 1
+    assert isinstance(machine.fleet.claim(WAITING, replace(wanted, last=True)), Lock)
+    assert machine.fleet.views()[0].waiting == 0
+
+
+def test_the_time_in_an_own_fence_is_that_of_the_server(clock: FakeClock) -> None:
+    network = Network(lambda: clock.wall + 100.0, lambda: clock.boot)
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET})
+    machine.look()
+    obtained = clock.wall - 7.0
+    assert machine.fleet.own_fence(SHARED, 0, obtained) == pytest.approx(int((obtained + 100.0) * 1e6) + 500, abs=1)
+    greatest = 2**51
+    assert machine.fleet.own_fence(SHARED, greatest, obtained) == greatest + 1 + 50_000
+    assert machine.fleet.own_fence(SHARED, 0, obtained) == greatest + 2 + 100_000
+
+
+def test_without_a_share_an_own_fence_is_of_this_machine_and_nothing_else_happens(machine: Machine) -> None:
+    lock = machine.lock()
+    assert machine.fleet.own_fence(TARGET, 0, 7.0) == 7_000_500
+    assert machine.fleet.own_fence(TARGET, 9_000_000, 7.0) == 9_050_001
+    machine.link.commands.clear()
+    machine.fleet.pass_over(TARGET, 5)
+    machine.fleet.clocks_differ(TARGET, 60.0)
+    machine.fleet.keep(TARGET, lock, 5.0)
+    machine.fleet.give_back(TARGET, lock)
+    machine.fleet.fail(TARGET, lock, Transient("503"), 5.0, whole_client=False, refused=False)
+    assert machine.fleet.store(TARGET, machine.record("one", 7), 3600.0) is None
+    assert (machine.link.commands, machine.error) == ([], "")
+
+
+def test_a_removed_target_is_not_compared_any_more(machine: Machine) -> None:
+    machine.look()
+    assert len(machine.link.listener.known()) == 1
+    machine.fleet.forget(SHARED)
+    assert machine.link.listener.known() == {}
+
+
+def test_a_client_id_is_read_only_if_it_is_a_secret(machine: Machine, network: Network) -> None:
+    machine.client_id = "another"
+    machine.store("one")
+    assert list(network.store.tokens) == [names_of(SHARED, "7e0c5a").token]
+    referred = replace(SHARED, client=replace(SHARED.client, client_id=Reference("file", "/id")))
+    machine.fleet.apply((referred,))
+    machine.fleet.look(referred, 0, lambda: None)
+    assert list(machine.link.listener.known()) == [names_of(referred, "another").token]
+    assert machine.asked == [referred]
+
+
+@pytest.mark.parametrize(("shared", "answer"), [(SHARED, Alone()), (WAITING, Delayed("share_unavailable", inf))])
+def test_a_client_id_that_cannot_be_read_is_the_error_of_the_share(
+    network: Network, clock: FakeClock, shared: Target, answer: object
+) -> None:
+    referred = replace(shared, client=replace(shared.client, client_id=Reference("file", "/id")))
+    machine = Machine(network, clock, {"DNB_SECRET": SECRET}, referred)
+    machine.client_id = None
+    assert machine.fleet.claim(referred, replace(FIRST, remaining=600.0)) == answer
+    assert machine.error == "file /id: the client id of dnb cannot be read; correct it"
+
+
+def test_a_daemon_that_may_go_alone_waits_for_no_other_one_after_an_outage(machine: Machine) -> None:
+    machine.link.fail("down")
+    machine.link.poll()
+    assert isinstance(machine.fleet.claim(SHARED, replace(FIRST, remaining=600.0)), Lock)
+
+
+def test_the_end_of_an_attempt_is_reported_as_it_was(
+    machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[Any, ...]] = []
+    for name in ("keep", "fail"):
+        monkeypatch.setattr(network.store, name, lambda *arguments, **keywords: sent.append((*arguments[1:], keywords)))
+    lock = machine.lock()
+    for wait in (0.5, -1.0):
+        machine.fleet.keep(SHARED, lock, wait)
+    for refused in (True, False):
+        machine.fleet.fail(SHARED, lock, Transient("503"), 5.0, whole_client=False, refused=refused)
+    assert sent[:2] == [(lock.fence, 0.5, {}), (lock.fence, 0.0, {})]
+    assert [keywords for *_, keywords in sent[2:]] == [
+        {"whole_client": False, "refused": refused} for refused in (True, False)
+    ]
+
+
+def test_no_connection_is_left_after_a_stop(machine: Machine, network: Network) -> None:
+    machine.fleet.stop()
+    assert network.links == []
+
+
+@pytest.mark.parametrize("step", ["read", "keep", "store"])
+def test_an_unexpected_error_is_told_and_loses_nothing(
+    step: str, machine: Machine, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = machine.lock()
+
+    def broken(*_arguments: Any, **_keywords: Any) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(network.store, step, broken)
+    if step == "read":
+        machine.fleet.credentials_changed("dnb")
+        assert machine.look() == ""
+    elif step == "keep":
+        machine.fleet.keep(SHARED, lock, 5.0)
+    else:
+        assert machine.fleet.store(SHARED, machine.record("one", lock.fence), 3600.0) is None
+    assert "this is a bug in bearerd, please report it" in machine.error
+    assert "a mistake" not in machine.error
 
 
 def test_without_a_share_nothing_of_it_is_imported(tmp_path: Path) -> None:

@@ -2,77 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from bearerd.clock import SystemClock, dice
 from bearerd.share import link as module
-from bearerd.share.link import RedisLink, backoff
+from bearerd.share.link import RedisLink
 from bearerd.share.redis_store import ACL
 from bearerd.share.types import NEVER, Busy, Claim, Granted, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
 from support.clock import FakeClock
+from support.ports import free_port
 from support.process import WITHIN, eventually
-from support.redis_liar import answering, bulk, usual
-from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, free_port, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, ON_EACH, RedisServer, redis_server, sentinel
+from support.share_reports import Reports, linked
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
 SOON = 1.0
 """Seconds after which a server that does not answer counts as down in these tests."""
-
-
-class Reports:
-    """A listener that remembers what it heard, in order."""
-
-    def __init__(self) -> None:
-        self.fences: dict[str, int] = {}
-        self.heard: queue.SimpleQueue[str | frozenset[str]] = queue.SimpleQueue()
-        self.threads: set[str] = set()
-
-    def known(self) -> dict[str, int]:
-        return dict(self.fences)
-
-    def changed(self, names: Collection[str]) -> None:
-        self.threads.add(threading.current_thread().name)
-        self.heard.put(frozenset(names))
-
-    def restored(self) -> None:
-        self.heard.put("restored")
-
-    def lost(self) -> None:
-        self.heard.put("lost")
-
-    def wait_for(self, what: str | set[str]) -> list[str | frozenset[str]]:
-        """Wait for one report; returns those before it."""
-        before: list[str | frozenset[str]] = []
-        while (heard := self.heard.get(timeout=WITHIN)) != what:
-            before.append(heard)
-        return before
-
-
-@contextmanager
-def linked(
-    redis: Redis, environ: dict[str, str] | None = None, clock: FakeClock | None = None
-) -> Iterator[tuple[RedisLink, Reports]]:
-    reports = Reports()
-    link = RedisLink(redis, environ or {}, clock or SystemClock(), dice, reports)
-    link.start()
-    try:
-        yield link, reports
-    finally:
-        link.stop()
 
 
 @pytest.fixture(params=ON_EACH)
@@ -162,13 +118,12 @@ def test_a_link_is_fresh_until_it_was_not_compared_for_a_while(server: RedisServ
 
 
 def test_a_stopped_link_leaves_no_thread_and_no_connection(server: RedisServer) -> None:
-    before = set(threading.enumerate())
     with linked(redis_of(server)) as (link, reports):
         reports.wait_for("restored")
-        (thread,) = set(threading.enumerate()) - before
-        assert thread.name.startswith("share-")
+        thread = link._thread
+        assert thread is not None
         link.store.read(NAMES)
-    eventually(lambda: not thread.is_alive())
+    eventually(lambda: not thread.alive())
     eventually(lambda: int(server.ask("INFO", "clients")["connected_clients"]) == 1)
     assert reports.heard.empty()
 
@@ -223,48 +178,6 @@ def test_the_first_operation_that_fails_takes_the_link_down(server: RedisServer)
             link.store.read(NAMES)
         reports.wait_for("lost")
         reports.wait_for("restored")
-
-
-@pytest.mark.usefixtures("no_polls")
-def test_while_it_is_down_operations_fail_without_asking_the_server() -> None:
-    asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def answers(command: list[bytes]) -> bytes:
-        asked.put(command[0])
-        return b"-OOM\r\n" if command[0] == b"EVALSHA" else usual(command)
-
-    with answering(answers) as url, linked(Redis(url, timeout=SOON * 5)) as (link, reports):
-        reports.wait_for("lost")
-        with pytest.raises(ShareUnavailable, match="the memory of the server is full"):
-            link.store.read(NAMES)
-        eventually(lambda: link.view().errors >= 3)
-    asked.put(b"end")
-    commands = list(iter(asked.get, b"end"))
-    assert (
-        commands
-        == [b"PING", b"PING", b"SUBSCRIBE", b"EVALSHA"] * (len(commands) // 4) + commands[len(commands) // 4 * 4 :]
-    )
-
-
-@pytest.mark.usefixtures("no_polls")
-def test_a_far_server_has_the_timeout_for_each_step_of_the_first_connection() -> None:
-    clock = FakeClock()
-    usable: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    links: queue.SimpleQueue[RedisLink] = queue.SimpleQueue()
-    pings = itertools.count(1)
-
-    def answers(command: list[bytes]) -> bytes:
-        match command[0]:
-            case b"PING" if next(pings) == 1:
-                clock.advance(0.7 * WITHIN)
-            case b"SUBSCRIBE":
-                clock.advance(0.7 * WITHIN)
-                usable.put(links.get(timeout=WITHIN).usable())
-        return usual(command)
-
-    with answering(answers) as url, linked(Redis(url, timeout=WITHIN), clock=clock) as (link, _):
-        links.put(link)
-        assert usable.get(timeout=WITHIN)
 
 
 @NEEDS_REDIS
@@ -329,23 +242,6 @@ def test_a_lost_connection_for_announcements_is_opened_again(server: RedisServer
         reports.wait_for("restored")
         link.store.keep(NAMES, 1, 1.0)
         reports.wait_for({"target", "client"})
-
-
-def test_a_connection_for_announcements_that_died_without_an_error_is_noticed() -> None:
-    listening: set[int] = set()
-
-    def answers(command: list[bytes]) -> bytes:
-        connection = threading.get_ident()
-        if command[0] == b"PING" and connection in listening:
-            return b""  # as a firewall that forgot the connection
-        if command[0] == b"SUBSCRIBE":
-            listening.add(connection)
-        return bulk(b"1795909359000000", b"fences") if command[0] == b"EVALSHA" else usual(command)
-
-    with answering(answers) as url, linked(Redis(url, timeout=SOON)) as (link, reports):
-        reports.wait_for("restored")
-        eventually(lambda: "the connection for announcements is dead" in link.view().error)
-        reports.wait_for("lost")
 
 
 @NEEDS_REDIS
@@ -425,46 +321,3 @@ def test_stop_does_not_wait_for_servers_that_do_not_answer() -> None:
         assert time.monotonic() - began < 10.0
         for connection, _ in connections:
             connection.close()
-
-
-def test_a_link_whose_thread_cannot_be_started_tries_again(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LONGEST", 0.0)
-    with monkeypatch.context() as patched:
-        patched.setattr(threading, "_start_joinable_thread", _none, raising=False)
-        patched.setattr(threading, "_start_new_thread", _none, raising=False)
-        reports = Reports()
-        link = RedisLink(redis_of(server), {}, SystemClock(), dice, reports)
-        link.start()
-        assert reports.wait_for("lost") == []
-        assert not link.usable()
-    assert link.view().error == "no thread can be started; raise TasksMax"
-    assert not link.usable()  # it is being connected
-    reports.wait_for("restored")
-    assert link.usable()
-    link.stop()
-
-
-def _none(*_: object, **__: object) -> None:
-    raise RuntimeError("can't start new thread")
-
-
-def test_an_unexpected_error_costs_one_connection(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with linked(redis_of(server)) as (link, reports):
-        reports.wait_for("restored")
-        with monkeypatch.context() as patched:
-            patched.setattr(reports, "known", lambda: 1 / 0)
-            reports.wait_for("lost")
-            assert "ZeroDivisionError at " in link.view().error
-        reports.wait_for("restored")
-
-
-# -- pace -------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_new_connections_come_later_and_later_and_never_at_once(failures: int, draw: float) -> None:
-    assert module.SHORTEST / 2 <= backoff(1, draw) <= module.SHORTEST
-    assert backoff(failures, draw) <= backoff(failures + 1, draw) <= module.LONGEST
-    assert backoff(failures, 0.0) <= backoff(failures, draw)

@@ -8,6 +8,7 @@ import pytest
 
 from bearerd.model import Target
 from bearerd.share.names import names_of
+from bearerd.share.types import Names
 from bearerd.terms import RateLimit, Reference, Share
 from support.fleet import SHARE
 from support.targets import CLIENT, PROVIDER, TARGET
@@ -52,6 +53,20 @@ def test_another_client_or_provider_shares_nothing() -> None:
 def test_names_reveal_nothing() -> None:
     names = names_of(TARGET, "7e0c5a")
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in (names.token, names.client))
+
+
+def test_names_are_the_same_in_each_version() -> None:
+    """Otherwise a fleet would split in two while it is upgraded."""
+    limits = ((f"provider-{PROVIDER.name}", LIMIT), (f"client-{CLIENT.name}", LIMIT))
+    shared = replace(TARGET, client=replace(CLIENT, rate_limits=limits))
+    assert names_of(shared, "7e0c5a") == Names(
+        token="6ab81869fd7951741e0d98217829f90c",
+        client="636a816a9bbaeed81564d8c2a7f237ae",
+        refused_limit=PROVIDER.refused_limit,
+        rates=(("8a5cc773e5813ecb49e4702f4db0ff8d", LIMIT), ("1973787e538d8f5c94a2ab8fb627cc0a", LIMIT)),
+    )
+    strict = names_of(replace(shared, strict_scope=True), "7e0c5a")
+    assert strict.token == "ae6700f572ecf5331baf978923a3ccdc"
 
 
 def test_a_rate_limit_of_the_client_is_counted_by_its_client_id_and_one_of_the_provider_by_its_url() -> None:

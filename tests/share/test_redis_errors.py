@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
+import os
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,13 +15,16 @@ from pathlib import Path
 import pytest
 import trustme
 
+import bearerd.share
 from bearerd.grant.tls import shared_context
+from bearerd.share.redis_errors import Phase, Where
 from bearerd.share.redis_store import RedisStore
 from bearerd.share.types import GREATEST_FENCE, Claim, Names, ShareUnavailable
 from bearerd.terms import REFUSED_LIMIT, Redis, Reference
+from support.ports import free_port
 from support.process import WITHIN, eventually
 from support.redis_liar import answering, bulk, usual
-from support.redis_server import NEEDS_REDIS, RedisServer, free_port, redis_server, sentinel
+from support.redis_server import NEEDS_REDIS, RedisServer, redis_server, sentinel
 
 NAMES = Names("target", "client", REFUSED_LIMIT)
 LISTENS = "check that the server runs there, host and port, and that no firewall refuses"
@@ -301,11 +308,15 @@ def test_a_sentinel_that_names_no_server(place: bytes) -> None:
 
 
 def test_the_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "bearerd.share.redis_connection", raising=False)
+    for name in ("redis_client", "redis_connection", "redis_store"):
+        monkeypatch.delattr(bearerd.share, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"bearerd.share.{name}", raising=False)
     for module in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "redis", None)
-    assert error_of(Redis("redis://127.0.0.1:1")).endswith("not installed: pip install 'bearerd[redis]'")
+    store = importlib.import_module("bearerd.share.redis_store").RedisStore(Redis("redis://127.0.0.1:1"), {})
+    with pytest.raises(ShareUnavailable, match=r"not installed: pip install 'bearerd\[redis\]'$"):
+        store.prove()
 
 
 @pytest.mark.parametrize("url", ["redis://user:s3cret", "s3cret", "redis://u:s3/cret@host", "redis://s3cret.invalid"])
@@ -426,3 +437,173 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
             store.read(NAMES)
         pause.set()
         store.disconnect()
+
+
+# -- errors that no server here makes ---------------------------------------------------------------
+
+REACH = "check that the server runs, and that no firewall is in between"
+NO_TLS = "check that this port speaks TLS, else write redis:// for rediss://"
+IS_TLS = "check host and port; if it speaks TLS, write rediss://"
+
+
+def where(*, tls: bool = False, ca_file: str | None = None) -> Where:
+    return Where("host:6379", tls, ca_file, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("CLUSTERDOWN", "; use a server without cluster mode, or sentinels"),
+        ("MOVED", "; use a server without cluster mode, or sentinels"),
+        ("ASK", "; use a server without cluster mode, or sentinels"),
+        ("CROSSSLOT", "; use a server without cluster mode, or sentinels"),
+        ("TRYAGAIN", "; use a server without cluster mode, or sentinels"),
+        ("BUSY", "; SCRIPT KILL ends it"),
+        ("MISCONF", "; free its disk, or turn persistence off"),
+        ("NOREPLICAS", "; start them, or lower it"),
+        ("MASTERDOWN", "; point share.redis.url at the primary"),
+        ("NOPERM", "; give it the ACL in docs/fleet.md, with this prefix"),
+    ],
+)
+def test_the_code_of_an_error_is_found_wherever_it_stands(code: str, advice: str) -> None:
+    for refusal in (
+        where().refusal(code, "s3cret"),
+        where().refusal(None, f"{code} s3cret"),
+        where().refusal("ERR", f"Error running script (call to f_1): @user_script:3: -{code} s3cret"),
+    ):
+        assert refusal.code == code
+        text = str(refusal)
+        assert text.startswith("host:6379: ")
+        assert f" ({code}); " in text
+        assert text.endswith(advice)
+        assert "s3cret" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("unknown command 'x'", "UNKNOWN"),
+        ("The user executing the script can't run this command", "NOPERM"),
+        ("ACL failure in script: User s3cret", "NOPERM"),
+        ("max number of clients reached", "MAXCLIENTS"),
+        ("AUTH <password> called without any password configured", "NOPASSWORD"),
+        ("Client sent AUTH, but no password is set", "NOPASSWORD"),
+        ("DB index is out of range", "DATABASE"),
+        ("-DENIED Redis is running in protected mode", "DENIED"),
+        ("invalid password", "WRONGPASS"),
+        ("A NEW KIND of error", "ERR"),
+        ("XOOM", "ERR"),
+    ],
+)
+def test_the_code_of_an_error_without_one_is_found_by_its_text(text: str, code: str) -> None:
+    refusal = where().refusal("ERR", text)
+    assert refusal.code == code
+    ours = code in {"UNKNOWN", "MAXCLIENTS", "NOPASSWORD", "DATABASE"}
+    assert (f"({code})" in str(refusal)) != ours
+
+
+def test_a_script_that_the_server_does_not_know_has_its_code() -> None:
+    assert where().refusal("NOSCRIPT", "No matching script").code == "NOSCRIPT"
+
+
+def numbered(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def untrusted(message: str | None) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = message  # type: ignore[assignment]  # as ssl itself sets it
+    return error
+
+
+def of_tls(reason: str | None) -> ssl.SSLError:
+    error = ssl.SSLError(1, "failed")
+    error.reason = reason  # type: ignore[assignment]  # as ssl itself sets it
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "said"),
+    [
+        (TimeoutError(), "name look-up", f"timed out after 2.5 s (during name lookup); {REACH}"),
+        (TimeoutError(), "connect", f"timed out after 2.5 s (while connecting); {REACH}"),
+        (TimeoutError(), "TLS", f"timed out after 2.5 s (during the TLS handshake); {NO_TLS}"),
+        (TimeoutError(), "command", f"timed out after 2.5 s (while waiting for an answer); {REACH}"),
+        (numbered(errno.ETIMEDOUT), "connect", f"connection timed out (while connecting); {REACH}"),
+        (numbered(errno.EHOSTUNREACH), "connect", f"no route to host (while connecting); {REACH}"),
+        (
+            numbered(errno.EACCES),
+            "connect",
+            "permission denied; let this user write to the server's socket (unixsocketperm and its directory)",
+        ),
+        (numbered(errno.EMFILE), "connect", "too many open files; raise LimitNOFILE"),
+        (
+            numbered(errno.EADDRNOTAVAIL),
+            "connect",
+            "cannot assign requested address; check the host in share.redis.url",
+        ),
+        (UnicodeError(), "connect", "the name cannot be looked up; check the host in share.redis.url"),
+        (
+            ConnectionResetError(errno.ECONNRESET, ""),
+            "command",
+            f"the server closed the connection (while waiting for an answer); {REACH}",
+        ),
+        (
+            BrokenPipeError(errno.EPIPE, ""),
+            "login",
+            f"the server closed the connection (before its first answer); {IS_TLS}",
+        ),
+        (ConnectionResetError(), "connect", f"the server closed the connection (while connecting); {REACH}"),
+        (ssl.SSLEOFError(8, ""), "TLS", f"the server closed the connection (during the TLS handshake); {NO_TLS}"),
+        (
+            ssl.SSLZeroReturnError(6, ""),
+            "TLS",
+            f"the server closed the connection (during the TLS handshake); {NO_TLS}",
+        ),
+        (of_tls("WRONG_VERSION_NUMBER"), "TLS", f"TLS: wrong version number; {NO_TLS}"),
+        (of_tls("RECORD_LAYER_FAILURE"), "TLS", f"TLS: record layer failure; {NO_TLS}"),
+        (
+            of_tls("NO_PROTOCOLS_AVAILABLE"),
+            "TLS",
+            "TLS: no protocols available; check the TLS settings of the server; it needs TLS 1.2 or newer",
+        ),
+        (of_tls(None), "TLS", "TLS: failed; check the TLS settings of the server; it needs TLS 1.2 or newer"),
+    ],
+    ids=str,
+)
+def test_no_answer(error: Exception, phase: Phase, said: str) -> None:
+    assert str(where().failure(error, phase)) == f"host:6379: {said}"
+
+
+def test_a_tls_server_that_hangs_up_before_its_first_answer_is_not_taken_for_one_without_tls() -> None:
+    said = str(where(tls=True).failure(ConnectionResetError(), "login"))
+    assert said == f"host:6379: the server closed the connection (before its first answer); {REACH}"
+
+
+CLOCK_ADVICE = "check this machine's clock; if it is right, renew the server's certificate"
+
+
+@pytest.mark.parametrize(
+    ("message", "ca_file", "advice"),
+    [
+        ("Hostname mismatch, certificate is not valid for 'a'.", None, "use the name in the server's certificate"),
+        ("IP address mismatch, certificate is not valid for '::1'.", None, "use the name in the server's certificate"),
+        ("unable to get local issuer certificate", None, "for a private authority set share.redis.ca_file"),
+        ("self-signed certificate", None, "for a private authority set share.redis.ca_file"),
+        ("self signed certificate", "/ca.pem", "put the authority that issued it into ca_file /ca.pem"),
+        ("certificate has expired", None, CLOCK_ADVICE),
+        ("certificate is not yet valid", None, CLOCK_ADVICE),
+        ("certificate revoked", None, "check the server's certificate"),
+        (None, None, "check the server's certificate"),
+    ],
+)
+def test_certificates_that_are_refused(message: str | None, ca_file: str | None, advice: str) -> None:
+    said = str(where(tls=True, ca_file=ca_file).failure(untrusted(message), "TLS"))
+    why = (message or "certificate refused").rstrip(".").lower()
+    assert said.startswith(f"host:6379: TLS certificate refused: {why}; {advice}")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_of_another_kind_of_server(tls: bool) -> None:
+    said = f"host:6379: the answer is not that of a Redis server; {'check host and port' if tls else IS_TLS}"
+    assert str(where(tls=tls).garbage()) == said

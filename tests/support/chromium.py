@@ -119,6 +119,10 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def stand_still(self) -> None:
+        """Stop its clocks and timers until `pass_time`: a busy machine takes long for a test."""
+        self.send("Emulation.setVirtualTimePolicy", policy="pause")
+
     def pass_time(self, seconds: float, *, whatever_the_network_does: bool = False) -> None:
         """Advance its clocks and timers, at once. Otherwise they stand still, except for network replies."""
         policy = "advance" if whatever_the_network_does else "pauseIfNetworkFetchesPending"

@@ -12,6 +12,7 @@ from typing import Final
 import trustme
 from cryptography import x509
 
+from support.ports import free_port
 from support.process import WITHIN, eventually
 
 _NGINX: Final = """\
@@ -39,13 +40,6 @@ Listen 127.0.0.1
 Timeout 60
 BasicAuth {user} {password}
 """
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

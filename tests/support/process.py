@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import canary
+
 WITHIN = 60.0
 """Seconds to wait for an event. A bound for a broken build, enough for a machine at load 20."""
 
@@ -30,7 +32,7 @@ def patched(directory: Path, constants: Mapping[str, object], *lines: str) -> di
     For constants that would make a test wait, or that a slow machine would exceed. Constants are given by their full
     names; one that other modules import has to come first.
     """
-    text = []
+    text = ["try:", "    import bearerd_tap", "except ImportError:", "    pass"]  # see support/canary
     for name, value in constants.items():
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), f"{name} does not exist"
@@ -54,7 +56,7 @@ def bearerd(
     *arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 2 * WITHIN
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
+    done = subprocess.run(
         command(*arguments),
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -62,6 +64,8 @@ def bearerd(
         timeout=timeout,
         check=False,
     )
+    canary.show(["bearerd", *arguments], done.stdout, done.stderr)
+    return done
 
 
 class Daemon:
@@ -71,6 +75,7 @@ class Daemon:
         self.process = process
         self.lines: list[str] = []
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._shown = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -104,6 +109,10 @@ class Daemon:
         while not self._queue.empty():
             if (line := self._queue.get()) is not None:
                 self.lines.append(line)
+        if not self._shown:
+            self._shown = True
+            argv = self.process.args
+            canary.show(argv[2:] if isinstance(argv, list) else [argv], "\n".join(self.lines))
         return code
 
 

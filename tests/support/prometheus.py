@@ -83,6 +83,12 @@ def share(state: Literal["starting", "up", "down"] = "up", **changes: object) ->
         "clients": (TARGET.client.name,),
         "state": state,
         "since": START.boot - 300,
+        "error": "",
+        "error_at": None,
+        "waiting": 0,
+        "taken": 0,
+        "stored": 0,
+        "errors": 0,
     }
     return ShareView(**(given | changes))  # type: ignore[arg-type]  # a test's own figures
 

@@ -9,10 +9,11 @@ from support.server import Answer, Seen
 
 
 class Provider:
-    """Issues t-1, t-2 and so on to clients with its present secret."""
+    """Issues t-1, t-2 and so on, or tokens with another prefix, to clients with its present secret."""
 
     def __init__(self) -> None:
         self.secret = "first"
+        self.prefix = "t-"
         self.grants = 0
         self.refused = 0
         self.down = False
@@ -29,9 +30,17 @@ class Provider:
             self.refused += 1
             return Answer(401, {"error": "invalid_client"})
         self.grants += 1
-        token = f"t-{self.grants}"
+        token = self.newest()
         self._until[token] = time.monotonic() + self.lifetime + self.spare
         return Answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime})
+
+    def newest(self) -> str:
+        """The token that it issued last."""
+        return f"{self.prefix}{self.grants}"
+
+    def issued(self, token: str) -> bool:
+        """Whether it issued this token, even if that is no longer accepted."""
+        return token in self._until
 
     def takes(self, token: str) -> bool:
         """Whether it issued this token and still accepts it."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ import trustme
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from support.ports import free_port
 from support.process import WITHIN, Daemon
 
 USER: Final = "nobody"
@@ -29,6 +28,8 @@ SERVICE: Final = "bearerd"
 READY: Final = "Ready to accept connections"
 SYNCHRONIZED: Final = "REPLICA sync: Finished"
 """The end of a full copy. Redis writes `MASTER <->` before it, and Valkey `PRIMARY <->`."""
+ONLINE: Final = "Synchronization with replica"
+"""A primary writes it when it has counted a replica among those that `min-replicas-to-write` asks for."""
 _NEEDS: Final = "needs redis-server (apt-get install redis-server)"
 
 
@@ -244,13 +245,3 @@ def sentinel(primary: RedisServer, *config: str, **options: Any) -> Iterator[Sen
         yield server
     finally:
         server.close()
-
-
-def free_port() -> int:
-    """A free port outside the range from which connections get theirs, so that it is still free at a restart."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as listener, suppress(OSError):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")

@@ -101,6 +101,7 @@ def serving(script: Script, context: ssl.SSLContext | None = None) -> Iterator[S
 
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128  # a burst beyond it would wait for a second until it is sent again
 
         def handle_error(self, *_: Any) -> None:
             pass

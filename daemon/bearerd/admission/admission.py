@@ -20,15 +20,18 @@ give another one afterwards. No wake may be lost.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from bearerd.admission.core import Core
 from bearerd.admission.journal import Journal
-from bearerd.admission.ledger import replay
+from bearerd.admission.ledger import Past, replay
 from bearerd.admission.types import Ask, Granted, Held, Limits, Refusal, Settled, Ticket, View, Wake
 from bearerd.admission.view import view
 from bearerd.grant.outcome import Outcome, Refused
+from bearerd.log import say
+from bearerd.plural import counted
 
 
 class Admission:
@@ -41,7 +44,11 @@ class Admission:
         self, limits: Limits, wake: Callable[[str, float], None], journal: Journal | None = None, now: float = 0.0
     ) -> None:
         """`journal` holds the attempts of earlier processes, and is written before an attempt is sent."""
-        self._core = Core(limits, replay(journal.past) if journal else None, now)
+        deadlines = {name: each.deadline for name, each in limits.clients.items()}
+        past = replay(journal.past, deadlines) if journal else None
+        if past is not None:
+            _say_unknown(past, limits)
+        self._core = Core(limits, past, now)
         self._lock = threading.Lock()
         self._wake = wake
         self._journal = journal
@@ -94,9 +101,10 @@ class Admission:
         self._change(lambda core: core.worked(client))
 
     def fleet_refused(self, name: str, client: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
-        """Note that another daemon of the fleet was refused, the last time of so many in a row.
+        """Note that another daemon of the fleet was refused.
 
-        `outcome` says whether that concerns the client or the target alone. The next attempt is in `wait` seconds.
+        `outcome` says whether that concerns the client or the target alone. `refusals` counts refusals in a row, this
+        one included. The next attempt of the fleet is in `wait` seconds.
         """
         self._change(lambda core: core.fleet_refused(name, client, outcome, refusals, wait, now))
 
@@ -161,3 +169,17 @@ class Admission:
     def _wake_all(self, wakes: tuple[Wake, ...]) -> None:
         for name, at in wakes:
             self._wake(name, at)
+
+
+def _say_unknown(past: Past, limits: Limits) -> None:
+    """Log which clients have attempts of a killed process in their `refused_limit`."""
+    for client, ages in past.unknown.items():
+        known = limits.clients.get(client)
+        count = sum(age < known.refused_limit.window for age in ages) if known else 0
+        if count:
+            have, count_as = ("has", "counts") if count == 1 else ("have", "count")
+            say(
+                logging.WARNING,
+                f"client {client}: {counted(count, 'request')} of a killed process {have} no known outcome and "
+                f"{count_as} as refused; requests wait while refused_limit is used up",
+            )

@@ -11,23 +11,22 @@ target's own: the target gets its own backoff and no longer holds the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isnan
 from typing import Any, Final
 
 from bearerd.admission.ledger import Entry
 from bearerd.admission.types import BreakerState, Reason
 from bearerd.grant.outcome import Refused
+from bearerd.terms import LATELY
 
-LATELY: Final = 60.0
-"""Seconds after a token for which the breaker stays closed: a secret may be revoked at any time."""
 # For a second after a token, the attempts in flight are not limited, so that a burst at a start is not slowed down.
 _JUST_NOW: Final = 1.0
 _FEW: Final = 4
 """Attempts in flight when the last token is over a second old: the default of `refused_limit`."""
 
 # Credentials that never worked stay wrong until an administrator corrects them.
-_NEVER_WORKED_FIRST: Final = 300.0
+_NEVER_WORKED: Final = (300.0,)
 # Credentials that worked may be refused in passing, by a load balancer for example, or may have been revoked.
 _WORKED: Final = (30.0, 60.0, 120.0, 240.0, 300.0)
 # An hour: a corrected config wakes the target anyway, and a corrected registration is found within the hour.
@@ -43,25 +42,22 @@ _OTHER_SECRET: Final = 1.0
 def pace(refusals: int, *, worked: bool) -> float:
     """Seconds until the next attempt after this many refusals in a row (from 1)."""
     refusals = max(1, refusals)
-    if not worked:
-        first, doublings = _NEVER_WORKED_FIRST, refusals - 1
-    elif refusals <= len(_WORKED):
-        return _WORKED[refusals - 1]
-    else:
-        first, doublings = _WORKED[-1], refusals - len(_WORKED)
+    steps = _WORKED if worked else _NEVER_WORKED
     # The exponent is bounded: 2.0 ** 1024 is an error.
-    return min(first * 2.0 ** min(doublings, 32), LONGEST_PACE)
+    doublings = min(max(0, refusals - len(steps)), 32)
+    return min(steps[min(refusals, len(steps)) - 1] * 2.0**doublings, LONGEST_PACE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TargetRefusal:
-    """The refusals of one target in a row, and when it may try again."""
+    """The refusals of one target in a row."""
 
     outcome: Refused
     refusals: int
     at: float
     """The time of the last refusal."""
     next_at: float = 0.0
+    """When it may try again, if it is refused on its own."""
 
 
 class Breaker:
@@ -99,15 +95,11 @@ class Breaker:
         """Closed, open or half-open. An open breaker half-opens when its probe is due or in flight."""
         if self.refusal is not None:
             return "open" if now < self.probe_at and not self.in_flight else "half_open"
-        return "closed" if now - self._last_token <= LATELY else "half_open"
+        return "closed" if self.closed(now) else "half_open"
 
     def closed(self, now: float) -> bool:
         """Whether the breaker is closed: all targets may go."""
         return self.refusal is None and now - self._last_token <= LATELY
-
-    def just_worked(self, now: float) -> bool:
-        """Whether the breaker is closed and a token arrived within the last second, as in a burst."""
-        return self.refusal is None and now - self._last_token <= _JUST_NOW
 
     def earliest(self, now: float, *, tried: bool) -> tuple[float, Reason]:
         """When one more attempt may go (`inf`: an attempt in flight decides), and the reason that holds it.
@@ -143,24 +135,21 @@ class Breaker:
             self.forget(name)
         for other, own in self.tried.items():
             self._dirty.add(other)
-            own.next_at = own.at + pace(own.refusals, worked=True)
-            self.own[other] = own
+            self.own[other] = replace(own, next_at=own.at + pace(own.refusals, worked=True))
         self.tried.clear()
 
     def refused_client(self, name: str, outcome: Refused, sent: float, now: float, *, governed: bool) -> None:
         """Note that the target was refused with a code that concerns the whole client."""
-        own = self.own.get(name)
-        if own is None and (self._other_sent if name == self._last else self._last_sent) > sent:
-            own = self.own[name] = TargetRefusal(outcome, 0, now)  # another target got a token with a later attempt
-        if own is not None:
-            self._again(name, own, outcome, now)
+        # It is the target's own if another target got a token with a later attempt.
+        if name in self.own or (self._other_sent if name == self._last else self._last_sent) > sent:
+            self._again(name, outcome, now)
             return
         self._dirty |= {"", name}
         if outcome.another_secret:
             self.refusal, self.probe_at, self._early_at = outcome, now + _OTHER_SECRET, now + _OTHER_SECRET
             return
-        tried = self.tried.setdefault(name, TargetRefusal(outcome, 0, now))
-        tried.outcome, tried.at, tried.refusals = outcome, now, tried.refusals + 1
+        tried = self.tried.get(name)
+        self.tried[name] = TargetRefusal(outcome, tried.refusals + 1 if tried else 1, now)
         if self.refusal is not None and not governed:
             return  # it was in flight when the first refusal arrived, and says nothing new
         self.refusals = max(self.refusals, outcome.before)
@@ -175,12 +164,12 @@ class Breaker:
             self.refusal = None
             self._dirty.add("")
         self.tried.pop(name, None)
-        self._again(name, self.own.setdefault(name, TargetRefusal(outcome, 0, now)), outcome, now)
+        self._again(name, outcome, now)
 
     def fleet_refused(self, name: str, outcome: Refused, refusals: int, wait: float, now: float) -> None:
-        """Note that another daemon of the fleet was refused, the last time of so many in a row.
+        """Note that another daemon of the fleet was refused. The fleet makes its next attempt in `wait` seconds.
 
-        The fleet makes its next attempt in `wait` seconds.
+        `refusals` counts refusals in a row, this one included.
         """
         if outcome.whole_client:
             self._dirty.add("")
@@ -190,7 +179,7 @@ class Breaker:
         self._dirty.add(name)
         self.tried.pop(name, None)
         known = self.own.get(name)
-        refusals = max(refusals, known.refusals if known is not None else 0)
+        refusals = max(refusals, known.refusals if known else 0)
         self.own[name] = TargetRefusal(outcome, refusals, now, now + wait)
 
     def unclear(self, name: str, now: float, *, governed: bool) -> bool:
@@ -200,7 +189,7 @@ class Breaker:
         """
         own = self.own.get(name)
         if own is not None:
-            own.next_at = max(own.next_at, now + pace(own.refusals, worked=True))
+            self.own[name] = replace(own, next_at=max(own.next_at, now + pace(own.refusals, worked=True)))
             self._dirty.add(name)
             return governed
         if self.refusal is None or not governed:
@@ -226,11 +215,13 @@ class Breaker:
         self.tried.pop(name, None)
         self.own.pop(name, None)
 
-    def _again(self, name: str, own: TargetRefusal, outcome: Refused, now: float) -> None:
+    def _again(self, name: str, outcome: Refused, now: float) -> None:
+        """Count a refusal of the target on its own."""
         self._dirty.add(name)
-        own.outcome, own.at = outcome, now
-        own.refusals = max(own.refusals, outcome.before) + (not outcome.another_secret)
-        own.next_at = now + (_OTHER_SECRET if outcome.another_secret else pace(own.refusals, worked=True))
+        known = self.own.get(name)
+        refusals = max(known.refusals if known else 0, outcome.before) + (not outcome.another_secret)
+        wait = _OTHER_SECRET if outcome.another_secret else pace(refusals, worked=True)
+        self.own[name] = TargetRefusal(outcome, refusals, now, now + wait)
 
     def _wait(self, now: float, before: int = 0) -> None:
         """Set the time of the next probe. `before`: refusals by the whole fleet, which tries three targets in all."""
@@ -268,8 +259,8 @@ class Breaker:
     def restore_target(self, name: str, fields: list[Any], age: float, now: float) -> None:
         """Restore a target's entry that is `age` seconds old. Raises like `restore`."""
         is_own, refusals, ago, next_in, refused = fields
-        own = TargetRefusal(_load_refused(refused), max(0, int(refusals)), now - max(0.0, float(ago)) - age)
-        own.next_at = now + _wait_left(next_in, age)
+        at, next_at = now - max(0.0, float(ago)) - age, now + _wait_left(next_in, age)
+        own = TargetRefusal(_load_refused(refused), max(0, int(refusals)), at, next_at)
         if own.at > now - LONGEST_PACE - pace(own.refusals, worked=True):  # older refusals no longer matter
             (self.own if is_own else self.tried)[name] = own
 
@@ -291,7 +282,7 @@ def _wait_left(seconds: Any, age: float) -> float:
     # A damaged entry must not hold a target for longer than the longest pace.
     value = float(seconds)
     if isnan(value):
-        raise ValueError("not a number")
+        raise ValueError
     return min(value, LONGEST_PACE) - age
 
 

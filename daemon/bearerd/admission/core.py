@@ -31,7 +31,7 @@ FALLBACK: Final = 600.0
 class Core:
     """Not thread-safe. Time never goes back: an earlier `now` counts as the latest one seen."""
 
-    def __init__(self, limits: Limits, past: Past | None = None, now: float = 0.0) -> None:
+    def __init__(self, limits: Limits, past: Past | None, now: float) -> None:
         self.registry = Registry(limits, past or Past(), now)
         self.waiting = Waiting()
         self._now = now

@@ -3,7 +3,7 @@
 A line is a JSON array: the times of both clocks, then an entry (`ledger.py`). The first line has the format, its
 version, and the id of the boot to which the boot clock's times belong. Lines are written before an attempt is sent,
 without fsync: a killed process loses none, and a power failure may lose the last seconds. The file is rewritten when
-it is opened and when it has grown.
+it is opened, when it has grown, and when another process removed it.
 
 If the file cannot be written, bearerd logs a warning and continues without it.
 """
@@ -22,12 +22,15 @@ from typing import Any, Final
 
 from bearerd.admission.ledger import Entry
 from bearerd.clock import Clock
+from bearerd.descriptors import release
 from bearerd.log import say
 from bearerd.reason import reason_of
 
 NAME: Final = "ledger"
 _FORMAT: Final = "bearerd-ledger"
 VERSION: Final = 1
+# As for records (publish/version). A number of hundreds of digits would be more than a file name may have.
+_HIGHEST_VERSION: Final = 999_999
 # A day of a limit such as 100,000 a day fits. A larger file is not a ledger.
 _MOST_BYTES: Final = 16 * 1024 * 1024
 # Rewriting costs an fsync, so it has to save this much, and the file has to have doubled.
@@ -54,6 +57,7 @@ class Journal:
             os.makedirs(self._directory, 0o700, exist_ok=True)
             self.past = self._take()
         except OSError as error:
+            self.close()
             self._cannot(error)
 
     def grown(self) -> bool:
@@ -65,15 +69,14 @@ class Journal:
         if self._descriptor < 0:
             return
         now = self._clock.now()
-        content = b"".join(_line(now.boot, now.wall, entry) for entry in entries)
+        # After a fault, the file may end with half a line. The reader skips it if it does not lengthen the next one.
+        content = b"\n" * bool(self.fault) + b"".join(_line(now.boot, now.wall, entry) for entry in entries)
         try:
-            written = os.write(self._descriptor, content)
-            if written < len(content):  # a full disk; half a line is skipped by the next reader
-                written += os.write(self._descriptor, b"\n" + content[written:])
+            _write(self._descriptor, content)
         except OSError as error:
             self._cannot(error)
         else:
-            self._size += written
+            self._size += len(content)
             self.fault = ""
 
     def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
@@ -90,19 +93,19 @@ class Journal:
             descriptor = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 _lock(descriptor)  # before the rename, so that no other process can take the lock
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                _write(descriptor, content)
                 os.fsync(descriptor)
                 os.rename(temporary, self._path)
             except OSError:
                 os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(temporary)
                 raise
         except OSError as error:
             self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # no new attempt at every sweep
             self._cannot(error)
             return
-        os.close(self._descriptor)
+        self.close()
         self._descriptor = descriptor
         self._size = self._rewritten = len(content)
         self.fault = ""
@@ -121,8 +124,9 @@ class Journal:
     def close(self) -> None:
         """Close the file, which releases its lock."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            with suppress(OSError):  # a quota, or a network file system; it is closed in any case
+                os.close(descriptor)
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -140,28 +144,29 @@ class Journal:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
                     self._set_aside("not-ours")
-                    os.close(descriptor)
+                    release(descriptor)
                     continue
                 _lock(descriptor)
                 if not self._is_at_path(found):  # another process replaced it between our open and our lock
-                    os.close(descriptor)
+                    release(descriptor)
                     continue
-                content = _read(descriptor, found.st_size)
+                content = os.pread(descriptor, _MOST_BYTES + 1, 0)
             except OSError:
-                os.close(descriptor)
+                release(descriptor)
                 raise
-            self._descriptor, self._size = descriptor, found.st_size
+            self._descriptor, self._size = descriptor, len(content)
             return self._understand(content)
 
-    def _understand(self, content: bytes | None) -> list[tuple[float, Entry]]:
-        if content == b"":
+    def _understand(self, content: bytes) -> list[tuple[float, Entry]]:
+        if not content:
             return []
-        lines = content.split(b"\n") if content is not None else [b""]
+        lines = content.split(b"\n") if len(content) <= _MOST_BYTES else [b""]
         match _parsed(lines[0]):
             case [str(name), int(version), str(boot_id)] if (name, version) == (_FORMAT, VERSION):
                 return self._aged(lines[1:], boot_id)
             case [str(name), int(version), *_] if name == _FORMAT:
-                self._leave(f"v{version}")  # kept, so that a rollback to the version that wrote it works
+                # Kept, so that a rollback to the version that wrote it works. A larger number is no version.
+                self._leave(f"v{version}" if 0 <= version <= _HIGHEST_VERSION else "damaged")
             case _:
                 self._leave("damaged")
         return []
@@ -170,19 +175,18 @@ class Journal:
         now, same_boot = self._clock.now(), boot_id != "" and boot_id == self._clock.boot_id()
         entries: list[tuple[float, Entry]] = []
         for line in lines:
-            match _parsed(line):
+            match _parsed(line):  # half a line, from a crash or a full disk, is skipped
                 case [int() | float() as boot, int() | float() as wall, *entry]:
                     # The boot clock cannot be set, but holds only for one boot. A time in the future counts as now.
-                    age = now.boot - boot if same_boot else now.wall - wall
-                    entries.append((max(0.0, age), entry))
-                case _:  # half a line, from a crash or a full disk
-                    pass
+                    with suppress(OverflowError):  # a number of hundreds of digits, from a damaged file
+                        age = now.boot - boot if same_boot else now.wall - wall
+                        entries.append((max(0.0, age), entry))
         return entries
 
     def _leave(self, suffix: str) -> None:
         """Move the file aside, and start a new one."""
         self._set_aside(suffix)
-        os.close(self._descriptor)
+        self.close()  # its number may be another file's as soon as it is closed
         self._descriptor = os.open(self._path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
         _lock(self._descriptor)
 
@@ -213,14 +217,11 @@ def _lock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _read(descriptor: int, size: int) -> bytes | None:
-    """The file's content; None if it is too large to be a ledger."""
-    if size > _MOST_BYTES:
-        return None
-    content = b""
-    while chunk := os.pread(descriptor, _MOST_BYTES, len(content)):
-        content += chunk
-    return content
+def _write(descriptor: int, content: bytes) -> None:
+    """Write all of it. An error, of a full disk for example, may leave a part of it in the file."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _line(boot: float, wall: float, entry: Entry) -> bytes:

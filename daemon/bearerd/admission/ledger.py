@@ -18,16 +18,17 @@ An entry is a list that becomes one line of the journal. Its age is kept next to
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from bearerd.terms import MOST_REFUSED, RateLimit
 
 Entry = list[Any]
-# A killed process may have waited this long for the reply: default timeout and the time before sending. The provider
-# may have counted the attempt at any moment of that.
+# Seconds. A killed process may have waited this long for a reply, if the client is no longer in the config: the default
+# timeout, and the time before sending.
 _REPLY_WITHIN: Final = 40.0
 
 
@@ -99,6 +100,8 @@ class Past:
 
     refused: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By client: ages of its refused attempts."""
+    unknown: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By client: ages of those among them that count as refused because they have no end."""
     spent: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By rate limit: ages of the attempts that count against it."""
     clients: dict[str, Noted] = field(default_factory=dict)
@@ -120,8 +123,12 @@ class _Attempt(NamedTuple):
     rates: list[Any]
 
 
-def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
-    """Restore a state from journal entries, oldest first, each with its age. Malformed entries are skipped."""
+def replay(entries: Iterable[tuple[float, Entry]], deadlines: Mapping[str, float] = MappingProxyType({})) -> Past:
+    """Restore a state from journal entries, oldest first, each with its age. Malformed entries are skipped.
+
+    `deadlines`: by client, the seconds that a grant may take. The provider may have counted an attempt of a killed
+    process at any moment of that time, so it counts as made at the end.
+    """
     past = Past()
     open_attempts: dict[int, _Attempt] = {}
     for raw, entry in entries:
@@ -139,8 +146,9 @@ def replay(entries: Iterable[tuple[float, Entry]]) -> Past:
                 past.clients[client] = (age, fields if isinstance(fields, list) else None)
             case ["target", str(client), str(target), fields]:
                 past.targets[client, target] = (age, fields if isinstance(fields, list) else None)
-            case _:
-                pass
     for attempt in open_attempts.values():
-        past.end(attempt, max(0.0, attempt.age - _REPLY_WITHIN), refused=True, reached=True)
+        age = max(0.0, attempt.age - deadlines.get(attempt.client, _REPLY_WITHIN))
+        past.end(attempt, age, refused=True, reached=True)
+        if attempt.governed:
+            past.unknown[attempt.client].append(age)
     return past

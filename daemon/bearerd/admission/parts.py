@@ -82,7 +82,7 @@ class Client:
     """One client: breaker, ledger, its own and shared rate limits, and the queues of its waiting targets."""
 
     __slots__ = (
-        "breaker", "in_flight", "ledger", "limits", "name", "provider", "queues", "rates", "removed", "shared",
+        "breaker", "in_flight", "ledger", "limits", "name", "provider", "queues", "rates", "shared",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: ClientLimits, provider: Provider) -> None:
@@ -96,7 +96,6 @@ class Client:
         self.ledger = Ledger()
         self.queues: dict[Terms, ClientQueue] = {}
         self.in_flight = 0
-        self.removed = False
 
     def terms(self, ask: Ask, now: float) -> Terms:
         """The constraints that apply to this request."""
@@ -124,14 +123,13 @@ class Client:
             return inf, "concurrency"
         until: float = now
         reason: Reason = "half_open"
-        if terms.own or not breaker.just_worked(now):
-            # A target that is refused on its own does not probe its client, and does not keep others from probing.
-            if not terms.last_attempt and not (terms.own and breaker.refusal is None):
-                until, reason = breaker.earliest(now, tried=name in breaker.tried)
-            if self.governed(terms, now):
-                at = self.ledger.earliest(self.limits.refused_limit, now)
-                if at > until:
-                    until, reason = at, "refused_limit"
+        # A target that is refused on its own does not probe its client, and does not keep others from probing.
+        if not terms.last_attempt and not (terms.own and breaker.refusal is None):
+            until, reason = breaker.earliest(now, tried=name in breaker.tried)
+        if self.governed(terms, now):
+            at = self.ledger.earliest(self.limits.refused_limit, now)
+            if at > until:
+                until, reason = at, "refused_limit"
         return _limited((until, reason), self.rates, terms.kind, now)
 
 

@@ -22,7 +22,7 @@ URGENT: Final = 5.0
 _SLACK: Final = 64
 
 K = TypeVar("K")
-Urgency = tuple[int, float, float]
+Urgency = tuple[float, ...]
 
 
 def urgency(ask: Ask, now: float) -> Urgency:
@@ -33,8 +33,8 @@ def urgency(ask: Ask, now: float) -> Urgency:
     if expires <= now:
         return (1, ask.failures, expires)
     if expires - now <= URGENT:
-        return (0, expires, 0.0)
-    return (2, expires, 0.0)
+        return (0, expires)
+    return (2, expires)
 
 
 @dataclass(slots=True, eq=False)
@@ -74,15 +74,16 @@ class Queue(Generic[K]):
 
     def push(self, key: K, ask: Ask, now: float, rank: int = 0) -> None:
         """Add a key. One that is already queued keeps its place among equals."""
-        number = None
         known = self._entries.get(key)
-        if known is not None:
-            if known.rank == rank and known.ask.expires == ask.expires and known.ask.failures == ask.failures:
-                known.ask = ask
-                return
+        if known is None:
+            number = next(self._numbers)
+        elif known.rank == rank and known.ask.expires == ask.expires and known.ask.failures == ask.failures:
+            known.ask = ask
+            return
+        else:
             known.live = False
             number = known.number
-        entry = _Entry(key, ask, rank, next(self._numbers) if number is None else number)
+        entry = _Entry(key, ask, rank, number)
         self._entries[key] = entry
         self._insert(entry, now)
         if len(self._valid) + len(self._without) > 2 * len(self._entries) + _SLACK:
@@ -93,9 +94,6 @@ class Queue(Generic[K]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             entry.live = False
-            if not self._entries:
-                self._valid.clear()
-                self._without.clear()
 
     def top(self, now: float) -> K | None:
         """The most urgent key."""
@@ -124,10 +122,6 @@ class Queue(Generic[K]):
             return inf
         expires = self._valid[0][1]
         return expires - URGENT if expires - URGENT > now else expires
-
-    def rank(self, key: K) -> int:
-        """The rank with which the key was pushed."""
-        return self._entries[key].rank
 
     def _insert(self, entry: _Entry[K], now: float) -> None:
         ask = entry.ask

@@ -26,8 +26,9 @@ Sent = tuple[float, float]
 """When an attempt was sent, and when the one before it was sent."""
 
 LATEST: Final = 15.0
+"""Seconds before expiry: a renewal under a scarce limit is due then at the latest, which leaves time for one retry."""
 EARLIEST: Final = 30.0
-"""Seconds before expiry between which a renewal under a scarce limit is due. This leaves time for one retry."""
+"""Seconds before expiry: a renewal under a scarce limit is due then at the earliest."""
 # Demand is summed as integers, in attempts per this many seconds, because sums of floats would drift.
 _SCALE: Final = 1e12
 
@@ -56,13 +57,12 @@ class Rate:
 
     def expect(self, name: str, lifetime: float, period: float) -> None:
         """Note that a target renews every `period` seconds as planned, every `lifetime` at the latest; 0 if unknown."""
+        self.forget(name)
         late = lifetime - (LATEST + EARLIEST) / 2
-        need = (int(_SCALE / period) if period > 0 else 0, int(_SCALE / late) if late > 0 else 0)
-        known = self._demand.get(name, (0, 0))
-        if need != known:
-            self._demand[name] = need
-            self._need += need[0] - known[0]
-            self._late_need += need[1] - known[1]
+        need, late_need = int(_SCALE / period) if period > 0 else 0, int(_SCALE / late) if late > 0 else 0
+        self._demand[name] = (need, late_need)
+        self._need += need
+        self._late_need += late_need
 
     def forget(self, name: str) -> None:
         """Remove a target's demand."""

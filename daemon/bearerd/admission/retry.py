@@ -31,9 +31,7 @@ class RetryBudget:
 
     def left(self, now: float) -> float:
         """Retries that may be sent at once."""
-        if self._left >= CAPACITY:
-            return float(CAPACITY)
-        return min(CAPACITY, self._left + max(0.0, now - self._at) / self._interval())
+        return min(float(CAPACITY), self._left + max(0.0, now - self._at) / self._interval())
 
     def earliest(self, now: float) -> float:
         """When one more retry may go."""

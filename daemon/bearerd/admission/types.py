@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from bearerd.grant.outcome import Refused
 from bearerd.model import Client
-from bearerd.terms import REFUSED_LIMIT, RateLimit
+from bearerd.terms import RateLimit
 
-# Before it sends, a grant may run a command for its secret (10 s) and look up its endpoint (one more request).
-_BESIDE_REQUEST: Final = 30.0
+# Seconds for what the longest grant does not count: commands in the parameters of a token, the claim at a share, and a
+# busy machine.
+_BESIDE_REQUESTS: Final = 30.0
 
 Reason = Literal[
     "refused",
@@ -67,7 +68,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Permission to send one attempt. It must be settled in any case; `sweep` settles it after `deadline`."""
+    """Permission to send one attempt. It must always be settled; `sweep` settles it after `deadline`."""
 
     number: int
     ask: Ask
@@ -120,20 +121,20 @@ class ClientLimits:
 
     provider: str
     """The URL of the provider. Clients with the same URL share slots and a retry budget."""
-    max_concurrency: int = 8
-    refused_limit: RateLimit = REFUSED_LIMIT
-    rates: tuple[str, ...] = ()
+    max_concurrency: int
+    refused_limit: RateLimit
+    rates: tuple[str, ...]
     """Names of the rate limits that its attempts count against."""
-    deadline: float = 10.0 + _BESIDE_REQUEST
-    """Seconds after which an unsettled ticket counts as a timeout."""
+    deadline: float
+    """Seconds after which an unsettled ticket counts as a timeout. No grant takes as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """All limits of a config."""
 
-    clients: Mapping[str, ClientLimits] = field(default_factory=dict)
-    rates: Mapping[str, RateLimit] = field(default_factory=dict)
+    clients: Mapping[str, ClientLimits]
+    rates: Mapping[str, RateLimit]
     """Each `rate_limit` by its name."""
 
     @staticmethod
@@ -147,7 +148,7 @@ class Limits:
                     max_concurrency=client.provider.max_concurrency,
                     refused_limit=client.provider.refused_limit,
                     rates=tuple(name for name, _ in client.rate_limits),
-                    deadline=client.provider.timeout + _BESIDE_REQUEST,
+                    deadline=client.longest_grant + _BESIDE_REQUESTS,
                 )
                 for name, client in unique.items()
             },

@@ -16,7 +16,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.message import Reply, Request, document, serialise
 from bearerd.api.routes import Cost, Route
 from bearerd.api.workers import Workers
-from bearerd.errors import origin_of
+from bearerd.errors import unexpected
 from bearerd.log import say
 
 # Seconds for a large reply and for each 64 KiB of it. A healthy reader takes 10,000 tokens (7 MB) in one.
@@ -50,11 +50,11 @@ class Replies:
         small = job.route.cost is Cost.SMALL
         try:
             refused = (self._small if small else self._large).submit(job)
-        except RuntimeError:  # no thread can be started
+        except RuntimeError as error:  # no thread can be started
             if small:
                 self._serve_small([job])
             else:
-                _refuse(job, "no thread can be started; raise TasksMax")
+                _refuse(job, str(error))
         else:
             if refused is not None:
                 _refuse(refused, "too many requests at once")
@@ -111,8 +111,8 @@ def date() -> str:
 
 
 def report(error: Exception) -> None:
-    """Log a bug, without the exception's text."""
-    say(logging.ERROR, f"a request was not answered: {origin_of(error)}; this is a bug in bearerd, please report it")
+    """Log an exception that nothing expects, without its text."""
+    say(logging.ERROR, f"a request was not answered: {unexpected(error)}")
 
 
 def _alike(one: Job, other: Job) -> bool:

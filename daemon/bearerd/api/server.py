@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 from bearerd.api.connections import Connections
 from bearerd.api.daemon import Daemon
@@ -11,10 +10,11 @@ from bearerd.api.host import canonical
 from bearerd.api.limits import Limits
 from bearerd.api.routes import Access
 from bearerd.api.sockets import Endpoint, TcpEndpoint, UnixEndpoint
-from bearerd.errors import PublishError, origin_of
+from bearerd.errors import PublishError, unexpected
 from bearerd.log import say
 from bearerd.model import Config
 from bearerd.publish.advice import advice
+from bearerd.threads import Started, begin
 
 
 class Server:
@@ -22,9 +22,10 @@ class Server:
 
     def __init__(self, daemon: Daemon, config: Config) -> None:
         self._listeners: list[Listener] = []
+        self._control: UnixEndpoint | None = None
         if config.control is not None:
-            endpoint = UnixEndpoint(config.control.socket, config.control.mode, config.group)
-            self._listeners.append(Listener(endpoint, daemon, Access(everything=True)))
+            self._control = UnixEndpoint(config.control.socket, config.control.mode, config.group)
+            self._listeners.append(Listener(self._control, daemon, Access(everything=True)))
         if config.listen is not None:
             hosts = frozenset(canonical(name) for name in config.listen.hosts)
             access = Access(page=config.listen.page, hosts=hosts)
@@ -34,6 +35,12 @@ class Server:
         """Open sockets that are not open: at the start, after a failure, or when the socket's file was removed."""
         for listener in self._listeners:
             listener.tick()
+
+    def adopt(self, config: Config) -> None:
+        """Apply a changed config: the group of the control socket. Its other keys need a restart (lifecycle/plan)."""
+        if self._control is not None:
+            self._control.group = config.group
+        self.tick()
 
     def stop(self) -> None:
         """Stop accepting. Replies in progress continue until the process ends."""
@@ -49,12 +56,12 @@ class Listener:
         self._daemon = daemon
         self._access = access
         self._connections: Connections | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Started | None = None
         self._fault = ""
 
     def tick(self) -> None:
         """Open the endpoint unless it is served and clients find it."""
-        served = self._thread is not None and self._thread.is_alive()
+        served = self._thread is not None and self._thread.alive()
         if not served or not self._endpoint.intact():
             self._close()
             self._open()
@@ -70,12 +77,11 @@ class Listener:
             listening = self._endpoint.open()
             try:
                 connections = Connections(listening, self._daemon, self._access, Limits.of_this_process())
-                thread = threading.Thread(target=self._serve, args=(connections,), name="api", daemon=True)
-                thread.start()
-            except RuntimeError:
+                thread = begin("api", self._serve, connections)
+            except RuntimeError as error:
                 listening.close()
                 self._endpoint.remove()
-                raise PublishError("no thread can be started; raise TasksMax") from None
+                raise PublishError(str(error)) from None
         except (OSError, PublishError) as error:
             fault = advice(error) if isinstance(error, OSError) else str(error)
             if fault != self._fault:
@@ -93,11 +99,8 @@ class Listener:
         try:
             connections.run()
         except Exception as error:  # noqa: BLE001 - the next tick listens again
-            fault = f"no longer listening at {self._endpoint.name}: {origin_of(error)}"
-            say(
-                logging.ERROR,
-                f"{fault}; this is a bug in bearerd, please report it; retrying; tokens are still refreshed",
-            )
+            fault = f"no longer listening at {self._endpoint.name}: {unexpected(error)}"
+            say(logging.ERROR, f"{fault}; retrying; tokens are still refreshed")
 
     def _close(self) -> None:
         if self._connections is not None:

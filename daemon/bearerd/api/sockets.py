@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from bearerd.accounts import user_name
+from bearerd.descriptors import release
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
@@ -48,24 +49,29 @@ class UnixEndpoint(Endpoint):
     def __init__(self, path: str, mode: int, group: str | None) -> None:
         self.name = path
         self._mode = mode
-        self._group = group
+        self.group = group
+        """If it changes, the socket is no longer intact, and has to be opened again."""
         self._made: object = None
+        self._made_with: str | None = None
 
     def open(self) -> socket.socket:
         """Create the file. Raises PublishError, also if another file is in its place.
 
         The directory is opened step by step as for a token file, so that no other user can redirect the socket.
         """
-        gid = gid_of(self._group)
+        group = self.group
+        gid = gid_of(group)
         directory, name = os.path.split(self.name)
         place = walk([Step(word, 0, follow=True) for word in directory.split("/") if word], make=False)
         try:
             if place.missing:
                 raise PublishError("the directory does not exist")
             self._clear(place, name)
-            return self._bind(place.descriptor, name, gid)
+            listening = self._bind(place.descriptor, name, gid)
         finally:
-            os.close(place.descriptor)
+            release(place.descriptor)
+        self._made_with = group
+        return listening
 
     def _clear(self, place: OpenDirectory, name: str) -> None:
         """Remove the socket of a killed daemon. Raises PublishError for any other file."""
@@ -121,7 +127,7 @@ class UnixEndpoint(Endpoint):
                 os.chown(file, -1, gid)
             os.chmod(file, self._mode)
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def _give_access_without_proc(self, gid: int, found: os.stat_result) -> None:
         """The same by name, if no other user can replace files in the directory. Raises PublishError."""
@@ -139,20 +145,23 @@ class UnixEndpoint(Endpoint):
                 os.chown(name, -1, gid, dir_fd=descriptor, follow_symlinks=False)
             os.chmod(name, self._mode, dir_fd=descriptor)
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def intact(self) -> bool:
-        """Whether the file is still ours, with mode and group unchanged."""
+        """Whether the file is still ours, with the wanted mode and group."""
+        return self._is_ours() and self.group == self._made_with
+
+    def remove(self) -> None:
+        """Remove the file if it is still ours."""
+        if self._is_ours():
+            with suppress(OSError):
+                os.unlink(self.name)
+
+    def _is_ours(self) -> bool:
         try:
             return _look(self.name) == self._made
         except OSError:
             return False
-
-    def remove(self) -> None:
-        """Remove the file if it is still ours."""
-        if self.intact():
-            with suppress(OSError):
-                os.unlink(self.name)
 
 
 class TcpEndpoint(Endpoint):

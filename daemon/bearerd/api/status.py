@@ -17,6 +17,7 @@ from bearerd.admission.types import ClientView, ProviderView, Reason, View
 from bearerd.api.counts import Counts
 from bearerd.grant.outcome import KINDS, Refused
 from bearerd.model import Config, Target
+from bearerd.plural import together
 from bearerd.share.types import ShareView
 from bearerd.target_status import HELD, Hold, TargetStatus
 from bearerd.terms import Instant
@@ -174,7 +175,8 @@ def unready(status: Status) -> Iterator[tuple[str, str]]:
     for target_status, _ in status.tokens:
         state = state_of(target_status, now)
         if target_status.target.required and state not in {"valid", "failing"}:
-            why = "; ".join((*target_status.faults, *([str(target_status.failure)] if target_status.failure else [])))
+            failure = [str(target_status.failure)] if target_status.failure else []
+            why = "; ".join([*([together(target_status.faults)] if target_status.faults else []), *failure])
             if not why and target_status.held_by:
                 why = f"held: {HELD[target_status.held_by]}"
             yield target_status.name, f"{state}: {why}" if why else state

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from bearerd.threads import start
+
 Job = TypeVar("Job")
 
 
@@ -43,7 +45,7 @@ class Workers(Generic[Job]):
             self._running += 1
             self._taken += 1
         try:
-            threading.Thread(target=self._run, args=([job],), name="api", daemon=True).start()
+            start("api", self._run, [job])
         except BaseException:
             with self._lock:
                 self._running -= 1

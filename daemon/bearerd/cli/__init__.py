@@ -24,10 +24,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As for stderr: characters that the locale cannot express are escaped, not an error.
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else list(argv)
+    # Only as a program: other code of this process may have hooks of its own. A probe handles no secret, and is quick.
+    if argv is None and arguments[:1] != ["health"]:
+        from bearerd.crash import hide_texts
+
+        hide_texts()
     code = 0
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, where a closed pipe or a full disk is still handled
+        if argv is None and arguments[:1] in (["run"], ["once"]):  # an error, after threads may have begun
+            from bearerd.cli.commands import leave
+
+            leave(code)
     except KeyboardInterrupt:
         return 130  # the shells' convention: 128 + SIGINT
     except BrokenPipeError:

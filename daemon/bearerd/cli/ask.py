@@ -26,6 +26,9 @@ STATUS_PATIENCE = 10.0
 _PART = 64 * 1024
 # Ten times the status of 10,000 tokens. A longer answer is not bearerd's, and must not fill our memory.
 _MOST_BYTES = 64 * 1024 * 1024
+_CLOSED = (
+    "it closed the connection; it is stopping, has too many clients, or has no free file descriptors (LimitNOFILE)"
+)
 _STATUS_LINE = 3  # HTTP/1.1 200 OK
 _OK = 200
 
@@ -81,9 +84,7 @@ def ask(path: str, target: str, method: str = "GET", patience: float = PATIENCE)
     except (OSError, ValueError) as error:  # ValueError: not a valid path
         raise NoAnswer(f"no daemon answers at {path}: {_why(error, path)}") from None
     if not answer:
-        raise NoAnswer(
-            f"no daemon answers at {path}: it closed the connection; it is stopping, or has too many clients"
-        )
+        raise NoAnswer(f"no daemon answers at {path}: {_CLOSED}")
     head, _, body = answer.partition(b"\r\n\r\n")
     parts = head.partition(b"\r\n")[0].split(b" ", 2)
     if len(parts) < _STATUS_LINE or not parts[0].startswith(b"HTTP/1.") or not _is_status(parts[1]):
@@ -171,6 +172,8 @@ def _why(error: OSError | ValueError, path: str) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.ENOENT:
         return "there is no such socket; is bearerd running? use --socket for another path"
+    if code in {errno.EPIPE, errno.ECONNRESET}:
+        return _CLOSED
     if code == errno.EAGAIN:
         return "it has too many clients"
     try:

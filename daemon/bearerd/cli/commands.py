@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = reader.answer()
     set_up(config.log, os.environ)
     _warn(arguments.warning)
-    _leave(run(config, lambda present: reader.read(arguments.config, present=present), os.environ))
+    leave(run(config, lambda present: reader.read(arguments.config, present=present), os.environ))
 
 
 def once(arguments: argparse.Namespace) -> int:
@@ -85,7 +85,7 @@ def once(arguments: argparse.Namespace) -> int:
             hooks=arguments.hooks,
             progress=progress,
         )
-    _leave(code)
+    leave(code)
 
 
 def _warn(warning: str | None) -> None:
@@ -97,8 +97,8 @@ def _warn(warning: str | None) -> None:
         say(logging.WARNING, warning)
 
 
-def _leave(code: int) -> NoReturn:
-    """End at once: threads that hang in a request or a name look-up must not delay it."""
+def leave(code: int) -> NoReturn:
+    """End at once: threads that hang in a request or a name look-up must not delay it, nor crash the interpreter."""
     from bearerd.service.logs import flush
 
     sys.stdout.flush()

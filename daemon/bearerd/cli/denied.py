@@ -1,4 +1,4 @@
-"""Who has access to a path, for a user who has none."""
+"""Explains to a user without access to a path which users have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates files that do not exist yet: both or neither, each complete, and none over another."""
+"""Creates files that do not exist yet: all or none of them, each complete. It overwrites no file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
+
+from bearerd.descriptors import release
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -82,7 +84,7 @@ def new_files(directory: str, mode: int, files: Sequence[NewFile]) -> Iterator[l
             written.publish()
         finally:
             written.remove()
-            os.close(descriptor)
+            release(descriptor)
     except BaseException:
         for path in reversed(made):
             with suppress(OSError):  # something else is in it now

@@ -55,7 +55,7 @@ class Paper:
         return clean(text).encode(self.encoding, "replace").decode(self.encoding)
 
     def filled(self, text: str, style: str = "", indent: int = 0) -> Iterator[Text]:
-        """Text wrapped at words, each line indented by so many columns."""
+        """Text wrapped at words, each line indented by `indent` columns."""
         if self.width is None:
             yield Text(" " * indent).append(text, style)
             return

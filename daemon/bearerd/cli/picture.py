@@ -85,7 +85,7 @@ def _head(document: Mapping[str, Any], rows: list[Row], paper: Paper) -> Iterato
         yield from paper.filled(
             paper.safe(
                 f"bearerd {document.get('version')}, pid {document['pid']}, in {directory}, {since}"
-                + ("" if up is None else f" ({duration(up)})")
+                + (f" ({duration(up)})" if up else "")
             )
         )
     for trouble in document.get("troubles") or ():

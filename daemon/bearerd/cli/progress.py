@@ -9,6 +9,7 @@ from typing import Final
 
 from bearerd.cli.colour import coloured
 
+# Tokens. With so few, the command ends before anybody could read a bar.
 _HANDFUL: Final = 5
 
 

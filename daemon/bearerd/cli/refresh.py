@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note, note_config, parsed
 from bearerd.config.suggest import near
-from bearerd.timeformat import duration
+from bearerd.plural import together
+from bearerd.timeformat import after, duration
 
 # Seconds between two polls: most providers answer within the first few.
 _FIRST_PAUSE: Final = 0.05
@@ -53,11 +54,11 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
     daemon = _Daemon(socket)
     had = daemon.tokens()
     wanted = _expanded(names, had) or list(had)
-    failed = 0
+    failed: list[str] = []
 
     def tell(name: str, said: _End) -> None:
-        nonlocal failed
-        failed += not said.good
+        if not said.good:
+            failed.append(name)
         print(f"{clean(name)}: {clean(said.text)}", flush=True)
 
     requests: dict[str, _Request] = {}
@@ -81,8 +82,9 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
         if not noted and any(time.monotonic() - each.sent >= _TURN_WITHIN for each in requests.values()):
             noted = True
             _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
-    if failed:
-        which = f"{failed} of {len(wanted)} tokens were" if len(wanted) > 1 else "the token was"
+    if not_renewed := [name for name in failed if name in had]:  # the others are no tokens
+        tokens_wanted = sum(name in had for name in wanted)
+        which = f"{len(not_renewed)} of {tokens_wanted} tokens were" if tokens_wanted > 1 else "the token was"
         print(f"bearerd: {which} not renewed", file=sys.stderr)
     return 1 if failed else 0
 
@@ -112,7 +114,7 @@ def _delay(request: _Request, token: Mapping[str, Any]) -> str:
         return f"held: {_reason(token)}"
     if _grants(token) <= request.grants:
         return request.delay
-    faults = "; ".join(token.get("file_errors") or ())
+    faults = together(token.get("file_errors") or ())
     return f"not in all of its files: {faults}" if faults else ""
 
 
@@ -125,7 +127,12 @@ class _Daemon:
 
     def tokens(self, only: str | None = None) -> _Tokens:
         """All tokens, or one, by name. Raises NoAnswer."""
-        document, _ = ask_status(self._socket, only)
+        try:
+            document, _ = ask_status(self._socket, only)
+        except NoAnswer as error:
+            if self._pid is None:
+                raise
+            raise NoAnswer(f"{error}; the request had been accepted: see bearerd status") from None
         if self._pid not in (None, document["pid"]):
             raise NoAnswer("the daemon was restarted while the token was requested; run the command again")
         if self._pid is None:
@@ -148,7 +155,7 @@ class _Daemon:
             why = ": ".join(str(part) for part in (held.get("text"), held.get("error")) if part)
             if wait is None or wait <= left:
                 return _Request(answer["grants"], time.monotonic(), f"held: {why}" if why else "")
-            return _End(False, f"held: {why}; next attempt in {duration(wait)}{_current(had[name])}")
+            return _End(False, f"held: {why}; next attempt {after(wait)}{_current(had[name])}")
         text = str(answer.get("error", f"HTTP {status}"))
         if status == _TOO_OFTEN:
             error = had[name].get("last_error")
@@ -172,7 +179,7 @@ def _result(request: _Request, token: Mapping[str, Any] | None, left: float, tim
     if not token.get("on_disk"):
         if not late:
             return None
-        faults = "; ".join(token.get("file_errors") or ["not yet"])
+        faults = together(token.get("file_errors") or ["not yet"])
         return _End(False, f"not in all of its files: {faults}{_current(token)}")
     if token.get("publish_at"):
         return _End(True, f"new token, published at {token['publish_at']}{_current(token)}")
@@ -190,7 +197,7 @@ def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: 
     held, error = token.get("held_by"), token.get("last_error")
     limited = token.get("refresh_limited_seconds")
     if limited and not held:  # its fleet said so when the turn came, and the request was dropped
-        return _End(False, f"{_LIMITED}; try again in {duration(limited)}{_current(token)}")
+        return _End(False, f"{_LIMITED}; try again {after(limited)}{_current(token)}")
     # Without a known end of the hold, the next attempt shown is the last one before expiry.
     wait = token.get("next_refresh_seconds") if (token.get("held_until") if held else error) else None
     held_for_long = held and wait is not None and wait > left
@@ -198,7 +205,7 @@ def _waiting(request: _Request, token: Mapping[str, Any], left: float, timeout: 
         return None
     why = f": held: {_reason(token)}" if held else f": {error}" if error else ""
     if wait is not None:
-        why += f"; next attempt in {duration(wait)}"
+        why += f"; next attempt {after(wait)}"
     elif not held:
         # While a request is in flight, the status still shows the time of the planned refresh.
         why += "; the request is in flight"

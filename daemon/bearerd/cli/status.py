@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from rich.console import Console
 from rich.live import Live
@@ -24,6 +24,7 @@ from bearerd.clock import SystemClock
 from bearerd.service.offline import offline
 from bearerd.terms import OWN_DIRECTORY
 
+_UNKNOWN_SIZE: Final = os.terminal_size((80, 24))
 _REDRAWN_EACH: Final = 1.0  # seconds: the unit of the times that are shown
 
 
@@ -80,7 +81,14 @@ class _Console(Console):
 
 def _console() -> Console:
     # With NO_COLOR, rich itself would keep bold and dim.
-    return _Console(color_system="auto" if coloured(sys.stdout) else None, highlight=False, markup=False, emoji=False)
+    colours: Literal["auto"] | None = "auto" if coloured(sys.stdout) else None
+    console = _Console(color_system=colours, highlight=False, markup=False, emoji=False)
+    # COLUMNS=0 and LINES=0 mean an unknown size. In no columns, rich would print nothing.
+    if not console.width:
+        console.width = _UNKNOWN_SIZE.columns
+    if not console.height:
+        console.height = _UNKNOWN_SIZE.lines
+    return console
 
 
 def _paper(console: Console, height: int | None = None) -> Paper:

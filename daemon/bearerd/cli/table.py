@@ -20,6 +20,7 @@ STYLES: Final = {
     "valid": "green",
 }
 """The colour of each state, the most urgent state first."""
+# Columns between two columns of the table, and before the notes below a line.
 _GAP: Final = 2
 _INDENT: Final = 2
 # A shorter bar shows nothing, and a longer one shows nothing more.

@@ -140,7 +140,8 @@ def parser() -> Parser:
     completion.add_argument(
         "shell",
         choices=["bash", "zsh"],
-        help='the shell. Put eval "$(bearerd completion bash)" into ~/.bashrc, or the same with zsh into ~/.zshrc',
+        help='the shell. Put eval "$(bearerd completion bash)" into ~/.bashrc, or the same with zsh into ~/.zshrc, '
+        "after compinit",
     )
     demo = verb(
         "demo",

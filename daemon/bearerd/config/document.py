@@ -248,8 +248,7 @@ class Document:
             except yaml.MarkedYAMLError as error:
                 self.complete = False
                 line = self._syntax(error, end)
-                self._faults.clear()
-                self._broken.clear()
+                self._forget_faults()
                 if line is None:
                     break
                 self._text, end = without_mistake(self._text, line)
@@ -264,9 +263,14 @@ class Document:
                 break
         # Then only the first mistake counts, and the others are its consequences.
         del self._failed[1:]
+        self._forget_faults()
+        return BROKEN
+
+    def _forget_faults(self) -> None:
+        """Forget the faults of a text that is read once more, or not at all."""
         self._faults.clear()
         self._broken.clear()
-        return BROKEN
+        self._dropped = 0
 
     def _syntax(self, error: yaml.MarkedYAMLError, end: int) -> int | None:
         """Report a mistake in the text after this line.
@@ -296,13 +300,14 @@ class Document:
         # The position in PyYAML's error is of no use: one of its parsers counts bytes, the other characters.
         found = yaml.reader.Reader.NON_PRINTABLE.search(self._text)
         position = found.start() if found is not None else 0
-        line = self._text.count("\n", 0, position) + 1
-        column = position - self._text.rfind("\n", 0, position)
+        # The line ends of YAML 1.1, as in `_lines`.
+        above = f"{self._text[:position]}^".splitlines()
         code = ord(self._text[position])
         message = f"a character that YAML does not allow (U+{code:04X})"
         if not code and self._text[:2].count("\0") == 1:
             message = "this looks like UTF-16: save the file as UTF-8"
-        self.fail(line, column, "not YAML", message)
+        line = len(above)
+        self.fail(line, max(1, len(above[-1]) - self._shift.get(line - 1, 0)), "not YAML", message)
 
 
 @dataclass(frozen=True, slots=True)

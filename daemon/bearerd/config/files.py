@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import fnmatch
 import glob
 import os
 from dataclasses import dataclass
 from typing import Final
 
+from bearerd.errors import ConfigUnavailable
 from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
@@ -15,6 +18,10 @@ from bearerd.regular import NotRegularError, read_regular
 MOST_BYTES: Final = 16 * 2**20
 # Ten thousand clients in a file each. A directory with more files is hardly a conf.d.
 MOST_FILES: Final = 10_000
+# The next attempt may succeed: a network file system was interrupted, or descriptors and memory ran out.
+_PASSING: Final = frozenset(
+    {errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +39,14 @@ class Budget:
         self.left = MOST_BYTES
 
     def read(self, path: str) -> str | Unreadable:
-        """The text of a file."""
+        """The text of a file. Raises ConfigUnavailable if the machine fails, and not the config."""
         try:
             content = read_regular(path, self.left + 1)
         except NotRegularError as error:
             return Unreadable(0, f"cannot be read: {error}")
         except OSError as error:
+            if error.errno in _PASSING:
+                raise ConfigUnavailable(f"{path} cannot be read: {reason_of(error)}") from None
             return Unreadable(0, f"cannot be read: {reason_of(error)}")
         if len(content) > self.left:
             self.left = 0
@@ -53,8 +62,46 @@ class Budget:
 
 
 def matches(main: str, pattern: str) -> list[str]:
-    """The existing files that an entry of `include` matches, sorted."""
-    return sorted(glob.glob(absolute(main, pattern)))
+    """The existing files that an entry of `include` matches, sorted; as `glob`, but it reports what it cannot read.
+
+    To `glob`, a directory that cannot be read is empty. bearerd would then remove the tokens of all clients in it.
+    Raises OSError with the directory's name, or ConfigUnavailable if the machine fails, and not the config.
+    """
+    paths = [""]
+    for part in absolute(main, pattern).split("/")[1:]:
+        if glob.has_magic(part):
+            paths = [f"{path}/{name}" for path in paths for name in _names(path or "/", part)]
+        else:
+            paths = [f"{path}/{part}" for path in paths]
+    return sorted(filter(_may_exist, paths))
+
+
+def _names(directory: str, pattern: str) -> list[str]:
+    """The names in a directory that match; none if it does not exist, which is no error."""
+    try:
+        found = fnmatch.filter(os.listdir(directory), pattern)
+    except NotADirectoryError:
+        return []
+    except FileNotFoundError:
+        if not os.path.islink(directory):
+            return []
+        raise
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise ConfigUnavailable(f"{directory} cannot be read: {reason_of(error)}") from None
+        raise
+    return found if pattern.startswith(".") else [name for name in found if not name.startswith(".")]
+
+
+def _may_exist(path: str) -> bool:
+    """Whether a file exists; also if that cannot be told, because reading it then says why."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
 
 
 def absolute(main: str, pattern: str) -> str:

@@ -31,6 +31,7 @@ from bearerd.config.source import BROKEN
 from bearerd.config.suggest import near
 from bearerd.errors import ConfigError, Problem
 from bearerd.model import Config, Target
+from bearerd.reason import reason_of
 
 _Read = Callable[[str], str | Unreadable]
 
@@ -43,7 +44,7 @@ _SOME_TOKENS: Final[Mapping[str, Any]] = {"tokens": {"token": {}}}
 
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
-    """Read and check a config; raises ConfigError with everything that is wrong in it."""
+    """Read and check a config. Raises ConfigError with everything that is wrong in it, or ConfigUnavailable."""
     budget = Budget()
     read = cache(budget.read)
     config, problems = _attempt(path, environ, read)
@@ -100,7 +101,12 @@ def _included(main: Document) -> list[str]:
     for index, pattern in enumerate(patterns):
         if not isinstance(pattern, str) or not pattern:
             continue  # _check reports it
-        named = matches(main.file, pattern)
+        try:
+            named = matches(main.file, pattern)
+        except OSError as error:
+            message = f"directory {error.filename} cannot be read: {reason_of(error)}"
+            main.add(("include", index), message, "an included directory cannot be read")
+            continue
         if not named and not is_pattern(pattern):
             main.add(
                 ("include", index), f"file {absolute(main.file, pattern)} does not exist", "the file cannot be read"
@@ -151,6 +157,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
         else:
             resolver.examine(name, node, client, provider if exists else None)
     files = tuple(document.file for document in documents)
+    resolver.keep(map(os.path.abspath, files), targets)
     return resolver.config(targets, files, directories(main.file, settings.model.include if settings.model else []))
 
 
@@ -164,8 +171,15 @@ def _has_all_providers(document: Document) -> bool:
     """Whether no provider can be under another key, or in a part that could not be read."""
     if not document.complete or not isinstance(document.value, dict):
         return False
-    known = document.value.keys() <= models.ConfigFile.model_fields.keys()
-    return known and isinstance(document.value.get("providers", {}), dict)
+    known = models.ConfigFile.model_fields
+    for key, value in document.value.items():
+        if key in known:
+            continue
+        intended = meant(key, known, ())
+        # A mapping under a key that resembles none may be the providers.
+        if intended in {"providers", "include"} or (intended is None and isinstance(value, dict)):
+            return False
+    return isinstance(document.value.get("providers", {}), dict)
 
 
 def _check_top_level(document: Document, model: type[BaseModel]) -> None:
@@ -286,7 +300,8 @@ def _check_provider_name(node: Node, providers: Mapping[str, Node], *, all_known
         return False
     known = f"; expected one of {listed(providers)}" if providers else "; no providers are configured"
     hint = near(name, providers) if len(providers) <= _MOST_COMPARED else ""
-    message = f"unknown provider '{name}'{hint or known}"
+    shown = f" '{name}'" if is_plain_key(name) else ""  # it may be a URL with a password
+    message = f"unknown provider{shown}{hint or known}"
     node.add(("provider",), message, "unknown provider")
     return False
 

@@ -51,7 +51,7 @@ class Location:
 
 
 def locate(path: str, environ: Mapping[str, str]) -> Location:
-    """Read the config without blocking. What it does not name has the same default as in the daemon."""
+    """Read the config without blocking. A key that it does not contain has the same default as in the daemon."""
     text, fault = _read(path)
     found = find(text)
     directory = _normal(found.get("directory") or defaults(environ).directory)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from bearerd.config import models
 from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.redaction import Path
-from bearerd.model import Control
-from bearerd.terms import OWN_DIRECTORY
+from bearerd.model import Control, Target
+from bearerd.terms import OWN_DIRECTORY, Reference
 
 _LONGEST_SOCKET: Final = 107  # bytes: sun_path of unix(7) without its NUL
 _LONGEST_NAME: Final = 255  # bytes: NAME_MAX of every file system that tokens are written to
+_FILES_IN_DEV: Final = "/dev/shm/"  # noqa: S108 - the one directory in /dev that is for files
 
 _SUFFIX: Final[Mapping[str, str]] = {"raw": "", "json": ".json", "header": ".header", "env": ".env"}
 
@@ -39,13 +40,17 @@ class Paths:
         path = _normal(posixpath.join(self.directory, relative))
         # A default path consists of names, which were checked as names.
         fault = self._fault(relative, path) if file.path is not None else None
-        if fault is None and path == file.template:
-            fault = f"'{client}/{token}' would be written over its own template"
         if fault is not None:
             node.add(at, fault, "conflicting paths")
         else:
             self._claim(node, at, path, f"{client}/{token}")
         return path
+
+    def keep(self, files: Iterable[str]) -> None:
+        """Report each output that would be written over one of these files, which the config needs."""
+        for path in {_normal(file) for file in files} & self._outputs.keys():
+            document, at, token = self._outputs[path]
+            document.add(at, f"'{token}' would be written over {path}, which bearerd reads", "conflicting paths")
 
     def control(self, main: Document) -> Control:
         """The control socket."""
@@ -88,9 +93,31 @@ class Paths:
             return "expected the path of a file, found a directory"
         if OWN_DIRECTORY in path.split("/"):
             return f"expected a path outside {OWN_DIRECTORY}, which bearerd keeps for itself"
+        if path.startswith("/dev/") and not path.startswith(_FILES_IN_DEV):
+            return "expected a path outside /dev, where a file would replace a device, for every program"
         if any(_bytes(part) > _LONGEST_NAME for part in parts):
             return f"a name in this path is longer than {_LONGEST_NAME} bytes"
         return None
+
+
+def inputs(targets: Collection[Target]) -> Iterator[str]:
+    """The files that these targets are made from: secrets, keys, certificates and templates."""
+    for client in {target.client.name: target.client for target in targets}.values():
+        yield from _files(client.references)
+        if client.provider.ca_file:
+            yield client.provider.ca_file
+        if client.share is not None:
+            redis = client.share.redis
+            yield from _files((redis.url, redis.password, client.share.key))
+            if redis.ca_file:
+                yield redis.ca_file
+    for target in targets:
+        yield from _files(value for _, value in target.parameters)
+        yield from (output.template for output in target.outputs if output.template.startswith("/"))
+
+
+def _files(values: Iterable[object]) -> Iterator[str]:
+    return (value.at for value in values if isinstance(value, Reference) and value.kind == "file")
 
 
 def _bytes(path: str) -> int:

@@ -11,15 +11,16 @@ writes it as JSON into a memory file, and exits. The descriptor of that file is 
 
 from __future__ import annotations
 
-# Nothing else: whatever is imported before the fork takes memory in the process that stays.
+# No other modules: a module that is imported before the fork takes memory in the process that stays.
 import os
 import signal
 import socket
 from contextlib import suppress
 
 from bearerd.config.defaults import VARIABLES
+from bearerd.descriptors import release
 from bearerd.process import end_with_parent, forget_environment
-from bearerd.reason import reason_of
+from bearerd.reason import not_started, reason_of
 
 TYPE_CHECKING = False  # as type checkers know it: typing is a megabyte
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ _FULL, _BRIEF = b"f", b"b"
 _NUMBER: Final = 4
 # The reply that has a descriptor. Any other is the reason why there is none.
 _READ: Final = b"read"
-# The file begins with one of these letters; the config or its problems follow.
-_GOOD, _WRONG = b"g", b"w"
+# The file begins with one of these letters; the config, its problems, or why it was not read follow.
+_GOOD, _WRONG, _UNREAD = b"g", b"w", b"u"
 
 
 class ConfigReader:
@@ -57,7 +58,7 @@ class ConfigReader:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as error:
-            raise _unavailable(f"no process can be started to read the config: {reason_of(error)}") from None
+            raise _unavailable(f"no process can be started to read the config: {not_started(error)}") from None
         finally:
             if os.getpid() == parent:
                 signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -88,7 +89,7 @@ class ConfigReader:
         while reply[:_NUMBER] != _numbered(self._number):
             # The answer to an earlier request that timed out. It may be out of date.
             for descriptor in descriptors:
-                os.close(descriptor)
+                release(descriptor)
             reply, descriptors = self._reply()
         reply = reply[_NUMBER:]
         if reply != _READ:
@@ -146,6 +147,8 @@ def _config(answer: bytes, present: Config | None) -> Config:
 
     if answer[:1] == _GOOD:
         return decode(answer[1:], present)
+    if answer[:1] == _UNREAD:
+        raise _unavailable(answer[1:].decode(errors="replace"))
     raise ConfigError([Problem(*fields) for fields in json.loads(answer[1:])])
 
 
@@ -177,7 +180,7 @@ def _serve(requests: socket.socket) -> None:
             else:
                 socket.send_fds(requests, [number + _READ], [answer])
         finally:
-            os.close(answer)
+            release(answer)
 
 
 def _close_from(lowest: int) -> None:
@@ -190,8 +193,7 @@ def _close_from(lowest: int) -> None:
         return
     for descriptor in descriptors:
         if descriptor >= lowest:
-            with suppress(OSError):  # the descriptor of the listing itself is closed already
-                os.close(descriptor)
+            release(descriptor)  # that of the listing itself is closed already
 
 
 def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
@@ -200,7 +202,7 @@ def _in_a_process(answer: int, request: bytes, environ: dict[str, str]) -> str:
     try:
         pid = os.fork()
     except OSError as error:
-        return f"no process can be started: {reason_of(error)}"
+        return f"no process can be started: {not_started(error)}"
     if pid == 0:
         code = 1
         try:
@@ -254,13 +256,15 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
     try:
         from bearerd.config.load import load  # noqa: PLC0415
         from bearerd.config.plain import encode  # noqa: PLC0415
-        from bearerd.errors import ConfigError  # noqa: PLC0415
+        from bearerd.errors import ConfigError, ConfigUnavailable  # noqa: PLC0415
 
         full, path = request[:1] == _FULL, os.fsdecode(request[1:])
         try:
             content = _GOOD + encode(load(path, environ))
         except ConfigError as error:
             content = _WRONG + json.dumps([_fields(problem, full) for problem in error.problems]).encode()
+        except ConfigUnavailable as error:
+            content = _UNREAD + str(error).encode(errors="backslashreplace")
     except MemoryError:
         return _NO_MEMORY
     try:

@@ -272,7 +272,7 @@ def _width(line: str) -> int:
 
 
 def _parsed(lines: list[str]) -> Iterator[_Line]:
-    """The lines that are neither blank nor a comment. What is inside a list or a text of several lines has no key."""
+    """The lines that are neither blank nor a comment. Lines inside a list or a text of several lines have no key."""
     opaque: int | None = None
     for number, text in enumerate(lines):
         content = text.strip(" \t")

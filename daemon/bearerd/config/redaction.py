@@ -25,6 +25,8 @@ Shows = Callable[[Path], bool]
 HIDDEN: Final = "…"
 # A longer key, or one with other characters, is not a key of the config; it could be a password or a URL.
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Letters and digits in a row, as in no key but in many secrets (hexadecimal, UUID, base64).
+_RANDOM: Final = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{12}")
 # Keys that take a secret, or look as if they did.
 _TAKES_SECRET: Final = re.compile(
     r"secret|pass|pwd?\b|key\b|assertion|credential|(access|subject|actor|refresh)_token|\b(device_)?code\b",
@@ -42,7 +44,7 @@ _PUNCTUATION: Final = r"\s{}\[\],:?'\"-"
 
 def is_plain_key(key: str) -> bool:
     """Whether a key looks like a key, so that a message may name it."""
-    return _PLAIN_KEY.fullmatch(key) is not None
+    return _PLAIN_KEY.fullmatch(key) is not None and _RANDOM.search(key) is None
 
 
 def is_plain_value(value: str) -> bool:
@@ -116,7 +118,8 @@ def excerpt(line: str, pieces: Iterable[Piece], column: int) -> Excerpt | None:
         at = piece.end
     comment = re.compile(r"(^|\s)#").search(line, at)
     gap(comment.start() if comment else len(line))
-    return _cut(Excerpt(out.rstrip(), len(out) if caret is None else caret)) if shown_any else None
+    shown = out.rstrip()  # also a value of white space alone, such as a no-break space
+    return _cut(Excerpt(shown, len(shown) if caret is None else min(caret, len(shown)))) if shown_any else None
 
 
 def excerpt_of_no_yaml(line: str, vocabulary: Container[str], column: int) -> Excerpt | None:

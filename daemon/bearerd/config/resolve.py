@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from bearerd.config.checked import Checked
 from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.messages import meant, misplaced
-from bearerd.config.paths import Paths
+from bearerd.config.paths import Paths, inputs
 from bearerd.config.places import place_of
 from bearerd.config.rules import http_fault
 from bearerd.config.types import ProxyModel, ReferenceModel
@@ -66,6 +66,10 @@ class Resolver:
             sources=files,
             source_directories=directories,
         )
+
+    def keep(self, files: Iterable[str], targets: Collection[Target]) -> None:
+        """Report outputs that would be written over the files of the config, or over what these targets are made of."""
+        self._paths.keep((*files, *inputs(targets)))
 
     def targets(
         self, name: str, node: Node, model: models.ClientModel, shared: models.ProviderModel | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bearerd.config.scalar import INVISIBLE, named_character
@@ -39,11 +39,13 @@ def explain(text: str, error: Any, last: Any, bracket: Any) -> Mistake:
     `last` is the last scalar event before it, and `bracket` the last event of an opening bracket, or None.
     """
     place = _Place(text, error, last, bracket)
-    for rule in _RULES:
-        if (found := rule(place)) is not None:
-            return found
-    line = min(place.line, len(place.lines) - 1)
-    return Mistake(line, place.column, "this cannot be read as YAML; the mistake may be in the line above")
+    found = next((found for rule in _RULES if (found := rule(place)) is not None), None)
+    if found is None:
+        message = "this cannot be read as YAML; the mistake may be in the line above"
+        found = Mistake(place.line, place.column, message)
+    # At its end, a text has one more line for PyYAML than for its author.
+    line = min(found.line, len(place.lines) - 1)
+    return replace(found, line=line, column=min(found.column, len(place.lines[line])))
 
 
 class _Place:
@@ -236,11 +238,14 @@ def _misaligned(place: _Place) -> Mistake:
 
 
 def _after_the_end(place: _Place) -> Mistake | None:
+    directive = "a line that begins with % is a directive of YAML: remove it"
     if "directive" in place.context:
-        return Mistake(place.line, 0, "a line that begins with % is a directive of YAML: remove it")
+        return Mistake(place.line, 0, directive)
     if "document start" not in place.problem:
         return None
     above = place.above()
+    if above is not None and place.text(above).startswith("%"):
+        return Mistake(above, 0, directive)
     if above is not None and place.text(above).startswith("..."):
         return Mistake(above, 0, "'...' ends the config here: remove it")
     if above is not None and re.match(r"\[[^,]*\]\s*$", place.text(above)):

@@ -221,7 +221,9 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
             raise expected("a URL in which % is followed by two hexadecimal digits; % itself is %25")
         if re.search(r"\s", value):
             raise expected("a URL without spaces and line ends")
-        if re.search(r"[\x00-\x20\x7f-\uffff]", value) or parts.scheme not in schemes or not parts.hostname:
+        if re.search(r"[^\x21-\x7e]", value):
+            raise expected("a URL in ASCII: the host as xn--…, and other characters encoded as %XX")
+        if parts.scheme not in schemes or not parts.hostname:
             raise expected(f"a URL, {wanted}")
         if parts.username is not None or parts.password is not None:
             raise expected("a URL without a user name and password")

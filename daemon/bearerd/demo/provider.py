@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 
 TOKEN_PATH: Final = "/as/token.oauth2"  # noqa: S105 - a path
 API_PATH: Final = "/bci/v1/companies"
+# Bytes. The demo's form has about forty.
 _MOST_FORM: Final = 64 * 1024
 
 
@@ -77,7 +78,7 @@ def serve(provider: Provider) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 30
+        timeout = 30  # seconds for a connection without a request: the reader calls five times a second
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "0")

@@ -19,7 +19,7 @@ from typing import Any, Final
 from bearerd.demo.provider import API_PATH, TOKEN_PATH, Provider, serve
 from bearerd.demo.reader import Count
 
-_TICK: Final = 0.25
+_TICK: Final = 0.25  # seconds between two looks at the counters: as often as the table is drawn
 _PLAIN_EACH: Final = 5.0  # seconds between lines without a terminal
 _LONGEST_PLACE: Final = 107 - len("/bearerd-demo-12345678/tokens/.bearerd/control.sock")
 _STOP_WITHIN: Final = 5.0  # the daemon's promise

@@ -19,6 +19,8 @@ _LIFE: Final = 60
 _PAST: Final = 5
 
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+# Of an RSA key. Signing with more takes most of a second, and no provider asks for it.
+_MOST_BITS: Final = 8192
 _OF_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 # How the files begin that are taken for the private key.
 _OTHER_FILES: Final = {
@@ -103,6 +105,8 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
             if "kty" in fields:
                 # The key's own `alg` is ignored; for two curves PyJWT needs one.
                 plain = {name: fields[name] for name in fields.keys() - {"alg"}}
+                if fields["kty"] == "RSA" and "d" in fields:
+                    _check_rsa(fields)
                 key = PyJWK.from_dict(plain, "EdDSA" if fields["kty"] == "OKP" else None).key
             else:
                 key = load_pem_private_key(str(fields["private_key"]).encode(), None)
@@ -125,6 +129,21 @@ def _private_key(text: str) -> tuple[Any, str | None, tuple[str, ...]]:
     raise KeyUnusable(
         "private_key", "this kind of key cannot sign: expected RSA, P-256, P-384, P-521, Ed25519 or Ed448"
     )
+
+
+def _check_rsa(fields: dict[str, Any]) -> None:
+    """Raise ValueError for a private JWK whose numbers do not belong together.
+
+    For one without its primes, the search for them would compute for seconds or minutes.
+    """
+    from jwt.utils import from_base64url_uint  # noqa: PLC0415 - as above
+
+    modulus, public, private = (from_base64url_uint(str(fields[name])) for name in ("n", "e", "d"))
+    any_message = 2
+    if not max(any_message, public, private) < modulus < 1 << _MOST_BITS:
+        raise ValueError("not a key, or a very large one")
+    if pow(pow(any_message, public, modulus), private, modulus) != any_message:
+        raise ValueError("not a key")
 
 
 def _thumbprints(certificate: str, key: Any) -> dict[str, str]:

@@ -7,10 +7,13 @@ secret.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 OF_THE_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client", "invalid_grant", "unsupported_grant_type"})
 """Codes that refuse the client itself, and so all of its tokens."""
@@ -30,6 +33,9 @@ _OTHER: Final = re.compile(r"(?:[A-Za-z_-]+[0-9]?\.)*[A-Za-z][A-Za-z_-]{2,}|[A-Z
 _WORDS: Final = re.compile(r"[A-Za-z]{1,20}(?: [A-Za-z]{1,20}){1,7}")
 # Letters. Shorter words are in most secrets by chance, and say nothing about them.
 _TELLING: Final = 4
+
+# Characters. No other field of a reply contains a text of this length by chance.
+_RECOGNIZABLE: Final = 8
 
 _NAMES: Final = ("code", "errorCode", "ErrorCode", "error_code", "errorcode")
 # Elements of a list of errors that are looked at. Providers send one.
@@ -109,6 +115,21 @@ def is_secret(text: str, never_show: tuple[str, ...]) -> bool:
     """Whether a text contains a secret or a part of one, in any case."""
     shown = text.casefold()
     return any(shown in secret.casefold() or secret.casefold() in shown for secret in never_show if secret)
+
+
+def in_a_reply(secrets: Iterable[str]) -> frozenset[str]:
+    """How a reply in JSON would repeat these secrets: as they are, in base64, or as they were sent in a form or a URL.
+
+    A secret of a few characters is left out, because other texts contain it by chance.
+    """
+    forms = {form for secret in secrets for form in (secret, *_encoded(secret))}
+    return frozenset(json.dumps(form)[1:-1] for form in forms if len(form) >= _RECOGNIZABLE)
+
+
+def _encoded(secret: str) -> Iterator[str]:
+    yield from (quote(secret, safe=""), quote_plus(secret))
+    for encode in (b64encode, urlsafe_b64encode):
+        yield encode(secret.encode()).decode().rstrip("=")
 
 
 def description(fields: Mapping[str, Any] | None) -> str:

@@ -13,12 +13,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
 from bearerd.grant.addresses import Address, HostPort, Winners, in_order
 from bearerd.grant.deadline import Attempt, current_attempt
+from bearerd.threads import Started, begin
 
 # Seconds. RFC 8305 section 5 recommends this: it is well above the round trip to most hosts.
 _HEAD_START: Final = 0.25
@@ -35,13 +36,11 @@ class _Lookups:
         """The answer of getaddrinfo; raises TimeoutError, OSError without a thread, or what getaddrinfo raised."""
         with self._lock:
             lookup = self._running.get(host)
-            if lookup is None:
-                lookup = _Lookup()
+            if lookup is None or lookup.thread.lost():
                 try:
-                    threading.Thread(target=self._run, args=(host, lookup), name="look-up", daemon=True).start()
-                except RuntimeError:
-                    raise OSError(errno.EAGAIN, "no thread can be started") from None
-                # Only now: others must not wait for a thread that could not be started.
+                    lookup = _Lookup(self._run, host)
+                except RuntimeError as error:
+                    raise OSError(errno.EAGAIN, str(error).partition(";")[0]) from None
                 self._running[host] = lookup
         if not lookup.done.wait(within):
             raise TimeoutError
@@ -63,10 +62,11 @@ class _Lookups:
 
 
 class _Lookup:
-    def __init__(self) -> None:
+    def __init__(self, run: Callable[[HostPort, _Lookup], None], host: HostPort) -> None:
         self.done = threading.Event()
         self.found: list[Address] = []
         self.error: Exception | None = None
+        self.thread: Started = begin("look-up", run, host, self)
 
 
 _lookups = _Lookups()

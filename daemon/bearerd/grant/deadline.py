@@ -20,6 +20,7 @@ from typing import Final, cast
 from bearerd.grant.heads import Allowance
 from bearerd.grant.outcome import Phase
 from bearerd.grant.proxy import Proxy
+from bearerd.threads import Started, begin
 
 PROMPT: Final = 0.001
 """Seconds. For an answer that comes as soon as this, another thread would not even have begun."""
@@ -32,17 +33,16 @@ class Alarm:
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Attempt]] = []
         self._order = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._thread: Started | None = None
         self._sleeps_until = inf
 
     def set(self, attempt: Attempt) -> None:
         """End this attempt at its deadline; raises RuntimeError if its thread cannot be started."""
         with self._changed:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
-                thread.start()
-                # Only now: after a failure (TasksMax) the next attempt tries again.
-                self._thread = thread
+            # It may have ended with an exception, such as a MemoryError, or never have begun.
+            if self._thread is None or not self._thread.alive():
+                self._sleeps_until = inf
+                self._thread = begin("deadlines", self._run)
             self._drop_ended()
             heapq.heappush(self._heap, (attempt.deadline, next(self._order), attempt))
             if attempt.deadline < self._sleeps_until:
@@ -61,12 +61,13 @@ class Alarm:
                 if left > 0:
                     self._changed.wait(left)
                     continue
-                _, _, attempt = heapq.heappop(self._heap)
+                attempt = self._heap[0][2]
             attempt.expire()
+            attempt.alarmed = True  # only now: after an exception another thread does it
 
     def _drop_ended(self) -> None:
-        """Drop ended attempts before the first one in progress. In a burst the others would pile up for a timeout."""
-        while self._heap and self._heap[0][2].ended:
+        """Drop attempts that are over before the first one in progress. In a burst they would pile up for a timeout."""
+        while self._heap and (self._heap[0][2].ended or self._heap[0][2].alarmed):
             heapq.heappop(self._heap)
 
 
@@ -91,6 +92,8 @@ class Attempt:
         """Whether the provider's last answer came within `PROMPT`."""
         self.ended = False
         self.expired = False
+        self.alarmed = False
+        """Whether the alarm has ended it, so that it may forget it."""
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
 

@@ -47,8 +47,8 @@ class Endpoint:
         attempt.prompt = self._prompt
         try:
             ALARM.set(attempt)
-        except RuntimeError:
-            return NoReply("set-up", "no thread could be started for the deadline; raise TasksMax")
+        except RuntimeError as error:
+            return NoReply("set-up", str(error))
         with attempt.current():
             try:
                 reply = self._send(request, attempt)

@@ -22,7 +22,9 @@ from bearerd.model import Provider
 
 def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str) -> NoReply:
     """The reason, and what to do about it if that is known."""
-    who = _addressee(provider.proxy or url, port=attempt.phase == "connect" and not attempt.connected)
+    late = attempt.expired or time.monotonic() >= attempt.deadline
+    connecting = attempt.phase == "connect" and not attempt.connected
+    who = _addressee(provider.proxy or url, port=connecting or (late and attempt.phase != "name look-up"))
     who = f"the proxy {who}" if provider.proxy else who
     causes = list(causes_of(error))
     beyond = next((what for cause in causes if (what := _beyond_bounds(cause))), None)
@@ -30,7 +32,7 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         # A proxy's answer to CONNECT is not the provider's.
         phase: Phase = "connect" if attempt.phase == "connect" else "reply"
         return NoReply(phase, f"{who}: the reply has {beyond}", _BEYOND_HINT if phase == "reply" else None)
-    if attempt.expired or time.monotonic() >= attempt.deadline:
+    if late:
         return NoReply(attempt.phase, f"{who}: timed out after {provider.timeout:g} s ({_DURING[attempt.phase]})")
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):

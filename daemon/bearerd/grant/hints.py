@@ -75,7 +75,7 @@ def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> s
     if re.search(r"\bDPoP\b|dpop_", said.text, re.IGNORECASE):
         return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
     if not isinstance(outcome, Refused):
-        # What a provider answers at /.well-known/openid-configuration, whatever its path.
+        # Providers answer this at /.well-known/openid-configuration, below any path.
         metadata = fields is not None and {"issuer", "token_endpoint"} <= fields.keys()
         return "this is the metadata of an issuer: set token_url to its token_endpoint" if metadata else None
     if outcome.whole_client or re.search(r"assertion", said.text, re.IGNORECASE):

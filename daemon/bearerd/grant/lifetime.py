@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ class Lifetime:
     seconds: float
     note: str | None = None
     named: Named = "named"
-    source: str = ""
+    source: str = field(kw_only=True)
     """The field that names it, `exp of the JWT`, or `default_lifetime` if none can be used; empty if none is there."""
 
 
@@ -79,7 +79,7 @@ def read_lifetime(
         zero = any(_number(value) == 0 for value in said)
         why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
         taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
-        return Lifetime(default, taken, "zero" if zero else "unnamed", "default_lifetime" if said else "")
+        return Lifetime(default, taken, "zero" if zero else "unnamed", source="default_lifetime" if said else "")
     if left is None:
         return named
     note = named.note
@@ -129,6 +129,8 @@ def _reading(number: float, now: float, by_jwt: float | None) -> tuple[float, st
     if by_jwt is not None:
         within = max(_AGREES_SECONDS, _AGREES_SHARE * abs(by_jwt))
         agreeing = {unit: value for unit, value in readings.items() if abs(value - by_jwt) <= within}
+        if agreeing.get("milliseconds", _SHORT) < _SHORT:  # it agrees because both are short
+            del agreeing["milliseconds"]
         if len(agreeing) == 1:
             unit, value = agreeing.popitem()
             return value, unit
@@ -204,7 +206,8 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
     if len(parts) != 3:  # noqa: PLR2004 - header.claims.signature (RFC 7519)
         return {}
     try:
-        claims = boundedjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)).decode())
+        # A JWT has no padding. Two signs are enough for any length, and those that are not needed are ignored.
+        claims = boundedjson.loads(base64.urlsafe_b64decode(f"{parts[1]}==").decode())
     except ValueError:
         return {}
     return claims if isinstance(claims, dict) else {}

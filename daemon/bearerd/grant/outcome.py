@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from bearerd.grant.times import SKEWED
 from bearerd.terms import Token
 from bearerd.timeformat import duration
 
@@ -19,6 +20,7 @@ Phase = Literal[
     "secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"
 ]
 
+ARRIVED_EXPIRED: Final = "the new token had expired when it arrived"
 HTTP2_HINT: Final = (
     "this port speaks only HTTP/2, and bearerd HTTP/1.1: ask the provider for an endpoint that accepts it"
 )
@@ -64,6 +66,23 @@ class Issued:
     nbf: float = 0.0
     """Seconds from the reply until the token is valid, as a JWT says in `nbf`; 0 if it is valid at once."""
     reading: Reading = field(default=Reading(), compare=False)
+
+    def expired(self, now: float) -> bool:
+        """Whether the token has expired at this time (boot clock) by a lifetime that the reply named."""
+        return self.named == "named" and self.token.expires.boot <= now
+
+    def why_expired(self, skew: float | None) -> str:
+        """What to do about a token that had expired when it arrived.
+
+        `skew`: seconds by which the provider's clock is ahead; None if that is not known.
+        """
+        if skew is None or abs(skew) > SKEWED:
+            return "compare this machine's clock with the provider's; if they agree, ask the provider"
+        if self.token.lifetime <= 0:
+            seconds = round(self.token.lifetime)
+            return f"the clocks agree, and the reply names a lifetime of {seconds} s: ask the provider"
+        valid = duration(self.token.lifetime)
+        return f"the clocks agree, and the reply took longer than its token is valid ({valid}): ask the provider"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
-from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, is_secret
+from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, in_a_reply, is_secret
 from bearerd.grant.lifetime import EXP, jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
 from bearerd.grant.times import age, clock_skew, followed, retry_after
@@ -80,21 +80,39 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
             )
         except NoTokenError as error:
             return Malformed(f"HTTP {reply.status}, but {error}", hint=error.hint)
-        return _token(holder, access_token, reply, target, sent)
+        headers = {value for _, value in target.client.headers}  # texts in the config: not secrets
+        return _token(holder, access_token, reply, target, sent, in_a_reply(set(never_show) - headers))
     return _refusal(reply, fields, sent, never_show)
 
 
 # -- a token -----------------------------------------------------------------------------------------
 
 
-def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: Target, sent: Instant) -> Outcome:
+def _without(secrets: frozenset[str], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a reply that repeat no secret of the request: the readers of its token are not to learn it."""
+    kept = {}
+    for key, value in fields.items():
+        text = json.dumps({key: value})
+        if not any(secret in text for secret in secrets):
+            kept[key] = value
+    return kept
+
+
+def _token(
+    fields: Mapping[str, Any],
+    access_token: str,
+    reply: Reply,
+    target: Target,
+    sent: Instant,
+    secrets: frozenset[str],
+) -> Outcome:
     fault = _unusable(access_token)
     if fault is not None:
         return Malformed(f"the access token {fault}")
     token_type = fields.get("token_type")
     if token_type is not None and not isinstance(token_type, str):
         return Malformed("token_type is not text")
-    notes: list[str] = []
+    notes = []
     kind = (token_type or "").lower()
     if kind in {"dpop", "mac", "pop"}:
         return Malformed(
@@ -122,15 +140,21 @@ def _token(fields: Mapping[str, Any], access_token: str, reply: Reply, target: T
         notes.append(lifetime.note)
     if len(access_token) > _LONG_TOKEN:
         notes.append(f"the token is {len(access_token)} bytes long; some readers stop at 4096")
+    # Decided by all fields, but kept without those that repeat a secret. A scope that was requested is none.
+    kept = _without(secrets, fields)
+    if len(kept) < len(fields):
+        notes.append("the reply repeats a secret of the request; the fields that contain it are left out")
+    if "scope" not in kept and scope != target.scope:
+        scope = target.scope or None
     own = _OWN_FIELDS | _NEVER_KEPT | {target.client.provider.token_field.rpartition(".")[2]}
-    extra = {key: value for key, value in fields.items() if key not in own}
+    extra = {key: value for key, value in kept.items() if key not in own}
     token = Token(
         access_token=access_token,
         obtained=sent,
         lifetime=lifetime.seconds,
-        token_type=_token_type(token_type),
+        token_type=_token_type(token_type if "token_type" in kept else None),
         scope=scope,
-        extra=json.dumps(extra) if extra else "{}",
+        extra=json.dumps(extra),
     )
     reading = Reading(
         token=target.client.provider.token_field,
@@ -228,7 +252,7 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
     unclear = code is None and (status == 403 or 200 <= status <= 299)  # noqa: PLR2004
     if _is_of_client(code, text) or unclear or status == 401:  # noqa: PLR2004
         return Refused(f"{said}: {_refused(code, reply)}", hint=_CLIENT_HINT)
-    if code is not None or status in {400, 403}:
+    if code is not None or status == 400:  # noqa: PLR2004
         about = " (scope)" if code == "invalid_scope" else ""
         return Refused(f"{said}: this request was refused{about}", whole_client=False)
     return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)

@@ -22,7 +22,7 @@ UNNAMED: Final = ("the client certificate", "its private key")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What requests to a provider need whatever the grant, as read for one request."""
+    """The headers, certificate and proxy password of a request to a provider, as read for one request."""
 
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Additional headers."""

@@ -9,26 +9,28 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from subprocess import Popen
 from typing import Final, Protocol
 
 from bearerd import child
 from bearerd.clock import Clock
-from bearerd.errors import HookFailed, PublishError
+from bearerd.errors import HookFailed, PublishError, unexpected
 from bearerd.handoff import holding
 from bearerd.hooks.owed import Batch, Ended, Owed
 from bearerd.hooks.run import only_name, run
 from bearerd.log import say
 from bearerd.model import Target
 from bearerd.terms import Hook
-from bearerd.timeformat import duration
+from bearerd.threads import Pool
+from bearerd.timeformat import after, duration
 
 BACKOFF: Final = (1.0, 4.0, 16.0)
 """Seconds between the four attempts: a service that is reloaded may be busy for a moment."""
 
 # Hooks are other people's programs, and share the CPU with the machine's services.
 _AT_ONCE: Final = 8
+STARTS_WITHIN: Final = 0.5
+"""Seconds that a stop waits for a hook that is being started. A fork and an exec take milliseconds."""
 
 
 class Notes(Protocol):
@@ -50,7 +52,7 @@ class Notes(Protocol):
 class Hooks:
     """The hooks of all targets. Every method may be called from any thread.
 
-    `_noting` is held while notes are read and written, and is taken before `_lock`, which is never held during I/O.
+    `_noting` is held while notes are written and removed. It is taken before `_lock`, which is never held during I/O.
     """
 
     def __init__(
@@ -74,11 +76,11 @@ class Hooks:
         self._announced: set[str] = set()
         """Tokens whose files are about to change: their notes stay."""
         self._processes: dict[Hook, Popen[bytes]] = {}
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="hook")
+        self._starting: set[Hook] = set()
+        """Hooks whose process may exist, but is not in `_processes` yet."""
+        self._pool = Pool("hook", _AT_ONCE)
         self._workers = 0
-        """Threads of the pool that run a hook or wait for one to be due."""
-        self._submitted = 0
-        """Workers that the pool has not started yet."""
+        """Jobs of the pool that run hooks or wait for one to be due, also those that have no thread yet."""
         self._stopped = False
         self._over = False
 
@@ -136,10 +138,11 @@ class Hooks:
             self._wake()
 
     def tick(self) -> None:
-        """Call it every few seconds: starts a worker if none could be started when it was needed."""
+        """Call it every few seconds: starts a thread if none could be started when it was needed."""
+        if not self._pool.tick():
+            say(logging.ERROR, "no thread can be started for a hook; raise TasksMax")
         with self._lock:
             if not self._workers:
-                self._submitted = 0
                 self._wake()
 
     def pending(self, name: str) -> int:
@@ -177,43 +180,47 @@ class Hooks:
         """
         with self._changed:
             self._stopped = True
+            self._workers -= self._pool.close()
             self._changed.notify_all()
             # A worker may still have a note to remove.
             self._changed.wait_for(lambda: not self._workers, within)
             self._over = True
+            # One that was just started is not in `_processes` yet: the end of this process would leave it running.
+            self._changed.wait_for(lambda: not self._starting, STARTS_WITHIN)
             left = list(self._processes.values())
         for process in left:
             # Children of one that succeeded may continue. Those of one that failed would run beside the next attempt.
             if process.poll() != 0:
                 child.kill(process)
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     # -- workers -------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         """Make sure that a worker looks at what is owed. Call it with the lock held."""
         self._changed.notify_all()
-        if self._stopped or self._owed.next_due() is None or self._workers + self._submitted >= _AT_ONCE:
+        if self._stopped or self._owed.next_due() is None or self._workers >= _AT_ONCE:
             return
-        self._submitted += 1
-        try:
-            self._pool.submit(self._work)
-        except RuntimeError:  # the next change, or `tick`, tries again
-            self._submitted -= 1
-            say(logging.ERROR, "no thread can be started for a hook; raise TasksMax")
+        self._workers += 1
+        self._pool.submit(self._work)
 
     def _work(self) -> None:
-        with self._lock:
-            self._submitted = max(0, self._submitted - 1)
-            if self._workers >= _AT_ONCE:
-                return
-            self._workers += 1
+        try:
+            self._run_owed()
+        except MemoryError:  # the next change, or `tick`, starts another worker
+            with self._lock:
+                self._workers -= 1
+            raise
+
+    def _run_owed(self) -> None:
         while (batch := self._next()) is not None:
-            fault = self._run(batch)
+            try:
+                fault = self._run(batch)
+            except Exception as error:  # noqa: BLE001 - it is tried again like any other failure
+                fault = unexpected(error)
             try:
                 self._finish(batch, fault)
             except Exception as error:  # noqa: BLE001 - the worker must continue
-                say(logging.ERROR, f"hook {batch.hook}: its end was not recorded: {_bug(error)}")
+                say(logging.ERROR, f"hook {batch.hook}: its end was not recorded: {unexpected(error)}")
 
     def _next(self) -> Batch | None:
         """Wait for the next runs to make; None if there is nothing to wait for, and the worker ends."""
@@ -226,17 +233,24 @@ class Hooks:
                 if due is None:
                     break
                 self._changed.wait(due - self._now())
-            self._workers -= 1
             self._changed.notify_all()
+            self._workers -= 1
             return None
 
     def _run(self, batch: Batch) -> str | None:
         """Run a hook to its end; returns its fault."""
         hook, targets = batch.hook, batch.targets
 
+        with self._lock:
+            if self._over:
+                return "bearerd is stopping"
+            self._starting.add(hook)
+
         def started(process: Popen[bytes]) -> None:
-            with self._lock:
+            with self._changed:
                 self._processes[hook] = process
+                self._starting.discard(hook)
+                self._changed.notify_all()
                 over = self._over
             if over:  # `stop` did not see it
                 child.kill(process)
@@ -246,8 +260,10 @@ class Hooks:
             run(hook, targets, self._environ, started)
         except HookFailed as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 - it is tried again like any other failure
-            return _bug(error)
+        finally:
+            with self._changed:
+                self._starting.discard(hook)  # it could not be started, or was a signal
+                self._changed.notify_all()
         took = duration(self._now() - began)
         say(logging.DEBUG, f"hook {hook}: done in {took}{_for(targets)}", name=only_name(targets))
         return None
@@ -260,8 +276,9 @@ class Hooks:
                 return
             now = self._now()
             ended = self._owed.finish(batch, fault, now)
-        self._counted("success" if fault is None else "failure")
-        _log(batch, fault, ended, now)
+            # With the lock: `wait` ends only when the last line was logged.
+            self._counted("success" if fault is None else "failure")
+            _log(batch, fault, ended, now)
         for target in batch.targets:
             self._clear(target)
 
@@ -289,9 +306,9 @@ def _log(batch: Batch, fault: str | None, ended: Ended, now: float) -> None:
             say(logging.INFO, f"hook {hook}: done at attempt {attempt}", name=only_name(batch.targets))
         return
     if ended.again:
-        wait = duration(min(run.due for run in ended.again) - now)
+        again = after(min(run.due for run in ended.again) - now)
         targets = [run.target for run in ended.again]
-        say(logging.WARNING, f"hook {hook}: {fault}; trying again in {wait}{_for(targets)}", name=only_name(targets))
+        say(logging.WARNING, f"hook {hook}: {fault}; trying again {again}{_for(targets)}", name=only_name(targets))
     if ended.given_up:
         targets = [run.target for run in ended.given_up]
         stale = any(run.event == "change" for run in ended.given_up)
@@ -304,8 +321,3 @@ def _for(targets: Sequence[Target]) -> str:
     """How many tokens, if they are several: the line names none of them then."""
     count = len({target.full_name for target in targets})
     return f" for {count} tokens" if count > 1 else ""
-
-
-def _bug(error: Exception) -> str:
-    # Without its text, which could quote anything.
-    return f"{type(error).__name__}, which is a bug in bearerd, please report it"

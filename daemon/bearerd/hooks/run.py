@@ -13,7 +13,7 @@ from bearerd.errors import HookFailed
 from bearerd.hooks.signals import send_signal
 from bearerd.log import say
 from bearerd.model import Target
-from bearerd.reason import reason_of
+from bearerd.reason import not_started
 from bearerd.terms import Hook
 from bearerd.timeformat import duration
 
@@ -85,7 +85,7 @@ def _run_command(
 def _not_started(hook: Hook, error: OSError) -> str:
     if isinstance(error, FileNotFoundError) and os.path.exists(hook.argv[0]):
         return "the interpreter in its first line (#!) does not exist"
-    return reason_of(error)
+    return not_started(error)
 
 
 def _end(process: Popen[bytes], hook: Hook, name: str | None) -> None:

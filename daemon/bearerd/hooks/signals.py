@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bearerd import child
+from bearerd.descriptors import release
 from bearerd.errors import HookFailed
 from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
@@ -17,7 +18,7 @@ from bearerd.terms import Hook
 
 # The kernel keeps that many bytes of a program's name (proc(5)).
 _LONGEST_COMM: Final = 15
-# Bytes of a pid file: a number and a line end, with room for spaces.
+# Bytes of the first line of a pid file: a number, with room for spaces.
 _MOST_PID_BYTES: Final = 32
 _HIGHEST_PID: Final = 2**22  # the highest value of pid_max (proc(5))
 
@@ -45,13 +46,20 @@ def send_signal(hook: Hook) -> None:
 def _pid_in(path: str) -> int:
     """The process id in a file: its first line, as systemd reads it."""
     try:
-        text = read_regular(path, _MOST_PID_BYTES).partition(b"\n")[0].strip()
+        line = read_regular(path, _MOST_PID_BYTES + 1).partition(b"\n")[0]
     except NotRegularError as error:
         raise HookFailed(f"{path}: {error}") from None
     except OSError as error:
         raise HookFailed(f"{path}: {reason_of(error)}") from None
     # kill(2) takes 0 and negative numbers for process groups, bearerd's own among them.
-    if not text.isdigit() or not 1 <= int(text) <= _HIGHEST_PID or int(text) == os.getpid():
+    text = line.strip()
+    # A longer line was cut off, and half a number is the id of another process.
+    if (
+        len(line) > _MOST_PID_BYTES
+        or not text.isdigit()
+        or not 1 <= int(text) <= _HIGHEST_PID
+        or int(text) == os.getpid()
+    ):
         raise HookFailed(f"{path} does not contain the id of another process")
     return int(text)
 
@@ -108,5 +116,5 @@ def _send(pid: int, number: int, name: bytes | None = None) -> bool:
         ) from None
     finally:
         if descriptor is not None:
-            os.close(descriptor)
+            release(descriptor)
     return True

@@ -15,6 +15,7 @@ from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Re
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.fleet_attempts import FleetAttempts
 from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
+from bearerd.lifecycle.plan import needs_grant
 from bearerd.lifecycle.shared import NOT_SENT
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept
 from bearerd.model import Target
@@ -66,14 +67,14 @@ class Attempts(FleetAttempts):
         now = self._parts.clock.now().boot
         self._change_share(old, now)
         self.token.shorten(target.publish_delay)
-        needs_grant = old.identity() != target.identity() or old.client.client_id != target.client.client_id
-        if needs_grant:
+        other_token = needs_grant(old, target)
+        if other_token:
             self._parts.admission.forget(target.full_name, old.client.name, now)
         # All refusals of a changed client are forgotten anyway (service/engine.py).
         if old.client == target.client and old.fingerprint() != target.fingerprint():
             self._request_changed(now)
         token = self.state.current
-        if needs_grant or self.log.failure is not None or (token is not None and not self.token.is_for(target)):
+        if other_token or self.log.failure is not None or (token is not None and not self.token.is_for(target)):
             self._due_now(now)
         elif self._is_spread(now):
             self._timing.now(now)

@@ -13,7 +13,7 @@ from bearerd.grant.outcome import Failure, Refused
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.lines import Line
 from bearerd.plural import counted
-from bearerd.timeformat import duration
+from bearerd.timeformat import after, duration
 
 STILL_FAILING: Final = 600.0
 """Seconds between two lines about one failure: rare enough not to flood the log, frequent enough to be seen."""
@@ -142,4 +142,4 @@ class FailureLog:
 
 def _after(wait: float) -> str:
     """When the next attempt is, in words."""
-    return "now" if wait <= 0 else f"in {duration(wait)}" if wait < inf else "when a request in flight has ended"
+    return after(wait) if wait < inf else "when a request in flight has ended"

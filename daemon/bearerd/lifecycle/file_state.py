@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from bearerd.errors import PublishError
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.failure_log import STILL_FAILING
 from bearerd.log import say
 from bearerd.model import Output, Target
-from bearerd.plural import counted
+from bearerd.plural import counted, together
 from bearerd.publish.publisher import Published
 from bearerd.publish.record import Record
 from bearerd.terms import Token
+
+# Twice may be a user who removed a file and then its directory. A third time is probably a program.
+_OFTEN: Final = 3
+_CONTENDED: Final = (
+    "this token was obtained: another program keeps changing it, perhaps another bearerd with the same path"
+)
 
 
 class Publisher(Protocol):
@@ -78,10 +84,12 @@ class FileState:
 
     __slots__ = (
         "_attempts",
+        "_expiry_said",
         "_first",
         "_hooks",
         "_only_times",
         "_publisher",
+        "_restored",
         "_rewritten",
         "_said_at",
         "_unannounced",
@@ -107,12 +115,16 @@ class FileState:
         """The number of failed writes in a row."""
         self._said_at: float | None = None
         """Boot clock: when a line was logged about the writes that fail."""
+        self._expiry_said = 0.0
+        """`previous_until` of the token whose expiry in the files was logged."""
         self._unsaved = False
         """Whether the record still has to be written."""
         self._first = True
         """Whether there was no token before."""
         self._only_times = False
         """Whether only times in the files have to change, after a step of the clock."""
+        self._restored = 0
+        """How often files of this token were restored."""
         self._rewritten = False
         """Whether a template changed. The files then differ although no other process altered them."""
         self._unannounced = False
@@ -132,6 +144,7 @@ class FileState:
     def token_changed(self) -> None:
         """Note that the token or its lifetime changed."""
         self._unsaved, self.on_disk, self._only_times = True, False, False
+        self._restored = 0
 
     def record_changed(self) -> None:
         """Note that only the record changed."""
@@ -164,7 +177,9 @@ class FileState:
             self.previous_until = self.readable_until
         self.readable_until = good_until if self.on_disk else 0.0
         if published.written and was_on_disk and not self._attempts and not self._rewritten:
-            say(logging.WARNING, f"restored: {', '.join(published.written)}", name=target.full_name)
+            self._restored += 1
+            why = f"; {self._restored} times since {_CONTENDED}" if self._restored >= _OFTEN else ""
+            say(logging.WARNING, f"restored: {', '.join(published.written)}{why}", name=target.full_name)
         self._rewritten = False
         self._note(target, faults + published.faults)
         times = {output.path for output in target.outputs if output.holds_times} if self._only_times else set()
@@ -209,16 +224,23 @@ class FileState:
         self._hooks.forget(target.full_name)
 
     def next_attempt(self, now: float) -> float | None:
-        """When failed writes are retried; None if there are none."""
-        return now + policy.wait_after_publish_fault(self._attempts) if self._attempts else None
+        """When failed writes are retried, or the token that they left in the files expires; None without any."""
+        if not self._attempts:
+            return None
+        retry = now + policy.wait_after_publish_fault(self._attempts)
+        return min(retry, self.previous_until) if self.previous_until > now else retry
 
     def still_failing(self, target: Target, now: float) -> None:
-        """Log every ten minutes that writes fail."""
+        """Log every ten minutes that writes fail, and once that the token in the files has expired meanwhile."""
+        if self._attempts and self._expiry_said < self.previous_until <= now:
+            self._expiry_said = self._said_at = self.previous_until
+            text = f"files: the token in them has expired, and the new one cannot be written: {together(self.faults)}"
+            say(logging.ERROR, f"{text}; retrying", name=target.full_name)
         if not self._attempts or self._said_at is None:
             self._said_at = now if self._attempts else None
         elif now >= self._said_at + STILL_FAILING:
             self._said_at = now
-            text = f"files: still failing after {self._attempts} attempts: {'; '.join(self.faults)}; retrying"
+            text = f"files: still failing after {self._attempts} attempts: {together(self.faults)}; retrying"
             say(logging.ERROR, text, name=target.full_name)
 
     def _announce(self, target: Target) -> None:
@@ -238,6 +260,6 @@ class FileState:
         if self._attempts == 1:
             say(
                 logging.ERROR,
-                f"files: {'; '.join(faults)}; the previous content is unchanged; retrying",
+                f"files: {together(faults)}; any previous content is unchanged; retrying",
                 name=target.full_name,
             )

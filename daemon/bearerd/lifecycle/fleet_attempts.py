@@ -12,6 +12,7 @@ from bearerd.lifecycle.shared import NOT_SENT
 from bearerd.lifecycle.standing import Standing, share_of
 from bearerd.model import Target
 from bearerd.share.answers import FleetFailure, Taken
+from bearerd.terms import LATELY
 
 
 class FleetAttempts(Standing):
@@ -48,7 +49,7 @@ class FleetAttempts(Standing):
             self.token.expected(now.boot)  # its provider has just returned it again
         parts.admission.worked(target.client.name)
         parts.admission.cancel(target.full_name, target.client.name, now.boot)
-        if now.boot - dated.token.obtained.boot <= policy.LATELY:
+        if now.boot - dated.token.obtained.boot <= LATELY:
             parts.admission.fleet_issued(target.full_name, target.client.name, now.boot)
         remaining = self.state.remaining(now.boot)
         due = self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS)

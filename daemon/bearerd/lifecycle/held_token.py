@@ -47,7 +47,7 @@ class Waiting:
 def wait(
     token: Token, present: TokenState, delay: float, valid_at: float, now: float, *, own: bool = True
 ) -> Waiting | None:
-    """How a new token waits that is valid from `valid_at` on (boot clock); None if it is published at once.
+    """The wait of a new token; None if it is published at once. `valid_at`: when (boot clock) it becomes valid.
 
     It waits for half its lifetime at most, so that it is published before its own refresh is due.
     """
@@ -60,7 +60,7 @@ def wait(
 
 
 class HeldToken:
-    """The token that a target holds, the request that it is from, and how it waits for its publication."""
+    """The token that a target holds, the request that it was issued for, and its wait for publication."""
 
     __slots__ = ("_client_id", "_doubted", "fence", "identity", "state", "waiting")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from bearerd.lifecycle.token_state import Kind
-from bearerd.timeformat import duration
+from bearerd.timeformat import after, duration
 
 # Seconds. Both are differences of the same two moments, so they differ by rounding only.
 _SAME: Final = 0.001
@@ -29,11 +29,8 @@ def resumed_line(remaining: float, publish_in: float) -> Line:
 
 def taken_line(remaining: float, wait: float, publish_in: float) -> Line:
     """The line about a token that another daemon of the fleet obtained."""
-    when = "now" if wait <= 0 else f"in {duration(wait)}"
-    return Line(
-        "info",
-        f"token taken from the fleet; good for {duration(remaining)}{_published(publish_in)}; next refresh {when}",
-    )
+    good, when = duration(remaining), after(wait)
+    return Line("info", f"token taken from the fleet; good for {good}{_published(publish_in)}; next refresh {when}")
 
 
 def nbf_line(nbf: float, publish_in: float) -> Line | None:
@@ -60,7 +57,7 @@ def reply_line(kind: Kind, remaining: float, wait: float, publish_in: float = 0.
     All are seconds; `publish_in` is 0 for a token that is published at once. None for a token that had expired on
     arrival: that is a failure.
     """
-    good, when = duration(remaining), "now" if wait <= 0 else f"in {duration(wait)}"
+    good, when = duration(remaining), after(wait)
     match kind:
         case "new":
             return Line("info", f"token obtained, good for {good}{_published(publish_in)}; next refresh {when}")

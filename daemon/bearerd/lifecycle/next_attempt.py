@@ -51,7 +51,7 @@ class NextAttempt:
     # -- what sets it ----------------------------------------------------------------------------
 
     def now(self, now: float) -> None:
-        """An attempt is due at once, because the cause of the last failure may be gone."""
+        """Make an attempt due at once, because the cause of the last failure may be gone."""
         self.due = self.not_before = max(now, self._ended + policy.LEAST_BETWEEN_ATTEMPTS)
 
     def rescheduled(self, due: float) -> None:

@@ -52,7 +52,7 @@ def plan(old: Config, new: Config) -> Plan:
         for name, target in after.items()
         if name in before and target is not before[name] and target != before[name]
     ]
-    renew = [target for target in changed if _needs_grant(before[target.full_name], target)]
+    renew = [target for target in changed if needs_grant(before[target.full_name], target)]
     taken = {output.path for target in new.targets for output in target.outputs}
     gone = {
         name: outputs
@@ -86,6 +86,6 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     return [key for key, (was, wanted) in fixed.items() if was != wanted]
 
 
-def _needs_grant(old: Target, new: Target) -> bool:
+def needs_grant(old: Target, new: Target) -> bool:
     """Whether the new config needs another token."""
     return old.identity() != new.identity() or old.client.client_id != new.client.client_id

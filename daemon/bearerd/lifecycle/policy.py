@@ -9,7 +9,7 @@ Admission decides how long a refused client waits, because its targets wait toge
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from bearerd.grant.outcome import Failure, Malformed, RateLimited, Refused, Transient, Unsent
@@ -31,12 +31,13 @@ _LATER_SHARE: Final = 0.2
 _TRANSIENT_FIRST: Final = 1.0
 _TRANSIENT_CEILING: Final = 60.0  # every target recovers within a minute of an outage
 _SHARE_OF_REMAINING: Final = 0.25  # at least four attempts fit into the time that is left
-_RATE_LIMITED_FIRST: Final = 60.0
-_RATE_LIMITED_CEILING: Final = 600.0
+_RATE_LIMITED_FIRST: Final = 60.0  # most limits are per minute
+_RATE_LIMITED_CEILING: Final = 600.0  # a limit may be per hour or per day, and this makes six attempts an hour
+# A person has to correct the provider or the config. Every target recovers within ten minutes of that.
 _MALFORMED_FIRST: Final = 60.0
 _MALFORMED_CEILING: Final = 600.0
 _UNSENT_FIRST: Final = 10.0  # a retry only reads a file, and sends nothing
-_UNSENT_CEILING: Final = 60.0
+_UNSENT_CEILING: Final = 60.0  # most sources are watched, and a change is tried at once; a command is not
 
 # Late enough for a short outage to be over, early enough for one request with its timeout.
 LATEST_LAST_ATTEMPT: Final = 15.0
@@ -48,8 +49,6 @@ EARLIEST_LAST_ATTEMPT: Final = 30.0
 STEP: Final = 5.0
 CLOCKS_DISAGREE: Final = 30.0
 
-LATELY: Final = 60.0
-"""Seconds for which a token proves that the credentials of its client work (admission/breaker.py)."""
 LOST_AFTER: Final = 600.0
 """Seconds without any token after which a transient failure counts as lasting. A network may be late after a boot."""
 
@@ -62,16 +61,16 @@ _PUBLISH_CEILING: Final = 10.0  # a deleted or altered file is restored within 1
 # -- the lead ----------------------------------------------------------------------------------------
 
 
-def lead(lifetime: float, refresh_before: RefreshBefore, least: float = 0.0) -> float:
+def lead(lifetime: float, refresh_before: RefreshBefore, least: float) -> float:
     """Seconds before expiry at which a refresh is due, without jitter; at least `least`, up to half the lifetime."""
     if refresh_before.seconds is not None:
         wanted = refresh_before.seconds
     else:
-        wanted = max((refresh_before.share or 0.0) * lifetime, _LEAST_LEAD_OF_SHARE)
+        wanted = max(refresh_before.share * lifetime, _LEAST_LEAD_OF_SHARE)
     return max(0.0, min(max(wanted, least), lifetime / 2))
 
 
-def planned(lifetime: float, refresh_before: RefreshBefore, least: float = 0.0, max_age: float = math.inf) -> float:
+def planned(lifetime: float, refresh_before: RefreshBefore, least: float, max_age: float) -> float:
     """Seconds after issue at which a refresh is due, without jitter; at most `max_age`."""
     return max(0.0, min(lifetime - lead(lifetime, refresh_before, least), max_age))
 
@@ -82,7 +81,7 @@ def due_after_issue(
     least: float,
     last_attempt: float,
     dice: float,
-    max_age: float = math.inf,
+    max_age: float,
 ) -> float:
     """When (boot clock) the refresh of a token is due; `last_attempt` is when the token was requested."""
     age = planned(token.lifetime, refresh_before, least, max_age)
@@ -121,12 +120,13 @@ def wait_after(failure: Failure, count: int, remaining: float, dice: float) -> f
             wait = min(wait, _longest_wait(remaining))
             if failure.retry_after is not None:
                 wait = max(wait, min(failure.retry_after, LONGEST_WAIT) * later)
-        case RateLimited(retry_after=None):
-            # The wait doubles, because the limit may be as low as ten in eight hours.
-            wait = _doubling(_RATE_LIMITED_FIRST, count, _RATE_LIMITED_CEILING) * later
         case RateLimited():
-            backoff = _doubling(_TRANSIENT_FIRST, count, _TRANSIENT_CEILING)
-            wait = max(min(failure.retry_after or 0.0, LONGEST_WAIT), backoff) * later
+            if failure.retry_after is None:
+                # The wait doubles, because the limit may be as low as ten in eight hours.
+                wait = _doubling(_RATE_LIMITED_FIRST, count, _RATE_LIMITED_CEILING) * later
+            else:
+                backoff = _doubling(_TRANSIENT_FIRST, count, _TRANSIENT_CEILING)
+                wait = max(min(failure.retry_after, LONGEST_WAIT), backoff) * later
         case Malformed():
             wait = _doubling(_MALFORMED_FIRST, count, _MALFORMED_CEILING)
         case Unsent() | Refused():  # how long a refused client waits is decided by admission
@@ -209,12 +209,4 @@ def redate(token: Token, now: Instant) -> Dated:
     remaining = min(by_wall, by_boot) if disagreed else by_boot
     age = token.lifetime - remaining
     obtained = Instant(now.wall - age, now.boot - age)
-    moved = Token(
-        access_token=token.access_token,
-        obtained=obtained,
-        lifetime=token.lifetime,
-        token_type=token.token_type,
-        scope=token.scope,
-        extra=token.extra,
-    )
-    return Dated(moved, disagreed=disagreed, stepped=True)
+    return Dated(replace(token, obtained=obtained), disagreed=disagreed, stepped=True)

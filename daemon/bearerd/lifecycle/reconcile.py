@@ -116,8 +116,8 @@ class Reconciler(Generic[C]):
         try:
             return self._turn(name, target, controller, wishes)
         except BaseException:
-            with self._lock:
-                if name in self._wanted or name in self._controllers:
+            if wishes:
+                with self._lock:
                     self._inbox.setdefault(name, set()).update(wishes)
             raise
 

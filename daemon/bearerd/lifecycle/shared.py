@@ -95,7 +95,7 @@ class Shared:
         return fence, self.fleet.store(target, record, after.remaining(now), next_due=next_due)
 
     def failed(self, target: Target, lock: Lock, failure: Failure, wait: float, *, whole_client: bool) -> None:
-        """Report a failure to the fleet, which then waits for so many seconds."""
+        """Report a failure to the fleet, which then waits for `wait` seconds."""
         if isinstance(failure, Unsent):  # its secret, for example: another daemon may succeed
             self.fleet.give_back(target, lock)
             return

@@ -1,4 +1,4 @@
-"""What one target holds, and what holds it: its token, its failures since the last success, and its next attempt."""
+"""The state of one target: its token, its failures since the last success, its next attempt, and the hold on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 
 
 class Standing:
-    """Any thread may read it. Attempts (attempts.py) change it."""
+    """The state of one target. Any thread may read it. Attempts (attempts.py) change it."""
 
     # Without slots, the dicts of 10,000 instances would take 20 MB.
     __slots__ = (

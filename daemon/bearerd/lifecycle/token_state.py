@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Literal
 
-from bearerd.grant.outcome import Issued, Malformed, Transient
+from bearerd.grant.outcome import ARRIVED_EXPIRED, Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
 from bearerd.terms import Instant, Token
 from bearerd.timeformat import rfc3339
@@ -134,8 +134,8 @@ def _accept(
 ) -> Accepted:
     token, boot = issued.token, now.boot
     held = state.token is not None and state.token.access_token == token.access_token
-    if issued.named == "named" and token.expires.boot <= boot:
-        return _at_end(state, boot) if held else _arrived_expired(state, token, now, skew)
+    if issued.expired(boot):
+        return _at_end(state, boot) if held else _arrived_expired(state, issued, now, skew)
     if not held:
         return _new(state, issued, boot, refresh_due)
     if state.zero:
@@ -228,18 +228,18 @@ def _at_end(state: TokenState, now: float) -> Accepted:
     return Accepted(after, "at_end", now + LEAST_BETWEEN_ATTEMPTS, failure)
 
 
-def _arrived_expired(state: TokenState, token: Token, now: Instant, skew: float | None) -> Accepted:
+def _arrived_expired(state: TokenState, issued: Issued, now: Instant, skew: float | None) -> Accepted:
     count = state.arrived_expired + 1
-    failure: Transient | Malformed = Transient("the new token had expired when it arrived")
+    failure: Transient | Malformed = Transient(ARRIVED_EXPIRED)
     if count >= _ARRIVED_EXPIRED:
         ours = rfc3339(now.wall)
         theirs = "the reply has no Date" if skew is None else f"the provider's {rfc3339(now.wall + skew)}"
         failure = Malformed(
             f"{count} new tokens in a row had expired when they arrived: this machine's clock says {ours}, {theirs}",
-            hint="compare this machine's clock with the provider's",
+            hint=issued.why_expired(skew),
         )
     after = replace(state, arrived_expired=count)
-    return Accepted(after, "expired", max(now.boot, token.obtained.boot) + LEAST_BETWEEN_ATTEMPTS, failure)
+    return Accepted(after, "expired", max(now.boot, issued.token.obtained.boot) + LEAST_BETWEEN_ATTEMPTS, failure)
 
 
 def _is_countdown(token: Token, held: Token) -> bool:

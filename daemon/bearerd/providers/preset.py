@@ -166,7 +166,7 @@ _FILES: Final = (
 def _comments(preset: Preset) -> list[str]:
     heading = preset.heading or preset.title
     about = (
-        f"The config of bearerd for {preset.title}, written by `bearerd init {preset.name}`. Edit it as you like, and "
+        f"The config of bearerd, written by `bearerd init {preset.name}` ({preset.title}). Edit it as you like, and "
         "run `bearerd check` after a change. config.example.yaml shows every key, and docs/providers.md has more on "
         f'this provider, under "{heading}".'
     )

@@ -28,7 +28,9 @@ _ADVICE: Final = {
 def advice(error: OSError) -> str:
     """The error in one clause, with what to do if that is known."""
     if error.errno == errno.EACCES:
-        return f"{this_user()} is not allowed to write there; change its owner or mode, or write to another directory"
+        # The error is about the directory also if it comes with the path of a file.
+        do = "change the owner or mode of the directory, or write to another one"
+        return f"{this_user()} is not allowed to write there; {do}"
     return _ADVICE.get(error.errno or 0, reason_of(error))
 
 

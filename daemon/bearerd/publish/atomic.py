@@ -27,10 +27,12 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 from bearerd.accounts import user_name
+from bearerd.descriptors import release
 from bearerd.errors import NotPermitted, PublishError
 from bearerd.handoff import waiting
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
@@ -38,6 +40,7 @@ from bearerd.publish.advice import advice, this_user
 from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes
 from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
+from bearerd.regular import read_up_to
 
 # Seconds. On a tmpfs an fsync takes microseconds; on a disk it takes longer than the rest of a turn.
 _SLOW_SYNC: Final = 0.0003
@@ -69,7 +72,6 @@ class Files:
 
     def adopt(self, directory_mode: int, group: str | None) -> None:
         """Use this mode and group for new directories from now on."""
-        self._kept.drop_all()
         self._mode, self._group = directory_mode, group
         self._to_root = [Step(name, self._mode, follow=True) for name in _names(self.root)]
         if self._own == self.root and self._to_root:
@@ -111,14 +113,18 @@ class Files:
                 return False
 
     def read(self, path: str, most: int) -> bytes | None:
-        """A file's content, up to `most` bytes; None if it does not exist, cannot be read, or cannot be trusted."""
+        """A file's content, up to `most` bytes; None if it does not exist or cannot be trusted.
+
+        Raises PublishError if it cannot be read.
+        """
+        read = partial(self._read_trusted, path, most)
         try:
-            with self._parent(path) as (opened, name):
-                if opened.private and not _is_own(opened, path):
-                    return None
-                return _read(opened.descriptor, name, most)
-        except (OSError, PublishError):
-            return None
+            return read()
+        except OSError:  # once more: an interruption, or a stale handle of a network file system
+            try:
+                return read()
+            except OSError as error:
+                raise PublishError(f"{path}: {advice(error)}") from None
 
     def judge(self, path: str) -> bool:
         """Whether a file in `own` exists; one that cannot be trusted is moved aside. Raises PublishError."""
@@ -184,15 +190,16 @@ class Files:
             if kept is not None:
                 yield kept
                 return
+        walked = partial(walk, self._steps(directory), make=make, group=self._group)
         try:
-            opened = walk(self._steps(directory), make=make, group=self._group)
+            opened = walked()
         except OSError as error:
             if error.errno not in {errno.EMFILE, errno.ENFILE}:
                 raise
             self._kept.drop_all()  # the descriptors that are kept may be those that are missing
-            opened = walk(self._steps(directory), make=make, group=self._group)
+            opened = walked()
         if opened.missing:
-            os.close(opened.descriptor)
+            release(opened.descriptor)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with self._kept.keep(directory, opened):
             yield opened
@@ -208,7 +215,7 @@ class Files:
         try:
             yield opened
         finally:
-            os.close(opened.descriptor)
+            release(opened.descriptor)
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -228,6 +235,19 @@ class Files:
             else:
                 steps.append(Step(name, self._mode))
         return steps
+
+    def _read_trusted(self, path: str, most: int) -> bytes | None:
+        try:
+            with self._parent(path) as (opened, name):
+                if opened.private and not _is_own(opened, path):
+                    return None
+                return _read(opened.descriptor, name, most)
+        except (FileNotFoundError, NotADirectoryError, PublishError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None  # a symlink, which is not followed
+            raise
 
     def _refuse_third_users(self, opened: OpenDirectory, path: str, owner: int = -1) -> None:
         """Below a directory of another user, raise PublishError for a file that is neither theirs, root's nor ours."""
@@ -299,9 +319,14 @@ def _names(path: str) -> list[str]:
 
 
 def _is_own(opened: OpenDirectory, path: str) -> bool:
-    """Whether a file is a regular one that only the daemon's user can write; any other is moved aside."""
+    """Whether a file is a regular one that only the daemon's user can write; any other is moved aside.
+
+    A hard link to another file is, too: the lock is written in place.
+    """
     found = os.stat(posixpath.basename(path), dir_fd=opened.descriptor, follow_symlinks=False)
     reason = distrust(found, os.geteuid()) if stat.S_ISREG(found.st_mode) else "it is not a regular file"
+    if not reason and found.st_nlink > 1:
+        reason = "it has another name (a hard link)"
     if reason:
         move_aside(opened.descriptor, path, found, reason)
     return not reason
@@ -312,10 +337,9 @@ def _read(parent: int, name: str, most: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise FileNotFoundError
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read(most) or b""
+        return read_up_to(descriptor, most)
     finally:
-        os.close(descriptor)  # `open` does not close the descriptor of a directory
+        release(descriptor)
 
 
 def _unlink(parent: int, name: str) -> None:

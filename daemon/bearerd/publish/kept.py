@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from bearerd.descriptors import release
 from bearerd.publish.walk import OpenDirectory
 
 # Descriptors. A burst writes the tokens of one client after another, into two directories each.
@@ -35,7 +36,7 @@ class KeptDirectories:
 
     @contextmanager
     def use(self, path: str) -> Iterator[OpenDirectory | None]:
-        """Yields the directory, which stays open during the block; None if it is not kept or has changed."""
+        """Yield the directory, which stays open during the block; None if it is not kept or has changed."""
         with self._lock:
             kept = self._kept.get(path)
             if kept is not None:
@@ -90,7 +91,7 @@ class KeptDirectories:
             kept.users -= 1
             last = not kept.users
         if last:
-            os.close(kept.place.descriptor)
+            release(kept.place.descriptor)
 
 
 def _is_same(path: str, before: os.stat_result) -> bool:

@@ -9,11 +9,30 @@ import posixpath
 from contextlib import suppress
 from typing import Final
 
+from bearerd.descriptors import release
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.publish.advice import advice
 
 # O_NONBLOCK: opening a FIFO of this name must not block.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def holder(path: str) -> int | None:
+    """The pid of the process that holds the lock file at `path`; None if none does, or it cannot be seen.
+
+    It takes no lock, which could keep a daemon from starting. A process in another container cannot be seen.
+    """
+    try:
+        wanted = os.lstat(path).st_ino
+        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+            for line in locks:  # `1: FLOCK  ADVISORY  WRITE 4897 00:1a:12345 0 EOF`
+                fields = line.split()
+                # Not the device: that of an overlay differs from the one that stat returns.
+                if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == str(wanted):
+                    return int(fields[4])
+    except (OSError, LookupError, ValueError):
+        pass
+    return None
 
 
 class DirectoryLock:
@@ -39,7 +58,7 @@ class DirectoryLock:
         try:
             self._lock(descriptor)
         except BaseException:
-            os.close(descriptor)
+            release(descriptor)
             raise
         self.release()
         self._descriptor = descriptor
@@ -61,7 +80,7 @@ class DirectoryLock:
         try:
             self._lock(descriptor)
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def is_held(self, directory: int) -> bool:
         """Whether the file in this directory (a descriptor) is the one that is locked."""
@@ -76,7 +95,8 @@ class DirectoryLock:
         """Release the lock if it is held."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor != -1:
-            os.close(descriptor)
+            with suppress(OSError):  # a quota, or a network file system; it is closed in any case
+                os.close(descriptor)
 
     def _lock(self, descriptor: int) -> None:
         try:

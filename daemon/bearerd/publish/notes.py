@@ -29,8 +29,11 @@ class Notes:
         self._files.replace(self._path(target), _CONTENT, PRIVATE)
 
     def noted(self, target: Target) -> bool:
-        """Whether hooks are owed for a target."""
-        return self._files.read(self._path(target), 1) is not None
+        """Whether hooks are owed for a target. If that cannot be read, they are: twice is better than never."""
+        try:
+            return self._files.read(self._path(target), 1) is not None
+        except PublishError:
+            return True
 
     def unnote(self, target: Target) -> None:
         """Remove a target's note. If that fails, the hooks run once more at the next start."""

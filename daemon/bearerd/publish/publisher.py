@@ -11,9 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bearerd.descriptors import release
 from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, NotPermitted, PublishError
 from bearerd.log import say
 from bearerd.model import Config, Output, Target
+from bearerd.plural import counted
 from bearerd.publish import record as records
 from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice, instead
 from bearerd.publish.atomic import Files
@@ -54,8 +56,12 @@ def _record_path(directory: str, client: str, token: str) -> str:
 def peek(directory: str, client: str, token: str) -> Record | None:
     """A record below an output directory, which may belong to another user's daemon."""
     files = Files(directory, PRIVATE_DIRECTORY)
-    content = files.read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
-    files.close_directories()
+    try:
+        content = files.read(_record_path(directory, client, token), _MOST_RECORD_BYTES)
+    except PublishError:
+        return None
+    finally:
+        files.close_directories()
     return None if content is None else records.load(content)
 
 
@@ -90,7 +96,7 @@ class Publisher:
             directories |= {posixpath.dirname(output.path) for output in target.outputs}
         swept = self._files.sweep(directories | self.notes.directories(self._config.targets))
         if swept:
-            say(logging.INFO, f"removed {swept} temporary files of a bearerd that was killed")
+            say(logging.INFO, f"removed {counted(swept, 'temporary file')} of a bearerd that was killed")
         self._look_around()
 
     def look(self) -> None:
@@ -134,7 +140,11 @@ class Publisher:
         """The target's record, if there is one. One of another format version is renamed and kept for a rollback."""
         path = self._record_path(target)
         # One look first: where nothing is, opening would walk to it for nothing, for each token of a first start.
-        content = self._files.read(path, _MOST_RECORD_BYTES) if os.path.lexists(path) else None
+        try:
+            content = self._files.read(path, _MOST_RECORD_BYTES) if os.path.lexists(path) else None
+        except PublishError as error:
+            say(logging.WARNING, f"record: {error}; a new token is requested", name=target.full_name)
+            return None
         if content is None:
             return None
         if version := unknown_version(content, records.SCHEMA):
@@ -146,7 +156,9 @@ class Publisher:
                 text = f"the record is from another version of bearerd; it was kept as {kept}"
                 say(logging.WARNING, text, name=target.full_name)
             return None
-        return records.load(content)
+        if (record := records.load(content)) is None:
+            say(logging.WARNING, f"record: {path} is damaged; a new token is requested", name=target.full_name)
+        return record
 
     def recorded(self, target: Target) -> bool:
         """Whether the target's record exists. Cheap: one lstat."""
@@ -275,7 +287,7 @@ class Publisher:
                 if os.fstat(own).st_uid == owner:
                     self._lock.probe(own)
             finally:
-                os.close(own)
+                release(own)
 
     def _take_lock(self) -> None:
         """Make, check and lock bearerd's own directories; raises DirectoryUnusable or DirectoryLocked."""

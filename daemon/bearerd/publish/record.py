@@ -12,8 +12,12 @@ from bearerd import boundedjson
 from bearerd.terms import Instant, Token
 
 SCHEMA: Final = 1
+"""The format version. A record with another one is kept aside (publish/version)."""
 # Unix time. Python cannot format later dates.
 _YEAR_10000: Final = 253_402_300_800.0
+# Seconds, two hundred years: the longest lifetime, and the greatest time of a boot clock. Longer ones, of a damaged
+# record, would move the other times beyond these years when the clocks are compared.
+_LONGEST: Final = 200 * 366 * 86400.0
 # The year 2112 in microseconds, as in share/types.
 _GREATEST_FENCE: Final = 2**52
 
@@ -96,8 +100,9 @@ def load(content: bytes) -> Record | None:
             _token(fields if following is None else following),
             _text(fields["identity"]),
             _text(fields["client_id"], may_be_empty=True),
-            named=_flag(fields["named"]),
-            sliding=_flag(fields["sliding"]),
+            # The first version with a package wrote neither.
+            named=_flag(fields.get("named", True)),
+            sliding=_flag(fields.get("sliding", False)),
             present=None if following is None else _token(fields),
             not_before=_number(fields.get("not_before", 0.0)),
             publish_after=_number(fields.get("publish_after", 0.0)),
@@ -112,7 +117,8 @@ def _token(fields: dict[str, Any]) -> Token:
     extra = fields["extra"]
     if not isinstance(extra, dict):
         raise TypeError
-    lifetime, obtained = _number(fields["lifetime"]), _number(fields["obtained_wall"])
+    lifetime, boot = (_number(fields[name], _LONGEST) for name in ("lifetime", "obtained_boot"))
+    obtained = _number(fields["obtained_wall"])
     if not 0 <= obtained + lifetime < _YEAR_10000:
         raise ValueError
     return Token(
@@ -121,8 +127,8 @@ def _token(fields: dict[str, Any]) -> Token:
         # Some providers return an empty scope.
         scope=None if scope is None else _text(scope, may_be_empty=True),
         lifetime=lifetime,
-        obtained=Instant(obtained, _number(fields["obtained_boot"])),
-        extra=json.dumps(extra) if extra else "{}",
+        obtained=Instant(obtained, boot),
+        extra=json.dumps(extra),
     )
 
 
@@ -132,9 +138,9 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, most: float = math.inf) -> float:
     number = float(value)
-    if not math.isfinite(number):
+    if not math.isfinite(number) or abs(number) > most:
         raise ValueError
     return number
 

@@ -29,9 +29,12 @@ from bearerd.publish.walk import distrust
 from bearerd.terms import OWN_DIRECTORY
 
 SCHEMA: Final = 1
+"""The format version of documents. One with another version is kept aside (publish/version)."""
 # Bytes. A fingerprint takes 36 bytes, and a client has a few secrets.
 _MOST_BYTES: Final = 1024 * 1024
+# As many as SHA-256 has, for HMAC (RFC 2104 section 3).
 _KEY_BYTES: Final = 32
+_TRIED_AGAIN: Final = "all secrets of a client are tried again"
 
 
 class State:
@@ -49,6 +52,8 @@ class State:
             self.note = f"{directory}: {reason}; the state is kept in {own}, which only bearerd uses"
         self._directory = own
         self._files = Files(root, PRIVATE_DIRECTORY, own=own)
+        self._unreadable = False
+        """Whether it can be neither used nor changed, because its key could not be read."""
         self.fault = ""
         """Why it is not written; empty if it is."""
 
@@ -72,8 +77,14 @@ class State:
 
         A document of another format version is renamed and kept for a rollback.
         """
+        if self._unreadable:
+            return None
         path = self._path(kind, name)
-        content = self._files.read(path, _MOST_BYTES) or b""
+        try:
+            content = self._files.read(path, _MOST_BYTES) or b""
+        except PublishError as error:
+            self._cannot(error, f"; {_TRIED_AGAIN}")
+            return None
         if version := unknown_version(content, SCHEMA):
             self._keep_aside(path, version)
             return None
@@ -88,6 +99,8 @@ class State:
 
     def save(self, kind: str, name: str, fields: Mapping[str, Any]) -> None:
         """Save fields under a name; without any, the document is removed."""
+        if self._unreadable:
+            return
         path = self._path(kind, name)
         try:
             if fields:
@@ -96,21 +109,27 @@ class State:
             else:
                 self._files.remove(path)
         except PublishError as error:
-            self._cannot(error, "; after a restart, all secrets of a client are tried again")
+            self._cannot(error, f"; after a restart, {_TRIED_AGAIN}")
         else:
             self.fault = ""
 
     def key(self) -> bytes:
         """The key of fingerprints, which is generated once."""
         path = posixpath.join(self._directory, "key")
-        key = self._files.read(path, _KEY_BYTES)
+        try:
+            key = self._files.read(path, _KEY_BYTES)
+        except PublishError as error:
+            # With another key, all secrets would look changed. So the files on disk are neither used nor changed.
+            self._unreadable = True
+            self._cannot(error, f"; until a restart, {_TRIED_AGAIN}")
+            return secrets.token_bytes(_KEY_BYTES)
         if key is not None and len(key) == _KEY_BYTES:
             return key
         key = secrets.token_bytes(_KEY_BYTES)
         try:
             self._files.replace(path, key, PRIVATE)
         except PublishError as error:
-            self._cannot(error, "; after a restart, all secrets of a client are tried again")
+            self._cannot(error, f"; after a restart, {_TRIED_AGAIN}")
         return key
 
     def examine(self) -> list[str]:

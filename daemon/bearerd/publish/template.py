@@ -157,7 +157,9 @@ def _fault(name: str, text: str, error: Exception) -> PublishError:
         if traceback.tb_frame.f_code.co_filename == "<template>":
             line = traceback.tb_lineno
         traceback = traceback.tb_next
-    return PublishError(f"template {name}: {f'line {line}: ' if line else ''}{_describe(text, error)}")
+    # Names in a template may contain any character, and a message is one line.
+    said = "".join(char if char.isprintable() else "?" for char in _describe(text, error))
+    return PublishError(f"template {name}: {f'line {line}: ' if line else ''}{said}")
 
 
 def _describe(text: str, error: Exception) -> str:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from bearerd.accounts import user_name
+from bearerd.descriptors import release
 from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.publish.access import MOST_LINKS, WRITE_BY_GROUP_OR_OTHERS
@@ -102,7 +103,7 @@ def walk(steps: Sequence[Step], *, make: bool, group: str | None = None) -> Open
     try:
         return walker.arrive()
     except BaseException:
-        os.close(walker.here.descriptor)
+        release(walker.here.descriptor)
         raise
 
 
@@ -182,7 +183,9 @@ class _Walker:
             descriptor = self._open(step, path, flags)
         except NotADirectoryError:
             found = os.stat(step.name, dir_fd=self.here.descriptor, follow_symlinks=False)
-            if step.movable:
+            if stat.S_ISDIR(found.st_mode):  # it was replaced meanwhile
+                self._again(step, path, "it was not a directory")
+            elif step.movable:
                 kind = "a symlink" if stat.S_ISLNK(found.st_mode) else "not a directory"
                 self._move_aside(step, path, found, f"it is {kind}")
             else:
@@ -190,7 +193,7 @@ class _Walker:
             return
         status = os.fstat(descriptor)
         if step.private and (reason := distrust(status, self._uid)):
-            os.close(descriptor)
+            release(descriptor)
             if not step.movable:
                 raise PublishError(f"{path} is not used because {reason}")
             self._move_aside(step, path, status, reason)
@@ -207,7 +210,7 @@ class _Walker:
         return self._made(step, path, flags)
 
     def _change(self, descriptor: int, path: str, status: os.stat_result) -> None:
-        os.close(self.here.descriptor)
+        release(self.here.descriptor)
         self.here.descriptor, self.here.path, self.here.status = descriptor, path, status
         self._note_stranger()
 
@@ -217,10 +220,14 @@ class _Walker:
             self.here.stranger = Stranger(self.here.path, owner)
 
     def _move_aside(self, step: Step, path: str, found: os.stat_result, reason: str) -> None:
+        self._again(step, path, reason)
+        move_aside(self.here.descriptor, path, found, reason)
+
+    def _again(self, step: Step, path: str, reason: str) -> None:
+        """Let a step be taken again; raises PublishError if that happens too often."""
         self._moved += 1
         if self._moved > _MOST_MOVED:
             raise PublishError(f"another user keeps putting {path} back: {reason}")
-        move_aside(self.here.descriptor, path, found, reason)
         self._left.append(step)
 
     # -- links ---------------------------------------------------------------------------------
@@ -236,7 +243,7 @@ class _Walker:
                 raise PublishError(f"the symlink {path} is not followed: {reason}")
             target = os.readlink("", dir_fd=link)
         finally:
-            os.close(link)
+            release(link)
         if len(self._links) >= MOST_LINKS:
             raise PublishError(f"the symlink {path} is not followed: the path has more than {MOST_LINKS}")
         self._links.append(f"{path} leads to {target}")
@@ -295,7 +302,7 @@ class _Walker:
             if step.private:
                 _prove_private(descriptor, path, self._uid)
         except BaseException:
-            os.close(descriptor)
+            release(descriptor)
             with suppress(OSError):  # otherwise it would look like one that was made on purpose
                 os.rmdir(step.name, dir_fd=above.descriptor)
             raise

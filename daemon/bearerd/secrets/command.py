@@ -12,7 +12,7 @@ from typing import Final
 from bearerd import child
 from bearerd.errors import SecretUnavailable
 from bearerd.handoff import waiting
-from bearerd.reason import reason_of
+from bearerd.reason import not_started
 from bearerd.secrets.source import LARGEST, SecretSource
 from bearerd.terms import Reference
 
@@ -36,7 +36,7 @@ class CommandSource(SecretSource):
         try:
             process = child.start(self.reference.argv, self._environ, stdout=subprocess.PIPE, umask=0o077)
         except OSError as error:
-            raise SecretUnavailable(f"{name}: {reason_of(error)}") from None
+            raise SecretUnavailable(f"{name}: {not_started(error)}") from None
         with waiting(), process:
             try:
                 output = _output(process, time.monotonic() + _TIMEOUT)

@@ -7,13 +7,15 @@ import stat
 from collections.abc import Mapping
 from typing import Final, Literal, assert_never
 
+from bearerd.descriptors import release
 from bearerd.errors import SecretUnavailable
 from bearerd.reason import reason_of
-from bearerd.regular import NotRegularError, open_regular
+from bearerd.regular import NotRegularError, open_regular, read_up_to
 from bearerd.secrets.fingerprint import fingerprint_of
 from bearerd.secrets.source import LARGEST, SecretSource
 from bearerd.terms import Reference
 
+# The permission bits of all users but the owner and the group.
 _OTHERS: Final = 0o007
 
 
@@ -83,11 +85,11 @@ def _read(path: str, permissions: Literal["owner", "group", "any"]) -> bytes:
             raise SecretUnavailable(f"file {path}: {fault}")
         if status.st_size > LARGEST:
             raise SecretUnavailable(f"file {path}: larger than 64 KiB, so not a secret")
-        return os.read(descriptor, LARGEST)
+        return read_up_to(descriptor, LARGEST)
     except OSError as error:
         raise SecretUnavailable(f"file {path}: {reason_of(error)}") from None
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
 def _too_readable(mode: int, permissions: Literal["owner", "group", "any"]) -> str | None:

@@ -38,6 +38,8 @@ class SecretSource(ABC):
         text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
         if not text:
             raise SecretUnavailable(f"{self.reference}: empty")
+        if "\0" in text:  # a file system may leave these after a power failure
+            raise SecretUnavailable(f"{self.reference}: contains NUL, so it is damaged or UTF-16; write it again")
         return text
 
     def check(self) -> str:

@@ -64,7 +64,7 @@ class Clients:
         if self._grants.untried(client):
             # In a fleet, another daemon may have been refused, with these same credentials.
             if client.share is None or self._grants.was_refused(client):
-                say(logging.INFO, f"client {client.name} was refused before its credentials changed; trying again")
+                say(logging.INFO, f"credentials for client {client.name} changed since its refusal; trying again")
             self._admission.forgive(client.name, self._clock.now().boot)
         else:
             say(

@@ -44,7 +44,7 @@ _BESIDE_GRANTS: Final = 2
 _BETWEEN_REQUESTS: Final = 60.0
 # Seconds after which the heartbeat is stale: the main loop ticks every 8 s, and three missed ticks are not chance.
 _HEARTBEAT: Final = 30.0
-# So much time passes between two ticks only if this process was stopped (SIGSTOP, a paused VM).
+# Seconds. Two ticks are further apart only if this process was stopped (SIGSTOP, a paused VM).
 _PAUSED: Final = 2 * CHECK_CLOCKS_EVERY
 # Seconds for running turns to write their files at a stop. A turn that waits for a provider is abandoned.
 _STOP_WITHIN: Final = 2.0
@@ -257,7 +257,7 @@ class Engine:
         """
         before, self._looked = self._looked, self._awake()
         # After a step, or a pause of the whole process, the schedule needs a moment to run the turns that are due.
-        if self.schedule.check_clocks() or self._looked - before > _PAUSED or self.schedule.alive():
+        if self.schedule.tick() or self._looked - before > _PAUSED or self.schedule.alive():
             self._heartbeat = self._looked
         self._grants.close_idle()
         self._admission.sweep(self._now())

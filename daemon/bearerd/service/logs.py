@@ -10,15 +10,16 @@ import re
 import threading
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, TextIO
 
 from bearerd.log import LOGGER, say
 from bearerd.model import Logging
+from bearerd.threads import begin
 from bearerd.timeformat import rfc3339
 
 # Enough for 10,000 targets that fail at once. At 200 bytes a line, this is 2 MB.
 _MOST_LINES: Final = 10_000
+# Seconds. A stop promises to end within 5 s, and a log without a reader must not delay it for longer.
 _FLUSH_WITHIN: Final = 1.0
 
 
@@ -92,7 +93,7 @@ class _Writer(logging.Handler):
         self._dropped = 0
         self._written = threading.Condition()
         self._busy = 0
-        threading.Thread(target=self._run, name="log", daemon=True).start()
+        begin("log", self._run)
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self._line(record)
@@ -113,16 +114,22 @@ class _Writer(logging.Handler):
     def _run(self) -> None:
         while True:
             line = self._lines.get()
-            with self._written:
-                dropped, self._dropped = self._dropped, 0
-            if dropped:
-                message = f"{dropped} log lines were dropped, because the log was not read fast enough"
-                record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (), None)
-                line = self._line(record) + line
-            with suppress(OSError):  # there is no other place to report it
-                while line:
-                    line = line[os.write(2, line) :]
-            self._done()
+            try:
+                self._write(line)
+            except (OSError, MemoryError):  # there is no other place to report it
+                pass
+            finally:
+                self._done()
+
+    def _write(self, line: bytes) -> None:
+        with self._written:
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            message = f"{dropped} log lines were dropped, because the log was not read fast enough"
+            record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (), None)
+            line = self._line(record) + line
+        while line:
+            line = line[os.write(2, line) :]
 
     def _done(self, dropped: int = 0) -> None:
         with self._written:

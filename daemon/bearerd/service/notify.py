@@ -17,9 +17,11 @@ from typing import Final, Protocol
 from bearerd.api.status import Status, summary
 from bearerd.log import say
 from bearerd.reason import reason_of
+from bearerd.threads import begin
 
-# During the start, systemd gives up this long after the last message, or at TimeoutStartSec if that is later.
+# Seconds. During the start, systemd gives up this long after the last message, or at TimeoutStartSec if that is later.
 _EXTENDED_BY: Final = 30.0
+# Seconds between two such messages, so that one may be lost.
 _EXTENDED_EVERY: Final = 10.0
 # Messages per watchdog interval, so that one may be late or lost.
 _BEATS: Final = 3
@@ -57,12 +59,11 @@ class SystemdNotifier:
         self._ready = self._reloading = self._failed = False
         self._extended = self._beaten = self._looked = -inf
         self._status = ""
-        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         if self._address:
-            self._thread.start()
+            begin("notify", self._run)
 
     def wake(self) -> None:
         """Report a change soon."""

@@ -1,4 +1,4 @@
-"""The status from the records on disk, for `bearerd status` without a running daemon."""
+"""The status from the records on disk, for `bearerd status` if no daemon answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from bearerd import __version__
 from bearerd.lifecycle.policy import redate
+from bearerd.publish.lock import holder
 from bearerd.publish.publisher import peek
 from bearerd.reason import reason_of
 from bearerd.terms import OWN_DIRECTORY, Instant
@@ -28,10 +29,13 @@ class Offline:
 def offline(directory: str | None, now: Instant) -> Offline:
     """The status from the records below an output directory; None if the directory is unknown."""
     tokens: list[dict[str, Any]] = []
+    running: int | None = None
     fault: str | None = "the records are not next to this socket; use -c instead of --socket to find them"
     if directory is not None:
-        names, fault = _names(posixpath.join(directory, OWN_DIRECTORY, "records"))
-        tokens = [_token(directory, client, name, now) for client, name in names]
+        own = posixpath.join(directory, OWN_DIRECTORY)
+        running = holder(posixpath.join(own, "lock"))
+        names, fault = _names(posixpath.join(own, "records"))
+        tokens = [_token(directory, client, name, now, running) for client, name in names]
     document = {
         "version": __version__,
         "pid": None,
@@ -41,7 +45,7 @@ def offline(directory: str | None, now: Instant) -> Offline:
         "directory": directory,
         "alive": False,
         "config": {"loaded_at": None, "error": None},
-        "troubles": [of_records().document()],
+        "troubles": [of_records(running).document()],
         "clients": {},
         "providers": {},
         "shares": [],
@@ -68,11 +72,11 @@ def _names(records: str) -> tuple[list[tuple[str, str]], str | None]:
     return names, None if names else f"there are no records in {records}"
 
 
-def _token(directory: str, client: str, name: str, now: Instant) -> dict[str, Any]:
+def _token(directory: str, client: str, name: str, now: Instant, running: int | None) -> dict[str, Any]:
     record = peek(directory, client, name)
     token = redate(record.published, now).token if record else None
     left = token.expires.boot - now.boot if token else 0.0
-    trouble = None if left > 0 else of_record(rfc3339(token.expires.wall) if token else None)
+    trouble = None if left > 0 else of_record(rfc3339(token.expires.wall) if token else None, running)
     return {
         "name": f"{client}/{name}",
         "client": client,

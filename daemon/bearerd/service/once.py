@@ -11,7 +11,7 @@ from math import inf
 from typing import Final
 
 from bearerd.errors import DirectoryLocked
-from bearerd.grant.outcome import Failure, Malformed, Refused, Unsent
+from bearerd.grant.outcome import Malformed, Refused, Unsent
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
@@ -24,6 +24,8 @@ from bearerd.timeformat import duration
 _LOOK_AT_HELD: Final = 0.5
 # Seconds between two checks for a signal while hooks run.
 _LOOK: Final = 0.2
+# Reasons to hold a target that may last longer than a run.
+_LASTING: Final = frozenset({"refused", "refused_limit", "rate_limit", "share_unavailable"})
 
 Progress = Callable[[int, int], None]
 """Called with the number of targets that are done, and the total."""
@@ -142,48 +144,63 @@ def _wait_for_hooks(engine: Engine, events: queue.SimpleQueue[TargetStatus | int
 def _settle(
     event: TargetStatus, seen: Mapping[str, TargetStatus], ends: dict[str, _End], now: float, until: float
 ) -> None:
-    """Note the results that this status decides: its target's, and those of all targets of a client that gave up.
+    """Note the results that this status decides: its target's, and those of all targets of a client that was refused.
 
     Targets without a turn are left out, because their records were not read yet. `until` is when this run ends.
     """
-    given_up = {status.client: status for status in seen.values() if _gives_client_up(status, until)}
-    for status in seen.values() if given_up.get(event.client) is event else (event,):
+    refused = {status.client: status for status in seen.values() if _ends_its_client(status, until)}
+    for status in seen.values() if refused.get(event.client) is event else (event,):
         if status.name in ends:
             continue
-        if _is_final(status.failure):
+        if _is_final(status, until):
             ends[status.name] = _final(status, now)
         elif status.failure is None and _good(status, now) and status.due > now and status.publish_at is None:
             ends[status.name] = _End(good=True)
-        elif status.client in given_up:
-            ends[status.name] = _final(status, now, because=_why_given_up(given_up[status.client], now))
-        elif status.held_by in {"rate_limit", "share_unavailable"} and until <= status.held_until < inf:
-            why = (
-                f"its rate_limit allows the next request in {duration(status.held_until - now)}"
-                if status.held_by == "rate_limit"
-                else HELD["share_unavailable"]
-            )
+        elif status.client in refused:
+            why = f"its client was refused (for {refused[status.client].name})"
             ends[status.name] = _final(status, now, because=why)
+        elif status.held_by in _LASTING and _is_held(status, until):
+            ends[status.name] = _final(status, now, because=_why_held(status, now))
 
 
-def _gives_client_up(status: TargetStatus, until: float) -> bool:
-    """Whether this run sends no more requests for the target's client."""
-    if _is_final(status.failure):
-        return isinstance(status.failure, Refused) and status.failure.whole_client
-    # If the end of the hold is unknown, a request of another target is in flight.
-    return status.held_by in {"refused", "refused_limit"} and until <= status.held_until < inf
+def _ends_its_client(status: TargetStatus, until: float) -> bool:
+    """Whether this run sends no more requests for the target's client, because it was refused in this run."""
+    return (
+        status.attempts > 0
+        and _is_final(status, until)
+        and isinstance(status.failure, Refused)
+        and status.failure.whole_client
+    )
 
 
-def _why_given_up(status: TargetStatus, now: float) -> str:
-    if _is_final(status.failure):
-        return f"its client was refused (for {status.name})"
-    return f"its client was refused too often; the next request is allowed in {duration(status.held_until - now)}"
+def _is_held(status: TargetStatus, until: float) -> bool:
+    """Whether the target is held until this run ends.
+
+    If the end of the hold is unknown, a request of another target is in flight.
+    """
+    return until <= status.held_until < inf
 
 
-def _is_final(failure: Failure | None) -> bool:
-    """Whether another request would have the same result."""
+def _why_held(status: TargetStatus, now: float) -> str:
+    wait = duration(status.held_until - now)
+    match status.held_by:
+        case "rate_limit":
+            return f"its rate_limit allows the next request in {wait}"
+        case "share_unavailable":
+            return HELD["share_unavailable"]
+        case _:
+            return f"its client was refused too often; the next request is allowed in {wait}"
+
+
+def _is_final(status: TargetStatus, until: float) -> bool:
+    """Whether another request would have the same result, or none is possible in this run."""
+    failure = status.failure
+    if not isinstance(failure, Refused | Malformed | Unsent):
+        return False
     if isinstance(failure, Refused) and failure.another_secret:
         return False
-    return isinstance(failure, Refused | Malformed | Unsent)
+    # Without an attempt, the refusal is from an earlier run or of another target: it only holds this one for a while.
+    return status.attempts > 0 or _is_held(status, until)
 
 
 def _final(status: TargetStatus, now: float, because: str | None = None) -> _End:

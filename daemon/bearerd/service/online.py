@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 from bearerd.clock import Clock, SystemClock
 from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
-from bearerd.grant.outcome import Issued, Performed, Reading, Refused
+from bearerd.grant.outcome import ARRIVED_EXPIRED, Issued, Performed, Reading, Refused
 from bearerd.grant.perform import Grants
 from bearerd.model import Client, Target
 from bearerd.service.finding import Finding
 from bearerd.terms import Token
 from bearerd.timeformat import duration
+from bearerd.trouble import usual_advice
 
 Details = tuple[tuple[str, str], ...]
 _NONE_NAMED: Final = "none named"
@@ -46,7 +47,10 @@ def try_online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[F
 def _findings(target: Target, performed: Performed, exchange: Exchange | None, clock: Clock) -> Iterator[Finding]:
     subject, outcome = f"grant {target.full_name}", performed.outcome
     details = (*_sent(target, exchange, clock), *_received(performed, exchange), *_understood(performed, exchange))
-    if isinstance(outcome, Issued):
+    if isinstance(outcome, Issued) and outcome.expired(clock.now().boot):
+        hint = ("hint", outcome.why_expired(performed.skew))
+        yield Finding(subject, ARRIVED_EXPIRED, "failed", (*details, hint))
+    elif isinstance(outcome, Issued):
         yield Finding(subject, f"a token, good for {duration(outcome.token.lifetime)}", details=details)
         for note in outcome.notes:
             yield Finding(subject, note, "warning")
@@ -116,7 +120,8 @@ def _understood(performed: Performed, exchange: Exchange | None) -> Details:
     outcome = performed.outcome
     if not isinstance(outcome, Issued):
         code = exchange.code if exchange else ""
-        return (*([("code", code)] if code else []), *([("hint", outcome.hint)] if outcome.hint else []))
+        hint = outcome.hint or usual_advice(outcome)
+        return (*([("code", code)] if code else []), *([("hint", hint)] if hint else []))
     token, reading = outcome.token, outcome.reading
     kind = _shown(token.token_type, token, exchange)
     return (

@@ -10,7 +10,6 @@ import logging
 import os
 import queue
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -18,7 +17,7 @@ from bearerd import __version__
 from bearerd.api.daemon import Requested
 from bearerd.api.status import Status
 from bearerd.child import reap
-from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, origin_of
+from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, unexpected
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
@@ -30,6 +29,7 @@ from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
 from bearerd.service.sources import Sources
 from bearerd.service.trust import writable_by_others
+from bearerd.threads import start
 
 # Seconds without an event after which changes have settled: an editor writes, syncs and renames within this.
 _SETTLES: Final = 0.3
@@ -123,8 +123,11 @@ class _Daemon:
             # By the clock, because events may never pause for this long.
             if self._now() >= look_at:
                 look_at = self._now() + CHECK_CLOCKS_EVERY
-                if not self._look():
-                    return 1
+                try:
+                    if not self._look():
+                        return 1
+                except MemoryError as error:
+                    say(logging.ERROR, unexpected(error))
             try:
                 event = self._events.get(timeout=max(0.0, look_at - self._now()))
             except queue.Empty:
@@ -199,7 +202,7 @@ class _Daemon:
         self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
-            say(logging.INFO, f"credentials for {', '.join(sorted(clients))} changed")
+            say(logging.INFO, f"credentials for {', '.join(sorted(clients))} changed (content, owner or mode)")
         trusting = self._sources.authorities_changed()
         if trusting:
             say(logging.INFO, f"ca_file of {', '.join(sorted(trusting))} changed")
@@ -229,9 +232,9 @@ class _Daemon:
         # A change from here on may be missing from what is loaded, and counts as another change.
         self._sources.config_changed()
         try:
-            threading.Thread(target=self._read_config, name="config", daemon=True).start()
-        except RuntimeError:
-            self._events.put(ConfigUnavailable("the config was not read: no thread can be started; raise TasksMax"))
+            start("config", self._read_config)
+        except RuntimeError as error:
+            self._events.put(ConfigUnavailable(f"the config was not read: {error}"))
 
     def _read_config(self) -> None:
         loaded: _Loaded
@@ -240,7 +243,7 @@ class _Daemon:
         except BearerdError as error:
             loaded = error
         except Exception as error:  # noqa: BLE001 - without an answer no config would ever be loaded again
-            loaded = ConfigUnavailable(f"the config was not read: {origin_of(error)}; this is a bug in bearerd")
+            loaded = ConfigUnavailable(f"the config was not read: {unexpected(error)}")
         self._events.put(loaded)
 
     def _follow(self, loaded: _Loaded) -> None:
@@ -274,6 +277,7 @@ class _Daemon:
         was, self._config, self._config_error = self._config, loaded, None
         self._engine.counters.event("reloads", "success")
         changes = self._engine.apply(loaded)
+        self._api.adopt(loaded)
         self._sources.take(loaded)
         self._warn_of_writers()
         self._watch_over()

@@ -10,6 +10,7 @@ from typing import Final
 from bearerd.clock import Clock, SystemClock
 from bearerd.errors import ExtraMissing
 from bearerd.grant.tls import SetUpError, shared_context, signature
+from bearerd.lifecycle.policy import CLOCKS_DISAGREE
 from bearerd.model import Client, Config
 from bearerd.redis_address import Address, BadAddressError, parse
 from bearerd.service.finding import Finding
@@ -19,14 +20,10 @@ from bearerd.share.types import ShareUnavailable
 from bearerd.terms import Redis, Reference
 from bearerd.timeformat import duration
 
-# Clients. A line of a terminal has room for so many.
+# Clients. A line of a terminal has room for about ten names.
 _MOST_NAMED: Final = 10
 # What the extra `redis` installs, of both libraries a part that imports the rest.
 _EXTRA: Final = ("redis", "cryptography.hazmat.primitives.ciphers.aead")
-
-
-# Seconds. Beyond that, daemons do not believe the time at which a token of their fleet was requested.
-_CLOCKS_DIFFER: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ def _tried(server: _Server, environ: Mapping[str, str], clock: Clock) -> Iterato
         subject, f"stores and announces tokens with the prefix {server.redis.prefix}", details=(server.named,)
     )
     ahead = theirs - clock.now().wall
-    if abs(ahead) > _CLOCKS_DIFFER:
+    if abs(ahead) > CLOCKS_DISAGREE:
         way = "ahead of" if ahead > 0 else "behind"
         verdict = f"its clock is {duration(abs(ahead))} {way} this machine's; correct the one that is wrong"
         yield Finding(subject, verdict, "warning")

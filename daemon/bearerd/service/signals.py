@@ -27,7 +27,7 @@ _WITHOUT_MEANING: Final = (
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 
-# Seconds. bearerd promises to end within 5 s, and needs 2 s at most. If it hangs, the kernel ends it.
+# Seconds. bearerd promises to end within 5 s, and needs 3.5 s at most. If it hangs, the kernel ends it.
 _KILL_AFTER: Final = 4
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from bearerd.grant.outcome import Failure
@@ -18,8 +18,8 @@ class Taken:
     clock tells. The two may disagree.
     """
 
-    record: Record = field(repr=False)
-    next_due: float = 0.0
+    record: Record
+    next_due: float
     """When its provider is asked about it next, if it returned the same token again; in the past otherwise."""
 
 
@@ -76,9 +76,9 @@ class Wanted:
     """The fence of its token."""
     remaining: float
     """Seconds for which its token is valid; 0 without one."""
-    last: bool = False
+    last: bool
     """Whether it is the last attempt before expiry."""
-    changed: float | None = None
+    changed: float | None
     """Seconds since its credentials or its config changed."""
-    requested: bool = False
+    requested: bool
     """Whether a user requested a new token before it is due."""

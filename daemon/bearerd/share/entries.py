@@ -61,8 +61,8 @@ class Entries:
     clock: Clock
 
     @property
-    def _timeout(self) -> float:
-        return self.target.client.provider.timeout
+    def _longest_grant(self) -> float:
+        return self.target.longest_grant
 
     def look(self, have: int, held: Callable[[], tuple[Record, float] | None]) -> Taken | None:
         """The stored token, if it is newer than the held one with the fence `have`. Stores that if it is newer."""
@@ -87,7 +87,7 @@ class Entries:
         for _ in range(_MOST_UNUSABLE):
             have = max(wanted.have, self.state.unreadable)
             self.state.seen = max(self.state.seen, have)
-            lease = policy.lease(self._timeout, wanted.remaining)
+            lease = policy.lease(self._longest_grant, wanted.remaining)
             claim = Claim(have, self.state.seen, lease, last=wanted.last, changed=changed, requested=wanted.requested)
             asked = self.clock.now().boot
             answer = self.server.link.store.claim(self.state.names, claim)
@@ -121,7 +121,7 @@ class Entries:
                     self.state.busy_since = now
                 self.state.busy_until = now + wait
                 if policy.stuck(
-                    self._timeout,
+                    self._longest_grant,
                     wanted.remaining,
                     wait,
                     now - self.state.busy_since,
@@ -138,7 +138,7 @@ class Entries:
                 names = self.state.names
                 limits = [names.refused_limit] if reason == "refused_limit" else [limit for _, limit in names.rates]
                 windows = [limit.window for limit in limits]
-                if (wanted.last or wanted.remaining <= 0) and not policy.explained(windows, self._timeout, wait):
+                if (wanted.last or wanted.remaining <= 0) and not policy.explained(windows, self._longest_grant, wait):
                     self.server.note("limit", f"{self.target.full_name}: no limit explains the wait; {_TRUST}")
                     return Alone()
                 return Delayed(reason, max(_LEAST_WAIT, wait))
@@ -199,8 +199,7 @@ class Entries:
         if record.client_id != self.state.client_id:  # it changed meanwhile, so this is another fleet's token
             return None
         token = record.token
-        if self.server.offset is None:  # the server has not been asked yet, so it is read and then stored
-            self.state.look = True
+        if self.server.offset is None:  # the server has not been asked yet; the first look stores the token
             return None
         clock = token.obtained.boot + self.server.offset
         entry = TokenEntry(record, clock, max(0.0, next_due - token.obtained.boot))
@@ -254,7 +253,7 @@ class Entries:
 
     def _set_clock(self, clock: float) -> None:
         if not isfinite(clock):
-            self.server.note("clock", f"the server returned no time; {_TRUST}")
+            self.server.note("time", f"the server returned no time; {_TRUST}")
             raise Unusable
         self.server.offset = clock - self.clock.now().boot
 

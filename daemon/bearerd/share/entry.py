@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, get_args
 
 from bearerd import boundedjson
-from bearerd.grant.outcome import KINDS, Failure, Malformed, RateLimited, Refused, Transient, Unsent
+from bearerd.grant.outcome import KINDS, Failure, Malformed, Phase, RateLimited, Refused, Transient, Unsent
 from bearerd.publish.record import Record, dump, load
+from bearerd.share.types import GREATEST_FENCE
 from bearerd.terms import Instant
 
 # Characters of a message. The longest of bearerd's own, with an error code and a host name, has 400.
 _LONGEST_TEXT: Final = 1000
+# Unix time: the greatest fence, in seconds. By the age of an earlier or later token, its times could not be shown.
+_LATEST: Final = GREATEST_FENCE / 1e6
 MOST_REFUSED: Final = 8
 """Different credentials that a fleet tries one after the other without a wait: more than a rollout has."""
 _BY_NAME: Final = {name: kind for kind, name in KINDS.items() if name != "issued"}
-_PHASES: Final = frozenset(
-    {"secret", "set-up", "discovery", "name look-up", "connect", "proxy login", "TLS", "send", "wait", "read", "reply"}
-)
+_PHASES: Final = frozenset(get_args(Phase))
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEntry:
     """A token of the fleet."""
 
-    record: Record = field(repr=False)
+    record: Record
     """Its boot clock is that of no machine."""
     clock: float
     """The server's time at which it was requested, or a little earlier."""
-    next_due: float = 0.0
+    next_due: float
     """Seconds after that at which its provider is asked about it next; 0 if it is simply refreshed when due."""
 
     def at(self, clock: float, boot: float) -> Record:
@@ -54,11 +55,13 @@ def dump_token(entry: TokenEntry) -> bytes:
 def load_token(content: bytes) -> TokenEntry | None:
     """The token in an opened entry; None unless this version wrote it."""
     try:
-        fields = boundedjson.loads(content.decode(), 2)
+        fields = boundedjson.loads(content.decode())
         if not isinstance(fields, dict):
             return None
         record = load(str(fields["record"]).encode())
         clock, next_due = _finite(fields["clock"]), _finite(fields["next_due"])
+        if not 0 <= clock <= _LATEST:
+            return None
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
     return None if record is None else TokenEntry(record, clock, next_due)
@@ -87,7 +90,7 @@ def dump_failure(failure: Failure, ends: float, refused: tuple[str, ...] = ()) -
 def load_failure(content: bytes) -> tuple[Failure, float] | None:
     """The failure in an opened entry, and when the fleet asks again; None unless this version wrote it."""
     try:
-        fields = boundedjson.loads(content.decode(), 2)
+        fields = boundedjson.loads(content.decode())
         if not isinstance(fields, dict) or not isinstance(fields["refused"], list):
             return None
         return _failure(fields), _finite(fields["ends"])
@@ -97,7 +100,7 @@ def load_failure(content: bytes) -> tuple[Failure, float] | None:
 
 def load_refused(content: bytes) -> tuple[str, ...]:
     """The fingerprints of the credentials that were refused, in a failure that `load_failure` accepts."""
-    return tuple(map(str, boundedjson.loads(content.decode(), 2)["refused"]))
+    return tuple(map(str, boundedjson.loads(content.decode())["refused"]))
 
 
 def _failure(fields: dict[str, Any]) -> Failure:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 
 from bearerd.clock import Clock
-from bearerd.errors import origin_of
+from bearerd.errors import unexpected
 from bearerd.grant.outcome import Failure
 from bearerd.model import Target
 from bearerd.publish.record import Record
@@ -44,7 +44,6 @@ class Fleet:
         self._client_id = client_id
         self._sealer = Sealer(environ, lambda: clock.now().boot)
         self._servers: dict[Redis, Server] = {}
-        self._clients: dict[Redis, tuple[str, ...]] = {}
 
     # -- the config ------------------------------------------------------------------------------
 
@@ -56,11 +55,10 @@ class Fleet:
                 clients.setdefault(share.redis, {})[target.client.name] = share.when_unavailable
         before = self._servers
         self._servers = {redis: before.get(redis) or self._server_of(redis) for redis in clients}
-        self._clients = {redis: tuple(names) for redis, names in clients.items()}
         for name in {name for names in clients.values() for name in names}:
             self._sealer.forget(name)
         for redis, server in self._servers.items():
-            server.policies = frozenset(clients[redis].values())
+            server.clients, server.policies = tuple(clients[redis]), frozenset(clients[redis].values())
             if redis in before:
                 server.look_again()
             else:
@@ -82,7 +80,7 @@ class Fleet:
 
     def views(self) -> tuple[ShareView, ...]:
         """The servers, for status and metrics."""
-        return tuple(server.view(self._clients.get(redis, ())) for redis, server in self._servers.items())
+        return tuple(server.view() for server in self._servers.values())
 
     # -- one target, in its turn -----------------------------------------------------------------
 
@@ -231,5 +229,5 @@ def _contained(server: Server) -> Iterator[None]:
     except (ShareUnavailable, Unusable):
         raise
     except Exception as error:  # noqa: BLE001 - as above
-        server.note("bug", f"{origin_of(error)}; this is a bug in bearerd, please report it")
+        server.note("bug", unexpected(error))
         raise Unusable from None

@@ -29,46 +29,43 @@ class KeyCache:
     def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
         self._environ = environ
         self._now = now
-        self._keys: dict[str, tuple[bytes, ...]] = {}
-        self._read_at: dict[str, float] = {}
+        self._keys: dict[str, tuple[float, tuple[bytes, ...]]] = {}
+        """By client: its keys, and when they were read."""
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def keys(self, client: Client) -> tuple[bytes, ...]:
         """The keys of a client, the one that seals first. Raises SecretUnavailable, ExtraMissing."""
-        with holding(self._reading[client.name]):
-            if client.name not in self._keys:
-                self._keys[client.name] = self._read(client)
-            return self._keys[client.name]
+        return self._read_within(client, inf)
 
     def refresh(self, client: Client) -> None:
         """Make sure that there are keys, and that they were read lately. Raises as `keys` does."""
-        self._renewed(client, _READ_AGAIN)
+        self._read_within(client, _READ_AGAIN)
 
     def renewed(self, client: Client) -> tuple[bytes, ...]:
         """The same, read again unless that was just done, because a secret may have changed.
 
         If it cannot be read now, the known keys.
         """
-        return self._renewed(client, _AFTER_FAILURE)
+        return self._read_within(client, _AFTER_FAILURE)
 
-    def _renewed(self, client: Client, after: float) -> tuple[bytes, ...]:
-        """The keys, read again if the last time was so many seconds ago."""
+    def _read_within(self, client: Client, seconds: float) -> tuple[bytes, ...]:
+        """The keys, read again unless they were read within this many seconds."""
         with holding(self._reading[client.name]):
-            now = self._now()
-            if now < self._read_at.get(client.name, -inf) + after and client.name in self._keys:
-                return self._keys[client.name]
+            known, now = self._keys.get(client.name), self._now()
+            if known is not None and now < known[0] + seconds:
+                return known[1]
             try:
-                self._keys[client.name] = self._read(client)
+                keys = self._read(client)
             except SecretUnavailable:
-                if client.name not in self._keys:
+                if known is None:
                     raise
-            self._read_at[client.name] = now
-            return self._keys[client.name]
+                keys = known[1]
+            self._keys[client.name] = (now, keys)
+            return keys
 
     def forget(self, client: str) -> None:
         """Read the keys of this client again when they are needed."""
         self._keys.pop(client, None)
-        self._read_at.pop(client, None)
 
     def _read(self, client: Client) -> tuple[bytes, ...]:
         share = client.share

@@ -9,7 +9,6 @@ thousand due targets do not wait for the timeout one after the other.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,12 +17,13 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from bearerd.clock import Clock
-from bearerd.errors import origin_of
+from bearerd.errors import unexpected
 from bearerd.handoff import waiting
 from bearerd.share.parts import LinkView, Listener
 from bearerd.share.redis_store import RedisStore, Subscription
 from bearerd.share.types import Answer, Claim, Names, ShareUnavailable, Store, Stored
 from bearerd.terms import Redis
+from bearerd.threads import Started, begin
 
 POLL: Final = 5.0
 """Seconds. The longest time for which a lost announcement goes unnoticed, at a cost of one small command."""
@@ -34,11 +34,10 @@ LONGEST: Final = 10.0
 _GLANCE: Final = 0.02
 """Seconds. Enough to read what has arrived."""
 _T = TypeVar("_T")
-_numbers = itertools.count(1)
 
 
 def backoff(failures: int, draw: float) -> float:
-    """Seconds until the next connection, after so many failures in a row; `draw` is random in [0, 1)."""
+    """Seconds until the next connection, after this many failures in a row; `draw` is random in [0, 1)."""
     return min(LONGEST, SHORTEST * 2.0 ** min(failures - 1, 10)) * (0.5 + draw / 2)
 
 
@@ -59,7 +58,7 @@ class RedisLink:
         self._clock = clock
         self._dice = dice
         self._changed = threading.Condition()
-        self._view = LinkView("starting", clock.now().boot)
+        self._view = LinkView("starting", clock.now().boot, "", None, 0)
         self._progressed = self._view.since
         """When the first connection made its last step, by the boot clock."""
         self._session = 0
@@ -70,7 +69,7 @@ class RedisLink:
         self._stopping = threading.Event()
         self._start_again = inf
         """When to start the thread again, by the monotonic clock."""
-        self._thread = threading.Thread(target=self._run, name=f"share-{next(_numbers)}", daemon=True)
+        self._thread: Started | None = None
         self.store: Store = _Operations(self._do)
 
     def start(self) -> None:
@@ -84,13 +83,12 @@ class RedisLink:
             self._stopping.set()
             if self._subscription is not None:
                 self._subscription.hang_up()
-            self._changed.notify_all()
-        self._redis.disconnect()
 
     def usable(self) -> bool:
         """Whether an operation may succeed."""
         with self._changed:
-            if self._start_again <= time.monotonic():
+            # Its thread may have ended for lack of memory, or never have begun.
+            if self._start_again <= time.monotonic() or (self._thread is not None and not self._thread.alive()):
                 self._started()
             return self._view.state == "up" or (self._view.state == "starting" and self._until_settled() > 0)
 
@@ -98,13 +96,13 @@ class RedisLink:
         """Start the thread. Returns whether that was possible."""
         with self._changed:
             self._start_again = inf
-            if self._thread.is_alive() or self._stopping.is_set():
+            if self._stopping.is_set() or (self._thread is not None and self._thread.alive()):
                 return True
             try:
-                self._thread.start()
-            except RuntimeError:
+                self._thread = begin("share", self._run)
+            except RuntimeError as error:
                 self._start_again = time.monotonic() + LONGEST
-                self._failed(self._session, "no thread can be started; raise TasksMax")
+                self._failed(self._session, str(error))
                 return False
             return True
 
@@ -211,8 +209,6 @@ class RedisLink:
         with self._changed:
             self._session += 1
             self._subscription = subscription
-            if self._stopping.is_set():
-                subscription.hang_up()
             now = self._compared = self._clock.now().boot
             self._view = replace(self._view, state="up", since=now)
             self._changed.notify_all()
@@ -261,7 +257,7 @@ class RedisLink:
 def _text_of(error: Exception) -> str:
     if isinstance(error, ShareUnavailable):
         return str(error)
-    return f"the connection failed: {origin_of(error)}; this is a bug in bearerd, please report it"
+    return f"the connection failed: {unexpected(error)}"
 
 
 class _Operations:
@@ -290,7 +286,3 @@ class _Operations:
     def read(self, names: Names) -> Stored:
         stored: Stored = self._do(lambda store: store.read(names))
         return stored
-
-    def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        found: tuple[int, ...] = self._do(lambda store: store.fences(tokens))
-        return found

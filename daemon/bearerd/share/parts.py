@@ -17,10 +17,10 @@ class LinkView:
 
     state: LinkState
     since: float
-    error: str = ""
+    error: str
     """The last error; empty before the first."""
-    error_at: float | None = None
-    errors: int = 0
+    error_at: float | None
+    errors: int
 
 
 class Listener(Protocol):

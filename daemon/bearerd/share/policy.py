@@ -9,8 +9,8 @@ from typing import Final
 from bearerd.share.types import GREATEST_FENCE
 from bearerd.terms import WhenUnavailable
 
-# Seconds that a lock outlasts the timeout of a request: the reply has to be read and stored.
-_BESIDE_REQUEST: Final = 2.0
+# Seconds that a lock outlasts its grant: the reply has to be read and stored.
+_BESIDE_GRANT: Final = 2.0
 # A shorter lease would end before an ordinary reply arrives.
 _LEAST_LEASE: Final = 1.0
 SHORTLY: Final = 15.0
@@ -34,18 +34,21 @@ _AT_ONCE: Final = 1000
 _BEHIND: Final = 100_000
 
 
-def lease(timeout: float, remaining: float) -> float:
-    """Seconds for which a lock is taken: for one request, and at most half of what remains of the held token."""
+def lease(grant: float, remaining: float) -> float:
+    """Seconds for which a lock is taken: for one grant, and at most half of what remains of the held token.
+
+    `grant`, here and below: the most seconds that a grant takes.
+    """
     most = remaining / 2 if remaining > 0 else inf
-    return max(_LEAST_LEASE, min(longest_lease(timeout), most))
+    return max(_LEAST_LEASE, min(longest_lease(grant), most))
 
 
-def longest_lease(timeout: float) -> float:
-    """The longest lease for a provider with this timeout."""
-    return timeout + _BESIDE_REQUEST
+def longest_lease(grant: float) -> float:
+    """The longest lease of a lock."""
+    return grant + _BESIDE_GRANT
 
 
-def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
+def own_fence(seen: int, wall: float, dice: float) -> int:
     """The fence of a token that a daemon obtained by itself at this time (wall clock).
 
     It is greater than each that the daemon has seen, and comparable with those of the server, which are its time.
@@ -55,7 +58,7 @@ def own_fence(seen: int, wall: float, dice: float = 0.0) -> int:
 
 
 def plausible(fence: int, seen: int, clock: float) -> bool:
-    """Whether a server with this clock may have given this fence, as far as a daemon knows that has seen `seen`.
+    """Whether a server with this clock may have given this fence. `seen`: the greatest one that the daemon has seen.
 
     A writer to the server could name the greatest fence. If that were believed, there would be none for the next token.
     """
@@ -63,7 +66,7 @@ def plausible(fence: int, seen: int, clock: float) -> bool:
 
 
 def credible(fence: int, seen: int, clock: float) -> bool:
-    """Whether a server with this clock may give this fence to a daemon that has seen those up to `seen`."""
+    """Whether a server with this clock may give this fence to a daemon. `seen`: the greatest one that it has seen."""
     return seen < fence and plausible(fence, seen, clock)
 
 
@@ -86,18 +89,18 @@ def outlasted(ends: float | None, clock: float, remaining: float, *, last: bool)
     return (last or remaining <= 0) and clock > ends + _BESIDE_WAIT
 
 
-def explained(windows: Iterable[float], timeout: float, wait: float) -> bool:
-    """Whether limits with these windows can make a daemon wait for so many seconds."""
-    return wait <= max(windows, default=0.0) + longest_lease(timeout) + _BESIDE_WAIT
+def explained(windows: Iterable[float], grant: float, wait: float) -> bool:
+    """Whether limits with these windows can make a daemon wait for `wait` seconds."""
+    return wait <= max(windows, default=0.0) + longest_lease(grant) + _BESIDE_WAIT
 
 
-def stuck(timeout: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
+def stuck(grant: float, remaining: float, wait: float, waited: float, *, last: bool) -> bool:
     """Whether a lock is to be ignored: its holder cannot be requesting the token.
 
-    A lock is taken for one request at most, or kept until the end of a token that was returned again. So one that
+    A lock is taken for one grant at most, or kept until the end of a token that was returned again. So one that
     outlasts both is wrong, and so are locks that end in no outcome for a minute while there is no valid token.
     """
     if remaining > 0 and not last:
         return False
-    longest = max(longest_lease(timeout), remaining + _BESIDE_EXPIRY)
+    longest = max(longest_lease(grant), remaining + _BESIDE_EXPIRY)
     return wait > longest or (remaining <= 0 and waited >= _PATIENCE)

@@ -124,12 +124,12 @@ class _Connection(Connection):
     def _connect(self) -> socket.socket:
         given, self._given = self._given, None
         if given is None:
-            raise OSError("closed")
+            raise OSError
         return cast("socket.socket", given)
 
 
 class _Bounded:
-    """A socket for redis-py. Whatever it sets, all waits end at one deadline, and only so many bytes are read."""
+    """A socket for redis-py, with one deadline for all waits, whatever timeout it sets, and a bound on bytes."""
 
     def __init__(self, connected: socket.socket, timeout: float) -> None:
         self._socket = connected
@@ -178,12 +178,6 @@ class _Bounded:
 
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def getsockname(self) -> Any:
-        return self._socket.getsockname()
-
-    def getpeername(self) -> Any:
-        return self._socket.getpeername()
 
     def shutdown(self, how: int) -> None:
         with suppress(OSError):  # no longer connected

@@ -135,7 +135,10 @@ class RedisStore:
         return self._run("read", names, read=replies.stored)
 
     def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """See `Store`. Also proves, even for no tokens, that the server can be used and the user may do all."""
+        """The fences of these tokens, by `Names.token`; `NEVER` for those that are not stored.
+
+        Also proves, even for no tokens, that the server can be used and the user may do all.
+        """
         found: list[int] = []
         for start in range(0, max(1, len(tokens)), _AT_ONCE):
             some = tokens[start : start + _AT_ONCE]

@@ -19,6 +19,7 @@ _EARLIEST: Final = 1_600_000_000 * SECOND
 _LONGEST_WAIT: Final = 2 * 3650 * 86400 * SECOND
 """Twice the longest window of a rate limit."""
 _MOST_FAILURES: Final = 1_000_000
+"""In a row. At one a second, a client would have failed for eleven days."""
 _MESSAGE: Final = re.compile(rb"([!-~]{1,128}) ([!-~]{1,128})")
 
 
@@ -73,7 +74,7 @@ def done(reply: Any) -> None:
 
 
 def fences(reply: Any, count: int) -> tuple[int, ...]:
-    """The fences of so many tokens; raises BadReplyError."""
+    """The fences of `count` tokens; raises BadReplyError."""
     _, kind, rest = _parts(reply)
     if kind != b"fences" or len(rest) != count:
         raise BadReplyError

@@ -18,8 +18,6 @@ VERSION: Final = 1
 """Of the format of entries. It is their first byte, and part of what is authenticated."""
 NONCE: Final = 12
 """Bytes (NIST SP 800-38D section 8.2.2: random nonces of 96 bits)."""
-LARGEST: Final = 2 * 1024 * 1024
-"""Bytes of an entry. A reply with a token may have 1 MiB, which JSON may double."""
 _PURPOSE: Final = b"bearerd share 1"
 Kind = Literal["token", "failure"]
 
@@ -52,7 +50,7 @@ def unseal(sealed: bytes, bound: bytes, keys: Iterable[bytes]) -> bytes | None:
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - an extra
 
-    if not NONCE < len(sealed) <= LARGEST or sealed[0] != VERSION:
+    if len(sealed) <= NONCE or sealed[0] != VERSION:
         return None
     nonce, content = sealed[1 : 1 + NONCE], sealed[1 + NONCE :]
     for key in keys:

@@ -33,7 +33,8 @@ _SAY_AGAIN: Final = 600.0
 class EntryState:
     """What a target knows of its entry at a server.
 
-    Changed by its own turns; `look` and `busy_since` also by the link.
+    Its own turns change it. The link, and a changed config or key, also change `look`, `unreadable`, `busy_since` and
+    `woken`, from other threads.
     """
 
     target: Target
@@ -74,8 +75,10 @@ class Server:
         self.link = connect(redis, self)
         self.offset: float | None = None
         """The server's time less the boot clock, at most; None if the server has not told it yet."""
+        self.clients: tuple[str, ...] = ()
+        """The clients that share through it."""
         self.policies: frozenset[WhenUnavailable] = frozenset()
-        """Those of the clients that share through it."""
+        """Their policies."""
         self.taken = self.stored = 0
         self._wake = wake
         self._now = now
@@ -125,7 +128,7 @@ class Server:
     def _drop(self, full_name: str) -> None:
         state = self._states.pop(full_name, None)
         for name in (state.names.token, state.names.client) if state is not None else ():
-            self._by_name[name].pop(full_name, None)
+            del self._by_name[name][full_name]
             if not self._by_name[name]:
                 del self._by_name[name]
 
@@ -203,7 +206,7 @@ class Server:
             self._said[kind] = now
         say(logging.WARNING, f"share {self.name}: {text}")
 
-    def view(self, clients: tuple[str, ...]) -> ShareView:
+    def view(self) -> ShareView:
         """Its state, for status and metrics."""
         link = self.link.view()
         with self._lock:
@@ -213,7 +216,7 @@ class Server:
                 error, error_at = self._error, self._error_at
             return ShareView(
                 self.name,
-                clients,
+                self.clients,
                 link.state,
                 link.since,
                 error,

@@ -56,11 +56,11 @@ class Granted:
 
     fence: int
     clock: float
-    failures: int = 0
+    failures: int
     """Attempts of the fleet for this target that failed since its last token, not counting refusals of its client."""
-    refusals: int = 0
+    refusals: int
     """Refusals of the client in a row, by the whole fleet."""
-    governed: bool = False
+    governed: bool
     """Whether the client is refused at present, so that this attempt counts as refused until it ends otherwise."""
 
 
@@ -115,16 +115,16 @@ class ShareView:
     state: Literal["starting", "up", "down"]
     since: float
     """When the state began."""
-    error: str = ""
+    error: str
     """The last error: why it is down, or was; or why an entry in it cannot be used. Empty before the first."""
-    error_at: float | None = None
-    waiting: int = 0
+    error_at: float | None
+    waiting: int
     """Tokens that wait for it, because `when_unavailable` is `wait`."""
-    taken: int = 0
+    taken: int
     """Tokens that were taken from the fleet since the start."""
-    stored: int = 0
+    stored: int
     """Tokens that were given to the fleet since the start."""
-    errors: int = 0
+    errors: int
     """Errors since the start."""
 
 
@@ -164,8 +164,4 @@ class Store(Protocol):
 
     def read(self, names: Names) -> Stored:
         """The token that is stored. Without one, its fence is `NEVER`, and only its clock has a meaning."""
-        ...
-
-    def fences(self, tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """The fences of these tokens, by `Names.token`; `NEVER` for those that are not stored."""
         ...

@@ -46,7 +46,7 @@ _shtab_bearerd_check_defaults_added=0
 
 _shtab_bearerd_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":the shell. Put eval \"\$(bearerd completion bash)\" into \~\/.bashrc, or the same with zsh into \~\/.zshrc:(bash zsh)"
+  ":the shell. Put eval \"\$(bearerd completion bash)\" into \~\/.bashrc, or the same with zsh into \~\/.zshrc, after compinit:(bash zsh)"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -174,7 +174,7 @@ CLIENTS: Final = {
         examples=(["/usr/bin/pass", "dnb"],),
     ),
     "permissions": Key(
-        "Which users the mode of the file may allow to read it. `owner`: only its owner. `group`: also its group. "
+        "Which users may have permission to read the file. `owner`: only its owner. `group`: also its group. "
         "`any`: all users. Set it for files whose mode you cannot change, such as those that Kubernetes mounts.",
         default="owner",
         examples=("group",),

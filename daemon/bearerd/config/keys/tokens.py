@@ -62,8 +62,9 @@ TOKENS: Final = {
     ),
     "on_change": Key(
         "Hooks that run after all files of a token were replaced, to reload programs that do not read them again by "
-        "themselves. If several tokens change at the same time, a hook runs once for all of them. A hook that fails "
-        "is tried again up to three times. A command gets `BEARERD_TOKEN_NAMES` and `BEARERD_FILES` in its "
+        "themselves. A hook has one run at a time, and all tokens that change during a run share the next one. The "
+        "first token of a client often has a run of its own, because it is requested before the others. A hook that "
+        "fails is tried again up to three times. A command gets `BEARERD_TOKEN_NAMES` and `BEARERD_FILES` in its "
         "environment (one per line), but never a token. To reload a program of another user, use a systemd path unit "
         "instead.",
         default=[],
