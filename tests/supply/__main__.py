@@ -1,9 +1,9 @@
 """The supply chain: `cd tests && python -m supply [--short]`, as root on Debian.
 
 Builds the wheel, the sdist and the Debian package twice from one commit, in surroundings that differ in directory,
-user, umask, locale, time zone, file order and, if $BEARERD_FAKETIME names libfaketime, in time. They must be the same
-bytes. What the package contains must be what requirements/ locks and what its SBOM lists. The index must have the
-hashes of the locks, and a renewal must take newer versions. Then it asks for known vulnerabilities.
+user, umask, locale, time zone, file order and time. They must be the same bytes. What the package contains must be
+what requirements/ locks and what its SBOM lists. The index must have the hashes of the locks, and a renewal must take
+newer versions. Then it asks for known vulnerabilities.
 
 Without --short it also builds the package on Debian 13, and the image. Prints a table; exit 1 if something is wrong. If
 it cannot run here, it prints SKIPPED and the reason.
@@ -12,7 +12,6 @@ it cannot run here, it prints SKIPPED and the reason.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from supply.lock import LOCKS
 from supply.surroundings import pair
 from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
 
-_PROGRAMS = {"dpkg-deb": "dpkg", "git": "git", "mount": "mount", "unshare": "util-linux"}
+_PROGRAMS = {"dpkg-deb": "dpkg", "faketime": "faketime", "git": "git", "mount": "mount", "unshare": "util-linux"}
 _PYTHON = "/usr/bin/python3"
 
 
@@ -69,7 +68,7 @@ def _steps(work: Path, rows: list[Built], *, short: bool) -> Iterator[tuple[str,
     with ThreadPoolExecutor(2) as pool:
         tools, checks = pool.map(lambda name: builds.environment(name, work, _PYTHON), ("build", "tools"))
     yield "the locks of the tools are installed", []
-    with pair(Path("/"), work / "here", os.environ.get("BEARERD_FAKETIME", "")) as both:
+    with pair(Path("/"), work / "here") as both:
         found = builds.wheel_and_sdist(both, tools)
         rows += found
         for row in found:

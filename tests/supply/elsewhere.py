@@ -19,7 +19,7 @@ from supply.surroundings import EPOCH, pair
 from support.pip import settings
 from support.rig import one_cgroup_tree, why_not
 
-_INCLUDED = "python3,python3-venv,ca-certificates,git"
+_INCLUDED = "python3,python3-venv,ca-certificates,faketime,git"
 
 
 def trixie(work: Path, tools: Path) -> Built:

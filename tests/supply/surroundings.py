@@ -33,7 +33,8 @@ class Surroundings:
     user: int
     environment: dict[str, str]
     clock: tuple[str, ...] = ()
-    """Variables for libfaketime. They are set for the user's program only: libfaketime cannot follow chroot."""
+    """faketime, before the user's program only: it cannot follow chroot. Its library alone would not do: a subshell
+    that ends removes what the library shares between processes."""
 
     @property
     def checkout(self) -> Path:
@@ -59,7 +60,7 @@ class Surroundings:
         ]
         inherited = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
         return subprocess.run(
-            [*enter, self.umask, f"{self.directory}/src", "env", *self.clock, *argv],
+            [*enter, self.umask, f"{self.directory}/src", *self.clock, *argv],
             env=inherited | self.environment | dict(more or {}), timeout=_WITHIN, check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -71,8 +72,8 @@ class Surroundings:
 
 
 @contextmanager
-def pair(root: Path, directory: Path, faketime: str = "") -> Iterator[tuple[Surroundings, Surroundings]]:
-    """Both, below a directory in `root`, while the block runs; `faketime` is the path of libfaketime, if there is one.
+def pair(root: Path, directory: Path) -> Iterator[tuple[Surroundings, Surroundings]]:
+    """Both, below a directory in `root`, while the block runs. faketime is installed in `root`.
 
     They differ in directory, file system, order of files in directories, user, umask, locale, time zone, seed of
     hashes, number of processors used, and time.
@@ -83,10 +84,6 @@ def pair(root: Path, directory: Path, faketime: str = "") -> Iterator[tuple[Surr
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place], check=True)
     try:
         _commit(directory / "origin")
-        clock: tuple[str, ...] = ()
-        if faketime:
-            shutil.copy(faketime, place / "faketime.so")
-            clock = (f"LD_PRELOAD={second}/faketime.so", f"FAKETIME={_AHEAD}")
         yield (
             _prepared(directory / "origin", _SOMEBODY, Surroundings(
                 root, first, "0022", 0,
@@ -96,7 +93,7 @@ def pair(root: Path, directory: Path, faketime: str = "") -> Iterator[tuple[Surr
                 root, second, "0077", _NOBODY,
                 {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "4711",
                  "DPKG_DEB_THREADS_MAX": "2"},
-                clock,
+                ("faketime", "-f", _AHEAD),
             )),
         )  # fmt: skip
     finally:
