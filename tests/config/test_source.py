@@ -36,7 +36,7 @@ def shown(text: str) -> str:
         pytest.param("a: [b, {c: d}]", {"a": ["b", {"c": "d"}]}, id="flow"),
         pytest.param("a:\n- b\n- c", {"a": ["b", "c"]}, id="a list without indentation"),
         pytest.param("a: 'no'\nb: \"0640\"\n'no': '12:30:45'", {"a": "no", "b": "0640", "no": "12:30:45"}, id="quoted"),
-        # The octal of YAML 1.2 is plain text in YAML 1.1. As a mode it is refused (test_load).
+        # The octal of YAML 1.2 is plain text in YAML 1.1. As a mode it is refused (test_wrong_values).
         pytest.param("a: 0o640", {"a": "0o640"}, id="0o640 is text"),
         pytest.param("a: y", {"a": "y"}, id="y is text"),
         pytest.param("a: 1e3", {"a": "1e3"}, id="1e3 is text"),
