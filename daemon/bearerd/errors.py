@@ -21,6 +21,8 @@ import errno
 from dataclasses import dataclass
 from typing import Literal
 
+from bearerd.printable import printable
+
 
 class BearerdError(Exception):
     """The base of all exceptions that bearerd raises on purpose."""
@@ -72,7 +74,7 @@ class Problem:
     @property
     def place(self) -> str:
         """`file:line:column`. Unprintable characters are `?`, since a file name in conf.d may contain any bytes."""
-        file = "".join(char if char.isprintable() else "?" for char in self.file)
+        file = printable(self.file)
         return f"{file}:{self.line}:{self.column}" if self.line else file
 
     @property
@@ -83,7 +85,7 @@ class Problem:
     @property
     def full(self) -> str:
         """All of it, on several lines. For the output of `check` only."""
-        headline = f"{self.place}: {self.message or self.kind}"
+        headline = f"{self.place}: {printable(self.message or self.kind)}"
         if self.source is None:
             return headline
         number = f"{self.line:>5}"

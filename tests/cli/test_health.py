@@ -416,7 +416,7 @@ def test_a_probe_imports_next_to_nothing(arguments: list[str], how: str, tmp_pat
         probe = loaded(f"{named}from bearerd.cli import main\nassert main(['health', *{given + arguments}]) == 0")
     needed = loaded("import __future__, errno, os, socket, stat, time" + (", json" if "dnb/bci" in arguments else ""))
     ours = {"bearerd", "bearerd.cli", "bearerd.cli.ask", "bearerd.cli.health"}
-    ours |= {"bearerd.descriptors", "bearerd.process", "bearerd.reason"}
+    ours |= {"bearerd.descriptors", "bearerd.printable", "bearerd.process", "bearerd.reason"}
     located = {"bearerd.config", "bearerd.config.defaults", "bearerd.config.here", "bearerd.config.locate"}
     assert probe - needed == ours | (set() if how == "--socket" else located | {"bearerd.regular"})
 

@@ -30,10 +30,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from bearerd import __version__, cli
-from bearerd.cli.ask import clean
 from bearerd.cli.denied import denied
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
+from bearerd.printable import printable
 from support.api import Site, answering, http
 from support.process import WITHIN, bearerd, command, running
 from support.server import Answer, Seen, issues, serving
@@ -537,7 +537,7 @@ def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
     with answering(tmp_path / "s", lambda _: http(200, said)):
         code, raw = shown(80, "status", "--socket", tmp_path / "s", env={"NO_COLOR": "1"})
     assert code == 0
-    assert clean(raw.replace("\n", "")) == raw.replace("\n", "")
+    assert printable(raw.replace("\n", "")) == raw.replace("\n", "")
     assert "owned" in raw
 
 
@@ -813,4 +813,4 @@ def test_every_document_fits_the_terminal(
     assert height is None or len(lines) <= height
     for line in lines:
         line.plain.encode(encoding)
-        assert clean(line.plain) == line.plain
+        assert printable(line.plain) == line.plain

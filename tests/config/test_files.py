@@ -141,6 +141,11 @@ def test_a_directory_that_cannot_be_read_is_an_error_and_not_empty(folder: Folde
     ]
 
 
+def test_a_name_that_no_file_can_have_matches_nothing(folder: Folder) -> None:
+    top = r"""include: ["a\0.yaml", "*\0", "a\0/*.yaml"]"""
+    assert folder.headlines(config(top=top)) == ["config.yaml:1:11: file a?.yaml does not exist"]
+
+
 def test_an_included_file_that_cannot_be_reached_is_an_error(folder: Folder) -> None:
     (folder.path / "conf.d").symlink_to("conf.d")
     error = folder.error(config(top="include: [conf.d/dnb.yaml]"))

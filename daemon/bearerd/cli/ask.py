@@ -12,6 +12,7 @@ import stat
 import sys
 import time
 
+from bearerd.printable import printable
 from bearerd.reason import reason_of
 
 TYPE_CHECKING = False  # as in bearerd.cli
@@ -64,7 +65,7 @@ def find(given: str | None, config: str | None) -> tuple[str, str | None]:
 
 def note(text: str) -> None:
     """Print a note on stderr, which does not affect the exit code."""
-    print(f"bearerd: note: {clean(text)}", file=sys.stderr, flush=True)
+    print(f"bearerd: note: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def note_config(error: object) -> None:
@@ -102,7 +103,7 @@ def ask_status(path: str, only: str | None = None, patience: float = STATUS_PATI
     document = parsed(path, body)
     if not isinstance(document.get("tokens"), list):
         if status != _OK and isinstance(document.get("error"), str):
-            raise NoAnswer(f"the daemon at {path} did not answer: {clean(document['error'])}")
+            raise NoAnswer(f"the daemon at {path} did not answer: {printable(document['error'])}")
         raise NoAnswer(f"the process that answers at {path} is not bearerd")
     return document, body
 
@@ -135,11 +136,6 @@ class Reading:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and issubclass(kind, (AttributeError, LookupError, OverflowError, TypeError, ValueError)):
             raise NoAnswer(f"the answer at {self._path} is not a status as this version of bearerd knows it") from None
-
-
-def clean(text: object) -> str:
-    """Text from elsewhere, without terminal control characters."""
-    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 def _exchange(path: str, request: bytes, patience: float) -> bytes:

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 
-from bearerd.cli.ask import PATIENCE, NoAnswer, Reading, ask, ask_status, clean, find, note_config, parsed
+from bearerd.cli.ask import PATIENCE, NoAnswer, Reading, ask, ask_status, find, note_config, parsed
+from bearerd.printable import printable
 
 # Seconds between two checks: short at first for fast providers, longer later to cost little.
 _FIRST_PAUSE = 0.1
@@ -72,7 +73,7 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
         if left <= 0:
             meant = _meant(path, names, reasons)
             for reason in reasons:
-                print(f"bearerd: {clean(reason + meant.get(reason, ''))}", file=sys.stderr)
+                print(f"bearerd: {printable(reason + meant.get(reason, ''))}", file=sys.stderr)
             return 1
         time.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Mapping
 
-from bearerd.cli.ask import clean
 from bearerd.cli.denied import denied
 from bearerd.config.here import defaults
 from bearerd.errors import ConfigError
+from bearerd.printable import printable
 
 _STEPS = """\
   bearerd init    write one for your provider
@@ -24,10 +24,10 @@ def no_config(error: ConfigError, path: str, environ: Mapping[str, str]) -> str 
     given, looked = environ.get("BEARERD_CONFIG"), defaults(environ).configs
     if path in looked and not given and not any(map(os.path.lexists, looked)):
         them = f"{looked[0]} does not exist" if len(looked) == 1 else f"neither {' nor '.join(looked)} exists"
-        return f"bearerd: there is no config: {clean(them)}\n{_STEPS}"
+        return f"bearerd: there is no config: {printable(them)}\n{_STEPS}"
     named = f"the config {path}" + (", which $BEARERD_CONFIG names," if path == given else "")
     steps = "" if os.path.exists(path) else f"\n{_STEPS}"
-    return f"bearerd: {clean(named)} {clean(_why(path) or error.problems[0].kind)}{steps}"
+    return f"bearerd: {printable(named)} {printable(_why(path) or error.problems[0].kind)}{steps}"
 
 
 def _why(path: str) -> str | None:

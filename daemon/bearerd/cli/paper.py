@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from rich.cells import chop_cells
 from rich.text import Text
 
-from bearerd.cli.ask import clean
+from bearerd.printable import printable
 
 
 class Glyphs(NamedTuple):
@@ -52,7 +52,7 @@ class Paper:
 
     def safe(self, text: object) -> str:
         """Text that can be encoded, without terminal control characters."""
-        return clean(text).encode(self.encoding, "replace").decode(self.encoding)
+        return printable(text).encode(self.encoding, "replace").decode(self.encoding)
 
     def filled(self, text: str, style: str = "", indent: int = 0) -> Iterator[Text]:
         """Text wrapped at words, each line indented by `indent` columns."""

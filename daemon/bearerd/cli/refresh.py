@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bearerd.cli.ask import NoAnswer, ask, ask_status, clean, note, note_config, parsed
+from bearerd.cli.ask import NoAnswer, ask, ask_status, note, note_config, parsed
 from bearerd.config.suggest import near
 from bearerd.plural import together
+from bearerd.printable import printable
 from bearerd.timeformat import after, duration
 
 # Seconds between two polls: most providers answer within the first few.
@@ -59,7 +60,7 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
     def tell(name: str, said: _End) -> None:
         if not said.good:
             failed.append(name)
-        print(f"{clean(name)}: {clean(said.text)}", flush=True)
+        print(f"{printable(name)}: {printable(said.text)}", flush=True)
 
     requests: dict[str, _Request] = {}
     for name in wanted:  # all of them before the first poll, so that they run together
@@ -80,8 +81,7 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
                 tell(name, result)
                 del requests[name]
         if not noted and any(time.monotonic() - each.sent >= _TURN_WITHIN for each in requests.values()):
-            noted = True
-            _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
+            noted = _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
     if not_renewed := [name for name in failed if name in had]:  # the others are no tokens
         tokens_wanted = sum(name in had for name in wanted)
         which = f"{len(not_renewed)} of {tokens_wanted} tokens were" if tokens_wanted > 1 else "the token was"
@@ -97,8 +97,8 @@ def _expanded(names: Iterable[str], had: _Tokens) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
-def _note_waiting(waiting: list[tuple[_Request, Mapping[str, Any]]], left: float) -> None:
-    """Say on stderr what the remaining tokens wait for, one line per reason."""
+def _note_waiting(waiting: list[tuple[_Request, Mapping[str, Any]]], left: float) -> bool:
+    """Say on stderr what the remaining tokens wait for, one line per reason. Returns whether any reason is known."""
     reasons: dict[str, list[str]] = {}
     for request, token in waiting:
         if reason := _delay(request, token):
@@ -106,6 +106,7 @@ def _note_waiting(waiting: list[tuple[_Request, Mapping[str, Any]]], left: float
     for reason, names in reasons.items():
         which = names[0] if len(names) == 1 else f"{len(names)} tokens"
         note(f"{which} {reason}; waiting up to {duration(left)}")
+    return bool(reasons)
 
 
 def _delay(request: _Request, token: Mapping[str, Any]) -> str:

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bearerd.cli.ask import NoAnswer, Reading, ask_status, clean
+from bearerd.cli.ask import NoAnswer, Reading, ask_status
 from bearerd.cli.colour import coloured
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
 from bearerd.clock import SystemClock
+from bearerd.printable import printable
 from bearerd.service.offline import offline
 from bearerd.terms import OWN_DIRECTORY
 
@@ -49,7 +50,7 @@ def status(socket: str, directory: str | None, *, as_json: bool, watch: bool) ->
         return 0
     seen = _look(socket, directory)
     for trouble in seen.troubles:
-        print(f"bearerd: {clean(trouble)}", file=sys.stderr)
+        print(f"bearerd: {printable(trouble)}", file=sys.stderr)
     if as_json:
         sys.stdout.flush()
         sys.stdout.buffer.write(seen.body)

@@ -12,6 +12,8 @@ from calendar import timegm
 from datetime import UTC, datetime
 from typing import Final
 
+from bearerd.printable import printable
+
 # Tags of ASN.1.
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
@@ -45,7 +47,7 @@ def subject_of(pem: str) -> str | None:
         subject = _subject(_der(pem))
     except (binascii.Error, ValueError, IndexError):
         return None
-    return "".join(char if char.isprintable() else "?" for char in subject)
+    return printable(subject)
 
 
 def _der(pem: str) -> bytes:

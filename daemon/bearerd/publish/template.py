@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bearerd.errors import ExtraMissing, PublishError
+from bearerd.printable import printable
 from bearerd.reason import reason_of
 from bearerd.regular import NotRegularError, read_regular
 
@@ -158,7 +159,7 @@ def _fault(name: str, text: str, error: Exception) -> PublishError:
             line = traceback.tb_lineno
         traceback = traceback.tb_next
     # Names in a template may contain any character, and a message is one line.
-    said = "".join(char if char.isprintable() else "?" for char in _describe(text, error))
+    said = printable(_describe(text, error))
     return PublishError(f"template {name}: {f'line {line}: ' if line else ''}{said}")
 
 

@@ -10,9 +10,10 @@ from rich.cells import cell_len
 
 from bearerd.api import status as statuses
 from bearerd.cli import ask
-from bearerd.cli.ask import NoAnswer, Reading, clean
+from bearerd.cli.ask import NoAnswer, Reading
 from bearerd.cli.paper import Paper
 from bearerd.cli.picture import picture
+from bearerd.printable import printable
 from fuzz.target import Target, one_line
 from support.prometheus import status, target_status
 
@@ -32,7 +33,7 @@ def check_answer(data: bytes) -> None:
             with Reading("/s"):
                 lines = picture(document, paper, None)
             for line in lines:
-                assert clean(line.plain) == line.plain, "a terminal would obey a part of the answer"
+                assert printable(line.plain) == line.plain, "a terminal would obey a part of the answer"
                 line.plain.encode(paper.encoding)
                 assert paper.width is None or cell_len(line.plain) <= paper.width, "a line is too long"
 

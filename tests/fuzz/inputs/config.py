@@ -21,6 +21,7 @@ from bearerd.config.realign import realign
 from bearerd.config.source import BROKEN
 from bearerd.errors import ConfigError, ConfigUnavailable, Kind, Problem
 from bearerd.model import Config
+from bearerd.printable import printable
 from fuzz.target import Target, scratch
 
 MARK = "hunter2-Zq9xW7vK3m"
@@ -83,6 +84,7 @@ def _check_problems(error: ConfigError, texts: dict[str, bytes]) -> None:
         assert text is not None, f"a problem of {problem.file}"
         _check_place(problem, text.decode("utf-8-sig", "replace"))
     full = error.full
+    assert all(printable(line) == line.replace("\t", "?") for line in full.splitlines()), "an error is not printable"
     if MARK in full:
         shown = {line for line in full.splitlines() if MARK in line}
         secrets = [_is_secret(text) for text in texts.values() if MARK.encode() in text]
