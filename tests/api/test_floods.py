@@ -60,11 +60,11 @@ def probe(connect: Connect, route: str) -> int:
             line.settimeout(PROBE_WITHIN)
             try:
                 line.sendall(GET.format(route).encode())
+                if answer := line.recv(1 << 16):
+                    return int(answer.split(b" ", 2)[1])
             except ConnectionError:
                 if last:
                     raise
-                continue
-            return int(line.recv(1 << 16).split(b" ", 2)[1])
     raise AssertionError
 
 

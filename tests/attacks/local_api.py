@@ -32,7 +32,7 @@ _LIMIT = 256 * MB
 _PROBES = 20
 _KUBELET = 1.0
 """Seconds that a probe of Kubernetes waits."""
-_PATIENCE = 5 * _KUBELET
+_PATIENCE = 10 * _KUBELET
 """Seconds that ours wait: the machine is loaded."""
 _LATE = 5
 """So many may take longer than the first bound, for the same reason; none longer than the second."""
@@ -87,7 +87,7 @@ def _flooded(where: str, site: Site, daemon: Daemon, address: str) -> Found:
             growth(pid, before, lambda: flood.poll() is None),
         )
         sent = flood.stdout.read().strip() if flood.stdout and flood.poll() == 0 else "many"
-    alive = happens(lambda: get(site.port, "/livez", "127.0.0.1") == 200, 2.0)
+    alive = happens(lambda: get(site.port, "/livez", "127.0.0.1") == 200, 30.0)
     assert flood.returncode in {0, -9}, f"uid {NOBODY} could not send anything to {where}"
     return Found(found.tried, f"{found.happened} after {sent} heads; /livez answers: {alive}", ok=found.ok and alive)
 

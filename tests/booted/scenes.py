@@ -280,6 +280,7 @@ def wrong(site: Site) -> None:
         site.here.write(CONFIG, client(site.server.url, "{bci: {scop: bci}}"))
         eventually(lambda: "stays in use" in site.here.journal(DAEMON))
         site.here.run("systemctl", "restart", "bearerd", code=1)
+        site.here.run("journalctl", "--sync")
         said = site.here.run("systemctl", "status", "bearerd", "--no-pager", "--lines=10", code=3)
         assert "Active: failed (Result: exit-code)" in said, said
         assert f"{CONFIG}:7:20: unknown key\n" in said, said
@@ -297,9 +298,9 @@ def down(site: Site) -> None:
     here.run("systemctl", "stop", "bearerd")
     here.sh("rm -r /run/bearerd/dnb /run/bearerd/.bearerd/records")
     site.provider.down = True
-    site.config("startup_timeout: 20s\n")
+    site.config("startup_timeout: 40s\n")
     # Less than startup_timeout: unless systemd is asked to wait, it would end it.
-    here.drop_in(DAEMON, "impatient", "[Service]\nTimeoutStartSec=10s\n")
+    here.drop_in(DAEMON, "impatient", "[Service]\nTimeoutStartSec=25s\n")
     here.run("systemctl", "start", "bearerd")
     assert site.active()
     assert site.status().startswith("0 of 1 tokens are valid; missing: dnb/bci"), site.status()
@@ -353,7 +354,7 @@ def consumers(site: Site) -> None:
     """A program that starts after the tokens, and one that is reloaded by a path unit when its token changes."""
     here = site.here
     port, conf = free_port(), "/run/bearerd/nginx/token.conf"
-    site.provider.lifetime = 4  # renewed at half of it
+    site.provider.lifetime = 8  # renewed at half of it; systemd starts a unit at most 5 times in 10 s
     template = "{format: template, template: nginx, path: nginx/token.conf, name: WEB}"
     site.config(tokens=f"{{bci: {{scope: bci}}, web: {{files: [{template}]}}}}")
     eventually(here.path(conf).exists)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from attacks.common import other_users_cannot
+from bearerd.cli.ask import NoAnswer
 from canary.breaks import breaks
 from canary.configs import configs
 from canary.crashes import crashes
@@ -65,7 +66,7 @@ def main() -> int:
             started = time.monotonic()
             try:
                 said = scene(Path(place).resolve()) or "done"
-            except (AssertionError, OSError, subprocess.SubprocessError):
+            except (AssertionError, NoAnswer, OSError, subprocess.SubprocessError):
                 said = "FAILED"
                 faults.append(f"{name}: {traceback.format_exc()}")
             say(f"{name}: {said} ({time.monotonic() - started:.0f} s)")

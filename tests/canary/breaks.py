@@ -32,7 +32,7 @@ def breaks(path: Path) -> list[str]:
         secret = here.secrets / "basic"
         keep = ("basic", "command")
         here.write({**here.config, "clients": {name: here.config["clients"][name] for name in keep}})
-        slow = here.script("changed", more="sleep 0.3")
+        slow = here.script("changed", more="sleep 1")
         environ = patch(path, LEAKS.format(secret=str(secret), state=str(path / "state-of-rig")))
         processes, files, execs = Processes(), Files(here), path / "execs"
         processes.start()

@@ -87,7 +87,7 @@ def settled(here: Site, daemon: Running) -> None:
         return not untried
 
     untried: list[str] = ["all"]
-    eventually(all_tried)
+    eventually(all_tried, 180.0)  # it runs under strace
     eventually(lambda: here.hooks_saw.exists() and b"an argument" in here.hooks_saw.read_bytes())
 
 
@@ -97,10 +97,23 @@ def look_at_output(marks: Marks, daemon: Running, where: str) -> None:
     marks.look(where, daemon.output)
 
 
+def answer(here: Site, path: str, method: str = "GET") -> bytes:
+    """What the control socket answers; a daemon under strace may take longer than a caller waits."""
+    answers: list[bytes] = []
+
+    def answered() -> bool:
+        with suppress(NoAnswer):
+            answers.append(ask(str(here.socket), path, method)[1])
+        return bool(answers)
+
+    eventually(answered)
+    return answers[0]
+
+
 def look_at_api(here: Site) -> None:
     """Everything that the control socket answers."""
-    answers = [ask(str(here.socket), path)[1] for path in ("/", "/metrics", "/livez", "/readyz", "/status", "/nothing")]
-    answers += [ask(str(here.socket), "/refresh/basic/t", "POST")[1]]
+    answers = [answer(here, path) for path in ("/", "/metrics", "/livez", "/readyz", "/status", "/nothing")]
+    answers += [answer(here, "/refresh/basic/t", "POST")]
     here.marks.look("the control socket: status, metrics, page, refresh", *answers)
 
 

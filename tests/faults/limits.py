@@ -80,7 +80,7 @@ def _tasks_max(path: Path) -> Row:
     """The limit of a control group, as systemd's TasksMax and the pids limit of containers set it."""
     row = Row("no threads and processes are left (pids.max)")
     root = next((root for root in _TASKS if (root / "cgroup.procs").exists()), None)
-    own = (root or path) / f"bearerd-faults-{os.getpid()}"
+    own = (root or path) / f"bearerd-faults-tasks-{os.getpid()}"
     if root is not None:
         own.mkdir()
     try:
@@ -164,7 +164,7 @@ def out_of_memory(rig: Rig, path: Path) -> list[Row]:
     if root is None:
         row.note = "not run: no cgroups here"
         return [row]
-    own = root / f"bearerd-faults-{os.getpid()}"
+    own = root / f"bearerd-faults-memory-{os.getpid()}"
     own.mkdir()
     try:
         limit = "memory.limit_in_bytes" if (own / "memory.limit_in_bytes").exists() else "memory.max"
@@ -203,6 +203,7 @@ def clocks(rig: Rig, path: Path) -> list[Row]:
                 "FAKETIME_TIMESTAMP_FILE": str(shown),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "TZ": "UTC",  # in which libfaketime reads an absolute time
             }
             stack.enter_context(kept(here, row, env=env))
             begun.append((here, row, shown, step))

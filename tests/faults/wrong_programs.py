@@ -73,7 +73,7 @@ def wrong_programs(rig: Rig, path: Path) -> list[Row]:
     with ThreadPoolExecutor(kills.AT_ONCE) as pool:
         list(pool.map(caught, _KILLED))
     row = Row("never renews", silent=True)
-    with place(path / "expired", lifetime=2.0) as here:
+    with place(path / "expired", lifetime=20.0) as here:
         here.provider.spare = 0.0
         env = patched(path, {}, *_BEFORE, *_NEVER_RENEWS, *_AFTER)
         with kept(here, row, env=env):

@@ -42,7 +42,7 @@ def refused(rig: Rig) -> Iterator[Row]:
             here.link_up()
             pause(_WINDOW / 8)
         attempts = [at for at, _, status in here.provider.attempts if status == 401]
-        worst = most(attempts, _WINDOW)
+        worst = most(attempts, _WINDOW - 2.0)  # the limit counts from the claim, and this from the answer
         assert worst <= _COUNT, f"{worst} refused attempts within {_WINDOW:.0f} s"
         secret.write_text(SECRET)  # they notice it, and the fleet tries it at once
         here.readers.wait_for_one(0, within=STARTS_WITHIN)

@@ -62,7 +62,7 @@ def outage(here: Site, scene: str, begin: Callable[[], object], end: Callable[[]
 
 def lost(rig: Rig) -> Iterator[Row]:
     """The server loses what it had between two grants: the daemons give it their token again."""
-    with redis_server(binary=rig.binary) as redis, site(rig, redis) as here:
+    with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=2 * rig.lifetime) as here:
         here.up()
         here.link_up()
         yield between(here, "flushed", lambda: redis.ask("FLUSHALL"))

@@ -14,7 +14,7 @@ from support.redis_server import RedisServer, redis_server
 
 LONG = 3600.0
 """Seconds: a lifetime that does not end during a scene."""
-ENDS_OLD = 3.0
+ENDS_OLD = 5.0
 """Seconds for which an old token is accepted after a new one."""
 
 

@@ -112,13 +112,13 @@ def test_the_deadline_closes_all_connections(monkeypatch: pytest.MonkeyPatch, ur
         resolve(monkeypatch, (FOUR, "127.0.0.1", one), (FOUR, "127.0.0.1", two))
         threads = _thread._count()
         began = time.monotonic()
-        reply = post(url, timeout=0.6)
+        reply = post(url, timeout=2.0)
         took = time.monotonic() - began
         monkeypatch.undo()
 
     host = url.split("/")[2]
-    assert reply == NoReply("connect", f"{host}:80: timed out after 0.6 s (while connecting)")
-    assert 0.6 <= took < 10 * 0.6
+    assert reply == NoReply("connect", f"{host}:80: timed out after 2 s (while connecting)")
+    assert 2.0 <= took < WITHIN
     # None for an address: the alarm's, at most, is new.
     assert _thread._count() <= threads + 1
 

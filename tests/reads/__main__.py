@@ -19,7 +19,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ from reads.mutants import MUTANTS, found
 from reads.run import Amount, run
 from support.counted import prioritise
 from support.minting import PRIORITY
-from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
+from support.rig import INSIDE, in_a_namespace_of_mounts, in_memory, say, why_not
 
 _PROGRAMS: Final = {
     "bash": "bash",
@@ -67,15 +66,15 @@ def main() -> int:
     amount = _SHORT if options.short else _FULL
     amount = replace(amount, reads=options.reads or amount.reads)
     began = time.monotonic()
-    # In memory, so that nothing waits for a disk.
-    with tempfile.TemporaryDirectory(prefix="bearerd-reads-", dir="/dev/shm") as name:
-        scratch = Path(name)
-        scratch.chmod(0o755)  # for the reader that is another user
-        with _file_systems(scratch) as systems, ThreadPoolExecutor(2 + len(MUTANTS)) as pool:
-            runs = [pool.submit(run, system, path, amount, options.seed) for system, path in systems.items()]
-            hunts = [pool.submit(found, mutant, scratch / f"mutant-{n}") for n, mutant in enumerate(MUTANTS)]
-            results = [_result(one.result, f"seed {options.seed}") for one in runs]
-            finds = [_result(hunt.result, "a fault that was put in was not found") for hunt in hunts]
+    with (
+        in_memory("reads") as scratch,
+        _file_systems(scratch) as systems,
+        ThreadPoolExecutor(2 + len(MUTANTS)) as pool,
+    ):
+        runs = [pool.submit(run, system, path, amount, options.seed) for system, path in systems.items()]
+        hunts = [pool.submit(found, mutant, scratch / f"mutant-{n}") for n, mutant in enumerate(MUTANTS)]
+        results = [_result(one.result, f"seed {options.seed}") for one in runs]
+        finds = [_result(hunt.result, "a fault that was put in was not found") for hunt in hunts]
     for find in filter(None, finds):
         say(find)
     say(f"all of it in {time.monotonic() - began:.0f} s\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from reads.site import site
+from reads.site import SHORT, site
 from support.process import eventually, patched
 
 
@@ -62,7 +62,8 @@ def found(name: str, scratch: Path) -> str:
     mutant = MUTANTS[name]
     scratch.mkdir()
     environment = patched(scratch, {}, *mutant.lines)
-    with site(scratch, scratch / "tokens", 4, (2.0, 3.0), environment) as here:
+    lifetimes = (2.0, 3.0) if mutant.found_as == "expired" else SHORT
+    with site(scratch, scratch / "tokens", 4, lifetimes, environment) as here:
         readers = here.readers
         readers.c("C", "read", here.every)
         readers.python("Python", here.every)

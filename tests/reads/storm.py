@@ -41,6 +41,6 @@ def _change_config(here: Site) -> None:
     daemon.rewrite(extra)
     eventually(file.exists)
     daemon.rewrite("clients: {reads: {tokens: [")
-    eventually(lambda: daemon.status()["config"]["error"])
+    eventually(daemon.config_error)
     daemon.rewrite(here.config)
-    eventually(lambda: not file.exists() and not daemon.status()["config"]["error"])
+    eventually(lambda: not file.exists() and daemon.config_error() == "")

@@ -93,10 +93,9 @@ def test_a_step_of_the_wall_clock_is_noticed_by_the_next_tick(engine: Callable[.
         assert turns.get(timeout=WITHIN).on_disk
         frozen.move_to(datetime.now(UTC) + timedelta(hours=2))
         built.tick()
-        assert turns.get(timeout=WITHIN).on_disk  # the old token is served meanwhile
-        assert turns.get(timeout=WITHIN).on_disk
+        while (tmp_path / "tokens/dnb/bci").read_text() != "t-2":
+            assert turns.get(timeout=WITHIN).on_disk  # the old token is served meanwhile
         assert len(server.seen) == 2
-        assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
         expires = datetime.fromisoformat(json.loads((tmp_path / "tokens/dnb/bci.json").read_text())["expires_at"])
         assert timedelta(minutes=55) < expires - datetime.now(UTC) <= timedelta(hours=1)
 

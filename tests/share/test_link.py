@@ -269,7 +269,7 @@ def test_a_link_leaves_a_primary_that_was_demoted() -> None:
     with (
         redis_server() as old,
         redis_server(replica_of=old) as new,
-        sentinel(old) as watcher,
+        sentinel(old, down_after=600_000) as watcher,
         linked(Redis(watcher.url, timeout=SOON * 5)) as (link, reports),
     ):
         reports.wait_for("restored")

@@ -16,7 +16,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -35,7 +34,7 @@ from support.kept import session_of
 from support.minted import boot_ms
 from support.minting import PRIORITY
 from support.process import eventually
-from support.rig import INSIDE, in_a_namespace_of_mounts, say, why_not
+from support.rig import INSIDE, in_a_namespace_of_mounts, in_memory, say, why_not
 
 _PROGRAMS: Final = {
     "dash": "dash",
@@ -75,9 +74,7 @@ def main() -> int:
     prioritise(os.getpid(), PRIORITY)  # a rig that waits for the processor would let faults last for longer
     seconds = _SHORT_SECONDS if options.short else options.minutes * 60
     strength = Strength(1.5, 5.0, 1.0) if options.short else Strength(6.0, 12.0, 12.0)
-    with tempfile.TemporaryDirectory(prefix="bearerd-soak-", dir="/dev/shm") as name:
-        scratch = Path(name)
-        scratch.chmod(0o755)
+    with in_memory("soak") as scratch:
         try:
             return soak(scratch, seconds, strength, options.seed, (1, 0) if options.short else (3, 3))
         except (AssertionError, OSError, subprocess.SubprocessError):

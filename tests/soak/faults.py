@@ -226,9 +226,9 @@ class Faults:
     def _broken(self, _: random.Random) -> None:
         daemon = self.here.daemon
         daemon.rewrite("clients: {p0c0: {tokens: [")
-        eventually(lambda: daemon.status()["config"]["error"])
+        eventually(daemon.config_error)
         daemon.rewrite(self.here.config)
-        eventually(lambda: not daemon.status()["config"]["error"])
+        eventually(lambda: daemon.config_error() == "")
 
     def _deleted(self, _: random.Random) -> None:
         files = [path for path in (self.here.output / VICTIMS).iterdir() if not path.name.startswith(".")]

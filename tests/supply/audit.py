@@ -39,12 +39,15 @@ def audit(lock: Path, program: str | Path = "pip-audit", url: str = "") -> Audit
     """Ask about each version in a lock."""
     with tempfile.TemporaryDirectory(prefix="bearerd-audit-") as name:
         output = Path(name) / "found.json"
-        done = subprocess.run(
-            [program, "--requirement", lock, "--require-hashes", "--disable-pip", "--progress-spinner=off",
-             "--vulnerability-service=osv", *([f"--osv-url={url}"] if url else []), f"--cache-dir={name}/cache",
-             "--format=json", f"--output={output}"],
-            capture_output=True, text=True, timeout=_WITHIN, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [program, "--requirement", lock, "--require-hashes", "--disable-pip", "--progress-spinner=off",
+                 "--vulnerability-service=osv", *([f"--osv-url={url}"] if url else []), f"--cache-dir={name}/cache",
+                 "--format=json", f"--output={output}"],
+                capture_output=True, text=True, timeout=_WITHIN, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return Audited("no data", f"no end within {_WITHIN:g} s")
         return judged(done.returncode, output.read_text() if output.exists() else "", done.stderr)
 
 

@@ -77,6 +77,12 @@ class Kept:
         document: dict[str, Any] = ask_status(self.socket)[0]
         return document
 
+    def config_error(self) -> str | None:
+        """The error of its config, or an empty text; None if it did not answer in time."""
+        with suppress(NoAnswer):
+            return str(self.status()["config"]["error"] or "")
+        return None
+
     def running(self) -> None:
         """Fail if it ended by itself."""
         assert self.process is not None

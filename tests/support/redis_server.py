@@ -204,7 +204,7 @@ class RedisServer:
 class Sentinel(RedisServer):
     """A sentinel of a primary, which it knows as `SERVICE`. One alone is a majority, and promotes a replica."""
 
-    def __init__(self, primary: RedisServer, *config: str, quorum: int = 1, down_after: int = 300) -> None:
+    def __init__(self, primary: RedisServer, *config: str, quorum: int = 1, down_after: int = 1000) -> None:
         """`down_after`: milliseconds without an answer after which the primary counts as down."""
         super().__init__(binary=primary.binary, authority=primary.authority)
         self.sentinel = True

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +20,21 @@ def in_a_namespace_of_mounts(program: str, arguments: Sequence[str], *more: str)
     """Run a program of tests/ in a mount namespace of its own; `more` are options of unshare."""
     namespace = ["unshare", "--mount", "--propagation", "private", *more]
     os.execvp("unshare", [*namespace, sys.executable, "-m", program, *arguments])
+
+
+@contextmanager
+def in_memory(name: str) -> Iterator[Path]:
+    """A directory in memory, where nothing waits for a disk; in the rig's own namespace of mounts.
+
+    Not below /dev/shm: containers limit its size, and no program in it can be run there.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"bearerd-{name}-") as path:
+        # Others than root go through it.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", path], check=True)
+        try:
+            yield Path(path)
+        finally:
+            subprocess.run(["umount", "--recursive", "--lazy", path], check=True)
 
 
 def one_cgroup_tree() -> None:
