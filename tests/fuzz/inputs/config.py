@@ -83,6 +83,7 @@ def _check_problems(error: ConfigError, texts: dict[str, bytes]) -> None:
         text = texts.get(problem.file)
         assert text is not None, f"a problem of {problem.file}"
         _check_place(problem, text.decode("utf-8-sig", "replace"))
+        assert problem.full.count("\n") == (0 if problem.source is None else 2), "a message of several lines"
     full = error.full
     assert _CONTROL.search(full) is None, "an error has control characters of a terminal"
     if MARK in full:
@@ -99,7 +100,6 @@ def _check_place(problem: Problem, text: str) -> None:
     assert 1 <= problem.line <= len(lines), f"line {problem.line} of {len(lines)}"
     line = lines[problem.line - 1]
     assert 1 <= problem.column <= len(line) + 1, f"column {problem.column} of a line of {len(line)} characters"
-    assert problem.message == "" or "\n" not in problem.message
     if problem.source is not None:
         assert "\n" not in problem.source
         assert 0 <= problem.caret <= len(problem.source)
