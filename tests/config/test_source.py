@@ -117,6 +117,7 @@ def test_unambiguous_values_are_read(text: str, value: Any) -> None:
         pytest.param("", 1, 1, "the file is empty", id="empty"),
         pytest.param(" \n\n", 1, 1, "the file is empty", id="white space"),
         pytest.param("# a: b\n\n# c\n", 1, 1, "the file is empty", id="only comments"),
+        pytest.param("# a: b\n---\n# c\n", 1, 1, "the file is empty", id="a document of comments"),
         pytest.param(
             "a: 1\n---\nb: 2\n",
             2,

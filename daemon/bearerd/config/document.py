@@ -84,7 +84,7 @@ class Document:
             self.note(fault)
         self._read = self.value
         if self.value is None and not has_content(self._text):
-            self.value = {}
+            self.value, self._marks = {}, {}  # the end of a `---` is no place in it
             if not may_be_empty:
                 self.fail(1, 1, "the file is empty")
 

@@ -86,8 +86,9 @@ def read(text: str, report: Report) -> Any:
 
 
 def has_content(text: str) -> bool:
-    """Whether a text has any value, and not just comments. Raises what PyYAML raises."""
-    return any(isinstance(event, yaml.NodeEvent) for event in yaml.parse(text, Loader=_Loader))
+    """Whether a text has any value, and not just comments or `---`. Raises what PyYAML raises."""
+    nodes = (event for event in yaml.parse(text, Loader=_Loader) if isinstance(event, yaml.NodeEvent))
+    return any(not isinstance(node, yaml.ScalarEvent) or node.value != "" for node in nodes)
 
 
 def walk(text: str) -> Iterator[tuple[Path, bool, Any]]:
