@@ -2,7 +2,7 @@
 
 Needs Debian's golang-go and golang-golang-x-oauth2-dev. Each measure runs beside its anchor, several times; the
 table has the medians, the goals, and the least and the most seen. `--short` runs fewer tokens once, and exits 1 where
-a ratio is worse than its goal by half: what a machine does besides falls on both sides of a ratio.
+a figure is far above its goal: what a machine does besides falls on both sides of a ratio.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -27,8 +27,8 @@ class Measure:
     full: Callable[[Programs], Figures]
     short: Callable[[Programs], Figures] | None
     goals: dict[str, float]
-    ratios: tuple[str, ...] = ()
-    """Which figures the short form judges."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """The figures that the short form judges, and from where on they fail."""
 
 
 MEASURES = {
@@ -36,7 +36,8 @@ MEASURES = {
         lambda programs: measures.burst(programs, 10_000),
         lambda programs: measures.burst(programs, 3_000),
         {"CPU per grant, ratio to Go": 10, "RSS, MB": 55},
-        ("CPU per grant, ratio to Go",),
+        # It was 9 on one machine, and 15 to 20 on one whose processor runs Go twice as fast, but Python no faster.
+        {"CPU per grant, ratio to Go": 30},
     ),
     "latency": Measure(
         lambda programs: measures.latency(programs, 10_000),
@@ -53,7 +54,7 @@ MEASURES = {
         measures.one,
         measures.one,
         {"to the first file beyond python, ms": 250, "RSS, MB": 32, "anonymous, MB": 20},
-        ("RSS, MB", "anonymous, MB"),
+        {"RSS, MB": 48, "anonymous, MB": 30},
     ),
     "start of 100 clients": Measure(
         lambda programs: measures.start(programs, 100, 100), None, {"until the first request, s": 1.0}
@@ -65,7 +66,7 @@ MEASURES = {
         lambda programs: measures.reload(programs, 10_000),
         lambda programs: measures.reload(programs, 2_000),
         {"until the new file, s": 1.5, "requests": 1, "more RSS, MB": 2},
-        ("requests",),
+        {"requests": 1},
     ),
     "idle": Measure(
         lambda programs: measures.idle(programs, 10_000, 60),
@@ -76,12 +77,10 @@ MEASURES = {
         lambda programs: measures.health(programs, 40),
         lambda programs: measures.health(programs, 20),
         {"ratio to python": 2.5},
-        ("ratio to python",),
+        {"ratio to python": 3.75},
     ),
     "growth": Measure(lambda programs: measures.growth(programs, (1_000, 10_000, 50_000)), None, {}),
 }
-# A regression by half fails, and noise does not.
-_ROOM = 1.5
 
 
 def main() -> int:
@@ -108,8 +107,9 @@ def main() -> int:
             for figure, values in results[what].items():
                 goal = measure.goals.get(figure)
                 _print_row(what, figure, values, goal)
-                if given.short and goal is not None and figure in measure.ratios and median(values) > goal * _ROOM:
-                    print(f"FAILED: {what}: {figure} is worse than its goal by half")
+                bound = measure.bounds.get(figure)
+                if given.short and bound is not None and median(values) > bound:
+                    print(f"FAILED: {what}: {figure} is above {bound:g}")
                     failed = True
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
