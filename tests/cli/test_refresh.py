@@ -276,7 +276,7 @@ def test_a_token_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
             site.wait_for(bci="valid")
             (site.tokens / "dnb/bci").unlink()
             (site.tokens / "dnb/bci").mkdir()
-            done = bearerd("refresh", "dnb/bci", "--timeout", "15s", "--socket", site.socket)
+            done = bearerd("refresh", "dnb/bci", "--timeout", "8s", "--socket", site.socket)
     assert done.returncode == 1
     unwritten = f"not in all of its files: {site.tokens}/dnb/bci: "
     assert done.stderr.startswith(f"bearerd: note: dnb/bci {unwritten}")

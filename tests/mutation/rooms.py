@@ -85,7 +85,10 @@ ROOMS = (
     # Most mutants of what waits for a server let a test wait for nothing, so a test may not wait for long.
     Room(
         ("share/redis_client", "share/redis_connection", "share/redis_store", "share/types"),
-        tuple(f"share/test_{name}.py" for name in ("entry", "redis_client", "redis_errors", "redis_store", "replies")),
+        tuple(
+            f"share/test_{name}.py"
+            for name in ("entry", "redis_client", "redis_deadlines", "redis_errors", "redis_store", "replies")
+        ),
         wall=5.0,
     ),
     Room(("share/link", "share/parts"), ("share/test_link_state.py",), wall=5.0),

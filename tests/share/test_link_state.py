@@ -340,6 +340,23 @@ def test_an_unexpected_error_costs_one_connection(server: Server, monkeypatch: p
         reports.wait_for("restored")
 
 
+def test_each_connection_for_announcements_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Subscription] = []
+    subscribe = RedisStore.subscribe
+
+    def noted(store: RedisStore) -> Subscription:
+        opened.append(subscribe(store))
+        return opened[-1]
+
+    monkeypatch.setattr(RedisStore, "subscribe", noted)
+    answers = iter([FULL])
+    server.fences = lambda: next(answers, NO_FENCES)
+    with linked(server.redis()) as (link, reports):
+        assert reports.wait_for("restored") == ["lost"]  # the first one was of no use
+        stop_for_good(link)
+    assert [each._connection._bounded.fileno() for each in opened] == [-1, -1]
+
+
 # -- its end ----------------------------------------------------------------------------------------
 
 

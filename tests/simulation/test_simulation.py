@@ -1,4 +1,4 @@
-"""A few hundred worlds, and what the simulation promises of itself. The long runs: `python -m simulation`.
+"""A few worlds of each kind, and what the simulation promises of itself. The long runs: `python -m simulation`.
 
 Each fault that the simulation has to find is put into the code by `python -m simulation --faults`.
 """
@@ -22,23 +22,22 @@ from simulation.table import story
 from simulation.walk import WORLDS, walk
 from simulation.worlds import KINDS, world_of
 
-FEWER = {"herd": 4, "years": 10, "scopes": 20}
+FEWER = {"herd": 2, "years": 5, "scopes": 8}
 """Worlds of the kinds that take longer."""
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("kind", [make.__name__ for make, _ in KINDS])
 def test_every_world_keeps_the_invariants(kind: str) -> None:
-    for seed in range(FEWER.get(kind, 40)):
+    for seed in range(FEWER.get(kind, 15)):
         result = run(world_of(seed, kind, grants=30))
         assert result.violation is None, story(result)
 
 
 @pytest.mark.parametrize("kind", BY_NAME)
 def test_every_fleet_keeps_the_invariants(kind: str) -> None:
-    for seed in range(3):
-        result = run(world_of(seed, kind, grants=240))
-        assert result.violation is None, story(result)
+    result = run(world_of(0, kind, grants=240))
+    assert result.violation is None, story(result)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
