@@ -508,11 +508,50 @@ def test_a_poll_reports_the_tokens_whose_fences_differ(server: Server, monkeypat
     server.fences = lambda: polled.pop(0) if len(polled) > 1 else polled[0]
     reports = Reports()
     reports.fences = {"one": 5, "two": 7, "none": 0}
-    link = RedisLink(server.redis(), {}, FakeClock(), dice, reports)
+    clock = FakeClock()
+    link = RedisLink(server.redis(), {}, clock, dice, reports)
     link.start()
     assert reports.wait_for({"two"}) == ["restored"]
     assert reports.wait_for({"two"}) == []
+    clock.advance(3600.0)
+    eventually(link.fresh)  # since the next poll
     link.stop()
+
+
+def test_a_link_listens_until_its_next_poll_and_reads_what_came_while_it_was_paused(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    until: list[float] = []
+    reports = Reports()
+    link = RedisLink(Redis("redis://127.0.0.1:1", timeout=5.0), {}, clock, dice, reports)
+    monkeypatch.setattr(link._redis, "fences", lambda _: ())
+
+    class Announcements:
+        asked = answered = 0
+
+        def test(self) -> None:
+            self.asked += 1
+
+        def hear(self, ends: float) -> tuple[str, ...] | None:
+            nonlocal now
+            until.append(ends)
+            match len(until):
+                case 1:  # nothing came until the poll
+                    now = ends
+                    return None
+                case 2:  # something came, and then the process was paused
+                    now = 130.0
+                    return ("target", "client")
+                case _:  # the answer to the test of the connection, which is not late
+                    self.answered = self.asked
+                    link.stop()
+                    return ()
+
+    link._listen(Announcements(), 0)  # type: ignore[arg-type]  # as far as it is used
+    assert until[:2] == [105.0, 110.0]
+    assert until[2] > 130.0
 
 
 # -- pace -------------------------------------------------------------------------------------------
