@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from bearerd.share.redis_client import RedisClient
 from bearerd.share.redis_connection import _Bounded
 from bearerd.share.redis_store import RedisStore, Subscription
 from bearerd.share.types import Busy, Claim, Names, ShareUnavailable, Stored
-from bearerd.terms import REFUSED_LIMIT, Redis, Reference
+from bearerd.terms import REFUSED_LIMIT, RateLimit, Redis, Reference
 from support.process import WITHIN, eventually
 from support.redis_liar import answering, bulk, usual
 from support.redis_server import NEEDS_REDIS, redis_server
@@ -221,10 +223,12 @@ def test_a_connection_that_was_idle_for_half_a_minute_is_replaced(
     later, monotonic = 0.0, time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
     with connected(Redis(server.url)) as store:
+        ((first, _),) = store._client._idle
         for seconds, connections in ((0.0, 1), (29.0, 1), (30.0, 2), (0.0, 2), (30.0, 3)):
             later += seconds
             store.read(NAMES)
             assert len(server.sent(b"PING")) == connections
+            assert (first._bounded.fileno() == -1) == (connections > 1)  # the old one is closed
 
 
 def test_a_new_connection_takes_the_place_of_all_others(server: Server) -> None:
@@ -340,6 +344,50 @@ def test_a_secret_from_a_command_is_for_one_connection_at_a_time(server: Server,
     assert error().startswith(f"{unconnected}: {said}")
     assert len(server.sent(b"GET")) == 2
     assert len(reads.read_text()) == (2 if kind == "url" else 1)
+
+
+def test_the_keys_and_the_channel_are_those_of_every_version(server: Server) -> None:
+    names = Names("T", "C", REFUSED_LIMIT, (("L", RateLimit(1, 1.0)),))
+    with connected(Redis(server.url, prefix="p")) as store:
+        store.read(names)
+        (sent,) = server.sent(b"EVALSHA")
+        kinds = [
+            "token:T",
+            "lock:T",
+            "last:T",
+            "failure:T",
+            "failure:C",
+            "flights:C",
+            "worked:C",
+            "refused:C",
+            "rate:L",
+        ]
+        text = store._scripts["read"].text
+        assert sent == [
+            b"EVALSHA",
+            hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode(),
+            b"9",
+            *(f"p:{kind}".encode() for kind in kinds),
+            b"p:changed",
+            b"T C",
+        ]
+
+
+@NEEDS_REDIS
+def test_a_check_runs_every_script_and_returns_the_time_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: set[str] = set()
+    evaluated = RedisStore._evaluated
+
+    def noted(store: RedisStore, script: str, *arguments: Any) -> Any:
+        run.add(script)
+        return evaluated(store, script, *arguments)
+
+    monkeypatch.setattr(RedisStore, "_evaluated", noted)
+    with redis_server() as server:
+        clock = RedisStore(Redis(server.url, timeout=WITHIN), {}).prove()
+        assert clock == pytest.approx(time.time(), abs=WITHIN)
+    scripts = files("bearerd.share") / "scripts"
+    assert run == {script.name.removesuffix(".lua") for script in scripts.iterdir()} - {"common"}
 
 
 # -- one connection ---------------------------------------------------------------------------------
