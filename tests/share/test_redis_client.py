@@ -458,11 +458,11 @@ def test_another_message_ends_the_connection_for_announcements(server: Server, m
 )
 def test_a_server_has_to_confirm_the_channel(server: Server, answer: bytes) -> None:
     server.answers[b"SUBSCRIBE"] = lambda: answer
-    with (
-        connected(Redis(server.url)) as store,
-        pytest.raises(ShareUnavailable, match="the answer is not that of a Redis server"),
-    ):
-        store.subscribe()
+    with connected(Redis(server.url)) as store:
+        connection = store._client.connection()
+        with pytest.raises(ShareUnavailable, match="the answer is not that of a Redis server"):
+            Subscription(connection, "bearerd:changed")
+        assert connection._bounded.fileno() == -1  # it is closed
 
 
 def test_a_test_of_the_connection_for_announcements_is_answered(server: Server) -> None:
