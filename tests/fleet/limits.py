@@ -29,7 +29,7 @@ def refused(rig: Rig) -> Iterator[Row]:
     limit = {"refused_limit": f"{_COUNT}/{_WINDOW:.0f}s"}
     with redis_server(binary=rig.binary) as redis, site(rig, redis, client=limit, key=True) as here:
         secret = here.fleet.directory / "secret"
-        secret.write_text("wrong")
+        secret.write_text("refused-secret-0-0123456789")
         here.fleet.start()
         here.provider.wait_for(lambda: bool(here.provider.attempts), "an attempt")
         end = time.monotonic() + 2.5 * _WINDOW
@@ -56,7 +56,7 @@ def corrected(rig: Rig) -> Iterator[Row]:
     """A secret that is corrected by new machines: the refusal of the wrong one does not hold them back."""
     with redis_server(binary=rig.binary) as redis, site(rig, redis, lifetime=LONG) as here:
         secret = here.fleet.directory / "secret"
-        secret.write_text("a wrong secret that all machines had")
+        secret.write_text("refused-secret-of-all-0123456789")
         here.fleet.start()
         here.link_up()
         here.provider.wait_for(lambda: bool(here.provider.attempts), "an attempt")
