@@ -94,8 +94,7 @@ class RedisConnection:
         except ResponseError as error:
             raise self._refused(error) from None
         except (RedisConnectionError, RedisTimeoutError) as error:
-            # Some errors of the server are of these kinds too.
-            if getattr(error, "status_code", None) is not None or "max number of clients" in str(error):
+            if error.status_code is not None:  # some errors of the server are of these kinds too
                 raise self._refused(error) from None
             self.close()
             cause = error.__context__
@@ -105,8 +104,7 @@ class RedisConnection:
             raise self._where.garbage() from None
 
     def _refused(self, error: RedisError) -> ShareUnavailable:
-        code = getattr(error, "status_code", None)
-        return self._where.refusal(code if isinstance(code, str) else None, str(error))
+        return self._where.refusal(error.status_code, str(error))
 
 
 class _TooLongError(Exception):
@@ -134,8 +132,6 @@ class _Bounded:
     def __init__(self, connected: socket.socket, timeout: float) -> None:
         self._socket = connected
         self._timeout = timeout
-        self._ends = 0.0
-        self._allowed = 0
         self.begin(None)
 
     def begin(self, ends: float | None) -> None:
