@@ -90,6 +90,7 @@ ROOMS = (
             for name in ("entry", "redis_client", "redis_deadlines", "redis_errors", "redis_store", "replies")
         ),
         wall=5.0,
+        examined=True,
     ),
-    Room(("share/link", "share/parts"), ("share/test_link_state.py",), wall=5.0),
+    Room(("share/link", "share/parts"), ("share/test_link_state.py",), wall=5.0, examined=True),
 )
