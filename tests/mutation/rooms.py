@@ -87,7 +87,10 @@ ROOMS = (
         ("share/redis_client", "share/redis_connection", "share/redis_store", "share/types"),
         tuple(
             f"share/test_{name}.py"
-            for name in ("entry", "redis_client", "redis_deadlines", "redis_errors", "redis_store", "replies")
+            for name in (
+                *("entry", "redis_client", "redis_connection", "redis_deadlines", "redis_errors", "redis_store"),
+                "replies",
+            )
         ),
         wall=5.0,
         examined=True,
