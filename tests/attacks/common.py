@@ -51,7 +51,8 @@ class Listener:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/token"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/token"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def serve(self, connection: socket.socket) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
+from attacks.common import Listener
 from support.server import request_of
 
 Reply = Callable[[str, str], bytes]
@@ -107,7 +108,7 @@ def _jwt(token: str) -> str:
     return ".".join([*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), ""])
 
 
-class Provider:
+class Provider(Listener):
     """A server with a reply for each path; it tells `keep` each token and each secret of a request."""
 
     def __init__(self, keep: Callable[[str, str], None], context: ssl.SSLContext | None = None) -> None:
@@ -119,29 +120,15 @@ class Provider:
         self.hold.set()
         self._keep = keep
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__()
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
-        """Accept nothing more."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        with plain, suppress(OSError, ValueError):
-            plain.settimeout(30)
-            connection = self._context.wrap_socket(plain, server_side=True) if self._context else plain
+    def serve(self, connection: socket.socket) -> None:
+        """Answer each request of a connection."""
+        connection.settimeout(30)
+        with suppress(ValueError):
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
             with connection:
                 while request := request_of(connection):
                     self.hold.wait(30)

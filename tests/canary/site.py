@@ -134,7 +134,7 @@ def site(path: Path, marks: Marks, level: Mapping[str, str]) -> Iterator[Site]:
         authority.cert_pem.write_to_path(path / "ca.pem")
         provider, tls = Provider(marks.keep), Provider(marks.keep, _mutual(authority))
         for one in (provider, tls):
-            stack.callback(one.close)
+            stack.callback(one.stop)
         password = marks.make("Redis password", _PLAIN.replace("~", ""))
         redis = stack.enter_context(redis_server(acl=[rule(password)]))
         here = Site(path, marks, provider, tls, redis, {}, {}, free_port())
@@ -268,7 +268,7 @@ def _connections(here: Site, authority: trustme.CA, stack: ExitStack) -> dict[st
     name = f"a{here.marks.make('name in a certificate', 'x').replace('_', 'x').replace('-', 'x').lower()[:60]}"
     liar = Provider(here.marks.keep, _mutual(authority, f"{name}.example"))
     here.marks.keep("name in a certificate", name)  # alone: other certificates end with .example too
-    stack.callback(liar.close)
+    stack.callback(liar.stop)
     here.provider.replies["CONNECT"] = REPLIES["refused"]
 
     def proxied(url: str, reference: Mapping[str, str]) -> dict[str, Any]:
