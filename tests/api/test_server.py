@@ -676,6 +676,31 @@ def test_the_oldest_incomplete_request_makes_room(
             assert everything(line).startswith(b"HTTP/1.1 ")
 
 
+def test_a_connection_has_its_time_to_send_before_it_makes_room(
+    build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_TO_SEND", 2.0)
+    limit(monkeypatch, incomplete=2)
+    site = build()
+    with clients(site, 2, b"GET /livez HTTP/1.1\r\n") as lines, closing(site.connect()) as third:
+        third.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert reply(third).status == 200  # it waited in the backlog
+        assert dropped(lines[0])
+        assert site.ask("/livez").status == 200
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_nobody_who_sends_in_time_is_dropped_for_new_ones(
+    build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(connections, "_TO_SEND", 2.0)
+    limit(monkeypatch, incomplete=2)
+    site = build()
+    with clients(site, 1, b"") as (first,), clients(site, count, b"GET /livez HTTP/1.1\r\n"):
+        first.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert reply(first).status == 200
+
+
 def test_an_answered_error_makes_room_like_an_incomplete_request(
     build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """The connections of one listening socket, from accept to a complete request.
 
 One thread reads all incomplete requests without blocking, and sleeps without a timeout while there are none. Their
-number, size and time are bounded. When there are too many, the oldest is dropped for a new one. So a client that sends
-its request at once is answered, whatever other clients do.
+number, size and time are bounded. When there are too many, the oldest is dropped for a new one, but no connection is
+dropped within `_TO_SEND`. So a client that sends its request at once is answered, whatever other clients do.
 
 Complete requests are answered by cost (`routes`). This thread sends instant replies. Other threads make and send small
 and large ones (`replies`), so that slow readers of large replies do not block a probe.
@@ -28,6 +28,9 @@ from bearerd.log import say
 
 # Seconds from accept to a complete request, or to the end of reading after an error. A request is usually one packet.
 _REQUEST_WITHIN: Final = 5.0
+# Seconds that each connection has to send its request, even if there are too many. Until then new ones wait in the
+# backlog. A client may lose the processor between connecting and sending, for a few ms on a busy machine.
+_TO_SEND: Final = 0.05
 # Seconds without accepting if there is no descriptor left and no connection to drop.
 _PAUSE: Final = 1.0
 # Connections accepted before those that have sent something are read again.
@@ -118,6 +121,9 @@ class Connections:
             self._close_listening()
             return
         for _ in range(_BATCH):
+            if len(self._incomplete) >= self._most and (until := self._oldest_may_send_until()) > time.monotonic():
+                self._pause(until)
+                return
             try:
                 connection, _ = self._listening.accept()
             except BlockingIOError:
@@ -134,8 +140,7 @@ class Connections:
                         f"local API: clients have to wait: {what}; raise LimitNOFILE; tokens are still refreshed",
                     )
                 if not (shortage and self._incomplete):
-                    self._selector.unregister(self._listening)
-                    self._paused_until = time.monotonic() + _PAUSE
+                    self._pause(time.monotonic() + _PAUSE)
                     return
                 self._drop_oldest()
                 continue
@@ -146,6 +151,14 @@ class Connections:
             self._incomplete[connection] = entry
             self._selector.register(connection, selectors.EVENT_READ, entry)
             self._read(entry)  # the request has usually arrived, and then a flood cannot displace it
+
+    def _oldest_may_send_until(self) -> float:
+        return next(iter(self._incomplete.values())).deadline - _REQUEST_WITHIN + _TO_SEND
+
+    def _pause(self, until: float) -> None:
+        """Accept nothing until then."""
+        self._selector.unregister(self._listening)
+        self._paused_until = until
 
     def _close_listening(self) -> None:
         self._selector.unregister(self._listening)
