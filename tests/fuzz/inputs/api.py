@@ -169,6 +169,10 @@ _REQUEST_WORDS = (
 
 _LIMITS = Limits(incomplete=4, small=1, small_waiting=2, large=1, large_waiting=2)
 _MOST_CLIENTS = 12
+# Seconds of the clock for each round: a connection that has not sent its request makes room after a few of them.
+_ROUND = 0.02
+# Rounds until all clients are read to their end: a pause of `_TO_SEND`, and one round each to accept and to read.
+_ROUNDS_TO_END = 8
 _PIECES = (
     b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /", b"livez HTTP/1.0\r\n", b"\r\n", b"Host: x\r\n",
     b"GET /nothing HTTP/1.0\n\n",
@@ -177,28 +181,42 @@ _PIECES = (
 )  # fmt: skip
 
 
+class _Clock:
+    """The clock of `connections`, so that no input waits for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def check_connections(data: bytes) -> None:
     """Clients that connect, send parts and leave in any order: the bound is kept, and each reply is a whole one."""
     draw, path = Draw(data), str(scratch() / "api.sock")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     clients: list[socket.socket] = []
+    clock = _Clock()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen(_MOST_CLIENTS)
         served = Connections(listening, _Daemon(), Access(), _LIMITS)
         bugs: list[str] = []
-        with mock.patch.object(connections, "report", lambda error: bugs.append(type(error).__name__)):
+        with (
+            mock.patch.object(connections, "report", lambda error: bugs.append(type(error).__name__)),
+            mock.patch.object(connections, "time", clock),
+        ):
             while draw:
                 _act(draw, path, clients)
-                _step(served)
+                _step(served, clock)
                 assert len(served._incomplete) <= _LIMITS.incomplete, "more connections than the bound"
                 assert all(len(each.received) <= HEAD_LIMIT + 1 for each in served._incomplete.values())
             for client in clients:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_WR)
-            for _ in range(4):
-                _step(served)
+            for _ in range(_ROUNDS_TO_END):
+                _step(served, clock)
         for client in clients:
             with client, contextlib.suppress(ConnectionError):
                 client.setblocking(False)
@@ -227,8 +245,9 @@ def _act(draw: Draw, path: str, clients: list[socket.socket]) -> None:
                 client.send(draw.some() if what == 3 else draw.choice(_PIECES))
 
 
-def _step(served: Connections) -> None:
+def _step(served: Connections, clock: _Clock) -> None:
     """One round of `run`, without waiting."""
+    clock.now += _ROUND
     for key, _ in served._selector.select(0):
         if key.fileobj is served._listening:
             served._accept()
