@@ -485,6 +485,33 @@ def test_after_a_lack_of_memory_all_targets_have_a_turn_at_the_next_tick(
         assert turns.count["b"] == 1
 
 
+def test_after_a_lack_of_memory_a_due_turn_wakes_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    # When it cannot read the jobs, APScheduler sleeps for 10 s.
+    failed, woken = threading.Event(), threading.Event()
+
+    def fails(*_: object) -> Any:
+        failed.set()
+        raise MemoryError
+
+    turns = Turns()
+    with scheduled(turns, "b", due=FAR) as schedule:
+        with monkeypatch.context() as patch:
+            patch.setattr(DueTimes, "take", fails)
+            schedule.add("a", boot())
+            assert failed.wait(WITHIN)
+            eventually(lambda: schedule._lacked_memory)
+        wakeup = BackgroundScheduler.wakeup
+
+        def wakes(scheduler: BackgroundScheduler) -> None:
+            woken.set()
+            wakeup(scheduler)
+
+        monkeypatch.setattr(BackgroundScheduler, "wakeup", wakes)
+        schedule.tick()
+        assert woken.wait(WITHIN)
+        turns.wait("b")
+
+
 def test_a_removed_target_has_no_more_turns() -> None:
     under_way, may_end = threading.Event(), threading.Event()
 
