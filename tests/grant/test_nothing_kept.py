@@ -11,8 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from bearerd.grant.outcome import Issued, Performed
 from bearerd.grant.perform import Grants
 from bearerd.model import ProxyLogin
@@ -67,34 +65,32 @@ OUTCOMES = {
 }
 
 
-@pytest.mark.parametrize("auth", ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"])
-def test_a_grant_leaves_nothing_of_the_secret_behind(tmp_path: Path, auth: Auth) -> None:
-    # A search through all objects takes a second, so there is one for all outcomes. No result is deleted before it.
+CASES: list[tuple[Auth, str]] = [
+    ("client_secret_basic", ""),
+    ("client_secret_post", ""),
+    ("client_secret_jwt", ""),
+    ("private_key_jwt", ""),
+    ("client_secret_basic", "header"),
+    ("client_secret_basic", "proxy"),
+]
+"""How the client authenticates, and where else its secret is used."""
+
+
+def test_a_grant_leaves_nothing_of_the_secrets_behind(tmp_path: Path) -> None:
+    # A search through all objects takes a second, so there is one for all grants. No result is deleted before it.
     grants, parts = [], []
-    for status, body in OUTCOMES.values():
-        performed, of_the_secret = grant(tmp_path, auth, status, body)
-        grants.append(performed)
-        parts += of_the_secret
+    for auth, place in CASES:
+        for status, body in OUTCOMES.values():
+            performed, of_the_secret = grant(tmp_path, auth, status, body, place)
+            grants.append(performed)
+            parts += of_the_secret
     left = kept(parts)
-    assert [isinstance(performed.outcome, Issued) for _, performed in grants] == [True, False, False, False, False]
+    issued = [isinstance(performed.outcome, Issued) for _, performed in grants]
+    assert issued == [True, False, False, False, False] * len(CASES)
     assert left == []
 
 
-@pytest.mark.parametrize("place", ["header", "proxy"])
-def test_a_grant_leaves_nothing_of_other_secrets_behind(tmp_path: Path, place: str) -> None:
-    grants, parts = [], []
-    for status, body in OUTCOMES.values():
-        performed, of_the_secret = grant(tmp_path, "client_secret_basic", status, body, place)
-        grants.append(performed)
-        parts += of_the_secret
-    left = kept(parts)
-    assert [isinstance(performed.outcome, Issued) for _, performed in grants] == [True, False, False, False, False]
-    assert left == []
-
-
-def grant(
-    path: Path, auth: Auth, status: int, body: str, place: str = ""
-) -> tuple[tuple[Grants, Performed], list[str]]:
+def grant(path: Path, auth: Auth, status: int, body: str, place: str) -> tuple[tuple[Grants, Performed], list[str]]:
     """A grant with a new secret; what performed it with its result, and parts of the secret."""
     file = path / "secret"
     text = pem(private_key("ES256")) if auth == "private_key_jwt" else secrets.token_hex(LENGTH)

@@ -94,6 +94,8 @@ class Life:
     """The times at which the reader had a token that its provider refused."""
     missing: list[float] = field(default_factory=list)
     states: set[str] = field(default_factory=set)
+    text: str | None = None
+    """What the reader has."""
 
     def __post_init__(self) -> None:
         self.provider = Provider(self.clock)
@@ -116,6 +118,8 @@ class Life:
 
     def turn(self) -> float:
         due = self.controller.reconcile(self.wanted, (), lambda: {output.path for output in self.wanted.outputs})
+        file = self.directory / "bci"
+        self.text = file.read_text() if file.exists() else None  # only turns change it
         self.look()
         return max(due, self.clock.boot + 0.001)
 
@@ -127,10 +131,10 @@ class Life:
 
     def look(self) -> None:
         """Note a moment at which a reader finds an invalid token."""
-        file, now = self.directory / "bci", self.clock.boot
-        if not file.exists():
+        now = self.clock.boot
+        if self.text is None:
             self.missing.append(now)
-        elif not self.provider.good(file.read_text(), now):
+        elif not self.provider.good(self.text, now):
             self.dead.append(now)
         self.states.add(state_of(self.controller.status(), now))
 

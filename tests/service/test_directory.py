@@ -140,12 +140,14 @@ def test_what_a_cleaner_took_is_back_and_locked_again_and_costs_no_grant(
 
 
 def test_a_daemon_that_finds_anothers_lock_in_place_of_its_own_ends_with_1_and_writes_nothing(site: Site) -> None:
-    with running("run", "-c", site.config) as first:
+    with running("run", "-c", site.config, env=patched(site.place, OFTEN)) as first:
         eventually(site.whole)
+        # Stopped, so that it does not look again before the second one has the lock that the first one lost.
+        first.process.send_signal(signal.SIGSTOP)
         shutil.rmtree(site.tokens)
-        # Between two looks: the second gets the lock that the first one lost.
         with running("run", "-c", site.config) as second:
             second.wait_for("keeps 2 tokens")
+            first.process.send_signal(signal.SIGCONT)
             eventually((site.tokens / "dnb/bci").exists)
             line = first.wait_for("another bearerd took the lock", WITHIN)
             assert " ERROR " in line
@@ -221,7 +223,7 @@ def test_a_record_that_another_user_planted_between_two_runs_is_never_published(
 @ROOT
 def test_a_record_that_another_user_plants_while_the_daemon_runs_is_never_published(site: Site) -> None:
     shared(site)
-    with running("run", "-c", site.config) as daemon:
+    with running("run", "-c", site.config, env=patched(site.place, OFTEN)) as daemon:
         eventually(site.whole)
         eventually((site.place / "roots/bci").exists)
         before = {path: path.read_bytes() for path in _written(site)}

@@ -271,10 +271,10 @@ def test_once_says_what_a_token_waits_for_that_is_not_valid_in_time(
     configure: Callable[..., Path], tmp_path: Path
 ) -> None:
     with serving(lambda _: not_yet(3600, 55.0)) as server:
-        done = bearerd("once", "-c", configure(server.url), "--timeout", "10s")
+        done = bearerd("once", "-c", configure(server.url), "--timeout", "5s")
     assert done.returncode == 1
     assert re.search(
-        r"no valid token: timed out after 10 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
+        r"no valid token: timed out after 5 s: the new token is valid only in \d+ s \(its nbf\)", done.stderr
     )
     assert not (tmp_path / "tokens/dnb/bci").exists()
 
