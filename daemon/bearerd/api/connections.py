@@ -1,8 +1,9 @@
 """The connections of one listening socket, from accept to a complete request.
 
 One thread reads all incomplete requests without blocking, and sleeps without a timeout while there are none. Their
-number, size and time are bounded. When there are too many, the oldest is dropped for a new one, but no connection is
-dropped within `_TO_SEND`. So a client that sends its request at once is answered, whatever other clients do.
+number, size and time are bounded. When there are too many, the oldest makes room for a new one once it has had
+`_TO_SEND`. So a client that sends its request at once waits only for those before it in the kernel's queue, whatever
+other clients do.
 
 Complete requests are answered by cost (`routes`). This thread sends instant replies. Other threads make and send small
 and large ones (`replies`), so that slow readers of large replies do not block a probe.
@@ -28,9 +29,10 @@ from bearerd.log import say
 
 # Seconds from accept to a complete request, or to the end of reading after an error. A request is usually one packet.
 _REQUEST_WITHIN: Final = 5.0
-# Seconds that each connection has to send its request, even if there are too many. Until then new ones wait in the
-# backlog. A client may lose the processor between connecting and sending, for a few ms on a busy machine.
-_TO_SEND: Final = 0.05
+# Seconds that each connection has to send its request, even if there are too many, unless descriptors run out. Until
+# then new ones wait in the backlog. A client may lose the processor between connecting and sending, for a few ms on a
+# busy machine. With more, those who come after a flood would wait longer: 96 connections make room in this time.
+_TO_SEND: Final = 0.01
 # Seconds without accepting if there is no descriptor left and no connection to drop.
 _PAUSE: Final = 1.0
 # Connections accepted before those that have sent something are read again.
@@ -73,7 +75,9 @@ class Connections:
         self._incomplete: dict[socket.socket, _Incomplete] = {}
         """The oldest first. All have the same time limit, so the oldest is also the first to reach it."""
         self._replies = Replies(daemon, limits)
-        self._paused_until: float | None = None
+        self._listens = True
+        self._paused_until = 0.0
+        """A monotonic time; in the past if there is no pause."""
         self._shortage_reported = False
         # poll(2) needs no additional descriptor, which matters when none is left.
         self._selector = selectors.PollSelector()
@@ -104,25 +108,36 @@ class Connections:
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None to sleep until a client connects."""
-        due = [entry.deadline for entry in self._incomplete.values()][:1]
-        due += [] if self._paused_until is None else [self._paused_until]
+        due = [self._oldest().deadline] if self._incomplete else []
+        due += [] if self._listens or self._closed else [self._accepts_from()]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
-        while self._incomplete and (oldest := next(iter(self._incomplete.values()))).deadline <= now:
-            self._drop(oldest)
-        if self._paused_until is not None and self._paused_until <= now:
-            self._paused_until = None
+        while self._incomplete and self._oldest().deadline <= now:
+            self._drop(self._oldest())
+        if not self._closed:
+            self._listen(self._accepts_from() <= now)
+
+    def _listen(self, listens: bool) -> None:
+        if listens and not self._listens:
             self._selector.register(self._listening, selectors.EVENT_READ)
+        elif self._listens and not listens:
+            self._selector.unregister(self._listening)
+        self._listens = listens
+
+    def _accepts_from(self) -> float:
+        """The monotonic time from which a connection is accepted."""
+        if len(self._incomplete) < self._most:
+            return self._paused_until
+        return max(self._paused_until, self._oldest().deadline - _REQUEST_WITHIN + _TO_SEND)
 
     def _accept(self) -> None:
         if self._stopped:
             self._close_listening()
             return
         for _ in range(_BATCH):
-            if len(self._incomplete) >= self._most and (until := self._oldest_may_send_until()) > time.monotonic():
-                self._pause(until)
+            if self._accepts_from() > time.monotonic():
                 return
             try:
                 connection, _ = self._listening.accept()
@@ -140,28 +155,20 @@ class Connections:
                         f"local API: clients have to wait: {what}; raise LimitNOFILE; tokens are still refreshed",
                     )
                 if not (shortage and self._incomplete):
-                    self._pause(time.monotonic() + _PAUSE)
+                    self._paused_until = time.monotonic() + _PAUSE
                     return
-                self._drop_oldest()
+                self._drop(self._oldest())
                 continue
             if len(self._incomplete) >= self._most:
-                self._drop_oldest()
+                self._drop(self._oldest())
             connection.setblocking(False)
             entry = _Incomplete(connection, time.monotonic() + _REQUEST_WITHIN)
             self._incomplete[connection] = entry
             self._selector.register(connection, selectors.EVENT_READ, entry)
             self._read(entry)  # the request has usually arrived, and then a flood cannot displace it
 
-    def _oldest_may_send_until(self) -> float:
-        return next(iter(self._incomplete.values())).deadline - _REQUEST_WITHIN + _TO_SEND
-
-    def _pause(self, until: float) -> None:
-        """Accept nothing until then."""
-        self._selector.unregister(self._listening)
-        self._paused_until = until
-
     def _close_listening(self) -> None:
-        self._selector.unregister(self._listening)
+        self._listen(False)
         self._listening.close()
         self._closed = True
 
@@ -227,8 +234,8 @@ class Connections:
         else:
             self._drop(entry)
 
-    def _drop_oldest(self) -> None:
-        self._drop(next(iter(self._incomplete.values())))
+    def _oldest(self) -> _Incomplete:
+        return next(iter(self._incomplete.values()))
 
     def _drop(self, entry: _Incomplete) -> None:
         self._forget(entry)
