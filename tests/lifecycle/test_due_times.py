@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,19 @@ def test_it_is_what_a_plain_mapping_says(steps: list[tuple[str, str, float]]) ->
             plain |= {name: at + 5 for name, _ in taken}
         assert due.earliest() == min(plain.values(), default=inf)
         assert (name in due) == (name in plain)
+
+
+def test_without_memory_for_a_new_time_a_name_keeps_its_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    due = DueTimes()
+    due.set("a", 10.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("bearerd.lifecycle.due_times.heappush", fails)
+        with pytest.raises(MemoryError):
+            due.set("a", 5.0)
+    assert due.take(10.0, 20.0) == [("a", 10.0)]
 
 
 def test_what_was_superseded_does_not_pile_up() -> None:

@@ -512,6 +512,35 @@ def test_after_a_lack_of_memory_a_due_turn_wakes_the_scheduler(monkeypatch: pyte
         turns.wait("b")
 
 
+def test_after_a_lack_of_memory_stuck_threads_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def look(_: RunQueue) -> None:
+        looked.set()
+
+    monkeypatch.setattr(RunQueue, "relieve", look)
+    with scheduled(Turns(), "a") as schedule:
+        schedule.tick()
+        schedule._lack_memory()  # the run that looks at them may have been lost, and the next one is in an hour
+        schedule.tick()
+        assert looked.wait(WITHIN)
+
+
+def test_a_target_that_was_woken_without_memory_has_its_turn_at_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    turns = Turns()
+    with scheduled(turns, "a", due=FAR) as schedule:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunQueue, "offer", lambda *_: False)
+            patch.setattr(DueTimes, "set", fails)
+            with pytest.raises(MemoryError):
+                schedule.wake("a")
+        schedule.tick()
+        turns.wait("a")
+
+
 def test_a_removed_target_has_no_more_turns() -> None:
     under_way, may_end = threading.Event(), threading.Event()
 

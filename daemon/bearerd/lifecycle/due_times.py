@@ -37,8 +37,8 @@ class DueTimes:
 
     def set(self, name: str, at: float) -> None:
         """Set when the name is due. This replaces an earlier time."""
+        heappush(self._heap, (at, name))  # first: without memory for it, the name keeps its time
         self._at[name] = at
-        heappush(self._heap, (at, name))
         if len(self._heap) > _MOST_STALE * len(self._at) + _FEW:
             self._heap = [(at, name) for name, at in self._at.items()]
             heapify(self._heap)

@@ -238,8 +238,10 @@ class _JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
             with self._lock:
                 return [self._job(name, due) for name, due in self._due.take(at, at + LONGEST_WAIT)]
         except Exception:
-            self._lost()  # APScheduler only logs it, and sleeps for 10 s
-            self._sleeps_until = inf  # the next `put` wakes it
+            # APScheduler only logs it, and sleeps for 10 s, unless the next `put` wakes it.
+            with self._lock:
+                self._sleeps_until = inf
+            self._lost()
             raise
 
     def get_next_run_time(self) -> datetime | None:

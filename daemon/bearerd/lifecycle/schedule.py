@@ -123,8 +123,9 @@ class Schedule:
                 self._due[name] = min(self._due[name], now)
                 if name not in self._running:
                     self._move(name, self._due[name])
-        if stepped:
+        if stepped or lacked:
             self._relieve_in(0.0)
+        if stepped:
             self._jobs.wake()  # for targets whose turn is running
         return stepped
 
@@ -221,7 +222,11 @@ class Schedule:
 
     def _move(self, name: str, due: float) -> bool:
         """Tell the scheduler when the next turn is due. Returns False if it has no such job."""
-        return not self._stopped and self._jobs.move(name, self._wall(due))
+        try:
+            return not self._stopped and self._jobs.move(name, self._wall(due))
+        except MemoryError:
+            self._lack_memory()
+            raise
 
     def _wall(self, due: float) -> float:
         now = self._clock.now()
