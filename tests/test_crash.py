@@ -13,7 +13,7 @@ from support.server import issues, serving
 
 SECRET = "s3cr3t-in-the-text-of-an-exception"
 RAISES = f"""
-def fails(*_):
+def fails(*_, **__):
     try:
         raise KeyError("{SECRET}")
     except KeyError as error:
@@ -30,6 +30,18 @@ def test_the_main_thread(tmp_path: Path) -> None:
     )
     assert " from KeyError < " in done.stderr
     assert SECRET not in done.stderr
+
+
+def test_check_which_hides_the_log(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"output: {{directory: {tmp_path}/t}}\nclients:\n  dnb: {{token_url: 'https://a.example/', client_id: a, "
+        "client_secret: {env: SECRET}, tokens: {bci: {}}}\n"
+    )
+    env = patched(tmp_path, {}, RAISES, "import bearerd.service.check", "bearerd.service.check.check = fails")
+    done = bearerd("check", "-c", config, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bearerd: the main thread failed: ValueError; this is a bug in bearerd")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -36,7 +36,7 @@ def _report(failed: str, error: BaseException | None) -> None:
     try:
         said = f"{failed} failed: {lack(error) or f'{kind}; {_BUG}'}"
         chain = " from ".join(_origins(error))
-        if LOGGER.handlers:
+        if any(not isinstance(handler, logging.NullHandler) for handler in LOGGER.handlers):
             say(logging.ERROR, said, raised=chain)
             for handler in LOGGER.handlers:
                 handler.flush()  # the process may end now

@@ -12,6 +12,7 @@ import pytest
 from bearerd.config.document import MOST_PROBLEMS
 from bearerd.config.files import MOST_BYTES, matches
 from bearerd.config.load import load
+from bearerd.config.realign import Realigned, realign
 from bearerd.config.source import MOST_NODES
 from bearerd.errors import ConfigError, ConfigUnavailable
 from bearerd.model import RefreshBefore
@@ -141,9 +142,23 @@ def test_a_directory_that_cannot_be_read_is_an_error_and_not_empty(folder: Folde
     ]
 
 
-def test_a_name_that_no_file_can_have_matches_nothing(folder: Folder) -> None:
-    top = r"""include: ["a\0.yaml", "*\0", "a\0/*.yaml"]"""
-    assert folder.headlines(config(top=top)) == ["config.yaml:1:11: file a?.yaml does not exist"]
+@pytest.mark.parametrize("name", ["a\\0.yaml", "*\\0", "a\\0/*.yaml"])
+def test_a_name_that_no_file_can_have_is_an_error(folder: Folder, name: str) -> None:
+    assert folder.headlines(config(top=f'include: ["b*", "{name}"]')) == [
+        "config.yaml:1:17: expected text without NUL characters"
+    ]
+
+
+def test_a_file_that_appears_while_the_config_is_read_leaves_an_error(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its lines were read without it, and an error that names nothing would be worse than one that is outdated.
+    def appears(text: str) -> Realigned | None:
+        (folder.path / "more.yaml").write_text("clients: {}")
+        return realign(text)
+
+    monkeypatch.setattr("bearerd.config.load.realign", appears)
+    assert folder.headlines(config(top="include: [more.yaml]")) == ["config.yaml:1:11: file more.yaml does not exist"]
 
 
 def test_an_included_file_that_cannot_be_reached_is_an_error(folder: Folder) -> None:

@@ -80,7 +80,7 @@ def _names(directory: str, pattern: str) -> list[str]:
     """The names in a directory that match; none if it does not exist, which is no error."""
     try:
         found = fnmatch.filter(os.listdir(directory), pattern)
-    except (NotADirectoryError, ValueError):  # ValueError: no file can have this name, such as one with a NUL
+    except NotADirectoryError:
         return []
     except FileNotFoundError:
         if not os.path.islink(directory):
@@ -97,7 +97,7 @@ def _may_exist(path: str) -> bool:
     """Whether a file exists; also if that cannot be told, because reading it then says why."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError as in _names
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         return error.errno != errno.ENAMETOOLONG

@@ -52,7 +52,8 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
         raise ConfigError(problems)
     if problems:
         _, realigned = _attempt(path, environ, read, realigned=True)
-        raise ConfigError(min(realigned, problems, key=len))
+        # None are left if a missing file was written between the two attempts.
+        raise ConfigError(min(realigned or problems, problems, key=len))
     return config
 
 
@@ -99,7 +100,7 @@ def _included(main: Document) -> list[str]:
         return []
     found: dict[str, None] = {}
     for index, pattern in enumerate(patterns):
-        if not isinstance(pattern, str) or not pattern:
+        if not isinstance(pattern, str) or not pattern or "\0" in pattern:
             continue  # _check reports it
         try:
             named = matches(main.file, pattern)

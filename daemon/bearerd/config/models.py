@@ -261,7 +261,7 @@ class LogModel(Part):
 
 
 def _include(value: Any) -> Any:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise expected("a list of file names or patterns, such as [conf.d/*.yaml]", value)
     return value
 
@@ -276,7 +276,7 @@ class IncludedFile(Part):
 class ConfigFile(IncludedFile, Inherited):
     """The config of bearerd."""
 
-    include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
+    include: Annotated[list[Text], BeforeValidator(_include)] = Field(default_factory=list)
     state_directory: AbsolutePath | None = None
     reload: Literal["watch", "signal"] = "watch"
     startup_timeout: Timeout = 30.0
