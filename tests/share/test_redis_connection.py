@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from bearerd.share.redis_connection import _Bounded
+from bearerd.share.redis_connection import RedisConnection, _Bounded
+from bearerd.share.redis_errors import Where
+from bearerd.share.types import ShareUnavailable
 from support.process import WITHIN
 
 
@@ -31,3 +33,20 @@ def test_the_last_half_second_counts_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_connection_that_has_ended_can_be_hung_up() -> None:
     with socket.socket() as never_connected:
         _Bounded(never_connected, WITHIN).shutdown(socket.SHUT_RDWR)
+
+
+def test_a_lack_of_memory_is_not_the_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise MemoryError
+
+    near, far = socket.socketpair()
+    with near, far:
+        connection = RedisConnection(near, Where("redis.example:6379", tls=False, ca_file=None, timeout=WITHIN))
+        far.sendall(b"+PONG\r\n")
+        monkeypatch.setattr(_Bounded, "recv", fails)
+        with pytest.raises(ShareUnavailable, match=r"^redis.example:6379: out of memory; raise the memory limit of"):
+            connection.ask("PING")
+        monkeypatch.undo()
+        assert far.recv(100).startswith(b"*1")
+        with pytest.raises(ConnectionResetError):  # what is left of the answer is not that of the next command
+            far.recv(100)

@@ -99,6 +99,9 @@ class RedisConnection:
             self.close()
             cause = error.__context__
             raise self._where.failure(cause if isinstance(cause, OSError) else error, self._phase) from None
+        except MemoryError as error:
+            self.close()
+            raise self._where.failure(error, self._phase) from None
         except Exception:  # noqa: BLE001 - redis-py's parser raises anything for garbage, even RecursionError
             self.close()
             raise self._where.garbage() from None

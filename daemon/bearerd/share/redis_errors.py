@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bearerd.errors import lack
 from bearerd.reason import reason_of
 from bearerd.share.types import ShareUnavailable
 
@@ -87,7 +88,7 @@ class Where:
         return RefusedError(code, f"{self.name}: {what}{shown}; {advice}")
 
     def failure(self, error: BaseException, phase: Phase) -> ShareUnavailable:
-        """No answer: an OSError, or the end of the connection."""
+        """No answer: an OSError, the end of the connection, or no memory for it."""
         what, advice = _failure(error, phase, self)
         return ShareUnavailable(f"{self.name}: {what}; {advice}")
 
@@ -119,6 +120,9 @@ def _failure(error: BaseException, phase: Phase, where: Where) -> tuple[str, str
             "check that this port speaks TLS, else write redis:// for rediss://" if plain
             else "check the TLS settings of the server; it needs TLS 1.2 or newer"
         )  # fmt: skip
+    if isinstance(error, MemoryError):
+        what, _, advice = lack(error).partition("; ")
+        return what, advice
     if isinstance(error, socket.gaierror):
         return "the name was not found", "check the host in share.redis.url, and this machine's DNS"
     if isinstance(error, UnicodeError):
