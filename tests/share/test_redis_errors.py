@@ -553,6 +553,7 @@ def of_tls(reason: str | None) -> ssl.SSLError:
             "login",
             f"the server closed the connection (before its first answer); {IS_TLS}",
         ),
+        (MemoryError(), "command", "out of memory; raise the memory limit of bearerd, or of the machine"),
         (ConnectionResetError(), "connect", f"the server closed the connection (while connecting); {REACH}"),
         (ssl.SSLEOFError(8, ""), "TLS", f"the server closed the connection (during the TLS handshake); {NO_TLS}"),
         (
