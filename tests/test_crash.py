@@ -68,6 +68,7 @@ def test_another_thread_of_the_daemon_in_one_line_of_the_log(tmp_path: Path, for
         ("MemoryError", "out of memory; raise the memory limit of bearerd, or of the machine"),
         (f"OSError({errno.EMFILE}, '{SECRET}')", "too many files are open; raise LimitNOFILE"),
         ('RuntimeError("can\'t start new thread")', "no thread can be started; raise TasksMax"),
+        ("__import__('bearerd.errors').errors.NoThread('no thread; raise TasksMax')", "no thread; raise TasksMax"),
     ],
 )
 def test_what_the_machine_lacks_is_no_bug(tmp_path: Path, error: str, said: str) -> None:

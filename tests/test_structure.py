@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "reason": set(),
     "redis_address": set(),
     "regular": {"descriptors"},
-    "threads": set(),
+    "threads": {"errors"},
     "mounts": set(),
     "config": {"config"} | BELOW - {"accounts", "clock", "log", "child", "mounts"},
     "secrets": {"secrets"} | BELOW - {"clock", "mounts"},

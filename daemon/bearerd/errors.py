@@ -28,6 +28,10 @@ class BearerdError(Exception):
     """The base of all exceptions that bearerd raises on purpose."""
 
 
+class NoThread(RuntimeError):  # noqa: N818 - a lack of the machine, as Python's own RuntimeError for it
+    """No thread can be started; the text says what to do."""
+
+
 Kind = Literal[
     "the file cannot be read",
     "an included directory cannot be read",
@@ -170,6 +174,8 @@ def lack(error: BaseException | None) -> str:
         return "out of memory; raise the memory limit of bearerd, or of the machine"
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return "too many files are open; raise LimitNOFILE"
+    if isinstance(error, NoThread):
+        return str(error)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return "no thread can be started; raise TasksMax"
     return ""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from bearerd.errors import NoThread
+
 # Seconds. A new thread begins within milliseconds, and on a machine that is overloaded a hundred times within this.
 _BEGINS_WITHIN: Final = 5.0
 
@@ -30,9 +32,9 @@ class Started:
         try:
             _thread.start_new_thread(self._body, (name, run, arguments))
         except RuntimeError:
-            raise RuntimeError("no thread can be started; raise TasksMax") from None
+            raise NoThread("no thread can be started; raise TasksMax") from None
         except MemoryError:
-            raise RuntimeError("there is no memory for another thread") from None
+            raise NoThread("there is no memory for another thread; raise the memory limit of bearerd") from None
 
     def begun(self) -> bool:
         """Whether it has begun. Its function is being called, or has been."""
@@ -52,7 +54,7 @@ class Started:
     def wait(self) -> None:
         """Wait until it begins. Raises RuntimeError if it is lost."""
         if not self._begun.wait(_BEGINS_WITHIN) and self.lost():
-            raise RuntimeError("a new thread did not begin: there may be no memory for it")
+            raise NoThread("a new thread did not begin; raise the memory limit of bearerd")
 
     def _body(self, name: str, run: Callable[..., object], arguments: tuple[object, ...]) -> None:
         with self._decides:

@@ -30,7 +30,9 @@ from bearerd.api.connections import Connections
 from bearerd.api.daemon import Answer, Requested
 from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
+from bearerd.api.sockets import TcpEndpoint
 from bearerd.api.status import Status
+from bearerd.errors import PublishError
 from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
 from bearerd.target_status import HELD, Hold, TargetStatus
@@ -1166,6 +1168,11 @@ def test_a_port_that_is_taken_is_said_once_and_had_when_it_is_free(caplog: pytes
     assert connection.getresponse().status == 200
     connection.close()
     made.stop()
+
+
+def test_a_zone_that_is_no_network_interface_is_named() -> None:
+    with pytest.raises(PublishError, match="its zone is not a network interface of this machine"):
+        TcpEndpoint(Listen("fe80::1%no-such-if", 0)).open()
 
 
 def test_the_port_that_was_found_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -245,6 +245,7 @@ def test_an_abstract_socket_is_told_too(manager: Manager) -> None:
         ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "8"}, 0.0),  # another process's, whose environment is ours
         ({"WATCHDOG_USEC": "soon"}, 0.0),
         ({"WATCHDOG_USEC": "-5"}, 0.0),
+        ({"WATCHDOG_USEC": "9" * 400}, 0.0),
     ],
 )
 def test_the_watchdog_is_who_the_environment_says(environ: dict[str, str], seconds: float) -> None:

@@ -173,11 +173,14 @@ class TcpEndpoint(Endpoint):
         self.name = f"{shown}:{listen.port}"
 
     def open(self) -> socket.socket:
-        """Bind the address. Raises OSError."""
+        """Bind the address. Raises OSError, PublishError."""
         family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
         try:
             listening = socket.create_server((self._listen.host, self._listen.port), family=family, backlog=_BACKLOG)
         except OSError as error:  # its text would name the address again
+            if error.errno == socket.EAI_NONAME:  # the address was checked, but not its zone
+                what = "its zone is not a network interface of this machine; correct listen.address"
+                raise PublishError(what) from None
             raise OSError(error.errno, os.strerror(error.errno or 0)) from None
         if not self._listen.port:
             say(logging.INFO, f"listening on port {listening.getsockname()[1]}")

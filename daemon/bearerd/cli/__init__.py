@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code (0 done, 1 failed, 2 usage, 78 the config is wrong)."""
     open_standard_descriptors()
+    if argv is None and sys.getfilesystemencoding() != "utf-8":
+        # Other programs use UTF-8 for the names in the config, whatever the locale of this process is.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As for stderr: characters that the locale cannot express are escaped, not an error.
         sys.stdout.reconfigure(errors="backslashreplace")

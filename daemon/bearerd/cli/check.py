@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from bearerd.cli.colour import Colour, paint
 from bearerd.plural import counted
+from bearerd.printable import printable
 from bearerd.process import write_stderr
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def _show(finding: Finding) -> None:
     lines = [f"{finding.level:<8} {finding.subject}: {finding.verdict}"]
     lines += [f"{'':<8}   {name}: {value}" for name, value in finding.details]
     for number, line in enumerate(lines):
-        text = _folded(line, 13 if number else 9, sys.stdout)
+        # A path of the config may contain anything, also a line that looks like another finding.
+        text = _folded(printable(line), 13 if number else 9, sys.stdout)
         if not number:
             text = paint(finding.level, _COLOURS[finding.level], sys.stdout) + text[len(finding.level) :]
         print(text)

@@ -147,7 +147,10 @@ def _chosen(provider: str | None, *, terminal: bool) -> Preset:
 
 
 def _directory(given: str | None, known: Defaults) -> str:
-    directory = os.path.abspath(os.path.expanduser(given)) if given else known.config_directory
+    try:
+        directory = os.path.abspath(os.path.expanduser(given)) if given else known.config_directory
+    except FileNotFoundError:
+        raise UsageError("--directory: the current directory no longer exists; use an absolute path") from None
     if directory is None:
         raise UsageError(
             "$HOME is not set, or is not a directory of this user: use --directory, and -c for other commands"

@@ -29,7 +29,7 @@ from bearerd.config.scalar import kind_of
 from bearerd.config.schema import schema_of
 from bearerd.config.source import BROKEN
 from bearerd.config.suggest import near
-from bearerd.errors import ConfigError, Problem
+from bearerd.errors import ConfigError, ConfigUnavailable, Problem
 from bearerd.model import Config, Target
 from bearerd.reason import reason_of
 
@@ -45,6 +45,10 @@ _SOME_TOKENS: Final[Mapping[str, Any]] = {"tokens": {"token": {}}}
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
     """Read and check a config. Raises ConfigError with everything that is wrong in it, or ConfigUnavailable."""
+    try:
+        os.path.abspath(path)
+    except FileNotFoundError:
+        raise ConfigUnavailable("the current directory no longer exists; use an absolute path for the config") from None
     budget = Budget()
     read = cache(budget.read)
     config, problems = _attempt(path, environ, read)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -44,6 +44,9 @@ _OWN_CLAIMS: Final = {
     "scope": "use the key scope, and scope_in: assertion",
 }
 _LAST_PORT: Final = 65535
+# To chown(2), the number after it means "no change".
+_LAST_ID: Final = 2**32 - 2
+_ID_DIGITS: Final = len(str(_LAST_ID))
 # Where issuers publish their metadata (RFC 8414 section 3, OpenID Connect Discovery 1.0 section 4).
 _METADATA: Final = re.compile(r"/\.well-known/(openid-configuration|oauth-authorization-server)")
 # How documentation marks the parts of a URL that differ. No URL has these characters (RFC 3986).
@@ -215,8 +218,7 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
             raise expected(f"a URL, {wanted}") from None
         if _PLACEHOLDER.search(value) or "$" in parts.netloc:
             raise expected("a URL in which each placeholder (<…>, {…} or $NAME) has been replaced by its value")
-        if "[" in parts.netloc and not _is_ip_address(parts.hostname):
-            raise expected("a URL with an IPv6 address in its brackets")
+        _check_host(parts)
         if re.search(r"%(?![0-9A-Fa-f]{2})", value):
             raise expected("a URL in which % is followed by two hexadecimal digits; % itself is %25")
         if re.search(r"\s", value):
@@ -232,6 +234,14 @@ def parse_url(schemes: tuple[str, ...]) -> Any:
         return value
 
     return parse
+
+
+def _check_host(parts: SplitResult) -> None:
+    host = parts.netloc.rpartition("@")[2]
+    if "[" in host and not _is_ip_address(parts.hostname):
+        raise expected("a URL with an IPv6 address in its brackets")
+    if "%" in host and not re.match(r"\[[^%]+%25[A-Za-z0-9._~-]+\]", host):
+        raise expected("a URL without % in its host; before the zone of an IPv6 address it is %25")
 
 
 def _is_ip_address(host: str | None) -> bool:
@@ -298,16 +308,20 @@ def parse_client_id(value: Any) -> str:
 
 def parse_account(value: Any) -> str:
     """A user or group, by name or number."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_ID:
         return str(value)
     if not isinstance(value, str) or not value:
         raise expected("the name or number of a user or group", value)
+    if value.isdecimal() and not (value.isascii() and len(value) <= _ID_DIGITS and int(value) <= _LAST_ID):
+        raise expected(f"the name of a user or group, or its number up to {_LAST_ID}")
     return _no_nul(value)
 
 
 def parse_address(value: Any) -> Listen:
     """An IP address and a port."""
-    match = re.fullmatch(r"(\[(.+)\]|([0-9.]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
+    # A zone is the name of a network interface: 15 bytes on Linux.
+    form = r"(\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]|([0-9.]+)):([0-9]{1,5})"
+    match = re.fullmatch(form, value) if isinstance(value, str) else None
     try:
         host = str(ip_address(match[2] or match[3])) if match else ""
     except ValueError:

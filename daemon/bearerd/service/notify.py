@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -151,4 +152,4 @@ def watchdog(environ: Mapping[str, str], pid: int) -> float:
     """The watchdog interval of this process in seconds; 0 without a watchdog (sd_watchdog(3))."""
     asked = environ.get("WATCHDOG_USEC", "")
     meant = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-    return int(asked) / 1_000_000 if meant and asked.isascii() and asked.isdigit() else 0.0
+    return int(asked) / 1_000_000 if meant and re.fullmatch("[0-9]{1,20}", asked) else 0.0  # systemd's has 64 bits
