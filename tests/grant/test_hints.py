@@ -194,6 +194,26 @@ def test_a_wrong_audience_is_recognized(client: dict[str, Any], body: bytes) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("audience", "shown"),
+    [
+        pytest.param("https://login.example.com/token?key=hunter2", "https://login.example.com/token", id="query"),
+        pytest.param("https://[your-domain]/token?key=hunter2", "https://[your-domain]/token", id="placeholder"),
+        pytest.param("https://a\u2100b/token", "https://a\u2100b/token", id="not-in-nfkc"),
+        pytest.param("urn:example:idp", "urn:example:idp", id="no-url"),
+    ],
+)
+def test_any_audience_can_be_named_and_only_its_query_is_left_out(audience: str, shown: str) -> None:
+    known = circumstances(auth="client_secret_jwt")
+    known = replace(known, call=replace(known.call, audience=audience))
+    reply = Reply(401, {}, says("Invalid audience"))
+
+    outcome = hinted(understand(reply, known.target, START), reply, known)
+
+    assert isinstance(outcome, Refused)
+    assert f"the assertion is for {shown}: set assertion_audience" in str(outcome.hint)
+
+
 def test_without_assertions_no_audience_is_hinted_at() -> None:
     assert hint(says("Invalid audience")) is None
 

@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import code_of, description
@@ -242,9 +241,8 @@ def _other_encoding(known: Circumstances) -> str | None:
 
 
 def _audience(known: Circumstances) -> str:
-    """The audience of an assertion; without the query of a URL, which may hold a key."""
-    parts = urlsplit(known.call.audience)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}" if parts.query else known.call.audience
+    """The audience of an assertion, which need not be a URL; without a query, which may hold a key."""
+    return known.call.audience.partition("?")[0]
 
 
 _BY_AUTH: Final = {
