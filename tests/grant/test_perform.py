@@ -22,6 +22,7 @@ from bearerd.model import Client, Jwt, JwtBearer, Target
 from bearerd.terms import JWT_BEARER, Instant, Reference
 from support.clock import START, FakeClock
 from support.oidc import pem, private_key, self_signed
+from support.peer import refusing
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
 from support.targets import CLIENT, PROVIDER, target
@@ -345,6 +346,40 @@ def test_hints_use_what_is_known_besides_the_reply() -> None:
     assert hints[2] == "the provider's metadata does not list auth client_secret_basic, only none"
     # Failures lock accounts: it is for the operator to try another way.
     assert len(server.seen) == 4
+
+
+@pytest.mark.parametrize("broken", ["hinted", "_of_certificate"])
+def test_a_request_that_was_sent_counts_even_if_its_hint_fails(
+    monkeypatch: pytest.MonkeyPatch, log: Log, broken: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ValueError("s3cret")
+
+    monkeypatch.setattr(f"bearerd.grant.perform.{broken}", fails)
+    with serving(REFUSING) as server:
+        grants = Grants(FakeClock(), SECRET)
+        performed = grants.perform(at(server))
+
+    assert performed.outcome == REFUSED
+    assert grants.was_refused(at(server).client)
+    [(level, said)] = log()
+    assert level == "ERROR"
+    assert said.startswith("client dnb: the likely cause of a failure was not found: ValueError at ")
+    assert said.endswith("; this is a bug in bearerd, please report it")
+
+
+def test_a_request_without_a_reply_counts_even_if_its_hint_fails(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("bearerd.grant.perform._of_certificate", fails)
+    with refusing() as port:
+        performed = perform(at(f"http://127.0.0.1:{port}/token"))
+
+    assert isinstance(performed.outcome, Transient)
+    assert "connection refused" in performed.outcome.message
+    lack = "out of memory; raise the memory limit of bearerd, or of the machine"
+    assert log() == [("ERROR", f"client dnb: the likely cause of a failure was not found: {lack}")]
 
 
 def test_a_refusal_of_a_secret_that_worked_does_not_blame_its_encoding() -> None:

@@ -9,10 +9,11 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bearerd.clock import Clock
-from bearerd.errors import ExtraMissing, SecretUnavailable
+from bearerd.errors import ExtraMissing, SecretUnavailable, unexpected
 from bearerd.grant import rotation as rotations
 from bearerd.grant.certificate import expired
 from bearerd.grant.credentials import read_access, read_credentials, read_parameters
@@ -119,6 +120,7 @@ class Grants:
             return Performed(Unsent(str(error), phase="secret"), credentials.client_id)
         except ExtraMissing as error:
             return Performed(Unsent(str(error), phase="set-up"), credentials.client_id)
+        of_certificate = partial(_of_certificate, access=request.access, now=sent.wall)
         reply = self._endpoint(client).send(request)
         took = self._clock.now().boot - sent.boot
         if self._observe:
@@ -133,15 +135,16 @@ class Grants:
             }
             kind = kinds.get(reply.phase, Transient)
             outcome: Outcome = kind(reply.reason, phase=reply.phase, hint=reply.hint)
-            outcome = _of_certificate(outcome, request.access, sent.wall)
+            outcome = _with_hints(outcome, client, of_certificate)
             return Performed(outcome, credentials.client_id, token_url, took=took)
         # By the middle of the request: the longer it took, the less exact this is.
         seen = clock_skew(reply.headers, sent.wall + took / 2)
         self._note_skew(client.provider, seen)
         outcome = understand(reply, target, sent, request.secrets)
         worked = self._rotation(client).worked == known[chosen]
-        outcome = hinted(outcome, reply, Circumstances(target, credentials, call, metadata, seen, worked))
-        outcome = _of_certificate(outcome, request.access, sent.wall)
+        circumstances = Circumstances(target, credentials, call, metadata, seen, worked)
+        of_reply = partial(hinted, reply=reply, known=circumstances)
+        outcome = _with_hints(outcome, client, of_reply, of_certificate)
         if isinstance(outcome, Malformed) and metadata is not None and reply.status != 200:  # noqa: PLR2004
             self._discovery(client).doubt()
         outcome = self._rotate(client, known, known[chosen], outcome)
@@ -264,6 +267,18 @@ class Grants:
             if self._memory and after != before and worth_keeping:
                 self._memory.save("secrets", client.name, rotations.dump(after))
         return outcome
+
+
+def _with_hints(outcome: Outcome, client: Client, *hints: Callable[[Outcome], Outcome]) -> Outcome:
+    """The outcome with its likeliest cause. A fault here must not replace it: the request was sent, and counts."""
+    for hint in hints:
+        try:
+            outcome = hint(outcome)
+        except Exception as error:  # noqa: BLE001 - a bug, or no memory
+            say(
+                logging.ERROR, f"client {client.name}: the likely cause of a failure was not found: {unexpected(error)}"
+            )
+    return outcome
 
 
 def _of_certificate(outcome: Outcome, access: Access, now: float) -> Outcome:
