@@ -6,6 +6,7 @@ import errno
 import gc
 import gzip
 import os
+import re
 import socket
 import ssl
 import threading
@@ -591,6 +592,33 @@ def test_an_unknown_host_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     assert post("http://token.invalid/token") == NoReply(
         "name look-up", "token.invalid: the name was not found: Name or service not known"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "hint"),
+    [
+        pytest.param(MemoryError(), "out of memory", "raise the memory limit of bearerd, or of the machine", id="lack"),
+        pytest.param(
+            AttributeError("s3cret"),
+            f"AttributeError at {__file__}:[0-9]+",
+            "this is a bug in bearerd, please report it",
+            id="bug",
+        ),
+    ],
+)
+def test_a_fault_of_bearerd_itself_is_not_reported_as_the_providers(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str, hint: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("bearerd.grant.transport._Response._read_status", fails)
+    with serving(issues()) as server:
+        reply = post(server.url)
+
+    assert isinstance(reply, NoReply)
+    assert (reply.phase, reply.hint) == ("wait", hint)
+    assert re.fullmatch(rf"{said} \(while waiting for the reply\)", reply.reason)
 
 
 def test_a_name_without_addresses_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,16 @@ def test_a_proxy_that_resolves_names_gets_the_name() -> None:
     assert "proxy-authorization" not in server.seen[0].headers
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example.com", "token..example.com"])
+def test_a_name_that_cannot_be_given_to_the_proxy_is_no_fault_of_the_proxy(host: str) -> None:
+    with proxying() as proxy:
+        outcome = perform(behind(proxy, f"https://{host}/token")).outcome
+
+    said = "the proxy 127.0.0.1: the provider's host is no name that can be looked up"
+    assert outcome == Transient(said, phase="connect", hint="check the URL")
+    assert proxy.destinations == []
+
+
 def test_for_other_proxies_names_are_looked_up_here_and_ipv4_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 

@@ -12,11 +12,13 @@ from http.client import BadStatusLine, HTTPException, RemoteDisconnected, Unknow
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bearerd.errors import unexpected
 from bearerd.grant.deadline import Attempt
 from bearerd.grant.heads import OutOfBoundsError
 from bearerd.grant.outcome import HTTP2_HINT, NoReply, Phase
 from bearerd.grant.proxy import login_hint
 from bearerd.grant.socks import SocksError
+from bearerd.grant.transport import FAULTS
 from bearerd.model import Provider
 
 
@@ -48,8 +50,15 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
             return NoReply("TLS", f"{who}: TLS: {why}", hint)
         if isinstance(cause, socket.gaierror):
             return NoReply("name look-up", f"{who}: the name was not found: {cause.strerror}")
+        if isinstance(cause, UnicodeError) and attempt.phase == "connect":
+            # A proxy is given the name as IDNA encodes it, which refuses an empty part, and one that is too long.
+            return NoReply("connect", f"{who}: the provider's host is no name that can be looked up", "check the URL")
     if provider.proxy and (refusal := _refusal_of_proxy(causes, who, provider)):
         return refusal
+    if not any(isinstance(cause, FAULTS) for cause in causes):
+        # A lack of memory, or a bug: no fault of the addressee.
+        what, _, advice = unexpected(error).partition("; ")
+        return NoReply(attempt.phase, f"{what} ({_DURING[attempt.phase]})", advice)
     plain = urlsplit(url).scheme == "http" and attempt.phase in {"send", "wait"} and not provider.proxy
     what, hint = _broken(causes, "if this port speaks TLS, write https://" if plain else None)
     return NoReply(attempt.phase, f"{who}: {what} ({_DURING[attempt.phase]})", hint)

@@ -15,11 +15,12 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url, wait_for_read
 
 from bearerd.grant.body import LONGEST_BODY
@@ -33,6 +34,9 @@ from bearerd.grant.request import Request
 from bearerd.grant.socks import connect_through
 from bearerd.handoff import waiting
 from bearerd.model import Provider
+
+FAULTS: Final = (OSError, HTTPException, HTTPError)
+"""What `exchange` raises for a fault of the network or of the server; anything else is no memory, or a bug."""
 
 
 class Transport:
