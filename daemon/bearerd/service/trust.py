@@ -1,4 +1,7 @@
-"""Finds config files that other users can write: these users control the daemon."""
+"""Finds config files that their group or all users can write: these users control the daemon.
+
+The owner is not judged: a file that is mounted into a container often belongs to a user of the host.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 
 
 def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
-    """The files and directories of a config that other users can write, each with the reason and what to do."""
+    """The files and directories of a config that group or others can write, each with the reason and what to do."""
     found: dict[str, str] = {}
     for path in paths:
         try:
