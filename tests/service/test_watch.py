@@ -379,6 +379,17 @@ def test_a_write_before_a_new_config_is_taken_is_still_a_change(tmp_path: Path) 
     assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
 
 
+def test_what_was_missing_and_appears_before_a_new_config_is_taken_is_a_change(tmp_path: Path) -> None:
+    found = sources(tmp_path)
+    for name in ("secret", "config.yaml"):
+        (tmp_path / name).unlink()
+    assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
+    for name in ("secret", "config.yaml"):
+        (tmp_path / name).write_text("new")
+    found.take(config_of(tmp_path))
+    assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
+
+
 def test_a_secret_that_is_a_fifo_does_not_block(tmp_path: Path) -> None:
     found = sources(tmp_path)
     (tmp_path / "secret").unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from bearerd.model import Config
@@ -65,17 +65,16 @@ class Sources:
                     tokens.setdefault(output.template, set()).add(target.full_name)
         self._sources, self._clients, self._sealing = sources, clients, sealing
         self._trusting, self._tokens = trusting, tokens
-        self._paths = (*config.sources, *config.source_directories)
-        self._config = {path: self._config.get(path) or fingerprint_of(path) for path in self._paths}
-        self._secrets = {one: self._secrets.get(one) or sources[one].fingerprint() for one in clients}
-        self._keys = {one: self._keys.get(one) or sources[one].fingerprint() for one in sealing}
-        self._authorities = {path: self._authorities.get(path) or fingerprint_of(path) for path in trusting}
-        self._templates = {path: self._templates.get(path) or fingerprint_of(path) for path in tokens}
+        self._config = _kept(self._config, (*config.sources, *config.source_directories), fingerprint_of)
+        self._secrets = _kept(self._secrets, clients, lambda one: sources[one].fingerprint())
+        self._keys = _kept(self._keys, sealing, lambda one: sources[one].fingerprint())
+        self._authorities = _kept(self._authorities, trusting, fingerprint_of)
+        self._templates = _kept(self._templates, tokens, fingerprint_of)
 
     def paths(self) -> Iterable[str]:
         """The absolute paths to watch: the files, and each directory in which more of the config may appear."""
         # Not os.path.abspath: it removes `link/..`, which the kernel resolves.
-        config = [path if path.startswith("/") else os.path.join(os.getcwd(), path) for path in self._paths]
+        config = [path if path.startswith("/") else os.path.join(os.getcwd(), path) for path in self._config]
         directories = [os.path.join(path, ".") for path in config if os.path.isdir(path)]
         references = dict.fromkeys((*self._clients, *self._sealing))
         secrets = [path for reference in references for path in self._sources[reference].paths()]
@@ -83,7 +82,7 @@ class Sources:
 
     def config_changed(self) -> bool:
         """Whether a file of the config changed since the last look, appeared or disappeared."""
-        before, self._config = self._config, {path: fingerprint_of(path, self._config[path]) for path in self._paths}
+        before, self._config = self._config, _look(self._config)
         return self._config != before
 
     def clients_changed(self) -> set[str]:
@@ -109,6 +108,11 @@ class Sources:
     def _fingerprints(self, before: Mapping[Reference, bytes]) -> dict[Reference, bytes]:
         """The fingerprints of these secrets now."""
         return {one: self._sources[one].fingerprint(known) for one, known in before.items()}
+
+
+def _kept(before: Mapping[_Key, bytes], keys: Iterable[_Key], make: Callable[[_Key], bytes]) -> dict[_Key, bytes]:
+    """The fingerprints of these files: the known ones, and new ones of the others."""
+    return {key: before[key] if key in before else make(key) for key in keys}
 
 
 def _look(before: Mapping[str, bytes]) -> dict[str, bytes]:
