@@ -18,6 +18,7 @@ Each message is one line for the person on call: what failed, where, why, and wh
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +102,9 @@ class Problem:
 class ConfigError(BearerdError):
     """The config is wrong. Has every problem, ordered by place. Its text is brief, and may be shown anywhere."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], files: Iterable[str] = ()) -> None:
+        self.files = tuple(files)
+        """The files that were read, and the directories in which more may appear."""
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
         super().__init__("\n".join(problem.brief for problem in self.problems))
 

@@ -191,6 +191,60 @@ def test_a_new_included_file_is_picked_up(site: Site, server: Server) -> None:
         assert scopes(server) == ["bci", "api"]
 
 
+def other_client(site: Site, tokens: str) -> str:
+    return "clients:\n" + site.text(tokens).partition("\nclients:\n")[2].replace("dnb:", "more:")
+
+
+def test_a_new_included_file_that_is_saved_again_after_it_was_read_is_read_again(site: Site) -> None:
+    new, later = site.etc / "conf.d/more.yaml", site.etc / "later.yaml"
+    new.parent.mkdir()
+    later.write_text(other_client(site, "{api: {scope: api}, risk: {scope: risk}}"))
+    site.config.write_text(site.text(top="include: [conf.d/*.yaml]"))
+    lines = [
+        "import pathlib, threading; from bearerd.config.reader import ConfigReader",
+        "once, saved = ConfigReader.answer, []",
+        "def answer(self, *present):",
+        "    loaded = once(self, *present)",
+        "    if threading.current_thread() is not threading.main_thread() and not saved:",
+        f"        saved.append(pathlib.Path({str(new)!r}).write_bytes(pathlib.Path({str(later)!r}).read_bytes()))",
+        "    return loaded",
+        "ConfigReader.answer = answer",
+    ]
+    with running("run", "-c", site.config, env=patched(site.path, {}, *lines)) as daemon:
+        ready(daemon, site)
+        by_rename(new, other_client(site, "{api: {scope: api}}"))
+        eventually((site.tokens / "more/risk").exists)
+        eventually((site.tokens / "more/api").exists)
+
+
+@pytest.mark.parametrize("include", ["conf.d/*.yaml", "c*.d/*.yaml"])
+def test_an_error_in_a_new_included_file_can_be_corrected_there(site: Site, include: str) -> None:
+    new = site.etc / "conf.d/more.yaml"
+    new.parent.mkdir()
+    new.write_text(other_client(site, "{api: {scop: api}}"))
+    with running("run", "-c", site.config) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text(top=f"include: [{include}]"))
+        daemon.wait_for("stays in use")
+        new.write_text(other_client(site, "{api: {scope: api}}"))
+        eventually((site.tokens / "more/api").exists)
+
+
+def test_a_new_secret_that_changes_when_the_new_config_is_applied_counts_as_changed(site: Site) -> None:
+    new = site.etc / "new"
+    new.write_text("good")
+    new.chmod(0o600)
+    lines = [
+        "import pathlib; from bearerd.service.engine import Engine",
+        "once = Engine.apply",
+        f"Engine.apply = lambda *all: (once(*all), pathlib.Path({str(new)!r}).write_text('better'))[0]",
+    ]
+    with running("run", "-c", site.config, env=patched(site.path, {}, *lines)) as daemon:
+        ready(daemon, site)
+        site.config.write_text(site.text().replace(str(site.secret), str(new)))
+        daemon.wait_for("credentials for dnb changed")
+
+
 def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)

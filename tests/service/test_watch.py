@@ -390,6 +390,20 @@ def test_what_was_missing_and_appears_before_a_new_config_is_taken_is_a_change(t
     assert (found.config_changed(), found.clients_changed()) == (True, {"dnb"})
 
 
+def test_added_files_count_until_a_config_without_them_is_taken(tmp_path: Path) -> None:
+    found, new = sources(tmp_path), tmp_path / "conf.d/new.yaml"
+    new.write_text("a")
+    found.config_changed()
+    assert (found.add([str(new)]), found.add([str(new)])) == (True, False)
+    assert str(new) in found.paths()
+    found.config_changed()
+    new.write_text("b")
+    assert (found.config_changed(), found.config_changed()) == (True, False)
+    found.take(config_of(tmp_path))
+    new.write_text("c")
+    assert not found.config_changed()
+
+
 def test_a_secret_that_is_a_fifo_does_not_block(tmp_path: Path) -> None:
     found = sources(tmp_path)
     (tmp_path / "secret").unlink()

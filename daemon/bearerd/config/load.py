@@ -52,12 +52,13 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
     budget = Budget()
     read = cache(budget.read)
     config, problems = _attempt(path, environ, read)
+    files = (*config.sources, *config.source_directories)
     if problems and MOST_BYTES - budget.left > _LARGEST_REALIGNED:
-        raise ConfigError(problems)
+        raise ConfigError(problems, files)
     if problems:
         _, realigned = _attempt(path, environ, read, realigned=True)
         # None are left if a missing file was written between the two attempts.
-        raise ConfigError(min(realigned or problems, problems, key=len))
+        raise ConfigError(min(realigned or problems, problems, key=len), files)
     return config
 
 

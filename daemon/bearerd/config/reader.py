@@ -149,7 +149,8 @@ def _config(answer: bytes, present: Config | None) -> Config:
         return decode(answer[1:], present)
     if answer[:1] == _UNREAD:
         raise _unavailable(answer[1:].decode(errors="replace"))
-    raise ConfigError([Problem(*fields) for fields in json.loads(answer[1:])])
+    problems, files = json.loads(answer[1:])
+    raise ConfigError([Problem(*fields) for fields in problems], files)
 
 
 # -- the process -----------------------------------------------------------------------------------
@@ -262,7 +263,8 @@ def _load(answer: int, request: bytes, environ: dict[str, str]) -> int:
         try:
             content = _GOOD + encode(load(path, environ))
         except ConfigError as error:
-            content = _WRONG + json.dumps([_fields(problem, full) for problem in error.problems]).encode()
+            problems = [_fields(problem, full) for problem in error.problems]
+            content = _WRONG + json.dumps([problems, error.files]).encode()
         except ConfigUnavailable as error:
             content = _UNREAD + str(error).encode(errors="backslashreplace")
     except MemoryError:

@@ -248,7 +248,9 @@ class _Daemon:
 
     def _follow(self, loaded: _Loaded) -> None:
         self._loading = False
-        if self._load_again:  # the config changed again meanwhile
+        # A new file may have been saved again after it was read. Looking at it starts with the next load.
+        unsure = self._sources.add(_files(loaded))
+        if unsure or self._load_again:  # the config changed again meanwhile
             self._load_again = False
             self._load()
             return
@@ -261,6 +263,7 @@ class _Daemon:
             load = "it is loaded at once" if self._config.reload == "watch" else "reload bearerd"
             do = "; ".join(filter(None, (f"correct it, and {load}", shows)))
             self._refuse(str(loaded), f"the new config has {_errors(loaded)}", do, f"; {shows}" if shows else "")
+            self._watch_over()  # the error may be corrected in a file that is new
             return
         if isinstance(loaded, BearerdError):
             # The config could not be read, which may be temporary.
@@ -276,9 +279,10 @@ class _Daemon:
             return
         was, self._config, self._config_error = self._config, loaded, None
         self._engine.counters.event("reloads", "success")
+        # Before a grant uses a new secret: a later change of it has to count as one.
+        self._sources.take(loaded)
         changes = self._engine.apply(loaded)
         self._api.adopt(loaded)
-        self._sources.take(loaded)
         self._warn_of_writers()
         self._watch_over()
         if loaded.log != was.log:
@@ -293,6 +297,13 @@ class _Daemon:
         self._engine.counters.event("reloads", "failure")
         if not (known and self._try_again):
             say(logging.ERROR, f"{why}; the current config stays in use{cure}")
+
+
+def _files(loaded: _Loaded) -> tuple[str, ...]:
+    """The files that were read, and the directories in which more may appear."""
+    if isinstance(loaded, Config):
+        return (*loaded.sources, *loaded.source_directories)
+    return loaded.files if isinstance(loaded, ConfigError) else ()
 
 
 def _errors(error: ConfigError) -> str:

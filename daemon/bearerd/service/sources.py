@@ -71,6 +71,16 @@ class Sources:
         self._authorities = _kept(self._authorities, trusting, fingerprint_of)
         self._templates = _kept(self._templates, tokens, fingerprint_of)
 
+    def add(self, paths: Iterable[str]) -> bool:
+        """Add files to those of the config, until the next `take`. Returns whether any are new.
+
+        What was read of a new one may be out of date: it may have changed before its first fingerprint, at the next
+        look. So the config has to be loaded again after that.
+        """
+        new = dict.fromkeys(set(paths) - self._config.keys(), b"")
+        self._config |= new
+        return bool(new)
+
     def paths(self) -> Iterable[str]:
         """The absolute paths to watch: the files, and each directory in which more of the config may appear."""
         # Not os.path.abspath: it removes `link/..`, which the kernel resolves.
