@@ -584,6 +584,60 @@ def test_a_grant_that_raises_gives_its_slot_back(rig: Rig) -> None:
     assert rig.file.read_bytes() == b"t-1"
 
 
+def fails_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Let the next call of a method fail for lack of memory, before it does anything."""
+    works = getattr(owner, name)
+
+    def fails(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(owner, name, works)
+        raise MemoryError
+
+    monkeypatch.setattr(owner, name, fails)
+
+
+@pytest.mark.parametrize(("owner", "name"), [("publisher", "withdraw"), ("admission", "forget")])
+def test_a_config_that_could_not_be_applied_is_applied_by_the_next_turn(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: str, name: str
+) -> None:
+    scopes: list[str] = []
+    performs = rig.grants.perform
+
+    def perform(asked: Target) -> Performed:
+        scopes.append(asked.scope)
+        return performs(asked)
+
+    monkeypatch.setattr(rig.grants, "perform", perform)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.clock.advance(60)
+    rig.target = replace(rig.target, scope="other", outputs=rig.target.outputs[:1])
+    fails_once(monkeypatch, getattr(rig, owner), name)
+    with pytest.raises(MemoryError):
+        rig.turn()
+    assert rig.controller.status().target.scope == "bci"
+    rig.turn()
+    assert scopes == ["bci", "other"]
+    assert rig.file.read_bytes() == b"t-2"
+    assert not json_of(rig).exists()
+    status = rig.controller.status()
+    assert (status.target.scope, status.on_disk) == ("other", True)
+
+
+def test_a_config_that_could_not_be_applied_and_was_taken_back_changes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.turn()
+    rig.clock.advance(60)
+    before, rig.target = rig.target, replace(rig.target, scope="other")
+    fails_once(monkeypatch, rig.admission, "forget")
+    with pytest.raises(MemoryError):
+        rig.turn()
+    rig.target = before
+    rig.turn()
+    assert len(rig.grants.asked) == 1
+    assert rig.controller.status().on_disk
+
+
 def test_a_malformed_reply_waits_a_minute(rig: Rig) -> None:
     rig.answer(Malformed("HTML"))
     assert rig.turn() == pytest.approx(60)

@@ -62,9 +62,21 @@ class Attempts(FleetAttempts):
         return dated.stepped
 
     def adopt(self, target: Target) -> None:
-        """Apply a changed config. A target that needs another token, or is failing, requests one at once."""
-        old, self.target = self.target, target
-        now = self._parts.clock.now().boot
+        """Apply a changed config. A target that needs another token, or is failing, requests one at once.
+
+        After an exception the old config applies, and a second call applies the new one.
+        """
+        old, shared = self.target, self._shared
+        self.target = target
+        try:
+            self._adopted(old)
+        except BaseException:
+            self.target, self._shared = old, shared
+            raise
+
+    def _adopted(self, old: Target) -> None:
+        """Go on after a changed config."""
+        target, now = self.target, self._parts.clock.now().boot
         self._change_share(old, now)
         self.token.shorten(target.publish_delay)
         other_token = needs_grant(old, target)

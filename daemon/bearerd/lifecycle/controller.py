@@ -155,11 +155,11 @@ class Controller:
         self._resumed = True
 
     def _adopt(self, target: Target, wanted_paths: Paths) -> None:
-        """Apply a changed config."""
-        old, self.target = self.target, target
-        self._files.config_changed(old, target)
-        self._withdraw(old.outputs, wanted_paths)
+        """Apply a changed config. After an exception, the next turn applies it again."""
+        self._files.config_changed(self.target, target)
+        self._withdraw(self.target.outputs, wanted_paths)
         self._attempts.adopt(target)
+        self.target = target
 
     def _take_wish(self, wish: Wish, wanted_paths: Paths) -> None:
         match wish:
