@@ -638,6 +638,32 @@ def test_a_config_that_could_not_be_applied_and_was_taken_back_changes_nothing(
     assert rig.controller.status().on_disk
 
 
+def test_a_token_that_was_taken_before_an_exception_is_recorded_and_written_by_the_next_turn(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    failing: list[Exception] = []
+
+    def counted(*_: object) -> None:
+        if failing:
+            raise failing.pop()
+
+    rig.parts = replace(rig.parts, counted=counted)
+    rig.controller = Controller(rig.target, rig.parts)
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.clock.advance(2880)
+    failing.append(MemoryError())
+    with pytest.raises(MemoryError):
+        rig.turn()
+    assert not rig.controller.status().on_disk
+    rig.turn()
+    assert (rig.file.read_bytes(), recorded(rig)["access_token"]) == (b"t-2", "t-2")
+    assert not [line for line in spoken(log) if line.startswith("restored: ")]
+    rig.start()
+    rig.turn()
+    assert len(rig.grants.asked) == 2
+
+
 def test_a_malformed_reply_waits_a_minute(rig: Rig) -> None:
     rig.answer(Malformed("HTML"))
     assert rig.turn() == pytest.approx(60)

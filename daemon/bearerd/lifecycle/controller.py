@@ -53,20 +53,7 @@ class Controller:
         attempts, clock = self._attempts, self._parts.clock
         if attempts.correct_times(clock.now()):
             self._files.times_changed()
-        before, waited, fence = attempts.state, attempts.token.waiting, attempts.token.fence
-        attempts.run()
-        if attempts.state.token is not before.token:
-            attempts.look()  # the process may have been paused since the reply: by now there may be a newer token
-        if attempts.token.publish_if_due(clock.now().boot) and attempts.record is not None:
-            attempts.say(Line("info", "the new token is published"))
-        if attempts.state.token is not before.token or attempts.token.waiting is not waited:
-            self._files.token_changed()
-        elif (attempts.state.sliding, attempts.state.named, attempts.token.fence) != (
-            before.sliding,
-            before.named,
-            fence,
-        ):
-            self._files.record_changed()
+        self._attempt_if_due()
         now = clock.now()
         self._reconcile_files(now)
         self._run_on_failure_if_lost(now.boot)
@@ -176,6 +163,27 @@ class Controller:
                 self._withdraw(old.outputs, wanted_paths)
             case _:
                 assert_never(wish)
+
+    def _attempt_if_due(self) -> None:
+        """Make an attempt if one is due, and note what then has to be written."""
+        attempts, clock = self._attempts, self._parts.clock
+        before, waited, fence = attempts.state, attempts.token.waiting, attempts.token.fence
+        try:
+            attempts.run()
+            if attempts.state.token is not before.token:
+                attempts.look()  # the process may have been paused since the reply: by now there may be a newer token
+            if attempts.token.publish_if_due(clock.now().boot) and attempts.record is not None:
+                attempts.say(Line("info", "the new token is published"))
+        finally:
+            # Even after an exception: for the next turn, a token that was taken is no change.
+            if attempts.state.token is not before.token or attempts.token.waiting is not waited:
+                self._files.token_changed()
+            elif (attempts.state.sliding, attempts.state.named, attempts.token.fence) != (
+                before.sliding,
+                before.named,
+                fence,
+            ):
+                self._files.record_changed()
 
     def _withdraw(self, outputs: Iterable[Output], wanted_paths: Paths) -> None:
         """Remove those of these files that no target wants."""
