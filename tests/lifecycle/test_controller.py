@@ -1550,6 +1550,23 @@ def test_a_consumer_that_names_the_present_token_gets_the_new_one_without_a_requ
     assert len(delayed.grants.asked) == 2
 
 
+def test_a_newer_token_that_could_not_be_written_is_not_in_the_files_and_costs_no_request(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2")))
+    rig.turn()
+    rig.clock.advance(2880)
+    rig.file.unlink()
+    rig.file.mkdir()
+    rig.turn()
+    named = digest("t-1")
+    assert not rig.controller.is_newer(named)
+    assert rig.controller.replaces(named)
+    rig.file.rmdir()
+    rig.turn(RefreshRequested(named))
+    assert rig.file.read_bytes() == b"t-2"
+    assert rig.controller.is_newer(named)
+    assert len(rig.grants.asked) == 2
+
+
 def test_what_a_consumer_with_a_failing_token_requests_is_published_at_once(rig: Rig) -> None:
     rig.target = replace(rig.target, publish_delay=30.0)
     rig.answer(Issued(token("t-1")), Issued(token("t-2")))

@@ -82,12 +82,12 @@ class Controller:
     # -- for other threads, at any time ----------------------------------------------------------
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether the token in the files is valid and differs from the one with this digest."""
-        return self._attempts.is_newer(instead_of)
+        """Whether all files hold a valid token that differs from the one with this digest."""
+        return self._files.on_disk and self._attempts.is_newer(instead_of)
 
     def replaces(self, instead_of: str | None) -> bool:
-        """Whether a newer token than the one with this digest is waiting for its publication."""
-        return self._attempts.token.replaces(instead_of)
+        """Whether a newer token than the one with this digest waits for its publication, or could not be written."""
+        return self._attempts.token.replaces(instead_of) or self._attempts.is_newer(instead_of)
 
     def lost_record(self) -> bool:
         """Whether the record of its token was removed."""

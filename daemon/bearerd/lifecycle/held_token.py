@@ -85,7 +85,7 @@ class HeldToken:
         return self.identity == target.identity()
 
     def is_newer(self, instead_of: str | None, now: float) -> bool:
-        """Whether the token in the files is valid and differs from the one with this digest."""
+        """Whether the token for the files is valid and differs from the one with this digest."""
         state = self.in_files
         if instead_of is None or state.current is None or state.ends <= now:
             return False

@@ -79,7 +79,7 @@ class Standing:
         return 0.0 if self._shared is None else self._shared.limited_until
 
     def is_newer(self, instead_of: str | None) -> bool:
-        """Whether the token in the files is valid and differs from the one with this digest."""
+        """Whether the token for the files is valid and differs from the one with this digest."""
         return self.token.is_newer(instead_of, self._parts.clock.now().boot)
 
     def ask(self, now: float, *, requested: bool = False) -> Ask:
