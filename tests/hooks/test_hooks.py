@@ -17,6 +17,7 @@ import pytest
 
 from bearerd import child
 from bearerd.handoff import RunQueue, waiting
+from bearerd.hooks import owed
 from bearerd.hooks.hooks import BACKOFF, Hooks
 from bearerd.hooks.run import run
 from bearerd.model import Config, Target
@@ -465,14 +466,30 @@ def test_an_exception_in_the_counter_costs_no_worker(rig: Rig, caplog: pytest.Lo
     def breaks(_: str) -> None:
         raise ValueError("s3cr3t")
 
-    hooks = Hooks({}, Publisher(rig.config).notes, rig.clock, breaks)
+    hooks = rig.hooks = Hooks({}, Publisher(rig.config).notes, rig.clock, breaks)
     rig._all.append(hooks)
-    hooks.changed(target(on_change=(rig.does("true"),)), first=False)
+    rig.change(target(on_change=(rig.does("true"),)))
     rig.idle()
     hooks.stop(WITHIN)
+    assert not rig.noted()  # it succeeded
     [line] = said(caplog, logging.ERROR)
     assert line.startswith("hook run /bin/sh: its end was not recorded: ValueError at ")
     assert "s3cr3t" not in caplog.text
+
+
+def test_a_run_whose_end_could_not_be_recorded_is_made_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = owed.Ended
+
+    def breaks(*_: object) -> None:
+        monkeypatch.setattr(owed, "Ended", works)
+        raise MemoryError
+
+    monkeypatch.setattr(owed, "Ended", breaks)
+    rig.change(target(on_change=(rig.does("true"),)))
+    assert rig.hooks.wait(WITHIN)
+    rig.hooks.stop(WITHIN)
+    assert rig.counted == ["success"]
+    assert not rig.noted()
 
 
 def test_other_turns_go_on_while_one_waits_to_write_a_note(rig: Rig) -> None:

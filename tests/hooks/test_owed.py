@@ -49,6 +49,41 @@ def test_one_run_is_for_all_tokens_that_owe_the_hook_in_the_order_of_their_chang
     assert owed.last("dnb/bci") == owed.last("dnb/risk") == (1.0, None)
 
 
+@pytest.mark.parametrize("name", ["_first", "Batch"])
+def test_a_run_that_could_not_be_taken_for_lack_of_memory_stays_owed(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    owed = Owed(())
+    owed.add(BCI, "change", (COMMAND,), 0.0)
+    with monkeypatch.context() as lack:
+        lack.setattr(f"bearerd.hooks.owed.{name}", no_memory)
+        with pytest.raises(MemoryError):
+            owed.take(0.0)
+    assert owed.next_due() == 0.0
+    assert names(taken(owed, 0.0)) == ["bci"]
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("fault", [None, "exit 1"])
+def test_a_run_whose_end_could_not_be_recorded_for_lack_of_memory_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    owed = Owed(())
+    owed.add(BCI, "change", (COMMAND,), 0.0)
+    batch = taken(owed, 0.0)
+    with monkeypatch.context() as lack:
+        lack.setattr("bearerd.hooks.owed.Ended", no_memory)
+        with pytest.raises(MemoryError):
+            owed.finish(batch, fault, 1.0)
+    owed.run_again(batch)
+    assert (owed.next_due(), owed.pending("dnb/bci")) == (0.0, 1)
+    assert owed.finish(taken(owed, 1.0), None, 2.0) == Ended()
+    assert owed.settled()
+
+
 def test_tokens_that_change_during_a_run_share_the_next_one() -> None:
     owed = Owed(())
     owed.add(BCI, "change", (COMMAND,), 0.0)

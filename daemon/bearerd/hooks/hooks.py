@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from subprocess import Popen
 from typing import Final, Protocol
 
@@ -213,10 +214,12 @@ class Hooks:
 
     def _run_owed(self) -> None:
         while (batch := self._next()) is not None:
+            fault: str | None = "out of memory"
             try:
                 fault = self._run(batch)
             except Exception as error:  # noqa: BLE001 - it is tried again like any other failure
-                fault = unexpected(error)
+                with suppress(MemoryError):
+                    fault = unexpected(error)
             try:
                 self._finish(batch, fault)
             except Exception as error:  # noqa: BLE001 - the worker must continue
@@ -227,7 +230,8 @@ class Hooks:
         with self._changed:
             while not self._stopped:
                 if (batch := self._owed.take(self._now())) is not None:
-                    self._wake()  # others may be due too
+                    with suppress(MemoryError):  # this batch would be lost, and others wait for this worker
+                        self._wake()  # others may be due too
                     return batch
                 due = self._owed.next_due()
                 if due is None:
@@ -269,18 +273,24 @@ class Hooks:
         return None
 
     def _finish(self, batch: Batch, fault: str | None) -> None:
-        with self._changed:
-            self._processes.pop(batch.hook, None)
-            if self._stopped and fault is not None:
-                self._owed.abandon(batch)  # `stop` may have killed it: its note stays
-                return
-            now = self._now()
-            ended = self._owed.finish(batch, fault, now)
-            # With the lock: `wait` ends only when the last line was logged.
-            self._counted("success" if fault is None else "failure")
-            _log(batch, fault, ended, now)
-        for target in batch.targets:
-            self._clear(target)
+        try:
+            with self._changed:
+                self._processes.pop(batch.hook, None)
+                if self._stopped and fault is not None:
+                    self._owed.abandon(batch)  # `stop` may have killed it: its note stays
+                    return
+                now = self._now()
+                try:
+                    ended = self._owed.finish(batch, fault, now)
+                except BaseException:
+                    self._owed.run_again(batch)
+                    raise
+                # With the lock: `wait` ends only when the last line was logged.
+                self._counted("success" if fault is None else "failure")
+                _log(batch, fault, ended, now)
+        finally:
+            for target in batch.targets:
+                self._clear(target)
 
     def _clear(self, target: Target) -> None:
         """Remove the target's note, unless a run is owed or its files are about to change."""

@@ -98,14 +98,16 @@ class Owed:
         hook = self._longest_waiting()
         if hook is None or self._first[hook] > now:
             return None
-        del self._first[hook]
         owed = self._owed[hook]
         runs = sorted(owed.values(), key=lambda run: run.due > now)
         if hook.signal is None:
             runs = _first(runs)
-        for run in runs:
-            del owed[run.target.full_name, run.event]
+        keys = [(run.target.full_name, run.event) for run in runs]
         batch = self._running[hook] = Batch(hook, tuple(runs), now)
+        # From here on nothing needs memory: a lack of it loses no run.
+        del self._first[hook]
+        for key in keys:
+            del owed[key]
         return batch
 
     def next_due(self) -> float | None:
@@ -116,22 +118,33 @@ class Owed:
     def finish(self, batch: Batch, fault: str | None, now: float) -> Ended:
         """A run ended, with this fault."""
         hook = batch.hook
-        again, given_up = [], []
-        for run in self._running.pop(hook).runs:
+        done, again, given_up = [], [], []
+        for run in self._running[hook].runs:
             if fault is None:
-                self._end(hook, run, now, None)
+                done.append(run)
             elif run.due > batch.now:  # this run was not its attempt
                 again.append(run)
             elif run.attempt <= len(self._backoff):
                 again.append(replace(run, due=now + self._backoff[run.attempt - 1], attempt=run.attempt + 1))
             else:
-                self._end(hook, run, now, fault)
                 given_up.append(run)
+        ended = Ended(tuple(again), tuple(given_up))
+        del self._running[hook]
+        for run in done or given_up:
+            self._end(hook, run, now, fault)
         for run in again:
             self._owe_again(hook, run)
         self.given_up += len(given_up)
         self._line_up_again(hook)
-        return Ended(tuple(again), tuple(given_up))
+        return ended
+
+    def run_again(self, batch: Batch) -> None:
+        """`finish` raised an exception: what it did not record is run again."""
+        hook = batch.hook
+        if (running := self._running.pop(hook, None)) is not None:
+            for run in running.runs:
+                self._owe_again(hook, run)
+        self._line_up_again(hook)
 
     def abandon(self, batch: Batch) -> None:
         """A run was cut short by the end of the process: it stays owed."""
