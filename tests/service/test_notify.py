@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status, settled, summary
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.model import Config
+from bearerd.service import notify as module
 from bearerd.service.notify import SystemdNotifier, watchdog
 from bearerd.target_status import TargetStatus
 from support.clock import START, FakeClock
@@ -227,6 +228,64 @@ def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Man
         notify.wake()
         assert messages(manager) == ["WATCHDOG=1"]
     assert manager.rest() == ["STOPPING=1"]
+
+
+@pytest.mark.parametrize("lacking", ["alive", "status"])
+def test_an_exception_costs_the_watchdog_nothing_and_is_logged_once(
+    tmp_path: Path,
+    manager: Manager,
+    lacking: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "_LOOKS", 0.01)
+    daemon, failures = Daemon(), threading.Semaphore(0)
+    daemon.waiting = False
+
+    def fail() -> None:
+        failures.release()
+        raise MemoryError
+
+    with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000") as notify:
+        assert messages(manager) == ["READY=1", "WATCHDOG=1"]
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon, lacking, fail)
+            for _ in range(2):
+                daemon.clock.advance(20)
+                notify.wake()
+                assert failures.acquire(timeout=WITHIN)
+                if lacking == "status":
+                    assert manager.take() == ["WATCHDOG=1"]
+        notify.wake()
+        if lacking == "alive":
+            assert messages(manager) == ["WATCHDOG=1"]
+        daemon.clock.advance(20)
+        notify.wake()
+        assert messages(manager) == ["WATCHDOG=1"]
+    (said,) = caplog.messages
+    assert said.startswith("the status for systemd cannot be made: out of memory; raise the memory limit of bearerd")
+
+
+@pytest.mark.parametrize("sending", [True, False], ids=["another message is being sent", "it is the only message"])
+def test_a_manager_that_does_not_read_delays_no_stop(
+    tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch, *, sending: bool
+) -> None:
+    monkeypatch.setattr(module, "_SENT_WITHIN", 2 * WITHIN)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"X=1", str(tmp_path / "notify"))
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    notify = SystemdNotifier(daemon := Daemon(), environ, lambda: daemon.clock.boot, 100.0)
+    if sending:
+        notify.start()
+        eventually(notify._lock.locked)
+    stopping = threading.Thread(target=notify.stopping, daemon=True)
+    stopping.start()
+    stopping.join(WITHIN)
+    assert not stopping.is_alive()
+    assert "STOPPING=1" not in manager.rest()
 
 
 def test_an_abstract_socket_is_told_too(manager: Manager) -> None:

@@ -16,6 +16,7 @@ from math import inf
 from typing import Final, Protocol
 
 from bearerd.api.status import Status, summary
+from bearerd.errors import unexpected
 from bearerd.log import say
 from bearerd.reason import reason_of
 from bearerd.threads import begin
@@ -31,6 +32,8 @@ _LOOKS: Final = 2.0
 _LOOKS_STARTING: Final = 0.05
 # systemd reads at once, except for some seconds during daemon-reload. No message is worth a longer wait.
 _SENT_WITHIN: Final = 2.0
+# For the last message, also to wait for the one before it: a stop has 5 s, and the turns need most of them.
+_STOPPING_WITHIN: Final = 0.2
 
 
 class Daemon(Protocol):
@@ -60,6 +63,8 @@ class SystemdNotifier:
         self._ready = self._reloading = self._failed = False
         self._extended = self._beaten = self._looked = -inf
         self._status = ""
+        self._error = ""
+        """The last error that was logged."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -85,22 +90,33 @@ class SystemdNotifier:
         self.wake()
 
     def stopping(self) -> None:
-        """Report that the daemon stops. Nothing is sent after this."""
+        """Report that the daemon stops, unless systemd does not read. Nothing is sent after this."""
         self._ended.set()
         self.wake()
-        if self._address:
-            with self._lock:
+        if self._address and self._lock.acquire(timeout=_STOPPING_WITHIN):
+            try:
                 self._send("STOPPING=1")
+            finally:
+                self._lock.release()
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            with self._lock:
-                if not self._ended.is_set():
-                    self._tell()
-            # Collects changes into one message, and limits retries after a failure.
-            self._ended.wait(_LOOKS if self._ready or self._failed else _LOOKS_STARTING)
-            self._woken.wait(self._pause())
-            self._woken.clear()
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - without this thread, systemd would kill a daemon that works
+                if (why := unexpected(error)) != self._error:
+                    self._error = why
+                    say(logging.ERROR, f"the status for systemd cannot be made: {why}; retrying")
+                time.sleep(_LOOKS)
+
+    def _turn(self) -> None:
+        with self._lock:
+            if not self._ended.is_set():
+                self._tell()
+        # Collects changes into one message, and limits retries after a failure.
+        self._ended.wait(_LOOKS if self._ready or self._failed else _LOOKS_STARTING)
+        self._woken.wait(self._pause())
+        self._woken.clear()
 
     def _pause(self) -> float | None:
         """Seconds until a message is due without a wake; None for never."""
@@ -123,14 +139,16 @@ class SystemdNotifier:
             self._beaten = now
             lines.append("WATCHDOG=1")
         status = self._status
-        if self._ready or begins or now >= self._looked + _LOOKS:
-            self._looked = now
-            status = f"STATUS={summary(self._daemon.status())}"
-        if status != self._status:
-            lines.append(status)
-        if lines and self._send(*lines):
-            self._status = status
-            self._ready = self._ready or begins
+        try:
+            if self._ready or begins or now >= self._looked + _LOOKS:
+                self._looked = now
+                status = f"STATUS={summary(self._daemon.status())}"
+            if status != self._status:
+                lines.append(status)
+        finally:  # systemd needs the other lines even if there is no status
+            if lines and self._send(*lines):
+                self._status = status
+                self._ready = self._ready or begins
 
     def _send(self, *lines: str) -> bool:
         """Send a message. Returns whether that worked; only the first failure is logged."""
@@ -138,7 +156,7 @@ class SystemdNotifier:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(_SENT_WITHIN)
+                sender.settimeout(_STOPPING_WITHIN if self._ended.is_set() else _SENT_WITHIN)
                 sender.sendto("\n".join(lines).encode(), address)
         except OSError as error:
             if not self._failed:
