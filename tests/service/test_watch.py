@@ -15,7 +15,7 @@ from bearerd.service import watch as module
 from bearerd.service.sources import Sources
 from bearerd.service.watch import Watch
 from bearerd.terms import Redis, Reference, Share
-from support.process import WITHIN
+from support.process import WITHIN, eventually
 from support.targets import CLIENT, target
 
 
@@ -88,6 +88,11 @@ def test_without_inotify_it_is_polled_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Full:
+        emitters = ()
+
+        def is_alive(self) -> bool:
+            return True
+
         def schedule(self, *_: object, **__: object) -> None:
             raise OSError(24, "inotify instance limit reached")
 
@@ -117,6 +122,48 @@ def test_without_inotify_it_is_polled_and_logged_once(
     path.write_text("a new one")
     watch.poll()
     assert look.reported.is_set()
+
+
+@pytest.mark.parametrize(
+    "dies",
+    ["watchdog.observers.api.BaseObserver.dispatch_events", "watchdog.observers.inotify.InotifyEmitter.queue_events"],
+)
+def test_a_thread_that_dies_is_replaced_and_no_change_is_missed(
+    tmp_path: Path, watch: Watch, look: Look, dies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+
+    def lacking(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "secret"
+    watch.follow([str(path)])
+    with monkeypatch.context() as patch:
+        patch.setattr(dies, lacking)
+        path.write_text("old")
+        assert ended.wait(WITHIN)
+        eventually(lambda: not all(each.is_alive() for each in (watch._observer, *watch._observer.emitters)))
+    look.reported.clear()
+    watch.poll()
+    assert look.reported.is_set()
+    look.reported.clear()
+    path.write_text("new")
+    assert look.within()
+
+
+def test_a_lost_event_is_made_up_for(tmp_path: Path, watch: Watch, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._Handler, "on_any_event", lambda *_: None)
+    path = tmp_path / "secret"
+    path.write_text("old")
+    watch.follow([str(path)])
+    assert str(tmp_path) in watch._watched
+    path.write_text("a new one")
+    watch.poll()
+    assert look.reported.is_set()
+    look.reported.clear()
+    watch.poll()
+    assert not look.reported.is_set()
 
 
 def test_if_no_thread_can_be_started_it_is_watched_as_soon_as_one_can(

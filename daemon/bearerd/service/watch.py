@@ -2,8 +2,9 @@
 
 It watches directories, not files: a rename or a switched symlink puts a new file in place, which a watch on the old
 file never sees. It watches every directory that holds a file or a symlink on the way to one (service/links.py).
-Directories that inotify cannot watch (no instances are left, or a network file system) are polled. An event only means
-"check": the caller finds out what changed, and calls `renew`, because symlinks may lead elsewhere now.
+All files are also polled: inotify cannot watch every directory (no instances are left, or a network file system), and
+events can be lost. An event only means "check": the caller finds out what changed, and calls `renew`, because symlinks
+may lead elsewhere now.
 """
 
 from __future__ import annotations
@@ -77,8 +78,11 @@ class Watch:
                 return
 
     def poll(self) -> None:
-        """Check the files that cannot be watched, and whether the watched directories are still in place."""
-        changed = any(not one.current(directory) for directory, one in self._watched.items())
+        """Check all files, whether the watched directories are still in place, and whether watchdog still runs.
+
+        Watched files are checked too: events are lost if the kernel's queue is full or a thread of watchdog dies.
+        """
+        changed = self._dead() or any(not one.current(directory) for directory, one in self._watched.items())
         for place, before in self._polled.items():
             if (now := _look(place)) != before:
                 self._polled[place], changed = now, True
@@ -91,24 +95,33 @@ class Watch:
         if self._observer is not None:
             self._observer.stop()
 
+    def _dead(self) -> bool:
+        """Whether a thread of watchdog died, of a MemoryError for example. All are replaced at the next `renew`."""
+        observer = self._observer
+        if observer is None or all(thread.is_alive() for thread in (observer, *observer.emitters)):
+            return False
+        self._observer = None
+        self._watched.clear()
+        observer.stop()
+        return True
+
     def _attend(self, wanted: dict[str, set[str]]) -> None:
-        """Watch these directories for these names, and no others. Poll those that cannot be watched."""
+        """Watch these directories for these names, and no others."""
         for directory, one in list(self._watched.items()):
             if directory not in wanted or not one.current(directory):
                 self._unwatch(directory)
         # Read once, and only if it is needed.
         listed = cache(mounts)
-        polled: set[str] = set()
         for directory in sorted(wanted):
-            if not self._watch(directory, frozenset(wanted[directory]), listed):
-                polled |= {posixpath.join(directory, name) for name in wanted[directory]}
+            self._watch(directory, frozenset(wanted[directory]), listed)
+        polled = {posixpath.join(directory, name) for directory, names in wanted.items() for name in names}
         self._polled = {place: self._polled[place] if place in self._polled else _look(place) for place in polled}
         self._said &= wanted.keys()
 
-    def _watch(self, directory: str, names: frozenset[str], listed: Callable[[], Mounts]) -> bool:
+    def _watch(self, directory: str, names: frozenset[str], listed: Callable[[], Mounts]) -> None:
         if directory in self._watched:
             self._watched[directory].handler.names = names
-            return True
+            return
         identity = _identity(directory)
         reason = None
         if identity is None:
@@ -127,7 +140,6 @@ class Watch:
         if reason is not None and directory not in self._said:
             self._said.add(directory)
             say(logging.INFO, f"{directory} cannot be watched ({reason}); it is polled every few seconds")
-        return reason is None
 
     def _unwatch(self, directory: str) -> None:
         # Its thread may have ended with the directory.
