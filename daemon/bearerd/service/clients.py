@@ -6,6 +6,8 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from math import inf
+from typing import Final
 
 from bearerd.admission.admission import Admission
 from bearerd.clock import Clock
@@ -15,6 +17,10 @@ from bearerd.grant.perform import Grants
 from bearerd.handoff import holding
 from bearerd.log import say
 from bearerd.model import Target
+
+# Seconds until a client id that could not be read is read again: nothing reports that a command works again, or that
+# there are descriptors again. A command that hangs fails after 10 s, so the client's turns wait for half of the time.
+_READ_AGAIN_AFTER: Final = 10.0
 
 
 class Clients:
@@ -27,7 +33,9 @@ class Clients:
         self._clock = clock
         self._lock = threading.Lock()
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._client_ids: dict[str, str | None] = {}
+        self._client_ids: dict[str, str] = {}
+        self._failed_at: dict[str, float] = {}
+        """By client: when its client id could not be read."""
         self._looked: set[str] = set()
         # The clients whose refusals of an earlier process were looked at.
 
@@ -40,18 +48,19 @@ class Clients:
             if client.name not in self._looked:
                 self._looked.add(client.name)
                 self._look_at_refusal(target)
-            if client.name not in self._client_ids:
+            known = self._client_ids.get(client.name)
+            if known is None and self._now() >= self._failed_at.get(client.name, -inf) + _READ_AGAIN_AFTER:
                 try:
-                    self._client_ids[client.name] = read_client_id(client, self._environ)
+                    known = self._client_ids[client.name] = read_client_id(client, self._environ)
                 except SecretUnavailable:
-                    self._client_ids[client.name] = None  # its grants report it
-            return self._client_ids[client.name]
+                    self._failed_at[client.name] = self._now()  # its grants report it
+            return known
 
     def credentials_changed(self, target: Target) -> None:
         """The client's credentials changed: refusals of the old ones no longer apply."""
         refusal = self._admission.refusal(target.full_name, target.client.name)
         if refusal is not None and refusal.own:
-            self._admission.forgive(target.client.name, self._clock.now().boot)
+            self._admission.forgive(target.client.name, self._now())
         else:
             self._look_at_refusal(target)
 
@@ -65,7 +74,7 @@ class Clients:
             # In a fleet, another daemon may have been refused, with these same credentials.
             if client.share is None or self._grants.was_refused(client):
                 say(logging.INFO, f"credentials for client {client.name} changed since its refusal; trying again")
-            self._admission.forgive(client.name, self._clock.now().boot)
+            self._admission.forgive(client.name, self._now())
         else:
             say(
                 logging.WARNING,
@@ -81,3 +90,7 @@ class Clients:
     def reread(self, client: str) -> None:
         """A secret of the client changed: read its client id again."""
         self._client_ids.pop(client, None)
+        self._failed_at.pop(client, None)
+
+    def _now(self) -> float:
+        return self._clock.now().boot
