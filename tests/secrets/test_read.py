@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import queue
+import re
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from bearerd import child
 from bearerd.errors import SecretUnavailable
 from bearerd.secrets import command
 from bearerd.secrets.kinds import source_of
 from bearerd.terms import Reference
-from support.process import eventually
+from support.process import WITHIN, eventually
 
 Permissions = Literal["owner", "group", "any"]
 SECRET = "hunter2"
@@ -257,6 +262,32 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, monkey
 
 def test_a_command_that_never_stops_writing_is_killed_at_the_limit() -> None:
     assert refusal(shell("exec yes hunter2")) == "command /bin/sh: more than 64 KiB, so not a secret"
+
+
+def test_a_command_that_cannot_be_killed_holds_nobody_and_runs_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(command, "_KILLED_WITHIN", 0.1)
+    said = queue.SimpleQueue[str]()
+    # The first of them hangs.
+    once = shell(f"[ -e {tmp_path}/hung ] && exec echo {SECRET}; : > {tmp_path}/hung; exec sleep 600")
+    environ = {"PATH": os.environ["PATH"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "kill", lambda _: None)  # as for sudo in a container
+        threading.Thread(target=lambda: said.put(refusal(once, environ)), daemon=True).start()
+        first = said.get(timeout=WITHIN)
+    pid = re.fullmatch(r"command /bin/sh: pid (\d+) cannot be killed; kill it as root, or repair .*", first)
+    assert pid is not None
+    try:
+        assert refusal(once, environ) == first
+    finally:
+        os.kill(int(pid[1]), signal.SIGKILL)
+    monkeypatch.setattr(command, "_TIMEOUT", WITHIN)
+    eventually(lambda: ended(pid[1]))
+    (tmp_path / "hung").touch()  # a slow machine may not have got there
+    assert read(once, environ) == SECRET
+    assert not Path(f"/proc/{pid[1]}").exists()
 
 
 def test_children_that_outlive_a_command_are_killed(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from bearerd.terms import Reference
 
 # Seconds. A password manager answers over the network within one or two; a grant waits no longer than its own timeout.
 _TIMEOUT: Final = 10.0
+# Seconds. A killed process ends at once, unless it waits for a file system that hangs, or runs as another user (sudo).
+_KILLED_WITHIN: Final = 1.0
+# By argv: a process that could not be killed. While it runs, another one would only hang too.
+_stuck: Final[dict[tuple[str, ...], subprocess.Popen[bytes]]] = {}
 
 
 class CommandSource(SecretSource):
@@ -33,11 +37,14 @@ class CommandSource(SecretSource):
 
     def _bytes(self) -> bytes:
         name = str(self.reference)
+        argv = self.reference.argv
+        if argv in _stuck and _stuck[argv].poll() is None:
+            raise SecretUnavailable(f"{name}: {_cannot_be_killed(_stuck[argv])}")
         try:
-            process = child.start(self.reference.argv, self._environ, stdout=subprocess.PIPE, umask=0o077)
+            process = child.start(argv, self._environ, stdout=subprocess.PIPE, umask=0o077)
         except OSError as error:
             raise SecretUnavailable(f"{name}: {not_started(error)}") from None
-        with waiting(), process:
+        with waiting():
             try:
                 output = _output(process, time.monotonic() + _TIMEOUT)
             except TimeoutError:
@@ -45,12 +52,21 @@ class CommandSource(SecretSource):
             finally:
                 # Its children could keep the pipe open, and so this thread waiting, or write for ever.
                 child.kill(process)
+                if process.stdout is not None:
+                    process.stdout.close()
+                if process.returncode is None and not child.ended(process, _KILLED_WITHIN):
+                    _stuck[argv] = process
+                    raise SecretUnavailable(f"{name}: {_cannot_be_killed(process)}") from None
         if len(output) > LARGEST:
             raise SecretUnavailable(f"{name}: more than 64 KiB, so not a secret")
         if process.returncode != 0:
             ended = child.fault_of(process.returncode)
             raise SecretUnavailable(f"{name}: {ended}; run it by hand as the daemon's user to see why")
         return output
+
+
+def _cannot_be_killed(process: subprocess.Popen[bytes]) -> str:
+    return f"pid {process.pid} cannot be killed; kill it as root, or repair the file system that it waits for"
 
 
 def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
