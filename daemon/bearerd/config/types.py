@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from bearerd.config import quantities, values
+from bearerd.config import quantities, urls, values
 from bearerd.config.scalar import NO_VALUE
 from bearerd.config.schema import OneOrSeveral
 from bearerd.config.values import expected, fault
@@ -86,8 +86,8 @@ Scope = Annotated[
         {"title": "text or list", "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     ),
 ]
-TokenUrl = Annotated[str, BeforeValidator(values.parse_token_url), _URL]
-ProxyUrl = Annotated[str, BeforeValidator(values.parse_proxy), _URL]
+TokenUrl = Annotated[str, BeforeValidator(urls.parse_token_url), _URL]
+ProxyUrl = Annotated[str, BeforeValidator(urls.parse_proxy), _URL]
 
 
 class Strict(BaseModel):
@@ -214,7 +214,7 @@ HostName = Annotated[str, BeforeValidator(values.parse_host_name), _schema(value
 Claims = dict[
     Annotated[str, AfterValidator(values.parse_claim_name)], Annotated[Any, BeforeValidator(values.parse_json_value)]
 ]
-Issuer = Annotated[str, BeforeValidator(values.parse_issuer), _URL]
+Issuer = Annotated[str, BeforeValidator(urls.parse_issuer), _URL]
 TokenField = Annotated[
     str,
     BeforeValidator(values.parse_token_field),

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from bearerd.config import quantities, values
+from bearerd.config import quantities, urls, values
 from bearerd.config.scalar import read_plain
 from bearerd.model import Listen, RefreshBefore
 from bearerd.redis_address import SCHEMES
@@ -77,9 +77,9 @@ _PARSERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
         lambda value: values.parse_header_name(str(value)),
         lambda found: found.isascii() and " " not in found,
     ),
-    "token_url": (values.parse_token_url, _url),
-    "issuer": (values.parse_issuer, _url),
-    "proxy": (values.parse_proxy, _url),
+    "token_url": (urls.parse_token_url, _url),
+    "issuer": (urls.parse_issuer, _url),
+    "proxy": (urls.parse_proxy, _url),
     "redis_url": (values.parse_redis_url, lambda found: found.startswith(SCHEMES) and "@" not in found.split("/")[2]),
     "token_field": (values.parse_token_field, lambda found: len(found.split(".")) <= 8),
     "separator": (values.parse_separator, lambda found: 1 <= len(found) <= 4),
