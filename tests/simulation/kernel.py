@@ -112,6 +112,8 @@ class Kernel:
         if (not self._heap or self._heap[0][0] > until) and until <= self._end:
             self.now = until
             return
+        if self._done:  # a call that was let go at the end, and cleans up
+            raise Killed
         parked = _Parked(until, owner)
         self._parked.append(parked)
         heappush(self._heap, (until, next(self._numbers), parked))
