@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ SUFFIXES: Final = {"raw": "", "json": ".json", "header": ".header", "env": ".env
 """What the name of a token's file ends with, by format; that of the template is the rigs' own choice."""
 _KEPT: Final = 1000
 """Faults of a reader that are kept."""
+_AGAIN: Final = 5.0
+"""Seconds until a reader is told again to end: longer than one that was told takes, also on a loaded machine."""
 
 
 class Counts(NamedTuple):
@@ -92,8 +95,13 @@ class ReaderProcess:
 
     def end(self) -> None:
         """End it; its counts are final then."""
-        self.process.terminate()
-        self.process.wait(WITHIN)
+        deadline = time.monotonic() + WITHIN
+        while time.monotonic() < deadline:
+            # Again, if it goes on: bash cannot run a trap while it parses a command substitution, and forgets it.
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_AGAIN)
+                break
         self._thread.join(WITHIN)
         assert self.process.returncode == 0, f"the reader {self.label} ended with {self.process.returncode}"
 
