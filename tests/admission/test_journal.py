@@ -195,6 +195,23 @@ def test_a_rewritten_ledger_is_on_disk_before_it_replaces_the_old_one(
     assert steps == [f"fsync {new}", f"rename {new} {tmp_path / 'ledger'}"]
 
 
+def test_a_rewrite_that_cannot_be_cleaned_up_either_names_the_first_fault(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def full(*_: str) -> None:
+        monkeypatch.setattr(os, "unlink", denied)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        journal.rewrite([(0.0, ENTRY)])
+    monkeypatch.undo()
+    assert "no space left on device" in journal.fault.lower()
+
+
 def test_the_file_is_rewritten_when_it_has_grown_and_not_again_at_once(journal: Journal) -> None:
     assert not journal.grown()
     journal.append([["refused", "c" * 1000]] * 200)
