@@ -112,6 +112,15 @@ class RunQueue:
             _mine.seat = None
         return None
 
+    def abandon(self) -> None:
+        """Give up this thread's place after an exception: it no longer computes, and is not stuck."""
+        with self._lock:
+            seat, _mine.seat = _mine.seat, None
+            if seat is not None:
+                self._stuck.discard(seat)
+                if self._computing is seat:
+                    self._pass_on()
+
     def relieve(self) -> str | None:
         """Take over if no thread computes, or a stuck one. Returns the next name; this thread then computes."""
         with self._lock:

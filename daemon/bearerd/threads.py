@@ -117,7 +117,7 @@ class Pool:
         Returns False if jobs wait and the pool has no thread at all.
         """
         with self._lock:
-            lost = [started for started in self._beginning if started.lost()]
+            lost = [started for started in self._beginning if not started.alive()]  # or ended before it counted itself
             self._beginning = [started for started in self._beginning if started not in lost]
             self._free -= len(lost)
             self._start_missing()

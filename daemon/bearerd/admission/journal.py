@@ -49,6 +49,8 @@ class Journal:
         self._clock = clock
         self._descriptor = -1
         self._size = self._rewritten = 0
+        self._lost = False
+        """Whether the file was removed and could not be written again: what is appended goes nowhere."""
         self.fault = ""
         """Why it is not written; empty if it is."""
         self.past: list[tuple[float, Entry]] = []
@@ -77,7 +79,8 @@ class Journal:
             self._cannot(error)
         else:
             self._size += len(content)
-            self.fault = ""
+            if not self._lost:
+                self.fault = ""
 
     def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
         """Replace the file's content with these entries, each with its age in seconds."""
@@ -88,6 +91,7 @@ class Journal:
         content += b"".join(_line(now.boot - age, now.wall - age, entry) for age, entry in entries)
         temporary = posixpath.join(self._directory, f".{NAME}.new")
         try:
+            os.makedirs(self._directory, 0o700, exist_ok=True)  # a cleaner may have removed it
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             descriptor = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
@@ -103,11 +107,13 @@ class Journal:
                 raise
         except OSError as error:
             self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # no new attempt at every sweep
+            self._lost = self.missing()
             self._cannot(error)
             return
         self.close()
         self._descriptor = descriptor
         self._size = self._rewritten = len(content)
+        self._lost = False
         self.fault = ""
 
     def missing(self) -> bool:

@@ -58,7 +58,11 @@ class Registry:
             provider.max_concurrency = max(provider.max_concurrency, given.max_concurrency)
             own = tuple(self._rates[rate] for rate in given.rates if sharing[rate] == 1)
             shared = tuple(self._rates[rate] for rate in given.rates if sharing[rate] > 1)
-            client = self.clients.get(name) or self._removed.pop(name, None) or Client(name, given, provider)
+            client = self.clients.get(name)
+            if client is None and (client := self._removed.pop(name, None)) is not None:
+                client.breaker.forgive()  # its config or its credentials may have changed meanwhile
+                client.ledger.changed = True
+            client = client or Client(name, given, provider)
             self.clients[name] = client
             before = (client.provider, client.rates, client.shared)
             if before != (provider, own, shared) or not touched.isdisjoint(given.rates):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,12 +56,19 @@ class Workers(Generic[Job]):
 
     def _run(self, jobs: Sequence[Job]) -> None:
         while jobs:
-            self._serve(jobs)
-            with self._lock:
-                self._taken -= len(jobs)
-                jobs = self._next()
-                self._taken += len(jobs)
-                self._running -= not jobs
+            following: Sequence[Job] = ()
+            try:
+                self._serve(jobs)
+            finally:  # a thread that ends with an exception is not counted, and takes no job with it
+                with self._lock:
+                    self._taken -= len(jobs)
+                    try:
+                        if sys.exception() is None:
+                            following = self._next()
+                    finally:
+                        self._taken += len(following)
+                        self._running -= not following
+            jobs = following
 
     def _next(self) -> Sequence[Job]:
         """The oldest waiting job, with all jobs that are alike. Needs the lock."""

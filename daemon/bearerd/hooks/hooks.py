@@ -84,11 +84,16 @@ class Hooks:
         """Jobs of the pool that run hooks or wait for one to be due, also those that have no thread yet."""
         self._stopped = False
         self._over = False
+        self._left_to_the_daemon = False
 
     @property
     def given_up(self) -> int:
         """The number of tokens for which a hook was given up."""
         return self._owed.given_up
+
+    def leave_to_the_daemon(self) -> None:
+        """Run nothing from now on. What is owed stays noted, and the daemon runs it when it starts."""
+        self._left_to_the_daemon = True
 
     def announce(self, target: Target) -> None:
         """Call it before the target's files change."""
@@ -126,6 +131,8 @@ class Hooks:
     def changed(self, target: Target, *, first: bool) -> None:
         """All files of the target are in place; `first`: it had no token before."""
         hooks = [hook for hook in target.on_change if not (first and hook.skip_first)]
+        if hooks and self._left_to_the_daemon:
+            return  # its note stays
         with self._lock:
             self._announced.discard(target.full_name)
             self._owed.add(target, "change", hooks, self._now())
@@ -134,6 +141,8 @@ class Hooks:
 
     def failed(self, target: Target) -> None:
         """The target's token stopped being renewable."""
+        if self._left_to_the_daemon:
+            return
         with self._lock:
             self._owed.add(target, "failure", target.on_failure, self._now())
             self._wake()
@@ -156,10 +165,10 @@ class Hooks:
         with self._lock:
             return self._owed.undone(name)
 
-    def last(self, name: str) -> tuple[float | None, str | None]:
+    def last(self, target: Target) -> tuple[float | None, str | None]:
         """When (boot clock) the target's last run ended, and the faults of its hooks that were given up."""
         with self._lock:
-            return self._owed.last(name)
+            return self._owed.last(target)
 
     def forget(self, name: str) -> None:
         """The target and its note were removed: nothing is owed for it."""

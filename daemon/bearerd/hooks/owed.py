@@ -173,10 +173,12 @@ class Owed:
         """Whether hooks of a token are owed, or were given up."""
         return name in self._pending or name in self._faults
 
-    def last(self, name: str) -> tuple[float | None, str | None]:
+    def last(self, target: Target) -> tuple[float | None, str | None]:
         """When a token's last run ended, and the faults of its hooks that were given up."""
-        faults = self._faults.get(name)
-        return self._ended.get(name), "; ".join(faults.values()) if faults else None
+        faults = self._faults.get(target.full_name)
+        configured = _configured(target) if faults else set()
+        found = [text for key, text in faults.items() if key in configured] if faults else []
+        return self._ended.get(target.full_name), "; ".join(found) or None
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -217,11 +219,7 @@ class Owed:
         faults.pop((hook, run.event), None)
         if fault is not None:
             faults[hook, run.event] = f"hook {hook}: {fault}"
-        # Hooks that are no longer in the config do not fail any more.
-        configured = {
-            *((_action(one), "change") for one in target.on_change),
-            *((_action(one), "failure") for one in target.on_failure),
-        }
+        configured = _configured(target)
         if left := {key: text for key, text in faults.items() if key in configured}:
             self._faults[name] = left
 
@@ -229,6 +227,14 @@ class Owed:
         self._pending[name] -= 1
         if not self._pending[name]:
             del self._pending[name]
+
+
+def _configured(target: Target) -> set[tuple[Hook, Event]]:
+    """The hooks of a token. Those that are no longer in the config do not fail any more."""
+    return {
+        *((_action(one), "change") for one in target.on_change),
+        *((_action(one), "failure") for one in target.on_failure),
+    }
 
 
 def _action(hook: Hook) -> Hook:

@@ -245,6 +245,7 @@ class FileState:
 
     def _announce(self, target: Target) -> None:
         if not self._only_times:
+            self._unannounced = True  # also if an exception hides which files were written
             self._hooks.announce(target)
 
     def _note(self, target: Target, faults: tuple[str, ...]) -> None:

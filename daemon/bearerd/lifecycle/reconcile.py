@@ -106,13 +106,14 @@ class Reconciler(Generic[C]):
     def turn(self, name: str) -> float:
         """Run one turn of a target, on a worker thread. Returns when (boot clock) the next one is due."""
         with self._lock:
-            wishes = self._inbox.pop(name, set())
+            wishes = self._inbox.get(name, set())
             target, controller = self._wanted.get(name), self._controllers.get(name)
             # No turn applied that config, but its files may exist from an earlier process.
             left = [wish.target for wish in wishes if isinstance(wish, Leftover)]
             begins_as = left[0] if left else target
             if controller is None and begins_as is not None:
                 controller = self._controllers[name] = self._make(begins_as)
+            self._inbox.pop(name, None)  # only now: without memory for a controller, they stay
         try:
             return self._turn(name, target, controller, wishes)
         except BaseException:

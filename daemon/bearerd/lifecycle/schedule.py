@@ -153,6 +153,7 @@ class Schedule:
         except MemoryError:
             # Between two turns, so that the next turn of a target may be lost.
             self._lack_memory()
+            self._queue.abandon()
 
     def _lack_memory(self) -> None:
         """Let all targets have a turn at the next tick."""
@@ -211,8 +212,12 @@ class Schedule:
         """Schedule a turn by this time. Needs the lock, so that the earlier of two calls also wins in the scheduler."""
         if name in self._due and due < self._due[name]:
             self._due[name] = due
-            if name not in self._running and not (due <= self._clock.now().boot and self._queue.offer(name)):
-                self._move(name, due)
+            try:
+                if name not in self._running and not (due <= self._clock.now().boot and self._queue.offer(name)):
+                    self._move(name, due)
+            except MemoryError:
+                self._lack_memory()
+                raise
 
     def _start(self, name: str) -> bool:
         return self._move(name, self._clock.now().boot)

@@ -43,11 +43,16 @@ class Looks:
     def right(self, path: str, seen: int) -> None:
         """Note that a file was right when it looked like this."""
         self._files[path] = seen
+        self._hasty.discard(path)
+
+    def altered(self, path: str) -> None:
+        """Note that another program wrote a file, so that it is written again."""
+        self._files[path] = _UNSEEN
 
     def differed_at_once(self, path: str) -> None:
-        """Note that a file is not what was just written.
+        """Note that a file does not have the mode or the owner that it was just given.
 
-        The first time, another program may have changed it, so it is written again. The second time, its file system
+        The first time, another program may have changed them, so it is written again. The second time, its file system
         has no modes or owners, so it stays.
         """
         # One that is gone is not as it should be on any file system.
@@ -57,6 +62,7 @@ class Looks:
     def forget(self, path: str) -> None:
         """Forget a file."""
         self._files.pop(path, None)
+        self._hasty.discard(path)
 
     def disturbed(self) -> set[str]:
         """The paths of files that may have been altered since they were right."""

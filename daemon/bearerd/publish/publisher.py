@@ -193,7 +193,10 @@ class Publisher:
                 if not self._is_as_written(output.path, replaced.status, wanted) and not self._is_so(
                     output.path, content, wanted
                 ):
-                    self._looks.differed_at_once(output.path)
+                    if self._is_altered(output.path, content):
+                        self._looks.altered(output.path)
+                    else:
+                        self._looks.differed_at_once(output.path)
             written.append(output.path)
             if replaced.warning is not None:
                 say(logging.WARNING, replaced.warning, name=target.full_name)
@@ -360,6 +363,13 @@ class Publisher:
             self._looks.right(path, look_of(found))
             return True
         return False
+
+    def _is_altered(self, path: str, content: bytes) -> bool:
+        """Whether another program wrote a file: no file system changes content."""
+        try:
+            return self._files.read(path, len(content) + 1) not in (None, content)
+        except PublishError:
+            return False
 
     def _content(self, target: Target, token: Token, output: Output) -> bytes:
         if output.template:

@@ -17,6 +17,7 @@ from bearerd.grant.perform import Grants
 from bearerd.handoff import holding
 from bearerd.log import say
 from bearerd.model import Target
+from bearerd.terms import Reference
 
 # Seconds until a client id that could not be read is read again: nothing reports that a command works again, or that
 # there are descriptors again. A command that hangs fails after 10 s, so the client's turns wait for half of the time.
@@ -33,7 +34,8 @@ class Clients:
         self._clock = clock
         self._lock = threading.Lock()
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._client_ids: dict[str, str] = {}
+        self._client_ids: dict[str, tuple[str | Reference, str]] = {}
+        """By client: where its client id is read, and what was read there."""
         self._failed_at: dict[str, float] = {}
         """By client: when its client id could not be read."""
         self._looked: set[str] = set()
@@ -48,13 +50,19 @@ class Clients:
             if client.name not in self._looked:
                 self._looked.add(client.name)
                 self._look_at_refusal(target)
-            known = self._client_ids.get(client.name)
-            if known is None and self._now() >= self._failed_at.get(client.name, -inf) + _READ_AGAIN_AFTER:
+            # A turn that began before a reload asks for the id of the earlier config.
+            where, known = self._client_ids.get(client.name, (None, None))
+            if where == client.client_id:
+                return known
+            if self._now() >= self._failed_at.get(client.name, -inf) + _READ_AGAIN_AFTER:
                 try:
-                    known = self._client_ids[client.name] = read_client_id(client, self._environ)
+                    found = read_client_id(client, self._environ)
                 except SecretUnavailable:
                     self._failed_at[client.name] = self._now()  # its grants report it
-            return known
+                else:
+                    self._client_ids[client.name] = client.client_id, found
+                    return found
+            return None
 
     def credentials_changed(self, target: Target) -> None:
         """The client's credentials changed: refusals of the old ones no longer apply."""

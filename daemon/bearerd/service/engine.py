@@ -137,7 +137,8 @@ class Engine:
         self._spread = 0.0  # it is over: what a changed config needs is not delayed
         self._publisher.adopt(config)
         self.schedule.resize(_workers(config))
-        for name in changes.changed_clients:
+        # A client that is put back may have other credentials than when it was removed.
+        for name in changes.changed_clients.union(target.client.name for target in changes.start):
             self._clients.forget(name)
         self._sharing.apply(config.targets, self._clients)
         self._reconciler.apply(config.targets)
@@ -224,7 +225,7 @@ class Engine:
             config_do=config_do,
             state_faults=self._state_faults(),
             alive=self.alive(),
-            tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.name)) for each in self.statuses()),
+            tokens=tuple((held_times(each, view, now.boot), self._hooks_of(each.target)) for each in self.statuses()),
             counts=self.counters.counts(),
             admission=view,
             shares=self._sharing.views(),
@@ -283,8 +284,8 @@ class Engine:
         }
         return tuple((kind, fault) for kind, fault in faults.items() if fault)
 
-    def _hooks_of(self, name: str) -> HookStatus:
-        return HookStatus(self.hooks.pending(name), *self.hooks.last(name))
+    def _hooks_of(self, target: Target) -> HookStatus:
+        return HookStatus(self.hooks.pending(target.full_name), *self.hooks.last(target))
 
     def _now(self) -> float:
         return self.clock.now().boot

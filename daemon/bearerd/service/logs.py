@@ -8,6 +8,7 @@ import os
 import queue
 import re
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
@@ -21,6 +22,8 @@ from bearerd.timeformat import rfc3339
 _MOST_LINES: Final = 10_000
 # Seconds. A stop promises to end within 5 s, and a log without a reader must not delay it for longer.
 _FLUSH_WITHIN: Final = 1.0
+# Seconds until the writer goes on after a lack of memory.
+_PAUSE: Final = 0.5
 
 
 # File names may contain any of these characters.
@@ -32,7 +35,8 @@ _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, log
 
 def set_up(settings: Logging, environ: Mapping[str, str]) -> None:
     """Write bearerd's log to stderr, one line for each event and each Python warning."""
-    handler = _Writer()
+    # The writer of an earlier config stays: its thread never ends, and there may be none for another one.
+    handler = next((each for each in LOGGER.handlers if isinstance(each, _Writer)), None) or _Writer()
     journal = _is_journal(environ.get("JOURNAL_STREAM", ""))
     form = _Json() if settings.format == "json" else _Text(timed=not journal)
     handler.setFormatter(_Prioritised(form) if journal else form)
@@ -113,7 +117,11 @@ class _Writer(logging.Handler):
 
     def _run(self) -> None:
         while True:
-            line = self._lines.get()
+            try:
+                line = self._lines.get()
+            except MemoryError:  # of the lock on which it waits
+                time.sleep(_PAUSE)
+                continue
             try:
                 self._write(line)
             except (OSError, MemoryError):  # there is no other place to report it

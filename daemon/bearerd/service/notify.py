@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
 
@@ -104,9 +105,10 @@ class SystemdNotifier:
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - without this thread, systemd would kill a daemon that works
-                if (why := unexpected(error)) != self._error:
-                    self._error = why
-                    say(logging.ERROR, f"the status for systemd cannot be made: {why}; retrying")
+                with suppress(MemoryError):  # for the line, too
+                    if (why := unexpected(error)) != self._error:
+                        self._error = why
+                        say(logging.ERROR, f"the status for systemd cannot be made: {why}; retrying")
                 time.sleep(_LOOKS)
 
     def _turn(self) -> None:

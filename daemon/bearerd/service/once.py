@@ -57,13 +57,11 @@ def once(
     # Nobody would publish a token after this process has ended.
     targets = tuple(replace(target, publish_delay=0.0) for target in config.targets)
     config = replace(config, targets=targets, startup_spread=0.0)
-    if not hooks:
-        # Hooks that an earlier run owes stay noted for the daemon.
-        targets = tuple(replace(target, on_change=(), on_failure=()) for target in config.targets)
-        config = replace(config, targets=targets)
     events: queue.SimpleQueue[TargetStatus | int] = queue.SimpleQueue()
     receive(events.put)
     engine = Engine(config, environ, observer=events.put)
+    if not hooks:
+        engine.hooks.leave_to_the_daemon()
     began = engine.clock.now().boot
     engine.start(min_valid=min_valid)
     ends: dict[str, _End] = {}

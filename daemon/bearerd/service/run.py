@@ -144,7 +144,11 @@ class _Daemon:
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:
-                self._settle()
+                try:
+                    self._settle()
+                except MemoryError as error:
+                    say(logging.ERROR, unexpected(error))
+                    self._events.put(_CHANGED)
             elif isinstance(event, Config | BearerdError):
                 self._follow(event)
 
@@ -188,7 +192,6 @@ class _Daemon:
 
     def _settle(self) -> None:
         """Wait until the files settle, then handle what changed."""
-        kept: list[_Event] = []
         end = self._now() + _SETTLED_AT_LATEST
         while self._now() < end:
             try:
@@ -196,7 +199,7 @@ class _Daemon:
             except queue.Empty:
                 break
             if event != _CHANGED:
-                kept.append(event)
+                self._events.put(event)
                 break  # a signal does not wait
         # Before the check, so that a later change is another event.
         self._watch.renew()
@@ -219,8 +222,6 @@ class _Daemon:
         # Called even with `reload: signal`, to note the current files.
         if self._sources.config_changed() and self._config.reload == "watch":
             self._load()
-        for event in kept:
-            self._events.put(event)
 
     def _load(self) -> None:
         """Load the config in the background. Requests during a load cause one more load."""

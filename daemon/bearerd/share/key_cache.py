@@ -14,6 +14,7 @@ from bearerd.model import Client
 from bearerd.secrets.kinds import source_of
 from bearerd.share.keys import key_fault
 from bearerd.share.seal import derive
+from bearerd.terms import Reference
 
 # Seconds until a claim reads the secrets again. A command that prints a secret takes its time, and claims are repeated
 # each time a lock is released.
@@ -29,8 +30,8 @@ class KeyCache:
     def __init__(self, environ: Mapping[str, str], now: Callable[[], float]) -> None:
         self._environ = environ
         self._now = now
-        self._keys: dict[str, tuple[float, tuple[bytes, ...]]] = {}
-        """By client: its keys, and when they were read."""
+        self._keys: dict[str, tuple[float, tuple[bytes, ...], tuple[Reference, ...]]] = {}
+        """By client: its keys, when they were read, and where."""
         self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def keys(self, client: Client) -> tuple[bytes, ...]:
@@ -51,7 +52,9 @@ class KeyCache:
     def _read_within(self, client: Client, seconds: float) -> tuple[bytes, ...]:
         """The keys, read again unless they were read within this many seconds."""
         with holding(self._reading[client.name]):
-            known, now = self._keys.get(client.name), self._now()
+            known, now, where = self._keys.get(client.name), self._now(), _references(client)
+            if known is not None and known[2] != where:
+                known = None  # of another config: a turn that began before a reload
             if known is not None and now < known[0] + seconds:
                 return known[1]
             try:
@@ -60,7 +63,7 @@ class KeyCache:
                 if known is None:
                     raise
                 keys = known[1]
-            self._keys[client.name] = (now, keys)
+            self._keys[client.name] = (now, keys, where)
             return keys
 
     def forget(self, client: str) -> None:
@@ -68,21 +71,25 @@ class KeyCache:
         self._keys.pop(client, None)
 
     def _read(self, client: Client) -> tuple[bytes, ...]:
-        share = client.share
-        key = share.key if share is not None else None
-        references = client.client_secret if key is None else (key,)
+        of_client = client.share is None or client.share.key is None
         found: list[bytes] = []
         missing: SecretUnavailable | None = None
-        for reference in references:
+        for reference in _references(client):
             try:
                 secret = source_of(reference, self._environ).read()
             except SecretUnavailable as error:
                 missing = missing or error
                 continue
-            if fault := key_fault(reference, secret, of_client=key is None):
+            if fault := key_fault(reference, secret, of_client=of_client):
                 missing = missing or SecretUnavailable(fault)
             else:
                 found.append(derive(secret))
         if not found:
             raise missing or SecretUnavailable("the client has no secret to encrypt its tokens with; set share.key")
         return tuple(found)
+
+
+def _references(client: Client) -> tuple[Reference, ...]:
+    """Where a client's keys are read."""
+    key = client.share.key if client.share is not None else None
+    return client.client_secret if key is None else (key,)
