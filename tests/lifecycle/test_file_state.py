@@ -103,10 +103,10 @@ def state(publisher: FakePublisher, hooks: FakeHooks) -> FileState:
     return FileState(publisher, hooks)
 
 
-def first_token(state: FileState) -> None:
-    state.load(BCI)
+def first_token(state: FileState, wanted: Target = BCI) -> None:
+    state.load(wanted)
     state.token_changed()
-    state.publish(BCI, record(), UNTIL)
+    state.publish(wanted, record(), UNTIL)
 
 
 def test_a_first_token_is_recorded_and_written_and_its_hooks_run(
@@ -311,6 +311,39 @@ def test_an_expired_token_leaves_its_files_only_if_they_are_kept(
     state.expire(target(outputs=(RAW, JSON), on_expiry=on_expiry))
     assert (state.on_disk, state.readable_until) == (False, 0.0)
     assert len(publisher.files) == (2 if on_expiry == "keep" else 0)
+
+
+def test_what_another_program_wrote_at_the_path_of_a_token_is_not_removed(
+    state: FileState, publisher: FakePublisher
+) -> None:
+    """Bearerd had no token yet, so the path may be a mistake."""
+    publisher.files = {RAW.path: "written by hand", JSON.path: "written by hand"}
+    wanted = target(outputs=(RAW, JSON), on_expiry="remove")
+    state.load(wanted)
+    state.expire(wanted)
+    state.withdraw(wanted, [RAW])
+    state.forget(wanted)
+    state.withdraw(wanted, [JSON])
+    assert set(publisher.files) == {RAW.path, JSON.path}
+
+
+def test_only_the_files_that_were_written_are_removed(state: FileState, publisher: FakePublisher) -> None:
+    """The path of the other one was added while there was no valid token."""
+    first_token(state, target(outputs=(RAW,)))
+    publisher.files[JSON.path] = "written by hand"
+    state.expire(target(outputs=(RAW, JSON), on_expiry="remove"))
+    assert set(publisher.files) == {JSON.path}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_files_of_an_earlier_process_are_removed(state: FileState, publisher: FakePublisher, *, asked: bool) -> None:
+    """Whether a turn loaded the record or the token was removed from the config before one."""
+    publisher.kept, publisher.files = record(), {RAW.path: "opaque-1"}
+    if asked:
+        state.load(BCI)
+    state.forget(BCI)
+    state.withdraw(BCI, [RAW])
+    assert publisher.files == {}
 
 
 def test_files_that_left_the_config_are_removed_and_named(

@@ -88,6 +88,7 @@ class FileState:
         "_first",
         "_hooks",
         "_only_times",
+        "_ours",
         "_publisher",
         "_restored",
         "_rewritten",
@@ -121,6 +122,8 @@ class FileState:
         """Whether the record still has to be written."""
         self._first = True
         """Whether there was no token before."""
+        self._ours: tuple[Output, ...] = ()
+        """The files in which bearerd wrote a token. Another program wrote what is at other paths."""
         self._only_times = False
         """Whether only times in the files have to change, after a step of the clock."""
         self._restored = 0
@@ -135,6 +138,8 @@ class FileState:
         self._unannounced = self._hooks.owed(target)
         record = self._publisher.load(target)
         self._first = record is None and not self._unannounced
+        if not self._first:
+            self._ours = target.outputs
         return record
 
     def lost_record(self, target: Target) -> bool:
@@ -171,6 +176,11 @@ class FileState:
         faults = self._save(target, record)
         published = self._publisher.ensure(target, record.published, lambda: self._announce(target))
         was_on_disk, self.on_disk = self.on_disk, not published.faults
+        if self.on_disk:
+            self._ours = target.outputs
+        elif published.written:
+            written = (output for output in target.outputs if output.path in published.written)
+            self._ours += tuple(output for output in written if output not in self._ours)
         if self.on_disk or was_on_disk:  # otherwise another process altered the files, and nothing is known
             self.previous_until = 0.0
         elif self.readable_until:
@@ -207,11 +217,14 @@ class FileState:
         """Handle an expired token: remove its files if the config says so."""
         self.on_disk, self.readable_until, self.previous_until = False, 0.0, 0.0
         if target.on_expiry == "remove":
-            self._note(target, self._publisher.withdraw(target.outputs).faults)
+            removed = self._publisher.withdraw(self._written_by_us(target.outputs))
+            if removed.written:
+                say(logging.INFO, f"no valid token, removed: {', '.join(removed.written)}", name=target.full_name)
+            self._note(target, removed.faults)
 
     def withdraw(self, target: Target, outputs: Iterable[Output]) -> None:
         """Remove files that are no longer in the config."""
-        removed = self._publisher.withdraw(outputs)
+        removed = self._publisher.withdraw(self._written_by_us(outputs))
         for fault in removed.faults:
             say(logging.ERROR, f"no longer in the config, but not removed: {fault}", name=target.full_name)
         if removed.written:
@@ -220,6 +233,9 @@ class FileState:
 
     def forget(self, target: Target) -> None:
         """Remove the record and owed hooks of a target that is no longer wanted."""
+        # No turn loaded it, but an earlier process may have had a token.
+        if self._publisher.recorded(target):
+            self._ours += target.outputs
         self._publisher.forget(target)
         self._hooks.forget(target.full_name)
 
@@ -242,6 +258,10 @@ class FileState:
             self._said_at = now
             text = f"files: still failing after {self._attempts} attempts: {together(self.faults)}; retrying"
             say(logging.ERROR, text, name=target.full_name)
+
+    def _written_by_us(self, outputs: Iterable[Output]) -> list[Output]:
+        ours = {output.path for output in self._ours}
+        return [output for output in outputs if output.path in ours]
 
     def _announce(self, target: Target) -> None:
         if not self._only_times:

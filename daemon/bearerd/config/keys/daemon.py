@@ -20,7 +20,8 @@ DAEMON: Final = {
     "include": Key(
         "More config files: names or patterns, relative to the directory of this file. Included files may contain "
         "only `providers` and `clients`, and each name may be defined only once across all files. Any user who can "
-        "write one of these files controls the daemon, because the daemon runs the hooks in it.",
+        "write one of these files controls the daemon, because the daemon runs the hooks in it. An included file "
+        "may consist of comments, but an empty one is an error: it is probably being written.",
         default=[],
         examples=(["conf.d/*.yaml"],),
     ),
@@ -126,7 +127,8 @@ DAEMON: Final = {
     "on_expiry": Key(
         "What happens to the files of a token that expired because no new one could be obtained. `keep`: the files "
         "stay, and the API refuses the token. `remove`: bearerd removes the files, so that readers fail before they "
-        "call the API. When you remove a token from the config, bearerd always removes its files.",
+        "call the API. When you remove a token from the config, bearerd always removes its files. It never removes a "
+        "file at the path of a token that it has not obtained yet.",
         default="keep",
         examples=("remove",),
     ),
