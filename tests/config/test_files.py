@@ -81,6 +81,15 @@ def test_a_mistake_after_more_errors_than_the_limit_is_the_only_error(folder: Fo
     ]
 
 
+def test_an_included_file_may_consist_of_comments_but_not_be_empty(folder: Folder) -> None:
+    """One that a program has just begun to write is empty: its tokens are not removed."""
+    main = "include: [part.yaml]\n" + SMALLEST
+    (folder.path / "part.yaml").write_text("# no clients here\n")
+    assert folder.load(main).targets
+    for empty in ("", " \n"):
+        assert folder.headlines(main, part=empty) == ["part.yaml:1:1: the file is empty"]
+
+
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
 def test_a_fifo_is_an_error_and_does_not_block(folder: Folder, included: bool) -> None:
     os.mkfifo(folder.path / "fifo")

@@ -85,7 +85,8 @@ class Document:
         self._read = self.value
         if self.value is None and not has_content(self._text):
             self.value, self._marks = {}, {}  # the end of a `---` is no place in it
-            if not may_be_empty:
+            # One without even a comment is being written: a shell's `>` empties it first.
+            if not may_be_empty or not text.strip():
                 self.fail(1, 1, "the file is empty")
 
     def fail(self, line: int, column: int, kind: str, message: str = "") -> None:
