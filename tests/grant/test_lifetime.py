@@ -97,6 +97,7 @@ def test_expires_in_is_read_in_every_format_in_use(expires_in: Any, seconds: flo
     [
         pytest.param(90 * DAY, {"iat": NOW, "exp": NOW + 90 * DAY}, 90 * DAY, id="seconds-though-over-30-days"),
         pytest.param(1_800_000, {"iat": NOW, "exp": NOW + 1800}, 1800, id="ms-though-under-30-days"),
+        pytest.param(1_800_000, {"iat": NOW * 1000, "exp": (NOW + 1800) * 1000}, 1800, id="ms-in-the-jwt-too"),
         pytest.param(1_800_000, {"exp": NOW + 1800}, 1800, id="no-iat-so-from-now"),
         # By its own times these are milliseconds; and it had expired, for all we know.
         pytest.param(1_800_000, {"iat": NOW - 3600, "exp": NOW - 1800}, -1800, id="iat-of-another-clock"),
@@ -412,6 +413,7 @@ def test_a_jwt_is_valid_from_its_nbf_on(nbf: Any, seconds: float) -> None:
 
 
 def test_an_nbf_of_2001_or_before_is_no_moment() -> None:
+    assert valid_after(jwt({"nbf": (NOW + 61) * 1000}), NOW) == 61.0  # milliseconds
     assert valid_after(jwt({"nbf": 10**9}), 1e9 - 60) == 0.0
     assert valid_after(jwt({"nbf": 10**9 + 1}), 1e9 - 60) == 61.0
 

@@ -305,7 +305,9 @@ def test_failures_have_the_right_kind(status: int, headers: Headers, body: bytes
     ],
 )
 @pytest.mark.parametrize("form", ['{"error": "%s"}', '{"error": {"code": "%s"}}'], ids=["text", "object"])
-def test_the_error_code_counts_more_than_the_status(form: str, code: str, expected: Failure) -> None:
+@pytest.mark.parametrize("upper", [False, True])
+def test_the_error_code_counts_more_than_the_status(form: str, code: str, expected: Failure, *, upper: bool) -> None:
+    code = code.upper() if upper else code
     outcome = understood(400, (form % code).encode())
 
     assert isinstance(outcome, Failure)
@@ -363,12 +365,22 @@ def test_a_refused_client_has_a_hint(status: int, body: bytes) -> None:
         "too many tokens",
         "throttled",
         "Quota",
+        "insufficient_quota",
+        "TokenRateLimitExceeded",
+        "rate exceeded",
     ],
 )
 def test_a_rate_limit_is_recognized_by_its_text(field: str, text: str) -> None:
     body = json.dumps({"error": "invalid_request"} | {field: text}).encode()
 
     assert isinstance(understood(400, body), RateLimited)
+
+
+@pytest.mark.parametrize("text", ["Corporate Limited", "CORPORATE LIMITED", "a quotation", "a separate limit"])
+def test_a_rate_limit_is_not_found_in_other_words(text: str) -> None:
+    body = json.dumps({"error": "access_denied", "error_description": text}).encode()
+
+    assert isinstance(understood(403, body), Refused)
 
 
 @pytest.mark.parametrize(
@@ -452,13 +464,12 @@ def test_a_token_is_long_from_4_kib_on(length: int, notes: int) -> None:
         pytest.param({"retry-after": "-5"}, None, id="negative"),
         pytest.param({"retry-after": "٣٠"}, None, id="other-digits"),
         pytest.param({"retry-after": "Fri, 99 Jan 99999 99:99:99 GMT"}, None, id="date-garbage"),
-        pytest.param({"x-ratelimit-reset": "45"}, 45.0, id="x-ratelimit-reset-seconds"),
-        pytest.param({"x-ratelimit-reset": "1800000045.5"}, 45.5, id="x-ratelimit-reset-unix"),
-        pytest.param({"x-ratelimit-reset": "1700000000"}, None, id="x-ratelimit-reset-past"),
-        pytest.param({"x-ratelimit-reset": "1000000000"}, 1e9, id="x-ratelimit-reset-10^9"),
-        pytest.param({"x-ratelimit-reset": "later"}, None, id="x-ratelimit-reset-garbage"),
-        pytest.param({"retry-after": "30", "x-ratelimit-reset": "45"}, 30.0, id="retry-after-first"),
-        pytest.param({"retry-after": "soon", "x-ratelimit-reset": "45"}, 45.0, id="garbage-then-reset"),
+        pytest.param({"retry-after": "7, 30"}, 30.0, id="of-a-gateway-too"),
+        pytest.param({"retry-after": "30,7"}, 30.0, id="without-a-blank"),
+        pytest.param({"retry-after": "15.5"}, 15.5, id="fraction"),
+        pytest.param({"retry-after": "15s"}, 15.0, id="unit"),
+        pytest.param({"retry-after": "7, soon"}, None, id="half-garbage"),
+        pytest.param({"retry-after": "30, Fri, 15 Jan 2027 08:02:00 GMT"}, None, id="number-and-date"),
     ],
 )
 @pytest.mark.parametrize(
@@ -472,6 +483,29 @@ def test_retry_after_is_read(
     status: int, kind: type[RateLimited | Transient], message: str, headers: Headers, seconds: float | None
 ) -> None:
     assert understood(status, b"", headers) == kind(message, "reply", None, seconds)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({"x-ratelimit-reset": "45"}, 45.0, id="x-ratelimit-reset-seconds"),
+        pytest.param({"x-ratelimit-reset": "1800000045.5"}, 45.5, id="x-ratelimit-reset-unix"),
+        pytest.param({"x-ratelimit-reset": "1700000000"}, None, id="x-ratelimit-reset-past"),
+        pytest.param({"x-ratelimit-reset": "1000000000"}, 1e9, id="x-ratelimit-reset-10^9"),
+        pytest.param({"x-ratelimit-reset": "later"}, None, id="x-ratelimit-reset-garbage"),
+        pytest.param({"retry-after": "30", "x-ratelimit-reset": "45"}, 30.0, id="retry-after-first"),
+        pytest.param({"retry-after": "soon", "x-ratelimit-reset": "45"}, 45.0, id="garbage-then-reset"),
+        pytest.param({"x-ratelimit-reset": "1800000045500"}, 45.5, id="x-ratelimit-reset-milliseconds"),
+        pytest.param({"x-ratelimit-reset": "1000000000000"}, 1e12 - 1.8e9, id="x-ratelimit-reset-10^12"),
+    ],
+)
+def test_a_reset_is_read_with_a_rate_limit_only(headers: Headers, seconds: float | None) -> None:
+    """Gateways add it to each reply."""
+    assert understood(429, b"", headers) == RateLimited("HTTP 429: too many requests", "reply", None, seconds)
+    named = 30.0 if headers.get("retry-after") == "30" else None
+    assert understood(500, b"", headers) == Transient(
+        "HTTP 500: a temporary error at the provider", "reply", None, named
+    )
 
 
 # -- tokens --------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def code_of(
     if isinstance(error, dict):
         error = error.get("code", error.get("errorCode"))
     if isinstance(error, str) and _OAUTH.fullmatch(error) and not is_secret(error, never_show):
-        return Code(error, error)
+        return Code(error, error.lower())
     for candidate in _candidates(fields, headers):
         text = _shown(candidate, status, never_show)
         if text is not None:

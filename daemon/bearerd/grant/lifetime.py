@@ -216,7 +216,7 @@ def jwt_claims(access_token: str) -> dict[str, Any]:
 def valid_after(access_token: str, now: float) -> float:
     """Seconds from `now`, by the provider's clock, until a JWT is valid (`nbf`); 0 if it is, or for another token."""
     moment = jwt_claims(access_token).get("nbf")
-    starts = None if isinstance(moment, str) else _number(moment)
+    starts = _claimed(moment)
     # As for `exp`: a smaller number is no Unix time, and a later one no plausible moment.
     return starts - now if starts is not None and max(now, _UNIX_SECONDS) < starts <= now + _ABSURD else 0.0
 
@@ -225,10 +225,13 @@ def _jwt_times(access_token: str) -> tuple[float | None, float | None]:
     """`iat` and `exp` of a token that is a JWT."""
     claims = jwt_claims(access_token)
     issued, expires = claims.get("iat"), claims.get("exp")
-    return (
-        _number(issued) if not isinstance(issued, str) else None,
-        _number(expires) if not isinstance(expires, str) else None,
-    )
+    return _claimed(issued), _claimed(expires)
+
+
+def _claimed(claim: Any) -> float | None:
+    """The Unix time in a claim; some write milliseconds."""
+    number = None if isinstance(claim, str) else _number(claim)
+    return number / 1000 if number is not None and number > _UNIX_MILLISECONDS else number
 
 
 def _seconds(seconds: float) -> str:

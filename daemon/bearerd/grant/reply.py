@@ -16,7 +16,7 @@ from bearerd.grant.body import is_html, parse
 from bearerd.grant.codes import CLEAR, OF_THE_CLIENT, PASSING, TOO_OFTEN, code_of, description, in_a_reply, is_secret
 from bearerd.grant.lifetime import EXP, jwt_claims, read_lifetime, valid_after
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Reading, Refused, Transient
-from bearerd.grant.times import age, clock_skew, followed, retry_after
+from bearerd.grant.times import age, clock_skew, followed, limit_reset, retry_after
 from bearerd.grant.token_field import NoTokenError, find
 from bearerd.model import Target
 from bearerd.terms import Instant, Token
@@ -46,8 +46,11 @@ _OF_THE_CLIENT_CODE: Final = re.compile(r"client_(id|secret|credentials)")
 # Timeout, conflict with another request, locked, too early.
 _PASSING_STATUS: Final = frozenset({408, 409, 423, 425})
 # Some report a rate limit under another code (Vertex: invalid_request, iRacing: unauthorized_client).
+# Not "Corporate Limited" and "quotation".
 _TOO_OFTEN_TEXT: Final = re.compile(
-    r"rate.?(limit|exceeded)|too many (requests|attempts|tokens)|throttl|quota", re.IGNORECASE
+    r"(?-i:(?<![a-z])rate|Rate|(?<![A-Z])RATE).?(limit|exceeded)|too many (requests|attempts|tokens)|throttl"
+    r"|quota(?!tion)",
+    re.IGNORECASE,
 )
 # WeChat's errcodes: busy; too many requests. Others (40001, 40013, 40125, 40164 …) refuse the client.
 _WECHAT_BUSY: Final = -1
@@ -70,7 +73,7 @@ def understand(reply: Reply, target: Target, sent: Instant, never_show: tuple[st
     if 200 <= reply.status <= 299:  # noqa: PLR2004
         if fields is None:
             return Malformed(f"HTTP {reply.status}, but {fault}", hint=_HTML_HINT if is_html(reply.body) else None)
-        if "error" in fields and fields["error"] not in (None, "", False):
+        if "error" in fields and fields["error"] not in (None, "", "0", False, [], {}):
             return _refusal(reply, fields, sent, never_show)
         if fields.get("errcode") not in (None, 0, "0", ""):
             return _wechat(reply, fields["errcode"], never_show)
@@ -236,6 +239,8 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
     wait = retry_after(reply.headers, sent.wall)
     spoken = code not in CLEAR and status <= 499 and _TOO_OFTEN_TEXT.search(text)  # noqa: PLR2004
     if status == 429 or code in TOO_OFTEN or spoken:  # noqa: PLR2004
+        # Gateways add their reset to each reply, so it means nothing with another failure.
+        wait = wait if wait is not None else limit_reset(reply.headers, sent.wall)
         return RateLimited(f"{said}: too many requests", retry_after=wait)
     if status in _PASSING_STATUS or status >= 500 or code in PASSING:  # noqa: PLR2004
         return Transient(f"{said}: a temporary error at the provider", retry_after=wait)

@@ -45,22 +45,32 @@ def followed(skew: float | None) -> float:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait from `now` (Unix time): Retry-After in both forms (RFC 9110 10.2.3), or a reset header."""
-    # By the provider's own clock, if the reply shows it.
-    theirs = now + followed(clock_skew(headers, now))
+    """Seconds to wait from `now` (Unix time), by Retry-After in both forms (RFC 9110 10.2.3)."""
     value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]+", value):
-        return min(float(value), _LONGEST_WAIT)
+    # A gateway may add its own to the provider's. Some write fractions or the unit.
+    several = [one.strip() for one in value.split(",")]
+    if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?s?", one) for one in several):
+        return min(max(float(one.rstrip("s")) for one in several), _LONGEST_WAIT)
     until = _http_date(value)
-    if until is not None:
-        return max(0.0, until - theirs)
+    return max(0.0, until - _theirs(headers, now)) if until is not None else None
+
+
+def limit_reset(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds from `now` (Unix time) until a rate limit ends, by a reset header; None without a plausible one."""
     reset = next((headers[name].strip() for name in _RESETS if name in headers), "")
     if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", reset):
         seconds = float(reset)
-        # Above 10^9 it is a Unix time, below a number of seconds. A moment in the past is ignored.
-        left = seconds - theirs if seconds > 1e9 else seconds  # noqa: PLR2004
+        # Above 10^12 it is a Unix time in milliseconds, above 10^9 one in seconds, below a number of seconds. A moment
+        # in the past is ignored.
+        seconds = seconds / 1000 if seconds > 1e12 else seconds  # noqa: PLR2004
+        left = seconds - _theirs(headers, now) if seconds > 1e9 else seconds  # noqa: PLR2004
         return left if left > 0 else None
     return None
+
+
+def _theirs(headers: Mapping[str, str], now: float) -> float:
+    """The time by the provider's own clock, if the reply shows it."""
+    return now + followed(clock_skew(headers, now))
 
 
 @lru_cache(maxsize=16)  # one reply asks several times, and the replies of a burst have the same second
