@@ -45,3 +45,17 @@ def test_a_client_id_that_could_not_be_read_is_read_again_after_a_while(tmp_path
     ready.touch()
     clients.reread(CLIENT.name)
     assert clients.client_id(asked) == "my-id"
+
+
+def test_a_client_id_is_that_of_the_config_that_asks() -> None:
+    environ, clock = {"OLD": "old-id", "NEW": "new-id"}, FakeClock()
+    admission: Any = Admission()
+    clients = Clients(environ, Grants(clock, {}), admission, clock)
+    old, new = (target("t", client=replace(CLIENT, client_id=Reference("env", name))) for name in ("OLD", "NEW"))
+
+    # A turn that began before a reload asks again after it.
+    for asked, client_id in ((old, "old-id"), (new, "new-id"), (old, "old-id"), (new, "new-id")):
+        assert clients.client_id(asked) == client_id
+    del environ["OLD"]
+    assert clients.client_id(old) is None
+    assert clients.client_id(new) == "new-id"

@@ -23,7 +23,7 @@ from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.model import Target
 from bearerd.service.engine import Engine
 from bearerd.target_status import Hold, TargetStatus
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Reference
 from support.clock import FakeClock
 from support.process import WITHIN
 from support.server import Answer, Script, Seen, Server, issues, serving
@@ -349,6 +349,23 @@ def test_a_token_added_again_while_its_files_are_being_removed_is_kept(
         assert (tmp_path / "tokens/dnb/bci").read_text() == "t-2"
         assert len(server.seen) == 2
         assert built._reconciler.problems() == []
+
+
+def test_a_client_that_is_removed_and_put_back_is_forgotten_and_one_that_keeps_a_token_is_not(
+    asking: Callable[..., object],
+) -> None:
+    environ = {"S": "s3cr3t", "ID": "before"}
+    with asking(tokens="{bci: {}, risk: {}}", environ=environ) as here:  # type: ignore[attr-defined]
+        config, clients = here.engine._config, here.engine._clients
+        client = replace(config.targets[0].client, client_id=Reference("env", "ID"))
+        bci, risk = (replace(each, client=client) for each in config.targets)
+        here.engine.apply(replace(config, targets=(bci, risk)))
+        assert clients.client_id(bci) == "before"
+        environ["ID"] = "after"
+        for left, client_id in (((bci,), "before"), ((), "after")):
+            here.engine.apply(replace(config, targets=left))
+            here.engine.apply(replace(config, targets=(bci, risk)))
+            assert clients.client_id(bci) == client_id
 
 
 def test_a_rate_limit_removed_by_a_reload_releases_its_targets(asking: Callable[..., object]) -> None:

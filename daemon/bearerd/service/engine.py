@@ -132,13 +132,15 @@ class Engine:
     def apply(self, config: Config) -> Plan:
         """Apply a changed config. Returns the changes; unchanged targets are not affected."""
         changes = plan(self._config, config)
+        # A client that is put back may have other credentials than when it was removed.
+        added = {target.client.name for target in changes.start}
+        added -= {target.client.name for target in self._config.targets}
         self._config = config
         self._loaded = self._now()
         self._spread = 0.0  # it is over: what a changed config needs is not delayed
         self._publisher.adopt(config)
         self.schedule.resize(_workers(config))
-        # A client that is put back may have other credentials than when it was removed.
-        for name in changes.changed_clients.union(target.client.name for target in changes.start):
+        for name in changes.changed_clients | added:
             self._clients.forget(name)
         self._sharing.apply(config.targets, self._clients)
         self._reconciler.apply(config.targets)
