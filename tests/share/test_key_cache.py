@@ -71,6 +71,18 @@ def test_keys_that_may_have_changed_are_read_again_at_once(cache: KeyCache, envi
     assert cache.keys(SHARING) == (derive(NEW),)
 
 
+@pytest.mark.parametrize("changed", [replace(SHARING, client_secret=(Reference("env", "TWO"),)), KEYED])
+def test_the_keys_of_another_config_are_not_used(cache: KeyCache, environ: dict[str, str], changed: Client) -> None:
+    environ["TWO"] = environ["KEY"] = NEW * 2
+    for client, key in ((SHARING, OLD), (changed, NEW * 2), (SHARING, OLD)):
+        assert cache.keys(client) == (derive(key),)
+        assert refreshed(cache, client) == cache.renewed(client) == (derive(key),)
+    # Not even while its own cannot be read.
+    del environ["TWO"], environ["KEY"]
+    with pytest.raises(SecretUnavailable):
+        cache.keys(changed)
+
+
 def test_the_known_keys_stay_while_the_secret_cannot_be_read(
     cache: KeyCache, environ: dict[str, str], clock: FakeClock
 ) -> None:
