@@ -9,7 +9,7 @@ import pytest
 from bearerd.admission.breaker import pace
 from bearerd.admission.types import Granted, Held
 from bearerd.grant.outcome import Outcome
-from bearerd.terms import RateLimit
+from bearerd.terms import REFUSED_LIMIT, RateLimit
 from support.admission import (
     HTML,
     ISSUED,
@@ -462,11 +462,16 @@ def test_cleared_refusals_are_not_restored() -> None:
     assert [entry[0] for _, entry in w.journal] == ["refused"]
 
 
-def test_a_client_that_is_removed_and_put_back_is_still_refused() -> None:
+@pytest.mark.parametrize("worked", [True, False])
+def test_a_client_that_is_removed_and_put_back_is_tried_at_once_and_its_refusals_still_count(*, worked: bool) -> None:
     w = world("cd")
-    send(w, "c/a", REFUSED)
-    w.core.revise(limits("d"), w.now)
-    assert held(w.core.request(w.asks["c/a"], w.now)).reason == "unknown_client"
-    w.core.sweep(w.now + 8.0)
-    w.core.revise(limits("cd"), w.now)
-    assert held(w.turn("c/a")).reason == "refused"
+    if worked:
+        closed(w, "c/a")
+    for _ in range(REFUSED_LIMIT.count):
+        send(w, "c/a", REFUSED)
+        w.core.revise(limits("d"), w.now)
+        assert held(w.core.request(w.asks["c/a"], w.now)).reason == "unknown_client"
+        w.core.sweep(w.now + 8.0)
+        w.core.revise(limits("cd"), w.now)
+        assert w.core.refusal("c/a", "c") is None
+    assert held(w.turn("c/a")).reason == "refused_limit"
