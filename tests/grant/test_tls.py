@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -169,10 +170,14 @@ def test_a_server_without_tls_is_refused_with_a_hint() -> None:
 # -- trusted authorities -------------------------------------------------------------------------------
 
 
-def test_the_next_request_uses_a_replaced_ca_file(ca: trustme.CA, ca_file: str) -> None:
-    new = trustme.CA()
+@pytest.mark.parametrize("system", [False, True], ids=["ca_file", "the system's bundle"])
+def test_the_next_request_uses_a_replaced_file_of_authorities(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, ca_file: str, *, system: bool
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file if system else os.devnull)
+    trusted, new = None if system else ca_file, trustme.CA()
     with serving_as(ca) as old_server, serving_as(new) as new_server:
-        endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=ca_file, timeout=WITHIN))
+        endpoint = Endpoint(Provider(name="p", token_url=new_server.url, ca_file=trusted, timeout=WITHIN))
         before = endpoint.send(Request(new_server.url, {}, b""))
         # As a rotation does it: another file is renamed over the first.
         new.cert_pem.write_to_path(f"{ca_file}.new")
@@ -182,7 +187,7 @@ def test_the_next_request_uses_a_replaced_ca_file(ca: trustme.CA, ca_file: str) 
 
         assert isinstance(before, NoReply)
         assert isinstance(after, Reply)
-        assert isinstance(post(old_server, ca_file), NoReply)
+        assert isinstance(post(old_server, trusted), NoReply)
 
 
 NO_CERTIFICATE = "holds no certificate; it needs the provider's CA certificates in PEM"
@@ -223,7 +228,7 @@ def test_an_unusable_ca_file_is_an_error_and_nothing_is_sent(
     assert server.seen == []
 
 
-# The system's store is read once in a process: so each of these is one.
+# OpenSSL finds the system's store by the environment of its process: so each of these is one.
 CHILD = """
 import sys
 from bearerd.grant.endpoint import Endpoint
@@ -255,6 +260,16 @@ def test_the_systems_store_is_the_default(ca: trustme.CA, ca_file: str, trusted:
     else:
         assert child.stdout.startswith("NoReply(phase='TLS', reason='127.0.0.1: TLS certificate refused: unable to get")
         assert server.seen == []
+
+
+@pytest.mark.parametrize("size", [None, 2**24 + 1], ids=["just removed", "larger than a ca_file may be"])
+def test_no_bundle_of_the_system_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int | None) -> None:
+    bundle = tmp_path / "bundle"
+    if size is not None:
+        bundle.touch()
+        os.truncate(bundle, size)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=str(bundle)))
+    assert (signature(None) is None) == (size is None)
 
 
 def test_ca_file_replaces_the_systems_store(

@@ -41,13 +41,17 @@ def set_up_fault(
 
 def signature(path: str | None) -> object:
     """A value that changes when the file does; raises SetUpError."""
-    if path is None:
-        # The system's authorities: their bundle if it is a file. OpenSSL looks into a directory at each handshake.
-        path = ssl.get_default_verify_paths().cafile or ""  # empty if it is not there
-        if not path:
-            return None
-    status = _look(path)
-    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    status = _bundle() if path is None else _look(path)
+    return None if status is None else (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _bundle() -> os.stat_result | None:
+    """The status of the system's authorities if they are a file: OpenSSL looks into a directory at each handshake."""
+    path = ssl.get_default_verify_paths().cafile  # None if it is not there
+    try:
+        return os.stat(path) if path else None
+    except OSError:  # it has just been replaced
+        return None
 
 
 def _look(path: str) -> os.stat_result:
