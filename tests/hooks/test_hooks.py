@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -192,13 +193,14 @@ def test_a_signal_is_sent_once_for_all_tokens_that_owe_it(rig: Rig, caplog: pyte
     rig.process(*MINUTES)
     pid_file = rig.directory / "pid"
     hook = Hook(signal="WINCH", pid_file=str(pid_file))
-    for count, name in enumerate(("a", "b"), start=1):
-        rig.change(target(name, on_change=(hook,)))
+    a, b, c = (target(name, on_change=(hook,)) for name in "abc")
+    for count, one in enumerate((a, b), start=1):
+        rig.change(one)
         eventually(lambda count=count: rig.counted == ["failure"] * count)
     with Popen(["/bin/sleep", "60"]) as process:
         try:
             pid_file.write_text(str(process.pid))
-            rig.change(target("c", on_change=(hook,), on_failure=(hook,)))
+            rig.change(replace(c, on_failure=(hook,)))
             assert rig.hooks.wait(WITHIN)
         finally:
             process.kill()
@@ -210,7 +212,7 @@ def test_a_signal_is_sent_once_for_all_tokens_that_owe_it(rig: Rig, caplog: pyte
     ]
     named = [vars(record)["target"] for record in caplog.records if record.levelno == logging.WARNING]
     assert named == ["dnb/a", None]
-    assert [rig.hooks.last(f"dnb/{name}") for name in "abc"] == [(rig.clock.boot, None)] * 3
+    assert [rig.hooks.last(one) for one in (a, b, c)] == [(rig.clock.boot, None)] * 3
     eventually(lambda: not any(map(rig.noted, "abc")))
 
 
@@ -219,10 +221,12 @@ def test_a_run_that_fails_for_several_tokens_is_tried_again_and_given_up_for_all
 ) -> None:
     program = rig.program()
     names = ("bci", "risk", "more")
-    rig.change(target("other", on_change=(program.hook(),)))
+    other = target("other", on_change=(program.hook(),))
+    several = [target(name, on_change=(program.hook(skip_first=True),)) for name in names]
+    rig.change(other)
     program.begun("other")
-    for name in names:
-        rig.change(target(name, on_change=(program.hook(skip_first=True),)))
+    for one in several:
+        rig.change(one)
     program.end()
     for _ in range(4):
         program.end(1)
@@ -233,7 +237,7 @@ def test_a_run_that_fails_for_several_tokens_is_tried_again_and_given_up_for_all
     assert said(caplog, logging.ERROR) == [
         f"{fault}; given up after 4 attempts for 3 tokens; the programs that it notifies may still use the old token"
     ]
-    assert [rig.hooks.last(f"dnb/{name}")[1] for name in ("other", *names)] == [None, *[fault] * 3]
+    assert [rig.hooks.last(one)[1] for one in (other, *several)] == [None, *[fault] * 3]
     assert rig.hooks.given_up == 3
     assert not any(map(rig.noted, names))
 
@@ -272,13 +276,14 @@ def test_a_run_that_fails_is_tried_three_more_times_and_then_given_up(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook = rig.does(f"echo >> {rig.directory}/runs; exit 3")
-    rig.change(target(on_change=(hook,)))
+    one = target(on_change=(hook,))
+    rig.change(one)
     assert rig.hooks.wait(WITHIN)
     assert (rig.directory / "runs").read_text() == "\n" * 4
     assert rig.counted == ["failure"] * 4
     assert rig.hooks.given_up == 1
     fault = "hook run /bin/sh: exit 3" + DROPPED
-    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, fault)
+    assert rig.hooks.last(one) == (rig.clock.boot, fault)
     eventually(lambda: not rig.noted())
     rig.idle()
     assert said(caplog, logging.WARNING) == [f"{fault}; trying again now"] * 3
@@ -294,12 +299,13 @@ def test_the_waits_between_attempts() -> None:
 
 def test_a_run_that_succeeds_in_the_end_has_not_failed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     runs = rig.directory / "runs"
-    rig.change(target(on_change=(rig.does(f"echo >> {runs}; test $(wc -l < {runs}) = 3"),)))
+    one = target(on_change=(rig.does(f"echo >> {runs}; test $(wc -l < {runs}) = 3"),))
+    rig.change(one)
     assert rig.hooks.wait(WITHIN)
     rig.idle()
     assert rig.counted == ["failure", "failure", "success"]
     assert rig.hooks.given_up == 0
-    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)
+    assert rig.hooks.last(one) == (rig.clock.boot, None)
     assert said(caplog, logging.INFO) == ["hook run /bin/sh: done at attempt 3"]
     assert said(caplog, logging.ERROR) == []
     assert not rig.noted()
@@ -393,38 +399,41 @@ def test_a_failed_run_is_not_owed_twice_after_a_change(rig: Rig) -> None:
 def test_each_hook_of_a_token_is_tried_independently(rig: Rig) -> None:
     rig.process(*MINUTES)
     bad, good = rig.program(), rig.program()
-    rig.change(target(on_change=(bad.hook(), good.hook())))
+    one = target(on_change=(bad.hook(), good.hook()))
+    rig.change(one)
     bad.end(1)
     good.end()
     eventually(lambda: sorted(rig.counted) == ["failure", "success"])
     assert rig.hooks.pending("dnb/bci") == 1
     assert rig.hooks.undone("dnb/bci")
     assert rig.noted()
-    assert rig.hooks.last("dnb/bci") == (rig.clock.boot, None)  # it may still succeed
+    assert rig.hooks.last(one) == (rig.clock.boot, None)  # it may still succeed
 
 
 def test_a_hook_that_was_removed_from_the_config_no_longer_counts_as_failing(rig: Rig) -> None:
     bad, other = rig.does("exit 1"), rig.does("exit 2")
-    rig.change(target(on_change=(bad, other)))
+    one = target(on_change=(bad, other))
+    rig.change(one)
     assert rig.hooks.wait(WITHIN)
-    error = rig.hooks.last("dnb/bci")[1] or ""
+    error = rig.hooks.last(one)[1] or ""
     assert sorted(error.replace(DROPPED, "").split("; ")) == ["hook run /bin/sh: exit 1", "hook run /bin/sh: exit 2"]
-    rig.change(target(on_change=(rig.does("true"),), on_failure=(other,)))
+    one = target(on_change=(rig.does("true"),), on_failure=(other,))
+    rig.change(one)
     assert rig.hooks.wait(WITHIN)
-    assert rig.hooks.last("dnb/bci")[1] is None
+    assert rig.hooks.last(one)[1] is None
 
 
 def test_a_hook_that_succeeds_again_no_longer_counts_as_failing(rig: Rig) -> None:
     one = target(on_change=(rig.does(f"test -e {rig.directory}/mended"),))
     rig.change(one)
     assert rig.hooks.wait(WITHIN)
-    assert rig.hooks.last("dnb/bci")[1] == "hook run /bin/sh: exit 1" + DROPPED
+    assert rig.hooks.last(one)[1] == "hook run /bin/sh: exit 1" + DROPPED
     assert rig.hooks.undone("dnb/bci")
     assert not rig.hooks.undone("dnb/risk")
     (rig.directory / "mended").touch()
     rig.change(one)
     assert rig.hooks.wait(WITHIN)
-    assert rig.hooks.last("dnb/bci")[1] is None
+    assert rig.hooks.last(one)[1] is None
     assert not rig.hooks.undone("dnb/bci")
 
 
@@ -571,7 +580,7 @@ def test_on_failure_runs_its_own_hooks_and_writes_no_note(rig: Rig, caplog: pyte
     assert rig.hooks.wait(WITHIN)
     fault = f"hook run {alarm.path}: exit 1" + DROPPED
     assert said(caplog, logging.ERROR) == [f"{fault}; given up after 4 attempts"]
-    assert rig.hooks.last("dnb/bci")[1] == fault
+    assert rig.hooks.last(one)[1] == fault
     assert reload.runs == []
 
 
@@ -713,7 +722,7 @@ def test_a_removed_token_is_owed_nothing_and_gets_a_new_note_when_it_comes_back(
     Publisher(rig.config).forget(one)
     rig.hooks.forget("dnb/bci")
     assert rig.hooks.pending("dnb/bci") == 0
-    assert rig.hooks.last("dnb/bci") == (None, None)
+    assert rig.hooks.last(one) == (None, None)
     rig.hooks.announce(one)
     assert rig.noted()
     program.end()
@@ -724,11 +733,12 @@ def test_a_removed_token_is_owed_nothing_and_gets_a_new_note_when_it_comes_back(
 
 
 def test_nothing_of_a_removed_token_is_remembered(rig: Rig) -> None:
-    rig.change(target(on_change=(rig.does("exit 1"),)))
+    one = target(on_change=(rig.does("exit 1"),))
+    rig.change(one)
     assert rig.hooks.wait(WITHIN)
-    assert None not in rig.hooks.last("dnb/bci")
+    assert None not in rig.hooks.last(one)
     rig.hooks.forget("dnb/bci")
-    assert rig.hooks.last("dnb/bci") == (None, None)
+    assert rig.hooks.last(one) == (None, None)
 
 
 def test_a_token_can_be_removed_while_its_hook_runs(rig: Rig) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.hooks.owed import LARGEST, Batch, Ended, Owed
+from bearerd.hooks.owed import LARGEST, Batch, Ended, Event, Owed
 from bearerd.model import Output
 from bearerd.terms import Hook
 from support.targets import target
@@ -46,7 +47,7 @@ def test_one_run_is_for_all_tokens_that_owe_the_hook_in_the_order_of_their_chang
     for batch in (first, second):
         assert owed.finish(batch, None, 1.0) == Ended()
     assert owed.settled()
-    assert owed.last("dnb/bci") == owed.last("dnb/risk") == (1.0, None)
+    assert owed.last(BCI) == owed.last(RISK) == (1.0, None)
 
 
 @pytest.mark.parametrize("name", ["_first", "Batch"])
@@ -160,7 +161,21 @@ def test_a_failed_run_stays_owed_for_all_waits_for_each_step_of_the_backoff_and_
     ended = owed.finish(taken(owed, now), "exit 1", now)
     assert ([run.target.name for run in ended.given_up], ended.again) == (["bci", "risk"], ())
     assert (owed.given_up, owed.settled(), owed.next_due()) == (2, True, None)
-    assert owed.last("dnb/bci") == owed.last("dnb/risk") == (now, "hook run /bin/true: exit 1")
+    assert owed.last(BCI) == owed.last(RISK) == (now, "hook run /bin/true: exit 1")
+
+
+@pytest.mark.parametrize("event", ["change", "failure"])
+def test_a_hook_that_was_given_up_and_is_no_longer_configured_has_no_fault(event: Event) -> None:
+    owed = Owed(())
+    hooks: dict[str, Any] = {"on_change": (LATER, SIGNAL), "on_failure": (COMMAND, SIGNAL)}
+    both = target("bci", **hooks)
+    for hook in (COMMAND, SIGNAL):
+        owed.add(both, event, (hook,), 0.0)
+        owed.finish(taken(owed, 0.0), "exit 1", 1.0)
+    faults = [f"hook {hook}: exit 1" for hook in (COMMAND, SIGNAL)]
+    assert owed.last(both) == (1.0, "; ".join(faults))
+    assert owed.last(target("bci", **hooks | {f"on_{event}": (SIGNAL,)})) == (1.0, faults[1])
+    assert owed.last(target("bci", **hooks | {f"on_{event}": ()})) == (1.0, None)
 
 
 def test_a_token_that_waits_for_another_attempt_joins_a_run_and_loses_no_attempt_by_it() -> None:
@@ -212,7 +227,7 @@ def test_a_token_that_was_removed_during_a_run_is_not_tried_again() -> None:
     owed.forget("dnb/bci")
     owed.add(BCI, "change", (COMMAND,), 2.5)  # the token was added again
     assert owed.finish(batch, "exit 1", 3.0) == Ended()
-    assert owed.last("dnb/risk") == owed.last("dnb/bci") == (None, None)
+    assert owed.last(RISK) == owed.last(BCI) == (None, None)
     assert (owed.given_up, owed.pending("dnb/bci"), names(taken(owed, 3.0))) == (0, 1, ["bci"])
 
 
