@@ -687,6 +687,25 @@ def test_the_note_of_an_earlier_process_stays_until_its_hooks_are_done(rig: Rig)
     assert rig.noted()
 
 
+def test_hooks_that_are_left_to_the_daemon_do_not_run_and_their_note_stays(rig: Rig) -> None:
+    program, alarm = rig.program(), rig.program()
+    one = target(on_change=(program.hook(skip_first=True),), on_failure=(alarm.hook(),))
+    rig.hooks.leave_to_the_daemon()
+    rig.hooks.failed(one)
+    rig.change(one, first=True)
+    assert not rig.noted()  # nothing is owed
+    rig.change(one)
+    assert rig.hooks.wait(0)
+    rig.hooks.stop(0)
+    assert rig.noted()
+    assert rig.process().owed(one)
+    rig.hooks.changed(one, first=False)
+    program.end()
+    assert rig.hooks.wait(WITHIN)
+    assert (program.runs, alarm.runs) == (["bci"], [])
+    eventually(lambda: not rig.noted())
+
+
 def test_a_note_that_cannot_be_written_is_logged_once_and_the_hook_runs(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -329,6 +329,20 @@ def test_once_runs_hooks_only_on_request_and_keeps_what_is_owed(site: Site, serv
     assert len(program.runs) == 2
 
 
+def test_the_daemon_runs_the_hook_of_a_token_that_once_obtained(site: Site, server: Server) -> None:
+    program = Program(site, "program")
+    site.write(f"{{bci: {{{change(program)}}}}}")
+    for number in (1, 2):
+        assert bearerd("once", "-c", site.config, "--min-valid", "2h").returncode == 0
+        assert len(server.seen) == number
+        assert len(program.runs) == number - 1
+        assert owed(site)
+        with running("run", "-c", site.config) as daemon:
+            eventually(lambda number=number: program.runs == ["dnb/bci"] * number and not owed(site))
+            assert daemon.stop() == 0
+    assert len(server.seen) == 2
+
+
 def test_once_fails_if_a_hook_failed_for_good(site: Site, impatient: dict[str, str]) -> None:
     program = Program(site, "program", "exit 7")
     site.write(f"{{bci: {{{change(program)}}}}}")
