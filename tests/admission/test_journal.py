@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -443,6 +444,41 @@ def test_a_removed_ledger_is_noticed_and_rewritten(tmp_path: Path, clock: FakeCl
     assert not journal.missing()
     journal.close()
     assert reopened(tmp_path, clock) == [(0.0, ENTRY)]
+
+
+def test_a_removed_state_directory_is_made_again(tmp_path: Path, clock: FakeClock) -> None:
+    (journal := Journal(str(tmp_path / "state"), clock)).rewrite([])
+    shutil.rmtree(tmp_path / "state")
+    assert journal.missing()
+    journal.rewrite([(1.0, ENTRY)])
+    journal.append([ENTRY])
+    journal.close()
+    assert journal.fault == ""
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert reopened(tmp_path / "state", clock) == [(1.0, ENTRY), (0.0, ENTRY)]
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_removed_ledger_is_a_fault_until_it_is_there_again(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, *, put_back: bool
+) -> None:
+    state, aside = tmp_path / "state", tmp_path / "aside"
+    (journal := Journal(str(state), clock)).rewrite([])
+    state.rename(aside)
+    state.touch()  # no directory can be made here
+    for _ in range(2):
+        journal.rewrite([(0.0, ENTRY)])
+        journal.append([ENTRY])
+        assert "file exists" in journal.fault
+    assert len(caplog.records) == 1
+    state.unlink()
+    if put_back:
+        aside.rename(state)
+        journal.append([ENTRY])
+    else:
+        journal.rewrite([(0.0, ENTRY)])
+    assert journal.fault == ""
+    journal.close()
 
 
 def test_a_full_disk_causes_one_warning_and_loses_only_unwritten_entries(

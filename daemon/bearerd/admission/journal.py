@@ -49,8 +49,6 @@ class Journal:
         self._clock = clock
         self._descriptor = -1
         self._size = self._rewritten = 0
-        self._lost = False
-        """Whether the file was removed and could not be written again: what is appended goes nowhere."""
         self.fault = ""
         """Why it is not written; empty if it is."""
         self.past: list[tuple[float, Entry]] = []
@@ -79,7 +77,7 @@ class Journal:
             self._cannot(error)
         else:
             self._size += len(content)
-            if not self._lost:
+            if self.fault and not self.missing():  # what is appended to a removed file goes nowhere
                 self.fault = ""
 
     def rewrite(self, entries: Iterable[tuple[float, Entry]]) -> None:
@@ -107,13 +105,11 @@ class Journal:
                 raise
         except OSError as error:
             self._size = self._rewritten = max(self._size, _WORTH_REWRITING)  # no new attempt at every sweep
-            self._lost = self.missing()
             self._cannot(error)
             return
         self.close()
         self._descriptor = descriptor
         self._size = self._rewritten = len(content)
-        self._lost = False
         self.fault = ""
 
     def missing(self) -> bool:
