@@ -44,6 +44,34 @@ def test_a_file_that_differs_again_right_after_it_was_written_stays(tmp_path: Pa
     assert looks.disturbed() == set()
 
 
+@pytest.mark.parametrize(
+    "settle",
+    [
+        pytest.param(lambda looks, path: looks.right(path, look(path)), id="it was right meanwhile"),
+        pytest.param(lambda looks, path: looks.forget(path), id="it was removed meanwhile"),
+    ],
+)
+def test_a_file_that_differs_again_later_is_treated_as_the_first_time(
+    tmp_path: Path, settle: Callable[[Looks, str], None]
+) -> None:
+    looks, path = Looks(), tmp_path / "token"
+    path.write_text("t-1")
+    looks.differed_at_once(str(path))
+    settle(looks, str(path))
+    looks.differed_at_once(str(path))
+    assert looks.disturbed() == {str(path)}
+    looks.differed_at_once(str(path))
+    assert looks.disturbed() == set()
+
+
+def test_a_file_that_another_program_wrote_is_written_again_each_time(tmp_path: Path) -> None:
+    looks, path = Looks(), tmp_path / "token"
+    path.write_text("garbage")
+    for _ in range(3):
+        looks.altered(str(path))
+        assert looks.disturbed() == {str(path)}
+
+
 def test_a_file_that_is_gone_right_after_it_was_written_is_missed_each_time(tmp_path: Path) -> None:
     looks, path = Looks(), tmp_path / "token"
     for _ in range(3):

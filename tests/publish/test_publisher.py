@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,42 @@ def test_a_change_right_after_a_write_or_look_is_noticed(
         publisher.ensure(target, token())
     assert publisher.disturbed() == {target.full_name}
     assert publisher.ensure(target, token()).written == (target.outputs[0].path,)
+    assert not publisher.disturbed()
+
+
+def linked(path: Path) -> None:
+    """Replace a file by a symlink to another one."""
+    path.with_name("foreign").write_text("garbage")
+    path.unlink()
+    path.symlink_to("foreign")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda path: path.write_text("x"), id="shorter"),
+        pytest.param(lambda path: path.write_text(f"{path.read_text()}x"), id="longer"),
+        pytest.param(linked, id="a symlink"),
+    ],
+)
+def test_what_another_program_puts_there_after_each_write_is_written_over_each_time(
+    config: Config, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], object]
+) -> None:
+    publisher, (target,) = Publisher(config), config.targets
+    path, replaced = target.outputs[0].path, publisher._files.replace
+
+    def then_harm(changed: str, *arguments: Any) -> object:
+        done = replaced(changed, *arguments)
+        if changed == path:
+            harm(Path(path))
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher._files, "replace", then_harm)
+        for _ in range(3):
+            assert path in publisher.ensure(target, token()).written
+            assert publisher.disturbed() == {target.full_name}
+    assert publisher.ensure(target, token()).written == (path,)
     assert not publisher.disturbed()
 
 

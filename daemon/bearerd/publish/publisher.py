@@ -365,9 +365,9 @@ class Publisher:
         return False
 
     def _is_altered(self, path: str, content: bytes) -> bool:
-        """Whether another program wrote a file: no file system changes content."""
+        """Whether another program wrote or replaced a file: no file system changes content."""
         try:
-            return self._files.read(path, len(content) + 1) not in (None, content)
+            return self._files.read(path, len(content) + 1) != content
         except PublishError:
             return False
 
