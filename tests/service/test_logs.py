@@ -82,6 +82,31 @@ def test_without_memory_a_line_is_lost_and_the_next_one_is_written() -> None:
     assert [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()] == ["last"]
 
 
+_AGAIN = """
+import logging
+from bearerd.errors import NoThread
+from bearerd.log import say
+from bearerd.model import Logging
+from bearerd.service import logs
+logs._FLUSH_WITHIN = 60.0
+logs.set_up(Logging(format="text"), {})
+say(logging.INFO, "before")
+def no_thread(*_): raise NoThread
+logs.begin = no_thread
+logs.set_up(Logging(format="json", level="warning"), {})
+say(logging.INFO, "not said")
+say(logging.WARNING, "after")
+logs.flush()
+"""
+
+
+def test_other_settings_need_no_other_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", _AGAIN], capture_output=True, text=True, check=True)
+    before, after = done.stderr.splitlines()
+    assert before.endswith("INFO    before")
+    assert json.loads(after)["message"] == "after"
+
+
 _LEVELS = """
 import logging, os, sys
 from bearerd.log import say
