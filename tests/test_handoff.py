@@ -185,6 +185,31 @@ def test_a_thread_that_was_left_behind_and_then_waits_is_not_stuck() -> None:
     assert queue.next() is None
 
 
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_thread_that_gives_up_its_place_is_not_stuck_and_holds_up_nobody(*, stuck: bool) -> None:
+    started: list[str] = []
+
+    def start(name: str) -> bool:
+        started.append(name)
+        return True
+
+    queue = RunQueue(start, lambda _: None)
+    assert queue.enter("fails")
+    for name in ("a", "b"):
+        assert not queue.enter(name)
+    if stuck:
+        other = threading.Thread(target=queue.relieve)
+        other.start()
+        other.join(WITHIN)
+    assert queue.stuck == stuck
+    queue.abandon()
+    assert queue.stuck == 0
+    assert started == ([] if stuck else ["a"])  # the other thread goes on with them
+    assert queue.next() is None
+    queue.abandon()
+    assert queue.offer("c") is stuck
+
+
 def test_a_name_that_was_removed_does_not_hold_up_the_next_one() -> None:
     started: list[str] = []
 
