@@ -137,6 +137,24 @@ def test_a_changed_token_runs_the_hooks_for_changes(state: FileState, hooks: Fak
     assert state.readable_until == UNTIL + 60
 
 
+def test_hooks_run_for_files_that_were_written_before_an_exception(
+    state: FileState, publisher: FakePublisher, hooks: FakeHooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(target: Target, token: Token, before: Callable[[], None]) -> None:
+        FakePublisher.ensure(publisher, target, token, before)
+        raise MemoryError
+
+    first_token(state)
+    state.token_changed()
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "ensure", fails)
+        with pytest.raises(MemoryError):
+            state.publish(BCI, record("opaque-2"), UNTIL)
+    for _ in range(2):
+        state.publish(BCI, record("opaque-2"), UNTIL)
+    assert hooks.calls == ["announced", "first", "announced", "changed"]
+
+
 def test_a_record_that_changed_alone_runs_no_hook(state: FileState, publisher: FakePublisher, hooks: FakeHooks) -> None:
     first_token(state)
     state.record_changed()
