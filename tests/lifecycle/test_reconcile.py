@@ -315,6 +315,29 @@ def test_files_of_targets_that_no_turn_applied_are_removed_with_the_target_even_
     assert (here.disk, here.reconciler.problems()) == (Disk(), [])
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_without_memory_for_a_controller_all_is_left_to_the_next_turn(
+    monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    def fails(_: Target) -> Simple:
+        raise MemoryError
+
+    here = Stepped()
+    here.disk.files["/t/old"] = "an earlier process"
+    here.reconciler.apply([replace(A, outputs=(Output("/t/old"),))])
+    here.reconciler.apply([A] if wanted else [])
+    here.reconciler.wish("dnb/a", TemplateChanged())
+    with monkeypatch.context() as patch:
+        patch.setattr(here.reconciler, "_make", fails)
+        with pytest.raises(MemoryError):
+            here.turn()
+    assert here.turn() == inf
+    assert here.disk.files == ({"/t/a": "dnb/a"} if wanted else {})
+    controller = here.reconciler.controller("dnb/a")
+    assert (controller is not None and TemplateChanged() in controller.wishes) is wanted
+    assert here.reconciler.problems() == []
+
+
 def test_a_turn_of_an_unknown_target_is_the_last_one() -> None:
     here = Stepped()
     assert here.turn() == inf
