@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bearerd import threads
-from bearerd.threads import Pool
+from bearerd.threads import Pool, Started
 from support.process import WITHIN, eventually
 
 
@@ -202,6 +202,31 @@ def test_a_thread_that_does_not_begin_is_replaced(starts: Starts, pool: Pool, mo
     eventually(lambda: pool._free == 1)
     lost()  # it was only late, and ends at once
     assert (pool._begun, pool._free) == (1, 1)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_thread_that_ends_before_it_is_counted_is_replaced(
+    starts: Starts, pool: Pool, monkeypatch: pytest.MonkeyPatch, *, another: bool
+) -> None:
+    def fails(_: Started) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    jobs = [threading.Event() for _ in range(1 + another)]
+    pool.submit(jobs[0].set)
+    (started,) = pool._beginning
+    with monkeypatch.context() as patch:
+        patch.setattr(Started, "begun", fails)
+        starts.begin()
+        eventually(lambda: not started.alive())
+    for job in jobs[1:]:
+        pool.submit(job.set)
+        starts.begin()
+        assert job.wait(WITHIN)
+    assert pool.tick()
+    starts.begin()
+    assert jobs[0].wait(WITHIN)
+    eventually(lambda: (pool._begun, pool._free) == (1, 1))
 
 
 def test_of_two_threads_the_one_that_does_not_begin_is_replaced(

@@ -151,7 +151,7 @@ class Pool:
             if self._closed:
                 return
             # Not only this one: another thread that has begun may wait for the lock.
-            beginning = [started for started in self._beginning if not started.begun()]
+            beginning = [started for started in self._beginning if not (started.begun() and started.alive())]
             self._begun += len(self._beginning) - len(beginning)
             self._beginning = beginning
         while True:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ from bearerd.api.limits import Limits
 from bearerd.api.server import Listener, Server
 from bearerd.api.sockets import TcpEndpoint
 from bearerd.api.status import Status
+from bearerd.api.workers import Workers
 from bearerd.errors import PublishError
 from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
@@ -598,6 +600,38 @@ def test_a_fault_of_ours_costs_one_answer_and_is_said_without_its_text(
     assert site.ask("/status").status == 200
     assert f"a request was not answered: {type(error).__name__} at " in caplog.text
     assert str(error) not in caplog.text
+
+
+@pytest.mark.parametrize("place", ["answer", "next"])
+def test_without_memory_a_worker_is_not_lost(
+    build: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    failed = threading.Event()
+
+    def fails(_: object) -> Any:
+        failed.set()
+        raise MemoryError
+
+    limit(monkeypatch, small=1)
+    site = build()
+    site.daemon.go_on.clear()
+    request = b"GET /readyz HTTP/1.1\r\n\r\n"
+    with clients(site, 1, request) as first, ExitStack() as stack:
+        eventually(lambda: site.daemon.looks == 1)
+        waiting = stack.enter_context(clients(site, 1, request))
+        assert site.ask("/livez").status == 200  # by then it has been read
+        with monkeypatch.context() as patch:
+            if place == "answer":
+                patch.setattr(site.daemon, "found", MemoryError())
+                patch.setattr(replies, "unexpected", fails)
+            else:
+                patch.setattr(Workers, "_next", fails)
+            site.daemon.go_on.set()
+            assert failed.wait(WITHIN)
+            assert (everything(first[0]) == b"") is (place == "answer")
+        assert site.ask("/readyz").status == 200
+        if place == "next":
+            assert reply(waiting[0]).status == 200
 
 
 def test_who_is_left_in_the_middle_can_tell(

@@ -82,6 +82,28 @@ def test_without_memory_a_line_is_lost_and_the_next_one_is_written() -> None:
     assert [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()] == ["last"]
 
 
+_NO_MEMORY_TO_WAIT = """
+import logging
+from bearerd.log import say
+from bearerd.model import Logging
+from bearerd.service import logs
+logs._FLUSH_WITHIN, logs._PAUSE = 60.0, 0.0
+once = logs.queue.Queue.get
+def fails_once(*_):
+    logs.queue.Queue.get = once
+    raise MemoryError
+logs.queue.Queue.get = fails_once
+logs.set_up(Logging(format="text"), {})
+say(logging.INFO, "first")
+logs.flush()
+"""
+
+
+def test_without_memory_to_wait_for_a_line_it_is_written_later() -> None:
+    done = subprocess.run([sys.executable, "-c", _NO_MEMORY_TO_WAIT], capture_output=True, text=True, check=True)
+    assert [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()] == ["first"]
+
+
 _AGAIN = """
 import logging
 from bearerd.errors import NoThread

@@ -19,6 +19,7 @@ import pytest
 from bearerd.admission.types import View
 from bearerd.api.counts import Counts
 from bearerd.api.status import HookStatus, Status, settled, summary
+from bearerd.errors import unexpected
 from bearerd.grant.outcome import Malformed, Refused, Transient
 from bearerd.model import Config
 from bearerd.service import notify as module
@@ -230,13 +231,22 @@ def test_the_watchdog_hears_three_beats_in_its_time(tmp_path: Path, manager: Man
     assert manager.rest() == ["STOPPING=1"]
 
 
-@pytest.mark.parametrize("lacking", ["alive", "status"])
+@pytest.mark.parametrize(
+    ("lacking", "unexplained"),
+    [
+        pytest.param("alive", False, id="alive"),
+        pytest.param("status", False, id="status"),
+        pytest.param("alive", True, id="alive, and the first line of the log"),
+    ],
+)
 def test_an_exception_costs_the_watchdog_nothing_and_is_logged_once(
     tmp_path: Path,
     manager: Manager,
     lacking: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    *,
+    unexplained: bool,
 ) -> None:
     monkeypatch.setattr(module, "_LOOKS", 0.01)
     daemon, failures = Daemon(), threading.Semaphore(0)
@@ -246,6 +256,12 @@ def test_an_exception_costs_the_watchdog_nothing_and_is_logged_once(
         failures.release()
         raise MemoryError
 
+    def explain(_: Exception) -> str:
+        monkeypatch.setattr(module, "unexpected", unexpected)
+        raise MemoryError
+
+    if unexplained:
+        monkeypatch.setattr(module, "unexpected", explain)
     with telling(daemon, str(tmp_path / "notify"), WATCHDOG_USEC="60000000") as notify:
         assert messages(manager) == ["READY=1", "WATCHDOG=1"]
         with monkeypatch.context() as patch:

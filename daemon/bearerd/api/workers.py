@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from bearerd.threads import start
@@ -17,7 +17,7 @@ class Workers(Generic[Job]):
     """Runs `serve` in at most `most` threads, while `waiting` more jobs wait in order.
 
     A thread that finished a job takes the next one together with all jobs that are `alike`, and ends if there is none.
-    Jobs taken together count as waiting until they are served. `serve` must not raise.
+    Jobs taken together count as waiting until they are served. `serve` must not raise, except for lack of memory.
     """
 
     def __init__(
@@ -56,19 +56,15 @@ class Workers(Generic[Job]):
 
     def _run(self, jobs: Sequence[Job]) -> None:
         while jobs:
-            following: Sequence[Job] = ()
-            try:
+            with suppress(MemoryError):
                 self._serve(jobs)
-            finally:  # a thread that ends with an exception is not counted, and takes no job with it
-                with self._lock:
-                    self._taken -= len(jobs)
-                    try:
-                        if sys.exception() is None:
-                            following = self._next()
-                    finally:
-                        self._taken += len(following)
-                        self._running -= not following
-            jobs = following
+            with self._lock:
+                self._taken -= len(jobs)
+                jobs = ()
+                with suppress(MemoryError):  # those that wait follow the next job
+                    jobs = self._next()
+                self._taken += len(jobs)
+                self._running -= not jobs
 
     def _next(self) -> Sequence[Job]:
         """The oldest waiting job, with all jobs that are alike. Needs the lock."""
