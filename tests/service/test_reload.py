@@ -280,11 +280,17 @@ def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, 
             "the config was not read: ZeroDivisionError",
             id="a-bug",
         ),
+        pytest.param(
+            "def reloading(self):\n    SystemdNotifier.reloading = once\n    raise MemoryError\n"
+            "once, SystemdNotifier.reloading = SystemdNotifier.reloading, reloading",
+            "the config was not read: out of memory",
+            id="no-memory",
+        ),
     ],
 )
 def test_a_reload_that_failed_temporarily_is_retried(tmp_path: Path, site: Site, fault: str, said: str) -> None:
     lines = ["import threading", "from bearerd.config.reader import ConfigReader", "from bearerd.service import run"]
-    lines += ["failed = []", fault]
+    lines += ["from bearerd.service.notify import SystemdNotifier", "failed = []", fault]
     env = patched(tmp_path, {"bearerd.lifecycle.schedule.CHECK_CLOCKS_EVERY": 0.2}, *lines)
     with running("run", "-c", site.config, env=env) as daemon:
         ready(daemon, site)
@@ -477,6 +483,25 @@ def by_rename_private(path: Path, text: str) -> None:
     new.write_text(text)
     new.chmod(0o600)
     new.rename(path)
+
+
+@pytest.mark.parametrize(
+    "place", ["bearerd.service.sources.Sources.clients_changed", "bearerd.service.engine.Engine.secrets_changed"]
+)
+def test_a_change_that_was_handled_without_memory_is_handled_again(site: Site, place: str) -> None:
+    module, owner, function = place.rsplit(".", 2)
+    fails_once = (
+        f"from {module} import {owner}",
+        f"def fails(*arguments):\n    if open({str(site.secret)!r}).read() == 'good':\n        return once(*arguments)",
+        f"    {owner}.{function} = once\n    raise MemoryError",
+        f"once, {owner}.{function} = {owner}.{function}, fails",
+    )
+    with running("run", "-c", site.config, env=patched(site.path, {}, *fails_once)) as daemon:
+        ready(daemon, site)
+        by_rename_private(site.secret, "new")
+        daemon.wait_for("out of memory; raise the memory limit of bearerd, or of the machine")
+        daemon.wait_for("credentials for dnb changed")
+        assert daemon.stop() == 0
 
 
 # By itself it looks for a secret that is missing after an hour in place of 10 s: what is used sooner was noticed.

@@ -151,6 +151,21 @@ def test_a_hanging_client_id_command_delays_neither_other_clients_nor_the_stop(t
             assert daemon.stop() == 0
 
 
+def test_a_signal_that_comes_while_a_change_is_handled_without_memory_ends_it(tmp_path: Path) -> None:
+    lines = (
+        "import os, signal",
+        "from bearerd.service.run import _Daemon",
+        "from bearerd.service.sources import Sources",
+        "def fails(_): raise MemoryError",
+        "def settle(daemon):\n    _Daemon._settle = once\n    os.kill(os.getpid(), signal.SIGTERM)\n    once(daemon)",
+        "once, _Daemon._settle, Sources.clients_changed = _Daemon._settle, settle, fails",
+    )
+    with serving(issues()) as server:
+        with running("run", "-c", _configure(tmp_path, server.url), env=stopping_at_once(tmp_path, *lines)) as daemon:
+            assert daemon.wait() == 0
+        assert any("out of memory" in line for line in daemon.lines)
+
+
 def test_files_and_directories_have_their_modes_under_any_umask_of_the_caller(tmp_path: Path) -> None:
     with serving(lambda _: Answer(200, {"access_token": "t", "expires_in": 60})) as server:
         config = _configure(tmp_path, server.url)

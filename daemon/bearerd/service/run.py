@@ -11,13 +11,14 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Final
 
 from bearerd import __version__
 from bearerd.api.daemon import Requested
 from bearerd.api.status import Status
 from bearerd.child import reap
-from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, unexpected
+from bearerd.errors import BearerdError, ConfigError, ConfigUnavailable, DirectoryLocked, lack, unexpected
 from bearerd.lifecycle.plan import needs_restart
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
@@ -144,9 +145,12 @@ class _Daemon:
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:
+                sources = self._sources
                 try:
+                    self._sources = copy(sources)
                     self._settle()
                 except MemoryError as error:
+                    self._sources = sources  # what it noted of the files may not have been told to anybody
                     say(logging.ERROR, unexpected(error))
                     self._events.put(_CHANGED)
             elif isinstance(event, Config | BearerdError):
@@ -229,13 +233,13 @@ class _Daemon:
             self._load_again = True
             return
         self._loading, self._try_again = True, False
-        self._notify.reloading()
-        # A change from here on may be missing from what is loaded, and counts as another change.
-        self._sources.config_changed()
         try:
+            self._notify.reloading()
+            # A change from here on may be missing from what is loaded, and counts as another change.
+            self._sources.config_changed()
             start("config", self._read_config)
-        except RuntimeError as error:
-            self._events.put(ConfigUnavailable(f"the config was not read: {error}"))
+        except (RuntimeError, MemoryError) as error:
+            self._events.put(ConfigUnavailable(f"the config was not read: {lack(error) or error}"))
 
     def _read_config(self) -> None:
         loaded: _Loaded
