@@ -722,6 +722,20 @@ def test_a_request_with_a_partial_reply_is_not_repeated(answer: bytes) -> None:
         assert (it.connections, len(it.requests)) == (1, 2)
 
 
+@pytest.mark.parametrize(("status", "connections"), [(101, 2), (499, 1)])
+def test_some_replies_are_the_last_on_their_connection(status: int, connections: int) -> None:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        while it.read(connection):
+            first = len(it.requests) == 1
+            connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status if first else OK)
+
+    with peer(behaviour) as it, posting(it.url) as send:
+        replies = [send() for _ in range(3)]
+
+        assert [reply.status for reply in replies if isinstance(reply, Reply)] == [status, 200, 200]
+        assert it.connections == connections
+
+
 def test_a_reopened_connection_counts_as_new(tmp_path: Path) -> None:
     # urllib3 opens the same object again: over TLS it is open by the time the request goes out, as a kept one is.
     ca = trustme.CA()

@@ -154,6 +154,12 @@ class _Response(HTTPResponse):
         self._allowance = current_attempt().heads
         self.fp: Any = BoundedReader(_Raw(self.fp.detach(), sock), self._allowance)
 
+    def begin(self) -> None:
+        super().begin()
+        # After 101 the other end speaks no HTTP, or has yet to send the reply to this request.
+        if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.will_close = True
+
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
