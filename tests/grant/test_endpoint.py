@@ -722,7 +722,7 @@ def test_a_request_with_a_partial_reply_is_not_repeated(answer: bytes) -> None:
         assert (it.connections, len(it.requests)) == (1, 2)
 
 
-@pytest.mark.parametrize(("status", "connections"), [(101, 2), (499, 1)])
+@pytest.mark.parametrize(("status", "connections"), [(101, 2), (499, 1), (500, 2), (503, 2)])
 def test_some_replies_are_the_last_on_their_connection(status: int, connections: int) -> None:
     def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
         while it.read(connection):

@@ -156,8 +156,9 @@ class _Response(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        # After 101 the other end speaks no HTTP, or has yet to send the reply to this request.
-        if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        # After 101 the other end speaks no HTTP, or has yet to send the reply to this request. Behind a load balancer a
+        # connection stays with its backend, which may be the one that fails.
+        if self.status == HTTPStatus.SWITCHING_PROTOCOLS or self.status >= 500:  # noqa: PLR2004
             self.will_close = True
 
     def _read_status(self) -> tuple[str, int, str]:
