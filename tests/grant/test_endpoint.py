@@ -704,17 +704,24 @@ def test_the_replacement_of_a_kept_connection_is_not_replaced_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [b"HTTP/1.1", b"garbage\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"],
-    ids=["half-a-status-line", "no-status-line", "half-a-body"],
+    ("answer", "end"),
+    [
+        pytest.param(b"HTTP/1.1", socket.socket.close, id="half-a-status-line"),
+        pytest.param(b"HTTP/1.1", reset, id="half-a-status-line-RST"),
+        pytest.param(b"garbage\r\n", socket.socket.close, id="no-status-line"),
+        pytest.param(b"HTTP/1.1 102 Processing\r\n\r\n", socket.socket.close, id="interim-reply"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Ty", reset, id="half-a-head-RST"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", socket.socket.close, id="half-a-body"),
+    ],
 )
-def test_a_request_with_a_partial_reply_is_not_repeated(answer: bytes) -> None:
+def test_a_request_with_a_partial_reply_is_not_repeated(answer: bytes, end: Callable[[socket.socket], None]) -> None:
     def behaviour(it: Peer, connection: socket.socket, number: int) -> None:
         if number == 0:
             it.read(connection)
             connection.sendall(OK)
         it.read(connection)
         connection.sendall(answer)
+        end(connection)
 
     with peer(behaviour) as it, posting(it.url) as send:
         assert isinstance(send(), Reply)

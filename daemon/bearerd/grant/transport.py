@@ -14,7 +14,7 @@ import ssl
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from http.client import HTTPException, HTTPResponse, parse_headers
 from typing import Any, Final, cast
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
@@ -130,11 +130,14 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> Any:
         attempt = current_attempt()
         if attempt.prompt and wait_for_read(self._sock, PROMPT):
-            return self._raw.readinto(buffer)
-        began = time.monotonic()
-        with waiting():
             size = self._raw.readinto(buffer)
-            attempt.prompt = time.monotonic() - began < PROMPT
+        else:
+            began = time.monotonic()
+            with waiting():
+                size = self._raw.readinto(buffer)
+                attempt.prompt = time.monotonic() - began < PROMPT
+        # A server that answers, be it with an interim reply, has seen the request.
+        attempt.may_be_stale &= not size
         return size
 
     def close(self) -> None:
@@ -212,17 +215,11 @@ class _Reporting:
     def getresponse(self) -> Any:
         attempt = current_attempt()
         attempt.phase = "wait"
-        try:
-            response = super().getresponse()  # type: ignore[misc]
-        except HTTPException as error:
-            # All other exceptions mean that some bytes of a reply came.
-            attempt.may_be_stale &= isinstance(error, RemoteDisconnected)
-            raise
+        response = super().getresponse()  # type: ignore[misc]
         if attempt.expired:
             # Headers that the alarm cut off look complete.
             response.close()
             raise TimeoutError
-        attempt.may_be_stale = False
         self._answered = True
         return response
 
