@@ -492,6 +492,20 @@ def test_a_reply_has_its_header_names_in_lower_case() -> None:
     assert (reply.status, reply.headers["retry-after"], reply.body) == (503, "7", b"busy")
 
 
+@pytest.mark.parametrize("length", ["20, 20", "20,20 , 20"])
+def test_a_length_that_is_repeated_is_that_length(length: str) -> None:
+    def behaviour(it: Peer, connection: socket.socket, _number: int) -> None:
+        it.read(connection)
+        connection.sendall(OK.replace(b"20\r\n", length.encode() + b"\r\n"))
+        it.over.wait()  # the connection stays open
+
+    with peer(behaviour) as it:
+        reply = post(it.url)
+
+    assert isinstance(reply, Reply), reply
+    assert reply.body == b'{"access_token":"t"}'
+
+
 # -- broken connections --------------------------------------------------------------------------------
 
 

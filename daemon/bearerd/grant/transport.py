@@ -9,6 +9,7 @@ trusts only the given contexts.
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 import time
@@ -145,6 +146,9 @@ class _Raw(io.RawIOBase):
         super().close()
 
 
+_REPEATED: Final = re.compile(r"([0-9]{1,18})([ \t]*,[ \t]*\1)+")
+
+
 class _Response(HTTPResponse):
     """Reads within the attempt's bounds, and skips interim replies (RFC 9110 section 15.2).
 
@@ -159,6 +163,11 @@ class _Response(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        # A server and the proxy in front of it may each add the length (RFC 9110 section 8.6). For http.client that is
+        # none, and it would wait for the end of the connection.
+        if self.length is None and not self.chunked:
+            length = _REPEATED.fullmatch(self.headers.get("Content-Length", ""))
+            self.length = int(length[1]) if length else None
         # After 101 the other end speaks no HTTP, or has yet to send the reply to this request. Behind a load balancer a
         # connection stays with its backend, which may be the one that fails.
         if self.status == HTTPStatus.SWITCHING_PROTOCOLS or self.status >= 500:  # noqa: PLR2004
