@@ -36,6 +36,14 @@ def test_a_remembered_address_comes_first_if_the_name_still_has_it() -> None:
     assert in_order([six(1), four(1)], four(9)) == [six(1), four(1)]
 
 
+def test_addresses_that_failed_come_last_and_the_last_to_fail_at_the_end() -> None:
+    found = [six(1), six(2), four(1), four(2)]
+
+    assert in_order(found, None, [four(1), six(1), six(9)]) == [six(2), four(2), four(1), six(1)]
+    assert in_order(found, six(1), [six(1)]) == [four(1), six(2), four(2), six(1)]
+    assert in_order([six(1), six(2)], None, [six(2), six(1)]) == [six(2), six(1)]
+
+
 def test_only_the_first_addresses_of_a_name_are_tried() -> None:
     found = [six(number) for number in range(2000)] + [four(1)]
 
@@ -69,3 +77,16 @@ def test_another_winner_replaces_it_and_a_failure_forgets_it() -> None:
     winners.forget(PLACE)
     assert winners.preferred(PLACE, 2.0) is None
     assert winners.preferred(OTHER, 2.0) == four(2)
+
+
+def test_a_failure_after_connecting_is_remembered_for_ten_minutes_from_the_last_one() -> None:
+    winners = Winners()
+    winners.won(PLACE, four(1), 0.0)
+    for address, now in ((four(1), 1.0), (six(1), 2.0), (four(1), 3.0)):
+        winners.lost(PLACE, address, now)
+    winners.lost(OTHER, four(2), 4.0)
+
+    assert winners.preferred(PLACE, 4.0) is None
+    assert winners.failed(PLACE, 4.0) == [six(1), four(1)]
+    assert winners.failed(PLACE, 2.0 + REMEMBERED_FOR) == [four(1)]
+    assert winners.failed(PLACE, 3.0 + REMEMBERED_FOR) == []

@@ -6,7 +6,7 @@ import _thread
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -104,6 +104,32 @@ def test_an_address_without_replies_is_not_remembered(monkeypatch: pytest.Monkey
         assert isinstance(post(url), NoReply)
         resolve(monkeypatch, (FOUR, "127.0.0.1", well.port), (FOUR, "127.0.0.1", broken.port))
         assert isinstance(post(url), Reply)
+
+
+def unwell(it: Peer, connection: socket.socket, _number: int) -> None:
+    while it.read(connection):
+        connection.sendall(b"HTTP/1.1 503 Unwell\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("behaviour", [closes, unwell])
+def test_an_address_that_connects_and_then_fails_is_tried_last(
+    monkeypatch: pytest.MonkeyPatch, url: str, behaviour: Callable[[Peer, socket.socket, int], None]
+) -> None:
+    with peer(answering) as well, peer(behaviour) as broken:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", broken.port), (FOUR, "127.0.0.1", well.port))
+        replies = [post(url) for _ in range(3)]
+
+        assert [isinstance(reply, Reply) and reply.status == 200 for reply in replies] == [False, True, True]
+        assert (broken.connections, well.connections) == (1, 2)
+
+
+def test_of_addresses_that_all_fail_each_is_tried_in_its_turn(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with peer(closes) as one, peer(unwell) as two:
+        resolve(monkeypatch, (FOUR, "127.0.0.1", one.port), (FOUR, "127.0.0.1", two.port))
+        for _ in range(4):
+            post(url)
+
+        assert (one.connections, two.connections) == (2, 2)
 
 
 @pytest.mark.usefixtures("steady_descriptors")

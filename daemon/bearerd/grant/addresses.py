@@ -7,8 +7,8 @@ from itertools import chain, zip_longest
 from typing import Any, Final
 
 REMEMBERED_FOR: Final = 600.0
-"""Seconds for which the address that connected is tried first. Longer than most outages of a route, and short enough
-to return soon to a preferred address that works again."""
+"""Seconds for which the address that connected is tried first, and one that failed after it had connected is tried
+last. Longer than most outages of a route, and short enough to return soon to a preferred address that works again."""
 MOST_ADDRESSES: Final = 16
 """Addresses of one name that are tried. At 250 ms each this takes 4 s; a DNS reply may hold thousands."""
 
@@ -18,10 +18,11 @@ HostPort = tuple[str, int]
 """A host name and a port."""
 
 
-def in_order(found: Iterable[Address], preferred: Address | None) -> list[Address]:
-    """The addresses to try: the preferred one if it is among them, then alternating families.
+def in_order(found: Iterable[Address], preferred: Address | None, failed: Iterable[Address] = ()) -> list[Address]:
+    """The addresses to try: the preferred one if it is among them, then alternating families, then those that failed.
 
-    The family of the first address comes first: getaddrinfo has sorted them (RFC 6724).
+    The family of the first address comes first: getaddrinfo has sorted them (RFC 6724). Of those that failed the one
+    that did last comes last.
     """
     families: dict[Any, list[Address]] = {}
     for address in dict.fromkeys(found):
@@ -30,14 +31,22 @@ def in_order(found: Iterable[Address], preferred: Address | None) -> list[Addres
     if preferred in by_turns:
         by_turns.remove(preferred)
         by_turns.insert(0, preferred)
+    for address in failed:
+        if address in by_turns:
+            by_turns.remove(address)
+            by_turns.append(address)
     return by_turns[:MOST_ADDRESSES]
 
 
 class Winners:
-    """The address of each host that connected first, for ten minutes. Times are seconds of any steady clock."""
+    """The address of each host that connected first, and those that failed after that, for ten minutes.
+
+    Times are seconds of any steady clock.
+    """
 
     def __init__(self) -> None:
         self._known: dict[HostPort, tuple[Address, float]] = {}
+        self._failed: dict[tuple[HostPort, Address], float] = {}
 
     def preferred(self, host: HostPort, now: float) -> Address | None:
         """The address to try first, if one is remembered."""
@@ -51,5 +60,16 @@ class Winners:
             self._known[host] = (address, now + REMEMBERED_FOR)
 
     def forget(self, host: HostPort) -> None:
-        """The address failed."""
+        """No address connected."""
         self._known.pop(host, None)
+
+    def failed(self, host: HostPort, now: float) -> list[Address]:
+        """The addresses that connected and then failed, the last to fail at the end."""
+        return [address for (known, address), until in self._failed.items() if known == host and now < until]
+
+    def lost(self, host: HostPort, address: Address, now: float) -> None:
+        """Remember an address that connected and then failed."""
+        self.forget(host)
+        self._failed = {known: until for known, until in self._failed.items() if now < until}
+        self._failed.pop((host, address), None)  # to be the last
+        self._failed[host, address] = now + REMEMBERED_FOR

@@ -79,14 +79,16 @@ def connect(host: HostPort, options: Sequence[tuple[Any, ...]]) -> socket.socket
     attempt = current_attempt()
     found = addresses_of(host, attempt)
     with _winners_lock:
-        preferred = _winners.preferred(host, time.monotonic())
+        now = time.monotonic()
+        addresses = in_order(found, _winners.preferred(host, now), _winners.failed(host, now))
     try:
-        connection, address = _race(in_order(found, preferred), options, attempt)
+        connection, address = _race(addresses, options, attempt)
     except OSError:
-        forget(host)
+        with _winners_lock:
+            _winners.forget(host)
         raise
     attempt.watch(connection.fileno())
-    attempt.connected.add(host)
+    attempt.connected[host] = address
     with _winners_lock:
         _winners.won(host, address, time.monotonic())
     return connection
@@ -100,10 +102,10 @@ def addresses_of(host: HostPort, attempt: Attempt) -> list[Address]:
     return found
 
 
-def forget(host: HostPort) -> None:
-    """Forget which address of a host connected first, because it failed later."""
+def address_failed(host: HostPort, address: Address) -> None:
+    """The address connected and then failed: the next connection to this host is tried with another one first."""
     with _winners_lock:
-        _winners.forget(host)
+        _winners.lost(host, address, time.monotonic())
 
 
 def _race(

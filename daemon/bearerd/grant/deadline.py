@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import Final, cast
 
+from bearerd.grant.addresses import Address, HostPort
 from bearerd.grant.heads import Allowance
 from bearerd.grant.outcome import Phase
 from bearerd.grant.proxy import Proxy
@@ -82,8 +83,8 @@ class Attempt:
         self.deadline = time.monotonic() + seconds
         self.phase: Phase = "name look-up"
         self.heads = Allowance()
-        self.connected: set[tuple[str, int]] = set()
-        """The hosts and ports to which it opened a connection."""
+        self.connected: dict[HostPort, Address] = {}
+        """The hosts and ports to which it opened a connection, each with the address."""
         self.proxy: Proxy | None = None
         """Through which it connects."""
         self.may_be_stale = False

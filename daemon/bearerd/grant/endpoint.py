@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
-from bearerd.grant.connecting import forget
+from bearerd.grant.connecting import address_failed
 from bearerd.grant.deadline import ALARM, Attempt
 from bearerd.grant.explain import causes_of, explain
 from bearerd.grant.outcome import NoReply
@@ -61,10 +61,10 @@ class Endpoint:
             finally:
                 attempt.end()
                 self._prompt = attempt.prompt
-        if isinstance(reply, NoReply):
+        if isinstance(reply, NoReply) or reply.status >= 500:  # noqa: PLR2004
             # An address may accept connections and never answer.
-            for host in attempt.connected:
-                forget(host)
+            for host, address in attempt.connected.items():
+                address_failed(host, address)
         return reply
 
     def close_idle(self) -> None:
