@@ -317,11 +317,12 @@ def test_a_configured_proxy_forwards_requests_to_a_plain_http_provider() -> None
     assert [(seen.path, seen.body) for seen in proxy.seen] == [("http://token.invalid/token", b"client_secret=s3cret")]
 
 
-def test_a_configured_proxy_tunnels_to_a_tls_provider(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_a_configured_proxy_tunnels_to_a_tls_provider(tmp_path: Path, status: int) -> None:
     def tunnel(it: Peer, connection: socket.socket, _number: int) -> None:
         it.read(connection)
         with socket.create_connection(("127.0.0.1", provider_server.port)) as onward:
-            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            connection.sendall(b"HTTP/1.1 %d Connection established\r\n\r\n" % status)
             back = threading.Thread(target=pump, args=(onward, connection), daemon=True)
             back.start()
             pump(connection, onward)
@@ -365,20 +366,28 @@ def test_an_https_proxy_is_verified_with_ca_file(tmp_path: Path, scheme: str, me
     assert (refused.phase, refused.hint) == ("TLS", f"no authority in ca_file {ca_file} issued it")
 
 
+REFUSES = "refuses to connect to the provider"
+UNREACHED = ("could not reach the provider", "check the URL's host and port; if they are right, ask its operator")
+
+
 @pytest.mark.parametrize(
-    ("status", "hint"),
+    ("status", "said", "hint"),
     [
-        (403, "ask its operator to allow it"),
-        (502, "ask its operator to allow it"),
-        (401, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
-        (407, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
+        (403, REFUSES, "ask its operator to allow it"),
+        (500, REFUSES, "ask its operator to allow it"),
+        (502, *UNREACHED),
+        (503, *UNREACHED),
+        (504, *UNREACHED),
+        (429, "received too many requests", "if it recurs, ask its operator what it allows"),
+        (401, REFUSES, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
+        (407, REFUSES, "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"),
     ],
 )
-def test_a_refusal_of_the_proxy_is_reported_as_such(status: int, hint: str) -> None:
+def test_a_refusal_of_the_proxy_is_reported_as_such(status: int, said: str, hint: str) -> None:
     with serving(lambda _: Answer(status, b"no")) as proxy:
         reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{proxy.port}")
 
-    assert reply == NoReply("connect", f"the proxy 127.0.0.1 refuses to connect to the provider: HTTP {status}", hint)
+    assert reply == NoReply("connect", f"the proxy 127.0.0.1 {said}: HTTP {status}", hint)
     assert [seen.method for seen in proxy.seen] == ["CONNECT"]
 
 

@@ -946,9 +946,8 @@ def _proxy(status: int) -> Transient:
     )
 
 
-def _no_tunnel(status: int, hint: str) -> Transient:
-    said = f"the proxy 127.0.0.1 refuses to connect to the provider: HTTP {status}"
-    return Transient(said, phase="connect", hint=hint)
+def _no_tunnel(said: str, hint: str) -> Transient:
+    return Transient(f"the proxy 127.0.0.1 {said}", phase="connect", hint=hint)
 
 
 _LOGIN_WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
@@ -973,13 +972,16 @@ PROXIES: Final = [
     Fails(
         "squid: 407 to CONNECT",
         http(407, *_SQUID, _LOG_IN, body=LOGIN),
-        _no_tunnel(407, _LOGIN_WANTED),
+        _no_tunnel("refuses to connect to the provider: HTTP 407", _LOGIN_WANTED),
         proxied="https",
     ),
     Fails(
         "squid: 503 to CONNECT",
         http(503, *_SQUID, "X-Squid-Error: ERR_DNS_FAIL 0", body=LOGIN),
-        _no_tunnel(503, "ask its operator to allow it"),
+        _no_tunnel(
+            "could not reach the provider: HTTP 503",
+            "check the URL's host and port; if they are right, ask its operator",
+        ),
         proxied="https",
     ),
 ]

@@ -101,6 +101,12 @@ def _refusal_of_proxy(causes: list[BaseException], who: str, provider: Provider)
             said = f"{who} refuses to connect to the provider: HTTP {tunnel[1]}"
             if tunnel[1] in {"401", "407"}:
                 return NoReply(of_login, said, login_hint(provider))
+            if tunnel[1] == "429":
+                said = f"{who} received too many requests: HTTP {tunnel[1]}"
+                return NoReply("connect", said, "if it recurs, ask its operator what it allows")
+            if tunnel[1] in {"502", "503", "504"}:
+                said = f"{who} could not reach the provider: HTTP {tunnel[1]}"
+                return NoReply("connect", said, "check the URL's host and port; if they are right, ask its operator")
             return NoReply("connect", said, "ask its operator to allow it")
     return None
 

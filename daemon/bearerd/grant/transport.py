@@ -182,6 +182,14 @@ class _Response(HTTPResponse):
             parse_headers(self.fp)
 
 
+class _TunnelResponse(_Response):
+    """The answer to CONNECT. Any 2xx is success (RFC 9110 section 9.3.6), for http.client only 200."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()
+        return version, 200 if 200 <= status <= 299 else status, reason  # noqa: PLR2004
+
+
 class _Reporting:
     """Both kinds of connection report the phase, and register their sockets with the alarm."""
 
@@ -266,9 +274,11 @@ class _HTTPSConnection(_Reporting, HTTPSConnection):
         # Not by way of the pool, which would keep it.
         if attempt.proxy is not None and attempt.proxy.authorization:
             self._tunnel_headers["Proxy-Authorization"] = attempt.proxy.authorization
+        self.response_class = _TunnelResponse
         try:
             super()._tunnel()
         finally:
+            del self.response_class
             self._tunnel_headers.pop("Proxy-Authorization", None)
         if attempt.expired:  # as in getresponse
             raise TimeoutError
