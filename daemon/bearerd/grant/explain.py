@@ -60,7 +60,9 @@ def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str
         what, _, advice = unexpected(error).partition("; ")
         return NoReply(attempt.phase, f"{what} ({_DURING[attempt.phase]})", advice)
     plain = urlsplit(url).scheme == "http" and attempt.phase in {"send", "wait"} and not provider.proxy
-    what, hint = _broken(causes, "if this port speaks TLS, write https://" if plain else None)
+    # A connection that was not opened now has carried a reply in HTTP.
+    hint = "if this port speaks TLS, write https://" if plain and attempt.connected else None
+    what, hint = _broken(causes, hint)
     return NoReply(attempt.phase, f"{who}: {what} ({_DURING[attempt.phase]})", hint)
 
 
