@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from bearerd.grant.discovery import Discovery
 from bearerd.grant.endpoint import Endpoint, NoReply
 from bearerd.grant.metadata import Metadata
-from bearerd.grant.outcome import Malformed, Transient, Unsent
+from bearerd.grant.outcome import Malformed, RateLimited, Transient, Unsent
 from bearerd.grant.reply import Reply
 from bearerd.grant.request import get
 from bearerd.model import Provider
@@ -23,6 +24,7 @@ from support.server import Answer, Script, Seen, Server, serving
 
 DAY = 86400.0
 NOW = 5000.0
+WALL = 1_800_000_000.0
 RFC8414 = "/.well-known/oauth-authorization-server/realms/acme"
 OPENID = "/realms/acme/.well-known/openid-configuration"
 
@@ -31,6 +33,7 @@ EXACTLY = "write issuer exactly as the provider's own metadata does, or set toke
 NOT_FOUND = Answer(404, b"")
 LOGIN_PAGE = Answer(200, b"<html>Log in</html>")
 BUSY = Answer(503, b"")
+LIMITED = Answer(429, b"", {"Retry-After": formatdate(WALL + 600, usegmt=True)})
 OTHERS = Answer(200, {"issuer": "https://evil.example", "token_endpoint": "https://evil.example/token"})
 
 
@@ -59,7 +62,7 @@ def discovering(issuer: str, **changes: Any) -> Iterator[Discovery]:
     provider = Provider(name="sso", issuer=issuer, timeout=WITHIN, **changes)
     endpoint = Endpoint(provider)
     try:
-        yield Discovery(provider, lambda url: endpoint.send(get(url)))
+        yield Discovery(provider, lambda url: endpoint.send(get(url)), lambda: WALL)
     finally:
         endpoint.close()
 
@@ -127,7 +130,7 @@ def test_without_a_connection_the_second_url_is_not_tried() -> None:
             asked.append(url)
             return endpoint.send(get(url))
 
-        outcome = Discovery(provider, fetch).metadata(NOW)
+        outcome = Discovery(provider, fetch, lambda: WALL).metadata(NOW)
 
     assert isinstance(outcome, Transient)
     host = str(provider.issuer).removeprefix("http://")
@@ -150,7 +153,8 @@ def test_a_refused_login_to_the_proxy_is_not_tried_at_the_second_url_nor_again_s
         asked.append(url)
         return NoReply("proxy login", "the proxy refused the connection", "check username and password")
 
-    outcome = Discovery(Provider(name="sso", issuer="https://sso.example.com"), refused).metadata(NOW)
+    provider = Provider(name="sso", issuer="https://sso.example.com")
+    outcome = Discovery(provider, refused, lambda: WALL).metadata(NOW)
     assert len(asked) == 1
     assert outcome == Malformed(
         "metadata: the proxy refused the connection", "proxy login", "check username and password"
@@ -250,13 +254,52 @@ def test_a_failure_at_the_start_is_tried_again_by_the_next_grant(log: pytest.Log
         assert discovery.metadata(NOW) == NOT_WELL
         # A doubt changes nothing about that.
         discovery.doubt()
-        assert discovery.metadata(NOW) == NOT_WELL
+        assert discovery.metadata(NOW + 2) == NOT_WELL
 
         script.answer = None
-        assert discovery.metadata(NOW) == found(server, "first")
+        assert discovery.metadata(NOW + 4) == found(server, "first")
 
     # The outcome says so: there is no earlier metadata.
     assert log.records == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("answer", [NOT_FOUND, BUSY, LIMITED], ids=["404", "503", "429"])
+def test_a_failure_is_that_of_all_grants_of_two_seconds(answer: Answer, *, known: bool) -> None:
+    script = Moving()
+    with serving(script) as server, discovering(issuer_of(server)) as discovery:
+        if known:
+            discovery.metadata(NOW - 1)
+            discovery.doubt()
+        script.answer = answer
+        outcome, asked = discovery.metadata(NOW), len(server.seen)
+
+        assert isinstance(outcome, Metadata) == known
+        for _ in range(50):
+            discovery.doubt()
+            assert discovery.metadata(NOW + 1.9) == outcome
+        assert len(server.seen) == asked
+
+        script.answer = None
+        assert discovery.metadata(NOW + 2) == found(server, "first")
+        assert len(server.seen) == asked + 1
+
+
+def test_a_fault_of_this_machine_is_over_as_soon_as_it_is_mended() -> None:
+    provider = Provider(name="sso", issuer="https://sso.example.com")
+    missing = [NoReply("secret", "env KEY: not set"), NoReply("wait", "sent")]
+    discovery = Discovery(provider, lambda _: missing.pop(0), lambda: WALL)
+
+    assert isinstance(discovery.metadata(NOW), Unsent)
+    assert isinstance(discovery.metadata(NOW), Transient)
+
+
+def test_a_limit_is_that_of_both_urls() -> None:
+    with serving(by_path({RFC8414: LIMITED})) as server, discovering(issuer_of(server)) as discovery:
+        outcome = discovery.metadata(NOW)
+
+    assert outcome == RateLimited("metadata: HTTP 429: too many requests", "discovery", retry_after=600.0)
+    assert [seen.path for seen in server.seen] == [RFC8414]
 
 
 # -- hosts ---------------------------------------------------------------------------------------------

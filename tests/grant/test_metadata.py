@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bearerd.grant.metadata import Metadata, read_metadata, well_known_urls
-from bearerd.grant.outcome import Malformed, Transient
+from bearerd.grant.outcome import Malformed, RateLimited, Transient
 from bearerd.grant.reply import Reply
 from bearerd.model import Client, Jwt, JwtBearer, Provider
 from bearerd.terms import JWT_BEARER, Auth, Reference
@@ -19,6 +20,7 @@ ISSUER = "https://sso.example.com/realms/acme"
 TOKEN_URL = "https://sso.example.com/realms/acme/token"
 MTLS_URL = "https://mtls.example.com/realms/acme/token"
 LOOPBACK = "http://127.0.0.1:8080"
+NOW = 1_800_000_000.0
 
 RIGHT = "check issuer, or set token_url instead"
 INSTEAD = "set token_url instead of issuer"
@@ -29,10 +31,10 @@ def provider(issuer: str = ISSUER) -> Provider:
     return Provider(name="sso", issuer=issuer)
 
 
-def read(fields: Any, issuer: str = ISSUER) -> Metadata | Malformed | Transient:
+def read(fields: Any, issuer: str = ISSUER) -> Metadata | Malformed | RateLimited | Transient:
     """What a document says; its issuer and token endpoint are as they should be unless it says otherwise."""
     whole = {"issuer": issuer, "token_endpoint": TOKEN_URL} | fields
-    return read_metadata(Reply(200, {}, json.dumps(whole).encode()), provider(issuer))
+    return read_metadata(Reply(200, {}, json.dumps(whole).encode()), provider(issuer), NOW)
 
 
 def good(fields: Any = (), issuer: str = ISSUER) -> Metadata:
@@ -192,7 +194,7 @@ def test_an_unusable_endpoint_or_alias_is_malformed(issuer: str, endpoint: Any, 
 def test_a_missing_endpoint_is_reported() -> None:
     document = json.dumps({"issuer": ISSUER}).encode()
 
-    assert read_metadata(Reply(200, {}, document), provider()) == Malformed(NAMES_NONE, "discovery", INSTEAD)
+    assert read_metadata(Reply(200, {}, document), provider(), NOW) == Malformed(NAMES_NONE, "discovery", INSTEAD)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_the_metadata_of_another_issuer_is_not_used(named: Any, issuer: str, hin
                 Transient(f"metadata: HTTP {status}: a temporary error at the provider", "discovery"),
                 id=f"{status}",
             )
-            for status in (408, 425, 429, 500, 503, 599)
+            for status in (408, 425, 500, 503, 599)
         ),
         *(
             pytest.param(status, b"{}", Malformed(f"metadata: HTTP {status}", "discovery", RIGHT), id=str(status))
@@ -255,7 +257,15 @@ def test_the_metadata_of_another_issuer_is_not_used(named: Any, issuer: str, hin
 def test_a_reply_that_is_no_metadata_is_a_failure_of_its_kind(
     status: int, body: bytes, expected: Malformed | Transient
 ) -> None:
-    assert read_metadata(Reply(status, {}, body), provider()) == expected
+    assert read_metadata(Reply(status, {}, body), provider(), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"), [({}, None), ({"retry-after": "600"}, 600.0), ({"retry-after": formatdate(NOW + 90)}, 90.0)]
+)
+def test_too_many_requests_are_a_limit_with_its_wait(headers: dict[str, str], wait: float | None) -> None:
+    limited = RateLimited("metadata: HTTP 429: too many requests", "discovery", retry_after=wait)
+    assert read_metadata(Reply(429, headers, b""), provider(), NOW) == limited
 
 
 JSON = st.recursive(
@@ -274,7 +284,7 @@ FIELDS = (
 
 @given(fields=st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)), status=st.integers(100, 599))
 def test_any_reply_is_metadata_or_a_failure_that_quotes_nothing(fields: dict[str, Any], status: int) -> None:
-    found = read_metadata(Reply(status, {}, json.dumps(fields).encode()), provider())
+    found = read_metadata(Reply(status, {}, json.dumps(fields).encode()), provider(), NOW)
 
     if isinstance(found, Metadata):
         assert fields["issuer"] == ISSUER

@@ -501,8 +501,10 @@ def test_failed_discovery_is_a_failure_and_is_tried_again() -> None:
         return answers.pop() if answers else discovered(issues())(seen)
 
     with serving(script) as server:
-        grants, wanted = Grants(FakeClock(), SECRET), found_at(server)
-        failed, well = grants.perform(wanted), grants.perform(wanted)
+        grants, wanted = Grants(clock := FakeClock(), SECRET), found_at(server)
+        failed = grants.perform(wanted)
+        clock.advance(2.0)
+        well = grants.perform(wanted)
 
     busy = Transient("metadata: HTTP 503: a temporary error at the provider", phase="discovery")
     assert failed == Performed(busy, "7e0c5a")

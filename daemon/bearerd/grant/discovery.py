@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bearerd.grant.metadata import Metadata, host_of, read_metadata, well_known_urls
-from bearerd.grant.outcome import Malformed, NoReply, Transient, Unsent
+from bearerd.grant.outcome import Failure, Malformed, NoReply, RateLimited, Transient, Unsent
 from bearerd.grant.reply import Reply
 from bearerd.handoff import holding
 from bearerd.log import say
@@ -18,23 +18,27 @@ from bearerd.model import Provider
 _GOOD_FOR: Final = 86400.0
 # Seconds until failed discovery is tried again; grants in between use the metadata that is known.
 _TRY_AGAIN: Final = 300.0
+# Seconds for which a failure is that of all grants: a provider has any number of targets, which all begin at once.
+_FAILURE_HOLDS: Final = 2.0
 
 
 class Discovery:
     """One provider's metadata, requested at its first grant and again after a day."""
 
-    def __init__(self, provider: Provider, fetch: Callable[[str], Reply | NoReply]) -> None:
+    def __init__(self, provider: Provider, fetch: Callable[[str], Reply | NoReply], wall: Callable[[], float]) -> None:
         self._provider = provider
         self._fetch = fetch
+        self._wall = wall
         self._lock = threading.Lock()
         self._known: Metadata | None = None
         # The endpoint is expected on the issuer's host.
         self._hosts = dict.fromkeys(("token endpoint", "token endpoint for certificates"), host_of(provider.issuer))
         self._ask_at = 0.0
         self._asked = 0
-        self._failure: Malformed | Transient | Unsent | None = None
+        self._failure: Failure | None = None
+        self._failure_holds_until = 0.0
 
-    def metadata(self, now: float) -> Metadata | Malformed | Transient | Unsent:
+    def metadata(self, now: float) -> Metadata | Failure:
         """The metadata, requested now (boot clock) if it is not known or too old; the last good one if that fails.
 
         If several grants need it at once, one requests it and the others wait.
@@ -48,11 +52,12 @@ class Discovery:
         with holding(self._lock):
             self._ask_at = 0.0
 
-    def _found(self, now: float, asked: int) -> Metadata | Malformed | Transient | Unsent:
+    def _found(self, now: float, asked: int) -> Metadata | Failure:
         if self._known is not None and now < self._ask_at:
             return self._known
-        if self._failure is not None and self._asked != asked:
-            return self._failure  # the result of the grant that this one waited for
+        # `asked`: the result of the grant that this one waited for.
+        if self._failure is not None and (self._asked != asked or now < self._failure_holds_until):
+            return self._known or self._failure
         found = self._ask()
         self._asked += 1
         self._failure = None if isinstance(found, Metadata) else found
@@ -60,13 +65,15 @@ class Discovery:
             self._say_hosts(found, first=self._known is None)
             self._known, self._ask_at = found, now + _GOOD_FOR
             return found
+        if not isinstance(found, Unsent):  # a fault of this machine costs no request, and its end counts at once
+            self._failure_holds_until = now + _FAILURE_HOLDS
         if self._known is None:
             return found
         self._ask_at = now + _TRY_AGAIN
         say(logging.WARNING, f"{found}; the earlier metadata of {self._provider.issuer} stays in use")
         return self._known
 
-    def _ask(self) -> Metadata | Malformed | Transient | Unsent:
+    def _ask(self) -> Metadata | Failure:
         first: Malformed | Transient | None = None
         for url in well_known_urls(self._provider.issuer or ""):
             reply = self._fetch(url)
@@ -78,12 +85,12 @@ class Discovery:
                 if reply.phase != "reply":
                     # The second URL has the same host, and would fail in the same way.
                     return Transient(f"metadata: {reply.reason}", phase=reply.phase, hint=reply.hint)
-                found: Metadata | Malformed | Transient = Malformed(
+                found: Metadata | Malformed | RateLimited | Transient = Malformed(
                     f"metadata: {reply.reason}", "discovery", reply.hint
                 )
             else:
-                found = read_metadata(reply, self._provider)
-            if isinstance(found, Metadata):
+                found = read_metadata(reply, self._provider, self._wall())
+            if isinstance(found, Metadata | RateLimited):
                 return found
             # "It belongs to another issuer" helps more than "there is nothing at the second URL".
             nothing = isinstance(reply, Reply) and reply.status == 404  # noqa: PLR2004

@@ -8,8 +8,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bearerd.grant.body import parse
-from bearerd.grant.outcome import Malformed, Transient
+from bearerd.grant.outcome import Malformed, RateLimited, Transient
 from bearerd.grant.reply import Reply
+from bearerd.grant.times import retry_after
 from bearerd.model import Client, Provider
 from bearerd.terms import TLS_AUTHS
 
@@ -65,9 +66,12 @@ def well_known_urls(issuer: str) -> tuple[str, str]:
     )
 
 
-def read_metadata(reply: Reply, provider: Provider) -> Metadata | Malformed | Transient:
-    """The metadata in a reply to one of the `well_known_urls`."""
-    if reply.status >= 500 or reply.status in {408, 425, 429}:  # noqa: PLR2004
+def read_metadata(reply: Reply, provider: Provider, now: float) -> Metadata | Malformed | RateLimited | Transient:
+    """The metadata in a reply to one of the `well_known_urls` that came `now` (Unix time)."""
+    if reply.status == 429:  # noqa: PLR2004
+        wait = retry_after(reply.headers, now)
+        return RateLimited("metadata: HTTP 429: too many requests", phase="discovery", retry_after=wait)
+    if reply.status >= 500 or reply.status in {408, 425}:  # noqa: PLR2004
         return Transient(f"metadata: HTTP {reply.status}: a temporary error at the provider", phase="discovery")
     if reply.status != 200:  # noqa: PLR2004
         return Malformed(f"metadata: HTTP {reply.status}", phase="discovery", hint=_HINT)

@@ -186,7 +186,9 @@ class Grants:
             discovery = self._discoveries.get(provider)
             if discovery is None:
                 endpoint = self._endpoints.setdefault((provider, None), Endpoint(provider))
-                discovery = Discovery(provider, lambda url: self._fetch(provider, endpoint, url))
+                discovery = Discovery(
+                    provider, lambda url: self._fetch(provider, endpoint, url), lambda: self._clock.now().wall
+                )
                 self._discoveries[provider] = discovery
             return discovery
 

@@ -303,7 +303,7 @@ def check_metadata(data: bytes) -> None:
     status = int(head) if re.fullmatch(rb"[1-9][0-9]{2}", head) else 200
     plain = status % 2 == 1
     provider = Provider(name="sso", issuer=_ISSUER.replace("https", "http") if plain else _ISSUER)
-    found = read_metadata(Reply(200 if plain else status, {}, _filled(body)), provider)
+    found = read_metadata(Reply(200 if plain else status, {}, _filled(body)), provider, 0.0)
     if isinstance(found, Metadata):
         for url in (found.token_endpoint, found.mtls_token_endpoint):
             assert re.fullmatch(r"https?://[\x21-\x7e]+", url, re.IGNORECASE), "a secret would be sent there"
@@ -315,7 +315,7 @@ def check_metadata(data: bytes) -> None:
             one_line(doubt or "")
             assert CANARY not in (doubt or "")
         return
-    assert isinstance(found, Malformed | Transient)
+    assert isinstance(found, Malformed | RateLimited | Transient)
     one_line(str(found))
     assert CANARY not in str(found)
 
