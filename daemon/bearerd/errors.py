@@ -4,7 +4,8 @@
     ├── ConfigError          the config is wrong: every problem with its place; exit 78
     ├── ConfigUnavailable    the config could not be read (no process, no memory, no time)
     ├── SecretUnavailable    a secret cannot be read or used now; affects its client only
-    │   └── KeyUnusable      a key or certificate was read, but cannot be used
+    │   ├── KeyUnusable      a key or certificate was read, but cannot be used
+    │   └── Stopping         a secret was not read, because the process ends
     ├── ExtraMissing         an optional part of bearerd is not installed; affects its client only
     ├── PublishError         a file could not be replaced; the previous one is still there
     │   └── NotPermitted     this user is not allowed to write there
@@ -128,6 +129,10 @@ class KeyUnusable(SecretUnavailable):
     def __init__(self, part: Literal["client_secret", "private_key", "certificate"], why: str) -> None:
         self.part = part
         super().__init__(why)
+
+
+class Stopping(SecretUnavailable):
+    """A secret was not read, because the process ends. That is no failure of whatever needs the secret."""
 
 
 class ExtraMissing(BearerdError):  # noqa: N818 - as above

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from subprocess import Popen
+from typing import Any, Literal
 
 import pytest
 
@@ -288,6 +289,42 @@ def test_a_command_that_cannot_be_killed_holds_nobody_and_runs_only_once(
     (tmp_path / "hung").touch()  # a slow machine may not have got there
     assert read(once, environ) == SECRET
     assert not Path(f"/proc/{pid[1]}").exists()
+
+
+def test_at_a_stop_running_commands_are_killed_and_no_more_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_stopping", threading.Event())
+    monkeypatch.setattr(command, "_TIMEOUT", 2 * WITHIN)
+    output, running, said = command._output, queue.SimpleQueue[Popen[bytes]](), queue.SimpleQueue[str]()
+    hanging, environ = shell("exec sleep 600"), {"PATH": os.environ["PATH"]}
+
+    def waits(process: Popen[bytes], deadline: float) -> bytes:
+        running.put(process)
+        return output(process, deadline)
+
+    monkeypatch.setattr(command, "_output", waits)
+    threading.Thread(target=lambda: said.put(refusal(hanging, environ)), daemon=True).start()
+    process = running.get(timeout=WITHIN)
+    command.stop()
+    assert said.get(timeout=WITHIN) == "command /bin/sh: killed, because bearerd is stopping"
+    assert process.returncode == -signal.SIGKILL
+    assert refusal(hanging, environ) == "command /bin/sh: not run, because bearerd is stopping"
+    assert running.empty()
+
+
+def test_a_command_that_starts_during_a_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_stopping", threading.Event())
+    monkeypatch.setattr(command, "_TIMEOUT", 2 * WITHIN)
+    start = child.start
+
+    def stops(*arguments: Any, **more: Any) -> Popen[bytes]:
+        process = start(*arguments, **more)
+        command.stop()
+        return process
+
+    monkeypatch.setattr(child, "start", stops)
+    assert refusal(shell("exec sleep 600"), {"PATH": os.environ["PATH"]}) == (
+        "command /bin/sh: killed, because bearerd is stopping"
+    )
 
 
 def test_children_that_outlive_a_command_are_killed(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from bearerd.hooks import hooks
 from bearerd.service import engine, logs, notify, signals
 from support.process import WITHIN, command, eventually, running, stopping_at_once
@@ -164,6 +166,22 @@ def test_a_signal_that_comes_while_a_change_is_handled_without_memory_ends_it(tm
         with running("run", "-c", _configure(tmp_path, server.url), env=stopping_at_once(tmp_path, *lines)) as daemon:
             assert daemon.wait() == 0
         assert any("out of memory" in line for line in daemon.lines)
+
+
+@pytest.mark.parametrize("verb", ["run", "once"])
+def test_a_command_that_reads_a_secret_does_not_outlive_the_process(tmp_path: Path, verb: str) -> None:
+    pid = tmp_path / "pid"
+    with serving(issues()) as server:
+        config = _configure(tmp_path, server.url)
+        script = f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"
+        command = f"{{command: [/bin/sh, -c, '{script}']}}"
+        config.write_text(config.read_text().replace(f"{{file: {tmp_path}/secret}}", command))
+        env = stopping_at_once(tmp_path, "import bearerd.secrets.command as c; c._TIMEOUT = 600.0")
+        with running(verb, "-c", config, env=env) as daemon:
+            eventually(pid.exists)
+            assert daemon.stop() == (0 if verb == "run" else 1)
+    # A zombie has no `exe`.
+    eventually(lambda: not Path(f"/proc/{pid.read_text().strip()}/exe").exists())
 
 
 def test_files_and_directories_have_their_modes_under_any_umask_of_the_caller(tmp_path: Path) -> None:

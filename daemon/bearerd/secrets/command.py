@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import selectors
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from typing import Final
 
 from bearerd import child
-from bearerd.errors import SecretUnavailable
+from bearerd.errors import SecretUnavailable, Stopping
 from bearerd.handoff import waiting
 from bearerd.reason import not_started
 from bearerd.secrets.source import LARGEST, SecretSource
@@ -22,6 +23,15 @@ _TIMEOUT: Final = 10.0
 _KILLED_WITHIN: Final = 1.0
 # By argv: a process that could not be killed. While it runs, another one would only hang too.
 _stuck: Final[dict[tuple[str, ...], subprocess.Popen[bytes]]] = {}
+_running: Final[set[subprocess.Popen[bytes]]] = set()
+_stopping: Final = threading.Event()
+
+
+def stop() -> None:
+    """Kill the commands that run, and start no more, because this process ends. Whoever reads one gets `Stopping`."""
+    _stopping.set()
+    for process in _running.copy():
+        child.kill(process)
 
 
 class CommandSource(SecretSource):
@@ -38,6 +48,8 @@ class CommandSource(SecretSource):
     def _bytes(self) -> bytes:
         name = str(self.reference)
         argv = self.reference.argv
+        if _stopping.is_set():
+            raise Stopping(f"{name}: not run, because bearerd is stopping")
         if argv in _stuck and _stuck[argv].poll() is None:
             raise SecretUnavailable(f"{name}: {_cannot_be_killed(_stuck[argv])}")
         try:
@@ -46,12 +58,16 @@ class CommandSource(SecretSource):
             raise SecretUnavailable(f"{name}: {not_started(error)}") from None
         with waiting():
             try:
+                _running.add(process)
+                if _stopping.is_set():  # `stop` may not have seen it
+                    child.kill(process)
                 output = _output(process, time.monotonic() + _TIMEOUT)
             except TimeoutError:
                 raise SecretUnavailable(f"{name}: timed out after {_TIMEOUT:.0f} s") from None
             finally:
                 # Its children could keep the pipe open, and so this thread waiting, or write for ever.
                 child.kill(process)
+                _running.discard(process)
                 if process.stdout is not None:
                     process.stdout.close()
                 if process.returncode is None and not child.ended(process, _KILLED_WITHIN):
@@ -60,6 +76,8 @@ class CommandSource(SecretSource):
         if len(output) > LARGEST:
             raise SecretUnavailable(f"{name}: more than 64 KiB, so not a secret")
         if process.returncode != 0:
+            if _stopping.is_set():
+                raise Stopping(f"{name}: killed, because bearerd is stopping")
             ended = child.fault_of(process.returncode)
             raise SecretUnavailable(f"{name}: {ended}; run it by hand as the daemon's user to see why")
         return output

@@ -15,6 +15,7 @@ from bearerd.grant.outcome import Malformed, Refused, Unsent
 from bearerd.lifecycle.schedule import CHECK_CLOCKS_EVERY
 from bearerd.log import say
 from bearerd.model import Config
+from bearerd.secrets import command
 from bearerd.service.engine import Engine
 from bearerd.service.signals import receive
 from bearerd.target_status import HELD, TargetStatus
@@ -69,6 +70,7 @@ def once(
         interrupted = _wait_for_ends(engine, events, ends, began + timeout, len(config.targets), progress)
     except DirectoryLocked as error:
         say(logging.ERROR, f"{error}; exiting")
+        command.stop()
         return 1
     now = engine.clock.now().boot
     for status in engine.statuses():
@@ -77,6 +79,7 @@ def once(
     if not interrupted:
         interrupted = _wait_for_hooks(engine, events, began + timeout)
     done = engine.hooks.wait(0)
+    command.stop()  # first: the turns that wait for one then end
     engine.stop()
     if not done:
         why = (

@@ -25,6 +25,7 @@ from bearerd.log import say
 from bearerd.model import Config
 from bearerd.plural import counted
 from bearerd.process import keep_heap_small
+from bearerd.secrets import command
 from bearerd.service.engine import Engine
 from bearerd.service.notify import SystemdNotifier
 from bearerd.service.signals import ENDS, name_of, receive
@@ -54,7 +55,10 @@ def run(config: Config, load: Callable[[Config], Config], environ: Mapping[str, 
     keep_heap_small()
     daemon = _Daemon(config, load, environ)
     daemon.start()
-    return daemon.loop()
+    try:
+        return daemon.loop()
+    finally:
+        command.stop()
 
 
 class _Daemon:
@@ -142,6 +146,7 @@ class _Daemon:
                 self._notify.stopping()
                 self._watch.stop()
                 self._api.stop()
+                command.stop()  # first: the turns that wait for one then end
                 self._engine.stop()
                 return 0
             elif event == _CHANGED:
