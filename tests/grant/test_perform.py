@@ -16,9 +16,11 @@ from urllib.parse import parse_qs
 import jwt
 import pytest
 
+from bearerd.errors import Stopping
 from bearerd.grant.outcome import Issued, Outcome, Performed, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.model import Client, Jwt, JwtBearer, Target
+from bearerd.secrets import command
 from bearerd.terms import JWT_BEARER, Instant, Reference
 from support.clock import START, FakeClock
 from support.oidc import pem, private_key, self_signed
@@ -98,6 +100,28 @@ def test_without_its_credentials_nothing_is_sent(client: dict[str, Any], missing
         performed = perform(at(server, **client), environ)
 
     assert performed == Performed(Unsent(f"env {missing}: the variable is not set", phase="secret"))
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("where", ["client_secret", "the newest of two", "parameters", "headers of the metadata"])
+def test_a_command_that_a_stop_prevents_is_no_outcome_and_nothing_is_sent(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    monkeypatch.setattr(command, "_stopping", stopping)
+    secret = Reference("command", "/bin/pass", argv=("/bin/pass",))
+    with serving(issues()) as server:
+        of_metadata: dict[str, Any] = {"token_url": None, "issuer": server.url, "headers": (("X-Gate", secret),)}
+        wanted = {
+            "client_secret": at(server, client_secret=(secret,)),
+            "the newest of two": at(server, client_secret=(secret, variable("DNB_SECRET"))),
+            "parameters": replace(at(server), parameters=(("subject_token", secret),)),
+            "headers of the metadata": at(server, provider=of_metadata),
+        }[where]
+        with pytest.raises(Stopping):
+            perform(wanted)
+
     assert server.seen == []
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from bearerd.admission.admission import Admission
 from bearerd.admission.types import Ask, Granted, Limits, Ticket
+from bearerd.errors import Stopping
 from bearerd.grant.outcome import (
     Issued,
     Malformed,
@@ -581,6 +582,25 @@ def test_a_grant_that_raises_gives_its_slot_back(rig: Rig) -> None:
     assert rig.admission.view(rig.clock.boot).clients["dnb"].in_flight == 0
     rig.answer(Issued(token("t-1")))
     rig.live(30)
+    assert rig.file.read_bytes() == b"t-1"
+
+
+def test_an_attempt_whose_secret_was_not_read_before_a_stop_is_no_failure_and_uses_up_no_limit(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = replace(rig.target.client, rate_limits=(("client-dnb", RateLimit(1, 28_800.0)),))
+    rig.target = replace(rig.target, client=limited)
+    rig.start()
+
+    def stopping() -> Outcome:
+        raise Stopping("command /bin/pass: killed, because bearerd is stopping")
+
+    rig.grants.next = stopping
+    with pytest.raises(Stopping):
+        rig.turn()
+    assert (rig.hooks.events, caplog.messages) == ([], [])
+    rig.answer(Issued(token("t-1")))
+    rig.turn()
     assert rig.file.read_bytes() == b"t-1"
 
 

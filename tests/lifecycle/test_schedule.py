@@ -18,6 +18,7 @@ from freezegun import freeze_time
 
 from bearerd import handoff
 from bearerd.clock import SystemClock
+from bearerd.errors import Stopping
 from bearerd.handoff import RunQueue
 from bearerd.lifecycle.due_times import DueTimes
 from bearerd.lifecycle.jobs import Jobs
@@ -121,6 +122,17 @@ def test_a_target_whose_turn_raises_runs_again_after_a_minute(caplog: pytest.Log
     assert 50 < schedule._due["a"] - boot() <= 60
     assert "a turn failed: ValueError at " in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_turn_that_a_stop_ended_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def act(_: str) -> float:
+        raise Stopping
+
+    turns = Turns(act)
+    with scheduled(turns, "a") as schedule:
+        turns.wait("a")
+        assert schedule.stop(WITHIN)
+    assert caplog.messages == []
 
 
 def test_system_exit_in_a_turn_does_not_end_the_worker() -> None:

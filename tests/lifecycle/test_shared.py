@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bearerd.errors import Stopping
 from bearerd.grant.outcome import Issued, Malformed, Outcome, RateLimited, Refused, Transient, Unsent
 from bearerd.model import Target
 from bearerd.share.types import Answer, Claim, Names, Stored
@@ -618,6 +619,20 @@ def test_an_exception_in_a_grant_frees_the_lock(world: World) -> None:
     assert second.file() == "token-1"
     world.live(10.0)
     assert first.file() == "token-1"
+
+
+def test_an_attempt_that_a_stop_prevents_leaves_the_grant_to_another_daemon_at_once(world: World) -> None:
+    first, second = world.add(2)
+
+    def stopping(_daemon: int, _target: Target) -> Outcome:
+        raise Stopping
+
+    world.provider.script = stopping
+    with pytest.raises(Stopping):
+        first.turn()
+    world.provider.script = None
+    second.turn()
+    assert second.file() == "token-1"
 
 
 def test_an_error_after_a_grant_does_not_lose_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,10 @@ def test_once_tries_three_of_many_wrong_secrets_and_ends(configure: Callable[...
         done = bearerd("once", "-c", config, "--timeout", "60s")
         assert len(server.seen) == 3  # a fourth attempt in 2 min is kept for changed credentials
     assert done.returncode == 1
-    why = r"no valid token: its client was refused too often; the next request is allowed in \d+ s"
+    why = (
+        r"no valid token: its client has used up refused_limit, in which requests without a known outcome count as "
+        r"refused; the next request is allowed in \d+ s"
+    )
     assert {name for name in "ab" if re.search(f"name=dnb/{name} {why}", done.stderr)} == {"a", "b"}
 
 

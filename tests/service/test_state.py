@@ -21,7 +21,7 @@ from bearerd.admission.types import Ask, Granted, Limits, Ticket
 from bearerd.grant.outcome import Refused
 from bearerd.terms import RateLimit
 from support.clock import FakeClock
-from support.process import bearerd, eventually, running
+from support.process import WITHIN, bearerd, eventually, patched, running
 from support.server import Answer, Script, Seen, Server, issues, serving
 from support.targets import CLIENT, target
 
@@ -174,6 +174,29 @@ def test_the_same_secret_in_another_encoding_is_tried_at_once(place: Place) -> N
     place.write("basic_encoding: raw")
     place.once(0)
     assert len(place.server.seen) == 2
+
+
+def test_attempts_whose_secret_was_not_read_before_a_stop_are_not_counted(place: Place) -> None:
+    place.server.script = takes("wr0ng-0")
+    hung, secret = place.directory / "hung", place.directory / "secret-0"
+    script = f"[ -e {secret} ] && exec cat {secret}; : > {hung}; exec sleep 600"
+    place.write()
+    place.config.write_text(
+        place.config.read_text().replace(f"{{file: {secret}}}", f"{{command: [/bin/sh, -c, '{script}']}}")
+    )
+    secret.rename(kept := place.directory / "kept")
+    constants = {"bearerd.service.engine._STOP_WITHIN": WITHIN, "bearerd.service.signals._KILL_AFTER": 600}
+    env = patched(place.directory, constants, "import bearerd.secrets.command as c; c._TIMEOUT = 600.0")
+    for verb in ("run", "once", "run", "once"):
+        with running(verb, "-c", place.config, env=env) as daemon:
+            eventually(hung.exists)
+            daemon.stop()
+        hung.unlink()
+        assert not any("next attempt" in line for line in daemon.lines)
+    assert place.server.seen == []
+    kept.rename(secret)
+    place.once(0)
+    assert len(place.server.seen) == 1
 
 
 # -- rate limits -----------------------------------------------------------------------------------

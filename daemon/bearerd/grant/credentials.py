@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bearerd.errors import SecretUnavailable
+from bearerd.errors import SecretUnavailable, Stopping
 from bearerd.grant.request import Access, Credentials
 from bearerd.model import Client, Provider, Target
 from bearerd.secrets.kinds import source_of
@@ -31,6 +31,8 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
     for reference in references:
         try:
             secret = _read(reference, environ)
+        except Stopping:
+            raise
         except SecretUnavailable as error:
             missing = missing or error
         else:

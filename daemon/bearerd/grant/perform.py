@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bearerd.clock import Clock
-from bearerd.errors import ExtraMissing, SecretUnavailable, unexpected
+from bearerd.errors import ExtraMissing, SecretUnavailable, Stopping, unexpected
 from bearerd.grant import rotation as rotations
 from bearerd.grant.certificate import expired
 from bearerd.grant.credentials import read_access, read_credentials, read_parameters
@@ -91,11 +91,13 @@ class Grants:
         self._judged: dict[str, tuple[Client, str]] = {}
 
     def perform(self, target: Target) -> Performed:
-        """Request a token. Every failure is an outcome, not an exception."""
+        """Request a token. Every failure is an outcome, not an exception. Raises Stopping, before anything is sent."""
         client = target.client
         try:
             several = read_credentials(client, self._environ)
             parameters = read_parameters(target, self._environ)
+        except Stopping:
+            raise
         except SecretUnavailable as error:
             return Performed(Unsent(str(error), phase="secret"))
         known = [self._fingerprint(client, credentials) for credentials in several]
@@ -195,6 +197,8 @@ class Grants:
     def _fetch(self, provider: Provider, endpoint: Endpoint, url: str) -> Reply | NoReply:
         try:
             access = read_access(provider, self._environ)
+        except Stopping:
+            raise
         except SecretUnavailable as error:
             return NoReply("secret", str(error))
         sent = self._clock.now()

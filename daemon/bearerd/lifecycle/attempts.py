@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from bearerd.admission.types import Ask, Held, Settled, Ticket
-from bearerd.grant.outcome import KINDS, Failure, Issued, Outcome, Performed, Refused
+from bearerd.errors import Stopping
+from bearerd.grant.outcome import KINDS, Failure, Issued, Performed, Refused, Unsent
 from bearerd.lifecycle import policy
 from bearerd.lifecycle.fleet_attempts import FleetAttempts
 from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
@@ -220,11 +221,10 @@ class Attempts(FleetAttempts):
         parts, shared = self._parts, self._shared
         self._timing.begun(now.boot)
         self.next = now.boot
-        outcome: Outcome | None = None
+        performed = self._perform(ticket, lock)
+        outcome = performed.outcome
         accepted: Accepted | None = None
         try:
-            performed = parts.grants.perform(self.target)
-            outcome = performed.outcome
             now = parts.clock.now()
             if isinstance(outcome, Issued):
                 accepted = self._judge(outcome, performed, now)
@@ -233,10 +233,8 @@ class Attempts(FleetAttempts):
             elif isinstance(outcome, Refused):
                 outcome = replace(outcome, request=self.target.fingerprint(), before=_before(outcome, lock))
         finally:
-            # Even after an exception the slot and the lock must be given back.
+            # Even after an exception the slot must be given back.
             settled = parts.admission.settle(ticket, outcome, parts.clock.now().boot)
-            if outcome is None and lock is not None and shared is not None:
-                shared.interrupted(self.target, lock)
         first = self.state.current is None
         newer: Taken | None = None
         if accepted is not None:
@@ -255,6 +253,21 @@ class Attempts(FleetAttempts):
         parts.counted(self.target, performed if outcome is performed.outcome else replace(performed, outcome=outcome))
         # Counted last: a thread that waits for the next grant then also sees its result.
         self._outcomes[_KINDS.index(type(outcome))] += 1
+
+    def _perform(self, ticket: Ticket, lock: Lock | None) -> Performed:
+        """Perform a grant. After an exception the slot and the lock are given back."""
+        parts, shared = self._parts, self._shared
+        try:
+            return parts.grants.perform(self.target)
+        except BaseException as error:
+            unsent = Unsent(str(error), phase="secret") if isinstance(error, Stopping) else None
+            parts.admission.settle(ticket, unsent, parts.clock.now().boot)
+            if lock is not None and shared is not None:
+                if unsent is not None:
+                    shared.failed(self.target, lock, unsent, 0.0, whole_client=False)
+                else:
+                    shared.interrupted(self.target, lock)
+            raise
 
     def _judge(self, issued: Issued, performed: Performed, now: Instant) -> Accepted:
         """Compare the reply with the held token, if that is the one that the current config wants."""

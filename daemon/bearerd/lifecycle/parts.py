@@ -19,7 +19,7 @@ class Grants(Protocol):
     """Performs grants (grant/perform.py)."""
 
     def perform(self, target: Target) -> Performed:
-        """Perform a grant. Returns its outcome and the client id that it used."""
+        """Perform a grant. Returns its outcome and the client id that it used. Raises Stopping if nothing was sent."""
         ...
 
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 from bearerd.clock import Clock
-from bearerd.errors import unexpected
+from bearerd.errors import Stopping, unexpected
 from bearerd.handoff import RunQueue
 from bearerd.lifecycle.jobs import Jobs
 from bearerd.lifecycle.policy import LONGEST_WAIT
@@ -174,6 +174,8 @@ class Schedule:
             self._due[name] = inf
         try:
             due = self._turn(name)
+        except Stopping:
+            pass  # nothing was sent, and the next process makes the attempt
         except Exception as error:  # noqa: BLE001 - a bug costs a minute, not the target
             self._lacked_memory |= isinstance(error, MemoryError)
             say(logging.ERROR, f"a turn failed: {unexpected(error)}", name=name)

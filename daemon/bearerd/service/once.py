@@ -189,8 +189,8 @@ def _why_held(status: TargetStatus, now: float) -> str:
             return f"its rate_limit allows the next request in {wait}"
         case "share_unavailable":
             return HELD["share_unavailable"]
-        case _:
-            return f"its client was refused too often; the next request is allowed in {wait}"
+        case reason:
+            return f"{HELD[reason]}; the next request is allowed in {wait}"
 
 
 def _is_final(status: TargetStatus, until: float) -> bool:
