@@ -107,6 +107,11 @@ def test_if_no_secret_of_a_list_can_be_read_the_error_names_the_first() -> None:
         read_credentials(THREE, {"OLD": ""})
 
 
+def test_secrets_of_a_list_that_cannot_be_read_are_named() -> None:
+    [found] = read_credentials(THREE, {"OLD": "b", "OLDEST": ""})
+    assert found.unread == ("env NEW: the variable is not set", "env OLDEST: empty")
+
+
 def test_each_secret_has_its_source() -> None:
     found = read_credentials(THREE, {"NEW": "c", "OLDEST": "a"})
     assert [one.source for one in found] == ["env NEW", "env OLDEST"]

@@ -866,6 +866,30 @@ def test_after_the_refusal_of_all_secrets_they_take_turns() -> None:
     assert provider.tried == ["n3w", "0ld", "n3w", "0ld"]
 
 
+def test_a_refusal_names_the_secrets_of_the_list_that_could_not_be_read_and_the_log_does_once(log: Log) -> None:
+    provider, environ = Accepting("n3w"), {"OLD": "0ld"}
+    with serving(provider) as server:
+        grants, wanted = Grants(FakeClock(), environ), at(server, **TWO)
+        refused, again = outcomes(grants, wanted, 2)
+        environ["NEW"] = "n3w"
+        [issued] = outcomes(grants, wanted, 1)
+        del environ["NEW"]
+        grants.perform(wanted)
+
+    said = "one of its secrets was not used: env NEW: the variable is not set"
+    assert refused == again == replace(REFUSED, hint=f"{said}; {REFUSED.hint}")
+    assert isinstance(issued, Issued)
+    assert log() == [("WARNING", f"client dnb: {said}; another one is used")] * 2
+
+
+def test_a_refusal_of_the_token_alone_names_no_secret() -> None:
+    with serving(lambda _: Answer(400, {"error": "invalid_scope"})) as server:
+        refused = perform(at(server, **TWO), {"OLD": "0ld"}).outcome
+
+    assert isinstance(refused, Refused)
+    assert "env NEW" not in str(refused)
+
+
 @pytest.mark.parametrize(
     "answer",
     [Answer(503), Answer(429), Answer(200, b"[]"), Answer(404)],

@@ -16,8 +16,8 @@ from bearerd.terms import HEADER_VALUE, Reference
 def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Credentials, ...]:
     """The client's credentials; more than one set if its secret is a list.
 
-    Secrets in a list that cannot be read are left out. Raises SecretUnavailable if none of them can be read, or if
-    another credential cannot.
+    Secrets in a list that cannot be read are left out, and `unread` says why. Raises SecretUnavailable if none of them
+    can be read, or if another credential cannot.
     """
     client_id = read_client_id(client, environ)
     private_key = _read(client.private_key, environ) if client.private_key else ""
@@ -27,19 +27,20 @@ def read_credentials(client: Client, environ: Mapping[str, str]) -> tuple[Creden
     if not references:
         return (Credentials(client_id, "", private_key, certificate, access=access),)
     found: list[Credentials] = []
-    missing: SecretUnavailable | None = None
+    missing: list[SecretUnavailable] = []
     for reference in references:
         try:
             secret = _read(reference, environ)
         except Stopping:
             raise
         except SecretUnavailable as error:
-            missing = missing or error
+            missing.append(error)
         else:
             found.append(Credentials(client_id, secret, private_key, certificate, str(reference), access))
-    if missing is not None and not found:
-        raise missing
-    return tuple(found)
+    if missing and not found:
+        raise missing[0]
+    unread = tuple(map(str, missing))
+    return tuple(replace(one, unread=unread) for one in found)
 
 
 def read_access(of: Client | Provider, environ: Mapping[str, str]) -> Access:

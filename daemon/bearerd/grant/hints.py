@@ -6,6 +6,7 @@ The text of a reply is searched and never shown.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -55,8 +56,17 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
         return replace(outcome, hint=login_hint(provider))
     if not isinstance(outcome, Refused | Malformed):
         return outcome
-    hint = _hint(outcome, reply, known)
-    return replace(outcome, hint=hint) if hint else outcome
+    hint = _hint(outcome, reply, known) or outcome.hint
+    unread = known.credentials.unread
+    if unread and isinstance(outcome, Refused) and outcome.whole_client:  # one of these may be the right secret
+        hint = "; ".join(filter(None, (not_used(unread), hint)))
+    return replace(outcome, hint=hint)
+
+
+def not_used(unread: Sequence[str]) -> str:
+    """What to say about the secrets of a list that could not be read."""
+    which = "one of its secrets was" if len(unread) == 1 else f"{len(unread)} of its secrets were"
+    return f"{which} not used: {'; '.join(unread)}"
 
 
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:

@@ -19,7 +19,7 @@ from bearerd.grant.certificate import expired
 from bearerd.grant.credentials import read_access, read_credentials, read_parameters
 from bearerd.grant.discovery import Discovery
 from bearerd.grant.endpoint import Endpoint
-from bearerd.grant.hints import Circumstances, hinted
+from bearerd.grant.hints import Circumstances, hinted, not_used
 from bearerd.grant.metadata import Metadata
 from bearerd.grant.outcome import (
     Issued,
@@ -87,6 +87,7 @@ class Grants:
         self._rotations: dict[str, Rotation] = {}
         self._skews: dict[Provider, float] = {}
         self._doubted: dict[str, str] = {}
+        self._unread: dict[str, tuple[str, ...]] = {}
         # Made for each grant it would be a twelfth of its CPU time.
         self._judged: dict[str, tuple[Client, str]] = {}
 
@@ -94,7 +95,7 @@ class Grants:
         """Request a token. Every failure is an outcome, not an exception. Raises Stopping, before anything is sent."""
         client = target.client
         try:
-            several = read_credentials(client, self._environ)
+            several = self._read(client)
             parameters = read_parameters(target, self._environ)
         except Stopping:
             raise
@@ -236,6 +237,17 @@ class Grants:
             say(logging.INFO, f"provider {provider.name}: its clock and this machine's agree again")
 
     # -- secrets -------------------------------------------------------------------------------
+
+    def _read(self, client: Client) -> tuple[Credentials, ...]:
+        """The client's credentials. Logs which secrets of a list are not used, and why, once for each change."""
+        several = read_credentials(client, self._environ)
+        unread = several[0].unread
+        with self._lock:
+            before = self._unread.get(client.name, ())
+            self._unread[client.name] = unread
+        if unread and unread != before:
+            say(logging.WARNING, f"client {client.name}: {not_used(unread)}; another one is used")
+        return several
 
     def _fingerprint(self, client: Client, credentials: Credentials) -> str:
         """A fingerprint of all that the provider judges: a changed config of the client counts as another secret."""

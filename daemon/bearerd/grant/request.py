@@ -46,6 +46,8 @@ class Credentials:
     source: str = field(default="", compare=False)
     """The source of the secret, for messages."""
     access: Access = field(default=Access(), repr=False)
+    unread: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Why other secrets of the list could not be read, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
