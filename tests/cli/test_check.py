@@ -288,6 +288,18 @@ def test_an_unusable_secret_exits_1_and_names_the_client(site: Site, mode: int |
     assert SECRET not in done.stdout
 
 
+def test_a_command_of_many_runs_once_and_each_of_them_reports_its_fault(site: Site) -> None:
+    secret = f"{{command: [/bin/sh, -c, 'echo >> {site.path}/runs; exit 1']}}"
+    share = f"{{redis: {{url: rediss://example.invalid}}, key: {secret}}}"
+    site.write({"client_secret": secret, "parameters": f"{{account: {secret}}}", "share": share})
+    done = site.check()
+    assert done.returncode == 1
+    fault = "command /bin/sh: exit 1; run it by hand as the daemon's user to see why"
+    subjects = ("client dnb", "token dnb/bci", "token dnb/other", "share rediss://example.invalid:6379/0")
+    assert findings(done, "failed") == [f"{subject}: {fault}" for subject in subjects]
+    assert (site.path / "runs").read_text() == "\n"
+
+
 def test_a_systemd_credential_is_the_one_from_the_start_of_the_unit(site: Site, tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()

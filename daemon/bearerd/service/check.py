@@ -30,7 +30,7 @@ from bearerd.service.finding import Finding, finding_of
 from bearerd.service.logs import quiet_libraries
 from bearerd.service.online import try_online
 from bearerd.service.shares import examine_shares
-from bearerd.service.texts import Texts, rotation
+from bearerd.service.texts import Known, Texts, rotation
 from bearerd.service.trust import writable_by_others
 from bearerd.share.keys import key_fault
 from bearerd.terms import Reference
@@ -46,8 +46,9 @@ def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterat
     faults = publisher.examine_directory()
     yield from _directories(config, publisher, faults)
     unusable = config.directory if faults else None
-    yield from _clients_and_tokens(config, environ, publisher, unusable, online=online)
-    yield from examine_shares(config, environ, online=online)
+    known: Known = {}
+    yield from _clients_and_tokens(config, environ, known, publisher, unusable, online=online)
+    yield from examine_shares(config, environ, known, online=online)
 
 
 def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Iterator[Finding]:
@@ -72,17 +73,23 @@ def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Ite
 
 
 def _clients_and_tokens(
-    config: Config, environ: Mapping[str, str], publisher: Publisher, unusable: str | None, *, online: bool
+    config: Config,
+    environ: Mapping[str, str],
+    known: Known,
+    publisher: Publisher,
+    unusable: str | None,
+    *,
+    online: bool,
 ) -> Iterator[Finding]:
     clients = {target.client.name: target.client for target in config.targets}
-    judged = {name: _judge(client, environ) for name, client in clients.items()}
+    judged = {name: _judge(client, environ, known) for name, client in clients.items()}
     for name, client in clients.items():
         yield _client_finding(client, judged[name], environ)
     mounts = mounted([output.path for target in config.targets for output in target.outputs])
     able: list[Target] = []
     for target in config.targets:
         parameters = [value for _, value in target.parameters if isinstance(value, Reference)]
-        texts = Texts(environ)
+        texts = Texts(environ, known)
         for reference in parameters:
             texts.verbatim(reference)
         credentials = judged[target.client.name]
@@ -198,9 +205,9 @@ def _usable(client: Client) -> str:
     return "no credentials but its client_id" if client.client_id else "no credentials are configured"
 
 
-def _judge(client: Client, environ: Mapping[str, str]) -> Texts:
+def _judge(client: Client, environ: Mapping[str, str], known: Known) -> Texts:
     """Read everything that a client authenticates with, and try it as far as that is possible without a request."""
-    texts = Texts(environ)
+    texts = Texts(environ, known)
     if isinstance(client.client_id, Reference):
         texts.verbatim(client.client_id)
     secrets = [texts.verbatim(reference) for reference in client.client_secret]

@@ -14,7 +14,7 @@ from bearerd.lifecycle.policy import CLOCKS_DISAGREE
 from bearerd.model import Client, Config
 from bearerd.redis_address import Address, BadAddressError, parse
 from bearerd.service.finding import Finding
-from bearerd.service.texts import Texts, rotation
+from bearerd.service.texts import Known, Texts, rotation
 from bearerd.share.keys import key_fault
 from bearerd.share.types import ShareUnavailable
 from bearerd.terms import Redis, Reference
@@ -51,7 +51,7 @@ class _Server:
         return ("clients", ", ".join(names[:_MOST_NAMED]) + more)
 
 
-def examine_shares(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
+def examine_shares(config: Config, environ: Mapping[str, str], known: Known, *, online: bool) -> Iterator[Finding]:
     """Check each server, and the keys of the clients that share through it."""
     clients: dict[Redis, dict[str, Client]] = {}
     for target in config.targets:
@@ -61,7 +61,7 @@ def examine_shares(config: Config, environ: Mapping[str, str], *, online: bool) 
     if missing:
         yield Finding("share", missing, "failed")
     for redis, sharing in clients.items():
-        server = _examined(redis, list(sharing.values()), environ)
+        server = _examined(redis, list(sharing.values()), environ, known)
         yield from _findings(server, environ)
         if online and not (missing or server.texts.faults or server.texts.hidden):
             yield from _tried(server, environ, SystemClock())
@@ -76,9 +76,9 @@ def _missing_extra() -> str | None:
     return None
 
 
-def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str]) -> _Server:
+def _examined(redis: Redis, clients: Sequence[Client], environ: Mapping[str, str], known: Known) -> _Server:
     """Read the secrets of a server, and its `ca_file`."""
-    texts = Texts(environ)
+    texts = Texts(environ, known)
     url = texts.verbatim(redis.url) if isinstance(redis.url, Reference) else redis.url
     address = None
     if url:

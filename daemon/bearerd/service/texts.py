@@ -9,12 +9,18 @@ from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
 from bearerd.terms import Reference
 
+_Read = Callable[[SecretSource], str]
+Known = dict[tuple[Reference, _Read], str | SecretUnavailable]
+"""What a check has read, or why it could not. Each reference is read once: a command that hangs takes 10 s."""
+
 
 class Texts:
-    """Reads references for a check, and collects what is wrong with them."""
+    """Reads references for one finding of a check, and collects what is wrong with them."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], known: Known) -> None:
+        """`known` is shared by all findings."""
         self._environ = environ
+        self._known = known
         self.faults: list[str] = []
         self.hidden: dict[str, str] = {}
         """By reference: why this process cannot see a secret that the daemon can."""
@@ -36,18 +42,23 @@ class Texts:
             by_reason.setdefault(reason, []).append(reference)
         return "; ".join(f"{', '.join(references)}: {reason}" for reason, references in by_reason.items())
 
-    def _text(self, reference: Reference | None, read: Callable[[SecretSource], str]) -> str:
+    def _text(self, reference: Reference | None, read: _Read) -> str:
         if reference is None:
             return ""
         source = source_of(reference, self._environ)
         if reason := source.hidden():
             self.hidden[str(reference)] = reason
             return ""
-        try:
-            return read(source)
-        except SecretUnavailable as error:
-            self.faults.append(str(error))
+        if (reference, read) not in self._known:
+            try:
+                self._known[reference, read] = read(source)
+            except SecretUnavailable as error:
+                self._known[reference, read] = error
+        found = self._known[reference, read]
+        if isinstance(found, SecretUnavailable):
+            self.faults.append(str(found))
             return ""
+        return found
 
 
 def rotation(references: Iterable[Reference], environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
