@@ -270,6 +270,17 @@ def test_once_waits_until_a_new_token_is_valid(configure: Callable[..., Path], t
     assert json.loads(base64.urlsafe_b64decode(claims + "=="))["nbf"] <= time.time() + 1.0  # `Date` has whole seconds
 
 
+@pytest.mark.parametrize("second", [pytest.param("t-2", id="it ended"), pytest.param("t-1", id="never named")])
+def test_once_asks_again_about_a_lifetime_of_0(configure: Callable[..., Path], tmp_path: Path, second: str) -> None:
+    zero = {"access_token": "t-1", "token_type": "Bearer", "expires_in": 0}
+    lasting = {"access_token": "t-2", "token_type": "Bearer", "expires_in": 3600}
+    with serving(then(Answer(200, zero), Answer(200, lasting if second == "t-2" else zero))) as server:
+        done = bearerd("once", "-c", configure(server.url))
+        assert len(server.seen) == 2
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tokens/dnb/bci").read_text() == second
+
+
 def test_once_says_what_a_token_waits_for_that_is_not_valid_in_time(
     configure: Callable[..., Path], tmp_path: Path
 ) -> None:

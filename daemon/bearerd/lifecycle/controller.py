@@ -127,6 +127,7 @@ class Controller:
             outcomes=attempts.outcomes,
             fleet_grants=attempts.fleet_grants,
             same_token=attempts.same,
+            zero=attempts.state.zero,
             publish_at=waiting.at if waiting is not None else None,
         )
 

@@ -155,7 +155,7 @@ def _settle(
             continue
         if _is_final(status, until):
             ends[status.name] = _final(status, now)
-        elif status.failure is None and _good(status, now) and status.due > now and status.publish_at is None:
+        elif status.failure is None and _good(status, now) and _is_settled(status, now):
             ends[status.name] = _End(good=True)
         elif status.client in refused:
             why = f"its client was refused (for {refused[status.client].name})"
@@ -172,6 +172,11 @@ def _ends_its_client(status: TargetStatus, until: float) -> bool:
         and isinstance(status.failure, Refused)
         and status.failure.whole_client
     )
+
+
+def _is_settled(status: TargetStatus, now: float) -> bool:
+    """Whether the target needs no request and no publication soon."""
+    return status.due > now and not status.zero and status.publish_at is None
 
 
 def _is_held(status: TargetStatus, until: float) -> bool:
