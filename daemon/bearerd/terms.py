@@ -47,6 +47,12 @@ TEMPLATES: Final = (
 )
 """The built-in templates, one file each in publish/templates."""
 OnExpiry = Literal["keep", "remove"]
+Unsure = Literal["", "zero", "renewed"]
+"""Why the lifetime of a token still has to be confirmed by another reply; empty if it does not.
+
+zero     the token arrived with a lifetime of 0
+renewed  the provider returned the same token at its known expiry with a new lifetime, perhaps from a cache
+"""
 Reload = Literal["watch", "signal"]
 WhenUnavailable = Literal["alone", "wait"]
 """What a daemon does while its fleet's Redis cannot be used.

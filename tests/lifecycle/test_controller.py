@@ -243,6 +243,14 @@ def test_the_same_token_after_its_expiry_is_accepted_as_renewed(rig: Rig) -> Non
     assert rig.controller.status().expires == rig.clock.boot + 3600
 
 
+def test_a_changed_schedule_does_not_delay_the_second_request_about_a_lifetime_of_0(rig: Rig) -> None:
+    rig.answer(Issued(token("t-1"), named="zero"), Issued(token("t-2")))
+    rig.turn()
+    rig.target = replace(rig.target, refresh_before=RefreshBefore(seconds=60))
+    rig.live(3)
+    assert rig.file.read_bytes() == b"t-2"
+
+
 def test_a_failure_keeps_the_files_and_is_retried_sooner_near_expiry(rig: Rig) -> None:
     rig.answer(Issued(token("t-1")), Transient("reset"))
     rig.live(3590)

@@ -218,6 +218,41 @@ def test_a_sliding_token_is_recognised_after_a_restart(life: Life, quiet: pytest
     assert (life.missing, life.dead, alarms(quiet)) == ([], [], [])
 
 
+@pytest.mark.parametrize("second", [("t-2", 600), ("t-1", 0)], ids=["it ended", "never named"])
+def test_a_provider_is_asked_again_about_a_lifetime_of_0_after_a_restart(life: Life, second: tuple[str, int]) -> None:
+    replies = [("t-1", 0), second]
+
+    def answer(_: float) -> Answer:
+        text, lifetime = replies[len(life.provider.asked) - 1]
+        return 200, {"access_token": text, "token_type": "Bearer", "expires_in": lifetime}, {}
+
+    life.provider.answer = answer
+    life.live(0.5)
+    life.start()
+    life.live(10)
+    first, again = life.provider.asked
+    assert again - first == pytest.approx(2, abs=0.1)
+    assert life.text == second[0]
+    life.start()
+    life.live(10)
+    assert len(life.provider.asked) == 2  # the record says that its lifetime is known
+
+
+@pytest.mark.parametrize("before", [600, 1800], ids=["first round", "sliding"])
+def test_a_restart_changes_no_time_of_a_round_of_re_checks(tmp_path: Path, before: float) -> None:
+    asked = []
+    for restarts in (0, 9):
+        life = Life(tmp_path / str(restarts))
+        life.provider.answer = lambda _: (200, {"access_token": "same", "token_type": "Bearer", "expires_in": 600}, {})
+        life.live(before + 2)
+        for _ in range(restarts):
+            life.start()
+            life.live(8)
+        life.live(400 - 8 * restarts)
+        asked.append([moment - life.provider.asked[0] for moment in life.provider.asked])
+    assert asked[1] == pytest.approx(asked[0], abs=0.5)
+
+
 def test_a_provider_that_keeps_returning_an_expired_token_causes_an_alarm_after_10_s(
     life: Life, quiet: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bearerd.grant.outcome import Issued, Malformed, Named, Transient
 from bearerd.lifecycle.token_state import Accepted, TokenState, accept, resumed
-from bearerd.terms import Instant, Token
+from bearerd.terms import Instant, Token, Unsure
 from support.clock import START
 
 DEFAULT = 3600.0
@@ -232,8 +232,10 @@ def test_an_expiry_that_moves_by_less_than_5_s_is_a_countdown(life: Life) -> Non
 
 
 @pytest.mark.parametrize("named", ["named", "unnamed"])
-def test_an_expired_record_only_serves_to_recognise_the_same_token(named: Named) -> None:
-    life = Life(resumed(reply("a", 3600, -9000).token, START.boot, named=True, sliding=False))
+@pytest.mark.parametrize("unsure", ["", "zero", "renewed"])
+def test_an_expired_record_only_serves_to_recognise_the_same_token(named: Named, unsure: Unsure) -> None:
+    token = reply("a", 3600, -9000).token
+    life = Life(resumed(token, START.boot, named=not unsure, sliding=False, unsure=unsure))
     assert life.state.current is None
     assert life.state.remaining(START.boot) == 0
     assert life.reply(0, "a", 3600, named).kind == "renewed"

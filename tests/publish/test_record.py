@@ -25,6 +25,8 @@ def test_a_saved_record_is_loaded_unchanged() -> None:
     [
         replace(RECORD, named=False),
         replace(RECORD, sliding=True),
+        replace(RECORD, unsure="zero"),
+        replace(RECORD, unsure="renewed"),
         replace(RECORD, client_id=""),
         replace(RECORD, token=token(scope=None, token_type="N_A")),
         replace(RECORD, token=token(scope="")),
@@ -56,6 +58,9 @@ def test_a_record_of_a_waiting_token_names_no_time_that_does_not_wait() -> None:
         {"client_id": 5},
         {"named": 1},
         {"sliding": None},
+        {"unsure": "often"},
+        {"unsure": True},
+        {"unsure": []},
         {"access_token": ""},
         {"access_token": "a b"},
         {"access_token": "a\x7f"},

@@ -18,11 +18,11 @@ from bearerd.lifecycle.fleet_attempts import FleetAttempts
 from bearerd.lifecycle.lines import Line, nbf_line, reply_line, resumed_line
 from bearerd.lifecycle.plan import needs_grant
 from bearerd.lifecycle.shared import NOT_SENT
-from bearerd.lifecycle.token_state import Accepted, TokenState, accept
+from bearerd.lifecycle.token_state import Accepted, TokenState, accept, next_check
 from bearerd.model import Target
 from bearerd.publish.record import Record
 from bearerd.share.answers import Alone, Claimed, Delayed, FleetFailure, Lock, Taken
-from bearerd.terms import Instant
+from bearerd.terms import Instant, Token
 from bearerd.timeformat import duration
 
 _KINDS: Final = tuple(KINDS)
@@ -55,7 +55,7 @@ class Attempts(FleetAttempts):
         remaining = self.state.remaining(now.boot)
         due = now.boot
         if not dated.disagreed and remaining >= self._parts.min_valid:
-            due = max(now.boot, self._refresh_due(dated.token, now.boot - policy.LEAST_BETWEEN_ATTEMPTS))
+            due = max(now.boot, self._held_due(dated.token, now.boot))
         if due == now.boot:
             due += policy.first_attempt(remaining, self._parts.spread(), self._parts.dice())
         self._timing.due = due
@@ -92,7 +92,7 @@ class Attempts(FleetAttempts):
         elif self._is_spread(now):
             self._timing.now(now)
         elif token is not None and _schedule(old) != _schedule(target):
-            self._timing.rescheduled(max(now, self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)))
+            self._timing.rescheduled(max(now, self._held_due(token, now)))
 
     def withdraw(self) -> None:
         """Let admission and the fleet forget the target, because it is no longer wanted."""
@@ -314,6 +314,11 @@ class Attempts(FleetAttempts):
             self._shared.failed(self.target, lock, failure, waits, whole_client=whole_client)
         self._plan_last(now)
         self.say(self.log.describe(failure, now, remaining, self._or_last(until)))
+
+    def _held_due(self, token: Token, now: float) -> float:
+        """When the held token is due: for its refresh, or for a reply that has to confirm its lifetime."""
+        refresh_due = self._refresh_due(token, now - policy.LEAST_BETWEEN_ATTEMPTS)
+        return min(refresh_due, next_check(self.state, now))
 
     def _due_now(self, now: float) -> None:
         """Make an attempt due now, because the cause of the last failure may be gone."""

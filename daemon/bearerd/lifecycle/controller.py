@@ -179,7 +179,8 @@ class Controller:
             # Even after an exception: for the next turn, a token that was taken is no change.
             if attempts.state.token is not before.token or attempts.token.waiting is not waited:
                 self._files.token_changed()
-            elif (attempts.state.sliding, attempts.state.named, attempts.token.fence) != (
+            elif (attempts.state.unsure, attempts.state.sliding, attempts.state.named, attempts.token.fence) != (
+                before.unsure,
                 before.sliding,
                 before.named,
                 fence,

@@ -188,7 +188,13 @@ class HeldToken:
         if token is None or not self.is_for(target):
             return None
         record = Record(
-            token, self.identity, self._client_id, named=state.named, sliding=state.sliding, fence=self.fence
+            token,
+            self.identity,
+            self._client_id,
+            named=state.named,
+            sliding=state.sliding,
+            unsure=state.unsure,
+            fence=self.fence,
         )
         if waiting is None:
             return record
@@ -203,7 +209,7 @@ class HeldToken:
     def resume(self, record: Record, target: Target, now: Instant) -> policy.Dated:
         """Take the token from a record of this target. An expired one only serves to recognise it in a later reply."""
         dated = policy.redate(record.token, now)
-        self.state = resumed(dated.token, now.boot, named=record.named, sliding=record.sliding)
+        self.state = resumed(dated.token, now.boot, named=record.named, sliding=record.sliding, unsure=record.unsure)
         self._client_id, self.identity, self.fence = record.client_id, record.identity, record.fence
         if record.waits:
             present = TokenState()

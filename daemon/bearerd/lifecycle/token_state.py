@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from bearerd.grant.outcome import ARRIVED_EXPIRED, Issued, Malformed, Transient
 from bearerd.lifecycle.policy import LEAST_BETWEEN_ATTEMPTS, halfway
-from bearerd.terms import Instant, Token
+from bearerd.terms import Instant, Token, Unsure
 from bearerd.timeformat import rfc3339
 
 COUNTDOWN: Final = 5.0
@@ -60,11 +60,8 @@ class TokenState:
     never_named: bool = False
     """Whether this provider never names lifetimes."""
     round_ends: float | None = None
-    """After a renewal: when its round of re-checks ends, which is when the refresh is due."""
-    renewed: float = 0.0
-    """The time of the last renewal."""
-    checks: int = 0
-    """The number of re-checks made in this round."""
+    """After a renewal: when its round of re-checks ends, which is when the refresh is due; `inf` after a restart, until
+    the next reply."""
     confirmed: float = -inf
     """When the provider last returned this same token."""
     ended: float = inf
@@ -76,6 +73,13 @@ class TokenState:
     def current(self) -> Token | None:
         """The token for the files; None if there is none or it is stale."""
         return None if self.stale else self.token
+
+    @property
+    def unsure(self) -> Unsure:
+        """Why its lifetime still has to be confirmed. Kept in the record."""
+        if self.zero:
+            return "zero"
+        return "" if self.round_ends is None else "renewed"
 
     def remaining(self, now: float) -> float:
         """Seconds until it expires."""
@@ -95,10 +99,33 @@ class TokenState:
         return replace(self, token=token, ends=min(self.ends, token.expires.boot))
 
 
-def resumed(token: Token, now: float, *, named: bool, sliding: bool) -> TokenState:
+def resumed(token: Token, now: float, *, named: bool, sliding: bool, unsure: Unsure = "") -> TokenState:
     """The state of a token from its record, which may have expired."""
     ends = token.expires.boot
-    return TokenState(token, ends, gone=ends, stale=ends <= now, named=named, sliding=sliding)
+    state = TokenState(token, ends, gone=ends, stale=ends <= now, named=named, sliding=sliding)
+    if state.stale:
+        return state
+    return replace(state, zero=unsure == "zero", round_ends=inf if unsure == "renewed" else None)
+
+
+def next_check(state: TokenState, now: float) -> float:
+    """When the next request has to confirm the lifetime; `inf` if none has to.
+
+    After a renewal that is 1, 3, 7, 15 … s later, for a sliding token 5 and 60 s later, and finally at the end of the
+    round. These moments follow from the token alone, so a restart changes none of them.
+    """
+    if state.token is None or not state.unsure:
+        return inf
+    obtained = state.token.obtained.boot
+    if state.zero:
+        return obtained + _ASK_ABOUT_ZERO
+    end = min(state.round_ends if state.round_ends is not None else inf, state.ends)
+    age = LEAST_BETWEEN_ATTEMPTS
+    if state.sliding:
+        age = next((check for check in _SLIDING_CHECKS if obtained + check > now), inf)
+    while obtained + age <= now:
+        age += age + LEAST_BETWEEN_ATTEMPTS
+    return min(obtained + age, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +170,7 @@ def _accept(
     if issued.named == "zero" and state.named:
         return _at_end(state, boot)
     if boot < state.ends:
-        return _same(state, issued, boot)
+        return _same(state, issued, boot, refresh_due)
     if issued.named == "named" and state.token is not None and _is_countdown(token, state.token):
         counted = replace(state, ends=token.expires.boot, confirmed=boot, ended=inf, arrived_expired=0)
         return Accepted(counted, "same", halfway(boot, counted.ends))
@@ -169,7 +196,7 @@ def _after_zero(state: TokenState, issued: Issued, now: float, refresh_due: Call
     return Accepted(after, "same", _due(after.token, refresh_due))
 
 
-def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
+def _same(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[Token], float]) -> Accepted:
     """The held token, before its known expiry."""
     token, after = issued.token, replace(state, confirmed=now, ended=inf, arrived_expired=0)
     if issued.named == "named":
@@ -184,8 +211,9 @@ def _same(state: TokenState, issued: Issued, now: float) -> Accepted:
     if now >= after.round_ends:
         after = replace(after, sliding=True, round_ends=None)
         return Accepted(after, "same", halfway(now, after.ends))
-    after = replace(after, checks=after.checks + 1)
-    return Accepted(after, "same", _next_check(after, now))
+    if after.round_ends == inf:
+        after = replace(after, round_ends=_due(after.token, refresh_due))
+    return Accepted(after, "same", next_check(after, now))
 
 
 def _renewed(state: TokenState, issued: Issued, now: float, refresh_due: Callable[[Token], float]) -> Accepted:
@@ -198,23 +226,12 @@ def _renewed(state: TokenState, issued: Issued, now: float, refresh_due: Callabl
         sliding=state.sliding,
         never_named=state.never_named,
         round_ends=refresh_due(token),
-        renewed=now,
         confirmed=now,
     )
     if not after.named and after.never_named:  # without a lifetime, a re-check learns nothing
         after = replace(after, round_ends=None)
         return Accepted(after, "renewed", refresh_due(token))
-    return Accepted(after, "renewed", _next_check(after, now))
-
-
-def _next_check(state: TokenState, now: float) -> float:
-    """When the next re-check of a round is due: after 1, 2, 4 … s, for a sliding token after 5 and 60 s."""
-    end = state.round_ends if state.round_ends is not None else state.ends
-    if not state.sliding:
-        wait = LEAST_BETWEEN_ATTEMPTS * 2.0 ** min(state.checks, 32)
-        return min(now + wait, end)
-    at = state.renewed + _SLIDING_CHECKS[state.checks] if state.checks < len(_SLIDING_CHECKS) else end
-    return min(at, end)
+    return Accepted(after, "renewed", next_check(after, now))
 
 
 def _at_end(state: TokenState, now: float) -> Accepted:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bearerd import boundedjson
-from bearerd.terms import Instant, Token
+from bearerd.terms import Instant, Token, Unsure
 
 SCHEMA: Final = 1
 """The format version. A record with another one is kept aside (publish/version)."""
@@ -33,6 +33,8 @@ class Record:
     """Whether its provider named a lifetime for it."""
     sliding: bool = False
     """Whether its provider prolongs it for as long as it is used."""
+    unsure: Unsure = ""
+    """Why its lifetime still has to be confirmed by another reply."""
     present: Token | None = None
     """The token in the files, while the new one waits for its publication."""
     not_before: float = 0.0
@@ -71,6 +73,8 @@ def dump(record: Record) -> bytes:
         fields |= {"not_before": record.not_before, "publish_after": record.publish_after}
     if record.present is not None:
         fields["next"] = _fields(record.token)
+    if record.unsure:
+        fields["unsure"] = record.unsure
     if record.fence:
         fields["fence"] = record.fence
     return json.dumps(fields).encode()
@@ -103,6 +107,7 @@ def load(content: bytes) -> Record | None:
             # The first version with a package wrote neither.
             named=_flag(fields.get("named", True)),
             sliding=_flag(fields.get("sliding", False)),
+            unsure=_unsure(fields.get("unsure", "")),
             present=None if following is None else _token(fields),
             not_before=_number(fields.get("not_before", 0.0)),
             publish_after=_number(fields.get("publish_after", 0.0)),
@@ -136,6 +141,13 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
     return value
+
+
+def _unsure(value: Any) -> Unsure:
+    if value in {"", "zero", "renewed"}:
+        unsure: Unsure = value
+        return unsure
+    raise TypeError
 
 
 def _number(value: Any, most: float = math.inf) -> float:

@@ -43,7 +43,7 @@ def check_record(data: bytes) -> None:
         dated = redate(record.published, now).token
         assert math.isfinite(dated.expires.boot)
         assert dated.expires.boot <= max(record.published.expires.boot, now.boot + dated.lifetime) + 1
-        resumed(dated, now.boot, named=record.named, sliding=record.sliding)
+        resumed(dated, now.boot, named=record.named, sliding=record.sliding, unsure=record.unsure)
         check_files(dated, TARGET)
 
 
@@ -54,7 +54,7 @@ _RECORDS = tuple(
     records.dump(each)
     for each in (
         _RECORD,
-        records.Record(token(), "i", "", named=False, sliding=True, fence=7),
+        records.Record(token(), "i", "", named=False, sliding=True, unsure="renewed", fence=7),
         records.Record(token("opaque-2"), "i", "a", present=token("opaque-1"), publish_after=30.0),
         records.Record(token("opaque-2"), "i", "a", not_before=20.0),
     )
@@ -65,6 +65,7 @@ _RECORD_WORDS = (
         b'"next": ',
         b'"named": true',
         b'"sliding": false',
+        b'"unsure": "zero"',
         b'"fence": 4503599627370496',
         b'"scope": null',
     ),
