@@ -82,7 +82,7 @@ class TargetStatus:
     same_token: bool = False
     """Whether the last reply contained the token that was already held."""
     zero: bool = False
-    """Whether the last reply had a new token with a lifetime of 0, and the next one decides what that means."""
+    """Whether the last reply had another token with a lifetime of 0, and the next one decides what that means."""
     publish_at: float | None = None
     """When a newer token than this one is published; None if none is waiting."""
 

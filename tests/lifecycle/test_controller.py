@@ -243,6 +243,16 @@ def test_the_same_token_after_its_expiry_is_accepted_as_renewed(rig: Rig) -> Non
     assert rig.controller.status().expires == rig.clock.boot + 3600
 
 
+def test_a_valid_token_stays_in_its_files_while_the_provider_fails_after_a_lifetime_of_0(
+    rig: Rig, log: pytest.LogCaptureFixture
+) -> None:
+    rig.answer(Issued(token("t-1")), Issued(token("t-2"), named="zero"), Transient("reset"))
+    rig.live(2900)
+    assert rig.file.read_bytes() == b"t-1"
+    kept = "the provider returned another token with a lifetime of 0; the current one is kept, good for 12 min"
+    assert any(record.getMessage().startswith(kept) for record in log.records)
+
+
 def test_a_changed_schedule_does_not_delay_the_second_request_about_a_lifetime_of_0(rig: Rig) -> None:
     rig.answer(Issued(token("t-1"), named="zero"), Issued(token("t-2")))
     rig.turn()

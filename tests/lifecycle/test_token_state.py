@@ -129,6 +129,34 @@ def test_a_new_token_with_a_lifetime_of_0_is_requested_once_more(life: Life) -> 
     assert (life.again, life.state.never_named) == (2882, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "lifetime", "kind", "again"),
+    [
+        pytest.param("b", 0, "new", 32 + 2880, id="never named"),
+        pytest.param("c", 3600, "new", 32 + 2880, id="it ended"),
+        pytest.param("a", 28, "same", 46, id="the present one"),
+    ],
+)
+def test_a_valid_token_is_kept_until_a_second_reply_tells_what_a_lifetime_of_0_means(
+    life: Life, text: str, lifetime: float, kind: str, again: float
+) -> None:
+    life.reply(0, "a", 60)
+    present = life.state.token
+    assert life.zero(30, "b").kind == "kept"
+    assert (life.state.token, life.state.unsure, life.ends, life.again) == (present, "", 60, 32)
+    assert (life.reply(32, text, lifetime) if lifetime else life.zero(32, text)).kind == kind
+    assert life.state.token is not None
+    assert (life.state.token.access_token, life.again, life.state.zero) == (text, again, False)
+
+
+def test_a_token_with_a_lifetime_of_0_replaces_one_that_may_end_before_the_next_reply(life: Life) -> None:
+    life.reply(0, "a", 60)
+    assert life.zero(58, "b").kind == "new"
+    life.reply(100, "c", 60)
+    life.reply(160, "c", 60)  # perhaps from a cache
+    assert life.zero(161, "d").kind == "new"
+
+
 def test_a_short_lifetime_after_a_first_0_leaves_a_second_between_two_requests(life: Life) -> None:
     life.zero(0, "a")
     assert life.reply(2, "a", 1).kind == "renewed"
@@ -329,6 +357,6 @@ def test_no_sequence_of_replies_exceeds_a_known_expiry_or_causes_early_requests(
         held = before.current is not None and before.current.access_token == text
         if held and START.boot + at < before.ends and not before.zero:
             assert life.state.ends <= before.ends
-        if accepted.kind != "expired":
+        if accepted.kind not in {"expired", "kept"}:
             assert life.state.token is not None
             assert life.state.token.access_token == text

@@ -67,6 +67,9 @@ def reply_line(kind: Kind, remaining: float, wait: float, publish_in: float = 0.
             return Line("debug", f"the provider still returns the token that is expiring; next request {when}")
         case "same":
             return Line("debug", f"the provider returned the same token, good for {good}; next request {when}")
+        case "kept":
+            text = "the provider returned another token with a lifetime of 0; the current one is kept"
+            return Line("debug", f"{text}, good for {good}; next request {when}")
         case "expired":
             return None
         case _:

@@ -29,13 +29,14 @@ _SLIDING_CHECKS: Final = (5.0, 60.0)
 # Slow replies or a clock that is being set may cause two in a row. A third one means that a clock is wrong.
 _ARRIVED_EXPIRED: Final = 3
 
-Kind = Literal["new", "same", "renewed", "at_end", "expired"]
+Kind = Literal["new", "same", "renewed", "at_end", "kept", "expired"]
 """The kind of a reply.
 
 new      a token that was not held before
 same     the held token, with the same or an earlier expiry
 renewed  the held token at its expiry, with a new lifetime
 at_end   the held token, which is at its end
+kept     another token with a lifetime of 0, which is not taken, because the held one is valid until the next reply
 expired  another token that had expired when it arrived: a failure
 """
 
@@ -56,7 +57,8 @@ class TokenState:
     sliding: bool = False
     """Whether the provider extended it for a whole round of re-checks. Kept in the record."""
     zero: bool = False
-    """Whether it arrived with a lifetime of 0. The next reply decides what that means."""
+    """Whether the last reply had a lifetime of 0 for this token, which was new, or for one that was not taken. The next
+    reply decides what that means."""
     never_named: bool = False
     """Whether this provider never names lifetimes."""
     round_ends: float | None = None
@@ -77,7 +79,7 @@ class TokenState:
     @property
     def unsure(self) -> Unsure:
         """Why its lifetime still has to be confirmed. Kept in the record."""
-        if self.zero:
+        if self.zero and not self.named:
             return "zero"
         return "" if self.round_ends is None else "renewed"
 
@@ -164,9 +166,13 @@ def _accept(
     if issued.expired(boot):
         return _at_end(state, boot) if held else _arrived_expired(state, issued, now, skew)
     if not held:
+        again = boot + _ASK_ABOUT_ZERO
+        if issued.named == "zero" and state.named and not state.zero and not state.unsure and again < state.ends:
+            return Accepted(replace(state, zero=True), "kept", again)
         return _new(state, issued, boot, refresh_due)
-    if state.zero:
+    if state.zero and not state.named:
         return _after_zero(state, issued, boot, refresh_due)
+    state = replace(state, zero=False)
     if issued.named == "zero" and state.named:
         return _at_end(state, boot)
     if boot < state.ends:
