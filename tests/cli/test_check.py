@@ -564,6 +564,19 @@ def test_check_reports_a_file_that_is_a_mount_point(site: Site) -> None:
     assert site.check().returncode == 0
 
 
+@pytest.mark.parametrize("name", ["dnb.secret", "config.yaml"])
+def test_check_reports_an_output_that_leads_to_a_file_that_bearerd_reads(site: Site, name: str) -> None:
+    (site.path / "link").symlink_to(".")
+    site.write(token=f"files: [{{format: raw, path: '{site.path}/link/{name}'}}]")
+    done = site.check()
+    assert done.returncode == 1
+    (failed,) = findings(done, "failed")
+    assert failed == (
+        f"token dnb/bci: {site.path}/link/{name} leads to {site.path}/{name}, which bearerd reads: it is not written; "
+        "use another path"
+    )
+
+
 # -- as a reader -------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ import pytest
 from bearerd.errors import DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.model import Config, Output
 from bearerd.publish import atomic
-from bearerd.publish.publisher import Publisher
+from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
+from bearerd.terms import Reference
 from support.readers import ROOT, can_read, open_directory
 from support.targets import TARGET, token
 
@@ -481,3 +482,61 @@ def test_a_file_that_is_a_mount_point_is_an_error_and_does_not_affect_the_others
     finally:
         subprocess.run(["umount", mounted], check=True)
     assert publisher.ensure(target, token()).written == (str(mounted),)
+
+
+@pytest.mark.parametrize(
+    ("secret", "output"),
+    [
+        pytest.param("real/s", "link/s", id="a secret through a linked directory"),
+        pytest.param("link/s", "real/s", id="a secret that the config names through one"),
+        pytest.param("s", "real/s", id="what a secret that is a link leads to"),
+        pytest.param("other", "link/config.yaml", id="a file of the config"),
+    ],
+)
+def test_a_file_that_bearerd_reads_is_neither_replaced_nor_removed_through_a_symlink(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture, secret: str, output: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "s").symlink_to("link/s")
+    for name in ("s", "config.yaml"):
+        (tmp_path / "real" / name).write_text("kept")
+    client = replace(TARGET.client, client_secret=(Reference("file", str(tmp_path / secret)),))
+    kept, other = str(tmp_path / output), config.targets[0].outputs[0]
+    target = replace(TARGET, client=client, outputs=(Output(kept), other))
+    config = replace(config, targets=(target,), sources=(str(tmp_path / "real/config.yaml"),))
+    publisher = Publisher(config)
+    publisher.prepare()
+    (said,) = caplog.records
+    assert (said.levelname, said.target) == ("ERROR", "dnb/bci")  # type: ignore[attr-defined] # log.say adds it
+    assert f"{kept} leads to " in said.message
+    assert "which bearerd reads: it is not written; use another path" in said.message
+    published = publisher.ensure(target, token())
+    assert (published.written, len(published.faults)) == ((other.path,), 1)
+    assert publisher.withdraw(target.outputs).written == (other.path,)
+    # Also when the config that named both is gone.
+    for _ in range(2):
+        publisher.adopt(replace(config, targets=(), sources=()))
+    assert publisher.withdraw(target.outputs) == Published()
+    assert [path.read_text() for path in sorted((tmp_path / "real").iterdir())] == ["kept", "kept"]
+
+
+def test_of_two_outputs_that_are_one_file_through_a_symlink_the_first_has_it(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    file = tmp_path / "real/t"
+    first = replace(TARGET, outputs=(Output(str(file)),))
+    second = replace(TARGET, name="second", outputs=(Output(str(tmp_path / "link/t")),))
+    publisher = Publisher(replace(config, targets=(first, second)))
+    assert publisher.ensure(first, token("a")).written == (str(file),)
+    fault = f"{tmp_path}/link/t leads to {file}, the file of 'dnb/bci': it is not written; use another path"
+    assert publisher.ensure(second, token("b")) == Published(faults=(fault,))
+    assert publisher.examine(second) == [fault]
+    assert publisher.withdraw(second.outputs) == Published()
+    assert file.read_text() == "a"
+    publisher.adopt(replace(config, targets=(second,)))
+    assert publisher.withdraw(first.outputs) == Published()
+    assert file.read_text() == "a", "readers have the old token until there is a new one"
+    assert publisher.ensure(second, token("b")).faults == ()
+    assert file.read_text() == "b"
+    assert publisher.withdraw(second.outputs).written == (second.outputs[0].path,)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bearerd.config import models
 from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.redaction import Path
-from bearerd.model import Control, Target
-from bearerd.terms import OWN_DIRECTORY, Reference
+from bearerd.model import Control
+from bearerd.terms import OWN_DIRECTORY
 
 _LONGEST_SOCKET: Final = 107  # bytes: sun_path of unix(7) without its NUL
 _LONGEST_NAME: Final = 255  # bytes: NAME_MAX of every file system that tokens are written to
@@ -98,26 +98,6 @@ class Paths:
         if any(_bytes(part) > _LONGEST_NAME for part in parts):
             return f"a name in this path is longer than {_LONGEST_NAME} bytes"
         return None
-
-
-def inputs(targets: Collection[Target]) -> Iterator[str]:
-    """The files that these targets are made from: secrets, keys, certificates and templates."""
-    for client in {target.client.name: target.client for target in targets}.values():
-        yield from _files(client.references)
-        if client.provider.ca_file:
-            yield client.provider.ca_file
-        if client.share is not None:
-            redis = client.share.redis
-            yield from _files((redis.url, redis.password, client.share.key))
-            if redis.ca_file:
-                yield redis.ca_file
-    for target in targets:
-        yield from _files(value for _, value in target.parameters)
-        yield from (output.template for output in target.outputs if output.template.startswith("/"))
-
-
-def _files(values: Iterable[object]) -> Iterator[str]:
-    return (value.at for value in values if isinstance(value, Reference) and value.kind == "file")
 
 
 def _bytes(path: str) -> int:

@@ -17,10 +17,11 @@ from bearerd.config.checked import Checked
 from bearerd.config.defaults import Defaults
 from bearerd.config.document import Document, Node
 from bearerd.config.messages import meant, misplaced
-from bearerd.config.paths import Paths, inputs
+from bearerd.config.paths import Paths
 from bearerd.config.places import place_of
 from bearerd.config.rules import http_fault
 from bearerd.config.types import ProxyModel, ReferenceModel
+from bearerd.inputs import inputs
 from bearerd.model import (
     Client,
     Config,

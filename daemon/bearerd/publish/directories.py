@@ -38,12 +38,12 @@ def mounted(paths: Collection[str]) -> dict[str, str]:
 
 def _is_mount_point(path: str, current: Mounts) -> bool:
     directory, name = posixpath.split(path)
-    resolved = posixpath.join(_resolved(directory), name)
-    mount = current.of(resolved)
-    return mount is not None and mount.point == resolved
+    real = posixpath.join(resolved(directory), name)
+    mount = current.of(real)
+    return mount is not None and mount.point == real
 
 
-def _resolved(path: str) -> str:
+def resolved(path: str) -> str:
     """The path without symlinks, or as it is if that cannot be found out.
 
     Python's realpath raises OSError if a symlink turns into a directory while it looks, as another user can arrange.
@@ -69,7 +69,7 @@ def exposed(config: Config) -> dict[str, str]:
             found[path] = _sticky(mode) if mode & STICKY else _open(path, mode, there=there)
     # No symlink is followed below the output directory.
     tops = {path for path in own if not path.startswith(f"{config.directory}/")}
-    above = {parent for path in tops for parent in _parents(_resolved(path))} - own
+    above = {parent for path in tops for parent in _parents(resolved(path))} - own
     for path in sorted(above):
         mode = _mode(path) or 0
         # In a sticky directory such as /tmp, users can move only their own files.

@@ -19,6 +19,7 @@ from bearerd.plural import counted
 from bearerd.publish import record as records
 from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice, instead
 from bearerd.publish.atomic import Files
+from bearerd.publish.claims import Claims
 from bearerd.publish.directories import exposed, is_below, mounted
 from bearerd.publish.lock import DirectoryLock
 from bearerd.publish.looks import Looks, look, look_of
@@ -77,6 +78,7 @@ class Publisher:
         self.lock_fault = ""
         self._templates = Templates()
         self._looks = Looks()
+        self._claims = Claims(config)
         self._said: set[str] = set()
         """Paths about which something was logged."""
 
@@ -84,6 +86,7 @@ class Publisher:
         """Replace the config; its output directory is the same."""
         self._config = config
         self._files.adopt(config.directory_mode, config.group)
+        self._claims = Claims(config, self._claims)
         self._look_around()
 
     def prepare(self) -> None:
@@ -177,6 +180,10 @@ class Publisher:
         faults: list[str] = []
         begun = False
         for output in target.outputs:
+            if fault := self._claims.refused.get(output.path):
+                self._looks.forget(output.path)
+                faults.append(fault)
+                continue
             try:
                 content = self._content(target, token, output)
                 wanted = attributes(output.mode, output.owner, output.group)
@@ -231,11 +238,13 @@ class Publisher:
             say(logging.WARNING, f"record: {error}", name=target.full_name)
 
     def withdraw(self, outputs: Iterable[Output]) -> Published:
-        """Remove files."""
+        """Remove files; what is a file of another output by this path, or one that bearerd reads, stays."""
         removed: list[str] = []
         faults: list[str] = []
         for output in outputs:
             self._looks.forget(output.path)
+            if not self._claims.may_remove(output.path):
+                continue
             try:
                 if self._files.remove(output.path, uid_of(output.owner)):
                     removed.append(output.path)
@@ -250,6 +259,9 @@ class Publisher:
         """
         faults: list[str] = []
         for output in target.outputs:
+            if fault := self._claims.refused.get(output.path):
+                faults.append(fault)
+                continue
             try:
                 wanted = attributes(output.mode, output.owner, output.group)
                 if output.template:
@@ -338,7 +350,7 @@ class Publisher:
                 self._said.add(path)
                 say(logging.WARNING, f"directory {path}: {meaning}")
         whose = {output.path: target.full_name for target in self._config.targets for output in target.outputs}
-        for path, fault in mounted(whose).items():
+        for path, fault in (mounted(whose) | self._claims.refused).items():
             if path not in self._said:
                 self._said.add(path)
                 say(logging.ERROR, f"this file cannot be written, all others can: {fault}", name=whose[path])
