@@ -40,6 +40,23 @@ def test_the_socket_and_a_token_file_cannot_have_one_path(folder: Folder) -> Non
 
 
 @pytest.mark.parametrize(
+    ("socket", "output"),
+    [
+        pytest.param("/run/bearerd/dnb/bci/s.sock", "/run/bearerd/dnb/bci", id="below a token's file"),
+        pytest.param("/run/bearerd/dnb", "/run/bearerd/dnb/bci", id="on the way to one"),
+    ],
+)
+def test_neither_the_socket_nor_a_token_file_is_a_directory_of_the_other(
+    folder: Folder, socket: str, output: str
+) -> None:
+    (said,) = folder.headlines(f"control: {{socket: {socket}}}\n{SMALLEST}")
+    assert said == (
+        f"config.yaml:1:19: 'dnb/bci' would be written to {output} and the control socket to {socket}: "
+        "one is a directory of the other"
+    )
+
+
+@pytest.mark.parametrize(
     ("address", "expected"),
     [
         ("127.0.0.1:9810", Listen("127.0.0.1", 9810)),

@@ -53,6 +53,23 @@ def test_the_state_directory_comes_from_the_config_or_systemd_or_is_in_the_outpu
 
 
 @pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("/run/bearerd/dnb/bci", "too"),
+        ("/run/bearerd/dnb/bci/x", "and the state to /run/bearerd/dnb/bci/x: one is a directory of the other"),
+    ],
+)
+def test_the_state_directory_is_not_at_or_below_a_token_file(folder: Folder, state: str, said: str) -> None:
+    said = f"'dnb/bci' would be written to /run/bearerd/dnb/bci {said}"
+    assert folder.headlines(config(top=f"state_directory: {state}")) == [f"config.yaml:1:18: {said}"]
+    # By systemd: the token's file is what the config can change.
+    with pytest.raises(ConfigError) as raised:
+        folder.load(config(token="files: [{format: raw, path: dnb/bci}]"), {"STATE_DIRECTORY": state})
+    assert f"config.yaml:7:41: {said}" in raised.value.full
+    folder.load(config(top="state_directory: /run/bearerd/dnb"))
+
+
+@pytest.mark.parametrize(
     ("path", "said"),
     [
         pytest.param("../x", "expected a path without ..", id="out of the directory"),

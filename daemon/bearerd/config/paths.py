@@ -31,7 +31,7 @@ class Paths:
         directory = settings.output.directory or defaults.directory
         self.directory = _normal(directory)
         own = posixpath.join(self.directory, OWN_DIRECTORY)
-        self.state_directory = _normal(settings.state_directory or defaults.state_directory(directory) or own)
+        self._state = _normal(settings.state_directory or defaults.state_directory(directory) or own)
 
     def output(self, node: Node, client: str, token: str, file: models.FileModel) -> str:
         """The path of an output, in full; faults are reported at the node."""
@@ -52,6 +52,16 @@ class Paths:
             document, at, token = self._outputs[path]
             document.add(at, f"'{token}' would be written over {path}, which bearerd reads", "conflicting paths")
 
+    def state_directory(self, main: Document) -> str:
+        """The state directory. Outputs may be below it."""
+        clash = self._at_or_above(self._state)
+        if clash is not None:
+            document, at, token = self._outputs[clash]
+            if self._settings.state_directory:
+                document, at = main, ("state_directory",)
+            document.add(at, _both(token, clash, "the state", self._state), "conflicting paths")
+        return self._state
+
     def control(self, main: Document) -> Control:
         """The control socket."""
         given = self._settings.control.socket
@@ -62,8 +72,8 @@ class Paths:
                 f"the path of the control socket is longer than {_LONGEST_SOCKET} bytes, the limit of Linux: {socket}"
             )
             main.add(("control", "socket") if given else configured, message, "conflicting paths")
-        elif given and socket in self._outputs:
-            message = f"'{self._outputs[socket][2]}' would be written to {socket} too"
+        elif given and (clash := self._at_or_above(socket) or self._directories.get(socket)) is not None:
+            message = _both(self._outputs[clash][2], clash, "the control socket", socket)
             main.add(("control", "socket"), message, "conflicting paths")
         return Control(socket, self._settings.control.mode)
 
@@ -74,15 +84,18 @@ class Paths:
             message = f"'{token}' and '{other}' ({first}) would be written to the same file, {path}"
             node.add(at, message, "conflicting paths")
             return
-        parents = [path[:index] for index, char in enumerate(path) if char == "/" and index]
-        clash = next((parent for parent in parents if parent in self._outputs), self._directories.get(path))
+        clash = self._at_or_above(path) or self._directories.get(path)
         if clash is not None:
             other = self._outputs[clash][2]
             message = f"'{token}' would be written to {path} and '{other}' to {clash}: one is a directory of the other"
             node.add(at, message, "conflicting paths")
         self._outputs[path] = node.document, (*node.path, *at), token
-        for parent in parents:
+        for parent in _parents(path):
             self._directories.setdefault(parent, path)
+
+    def _at_or_above(self, path: str) -> str | None:
+        """The output with this path, or with that of a directory on the way to it."""
+        return next((one for one in (path, *_parents(path)) if one in self._outputs), None)
 
     def _fault(self, given: str, path: str) -> str | None:
         """The error of an output's path, which is given as configured and in full."""
@@ -98,6 +111,17 @@ class Paths:
         if any(_bytes(part) > _LONGEST_NAME for part in parts):
             return f"a name in this path is longer than {_LONGEST_NAME} bytes"
         return None
+
+
+def _both(token: str, output: str, what: str, path: str) -> str:
+    """The error of an output and something else that cannot both exist."""
+    if output == path:
+        return f"'{token}' would be written to {path} too"
+    return f"'{token}' would be written to {output} and {what} to {path}: one is a directory of the other"
+
+
+def _parents(path: str) -> list[str]:
+    return [path[:index] for index, char in enumerate(path) if char == "/" and index]
 
 
 def _bytes(path: str) -> int:

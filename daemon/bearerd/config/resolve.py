@@ -54,7 +54,7 @@ class Resolver:
         settings = self._settings
         return Config(
             directory=self._paths.directory,
-            state_directory=self._paths.state_directory,
+            state_directory=self._paths.state_directory(self._main),
             directory_mode=settings.output.directory_mode,
             group=settings.output.group,
             control=self._paths.control(self._main),
