@@ -215,10 +215,29 @@ def test_the_exit_code_is_right_with_a_full_stderr(verb: str, tmp_path: Path) ->
     assert done.returncode == 78
 
 
-def test_output_that_cannot_be_written_is_a_failure_in_one_line() -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "bearerd: the output could not be written: no space left on device\n")
+@pytest.mark.parametrize(
+    ("verb", "stdout", "said"),
+    [
+        pytest.param("schema", '"$@" >/dev/full', "no space left on device", id="a full disk"),
+        pytest.param("schema", 'ulimit -f 1; "$@" >out', "file too large", id="a limit of its size"),
+        pytest.param("schema", '"$@" 1</dev/null', "bad file descriptor", id="open for reading only"),
+        pytest.param("--version", '"$@" 1</dev/null', "bad file descriptor", id="the version"),
+    ],
+)
+def test_output_that_cannot_be_written_is_a_failure_in_one_line(
+    tmp_path: Path, verb: str, stdout: str, said: str
+) -> None:
+    script = ["sh", "-c", stdout, "sh", *command(verb)]
+    done = subprocess.run(script, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=WITHIN, check=False)
+    assert (done.returncode, done.stderr) == (1, f"bearerd: the output could not be written: {said}\n")
+
+
+@pytest.mark.parametrize(("error", "said"), [("EDQUOT", "disk quota exceeded"), ("EIO", "input/output error")])
+def test_a_quota_and_a_terminal_that_is_gone_are_such_failures_too(tmp_path: Path, error: str, said: str) -> None:
+    fails = f"def fail(_): raise OSError(errno.{error}, os.strerror(errno.{error}))"
+    env = patched(tmp_path, {}, "import errno, os, bearerd.cli", fails, "bearerd.cli._run = fail")
+    done = bearerd("schema", env=env)
+    assert (done.returncode, done.stderr) == (1, f"bearerd: the output could not be written: {said}\n")
 
 
 @pytest.mark.parametrize("command", ["run", "once"])

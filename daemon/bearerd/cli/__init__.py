@@ -11,10 +11,14 @@ import os
 import sys
 
 from bearerd.process import open_standard_descriptors, write_stderr
+from bearerd.reason import reason_of
 
 TYPE_CHECKING = False  # known to type checkers; importing `typing` would cost a probe 3 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# stdout is on a full disk or at a limit of its size, is open for reading only, or was a terminal that is gone.
+_UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _UNWRITTEN:
             raise
-        # stdout goes to a full disk. The rest would fail again at exit, and change the exit code.
-        write_stderr("bearerd: the output could not be written: no space left on device")
+        # The rest would fail again at exit, and change the exit code.
+        write_stderr(f"bearerd: the output could not be written: {reason_of(error)}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or 1
     except Exception as error:
