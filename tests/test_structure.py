@@ -85,7 +85,7 @@ MAY_IMPORT = {
     "trouble": {"grant.outcome", "share.types", "target_status", "terms", "timeformat"},
     "api": {"api", "publish", "trouble"} | VALUES | BELOW,
     "service": {"service", "api", "lifecycle", "secrets", "trouble"} | CORES | BELOW,
-    "demo": {"demo"},
+    "demo": {"demo", "errors", "reason"},
     "providers": {"providers"},
     "cli": {"cli", "service", "config", "demo", "providers"} | BELOW,
     "__main__": {"cli"},

@@ -76,6 +76,23 @@ def test_the_demo_ends_by_itself_and_avoids_long_socket_paths(
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ("tempfile._candidate_tempdir_list = lambda: ['/proc']", "no usable temporary directory found in ['/proc']"),
+        ("tempfile.mkdtemp = fail", "read-only file system"),
+    ],
+)
+def test_without_a_temporary_directory_the_demo_says_what_to_do(tmp_path: Path, patch: str, said: str) -> None:
+    fail = "def fail(*_): raise OSError(errno.EROFS, os.strerror(errno.EROFS))"
+    done = _run(tmp_path, env=patched(tmp_path, {}, "import errno, os, tempfile", fail, patch))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"bearerd: the demo cannot create a temporary directory: {said}; set TMPDIR to a directory with a short path "
+        "that this user can write, or mount one at /tmp\n"
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--ttl", "0"], ["--ttl", "x"], ["--seconds", "-1"]])
 def test_invalid_demo_options_are_usage_errors(tmp_path: Path, arguments: list[str]) -> None:
     assert _run(tmp_path, *arguments).returncode == 2

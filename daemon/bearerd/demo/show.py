@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from bearerd.demo.provider import API_PATH, TOKEN_PATH, Provider, serve
 from bearerd.demo.reader import Count
+from bearerd.errors import BearerdError
+from bearerd.reason import reason_of
 
 _TICK: Final = 0.25  # seconds between two looks at the counters: as often as the table is drawn
 _PLAIN_EACH: Final = 5.0  # seconds between lines without a terminal
@@ -58,7 +60,7 @@ def demo(*, ttl: float, seconds: float | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ends.set())
     try:
-        with tempfile.TemporaryDirectory(prefix="bearerd-demo-", dir=_place()) as directory:
+        with _temporary() as directory:
             url = f"http://127.0.0.1:{server.server_port}"
             with _daemon(directory, url), _reader(directory, url, shown):
                 _watch(provider, directory, shown, ends, seconds)
@@ -72,6 +74,16 @@ def demo(*, ttl: float, seconds: float | None) -> int:
         print("the reader made no call, because no token arrived")
     print(f"calls={count.calls} refused={count.refused} refreshes={count.refreshes}")
     return 1 if count.refused or count.faults or not count.calls else 0
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="bearerd-demo-", dir=_place())
+    except OSError as error:
+        raise BearerdError(
+            f"the demo cannot create a temporary directory: {reason_of(error)}; set TMPDIR to a directory with a short "
+            "path that this user can write, or mount one at /tmp"
+        ) from None
 
 
 def _place() -> str | None:
