@@ -103,6 +103,14 @@ def test_above_the_files_only_sticky_directories_may_be_writable_by_all(tmp_path
         assert list(exposed(config)) == [str(above)]
 
 
+def test_a_file_or_device_in_place_of_the_directory_is_not_reported_for_its_mode(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    file.chmod(0o666)
+    for path in (file, Path("/dev/null")):
+        assert exposed(config_of(path, Output(f"{path}/t"))) == {}
+
+
 def test_a_directory_mode_that_lets_others_write_is_reported_with_its_key(tmp_path: Path) -> None:
     root = tmp_path / "tokens"
     config = config_of(root, Output(f"{root}/dnb/t"), directory_mode=0o777)

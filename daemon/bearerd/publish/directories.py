@@ -116,7 +116,9 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _mode(path: str) -> int | None:
+    """The mode of a directory; None if there is none."""
     try:
-        return stat.S_IMODE(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError:
         return None
+    return stat.S_IMODE(mode) if stat.S_ISDIR(mode) else None
