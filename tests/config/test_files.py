@@ -125,6 +125,32 @@ def test_included_files_are_relative_to_the_config_and_not_to_the_working_direct
     assert len(load("sub/c.yaml", {}).targets) == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("../conf.d/*.yaml", "etc/../conf.d/x.yaml"),
+        ("sub/../../conf.d/*.yaml", "etc/../conf.d/x.yaml"),
+        ("../../conf.d/*.yaml", "etc/../../conf.d/y.yaml"),
+        ("../conf.d/../conf.d/./*.yaml", "etc/../conf.d/x.yaml"),
+    ],
+)
+def test_dots_after_a_linked_directory_lead_up_from_where_the_link_leads(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, pattern: str, found: str
+) -> None:
+    for name in ("real/etc/sub", "real/conf.d", "conf.d"):
+        (folder.path / name).mkdir(parents=True)
+    (folder.path / "real/conf.d/x.yaml").write_text(OTHER)
+    (folder.path / "conf.d/y.yaml").write_text(OTHER)
+    (folder.path / "etc").symlink_to("real/etc")
+    (folder.path / "etc/c.yaml").write_text(config(top=f"include: ['{pattern}']"))
+    monkeypatch.chdir(folder.path)
+    for main in ("etc/c.yaml", str(folder.path / "etc/c.yaml")):
+        loaded = load(main, {})
+        assert loaded.sources == (main, f"{folder.path}/{found}")
+        assert loaded.source_directories == (str((folder.path / found).parent),)
+        assert len(loaded.targets) == 2
+
+
 def test_a_pattern_may_match_nothing(folder: Folder) -> None:
     assert folder.load(config(top="include: [conf.d/*.yaml]")).targets
 

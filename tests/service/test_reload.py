@@ -180,13 +180,16 @@ def switch(link: Path, target: Path) -> None:
     new.rename(link)
 
 
-def test_a_new_included_file_is_picked_up(site: Site, server: Server) -> None:
-    (site.etc / "conf.d").mkdir()
-    site.config.write_text(site.text(top="include: [conf.d/*.yaml]"))
+@pytest.mark.parametrize("include", ["conf.d/*.yaml", "link/../conf.d/*.yaml"])
+def test_a_new_included_file_is_picked_up(site: Site, server: Server, include: str) -> None:
+    for name in ("conf.d", "more/conf.d", "more/sub"):
+        (site.etc / name).mkdir(parents=True)
+    (site.etc / "link").symlink_to("more/sub")
+    site.config.write_text(site.text(top=f"include: ['{include}']"))
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         more = site.text("{api: {scope: api}}").partition("\nclients:\n")[2].replace("dnb:", "more:")
-        (site.etc / "conf.d/more.yaml").write_text(f"clients:\n{more}")
+        (site.etc / include.replace("*", "more")).write_text(f"clients:\n{more}")
         eventually((site.tokens / "more/api").exists)
         assert scopes(server) == ["bci", "api"]
 

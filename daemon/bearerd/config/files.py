@@ -105,8 +105,18 @@ def _may_exist(path: str) -> bool:
 
 
 def absolute(main: str, pattern: str) -> str:
-    """An entry of `include` as an absolute path; relative ones are relative to the main file's directory."""
-    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(main)), pattern))
+    """An entry of `include` as an absolute path; relative ones are relative to the main file's directory.
+
+    After a symlink `..` stays: the kernel goes up from where the link leads to.
+    """
+    base = os.path.dirname(main)
+    path = ""
+    for part in os.path.join(base if os.path.isabs(base) else os.path.join(os.getcwd(), base), pattern).split("/"):
+        if part == ".." and not (path.endswith("/..") or os.path.islink(path)):
+            path = os.path.dirname(path).rstrip("/")
+        elif part not in {"", "."}:
+            path += f"/{part}"
+    return path or "/"
 
 
 def is_pattern(entry: str) -> bool:

@@ -118,9 +118,10 @@ def _included(main: Document) -> list[str]:
                 ("include", index), f"file {absolute(main.file, pattern)} does not exist", "the file cannot be read"
             )
         found |= dict.fromkeys(named)
-    if os.path.abspath(main.file) in found:
+    own = absolute(main.file, os.path.basename(main.file))
+    if own in found:
         main.add(("include",), "the file includes itself", "defined twice")
-        del found[os.path.abspath(main.file)]
+        del found[own]
     if len(found) > MOST_FILES:
         main.add(("include",), f"more than {MOST_FILES:,} files", "the file is too large")
     return list(found)[:MOST_FILES]
