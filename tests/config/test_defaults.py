@@ -58,6 +58,10 @@ def of(environ: dict[str, str], uid: int = UID) -> Defaults:
             SESSION | {"RUNTIME_DIRECTORY": "/run/a:/run/b", "STATE_DIRECTORY": "/s/a:/s/b"},
             UID, (MINE, ETC), "/run/a", "/s/a", id="a unit of the system",
         ),
+        pytest.param(
+            SESSION | {"RUNTIME_DIRECTORY": "run", "STATE_DIRECTORY": "s:/s/b"},
+            UID, (MINE, ETC), MY_RUN, MY_STATE, id="relative, by no systemd",
+        ),
         pytest.param(SESSION | {"RUNTIME_DIRECTORY": MY_RUN}, UID, (MINE, ETC), MY_RUN, MY_STATE, id="the user unit"),
         pytest.param(
             SESSION | {"RUNTIME_DIRECTORY": "/run/user/1000/other"}, UID, (MINE, ETC), "/run/user/1000/other", None,

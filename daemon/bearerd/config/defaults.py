@@ -73,8 +73,9 @@ class Defaults:
 
 
 def _first(environ: Mapping[str, str], name: str) -> str:
-    """Systemd lists several directories with colons between them; the first is the service's own."""
-    return environ.get(name, "").split(":")[0]
+    """Systemd lists several directories with colons between them; the first is the service's own, and absolute."""
+    first = environ.get(name, "").split(":")[0]
+    return first if first.startswith("/") else ""
 
 
 def _directory(environ: Mapping[str, str], name: str) -> str:
