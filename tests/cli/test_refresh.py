@@ -313,6 +313,23 @@ def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (107, "there is no such socket; is bearerd running?"),
+        (
+            108,
+            "its path is longer than 107 bytes, the limit of Linux for a socket; use a shorter one, such as a relative",
+        ),
+    ],
+)
+def test_a_path_that_no_socket_can_have_is_told(length: int, said: str) -> None:
+    path = "/ü".ljust(length - 1, "x")
+    done = bearerd("refresh", env={"BEARERD_SOCKET": path})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"bearerd: no daemon answers at {path}: {said}")
+
+
 def test_a_daemon_killed_meanwhile_is_a_failure(tmp_path: Path) -> None:
     over = threading.Event()
 

@@ -27,6 +27,7 @@ STATUS_PATIENCE = 10.0
 _PART = 64 * 1024
 # Ten times the status of 10,000 tokens. A longer answer is not bearerd's, and must not fill our memory.
 _MOST_BYTES = 64 * 1024 * 1024
+_LONGEST_PATH = 107  # bytes: sun_path of unix(7) without its NUL
 _CLOSED = (
     "it closed the connection; it is stopping, has too many clients, or has no free file descriptors (LimitNOFILE)"
 )
@@ -168,6 +169,9 @@ def _why(error: OSError | ValueError, path: str) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.ENOENT:
         return "there is no such socket; is bearerd running? use --socket for another path"
+    if isinstance(error, OSError) and len(os.fsencode(path)) > _LONGEST_PATH:  # Python's own error, without a number
+        limit = f"its path is longer than {_LONGEST_PATH} bytes, the limit of Linux for a socket"
+        return f"{limit}; use a shorter one, such as a relative path, or a symlink to its directory"
     if code in {errno.EPIPE, errno.ECONNRESET}:
         return _CLOSED
     if code == errno.EAGAIN:
