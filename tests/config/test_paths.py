@@ -86,6 +86,8 @@ def test_the_state_directory_is_not_at_or_below_a_token_file(folder: Folder, sta
         pytest.param("/", "expected the path of a file, found a directory", id="the root"),
         pytest.param("''", "expected text, found an empty string", id="nothing"),
         pytest.param('"a\\0b"', "expected text without NUL characters", id="NUL"),
+        pytest.param('"a\\nb"', "expected a path without line breaks and other control characters", id="line break"),
+        pytest.param('"a\\x85b"', "expected a path without line breaks and other control characters", id="C1"),
         pytest.param("x" * 256, "a name in this path is longer than 255 bytes", id="256 bytes"),
         pytest.param("ä" * 128, "a name in this path is longer than 255 bytes", id="128 characters of two bytes"),
         pytest.param(f"{'x' * 256}/a", "a name in this path is longer than 255 bytes", id="a directory of 256 bytes"),
@@ -96,7 +98,13 @@ def test_a_path_of_a_directory_or_of_bearerd_itself_is_refused(folder: Folder, p
     assert headline.startswith(f"config.yaml:7:41: {said}")
 
 
-@pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "/srv/a", "...", "a..b", ".bearerd-x"])
+def test_a_directory_with_a_line_break_is_refused(folder: Folder) -> None:
+    # Hooks get one path on each line.
+    (headline,) = folder.headlines(config(top='output: {directory: "/srv/a\\nb"}'))
+    assert headline == "config.yaml:1:21: expected a path without line breaks and other control characters"
+
+
+@pytest.mark.parametrize("path", ["x" * 255, "a/.b/c", "a b", "ä", "/srv/a", "...", "a..b", ".bearerd-x"])
 def test_other_paths_are_accepted(folder: Folder, path: str) -> None:
     assert folder.target(config(token=f"files: [{{format: raw, path: {path}}}]")).outputs[0].path.endswith(path)
 

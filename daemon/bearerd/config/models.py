@@ -29,6 +29,8 @@ from bearerd.config.types import (
     MaxAge,
     Mode,
     Name,
+    OutputDirectory,
+    OutputPath,
     Parameters,
     Proxy,
     PublishDelay,
@@ -74,7 +76,7 @@ class FileModel(Part):
     example = "{format: raw}"
 
     format: Format
-    path: Text | None = None
+    path: OutputPath | None = None
     mode: Mode | None = None
     owner: Account | None = None
     group: Account | None = None
@@ -224,7 +226,7 @@ class OutputModel(Part):
 
     example = "{directory: /run/bearerd}"
 
-    directory: AbsolutePath | None = None
+    directory: OutputDirectory | None = None
     directory_mode: DirectoryMode = 0o750
     mode: Mode = 0o640
     owner: Account | None = None

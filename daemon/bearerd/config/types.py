@@ -44,6 +44,8 @@ _DURATION: Final = "duration such as 500ms, 10s, 15m, 1h or 2d"
 
 Text = Annotated[str, BeforeValidator(values.parse_text)]
 AbsolutePath = Annotated[str, BeforeValidator(values.parse_absolute_path), _schema("/.*", "absolute path")]
+OutputPath = Annotated[Text, AfterValidator(values.parse_output_path)]
+OutputDirectory = Annotated[AbsolutePath, AfterValidator(values.parse_output_path)]
 Duration = Annotated[float, BeforeValidator(quantities.parse_duration), _schema(DURATION, _DURATION)]
 Timeout = Annotated[float, BeforeValidator(quantities.parse_timeout), _schema(DURATION, _DURATION)]
 Lead = Annotated[

@@ -300,3 +300,10 @@ def parse_absolute_path(value: Any) -> str:
         hint = {"~": "; ~ is not expanded", "$": "; variables are not expanded"}.get(text[0], "")
         raise expected(f"an absolute path (/…){hint}")
     return text
+
+
+def parse_output_path(value: str) -> str:
+    """A path for tokens. Hooks get the paths in one variable, one on each line."""
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+        raise expected("a path without line breaks and other control characters")
+    return value
