@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import grp
 import http.client
 import json
@@ -37,6 +38,7 @@ from bearerd.api.workers import Workers
 from bearerd.errors import PublishError
 from bearerd.grant.outcome import Transient
 from bearerd.model import Config, Control, Listen
+from bearerd.publish.advice import this_user
 from bearerd.target_status import HELD, Hold, TargetStatus
 from support.clock import START
 from support.no_threads import no_threads
@@ -1032,18 +1034,19 @@ def test_a_group_that_nobody_knows_is_said_and_there_is_no_socket(
     assert site.ask("/livez", via="tcp").status == 200
 
 
-def test_a_group_that_may_not_be_set_leaves_no_socket_for_others(
-    build: Callable[..., Site], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_a_group_that_may_not_be_set_is_said_and_leaves_no_socket_for_others(
+    build: Callable[..., Site], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "chown", refuse)
-        site = build(group=str(os.getegid()))
-    assert "the daemon's user is not allowed to do that" in caplog.text
+        site = build(group="4242")
+    assert f"cannot listen at {site.path}: {this_user()} cannot set the group 4242" in caplog.text
     assert not site.path.exists()
-    site.server.tick()
+    site.server.adopt(replace(site.config, group=None))
     assert site.ask("/livez").status == 200
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import re
 import resource
 import socket
 import stat
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bearerd.errors import DirectoryLocked, PublishError
+from bearerd.publish.advice import this_user
 from bearerd.publish.atomic import Files
 from bearerd.publish.lock import DirectoryLock
 from bearerd.publish.owners import Attributes, attributes
@@ -151,22 +153,42 @@ def test_the_check_of_a_missing_directory_makes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_owner_that_cannot_be_set_is_found_by_the_check(
-    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("uid", "gid", "number", "said"),
+    [
+        (-1, 4242, errno.EPERM, "the group 4242; run the daemon as a member of that group (in a unit Supplementary"),
+        (4241, -1, errno.EPERM, "the owner 4241; run the daemon as that user or with CAP_CHOWN (in a unit Ambient"),
+        (4241, 4242, errno.EINVAL, "the owner 4241 and the group 4242 in this user namespace; leave out PrivateUsers="),
+        (-1, os.getegid(), errno.EPERM, "owner and group, because no owner or group may be set, as with SystemCallFil"),
+    ],
+)
+def test_an_owner_or_group_that_cannot_be_set_is_named_by_the_check_too(
+    files: Files, root: Path, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, number: int, said: str
 ) -> None:
+    def fchown(_: int, *wanted: int) -> None:
+        if wanted == (uid, gid) or gid == os.getegid():
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    wanted = Attributes(0o640, uid, gid)
+    said = f"{this_user()} cannot set {said}"
     root.mkdir()
-    given: list[tuple[int, int]] = []
-
-    def fchown(_: int, uid: int, gid: int) -> None:
-        given.append((uid, gid))
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr("bearerd.publish.atomic.os.fchown", fchown)
     files.prove_usable(str(root))
-    with pytest.raises(PublishError, match="an owner or group it cannot set"):
-        files.prove_usable(str(root), Attributes(0o640, 1234, 12))
-    assert given == [(1234, 12)]
+    with pytest.raises(PublishError, match=f"^{re.escape(f'{root}: {said}')}"):
+        files.prove_usable(str(root), wanted)
+    with pytest.raises(PublishError, match=f"^{re.escape(f'{root}/t: {said}')}"):
+        files.replace(f"{root}/t", b"x", wanted)
     assert left_over(root) == []
+
+
+def test_a_file_system_without_owners_is_named(files: Files, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fchown(descriptor: int, *_: int) -> None:
+        if str(root) in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    with pytest.raises(PublishError, match="cannot set the owner 4241 on this file system; use another one, or leave"):
+        files.replace(f"{root}/t", b"x", Attributes(0o640, 4241))
 
 
 def test_an_existing_directory_is_not_changed(files: Files, root: Path) -> None:

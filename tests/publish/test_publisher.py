@@ -424,17 +424,6 @@ def test_the_check_reports_why_a_file_cannot_be_written(config: Config, tmp_path
     assert Publisher(config).examine(config.targets[0]) == [link]
 
 
-def test_the_check_reports_an_owner_that_cannot_be_set(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: int) -> None:
-        raise PermissionError(errno.EPERM, "not root")
-
-    monkeypatch.setattr("bearerd.publish.atomic.os.fchown", refused)
-    config = outputs_of(config, *config.targets[0].outputs, Output(f"{config.directory}/t", owner="1234"))
-    Path(config.directory).mkdir()
-    (fault,) = Publisher(config).examine(config.targets[0])
-    assert fault.startswith(f"{config.directory}: the daemon's user is not allowed to do that (an owner or group")
-
-
 # -- where the files go --------------------------------------------------------------------------------
 
 

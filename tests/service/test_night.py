@@ -1017,10 +1017,10 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
                 "mount its directory instead",
             ),
             (
-                "its owner cannot be set",
+                "it is immutable",
                 errno.EPERM,
-                "the daemon's user is not allowed to do that (an owner or group it cannot set, or an immutable file)",
-                "correct it; writing is retried every 10 s",
+                "not permitted (an immutable file, or one of another user in a sticky directory)",
+                "see lsattr, ls -l",
             ),
             ("the descriptors are used up", errno.EMFILE, "too many files are open", "raise LimitNOFILE"),
         )

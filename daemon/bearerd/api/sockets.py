@@ -16,6 +16,7 @@ from bearerd.errors import PublishError
 from bearerd.log import say
 from bearerd.model import Listen
 from bearerd.publish.owners import gid_of
+from bearerd.publish.ownership import setting
 from bearerd.publish.walk import OpenDirectory, Step, distrust, walk
 
 # Clients that wait in the kernel for accept. The kernel limits it to net.core.somaxconn (4096 by default). A full queue
@@ -124,7 +125,8 @@ class UnixEndpoint(Endpoint):
                 self._give_access_without_proc(gid, found)
                 return
             if gid != -1:
-                os.chown(file, -1, gid)
+                with setting(-1, gid):
+                    os.chown(file, -1, gid)
             os.chmod(file, self._mode)
         finally:
             release(descriptor)
@@ -142,7 +144,8 @@ class UnixEndpoint(Endpoint):
             if not os.path.samestat(os.stat(name, dir_fd=descriptor, follow_symlinks=False), found):
                 raise PublishError(_EXCHANGED)
             if gid != -1:
-                os.chown(name, -1, gid, dir_fd=descriptor, follow_symlinks=False)
+                with setting(-1, gid):
+                    os.chown(name, -1, gid, dir_fd=descriptor, follow_symlinks=False)
             os.chmod(name, self._mode, dir_fd=descriptor)
         finally:
             release(descriptor)

@@ -7,13 +7,14 @@ import os
 from typing import Final
 
 from bearerd.accounts import user_name
+from bearerd.publish.ownership import OwnershipRefused
 from bearerd.reason import reason_of
 
 _ADVICE: Final = {
     errno.ENOSPC: "no space left; free some space, or enlarge the file system",
     errno.EDQUOT: "the quota is used up; free space, or raise the quota",
     errno.EROFS: "the file system is read-only; mount it for writing, or write to another directory",
-    errno.EPERM: "the daemon's user is not allowed to do that (an owner or group it cannot set, or an immutable file)",
+    errno.EPERM: "not permitted (an immutable file, or one of another user in a sticky directory); see lsattr, ls -l",
     errno.EBUSY: "the file is a mount point; mount its directory instead",
     errno.EXDEV: "the file is on another file system than its directory; mount its directory instead",
     errno.EIO: "input/output error; check the disk",
@@ -27,6 +28,8 @@ _ADVICE: Final = {
 
 def advice(error: OSError) -> str:
     """The error in one clause, with what to do if that is known."""
+    if isinstance(error, OwnershipRefused):
+        return str(error.strerror)
     if error.errno == errno.EACCES:
         # The error is about the directory also if it comes with the path of a file.
         do = "change the owner or mode of the directory, or write to another one"

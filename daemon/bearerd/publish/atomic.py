@@ -39,6 +39,7 @@ from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice, this_user
 from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes
+from bearerd.publish.ownership import setting
 from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 from bearerd.regular import read_up_to
 
@@ -271,7 +272,8 @@ class Files:
         try:
             try:
                 if (wanted.uid, wanted.gid) != (-1, -1):
-                    os.fchown(descriptor, wanted.uid, wanted.gid)  # 2
+                    with setting(wanted.uid, wanted.gid):
+                        os.fchown(descriptor, wanted.uid, wanted.gid)  # 2
                 os.fchmod(descriptor, wanted.mode)
                 rest = memoryview(content)
                 while rest:

@@ -34,6 +34,7 @@ from bearerd.log import say
 from bearerd.publish.access import MOST_LINKS, WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice
 from bearerd.publish.owners import gid_of
+from bearerd.publish.ownership import setting
 
 # O_PATH: a directory on the path needs no read permission.
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -295,7 +296,8 @@ class _Walker:
             status = os.fstat(descriptor)
             if status.st_uid == self._uid:  # otherwise another user replaced it, and it is left alone
                 if gid not in {-1, status.st_gid}:
-                    os.fchown(descriptor, -1, gid)
+                    with setting(-1, gid):
+                        os.fchown(descriptor, -1, gid)
                 made = stat.S_IMODE(status.st_mode)
                 if made != (wanted := step.mode | made & stat.S_ISGID):
                     _set_mode(descriptor, path, wanted)
