@@ -172,13 +172,14 @@ def test_an_owner_or_group_that_cannot_be_set_is_named_by_the_check_too(
     monkeypatch.setattr(os, "fchown", fchown)
     wanted = Attributes(0o640, uid, gid)
     said = f"{this_user()} cannot set {said}"
-    root.mkdir()
-    files.prove_usable(str(root))
-    with pytest.raises(PublishError, match=f"^{re.escape(f'{root}: {said}')}"):
-        files.prove_usable(str(root), wanted)
-    with pytest.raises(PublishError, match=f"^{re.escape(f'{root}/t: {said}')}"):
-        files.replace(f"{root}/t", b"x", wanted)
-    assert left_over(root) == []
+    for directory in (root, root / "missing"):
+        root.mkdir(exist_ok=True)
+        files.prove_usable(str(directory))
+        with pytest.raises(PublishError, match=f"^{re.escape(f'{directory}: {said}')}"):
+            files.prove_usable(str(directory), wanted)
+        with pytest.raises(PublishError, match=f"^{re.escape(f'{directory}/t: {said}')}"):
+            files.replace(f"{directory}/t", b"x", wanted)
+        assert left_over(root) == []
 
 
 def test_a_file_system_without_owners_is_named(files: Files, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

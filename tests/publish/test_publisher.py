@@ -19,8 +19,10 @@ from bearerd.publish import atomic
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.terms import Reference
-from support.readers import ROOT, can_read, open_directory
+from support.readers import ROOT, acting_as, can_read, open_directory
 from support.targets import TARGET, token
+
+BOB = 12345
 
 
 @pytest.fixture
@@ -422,6 +424,45 @@ def test_the_check_reports_why_a_file_cannot_be_written(config: Config, tmp_path
     Path(config.targets[0].outputs[0].path).rmdir()
     Path(config.targets[0].outputs[0].path).symlink_to(tmp_path)
     assert Publisher(config).examine(config.targets[0]) == [link]
+
+
+@ROOT
+@pytest.mark.parametrize("there", ["", "tokens", "tokens/.bearerd", "tokens/.bearerd/records"])
+@pytest.mark.parametrize("setgid", [False, True])
+@pytest.mark.parametrize("group", [None, "0", str(BOB), "4242"])
+def test_the_check_and_the_daemon_agree_about_the_group_of_new_directories(
+    config: Config, there: str, setgid: bool, group: str | None
+) -> None:
+    with open_directory() as place:
+        os.chown(place, BOB, 4242)
+        place.chmod(0o2755 if setgid else 0o755)
+        config = replace(config, directory=str(place / "tokens"), group=group)
+        with acting_as(BOB):
+            (place / there).mkdir(parents=True, exist_ok=True)
+            foreseen, said = Publisher(config).examine_directory(), ""
+            try:
+                Publisher(config).prepare()
+            except DirectoryUnusable as error:
+                said = str(error)
+        assert [fault.partition(": ")[2] for fault in foreseen] == [*filter(None, [said.partition(": ")[2]])]
+        assert bool(said) == (there != "tokens/.bearerd/records" and group in ({"0"} if setgid else {"0", "4242"}))
+
+
+@ROOT
+@pytest.mark.parametrize("setgid", [False, True])
+@pytest.mark.parametrize("output", [Output(""), Output("", group="0"), Output("", group="4242"), Output("", owner="0")])
+def test_the_check_and_the_daemon_agree_about_owner_and_group_of_files(
+    config: Config, setgid: bool, output: Output
+) -> None:
+    with open_directory() as place:
+        os.chown(place, BOB, 4242)
+        place.chmod(0o2755 if setgid else 0o755)
+        config = outputs_of(replace(config, directory=str(place)), replace(output, path=str(place / "new/t")))
+        with acting_as(BOB):
+            foreseen = Publisher(config).examine(config.targets[0])
+            faults = Publisher(config).ensure(config.targets[0], token()).faults
+        assert [fault.partition(": ")[2] for fault in foreseen] == [fault.partition(": ")[2] for fault in faults]
+        assert bool(faults) == (output.owner is not None or output.group in ({"0"} if setgid else {"0", "4242"}))
 
 
 # -- where the files go --------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ from bearerd.handoff import waiting
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
 from bearerd.publish.advice import advice, this_user
 from bearerd.publish.kept import KeptDirectories
-from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes
-from bearerd.publish.ownership import setting
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, gid_of
+from bearerd.publish.ownership import prove_made, setting
 from bearerd.publish.walk import OpenDirectory, Step, distrust, move_aside, walk
 from bearerd.regular import read_up_to
 
@@ -181,8 +181,16 @@ class Files:
         with self._errors(directory), self.look(directory) as opened:
             if not opened.missing:
                 _unlink(opened.descriptor, self._write(opened.descriptor, b"x", wanted)[0])
-            elif not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
+                return
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=opened.descriptor, effective_ids=True):
                 raise NotPermitted(f"{directory} does not exist, and {this_user()} is not allowed to create it")
+            prove_made(opened.status, self._mode, gid_of(self._group), wanted)
+
+    def prove_group(self, directory: str) -> None:
+        """Check that a directory can get its group, if it has to be made; raises PublishError."""
+        with self._errors(directory), self.look(directory) as opened:
+            if opened.missing:
+                prove_made(opened.status, self._mode, gid_of(self._group))
 
     @contextmanager
     def directory(self, directory: str, *, make: bool = False) -> Iterator[OpenDirectory]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bearerd.accounts import group_name, user_name
 from bearerd.descriptors import release
+from bearerd.publish.owners import PRIVATE, Attributes
 
 
 class OwnershipRefused(OSError):  # noqa: N818 - as the other errors of publish (errors.py)
@@ -25,6 +27,26 @@ def setting(uid: int, gid: int) -> Iterator[None]:
         if error.errno not in {errno.EPERM, errno.EINVAL}:
             raise
         raise OwnershipRefused(error.errno, _refusal(uid, gid)) from None
+
+
+def prove_made(above: os.stat_result, mode: int, group: int, file: Attributes = PRIVATE) -> None:
+    """Check that a directory can be made with this mode and group, and a file in it; raises OwnershipRefused.
+
+    `above` is the directory in which it is made.
+    """
+    own = os.getegid()
+    inherited = above.st_gid if above.st_mode & stat.S_ISGID else own
+    if group not in {-1, inherited}:  # otherwise publish/walk does not set it
+        _prove(-1, group)
+    below = (inherited if group == -1 else group) if (above.st_mode | mode) & stat.S_ISGID else own
+    # A user may set a group that is set already, also without being its member.
+    _prove(file.uid, own if file.gid == below else file.gid)
+
+
+def _prove(uid: int, gid: int) -> None:
+    with setting(uid, gid):
+        if (uid, gid) != (-1, -1) and (error := _refused(uid, gid)):
+            raise error
 
 
 def _refused(uid: int, gid: int) -> OSError | None:

@@ -279,6 +279,7 @@ class Publisher:
         try:
             gid_of(self._config.group)
             self._files.prove_usable(self._config.directory)
+            self._files.prove_group(posixpath.join(self._own, "records"))
         except NotPermitted as error:
             return [instead(error, OUTPUT_ELSEWHERE)]
         except PublishError as error:
