@@ -206,31 +206,15 @@ def _by_variable(status: TargetStatus) -> bool:
     return any(reference.kind == "env" for reference in status.target.client.client_secret)
 
 
-# The source of a secret, the error, and what to do. The first match counts.
-_SECRET_DO: Final = (
-    ("", ": too many open files", "raise LimitNOFILE"),
-    (
-        "file",
-        r": (no such file or directory|permission denied|empty)",
-        "write the secret to it, with mode 0600 and the daemon's user as its owner" + _AT_ONCE,
-    ),
-    ("file", "", "put the secret into it" + _AT_ONCE),
-    ("env", "", "set it in the daemon's environment, and restart bearerd"),
-    ("credential", "", "correct LoadCredential= in the unit, and restart bearerd"),
-    ("command", "", "run it by hand as the daemon's user to see why"),
-)
-
-
 def _unsent(failure: Unsent) -> _Fault:
-    """Nothing was sent. The message about a secret begins with its source (`Reference.__str__`)."""
-    do = failure.hint or ("install it, and restart bearerd" if "not installed" in failure.message else _CORRECT)
-    if failure.phase == "secret":
-        fitting = (
-            advice
-            for source, error, advice in _SECRET_DO
-            if failure.message.startswith(source) and re.search(error, failure.message)
-        )
-        do = next(fitting, "correct it; bearerd check shows whether it can be used")
+    """Nothing was sent."""
+    do, of_secret = failure.advice, failure.phase == "secret"
+    if not do and of_secret:
+        do = "correct it; bearerd check shows whether it can be used"
+    elif not do:
+        do = "install it, and restart bearerd" if "not installed" in failure.message else _CORRECT
+    elif of_secret and failure.message.startswith("file ") and "too many open files" not in failure.message:
+        do += _AT_ONCE
     failed, do, _ = _split(failure.message, do)
     return _Fault(failed, do)
 

@@ -33,6 +33,8 @@ from support.server import Answer, Script, Seen, Server, issues, serving
 
 BROKEN = Path(__file__).parent / "broken"
 SECRET = "hunter2+hunter2"
+WRITE_IT = "write the secret to it, with mode 0600 and the daemon's user as its owner"
+SET_IT = "set it in the daemon's environment, and restart bearerd"
 
 
 @pytest.mark.parametrize("file", sorted(BROKEN.glob("*.yaml")), ids=lambda file: file.stem)
@@ -167,7 +169,8 @@ def test_check_reports_all_failures_at_once(site: Site) -> None:
     # Nothing else is said of the directory: the state directory and all files are below it.
     directory, client, *tokens = findings(done, "failed")
     assert directory.startswith(f"directory {site.directory}: ")
-    assert client == f"client dnb: file {site.secret}: empty; ca_file {site.path}/none.pem: no such file or directory"
+    missing = f"ca_file {site.path}/none.pem: no such file or directory"
+    assert client == f"client dnb: file {site.secret}: empty; {WRITE_IT}; {missing}"
     assert [token.split(":")[0] for token in tokens] == ["token dnb/bci", "token dnb/other"]
     assert "no-such-group" in tokens[0]
     assert done.stdout.splitlines()[-1].startswith("4 failed, ")
@@ -359,7 +362,9 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
 @pytest.mark.parametrize(
     ("keys", "files", "said"),
     [
-        pytest.param({"client_id": "{env: NO_ID}"}, {}, "env NO_ID: the variable is not set", id="client-id"),
+        pytest.param(
+            {"client_id": "{env: NO_ID}"}, {}, f"env NO_ID: the variable is not set; {SET_IT}", id="client-id"
+        ),
         pytest.param(
             {"headers": "{X-Api-Key: {command: [/usr/bin/printf, 'caf\\303\\251']}}"},
             {},
@@ -370,13 +375,13 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
         pytest.param(
             {"proxy": "{url: http://127.0.0.1:1, username: u, password: {env: NO_PASSWORD}}"},
             {},
-            "env NO_PASSWORD: the variable is not set",
+            f"env NO_PASSWORD: the variable is not set; {SET_IT}",
             id="proxy-password",
         ),
         pytest.param(
             {"client_secret": "[{file: 'SITE/dnb.secret'}, {env: NO_OLD}, {env: NO_OLDER}]"},
             {},
-            "env NO_OLD: the variable is not set; env NO_OLDER: the variable is not set",
+            f"env NO_OLD, env NO_OLDER: the variable is not set; {SET_IT}",
             id="each-of-a-list-of-secrets",
         ),
         pytest.param(
@@ -385,7 +390,7 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
             "file SITE/old: has more than one line; keep only the one with the secret",
             id="a-key-for-a-secret",
         ),
-        pytest.param(BY_KEY, {"private_key": ""}, "file SITE/private_key: empty", id="key-empty"),
+        pytest.param(BY_KEY, {"private_key": ""}, f"file SITE/private_key: empty; {WRITE_IT}", id="key-empty"),
         pytest.param(
             BY_KEY, {"private_key": "secret"}, f"private_key file SITE/private_key: {NO_KEY}", id="key-is-none"
         ),
@@ -450,10 +455,10 @@ CERTIFICATE_AND_KEY = "file SITE/certificate and file SITE/private_key"
                 "tls_private_key": "{file: SITE/one}",
             },
             {},
-            "file SITE/one: no such file or directory",
+            f"file SITE/one: no such file or directory; {WRITE_IT}",
             id="one-file-for-certificate-and-key-is-reported-once",
         ),
-        pytest.param(BY_ASSERTION, {"assertion": ""}, "file SITE/assertion: empty", id="assertion-empty"),
+        pytest.param(BY_ASSERTION, {"assertion": ""}, f"file SITE/assertion: empty; {WRITE_IT}", id="assertion-empty"),
         pytest.param(
             {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer"},
             {"private_key": "secret"},
@@ -495,7 +500,7 @@ def test_an_unreadable_parameter_affects_its_token_only(site: Site) -> None:
         )
         done = site.check("--online")
     assert done.returncode == 1
-    assert findings(done, "failed") == [f"token dnb/bci: file {missing}: no such file or directory"]
+    assert findings(done, "failed") == [f"token dnb/bci: file {missing}: no such file or directory; {WRITE_IT}"]
     # What has all it needs is what is tried.
     assert [dict(parse_qsl(seen.body.decode()))["scope"] for seen in server.seen] == ["other"]
     assert findings(done, "ok")[-1] == "grant dnb/other: a token, good for 1 h"

@@ -370,7 +370,7 @@ SHOWN = [
         "the command for the secret does not exist",
         "command DIR/none: no such file or directory",
         NONE,
-        f"run it by hand as the daemon's user to see why; {THEN}",
+        f"correct the path of the program, or of the interpreter in its first line; {THEN}",
         secret="command: [DIR/none]",
     ),
     Night(

@@ -330,6 +330,9 @@ def test_a_file_that_is_a_mount_point_is_an_error_before_a_grant_and_the_others_
 # -- troubles --------------------------------------------------------------------------------------
 
 
+WRITE_IT = "write the secret to it, with mode 0600 and the daemon's user as its owner"
+
+
 def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
     with serving(issues()) as server:
         more = (
@@ -340,7 +343,7 @@ def test_a_missing_secret_fails_its_client_alone(tmp_path: Path) -> None:
         with running("run", "-c", config) as daemon:
             line = daemon.wait_for(f"{tmp_path}/missing: no such file or directory")
             assert "name=other/a" in line
-            assert re.search(r"there is no valid token; next attempt in (\d|10) s$", line)
+            assert re.search(rf"; {WRITE_IT}; there is no valid token; next attempt in (\d|10) s$", line)
             eventually((tmp_path / "tokens/dnb/bci").exists)
             assert daemon.stop() == 0
         assert len(server.seen) == 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from bearerd.grant.times import SKEWED
+from bearerd.secrets.advice import advice_on
 from bearerd.terms import Token
 from bearerd.timeformat import duration
 
@@ -94,7 +95,12 @@ class _Failure:
     hint: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+        return f"{self.reason}; {self.advice}" if self.advice else self.reason
+
+    @property
+    def advice(self) -> str:
+        """What to try; empty if that is not known."""
+        return self.hint or ""
 
     @property
     def reason(self) -> str:
@@ -110,6 +116,11 @@ class _Failure:
 @dataclass(frozen=True, slots=True)
 class Unsent(_Failure):
     """Nothing was sent, for example because the secret could not be read."""
+
+    @property
+    def advice(self) -> str:
+        """What to try; empty if that is not known, or if the message says it."""
+        return self.hint or (advice_on(self.message) if self.phase == "secret" else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bearerd.plural import together
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -20,7 +22,7 @@ def finding_of(subject: str, faults: list[str], good: str, details: tuple[tuple[
     """What is wrong with a subject, or else what is right."""
     # One file may be configured twice, such as a PKCS#12 file as certificate and key.
     return (
-        Finding(subject, "; ".join(dict.fromkeys(faults)), "failed")
+        Finding(subject, together(dict.fromkeys(faults)), "failed")
         if faults
         else Finding(subject, good, details=details)
     )

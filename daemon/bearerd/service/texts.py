@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from bearerd.errors import SecretUnavailable
+from bearerd.secrets.advice import advised
 from bearerd.secrets.kinds import source_of
 from bearerd.secrets.source import SecretSource
 from bearerd.terms import Reference
@@ -56,7 +57,7 @@ class Texts:
                 self._known[reference, read] = error
         found = self._known[reference, read]
         if isinstance(found, SecretUnavailable):
-            self.faults.append(str(found))
+            self.faults.append(advised(str(found)))
             return ""
         return found
 
