@@ -236,4 +236,27 @@ def test_check_finds_errors_in_templates_without_a_token(site: Templated, server
 def test_check_finds_nothing_wrong_with_a_good_one(site: Templated) -> None:
     site.template.write_text("{{ a_field_of_the_providers }}")
     done = bearerd("check", "-c", site.config)
-    assert (done.returncode, "template" in done.stdout + done.stderr) == (0, False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"template: {site.template}: only its syntax was checked; --online fills in" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{{ a_field_of_the_providers }}", ""),
+        ("{{ access_token }}\n{{ tokne }}", "template TEMPLATE: line 2: 'tokne' is not defined"),
+        ("{{ vars.a }}{{ access_token.nope }}", "template TEMPLATE: line 1: "),
+        ("{{ '' }}", "template TEMPLATE: its output is empty, and bearerd writes no empty files"),
+    ],
+)
+def test_check_online_fills_in_the_templates_of_the_token(tmp_path: Path, text: str, fault: str) -> None:
+    with serving(issues(access_token=SECRET, a_field_of_the_providers="x")) as server:
+        site = Templated(tmp_path, server.url)
+        site.template.write_text(text)
+        done = bearerd("check", "--online", "-c", site.config)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    said = f"failed   file {site.made}: {fault}".replace("TEMPLATE", str(site.template))
+    assert [line[: len(said)] for line in failed] == ([said] if fault else [])
+    assert (done.returncode, len(server.seen)) == (1 if fault else 0, 1)
+    assert SECRET not in done.stdout + done.stderr
+    assert "only its syntax" not in done.stdout

@@ -274,6 +274,16 @@ class Publisher:
                 faults.append(str(error))
         return faults
 
+    def examine_templates(self, target: Target, token: Token) -> dict[str, str]:
+        """By path: why a template could not be filled in with this token."""
+        faults: dict[str, str] = {}
+        for output in target.outputs:
+            try:
+                self._content(target, token, output)
+            except PublishError as error:
+                faults[output.path] = str(error)
+        return faults
+
     def examine_directory(self) -> list[str]:
         """Why the output directory could not be used."""
         try:

@@ -93,11 +93,20 @@ def _clients_and_tokens(
         for reference in parameters:
             texts.verbatim(reference)
         credentials = judged[target.client.name]
+        tried = False
         if not (texts.faults or texts.hidden or credentials.faults or credentials.hidden):
+            tried = online and all(other.client.name != target.client.name for other in able)
             able.append(target)
-        yield from _token_findings(target, publisher, unusable, mounts, texts)
+        details = () if tried else _only_compiled(target)
+        yield from _token_findings(target, publisher, unusable, mounts, texts, details)
     if online:
-        yield from try_online(able, environ)
+        yield from try_online(able, environ, publisher.examine_templates)
+
+
+def _only_compiled(target: Target) -> tuple[tuple[str, str], ...]:
+    """A detail for each template of the operator's own: without a token its fields are not known."""
+    said = "only its syntax was checked; --online fills in those of the first token of each client"
+    return tuple(("template", f"{output.template}: {said}") for output in target.outputs if "/" in output.template)
 
 
 def _client_finding(client: Client, judged: Texts, environ: Mapping[str, str]) -> Finding:
@@ -108,14 +117,19 @@ def _client_finding(client: Client, judged: Texts, environ: Mapping[str, str]) -
 
 
 def _token_findings(
-    target: Target, publisher: Publisher, unusable: str | None, mounts: Mapping[str, str], parameters: Texts
+    target: Target,
+    publisher: Publisher,
+    unusable: str | None,
+    mounts: Mapping[str, str],
+    parameters: Texts,
+    details: tuple[tuple[str, str], ...],
 ) -> Iterator[Finding]:
     subject, count = f"token {target.full_name}", len(target.outputs)
     hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
     busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
     faults = publisher.examine(target, without=unusable) + busy + parameters.faults + hooks
     if faults or unusable is None:
-        yield finding_of(subject, faults, f"{counted(count, 'file')} can be written")
+        yield finding_of(subject, faults, f"{counted(count, 'file')} can be written", details)
     if parameters.hidden:
         yield Finding(subject, parameters.not_seen(), "warning")
     if target.max_staleness and target.least_lead > lead(

@@ -6,7 +6,7 @@ Names are shown, and never the value of a secret, a token or a parameter.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,8 +26,15 @@ _NONE_NAMED: Final = "none named"
 _DAY: Final = 86400.0
 
 
-def try_online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[Finding]:
-    """One grant for each client, for the first of its targets that passed the checks."""
+def try_online(
+    able: Sequence[Target],
+    environ: Mapping[str, str],
+    unmade: Callable[[Target, Token], Mapping[str, str]] = lambda _target, _token: {},
+) -> Iterator[Finding]:
+    """One grant for each client, for the first of its targets that passed the checks.
+
+    `unmade` returns why files could not be made from the token, by path.
+    """
     exchanges: list[Exchange] = []
     clock = SystemClock()
     grants = Grants(clock, environ, observe=lambda request, reply: exchanges.append(described(request, reply)))
@@ -41,6 +48,9 @@ def try_online(able: Sequence[Target], environ: Mapping[str, str]) -> Iterator[F
             exchanges.clear()
             performed = grants.perform(target)
             yield from _findings(target, performed, exchanges[0] if exchanges else None, clock)
+            if isinstance(performed.outcome, Issued):
+                for path, fault in unmade(target, performed.outcome.token).items():
+                    yield Finding(f"file {path}", fault, "failed")
             again = isinstance(performed.outcome, Refused) and performed.outcome.another_secret
 
 
