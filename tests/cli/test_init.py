@@ -90,6 +90,18 @@ def test_missing_and_wrong_answers_are_one_error_that_lists_all_of_them(
     assert tree(tmp_path) == []
 
 
+def test_the_error_about_missing_answers_lists_the_optional_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(tmp_path / "c", "other", "--set", "name=mine") == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  --set token_url=…: Token endpoint, such as https://login.acme.example.com/oauth/token",
+        "  --set client_id=…: Client id, such as reports",
+        "  --secret-file FILE: Client secret; - reads it from standard input",
+        "  optional: --set auth=… (client_secret_basic), --set scope=…, --set audience=…",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

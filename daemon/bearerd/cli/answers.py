@@ -45,10 +45,11 @@ def given_answers(chosen: Preset, given: list[str]) -> dict[str, str]:
 def all_answers(chosen: Preset, given: Mapping[str, str], *, has_secret: bool, terminal: bool) -> dict[str, str]:
     """An answer to each question. On a terminal it asks for those that are missing or wrong.
 
-    Without a terminal, raises one UsageError that names them all.
+    Without a terminal, raises one UsageError that names them all, and the questions that need no answer.
     """
     answers: dict[str, str] = {}
     wrong: list[str] = []
+    others: list[str] = []
     for question in chosen.questions:
         key = question.key
         answers[key], why = _prepared(question, given.get(key, question.default))
@@ -58,12 +59,15 @@ def all_answers(chosen: Preset, given: Mapping[str, str], *, has_secret: bool, t
             answers[key] = questions.answer_to(question, _prepared)
             continue
         if why is None:
+            if key not in given:
+                others.append(f"--set {key}=…" + (f" ({question.default})" if question.default else ""))
             continue
         such = f", such as {question.example}" if question.example else ""
         wrong.append(f"--set {key}={given[key]}: {why}" if key in given else f"--set {key}=…: {question.prompt}{such}")
     if chosen.secret and not has_secret and not terminal:
         wrong.append(f"--secret-file FILE: {chosen.secret.prompt}; - reads it from standard input")
     if wrong:
+        wrong += [f"optional: {', '.join(others)}"] if others else []
         raise UsageError("\n  ".join([f"init {chosen.name} needs these answers; nothing was written:", *wrong]))
     return answers
 
