@@ -160,6 +160,18 @@ def test_changed_configs_and_credentials_and_removed_targets_wake_waiting_target
     admission.close()
 
 
+def test_the_view_counts_each_refusal_of_a_client(tmp_path: Path) -> None:
+    clock = FakeClock()
+    admission = make(tmp_path, clock)
+    for count, name in enumerate(("c/a", "c/b", "c/c", "c/a"), start=1):
+        admission.settle(granted(admission.request(ask(name), clock.boot)).ticket, REFUSED, clock.boot)
+        refusal = admission.view(clock.boot).clients["c"].refusal
+        assert refusal is not None
+        assert refusal.attempts == count
+        clock.advance(3600.0 if count >= 3 else 2.0)
+    admission.close()
+
+
 def test_the_view_for_status_and_metrics(tmp_path: Path) -> None:
     clock = FakeClock()
     admission = make(tmp_path, clock, max_concurrency=2)

@@ -49,5 +49,7 @@ def _client(client: Client, held: int, now: float) -> ClientView:
     breaker = client.breaker
     refusal = None
     if breaker.refusal is not None:
-        refusal = Refusal(breaker.refusal, breaker.refusals, breaker.probe_at, own=False)
+        # Not all of them lengthen the pace.
+        count = max(breaker.refusals, sum(tried.refusals for tried in breaker.tried.values()))
+        refusal = Refusal(breaker.refusal, count, breaker.probe_at, own=False)
     return ClientView(breaker.state(now), refusal, client.in_flight, held)
