@@ -67,7 +67,7 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>Attention required</title></head></
 SIGNS: dict[str, Any] = {"auth": "private_key_jwt", "client_secret": ()}
 INVALID_CLIENT = {"error": "invalid_client"}
 CHECK = "check that client_id, secret and auth match the provider's settings"
-TWO_WAYS = "id or secret contains a character that providers decode in two ways (:, %, + or a space …)"
+TWO_WAYS = "the id or secret contains a character that providers decode differently (such as :, %, + or a space)"
 POST = "try auth: client_secret_post, which sends them in the form"
 ALLOWED = "check that the provider allows this client's scope and parameters"
 
@@ -447,15 +447,30 @@ REPLIES = [
         "an unknown scope",
         400,
         {"error": "invalid_scope"},
-        "HTTP 400 invalid_scope: this request was refused (scope); "
+        "HTTP 400 invalid_scope: the scope was refused; "
         "check that scope matches the provider's settings, and have it granted to this client",
     ),
     Says(
         "Entra: a scope without /.default",
         400,
-        {"error": "invalid_scope", "error_description": "AADSTS1002012: … must have a scope value with /.default"},
-        "HTTP 400 invalid_scope: this request was refused (scope); check that scope matches the provider's settings, "
+        {
+            "error": "invalid_scope",
+            "error_description": "AADSTS1002012: The provided value for scope orders is not valid. Client credential "
+            "flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).",
+        },
+        "HTTP 400 invalid_scope: the scope was refused; check that scope matches the provider's settings, "
         "and have it granted to this client; Entra ID wants an API's scope with /.default at its end",
+    ),
+    Says(
+        "Okta: no scope",
+        400,
+        {
+            "error": "invalid_scope",
+            "error_description": "The authorization server resource does not have any configured default scopes, "
+            "'scope' must be provided.",
+        },
+        "HTTP 400 invalid_scope: the scope was refused; set scope: the provider has no default one",
+        token={"scope": ""},
     ),
     Says(
         "Auth0: no audience",
@@ -589,47 +604,47 @@ CONNECTIONS = [
     (
         "http to a TLS port that closes",
         raw(b""),
-        f"HOST: the connection was closed (while waiting for the reply); {TLS_HINT}",
+        f"HOST:PORT: the connection was closed (while waiting for the reply); {TLS_HINT}",
     ),
     (
         "http to a TLS port that sends an alert",
         raw(b"\x15\x03\x01\x00\x02\x02\x28"),
-        f"HOST: the reply is not HTTP (while waiting for the reply); {TLS_HINT}",
+        f"HOST:PORT: the reply is not HTTP (while waiting for the reply); {TLS_HINT}",
     ),
     (
         "https to a port without TLS",
         raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", "https"),
-        "HOST: TLS: wrong version number; check that this port speaks TLS",
+        "HOST:PORT: TLS: wrong version number; check that this port speaks TLS",
     ),
     (
         "http to a port for HTTP/2 alone",
         raw(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"),
-        f"HOST: the reply is not HTTP/1.1 (while waiting for the reply); {HTTP2_HINT}",
+        f"HOST:PORT: the reply is not HTTP/1.1 (while waiting for the reply); {HTTP2_HINT}",
     ),
     (
         "https to a port for HTTP/2 alone",
         raw(b"\x15\x03\x03\x00\x02\x02\x78", "https"),
-        f"HOST: TLS: tlsv1 alert no application protocol; {HTTP2_HINT}",
+        f"HOST:PORT: TLS: tlsv1 alert no application protocol; {HTTP2_HINT}",
     ),
     (
         "https to a port with TLS 1.1 alone, of a server that does not know TLS 1.3",
         # A ServerHello with version 1.1 and TLS_RSA_WITH_AES_128_CBC_SHA.
         raw(b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02" + b"\x01" * 32 + b"\x00\x00\x2f\x00", "https"),
         (
-            "HOST: TLS: unsupported protocol; "
+            "HOST:PORT: TLS: unsupported protocol; "
             "the server speaks only versions before TLS 1.2, which are not safe: ask the provider for TLS 1.2"
         ),
     ),
     (
         "another protocol",
         raw(b"SSH-2.0-OpenSSH_9.2\r\n"),
-        f"HOST: the reply is not HTTP (while waiting for the reply); {TLS_HINT}",
+        f"HOST:PORT: the reply is not HTTP (while waiting for the reply); {TLS_HINT}",
     ),
     (
         "a private authority",
         untrusted,
         (
-            "HOST: TLS certificate refused: unable to get local issuer certificate; "
+            "HOST:PORT: TLS certificate refused: unable to get local issuer certificate; "
             "for a private authority set ca_file; for a public one install the system's ca-certificates"
         ),
     ),
@@ -820,7 +835,8 @@ def test_the_certificate_and_the_proxy_of_a_request_are_shown(tmp_path: Path) ->
     # trustme numbers the unit.
     assert re.fullmatch(r"O=Acme, OU=.*, CN=bearerd\.example\.com \(valid for [0-9]+ more days\)", shown["certificate"])
     assert (shown["auth"], shown["parameters"]) == ("tls_client_auth", "grant_type, scope, client_id")
-    assert dict(proxied.details)["request"] == "POST http://provider.invalid/token, through the proxy 127.0.0.1"
+    through = f"through the proxy 127.0.0.1:{proxy.port}"
+    assert dict(proxied.details)["request"] == f"POST http://provider.invalid/token, {through}"
 
 
 def test_one_token_is_one_token(tmp_path: Path) -> None:

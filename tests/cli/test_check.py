@@ -841,7 +841,7 @@ def test_online_a_refusal_exits_1_with_a_hint(tmp_path: Path) -> None:
         "reply": "HTTP 401, no Content-Type, after a while",
         "fields": "error, error_description",
         "code": "invalid_client",
-        "hint": "id or secret contains a character that providers decode in two ways (:, %, + or a space …): "
+        "hint": "the id or secret contains a character that providers decode differently (such as :, %, + or a space): "
         "try basic_encoding: raw",
     }
     assert grants(done) == [(f"failed   grant dnb/bci: {REFUSED}", details)]
@@ -864,17 +864,21 @@ def test_online_without_a_connection_names_the_endpoint(site: Site) -> None:
     ]
 
 
-def test_online_without_metadata_only_the_issuer_is_shown(tmp_path: Path) -> None:
+def test_online_without_metadata_the_requested_urls_are_shown(tmp_path: Path) -> None:
     with serving(lambda _: Answer(404)) as server:
+        issuer = server.url.removesuffix("/token")
         site = Site(tmp_path, "")
-        site.write({"token_url": None, "issuer": server.url})
+        site.write({"token_url": None, "issuer": issuer})
         done = site.check("--online")
+    unreachable = site.check("--online")
+    urls = [f"{issuer}/.well-known/{name}" for name in ("oauth-authorization-server", "openid-configuration")]
+    assert dict(grants(unreachable)).popitem()[1]["request"].endswith(f"; metadata requested from {urls[0]}")
     assert done.returncode == 1
     assert grants(done) == [
         (
             "failed   grant dnb/bci: metadata: HTTP 404",
             {
-                "request": f"none; the issuer is {server.url}",
+                "request": f"no token request was sent; metadata requested from {' and '.join(urls)}",
                 "auth": BY_BASIC["auth"],
                 "scope requested": "bci",
                 "hint": "check issuer, or set token_url instead",

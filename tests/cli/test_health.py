@@ -66,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield site
 
 
-REFUSED = "HTTP 400 invalid_scope: this request was refused"
+REFUSED = "HTTP 400 invalid_scope: the scope was refused"
 
 
 @pytest.mark.parametrize(

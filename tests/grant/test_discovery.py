@@ -94,7 +94,7 @@ def test_the_url_of_openid_is_tried_if_the_first_has_no_metadata(first: Answer) 
 NO_METADATA = Malformed("metadata: HTTP 404", "discovery", RIGHT)
 NO_JSON = Malformed("metadata: HTTP 200, but the reply is HTML, not JSON", "discovery", RIGHT)
 NOT_WELL = Transient("metadata: HTTP 503: a temporary error at the provider", "discovery")
-ANOTHER = Malformed("metadata: it belongs to another issuer", "discovery", EXACTLY)
+ANOTHER = Malformed("the metadata names another issuer", "discovery", EXACTLY)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_metadata_beyond_the_bounds_is_malformed_and_the_second_url_is_tried() -
     hint = "not the reply of a token endpoint; check that the URL matches the provider's settings"
     with serving(by_path({RFC8414: flooded, OPENID: flooded})) as server, discovering(issuer_of(server)) as discovery:
         assert discovery.metadata(NOW) == Malformed(
-            "metadata: 127.0.0.1: the reply has more than 64 KiB of headers", "discovery", hint
+            f"metadata: 127.0.0.1:{server.port}: the reply has more than 64 KiB of headers", "discovery", hint
         )
         assert [seen.path for seen in server.seen] == [RFC8414, OPENID]
     with serving(by_path({RFC8414: flooded})) as server, discovering(issuer_of(server)) as discovery:

@@ -58,7 +58,7 @@ def test_it_accepts_the_secrets(
         assert outcome.notes == ()
     else:
         two_ways = (
-            "id or secret contains a character that providers decode in two ways (:, %, + or a space …): "
+            "the id or secret contains a character that providers decode differently (such as :, %, + or a space): "
             "try auth: client_secret_post, which sends them in the form"
         )
         assert outcome == Refused(CLIENT_REFUSED, hint=two_ways)
@@ -119,7 +119,7 @@ def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -
     outcome = granted(provider, "plain", "plain", scope="bci other")
 
     assert outcome == Refused(
-        "HTTP 400 invalid_scope: this request was refused (scope)",
+        "HTTP 400 invalid_scope: the scope was refused",
         whole_client=False,
         hint="check that scope matches the provider's settings, and have it granted to this client",
     )

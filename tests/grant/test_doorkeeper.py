@@ -113,7 +113,7 @@ def test_an_unknown_scope_is_a_refusal_of_this_token_alone(provider: Provider) -
     outcome = granted(provider, "plain", "plain", scope="bci other")
 
     assert isinstance(outcome, Refused)
-    assert outcome.message == "HTTP 400 invalid_scope: this request was refused (scope)"
+    assert outcome.message == "HTTP 400 invalid_scope: the scope was refused"
     assert not outcome.whole_client
 
 

@@ -86,7 +86,7 @@ def test_a_reply_with_too_many_headers_is_aborted(behaviour: Behaviour, reason: 
     with peer(behaviour) as it:
         reply = post(it.url)
 
-        assert reply == NoReply("reply", f"127.0.0.1: {reason}", HINT)
+        assert reply == NoReply("reply", f"127.0.0.1:{it.port}: {reason}", HINT)
         # It is closed, and nothing is sent again.
         assert len(it.requests) == 1
         it.join()
@@ -104,7 +104,7 @@ def test_an_endless_reply_to_connect_is_aborted(behaviour: Behaviour, reason: st
     with peer(behaviour) as it:
         reply = post("https://token.invalid/token", proxy=f"http://127.0.0.1:{it.port}")
 
-        assert reply == NoReply("connect", f"the proxy 127.0.0.1: {reason}")
+        assert reply == NoReply("connect", f"the proxy 127.0.0.1:{it.port}: {reason}")
         it.join()
 
 

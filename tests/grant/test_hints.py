@@ -91,7 +91,9 @@ def test_a_tls_port_is_recognized_by_its_reply_to_plain_http(status: int, body: 
     ],
 )
 def test_a_provider_that_requires_dpop_is_recognized(body: bytes) -> None:
-    expected = "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
+    expected = (
+        "the provider requires DPoP, a new proof for each call, which a file cannot contain: ask it for bearer tokens"
+    )
     assert hint(body) == expected
     # Also where no token endpoint would answer so.
     assert hint(body, 404) == expected

@@ -23,6 +23,10 @@ NO_LIFETIME = "the reply names no lifetime: default_lifetime (1234 s) is used"
 NONSENSE = "the lifetime in the reply is not plausible: default_lifetime (1234 s) is used"
 
 
+def implausible(number: float, advice: str = "") -> str:
+    return f"expires_in {number:.0f} is not plausible: default_lifetime (1234 s) is used{advice}"
+
+
 def ms(number: int, field: str = "expires_in") -> str:
     """The note about a number that was read as milliseconds: it gives both readings."""
     said = f"{field} {number} was read as milliseconds: {number / 1000:.0f} s, not {number} s"
@@ -71,7 +75,7 @@ def jwt(claims: Any) -> str:
         pytest.param(
             10**9 + 1, 10**9 + 1 - NOW, "expires_in was read as a Unix time: -799999999 s", id="10^9-and-a-tick"
         ),
-        pytest.param(10**12, DEFAULT, NONSENSE, id="10^12"),
+        pytest.param(10**12, DEFAULT, implausible(10**12), id="10^12"),
         pytest.param(
             10**12 + 1,
             10**9 - NOW,
@@ -81,7 +85,20 @@ def jwt(claims: Any) -> str:
         pytest.param(
             NOW + 366 * DAY, 366 * DAY, "expires_in was read as a Unix time: 31622400 s", id="unix-in-366-days"
         ),
-        pytest.param(NOW + 366 * DAY + 1, DEFAULT, NONSENSE, id="unix-in-366-days-and-a-tick"),
+        pytest.param(
+            NOW + 366 * DAY + 1,
+            DEFAULT,
+            implausible(NOW + 366 * DAY + 1, "; if it is milliseconds (1831622 s), set lifetime_unit: milliseconds"),
+            id="unix-in-366-days-and-a-tick",
+        ),
+        pytest.param(
+            5_184_000_000,
+            DEFAULT,
+            implausible(5_184_000_000, "; if it is milliseconds (5184000 s), set lifetime_unit: milliseconds"),
+            id="60-days-in-ms",
+        ),
+        pytest.param(10**15, DEFAULT, implausible(10**15), id="10^15"),
+        pytest.param(10**15 + 1, DEFAULT, NONSENSE, id="10^15-and-a-tick"),
         pytest.param(10**18, DEFAULT, NONSENSE, id="absurd"),
     ],
 )

@@ -213,7 +213,7 @@ def test_a_missing_endpoint_is_reported() -> None:
 )
 def test_the_metadata_of_another_issuer_is_not_used(named: Any, issuer: str, hint: str) -> None:
     # RFC 8414 section 3.3.
-    expected = Malformed("metadata: it belongs to another issuer", "discovery", hint)
+    expected = Malformed("the metadata names another issuer", "discovery", hint)
     assert read({"issuer": named}, issuer) == expected
 
 

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from bearerd.grant import transport
 from bearerd.grant.endpoint import Endpoint, NoReply
+from bearerd.grant.explain import addressee
 from bearerd.grant.outcome import Issued, Outcome, Refused, Transient, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.grant.reply import Reply
@@ -480,16 +481,20 @@ def showing(pair: Pair | None, url: str, directory: Path) -> Reply | NoReply:
 
 
 LONG_AGO = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetime(2020, 2, 1, tzinfo=UTC)}
-WANTS = NoReply(
-    "TLS",
-    "127.0.0.1: TLS: tlsv13 alert certificate required",
-    "the server requires a client certificate: set tls_certificate and tls_private_key",
-)
+
+
+def alerted(url: str, alert: str, hint: str) -> NoReply:
+    return NoReply("TLS", f"{addressee(url)}: TLS: {alert}", hint)
+
+
+def wants(url: str) -> NoReply:
+    hint = "the server requires a client certificate: set tls_certificate and tls_private_key"
+    return alerted(url, "tlsv13 alert certificate required", hint)
 
 
 def test_a_server_that_requires_a_certificate_is_recognized_by_its_alert(ca: trustme.CA, directory: Path) -> None:
     with demanding(context_of(ca)) as url:
-        assert showing(None, url, directory) == WANTS
+        assert showing(None, url, directory) == wants(url)
 
 
 def test_the_alert_is_read_even_if_the_server_closes_first(
@@ -504,7 +509,7 @@ def test_the_alert_is_read_even_if_the_server_closes_first(
 
     monkeypatch.setattr(transport._HTTPSConnection, "connect", connect_and_wait)
     with demanding(context_of(ca), closed) as url:
-        assert showing(None, url, directory) == WANTS
+        assert showing(None, url, directory) == wants(url)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +541,7 @@ def test_a_refused_certificate_is_recognized_by_the_alert(
     context = context_of(ca)
     context.minimum_version = context.maximum_version = version
     with demanding(context) as url:
-        assert showing(pair, url, directory) == NoReply("TLS", f"127.0.0.1: TLS: {alert}", hint)
+        assert showing(pair, url, directory) == alerted(url, alert, hint)
 
 
 def test_a_certificate_that_is_too_weak_is_recognized_by_the_alert(ca: trustme.CA, directory: Path) -> None:
@@ -544,6 +549,6 @@ def test_a_certificate_that_is_too_weak_is_recognized_by_the_alert(ca: trustme.C
     # Level 3 wants RSA keys of 3072 bits, and this is of 2048.
     context.set_ciphers("DEFAULT:@SECLEVEL=3")
     with demanding(context) as url:
-        assert showing(RSA, url, directory) == NoReply(
-            "TLS", "127.0.0.1: TLS: sslv3 alert bad certificate", "the server does not accept the client certificate"
+        assert showing(RSA, url, directory) == alerted(
+            url, "sslv3 alert bad certificate", "the server does not accept the client certificate"
         )

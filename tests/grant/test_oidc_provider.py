@@ -64,7 +64,7 @@ CHECK_JWT = "check that client_id, secret and assertion_audience match the provi
 EXPIRED = "the provider says that the secret or key has expired: register a new one"
 CHECK_ID = "check that client_id matches the provider's settings; with auth: none no secret is sent"
 CHECK_CERTIFICATE = "check that client_id and the certificate match those registered with the provider"
-TWO_WAYS = "id or secret contains a character that providers decode in two ways (:, %, + or a space …): try "
+TWO_WAYS = "the id or secret contains a character that providers decode differently (such as :, %, + or a space): try "
 NEXT = "the client has another secret, which is tried next"
 
 
@@ -503,7 +503,7 @@ def test_a_scope_that_is_not_allowed_is_a_refusal_of_this_token_alone(bench: Ben
 
     assert request.why == "requested scope is not allowed"
     assert outcome == Refused(
-        "HTTP 400 invalid_scope: this request was refused (scope)",
+        "HTTP 400 invalid_scope: the scope was refused",
         whole_client=False,
         hint="check that scope matches the provider's settings, and have it granted to this client",
     )

@@ -917,7 +917,7 @@ def test_a_refusal_of_the_token_alone_means_that_the_secret_works() -> None:
         grants.perform(wanted)
 
     assert refused == Refused(
-        "HTTP 400 invalid_scope: this request was refused (scope)",
+        "HTTP 400 invalid_scope: the scope was refused",
         whole_client=False,
         another_secret=False,
         hint="check that scope matches the provider's settings, and have it granted to this client",

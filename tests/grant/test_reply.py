@@ -86,7 +86,7 @@ REFUSED = [
         400,
         {},
         b'{"error": "invalid_scope"}',
-        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False),
+        Refused("HTTP 400 invalid_scope: the scope was refused", whole_client=False),
         id="invalid-scope",
     ),
     pytest.param(400, {}, b"", Refused("HTTP 400: this request was refused", whole_client=False), id="400-empty"),

@@ -71,7 +71,7 @@ def test_a_failure_says_what_to_do(status: int, headers: Headers, fields: object
 def test_an_unknown_code_in_a_reply_of_another_page_does_not_refuse(status: int) -> None:
     assert isinstance(failed(status, {"error": "not_found"}), Malformed)
     assert failed(status, {"error": "invalid_scope"}) == Refused(
-        f"HTTP {status} invalid_scope: this request was refused (scope)", whole_client=False
+        f"HTTP {status} invalid_scope: the scope was refused", whole_client=False
     )
     assert failed(status, {"error": "invalid_grant"}) == Refused(
         f"HTTP {status} invalid_grant: the client was refused", hint=CHECK_CLIENT

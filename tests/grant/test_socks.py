@@ -128,7 +128,7 @@ def test_a_name_that_cannot_be_given_to_the_proxy_is_no_fault_of_the_proxy(host:
     with proxying() as proxy:
         outcome = perform(behind(proxy, f"https://{host}/token")).outcome
 
-    said = "the proxy 127.0.0.1: the provider's host is no name that can be looked up"
+    said = f"the proxy 127.0.0.1:{proxy.port}: the provider's host is no name that can be looked up"
     assert outcome == Transient(said, phase="connect", hint="check the URL")
     assert proxy.destinations == []
 
@@ -183,7 +183,7 @@ def test_the_login_is_read_again_for_each_connection_and_shown_nowhere() -> None
     assert isinstance(first.outcome, Issued), first
     assert proxy.logins == [b"bearerd:first-password", b"bearerd:second-password"]
     assert second.outcome == Malformed(
-        "the proxy 127.0.0.1 refused the connection",
+        f"the proxy 127.0.0.1:{proxy.port} refused the connection",
         phase="proxy login",
         hint="the proxy refused the login: check username and password (env PROXY_PASSWORD)",
     )
@@ -220,7 +220,7 @@ def test_the_answer_of_the_proxy_is_reported(script: dict[str, bytes], said: str
     with proxying(**script) as proxy:
         outcome = perform(behind(proxy, "https://token.invalid/token")).outcome
 
-    assert outcome == Transient(f"the proxy 127.0.0.1 {said}", phase="connect", hint=hint)
+    assert outcome == Transient(f"the proxy 127.0.0.1:{proxy.port} {said}", phase="connect", hint=hint)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_real_proxy_with_a_login(tmp_path: Path) -> None:
 
     assert isinstance(issued, Issued), issued
     assert isinstance(refused, Malformed)
-    assert refused.message == "the proxy 127.0.0.1 refused the connection"
+    assert refused.message == f"the proxy 127.0.0.1:{port} refused the connection"
     assert refused.hint == (f"the proxy refused the login: check username and password (file {password})")
     assert isinstance(without, Transient)
     assert without.hint == WANTED

@@ -69,7 +69,7 @@ def test_a_certificate_for_another_name_is_refused(ca: trustme.CA, ca_file: str)
     assert (reply.phase, reply.hint) == ("TLS", None)
     # OpenSSL ends this text with a period, but more follows it in a log line.
     mismatch = "IP address mismatch, certificate is not valid for '127.0.0.1'"
-    assert reply.reason == f"127.0.0.1: TLS certificate refused: {mismatch}"
+    assert reply.reason == f"127.0.0.1:{server.port}: TLS certificate refused: {mismatch}"
     assert server.seen == []
 
 
@@ -91,7 +91,7 @@ def test_an_expired_or_future_certificate_is_refused(
 
     assert reply == NoReply(
         "TLS",
-        f"127.0.0.1: TLS certificate refused: certificate {why}",
+        f"127.0.0.1:{server.port}: TLS certificate refused: certificate {why}",
         "check this machine's clock; if it is right, inform the provider",
     )
     assert server.seen == []
@@ -103,7 +103,7 @@ def test_a_certificate_of_another_authority_is_refused_and_ca_file_named(ca_file
 
     assert reply == NoReply(
         "TLS",
-        "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
+        f"127.0.0.1:{server.port}: TLS certificate refused: unable to get local issuer certificate",
         f"no authority in ca_file {ca_file} issued it",
     )
     assert server.seen == []
@@ -258,7 +258,8 @@ def test_the_systems_store_is_the_default(ca: trustme.CA, ca_file: str, trusted:
     if trusted:
         assert child.stdout == "Reply(status=200)\n"
     else:
-        assert child.stdout.startswith("NoReply(phase='TLS', reason='127.0.0.1: TLS certificate refused: unable to get")
+        said = f"127.0.0.1:{server.port}: TLS certificate refused: unable to get"
+        assert child.stdout.startswith(f"NoReply(phase='TLS', reason='{said}")
         assert server.seen == []
 
 

@@ -140,7 +140,7 @@ def test_a_changed_password_of_the_proxy_is_used_at_once(tmp_path: Path) -> None
             assert daemon.stop() == 0
 
     # tinyproxy says 407 only if there is no login at all.
-    assert "the proxy 127.0.0.1 refuses to connect to the provider: HTTP 401" in line
+    assert f"the proxy 127.0.0.1:{port} refuses to connect to the provider: HTTP 401" in line
     assert "proxy-authorization" not in server.seen[-1].headers
     said = "\n".join([*daemon.lines, status.stdout, status.stderr])
     for hidden in (SECRET, PASSWORD, "not-the-password"):

@@ -108,7 +108,7 @@ SHOWN = [
     Night(
         "scope",
         "one token is refused for its scope",
-        "HTTP 400 invalid_scope: this request was refused (scope)",
+        "HTTP 400 invalid_scope: the scope was refused",
         NONE,
         f"check that scope matches the provider's settings, and have it granted to this client; {AT_ONCE}; {THEN}",
     ),
@@ -193,7 +193,7 @@ SHOWN = [
     Night(
         "dpop",
         "the token is bound to a key",
-        "the token is of type dpop: each call needs a new proof made with a key, which a file cannot provide",
+        "the token is of type dpop: each call needs a new proof made with a key, which a file cannot contain",
         NONE,
         f"ask the provider for bearer tokens for this client; {AT_ONCE}; {THEN}",
     ),
@@ -213,8 +213,8 @@ SHOWN = [
     ),
     Night(
         "metadata",
-        "the issuer's metadata belongs to another issuer",
-        "metadata: it belongs to another issuer",
+        "the issuer's metadata names another issuer",
+        "the metadata names another issuer",
         NONE,
         f"write issuer exactly as the provider's own metadata does, or set token_url instead; {AT_ONCE}; {THEN}",
         keys="issuer: URL",
@@ -255,7 +255,7 @@ SHOWN = [
     Night(
         "reset",
         "the provider resets the connection",
-        "127.0.0.1: connection reset by peer (while waiting for the reply)",
+        "127.0.0.1:PORT: connection reset by peer (while waiting for the reply)",
         NONE,
         f"if this port speaks TLS, write https://; {THEN}",
         keys="token_url: RESET",
@@ -278,7 +278,7 @@ SHOWN = [
     Night(
         "tls",
         "the certificate is of an unknown authority",
-        "127.0.0.1: TLS certificate refused: unable to get local issuer certificate",
+        "127.0.0.1:PORT: TLS certificate refused: unable to get local issuer certificate",
         NONE,
         f"for a private authority set ca_file; for a public one install the system's ca-certificates; {THEN}",
         keys="token_url: UNTRUSTED",
@@ -286,7 +286,7 @@ SHOWN = [
     Night(
         "mismatch",
         "the certificate is for another host",
-        "127.0.0.1: TLS certificate refused: IP address mismatch, certificate is not valid for '127.0.0.1'",
+        "127.0.0.1:PORT: TLS certificate refused: IP address mismatch, certificate is not valid for '127.0.0.1'",
         NONE,
         f"check the host's name, and whether a proxy intercepts TLS; {THEN}",
         keys="ca_file: DIR/ca.pem, token_url: OTHER",
@@ -294,7 +294,7 @@ SHOWN = [
     Night(
         "outdated",
         "the certificate has expired",
-        "127.0.0.1: TLS certificate refused: certificate has expired",
+        "127.0.0.1:PORT: TLS certificate refused: certificate has expired",
         NONE,
         f"check this machine's clock; if it is right, inform the provider; {THEN}",
         keys="ca_file: DIR/ca.pem, token_url: EXPIRED",
@@ -302,7 +302,7 @@ SHOWN = [
     Night(
         "old",
         "the provider has only an old version of TLS",
-        "127.0.0.1: TLS: tlsv1 alert protocol version",
+        "127.0.0.1:PORT: TLS: tlsv1 alert protocol version",
         NONE,
         f"the server speaks only versions before TLS 1.2, which are not safe: ask the provider for TLS 1.2; {THEN}",
         keys="ca_file: DIR/ca.pem, token_url: OLD",
@@ -970,7 +970,7 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
         "the connection is reset after the handshake",
         held(failure=no_reply(errno.ECONNRESET, "wait")),
         (
-            "login.example.com: connection reset by peer (while waiting for the reply). "
+            "login.example.com:443: connection reset by peer (while waiting for the reply). "
             "The current token is good for 11 min (until 08:11). "
             "To do: wait; if it lasts, ask the provider; next attempt in 4 min (at 08:04)."
         ),

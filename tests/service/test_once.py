@@ -73,7 +73,7 @@ def test_a_transient_failure_is_retried(configure: Callable[..., Path], tmp_path
     ("answer", "expected"),
     [
         pytest.param(REFUSAL, "no valid token: HTTP 401 invalid_client: the client was refused", id="refused"),
-        pytest.param(Answer(400, {"error": "invalid_scope"}), "this request was refused (scope)", id="scope"),
+        pytest.param(Answer(400, {"error": "invalid_scope"}), "the scope was refused", id="scope"),
         pytest.param(Answer(200, b"<html>"), "the reply is HTML", id="malformed"),
     ],
 )

@@ -556,6 +556,7 @@ class Fails:
     name: str
     raw: bytes
     failure: Failure
+    """PORT in its message is the port of the wire."""
     after: float | None = None
     """The wait of a Retry-After, clamped."""
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -607,7 +608,7 @@ REFUSALS: Final = [
     Fails(
         "a scope whose name speaks of quotas",
         says(400, b'{"error":"invalid_scope","error_description":"quota.read is not allowed"}'),
-        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: the scope was refused", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "D&B: a wrong secret",
@@ -710,7 +711,7 @@ REFUSALS: Final = [
     Fails(
         "invalid_scope",
         says(400, b'{"error":"invalid_scope","error_description":"Invalid scopes: bci"}'),
-        Refused("HTTP 400 invalid_scope: this request was refused (scope)", whole_client=False, hint=_SCOPE),
+        Refused("HTTP 400 invalid_scope: the scope was refused", whole_client=False, hint=_SCOPE),
     ),
     Fails(
         "oidc-provider: the scope was dropped, and strict_scope is set",
@@ -730,7 +731,8 @@ REFUSALS: Final = [
         says(400, b'{"error":"invalid_dpop_proof","error_description":"The DPoP proof JWT header is missing."}'),
         _this(
             "HTTP 400 invalid_dpop_proof",
-            "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens",
+            "the provider requires DPoP, a new proof for each call, which a file cannot contain: "
+            "ask it for bearer tokens",
         ),
     ),
     Fails(
@@ -947,7 +949,7 @@ def _proxy(status: int) -> Transient:
 
 
 def _no_tunnel(said: str, hint: str) -> Transient:
-    return Transient(f"the proxy 127.0.0.1 {said}", phase="connect", hint=hint)
+    return Transient(f"the proxy 127.0.0.1:PORT {said}", phase="connect", hint=hint)
 
 
 _LOGIN_WANTED: Final = "the proxy requires a login: set proxy: {url: …, username: …, password: {file: …}}"
@@ -1006,7 +1008,7 @@ def _redirect(status: int, there: str) -> Malformed:
 
 
 def _proof(kind: str) -> Malformed:
-    why = "each call needs a new proof made with a key, which a file cannot provide"
+    why = "each call needs a new proof made with a key, which a file cannot contain"
     return Malformed(f"the token is of type {kind}: {why}", hint=_BEARER)
 
 
@@ -1148,21 +1150,21 @@ _TLS: Final = "if this port speaks TLS, write https://"
 
 def _broken(phase: Literal["wait", "read"] = "wait") -> Transient:
     during, hint = ("reading", None) if phase == "read" else ("waiting for", _TLS)
-    return Transient(f"127.0.0.1: the connection was closed (while {during} the reply)", phase=phase, hint=hint)
+    return Transient(f"127.0.0.1:PORT: the connection was closed (while {during} the reply)", phase=phase, hint=hint)
 
 
 def _beyond(bound: str) -> Malformed:
     hint = "not the reply of a token endpoint; check that the URL matches the provider's settings"
-    return Malformed(f"127.0.0.1: the reply has {bound}", hint=hint)
+    return Malformed(f"127.0.0.1:PORT: the reply has {bound}", hint=hint)
 
 
 _NOT_HTTP: Final = Transient(
-    "127.0.0.1: the reply is not HTTP (while waiting for the reply)",
+    "127.0.0.1:PORT: the reply is not HTTP (while waiting for the reply)",
     phase="wait",
     hint=_TLS,
 )
 _NOT_HTTP1: Final = Transient(
-    "127.0.0.1: the reply is not HTTP/1.1 (while waiting for the reply)",
+    "127.0.0.1:PORT: the reply is not HTTP/1.1 (while waiting for the reply)",
     phase="wait",
     hint="this port speaks only HTTP/2, and bearerd HTTP/1.1: ask the provider for an endpoint that accepts it",
 )

@@ -92,7 +92,7 @@ class Discovery:
                 found = read_metadata(reply, self._provider, self._wall())
             if isinstance(found, Metadata | RateLimited):
                 return found
-            # "It belongs to another issuer" helps more than "there is nothing at the second URL".
+            # That it names another issuer helps more than "there is nothing at the second URL".
             nothing = isinstance(reply, Reply) and reply.status == 404  # noqa: PLR2004
             if first is None or (isinstance(first, Malformed) and not nothing):
                 first = found

@@ -25,8 +25,7 @@ from bearerd.model import Provider
 def explain(error: BaseException, attempt: Attempt, provider: Provider, url: str) -> NoReply:
     """The reason, and what to do about it if that is known."""
     late = attempt.expired or time.monotonic() >= attempt.deadline
-    connecting = attempt.phase == "connect" and not attempt.connected
-    who = _addressee(provider.proxy or url, port=connecting or (late and attempt.phase != "name look-up"))
+    who = addressee(provider.proxy or url, port=attempt.phase != "name look-up")
     who = f"the proxy {who}" if provider.proxy else who
     causes = list(causes_of(error))
     beyond = next((what for cause in causes if (what := _beyond_bounds(cause))), None)
@@ -79,7 +78,7 @@ def _broken(causes: Sequence[BaseException], hint: str | None) -> tuple[str, str
     return "the connection was closed", hint
 
 
-def _addressee(url: str, *, port: bool) -> str:
+def addressee(url: str, *, port: bool = True) -> str:
     """The host of a URL, and its port."""
     parts = urlsplit(url)
     if not port:

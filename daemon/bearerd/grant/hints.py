@@ -82,7 +82,10 @@ def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> s
     code = code_of(fields, reply.headers, reply.status, ()).oauth
     said = _Said(code, description(fields), reply.status, is_html(reply.body))
     if re.search(r"\bDPoP\b|dpop_", said.text, re.IGNORECASE):
-        return "the provider requires DPoP, a new proof for each call, which no file can hold: ask it for bearer tokens"
+        return (
+            "the provider requires DPoP, a new proof for each call, which a file cannot contain: "
+            "ask it for bearer tokens"
+        )
     if not isinstance(outcome, Refused):
         # Providers answer this at /.well-known/openid-configuration, below any path.
         metadata = fields is not None and {"issuer", "token_endpoint"} <= fields.keys()
@@ -103,12 +106,18 @@ def _of_token(said: _Said, known: Circumstances) -> str | None:
     """What to try after a refusal of this token alone."""
     if said.html:
         return "check that token_url matches the provider's settings"
+    # Providers also speak of resources in texts about a scope (Entra, Okta).
+    if said.code == "invalid_scope":
+        wanted = (
+            "check that scope matches the provider's settings, and have it granted to this client"
+            if known.target.scope
+            else "set scope: the provider has no default one"
+        )
+        default = "; Entra ID wants an API's scope with /.default at its end" if "/.default" in said.text else ""
+        return f"{wanted}{default}"
     if re.search(r"audience|resource|invalid_target", said.text, re.IGNORECASE):
         named = ", ".join(sorted({name for name, _ in known.target.parameters} & {"audience", "resource"}))
         return f"check parameters: {named}" if named else "set parameters: {audience: …} or {resource: …}"
-    if said.code == "invalid_scope":
-        default = "; Entra ID wants an API's scope with /.default at its end" if "/.default" in said.text else ""
-        return f"check that scope matches the provider's settings, and have it granted to this client{default}"
     return "check that the provider allows this client's scope and parameters"
 
 
@@ -190,7 +199,8 @@ def _of_client(said: _Said, known: Circumstances) -> str | None:
         return doubts
     if client.auth == "client_secret_basic" and (other := _other_encoding(known)):
         return (
-            f"id or secret contains a character that providers decode in two ways (:, %, + or a space …): try {other}"
+            "the id or secret contains a character that providers decode differently (such as :, %, + or a space): "
+            f"try {other}"
         )
     return _check(known)
 

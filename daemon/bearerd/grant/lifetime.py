@@ -30,6 +30,8 @@ _UNIX_MILLISECONDS: Final = 1e12
 _SHORT: Final = 60.0
 # Seconds. A longer lifetime was not understood: default_lifetime is safe.
 _ABSURD: Final = 366 * 86400.0
+# Larger numbers are not shown: a float does not hold all of their digits.
+_EXACT: Final = 1e15
 # A reading agrees with the JWT's own expiry if it is this close: clocks differ by a minute, and some providers round
 # or subtract a margin.
 _AGREES_SECONDS: Final = 60.0
@@ -77,8 +79,8 @@ def read_lifetime(
             return Lifetime(left, "the reply names no lifetime: the exp of the JWT is used", source=EXP)
         said = [fields.get(name) for name in _IN if fields.get(name) not in (None, "")]
         zero = any(_number(value) == 0 for value in said)
-        why = "the lifetime in the reply is not plausible" if said and not zero else "the reply names no lifetime"
-        taken = f"{why}: default_lifetime ({_seconds(default)}) is used"
+        why, advice = _implausible(fields, unit) if said and not zero else ("the reply names no lifetime", "")
+        taken = f"{why}: default_lifetime ({_seconds(default)}) is used{advice}"
         return Lifetime(default, taken, "zero" if zero else "unnamed", source="default_lifetime" if said else "")
     if left is None:
         return named
@@ -155,6 +157,19 @@ def _note(name: str, number: float, seconds: float, read_as: str | None, *, sure
         said = f"{name} {number:.0f} was read as seconds"
         return f"{said}; if it is milliseconds ({_seconds(number / 1000)}), set lifetime_unit: milliseconds"
     return None
+
+
+def _implausible(fields: Mapping[str, Any], configured: LifetimeUnit) -> tuple[str, str]:
+    """What is not plausible, and what to do if the unit was misread."""
+    for name in _IN:
+        number = _number(fields.get(name))
+        if number is None or number > _EXACT:
+            continue
+        seconds = number / 1000
+        meant = configured == "auto" and seconds <= _ABSURD
+        advice = f"; if it is milliseconds ({_seconds(seconds)}), set lifetime_unit: milliseconds" if meant else ""
+        return f"{name} {number:.0f} is not plausible", advice
+    return "the lifetime in the reply is not plausible", ""
 
 
 def _doubt(name: str, number: float, seconds: float) -> str | None:

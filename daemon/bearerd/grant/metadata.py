@@ -86,7 +86,7 @@ def read_metadata(reply: Reply, provider: Provider, now: float) -> Metadata | Ma
             hint = f"write issuer {ending} / at its end, as the provider does"
         else:
             hint = "write issuer exactly as the provider's own metadata does, or set token_url instead"
-        return Malformed("metadata: it belongs to another issuer", phase="discovery", hint=hint)
+        return Malformed("the metadata names another issuer", phase="discovery", hint=hint)
     endpoint = fields.get("token_endpoint")
     aliases = fields.get("mtls_endpoint_aliases")
     alias = aliases.get("token_endpoint") if isinstance(aliases, dict) else None

@@ -119,7 +119,7 @@ def _token(
     kind = (token_type or "").lower()
     if kind in {"dpop", "mac", "pop"}:
         return Malformed(
-            f"the token is of type {kind}: each call needs a new proof made with a key, which a file cannot provide",
+            f"the token is of type {kind}: each call needs a new proof made with a key, which a file cannot contain",
             hint="ask the provider for bearer tokens for this client",
         )
     # A reply's token_type describes its access token.
@@ -258,8 +258,8 @@ def _refusal(reply: Reply, fields: dict[str, Any] | None, sent: Instant, never_s
     if _is_of_client(code, text) or unclear or status == 401:  # noqa: PLR2004
         return Refused(f"{said}: {_refused(code, reply)}", hint=_CLIENT_HINT)
     if code is not None or status == 400:  # noqa: PLR2004
-        about = " (scope)" if code == "invalid_scope" else ""
-        return Refused(f"{said}: this request was refused{about}", whole_client=False)
+        what = "the scope" if code == "invalid_scope" else "this request"
+        return Refused(f"{said}: {what} was refused", whole_client=False)
     return Malformed(f"{said}: not the reply of a token endpoint", hint=_URL_HINT)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from bearerd.clock import Clock, SystemClock
 from bearerd.grant.certificate import expiry_of, subject_of
 from bearerd.grant.exchange import Exchange, described, without_query
-from bearerd.grant.outcome import ARRIVED_EXPIRED, Issued, Performed, Reading, Refused
+from bearerd.grant.explain import addressee
+from bearerd.grant.metadata import well_known_urls
+from bearerd.grant.outcome import ARRIVED_EXPIRED, Issued, Outcome, Performed, Reading, Refused, Unsent
 from bearerd.grant.perform import Grants
 from bearerd.model import Client, Target
 from bearerd.service.finding import Finding
@@ -56,7 +57,11 @@ def try_online(
 
 def _findings(target: Target, performed: Performed, exchange: Exchange | None, clock: Clock) -> Iterator[Finding]:
     subject, outcome = f"grant {target.full_name}", performed.outcome
-    details = (*_sent(target, exchange, clock), *_received(performed, exchange), *_understood(performed, exchange))
+    details = (
+        *_sent(target, outcome, exchange, clock),
+        *_received(performed, exchange),
+        *_understood(performed, exchange),
+    )
     if isinstance(outcome, Issued) and outcome.expired(clock.now().boot):
         hint = ("hint", outcome.why_expired(performed.skew))
         yield Finding(subject, ARRIVED_EXPIRED, "failed", (*details, hint))
@@ -69,22 +74,31 @@ def _findings(target: Target, performed: Performed, exchange: Exchange | None, c
         yield Finding(subject, outcome.reason, "warning" if another else "failed", details)
 
 
-def _sent(target: Target, exchange: Exchange | None, clock: Clock) -> Details:
+def _sent(target: Target, outcome: Outcome, exchange: Exchange | None, clock: Clock) -> Details:
     client = target.client
     auth = ("auth", _auth(client))
     scope = ("scope requested", target.scope or "none")
     if exchange is None:
-        # Discovery failed, or something that the request needs could not be read.
-        kind = "token_url" if client.provider.token_url else "issuer"
-        return (("request", f"none; the {kind} is {without_query(client.provider.url)}"), auth, scope)
+        return (("request", f"no token request was sent; {_reached(client, outcome)}"), auth, scope)
     proxy = client.provider.proxy
-    through = f", through the proxy {urlsplit(proxy).hostname}" if proxy else ""
+    through = f", through the proxy {addressee(proxy)}" if proxy else ""
     found = [("request", f"{exchange.method} {exchange.url}{through}"), auth]
     found.append(("parameters", ", ".join(exchange.parameters) + (" (as JSON)" if exchange.as_json else "")))
     found.append(("headers", ", ".join(exchange.headers)))
     if exchange.certificate:
         found.append(("certificate", _certificate(exchange.certificate, clock.now().wall)))
     return (*found, scope)
+
+
+def _reached(client: Client, outcome: Outcome) -> str:
+    """What was requested before the token."""
+    provider = client.provider
+    if provider.token_url is not None or isinstance(outcome, Issued | Unsent):
+        # Something that the request needs could not be read.
+        return f"the {'token_url' if provider.token_url else 'issuer'} is {without_query(provider.url)}"
+    first, second = well_known_urls(provider.issuer or "")
+    # The second one has the same host: without a reply from the first one it is not requested.
+    return f"metadata requested from {f'{first} and {second}' if outcome.phase == 'discovery' else first}"
 
 
 def _auth(client: Client) -> str:
