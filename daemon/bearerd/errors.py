@@ -19,6 +19,7 @@ Each message is one line for the person on call: what failed, where, why, and wh
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -139,7 +140,9 @@ class ExtraMissing(BearerdError):  # noqa: N818 - as above
     """The config needs an extra of the package that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs a part that is not installed: pip install 'bearerd[{extra}]'")
+        super().__init__(
+            f"{what} needs a part that is not installed: run {sys.prefix}/bin/pip install '.[{extra}]' in the checkout"
+        )
 
 
 class PublishError(BearerdError):

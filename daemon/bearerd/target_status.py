@@ -45,7 +45,7 @@ class TargetStatus:
     obtained: float | None = None
     """None before the first token."""
     expires: float | None = None
-    """In the past if the token could not be renewed."""
+    """In the past if the token could not be refreshed."""
     ended: float | None = None
     """Without a token: when that of an earlier process expired, as its record says."""
     grace: float = 0.0

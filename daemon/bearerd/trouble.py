@@ -239,7 +239,7 @@ def _of_hooks(error: str | None) -> Iterator[_Fault]:
 
 def of_records(holder: int | None) -> Trouble:
     """No daemon answers, and only its records are known; `holder`: the pid of one that runs nevertheless."""
-    holds = "the records say until when each token is good; its files were not checked"
+    holds = "the expiry times are from the records; the token files were not checked"
     if holder is None:
         return Trouble("no daemon refreshes these tokens", holds, "start bearerd; its log says why it ended")
     return Trouble(

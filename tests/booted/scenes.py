@@ -225,7 +225,7 @@ def rotation(site: Site) -> None:
     with site.reader.reading():
         site.provider.secret = "second"
         site.secret("second\n")
-        eventually(lambda: "credentials for dnb changed" in site.here.journal(DAEMON))
+        eventually(lambda: "credentials for client dnb changed" in site.here.journal(DAEMON))
         before = site.token()
         site.here.run("bearerd", "refresh")
         assert site.token() != before

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from bearerd.cli.check import _summary
 from bearerd.config.load import load
 from bearerd.service.check import readable, reader_of
 from support.oidc import self_signed
@@ -156,7 +158,7 @@ def test_an_unusable_state_directory_is_reported_separately(site: Site, configur
     site.write(top=f"state_directory: '{state}'" if configured else "")
     done = site.check(**({} if configured else {"STATE_DIRECTORY": str(state)}))
     assert done.returncode == 1
-    reason = "a part of the path is not a directory; move it away"
+    reason = "not a directory; move it away, or use another path"
     assert findings(done, "failed") == [f"state directory {state}: {state}: {reason}"]
 
 
@@ -526,7 +528,10 @@ def test_a_missing_extra_is_named(site: Site, pairs: tuple[Pair, Pair], keys: Ke
     paths = [str(without), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = site.check("--online", PYTHONPATH=os.pathsep.join(paths), NEW=SECRET, OLD=SECRET)
     assert done.returncode == 1
-    missing = "signing assertions needs a part that is not installed: pip install 'bearerd[jwt]'"
+    missing = (
+        "signing assertions needs a part that is not installed: "
+        f"run {sys.prefix}/bin/pip install '.[jwt]' in the checkout"
+    )
     assert findings(done, "failed") == [f"client dnb: {missing}"]
     assert "grant" not in done.stdout
 
@@ -535,19 +540,19 @@ def test_a_missing_extra_is_named(site: Site, pairs: tuple[Pair, Pair], keys: Ke
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "what", "said"),
     [
-        pytest.param(0o777, "A Kubernetes emptyDir is always 0777", id="open"),
-        pytest.param(0o1777, "use a directory for bearerd alone", id="sticky"),
+        pytest.param(0o777, "others can write there", "A Kubernetes emptyDir is always 0777", id="open"),
+        pytest.param(0o1777, "any user can create files there", "a directory that only bearerd can write", id="sticky"),
     ],
 )
-def test_a_directory_that_others_can_write_causes_a_warning(site: Site, mode: int, said: str) -> None:
+def test_a_directory_that_others_can_write_causes_a_warning(site: Site, mode: int, what: str, said: str) -> None:
     site.directory.mkdir(parents=True)
     site.directory.chmod(mode)
     done = site.check()
     assert done.returncode == 0, done.stderr
     (warning,) = findings(done, "warning")
-    assert warning.startswith(f"directory {site.directory}: others can write there (mode {mode:04o})")
+    assert warning.startswith(f"directory {site.directory}: {what} (mode {mode:04o})")
     assert said in warning
 
 
@@ -745,8 +750,9 @@ def test_check_promises_nothing_for_an_impossible_path(site: Site) -> None:
     site.directory.parent.touch()
     done = site.check("--as", "0")
     assert done.returncode == 1
-    reason = "a part of the path is not a directory; move it away"
-    assert findings(done, "failed")[-1] == (f"file {site.directory}/dnb/other as root: {site.directory}/dnb: {reason}")
+    reason = "not a directory; move it away, or use another path"
+    subject = f"file {site.directory}/dnb/other as root"
+    assert findings(done, "failed")[-1] == f"{subject}: {site.directory.parent}: {reason}"
     assert done.stdout.splitlines()[-1].endswith("; user root cannot read 2 of the files")
 
 
@@ -763,6 +769,8 @@ def test_a_path_that_the_caller_cannot_see_is_not_reported_as_readable(reachable
     assert {finding.level for finding in (*found, *stopped)} == {"failed"}
     said = f"not known: this user is not allowed to look into {reachable.directory.parent}; run the check as root"
     assert [finding.verdict for finding in found] == [said, said]
+    not_known = "for 2 of the files it is not known whether user 3000 can read them"
+    assert _summary([], found, "3000", config) == f"2 failed, 0 good; {not_known}"
     # Who is stopped before that is.
     assert all(finding.verdict.startswith(f"{reachable.directory.parent} (3000:3000 0700)") for finding in stopped)
 

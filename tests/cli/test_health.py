@@ -83,6 +83,7 @@ REFUSED = "HTTP 400 invalid_scope: the scope was refused"
         pytest.param(["dnb/goot"], 1, ["there is no token 'dnb/goot'; did you mean 'dnb/good'?"], id="unknown"),
         pytest.param(["a b&name=dnb/good"], 1, ["there is no token 'a b&name=dnb/good'"], id="no name at all"),
         pytest.param([""], 1, ["there is no token ''; a token is named CLIENT/TOKEN"], id="empty"),
+        pytest.param(["dnb"], 1, ["dnb is a client: name one of its tokens, such as dnb/"], id="a client"),
         pytest.param(["good"], 1, ["there is no token 'good'; did you mean 'dnb/good'?"], id="without client"),
         pytest.param(["xyz"], 1, ["there is no token 'xyz'; a token is named CLIENT/TOKEN"], id="no token's name"),
     ],

@@ -157,7 +157,7 @@ def test_an_empty_standard_input_is_named(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"a\nb\n", "it has more than one line"),
-        (b"a \n", "it begins or ends with a space"),
+        (b"a \n", "it begins or ends with a space, which would be sent as part of it; remove it"),
         (b"\xef\xbb\xbfa", "it begins with a byte order mark"),
         (b"\xff\xfe", "it is not UTF-8 text"),
     ],
@@ -415,6 +415,14 @@ def test_on_a_terminal_everything_is_asked_and_a_token_is_requested_at_the_end(t
     assert (directory / "shop.secret").read_text() == f"{SECRET}\n"
     [request] = server.seen
     assert b"audience=no" in request.body
+
+
+def test_the_notes_are_shown_without_the_marks_of_markdown(tmp_path: Path) -> None:
+    with terminal("auth0", "--directory", tmp_path / "c") as it:
+        it.until("Host of the tenant (such as acme.eu.auth0.com): ", "")
+    assert "Create a Machine to Machine application" in it.text
+    assert "HTTP 401 access_denied" in " ".join(it.text.split())
+    assert not {"*", "`"} & set(it.text)
 
 
 def test_answers_of_the_command_line_are_not_asked_and_the_check_may_be_declined(tmp_path: Path, secret: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_new_token_is_in_the_file_when_the_command_ends(tmp_path: Path) -> N
             done = bearerd("refresh", "dnb/bci", env={"BEARERD_SOCKET": str(site.socket)})
             assert done.returncode == 1
             assert done.stdout.startswith("dnb/bci: requested less than a minute ago; try again in ")
-            assert done.stderr == "bearerd: the token was not renewed\n"
+            assert done.stderr == "bearerd: the token was not refreshed\n"
             assert len(server.seen) == 2
 
 
@@ -112,7 +112,7 @@ def test_a_failure_is_shown_with_the_state_of_the_current_token(then: Answer, sa
     assert done.returncode == 1
     assert done.stdout.startswith(f"dnb/bci: {said}")
     assert done.stdout.endswith("; the current token is good for 59 min\n")
-    assert done.stderr == "bearerd: the token was not renewed\n"
+    assert done.stderr == "bearerd: the token was not refreshed\n"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_token_that_is_held_longer_than_the_timeout_ends_at_once(
             done = bearerd("refresh", "dnb", "--timeout", "40s", "--socket", site.socket)
             assert time.monotonic() - began < 40
             assert len(server.seen) == 1
-    assert (done.returncode, done.stderr) == (1, "bearerd: the token was not renewed\n")
+    assert (done.returncode, done.stderr) == (1, "bearerd: the token was not refreshed\n")
     expected = rf"dnb/bci: held: {why}; next attempt in {until}; there is no valid token\n"
     assert re.fullmatch(expected, done.stdout), done.stdout
 
@@ -272,20 +272,21 @@ def test_a_token_that_waits_for_its_publication_is_reported_with_that_moment(tmp
 
 def test_a_token_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
     with serving(issues()) as server:
-        site = Site(tmp_path, server.url)
+        site = Site(tmp_path, server.url, "{bci: {scope: bci}, risk: {scope: risk}}")
         with running("run", "-c", site.config):
-            site.wait_for(bci="valid")
+            site.wait_for(bci="valid", risk="valid")
             (site.tokens / "dnb/bci").unlink()
             (site.tokens / "dnb/bci").mkdir()
-            done = bearerd("refresh", "dnb/bci", "--timeout", "8s", "--socket", site.socket)
+            done = bearerd("refresh", "--timeout", "8s", "--socket", site.socket)
     assert done.returncode == 1
     unwritten = f"not in all of its files: {site.tokens}/dnb/bci: "
-    assert done.stderr.startswith(f"bearerd: note: dnb/bci {unwritten}")
-    assert done.stdout.startswith(f"dnb/bci: {unwritten}")
-    assert done.stdout.endswith("; the current token is good for 59 min\n")
+    assert done.stderr.startswith(f"bearerd: note: dnb/bci: the new token is {unwritten.replace(': ', ' yet: ', 1)}")
+    assert done.stderr.endswith("\nbearerd: 1 of 2 tokens are not up to date in their files\n")
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith(f"dnb/bci: {unwritten}")]
+    assert said.endswith("; the current token is good for 59 min")
 
 
-def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) -> None:
+def test_an_unknown_name_is_reported_and_the_others_are_refreshed(tmp_path: Path) -> None:
     with serving(issues()) as server:
         site = Site(tmp_path, server.url)
         with running("run", "-c", site.config):
@@ -298,7 +299,7 @@ def test_an_unknown_name_is_reported_and_the_others_are_renewed(tmp_path: Path) 
         "bci: there is no token or client of this name; did you mean 'dnb/bci'?",
         f"dnb/bci: {GOOD}",
     ]
-    assert done.stderr == ""  # each token was renewed
+    assert done.stderr == ""  # each token was refreshed
 
 
 # -- a daemon that goes ----------------------------------------------------------------------------

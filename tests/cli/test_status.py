@@ -399,7 +399,7 @@ def test_without_a_daemon_status_uses_the_records(left: Site, by: str) -> None:
         f"from the records in {left.tokens}",
         (
             "no daemon refreshes these tokens. "
-            "The records say until when each token is good; its files were not checked. "
+            "The expiry times are from the records; the token files were not checked. "
             "To do: start bearerd; its log says why it ended."
         ),
     ]

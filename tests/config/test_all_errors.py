@@ -81,6 +81,11 @@ def test_a_config_without_clients_is_an_error(folder: Folder) -> None:
     assert "no clients are configured" in folder.error("clients: {}")
 
 
+@pytest.mark.parametrize("text", ["", "# clients:\n"], ids=["empty", "comments"])
+def test_an_empty_config_is_one_error(folder: Folder, text: str) -> None:
+    assert folder.headlines(text) == ["config.yaml:1:1: the file is empty; bearerd init writes a first config"]
+
+
 @pytest.mark.parametrize(
     ("text", "found"), [("[a]", "a list"), ("a", "text"), ("--- ~\n", "nothing"), ("1", "a number")]
 )

@@ -72,11 +72,11 @@ A_COMMAND = (
         ),
         pytest.param("{run: [a]}", 31, "expected the absolute path of a program (/…)", id="no path"),
         pytest.param("{run: [/a, 1]}", 36, "expected text in quotes, found a number", id="a number"),
-        pytest.param("{signal: HUP}", 25, "expected exactly one of pid_file, process with signal", id="to nobody"),
+        pytest.param("{signal: HUP}", 25, "signal requires exactly one of pid_file and process", id="to nobody"),
         pytest.param(
             "{signal: HUP, pid_file: /p, process: x}",
             25,
-            "expected exactly one of pid_file, process with signal",
+            "signal requires exactly one of pid_file and process",
             id="to two",
         ),
         pytest.param("{run: [/a], process: x}", 25, "pid_file and process only apply to signal", id="no signal"),

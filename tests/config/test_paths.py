@@ -153,11 +153,11 @@ def test_a_template_must_be_text(folder: Folder, name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("format: template, path: x", "expected template and path with format template"),
-        ("format: template", "expected template and path with format template"),
+        ("format: template, path: x", "format: template requires template and path"),
+        ("format: template", "format: template requires template and path"),
         (
             "format: template, template: nginx",
-            "expected template and path with format template, which has no defaults for them",
+            "format: template requires template and path",
         ),
         ("format: json, template: nginx", "template only applies to format template"),
         ("format: json, vars: {a: b}", "vars only applies to format template"),

@@ -391,7 +391,9 @@ def test_a_certificate_of_another_key_is_an_error(certificate: str, why: str) ->
 
 # -- the extra -----------------------------------------------------------------------------------------
 
-EXTRA = "signing assertions needs a part that is not installed: pip install 'bearerd[jwt]'"
+EXTRA = (
+    f"signing assertions needs a part that is not installed: run {sys.prefix}/bin/pip install '.[jwt]' in the checkout"
+)
 
 
 @pytest.mark.parametrize("signer", [Signer(secret=SECRET), Signer(private_key=pem(RSA))], ids=["secret", "key"])

@@ -195,7 +195,10 @@ def test_without_the_extra_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(issues()) as server:
         performed = perform(at(server, auth="client_secret_jwt"))
 
-    message = "signing assertions needs a part that is not installed: pip install 'bearerd[jwt]'"
+    message = (
+        "signing assertions needs a part that is not installed: "
+        f"run {sys.prefix}/bin/pip install '.[jwt]' in the checkout"
+    )
     assert performed == Performed(Unsent(message, phase="set-up"), "7e0c5a")
     assert server.seen == []
 

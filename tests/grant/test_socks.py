@@ -269,7 +269,9 @@ def test_without_the_extra_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
         outcome = perform(behind(proxy, "https://token.invalid/token")).outcome
 
     assert outcome == Unsent(
-        "a SOCKS proxy needs a part that is not installed: pip install 'bearerd[socks]'", phase="set-up"
+        "a SOCKS proxy needs a part that is not installed: "
+        f"run {sys.prefix}/bin/pip install '.[socks]' in the checkout",
+        phase="set-up",
     )
 
 

@@ -471,13 +471,13 @@ def test_the_process_in_a_pid_file_is_signalled(tmp_path: Path, name: SignalName
 def test_a_pid_file_without_a_valid_process_id_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid does not contain the id of another process"
+    assert fault(hook) == "the file does not contain the id of another process"
 
 
 def test_a_pid_file_with_our_own_process_id_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pid").write_text(str(os.getpid()))
     hook = Hook(signal="WINCH", pid_file=str(tmp_path / "pid"))
-    assert fault(hook) == f"{tmp_path}/pid does not contain the id of another process"
+    assert fault(hook) == "the file does not contain the id of another process"
 
 
 @pytest.mark.parametrize("reaped", [True, False])
@@ -493,20 +493,20 @@ def test_a_pid_file_of_a_process_that_has_ended_is_an_error(
         eventually(lambda: not runs(process.pid))
         (tmp_path / "pid").write_text(str(process.pid))
         hook = Hook(signal="HUP", pid_file=str(tmp_path / "pid"))
-        assert fault(hook) == f"{tmp_path}/pid: process {process.pid} does not exist"
+        assert fault(hook) == f"process {process.pid} does not exist"
 
 
 def test_a_pid_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     path = str(tmp_path / "pid")
     hook = Hook(signal="HUP", pid_file=path)
-    assert fault(hook) == f"{path}: no such file or directory"
+    assert fault(hook) == "no such file or directory"
     os.mkdir(path)
-    assert fault(hook) == f"{path}: it is a directory, not a regular file"
+    assert fault(hook) == "it is a directory, not a regular file"
     os.rmdir(path)
     os.mkfifo(path)
-    assert fault(hook) == f"{path}: it is a FIFO, not a regular file"
+    assert fault(hook) == "it is a FIFO, not a regular file"
     with open(path, "r+b", buffering=0):  # somebody may write into it
-        assert fault(hook) == f"{path}: it is a FIFO, not a regular file"
+        assert fault(hook) == "it is a FIFO, not a regular file"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def sidecar(podman: Podman, directory: Path, url: str, provider: Provider) -> No
             assert b"bearerd_" in answer.read()
         provider.secret = "second"
         here.fill("secrets", {"dnb": "second\n"})
-        _until_said(podman, "sidecar", "credentials for dnb changed")
+        _until_said(podman, "sidecar", "credentials for client dnb changed")
         podman("exec", "sidecar", "bearerd", "refresh", "dnb/bci")
         changed = yaml.safe_load(config)
         changed["clients"]["dnb"]["tokens"]["two"] = {}

@@ -278,7 +278,7 @@ def test_a_failure_is_logged_once_then_every_ten_minutes_and_the_recovery_with_c
     rig.live(70)
     said = spoken(log)
     (expired,) = [line for line in said if line.startswith("the token has expired")]
-    assert "could not be renewed: " in expired
+    assert "could not be refreshed: " in expired
     assert "connection refused; its files still contain the expired one; next attempt " in expired
     first, *more = [line for line in said if "connection refused" in line and line != expired]
     assert "the current token is good for 24 min" in first

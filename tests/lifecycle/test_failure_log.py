@@ -83,14 +83,14 @@ def test_an_expiry_is_logged_once_until_there_is_a_valid_token() -> None:
     assert line is not None
     assert line.level == "error"
     assert line.text == (
-        "the token has expired and could not be renewed: HTTP 503; its files still contain the expired one; "
+        "the token has expired and could not be refreshed: HTTP 503; its files still contain the expired one; "
         "next attempt in 90 s"
     )
     assert log.expired("HTTP 503", 90, removed=False) is None
     log.renewed()
     line = log.expired("", inf, removed=True)
     assert line is not None
-    assert line.text.endswith("renewed; its files are removed; next attempt when a request in flight has ended")
+    assert line.text.endswith("refreshed; its files are removed; next attempt when a request in flight has ended")
 
 
 def test_on_failure_runs_once_per_lasting_failure() -> None:

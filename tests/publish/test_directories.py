@@ -87,7 +87,7 @@ def test_a_sticky_directory_is_reported_with_the_consequence(tmp_path: Path, bel
     (root / below).chmod(0o1777)
     (found,) = exposed(config_of(root, Output(f"{root}/dnb/deeper/t"))).values()
     assert "mode 1777" in found
-    assert "they cannot change bearerd's files" in found
+    assert "bearerd's own files are safe" in found
     assert "chmod" not in found
 
 

@@ -241,7 +241,7 @@ def test_the_log_says_how_many_leftovers_were_removed(
 
 def test_a_directory_that_cannot_be_made_is_an_error_at_the_start(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DirectoryUnusable, match="is not a directory"):
+    with pytest.raises(DirectoryUnusable, match="/file: not a directory; move it away"):
         Publisher(replace(config, directory=str(tmp_path / "file/tokens"))).prepare()
 
 

@@ -163,9 +163,9 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
     state.save("clients", "dnb", {})
     state.sweep()
     assert state.load("clients", "dnb") is None
-    why = "a part of the path is not a directory; move it away"
+    why = "not a directory; move it away, or use another path"
     cost = "after a restart, all secrets of a client are tried again"
-    assert warnings() == [f"state: {directory}/key: {why}; {cost}"]
+    assert warnings() == [f"state: {directory}: {why}; {cost}"]
     directory.unlink()
     state.save("clients", "dnb", FIELDS)
     (directory / "clients/other.json").mkdir()
@@ -181,7 +181,7 @@ def test_the_check_writes_no_state(start: Callable[[], State], directory: Path) 
     assert os.listdir(directory) == []
     directory.rmdir()
     directory.write_text("in the way")
-    why = "a part of the path is not a directory; move it away"
+    why = "not a directory; move it away, or use another path"
     assert start().examine() == [f"{directory}: {why}"]
 
 

@@ -510,11 +510,12 @@ HIDDEN = " (its text is not shown because it could hold the token)"
         ("{{ [{'a': nope}] | tojson }}", "'nope' is not defined"),
         ("{% if nope %}{% endif %}", "'nope' is not defined"),
         ("{{ nope.deeper }}", "'nope' is not defined"),
-        ("{{ [] | first }}", "No first item, sequence was empty."),
+        ("{{ [] | first }}", "No first item, sequence was empty"),
         ("{{ access_token.upper | tojson }}", "tojson accepts text, numbers, truth values, lists and mappings"),
         ("{{ access_token }", "unexpected '}'"),
+        ("{{ a b }}", "expected token 'end of print statement', got 'b'"),
         ("{% if %}", "Expected an expression, got 'end of statement block'"),
-        ("{{ client | quotd }}", "No filter named 'quotd'."),
+        ("{{ client | quotd }}", "No filter named 'quotd'"),
         ("{% include 'other.j2' %}", "extends, include and import are not allowed"),
         ("{% include access_token ignore missing %}", "extends, include and import are not allowed"),
         ("{% extends '/etc/passwd' %}", "extends, include and import are not allowed"),
@@ -701,7 +702,10 @@ def test_without_the_extra_the_error_names_it_and_other_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher, target, paths = published(tmp_path, output("curlrc", "t/made"), Output("t/raw"))
-    said = "template format template needs a part that is not installed: pip install 'bearerd[templates]'"
+    said = (
+        "template format template needs a part that is not installed: "
+        f"run {sys.prefix}/bin/pip install '.[templates]' in the checkout"
+    )
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "jinja2", None)
         after = publisher.ensure(target, token("abc"))

@@ -228,7 +228,10 @@ def test_a_missing_extra_is_named_once(site: Site, library: str) -> None:
     (without / f"{library}.py").write_text(f"raise ModuleNotFoundError('No module named {library}')\n")
     done = bearerd("check", "-c", config, env={"PYTHONPATH": str(without)})
     assert done.returncode == 1
-    missing = "failed   share: share needs a part that is not installed: pip install 'bearerd[redis]'"
+    missing = (
+        "failed   share: share needs a part that is not installed: "
+        f"run {sys.prefix}/bin/pip install '.[redis]' in the checkout"
+    )
     assert [line for line in done.stdout.splitlines() if line.startswith("failed")] == [missing]
 
 

@@ -1062,10 +1062,13 @@ STATES: list[tuple[str, TargetStatus, str | None]] = [
     (
         "an extra is not installed",
         held(
-            failure=Unsent("private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'", "set-up")
+            failure=Unsent(
+                "private_key_jwt needs a part that is not installed: run /b/bin/pip install '.[jwt]' in the checkout",
+                "set-up",
+            )
         ),
         (
-            "private_key_jwt needs a part that is not installed: pip install 'bearerd[jwt]'. "
+            "private_key_jwt needs a part that is not installed: run /b/bin/pip install '.[jwt]' in the checkout. "
             "The current token is good for 11 min (until 08:11). "
             "To do: install it, and restart bearerd; next attempt in 4 min (at 08:04)."
         ),
@@ -1276,9 +1279,9 @@ def test_a_ledger_that_cannot_be_written_has_a_line(tmp_path: Path) -> None:
         "To do: correct it; if this line stays, restart bearerd."
     )
     assert secrets == (
-        f"{tmp_path}/state/bearerd/key: a part of the path is not a directory. "
+        f"{tmp_path}/state: not a directory. "
         "Tokens are refreshed as before, but all secrets of a client are tried again after a restart. "
-        "To do: move it away; if this line stays, restart bearerd."
+        "To do: move it away, or use another path; if this line stays, restart bearerd."
     )
 
 

@@ -105,7 +105,7 @@ def test_a_daemon_that_runs_and_does_not_answer_is_named(tmp_path: Path) -> None
     found = offline(str(tmp_path), clock.now()).document
     assert found["troubles"][0]["line"] == (
         f"bearerd runs as pid {os.getpid()}, but does not answer. "
-        "The records say until when each token is good; its files were not checked. "
+        "The expiry times are from the records; the token files were not checked. "
         "To do: wait 10 s, after which it has restored a removed socket; if it still does not answer, its log says why."
     )
     assert found["tokens"][0]["trouble"]["line"] == (

@@ -129,7 +129,7 @@ def test_a_refused_client_keeps_valid_tokens_on_record(configure: Callable[..., 
         assert len(server.seen) == 61
     assert done.returncode == 0, done.stderr
     assert "60 of 60 tokens are valid" in done.stderr
-    assert done.stderr.count("not renewed: ") == 60
+    assert done.stderr.count("not refreshed: ") == 60
 
 
 def test_a_refused_scope_does_not_affect_other_tokens(configure: Callable[..., Path], tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_valid_token_that_cannot_be_renewed_is_a_success_with_a_warning(
         bearerd("once", "-c", config)
         done = bearerd("once", "-c", config, "--min-valid", "1h", "--timeout", "5s")
     assert done.returncode == 0
-    assert "not renewed: " in done.stderr
+    assert "not refreshed: " in done.stderr
     assert "; the current token is good for " in done.stderr
     assert (tmp_path / "tokens/dnb/bci").read_text() == "t-1"
 
@@ -305,6 +305,6 @@ def test_once_keeps_a_valid_token_while_its_share_cannot_be_used_and_the_config_
         began = time.monotonic()
         again = bearerd("once", "-c", config, "--min-valid", "2h", "--timeout", "60s")
         assert again.returncode == 0, again.stderr
-        assert "not renewed: its share is unavailable, and when_unavailable is wait" in again.stderr
+        assert "not refreshed: its share is unavailable, and when_unavailable is wait" in again.stderr
         assert time.monotonic() - began < 60  # it does not wait for its timeout
         assert len(server.seen) == 1

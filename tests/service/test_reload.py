@@ -171,7 +171,7 @@ def test_a_switched_link_in_the_middle_of_the_config_path_is_noticed(site: Site,
 def looked(daemon: Daemon, site: Site) -> None:
     """Wait until the first check of all files is over. Later changes are noticed only by watches."""
     site.secret.write_text("another")
-    daemon.wait_for("credentials for dnb changed")
+    daemon.wait_for("credentials for client dnb changed")
 
 
 def switch(link: Path, target: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_new_secret_that_changes_when_the_new_config_is_applied_counts_as_chan
     with running("run", "-c", site.config, env=patched(site.path, {}, *lines)) as daemon:
         ready(daemon, site)
         site.config.write_text(site.text().replace(str(site.secret), str(new)))
-        daemon.wait_for("credentials for dnb changed")
+        daemon.wait_for("credentials for client dnb changed")
 
 
 def test_a_config_with_errors_changes_nothing_until_it_is_corrected(site: Site, server: Server) -> None:
@@ -415,7 +415,7 @@ def test_by_signal_only_a_changed_config_waits_for_hup(site: Site, server: Serve
         site.config.write_text(site.text(BOTH, top="reload: signal"))
         # Secrets are watched all the same; what is said of this one comes after the config was looked at.
         site.secret.write_text("another")
-        daemon.wait_for("credentials for dnb changed")
+        daemon.wait_for("credentials for client dnb changed")
         assert (site.read("risk"), len(server.seen)) == ("", 1)
         os.kill(daemon.process.pid, signal.SIGHUP)
         eventually(lambda: site.read("risk"))
@@ -469,14 +469,14 @@ def test_switching_the_middle_one_of_three_links_to_a_secret_is_noticed(site: Si
         ready(daemon, site)
         looked(daemon, site)
         switch(middle, Path("../new/third"))
-        daemon.wait_for("credentials for dnb changed")
+        daemon.wait_for("credentials for client dnb changed")
 
 
 def test_a_healthy_client_uses_a_changed_secret_at_its_next_refresh(site: Site, server: Server) -> None:
     with running("run", "-c", site.config) as daemon:
         ready(daemon, site)
         by_rename_private(site.secret, "new")
-        daemon.wait_for("credentials for dnb changed")
+        daemon.wait_for("credentials for client dnb changed")
         assert daemon.stop() == 0
         assert len(server.seen) == 1
 

@@ -69,7 +69,7 @@ def test_a_daemon_with_another_key_takes_the_tokens_of_the_fleet_once_its_key_is
                 # It cannot open the token of the first one.
                 eventually(lambda: other.token == "t-2")
                 first.keep("key", "o" * 32)
-                daemon.wait_for("share.key of dnb changed")
+                daemon.wait_for("share.key of client dnb changed")
                 eventually(lambda: first.token == "t-2")
         assert len(provider.seen) == 2
 
@@ -117,7 +117,7 @@ def test_a_secret_that_was_corrected_while_the_daemon_was_stopped_is_tried_at_on
             assert len(provider.seen) == 1
             first.keep("secret", SECRET)
             with running("run", "-c", first.config) as daemon:
-                daemon.wait_for("credentials for client dnb changed since its refusal; trying again")
+                daemon.wait_for("the config or credentials of client dnb changed since it was refused; trying again")
                 eventually(lambda: (first.token, other.token) == ("t-1", "t-1"))
         assert len(provider.seen) == 2
 

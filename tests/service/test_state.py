@@ -97,7 +97,7 @@ def test_repeated_once_tries_each_wrong_secret_once(place: Place, secrets: int) 
     assert f"name=dnb/bci no valid token: {REFUSED}" in place.once(1)
     for _ in range(4):
         said = place.once(1)
-        assert f"client dnb was refused with this same secret ({REFUSED}); it will be tried again later" in said
+        assert f"client dnb was refused with the same secret ({REFUSED}); it will be tried again later" in said
         assert f"no valid token: {REFUSED}" in said
         # A slow machine may need a minute or two for all of these.
         assert re.search(r"; next request in [234] min, or at once with changed credentials\n", said)
@@ -125,14 +125,14 @@ def test_valid_tokens_on_record_of_a_refused_client_still_succeed(place: Place) 
         assert "2 of 3 tokens are valid" in said
     place.write(tokens="{a: {}, b: {}}")
     assert "2 of 2 tokens are valid" in place.once(0)
-    assert "name=dnb/a not renewed: HTTP 401" in place.once(0, "--min-valid", "2h", *soon)
+    assert "name=dnb/a not refreshed: HTTP 401" in place.once(0, "--min-valid", "2h", *soon)
     assert len(place.server.seen) == 3
 
 
 def test_the_next_once_tries_a_changed_secret_at_once(place: Place) -> None:
     place.once(1)
     place.put_secret("wr0ng-again")
-    assert "credentials for client dnb changed since its refusal; trying again" in place.once(1)
+    assert "the config or credentials of client dnb changed since it was refused; trying again" in place.once(1)
     place.once(1)
     assert len(place.server.seen) == 2
     place.server.script = takes("r1ght")
@@ -155,12 +155,12 @@ def test_run_tries_a_changed_secret_at_once_but_not_an_unchanged_one(place: Plac
     place.once(1)
     place.server.script = takes("r1ght")
     with running("run", "-c", place.config) as daemon:
-        daemon.wait_for("was refused with this same secret")
+        daemon.wait_for("was refused with the same secret")
         assert daemon.stop() == 0
     assert len(place.server.seen) == 1
     place.put_secret("r1ght")
     with running("run", "-c", place.config) as daemon:
-        daemon.wait_for("credentials for client dnb changed since its refusal; trying again")
+        daemon.wait_for("the config or credentials of client dnb changed since it was refused; trying again")
         eventually(place.token.exists)
         assert daemon.stop() == 0
     assert len(place.server.seen) == 2
@@ -210,7 +210,7 @@ def test_a_rate_limit_holds_across_runs_and_is_reported(place: Place) -> None:
     assert not any("its rate_limit" in each for each in said[:2])
     for each in said[2:]:
         assert re.search(
-            r"name=dnb/bci not renewed: its rate_limit allows the next request in 7 h 5\d min; "
+            r"name=dnb/bci not refreshed: its rate_limit allows the next request in 7 h 5\d min; "
             r"the current token is good for 23 h \d+ min",
             each,
         )
@@ -243,7 +243,7 @@ def test_state_that_cannot_be_written_causes_only_a_warning(place: Place) -> Non
     place.write(state=f"{place.directory}/file/state")
     said = place.once(0)
     assert said.count("after a restart, all secrets of a client are tried again") == 1
-    assert f"WARNING state: {place.directory}/file/state/key: a part of the path is not a directory" in said
+    assert f"WARNING state: {place.directory}/file: not a directory" in said
     assert place.token.read_text() == "t-1"
 
 

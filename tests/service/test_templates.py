@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,10 @@ def without_jinja2(path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(path / "hidden"), *os.environ.get("PYTHONPATH", "").split(":")])}
 
 
-NEEDS = "format template needs a part that is not installed: pip install 'bearerd[templates]'"
+NEEDS = (
+    "format template needs a part that is not installed: "
+    f"run {sys.prefix}/bin/pip install '.[templates]' in the checkout"
+)
 
 
 def test_without_the_extra_only_those_files_fail_and_it_is_named(site: Templated) -> None:
@@ -225,7 +229,7 @@ def test_check_finds_errors_in_templates_without_a_token(site: Templated, server
     done = bearerd("check", "-c", site.config)
     assert (done.returncode, len(server.seen)) == (1, 0)
     for said in (
-        f"template {site.template}: line 1: No filter named 'quotd'.",
+        f"template {site.template}: line 1: No filter named 'quotd'",
         "template /nowhere/own.j2: no such file or directory",
         "template gcp-external-account: line 4: 'audience' is not defined",
     ):

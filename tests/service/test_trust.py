@@ -20,8 +20,8 @@ from support.server import issues, serving
         (0o640, None),
         (0o664, f"the group {grp.getgrgid(os.getegid()).gr_name}"),
         (0o620, f"the group {grp.getgrgid(os.getegid()).gr_name}"),
-        (0o666, "every user"),
-        (0o602, "every user"),
+        (0o666, "any user"),
+        (0o602, "any user"),
     ],
 )
 def test_a_file_that_others_can_write_is_found_with_the_reason(tmp_path: Path, mode: int, who: str | None) -> None:
@@ -41,11 +41,11 @@ def test_the_daemon_and_check_warn_of_a_config_that_others_can_write(tmp_path: P
         (tmp_path / "conf.d").chmod(0o777)
         site.config.chmod(0o666)
         done = bearerd("check", "-c", site.config)
-        assert f"warning  config {site.config}: every user can write it (mode 0666)" in done.stdout
-        assert f"warning  config {tmp_path}/conf.d: every user can write it (mode 0777)" in done.stdout
+        assert f"warning  config {site.config}: any user can write it (mode 0666)" in done.stdout
+        assert f"warning  config {tmp_path}/conf.d: any user can write it (mode 0777)" in done.stdout
         assert done.returncode == 0
         with running("run", "-c", site.config) as daemon:
             site.wait_for(bci="valid")
             daemon.stop()
-        warned = [line for line in daemon.lines if "WARNING" in line and "every user can write it" in line]
+        warned = [line for line in daemon.lines if "WARNING" in line and "any user can write it" in line]
         assert len(warned) == 2

@@ -315,7 +315,7 @@ def test_the_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "redis", None)
     store = importlib.import_module("bearerd.share.redis_store").RedisStore(Redis("redis://127.0.0.1:1"), {})
-    with pytest.raises(ShareUnavailable, match=r"not installed: pip install 'bearerd\[redis\]'$"):
+    with pytest.raises(ShareUnavailable, match=r"not installed: run .*/bin/pip install '\.\[redis\]' in the checkout$"):
         store.prove()
 
 

@@ -105,7 +105,7 @@ def test_an_entry_of_another_version_is_not_opened() -> None:
 
 def test_a_daemon_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.hashes", None)
-    with pytest.raises(ExtraMissing, match=r"^share needs .*: pip install 'bearerd\[redis\]'$"):
+    with pytest.raises(ExtraMissing, match=r"^share needs .*/bin/pip install '\.\[redis\]' in the checkout$"):
         derive("a secret")
 
 

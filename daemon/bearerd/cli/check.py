@@ -90,9 +90,12 @@ def _summary(found: Iterable[Finding], of_reader: Iterable[Finding], reader: str
     if failed:
         stops = any(finding.subject == f"directory {config.directory}" for finding in failed)
         text += f"; the daemon would {'not start' if stops else 'start and retry'}"
-    unread = sum(finding.level == "failed" for finding in of_reader)
-    if unread:
-        text += f"; user {reader} cannot read {unread} of the files"
+    unread = Counter(finding.known for finding in of_reader if finding.level == "failed")
+    if unread[True]:
+        text += f"; user {reader} cannot read {unread[True]} of the files"
+    if unread[False]:
+        them = "it" if unread[False] == 1 else "them"
+        text += f"; for {unread[False]} of the files it is not known whether user {reader} can read {them}"
     level = next(level for level in _COLOURS if counts[level])
     return paint(_folded(text, 0, sys.stdout), _COLOURS[level], sys.stdout)
 

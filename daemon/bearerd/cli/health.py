@@ -73,7 +73,7 @@ def health(path: str, *, live: bool, names: list[str], wait: float = 0.0) -> int
         if left <= 0:
             meant = _meant(path, names, reasons)
             for reason in reasons:
-                print(f"bearerd: {printable(reason + meant.get(reason, ''))}", file=sys.stderr)
+                print(f"bearerd: {printable(meant.get(reason, reason))}", file=sys.stderr)
             return 1
         time.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -126,7 +126,7 @@ def _unknown(name: str) -> str:
 
 
 def _meant(path: str, names: list[str], reasons: list[str]) -> dict[str, str]:
-    """What was probably meant by unknown names, by the reason about each. Asks for the whole status, so only once."""
+    """Better reasons about unknown names, by the reason about each. Asks for the whole status, so only once."""
     unknown = [name for name in names if _unknown(name) in reasons]
     if not unknown:
         return {}
@@ -138,8 +138,10 @@ def _meant(path: str, names: list[str], reasons: list[str]) -> dict[str, str]:
             known = [str(token["name"]) for token in document["tokens"]]
     except NoAnswer:
         return {}
-    return {_unknown(name): near(name, known) or _form(name) for name in unknown}
 
+    def better(name: str) -> str:
+        if "/" not in name and (own := [each for each in known if each.startswith(f"{name}/")]):
+            return f"{name} is a client: name one of its tokens, such as {own[0]}"
+        return _unknown(name) + (near(name, known) or ("" if "/" in name else "; a token is named CLIENT/TOKEN"))
 
-def _form(name: str) -> str:
-    return "" if "/" in name else "; a token is named CLIENT/TOKEN"
+    return {_unknown(name): better(name) for name in unknown}

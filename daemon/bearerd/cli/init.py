@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def _prepare(
     _refuse_existing(directory, CONFIG)
     _refuse_foreign(directory)
     if terminal:
-        questions.show(f"{chosen.title}\n\n{chosen.notes}")
+        questions.show(f"{chosen.title}\n\n{_plain(chosen.notes)}")
         print()
     content = secret_from(chosen, secret_file) if secret_file is not None else None
     answers = all_answers(chosen, given_answers(chosen, given), has_secret=content is not None, terminal=terminal)
@@ -110,6 +111,11 @@ def _prepare(
     # Others may read the config: it has no secret, and the daemon may run as another user.
     files.append(NewFile(CONFIG, text.encode(), 0o644))
     return _Prepared(directory, files, secret_path)
+
+
+def _plain(notes: str) -> str:
+    """Notes without the marks of Markdown."""
+    return re.sub(r"`([^`]*)`|\*([^*]*)\*", r"\1\2", notes)
 
 
 def _write(prepared: _Prepared) -> _Written:
@@ -177,7 +183,7 @@ def _refuse_existing(directory: str, name: str) -> None:
 
 
 def _refuse_foreign(directory: str) -> None:
-    """Refuse a directory of another user, who could replace the config, and so controls what the daemon runs."""
+    """Refuse a directory of another user, who could replace the config, and so control what the daemon runs."""
     while not os.path.exists(directory) and directory != "/":
         directory = os.path.dirname(directory)
     uid = os.stat(directory).st_uid

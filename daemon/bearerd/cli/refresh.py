@@ -34,7 +34,7 @@ class _Request:
     """The token's grants before the request, and those of its fleet that it heard of."""
     sent: float
     delay: str = ""
-    """What delays it, as the answer said."""
+    """What delays it, as the answer said, to follow the token's name."""
     seen: bool = False
     """Whether the last poll showed another grant."""
 
@@ -43,23 +43,25 @@ class _Request:
 class _End:
     good: bool
     text: str
+    unwritten: bool = False
+    """Whether there is a new token that is not in all of its files."""
 
 
 def refresh(socket: str, names: list[str], timeout: float) -> int:
     """Request new tokens, all by default, and print a line for each.
 
-    Returns 0 if each token was renewed within `timeout` seconds, else 1. A token that is held for longer ends at once.
-    Raises NoAnswer.
+    Returns 0 if each token was refreshed within `timeout` seconds, else 1. A token that is held for longer ends at
+    once. Raises NoAnswer.
     """
     end = time.monotonic() + timeout
     daemon = _Daemon(socket)
     had = daemon.tokens()
     wanted = _expanded(names, had) or list(had)
-    failed: list[str] = []
+    failed: dict[str, _End] = {}
 
     def tell(name: str, said: _End) -> None:
         if not said.good:
-            failed.append(name)
+            failed[name] = said
         print(f"{printable(name)}: {printable(said.text)}", flush=True)
 
     requests: dict[str, _Request] = {}
@@ -82,10 +84,14 @@ def refresh(socket: str, names: list[str], timeout: float) -> int:
                 del requests[name]
         if not noted and any(time.monotonic() - each.sent >= _TURN_WITHIN for each in requests.values()):
             noted = _note_waiting([(request, tokens[name]) for name, request in requests.items()], left)
-    if not_renewed := [name for name in failed if name in had]:  # the others are no tokens
-        tokens_wanted = sum(name in had for name in wanted)
-        which = f"{len(not_renewed)} of {tokens_wanted} tokens were" if tokens_wanted > 1 else "the token was"
-        print(f"bearerd: {which} not renewed", file=sys.stderr)
+    tokens_wanted = sum(name in had for name in wanted)  # the others are no tokens
+    for unwritten, one, several in (
+        (False, "was not refreshed", "were not refreshed"),
+        (True, "is not up to date in its files", "are not up to date in their files"),
+    ):
+        if count := sum(end.unwritten == unwritten for name, end in failed.items() if name in had):
+            which = f"{count} of {tokens_wanted} tokens {several}" if tokens_wanted > 1 else f"the token {one}"
+            print(f"bearerd: {which}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -105,18 +111,18 @@ def _note_waiting(waiting: list[tuple[_Request, Mapping[str, Any]]], left: float
             reasons.setdefault(reason, []).append(str(token["name"]))
     for reason, names in reasons.items():
         which = names[0] if len(names) == 1 else f"{len(names)} tokens"
-        note(f"{which} {reason}; waiting up to {duration(left)}")
+        note(f"{which}{reason}; waiting up to {duration(left)}")
     return bool(reasons)
 
 
 def _delay(request: _Request, token: Mapping[str, Any]) -> str:
-    """What delays the end of a request; empty if nothing does."""
+    """What delays the end of a request, to follow the token's name; empty if nothing does."""
     if token.get("held_by"):
-        return f"held: {_reason(token)}"
+        return f" held: {_reason(token)}"
     if _grants(token) <= request.grants:
         return request.delay
     faults = together(token.get("file_errors") or ())
-    return f"not in all of its files: {faults}" if faults else ""
+    return f": the new token is not in all of its files yet: {faults}" if faults else ""
 
 
 class _Daemon:
@@ -155,7 +161,7 @@ class _Daemon:
             wait = held.get("seconds")
             why = ": ".join(str(part) for part in (held.get("text"), held.get("error")) if part)
             if wait is None or wait <= left:
-                return _Request(answer["grants"], time.monotonic(), f"held: {why}" if why else "")
+                return _Request(answer["grants"], time.monotonic(), f" held: {why}" if why else "")
             return _End(False, f"held: {why}; next attempt {after(wait)}{_current(had[name])}")
         text = str(answer.get("error", f"HTTP {status}"))
         if status == _TOO_OFTEN:
@@ -181,7 +187,7 @@ def _result(request: _Request, token: Mapping[str, Any] | None, left: float, tim
         if not late:
             return None
         faults = together(token.get("file_errors") or ["not yet"])
-        return _End(False, f"not in all of its files: {faults}{_current(token)}")
+        return _End(False, f"not in all of its files: {faults}{_current(token)}", unwritten=True)
     if token.get("publish_at"):
         return _End(True, f"new token, published at {token['publish_at']}{_current(token)}")
     what = "the provider returned the same token" if token.get("same_token") else "new token"

@@ -69,7 +69,7 @@ def parser() -> Parser:
     once.add_argument("--timeout", metavar="D", type=_duration, default=30.0, help="how long to try (default: 30s)")
     once.add_argument(
         "--min-valid", metavar="D", type=_duration, default=0.0,
-        help="renew tokens that are valid for less than this (default: those that are due)",
+        help="refresh tokens that are valid for less than this (default: those that are due)",
     )  # fmt: skip
     once.add_argument(
         "--hooks", action="store_true", help="also run hooks for changed files (default: leave them to the daemon)"

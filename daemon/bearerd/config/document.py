@@ -87,7 +87,8 @@ class Document:
             self.value, self._marks = {}, {}  # the end of a `---` is no place in it
             # One without even a comment is being written: a shell's `>` empties it first.
             if not may_be_empty or not text.strip():
-                self.fail(1, 1, "the file is empty")
+                do = "remove it, or leave a comment in it" if may_be_empty else "bearerd init writes a first config"
+                self.fail(1, 1, "the file is empty", f"the file is empty; {do}")
 
     def fail(self, line: int, column: int, kind: str, message: str = "") -> None:
         """Note a fault of the file as a whole. Line and column count from 1."""
@@ -143,6 +144,11 @@ class Document:
     def broken(self) -> bool:
         """Whether anything is wrong so far."""
         return bool(self._faults or self._failed)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file as a whole has a fault."""
+        return bool(self._failed)
 
     @property
     def full(self) -> bool:

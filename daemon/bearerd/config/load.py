@@ -142,7 +142,7 @@ def _config(documents: list[Document], environ: Mapping[str, str]) -> Config:
     for name, node in providers.items():
         _check_keys(node, models.ProviderModel, rules.provider_misfits)
         check_endpoint(node, shared[name])
-    if not clients and all(map(_has_no_clients, documents)):
+    if not clients and not main.failed and all(map(_has_no_clients, documents)):
         main.add((), "no clients are configured; bearerd init writes a first config", "no clients")
     all_known = all(map(_has_all_providers, documents))
     resolver = Resolver(main, settings, defaults(environ))

@@ -89,7 +89,7 @@ class FileModel(Part):
     @model_validator(mode="after")
     def _fits_its_format(self) -> FileModel:
         if self.format == "template" and (self.template is None or self.path is None):
-            raise expected("template and path with format template, which has no defaults for them")
+            raise fault("format: template requires template and path")
         if self.template is not None and self.format != "template":
             raise fault("template only applies to format template")
         if self.vars is not None and self.template is None:
@@ -117,7 +117,7 @@ class FailureHookModel(Part):
         if (self.run is None) == (self.signal is None):
             raise expected("exactly one of run, signal")
         if self.signal is not None and (self.pid_file is None) == (self.process is None):
-            raise expected("exactly one of pid_file, process with signal")
+            raise fault("signal requires exactly one of pid_file and process")
         if self.run is not None and (self.pid_file is not None or self.process is not None):
             raise fault("pid_file and process only apply to signal")
         if self.signal is not None and self.timeout is not None:

@@ -86,13 +86,13 @@ def parse_store_timeout(value: Any) -> float:
 
 
 def parse_refresh_before(value: Any) -> RefreshBefore:
-    """A share of the lifetime, or seconds."""
+    """A percentage of the lifetime, or seconds."""
     if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", value)):
         percent = float(match[1])
         if 0 < percent <= _LARGEST_PERCENT:
             return RefreshBefore(share=percent / 100)
-        raise expected("a share of the lifetime above 0% and up to 50%")
-    what = "a share of the lifetime such as 20%, or a duration such as 60s"
+        raise expected("a percentage of the lifetime above 0% and up to 50%")
+    what = "a percentage of the lifetime such as 20%, or a duration such as 60s"
     if (number := _number(value)) not in {None, "0"}:
         share = f"{number}% or " if int(value) <= _LARGEST_PERCENT else ""
         raise fault(f"expected {what}: write {share}{number}s")

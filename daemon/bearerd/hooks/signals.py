@@ -29,7 +29,7 @@ def send_signal(hook: Hook) -> None:
     if hook.pid_file is not None:
         pid = _pid_in(hook.pid_file)
         if not _send(pid, number):
-            raise HookFailed(f"{hook.pid_file}: process {pid} does not exist")
+            raise HookFailed(f"process {pid} does not exist")
         return
     name = os.fsencode(hook.process or "")[:_LONGEST_COMM]
     signalled = 0
@@ -48,9 +48,9 @@ def _pid_in(path: str) -> int:
     try:
         line = read_regular(path, _MOST_PID_BYTES + 1).partition(b"\n")[0]
     except NotRegularError as error:
-        raise HookFailed(f"{path}: {error}") from None
+        raise HookFailed(str(error)) from None
     except OSError as error:
-        raise HookFailed(f"{path}: {reason_of(error)}") from None
+        raise HookFailed(reason_of(error)) from None
     # kill(2) takes 0 and negative numbers for process groups, bearerd's own among them.
     text = line.strip()
     # A longer line was cut off, and half a number is the id of another process.
@@ -60,7 +60,7 @@ def _pid_in(path: str) -> int:
         or not 1 <= int(text) <= _HIGHEST_PID
         or int(text) == os.getpid()
     ):
-        raise HookFailed(f"{path} does not contain the id of another process")
+        raise HookFailed("the file does not contain the id of another process")
     return int(text)
 
 

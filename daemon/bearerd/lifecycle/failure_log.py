@@ -111,7 +111,7 @@ class FailureLog:
         files = "its files are removed" if removed else "its files still contain the expired one"
         because = f": {why}" if why else ""
         return Line(
-            "error", f"the token has expired and could not be renewed{because}; {files}; next attempt {_after(wait)}"
+            "error", f"the token has expired and could not be refreshed{because}; {files}; next attempt {_after(wait)}"
         )
 
     @property

@@ -91,7 +91,7 @@ def fault(question: Question, answer: str) -> str | None:
     if not answer.isprintable():
         return "it contains a line end or another character that cannot be printed"
     if answer != answer.strip():
-        return "it begins or ends with a space"
+        return "it begins or ends with a space; remove it"
     if question.choices and answer not in question.choices:
         return f"expected {' or '.join(question.choices)}"
     return _kind_fault(question, answer)
@@ -134,7 +134,9 @@ def secret_fault(text: str) -> str | None:
         return "it is not UTF-8 text"
     if text[0] == "\ufeff":
         return "it begins with a byte order mark"
-    return "it begins or ends with a space" if text != text.strip() else None
+    if text != text.strip():
+        return "it begins or ends with a space, which would be sent as part of it; remove it"
+    return None
 
 
 def rendered(preset: Preset, answers: Mapping[str, str], secret_path: str, top: str = "") -> str:

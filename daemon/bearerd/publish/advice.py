@@ -20,9 +20,9 @@ _ADVICE: Final = {
     errno.EIO: "input/output error; check the disk",
     errno.EISDIR: "a directory has this name; move it away",
     errno.ELOOP: "there is a symlink in the path, which is not followed; set the real path",
-    errno.ENOTDIR: "a part of the path is not a directory; move it away",
+    errno.ENOTDIR: "a part of the path is not a directory; move it away, or use another path",
     errno.EMFILE: "too many files are open; raise LimitNOFILE",
-    errno.ENOENT: "the directory does not exist",
+    errno.ENOENT: "the directory does not exist, or no file can be created in it",
 }
 
 
@@ -35,6 +35,20 @@ def advice(error: OSError) -> str:
         do = "change the owner or mode of the directory, or write to another one"
         return f"{this_user()} is not allowed to write there; {do}"
     return _ADVICE.get(error.errno or 0, reason_of(error))
+
+
+def at(path: str, error: OSError) -> str:
+    """The path, and the error in one clause. If something on the way is not a directory, that is named instead."""
+    if error.errno == errno.ENOTDIR and (part := _not_a_directory(path)):
+        return f"{part}: not a directory; move it away, or use another path"
+    return f"{path}: {advice(error)}"
+
+
+def _not_a_directory(path: str) -> str | None:
+    """The first part of a path that exists and is no directory."""
+    parts = path.split("/")
+    above = ("/".join(parts[:count]) for count in range(2, len(parts) + 1))
+    return next((part for part in above if os.path.exists(part) and not os.path.isdir(part)), None)
 
 
 def this_user() -> str:

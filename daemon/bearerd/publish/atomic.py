@@ -36,7 +36,7 @@ from bearerd.descriptors import release
 from bearerd.errors import NotPermitted, PublishError
 from bearerd.handoff import waiting
 from bearerd.publish.access import WRITE_BY_GROUP_OR_OTHERS
-from bearerd.publish.advice import advice, this_user
+from bearerd.publish.advice import advice, at, this_user
 from bearerd.publish.kept import KeptDirectories
 from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, gid_of
 from bearerd.publish.ownership import prove_made, setting
@@ -125,7 +125,7 @@ class Files:
             try:
                 return read()
             except OSError as error:
-                raise PublishError(f"{path}: {advice(error)}") from None
+                raise PublishError(at(path, error)) from None
 
     def judge(self, path: str) -> bool:
         """Whether a file in `own` exists; one that cannot be trusted is moved aside. Raises PublishError."""
@@ -315,7 +315,7 @@ class Files:
             yield
         except OSError as error:
             kind = NotPermitted if error.errno == errno.EACCES else PublishError
-            raise kind(f"{path}: {advice(error)}") from None
+            raise kind(at(path, error)) from None
 
     @contextmanager
     def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[OpenDirectory, str]]:

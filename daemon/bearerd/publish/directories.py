@@ -90,9 +90,9 @@ def _open(path: str, mode: int, *, there: bool) -> str:
 
 def _sticky(mode: int) -> str:
     return (
-        f"others can write there (mode {mode:04o}): they cannot change bearerd's files, but before the first token "
-        "any user can create a file that readers take for the token, and that only root can replace; use a directory "
-        "for bearerd alone"
+        f"any user can create files there (mode {mode:04o}). bearerd's own files are safe, but before the first token "
+        "another user could create one of the same name: readers would take it for the token, and only root could "
+        "replace it. Use a directory that only bearerd can write"
     )
 
 

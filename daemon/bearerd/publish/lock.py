@@ -11,7 +11,7 @@ from typing import Final
 
 from bearerd.descriptors import release
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
-from bearerd.publish.advice import advice
+from bearerd.publish.advice import advice, at
 
 # O_NONBLOCK: opening a FIFO of this name must not block.
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -54,7 +54,7 @@ class DirectoryLock:
             flags = os.O_RDWR | os.O_CREAT | _FLAGS
             descriptor = os.open(posixpath.basename(self._path), flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise DirectoryUnusable(f"{self._path}: {advice(error)}") from None
+            raise DirectoryUnusable(at(self._path, error)) from None
         try:
             self._lock(descriptor)
         except BaseException:

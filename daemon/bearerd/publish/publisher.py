@@ -17,7 +17,7 @@ from bearerd.log import say
 from bearerd.model import Config, Output, Target
 from bearerd.plural import counted
 from bearerd.publish import record as records
-from bearerd.publish.advice import OUTPUT_ELSEWHERE, advice, instead
+from bearerd.publish.advice import OUTPUT_ELSEWHERE, at, instead
 from bearerd.publish.atomic import Files
 from bearerd.publish.claims import Claims
 from bearerd.publish.directories import exposed, is_below, mounted
@@ -328,7 +328,7 @@ class Publisher:
         except PublishError as error:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:
-            raise DirectoryUnusable(f"{self._own}: {advice(error)}") from None
+            raise DirectoryUnusable(at(self._own, error)) from None
 
     def examine_way(self, directory: str) -> list[str]:
         """What is unusual on the path to a directory: symlinks that are followed, directories of other users."""

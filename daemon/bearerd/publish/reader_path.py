@@ -14,7 +14,7 @@ from bearerd.accounts import group_name, user_name
 from bearerd.errors import PublishError
 from bearerd.model import Config, Output
 from bearerd.publish.access import MOST_LINKS, SETGID, Component, Entry, acl_of, inherited
-from bearerd.publish.advice import advice
+from bearerd.publish.advice import at
 from bearerd.publish.owners import gid_of, uid_of
 from bearerd.terms import OWN_DIRECTORY
 
@@ -62,7 +62,7 @@ class ReaderPaths:
         except PermissionError:
             return ReaderPath(tuple(components))
         except OSError as error:
-            raise PublishError(f"{directory}: {advice(error)}") from None
+            raise PublishError(at(directory, error)) from None
         default = _acl(components[-1].path, _DEFAULT_ACL)
         for step in missing:
             components.append(self._to_be_made(components[-1], step, default))

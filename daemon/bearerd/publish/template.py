@@ -167,7 +167,7 @@ def _describe(text: str, error: Exception) -> str:
     """The text of an error if it is about the template itself: any other text could hold the token."""
     from jinja2 import TemplateSyntaxError, UndefinedError  # noqa: PLC0415 - as in _environment
 
-    said = str(error)
+    said = str(error).removesuffix(".")  # as Jinja ends some
     if isinstance(error, UndefinedError):
         named = said.endswith(_UNDEFINED)
         return (

@@ -206,7 +206,7 @@ def _read_by(reader: Reader, way: ReaderPath, subject: str) -> Finding:
     if way.file is None:
         here = way.directories[-1].path
         said = f"not known: this user is not allowed to look into {here}; run the check as root"
-        return Finding(subject, said, "failed")
+        return Finding(subject, said, "failed", known=False)
     acls = [component.path for component in (*way.directories, way.file) if component.acl]
     return Finding(subject, f"can be read ({way.file})" + (f", by the ACL of {', '.join(acls)}" if acls else ""))
 

@@ -81,12 +81,13 @@ class Clients:
         if self._grants.untried(client):
             # In a fleet, another daemon may have been refused, with these same credentials.
             if client.share is None or self._grants.was_refused(client):
-                say(logging.INFO, f"credentials for client {client.name} changed since its refusal; trying again")
+                what = f"the config or credentials of client {client.name}"
+                say(logging.INFO, f"{what} changed since it was refused; trying again")
             self._admission.forgive(client.name, self._now())
         else:
             say(
                 logging.WARNING,
-                f"client {client.name} was refused with this same secret ({refusal.outcome.message}); "
+                f"client {client.name} was refused with the same secret ({refusal.outcome.message}); "
                 "it will be tried again later, or at once when the secret changes",
             )
 

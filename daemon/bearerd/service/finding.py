@@ -16,6 +16,8 @@ class Finding:
     level: str = "ok"
     details: tuple[tuple[str, str], ...] = ()
     """Details, each with a name and a text."""
+    known: bool = True
+    """False if this process cannot find out, which counts as failed."""
 
 
 def finding_of(subject: str, faults: list[str], good: str, details: tuple[tuple[str, str], ...] = ()) -> Finding:

@@ -51,7 +51,7 @@ def once(
 ) -> int:
     """Make every token valid. Returns 0 if all are valid on disk within `timeout` seconds, else 1.
 
-    A token that is due, or valid for less than `min_valid` seconds, is renewed. If that fails, a token that is still
+    A token that is due, or valid for less than `min_valid` seconds, is refreshed. If that fails, a token that is still
     valid is a success with a warning. With `hooks`, the hooks run, too, and a hook that is given up is a failure.
     Raises DirectoryUnusable or DirectoryLocked.
     """
@@ -214,7 +214,7 @@ def _final(status: TargetStatus, now: float, because: str | None = None) -> _End
     if because is None and status.held_by in {"refused", "refused_limit"} and status.held_until < inf:
         why += f"; next request in {duration(status.held_until - now)}, or at once with changed credentials"
     if _good(status, now):
-        return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
+        return _End(good=True, why=f"not refreshed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")
 
 
@@ -226,7 +226,7 @@ def _timed_out(status: TargetStatus, now: float, timeout: float, *, interrupted:
     if status.expires is not None and status.expires > now and not status.on_disk:
         return _End(good=False, why=f"there is a token, but its files could not be written; {why}")
     if _good(status, now):
-        return _End(good=True, why=f"not renewed: {why}; {_still(status, now)}")
+        return _End(good=True, why=f"not refreshed: {why}; {_still(status, now)}")
     return _End(good=False, why=f"no valid token: {why}")
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import queue
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from typing import Final
 
@@ -214,15 +214,15 @@ class _Daemon:
         self._watch.renew()
         clients = self._sources.clients_changed()
         if clients:
-            say(logging.INFO, f"credentials for {', '.join(sorted(clients))} changed (content, owner or mode)")
+            say(logging.INFO, f"credentials for {_named(clients)} changed (content, owner or mode)")
         trusting = self._sources.authorities_changed()
         if trusting:
-            say(logging.INFO, f"ca_file of {', '.join(sorted(trusting))} changed")
+            say(logging.INFO, f"ca_file of {_named(trusting)} changed")
         if clients or trusting:
             self._engine.secrets_changed(clients | trusting)
         sealing = self._sources.keys_changed()
         if sealing:
-            say(logging.INFO, f"share.key of {', '.join(sorted(sealing))} changed")
+            say(logging.INFO, f"share.key of {_named(sealing)} changed")
             self._engine.keys_changed(sealing)
         tokens = self._sources.templates_changed()
         if tokens:
@@ -307,6 +307,11 @@ class _Daemon:
         self._engine.counters.event("reloads", "failure")
         if not (known and self._try_again):
             say(logging.ERROR, f"{why}; the current config stays in use{cure}")
+
+
+def _named(clients: Collection[str]) -> str:
+    """`client a`, `clients a, b`."""
+    return f"client{'s' if len(clients) > 1 else ''} {', '.join(sorted(clients))}"
 
 
 def _files(loaded: _Loaded) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ def writable_by_others(paths: Iterable[str]) -> dict[str, str]:
             continue  # reading the config reports it
         mode = stat.S_IMODE(status.st_mode)
         if mode & WRITE_BY_GROUP_OR_OTHERS:
-            users = "every user" if mode & stat.S_IWOTH else f"the group {group_name(status.st_gid)}"
+            users = "any user" if mode & stat.S_IWOTH else f"the group {group_name(status.st_gid)}"
             found[path] = (
-                f"{users} can write it (mode {mode:04o}), and so controls which commands and files the daemon uses; "
+                f"{users} can write it (mode {mode:04o}), and can so control which commands and files the daemon uses; "
                 f"chmod go-w {path}"
             )
     return found

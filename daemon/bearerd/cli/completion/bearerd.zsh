@@ -97,7 +97,7 @@ _shtab_bearerd_once_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the config (default\: \$BEARERD_CONFIG, else, for users other than root, \~\/.config\/bearerd\/config.yaml if it exists, else \/etc\/bearerd\/config.yaml)]:FILE:_files"
   "--timeout[how long to try (default\: 30s)]:D:"
-  "--min-valid[renew tokens that are valid for less than this (default\: those that are due)]:D:"
+  "--min-valid[refresh tokens that are valid for less than this (default\: those that are due)]:D:"
   "--hooks[also run hooks for changed files (default\: leave them to the daemon)]"
 )
 

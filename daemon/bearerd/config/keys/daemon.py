@@ -43,8 +43,8 @@ DAEMON: Final = {
         "The first requests after a start are spread at random over this time, at most `1h`. A token that is still "
         "valid is refreshed before it expires in any case, and `bearerd once` does not wait. Set it if many "
         "daemons start together, after a power failure for example, and their requests would overload the provider. "
-        "Daemons with a `share` send one request for all of them, and need no spread. The first tokens are late by up "
-        "to this time, so `startup_timeout` should be longer.",
+        "Daemons with a `share` send one request for all of them, and need no spread. The first tokens can be delayed "
+        "by up to this time, so `startup_timeout` should be longer.",
         default="0s",
         examples=("30s",),
     ),

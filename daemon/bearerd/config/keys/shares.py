@@ -9,8 +9,8 @@ from bearerd.config.keys.key import Key
 SHARES: Final = {
     "share": Key(
         "A Redis or Valkey server through which the daemons on several machines share the tokens of a client. One of "
-        "them requests a token, and the others use it, each in files of its own. Set it if the provider bills or "
-        "limits requests, or if a new token ends the one before it. Tokens are encrypted there. They stay valid "
+        "them requests a token, and the others use it; each daemon writes its own files. Set it if the provider bills "
+        "or limits requests, or if a new token ends the one before it. Tokens are encrypted there. They stay valid "
         "and are refreshed if the server fails. It needs the extra `redis`. A client may have a `share` of its "
         "own, which replaces all of the one at the top level. See docs/fleet.md.",
         without="none; each daemon requests its own tokens",

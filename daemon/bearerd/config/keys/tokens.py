@@ -15,9 +15,9 @@ TOKENS: Final = {
         examples=([{"format": "raw"}, {"format": "header"}],),
     ),
     "refresh_before": Key(
-        "How long before its expiry a token is refreshed: a share of its lifetime up to 50%, or a duration. A share "
-        "means at least 1m. In no case is a token refreshed before half of its lifetime has passed. Raise it if "
-        "refreshes fail often or for a long time, because it is the time for retries.",
+        "How long before its expiry a token is refreshed: a percentage of its lifetime up to 50%, or a duration. A "
+        "percentage counts as at least 1m. A token is never refreshed before half of its lifetime has passed. Raise it "
+        "if refreshes fail often or for a long time, because it is the time for retries.",
         default="20%",
         examples=("5m", "50%"),
     ),
@@ -75,7 +75,7 @@ TOKENS: Final = {
         "expired during an outage, or there is still no token ten minutes after the start. They get the same "
         "environment as the hooks in `on_change`.",
         default=[],
-        examples=([{"run": ["/usr/local/bin/page-somebody", "a token is not renewed"]}],),
+        examples=([{"run": ["/usr/local/bin/page-somebody", "a token is not refreshed"]}],),
     ),
     # tokens
     "scope": Key(
