@@ -87,7 +87,8 @@ def test_an_included_file_may_consist_of_comments_but_not_be_empty(folder: Folde
     (folder.path / "part.yaml").write_text("# no clients here\n")
     assert folder.load(main).targets
     for empty in ("", " \n"):
-        assert folder.headlines(main, part=empty) == ["part.yaml:1:1: the file is empty; remove it, or leave a comment in it"]
+        [headline] = folder.headlines(main, part=empty)
+        assert headline == "part.yaml:1:1: the file is empty; remove it, or leave a comment in it"
 
 
 @pytest.mark.parametrize("included", [False, True], ids=["as the config", "included"])
