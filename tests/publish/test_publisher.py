@@ -570,3 +570,16 @@ def test_of_two_outputs_that_are_one_file_through_a_symlink_the_first_has_it(con
     assert publisher.ensure(second, token("b")).faults == ()
     assert file.read_text() == "b"
     assert publisher.withdraw(second.outputs).written == (second.outputs[0].path,)
+
+
+@ROOT
+def test_a_symlink_that_is_not_followed_keeps_no_other_output_from_its_file(config: Config, tmp_path: Path) -> None:
+    for name in ("home", "real"):
+        (tmp_path / name).mkdir()
+    os.chown(tmp_path / "home", 65534, 65534)
+    (tmp_path / "home/link").symlink_to(tmp_path / "real")
+    paths = [str(tmp_path / name) for name in ("home/link/t", "real/t")]
+    config = outputs_of(config, *map(Output, paths))
+    published = Publisher(config).ensure(config.targets[0], token())
+    assert published.written == (paths[1],)
+    assert [fault.partition(" is ")[0] for fault in published.faults] == [f"the symlink {tmp_path}/home/link"]

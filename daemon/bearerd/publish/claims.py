@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 
+from bearerd.errors import PublishError
 from bearerd.inputs import inputs
 from bearerd.model import Config
+from bearerd.publish.atomic import Files
 from bearerd.publish.directories import is_below, resolved
 
 
@@ -16,16 +18,20 @@ class Claims:
     `before` are the claims of the previous config of this process.
     """
 
-    def __init__(self, config: Config, before: Claims | None = None) -> None:
-        self._root = config.directory
+    def __init__(self, config: Config, files: Files, before: Claims | None = None) -> None:
+        self._root, self._files = config.directory, files
         self._owners: dict[str, str] = {}
         """By file: the path in the config that it belongs to."""
         self.refused: dict[str, str] = {}
         """By path: why the output is not written."""
         known: dict[str, str] = {}
+        read: dict[str, str] = {}
         whose: dict[str, str] = {}
         for path in (*config.sources, *inputs(config.targets)):
-            file = self._file(path, known)
+            directory, name = posixpath.split(path)
+            if directory not in read:
+                read[directory] = resolved(directory)
+            file = path if read[directory] == directory else posixpath.join(read[directory], name)
             self._owners[file] = path
             if os.path.islink(file):
                 self._owners[resolved(file)] = path
@@ -47,11 +53,21 @@ class Claims:
         return path not in self.alien and self._owners.get(self._file(path, {}), path) == path
 
     def _file(self, path: str, known: dict[str, str]) -> str:
-        """The path with its directory resolved, which is looked at once. No symlink is followed below the root."""
+        """An output's path with its directory resolved, once. No symlink is followed below the root."""
         directory, name = posixpath.split(path)
         top = self._root if is_below(directory, self._root) else directory
         if top not in known:
-            known[top] = resolved(top)
+            known[top] = self._followed(top)
         if known[top] == top:
             return path
         return posixpath.join(known[top] + directory[len(top) :], name)
+
+    def _followed(self, directory: str) -> str:
+        """Where a write to a directory leads. It claims nothing through symlinks of others, which are not followed."""
+        if resolved(directory) == directory:
+            return directory
+        try:
+            with self._files.look(directory) as opened:
+                return posixpath.join(opened.path, *opened.missing)
+        except (OSError, PublishError):
+            return directory  # a write fails, and says why

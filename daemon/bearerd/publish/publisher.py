@@ -78,7 +78,7 @@ class Publisher:
         self.lock_fault = ""
         self._templates = Templates()
         self._looks = Looks()
-        self._claims = Claims(config)
+        self._claims = Claims(config, self._files)
         self._said: set[str] = set()
         """Paths about which something was logged."""
 
@@ -86,7 +86,7 @@ class Publisher:
         """Replace the config; its output directory is the same."""
         self._config = config
         self._files.adopt(config.directory_mode, config.group)
-        self._claims = Claims(config, self._claims)
+        self._claims = Claims(config, self._files, self._claims)
         self._look_around()
 
     def prepare(self) -> None:
