@@ -88,8 +88,8 @@ def test_check_folds_its_lines_at_the_width_of_the_terminal(tmp_path: Path) -> N
     # A path has no place to fold at, so only the lines about the grant are compared.
     assert max(len(line) for line in lines[first:] if str(tmp_path) not in line) <= 80
     assert lines[-1] == "1 failed, 5 good; the daemon would start and retry"
-    hint = lines.index("           hint: id or secret contains a character that providers decode in two")
-    assert lines[hint + 1] == "             ways (:, %, + or a space …): try basic_encoding: raw"
+    hint = lines.index("           hint: the id or secret contains a character that providers decode")
+    assert lines[hint + 1] == "             differently (such as :, %, + or a space): try basic_encoding: raw"
 
 
 def site(path: Path) -> Path:
