@@ -167,7 +167,7 @@ def test_what_cannot_be_put_back_is_told_once_and_tried_until_it_can(site: Site)
         obstacle.rename(site.tokens)
         line = daemon.wait_for("the lock file was removed or replaced and cannot be restored", WITHIN)
         assert f"{site.tokens}" in line
-        assert "not a directory; move it away; trying again" in line
+        assert "not a directory; move it away, or use another path; trying again" in line
         site.tokens.unlink()
         daemon.wait_for("the lock file was removed or replaced; it is locked again", WITHIN)
         eventually(site.whole, WITHIN)

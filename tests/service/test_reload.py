@@ -503,7 +503,7 @@ def test_a_change_that_was_handled_without_memory_is_handled_again(site: Site, p
         ready(daemon, site)
         by_rename_private(site.secret, "new")
         daemon.wait_for("out of memory; raise the memory limit of bearerd, or of the machine")
-        daemon.wait_for("credentials for dnb changed")
+        daemon.wait_for("credentials for client dnb changed")
         assert daemon.stop() == 0
 
 

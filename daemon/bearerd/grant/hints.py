@@ -65,8 +65,9 @@ def hinted(outcome: Outcome, reply: Reply, known: Circumstances) -> Outcome:
 
 def not_used(unread: Sequence[str]) -> str:
     """What to say about the secrets of a list that could not be read."""
-    which = "one of its secrets was" if len(unread) == 1 else f"{len(unread)} of its secrets were"
-    return f"{which} not used: {'; '.join(unread)}"
+    if len(unread) == 1:
+        return f"one of its secrets was not used: {unread[0]}"
+    return f"{len(unread)} of its secrets were not used: {'; '.join(unread)}"
 
 
 def _hint(outcome: Refused | Malformed, reply: Reply, known: Circumstances) -> str | None:
