@@ -14,6 +14,7 @@ import pytest
 from bearerd.errors import DirectoryLocked, DirectoryUnusable
 from bearerd.model import Config, Output
 from bearerd.publish import record as records
+from bearerd.publish.examination import Examination
 from bearerd.publish.publisher import Publisher, peek
 from bearerd.publish.record import Record
 from bearerd.publish.state import State
@@ -243,9 +244,9 @@ def test_a_reading_process_moves_nothing_of_another_users_records(config: Config
     give(own, BOB)
     before = sorted(own.rglob("*"))
     assert peek(config.directory, "dnb", "bci") == GOOD
-    publisher = Publisher(config)
-    assert publisher.examine_own(BOB) == []
-    assert [note.partition(":")[0] for note in publisher.examine_own(0)] == [
+    examination = Examination(config)
+    assert examination.own_directories(BOB) == []
+    assert [note.partition(":")[0] for note in examination.own_directories(0)] == [
         str(path) for path in (own, own / "records", own / "owed")
     ]
     State(config.state_directory).examine()

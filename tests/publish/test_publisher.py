@@ -16,6 +16,7 @@ import pytest
 from bearerd.errors import DirectoryLocked, DirectoryUnusable, PublishError
 from bearerd.model import Config, Output
 from bearerd.publish import atomic
+from bearerd.publish.examination import Examination
 from bearerd.publish.publisher import Published, Publisher
 from bearerd.publish.record import Record
 from bearerd.terms import Reference
@@ -417,13 +418,13 @@ def test_the_check_reports_why_a_file_cannot_be_written(config: Config, tmp_path
     (elsewhere / "link").symlink_to(tmp_path)
     elsewhere.chmod(0o1777)
     config = outputs_of(config, *config.targets[0].outputs, Output(f"{elsewhere}/link/t"))
-    busy, link = Publisher(config).examine(config.targets[0])
+    busy, link = Examination(config).files_of(config.targets[0])
     assert busy == f"{config.targets[0].outputs[0].path}: a directory has this name"
     assert link.startswith(f"the symlink {elsewhere}/link is not followed: ")
     # A link in a file's place is replaced.
     Path(config.targets[0].outputs[0].path).rmdir()
     Path(config.targets[0].outputs[0].path).symlink_to(tmp_path)
-    assert Publisher(config).examine(config.targets[0]) == [link]
+    assert Examination(config).files_of(config.targets[0]) == [link]
 
 
 @ROOT
@@ -439,7 +440,7 @@ def test_the_check_and_the_daemon_agree_about_the_group_of_new_directories(
         config = replace(config, directory=str(place / "tokens"), group=group)
         with acting_as(BOB):
             (place / there).mkdir(parents=True, exist_ok=True)
-            foreseen, said = Publisher(config).examine_directory(), ""
+            foreseen, said = Examination(config).directory(), ""
             try:
                 Publisher(config).prepare()
             except DirectoryUnusable as error:
@@ -459,7 +460,7 @@ def test_the_check_and_the_daemon_agree_about_owner_and_group_of_files(
         place.chmod(0o2755 if setgid else 0o755)
         config = outputs_of(replace(config, directory=str(place)), replace(output, path=str(place / "new/t")))
         with acting_as(BOB):
-            foreseen = Publisher(config).examine(config.targets[0])
+            foreseen = Examination(config).files_of(config.targets[0])
             faults = Publisher(config).ensure(config.targets[0], token()).faults
         assert [fault.partition(": ")[2] for fault in foreseen] == [fault.partition(": ")[2] for fault in faults]
         assert bool(faults) == (output.owner is not None or output.group in ({"0"} if setgid else {"0", "4242"}))
@@ -557,11 +558,12 @@ def test_of_two_outputs_that_are_one_file_through_a_symlink_the_first_has_it(con
     file = tmp_path / "real/t"
     first = replace(TARGET, outputs=(Output(str(file)),))
     second = replace(TARGET, name="second", outputs=(Output(str(tmp_path / "link/t")),))
-    publisher = Publisher(replace(config, targets=(first, second)))
+    config = replace(config, targets=(first, second))
+    publisher = Publisher(config)
     assert publisher.ensure(first, token("a")).written == (str(file),)
     fault = f"{tmp_path}/link/t leads to {file}, the file of 'dnb/bci': it is not written; use another path"
     assert publisher.ensure(second, token("b")) == Published(faults=(fault,))
-    assert publisher.examine(second) == [fault]
+    assert Examination(config).files_of(second) == [fault]
     assert publisher.withdraw(second.outputs) == Published()
     assert file.read_text() == "a"
     publisher.adopt(replace(config, targets=(second,)))

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from bearerd.errors import PublishError
 from bearerd.model import Config, Output, Target
 from bearerd.publish import template as module
+from bearerd.publish.content import content_of
+from bearerd.publish.examination import Examination
 from bearerd.publish.publisher import Publisher
 from bearerd.publish.template import Templates, tojson
 from bearerd.terms import TEMPLATES, Token
@@ -46,7 +48,8 @@ LONG = "".join(chr(0x21 + index % 94) for index in range(40_000))
 SEVERAL = st.lists(ANY, min_size=40, max_size=40)
 """For programs that are slow to start."""
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
-PUBLISHER = Publisher(Config("/run/bearerd", "/run/bearerd"))
+EXAMINATION = Examination(Config("/run/bearerd", "/run/bearerd"))
+TEMPLATED = Templates()
 NEEDED = {"gitconfig": {"url": "https://git.example.com"}, "gcp-external-account": {"audience": "//iam"}}
 """The variables that the built-in templates require."""
 
@@ -61,7 +64,7 @@ def output(name: str, path: str = "/run/bearerd/out", /, variable: str = "DNB_BC
 def made(name: str, given: str | Token = "opaque-1", path: str = "/run/bearerd/out", /, **variables: str) -> str:
     """What a template makes of a token."""
     issued = token(given) if isinstance(given, str) else given
-    return PUBLISHER._content(TARGET, issued, output(name, path, **variables)).decode()
+    return content_of(TARGET, issued, output(name, path, **variables), TEMPLATED).decode()
 
 
 def fault(name: str, given: str | Token = SECRET, /, **variables: str) -> str:
@@ -110,12 +113,12 @@ def test_the_built_in_templates_are_the_files_of_the_package() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_each_template_is_tried_without_a_token(name: str, tmp_path: Path) -> None:
     whole = replace(TARGET, outputs=(output(name, str(tmp_path / "out"), **NEEDED.get(name, {})),))
-    assert PUBLISHER.examine(whole) == []
+    assert EXAMINATION.files_of(whole) == []
 
 
 @pytest.mark.parametrize(("name", "missing"), [("gitconfig", "url"), ("gcp-external-account", "audience")])
 def test_a_missing_variable_is_an_error_with_its_name(name: str, missing: str, tmp_path: Path) -> None:
-    (said,) = PUBLISHER.examine(replace(TARGET, outputs=(output(name, str(tmp_path / "out")),)))
+    (said,) = EXAMINATION.files_of(replace(TARGET, outputs=(output(name, str(tmp_path / "out")),)))
     assert said.startswith(f"template {name}: line ")
     assert said.endswith(f": '{missing}' is not defined")
 
@@ -710,7 +713,7 @@ def test_without_the_extra_the_error_names_it_and_other_files_are_written(
         without.setitem(sys.modules, "jinja2", None)
         after = publisher.ensure(target, token("abc"))
         assert (after.written, after.faults) == ((str(paths["raw"]),), (said.removeprefix("template "),))
-        assert publisher.examine(target) == list(after.faults)
+        assert Examination(Config(str(tmp_path), str(tmp_path))).files_of(target) == list(after.faults)
     # And one that has it meanwhile goes on.
     assert publisher.ensure(target, token("abc")).written == (str(paths["template"]),)
 

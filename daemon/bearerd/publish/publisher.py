@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from bearerd.descriptors import release
 from bearerd.errors import BearerdError, DirectoryLocked, DirectoryUnusable, NotPermitted, PublishError
@@ -20,22 +19,19 @@ from bearerd.publish import record as records
 from bearerd.publish.advice import OUTPUT_ELSEWHERE, at, instead
 from bearerd.publish.atomic import Files
 from bearerd.publish.claims import Claims
-from bearerd.publish.directories import exposed, is_below, mounted
+from bearerd.publish.content import content_of
+from bearerd.publish.directories import exposed, mounted
 from bearerd.publish.lock import DirectoryLock
 from bearerd.publish.looks import Looks, look, look_of
 from bearerd.publish.notes import Notes
-from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, attributes, gid_of, uid_of
+from bearerd.publish.owners import PRIVATE, PRIVATE_DIRECTORY, Attributes, attributes, uid_of
 from bearerd.publish.record import Record
-from bearerd.publish.render import fields, render
 from bearerd.publish.template import Templates
 from bearerd.publish.version import unknown_version
-from bearerd.publish.walk import distrust
-from bearerd.terms import OWN_DIRECTORY, Instant, Token
+from bearerd.terms import OWN_DIRECTORY, Token
 
 # Bytes. The longest reply (64 KiB), escaped as JSON, takes less than half of it.
 _MOST_RECORD_BYTES: Final = 1024 * 1024
-# The token with which `check` tries a template.
-_SAMPLE: Final = Token("sample", Instant(0.0, 0.0), 3600.0, scope="sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +40,6 @@ class Published:
 
     written: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-
-
-def _template_fields(target: Target, token: Token, output: Output) -> dict[str, Any]:
-    return fields(target, token) | {"path": output.path, "variable": output.variable, "vars": dict(output.vars)}
 
 
 def _record_path(directory: str, client: str, token: str) -> str:
@@ -185,7 +177,7 @@ class Publisher:
                 faults.append(fault)
                 continue
             try:
-                content = self._content(target, token, output)
+                content = content_of(target, token, output, self._templates)
                 wanted = attributes(output.mode, output.owner, output.group)
                 if self._is_so(output.path, content, wanted):
                     continue
@@ -252,50 +244,6 @@ class Publisher:
                 faults.append(str(error))
         return Published(tuple(removed), tuple(faults))
 
-    def examine(self, target: Target, *, without: str | None = None) -> list[str]:
-        """Why the target's files could not be written, as far as that is visible without writing them.
-
-        `without`: a directory that is known to be unusable, which is not examined again for each file below it.
-        """
-        faults: list[str] = []
-        for output in target.outputs:
-            if fault := self._claims.refused.get(output.path):
-                faults.append(fault)
-                continue
-            try:
-                wanted = attributes(output.mode, output.owner, output.group)
-                if output.template:
-                    self._templates.prove(output.template, _template_fields(target, _SAMPLE, output))
-                if without is None or not is_below(output.path, without):
-                    self._files.prove_usable(posixpath.dirname(output.path), wanted)
-                if os.path.isdir(output.path) and not os.path.islink(output.path):
-                    faults.append(f"{output.path}: a directory has this name")
-            except PublishError as error:
-                faults.append(str(error))
-        return faults
-
-    def examine_templates(self, target: Target, token: Token) -> dict[str, str]:
-        """By path: why a template could not be filled in with this token."""
-        faults: dict[str, str] = {}
-        for output in target.outputs:
-            try:
-                self._content(target, token, output)
-            except PublishError as error:
-                faults[output.path] = str(error)
-        return faults
-
-    def examine_directory(self) -> list[str]:
-        """Why the output directory could not be used."""
-        try:
-            gid_of(self._config.group)
-            self._files.prove_usable(self._config.directory)
-            self._files.prove_group(posixpath.join(self._own, "records"))
-        except NotPermitted as error:
-            return [instead(error, OUTPUT_ELSEWHERE)]
-        except PublishError as error:
-            return [str(error)]
-        return []
-
     def _refuse_if_in_use(self) -> None:
         """Raise DirectoryLocked if the directory belongs to another user whose bearerd runs in it.
 
@@ -329,30 +277,6 @@ class Publisher:
             raise DirectoryUnusable(str(error)) from None
         except OSError as error:
             raise DirectoryUnusable(at(self._own, error)) from None
-
-    def examine_way(self, directory: str) -> list[str]:
-        """What is unusual on the path to a directory: symlinks that are followed, directories of other users."""
-        try:
-            with self._files.look(directory) as opened:
-                found = [f"symlink {link}" for link in opened.links]
-                if opened.stranger is not None:
-                    found.append(
-                        f"{opened.stranger}: no symlink below it is followed, and no file of a third user is changed"
-                    )
-                return found
-        except (OSError, PublishError):
-            return []  # the check of the directory itself reports the failure
-
-    def examine_own(self, uid: int) -> list[str]:
-        """The directories of bearerd's own that a daemon of this user would move aside, and why."""
-        found: list[str] = []
-        for path in (self._own, *(posixpath.join(self._own, name) for name in ("records", "owed"))):
-            with suppress(OSError):
-                status = os.lstat(path)
-                reason = distrust(status, uid) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
-                if reason:
-                    found.append(f"{path}: {reason}; bearerd will move it aside and create a new one")
-        return found
 
     def _look_around(self) -> None:
         """Log once what is wrong with each directory and file, before the first request."""
@@ -393,11 +317,6 @@ class Publisher:
             return self._files.read(path, len(content) + 1) != content
         except PublishError:
             return False
-
-    def _content(self, target: Target, token: Token, output: Output) -> bytes:
-        if output.template:
-            return self._templates.render(output.template, _template_fields(target, token, output))
-        return render(target, token, output)
 
     def _record_path(self, target: Target) -> str:
         return _record_path(self._config.directory, target.client.name, target.name)

@@ -22,8 +22,8 @@ from bearerd.model import Client, Config, Target
 from bearerd.plural import counted
 from bearerd.publish.access import Reader, describe, stops
 from bearerd.publish.directories import exposed, is_below, mounted
+from bearerd.publish.examination import Examination
 from bearerd.publish.owners import gid_of, uid_of
-from bearerd.publish.publisher import Publisher
 from bearerd.publish.reader_path import ReaderPath, ReaderPaths
 from bearerd.publish.state import State
 from bearerd.service.finding import Finding, finding_of
@@ -42,16 +42,16 @@ _NO_ID: Final = 2**32 - 1  # -1 as the kernel has it
 def check(config: Config, environ: Mapping[str, str], *, online: bool) -> Iterator[Finding]:
     """Check everything that the daemon needs."""
     quiet_libraries()
-    publisher = Publisher(config)
-    faults = publisher.examine_directory()
-    yield from _directories(config, publisher, faults)
+    examination = Examination(config)
+    faults = examination.directory()
+    yield from _directories(config, examination, faults)
     unusable = config.directory if faults else None
     known: Known = {}
-    yield from _clients_and_tokens(config, environ, known, publisher, unusable, online=online)
+    yield from _clients_and_tokens(config, environ, known, examination, unusable, online=online)
     yield from examine_shares(config, environ, known, online=online)
 
 
-def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Iterator[Finding]:
+def _directories(config: Config, examination: Examination, faults: list[str]) -> Iterator[Finding]:
     """The files of the config, the directories for output, and the paths to them."""
     for path, meaning in writable_by_others((*config.sources, *config.source_directories)).items():
         yield Finding(f"config {path}", meaning, "warning")
@@ -59,7 +59,7 @@ def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Ite
     for path, meaning in exposed(config).items():
         yield Finding(f"directory {path}", meaning, "warning")
     uid = ReaderPaths(config).uid
-    for note in publisher.examine_own(uid):
+    for note in examination.own_directories(uid):
         yield Finding("directory", note, "warning")
     state = State(config.state_directory, uid)
     if not (faults and is_below(config.state_directory, config.directory)):  # one cause, one failure
@@ -68,7 +68,7 @@ def _directories(config: Config, publisher: Publisher, faults: list[str]) -> Ite
         yield Finding("state directory", state.note, "warning")
     directories = {posixpath.dirname(output.path) for target in config.targets for output in target.outputs}
     checked = [config.directory, config.state_directory, *sorted(directories)]
-    for note in dict.fromkeys(note for directory in checked for note in publisher.examine_way(directory)):
+    for note in dict.fromkeys(note for directory in checked for note in examination.way_to(directory)):
         yield Finding("path", note)
 
 
@@ -76,7 +76,7 @@ def _clients_and_tokens(
     config: Config,
     environ: Mapping[str, str],
     known: Known,
-    publisher: Publisher,
+    examination: Examination,
     unusable: str | None,
     *,
     online: bool,
@@ -98,9 +98,9 @@ def _clients_and_tokens(
             tried = online and all(other.client.name != target.client.name for other in able)
             able.append(target)
         details = () if tried else _only_compiled(target)
-        yield from _token_findings(target, publisher, unusable, mounts, texts, details)
+        yield from _token_findings(target, examination, unusable, mounts, texts, details)
     if online:
-        yield from try_online(able, environ, publisher.examine_templates)
+        yield from try_online(able, environ, examination.templates_of)
 
 
 def _only_compiled(target: Target) -> tuple[tuple[str, str], ...]:
@@ -118,7 +118,7 @@ def _client_finding(client: Client, judged: Texts, environ: Mapping[str, str]) -
 
 def _token_findings(
     target: Target,
-    publisher: Publisher,
+    examination: Examination,
     unusable: str | None,
     mounts: Mapping[str, str],
     parameters: Texts,
@@ -127,7 +127,7 @@ def _token_findings(
     subject, count = f"token {target.full_name}", len(target.outputs)
     hooks = [fault for hook in (*target.on_change, *target.on_failure) if (fault := examine(hook))]
     busy = [mounts[output.path] for output in target.outputs if output.path in mounts]
-    faults = publisher.examine(target, without=unusable) + busy + parameters.faults + hooks
+    faults = examination.files_of(target, without=unusable) + busy + parameters.faults + hooks
     if faults or unusable is None:
         yield finding_of(subject, faults, f"{counted(count, 'file')} can be written", details)
     if parameters.hidden:
