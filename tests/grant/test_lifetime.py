@@ -97,6 +97,13 @@ def jwt(claims: Any) -> str:
             implausible(5_184_000_000, "; if it is milliseconds (5184000 s), set lifetime_unit: milliseconds"),
             id="60-days-in-ms",
         ),
+        pytest.param(
+            366 * DAY * 1000,
+            DEFAULT,
+            implausible(366 * DAY * 1000, f"; if it is milliseconds ({366 * DAY:.0f} s), set lifetime_unit: milliseconds"),
+            id="366-days-in-ms",
+        ),
+        pytest.param(366 * DAY * 1000 + 1, DEFAULT, implausible(366 * DAY * 1000 + 1), id="more-than-366-days-in-ms"),
         pytest.param(10**15, DEFAULT, implausible(10**15), id="10^15"),
         pytest.param(10**15 + 1, DEFAULT, NONSENSE, id="10^15-and-a-tick"),
         pytest.param(10**18, DEFAULT, NONSENSE, id="absurd"),
@@ -107,6 +114,11 @@ def test_expires_in_is_read_in_every_format_in_use(expires_in: Any, seconds: flo
 
     assert lifetime.seconds == pytest.approx(seconds)
     assert lifetime.note == note
+
+
+def test_of_several_fields_the_first_with_a_number_is_called_implausible() -> None:
+    lifetime = read_lifetime({"expires_in": "soon", "expires": 10**15}, "opaque", NOW, DEFAULT)
+    assert lifetime.note == implausible(10**15).replace("expires_in", "expires")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ ROOMS = (
         ("publish/atomic",),
         (
             *("publish/test_atomic.py", "publish/test_atomic_files.py", "publish/test_walk.py", "publish/test_kept.py"),
-            "publish/test_private.py",
+            *("publish/test_private.py", "publish/test_publisher.py"),
         ),
         examined=True,
     ),
