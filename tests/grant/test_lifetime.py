@@ -100,7 +100,9 @@ def jwt(claims: Any) -> str:
         pytest.param(
             366 * DAY * 1000,
             DEFAULT,
-            implausible(366 * DAY * 1000, f"; if it is milliseconds ({366 * DAY:.0f} s), set lifetime_unit: milliseconds"),
+            implausible(
+                366 * DAY * 1000, f"; if it is milliseconds ({366 * DAY:.0f} s), set lifetime_unit: milliseconds"
+            ),
             id="366-days-in-ms",
         ),
         pytest.param(366 * DAY * 1000 + 1, DEFAULT, implausible(366 * DAY * 1000 + 1), id="more-than-366-days-in-ms"),

@@ -446,24 +446,28 @@ def test_the_check_and_the_daemon_agree_about_the_group_of_new_directories(
             except DirectoryUnusable as error:
                 said = str(error)
         assert [fault.partition(": ")[2] for fault in foreseen] == [*filter(None, [said.partition(": ")[2]])]
+        assert all(fault.startswith(config.directory) for fault in foreseen)
         assert bool(said) == (there != "tokens/.bearerd/records" and group in ({"0"} if setgid else {"0", "4242"}))
 
 
 @ROOT
 @pytest.mark.parametrize("setgid", [False, True])
 @pytest.mark.parametrize("output", [Output(""), Output("", group="0"), Output("", group="4242"), Output("", owner="0")])
+@pytest.mark.parametrize("group", [None, "0"])
 def test_the_check_and_the_daemon_agree_about_owner_and_group_of_files(
-    config: Config, setgid: bool, output: Output
+    config: Config, setgid: bool, output: Output, group: str | None
 ) -> None:
     with open_directory() as place:
         os.chown(place, BOB, 4242)
         place.chmod(0o2755 if setgid else 0o755)
-        config = outputs_of(replace(config, directory=str(place)), replace(output, path=str(place / "new/t")))
+        config = replace(config, directory=str(place), group=group)
+        config = outputs_of(config, replace(output, path=str(place / "new/t")))
         with acting_as(BOB):
             foreseen = Examination(config).files_of(config.targets[0])
             faults = Publisher(config).ensure(config.targets[0], token()).faults
         assert [fault.partition(": ")[2] for fault in foreseen] == [fault.partition(": ")[2] for fault in faults]
-        assert bool(faults) == (output.owner is not None or output.group in ({"0"} if setgid else {"0", "4242"}))
+        fails = output.owner is not None or output.group in ({"0"} if setgid else {"0", "4242"})
+        assert bool(faults) == (fails or group == "0")
 
 
 # -- where the files go --------------------------------------------------------------------------------
