@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.provider import CLIENT_ID, NAMED_BY, SCOPE, SECRET, Provider
-from support.process import WITHIN, command
+from support.process import WITHIN, command, pause
 
 CLIENT = "dnb"
 _LOG_SHOWN, _LOGS_SHOWN = 25, 4
@@ -47,6 +47,11 @@ class Member:
         """Send a signal to the process."""
         assert self.process is not None
         self.process.send_signal(number)
+
+    def pause(self) -> None:
+        """Stop the process. When this returns, none of its threads does anything more."""
+        assert self.process is not None
+        pause(self.process)
 
     def log(self) -> str:
         """The end of its log."""

@@ -110,7 +110,7 @@ def stopped_in_grant(here: Site, redis: RedisServer) -> Row:
     before = here.readers.wait_for_one(0)
     with here.provider.holding() as held:
         here.readers.excuse(held.by)
-        here.fleet.members[held.by].send(signal.SIGSTOP)
+        here.fleet.members[held.by].pause()
         late = here.provider.grants + 1
     # Its token was issued to a process that does not read it.
     here.provider.wait_for(lambda: here.provider.grants >= late, "the answer")
@@ -133,7 +133,7 @@ def stopped_idle(here: Site) -> Row:
     name = next(iter(here.fleet.members))
     before = here.readers.wait_for_one(0)
     here.readers.excuse(name)
-    here.fleet.members[name].send(signal.SIGSTOP)
+    here.fleet.members[name].pause()
     here.through(2, {name})
     here.fleet.members[name].send(signal.SIGCONT)
     here.readers.wait_for_one(0)

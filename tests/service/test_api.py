@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from support.api import Site
-from support.process import WITHIN, Daemon, eventually, running
+from support.process import WITHIN, Daemon, eventually, pause, running
 from support.server import Answer, Seen, Server, issues, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here: apt-get install curl")
@@ -352,7 +352,7 @@ def test_over_tcp_only_addresses_localhost_and_configured_names_are_answered(tmp
 
 def test_the_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path, server: Server) -> None:
     with kept(tmp_path, server) as (site, daemon):
-        daemon.process.send_signal(signal.SIGSTOP)
+        pause(daemon.process)
         assert curl(site.socket, "/livez", "--max-time", "0.2").code == TIMED_OUT
         daemon.stop(signal.SIGKILL)
         assert curl(site.socket, "/livez").code == COULD_NOT_CONNECT

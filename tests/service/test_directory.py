@@ -18,7 +18,7 @@ from bearerd.config.load import load
 from bearerd.publish import record as records
 from bearerd.publish.lock import holder
 from bearerd.publish.record import Record
-from support.process import Daemon, bearerd, command, eventually, patched, running
+from support.process import Daemon, bearerd, command, eventually, patched, pause, running
 from support.readers import ROOT, open_directory
 from support.server import Server, issues, serving
 from support.targets import token
@@ -143,7 +143,7 @@ def test_a_daemon_that_finds_anothers_lock_in_place_of_its_own_ends_with_1_and_w
     with running("run", "-c", site.config, env=patched(site.place, OFTEN)) as first:
         eventually(site.whole)
         # Stopped, so that it does not look again before the second one has the lock that the first one lost.
-        first.process.send_signal(signal.SIGSTOP)
+        pause(first.process)
         shutil.rmtree(site.tokens)
         with running("run", "-c", site.config) as second:
             second.wait_for("keeps 2 tokens")

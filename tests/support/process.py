@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from support import canary
 
@@ -50,6 +51,12 @@ def stopping_at_once(directory: Path, *lines: str) -> dict[str, str]:
     """
     constants = {"bearerd.service.engine._STOP_WITHIN": 0.1, "bearerd.service.signals._KILL_AFTER": 600}
     return patched(directory, constants, *lines)
+
+
+def pause(process: subprocess.Popen[Any]) -> None:
+    """Stop a process with SIGSTOP, and wait until each of its threads has stopped, which takes a moment."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def bearerd(

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support.ports import free_port
-from support.process import WITHIN, Daemon
+from support.process import WITHIN, Daemon, pause
 
 USER: Final = "nobody"
 """Servers run as this user if the tests run as root."""
@@ -122,7 +122,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """It accepts connections, but no longer reads or answers: a blackhole."""
-        self.running.process.send_signal(signal.SIGSTOP)
+        pause(self.running.process)
 
     def resume(self) -> None:
         """The end of `pause`."""
