@@ -26,7 +26,7 @@ _TURNS: Final = (
     "bearerd.grant.perform:understand",
     "bearerd.grant.perform:Grants.perform",
     "bearerd.publish.publisher:Publisher.save",
-    "bearerd.publish.publisher:render",
+    "bearerd.publish.content:render",
     "bearerd.publish.template:Templates.render",
     "bearerd.publish.atomic:os.rename",
     "bearerd.hooks.run:_run_command",
