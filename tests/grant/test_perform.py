@@ -764,19 +764,6 @@ def test_the_metadata_shows_the_clock_before_the_first_assertion() -> None:
     assert claims_of(server.seen[1])["iat"] == START.wall + 8 + 600 - 5
 
 
-@pytest.mark.parametrize(("behind", "counts"), [(30, True), (31, False)])
-def test_metadata_far_behind_may_be_a_caches_and_do_not_show_the_clock(behind: int, *, counts: bool) -> None:
-    clock = FakeClock()
-
-    def script(seen: Seen) -> Answer:
-        return Watch(clock, -behind if seen.method == "GET" else 0.0)(seen)
-
-    with serving(script) as server:
-        perform(found_at(server, **SIGNING), LONG, clock)
-
-    assert claims_of(server.seen[1])["iat"] == START.wall - 5 - (behind if counts else 0)
-
-
 def test_a_reply_without_a_date_does_not_change_the_skew() -> None:
     clock = FakeClock()
     watch = Watch(clock, 600.0)

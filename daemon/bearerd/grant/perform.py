@@ -205,10 +205,7 @@ class Grants:
         sent = self._clock.now()
         reply = endpoint.send(get(url, access))
         if isinstance(reply, Reply):
-            skew = clock_skew(reply.headers, (sent.wall + self._clock.now().wall) / 2)
-            # A clock that is behind may be a cache that repeats an old Date without Age. Token replies come from none.
-            if skew is not None and skew >= -SKEWED:
-                self._note_skew(provider, skew)
+            self._note_skew(provider, clock_skew(reply.headers, (sent.wall + self._clock.now().wall) / 2))
         return reply
 
     def _say_doubts(self, client: Client, metadata: Metadata) -> None:
